@@ -1,0 +1,252 @@
+"""Counts without a machine: what one kernel does (Phase), and what a layer does (Cost)."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import sympy as sp
+
+from costmodel.symbols import LATEX_NAMES
+
+ZERO = sp.Integer(0)
+ONE = sp.Integer(1)
+ENGINES = ("matrix", "vector", "special")
+LEVELS = ("hbm", "l2")
+
+
+def latex(expression: sp.Expr) -> str:
+    """Return LaTeX in the letters of the papers."""
+    text: str = sp.latex(sp.factor_terms(expression), symbol_names=LATEX_NAMES)
+    return text
+
+
+class Tally(Mapping[Any, sp.Expr]):
+    """Counts by key, such as FLOPs by (engine, dtype); a first part of a key sums over the rest.
+
+    ``tally["matrix", "bf16"]`` is one entry, ``tally["matrix"]`` the sum over
+    dtypes, ``tally.total`` everything. A key that is not there counts 0.
+    """
+
+    def __init__(self, entries: Mapping[Any, sp.Expr] = MappingProxyType({})) -> None:
+        self._entries = {key: value for key, value in entries.items() if value != 0}
+
+    def __getitem__(self, key: Hashable) -> sp.Expr:
+        """Return one entry, or the sum of the entries whose key starts with ``key``."""
+        if key in self._entries:
+            return self._entries[key]
+        return sp.Add(*(v for k, v in self._entries.items() if isinstance(k, tuple) and k[0] == key))
+
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the keys whose count is not 0."""
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        """Return how many keys have a count that is not 0."""
+        return len(self._entries)
+
+    @property
+    def total(self) -> sp.Expr:
+        """The sum over all keys."""
+        return sp.Add(*self._entries.values())
+
+    def __repr__(self) -> str:
+        """Show the entries as a mapping."""
+        return repr(self._entries)
+
+    def _repr_latex_(self) -> str:
+        lines = (
+            rf"\text{{{' '.join(k) if isinstance(k, tuple) else k}}} &= {latex(v)}" for k, v in self.items()
+        )
+        return r"$$\begin{aligned}" + r"\\".join(lines) + r"\end{aligned}$$"
+
+
+def add_tallies(tallies: Iterable[tuple[Mapping[Any, sp.Expr], sp.Expr]]) -> Tally:
+    """Return the sum of tallies, each multiplied by its factor."""
+    total: dict[Any, list[sp.Expr]] = {}
+    for tally, factor in tallies:
+        for key, value in tally.items():
+            total.setdefault(key, []).append(factor * value)
+    return Tally({key: sp.Add(*values) for key, values in total.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One kernel, or one that repeats: what it computes, moves and waits for.
+
+    All counts are of one launch of the kernel; ``repeats`` says how often it
+    runs, one after the other.
+
+    Attributes
+    ----------
+    name : str
+        What it is for ("scores", "input projection", …).
+    kernel : str
+        The kernel model that times it: a module of ``costmodel.kernels``.
+    sizes : mapping
+        Symbolic arguments of that model.
+    options : mapping
+        Its static arguments (dtype, causal, tile, …).
+    flops : mapping of (engine, dtype) to Expr
+        Arithmetic [FLOP]; 1 MAC = 2 FLOP.
+    read, write : Expr
+        Traffic with main memory [bytes]: operands and results, each once, and
+        what the algorithm itself writes and reads back.
+    l2 : Expr
+        Re-reads that a cache may serve [bytes].
+    steps : Expr
+        Steps that wait for the sequence's previous position; 0 for a kernel
+        that sees all positions at once.
+    pram_depth : Expr
+        Depth of the arithmetic with a processor for every operation.
+    workspace : Expr
+        Intermediate results that live in main memory [bytes].
+    repeats, launches : Expr
+        Times the kernel runs; launches each time.
+    """
+
+    name: str
+    kernel: str
+    sizes: Mapping[str, sp.Expr]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    flops: Mapping[tuple[str, str], sp.Expr]
+    read: sp.Expr
+    write: sp.Expr
+    l2: sp.Expr = ZERO
+    steps: sp.Expr = ZERO
+    pram_depth: sp.Expr = ONE
+    workspace: sp.Expr = ZERO
+    repeats: sp.Expr = ONE
+    launches: sp.Expr = ONE
+
+    @property
+    def hbm(self) -> sp.Expr:
+        """Traffic with main memory of one run [bytes]."""
+        return self.read + self.write
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tensors:
+    """A layer's operands: what any implementation of it has to read or write [bytes].
+
+    Attributes
+    ----------
+    inputs, weights, outputs : Expr
+        Activations in, parameters, activations out.
+    updated : Expr
+        State updated in place (a KV cache's new rows, a recurrent state): part
+        of neither inputs nor outputs, read and written.
+    linear : bool
+        Whether the gradients need neither inputs nor weights.
+    """
+
+    inputs: sp.Expr
+    outputs: sp.Expr
+    weights: sp.Expr = ZERO
+    updated: sp.Expr = ZERO
+    linear: bool = False
+
+    def compulsory(self, direction: str) -> sp.Expr:
+        """Return the bytes that have to move at least once for that direction.
+
+        Forward reads inputs and weights and writes outputs. Backward reads the
+        operands and the outputs' gradients, and writes gradients of inputs and
+        weights; gradients of the data need no inputs, those of the weights no
+        weights. Forward and backward together share the operands. What is kept
+        between them is not charged: it could be computed again.
+        """
+        operands = self.inputs + self.weights
+        again = ZERO if self.linear else operands
+        return {
+            "fwd": operands + self.outputs + 2 * self.updated,
+            "bwd": again + self.outputs + operands,
+            "bwd_data": self.weights + self.outputs + self.inputs,
+            "bwd_weights": self.inputs + self.outputs + self.weights,
+            "fwd+bwd": operands + 2 * self.outputs + operands,
+        }[direction]
+
+    def resident(self, direction: str) -> sp.Expr:
+        """Return the bytes these operands, and their gradients, occupy at once."""
+        alive = self.inputs + self.weights + self.outputs + self.updated
+        return alive if direction == "fwd" else 2 * alive
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The symbolic cost of a layer in one direction.
+
+    Attributes
+    ----------
+    phases : tuple of Phase
+        The kernels, in the order they run.
+    compulsory : Expr
+        Bytes that any implementation has to move [bytes] (see Tensors).
+    updated : Expr
+        Of these, state updated in place [bytes], which a cache can hold twice.
+    footprint : Expr
+        Memory occupied: operands, intermediates and, for training, gradients
+        and what is kept [bytes].
+    kept : Expr
+        What forward leaves for backward [bytes].
+    depth : Expr
+        Dependent steps: those of the recurrence, layer by layer; for layers
+        that see all positions at once, the layers passed (one each way).
+    path : Expr
+        Longest path between two positions (Vaswani et al. 2017, Table 1).
+    parameters : Expr
+        Learned numbers.
+    """
+
+    phases: tuple[Phase, ...]
+    compulsory: sp.Expr
+    updated: sp.Expr
+    footprint: sp.Expr
+    kept: sp.Expr
+    depth: sp.Expr
+    path: sp.Expr
+    parameters: sp.Expr
+
+    @cached_property
+    def flops(self) -> Tally:
+        """Arithmetic by (engine, dtype) [FLOP]."""
+        return add_tallies((p.flops, p.repeats) for p in self.phases)
+
+    @cached_property
+    def bytes(self) -> Tally:
+        """Traffic by memory level [bytes]: ``hbm`` and ``l2``."""
+        return add_tallies(({"hbm": p.hbm, "l2": p.l2}, p.repeats) for p in self.phases)
+
+    @cached_property
+    def pram_depth(self) -> sp.Expr:
+        """Depth of the arithmetic with unlimited processors and tree reductions."""
+        return sp.Add(*(p.pram_depth * p.repeats for p in self.phases))
+
+    @cached_property
+    def launches(self) -> sp.Expr:
+        """Kernels launched."""
+        return sp.Add(*(p.launches * p.repeats for p in self.phases))
+
+    def rows(self) -> dict[str, sp.Expr]:
+        """Return the totals by the names that answers and tables use."""
+        return {
+            "matrix_flops": self.flops["matrix"],
+            "vector_flops": self.flops["vector"],
+            "special_flops": self.flops["special"],
+            "hbm_bytes": self.bytes["hbm"],
+            "l2_bytes": self.bytes["l2"],
+            "compulsory_bytes": self.compulsory,
+            "depth": self.depth,
+            "pram_depth": self.pram_depth,
+            "path": self.path,
+            "launches": self.launches,
+            "footprint_bytes": self.footprint,
+            "kept_bytes": self.kept,
+            "parameters": self.parameters,
+        }
+
+    def _repr_latex_(self) -> str:
+        lines = (rf"\text{{{k.replace('_', ' ')}}} &= {latex(v)}" for k, v in self.rows().items())
+        return r"$$\begin{aligned}" + r"\\".join(lines) + r"\end{aligned}$$"

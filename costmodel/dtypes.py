@@ -1,0 +1,61 @@
+"""Number formats: how wide they are, and what a kernel accumulates them in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from costmodel.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class DType:
+    """A number format.
+
+    Attributes
+    ----------
+    name : str
+        The field's name for it, as used in options and columns.
+    bytes : float
+        Size of one stored element [bytes]. ``tf32`` is stored as fp32.
+    """
+
+    name: str
+    bytes: float
+
+
+_ALL = (
+    DType("fp64", 8),
+    DType("fp32", 4),
+    DType("tf32", 4),
+    DType("bf16", 2),
+    DType("fp16", 2),
+    DType("fp8", 1),
+    DType("int8", 1),
+    DType("fp4", 0.5),
+    DType("int4", 0.5),
+)
+DTYPES = {d.name: d for d in _ALL}
+
+_ALIASES = {
+    "float64": "fp64",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "half": "fp16",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+}
+
+
+def dtype(name: str) -> DType:
+    """Return the number format of that name (``bf16``, or a common alias such as ``bfloat16``).
+
+    Raises
+    ------
+    UnknownNameError
+        If there is none.
+    """
+    key = _ALIASES.get(str(name).lower(), str(name).lower())
+    if key not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
+    return DTYPES[key]

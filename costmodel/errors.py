@@ -1,0 +1,52 @@
+"""Errors that a user can act on: what was wanted, what came, what would do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class CostmodelError(ValueError):
+    """Base of every error that bad input can raise; its text is one clear line."""
+
+
+class UnknownNameError(CostmodelError):
+    """A layer, device, size, option, … of that name does not exist."""
+
+
+class SizeError(CostmodelError):
+    """A size is missing, not a positive whole number, or too large to be meant."""
+
+
+class SpecError(CostmodelError):
+    """A hardware spec or calibration file is not what its schema asks for."""
+
+
+class UnavailableError(CostmodelError):
+    """What was asked for exists, but not here: the text says what would make it so."""
+
+
+class TableError(CostmodelError):
+    """A table of measurements cannot be read, or lacks what is needed of it."""
+
+
+class OutputError(CostmodelError):
+    """A file cannot be written where it was asked for; nothing was overwritten."""
+
+
+def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+    """Return the error for a name that is not known, with the nearest right ones.
+
+    Parameters
+    ----------
+    kind : str
+        What the name should have named ("layer", "device", …).
+    name : str
+        What came.
+    known : iterable of str
+        The names that would do.
+    """
+    names = sorted(set(known))
+    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names)}"
+    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")

@@ -1,0 +1,243 @@
+"""Numbers from symbols: shapes checked and bound once, expressions compiled once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+from sympy.printing.numpy import NumPyPrinter
+
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers import Layer
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
+
+Array = NDArray[np.float64]
+Number = float | Array
+
+
+def _ceil_log2(x: Number) -> Number:
+    """⌈log₂ x⌉ exactly: the exponent of x, less one where x is a power of two."""
+    mantissa, exponent = np.frexp(x)
+    return (exponent - (mantissa == 0.5)).astype(np.float64)  # type: ignore[no-any-return]
+
+
+class _Printer(NumPyPrinter):  # type: ignore[misc]
+    """NumPy code that broadcasts: SymPy's own ``Max`` stacks its arguments first."""
+
+    def _nest(self, function: str, arguments: Sequence[sp.Expr]) -> str:
+        text: str = self._print(arguments[0])
+        for argument in arguments[1:]:
+            text = f"{function}({text}, {self._print(argument)})"
+        return text
+
+    def _print_Max(self, expr: sp.Max) -> str:
+        return self._nest("maximum", expr.args)
+
+    def _print_Min(self, expr: sp.Min) -> str:
+        return self._nest("minimum", expr.args)
+
+    def _print_CeilLog2(self, expr: sp.Expr) -> str:
+        return f"ceil_log2({self._print(expr.args[0])})"
+
+    def _print_Piecewise(self, expr: sp.Piecewise) -> str:
+        *cases, (otherwise, _) = expr.args
+        text: str = self._print(otherwise)
+        for value, condition in reversed(cases):
+            text = f"where({self._print(condition)}, {self._print(value)}, {text})"
+        return text
+
+    def _print_Integer(self, expr: sp.Integer) -> str:
+        # In int64, 4·B·H·N²·D wraps round to 0: every number is a float.
+        return f"{int(expr)}.0" if abs(int(expr)) < 2**53 else repr(float(expr))
+
+    def _print_Pow(self, expr: sp.Pow, rational: bool = False) -> str:
+        # A square as a product is several times faster than numpy's power.
+        base, exponent = expr.as_base_exp()
+        if exponent.is_Integer and 2 <= int(exponent) <= 4:
+            return "(" + "*".join([f"({self._print(base)})"] * int(exponent)) + ")"
+        text: str = super()._print_Pow(expr, rational)
+        return text
+
+
+_NAMES = {"ceil_log2": _ceil_log2, "maximum": np.maximum, "minimum": np.minimum, "where": np.where}
+
+
+def compile_expressions(
+    expressions: Sequence[sp.Expr], arguments: Sequence[str]
+) -> Callable[..., tuple[Number, ...]]:
+    """Return a function of the named sizes that gives the expressions' values.
+
+    Arguments are floats or float64 arrays, in the order of ``arguments``.
+    """
+    printer = _Printer({"fully_qualified_modules": False, "inline": True, "allow_unknown_functions": True})
+    compiled: Callable[..., tuple[Number, ...]] = sp.lambdify(
+        [symbol(name) for name in arguments],
+        tuple(expressions),
+        modules=[_NAMES, "numpy"],
+        printer=printer,
+        cse=True,
+    )
+    return compiled
+
+
+# -- shapes ------------------------------------------------------------------------------------
+
+
+def as_size(name: str, value: ArrayLike) -> Number:
+    """Return a size as float or float64 array, after checking it.
+
+    Raises
+    ------
+    SizeError
+        If it is not a number, not finite, not whole, below 1, or absurdly large.
+    """
+    largest = GLOSSARY[name].largest
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        if 1 <= value <= largest and value == math.floor(value):
+            return float(value)
+        raise _size_error(name, value, largest)
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "iuf":
+            raise TypeError
+        array = array.astype(np.float64)
+    except (TypeError, ValueError):
+        raise SizeError(f"size {name}: wanted a whole number of at least 1, got {value!r}") from None
+    if array.size == 0:
+        raise SizeError(f"size {name}: wanted at least one value, got an empty array")
+    good = (array >= 1) & (array <= largest)
+    good &= array == np.floor(array)
+    if not good.all():
+        raise _size_error(name, array[~good].flat[0], largest)
+    return array if array.ndim else float(array)
+
+
+def _size_error(name: str, value: object, largest: float) -> SizeError:
+    number = float(value) if isinstance(value, (float, np.floating)) else value
+    wanted = "a whole number of at least 1"
+    if isinstance(number, (int, float)) and number > largest:
+        wanted = f"at most {largest:g}"
+    text = f"{number:g}" if isinstance(number, float) else str(number)
+    return SizeError(f"size {name}: wanted {wanted}, got {text if len(text) < 30 else text[:27] + '...'}")
+
+
+def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
+    """Return every size a layer takes: those given, checked, and defaults for the rest.
+
+    Raises
+    ------
+    UnknownNameError
+        If a size is not one of the vocabulary, or not one the layer takes.
+    SizeError
+        If a required size is missing, or a size is not one.
+    """
+    bound: dict[str, Number] = {}
+    for name, value in shapes.items():
+        if name not in layer.required and name not in layer.defaults and name not in DEVICE_SIZES:
+            raise unknown_name(f"size of {layer.name}", name, (*layer.sizes(), *DEVICE_SIZES))
+        bound[name] = as_size(name, value)
+    missing = [name for name in layer.required if name not in bound]
+    if missing:
+        raise SizeError(
+            f"{layer.name} needs {', '.join(missing)}: {'; '.join(GLOSSARY[n].meaning for n in missing)}"
+        )
+    for name, default in layer.defaults.items():
+        if name not in bound:
+            bound[name] = _default(layer, name, default, bound)
+    layer.check_sizes(bound)
+    return bound
+
+
+def _default(layer: Layer, name: str, default: str | int, bound: Mapping[str, Number]) -> Number:
+    if isinstance(default, int):
+        return float(default)
+    if default in bound:
+        return bound[default]
+    expression = sp.sympify(default, locals={n: symbol(n) for n in GLOSSARY})
+    needs = sorted(s.name for s in expression.free_symbols)
+    value = _compiled_default(default, tuple(needs))(*(bound[n] for n in needs))[0]
+    if not np.all(np.asarray(value) == np.floor(value)):
+        raise SizeError(f"{layer.name}: {name} defaults to {default}, which is not whole here; give {name}")
+    return value
+
+
+@lru_cache(maxsize=256)
+def _compiled_default(default: str, needs: tuple[str, ...]) -> Callable[..., tuple[Number, ...]]:
+    return compile_expressions([sp.sympify(default, locals={n: symbol(n) for n in GLOSSARY})], needs)
+
+
+# -- counts ------------------------------------------------------------------------------------
+
+
+class Counts(dict[str, Any]):
+    """Counts by name; asking for one that depends on a size nobody gave says which."""
+
+    def __init__(self, values: Mapping[str, Any], absent: Mapping[str, tuple[str, ...]], layer: str) -> None:
+        super().__init__(values)
+        self._absent = absent
+        self._layer = layer
+
+    def __missing__(self, name: str) -> Any:
+        """Explain a count that cannot be given, or is not one."""
+        if name in self._absent:
+            sizes = " and ".join(f"{size}=… [bytes]" for size in self._absent[name])
+            raise SizeError(f"{name} of {self._layer} depends on the device's on-chip memory: give {sizes}")
+        raise unknown_name("count", name, self)
+
+
+@lru_cache(maxsize=4096)
+def _compiled_rows(
+    layer: Layer, available: frozenset[str]
+) -> tuple[tuple[str, ...], dict[str, tuple[str, ...]], tuple[str, ...], Callable[..., tuple[Number, ...]]]:
+    needs = {name: sorted(s.name for s in row.free_symbols) for name, row in layer.cost.rows().items()}
+    absent = {name: tuple(s for s in sizes if s not in available) for name, sizes in needs.items()}
+    names = tuple(name for name in needs if not absent[name])
+    arguments = tuple(sorted({size for name in names for size in needs[name]}))
+    rows = layer.cost.rows()
+    function = compile_expressions([rows[name] for name in names], arguments)
+    return names, {name: sizes for name, sizes in absent.items() if sizes}, arguments, function
+
+
+def evaluate(layer: Layer, **shapes: ArrayLike) -> Counts:
+    """Return a layer's counts as numbers.
+
+    Parameters
+    ----------
+    layer : Layer
+        With its static options.
+    **shapes : int, float or array
+        Its sizes by name; arrays broadcast against each other. Counts that
+        depend on the on-chip memory need ``sram`` or ``onchip`` [bytes] too.
+
+    Returns
+    -------
+    Counts
+        ``matrix_flops``, ``vector_flops``, ``special_flops`` [FLOP],
+        ``hbm_bytes``, ``l2_bytes``, ``compulsory_bytes``, ``footprint_bytes``,
+        ``kept_bytes`` [bytes], ``depth``, ``pram_depth``, ``path``,
+        ``launches``, ``parameters``: floats, or float64 arrays of the shape
+        that the sizes broadcast to.
+
+    Raises
+    ------
+    UnknownNameError, SizeError
+        See `bind`.
+    """
+    bound = bind(layer, shapes)
+    names, absent, arguments, function = _compiled_rows(layer, frozenset(bound))
+    values = function(*(bound[name] for name in arguments))
+    shape = np.broadcast_shapes(*(np.shape(v) for v in bound.values()))
+    counts = {name: spread(value, shape) for name, value in zip(names, values, strict=True)}
+    return Counts(counts, absent, layer.name)
+
+
+def spread(value: Any, shape: tuple[int, ...]) -> Any:
+    """Return a value as float, or as array of that shape (a constant expression comes back 0-d)."""
+    if not shape:
+        return float(value)
+    return value if np.shape(value) == shape else np.broadcast_to(np.asarray(value, dtype=np.float64), shape)

@@ -1,0 +1,51 @@
+"""What every kernel model shares: its constants' description and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A physical constant of a kernel model.
+
+    Attributes
+    ----------
+    default : float
+        Value where nothing is known of the device or its relatives.
+    low, high : float
+        The plausible range: a fit may not leave it.
+    unit : str
+        "1", "s", "cycles", "B", …
+    meaning : str
+        What it is, in one line.
+    """
+
+    default: float
+    low: float
+    high: float
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A kernel model's answer.
+
+    Attributes
+    ----------
+    seconds : array
+        The estimate of a measurement [s].
+    terms : mapping of str to array
+        Its components [s], keyed by what limits (``matrix:bf16``, ``vector:fp32``,
+        ``special:fp32``, ``hbm``, ``l2``, ``depth``, ``launch``, ``link``).
+    """
+
+    seconds: Array
+    terms: Mapping[str, Array]

@@ -1,0 +1,155 @@
+"""What dense and tiled attention share: pairs, operands, projections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import gemm
+from costmodel.symbols import symbols
+
+B, N, NKV, HQ, HKV, D, DV, DM = symbols("batch seq seq_kv heads kv_heads head_dim value_dim d_model")
+
+
+def causal_pairs(n: sp.Expr, n_kv: sp.Expr) -> sp.Expr:
+    """Return the pairs a causal mask leaves: n new queries after a prefix of n_kv − n keys.
+
+    n·(n_kv − n) + n(n+1)/2; without a prefix n(n+1)/2.
+    """
+    return n * (n_kv - n) + n * (n + 1) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attention(Layer):
+    """Softmax attention, softmax(Q Kᵀ / √d_h) V, in every head.
+
+    Parameters
+    ----------
+    causal : bool
+        A query sees the keys up to its own position. With `seq_kv` > `seq`,
+        the keys before the queries are a cached prefix that all of them see.
+    projections : bool
+        Add the products that make Q, K, V from the input (width `d_model`)
+        and the output from the heads.
+    cross : bool
+        With projections: K and V come from another sequence of `seq_kv`
+        positions (an encoder's), not from the queries' own.
+    """
+
+    family: ClassVar[str] = "attention"
+    required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {
+        "seq_kv": "seq",
+        "kv_heads": "heads",
+        "value_dim": "head_dim",
+        "d_model": "heads*head_dim",
+    }
+
+    causal: bool = False
+    projections: bool = False
+    cross: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options together."""
+        super().__post_init__()
+        if self.cross and self.causal:
+            raise CostmodelError(f"{self.name}: causal and cross exclude each other; give one of them")
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Heads share keys evenly; a causal query needs its own key."""
+        check_heads(self.name, sizes)
+        if self.causal and not np.all(np.asarray(sizes["seq_kv"]) >= sizes["seq"]):
+            raise SizeError(
+                f"{self.name}: causal attention needs seq_kv of at least seq: the queries' own keys count"
+            )
+
+    # -- counts ----------------------------------------------------------------------------
+
+    @property
+    def pairs(self) -> sp.Expr:
+        """(query, key) pairs of one head."""
+        if self.causal and self.convention != "torch":
+            return causal_pairs(N, NKV)
+        return N * NKV
+
+    def tensors(self) -> Tensors:
+        """Q, K, V in and O out; with projections, the sequence in and out, and their weights."""
+        w = self.bytes
+        if not self.projections:
+            queries, values = B * N * HQ, B * NKV * HKV
+            return Tensors(inputs=w * (queries * D + values * (D + DV)), outputs=w * queries * DV)
+        other = B * NKV * DM if self.cross else ZERO
+        prefix = ZERO if self.cross else B * (NKV - N) * HKV * (D + DV)
+        return Tensors(
+            inputs=w * (B * N * DM + other + prefix),
+            weights=w * self.parameters(),
+            outputs=w * B * N * DM,
+        )
+
+    def parameters(self) -> sp.Expr:
+        """The four projections, without bias."""
+        if not self.projections:
+            return ZERO
+        return DM * (HQ * D + HKV * (D + DV) + HQ * DV)
+
+    def _core_kept(self) -> sp.Expr:
+        """Q, K and V [bytes]."""
+        return self.bytes * B * (N * HQ * D + NKV * HKV * (D + DV))
+
+    def kept(self) -> sp.Expr:
+        """What the core keeps; with projections, also the input and the heads' outputs."""
+        outside = B * N * (DM + HQ * DV) + (B * NKV * DM if self.cross else 0)
+        return self._core_kept() + (self.bytes * outside if self.projections else ZERO)
+
+    # -- projections -----------------------------------------------------------------------
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """Return the kernels between projected Q, K, V and the heads' outputs."""
+        raise NotImplementedError
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """Return the same, backward."""
+        raise NotImplementedError
+
+    def _projections(self) -> tuple[tuple[str, sp.Expr, sp.Expr, sp.Expr], ...]:
+        """(name, rows, input width, output width) of each product with weights."""
+        keys = B * (NKV if self.cross else N)
+        return (
+            ("query projection", B * N, DM, HQ * D),
+            ("key and value projection", keys, DM, HKV * (D + DV)),
+            ("output projection", B * N, HQ * DV, DM),
+        )
+
+    def _project(self, name: str, rows: sp.Expr, inner: sp.Expr, outer: sp.Expr) -> Phase:
+        intermediate = ZERO if name.startswith("output") else self.bytes * rows * outer
+        return gemm(self, name, m=rows, n=outer, k=inner, workspace=intermediate)
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The core, between its projections where they are asked for."""
+        if not self.projections:
+            return self.core_forward()
+        query, keys, output = (self._project(*p) for p in self._projections())
+        return (query, keys, *self.core_forward(), output)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Two products for each projection, of its input and of its weights, around the core's."""
+        if not self.projections:
+            return self.core_backward()
+        gradients = []
+        for name, rows, inner, outer in self._projections():
+            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
+            gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
+        return (*gradients[4:], *self.core_backward(), *gradients[:4])
+
+
+def check_heads(name: str, sizes: Mapping[str, Any]) -> None:
+    """Raise SizeError unless heads is a multiple of kv_heads."""
+    if np.any(np.asarray(sizes["heads"]) % sizes["kv_heads"] != 0):
+        raise SizeError(f"{name}: heads must be a multiple of kv_heads, so that heads share keys evenly")

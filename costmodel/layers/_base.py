@@ -1,0 +1,240 @@
+"""What every layer is: static choices, the sizes it needs, and the kernels it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Cost, Phase, Tensors
+from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import CostmodelError, unknown_name
+from costmodel.symbols import GLOSSARY
+
+CONVENTIONS = ("exact", "torch")
+DIRECTIONS = ("fwd", "bwd", "fwd+bwd")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer: a symbolic cost, given static choices.
+
+    Parameters
+    ----------
+    dtype : str
+        Format of activations and weights. Statistics, softmax and gate
+        arithmetic of 16-bit and narrower formats are fp32.
+    direction : str
+        ``fwd``, ``bwd`` or ``fwd+bwd``.
+    convention : str
+        ``exact`` counts what the mathematics asks for; ``torch`` counts what
+        ``torch.utils.flop_counter.FlopCounterMode`` does.
+
+    Raises
+    ------
+    CostmodelError
+        If an option has a value it cannot have.
+    """
+
+    name: ClassVar[str]
+    family: ClassVar[str]
+    source: ClassVar[str]
+    not_counted: ClassVar[str]
+    required: ClassVar[tuple[str, ...]]
+    defaults: ClassVar[dict[str, str | int]] = {}
+    directions: ClassVar[tuple[str, ...]] = DIRECTIONS
+
+    dtype: str = "bf16"
+    direction: str = "fwd"
+    convention: str = "exact"
+
+    def __post_init__(self) -> None:
+        """Check the options, and write the dtype by its own name."""
+        object.__setattr__(self, "dtype", parse_dtype(self.dtype).name)
+        for option, value, known in (
+            ("direction", self.direction, self.directions),
+            ("convention", self.convention, CONVENTIONS),
+        ):
+            if value not in known:
+                raise unknown_name(f"{option} of {self.name}", value, known)
+
+    # -- what a layer writes ---------------------------------------------------------------
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Return the kernels of the forward pass."""
+        raise NotImplementedError
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Return the kernels of the backward pass."""
+        raise NotImplementedError
+
+    def tensors(self) -> Tensors:
+        """Return the operands any implementation has to move."""
+        raise NotImplementedError
+
+    def kept(self) -> sp.Expr:
+        """Return what forward keeps for backward [bytes]."""
+        raise NotImplementedError
+
+    def path(self) -> sp.Expr:
+        """Return the longest path between two positions."""
+        return ONE
+
+    def passes(self) -> sp.Expr:
+        """Return the layers passed one after the other, each seeing all positions at once."""
+        return ONE
+
+    def parameters(self) -> sp.Expr:
+        """Return the number of learned parameters."""
+        return ZERO
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Refuse sizes that are fine one by one but not together.
+
+        Parameters
+        ----------
+        sizes : mapping of str to float or array
+            Every size the layer takes.
+
+        Raises
+        ------
+        SizeError
+            If, for example, heads is not a multiple of kv_heads.
+        """
+
+    # -- what follows from it --------------------------------------------------------------
+
+    @property
+    def bytes(self) -> sp.Expr:
+        """Size of one element of the layer's dtype [bytes]."""
+        return sp.nsimplify(parse_dtype(self.dtype).bytes)
+
+    @property
+    def accumulate(self) -> str:
+        """Format of statistics and pointwise arithmetic: fp32 unless wider."""
+        return "fp64" if self.dtype == "fp64" else "fp32"
+
+    @property
+    def stat_bytes(self) -> sp.Expr:
+        """Size of one statistic (maximum, sum, log-sum-exp, mean) [bytes]."""
+        return sp.Integer(8 if self.dtype == "fp64" else 4)
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the kernels of the layer's direction, in the order they run."""
+        if self.direction == "fwd":
+            return self.forward()
+        if self.direction == "bwd":
+            return self.backward()
+        return self.forward() + self.backward()
+
+    @property
+    def cost(self) -> Cost:
+        """The symbolic cost, computed once for each set of options."""
+        return _cost(self)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The static choices by name."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+
+    @classmethod
+    def option_types(cls) -> dict[str, Any]:
+        """Return the type of each option, for reading ``--set option=value``."""
+        hints = typing.get_type_hints(cls)
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+    @classmethod
+    def from_text(cls, settings: dict[str, str]) -> Layer:
+        """Return the layer with options given as text (``{"causal": "true"}``).
+
+        Raises
+        ------
+        CostmodelError
+            If an option is unknown, or its text is not of its type.
+        """
+        kinds = cls.option_types()
+        for option in settings:
+            if option not in kinds:
+                raise unknown_name(f"option of {cls.name}", option, kinds)
+        return cls(**{option: _read(option, text, kinds[option]) for option, text in settings.items()})
+
+    @property
+    def label(self) -> str:
+        """The layer's name with the options that differ from their defaults."""
+        changed = [
+            f"{f.name}={_show(getattr(self, f.name))}"
+            for f in dataclasses.fields(self)
+            if f.name not in ("dtype",) and getattr(self, f.name) != f.default
+        ]
+        return f"{self.name}[{','.join([self.dtype, *changed])}]"
+
+    def sizes(self) -> tuple[str, ...]:
+        """Return the names of all sizes the layer takes, required ones first."""
+        return (*self.required, *self.defaults)
+
+
+def _show(value: object) -> str:
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def _read(option: str, text: str, kind: Any) -> Any:
+    """Read one option's text as the type of its field."""
+    kinds = (
+        [k for k in typing.get_args(kind) if k is not types.NoneType]
+        if isinstance(kind, types.UnionType)
+        else [kind]
+    )
+    if len(kinds) < len(typing.get_args(kind)) and text.lower() in ("none", "auto"):
+        return None
+    wanted = kinds[0]
+    if wanted is bool:
+        if text.lower() in ("true", "yes", "1", "on"):
+            return True
+        if text.lower() in ("false", "no", "0", "off"):
+            return False
+        raise CostmodelError(f"option {option}: wanted true or false, got {text!r}")
+    if wanted is int or typing.get_origin(wanted) is tuple:
+        try:
+            numbers = tuple(int(part) for part in text.lower().split("x"))
+        except ValueError:
+            numbers = ()
+        count = 1 if wanted is int else len(typing.get_args(wanted))
+        if len(numbers) != count or min(numbers) < 1:
+            example = "128" if wanted is int else "x".join(["128"] * count)
+            raise CostmodelError(f"option {option}: wanted something like {example}, got {text!r}")
+        return numbers[0] if wanted is int else numbers
+    return text
+
+
+@lru_cache(maxsize=4096)
+def _cost(layer: Layer) -> Cost:
+    phases = layer.phases()
+    tensors, kept = layer.tensors(), layer.kept()
+    workspace = sp.Add(*(p.workspace for p in phases))
+    steps = sp.Add(*(p.steps * p.repeats for p in phases))
+    ways = 2 if layer.direction == "fwd+bwd" else 1
+    return Cost(
+        phases=phases,
+        compulsory=tensors.compulsory(layer.direction),
+        updated=tensors.updated,
+        footprint=tensors.resident(layer.direction)
+        + workspace
+        + (ZERO if layer.direction == "fwd" else kept),
+        kept=kept,
+        depth=steps if steps != 0 else ways * layer.passes(),
+        path=layer.path(),
+        parameters=layer.parameters(),
+    )
+
+
+def glossary_lines(layer: Layer | type[Layer]) -> list[tuple[str, str]]:
+    """Return (name, meaning) of each size a layer takes, with its default."""
+    lines = [(name, GLOSSARY[name].meaning) for name in layer.required]
+    for name, value in layer.defaults.items():
+        lines.append((name, f"{GLOSSARY[name].meaning.split(' (default')[0]} (default {value})"))
+    return lines

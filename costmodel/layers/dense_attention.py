@@ -1,0 +1,101 @@
+"""Attention with materialised scores: every matrix of n × n values goes through memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import Phase
+from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention
+from costmodel.layers._kernels import gemm, stream
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseAttention(_Attention):
+    """Attention as a chain of whole-matrix kernels (FlashAttention paper, Algorithm 0).
+
+    Scores S = QKᵀ are written; softmax reads S and writes P; P V reads P:
+    4 N² elements a head besides Q, K, V and O. A causal mask halves what has
+    to be computed, not what is stored.
+
+    Parameters
+    ----------
+    mask : bool
+        A mask is added to the scores by a kernel of its own (one more read
+        and write of N²), as eager frameworks do.
+    dropout : bool
+        Probabilities are dropped by a kernel of its own (one more read and
+        write of N², and a mask of one byte an element), forward and backward.
+    """
+
+    name: ClassVar[str] = "dense-attention"
+    source: ClassVar[str] = (
+        "Vaswani et al., arXiv 1706.03762, eq. 1; Dao et al., arXiv 2205.14135, Algorithm 0"
+    )
+    not_counted: ClassVar[str] = "the scaling by 1/√d_h (folded into Q), biases, rotary embedding"
+
+    mask: bool = False
+    dropout: bool = False
+
+    def _score_product(self, name: str, **sizes: sp.Expr) -> Phase:
+        """Return one product in which one operand, or the result, is n × n for every head."""
+        share = self.pairs / (N * NKV)
+        return gemm(self, name, batch=B * HQ, share=share, **sizes)
+
+    def _score_pass(self, name: str, **counts: object) -> Phase:
+        """Return one pass over the n × n values of all heads."""
+        matrix = self.bytes * B * HQ * N * NKV
+        share = self.pairs / (N * NKV)
+        return stream(self, name, rows=B * HQ * N, cols=NKV, share=share, workspace=matrix, **counts)  # type: ignore[arg-type]
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """QKᵀ; mask; softmax; dropout; PV."""
+        scores = B * HQ * N * NKV
+        phases = [
+            self._score_product("scores", m=N, n=NKV, k=D, b_batch=B * HKV, workspace=self.bytes * scores)
+        ]
+        if self.mask:
+            # In place, so no matrix of its own; the mask itself is one small matrix for all heads.
+            phases.append(stream(self, "mask", rows=B * HQ * N, cols=NKV, reads=1, writes=1, vector=1))
+        phases.append(self._score_pass("softmax", reads=1, writes=1, pattern="softmax", vector=4, special=1))
+        if self.dropout:
+            phases.append(self._score_pass("dropout", reads=1, writes=1, vector=2, extra_write=scores))
+        phases.append(self._score_product("values", m=N, n=DV, k=NKV, b_batch=B * HKV))
+        return tuple(phases)
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """dV = PᵀdO; dP = dO Vᵀ; softmax's gradient; dQ = dS K; dK = dSᵀ Q."""
+        scores = B * HQ * N * NKV
+        matrix = self.bytes * scores
+        phases = [
+            self._score_product("value gradient", m=NKV, n=DV, k=N, out_batch=B * HKV),
+            self._score_product("probability gradient", m=N, n=NKV, k=DV, b_batch=B * HKV, workspace=matrix),
+        ]
+        if self.dropout:
+            phases.append(
+                stream(
+                    self,
+                    "dropout gradient",
+                    rows=B * HQ * N,
+                    cols=NKV,
+                    reads=1,
+                    writes=1,
+                    vector=2,
+                    extra_read=scores,
+                )
+            )
+        phases.append(self._score_pass("softmax gradient", reads=2, writes=1, pattern="softmax", vector=4))
+        if self.mask:
+            phases.append(
+                stream(self, "mask gradient", rows=B * HQ * N, cols=NKV, reads=1, writes=1, vector=1)
+            )
+        phases.append(self._score_product("query gradient", m=N, n=D, k=NKV, b_batch=B * HKV))
+        phases.append(self._score_product("key gradient", m=NKV, n=D, k=N, out_batch=B * HKV))
+        return tuple(phases)
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V and P; with dropout also what was dropped (one byte) and the dropped P."""
+        scores = B * HQ * N * NKV
+        return super().kept() + scores * (self.bytes + ((1 + self.bytes) if self.dropout else 0))

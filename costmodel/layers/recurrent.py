@@ -1,0 +1,342 @@
+"""Recurrent layers that walk the sequence: Elman RNN, LSTM (with projection), GRU.
+
+Each stacked layer is an input product over all time steps at once, and a
+recurrence of `seq` dependent steps, each a small product with the recurrent
+weights and some pointwise arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.errors import CostmodelError
+from costmodel.layers._base import DIRECTIONS, Layer
+from costmodel.layers._kernels import gemm, stream
+from costmodel.symbols import symbols, tree_depth
+
+B, T, H, I, P, L, CHIP = symbols("batch seq hidden input projection num_layers onchip")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One step's arithmetic for each hidden unit of each sequence, besides the products.
+
+    Attributes
+    ----------
+    gates : int
+        Matrices of the cell (g in the formulas).
+    vector, special : int
+        Forward pointwise FLOP, bias adds left out; tanh and σ.
+    vector_back, special_back : int
+        The same, backward.
+    kept : int
+        Values a unit keeps for backward, each step.
+    states : int
+        State vectors carried: h, and for LSTM c.
+    chain : int
+        Dependent pointwise operations after the product.
+    """
+
+    gates: int
+    vector: int
+    special: int
+    vector_back: int
+    special_back: int
+    kept: int
+    states: int
+    chain: int
+
+
+#: Backward: with the activations kept, σ′ = s(1−s) and tanh′ = 1−t² take 2 and
+#: multiplying by the gradient 1; every product rule term and accumulation 1.
+ELMAN = Cell(gates=1, vector=1, special=1, vector_back=4, special_back=0, kept=1, states=1, chain=1)
+#: Forward: 4 adds (Wx + Uh), f∘c, i∘g, +, o∘tanh c. Backward: dh accumulated 1,
+#: do 1, dc 5, di dg df dc₋₁ 4, σ′ of three gates 9, tanh′ 3; tanh c again 1.
+LONG_SHORT = Cell(gates=4, vector=8, special=5, vector_back=23, special_back=1, kept=6, states=2, chain=5)
+#: Forward: 3 adds, r∘(Uh), n + z∘(h−n) 3. Backward: dh accumulated 1, dn 2,
+#: dz 2, dh₋₁ 2, tanh′ 3, dr 1, d(Uh) 1, σ′ of two gates 6.
+GATED = Cell(gates=3, vector=7, special=3, vector_back=18, special_back=0, kept=5, states=1, chain=5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Recurrent(Layer):
+    """A stack of recurrent layers.
+
+    Parameters
+    ----------
+    bidirectional : bool
+        A second recurrence walks from the end; later layers read both.
+    bias : bool
+        Two bias vectors a gate, as torch and cuDNN keep them.
+    batch_first : bool
+        The input is stored sequence by sequence, and transposed first.
+    persistent : bool or None
+        Whether recurrent weights stay on chip between steps: True, False
+        (read again each step), or None: what does not fit into the device's
+        on-chip memory is read again.
+    wavefront : bool
+        Layers overlap, each one step behind the one below: T + L − 1 steps.
+    recurrent_only : bool
+        The recurrence alone: its input, already `hidden` wide for every gate
+        alike, is added without a product (cuDNN's CUDNN_SKIP_INPUT, as
+        DeepBench measures).
+    """
+
+    family: ClassVar[str] = "recurrent"
+    not_counted: ClassVar[str] = "dropout between layers, packing of ragged batches, gradient clipping"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
+    defaults: ClassVar[dict[str, str | int]] = {"input": "hidden", "num_layers": 1}
+    directions: ClassVar[tuple[str, ...]] = (*DIRECTIONS, "bwd_data", "bwd_weights")
+    cell: ClassVar[Cell]
+
+    bidirectional: bool = False
+    bias: bool = True
+    batch_first: bool = False
+    persistent: bool | None = None
+    wavefront: bool = False
+    recurrent_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options together."""
+        super().__post_init__()
+        if self.wavefront and self.bidirectional:
+            raise CostmodelError(
+                f"{self.name}: wavefront needs bidirectional=false: each layer waits for the whole reverse pass"
+            )
+
+    # -- sizes -----------------------------------------------------------------------------
+
+    @property
+    def width(self) -> sp.Expr:
+        """Width of what one direction of a layer hands on."""
+        return H
+
+    @property
+    def ways(self) -> int:
+        """Directions walked."""
+        return 2 if self.bidirectional else 1
+
+    def _inputs(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
+        """(which layers, their input width, how many): the first, and the rest."""
+        return (("layer 1", I, ONE), ("layers 2…L", self.ways * self.width, L - 1))
+
+    def _recurrent_weights(self) -> sp.Expr:
+        """Recurrent weights of one direction of one layer [elements]."""
+        return self.cell.gates * H * self.width
+
+    def parameters(self) -> sp.Expr:
+        """Σ_l D·g·H(I_l + H + 2): input weights, recurrent weights, biases."""
+        g, ways = self.cell.gates, self.ways
+        total = L * ways * (self._recurrent_weights() + (2 * g * H if self.bias else 0))
+        if not self.recurrent_only:
+            total += sum(ways * g * H * width * count for _, width, count in self._inputs())
+        return total
+
+    # -- phases ----------------------------------------------------------------------------
+
+    def phases(self) -> tuple[Phase, ...]:
+        """Return the kernels of the layer's direction."""
+        if self.direction == "bwd_data":
+            return self._backward_data()
+        if self.direction == "bwd_weights":
+            return self._backward_weights()
+        return super().phases()
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Input products over all steps, then the recurrence, layer by layer."""
+        g, products = self.cell.gates, []
+        if self.batch_first:
+            products.append(stream(self, "transpose input", rows=B * T, cols=I, reads=1, writes=1))
+        if not self.recurrent_only:
+            for which, width, count in self._inputs():
+                product = gemm(self, f"input product, {which}", m=B * T, n=self.ways * g * H, k=width)
+                products.append(replace(product, repeats=count))
+        # Pre-activations and states in, states out; what backward needs is written by
+        # the training forward of every library, but is not part of the forward alone.
+        states = self.cell.states
+        pre = ONE * H if self.recurrent_only else g * H
+        return (
+            *products,
+            self._recurrence(
+                "fwd", "recurrence", reads=pre + self._state(states), writes=self._state(states)
+            ),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Gradients of the data, one dependent pass; then of the weights, over all steps at once."""
+        return self._backward_data() + self._backward_weights()
+
+    def _backward_data(self) -> tuple[Phase, ...]:
+        g, phases = self.cell.gates, []
+        reads = self.cell.kept * H + self.width  # what was kept, and the output's gradient
+        phases.append(self._recurrence("bwd_data", "recurrence, backward", reads=reads, writes=g * H))
+        if not self.recurrent_only:
+            for which, width, count in reversed(self._inputs()):
+                product = gemm(self, f"input gradient, {which}", m=B * T, n=width, k=self.ways * g * H)
+                phases.append(replace(product, repeats=count))
+        return tuple(phases)
+
+    def _backward_weights(self) -> tuple[Phase, ...]:
+        g, ways, phases = self.cell.gates, sp.Integer(self.ways), []
+        if not self.recurrent_only:
+            for which, width, count in self._inputs():
+                product = gemm(self, f"input weight gradient, {which}", m=ways * g * H, n=width, k=B * T)
+                phases.append(replace(product, repeats=count))
+        recurrent = gemm(self, "recurrent weight gradient", m=g * H, n=self.width, k=B * T, batch=ways)
+        return (*phases, replace(recurrent, repeats=L))
+
+    def _state(self, states: int) -> sp.Expr:
+        """Width of the carried state: h, and c where the cell has one."""
+        return self.width + (H if states == 2 else ZERO)
+
+    def _step_products(self) -> sp.Expr:
+        """FLOP of the products of one step, one direction, one sequence."""
+        return 2 * self._recurrent_weights()
+
+    def _chain_depth(self) -> sp.Expr:
+        """Depth of one step's arithmetic: the product, adding Wx (and bias), the cell."""
+        return tree_depth(self.width) + 1 + (1 if self.bias else 0) + self.cell.chain
+
+    def _recurrence(self, direction: str, name: str, *, reads: sp.Expr, writes: sp.Expr) -> Phase:
+        """Return the dependent steps of one layer (of all of them, as a wavefront).
+
+        ``reads`` and ``writes`` are elements a step moves for one direction and sequence.
+        """
+        cell, ways = self.cell, self.ways
+        weights = ways * self._step_weights() * self.bytes
+        again = {True: ZERO, False: weights, None: sp.Max(0, weights - CHIP)}[self.persistent]
+        forward = direction == "fwd"
+        steps = T
+        if self.convention == "torch" and not forward:
+            steps = T - 1  # h0 needs no gradient, so the first step's product is not made
+        vector = (cell.vector + (2 * cell.gates if self.bias else 0)) if forward else cell.vector_back
+        special = cell.special if forward else cell.special_back
+        biases = 2 * cell.gates * H * ways * self.bytes if self.bias and forward else ZERO
+        layers = L if self.wavefront else ONE
+        flops = {
+            ("matrix", self.dtype): steps * B * ways * self._step_products() * layers,
+            ("vector", self.accumulate): T * B * ways * H * vector * layers,
+            ("special", self.accumulate): T * B * ways * H * special * layers,
+        }
+        length = T + L - 1 if self.wavefront else T
+        return Phase(
+            name=name,
+            kernel="recurrence",
+            sizes={
+                "steps": length,
+                "batch": B,
+                "hidden": H,
+                "width": self.width,
+                "parallel": ways * layers,
+            },
+            options={
+                "dtype": self.dtype,
+                "gates": cell.gates,
+                "direction": direction,
+                "persistent": self.persistent,
+            },
+            flops={key: sp.sympify(value) for key, value in flops.items() if value != 0},
+            read=layers * (weights + biases + (T - 1) * again + T * B * ways * reads * self.bytes),
+            write=layers * T * B * ways * writes * self.bytes,
+            steps=length,
+            pram_depth=length * self._chain_depth(),
+            workspace=ZERO if self.recurrent_only else layers * T * B * ways * cell.gates * H * self.bytes,
+            repeats=ONE if self.wavefront else L,
+        )
+
+    def _step_weights(self) -> sp.Expr:
+        """Weights that every step uses, one direction [elements]."""
+        return self._recurrent_weights()
+
+    # -- operands --------------------------------------------------------------------------
+
+    def tensors(self) -> Tensors:
+        """The input sequence; all weights; the output sequence of the last layer."""
+        width = H if self.recurrent_only else I
+        return Tensors(
+            inputs=self.bytes * B * T * width,
+            weights=self.bytes * self.parameters(),
+            outputs=self.bytes * B * T * self.ways * self.width,
+        )
+
+    def kept(self) -> sp.Expr:
+        """Input, gates and states of every step and layer: (I + kept·H)·B·T elements a layer."""
+        cells = L * self.ways * self.cell.kept * H
+        inputs = H * L if self.recurrent_only else sum(width * count for _, width, count in self._inputs())
+        return self.bytes * B * T * (inputs + cells)
+
+    def path(self) -> sp.Expr:
+        """Return n: the first position reaches the last through every step."""
+        return T
+
+
+@dataclass(frozen=True, kw_only=True)
+class RNN(_Recurrent):
+    """Elman's simple recurrence, h_t = tanh(W x_t + U h_{t−1} + b)."""
+
+    name: ClassVar[str] = "rnn"
+    source: ClassVar[str] = "Elman 1990, doi 10.1207/s15516709cog1402_1; torch.nn.RNN"
+    cell: ClassVar[Cell] = ELMAN
+
+
+@dataclass(frozen=True, kw_only=True)
+class GRU(_Recurrent):
+    """Gated recurrent unit, reset gate after the product, as torch and cuDNN compute it."""
+
+    name: ClassVar[str] = "gru"
+    source: ClassVar[str] = "Cho et al., arXiv 1406.1078; torch.nn.GRU"
+    cell: ClassVar[Cell] = GATED
+
+
+@dataclass(frozen=True, kw_only=True)
+class LSTM(_Recurrent):
+    """Long short-term memory, optionally with a projected output.
+
+    Parameters
+    ----------
+    projected : bool
+        Hand on P = `projection` values, W_hr (o ∘ tanh c), instead of `hidden`
+        (torch's ``proj_size``): a second, dependent product a step.
+    """
+
+    name: ClassVar[str] = "lstm"
+    source: ClassVar[str] = (
+        "Hochreiter & Schmidhuber 1997; Sak et al., arXiv 1402.1128 (projection); torch.nn.LSTM"
+    )
+    cell: ClassVar[Cell] = LONG_SHORT
+
+    projected: bool = False
+
+    @property
+    def required(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The sizes that have to be given: `projection` too where there is one."""
+        return (*_Recurrent.required, "projection") if self.projected else _Recurrent.required
+
+    @property
+    def width(self) -> sp.Expr:
+        """P where the output is projected."""
+        return P if self.projected else H
+
+    def _step_weights(self) -> sp.Expr:
+        return self._recurrent_weights() + (H * P if self.projected else 0)
+
+    def _step_products(self) -> sp.Expr:
+        return 2 * self._step_weights()
+
+    def _chain_depth(self) -> sp.Expr:
+        return super()._chain_depth() + (tree_depth(H) if self.projected else 0)
+
+    def _backward_weights(self) -> tuple[Phase, ...]:
+        phases = super()._backward_weights()
+        if not self.projected:
+            return phases
+        product = gemm(self, "projection weight gradient", m=P, n=H, k=B * T, batch=sp.Integer(self.ways))
+        return (*phases, replace(product, repeats=L))
+
+    def parameters(self) -> sp.Expr:
+        """As for any recurrent layer, and the projection's H·P."""
+        return super().parameters() + (L * self.ways * H * P if self.projected else 0)

@@ -1,0 +1,193 @@
+"""Tiled attention (FlashAttention): the same arithmetic, the scores never leave the chip."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase
+from costmodel.errors import unknown_name
+from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention
+from costmodel.layers._kernels import stream
+from costmodel.symbols import CeilLog2, ceil_div, symbol, tree_depth
+
+SCHEDULES = ("fa1", "fa2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TiledAttention(_Attention):
+    """Exact attention in tiles, with an online softmax.
+
+    Parameters
+    ----------
+    schedule : str
+        ``fa1``: blocks of K and V outside, blocks of Q inside (FlashAttention
+        Algorithm 1): O and the statistics go through memory T_c times.
+        ``fa2``: blocks of Q outside (FlashAttention-2): O is written once, K
+        and V are read again for each block of Q, mostly from the L2 cache.
+    tile : (int, int), optional
+        Rows of Q and rows of K in a tile, B_r × B_c. Left out, it is the one of
+        the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉ and, for
+        FA-1, B_r = min(⌈M/4d⌉, d), for FA-2 B_r = B_c; M is `sram`/element size.
+    """
+
+    name: ClassVar[str] = "tiled-attention"
+    source: ClassVar[str] = "Dao et al., arXiv 2205.14135, Algorithms 1 and 4; Dao, arXiv 2307.08691"
+    not_counted: ClassVar[str] = "the scaling by 1/√d_h (folded into Q), masks other than causal, dropout"
+
+    schedule: str = "fa2"
+    tile: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check the schedule."""
+        super().__post_init__()
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+
+    # -- tiles -----------------------------------------------------------------------------
+
+    @property
+    def tile_rows(self) -> sp.Expr:
+        """B_r, rows of Q in a tile."""
+        if self.tile:
+            return sp.Integer(self.tile[0])
+        return sp.Min(self.tile_cols, D) if self.schedule == "fa1" else self.tile_cols
+
+    @property
+    def tile_cols(self) -> sp.Expr:
+        """B_c, rows of K and V in a tile."""
+        return sp.Integer(self.tile[1]) if self.tile else ceil_div(symbol("sram") / self.bytes, 4 * D)
+
+    @property
+    def row_blocks(self) -> sp.Expr:
+        """T_r = ⌈n/B_r⌉."""
+        return ceil_div(N, self.tile_rows)
+
+    @property
+    def col_blocks(self) -> sp.Expr:
+        """T_c = ⌈n_kv/B_c⌉."""
+        return ceil_div(NKV, self.tile_cols)
+
+    @property
+    def _share(self) -> sp.Expr:
+        """Share of all pairs that are computed."""
+        return self.pairs / (N * NKV)
+
+    # -- kernels ---------------------------------------------------------------------------
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """One kernel."""
+        heads = B * HQ
+        # For each score: maximum, subtract, sum. For each tile a row meets: O scaled
+        # (FA-1 keeps O normalised: twice), and at the end (FA-2) divided once.
+        visits = N * self.col_blocks * self._share
+        rescale = {"fa1": 2 * DV * visits + 4 * visits, "fa2": DV * visits + N * DV}[self.schedule]
+        read, write, again = self._fa1_traffic() if self.schedule == "fa1" else self._fa2_traffic()
+        return (
+            Phase(
+                name="attention",
+                kernel="attention",
+                sizes=self._sizes(),
+                options=self._kernel_options("fwd"),
+                flops={
+                    ("matrix", self.dtype): 2 * heads * self.pairs * (D + DV),
+                    ("vector", self.accumulate): heads * (3 * self.pairs + rescale),
+                    ("special", self.accumulate): heads * (self.pairs + visits),
+                },
+                read=read,
+                write=write,
+                l2=again,
+                pram_depth=tree_depth(D) + 2 * CeilLog2(NKV) + 3 + tree_depth(NKV),
+                workspace=self._statistics(),
+            ),
+        )
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """Row sums of dO∘O, then one kernel that computes the scores again."""
+        heads, w = B * HQ, self.bytes
+        keys = w * B * NKV * HKV * (D + DV)
+        queries = w * heads * N * (D + DV)  # Q and dO
+        rows = stream(
+            self,
+            "row sums of dO∘O",
+            rows=heads * N,
+            cols=DV,
+            reads=2,
+            writes=0,
+            pattern="norm",
+            vector=2,
+            extra_write=self.stat_bytes * heads * N,
+        )
+        if self.schedule == "fa1":
+            # Algorithm 4: K, V read and dK, dV written once; for each block of K, Q, O, dO and
+            # the statistics are read and dQ is read and written.
+            blocks = self.col_blocks * self._share
+            read = keys + blocks * (w * heads * N * (3 * D + DV) + 2 * self.stat_bytes * heads * N)
+            write, again = keys + blocks * w * heads * N * D, ZERO
+        else:
+            stats = 2 * self.stat_bytes * heads * N
+            read, write = keys + queries + stats, keys + w * heads * N * D
+            # A block of K meets every block of Q: Q, dO and statistics again, dQ added to in fp32.
+            met = self.col_blocks * self._share
+            again = met * (queries + stats + 2 * self.stat_bytes * heads * N * D)
+        recompute = 2 * heads * self.pairs * D
+        products = 4 * heads * self.pairs * (D + DV)  # dV, dP; dQ, dK
+        main = Phase(
+            name="attention, backward",
+            kernel="attention",
+            sizes=self._sizes(),
+            options=self._kernel_options("bwd"),
+            flops={
+                ("matrix", self.dtype): recompute + products,
+                ("vector", self.accumulate): heads * 3 * self.pairs,
+                ("special", self.accumulate): heads * self.pairs,
+            },
+            read=read,
+            write=write,
+            l2=again,
+            pram_depth=tree_depth(D) + 2 + tree_depth(N),
+            workspace=self._statistics()
+            + (ZERO if self.schedule == "fa1" else self.stat_bytes * heads * N * D),
+        )
+        return (main,) if self.schedule == "fa1" else (rows, main)
+
+    def _fa1_traffic(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """K and V once; for each of T_c blocks Q in, O, l and m in (not the first time) and out."""
+        w, stats, rows = self.bytes, self.stat_bytes, B * HQ * N
+        blocks = self.col_blocks * self._share
+        keys = w * B * NKV * HKV * (D + DV)
+        read = keys + blocks * w * rows * D + (blocks - self._share) * rows * (w * DV + 2 * stats)
+        return read, blocks * rows * (w * DV + 2 * stats), ZERO
+
+    def _fa2_traffic(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """Q, K, V in and O and the log-sum-exp out; K and V again for every further block of Q."""
+        w, rows = self.bytes, B * HQ * N
+        keys = w * B * NKV * HKV * (D + DV)
+        again = w * B * NKV * HQ * (D + DV) * self.row_blocks * self._share
+        return w * rows * D + keys, w * rows * DV + self.stat_bytes * rows, again
+
+    def _statistics(self) -> sp.Expr:
+        """FA-1 stores l and m, FA-2 their log-sum-exp [bytes]."""
+        return (2 if self.schedule == "fa1" else 1) * self.stat_bytes * B * HQ * N
+
+    def _sizes(self) -> Mapping[str, sp.Expr]:
+        return {
+            "batch": B,
+            "heads": HQ,
+            "kv_heads": HKV,
+            "seq": N,
+            "seq_kv": NKV,
+            "head_dim": D,
+            "value_dim": DV,
+        }
+
+    def _kernel_options(self, direction: str) -> Mapping[str, Any]:
+        return {"dtype": self.dtype, "causal": self.causal, "tile": self.tile, "direction": direction}
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V, O and the statistics: nothing of size n²."""
+        outputs = ZERO if self.projections else self.bytes * B * N * HQ * DV
+        return super().kept() + outputs + self._statistics()

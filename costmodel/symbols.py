@@ -1,0 +1,126 @@
+"""The vocabulary of sizes: one symbol each, made once, and the functions counts are written with.
+
+SymPy symbols of one name but different assumptions do not cancel, so nothing
+else in the package makes a symbol: it takes them from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import sympy as sp
+
+from costmodel.errors import unknown_name
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size that layers are described in.
+
+    Attributes
+    ----------
+    name : str
+        Its name as keyword, ``-D`` define and column.
+    latex : str
+        The letter its paper uses.
+    meaning : str
+        One line for the glossary.
+    largest : float
+        Above this it can only be a mistake.
+    """
+
+    name: str
+    latex: str
+    meaning: str
+    largest: float = 2.0**40
+
+    @property
+    def symbol(self) -> sp.Symbol:
+        """The one symbol of this size."""
+        return _SYMBOLS[self.name]
+
+
+GLOSSARY = {
+    s.name: s
+    for s in (
+        Size("batch", "B", "sequences processed together"),
+        Size("seq", "n", "length of the sequence: queries, tokens or time steps of one sequence"),
+        Size("seq_kv", r"n_{kv}", "keys and values attended to, the queries' own included (default seq)"),
+        Size("heads", "h", "query heads"),
+        Size("kv_heads", r"h_{kv}", "key and value heads (default heads; fewer is grouped-query attention)"),
+        Size("head_dim", "d_h", "width of one head"),
+        Size("value_dim", "d_v", "width of one head's values (default head_dim)"),
+        Size("d_model", "d", "width of the model"),
+        Size("d_ff", r"d_{ff}", "inner width of the feed-forward layer (default 4 d_model)"),
+        Size("hidden", "H", "width of the recurrent state"),
+        Size("input", "I", "width of a recurrent layer's input (default hidden)"),
+        Size("projection", "P", "width of an LSTM's projected output"),
+        Size("num_layers", "L", "layers stacked (default 1)"),
+        Size("vocab", "V", "entries of the vocabulary"),
+        Size("window", "w", "positions a query may look back on, itself included"),
+        Size("block", "b", "side of a block, or length of a chunk"),
+        Size("experts", "E", "experts of a mixture"),
+        Size("top_k", r"k_{top}", "experts, or keys, chosen for a token"),
+        Size("state", "N_s", "entries of the state per channel"),
+        Size("m", "M", "rows of a product, of a table"),
+        Size("n", "N", "columns of a product, of a table"),
+        Size("k", "K", "inner size of a product; width of a convolution"),
+        Size("sram", r"S_{sram}", "on-chip memory that one tile may use [bytes] (from the device)"),
+        Size("onchip", r"S_{chip}", "on-chip memory of the whole device [bytes] (from the device)"),
+    )
+}
+_SYMBOLS = {name: sp.Symbol(name, positive=True, integer=True) for name in GLOSSARY}
+LATEX_NAMES = {_SYMBOLS[name]: size.latex for name, size in GLOSSARY.items()}
+
+#: Sizes that a device fills in where the user does not.
+DEVICE_SIZES = ("sram", "onchip")
+
+
+def symbol(name: str) -> sp.Symbol:
+    """Return the symbol of a size.
+
+    Raises
+    ------
+    UnknownNameError
+        If the vocabulary has no size of that name.
+    """
+    if name not in _SYMBOLS:
+        raise unknown_name("size", name, _SYMBOLS)
+    return _SYMBOLS[name]
+
+
+def symbols(names: str) -> tuple[sp.Symbol, ...]:
+    """Return several symbols: ``batch, seq = symbols("batch seq")``."""
+    return tuple(symbol(name) for name in names.split())
+
+
+class CeilLog2(sp.Function):
+    """⌈log₂ x⌉, the depth of a balanced tree over x ≥ 1 leaves.
+
+    A function of its own because ``ceiling(log(x, 2))``, once compiled, is
+    wrong at 2²⁹, 2³¹, 2³⁹, …: the quotient of two logarithms is not exact.
+    """
+
+    nargs = 1
+    is_integer = True
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, x: sp.Expr) -> sp.Expr | None:
+        """Evaluate whole numbers exactly."""
+        if x.is_Integer and x >= 1:
+            return sp.Integer((int(x) - 1).bit_length())
+        return None
+
+    def _latex(self, printer: object) -> str:
+        return rf"\lceil\log_2 {printer._print(self.args[0])}\rceil"  # type: ignore[attr-defined]
+
+
+def ceil_div(a: sp.Expr, b: sp.Expr) -> sp.Expr:
+    """Return ⌈a/b⌉, the number of tiles of size b that cover a."""
+    return sp.ceiling(sp.sympify(a) / sp.sympify(b))
+
+
+def tree_depth(terms: sp.Expr) -> sp.Expr:
+    """Return the depth of a dot product or sum of that many terms: one multiply, ⌈log₂⌉ adds."""
+    return 1 + CeilLog2(terms)

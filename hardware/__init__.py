@@ -1,0 +1,29 @@
+"""Facts about devices, each with its unit, source and status.
+
+A device is one file, ``<vendor>/<device>.yaml``; what it may say is in ``schema``.
+
+>>> from costmodel import hardware
+>>> h200 = hardware.load("nvidia/h200-sxm")
+>>> h200.ridge("bf16")  # FLOP/B
+206.125
+"""
+
+from costmodel.hardware.check import check
+from costmodel.hardware.device import Device
+from costmodel.hardware.quantities import Quantity, Status
+from costmodel.hardware.loader import available, load, relatives, resolve
+from costmodel.hardware.whatif import parse_device_set
+from costmodel.hardware.yamlfile import Fault
+
+__all__ = [
+    "Device",
+    "Fault",
+    "Quantity",
+    "Status",
+    "available",
+    "check",
+    "load",
+    "parse_device_set",
+    "relatives",
+    "resolve",
+]

@@ -1,0 +1,156 @@
+"""Find every fault of a spec file at once, each with its line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from costmodel import units
+from costmodel.errors import CostmodelError, SpecError, unknown_name
+from costmodel.hardware import plausible, tables
+from costmodel.hardware.schema import Spec
+from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
+
+
+def check(path: str | Path) -> list[Fault]:
+    """Return every fault of a spec file, in the order of its lines; empty if it is sound.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file as ``hardware/<vendor>/<device>.yaml``.
+
+    Raises
+    ------
+    SpecError
+        If there is no such file, or it is not text.
+    """
+    return examine(read_text(Path(path)))[1]
+
+
+def read_spec(path: Path) -> Spec:
+    """Return the spec of a file.
+
+    Raises
+    ------
+    SpecError
+        If it has a fault: the text names the first, its line, and how many there are.
+    """
+    spec, faults = examine(read_text(path))
+    if spec is None or faults:
+        rest = f" ({len(faults)} faults in all)" if len(faults) > 1 else ""
+        raise SpecError(f"{path}: {faults[0]}{rest}; run `costmodel check {path}`")
+    return spec
+
+
+def examine(text: str) -> tuple[Spec | None, list[Fault]]:
+    """Return the spec in a YAML text, where it can be built, and the text's faults."""
+    document = parse(text)
+    spec, faults = None, list(document.faults)
+    if document.data:
+        try:
+            spec = Spec.model_validate(document.data)
+        except ValidationError as error:
+            faults += _schema_faults(error, document)
+        faults += _content_faults(document)
+    # A placeholder is reported once, and not again as the wrong type it also is.
+    seen: dict[tuple[int, Keys], Fault] = {}
+    for fault in faults:
+        seen.setdefault((fault.line, fault.keys), fault)
+    return spec, sorted(seen.values())
+
+
+def _schema_faults(error: ValidationError, document: Document) -> Iterator[Fault]:
+    for problem in error.errors(include_url=False):
+        keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
+        yield Fault(document.line(keys), keys, _message(problem["type"], keys, problem))
+
+
+def _message(kind: str, keys: Keys, problem: Any) -> str:
+    if kind == "extra_forbidden":
+        return str(unknown_name("key", keys[-1], _known_keys(keys[:-1])))
+    if kind == "missing":
+        return "missing, and required"
+    if kind == "value_error":
+        return str(problem["ctx"]["error"])
+    if keys == ("schema",):
+        return f"wanted schema version 1, got {problem['input']!r}: this program reads no other"
+    return f"{problem['msg']}, got {_short(problem['input'])}"
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
+def _known_keys(keys: Keys) -> list[str]:
+    """Return the keys that the section at a path may have."""
+    model: Any = Spec
+    for key in keys:
+        fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
+        # Free keys (dtypes, links) lead to the section that is their value.
+        model = _section(fields[key]) if key in fields else model
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _section(annotation: Any) -> Any:
+    """Return the model inside ``Model``, ``Model | None`` or ``dict[str, Model]``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    if get_origin(annotation) in (Union, UnionType, dict):
+        return next((found for part in get_args(annotation) if (found := _section(part))), None)
+    return None
+
+
+def _content_faults(document: Document) -> Iterator[Fault]:
+    """Find what a schema cannot see: sources, families, and impossible or sparse figures."""
+    families = tables.families()
+    name = document.data.get("family")
+    if isinstance(name, str) and name not in families:
+        yield Fault(document.line(("family",)), ("family",), str(unknown_name("family", name, families)))
+    yield from _unknown_sources(document.data, (), document)
+    numbers = dict(_numbers(document.data, ()))
+    family = families.get(name) if isinstance(name, str) else None
+    wrong = list(plausible.impossible(numbers))
+    sound = {keys: value for keys, value in numbers.items() if keys not in {k for k, _ in wrong}}
+    for keys, message in [*wrong, *plausible.not_dense(sound, family)]:
+        yield Fault(document.line((*keys, "value")), keys, message)
+
+
+def _unknown_sources(data: object, keys: Keys, document: Document) -> Iterator[Fault]:
+    if not isinstance(data, dict):
+        return
+    for key, value in data.items():
+        path = (*keys, key)
+        if key == "source" and isinstance(value, list):
+            for i, source in enumerate(value):
+                if source is not None and source not in tables.sources():
+                    near = difflib.get_close_matches(str(source), tables.sources(), n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else "add it to sources.yaml"
+                    line = document.line((*path, str(i)))
+                    yield Fault(line, (*path, str(i)), f"unknown source {source!r}; {hint}")
+        else:
+            yield from _unknown_sources(value, path, document)
+
+
+def _numbers(data: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
+    """Yield path and SI value of every figure that can be read, in a file that may be broken."""
+    if not isinstance(data, dict):
+        return
+    if "value" not in data:
+        for key, part in data.items():
+            yield from _numbers(part, (*keys, key))
+        return
+    value, known = data["value"], plausible.limits(keys)
+    if keys == ("units", "count") and isinstance(value, int):
+        yield keys, float(value)
+    elif known is not None and isinstance(value, str):
+        try:
+            yield keys, units.parse(value, known[0])
+        except CostmodelError:
+            return  # reported by the schema, with the reason

@@ -1,0 +1,333 @@
+"""A device: the questions that a prediction asks of a spec."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from costmodel import dtypes
+from costmodel.errors import UnavailableError, unknown_name
+from costmodel.hardware import whatif
+from costmodel.hardware.quantities import Count, Quantity
+from costmodel.hardware.schema import Level, Rates, Spec, quantities
+
+ENGINES = ("matrix", "vector", "special")
+
+#: What `Device.missing` looks for: name in an answer → path in a spec.
+_OPTIONAL = {
+    "clock_base": ("clocks", "base"),
+    "vector_fp32": ("compute", "vector", "fp32"),
+    "special_fp32": ("compute", "special", "fp32"),
+    "l2_capacity": ("memory", "l2", "capacity"),
+    "l2_bandwidth": ("memory", "l2", "bandwidth"),
+    "shared_per_unit": ("memory", "shared", "capacity"),
+    "registers_per_unit": ("memory", "registers", "capacity"),
+    "link": ("links",),
+    "tdp": ("power", "tdp"),
+}
+
+
+@dataclass(frozen=True)
+class _Peak:
+    """A dense rate [FLOP/s] at the clock the vendor states it for, and at the highest one."""
+
+    stated: float
+    boost: float
+
+
+@dataclass(frozen=True, eq=False)
+class Device:
+    """A device, all in SI units. Immutable; equal to another of the same content.
+
+    Attributes
+    ----------
+    spec : Spec
+        The figures with their sources.
+    """
+
+    spec: Spec
+
+    def __eq__(self, other: object) -> bool:
+        """Devices are equal if every figure and its provenance is."""
+        return isinstance(other, Device) and self.spec_hash == other.spec_hash
+
+    def __hash__(self) -> int:
+        """Hash by content."""
+        return hash(self.spec_hash)
+
+    def __repr__(self) -> str:
+        """Render as ``Device('nvidia/h200-sxm')``."""
+        return f"Device({self.name!r})"
+
+    # What it is
+
+    @property
+    def name(self) -> str:
+        """``vendor/device``; ends in ``*`` if changed by `replace`."""
+        return self.spec.name
+
+    @property
+    def title(self) -> str:
+        """Name for people."""
+        return self.spec.title
+
+    @property
+    def vendor(self) -> str:
+        """Who makes it."""
+        return self.spec.vendor
+
+    @property
+    def family(self) -> str:
+        """Architecture family."""
+        return self.spec.family
+
+    @property
+    def year(self) -> int:
+        """Year it came out."""
+        return self.spec.year
+
+    @property
+    def scope(self) -> str:
+        """What the figures are of: one GPU, a whole board, one die of two, a socket."""
+        return self.spec.scope
+
+    # Processors
+
+    @cached_property
+    def units(self) -> float:
+        """Processors (SM, CU, TensorCore, MME, core)."""
+        return self.spec.units.count.si
+
+    @cached_property
+    def clock_hz(self) -> float:
+        """Boost clock [Hz]."""
+        return self.spec.clocks.boost.si
+
+    @cached_property
+    def _highest_clock(self) -> float:
+        clocks = self.spec.clocks
+        known = (clocks.boost, clocks.matrix, clocks.vector, clocks.max)
+        return max(clock.si for clock in known if clock is not None)
+
+    @cached_property
+    def peak_clock_ratio(self) -> float:
+        """Highest boost known over the clock of the stated matrix peaks, at least 1."""
+        return self._highest_clock / (self.spec.clocks.matrix or self.spec.clocks.boost).si
+
+    @cached_property
+    def _peaks(self) -> dict[str, dict[str, _Peak]]:
+        clocks, compute = self.spec.clocks, self.spec.compute
+        vector_clock = (clocks.vector or clocks.boost).si
+
+        def table(rates: Rates, ratio: float) -> dict[str, _Peak]:
+            return {name: _Peak(rate.si, rate.si * ratio) for name, rate in rates.items()}
+
+        return {
+            "matrix": table(compute.matrix, self.peak_clock_ratio),
+            "vector": table(compute.vector, self._highest_clock / vector_clock),
+            "special": table(compute.special, self._highest_clock / vector_clock),
+        }
+
+    def peak(self, dtype: str, engine: str | None = None) -> float:
+        """Return the dense rate [FLOP/s] at the clock that the vendor states it for.
+
+        Parameters
+        ----------
+        dtype : str
+            ``fp32`` is true FP32, on whichever engine does it fastest (AMD's matrix
+            cores included); ``tf32`` is a matrix rate of its own.
+        engine : {"matrix", "vector", "special"}, optional
+            Default: the faster of matrix and vector for this dtype. The vector and
+            special engines do formats that they have no rate for in fp32, at its
+            rate, as elementwise kernels do.
+
+        Raises
+        ------
+        UnavailableError
+            If the device does not have it; the text says what it has.
+        UnknownNameError
+            If there is no such dtype or engine.
+        """
+        return self._peak(dtype, engine).stated
+
+    def boost_peak(self, dtype: str, engine: str | None = None) -> float:
+        """Return the same as `peak`, at the highest boost clock known [FLOP/s]."""
+        return self._peak(dtype, engine).boost
+
+    def _peak(self, dtype: str, engine: str | None) -> _Peak:
+        name = dtypes.dtype(dtype).name
+        if engine is None:
+            tables = (self._peaks["matrix"], self._peaks["vector"])
+            found = [table[name] for table in tables if name in table]
+        elif engine in ENGINES:
+            table = self._peaks[engine]
+            in_fp32 = engine != "matrix" and name not in table and name != "fp64"
+            found = [table[key] for key in ("fp32" if in_fp32 else name,) if key in table]
+        else:
+            raise unknown_name("engine", engine, ENGINES)
+        if not found:
+            raise UnavailableError(self._has_no(name, engine))
+        return max(found, key=lambda peak: peak.boost)
+
+    def _has_no(self, dtype: str, engine: str | None) -> str:
+        engines = (engine,) if engine else ("matrix", "vector")
+        has = [name for name in dtypes.DTYPES if any(name in self._peaks[e] for e in engines)]
+        where = f"{engine} rate" if engine else "rate"
+        return f"{self.name} has no {dtype} {where}; it has {', '.join(has) or 'none'}"
+
+    @cached_property
+    def matrix_dtypes(self) -> tuple[str, ...]:
+        """Formats that the matrix engine has a rate for, widest first."""
+        return tuple(name for name in dtypes.DTYPES if name in self._peaks["matrix"])
+
+    @cached_property
+    def native_16bit(self) -> str | None:
+        """``bf16``, or ``fp16`` where there is only that, or None where 16 bits gain no speed."""
+        fp32 = self._peaks["vector"].get("fp32")
+        for name in ("bf16", "fp16"):
+            vector = self._peaks["vector"].get(name)
+            if name in self._peaks["matrix"] or (vector and fp32 and vector.stated > 1.5 * fp32.stated):
+                return name
+        return None
+
+    def ridge(self, dtype: str) -> float:
+        """Return the arithmetic intensity [FLOP/B] above which `dtype` is bound by compute."""
+        return self.peak(dtype) / self.hbm_bandwidth
+
+    # Memory
+
+    @cached_property
+    def hbm_bandwidth(self) -> float:
+        """Bandwidth of the main memory [B/s]."""
+        return self.spec.memory.hbm.bandwidth.si
+
+    @cached_property
+    def hbm_capacity(self) -> float:
+        """Size of the main memory, by the vendor's label [B]."""
+        return self.spec.memory.hbm.capacity.si
+
+    @cached_property
+    def l2_capacity(self) -> float:
+        """Size of the L2 cache [B], 0 if there is none or it is not known."""
+        return _capacity(self.spec.memory.l2)
+
+    @cached_property
+    def l2_bandwidth(self) -> float | None:
+        """Bandwidth of the L2 cache [B/s], where a source states it."""
+        level = self.spec.memory.l2
+        return level.bandwidth.si if level and level.bandwidth else None
+
+    @cached_property
+    def llc_capacity(self) -> float:
+        """Size of the largest cache, L2 or L3 [B]."""
+        return max(self.l2_capacity, _capacity(self.spec.memory.l3))
+
+    @cached_property
+    def shared_per_unit(self) -> float:
+        """Software-managed memory of one unit [B]: shared memory, LDS, VMEM, SRAM; a CPU core's L2."""
+        memory = self.spec.memory
+        whole = memory.vmem or memory.sram
+        if whole is None and self.spec.units.kind == "core":
+            whole = memory.l2
+        return _capacity(memory.shared) or _capacity(whole) / self.units
+
+    @cached_property
+    def registers_per_unit(self) -> float:
+        """Register file of one unit [B], 0 if not known."""
+        return _capacity(self.spec.memory.registers)
+
+    @cached_property
+    def onchip_capacity(self) -> float:
+        """Memory that a persistent kernel can keep its data in [B]: units × (shared + registers)."""
+        return self.units * (self.shared_per_unit + self.registers_per_unit)
+
+    # Latency, links, power
+
+    @cached_property
+    def launch_s(self) -> float:
+        """Least time from one kernel to the next in a replayed graph [s]; mostly assumed."""
+        return self.spec.latency.launch.si
+
+    @cached_property
+    def step_s(self) -> float:
+        """One dependent step inside a kernel, synchronising all units [s]; mostly assumed."""
+        return self.spec.latency.step.si
+
+    @cached_property
+    def link_bandwidth(self) -> float | None:
+        """One-way bandwidth of the fastest kind of link, all its links together [B/s]."""
+        known = [link.oneway.si for link in self.spec.links.values() if link.oneway]
+        return max(known, default=None)
+
+    @cached_property
+    def tdp_w(self) -> float | None:
+        """Power that the board or module may draw [W]."""
+        return self.spec.power.tdp.si if self.spec.power.tdp else None
+
+    # Provenance
+
+    @cached_property
+    def quantities(self) -> dict[str, Quantity | Count]:
+        """Every figure by its dotted path, such as ``memory.hbm.bandwidth``."""
+        return {".".join(path): figure for path, figure in quantities(self.spec)}
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the figures that the spec lacks, where a device of this kind has them."""
+        present = self.quantities
+        held_elsewhere = {"shared_per_unit"} if self.shared_per_unit else set()
+        return tuple(
+            name
+            for name, path in _OPTIONAL.items()
+            if name not in held_elsewhere
+            and not any(key == ".".join(path) or key.startswith(".".join(path) + ".") for key in present)
+        )
+
+    @cached_property
+    def assumed(self) -> tuple[str, ...]:
+        """Paths of the figures that are assumed: each has a range and a reason."""
+        return tuple(path for path, figure in self.quantities.items() if figure.status == "assumed")
+
+    @cached_property
+    def spec_hash(self) -> str:
+        """First 12 hex digits of the SHA-256 of the spec's content."""
+        content = self.spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    # What if
+
+    def replace(self, **changes: str | float) -> Device:
+        """Return a device that differs in some figures: ``replace(hbm="6 TB/s", power="500 W")``.
+
+        Parameters
+        ----------
+        **changes : str or float
+            Quantities with units; `costmodel.hardware.whatif` lists the names. ``units``
+            is a number, and scales every rate with it; so does ``clock``. A rate given
+            by its dtype (``bf16="1.2 PFLOP/s"``) is taken as it is.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such figure.
+        SpecError
+            If a value is not a quantity of the right kind, or impossible.
+        """
+        return Device(whatif.changed(self.spec, changes))
+
+    def relatives(self, candidates: Iterable[Device]) -> list[tuple[str, str]]:
+        """Return name and relation of those whose constants suit this device, best first.
+
+        See `costmodel.hardware.relatives`.
+        """
+        from costmodel.hardware.relatives import rank  # noqa: PLC0415 - it needs Device itself
+
+        return rank(self, candidates)
+
+
+def _capacity(level: Level | None) -> float:
+    return level.capacity.si if level else 0.0

@@ -1,0 +1,111 @@
+"""Find a device by its name, an alias, or the path of its spec."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from costmodel.errors import UnknownNameError, unknown_name
+from costmodel.hardware.check import read_spec
+from costmodel.hardware.device import Device
+from costmodel.hardware.relatives import rank
+from costmodel.hardware.tables import FOLDER
+
+_CALIBRATION = ".calibration.yaml"
+_ALIASES = re.compile(r"^aliases:.*\n(?:[ \-].*\n)*", re.MULTILINE)
+
+
+def available() -> list[str]:
+    """Return the names of the devices that come with the program, sorted."""
+    return list(_names())
+
+
+@cache
+def _names() -> tuple[str, ...]:
+    # Discovered from the folder and from file names alone: a list is asked for at every start.
+    files = (path for path in FOLDER.glob("*/*.yaml") if not path.name.endswith(_CALIBRATION))
+    return tuple(sorted(f"{path.parent.name}/{path.name.removesuffix('.yaml')}" for path in files))
+
+
+def load(name: str | Path) -> Device:
+    """Return a device.
+
+    Parameters
+    ----------
+    name : str or Path
+        ``vendor/device``; the device alone, where that is unique; another name that its
+        spec lists as alias; or the path of a YAML file.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such device, or more than one.
+    SpecError
+        If a file is not a sound spec.
+    """
+    if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
+        return Device(read_spec(Path(name)))
+    return _load(resolve(name))
+
+
+@cache
+def _load(name: str) -> Device:
+    return Device(read_spec(FOLDER / f"{name}.yaml"))
+
+
+def resolve(name: str) -> str:
+    """Return the full name that a name, a short name or an alias stands for.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such device, or more than one.
+    """
+    names, key = _names(), _key(name)
+    if key in names:
+        return key
+    short = [full for full in names if full.partition("/")[2] == key]
+    found = short or sorted(_aliases().get(key, ()))
+    if len(found) > 1:
+        raise UnknownNameError(f"device name {name!r} is not unique: give one of {', '.join(found)}")
+    if not found:
+        raise unknown_name("device", name, [*names, *(full.partition("/")[2] for full in names)])
+    return found[0]
+
+
+def _key(name: str) -> str:
+    return re.sub(r"[\s_]+", "-", name.strip().lower())
+
+
+@cache
+def _aliases() -> dict[str, set[str]]:
+    """Return the devices by alias; reads no more of a spec than its ``aliases``."""
+    table: dict[str, set[str]] = {}
+    for name in _names():
+        match = _ALIASES.search((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+        for alias in yaml.safe_load(match.group())["aliases"] if match else ():
+            table.setdefault(_key(alias), set()).add(name)
+    return table
+
+
+def relatives(device: Device | str, candidates: Iterable[str]) -> list[tuple[str, str]]:
+    """Return name and relation of the related devices among those with constants, best first.
+
+    Parameters
+    ----------
+    device : Device or str
+        Which has no constants of its own.
+    candidates : iterable of str
+        Names of the devices that have.
+
+    Returns
+    -------
+    list of (str, str)
+        As `costmodel.hardware.relatives.rank`.
+    """
+    target = load(device) if isinstance(device, str) else device
+    return rank(target, [load(name) for name in candidates])

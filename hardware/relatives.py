@@ -1,0 +1,57 @@
+"""Whose fitted constants suit a device that has none of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from costmodel.errors import UnavailableError
+from costmodel.hardware.device import Device
+from costmodel.hardware.tables import Family, families
+
+
+def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
+    """Return name and relation of the candidates that are related to a device, best first.
+
+    Parameters
+    ----------
+    device : Device
+        Which has no constants of its own.
+    candidates : iterable of Device
+        Which have; the device itself is passed over.
+
+    Returns
+    -------
+    list of (str, str)
+        The relation is ``sibling`` (same family), ``generation`` (a family listed as
+        nearest in ``families.yaml``, in its order) or ``vendor`` (any other of the same
+        vendor). Among equals, the most alike in speed and bandwidth comes first. Devices
+        of other vendors are no relatives.
+    """
+    known = families()
+    family = known.get(device.family, Family(device.vendor, ()))
+    ranked = []
+    for other in candidates:
+        if other.name.rstrip("*") == device.name.rstrip("*") or other.vendor != device.vendor:
+            continue
+        if other.family == device.family:
+            relation, order = "sibling", 0
+        elif other.family in family.nearest:
+            relation, order = "generation", 1 + family.nearest.index(other.family)
+        else:
+            relation, order = "vendor", 1 + len(family.nearest)
+        ranked.append((order, _distance(device, other), other.name, relation))
+    return [(name, relation) for _, _, name, relation in sorted(ranked)]
+
+
+def _distance(one: Device, other: Device) -> float:
+    """Return how far apart two devices are, in factors of e over speed, bandwidth and units."""
+    pairs = [(one.hbm_bandwidth, other.hbm_bandwidth), (one.units, other.units), (_speed(one), _speed(other))]
+    return sum(abs(math.log(a / b)) for a, b in pairs)
+
+
+def _speed(device: Device) -> float:
+    try:
+        return device.peak(device.native_16bit or "fp32")
+    except UnavailableError:
+        return device.hbm_bandwidth

@@ -1,0 +1,222 @@
+"""The spec of a device as it is written in ``<vendor>/<device>.yaml``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from costmodel import dtypes
+from costmodel.errors import unknown_name
+from costmodel.hardware.quantities import (
+    Bandwidth,
+    Capacity,
+    Clock,
+    Count,
+    Quantity,
+    Power,
+    Rate,
+    Section,
+    Time,
+)
+
+#: Version of the spec files' format.
+SCHEMA = 1
+
+Text = Annotated[str, Field(min_length=1)]
+
+
+def _is_dtype(name: str) -> str:
+    if name not in dtypes.DTYPES:
+        raise unknown_name("dtype", name, dtypes.DTYPES)
+    return name
+
+
+Rates = dict[Annotated[str, AfterValidator(_is_dtype)], Rate]
+
+
+class Units(Section):
+    """The processors of the device: what they are called, and how many are enabled.
+
+    Attributes
+    ----------
+    kind : str
+        SM (NVIDIA), CU (AMD), TensorCore (TPU), MME (Gaudi), XeCore, core.
+    count : Count
+        Of the whole of what the spec describes (``scope``).
+    """
+
+    kind: Literal["SM", "CU", "TensorCore", "MME", "XeCore", "core"]
+    count: Count
+
+
+class Clocks(Section):
+    """Frequencies of the processors [Hz].
+
+    Attributes
+    ----------
+    base, boost : Clock
+        As the vendor states them.
+    matrix, vector : Clock, optional
+        At which the vendor states the matrix and the vector rates, where that is not
+        ``boost``: the H100's tensor peak is quoted at 1830 MHz, its boost is 1980.
+    max : Clock, optional
+        The highest known to occur, where that is above ``boost``.
+    """
+
+    base: Clock | None = None
+    boost: Clock
+    matrix: Clock | None = None
+    vector: Clock | None = None
+    max: Clock | None = None
+
+
+class Compute(Section):
+    """Dense rates by engine and dtype [FLOP/s]; rates with structured sparsity do not belong here.
+
+    Attributes
+    ----------
+    matrix : dict of dtype to Rate
+        Tensor cores, matrix cores, MXU, MME, AMX. 16-bit and narrower floats
+        accumulate in fp32.
+    vector : dict of dtype to Rate
+        Everything that is not a matrix product.
+    special : dict of dtype to Rate
+        Transcendental functions, one result = 1 FLOP.
+    """
+
+    matrix: Rates = {}
+    vector: Rates = {}
+    special: Rates = {}
+
+
+class MainMemory(Section):
+    """The main memory, whatever its technology; ``hbm`` in every name for short."""
+
+    technology: Text
+    capacity: Capacity
+    bandwidth: Bandwidth
+
+
+class Level(Section):
+    """A memory on the chip: its capacity [B] and, where sourced, its bandwidth [B/s]."""
+
+    capacity: Capacity
+    bandwidth: Bandwidth | None = None
+
+
+class Memory(Section):
+    """Memory levels.
+
+    Attributes
+    ----------
+    hbm : MainMemory
+        Main memory.
+    l2, l3 : Level, optional
+        Caches, of the whole device.
+    shared, registers : Level, optional
+        Of one unit: the largest shared memory (NVIDIA) or LDS (AMD), and the register file.
+    vmem, sram : Level, optional
+        Software-managed memory of the whole device (TPU; Gaudi).
+    """
+
+    hbm: MainMemory
+    l2: Level | None = None
+    l3: Level | None = None
+    shared: Level | None = None
+    registers: Level | None = None
+    vmem: Level | None = None
+    sram: Level | None = None
+
+
+class Latency(Section):
+    """Times that no FLOP and no byte explains [s].
+
+    Attributes
+    ----------
+    launch : Time
+        A kernel that does nothing, in a replayed graph of kernels.
+    step : Time
+        One dependent step inside a running kernel: a synchronisation of all its units.
+    """
+
+    launch: Time
+    step: Time
+
+
+class Link(Section):
+    """A link to other devices or to the host.
+
+    Attributes
+    ----------
+    oneway : Bandwidth, optional
+        Sum over the device's links of this kind, in one direction.
+    total : Bandwidth, optional
+        The same, both directions, as vendors state it.
+    form, topology : str, optional
+        Such as "4.0 x16"; how devices are joined.
+    """
+
+    oneway: Bandwidth | None = None
+    total: Bandwidth | None = None
+    form: Text | None = None
+    topology: Text | None = None
+
+
+class PowerSection(Section):
+    """Electrical power [W]: ``tdp`` is what the board or module may draw."""
+
+    tdp: Power | None = None
+
+
+class Spec(Section):
+    """A device: every figure with its unit, source and status.
+
+    Attributes
+    ----------
+    schema_version : int
+        ``schema`` in the file.
+    name : str
+        ``vendor/device``, as the file is called.
+    family : str
+        Architecture family, a key of ``families.yaml``.
+    scope : str
+        What the figures are of: one GPU, a whole board of two, one die of two, a socket.
+    aliases : tuple of str
+        Other names of the same device, as tables of measurements use them.
+    """
+
+    schema_version: Annotated[Literal[1], Field(alias="schema")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9][a-z0-9.+-]*$")]
+    title: Text
+    vendor: Text
+    family: Text
+    chip: Text
+    year: Annotated[int, Field(strict=True)]
+    scope: Text
+    aliases: tuple[Text, ...] = ()
+    units: Units
+    clocks: Clocks
+    compute: Compute
+    memory: Memory
+    latency: Latency
+    links: dict[Text, Link] = {}
+    power: PowerSection = PowerSection()
+
+
+def quantities(section: Section) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
+    """Yield every figure of a spec with its path, such as ``("memory", "hbm", "bandwidth")``."""
+    for name, value in section:
+        yield from _quantities_of(value, (name,))
+
+
+def _quantities_of(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
+    if isinstance(value, Quantity | Count):
+        yield path, value
+    elif isinstance(value, Section):
+        for name, part in value:
+            yield from _quantities_of(part, (*path, name))
+    elif isinstance(value, dict):
+        for name, part in value.items():
+            yield from _quantities_of(part, (*path, name))

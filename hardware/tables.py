@@ -1,0 +1,58 @@
+"""The two small tables beside the specs: architecture families, and what source keys stand for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Family:
+    """An architecture family.
+
+    Attributes
+    ----------
+    vendor : str
+        Who makes it.
+    nearest : tuple of str
+        Families whose kernels work most alike, best first.
+    matrix_16bit, vector_fp32 : float, optional
+        Dense FLOP per clock and unit, where known.
+    """
+
+    vendor: str
+    nearest: tuple[str, ...]
+    matrix_16bit: float | None = None
+    vector_fp32: float | None = None
+
+
+@cache
+def families() -> dict[str, Family]:
+    """Return the families by name."""
+    return {
+        name: Family(
+            vendor=row["vendor"],
+            nearest=tuple(row["nearest"]),
+            matrix_16bit=row.get("matrix_16bit"),
+            vector_fp32=row.get("vector_fp32"),
+        )
+        for name, row in _table("families.yaml").items()
+    }
+
+
+@cache
+def sources() -> dict[str, str]:
+    """Return what each source key stands for."""
+    return {str(key): str(citation) for key, citation in _table("sources.yaml").items()}
+
+
+def _table(name: str) -> dict[str, Any]:
+    text = (FOLDER / name).read_text(encoding="utf-8")
+    table: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return table

@@ -1,0 +1,144 @@
+"""What if a device had other figures: a changed copy of its spec, each change marked as assumed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from costmodel import dtypes, units
+from costmodel.errors import CostmodelError, SpecError, unknown_name
+from costmodel.hardware import plausible
+from costmodel.hardware.schema import Rates, Spec, quantities
+from costmodel.hardware.yamlfile import Keys
+
+#: Name of a change → the figure it changes, and its dimension.
+_FIGURES: dict[str, tuple[Keys, str]] = {
+    "hbm": (("memory", "hbm", "bandwidth"), "bytes/s"),
+    "hbm_capacity": (("memory", "hbm", "capacity"), "bytes"),
+    "l2": (("memory", "l2", "capacity"), "bytes"),
+    "l2_bandwidth": (("memory", "l2", "bandwidth"), "bytes/s"),
+    "l3": (("memory", "l3", "capacity"), "bytes"),
+    "shared": (("memory", "shared", "capacity"), "bytes"),
+    "registers": (("memory", "registers", "capacity"), "bytes"),
+    "launch": (("latency", "launch"), "s"),
+    "step": (("latency", "step"), "s"),
+    "power": (("power", "tdp"), "W"),
+}
+
+#: Every name that `changed` knows.
+NAMES = (*_FIGURES, "units", "clock", *dtypes.DTYPES)
+
+
+def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
+    """Return the changes in ``["hbm=6 TB/s", "power=500 W"]``, as `changed` takes them.
+
+    Raises
+    ------
+    CostmodelError
+        If one is not ``name=value``, names no figure, or comes twice.
+    """
+    changes: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or not value:
+            raise CostmodelError(f"wanted NAME=VALUE, such as 'hbm=6 TB/s', got {setting!r}")
+        if name not in NAMES:
+            raise unknown_name("device figure", name, NAMES)
+        if name in changes:
+            raise CostmodelError(f"device figure {name!r} is set twice")
+        changes[name] = value
+    return changes
+
+
+def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
+    """Return a copy of a spec with other figures.
+
+    Parameters
+    ----------
+    spec : Spec
+        What to change.
+    changes : mapping of str to str or float
+        By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth
+        [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the engine that is
+        fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz].
+        The last two scale every rate; a dtype given beside them is taken as it is.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such figure.
+    SpecError
+        If a value is not a quantity of the right kind, or impossible.
+    """
+    for name in changes:
+        if name not in NAMES:
+            raise unknown_name("device figure", name, NAMES)
+    data = spec.model_dump(by_alias=True, exclude_none=True)
+    try:
+        _scale(data, spec, changes)
+        for name, value in changes.items():
+            if name in _FIGURES:
+                keys, dimension = _FIGURES[name]
+                _put(data, keys, _quantity(value, dimension))
+            elif name in dtypes.DTYPES:
+                _put(data, ("compute", _engine(spec, name), name), _quantity(value, "FLOP/s"))
+        data["name"] = spec.name if spec.name.endswith("*") or not changes else f"{spec.name}*"
+        result = Spec.model_validate(data)
+    except CostmodelError as error:
+        raise SpecError(f"cannot change {spec.name}: {error}") from error
+    numbers = {keys: figure.si for keys, figure in quantities(result)}
+    for keys, message in plausible.impossible(numbers):
+        raise SpecError(f"cannot change {spec.name}: {'.'.join(keys)}: {message}")
+    return result
+
+
+def _quantity(value: object, dimension: str) -> str:
+    units.parse(value, dimension)
+    return str(value)
+
+
+def _put(data: dict[str, Any], keys: Keys, value: str | int) -> None:
+    """Set a figure; sections on the way are made where the device has none."""
+    section = data
+    for key in keys[:-1]:
+        section = section.setdefault(key, {})
+    figure: dict[str, Any] = {"value": value, "status": "assumed", "reason": "what-if"}
+    if isinstance(value, str):
+        figure["range"] = (value, value)
+    section[keys[-1]] = figure
+
+
+def _engine(spec: Spec, dtype: str) -> str:
+    def rate(rates: Rates) -> float:
+        return rates[dtype].si if dtype in rates else 0.0
+
+    return "vector" if rate(spec.compute.vector) > rate(spec.compute.matrix) else "matrix"
+
+
+def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float]) -> None:
+    """Apply ``units`` and ``clock`` with all rates that follow from them."""
+    factors = {"matrix": 1.0, "vector": 1.0}
+    if "units" in changes:
+        count = _whole(changes["units"])
+        _put(data, ("units", "count"), count)
+        factors = {engine: count / spec.units.count.si for engine in factors}
+    if "clock" in changes:
+        clock = units.parse(changes["clock"], "Hz")
+        for engine, stated in (("matrix", spec.clocks.matrix), ("vector", spec.clocks.vector)):
+            factors[engine] *= clock / (stated or spec.clocks.boost).si
+        data["clocks"] = {}
+        _put(data, ("clocks", "boost"), _quantity(changes["clock"], "Hz"))
+    for engine, rates in spec.compute:
+        factor = factors["matrix" if engine == "matrix" else "vector"]
+        for dtype, rate in rates.items() if factor != 1.0 else ():
+            _put(data, ("compute", engine, dtype), f"{rate.si * factor / 1e12:.10g} TFLOP/s")
+
+
+def _whole(value: str | float) -> int:
+    try:
+        number = float(value)
+    except ValueError:
+        number = float("nan")
+    if not number.is_integer() or number < 1:
+        raise CostmodelError(f"wanted a whole number of units, got {value!r}")
+    return int(number)
