@@ -1,5 +1,78 @@
-"""costmodel: why a layer is as fast as it is, where its limit lies, and what would change."""
+"""costmodel: why a layer is as fast as it is, where its limit lies, and what would change.
+
+>>> import costmodel as cm
+>>> flash = cm.TiledAttention(dtype="bf16", causal=True)
+>>> p = cm.predict(flash, "nvidia/h200-sxm", rung="bound", batch=4, heads=32, seq=8192, head_dim=128)
+>>> p.bound
+'matrix:bf16'
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from costmodel._version import __version__
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from costmodel import hardware, layers, reports, validation
+    from costmodel.crossing import Crossover, crossover
+    from costmodel.errors import CostmodelError
+    from costmodel.evaluate import evaluate
+    from costmodel.predict import Prediction, predict
+    from costmodel.sweep import log2_range, sweep
+
+#: Public name → the module that has it. Nothing is imported before it is asked for.
+_HOMES = {
+    "Crossover": "costmodel.crossing",
+    "CostmodelError": "costmodel.errors",
+    "Prediction": "costmodel.predict",
+    "crossover": "costmodel.crossing",
+    "evaluate": "costmodel.evaluate",
+    "log2_range": "costmodel.sweep",
+    "predict": "costmodel.predict",
+    "sweep": "costmodel.sweep",
+}
+_MODULES = ("hardware", "layers", "reports", "validation")
+
+__all__ = [
+    "CostmodelError",
+    "Crossover",
+    "Prediction",
+    "__version__",
+    "crossover",
+    "evaluate",
+    "hardware",
+    "layers",
+    "log2_range",
+    "predict",
+    "reports",
+    "sweep",
+    "validation",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first asked for; layers are found by their class names."""
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"costmodel.{name}")
+    elif name.startswith("_"):
+        raise AttributeError(name)
+    else:
+        found = {cls.__name__: cls for cls in importlib.import_module("costmodel.layers").classes().values()}
+        if name not in found:
+            raise AttributeError(
+                f"module 'costmodel' has no {name!r}; its layers are {', '.join(sorted(found))}"
+            )
+        value = found[name]
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, the layers' classes among them."""
+    from costmodel.layers import classes  # noqa: PLC0415 - listing may import, importing may not
+
+    return sorted({*__all__, *(cls.__name__ for cls in classes().values())})

@@ -86,6 +86,9 @@ class Phase:
         What it is for ("scores", "input projection", …).
     kernel : str
         The kernel model that times it: a module of ``costmodel.kernels``.
+    op : str
+        The operation, as measurements name it (``gemm``, ``softmax``, …): which
+        fitted constants of that model are meant.
     sizes : mapping
         Symbolic arguments of that model.
     options : mapping
@@ -110,6 +113,7 @@ class Phase:
 
     name: str
     kernel: str
+    op: str
     sizes: Mapping[str, sp.Expr]
     options: Mapping[str, Any] = field(default_factory=dict)
     flops: Mapping[tuple[str, str], sp.Expr]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -158,17 +158,25 @@ def _default(layer: Layer, name: str, default: str | int, bound: Mapping[str, Nu
         return float(default)
     if default in bound:
         return bound[default]
-    expression = sp.sympify(default, locals={n: symbol(n) for n in GLOSSARY})
-    needs = sorted(s.name for s in expression.free_symbols)
-    value = _compiled_default(default, tuple(needs))(*(bound[n] for n in needs))[0]
-    if not np.all(np.asarray(value) == np.floor(value)):
+    needs, function = _compiled_default(default)
+    value = function(*(bound[n] for n in needs))[0]
+    whole = value.is_integer() if isinstance(value, float) else bool(np.all(value == np.floor(value)))
+    if not whole:
         raise SizeError(f"{layer.name}: {name} defaults to {default}, which is not whole here; give {name}")
     return value
 
 
 @lru_cache(maxsize=256)
-def _compiled_default(default: str, needs: tuple[str, ...]) -> Callable[..., tuple[Number, ...]]:
-    return compile_expressions([sp.sympify(default, locals={n: symbol(n) for n in GLOSSARY})], needs)
+def _compiled_default(default: str) -> tuple[tuple[str, ...], Callable[..., tuple[Number, ...]]]:
+    expression = sp.sympify(default, locals={name: symbol(name) for name in GLOSSARY})
+    needs = tuple(sorted(s.name for s in expression.free_symbols))
+    return needs, compile_expressions([expression], needs)
+
+
+def common_shape(sizes: Iterable[Number]) -> tuple[int, ...]:
+    """Return what sizes broadcast to: () if all are scalars."""
+    shapes = [size.shape for size in sizes if not isinstance(size, float)]
+    return np.broadcast_shapes(*shapes) if shapes else ()
 
 
 # -- counts ------------------------------------------------------------------------------------
@@ -231,7 +239,7 @@ def evaluate(layer: Layer, **shapes: ArrayLike) -> Counts:
     bound = bind(layer, shapes)
     names, absent, arguments, function = _compiled_rows(layer, frozenset(bound))
     values = function(*(bound[name] for name in arguments))
-    shape = np.broadcast_shapes(*(np.shape(v) for v in bound.values()))
+    shape = common_shape(bound.values())
     counts = {name: spread(value, shape) for name, value in zip(names, values, strict=True)}
     return Counts(counts, absent, layer.name)
 

@@ -10,8 +10,8 @@ A device is one file, ``<vendor>/<device>.yaml``; what it may say is in ``schema
 
 from costmodel.hardware.check import check
 from costmodel.hardware.device import Device
-from costmodel.hardware.quantities import Quantity, Status
 from costmodel.hardware.loader import available, load, relatives, resolve
+from costmodel.hardware.quantities import Quantity, Status
 from costmodel.hardware.whatif import parse_device_set
 from costmodel.hardware.yamlfile import Fault
 

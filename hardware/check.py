@@ -8,13 +8,13 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
+from costmodel.hardware import plausible, tables
+from costmodel.hardware.schema import Spec
+from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
 from pydantic import BaseModel, ValidationError
 
 from costmodel import units
 from costmodel.errors import CostmodelError, SpecError, unknown_name
-from costmodel.hardware import plausible, tables
-from costmodel.hardware.schema import Spec
-from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
 
 
 def check(path: str | Path) -> list[Fault]:

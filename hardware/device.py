@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from costmodel import dtypes
-from costmodel.errors import UnavailableError, unknown_name
 from costmodel.hardware import whatif
 from costmodel.hardware.quantities import Count, Quantity
 from costmodel.hardware.schema import Level, Rates, Spec, quantities
+
+from costmodel import dtypes
+from costmodel.errors import UnavailableError, unknown_name
 
 ENGINES = ("matrix", "vector", "special")
 

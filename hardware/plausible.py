@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from costmodel import units
 from costmodel.hardware.tables import Family
 from costmodel.hardware.yamlfile import Keys
+
+from costmodel import units
 
 Numbers = Mapping[Keys, float]
 Problem = tuple[Keys, str]
@@ -133,10 +134,9 @@ def not_dense(numbers: Numbers, family: Family | None) -> Iterator[Problem]:
     cycles = clock * count if clock and count else None
     if cycles and family and family.matrix_16bit:
         yield from _above_the_clock(numbers, cycles * family.matrix_16bit)
-    else:
-        # Accelerators that are no GPU have ratios of their own (Gaudi 3: bf16 = fp8 = 4 × tf32).
-        if family is None or family.vendor in ("NVIDIA", "AMD", "any"):
-            yield from _odd_ratios(numbers)
+    # Accelerators that are no GPU have ratios of their own (Gaudi 3: bf16 = fp8 = 4 × tf32).
+    elif family is None or family.vendor in ("NVIDIA", "AMD", "any"):
+        yield from _odd_ratios(numbers)
     if cycles and family and family.vector_fp32:
         yield from _vector_off(numbers, cycles * family.vector_fp32)
 

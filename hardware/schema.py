@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
-
-from costmodel import dtypes
-from costmodel.errors import unknown_name
 from costmodel.hardware.quantities import (
     Bandwidth,
     Capacity,
     Clock,
     Count,
-    Quantity,
     Power,
+    Quantity,
     Rate,
     Section,
     Time,
 )
+from pydantic import AfterValidator, Field
+
+from costmodel import dtypes
+from costmodel.errors import unknown_name
 
 #: Version of the spec files' format.
 SCHEMA = 1
@@ -86,9 +86,9 @@ class Compute(Section):
         Transcendental functions, one result = 1 FLOP.
     """
 
-    matrix: Rates = {}
-    vector: Rates = {}
-    special: Rates = {}
+    matrix: Rates = Field(default_factory=dict)
+    vector: Rates = Field(default_factory=dict)
+    special: Rates = Field(default_factory=dict)
 
 
 class MainMemory(Section):
@@ -164,7 +164,7 @@ class Link(Section):
     topology: Text | None = None
 
 
-class PowerSection(Section):
+class Supply(Section):
     """Electrical power [W]: ``tdp`` is what the board or module may draw."""
 
     tdp: Power | None = None
@@ -188,7 +188,7 @@ class Spec(Section):
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
-    name: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9][a-z0-9.+-]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]+/[a-z0-9][a-z0-9.+-]*\*?$")]
     title: Text
     vendor: Text
     family: Text
@@ -201,22 +201,18 @@ class Spec(Section):
     compute: Compute
     memory: Memory
     latency: Latency
-    links: dict[Text, Link] = {}
-    power: PowerSection = PowerSection()
+    links: dict[Text, Link] = Field(default_factory=dict)
+    power: Supply = Supply()
 
 
-def quantities(section: Section) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
+def quantities(spec: Spec) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
     """Yield every figure of a spec with its path, such as ``("memory", "hbm", "bandwidth")``."""
-    for name, value in section:
-        yield from _quantities_of(value, (name,))
+    yield from _inside(spec, ())
 
 
-def _quantities_of(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
+def _inside(value: object, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
     if isinstance(value, Quantity | Count):
         yield path, value
-    elif isinstance(value, Section):
-        for name, part in value:
-            yield from _quantities_of(part, (*path, name))
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield from _quantities_of(part, (*path, name))
+    elif isinstance(value, Section | dict):
+        for name, part in value.items() if isinstance(value, dict) else value:
+            yield from _inside(part, (*path, name))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from costmodel import dtypes, units
-from costmodel.errors import CostmodelError, SpecError, unknown_name
 from costmodel.hardware import plausible
 from costmodel.hardware.schema import Rates, Spec, quantities
 from costmodel.hardware.yamlfile import Keys
+
+from costmodel import dtypes, units
+from costmodel.errors import CostmodelError, SpecError, unknown_name
 
 #: Name of a change → the figure it changes, and its dimension.
 _FIGURES: dict[str, tuple[Keys, str]] = {
@@ -121,7 +122,7 @@ def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float])
     if "units" in changes:
         count = _whole(changes["units"])
         _put(data, ("units", "count"), count)
-        factors = {engine: count / spec.units.count.si for engine in factors}
+        factors = dict.fromkeys(factors, count / spec.units.count.si)
     if "clock" in changes:
         clock = units.parse(changes["clock"], "Hz")
         for engine, stated in (("matrix", spec.clocks.matrix), ("vector", spec.clocks.vector)):

@@ -65,7 +65,7 @@ class _Attention(Layer):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Heads share keys evenly; a causal query needs its own key."""
         check_heads(self.name, sizes)
-        if self.causal and not np.all(np.asarray(sizes["seq_kv"]) >= sizes["seq"]):
+        if self.causal and np.any(sizes["seq_kv"] < sizes["seq"]):
             raise SizeError(
                 f"{self.name}: causal attention needs seq_kv of at least seq: the queries' own keys count"
             )
@@ -151,5 +151,6 @@ class _Attention(Layer):
 
 def check_heads(name: str, sizes: Mapping[str, Any]) -> None:
     """Raise SizeError unless heads is a multiple of kv_heads."""
-    if np.any(np.asarray(sizes["heads"]) % sizes["kv_heads"] != 0):
+    remainder = sizes["heads"] % sizes["kv_heads"]
+    if remainder if isinstance(remainder, float) else remainder.any():
         raise SizeError(f"{name}: heads must be a multiple of kv_heads, so that heads share keys evenly")

@@ -49,6 +49,7 @@ def gemm(
     return Phase(
         name=name,
         kernel="gemm",
+        op="gemm" if batch == ONE else "bmm",
         sizes={"batch": batch, "m": m, "n": n, "k": k},
         options={"dtype": layer.dtype},
         flops={("matrix", layer.dtype): 2 * batch * m * n * k * share},
@@ -67,6 +68,7 @@ def stream(
     cols: sp.Expr,
     reads: sp.Expr | int,
     writes: sp.Expr | int,
+    op: str = "elementwise_add",
     pattern: str = "elementwise",
     vector: sp.Expr | int = 0,
     special: sp.Expr | int = 0,
@@ -87,8 +89,10 @@ def stream(
         The array's sizes.
     reads, writes : Expr or int
         Elements read and written for each element of the array.
+    op : str
+        As measurements name it.
     pattern : str
-        ``elementwise``, ``softmax`` or ``norm``: whether a row is reduced.
+        ``elementwise``, ``softmax``, ``norm`` or ``rmsnorm``: how a row is reduced.
     vector, special : Expr or int
         FLOP for each element on the vector and the special-function engine.
     share : Expr
@@ -107,6 +111,7 @@ def stream(
     return Phase(
         name=name,
         kernel="stream",
+        op=op,
         sizes={"rows": rows, "cols": cols, "reads": sp.sympify(reads), "writes": sp.sympify(writes)},
         options={"dtype": layer.dtype, "pattern": pattern},
         flops={key: sp.sympify(value) for key, value in flops.items() if value != 0},
@@ -152,4 +157,5 @@ def norm(layer: Layer, kind: str, direction: str, *, rows: sp.Expr, cols: sp.Exp
     else:
         counts = {"reads": 2, "writes": 1, "vector": backward, "extra_read": gains, "extra_write": gains}
     name = f"{kind} norm" if direction == "fwd" else f"{kind} norm gradient"
-    return stream(layer, name, rows=rows, cols=cols, pattern="norm", **counts)
+    op, pattern = ("layernorm", "norm") if kind == "layer" else ("rmsnorm", "rmsnorm")
+    return stream(layer, name, op=op, rows=rows, cols=cols, pattern=pattern, **counts)

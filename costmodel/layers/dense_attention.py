@@ -59,7 +59,11 @@ class DenseAttention(_Attention):
         if self.mask:
             # In place, so no matrix of its own; the mask itself is one small matrix for all heads.
             phases.append(stream(self, "mask", rows=B * HQ * N, cols=NKV, reads=1, writes=1, vector=1))
-        phases.append(self._score_pass("softmax", reads=1, writes=1, pattern="softmax", vector=4, special=1))
+        phases.append(
+            self._score_pass(
+                "softmax", reads=1, writes=1, op="softmax", pattern="softmax", vector=4, special=1
+            )
+        )
         if self.dropout:
             phases.append(self._score_pass("dropout", reads=1, writes=1, vector=2, extra_write=scores))
         phases.append(self._score_product("values", m=N, n=DV, k=NKV, b_batch=B * HKV))
@@ -86,7 +90,9 @@ class DenseAttention(_Attention):
                     extra_read=scores,
                 )
             )
-        phases.append(self._score_pass("softmax gradient", reads=2, writes=1, pattern="softmax", vector=4))
+        phases.append(
+            self._score_pass("softmax gradient", reads=2, writes=1, op="softmax", pattern="softmax", vector=4)
+        )
         if self.mask:
             phases.append(
                 stream(self, "mask gradient", rows=B * HQ * N, cols=NKV, reads=1, writes=1, vector=1)

@@ -61,13 +61,32 @@ class Elementwise(_Table):
             raise unknown_name("op of elementwise", self.op, OPERATIONS)
 
     @property
+    def _measured(self) -> str:
+        """The name that measurements have for it."""
+        named = {"relu", "tanh", "gelu", "silu-and-mul"}
+        op = self.op.removesuffix("-tanh")
+        return op.replace("-", "_") if op in named else f"elementwise_{op}"
+
+    @property
     def _linear(self) -> bool:
         return self.op in ("add", "scale", "copy")
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""
         reads, vector, special = OPERATIONS[self.op]
-        return (stream(self, self.op, rows=M, cols=N, reads=reads, writes=1, vector=vector, special=special),)
+        return (
+            stream(
+                self,
+                self.op,
+                op=self._measured,
+                rows=M,
+                cols=N,
+                reads=reads,
+                writes=1,
+                vector=vector,
+                special=special,
+            ),
+        )
 
     def backward(self) -> tuple[Phase, ...]:
         """One pass: the operands and the output's gradient in, the operands' gradients out.
@@ -79,6 +98,7 @@ class Elementwise(_Table):
             stream(
                 self,
                 f"{self.op} gradient",
+                op=self._measured,
                 rows=M,
                 cols=N,
                 reads=1 if self._linear else reads + 1,
@@ -107,14 +127,33 @@ class Softmax(_Table):
         """One pass: maximum, subtract, sum, divide; exp."""
         return (
             stream(
-                self, "softmax", rows=M, cols=N, reads=1, writes=1, pattern="softmax", vector=4, special=1
+                self,
+                "softmax",
+                rows=M,
+                cols=N,
+                reads=1,
+                writes=1,
+                op="softmax",
+                pattern="softmax",
+                vector=4,
+                special=1,
             ),
         )
 
     def backward(self) -> tuple[Phase, ...]:
         """One pass: dx = y ∘ (dy − Σ y∘dy)."""
         return (
-            stream(self, "softmax gradient", rows=M, cols=N, reads=2, writes=1, pattern="softmax", vector=4),
+            stream(
+                self,
+                "softmax gradient",
+                rows=M,
+                cols=N,
+                reads=2,
+                writes=1,
+                op="softmax",
+                pattern="softmax",
+                vector=4,
+            ),
         )
 
     def tensors(self) -> Tensors:

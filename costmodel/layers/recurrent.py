@@ -105,7 +105,7 @@ class _Recurrent(Layer):
         super().__post_init__()
         if self.wavefront and self.bidirectional:
             raise CostmodelError(
-                f"{self.name}: wavefront needs bidirectional=false: each layer waits for the whole reverse pass"
+                f"{self.name}: wavefront needs bidirectional=false: a layer waits for the whole reverse pass"
             )
 
     # -- sizes -----------------------------------------------------------------------------
@@ -226,6 +226,7 @@ class _Recurrent(Layer):
         return Phase(
             name=name,
             kernel="recurrence",
+            op=self.name,
             sizes={
                 "steps": length,
                 "batch": B,

@@ -90,6 +90,7 @@ class TiledAttention(_Attention):
             Phase(
                 name="attention",
                 kernel="attention",
+                op=self._op,
                 sizes=self._sizes(),
                 options=self._kernel_options("fwd"),
                 flops={
@@ -117,6 +118,7 @@ class TiledAttention(_Attention):
             cols=DV,
             reads=2,
             writes=0,
+            op="layernorm",
             pattern="norm",
             vector=2,
             extra_write=self.stat_bytes * heads * N,
@@ -138,6 +140,7 @@ class TiledAttention(_Attention):
         main = Phase(
             name="attention, backward",
             kernel="attention",
+            op=self._op,
             sizes=self._sizes(),
             options=self._kernel_options("bwd"),
             flops={
@@ -172,6 +175,10 @@ class TiledAttention(_Attention):
     def _statistics(self) -> sp.Expr:
         """FA-1 stores l and m, FA-2 their log-sum-exp [bytes]."""
         return (2 if self.schedule == "fa1" else 1) * self.stat_bytes * B * HQ * N
+
+    @property
+    def _op(self) -> str:
+        return "attention_prefill" if self.causal else "attention_prefill_noncausal"
 
     def _sizes(self) -> Mapping[str, sp.Expr]:
         return {

@@ -1,0 +1,278 @@
+"""Constants fitted on a device: read from ``<device>.calibration.yaml``, chosen for a kernel.
+
+A calibration file is machine-written and holds sections. Each section has the
+constants of one kernel model for one cell (op, dtype, framework), with where
+they came from and how far off they are on shapes that they were not fitted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from costmodel import hardware
+from costmodel.errors import SpecError
+
+#: Version of the calibration files' format.
+SCHEMA = 1
+#: Whose kernels are meant where the user does not say: the first that a device has
+#: constants for. cuBLAS through TensorRT-LLM, FlashAttention through SGLang, PyTorch.
+DEFAULT_FRAMEWORKS = ("costmodel", "trtllm", "sglang", "vllm", "sarathi-vllm", "pytorch", "llmcompass")
+#: Formats that one kernel serves at one speed.
+SAME_SPEED = {"bf16": "fp16", "fp16": "bf16"}
+
+
+class Spread(BaseModel):
+    """Held-out residuals of one regime: predictions from `above` seconds on.
+
+    Attributes
+    ----------
+    above : float
+        Lower edge of the regime: predicted time [s].
+    rows : int
+        Held-out rows in it.
+    q : tuple of float
+        Quantiles 2.5, 10, 90 and 97.5 % of measured over predicted time.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    above: float
+    rows: int
+    q: tuple[float, float, float, float]
+
+
+class Provenance(BaseModel):
+    """Which rows a section was fitted on, and how far off it is on the others."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    licence: str
+    harness: str
+    versions: str
+    table_hash: str
+    rows_fitted: int
+    rows_held_out: int
+    mdape: float = Field(description="median absolute error on held-out rows [%]")
+    mape: float = Field(description="mean absolute error on held-out rows [%]")
+    bias: float = Field(description="median signed error on held-out rows [%]")
+
+
+class Section(BaseModel):
+    """Constants of one kernel model for one cell.
+
+    Attributes
+    ----------
+    kernel : str
+        A module of ``costmodel.kernels``.
+    op, dtype, framework : str
+        The cell.
+    constants : mapping of str to float
+        In the units of the kernel model's ``CONSTANTS``.
+    options : mapping
+        Static arguments of the model that name the framework's kernel.
+    sizes : mapping of str to (float, float)
+        Smallest and largest size among the fitted rows.
+    spread : tuple of Spread
+        Held-out residuals by regime, shortest times first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kernel: str
+    op: str
+    dtype: str
+    framework: str
+    constants: dict[str, float]
+    options: dict[str, str | int | float | bool] = {}
+    sizes: dict[str, tuple[float, float]] = {}
+    spread: tuple[Spread, ...] = ()
+    provenance: Provenance
+
+    def interval(
+        self, seconds: NDArray[np.float64], level: int
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the interval [s] that holds `level` % of measurements: 80 or 95."""
+        low, high = {80: (1, 2), 95: (0, 3)}[level]
+        edges = np.array([s.above for s in self.spread[1:]])
+        regime = np.searchsorted(edges, seconds, side="right")
+        quantiles = np.array([s.q for s in self.spread])
+        return seconds * quantiles[regime, low], seconds * quantiles[regime, high]
+
+
+class File(BaseModel):
+    """A calibration file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+    schema_version: int = Field(alias="schema")
+    device: str
+    program: str
+    date: str
+    sections: tuple[Section, ...]
+
+
+def path_of(device: str) -> Path:
+    """Return where the calibration of a device lives, beside its spec."""
+    return Path(hardware.__file__).parent / f"{device}.calibration.yaml"
+
+
+@lru_cache(maxsize=128)
+def load(device: str) -> tuple[Section, ...]:
+    """Return the sections fitted on a device; none where there is no file.
+
+    Raises
+    ------
+    SpecError
+        If the file is not a calibration of this device.
+    """
+    path = path_of(device)
+    if not path.is_file():
+        return ()
+    return read(path, device).sections
+
+
+def read(path: Path, device: str | None = None) -> File:
+    """Return a calibration file's content.
+
+    Raises
+    ------
+    SpecError
+        If it cannot be read, is of another schema version, or of another device.
+    """
+    try:
+        content = yaml.load(
+            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
+        file = File.model_validate(content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+        first = str(error).splitlines()[0]
+        raise SpecError(f"{path.name}: not a calibration file: {first}; refit it") from None
+    if file.schema_version != SCHEMA:
+        raise SpecError(f"{path.name}: schema {file.schema_version}, wanted {SCHEMA}; refit it")
+    if device is not None and file.device != device:
+        raise SpecError(f"{path.name}: is of {file.device}, wanted {device}")
+    return file
+
+
+@lru_cache(maxsize=1)
+def calibrated_devices() -> tuple[str, ...]:
+    """Return the names of all devices that have a calibration."""
+    folder = Path(hardware.__file__).parent
+    return tuple(
+        sorted(
+            f"{p.parent.name}/{p.name.removesuffix('.calibration.yaml')}"
+            for p in folder.glob("*/*.calibration.yaml")
+        )
+    )
+
+
+# -- choosing ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The constants a prediction of one kernel rests on.
+
+    Attributes
+    ----------
+    origin : str
+        ``self``, a relative's name, or ``none`` (the kernel model's defaults).
+    section : Section or None
+        Where they are from.
+    constants : mapping
+        Values by name; empty means the defaults.
+    """
+
+    origin: str
+    section: Section | None = None
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+
+def choose(
+    device: hardware.Device,
+    *,
+    kernel: str,
+    op: str,
+    dtype: str,
+    framework: str | None = None,
+    own: bool = True,
+) -> Choice:
+    """Return the constants for a kernel on a device: its own, else its nearest relative's.
+
+    Parameters
+    ----------
+    device : Device
+        Where the kernel runs.
+    kernel, op, dtype : str
+        Which kernel model, for which operation and format.
+    framework : str, optional
+        Whose implementation; default the first of ``DEFAULT_FRAMEWORKS`` there is.
+    own : bool
+        Whether the device's own constants may be taken.
+    """
+    name = device.name.rstrip("*")
+    if own:
+        section = best(load(name), kernel=kernel, op=op, dtype=dtype, framework=framework)
+        if section is not None:
+            return Choice("self", section, section.constants)
+    for relative in relatives(device):
+        section = best(load(relative), kernel=kernel, op=op, dtype=dtype, framework=framework)
+        if section is not None:
+            return Choice(relative, section, section.constants)
+    return Choice("none")
+
+
+def relatives(device: hardware.Device) -> tuple[str, ...]:
+    """Return the calibrated devices whose constants suit this one, best first."""
+    return _relatives(device)
+
+
+@lru_cache(maxsize=256)
+def _relatives(device: hardware.Device) -> tuple[str, ...]:
+    candidates = [hardware.load(name) for name in calibrated_devices()]
+    return tuple(name for name, _ in device.relatives(candidates))
+
+
+def best(
+    sections: Iterable[Section], *, kernel: str, op: str, dtype: str, framework: str | None
+) -> Section | None:
+    """Return the section that fits best, or None if none is of this kernel and format.
+
+    The same op goes before another of the same kernel model, the same dtype
+    before one of the same speed, and frameworks in the order of
+    ``DEFAULT_FRAMEWORKS`` unless one is named.
+    """
+    ranked = []
+    for section in sections:
+        if section.kernel != kernel or section.dtype not in (dtype, SAME_SPEED.get(dtype)):
+            continue
+        if framework is not None and section.framework != framework:
+            continue
+        order = (
+            section.op != op,
+            section.dtype != dtype,
+            DEFAULT_FRAMEWORKS.index(section.framework)
+            if section.framework in DEFAULT_FRAMEWORKS
+            else len(DEFAULT_FRAMEWORKS),
+            section.op,
+        )
+        ranked.append((order, section))
+    return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+
+
+def dump(path: Path, file: File) -> None:
+    """Write a calibration file, the same bytes for the same content."""
+    content: dict[str, Any] = file.model_dump(by_alias=True, mode="json")
+    header = "# Written by `costmodel validate --fit`; not edited by hand.\n"
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
+    path.write_text(header + text, encoding="utf-8")

@@ -1,0 +1,175 @@
+"""Where one layer overtakes another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from costmodel import hardware
+from costmodel.errors import CostmodelError, unknown_name
+from costmodel.evaluate import evaluate
+from costmodel.layers import Layer
+from costmodel.predict import predict
+from costmodel.symbols import DEVICE_SIZES, symbol
+
+#: What can be compared: the row of counts, or the time.
+QUANTITIES = {"seconds": "seconds", "flops": "matrix_flops", "hbm_bytes": "hbm_bytes", "depth": "depth"}
+
+
+@dataclass(frozen=True)
+class Crossover:
+    """Where the cheaper of two layers changes.
+
+    Attributes
+    ----------
+    first, second : str
+        The layers compared.
+    over, of : str
+        The size that grows, and what is compared.
+    size : int or None
+        The smallest size at which the order is no longer what it is at size 1.
+    sizes : tuple of int
+        Every size at which the order changes.
+    cheaper : tuple of str
+        Which is cheaper before the first of them, between them, …, after the last.
+    """
+
+    first: str
+    second: str
+    over: str
+    of: str
+    sizes: tuple[int, ...]
+    cheaper: tuple[str, ...]
+
+    @property
+    def size(self) -> int | None:
+        """The first of the sizes at which the order changes, or None."""
+        return self.sizes[0] if self.sizes else None
+
+    @property
+    def answer(self) -> int | str:
+        """The size; or ``always`` / ``never`` where the first is always / never the cheaper one."""
+        if self.sizes:
+            return self.sizes[0]
+        return "always" if self.cheaper[0] == self.first else "never"
+
+    def __str__(self) -> str:
+        """Say it in words."""
+        if not self.sizes:
+            which = f"{self.cheaper[0]} always" if self.cheaper[0] != "neither" else "neither"
+            return f"{self.of}: {which} needs less, whatever {self.over}"
+        parts = [f"{self.cheaper[0]} below {self.over} = {self.sizes[0]}"]
+        parts += [f"{who} from {size} on" for who, size in zip(self.cheaper[1:], self.sizes, strict=True)]
+        return f"{self.of}: less for " + ", ".join(parts)
+
+
+def crossover(
+    first: Layer,
+    second: Layer,
+    device: hardware.Device | str | Path | None = None,
+    *,
+    over: str,
+    of: str = "seconds",
+    rung: str | None = None,
+    limit: int = 2**24,
+    **sizes: ArrayLike,
+) -> Crossover:
+    """Find where one layer overtakes another as one size grows from 1 to `limit`.
+
+    The order is looked up at 64 sizes an octave (at every size up to 64); a change in between is then
+    pinned down by bisection to the exact size.
+
+    Parameters
+    ----------
+    first, second : Layer
+        The layers; each takes those of the sizes that it has.
+    device : Device, str or Path, optional
+        Needed for ``of="seconds"``; counts need none.
+    over : str
+        The size that grows.
+    of : {"seconds", "flops", "hbm_bytes", "depth"}
+        What is compared; ``flops`` are those of matrix products.
+    rung : str, optional
+        See `predict`.
+    limit : int
+        Where the search ends.
+    **sizes : int
+        All other sizes.
+
+    Raises
+    ------
+    UnknownNameError, SizeError
+        If a name is not one, or a size is missing.
+    CostmodelError
+        If times are to be compared and no device is given.
+    """
+    symbol(over)
+    if of not in QUANTITIES:
+        raise unknown_name("quantity", of, QUANTITIES)
+    if of == "seconds" and device is None:
+        raise CostmodelError("comparing seconds needs a device; counts (of='flops', …) need none")
+    for name in (over, *sizes):
+        if not any(name in layer.sizes() for layer in (first, second)) and name not in DEVICE_SIZES:
+            taken = sorted({*first.sizes(), *second.sizes()})
+            raise unknown_name(f"size of {first.name} or {second.name}", name, taken)
+
+    def values(layer: Layer, points: NDArray[np.float64]) -> Any:
+        own = {n: v for n, v in (sizes | {over: points}).items() if n in layer.sizes() or n in DEVICE_SIZES}
+        if of == "seconds":
+            assert device is not None
+            found = predict(layer, device, rung=rung, **own).seconds
+        else:
+            found = evaluate(layer, **own)[QUANTITIES[of]]
+        return np.broadcast_to(found, points.shape)
+
+    def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""
+        a, b = values(first, points), values(second, points)
+        return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
+
+    found, signs = _changes(order, limit)
+    names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
+    who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
+    return Crossover(names[0], names[1], over, of, tuple(found), tuple(who[s] for s in signs))
+
+
+def _changes(
+    order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int
+) -> tuple[list[int], list[float]]:
+    """Return the sizes at which the order changes, and the order before, between and after them."""
+    octaves = np.arange(0, np.log2(limit) + 1 / 64, 1 / 64)
+    points = np.unique(np.minimum(np.round(2.0**octaves), float(limit)))
+    signs = order(points)
+    changes, sequence = [], [float(signs[0])]
+    for i in np.flatnonzero(signs[1:] != signs[:-1]):
+        low, high = points[i], points[i + 1]
+        while high - low > 1:
+            middle = np.floor((low + high) / 2)
+            if order(np.array([middle]))[0] == signs[i]:
+                low = middle
+            else:
+                high = middle
+        changes.append(int(high))
+        sequence.append(float(signs[i + 1]))
+    return _settle(changes, sequence)
+
+
+def _settle(changes: list[int], sequence: list[float]) -> tuple[list[int], list[float]]:
+    """Join a tie with what follows it: at a tie the first order has ended."""
+    sizes: list[int] = []
+    orders = [sequence[0]]
+    for size, now in zip(changes, sequence[1:], strict=True):
+        if orders[-1] == 0.0 and sizes:
+            orders[-1] = now
+            if len(orders) > 1 and orders[-2] == now:
+                orders.pop()
+                sizes.pop()
+            continue
+        sizes.append(size)
+        orders.append(now)
+    return sizes, orders

@@ -1,0 +1,132 @@
+"""Gated delta net: a matrix-valued state a head, S ← α S (I − β k kᵀ) + β v kᵀ, o = S q.
+
+Prefill works by chunks of 64 tokens (Yang et al., arXiv 2412.06464): inside a chunk everything is
+matrix products, from chunk to chunk the state is handed on. Two kernels do it. ``fused``
+(FlashInfer's) gives each value head of each sequence one block that walks its chunks with the
+state on chip: time is waves of blocks × chunks in turn. ``chunked`` (the Triton kernels of
+flash-linear-attention) computes what is parallel in kernels of their own, which write and read
+their intermediates, and walks the chunks in one that does only the recurrence.
+
+Decode reads and writes the whole state, fp32, once a token: a memory-bound pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.errors import unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.cache import misses, warm_seconds
+
+CONSTANTS = {
+    "start_s": Constant(5e-6, 5e-7, 6e-5, "s", "start and end of the kernels of one call, with nothing to do"),
+    "block_s": Constant(5e-6, 0.0, 5e-5, "s", "a block's load of its state, first chunk and store"),
+    "token_s": Constant(2e-7, 0.0, 2e-6, "s", "one row of the triangular solve inside a chunk, in turn"),
+    "chunk_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "one chunk after another: the recurrence's dependent step"),
+    "head_units": Constant(1.0, 0.1, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"),
+    "bandwidth_share": Constant(0.8, 0.2, 1.0, "1", "share of the memory bandwidth that long passes reach"),
+    "cache_share": Constant(0.7, 0.02, 2.0, "1", "working set, over cache capacity, up to which it is found there"),
+    "cache_speed": Constant(2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache over that of memory"),
+    "extra_passes": Constant(20.0, 0.0, 60.0, "1", "intermediates written or read, in units of the values' size"),
+    "matrix_share": Constant(0.1, 0.005, 1.0, "1", "share of the matrix peak that products of one chunk reach"),
+    "overlap": Constant(2.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"),
+    "droop": Constant(0.1, 0.0, 0.3, "1", "slow-down of long work on all units (power, clock)"),
+    "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
+}
+
+KERNELS = ("fused", "chunked", "decode")
+
+#: Tokens of a chunk, in all the kernels; fp32 state.
+_CHUNK, _STATE_BYTES = 64.0, 4.0
+#: The chunked kernels find their intermediates again after anything from one tensor to all of them.
+_REUSE_ORDER = 1.5
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    seq: ArrayLike,
+    heads: ArrayLike,
+    value_heads: ArrayLike,
+    head_dim: ArrayLike = 128.0,
+    dtype: str = "bf16",
+    kernel: str = "fused",
+) -> Estimate:
+    """Return the time of the core of one gated-delta-net layer (projections and convolution excluded).
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    batch, seq, heads, value_heads, head_dim : array_like
+        Sizes: query/key heads and value heads may differ; ``seq`` is 1 in decode.
+    dtype : str
+        Of q, k, v and o; the state is fp32.
+    kernel : str
+        ``fused``, ``chunked`` or ``decode``.
+
+    Returns
+    -------
+    Estimate
+        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (chunks in turn), ``launch``. Counted are 10·C·d + 6·d²
+        FLOP a token and value head (C the chunk, formulas of section 4 of the paper, the solve left out).
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kernel or dtype.
+    """
+    if kernel not in KERNELS:
+        raise unknown_name("delta-net kernel", kernel, KERNELS)
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (np.asarray(x, dtype=np.float64) for x in (batch, seq, heads, value_heads, head_dim))
+    batch, seq, heads, value_heads, head_dim = np.broadcast_arrays(*sizes)
+    width = dtypes.dtype(dtype).bytes
+    states = batch * value_heads * head_dim**2 * _STATE_BYTES
+    values = batch * seq * value_heads * head_dim * width
+    compulsory = 2 * values + 2 * batch * seq * heads * head_dim * width + 2 * states
+    bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
+    cached = device.hbm_bandwidth * c["cache_speed"]
+    capacity = c["cache_share"] * device.llc_capacity
+    launch = np.full_like(states, c["start_s"])
+
+    if kernel == "decode":
+        moved = warm_seconds(
+            compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
+        )
+        terms = {"hbm": compulsory / bandwidth, "l2": compulsory / cached, "launch": launch}
+        return Estimate(seconds=launch + moved, terms=terms)
+
+    chunks = np.ceil(seq / _CHUNK)
+    blocks = batch * value_heads / device.units
+    flops = batch * seq * value_heads * (10 * _CHUNK * head_dim + 6 * head_dim**2)
+    matrix = flops / (c["matrix_share"] * device.peak(dtype, "matrix"))
+    solve = c["token_s"] * np.minimum(seq, _CHUNK)
+    if kernel == "fused":
+        chain = np.ceil(blocks) * (c["block_s"] + chunks * c["chunk_s"])
+        hbm = compulsory / bandwidth
+    else:
+        chain = np.maximum(1.0, c["head_units"] * blocks) * (c["block_s"] + chunks * c["chunk_s"])
+        traffic = compulsory + c["extra_passes"] * values + 2 * chunks * states * width / _STATE_BYTES
+        missed = misses(4 * values + states, capacity, _REUSE_ORDER)
+        hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)
+    order = c["overlap"]
+    work = (chain**order + hbm**order + matrix**order) ** (1 / order)
+    total = launch + solve + work * _droop(c, work, np.minimum(1.0, blocks))
+    return Estimate(
+        seconds=total, terms={f"matrix:{dtype}": matrix, "hbm": hbm, "depth": chain + solve, "launch": launch}
+    )
+
+
+def _droop(c: Mapping[str, float], work: Array, busy: Array) -> Array:
+    """Return by what factor long work on that share of the units is slowed."""
+    return 1.0 + c["droop"] * busy * work / (work + c["droop_s"])

@@ -1,0 +1,554 @@
+"""Where a layer meets a device: seconds, what limits them, and what they rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import calibration, hardware, kernels
+from costmodel._version import __version__
+from costmodel.cost import Phase
+from costmodel.errors import UnavailableError, unknown_name
+from costmodel.evaluate import Number, bind, common_shape, compile_expressions, evaluate, spread
+from costmodel.layers import Layer
+from costmodel.symbols import DEVICE_SIZES
+
+RUNGS = ("bound", "kernel", "calibrated")
+STATES = ("warm", "cold")
+#: Version of the JSON answers.
+SCHEMA = 1
+
+
+def as_device(device: hardware.Device | str | Path) -> hardware.Device:
+    """Return the device of that name or spec file, or the device itself."""
+    return device if isinstance(device, hardware.Device) else hardware.load(device)
+
+
+def predict(
+    layer: Layer,
+    device: hardware.Device | str | Path,
+    *,
+    rung: str | None = None,
+    state: str = "warm",
+    framework: str | None = None,
+    **shapes: ArrayLike,
+) -> Prediction:
+    """Predict the time of a layer on a device.
+
+    Parameters
+    ----------
+    layer : Layer
+        With its static options.
+    device : Device, str or Path
+        A device, its name, or its spec file.
+    rung : {"bound", "kernel", "calibrated"}, optional
+        How far to go from the datasheet; default the best there is.
+    state : {"warm", "cold"}
+        Whether inputs are resident, as far as the last-level cache holds them.
+        The bound is cold always.
+    framework : str, optional
+        Whose kernels are meant, where constants of several are known.
+    **shapes : int, float or array
+        The layer's sizes; arrays broadcast against each other.
+
+    Raises
+    ------
+    UnknownNameError, SizeError
+        If a name or a size is not one the layer has, see `bind`.
+    UnavailableError
+        If the rung needs what is not there, or the device has no such dtype.
+    """
+    machine = as_device(device)
+    if rung is not None and rung not in RUNGS:
+        raise unknown_name("rung", rung, RUNGS)
+    if state not in STATES:
+        raise unknown_name("state", state, STATES)
+    bound = bind(layer, shapes)
+    for name in DEVICE_SIZES:
+        if name not in bound:
+            bound[name] = _device_size(machine, name)
+    plan = _plan(layer, machine, rung, state, framework)
+    return Prediction(plan=plan, shapes=bound)
+
+
+def _device_size(device: hardware.Device, name: str) -> float:
+    """Return the on-chip memory that a tile, or a persistent kernel, may use [bytes]."""
+    if name == "onchip":
+        return max(1.0, device.onchip_capacity)
+    # Where no unit-private memory is known, a tile may at least use what the smallest GPU here has.
+    return device.shared_per_unit or 48 * 1024.0
+
+
+# -- the plan: all that does not depend on sizes -----------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class PhasePlan:
+    """One kernel of a layer on a device, before its sizes are known.
+
+    Attributes
+    ----------
+    phase : Phase
+        What it computes and moves.
+    rates : tuple of (str, float)
+        What may limit it (``matrix:bf16``, …), and how fast the device does it [FLOP/s].
+    choice : Choice
+        The constants its kernel model uses; origin ``none`` at rung ``bound``.
+    """
+
+    phase: Phase
+    rates: tuple[tuple[str, tuple[str, str], float], ...]
+    choice: calibration.Choice
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A layer on a device at a rung, before its sizes are known."""
+
+    layer: Layer
+    device: hardware.Device
+    rung: str
+    state: str
+    phases: tuple[PhasePlan, ...]
+    missing: tuple[str, ...]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the sizes that the expressions take."""
+        return (*self.layer.sizes(), *DEVICE_SIZES)
+
+    @cached_property
+    def bound_function(self) -> Any:
+        """Compiled: for each phase its repeats, its FLOPs by engine, its traffic."""
+        rows = []
+        for part in self.phases:
+            rows += [part.phase.repeats, *(part.phase.flops[key] for _, key, _ in part.rates), part.phase.hbm]
+        return compile_expressions(rows, self.arguments)
+
+    @cached_property
+    def kernel_function(self) -> Any:
+        """Compiled: for each phase its repeats and the sizes of its kernel model."""
+        rows = []
+        for part in self.phases:
+            rows += [part.phase.repeats, *part.phase.sizes.values()]
+        return compile_expressions(rows, self.arguments)
+
+    @cached_property
+    def lower_function(self) -> Any:
+        """Compiled: FLOPs by engine and dtype, compulsory bytes, state updated in place."""
+        cost = self.layer.cost
+        return compile_expressions([*cost.flops.values(), cost.compulsory, cost.updated], self.arguments)
+
+    @cached_property
+    def phase_functions(self) -> tuple[Any, ...]:
+        """Compiled, for each phase: the counts that answers show."""
+        return tuple(
+            compile_expressions(list(_phase_rows(part.phase).values()), self.arguments)
+            for part in self.phases
+        )
+
+    @property
+    def constants_from(self) -> str:
+        """Whose constants the prediction rests on."""
+        if self.rung == "bound":
+            return "none"
+        origins = dict.fromkeys(part.choice.origin for part in self.phases)
+        return ", ".join(origins)
+
+
+@lru_cache(maxsize=4096)
+def _plan(layer: Layer, device: hardware.Device, rung: str | None, state: str, framework: str | None) -> Plan:
+    parts, missing = [], dict.fromkeys(device.missing)
+    own = rung != "kernel"
+    for phase in layer.cost.phases:
+        rates = []
+        for engine, dtype in phase.flops:
+            try:
+                rates.append((f"{engine}:{dtype}", (engine, dtype), _rate(device, engine, dtype)))
+            except UnavailableError:
+                if engine == "matrix":
+                    raise
+                missing[f"{engine}:{dtype} rate"] = None
+        choice = calibration.Choice("none")
+        if rung != "bound":
+            choice = calibration.choose(
+                device,
+                kernel=phase.kernel,
+                op=phase.op,
+                dtype=str(phase.options["dtype"]),
+                framework=framework,
+                own=own,
+            )
+        parts.append(PhasePlan(phase, tuple(rates), choice))
+    calibrated = all(part.choice.origin == "self" for part in parts)
+    if rung == "calibrated" and not calibrated:
+        lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
+        raise UnavailableError(
+            f"{device.name} has no constants of its own for {', '.join(lacking)} in {layer.dtype}: "
+            "fit them there with `costmodel validate --record --fit`, or ask for rung kernel"
+        )
+    return Plan(
+        layer, device, rung or ("calibrated" if calibrated else "kernel"), state, tuple(parts), tuple(missing)
+    )
+
+
+def _rate(device: hardware.Device, engine: str, dtype: str) -> float:
+    """Return the rate of an engine; a matrix product runs on the fastest engine of its dtype."""
+    return device.peak(dtype, None if engine == "matrix" else engine)
+
+
+def _phase_rows(phase: Phase) -> dict[str, Any]:
+    tally = {
+        engine: sum((v for (e, _), v in phase.flops.items() if e == engine), 0)
+        for engine in ("matrix", "vector", "special")
+    }
+    return {
+        "repeats": phase.repeats,
+        **{f"{engine}_flops": value * phase.repeats for engine, value in tally.items()},
+        "hbm_bytes": phase.hbm * phase.repeats,
+        "l2_bytes": phase.l2 * phase.repeats,
+        "depth": phase.steps * phase.repeats,
+        "pram_depth": phase.pram_depth * phase.repeats,
+        "launches": phase.launches * phase.repeats,
+        "footprint_bytes": phase.workspace,
+    }
+
+
+# -- the prediction ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The predicted time of a layer on a device, and what it is made of.
+
+    Scalars for scalar sizes, float64 arrays for arrays. Everything but the
+    plan is computed when it is asked for.
+
+    Attributes
+    ----------
+    plan : Plan
+        Layer, device, rung and state.
+    shapes : mapping of str to float or array
+        Every size, defaults and the device's own included.
+    """
+
+    plan: Plan
+    shapes: Mapping[str, Number]
+
+    # -- what it is of ---------------------------------------------------------------------
+
+    @property
+    def layer(self) -> Layer:
+        """The layer."""
+        return self.plan.layer
+
+    @property
+    def device(self) -> hardware.Device:
+        """The device."""
+        return self.plan.device
+
+    @property
+    def rung(self) -> str:
+        """``bound``, ``kernel`` or ``calibrated``."""
+        return self.plan.rung
+
+    @property
+    def state(self) -> str:
+        """``cold`` or ``warm``; a bound is cold."""
+        return "cold" if self.rung == "bound" else self.plan.state
+
+    @property
+    def constants_from(self) -> str:
+        """Whose constants it rests on: ``none``, ``self``, or a relative's name."""
+        return self.plan.constants_from
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """What the sizes broadcast to; () for scalars."""
+        return common_shape(self.shapes.values())
+
+    # -- time ------------------------------------------------------------------------------
+
+    @cached_property
+    def _parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
+        """For each phase: repeats, seconds of one run, terms of one run."""
+        arguments = [self.shapes[name] for name in self.plan.arguments]
+        return self._bound_parts(arguments) if self.rung == "bound" else self._kernel_parts(arguments)
+
+    def _bound_parts(self, arguments: list[Number]) -> list[tuple[Number, Number, dict[str, Number]]]:
+        values = iter(self.plan.bound_function(*arguments))
+        bandwidth = self.device.hbm_bandwidth
+        parts = []
+        for part in self.plan.phases:
+            repeats = next(values)
+            terms = {label: next(values) / rate for label, _, rate in part.rates}
+            terms["hbm"] = next(values) / bandwidth
+            seconds: Number = 0.0
+            for term in terms.values():
+                seconds = _larger(seconds, term)
+            parts.append((repeats, seconds, terms))
+        return parts
+
+    def _kernel_parts(self, arguments: list[Number]) -> list[tuple[Number, Number, dict[str, Number]]]:
+        values = iter(self.plan.kernel_function(*arguments))
+        parts = []
+        for part in self.plan.phases:
+            repeats = next(values)
+            sizes = {name: next(values) for name in part.phase.sizes}
+            options = dict(part.phase.options)
+            if part.choice.section is not None:
+                options |= part.choice.section.options
+            model = kernels.model(part.phase.kernel)
+            estimate = model.seconds(self.device, part.choice.constants, **sizes, **options)
+            parts.append((repeats, estimate.seconds, dict(estimate.terms)))
+        return parts
+
+    @cached_property
+    def _phase_seconds(self) -> list[Number]:
+        return [seconds * repeats for repeats, seconds, _ in self._parts]
+
+    @cached_property
+    def seconds(self) -> Any:
+        """Time [s]: the cold roofline at ``bound``, else the estimate of a measurement.
+
+        An estimate is never below the lower bound: a fitted constant does not outrun physics.
+        """
+        total = sum(self._phase_seconds[1:], self._phase_seconds[0])
+        if self.rung != "bound":
+            total = np.maximum(total, self.lower_s)
+        return spread(total, self.shape)
+
+    @cached_property
+    def serial_s(self) -> Any:
+        """Sum of all terms of all kernels, nothing overlapped [s]."""
+        total: Number = 0.0
+        for repeats, _, terms in self._parts:
+            total = total + repeats * sum(terms.values())
+        return spread(total, self.shape)
+
+    @cached_property
+    def lower_s(self) -> Any:
+        """Time that no measurement of this work undercuts, warm or cold, fused or not [s].
+
+        The larger of the FLOPs over the fastest engine of their dtype at the
+        highest clock known, and the compulsory bytes that the last-level cache
+        cannot hold over the memory bandwidth.
+        """
+        *flops, compulsory, updated = self.plan.lower_function(*(self.shapes[n] for n in self.plan.arguments))
+        cache = self.device.llc_capacity
+        traffic = np.maximum(0.0, compulsory - cache - np.minimum(cache, updated))
+        lower = traffic / self.device.hbm_bandwidth
+        for (_, dtype), count in zip(self.layer.cost.flops, flops, strict=True):
+            rate = _fastest(self.device, dtype)
+            if rate:
+                lower = np.maximum(lower, count / rate)
+        return spread(lower, self.shape)
+
+    @cached_property
+    def bound(self) -> Any:
+        """What limits most of the time: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``l2``, ``depth``, ``launch``, …"""
+        totals: dict[str, Number] = {}
+        for repeats, seconds, terms in self._parts:
+            largest: Number = 0.0
+            for term in terms.values():
+                largest = _larger(largest, term)
+            for label, term in terms.items():
+                totals[label] = totals.get(label, 0.0) + np.where(term >= largest, repeats * seconds, 0.0)
+        labels = np.array(list(totals))
+        stacked = np.stack(
+            [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
+        )
+        limiting = labels[np.argmax(stacked, axis=0)]
+        return limiting if self.shape else str(limiting)
+
+    # -- how sure --------------------------------------------------------------------------
+
+    def interval(self, level: int) -> tuple[Any, Any]:
+        """Return the interval [s] that holds `level` % (80 or 95) of measurements.
+
+        From residuals on rows that the constants were not fitted on; NaN where
+        some kernel rests on no fitted constants. Kernels are taken to err together.
+        """
+        low: Number = 0.0
+        high: Number = 0.0
+        for part, seconds, (repeats, _, _) in zip(
+            self.plan.phases, self._phase_seconds, self._parts, strict=True
+        ):
+            section = part.choice.section
+            if section is None or not section.spread:
+                nothing = spread(np.nan, self.shape)
+                return nothing, nothing
+            runs = np.maximum(repeats, 1.0)
+            below, above = section.interval(np.asarray(seconds / runs, dtype=np.float64), level)
+            low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
+        return spread(low, self.shape), spread(high, self.shape)
+
+    @property
+    def lo80_s(self) -> Any:
+        """Lower end of the 80 % interval [s]."""
+        return self.interval(80)[0]
+
+    @property
+    def hi80_s(self) -> Any:
+        """Upper end of the 80 % interval [s]."""
+        return self.interval(80)[1]
+
+    @property
+    def lo95_s(self) -> Any:
+        """Lower end of the 95 % interval [s]."""
+        return self.interval(95)[0]
+
+    @property
+    def hi95_s(self) -> Any:
+        """Upper end of the 95 % interval [s]."""
+        return self.interval(95)[1]
+
+    @cached_property
+    def _kernel_sizes(self) -> list[dict[str, Number]]:
+        values = iter(self.plan.kernel_function(*(self.shapes[n] for n in self.plan.arguments)))
+        sizes = []
+        for part in self.plan.phases:
+            next(values)
+            sizes.append({name: next(values) for name in part.phase.sizes})
+        return sizes
+
+    @cached_property
+    def in_range(self) -> Any:
+        """Whether every kernel's sizes lie within those its constants were fitted on."""
+        inside: Any = self.rung != "bound"
+        for part, sizes in zip(self.plan.phases, self._kernel_sizes, strict=True):
+            section = part.choice.section
+            if section is None:
+                inside = False
+                break
+            for name, (low, high) in section.sizes.items():
+                if name in sizes:
+                    inside = inside & (sizes[name] >= low) & (sizes[name] <= high)
+        return np.broadcast_to(np.asarray(inside, dtype=bool), self.shape) if self.shape else bool(inside)
+
+    @property
+    def nearest_fitted(self) -> list[dict[str, Any]]:
+        """For each kernel its sizes moved into the range that its constants were fitted on."""
+        nearest = []
+        for part, sizes in zip(self.plan.phases, self._kernel_sizes, strict=True):
+            ranges = part.choice.section.sizes if part.choice.section else {}
+            nearest.append({n: np.clip(v, *ranges[n]) for n, v in sizes.items() if n in ranges})
+        return nearest
+
+    # -- counts ----------------------------------------------------------------------------
+
+    @cached_property
+    def counts(self) -> Mapping[str, Any]:
+        """Every count of the layer by name, as `evaluate` gives them."""
+        return evaluate(self.layer, **self.shapes)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a count (``matrix_flops``, ``hbm_bytes``, ``depth``, …)."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        counts = self.counts
+        if name not in counts:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}; it has the counts {', '.join(counts)}"
+            )
+        return counts[name]
+
+    @cached_property
+    def phases(self) -> list[dict[str, Any]]:
+        """Each kernel's name, time, what limits it, its counts and its constants' origin."""
+        arguments = [self.shapes[n] for n in self.plan.arguments]
+        rows = []
+        for part, function, seconds, (repeats, _, terms) in zip(
+            self.plan.phases, self.plan.phase_functions, self._phase_seconds, self._parts, strict=True
+        ):
+            labels = np.array(list(terms))
+            stacked = np.stack(
+                [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in terms.values()]
+            )
+            limiting = labels[np.argmax(stacked, axis=0)]
+            counts = dict(zip(_phase_rows(part.phase), function(*arguments), strict=True))
+            rows.append(
+                {
+                    "phase": part.phase.name,
+                    "kernel": part.phase.kernel,
+                    "seconds": spread(seconds, self.shape),
+                    "serial_s": spread(repeats * sum(terms.values()), self.shape),
+                    "bound": limiting if self.shape else str(limiting),
+                    "constants_from": part.choice.origin if self.rung != "bound" else "none",
+                    "framework": part.choice.section.framework if part.choice.section else None,
+                    **{name: spread(value, self.shape) for name, value in counts.items()},
+                }
+            )
+        return rows
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Figures the device's spec lacks, whose terms are absent from the answer."""
+        return self.plan.missing
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The layer's sizes as they were given or defaulted."""
+        return {name: _plain(self.shapes[name]) for name in self.layer.sizes()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole answer as plain numbers, lists and text, for JSON."""
+        answer: dict[str, Any] = {
+            "schema": SCHEMA,
+            "version": __version__,
+            "layer": self.layer.name,
+            "device": self.device.name,
+            "spec_hash": self.device.spec_hash,
+            "rung": self.rung,
+            "state": self.state,
+            "constants_from": self.constants_from,
+            "shapes": self.sizes,
+            "options": {k: list(v) if isinstance(v, tuple) else v for k, v in self.layer.options.items()},
+            "seconds": self.seconds,
+            "lower_s": self.lower_s,
+            "serial_s": self.serial_s,
+            "bound": self.bound,
+            **{name: getattr(self, name) for name in ("lo80_s", "hi80_s", "lo95_s", "hi95_s", "in_range")},
+            **self.counts,
+            "missing": list(self.missing),
+            "assumed": list(self.device.assumed),
+            "phases": [{k: _plain(v) for k, v in phase.items()} for phase in self.phases],
+            "nearest_fitted": [{k: _plain(v) for k, v in kernel.items()} for kernel in self.nearest_fitted],
+        }
+        return {name: _plain(value) for name, value in answer.items()}
+
+
+def _larger(a: Number, b: Number) -> Number:
+    """Return the larger of two times, quickly for scalars."""
+    if isinstance(a, float) and isinstance(b, float):
+        return a if a >= b else b
+    return np.maximum(a, b)
+
+
+@lru_cache(maxsize=1024)
+def _fastest(device: hardware.Device, dtype: str) -> float | None:
+    """Return the rate of the fastest engine for a dtype at the highest clock known [FLOP/s]."""
+    try:
+        return device.boost_peak(dtype)
+    except UnavailableError:
+        return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: whole floats as int, arrays as lists, NaN as None."""
+    if isinstance(value, np.ndarray):
+        return [_plain(v) for v in value.tolist()]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        if math.isnan(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return value

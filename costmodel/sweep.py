@@ -1,0 +1,153 @@
+"""Many predictions as one table: layers × devices × grids of sizes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from costmodel import hardware
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers import Layer
+from costmodel.predict import Prediction, as_device, predict
+
+#: Counts that every row shows, beside its times.
+COUNTS = (
+    "matrix_flops",
+    "vector_flops",
+    "special_flops",
+    "hbm_bytes",
+    "l2_bytes",
+    "depth",
+    "launches",
+    "footprint_bytes",
+    "kept_bytes",
+)
+
+
+def log2_range(start: int, stop: int) -> NDArray[np.int64]:
+    """Return the sizes start, 2·start, 4·start, … up to and including `stop`.
+
+    Raises
+    ------
+    SizeError
+        Unless 1 ≤ start ≤ stop.
+    """
+    if not 1 <= start <= stop:
+        raise SizeError(f"log2_range: wanted 1 <= start <= stop, got {start} and {stop}")
+    doublings = int(stop // start).bit_length() - 1
+    return start * 2 ** np.arange(doublings + 1, dtype=np.int64)
+
+
+def sweep(
+    layers: Layer | Iterable[Layer],
+    devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
+    *,
+    rung: str | None = None,
+    state: str = "warm",
+    framework: str | None = None,
+    **grids: ArrayLike,
+) -> pd.DataFrame:
+    """Predict every layer on every device over the product of all grids.
+
+    Parameters
+    ----------
+    layers, devices : one or several
+        Each layer takes those of the sizes that it has.
+    rung, state, framework : see `predict`
+    **grids : int or 1-d sequence of int
+        Sizes; every combination is one row.
+
+    Returns
+    -------
+    DataFrame
+        Tidy, SI units, the unit in the column's name: layer, options, dtype,
+        direction, device, rung, state, constants_from, the sizes, ``seconds``,
+        ``lower_s``, ``serial_s``, ``bound``, FLOPs, bytes, depth, launches,
+        footprint. Sizes that a layer does not take are missing in its rows.
+
+    Raises
+    ------
+    UnknownNameError, SizeError, UnavailableError
+        See `predict`; also if no layer takes one of the sizes.
+    """
+    wanted = [layers] if isinstance(layers, Layer) else list(layers)
+    single = isinstance(devices, (hardware.Device, str, Path))
+    machines = [as_device(d) for d in ([devices] if single else devices)]  # type: ignore[list-item, union-attr]
+    if not wanted or not machines:
+        raise SizeError("sweep: wanted at least one layer and one device")
+    _check_names(wanted, grids)
+    frames = []
+    for layer in wanted:
+        shapes = product({name: values for name, values in grids.items() if name in layer.sizes()})
+        for machine in machines:
+            frames.append(
+                as_frame(predict(layer, machine, rung=rung, state=state, framework=framework, **shapes))
+            )
+    return concat(frames)
+
+
+def _check_names(layers: Sequence[Layer], grids: Mapping[str, ArrayLike]) -> None:
+    taken = sorted({name for layer in layers for name in layer.sizes()})
+    for name in grids:
+        if name not in taken:
+            raise unknown_name(f"size of {', '.join(layer.name for layer in layers)}", name, taken)
+
+
+def product(grids: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
+    """Return every combination of the grids' values, one flat array for each size."""
+    axes = [np.atleast_1d(np.asarray(values)) for values in grids.values()]
+    for name, axis in zip(grids, axes, strict=True):
+        if axis.ndim > 1:
+            raise SizeError(
+                f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes"
+            )
+    return {n: a.reshape(-1) for n, a in zip(grids, np.meshgrid(*axes, indexing="ij"), strict=True)}
+
+
+def as_frame(prediction: Prediction) -> pd.DataFrame:
+    """Return one prediction, scalar or array, as a table."""
+    rows = prediction.shape[0] if prediction.shape else 1
+    layer = prediction.layer
+    text = {
+        "layer": layer.name,
+        "options": layer.label,
+        "dtype": layer.dtype,
+        "direction": layer.direction,
+        "device": prediction.device.name,
+        "rung": prediction.rung,
+        "state": prediction.state,
+        "constants_from": prediction.constants_from,
+    }
+    columns: dict[str, Any] = {
+        name: pd.Categorical.from_codes(np.zeros(rows, np.int8), [v]) for name, v in text.items()
+    }
+    for name in layer.sizes():
+        columns[name] = np.broadcast_to(prediction.shapes[name], rows)
+    for name in ("seconds", "lower_s", "serial_s"):
+        columns[name] = np.broadcast_to(getattr(prediction, name), rows)
+    columns["bound"] = pd.Categorical(np.broadcast_to(prediction.bound, rows))
+    for name in COUNTS:
+        columns[name] = np.broadcast_to(prediction.counts[name], rows)
+    return pd.DataFrame(columns)
+
+
+def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return frames one below the other, text columns kept categorical."""
+    if len(frames) == 1:
+        return frames[0]
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(frame.columns for frame in frames)))
+    for name in columns:
+        parts = [frame[name] for frame in frames if name in frame]
+        if isinstance(parts[0].dtype, pd.CategoricalDtype):
+            categories = list(dict.fromkeys(itertools.chain.from_iterable(p.cat.categories for p in parts)))
+            for frame in frames:
+                frame[name] = frame[name].cat.set_categories(categories)
+    sizes_last = [c for c in columns if c not in ("seconds", "lower_s", "serial_s", "bound", *COUNTS)]
+    ordered = [*sizes_last, "seconds", "lower_s", "serial_s", "bound", *COUNTS]
+    return pd.concat(frames, ignore_index=True)[ordered]

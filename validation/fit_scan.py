@@ -1,0 +1,91 @@
+"""Fit gated delta net and causal convolution to one cell: device × op × dtype × framework.
+
+The loss is soft-L1 on log(predicted/measured) at a scale of 3 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.hardware import Device
+from costmodel.kernels import conv, delta
+from costmodel.validation.log_fit import least_log_error
+
+_WARM = ("start_s", "bandwidth_share", "cache_share", "cache_speed")
+_FREE = {
+    "causal_conv1d_prefill": (*_WARM, "token_s", "block_s", "element_cycles", "overlap"),
+    "causal_conv1d_decode": (*_WARM, "element_cycles", "overlap"),
+    "gdn_recurrent_decode": _WARM,
+    "fused": ("start_s", "block_s", "chunk_s", "droop", "droop_s", "bandwidth_share", "overlap"),
+    "chunked": (*_WARM, "block_s", "token_s", "chunk_s", "head_units", "extra_passes", "matrix_share", "overlap"),
+}
+_STARTS: tuple[dict[str, float], ...] = (
+    {},
+    {"overlap": 1.05, "head_units": 0.5, "cache_share": 0.4, "cache_speed": 4.0, "matrix_share": 0.3},
+    {"overlap": 6.0, "cache_share": 1.0, "bandwidth_share": 0.6, "element_cycles": 60.0},
+)
+#: Constants that a kernel does not have.
+_ABSENT: dict[str, dict[str, float]] = {
+    "fused": {"token_s": 0.0, "matrix_share": 1.0},
+    "chunked": {"droop": 0.0},
+    "causal_conv1d_decode": {"token_s": 0.0, "block_s": 0.0},
+}
+
+
+def delta_kernel(name: str) -> str:
+    """Return which of ``delta.KERNELS`` a measured kernel of that name is."""
+    if name.startswith("fused_recurrent"):
+        return "decode"
+    return "fused" if name.endswith("flashinfer") else "chunked"
+
+
+def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the keyword arguments of ``conv.seconds`` or ``delta.seconds`` for rows of one cell.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of one op, dtype and kernel. Convolution: ``batch``, ``seq_q``, ``n`` (channels), ``k``;
+        delta net: ``batch``, ``seq_q``, ``heads_q``, ``heads_kv``, ``head_dim``, ``kernel``.
+    """
+    op = str(rows["op"].iloc[0])
+
+    def column(name: str) -> np.ndarray:
+        return rows[name].to_numpy(dtype=np.float64)
+
+    common: dict[str, Any] = {"batch": column("batch"), "seq": column("seq_q"), "dtype": str(rows["dtype"].iloc[0])}
+    if op.startswith("causal_conv1d"):
+        return {**common, "channels": column("n"), "width": column("k"), "decode": op.endswith("decode")}
+    kernel = delta_kernel(str(rows["kernel"].iloc[0]))
+    heads = {"heads": column("heads_q"), "value_heads": column("heads_kv"), "head_dim": column("head_dim")}
+    return {**common, **heads, "kernel": kernel}
+
+
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Return the constants of one cell.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows to fit on, of one device, op, dtype and framework, with ``latency_s``.
+    device : Device
+        Where they were measured.
+    start : mapping of str to float, optional
+        Values to begin with (a relative's); those that are not free stay.
+    """
+    op = str(rows["op"].iloc[0])
+    kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
+    model: ModuleType = conv if op.startswith("causal_conv1d") else delta
+    part = kwargs["kernel"] if op == "gdn_chunk_prefill" else op
+    fixed = {"start_s": float(measured.min()), **_ABSENT.get(part, {}), **(start or {})}
+
+    def predict(values: Mapping[str, float]) -> np.ndarray:
+        return np.asarray(model.seconds(device, values, **kwargs).seconds)
+
+    tries = [least_log_error(predict, measured, model.CONSTANTS, _FREE[part], {**first, **fixed}) for first in _STARTS]
+    return min(tries, key=lambda found: found[0])[1]
