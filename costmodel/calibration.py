@@ -57,7 +57,6 @@ class Provenance(BaseModel):
 
     source: str
     licence: str
-    harness: str
     versions: str
     table_hash: str
     rows_fitted: int
@@ -76,8 +75,13 @@ class Section(BaseModel):
         A module of ``costmodel.kernels``.
     op, dtype, framework : str
         The cell.
+    harness : str
+        How the rows were timed (``graph-replay``, ``eager-events``,
+        ``kernel-time``, ``host-wall``): its overhead is in the constants.
     constants : mapping of str to float
         In the units of the kernel model's ``CONSTANTS``.
+    kernels : tuple of str
+        The implementation's own names for the kernel, where they matter.
     options : mapping
         Static arguments of the model that name the framework's kernel.
     sizes : mapping of str to (float, float)
@@ -92,7 +96,9 @@ class Section(BaseModel):
     op: str
     dtype: str
     framework: str
+    harness: str = ""
     constants: dict[str, float]
+    kernels: tuple[str, ...] = ()
     options: dict[str, str | int | float | bool] = {}
     sizes: dict[str, tuple[float, float]] = {}
     spread: tuple[Spread, ...] = ()
@@ -198,6 +204,35 @@ class Choice:
     constants: Mapping[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What constants are looked for; None where any will do."""
+
+    kernel: str
+    op: str
+    dtype: str
+    framework: str | None = None
+    harness: str | None = None
+    kernel_name: str | None = None
+
+    def distance(self, section: Section) -> tuple[bool | int | str, ...]:
+        """Return how far a section is from what is wanted, for sorting."""
+        known = DEFAULT_FRAMEWORKS
+        return (
+            section.op != self.op,
+            self.framework is not None and section.framework != self.framework,
+            self.harness is not None and section.harness != self.harness,
+            self.kernel_name is not None
+            and bool(section.kernels)
+            and self.kernel_name not in section.kernels,
+            section.dtype != self.dtype,
+            known.index(section.framework) if section.framework in known else len(known),
+            section.framework,
+            section.op,
+            section.harness,
+        )
+
+
 def choose(
     device: hardware.Device,
     *,
@@ -205,6 +240,8 @@ def choose(
     op: str,
     dtype: str,
     framework: str | None = None,
+    harness: str | None = None,
+    kernel_name: str | None = None,
     own: bool = True,
 ) -> Choice:
     """Return the constants for a kernel on a device: its own, else its nearest relative's.
@@ -215,18 +252,22 @@ def choose(
         Where the kernel runs.
     kernel, op, dtype : str
         Which kernel model, for which operation and format.
-    framework : str, optional
-        Whose implementation; default the first of ``DEFAULT_FRAMEWORKS`` there is.
+    framework, harness : str, optional
+        Whose implementation, and how it is timed; default the first of
+        ``DEFAULT_FRAMEWORKS`` there is.
+    kernel_name : str, optional
+        The implementation's own name for the kernel.
     own : bool
         Whether the device's own constants may be taken.
     """
+    wanted = Wanted(kernel, op, dtype, framework, harness, kernel_name)
     name = device.name.rstrip("*")
     if own:
-        section = best(load(name), kernel=kernel, op=op, dtype=dtype, framework=framework)
+        section = best(load(name), wanted)
         if section is not None:
             return Choice("self", section, section.constants)
     for relative in relatives(device):
-        section = best(load(relative), kernel=kernel, op=op, dtype=dtype, framework=framework)
+        section = best(load(relative), wanted)
         if section is not None:
             return Choice(relative, section, section.constants)
     return Choice("none")
@@ -243,31 +284,19 @@ def _relatives(device: hardware.Device) -> tuple[str, ...]:
     return tuple(name for name, _ in device.relatives(candidates))
 
 
-def best(
-    sections: Iterable[Section], *, kernel: str, op: str, dtype: str, framework: str | None
-) -> Section | None:
-    """Return the section that fits best, or None if none is of this kernel and format.
+def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:
+    """Return the section that fits best, or None if none is of this kernel model and format.
 
-    The same op goes before another of the same kernel model, the same dtype
-    before one of the same speed, and frameworks in the order of
-    ``DEFAULT_FRAMEWORKS`` unless one is named.
+    What is asked for goes first, in the order op, framework, harness, kernel
+    name, dtype; among the rest, frameworks go in the order of
+    ``DEFAULT_FRAMEWORKS``.
     """
-    ranked = []
-    for section in sections:
-        if section.kernel != kernel or section.dtype not in (dtype, SAME_SPEED.get(dtype)):
-            continue
-        if framework is not None and section.framework != framework:
-            continue
-        order = (
-            section.op != op,
-            section.dtype != dtype,
-            DEFAULT_FRAMEWORKS.index(section.framework)
-            if section.framework in DEFAULT_FRAMEWORKS
-            else len(DEFAULT_FRAMEWORKS),
-            section.op,
-        )
-        ranked.append((order, section))
-    return min(ranked, key=lambda pair: pair[0])[1] if ranked else None
+    fitting = [s for s in sections if s.kernel == wanted.kernel and s.dtype in _same_speed(wanted.dtype)]
+    return min(fitting, key=wanted.distance, default=None)
+
+
+def _same_speed(dtype: str) -> tuple[str, ...]:
+    return (dtype, SAME_SPEED[dtype]) if dtype in SAME_SPEED else (dtype,)
 
 
 def dump(path: Path, file: File) -> None:

@@ -172,10 +172,18 @@ class Tensors:
             "fwd+bwd": operands + 2 * self.outputs + operands,
         }[direction]
 
-    def resident(self, direction: str) -> sp.Expr:
-        """Return the bytes these operands, and their gradients, occupy at once."""
+    def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:
+        """Return the memory occupied at once [bytes].
+
+        Operands and the direction's intermediates; with a backward pass also
+        the operands' gradients and what forward kept (the inputs are among
+        that, and counted once).
+        """
         alive = self.inputs + self.weights + self.outputs + self.updated
-        return alive if direction == "fwd" else 2 * alive
+        if direction == "fwd":
+            return alive + workspace
+        beyond = kept if self.linear else kept - self.inputs
+        return 2 * alive + beyond + workspace
 
 
 @dataclass(frozen=True, kw_only=True)

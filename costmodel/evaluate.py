@@ -44,6 +44,10 @@ class _Printer(NumPyPrinter):  # type: ignore[misc]
     def _print_CeilLog2(self, expr: sp.Expr) -> str:
         return f"ceil_log2({self._print(expr.args[0])})"
 
+    def _print_CeilDiv(self, expr: sp.Expr) -> str:
+        a, b = (self._print(x) for x in expr.args)
+        return f"ceil(({a})/({b}))"
+
     def _print_Piecewise(self, expr: sp.Piecewise) -> str:
         *cases, (otherwise, _) = expr.args
         text: str = self._print(otherwise)
@@ -64,7 +68,13 @@ class _Printer(NumPyPrinter):  # type: ignore[misc]
         return text
 
 
-_NAMES = {"ceil_log2": _ceil_log2, "maximum": np.maximum, "minimum": np.minimum, "where": np.where}
+_NAMES = {
+    "ceil": np.ceil,
+    "ceil_log2": _ceil_log2,
+    "maximum": np.maximum,
+    "minimum": np.minimum,
+    "where": np.where,
+}
 
 
 def compile_expressions(
@@ -122,8 +132,11 @@ def _size_error(name: str, value: object, largest: float) -> SizeError:
     wanted = "a whole number of at least 1"
     if isinstance(number, (int, float)) and number > largest:
         wanted = f"at most {largest:g}"
-    text = f"{number:g}" if isinstance(number, float) else str(number)
-    return SizeError(f"size {name}: wanted {wanted}, got {text if len(text) < 30 else text[:27] + '...'}")
+    if isinstance(number, int) and number.bit_length() > 64:
+        text = f"a number of {number.bit_length()} bits"
+    else:
+        text = f"{number:g}" if isinstance(number, float) else str(number)
+    return SizeError(f"size {name}: wanted {wanted}, got {text}")
 
 
 def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
@@ -146,11 +159,21 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
         raise SizeError(
             f"{layer.name} needs {', '.join(missing)}: {'; '.join(GLOSSARY[n].meaning for n in missing)}"
         )
+    _check_shapes(layer, bound)
     for name, default in layer.defaults.items():
         if name not in bound:
             bound[name] = _default(layer, name, default, bound)
     layer.check_sizes(bound)
     return bound
+
+
+def _check_shapes(layer: Layer, bound: Mapping[str, Number]) -> None:
+    """Raise SizeError unless the arrays broadcast against each other."""
+    try:
+        common_shape(bound.values())
+    except ValueError:
+        shapes = ", ".join(f"{name} {v.shape}" for name, v in bound.items() if not isinstance(v, float))
+        raise SizeError(f"sizes of {layer.name} do not broadcast against each other: {shapes}") from None
 
 
 def _default(layer: Layer, name: str, default: str | int, bound: Mapping[str, Number]) -> Number:

@@ -38,6 +38,8 @@ def predict(
     rung: str | None = None,
     state: str = "warm",
     framework: str | None = None,
+    harness: str | None = None,
+    kernel: str | None = None,
     **shapes: ArrayLike,
 ) -> Prediction:
     """Predict the time of a layer on a device.
@@ -53,8 +55,12 @@ def predict(
     state : {"warm", "cold"}
         Whether inputs are resident, as far as the last-level cache holds them.
         The bound is cold always.
-    framework : str, optional
-        Whose kernels are meant, where constants of several are known.
+    framework, kernel : str, optional
+        Whose kernels are meant, where constants of several are known, and
+        their own name for the kernel.
+    harness : str, optional
+        How the measurement is taken that is to be estimated (``graph-replay``,
+        ``eager-events``, ``kernel-time``, ``host-wall``).
     **shapes : int, float or array
         The layer's sizes; arrays broadcast against each other.
 
@@ -74,7 +80,7 @@ def predict(
     for name in DEVICE_SIZES:
         if name not in bound:
             bound[name] = _device_size(machine, name)
-    plan = _plan(layer, machine, rung, state, framework)
+    plan = _plan(layer, machine, rung, state, (framework, harness, kernel))
     return Prediction(plan=plan, shapes=bound)
 
 
@@ -164,7 +170,14 @@ class Plan:
 
 
 @lru_cache(maxsize=4096)
-def _plan(layer: Layer, device: hardware.Device, rung: str | None, state: str, framework: str | None) -> Plan:
+def _plan(
+    layer: Layer,
+    device: hardware.Device,
+    rung: str | None,
+    state: str,
+    whose: tuple[str | None, str | None, str | None],
+) -> Plan:
+    framework, harness, kernel_name = whose
     parts, missing = [], dict.fromkeys(device.missing)
     own = rung != "kernel"
     for phase in layer.cost.phases:
@@ -184,6 +197,8 @@ def _plan(layer: Layer, device: hardware.Device, rung: str | None, state: str, f
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
                 framework=framework,
+                harness=harness,
+                kernel_name=kernel_name,
                 own=own,
             )
         parts.append(PhasePlan(phase, tuple(rates), choice))
@@ -353,7 +368,7 @@ class Prediction:
 
     @cached_property
     def bound(self) -> Any:
-        """What limits most of the time: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``l2``, ``depth``, ``launch``, …"""
+        """What limits most of the time: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``depth``, ``launch``, …"""
         totals: dict[str, Number] = {}
         for repeats, seconds, terms in self._parts:
             largest: Number = 0.0

@@ -94,7 +94,7 @@ def symbols(names: str) -> tuple[sp.Symbol, ...]:
     return tuple(symbol(name) for name in names.split())
 
 
-class CeilLog2(sp.Function):
+class CeilLog2(sp.Function):  # type: ignore[misc]
     """⌈log₂ x⌉, the depth of a balanced tree over x ≥ 1 leaves.
 
     A function of its own because ``ceiling(log(x, 2))``, once compiled, is
@@ -116,9 +116,32 @@ class CeilLog2(sp.Function):
         return rf"\lceil\log_2 {printer._print(self.args[0])}\rceil"  # type: ignore[attr-defined]
 
 
+class CeilDiv(sp.Function):  # type: ignore[misc]
+    """⌈a/b⌉, the number of tiles of size b that cover a.
+
+    A function of its own because ``ceiling(a/b)``, once compiled, multiplies by
+    1/b: 75 · (1/75) rounds up where 75/75 does not, and counts a tile too many.
+    """
+
+    nargs = 2
+    is_integer = True
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, a: sp.Expr, b: sp.Expr) -> sp.Expr | None:
+        """Evaluate numbers exactly; ⌈a/1⌉ of a whole number is that number."""
+        if a.is_Rational and b.is_Rational:
+            return sp.ceiling(a / b)
+        return a if b == 1 and a.is_integer else None
+
+    def _latex(self, printer: object) -> str:
+        a, b = (printer._print(x) for x in self.args)  # type: ignore[attr-defined]
+        return rf"\left\lceil\frac{{{a}}}{{{b}}}\right\rceil"
+
+
 def ceil_div(a: sp.Expr, b: sp.Expr) -> sp.Expr:
     """Return ⌈a/b⌉, the number of tiles of size b that cover a."""
-    return sp.ceiling(sp.sympify(a) / sp.sympify(b))
+    return CeilDiv(sp.sympify(a), sp.sympify(b))
 
 
 def tree_depth(terms: sp.Expr) -> sp.Expr:

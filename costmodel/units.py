@@ -34,8 +34,8 @@ _BASES = {
     "FLOP/s": ("FLOP/s", 1.0, "kMGTP"),
     "OP/s": ("FLOP/s", 1.0, "kMGTP"),
     "FLOP": ("FLOP", 1.0, "kMGTP"),
-    "Hz": ("Hz", 1.0, "kMGT"),
-    "W": ("W", 1.0, "mk"),
+    "Hz": ("Hz", 1.0, "kMGTP"),
+    "W": ("W", 1.0, "nuµmkM"),
     "s": ("s", 1.0, "nuµm"),
 }
 

@@ -28,7 +28,9 @@ def misses(size: Array, capacity: float, order: float = 8.0) -> Array:
     return ratio / (1.0 + ratio)
 
 
-def warm_seconds(size: Array, traffic: Array, *, capacity: float, bandwidth: float, cache_bandwidth: float) -> Array:
+def warm_seconds(
+    size: Array, traffic: Array, *, capacity: float, bandwidth: float, cache_bandwidth: float
+) -> Array:
     """Return the time [s] to move ``traffic`` [B] over a working set ``size`` [B] that replays revisit.
 
     Parameters

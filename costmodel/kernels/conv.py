@@ -21,12 +21,20 @@ from costmodel.kernels.cache import warm_seconds
 CONSTANTS = {
     "start_s": Constant(2e-6, 5e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
     "token_s": Constant(1.5e-7, 0.0, 2e-6, "s", "latency of one token after another in a block"),
-    "block_s": Constant(3e-7, 0.0, 5e-6, "s", "further latency of a sequence of more than one block of tokens"),
+    "block_s": Constant(
+        3e-7, 0.0, 5e-6, "s", "further latency of a sequence of more than one block of tokens"
+    ),
     "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
-    "cache_share": Constant(0.7, 0.05, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"),
+    "cache_share": Constant(
+        0.7, 0.05, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
+    ),
     "cache_speed": Constant(2.5, 1.0, 8.0, "1", "bandwidth of the last-level cache over that of memory"),
-    "element_cycles": Constant(20.0, 0.0, 500.0, "cycles", "lane cycles of instructions for each element of the result"),
-    "overlap": Constant(4.0, 1.0, 12.0, "1", "order of the norm that joins bytes and instructions: 12 is max"),
+    "element_cycles": Constant(
+        20.0, 0.0, 500.0, "cycles", "lane cycles of instructions for each element of the result"
+    ),
+    "overlap": Constant(
+        4.0, 1.0, 12.0, "1", "order of the norm that joins bytes and instructions: 12 is max"
+    ),
 }
 
 #: Tokens that one block takes in turn (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
@@ -77,7 +85,11 @@ def seconds(
     bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
     cached = device.hbm_bandwidth * c["cache_speed"]
     moved = warm_seconds(
-        distinct, traffic, capacity=c["cache_share"] * device.llc_capacity, bandwidth=bandwidth, cache_bandwidth=cached
+        distinct,
+        traffic,
+        capacity=c["cache_share"] * device.llc_capacity,
+        bandwidth=bandwidth,
+        cache_bandwidth=cached,
     )
     issue = elements * c["element_cycles"] / (device.peak("fp32", "vector") / 2)
     depth = c["token_s"] * np.minimum(seq, _BLOCK) + c["block_s"] * (seq > _BLOCK)

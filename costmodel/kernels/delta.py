@@ -24,17 +24,29 @@ from costmodel.kernels.base import Array, Constant, Estimate
 from costmodel.kernels.cache import misses, warm_seconds
 
 CONSTANTS = {
-    "start_s": Constant(5e-6, 5e-7, 6e-5, "s", "start and end of the kernels of one call, with nothing to do"),
+    "start_s": Constant(
+        5e-6, 5e-7, 6e-5, "s", "start and end of the kernels of one call, with nothing to do"
+    ),
     "block_s": Constant(5e-6, 0.0, 5e-5, "s", "a block's load of its state, first chunk and store"),
     "token_s": Constant(2e-7, 0.0, 2e-6, "s", "one row of the triangular solve inside a chunk, in turn"),
     "chunk_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "one chunk after another: the recurrence's dependent step"),
-    "head_units": Constant(1.0, 0.1, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"),
+    "head_units": Constant(
+        1.0, 0.1, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
+    ),
     "bandwidth_share": Constant(0.8, 0.2, 1.0, "1", "share of the memory bandwidth that long passes reach"),
-    "cache_share": Constant(0.7, 0.02, 2.0, "1", "working set, over cache capacity, up to which it is found there"),
+    "cache_share": Constant(
+        0.7, 0.02, 2.0, "1", "working set, over cache capacity, up to which it is found there"
+    ),
     "cache_speed": Constant(2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache over that of memory"),
-    "extra_passes": Constant(20.0, 0.0, 60.0, "1", "intermediates written or read, in units of the values' size"),
-    "matrix_share": Constant(0.1, 0.005, 1.0, "1", "share of the matrix peak that products of one chunk reach"),
-    "overlap": Constant(2.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"),
+    "extra_passes": Constant(
+        20.0, 0.0, 60.0, "1", "intermediates written or read, in units of the values' size"
+    ),
+    "matrix_share": Constant(
+        0.1, 0.005, 1.0, "1", "share of the matrix peak that products of one chunk reach"
+    ),
+    "overlap": Constant(
+        2.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
+    ),
     "droop": Constant(0.1, 0.0, 0.3, "1", "slow-down of long work on all units (power, clock)"),
     "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
 }

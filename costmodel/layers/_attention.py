@@ -65,9 +65,11 @@ class _Attention(Layer):
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Heads share keys evenly; a causal query needs its own key."""
         check_heads(self.name, sizes)
-        if self.causal and np.any(sizes["seq_kv"] < sizes["seq"]):
+        own = self.causal or (self.projections and not self.cross)
+        if own and np.any(sizes["seq_kv"] < sizes["seq"]):
+            kind = "causal" if self.causal else "self"
             raise SizeError(
-                f"{self.name}: causal attention needs seq_kv of at least seq: the queries' own keys count"
+                f"{self.name}: {kind} attention needs seq_kv of at least seq: the queries' own keys count"
             )
 
     # -- counts ----------------------------------------------------------------------------

@@ -215,16 +215,16 @@ def _read(option: str, text: str, kind: Any) -> Any:
 def _cost(layer: Layer) -> Cost:
     phases = layer.phases()
     tensors, kept = layer.tensors(), layer.kept()
-    workspace = sp.Add(*(p.workspace for p in phases))
+    # In training, forward's intermediates are gone, or among what is kept, when backward runs.
+    last = layer.backward() if layer.direction == "fwd+bwd" else phases
+    workspace = sp.Add(*(p.workspace for p in last))
     steps = sp.Add(*(p.steps * p.repeats for p in phases))
     ways = 2 if layer.direction == "fwd+bwd" else 1
     return Cost(
         phases=phases,
         compulsory=tensors.compulsory(layer.direction),
         updated=tensors.updated,
-        footprint=tensors.resident(layer.direction)
-        + workspace
-        + (ZERO if layer.direction == "fwd" else kept),
+        footprint=tensors.footprint(layer.direction, kept, workspace),
         kept=kept,
         depth=steps if steps != 0 else ways * layer.passes(),
         path=layer.path(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 
@@ -72,6 +72,7 @@ def stream(
     pattern: str = "elementwise",
     vector: sp.Expr | int = 0,
     special: sp.Expr | int = 0,
+    depth: sp.Expr | int = 1,
     share: sp.Expr = ONE,
     extra_read: sp.Expr = ZERO,
     extra_write: sp.Expr = ZERO,
@@ -95,6 +96,8 @@ def stream(
         ``elementwise``, ``softmax``, ``norm`` or ``rmsnorm``: how a row is reduced.
     vector, special : Expr or int
         FLOP for each element on the vector and the special-function engine.
+    depth : Expr or int
+        Dependent operations, with a processor for every element.
     share : Expr
         Share of the elements whose arithmetic counts.
     extra_read, extra_write : Expr
@@ -107,7 +110,6 @@ def stream(
         ("vector", layer.accumulate): vector * size * share,
         ("special", layer.accumulate): special * size * share,
     }
-    reduced: sp.Expr = ZERO if pattern == "elementwise" else 2 * CeilLog2(cols)
     return Phase(
         name=name,
         kernel="stream",
@@ -117,45 +119,91 @@ def stream(
         flops={key: sp.sympify(value) for key, value in flops.items() if value != 0},
         read=layer.bytes * reads * size + extra_read,
         write=layer.bytes * writes * size + extra_write,
-        pram_depth=ONE + reduced,
+        pram_depth=sp.sympify(depth),
         workspace=workspace,
     )
 
 
-#: Pointwise functions: (vector FLOP, special FLOP) for each element, first principles.
-POINTWISE: Mapping[str, tuple[int, int]] = {
-    "relu": (1, 0),  # max(x, 0)
-    "tanh": (0, 1),
-    "sigmoid": (2, 1),  # 1 / (1 + exp(−x)): add, divide; exp
-    "gelu": (4, 1),  # x/2 · (1 + erf(x/√2)): scale, add, two multiplies; erf
-    "gelu-tanh": (8, 1),  # x³, 0.044715·x³, + x, ·√(2/π), + 1, ·x, /2; tanh
-    "silu": (3, 1),  # x / (1 + exp(−x)): negate, add, divide; exp
+class Pointwise(NamedTuple):
+    """Arithmetic of a function of one element, first principles; a sign is free.
+
+    Attributes
+    ----------
+    vector, special : int
+        FLOP on the vector engine; exp, tanh, erf.
+    depth : int
+        Operations that wait for each other.
+    """
+
+    vector: int
+    special: int
+    depth: int
+
+
+POINTWISE: Mapping[str, Pointwise] = {
+    "relu": Pointwise(1, 0, 1),  # max(x, 0)
+    "tanh": Pointwise(0, 1, 1),
+    "sigmoid": Pointwise(2, 1, 3),  # 1 / (1 + exp(−x))
+    "gelu": Pointwise(4, 1, 4),  # x/2 · (1 + erf(x/√2))
+    "gelu-tanh": Pointwise(8, 1, 7),  # x/2 · (1 + tanh(√(2/π) · (x + 0.044715·x³)))
+    "silu": Pointwise(2, 1, 3),  # x / (1 + exp(−x))
+}
+
+#: Their gradients, from x and the result's gradient g.
+POINTWISE_GRADIENT: Mapping[str, Pointwise] = {
+    "relu": Pointwise(2, 0, 2),  # g · (x > 0)
+    "tanh": Pointwise(3, 1, 4),  # g · (1 − t²)
+    "sigmoid": Pointwise(5, 1, 6),  # g · s(1 − s)
+    "gelu": Pointwise(8, 2, 6),  # g · (Φ(x) + x·φ(x))
+    "gelu-tanh": Pointwise(16, 1, 10),  # g · ((1 + t)/2 + x/2 · (1 − t²) · u′)
+    "silu": Pointwise(7, 1, 7),  # g · s · (1 + x(1 − s))
 }
 
 
 def activation(layer: Layer, name: str, function: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:
     """Return one pointwise function over a rows × cols array: one read, one write."""
-    vector, special = POINTWISE[function]
-    return stream(
-        layer, name, rows=rows, cols=cols, reads=1, writes=1, vector=vector, special=special, **more
-    )
+    counts = POINTWISE[function]._asdict()
+    return stream(layer, name, rows=rows, cols=cols, reads=1, writes=1, **counts, **more)
 
 
-#: Norms: (FLOP an element forward, backward, learned vectors). First principles:
-#: layer norm is mean 1, variance 3, normalise 2, affine 2; RMS norm is square and
-#: sum 2, scale 1, gain 1. Backward: normalise again 2, two sums of products 4
-#: (RMS one, 2), combine 3, gradients of the gains 2 (RMS 1).
-NORMS: Mapping[str, tuple[int, int, int]] = {"layer": (8, 11, 2), "rms": (4, 8, 1)}
+def softmax(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:
+    """Return softmax over each row, or its gradient, in one pass.
+
+    Forward, for each element: maximum, subtract, exp, sum, divide. Backward,
+    dx = y ∘ (dy − Σ y∘dy): multiply, sum, subtract, multiply.
+    """
+    counts: dict[str, Any] = {"op": "softmax", "pattern": "softmax", "writes": 1, "vector": 4, **more}
+    if direction == "fwd":
+        depth = 2 * CeilLog2(cols) + 3
+        return stream(layer, name, rows=rows, cols=cols, reads=1, special=1, depth=depth, **counts)
+    return stream(layer, name, rows=rows, cols=cols, reads=2, depth=CeilLog2(cols) + 3, **counts)
+
+
+#: Norms: (FLOP an element forward, backward, learned vectors); what is one a row is left out.
+#: Layer norm: mean 1, variance 3, normalise 2, affine 2. RMS norm: square and sum 2, scale 1,
+#: gain 1. Backward: normalised again 2 (RMS 1), times gain 1, sums of that and of its product 3
+#: (RMS 2), combined 4 (RMS 3), gradients of gain and offset 3 (RMS 2).
+NORMS: Mapping[str, tuple[int, int, int]] = {"layer": (8, 13, 2), "rms": (4, 9, 1)}
 
 
 def norm(layer: Layer, kind: str, direction: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return a norm over each row: one pass, the gains read once (backward: and their gradients written)."""
+    """Return a norm over each row: one pass, the gains read once (backward: and their gradients written).
+
+    Depth, forward: the sums, 1/n (twice for layer norm), ε, the root, and the
+    pointwise arithmetic around them. Backward: the longer of dx, a sum over a
+    row, and the gains' gradients, a sum over all rows.
+    """
     forward, backward, vectors = NORMS[kind]
     gains = layer.bytes * vectors * cols
+    log = CeilLog2(cols)
+    counts: dict[str, Any] = {"extra_read": gains, "writes": 1}
     if direction == "fwd":
-        counts: dict[str, Any] = {"reads": 1, "writes": 1, "vector": forward, "extra_read": gains}
+        depth = 2 * log + 9 if kind == "layer" else log + 6
+        counts |= {"reads": 1, "vector": forward, "depth": depth}
     else:
-        counts = {"reads": 2, "writes": 1, "vector": backward, "extra_read": gains, "extra_write": gains}
+        first = 2 if kind == "layer" else 1  # x normalised again
+        depth = first + sp.Max(log + 5, CeilLog2(rows) + 1)
+        counts |= {"reads": 2, "vector": backward, "depth": depth, "extra_write": gains}
     name = f"{kind} norm" if direction == "fwd" else f"{kind} norm gradient"
     op, pattern = ("layernorm", "norm") if kind == "layer" else ("rmsnorm", "rmsnorm")
     return stream(layer, name, op=op, rows=rows, cols=cols, pattern=pattern, **counts)

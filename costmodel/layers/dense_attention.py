@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sympy as sp
 
 from costmodel.cost import Phase
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention
-from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._kernels import gemm, softmax, stream
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,9 @@ class DenseAttention(_Attention):
     source: ClassVar[str] = (
         "Vaswani et al., arXiv 1706.03762, eq. 1; Dao et al., arXiv 2205.14135, Algorithm 0"
     )
-    not_counted: ClassVar[str] = "the scaling by 1/√d_h (folded into Q), biases, rotary embedding"
+    not_counted: ClassVar[str] = (
+        "the scaling by 1/√d_h (folded into Q), biases, rotary embedding, reading the mask, random numbers"
+    )
 
     mask: bool = False
     dropout: bool = False
@@ -44,28 +46,29 @@ class DenseAttention(_Attention):
         share = self.pairs / (N * NKV)
         return gemm(self, name, batch=B * HQ, share=share, **sizes)
 
-    def _score_pass(self, name: str, **counts: object) -> Phase:
+    def _score_pass(self, name: str, **counts: Any) -> Phase:
         """Return one pass over the n × n values of all heads."""
-        matrix = self.bytes * B * HQ * N * NKV
         share = self.pairs / (N * NKV)
-        return stream(self, name, rows=B * HQ * N, cols=NKV, share=share, workspace=matrix, **counts)  # type: ignore[arg-type]
+        return stream(self, name, rows=B * HQ * N, cols=NKV, share=share, **counts)
+
+    def _softmax(self, name: str, direction: str) -> Phase:
+        """Return softmax of the scores or its gradient, into a matrix of its own."""
+        share = self.pairs / (N * NKV)
+        more = {"share": share, "workspace": self.bytes * B * HQ * N * NKV}
+        return softmax(self, name, direction, rows=B * HQ * N, cols=NKV, **more)
 
     def core_forward(self) -> tuple[Phase, ...]:
         """QKᵀ; mask; softmax; dropout; PV."""
         scores = B * HQ * N * NKV
-        phases = [
-            self._score_product("scores", m=N, n=NKV, k=D, b_batch=B * HKV, workspace=self.bytes * scores)
-        ]
+        matrix = self.bytes * scores
+        phases = [self._score_product("scores", m=N, n=NKV, k=D, b_batch=B * HKV, workspace=matrix)]
         if self.mask:
             # In place, so no matrix of its own; the mask itself is one small matrix for all heads.
-            phases.append(stream(self, "mask", rows=B * HQ * N, cols=NKV, reads=1, writes=1, vector=1))
-        phases.append(
-            self._score_pass(
-                "softmax", reads=1, writes=1, op="softmax", pattern="softmax", vector=4, special=1
-            )
-        )
+            phases.append(self._score_pass("mask", reads=1, writes=1, vector=1))
+        phases.append(self._softmax("softmax", "fwd"))
         if self.dropout:
-            phases.append(self._score_pass("dropout", reads=1, writes=1, vector=2, extra_write=scores))
+            kept = {"extra_write": scores, "workspace": matrix + scores}
+            phases.append(self._score_pass("dropout", reads=1, writes=1, vector=2, depth=2, **kept))
         phases.append(self._score_product("values", m=N, n=DV, k=NKV, b_batch=B * HKV))
         return tuple(phases)
 
@@ -78,25 +81,11 @@ class DenseAttention(_Attention):
             self._score_product("probability gradient", m=N, n=NKV, k=DV, b_batch=B * HKV, workspace=matrix),
         ]
         if self.dropout:
-            phases.append(
-                stream(
-                    self,
-                    "dropout gradient",
-                    rows=B * HQ * N,
-                    cols=NKV,
-                    reads=1,
-                    writes=1,
-                    vector=2,
-                    extra_read=scores,
-                )
-            )
-        phases.append(
-            self._score_pass("softmax gradient", reads=2, writes=1, op="softmax", pattern="softmax", vector=4)
-        )
+            counts = {"vector": 2, "depth": 2, "extra_read": scores}
+            phases.append(self._score_pass("dropout gradient", reads=1, writes=1, **counts))
+        phases.append(self._softmax("softmax gradient", "bwd"))
         if self.mask:
-            phases.append(
-                stream(self, "mask gradient", rows=B * HQ * N, cols=NKV, reads=1, writes=1, vector=1)
-            )
+            phases.append(self._score_pass("mask gradient", reads=1, writes=1, vector=1))
         phases.append(self._score_product("query gradient", m=N, n=D, k=NKV, b_batch=B * HKV))
         phases.append(self._score_product("key gradient", m=NKV, n=D, k=N, out_batch=B * HKV))
         return tuple(phases)

@@ -10,7 +10,7 @@ import sympy as sp
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import POINTWISE, activation, gemm, stream
+from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT, activation, gemm, stream
 from costmodel.symbols import symbols
 
 B, N, D, F = symbols("batch seq d_model d_ff")
@@ -53,7 +53,6 @@ class FeedForward(Layer):
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products for each product forward, and the activation's derivative."""
-        vector, special = POINTWISE[self.activation]
         inner = self.bytes * B * N * F
         return (
             gemm(self, "down projection, input gradient", m=B * N, n=F, k=D, workspace=inner),
@@ -65,9 +64,8 @@ class FeedForward(Layer):
                 cols=F,
                 reads=2,
                 writes=1,
-                vector=vector + 1,
-                special=special,
                 workspace=inner,
+                **POINTWISE_GRADIENT[self.activation]._asdict(),
             ),
             gemm(self, "up projection, input gradient", m=B * N, n=D, k=F),
             gemm(self, "up projection, weight gradient", m=D, n=F, k=B * N),

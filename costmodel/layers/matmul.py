@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import sympy as sp
@@ -21,6 +21,15 @@ class Matmul(Layer):
 
     2·batch·m·n·k FLOP forward; backward is two products of the same size, for
     the gradients of A and of B. A is taken as the activation, B as the weight.
+
+    Parameters
+    ----------
+    batched : bool
+        Whether libraries would call a batched kernel for it, or a plain one
+        (whose `batch` is 1).
+    quantize : bool
+        A arrives in 16 bits, and is scaled and rounded to the layer's dtype,
+        row by row, before the product (dynamic quantisation).
     """
 
     name: ClassVar[str] = "matmul"
@@ -30,21 +39,45 @@ class Matmul(Layer):
     required: ClassVar[tuple[str, ...]] = ("m", "n", "k")
     defaults: ClassVar[dict[str, str | int]] = {"batch": 1}
 
+    batched: bool = False
+    quantize: bool = False
+
+    def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr) -> Phase:
+        return replace(gemm(self, name, batch=BATCH, m=m, n=n, k=k), op="bmm" if self.batched else "gemm")
+
     def forward(self) -> tuple[Phase, ...]:
-        """One product."""
-        return (gemm(self, "product", batch=BATCH, m=M, n=N, k=K),)
+        """One product, after the rounding of A where that is asked for."""
+        product = self._product("product", M, N, K)
+        if not self.quantize:
+            return (product,)
+        # Maximum, scale and round of each element of A: one pass that is measured with the product.
+        pass_over = {("vector", self.accumulate): 3 * BATCH * M * K}
+        return (
+            replace(
+                product,
+                name="rounding and product",
+                op=f"gemm_{self.dtype}_dynquant",
+                options={**product.options, "quantize": True},
+                flops={**product.flops, **pass_over},
+                read=product.read + 2 * BATCH * M * K,
+                write=BATCH * M * (2 * N + self.bytes * K + self.stat_bytes),
+                launches=sp.Integer(2),
+                workspace=BATCH * M * (self.bytes * K + self.stat_bytes),
+            ),
+        )
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products: dA = dout · Bᵀ and dB = Aᵀ · dout."""
         return (
-            gemm(self, "gradient of A", batch=BATCH, m=M, n=K, k=N),
-            gemm(self, "gradient of B", batch=BATCH, m=K, n=N, k=M),
+            self._product("gradient of A", M, K, N),
+            self._product("gradient of B", K, N, M),
         )
 
     def tensors(self) -> Tensors:
-        """A; B; out."""
+        """A; B; out, in 16 bits where A arrives so."""
         w = self.bytes * BATCH
-        return Tensors(inputs=w * M * K, weights=w * K * N, outputs=w * M * N)
+        wide = 2 * BATCH if self.quantize else w
+        return Tensors(inputs=wide * M * K, weights=w * K * N, outputs=wide * M * N)
 
     def kept(self) -> sp.Expr:
         """A, for the gradient of B."""

@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._kernels import (
+    NORMS,
+    POINTWISE,
+    POINTWISE_GRADIENT,
+    Pointwise,
+    norm,
+    softmax,
+    stream,
+)
 from costmodel.symbols import symbols
 
 M, N = symbols("m n")
 
-#: Elementwise operations: (elements read, vector FLOP, special FLOP) for each element written.
-OPERATIONS = {name: (1, *cost) for name, cost in POINTWISE.items()} | {
-    "add": (2, 1, 0),
-    "mul": (2, 1, 0),
-    "div": (2, 1, 0),
-    "scale": (1, 1, 0),
-    "copy": (1, 0, 0),
-    "silu-and-mul": (2, 4, 1),  # silu of one half, times the other
+
+class Operation(NamedTuple):
+    """An elementwise operation: elements read for each written, and its arithmetic each way."""
+
+    reads: int
+    forward: Pointwise
+    gradient: Pointwise
+    linear: bool = False
+
+
+OPERATIONS = {name: Operation(1, cost, POINTWISE_GRADIENT[name]) for name, cost in POINTWISE.items()} | {
+    "add": Operation(2, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
+    "mul": Operation(2, Pointwise(1, 0, 1), Pointwise(2, 0, 1)),
+    "div": Operation(2, Pointwise(1, 0, 1), Pointwise(3, 0, 2)),  # g/b, −(g/b)·(a/b)
+    "scale": Operation(1, Pointwise(1, 0, 1), Pointwise(1, 0, 1), linear=True),
+    "copy": Operation(1, Pointwise(0, 0, 0), Pointwise(0, 0, 0), linear=True),
+    "silu-and-mul": Operation(2, Pointwise(3, 1, 4), Pointwise(9, 1, 7)),  # silu of one half, times the other
 }
 
 
@@ -44,8 +61,8 @@ class Elementwise(_Table):
     Parameters
     ----------
     op : str
-        ``add``, ``mul``, ``div``, ``scale``, ``copy``, ``relu``, ``tanh``,
-        ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
+        ``add``, ``mul``, ``div``, ``pow`` of two tables or, with ``-scalar``,
+        of one and a number; ``copy``, ``relu``, ``tanh``, ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
     """
 
     name: ClassVar[str] = "elementwise"
@@ -65,54 +82,34 @@ class Elementwise(_Table):
         """The name that measurements have for it."""
         named = {"relu", "tanh", "gelu", "silu-and-mul"}
         op = self.op.removesuffix("-tanh")
-        return op.replace("-", "_") if op in named else f"elementwise_{op}"
+        name = op.replace("-", "_")
+        return name if op in named else f"elementwise_{name}"
 
-    @property
-    def _linear(self) -> bool:
-        return self.op in ("add", "scale", "copy")
+    def _pass(self, name: str, **counts: Any) -> tuple[Phase, ...]:
+        return (stream(self, name, op=self._measured, rows=M, cols=N, **counts),)
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""
-        reads, vector, special = OPERATIONS[self.op]
-        return (
-            stream(
-                self,
-                self.op,
-                op=self._measured,
-                rows=M,
-                cols=N,
-                reads=reads,
-                writes=1,
-                vector=vector,
-                special=special,
-            ),
-        )
+        operation = OPERATIONS[self.op]
+        return self._pass(self.op, reads=operation.reads, writes=1, **operation.forward._asdict())
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass: the operands and the output's gradient in, the operands' gradients out.
-
-        The derivative is charged as the operation itself and one product.
-        """
-        reads, vector, special = OPERATIONS[self.op]
-        return (
-            stream(
-                self,
-                f"{self.op} gradient",
-                op=self._measured,
-                rows=M,
-                cols=N,
-                reads=1 if self._linear else reads + 1,
-                writes=reads,
-                vector=vector if self._linear else vector + reads,
-                special=special,
-            ),
-        )
+        """One pass: the operands and the output's gradient in, the operands' gradients out."""
+        operation = OPERATIONS[self.op]
+        reads = 1 if operation.linear else operation.reads + 1
+        counts = operation.gradient._asdict()
+        return self._pass(f"{self.op} gradient", reads=reads, writes=operation.reads, **counts)
 
     def tensors(self) -> Tensors:
         """The operands; the result."""
-        reads, _, _ = OPERATIONS[self.op]
+        operation = OPERATIONS[self.op]
         table = self.bytes * M * N
-        return Tensors(inputs=reads * table, outputs=table, linear=self._linear)
+        return Tensors(inputs=operation.reads * table, outputs=table, linear=operation.linear)
+
+    def kept(self) -> sp.Expr:
+        """The operands; nothing where the gradient needs none of them."""
+        operation = OPERATIONS[self.op]
+        return sp.Integer(0) if operation.linear else operation.reads * self.bytes * M * N
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,36 +122,11 @@ class Softmax(_Table):
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass: maximum, subtract, sum, divide; exp."""
-        return (
-            stream(
-                self,
-                "softmax",
-                rows=M,
-                cols=N,
-                reads=1,
-                writes=1,
-                op="softmax",
-                pattern="softmax",
-                vector=4,
-                special=1,
-            ),
-        )
+        return (softmax(self, "softmax", "fwd", rows=M, cols=N),)
 
     def backward(self) -> tuple[Phase, ...]:
         """One pass: dx = y ∘ (dy − Σ y∘dy)."""
-        return (
-            stream(
-                self,
-                "softmax gradient",
-                rows=M,
-                cols=N,
-                reads=2,
-                writes=1,
-                op="softmax",
-                pattern="softmax",
-                vector=4,
-            ),
-        )
+        return (softmax(self, "softmax gradient", "bwd", rows=M, cols=N),)
 
     def tensors(self) -> Tensors:
         """One table in, one out."""
@@ -174,7 +146,7 @@ class Norm(_Table):
 
     name: ClassVar[str] = "norm"
     source: ClassVar[str] = "Ba et al., arXiv 1607.06450; Zhang & Sennrich, arXiv 1910.07467"
-    not_counted: ClassVar[str] = "the reciprocal root: one a row"
+    not_counted: ClassVar[str] = "what is one a row: the root, the mean's division, the statistics kept"
 
     kind: str = "layer"
 

@@ -37,8 +37,9 @@ class Cell:
         Values a unit keeps for backward, each step.
     states : int
         State vectors carried: h, and for LSTM c.
-    chain : int
-        Dependent pointwise operations after the product.
+    chain, chain_back : int
+        Dependent pointwise operations of a step, forward (after the product,
+        Wx and the bias are added) and backward (after the product).
     """
 
     gates: int
@@ -49,17 +50,26 @@ class Cell:
     kept: int
     states: int
     chain: int
+    chain_back: int
 
 
 #: Backward: with the activations kept, σ′ = s(1−s) and tanh′ = 1−t² take 2 and
-#: multiplying by the gradient 1; every product rule term and accumulation 1.
-ELMAN = Cell(gates=1, vector=1, special=1, vector_back=4, special_back=0, kept=1, states=1, chain=1)
+#: multiplying by the gradient 1; every product rule term and accumulation 1. Factors that
+#: need no gradient are ready before the chain reaches them.
+ELMAN = Cell(
+    gates=1, vector=1, special=1, vector_back=4, special_back=0, kept=1, states=1, chain=1, chain_back=2
+)
 #: Forward: 4 adds (Wx + Uh), f∘c, i∘g, +, o∘tanh c. Backward: dh accumulated 1,
 #: do 1, dc 5, di dg df dc₋₁ 4, σ′ of three gates 9, tanh′ 3; tanh c again 1.
-LONG_SHORT = Cell(gates=4, vector=8, special=5, vector_back=23, special_back=1, kept=6, states=2, chain=5)
+LONG_SHORT = Cell(
+    gates=4, vector=8, special=5, vector_back=23, special_back=1, kept=6, states=2, chain=5, chain_back=4
+)
 #: Forward: 3 adds, r∘(Uh), n + z∘(h−n) 3. Backward: dh accumulated 1, dn 2,
 #: dz 2, dh₋₁ 2, tanh′ 3, dr 1, d(Uh) 1, σ′ of two gates 6.
-GATED = Cell(gates=3, vector=7, special=3, vector_back=18, special_back=0, kept=5, states=1, chain=5)
+#: The chain forward: σ, r∘, +, tanh, −, z∘, +.
+GATED = Cell(
+    gates=3, vector=7, special=3, vector_back=18, special_back=0, kept=5, states=1, chain=7, chain_back=3
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +97,10 @@ class _Recurrent(Layer):
     """
 
     family: ClassVar[str] = "recurrent"
-    not_counted: ClassVar[str] = "dropout between layers, packing of ragged batches, gradient clipping"
+    not_counted: ClassVar[str] = (
+        "dropout between layers, packing of ragged batches, gradients of the biases, "
+        "writing the gates that only a training forward keeps"
+    )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
     defaults: ClassVar[dict[str, str | int]] = {"input": "hidden", "num_layers": 1}
     directions: ClassVar[tuple[str, ...]] = (*DIRECTIONS, "bwd_data", "bwd_weights")
@@ -150,7 +163,10 @@ class _Recurrent(Layer):
         """Input products over all steps, then the recurrence, layer by layer."""
         g, products = self.cell.gates, []
         if self.batch_first:
-            products.append(stream(self, "transpose input", rows=B * T, cols=I, reads=1, writes=1))
+            width = H if self.recurrent_only else I
+            products.append(
+                stream(self, "transpose input", rows=B * T, cols=width, reads=1, writes=1, depth=0)
+            )
         if not self.recurrent_only:
             for which, width, count in self._inputs():
                 product = gemm(self, f"input product, {which}", m=B * T, n=self.ways * g * H, k=width)
@@ -193,12 +209,10 @@ class _Recurrent(Layer):
         """Width of the carried state: h, and c where the cell has one."""
         return self.width + (H if states == 2 else ZERO)
 
-    def _step_products(self) -> sp.Expr:
-        """FLOP of the products of one step, one direction, one sequence."""
-        return 2 * self._recurrent_weights()
-
-    def _chain_depth(self) -> sp.Expr:
+    def _chain_depth(self, direction: str) -> sp.Expr:
         """Depth of one step's arithmetic: the product, adding Wx (and bias), the cell."""
+        if direction == "bwd_data":
+            return tree_depth(self.cell.gates * H) + self.cell.chain_back
         return tree_depth(self.width) + 1 + (1 if self.bias else 0) + self.cell.chain
 
     def _recurrence(self, direction: str, name: str, *, reads: sp.Expr, writes: sp.Expr) -> Phase:
@@ -207,18 +221,18 @@ class _Recurrent(Layer):
         ``reads`` and ``writes`` are elements a step moves for one direction and sequence.
         """
         cell, ways = self.cell, self.ways
-        weights = ways * self._step_weights() * self.bytes
+        layers = L if self.wavefront else ONE
+        weights = layers * ways * self._step_weights() * self.bytes
         again = {True: ZERO, False: weights, None: sp.Max(0, weights - CHIP)}[self.persistent]
         forward = direction == "fwd"
-        steps = T
+        products = T * self._step_weights()
         if self.convention == "torch" and not forward:
-            steps = T - 1  # h0 needs no gradient, so the first step's product is not made
+            products -= self._recurrent_weights()  # h0 needs no gradient: the first step makes none
         vector = (cell.vector + (2 * cell.gates if self.bias else 0)) if forward else cell.vector_back
         special = cell.special if forward else cell.special_back
         biases = 2 * cell.gates * H * ways * self.bytes if self.bias and forward else ZERO
-        layers = L if self.wavefront else ONE
         flops = {
-            ("matrix", self.dtype): steps * B * ways * self._step_products() * layers,
+            ("matrix", self.dtype): 2 * B * ways * products * layers,
             ("vector", self.accumulate): T * B * ways * H * vector * layers,
             ("special", self.accumulate): T * B * ways * H * special * layers,
         }
@@ -241,10 +255,10 @@ class _Recurrent(Layer):
                 "persistent": self.persistent,
             },
             flops={key: sp.sympify(value) for key, value in flops.items() if value != 0},
-            read=layers * (weights + biases + (T - 1) * again + T * B * ways * reads * self.bytes),
+            read=weights + (T - 1) * again + layers * (biases + T * B * ways * reads * self.bytes),
             write=layers * T * B * ways * writes * self.bytes,
             steps=length,
-            pram_depth=length * self._chain_depth(),
+            pram_depth=length * self._chain_depth(direction),
             workspace=ZERO if self.recurrent_only else layers * T * B * ways * cell.gates * H * self.bytes,
             repeats=ONE if self.wavefront else L,
         )
@@ -265,10 +279,13 @@ class _Recurrent(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """Input, gates and states of every step and layer: (I + kept·H)·B·T elements a layer."""
-        cells = L * self.ways * self.cell.kept * H
-        inputs = H * L if self.recurrent_only else sum(width * count for _, width, count in self._inputs())
-        return self.bytes * B * T * (inputs + cells)
+        """The input; gates and states of every step and layer, a later layer's input among them."""
+        first = H if self.recurrent_only else I
+        return self.bytes * B * T * (first + L * self.ways * self._kept_by_unit())
+
+    def _kept_by_unit(self) -> sp.Expr:
+        """What one direction of one layer keeps of a step [elements]."""
+        return self.cell.kept * H
 
     def path(self) -> sp.Expr:
         """Return n: the first position reaches the last through every step."""
@@ -325,11 +342,12 @@ class LSTM(_Recurrent):
     def _step_weights(self) -> sp.Expr:
         return self._recurrent_weights() + (H * P if self.projected else 0)
 
-    def _step_products(self) -> sp.Expr:
-        return 2 * self._step_weights()
+    def _chain_depth(self, direction: str) -> sp.Expr:
+        inner = P if direction == "bwd_data" else H
+        return super()._chain_depth(direction) + (tree_depth(inner) if self.projected else 0)
 
-    def _chain_depth(self) -> sp.Expr:
-        return super()._chain_depth() + (tree_depth(H) if self.projected else 0)
+    def _kept_by_unit(self) -> sp.Expr:
+        return super()._kept_by_unit() + (P if self.projected else 0)
 
     def _backward_weights(self) -> tuple[Phase, ...]:
         phases = super()._backward_weights()

@@ -72,9 +72,28 @@ class TiledAttention(_Attention):
         return ceil_div(NKV, self.tile_cols)
 
     @property
-    def _share(self) -> sp.Expr:
-        """Share of all pairs that are computed."""
-        return self.pairs / (N * NKV)
+    def _masked(self) -> bool:
+        return self.causal and self.convention != "torch"
+
+    @property
+    def visits(self) -> sp.Expr:
+        """(row of Q, block of K) that meet in one head: Σ_i ⌈(keys seen by row i)/B_c⌉."""
+        if not self._masked:
+            return N * self.col_blocks
+        # Rows skip block j if they end before its first key, j·B_c: all of the c keys cached before
+        # the first query are seen by all rows, so blocks from ⌈(c + 1)/B_c⌉ on are skipped by some.
+        cached, blocks, cols = NKV - N, self.col_blocks, self.tile_cols
+        whole = ceil_div(cached + 1, cols)
+        skipped = cols * (blocks * (blocks - 1) - whole * (whole - 1)) / 2 - cached * (blocks - whole)
+        return N * blocks - skipped
+
+    @property
+    def keys_met(self) -> sp.Expr:
+        """Keys that all blocks of Q read, in one head: Σ over blocks of the keys seen by their last row."""
+        if not self._masked:
+            return NKV * self.row_blocks
+        blocks, rows = self.row_blocks, self.tile_rows
+        return blocks * (NKV - N) + rows * blocks * (blocks - 1) / 2 + N
 
     # -- kernels ---------------------------------------------------------------------------
 
@@ -83,8 +102,9 @@ class TiledAttention(_Attention):
         heads = B * HQ
         # For each score: maximum, subtract, sum. For each tile a row meets: O scaled
         # (FA-1 keeps O normalised: twice), and at the end (FA-2) divided once.
-        visits = N * self.col_blocks * self._share
+        visits = self.visits
         rescale = {"fa1": 2 * DV * visits + 4 * visits, "fa2": DV * visits + N * DV}[self.schedule]
+        exponents = {"fa1": 2 * visits, "fa2": visits}[self.schedule]  # of the statistics' differences
         read, write, again = self._fa1_traffic() if self.schedule == "fa1" else self._fa2_traffic()
         return (
             Phase(
@@ -96,7 +116,7 @@ class TiledAttention(_Attention):
                 flops={
                     ("matrix", self.dtype): 2 * heads * self.pairs * (D + DV),
                     ("vector", self.accumulate): heads * (3 * self.pairs + rescale),
-                    ("special", self.accumulate): heads * (self.pairs + visits),
+                    ("special", self.accumulate): heads * (self.pairs + exponents),
                 },
                 read=read,
                 write=write,
@@ -110,7 +130,6 @@ class TiledAttention(_Attention):
         """Row sums of dO∘O, then one kernel that computes the scores again."""
         heads, w = B * HQ, self.bytes
         keys = w * B * NKV * HKV * (D + DV)
-        queries = w * heads * N * (D + DV)  # Q and dO
         rows = stream(
             self,
             "row sums of dO∘O",
@@ -121,20 +140,25 @@ class TiledAttention(_Attention):
             op="layernorm",
             pattern="norm",
             vector=2,
+            depth=tree_depth(DV),
             extra_write=self.stat_bytes * heads * N,
         )
         if self.schedule == "fa1":
             # Algorithm 4: K, V read and dK, dV written once; for each block of K, Q, O, dO and
             # the statistics are read and dQ is read and written.
-            blocks = self.col_blocks * self._share
-            read = keys + blocks * (w * heads * N * (3 * D + DV) + 2 * self.stat_bytes * heads * N)
-            write, again = keys + blocks * w * heads * N * D, ZERO
+            visits = heads * self.visits
+            read = keys + visits * (2 * w * (D + DV) + 2 * self.stat_bytes)
+            write, again = keys + visits * w * D, ZERO
+            # P = exp(S − m)/l, dS = P∘(dP − rowsum(dO∘O)): the row sum again at each visit.
+            vector, weighted = heads * 4 * self.pairs + 2 * DV * visits, 3
         else:
+            queries = w * heads * N * (D + DV)  # Q and dO
             stats = 2 * self.stat_bytes * heads * N
             read, write = keys + queries + stats, keys + w * heads * N * D
             # A block of K meets every block of Q: Q, dO and statistics again, dQ added to in fp32.
-            met = self.col_blocks * self._share
-            again = met * (queries + stats + 2 * self.stat_bytes * heads * N * D)
+            again = heads * self.visits * (w * (D + DV) + 2 * self.stat_bytes * (1 + D))
+            # P = exp(S − LSE), dS = P∘(dP − D).
+            vector, weighted = heads * 3 * self.pairs, 2
         recompute = 2 * heads * self.pairs * D
         products = 4 * heads * self.pairs * (D + DV)  # dV, dP; dQ, dK
         main = Phase(
@@ -145,13 +169,13 @@ class TiledAttention(_Attention):
             options=self._kernel_options("bwd"),
             flops={
                 ("matrix", self.dtype): recompute + products,
-                ("vector", self.accumulate): heads * 3 * self.pairs,
+                ("vector", self.accumulate): vector,
                 ("special", self.accumulate): heads * self.pairs,
             },
             read=read,
             write=write,
             l2=again,
-            pram_depth=tree_depth(D) + 2 + tree_depth(N),
+            pram_depth=sp.Max(tree_depth(D) + weighted, tree_depth(DV) + 1) + 1 + tree_depth(sp.Max(N, NKV)),
             workspace=self._statistics()
             + (ZERO if self.schedule == "fa1" else self.stat_bytes * heads * N * D),
         )
@@ -159,17 +183,17 @@ class TiledAttention(_Attention):
 
     def _fa1_traffic(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
         """K and V once; for each of T_c blocks Q in, O, l and m in (not the first time) and out."""
-        w, stats, rows = self.bytes, self.stat_bytes, B * HQ * N
-        blocks = self.col_blocks * self._share
+        w, heads, visits = self.bytes, B * HQ, self.visits
         keys = w * B * NKV * HKV * (D + DV)
-        read = keys + blocks * w * rows * D + (blocks - self._share) * rows * (w * DV + 2 * stats)
-        return read, blocks * rows * (w * DV + 2 * stats), ZERO
+        output = w * DV + 2 * self.stat_bytes
+        read = keys + heads * (visits * w * D + (visits - N) * output)
+        return read, heads * visits * output, ZERO
 
     def _fa2_traffic(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """Q, K, V in and O and the log-sum-exp out; K and V again for every further block of Q."""
+        """Q, K, V in and O and the log-sum-exp out; K and V from the cache for every block of Q."""
         w, rows = self.bytes, B * HQ * N
         keys = w * B * NKV * HKV * (D + DV)
-        again = w * B * NKV * HQ * (D + DV) * self.row_blocks * self._share
+        again = w * B * HQ * (D + DV) * self.keys_met
         return w * rows * D + keys, w * rows * DV + self.stat_bytes * rows, again
 
     def _statistics(self) -> sp.Expr:

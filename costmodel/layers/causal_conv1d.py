@@ -1,0 +1,73 @@
+"""Short causal convolution of each channel on its own, as state-space layers use before their scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.layers._base import Layer
+from costmodel.symbols import ceil_div, symbols, tree_depth
+
+B, N, D, K = symbols("batch seq d_model k")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CausalConv1d(Layer):
+    """y_t = Σ_j w_j ∘ x_{t−j} over the last k positions, for each of d channels: 2·B·n·d·k FLOP.
+
+    Parameters
+    ----------
+    decode : bool
+        The last k − 1 positions come from a state that is updated in place
+        (one new position a sequence), not from the sequence.
+    """
+
+    name: ClassVar[str] = "causal-conv1d"
+    family: ClassVar[str] = "convolution"
+    source: ClassVar[str] = "Gu & Dao, arXiv 2312.00752, §3.4; Dao-AILab/causal-conv1d"
+    not_counted: ClassVar[str] = "the activation that is often fused with it; bias"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model")
+    defaults: ClassVar[dict[str, str | int]] = {"k": 4}
+    directions: ClassVar[tuple[str, ...]] = ("fwd",)
+
+    decode: bool = False
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One pass; depthwise, so it runs on the vector engine."""
+        io = self.tensors()
+        return (
+            Phase(
+                name="convolution",
+                kernel="conv",
+                op="causal_conv1d_decode" if self.decode else "causal_conv1d_prefill",
+                sizes={"batch": B, "seq": N, "channels": D, "width": K},
+                options={"dtype": self.dtype, "decode": self.decode},
+                flops={("vector", self.accumulate): 2 * B * N * D * K},
+                read=io.inputs + io.weights + io.updated,
+                write=io.outputs + io.updated,
+                pram_depth=tree_depth(K),
+            ),
+        )
+
+    def tensors(self) -> Tensors:
+        """The sequence in and out; k weights a channel; when decoding, k − 1 positions of state."""
+        sequence = self.bytes * B * N * D
+        state = self.bytes * B * (K - 1) * D if self.decode else ZERO
+        return Tensors(
+            inputs=sequence, weights=self.bytes * self.parameters(), outputs=sequence, updated=state
+        )
+
+    def kept(self) -> sp.Expr:
+        """Its input."""
+        return self.tensors().inputs
+
+    def parameters(self) -> sp.Expr:
+        """k weights a channel."""
+        return K * D
+
+    def path(self) -> sp.Expr:
+        """Return the layers that have to be stacked until the first position reaches the last."""
+        return sp.Max(ONE, ceil_div(N - 1, sp.Max(ONE, K - 1)))

@@ -1,0 +1,111 @@
+"""Gated delta net: linear attention whose state forgets, and is corrected instead of added to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers._base import Layer
+from costmodel.symbols import ceil_div, symbols, tree_depth
+
+B, N, HK, HV, D = symbols("batch seq heads kv_heads head_dim")
+FORMS = ("chunked", "recurrent")
+STATE_BYTES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedDeltaNet(Layer):
+    """The core of a gated delta net: S ← α S (I − β k kᵀ) + β v kᵀ, o = S q, for each value head.
+
+    `heads` are the query and key heads, `kv_heads` the value heads, each with a
+    state of d × d in fp32. Projections, convolution and gates are other layers.
+
+    Parameters
+    ----------
+    form : str
+        ``chunked``: products inside chunks of `chunk` tokens, the state handed
+        on from chunk to chunk (training and prefill). ``recurrent``: token by
+        token, the state read and written each time (decoding).
+    chunk : int
+        Tokens of a chunk.
+    """
+
+    name: ClassVar[str] = "gated-delta-net"
+    family: ClassVar[str] = "scan"
+    source: ClassVar[str] = "Yang et al., arXiv 2412.06464, eq. 8–10; arXiv 2406.06484 (chunked form)"
+    not_counted: ClassVar[str] = "projections, convolution, output gate and norm; L2-normalisation of q and k"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
+    directions: ClassVar[tuple[str, ...]] = ("fwd",)
+
+    form: str = "chunked"
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        """Check the form."""
+        super().__post_init__()
+        if self.form not in FORMS:
+            raise unknown_name(f"form of {self.name}", self.form, FORMS)
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Value heads share keys evenly."""
+        if np.any(sizes["kv_heads"] % sizes["heads"]):
+            raise SizeError(f"{self.name}: kv_heads (value heads) must be a multiple of heads (key heads)")
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One kernel, or the few of the chunked form taken as one."""
+        chunked = self.form == "chunked"
+        heads, c = B * HV, sp.Integer(self.chunk)
+        state = heads * D * D * STATE_BYTES
+        io = self.tensors()
+        if chunked:
+            # A token: QKᵀ and KKᵀ 4·C·d; the unit triangular system, 4·C·d for W and U and C²/3
+            # for its inverse; A·V 2·C·d; W·S, Q·S and the state's update 6·d².
+            flops = {
+                ("matrix", self.dtype): heads * N * (10 * c * D + 6 * D**2),
+                ("vector", "fp32"): heads * N * (c**2 / 3 + 2 * c + D),
+                ("special", "fp32"): heads * N,
+            }
+            steps, read, write = ceil_div(N, c), io.inputs, io.outputs + state
+        else:
+            # A token: decay d², S k 2d², β(v − Sk) 2d, the outer product added 2d², S q 2d².
+            flops = {("vector", "fp32"): heads * N * (7 * D**2 + 2 * D), ("special", "fp32"): heads * N}
+            steps, read, write = N, io.inputs + state, io.outputs + state
+        return (
+            Phase(
+                name="delta rule",
+                kernel="delta",
+                op="gdn_chunk_prefill" if chunked else "gdn_recurrent_decode",
+                sizes={"batch": B, "seq": N, "heads": HK, "value_heads": HV, "head_dim": D},
+                options={"dtype": self.dtype, "kernel": "chunked" if chunked else "decode"},
+                flops=flops,
+                read=read,
+                write=write,
+                steps=steps,
+                pram_depth=steps * 3 * tree_depth(D),
+            ),
+        )
+
+    def tensors(self) -> Tensors:
+        """Q, K, V, the two gates in, O out; the state, updated in place when decoding."""
+        tokens = B * N
+        state = B * HV * D * D * STATE_BYTES
+        return Tensors(
+            inputs=self.bytes * tokens * (2 * HK * D + HV * D + 2 * HV),
+            outputs=self.bytes * tokens * HV * D,
+            updated=ZERO if self.form == "chunked" else state,
+        )
+
+    def kept(self) -> sp.Expr:
+        """Its inputs: the states at chunk boundaries are computed again."""
+        return self.tensors().inputs
+
+    def path(self) -> sp.Expr:
+        """Return the number of hand-overs from the first position to the last."""
+        return ceil_div(N, sp.Integer(self.chunk)) if self.form == "chunked" else N

@@ -1,0 +1,180 @@
+"""Tables of measured kernels: what their rows are in our terms.
+
+A row names an operation, its sizes, a device, a dtype and whose kernel it was.
+`describe` turns rows of one kind into a layer and its sizes; what no layer
+describes gets a reason instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from costmodel.layers import Layer
+from costmodel.layers.causal_conv1d import CausalConv1d
+from costmodel.layers.decode_attention import DecodeAttention
+from costmodel.layers.gated_delta_net import GatedDeltaNet
+from costmodel.layers.matmul import Matmul
+from costmodel.layers.pointwise import OPERATIONS, Elementwise, Norm, Softmax
+from costmodel.layers.recurrent import GRU, LSTM, RNN
+from costmodel.layers.tiled_attention import TiledAttention
+
+Sizes = dict[str, NDArray[np.float64]]
+
+#: How a time was taken, by the ``timer`` of the tables: four things called latency.
+HARNESSES = {
+    "cudagraph-event-mean": "graph-replay",
+    "event-best5of25": "eager-events",
+    "kineto-kernel-median-1us": "kernel-time",
+    "host-walltime-median50": "host-wall",
+}
+
+
+@dataclass(frozen=True)
+class Operation:
+    """How rows of one op are read.
+
+    Attributes
+    ----------
+    columns : mapping of str to str
+        Column of the table → size of the layer.
+    optional : mapping of str to str
+        Columns that may be missing or empty; the layer's default then holds.
+    layer : callable
+        (dtype, static columns of the row) → layer.
+    """
+
+    columns: Mapping[str, str]
+    layer: Callable[[str, Mapping[str, Any]], Layer]
+    optional: Mapping[str, str] = field(default_factory=dict)
+
+
+def _attention(causal: bool) -> Operation:
+    return Operation(
+        columns={"batch": "batch", "seq_q": "seq", "heads_q": "heads", "head_dim": "head_dim"},
+        optional={"seq_kv": "seq_kv", "heads_kv": "kv_heads"},
+        layer=lambda dtype, row: TiledAttention(dtype=dtype, causal=causal, direction=_direction(row)),
+    )
+
+
+def _table(layer: Callable[[str, Mapping[str, Any]], Layer]) -> Operation:
+    return Operation(columns={"m": "m", "n": "n"}, layer=layer)
+
+
+def _elementwise(op: str) -> Operation:
+    return _table(lambda dtype, row: Elementwise(dtype=dtype, op=op, direction=_direction(row)))
+
+
+def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
+    return Operation(
+        columns={"batch": "batch", "seq": "seq", "hidden": "hidden"},
+        optional={"input": "input", "num_layers": "num_layers"},
+        layer=lambda dtype, row: kind(
+            dtype=dtype,
+            direction=_direction(row),
+            bidirectional=_flag(row, "bidirectional"),
+            recurrent_only=_flag(row, "recurrent_only"),
+        ),
+    )
+
+
+def _matmul(batched: bool) -> Operation:
+    columns = {"m": "m", "n": "n", "k": "k"}
+    return Operation(
+        columns={"b": "batch", **columns} if batched else columns,
+        layer=lambda dtype, row: Matmul(dtype=dtype, batched=batched, direction=_direction(row)),
+    )
+
+
+_DELTA = {"batch": "batch", "seq_q": "seq", "heads_q": "heads", "head_dim": "head_dim"}
+_CONV = {"batch": "batch", "seq_q": "seq", "n": "d_model", "k": "k"}
+
+OPERATIONS_MEASURED: dict[str, Operation] = {
+    "gemm": _matmul(batched=False),
+    "bmm": _matmul(batched=True),
+    "gemm_fp8_dynquant": Operation(
+        columns={"m": "m", "n": "n", "k": "k"},
+        layer=lambda dtype, row: Matmul(dtype=dtype, quantize=True, direction=_direction(row)),
+    ),
+    "attention_prefill": _attention(causal=True),
+    "attention_prefill_noncausal": _attention(causal=False),
+    "attention_decode": Operation(
+        columns={"batch": "batch", "seq_kv": "seq_kv", "heads_q": "heads", "head_dim": "head_dim"},
+        optional={"heads_kv": "kv_heads"},
+        layer=lambda dtype, _: DecodeAttention(dtype=dtype),
+    ),
+    "softmax": _table(lambda dtype, row: Softmax(dtype=dtype, direction=_direction(row))),
+    "layernorm": _table(lambda dtype, row: Norm(dtype=dtype, kind="layer", direction=_direction(row))),
+    "rmsnorm": _table(lambda dtype, row: Norm(dtype=dtype, kind="rms", direction=_direction(row))),
+    **{op.replace("-", "_"): _elementwise(op) for op in ("gelu", "relu", "tanh", "silu", "silu-and-mul")},
+    **{f"elementwise_{op.replace('-', '_')}": _elementwise(op) for op in OPERATIONS},
+    "gdn_chunk_prefill": Operation(
+        columns=_DELTA,
+        optional={"heads_kv": "kv_heads"},
+        layer=lambda dtype, _: GatedDeltaNet(dtype=dtype, form="chunked"),
+    ),
+    "gdn_recurrent_decode": Operation(
+        columns=_DELTA,
+        optional={"heads_kv": "kv_heads"},
+        layer=lambda dtype, _: GatedDeltaNet(dtype=dtype, form="recurrent"),
+    ),
+    "causal_conv1d_prefill": Operation(
+        columns=_CONV, layer=lambda dtype, _: CausalConv1d(dtype=dtype, decode=False)
+    ),
+    "causal_conv1d_decode": Operation(
+        columns=_CONV, layer=lambda dtype, _: CausalConv1d(dtype=dtype, decode=True)
+    ),
+    "rnn": _recurrent(RNN),
+    "lstm": _recurrent(LSTM),
+    "gru": _recurrent(GRU),
+}
+
+#: Columns with text or flags that decide the layer, or whose kernel it was.
+STATIC = (
+    "gpu",
+    "op",
+    "dtype",
+    "framework",
+    "timer",
+    "kernel",
+    "direction",
+    "bidirectional",
+    "recurrent_only",
+)
+
+
+def _direction(row: Mapping[str, Any]) -> str:
+    value = row.get("direction")
+    return "fwd" if value is None or pd.isna(value) or value == "" else str(value)
+
+
+def _flag(row: Mapping[str, Any], name: str) -> bool:
+    value = row.get(name)
+    if value is None or pd.isna(value):
+        return False
+    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
+
+
+def framework(text: object) -> tuple[str | None, str]:
+    """Return (name, release) of a framework as tables write it: ``"trtllm 1.3.0rc20"``.
+
+    ``sarathi/vllm torch`` profiles cuBLAS and PyTorch kernels, so it is a name of its own.
+    """
+    if text is None or pd.isna(text) or not str(text).strip():
+        return None, ""
+    name = re.split(r"[\s(]", str(text).strip().lower())[0].replace("/", "-")
+    release = re.search(r"\d+(\.\d+)+\S*", str(text))
+    return name, release.group(0) if release else ""
+
+
+def harness(timer: object) -> str | None:
+    """Return how a time was taken (``graph-replay``, ``eager-events``, …), or None if it is not said."""
+    if timer is None or pd.isna(timer):
+        return None
+    return HARNESSES.get(str(timer), str(timer) or None)
