@@ -58,8 +58,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
         value = importlib.import_module(f"costmodel.{name}")
-    elif name.startswith("_"):
-        raise AttributeError(name)
+    elif not name[0].isupper():
+        raise AttributeError(f"module 'costmodel' has no {name!r}")
     else:
         found = {cls.__name__: cls for cls in importlib.import_module("costmodel.layers").classes().values()}
         if name not in found:

@@ -368,7 +368,7 @@ class Prediction:
 
     @cached_property
     def bound(self) -> Any:
-        """What limits most of the time: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``depth``, ``launch``, …"""
+        """What limits: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``depth``, ``link``, …"""
         totals: dict[str, Number] = {}
         for repeats, seconds, terms in self._parts:
             largest: Number = 0.0

@@ -13,8 +13,8 @@ from costmodel.hardware.schema import Spec
 from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
 from pydantic import BaseModel, ValidationError
 
-from costmodel import units
 from costmodel.errors import CostmodelError, SpecError, unknown_name
+from costmodel.units import parse as parse_quantity
 
 
 def check(path: str | Path) -> list[Fault]:
@@ -58,17 +58,16 @@ def examine(text: str) -> tuple[Spec | None, list[Fault]]:
         except ValidationError as error:
             faults += _schema_faults(error, document)
         faults += _content_faults(document)
-    # A placeholder is reported once, and not again as the wrong type it also is.
-    seen: dict[tuple[int, Keys], Fault] = {}
-    for fault in faults:
-        seen.setdefault((fault.line, fault.keys), fault)
-    return spec, sorted(seen.values())
+    return spec, sorted(set(faults))
 
 
 def _schema_faults(error: ValidationError, document: Document) -> Iterator[Fault]:
+    # A placeholder or a second key has its fault already, and need not be a wrong type as well.
+    known = {fault.keys for fault in document.faults}
     for problem in error.errors(include_url=False):
         keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
-        yield Fault(document.line(keys), keys, _message(problem["type"], keys, problem))
+        if keys not in known:
+            yield Fault(document.line(keys), keys, _message(problem["type"], keys, problem))
 
 
 def _message(kind: str, keys: Keys, problem: Any) -> str:
@@ -151,6 +150,6 @@ def _numbers(data: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
         yield keys, float(value)
     elif known is not None and isinstance(value, str):
         try:
-            yield keys, units.parse(value, known[0])
+            yield keys, parse_quantity(value, known[0])
         except CostmodelError:
             return  # reported by the schema, with the reason

@@ -12,22 +12,23 @@ from costmodel.hardware import whatif
 from costmodel.hardware.quantities import Count, Quantity
 from costmodel.hardware.schema import Level, Rates, Spec, quantities
 
-from costmodel import dtypes
+from costmodel.dtypes import DTYPES
+from costmodel.dtypes import dtype as find_dtype
 from costmodel.errors import UnavailableError, unknown_name
 
 ENGINES = ("matrix", "vector", "special")
 
 #: What `Device.missing` looks for: name in an answer → path in a spec.
 _OPTIONAL = {
-    "clock_base": ("clocks", "base"),
-    "vector_fp32": ("compute", "vector", "fp32"),
-    "special_fp32": ("compute", "special", "fp32"),
-    "l2_capacity": ("memory", "l2", "capacity"),
-    "l2_bandwidth": ("memory", "l2", "bandwidth"),
-    "shared_per_unit": ("memory", "shared", "capacity"),
-    "registers_per_unit": ("memory", "registers", "capacity"),
-    "link": ("links",),
-    "tdp": ("power", "tdp"),
+    "clock_base": "clocks.base",
+    "vector_fp32": "compute.vector.fp32",
+    "special_fp32": "compute.special.fp32",
+    "l2_capacity": "memory.l2.capacity",
+    "l2_bandwidth": "memory.l2.bandwidth",
+    "shared_per_unit": "memory.shared.capacity",
+    "registers_per_unit": "memory.registers.capacity",
+    "tdp": "power.tdp",
+    "link": "links",
 }
 
 
@@ -159,7 +160,7 @@ class Device:
         return self._peak(dtype, engine).boost
 
     def _peak(self, dtype: str, engine: str | None) -> _Peak:
-        name = dtypes.dtype(dtype).name
+        name = find_dtype(dtype).name
         if engine is None:
             tables = (self._peaks["matrix"], self._peaks["vector"])
             found = [table[name] for table in tables if name in table]
@@ -175,14 +176,14 @@ class Device:
 
     def _has_no(self, dtype: str, engine: str | None) -> str:
         engines = (engine,) if engine else ("matrix", "vector")
-        has = [name for name in dtypes.DTYPES if any(name in self._peaks[e] for e in engines)]
+        has = [name for name in DTYPES if any(name in self._peaks[e] for e in engines)]
         where = f"{engine} rate" if engine else "rate"
         return f"{self.name} has no {dtype} {where}; it has {', '.join(has) or 'none'}"
 
     @cached_property
     def matrix_dtypes(self) -> tuple[str, ...]:
         """Formats that the matrix engine has a rate for, widest first."""
-        return tuple(name for name in dtypes.DTYPES if name in self._peaks["matrix"])
+        return tuple(name for name in DTYPES if name in self._peaks["matrix"])
 
     @cached_property
     def native_16bit(self) -> str | None:
@@ -278,14 +279,12 @@ class Device:
     @cached_property
     def missing(self) -> tuple[str, ...]:
         """Names of the figures that the spec lacks, where a device of this kind has them."""
-        present = self.quantities
-        held_elsewhere = {"shared_per_unit"} if self.shared_per_unit else set()
-        return tuple(
-            name
-            for name, path in _OPTIONAL.items()
-            if name not in held_elsewhere
-            and not any(key == ".".join(path) or key.startswith(".".join(path) + ".") for key in present)
-        )
+        known = {name for name, path in _OPTIONAL.items() if path in self.quantities}
+        if self.shared_per_unit:  # VMEM or SRAM stands for it
+            known.add("shared_per_unit")
+        if self.link_bandwidth:
+            known.add("link")
+        return tuple(name for name in _OPTIONAL if name not in known)
 
     @cached_property
     def assumed(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from costmodel.hardware.tables import Family
 from costmodel.hardware.yamlfile import Keys
 
-from costmodel import units
+from costmodel.units import parse, render
 
 Numbers = Mapping[Keys, float]
 Problem = tuple[Keys, str]
@@ -60,7 +60,7 @@ def limits(keys: Keys) -> tuple[str, float, float] | None:
     for name in (".".join(keys[-2:]), keys[-1], keys[0]):
         if name in _LIMITS:
             dimension, low, high = _LIMITS[name]
-            return dimension, units.parse(low, dimension), units.parse(high, dimension)
+            return dimension, parse(low, dimension), parse(high, dimension)
     return None
 
 
@@ -87,7 +87,7 @@ def _out_of_range(keys: Keys, value: float) -> Iterator[Problem]:
         return
     dimension, low, high = known
     if not low <= value <= high:
-        came, least, most = (units.render(x, dimension) for x in (value, low, high))
+        came, least, most = (render(x, dimension) for x in (value, low, high))
         yield keys, f"impossible value {came}: wanted {least} to {most}"
 
 
@@ -119,7 +119,7 @@ def _out_of_order(numbers: Numbers) -> Iterator[Problem]:
 
 def _show(keys: Keys, numbers: Numbers) -> str:
     known = limits(keys)
-    value = units.render(numbers[keys], known[0]) if known else f"{numbers[keys]:g}"
+    value = render(numbers[keys], known[0]) if known else f"{numbers[keys]:g}"
     return f"{'.'.join(keys)} of {value}"
 
 
@@ -145,7 +145,7 @@ def _above_the_clock(numbers: Numbers, peak_16bit: float) -> Iterator[Problem]:
     for dtype, times in _TIMES_16BIT.items():
         keys = ("compute", "matrix", dtype)
         if keys in numbers and numbers[keys] > _SPARSE * times * peak_16bit:
-            came, most = (units.render(x, "FLOP/s") for x in (numbers[keys], times * peak_16bit))
+            came, most = (render(x, "FLOP/s") for x in (numbers[keys], times * peak_16bit))
             message = f"{came} is above the dense {most} of units × clock × FLOP per clock"
             yield keys, f"{message}: a sparse rate? give the dense one"
 
@@ -174,5 +174,5 @@ def _odd_ratios(numbers: Numbers) -> Iterator[Problem]:
 def _vector_off(numbers: Numbers, peak_fp32: float) -> Iterator[Problem]:
     keys = ("compute", "vector", "fp32")
     if keys in numbers and not peak_fp32 / 4 <= numbers[keys] <= 4 * peak_fp32:
-        came, derived = (units.render(x, "FLOP/s") for x in (numbers[keys], peak_fp32))
+        came, derived = (render(x, "FLOP/s") for x in (numbers[keys], peak_fp32))
         yield keys, f"{came}, where units × clock × FLOP per clock is {derived}"

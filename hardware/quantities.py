@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from costmodel import units
+from costmodel.units import parse
 
 #: confirmed: read in two independent sources; single: in one; derived: arithmetic, in the note;
 #: memory: not checked against a source; assumed: a guess, with range and reason; measured.
@@ -73,10 +73,10 @@ class Quantity(Provenance):
     value: str
     range: tuple[str, str] | None = None
 
-    @field_validator("value")
+    @field_validator("value", mode="before")
     @classmethod
-    def _has_a_fitting_unit(cls, value: str) -> str:
-        units.parse(value, cls.dimension)
+    def _has_a_fitting_unit(cls, value: object) -> object:
+        parse(value, cls.dimension)  # before the check for text, to say what is wrong with a bare number
         return value
 
     @model_validator(mode="after")
@@ -85,7 +85,7 @@ class Quantity(Provenance):
             if self.status == "assumed":
                 raise ValueError("status 'assumed' needs a reason and a range")
             return self
-        low, high = (units.parse(end, self.dimension) for end in self.range)
+        low, high = (parse(end, self.dimension) for end in self.range)
         if not low <= self.si <= high:
             raise ValueError(f"value {self.value} is outside its range {self.range[0]} to {self.range[1]}")
         return self
@@ -93,7 +93,7 @@ class Quantity(Provenance):
     @cached_property
     def si(self) -> float:
         """The value in SI units."""
-        return units.parse(self.value, self.dimension)
+        return parse(self.value, self.dimension)
 
 
 class Capacity(Quantity):

@@ -18,7 +18,7 @@ from costmodel.hardware.quantities import (
 )
 from pydantic import AfterValidator, Field
 
-from costmodel import dtypes
+from costmodel.dtypes import DTYPES
 from costmodel.errors import unknown_name
 
 #: Version of the spec files' format.
@@ -28,8 +28,8 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 def _is_dtype(name: str) -> str:
-    if name not in dtypes.DTYPES:
-        raise unknown_name("dtype", name, dtypes.DTYPES)
+    if name not in DTYPES:
+        raise unknown_name("dtype", name, DTYPES)
     return name
 
 

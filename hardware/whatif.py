@@ -9,8 +9,9 @@ from costmodel.hardware import plausible
 from costmodel.hardware.schema import Rates, Spec, quantities
 from costmodel.hardware.yamlfile import Keys
 
-from costmodel import dtypes, units
+from costmodel.dtypes import DTYPES
 from costmodel.errors import CostmodelError, SpecError, unknown_name
+from costmodel.units import parse
 
 #: Name of a change → the figure it changes, and its dimension.
 _FIGURES: dict[str, tuple[Keys, str]] = {
@@ -27,7 +28,7 @@ _FIGURES: dict[str, tuple[Keys, str]] = {
 }
 
 #: Every name that `changed` knows.
-NAMES = (*_FIGURES, "units", "clock", *dtypes.DTYPES)
+NAMES = (*_FIGURES, "units", "clock", *DTYPES)
 
 
 def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
@@ -81,7 +82,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
             if name in _FIGURES:
                 keys, dimension = _FIGURES[name]
                 _put(data, keys, _quantity(value, dimension))
-            elif name in dtypes.DTYPES:
+            elif name in DTYPES:
                 _put(data, ("compute", _engine(spec, name), name), _quantity(value, "FLOP/s"))
         data["name"] = spec.name if spec.name.endswith("*") or not changes else f"{spec.name}*"
         result = Spec.model_validate(data)
@@ -94,7 +95,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
 
 
 def _quantity(value: object, dimension: str) -> str:
-    units.parse(value, dimension)
+    parse(value, dimension)
     return str(value)
 
 
@@ -124,7 +125,7 @@ def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float])
         _put(data, ("units", "count"), count)
         factors = dict.fromkeys(factors, count / spec.units.count.si)
     if "clock" in changes:
-        clock = units.parse(changes["clock"], "Hz")
+        clock = parse(changes["clock"], "Hz")
         for engine, stated in (("matrix", spec.clocks.matrix), ("vector", spec.clocks.vector)):
             factors[engine] *= clock / (stated or spec.clocks.boost).si
         data["clocks"] = {}

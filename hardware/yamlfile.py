@@ -50,11 +50,15 @@ class Fault:
 
 @dataclass
 class Document:
-    """What a file holds: plain data, the line of each path, and what is wrong with it."""
+    """What a file holds: plain data, the line of each path, and what is wrong with it.
+
+    ``built`` are the nodes that went into the data.
+    """
 
     data: dict[str, object] = field(default_factory=dict)
     lines: dict[Keys, int] = field(default_factory=dict)
     faults: list[Fault] = field(default_factory=list)
+    built: set[int] = field(default_factory=set)
 
     def line(self, keys: Keys) -> int:
         """Return the line of these keys, or of the nearest part that is there."""
@@ -87,19 +91,16 @@ def parse(text: str) -> Document:
     """Return the document of a YAML text; what is wrong with it is in its ``faults``."""
     document = Document()
     try:
-        _refuse_bombs(text, document)
-        node = None if document.faults else yaml.compose(text, Loader=_Loader)
+        if not _shallow(text, document):
+            return document
+        node = yaml.compose(text, Loader=_Loader)
     except (yaml.YAMLError, RecursionError) as error:
         document.faults.append(_syntax_fault(error))
-        return document
-    if document.faults:
         return document
     if not isinstance(node, yaml.MappingNode):
         document.faults.append(Fault(1, (), "wanted a mapping of keys to values, such as 'name: …'"))
         return document
-    data = _construct(node, (), document)
-    assert isinstance(data, dict)
-    document.data = data
+    document.data = _mapping(node, (), document)
     return document
 
 
@@ -109,24 +110,28 @@ def _syntax_fault(error: Exception) -> Fault:
     return Fault(mark.line + 1 if mark else 1, (), f"not YAML: {problem}")
 
 
-def _refuse_bombs(text: str, document: Document) -> None:
-    """Find aliases and deep nesting from the event stream, before anything is built of it."""
+def _shallow(text: str, document: Document) -> bool:
+    """Tell from the event stream whether the text may be built; report aliases and deep nesting."""
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             document.faults.append(Fault(line, (), f"alias *{event.anchor}: write the value out"))
         elif isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > MAX_DEPTH:
                 document.faults.append(Fault(line, (), f"nested deeper than {MAX_DEPTH} levels"))
-                return
+                return False
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
+    return True
 
 
 def _construct(node: yaml.Node, keys: Keys, document: Document) -> object:
     document.lines.setdefault(keys, node.start_mark.line + 1)
+    if id(node) in document.built:  # by an alias, which is a fault already: never built twice
+        return None
+    document.built.add(id(node))
     if isinstance(node, yaml.MappingNode):
         return _mapping(node, keys, document)
     if isinstance(node, yaml.SequenceNode):

@@ -62,7 +62,8 @@ class Elementwise(_Table):
     ----------
     op : str
         ``add``, ``mul``, ``div``, ``pow`` of two tables or, with ``-scalar``,
-        of one and a number; ``copy``, ``relu``, ``tanh``, ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
+        of one and a number; ``copy``, ``relu``, ``tanh``, ``sigmoid``, ``gelu``,
+        ``gelu-tanh``, ``silu``, ``silu-and-mul``.
     """
 
     name: ClassVar[str] = "elementwise"

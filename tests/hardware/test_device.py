@@ -1,0 +1,229 @@
+"""What a device answers: peaks, memory, provenance, what-if."""
+
+import math
+import pickle
+
+import pytest
+from costmodel.hardware import available, load, parse_device_set
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel import units
+from costmodel.errors import CostmodelError, SpecError, UnavailableError, UnknownNameError
+
+
+def test_fp32_is_true_fp32_on_the_fastest_engine():
+    # AMD MI210 data sheet: 22.6 TFLOP/s vector, 45.3 matrix. NVIDIA has no FP32 matrix rate.
+    assert load("amd/mi210").peak("fp32") == 45.3e12
+    assert load("amd/mi210").peak("fp32", "vector") == 22.6e12
+    assert load("nvidia/a100-sxm-80gb").peak("fp32") == 19.5e12
+    assert load("nvidia/a100-sxm-80gb").peak("tf32") == 156e12
+
+
+def test_peaks_are_dense():
+    # Each vendor's sparse figure is twice these.
+    assert load("nvidia/h100-sxm").peak("bf16") == 989.4e12
+    assert load("nvidia/a100-sxm-40gb").peak("fp16") == 312e12
+    assert load("amd/mi300x").peak("fp8") == 2614.9e12
+    assert load("nvidia/gb200").peak("bf16") == 2500e12
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "has"),
+    [
+        ("nvidia/v100-sxm2-16gb", "bf16", "fp16"),
+        ("nvidia/v100-sxm2-16gb", "tf32", "fp32"),
+        ("nvidia/p100-sxm2-16gb", "bf16", "fp16"),
+        ("google/tpu-v5e", "fp16", "bf16"),
+        ("amd/mi210", "tf32", "fp32"),
+    ],
+)
+def test_a_format_it_lacks_is_an_error_that_says_what_it_has(name, dtype, has):
+    with pytest.raises(UnavailableError, match=rf"{name} has no {dtype} rate; it has .*{has}"):
+        load(name).peak(dtype)
+
+
+def test_fp16_without_tensor_cores():
+    # P100: twice the fp32 rate. GTX 1080 Ti: 1/64, so that software computes in fp32.
+    assert load("nvidia/p100-sxm2-16gb").peak("fp16") == pytest.approx(2 * 10.6e12)
+    assert load("nvidia/gtx-1080-ti").peak("fp16") == load("nvidia/gtx-1080-ti").peak("fp32")
+
+
+def test_elementwise_work_in_a_format_without_a_vector_rate_runs_in_fp32():
+    h200 = load("nvidia/h200-sxm")
+    assert h200.peak("fp8", "vector") == h200.peak("fp32", "vector")
+    assert h200.peak("bf16", "special") == h200.peak("fp32", "special")
+    with pytest.raises(UnavailableError):
+        load("google/tpu-v4").peak("fp64", "vector")
+    with pytest.raises(UnavailableError, match="no fp4 matrix rate"):
+        h200.peak("fp4", "matrix")
+
+
+def test_special_functions_are_a_quarter_warp_per_clock():
+    # CUDA C++ programming guide, throughput of native arithmetic: 16 per SM and clock on 9.0.
+    assert load("nvidia/h100-sxm").peak("fp32", "special") == pytest.approx(132 * 16 * 1.98e9, rel=1e-3)
+
+
+def test_bad_dtype_and_engine():
+    with pytest.raises(UnknownNameError, match="did you mean 'bf16'"):
+        load("nvidia/h200-sxm").peak("bf17")
+    with pytest.raises(UnknownNameError, match="unknown engine 'tensor'"):
+        load("nvidia/h200-sxm").peak("bf16", "tensor")
+
+
+# MHz of the stated matrix peak, and the highest boost (vendor tables via hardware.csv).
+CLOCKS = [
+    ("nvidia/h100-sxm", 1830, 1980),
+    ("nvidia/h200-sxm", 1830, 1980),
+    ("nvidia/a100-sxm-80gb", 1410, 1410),
+    ("nvidia/b200-sxm", 1856, 1965),
+    ("nvidia/l40s", 2490, 2520),
+]
+
+
+@pytest.mark.parametrize(("name", "stated", "boost"), CLOCKS)
+def test_boost_peak(name, stated, boost):
+    device = load(name)
+    assert device.peak_clock_ratio == pytest.approx(boost / stated)
+    assert device.boost_peak("bf16") == pytest.approx(device.peak("bf16") * boost / stated)
+    assert device.boost_peak("fp32") == pytest.approx(device.peak("fp32"))
+
+
+@pytest.mark.parametrize("name", available())
+def test_boost_is_never_below_the_stated_peak(name):
+    device = load(name)
+    assert device.peak_clock_ratio >= 1
+    for engine in ("matrix", "vector", "special"):
+        for dtype in getattr(device.spec.compute, engine):
+            assert device.boost_peak(dtype, engine) >= device.peak(dtype, engine) > 0
+
+
+NATIVE = {
+    "nvidia/k80": None,
+    "nvidia/titan-xp": None,
+    "nvidia/p100-pcie-16gb": "fp16",
+    "nvidia/v100-sxm2-16gb": "fp16",
+    "nvidia/t4": "fp16",
+    "nvidia/a100-sxm-80gb": "bf16",
+    "amd/mi25": "fp16",
+    "amd/mi300x": "bf16",
+    "google/tpu-v4": "bf16",
+    "cpu/epyc-9654": "bf16",
+    "cpu/i9-13900k": None,
+}
+
+
+@pytest.mark.parametrize(("name", "dtype"), NATIVE.items())
+def test_native_16bit(name, dtype):
+    assert load(name).native_16bit == dtype
+
+
+def test_memory_levels():
+    h100 = load("nvidia/h100-sxm")
+    assert h100.hbm_capacity == 80e9
+    assert h100.l2_capacity == h100.llc_capacity == 50 * 2**20
+    assert (h100.shared_per_unit, h100.registers_per_unit) == (228 * 2**10, 256 * 2**10)
+    assert h100.onchip_capacity == 132 * (228 + 256) * 2**10
+    mi300x = load("amd/mi300x")
+    assert (mi300x.l2_capacity, mi300x.llc_capacity) == (32 * 2**20, 256 * 2**20)
+    # Software-managed memory of the chip, shared out over its cores.
+    assert load("google/tpu-v5p").shared_per_unit == 64 * 2**20
+    assert load("google/tpu-v5p").l2_capacity == 0
+    assert load("cpu/epyc-9654").shared_per_unit == 2**20
+
+
+def test_what_is_missing_or_assumed_is_named():
+    tpu, h100 = load("google/tpu-v7"), load("nvidia/h100-sxm")
+    assert {"clock_base", "l2_capacity", "l2_bandwidth", "tdp", "special_fp32"} <= set(tpu.missing)
+    assert h100.missing == ()
+    assert "clocks.boost" in tpu.assumed
+    assert h100.assumed == ("latency.launch", "latency.step")
+
+
+def test_devices_are_values():
+    one, other = load("nvidia/h200-sxm"), load("H200")
+    assert one == other
+    assert len({one, other, load("nvidia/h100-sxm")}) == 2
+    assert pickle.loads(pickle.dumps(one)) == one
+    assert len(one.spec_hash) == 12
+    assert len({load(name).spec_hash for name in available()}) == len(available())
+
+
+def test_replace_changes_what_it_names_and_says_so():
+    before = load("nvidia/h200-sxm")
+    after = before.replace(hbm="6 TB/s", power="500 W", l2="60 MB", launch="3 us", bf16="1.2 PFLOP/s")
+    assert (after.hbm_bandwidth, after.tdp_w, after.l2_capacity) == (6e12, 500, 60e6)
+    assert (after.launch_s, after.peak("bf16")) == (3e-6, 1.2e15)
+    assert (after.peak("fp16"), after.hbm_capacity) == (before.peak("fp16"), before.hbm_capacity)
+    assert after.name == "nvidia/h200-sxm*"
+    assert after.replace(step="1 us").name == "nvidia/h200-sxm*"
+    assert after.spec_hash != before.spec_hash
+    changed = {path for path, figure in after.quantities.items() if figure.reason == "what-if"}
+    assert changed == {
+        "memory.hbm.bandwidth",
+        "memory.l2.capacity",
+        "latency.launch",
+        "compute.matrix.bf16",
+        "power.tdp",
+    }
+    assert before == load("nvidia/h200-sxm")
+
+
+def test_replacing_units_or_clock_scales_the_rates():
+    h200 = load("nvidia/h200-sxm")
+    half = h200.replace(units=66)
+    assert half.peak("bf16") == pytest.approx(h200.peak("bf16") / 2)
+    assert half.onchip_capacity == h200.onchip_capacity / 2
+    # 132 SMs × 4096 FLOP per clock at the new clock, and no boost above it.
+    slow = h200.replace(clock="1.5 GHz")
+    assert slow.peak("bf16") == pytest.approx(132 * 4096 * 1.5e9, rel=1e-3)
+    assert slow.boost_peak("bf16") == pytest.approx(slow.peak("bf16"))
+    assert h200.replace(units=66, bf16="1 PFLOP/s").peak("bf16") == 1e15
+
+
+def test_replace_with_nothing_is_the_same():
+    assert load("nvidia/h200-sxm").replace() == load("nvidia/h200-sxm")
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"hbn": "6 TB/s"}, UnknownNameError, "did you mean 'hbm'"),
+        ({"hbm": "6 TB"}, SpecError, "bytes/s"),
+        ({"hbm": 6e12}, SpecError, "without a unit"),
+        ({"hbm": "10 PB/s"}, SpecError, "impossible value 10 PB/s"),
+        ({"l2": "200 GB"}, SpecError, "impossible|above"),
+        ({"power": "0 W"}, SpecError, "impossible"),
+        ({"power": "-5 W"}, SpecError, "impossible"),
+        ({"units": 0}, SpecError, "whole number"),
+        ({"units": 2.5}, SpecError, "whole number"),
+        ({"units": float("nan")}, SpecError, "whole number"),
+        ({"units": "many"}, SpecError, "whole number"),
+        ({"clock": "1e400 Hz"}, SpecError, "too large"),
+    ],
+)
+def test_replace_refuses(changes, error, message):
+    with pytest.raises(error, match=message) as caught:
+        load("nvidia/h200-sxm").replace(**changes)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.floats(1e11, 5e13), st.floats(10, 5000), st.integers(1, 1000))
+def test_replace_round_trip(bandwidth, power, count):
+    a100 = load("nvidia/a100-sxm-80gb")
+    text = units.render(bandwidth, "bytes/s", digits=17)
+    device = a100.replace(hbm=text, power=f"{power!r} W", units=count)
+    assert math.isclose(device.hbm_bandwidth, bandwidth, rel_tol=1e-12)
+    assert (device.tdp_w, device.units) == (power, count)
+    assert device.ridge("bf16") == pytest.approx(312e12 * count / 108 / bandwidth, rel=1e-8)
+    back = device.replace(hbm="2039 GB/s", power="400 W", units=108)
+    assert back.ridge("bf16") == pytest.approx(a100.ridge("bf16"), rel=1e-8)
+
+
+def test_device_set_of_the_command_line():
+    assert parse_device_set(["hbm=6 TB/s", "power = 500 W"]) == {"hbm": "6 TB/s", "power": "500 W"}
+    for bad, message in [("hbm", "NAME=VALUE"), ("hbm=", "NAME=VALUE"), ("hbn=1 TB/s", "did you mean 'hbm'")]:
+        with pytest.raises(CostmodelError, match=message):
+            parse_device_set([bad])
+    with pytest.raises(CostmodelError, match="twice"):
+        parse_device_set(["hbm=6 TB/s", "hbm=5 TB/s"])

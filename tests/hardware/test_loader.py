@@ -1,0 +1,69 @@
+"""Finding a device by name, short name, alias and path."""
+
+import subprocess
+import sys
+
+import pytest
+from costmodel.hardware import Device, available, load, loader, resolve
+
+from costmodel.errors import SpecError, UnknownNameError
+
+
+def test_names_are_discovered_and_sorted():
+    names = available()
+    assert names == sorted(names)
+    assert not any("calibration" in name for name in names)
+    assert all(name.count("/") == 1 for name in names)
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [
+        ("nvidia/h200-sxm", "nvidia/h200-sxm"),
+        ("h200-sxm", "nvidia/h200-sxm"),
+        (" H200-SXM ", "nvidia/h200-sxm"),
+        ("NVIDIA/H200-SXM", "nvidia/h200-sxm"),
+        ("H200 SXM", "nvidia/h200-sxm"),
+        ("Tesla P100 (PCIe host; xlsx does not state form factor)", "nvidia/p100-pcie-16gb"),
+        ("V100 (DGX-1, i.e. SXM2)", "nvidia/v100-sxm2-16gb"),
+        ("TPU v5e", "google/tpu-v5e"),
+        ("tpu7x", "google/tpu-v7"),
+        ("i9-13900K", "cpu/i9-13900k"),
+    ],
+)
+def test_resolve(given, name):
+    assert resolve(given) == name
+    assert load(given).name == name
+
+
+def test_unknown_names_get_the_nearest():
+    with pytest.raises(UnknownNameError, match="nvidia/h200-sxm"):
+        load("nvidia/h200-smx")
+    with pytest.raises(UnknownNameError, match="unknown device"):
+        load("")
+
+
+def test_a_name_of_two_devices_lists_both(monkeypatch):
+    monkeypatch.setattr(loader, "_names", lambda: ("amd/x1", "nvidia/x1"))
+    with pytest.raises(UnknownNameError, match="not unique: give one of amd/x1, nvidia/x1"):
+        resolve("x1")
+
+
+def test_a_path_is_accepted_where_a_name_is(sound, write):
+    path = write(sound)
+    assert load(path) == load(str(path)) == load("nvidia/h100-sxm")
+    assert isinstance(load(path), Device)
+    with pytest.raises(SpecError, match="No such file"):
+        load("nowhere/at-all.yaml")
+
+
+def test_a_name_is_loaded_once():
+    assert load("nvidia/h200-sxm") is load("H200")
+
+
+def test_listing_and_importing_stay_light():
+    code = (
+        "import sys, costmodel.hardware as h; h.available(); "
+        "assert not {'pandas', 'torch', 'sympy', 'altair', 'numpy', 'scipy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

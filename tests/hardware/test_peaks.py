@@ -1,0 +1,41 @@
+"""No measured kernel is faster than the peak that the lower bound rests on."""
+
+import pytest
+from costmodel.hardware import load
+
+from costmodel.errors import UnknownNameError
+
+GEMM_DTYPES = {
+    "fp32": "fp32",
+    "fp16 storage/fp32 math": "fp32",
+    "fp16 in/fp32 acc (tensor cores)": "fp16",
+}
+
+
+@pytest.mark.parametrize("table", ["gemm", "attention"])
+def test_recorded_kernels_stay_below_the_boost_peak(shared, table):
+    pandas = pytest.importorskip("pandas")
+    columns = ["gpu", "dtype", "flops", "latency_s"]
+    rows = pandas.read_parquet(shared / "measurements" / f"{table}.parquet", columns=columns)
+    rows = rows.dropna(subset=["flops"])
+    best = (rows.flops.astype(float) / rows.latency_s).groupby([rows.gpu, rows.dtype]).max()
+    assert len(best) >= 4
+    share = {key: rate / load(key[0]).boost_peak(key[1]) for key, rate in best.items()}
+    assert {key: value for key, value in share.items() if value > 1} == {}
+
+
+def test_published_gemms_stay_below_the_boost_peak(shared):
+    pandas = pytest.importorskip("pandas")
+    rows = pandas.read_csv(shared / "reference" / "published_runtimes.csv", low_memory=False)
+    rows = rows[(rows.source == "baidu-research/DeepBench") & (rows.op == "gemm")]
+    rows = rows[rows.dtype.isin(GEMM_DTYPES) & ~rows.note.fillna("").str.contains("OUTLIER")]
+    rate = 2 * rows.M * rows.N * rows.K / (rows.value.astype(float) * 1e-3)
+    checked = 0
+    for (gpu, dtype), best in rate.groupby([rows.gpu, rows.dtype]).max().items():
+        try:
+            device = load(gpu)
+        except UnknownNameError:  # Xeon Phi
+            continue
+        checked += 1
+        assert best <= device.boost_peak(GEMM_DTYPES[dtype]), (gpu, dtype)
+    assert checked >= 10

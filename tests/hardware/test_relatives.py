@@ -1,0 +1,77 @@
+"""Whose constants stand in for a device that has none."""
+
+import pytest
+from costmodel.hardware import load, relatives
+from costmodel.hardware.tables import families
+
+# Devices with open measurements, and hence constants.
+OPEN = [
+    "nvidia/a100-sxm-80gb",
+    "nvidia/a100-pcie-40gb",
+    "nvidia/a100-pcie-80gb",
+    "nvidia/a40",
+    "nvidia/b200-sxm",
+    "nvidia/h200-sxm",
+    "nvidia/l40s",
+    "nvidia/p4",
+    "nvidia/p100-pcie-16gb",
+    "nvidia/t4",
+    "nvidia/v100-pcie-32gb",
+    "amd/mi210",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest", "relation"),
+    [
+        ("nvidia/h100-sxm", "nvidia/h200-sxm", "sibling"),
+        ("nvidia/gb200", "nvidia/b200-sxm", "sibling"),
+        ("nvidia/l4", "nvidia/l40s", "sibling"),
+        ("nvidia/rtx-pro-6000-server", "nvidia/l40s", "generation"),
+        ("amd/mi100", "amd/mi210", "generation"),
+        ("amd/mi250-gcd", "amd/mi210", "sibling"),
+        ("amd/mi300x", "amd/mi210", "generation"),
+        ("nvidia/b200-sxm", "nvidia/h200-sxm", "generation"),
+        ("nvidia/l40s", "nvidia/a40", "generation"),
+        ("nvidia/v100-pcie-32gb", "nvidia/t4", "generation"),
+        ("nvidia/t4", "nvidia/v100-pcie-32gb", "generation"),
+        ("nvidia/titan-xp", "nvidia/p4", "sibling"),
+    ],
+)
+def test_nearest_relative(name, nearest, relation):
+    assert relatives(name, OPEN)[0] == (nearest, relation)
+
+
+def test_a_line_of_generations():
+    others = ["nvidia/b200-sxm", "nvidia/a100-sxm-80gb", "nvidia/v100-sxm2-16gb"]
+    assert relatives("nvidia/h200-sxm", others)[0] == ("nvidia/a100-sxm-80gb", "generation")
+    assert [name for name, _ in relatives("nvidia/l40s", ["nvidia/a100-sxm-80gb", "nvidia/a40"])] == [
+        "nvidia/a40",
+        "nvidia/a100-sxm-80gb",
+    ]
+
+
+def test_the_most_alike_sibling_comes_first():
+    siblings = ["nvidia/a30", "nvidia/a100-pcie-40gb", "nvidia/a100-sxm-80gb"]
+    ranked = [name for name, _ in relatives("nvidia/a100-sxm-40gb", siblings)]
+    assert ranked == ["nvidia/a100-pcie-40gb", "nvidia/a100-sxm-80gb", "nvidia/a30"]
+
+
+def test_strangers_are_no_relatives():
+    assert relatives("google/tpu-v5e", OPEN) == []
+    assert relatives("nvidia/h200-sxm", ["nvidia/h200-sxm", "amd/mi210"]) == []
+    assert relatives("nvidia/k40", ["nvidia/b200-sxm"]) == [("nvidia/b200-sxm", "vendor")]
+
+
+def test_a_changed_device_is_not_its_own_relative_and_keeps_its_others():
+    changed = load("nvidia/h100-sxm").replace(hbm="4 TB/s")
+    assert relatives(changed, ["nvidia/h100-sxm", "nvidia/h200-sxm"]) == [("nvidia/h200-sxm", "sibling")]
+
+
+def test_families_name_each_other():
+    known = families()
+    for name, family in known.items():
+        assert name not in family.nearest
+        assert len(set(family.nearest)) == len(family.nearest)
+        for other in family.nearest:
+            assert known[other].vendor == family.vendor
