@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
+from costmodel._version import __version__
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.evaluate import evaluate
 from costmodel.layers import Layer
-from costmodel.predict import predict
+from costmodel.predict import SCHEMA, as_device, predict
 from costmodel.symbols import DEVICE_SIZES, symbol
 
 #: What can be compared: the row of counts, or the time.
@@ -37,6 +39,10 @@ class Crossover:
         Every size at which the order changes.
     cheaper : tuple of str
         Which is cheaper before the first of them, between them, …, after the last.
+    limit : int
+        Where the search ended.
+    rung, constants_from : str or None
+        What the times rest on, of both layers; None where counts are compared.
     """
 
     first: str
@@ -45,6 +51,9 @@ class Crossover:
     of: str
     sizes: tuple[int, ...]
     cheaper: tuple[str, ...]
+    limit: int
+    rung: str | None = None
+    constants_from: str | None = None
 
     @property
     def size(self) -> int | None:
@@ -62,10 +71,21 @@ class Crossover:
         """Say it in words."""
         if not self.sizes:
             which = f"{self.cheaper[0]} always" if self.cheaper[0] != "neither" else "neither"
-            return f"{self.of}: {which} needs less, whatever {self.over}"
+            return f"{self.of}: {which} needs less, for every {self.over} up to {self.limit}"
         parts = [f"{self.cheaper[0]} below {self.over} = {self.sizes[0]}"]
         parts += [f"{who} from {size} on" for who, size in zip(self.cheaper[1:], self.sizes, strict=True)]
         return f"{self.of}: less for " + ", ".join(parts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole answer as plain numbers, lists and text, for JSON."""
+        return {
+            "schema": SCHEMA,
+            "version": __version__,
+            **dataclasses.asdict(self),
+            "answer": self.answer,
+            "size": self.size,
+            "text": str(self),
+        }
 
 
 def crossover(
@@ -89,7 +109,8 @@ def crossover(
     first, second : Layer
         The layers; each takes those of the sizes that it has.
     device : Device, str or Path, optional
-        Needed for ``of="seconds"``; counts need none.
+        Needed for ``of="seconds"``; counts need none, but those that depend on the on-chip
+        memory take it from here.
     over : str
         The size that grows.
     of : {"seconds", "flops", "hbm_bytes", "depth"}
@@ -118,13 +139,14 @@ def crossover(
             taken = sorted({*first.sizes(), *second.sizes()})
             raise unknown_name(f"size of {first.name} or {second.name}", name, taken)
 
+    machine = None if device is None else as_device(device)
+
     def values(layer: Layer, points: NDArray[np.float64]) -> Any:
         own = {n: v for n, v in (sizes | {over: points}).items() if n in layer.sizes() or n in DEVICE_SIZES}
-        if of == "seconds":
-            assert device is not None
-            found = predict(layer, device, rung=rung, **own).seconds
-        else:
+        if machine is None:
             found = evaluate(layer, **own)[QUANTITIES[of]]
+        else:
+            found = getattr(predict(layer, machine, rung=rung, **own), QUANTITIES[of])
         return np.broadcast_to(found, points.shape)
 
     def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -135,7 +157,15 @@ def crossover(
     found, signs = _changes(order, limit)
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
-    return Crossover(names[0], names[1], over, of, tuple(found), tuple(who[s] for s in signs))
+    answer = Crossover(names[0], names[1], over, of, tuple(found), tuple(who[s] for s in signs), limit)
+    if of != "seconds":
+        return answer
+    rungs, origins = {}, {}
+    for layer in (first, second):
+        own = {n: v for n, v in (sizes | {over: 1}).items() if n in layer.sizes() or n in DEVICE_SIZES}
+        prediction = predict(layer, machine, rung=rung, **own)
+        rungs[prediction.rung] = origins[prediction.constants_from] = None
+    return dataclasses.replace(answer, rung=", ".join(rungs), constants_from=", ".join(origins))
 
 
 def _changes(

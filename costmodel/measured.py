@@ -16,9 +16,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel.errors import UnavailableError
 from costmodel.layers import Layer
 from costmodel.layers.causal_conv1d import CausalConv1d
 from costmodel.layers.decode_attention import DecodeAttention
+from costmodel.layers.eager_transformer import EagerTransformer
 from costmodel.layers.gated_delta_net import GatedDeltaNet
 from costmodel.layers.matmul import Matmul
 from costmodel.layers.pointwise import OPERATIONS, Elementwise, Norm, Softmax
@@ -130,6 +132,20 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "causal_conv1d_decode": Operation(
         columns=_CONV, layer=lambda dtype, _: CausalConv1d(dtype=dtype, decode=True)
     ),
+    "model_end_to_end": Operation(
+        columns={
+            "batch": "batch",
+            "seq_q": "seq",
+            "heads_q": "heads",
+            "d_model": "d_model",
+            "n_layers": "num_layers",
+            "vocab": "vocab",
+        },
+        optional={"d_ff": "d_ff", "head_dim": "head_dim"},
+        layer=lambda dtype, row: EagerTransformer(
+            dtype=dtype, style=_style(row), dropout=row.get("mode") == "train", direction=_direction(row)
+        ),
+    ),
     "rnn": _recurrent(RNN),
     "lstm": _recurrent(LSTM),
     "gru": _recurrent(GRU),
@@ -152,6 +168,17 @@ STATIC = (
 def _direction(row: Mapping[str, Any]) -> str:
     value = row.get("direction")
     return "fwd" if value is None or pd.isna(value) or value == "" else str(value)
+
+
+def _style(row: Mapping[str, Any]) -> str:
+    """Return how the code of the model named in ``kernel`` is written; GPT-3's is GPT-2's."""
+    name = re.match(r"[a-z]+", str(row.get("kernel") or "").lower())
+    found = {"gpt": "gpt2", "bert": "bert", "opt": "opt"}.get(name.group(0) if name else "")
+    if found is None:
+        raise UnavailableError(
+            f"no layer describes the model {row.get('kernel')!r}; gpt2, gpt3, bert and opt would do"
+        )
+    return found
 
 
 def _flag(row: Mapping[str, Any], name: str) -> bool:

@@ -125,13 +125,22 @@ class CeilDiv(sp.Function):  # type: ignore[misc]
 
     nargs = 2
     is_integer = True
-    is_nonnegative = True
+
+    def _eval_is_positive(self) -> bool | None:
+        """Tell whether it is at least 1: it is where a is positive (b always is)."""
+        return True if self.args[0].is_positive else None
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        """Tell whether it is at least 0."""
+        return True if self.args[0].is_nonnegative else None
 
     @classmethod
     def eval(cls, a: sp.Expr, b: sp.Expr) -> sp.Expr | None:
-        """Evaluate numbers exactly; ⌈a/1⌉ of a whole number is that number."""
+        """Evaluate numbers exactly; of whole numbers, ⌈a/1⌉ is a and ⌈1/b⌉ is 1."""
         if a.is_Rational and b.is_Rational:
             return sp.ceiling(a / b)
+        if a == 1 and b.is_integer and b.is_positive:
+            return sp.Integer(1)
         return a if b == 1 and a.is_integer else None
 
     def _latex(self, printer: object) -> str:

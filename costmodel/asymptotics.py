@@ -1,0 +1,258 @@
+"""Growth: the degree of a count in each size, and its O-class, read off its expression.
+
+What is bounded is the expression itself, so a class here is derived, never
+looked up: ⌈a/b⌉ grows as a/b + 1, ⌈log₂ x⌉ as log x, Max as a sum; 1/⌈x⌉ is at
+most 1/x; a subtracted term only makes less of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import sympy as sp
+
+from costmodel.cost import latex
+from costmodel.layers import Layer
+from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog2, symbol
+
+#: Factors are written in this order: Table 1 has k·n·d² and r·n·d.
+_ORDER = {
+    name: i for i, name in enumerate(dict.fromkeys(("k", "window", "batch", "seq", "d_model", *GLOSSARY)))
+}
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Order:
+    """A class O(…): monomials in sizes and their logarithms, none of which dominates another.
+
+    Attributes
+    ----------
+    terms : tuple of Expr
+        The monomials, without constants.
+    """
+
+    terms: tuple[sp.Expr, ...]
+
+    def __str__(self) -> str:
+        """Write it as the papers do: ``O(n²·d)``."""
+        return f"O({' + '.join(_text(term) for term in self.terms)})"
+
+    @property
+    def latex(self) -> str:
+        """The class in LaTeX."""
+        return rf"O\left({' + '.join(latex(term) for term in self.terms)}\right)"
+
+    def _repr_latex_(self) -> str:
+        return f"${self.latex}$"
+
+
+@dataclass(frozen=True)
+class Table1Row:
+    """A row of "Attention Is All You Need", Table 1, for one sequence and one layer.
+
+    Attributes
+    ----------
+    layer : str
+        Which layer.
+    complexity, sequential, path : Order
+        Complexity per layer, sequential operations, maximum path length.
+    """
+
+    layer: str
+    complexity: Order
+    sequential: Order
+    path: Order
+
+
+def degree(expression: sp.Expr, size: sp.Symbol | str) -> int | Fraction:
+    """Return the power with which a count grows in one size, the others fixed; logarithms count 0.
+
+    Parameters
+    ----------
+    expression : Expr
+        A count.
+    size : Symbol or str
+        The size that grows.
+    """
+    grown = symbol(size) if isinstance(size, str) else size
+    powers = [_powers(term).get(grown, sp.Integer(0)) for term in _monomials(expression)]
+    highest = max(powers, default=sp.Integer(0))
+    return int(highest) if highest.is_Integer else Fraction(int(highest.p), int(highest.q))
+
+
+def complexity(expression: sp.Expr) -> Order:
+    """Return the O-class of a count: constants and dominated monomials dropped.
+
+    A monomial is dominated by another that has at least its power of every
+    size (and, where these are equal, of its logarithm); 1 is by any that grows.
+    """
+    terms = _monomials(expression)
+    leading = [a for a in terms if not any(a != b and _dominates(b, a) for b in terms)]
+    return Order(tuple(sorted(leading, key=_sort_key)) or (sp.Integer(1),))
+
+
+def in_width(layer: Layer, expression: sp.Expr) -> sp.Expr:
+    """Return a layer's count for one sequence and one layer, in the paper's variables.
+
+    Defaults are filled in; hidden and input width become d, and so do all
+    heads together (heads · head_dim = d).
+    """
+    values = {name: sp.sympify(text, locals=_locals()) for name, text in _derived(layer).items()}
+    for _ in values:
+        expression = expression.subs({symbol(name): value for name, value in values.items()})
+    width, head = symbol("d_model"), symbol("head_dim")
+    one = {symbol("batch"): 1, symbol("num_layers"): 1, symbol("hidden"): width}
+    return sp.expand(expression.subs({**one, symbol("heads"): width / head}))
+
+
+def table1(layers: Iterable[Layer]) -> list[Table1Row]:
+    """Return the rows of Table 1 for these layers, out of their symbolic costs.
+
+    Source: Vaswani et al., arXiv 1706.03762, Table 1. Complexity counts all
+    arithmetic, with constants dropped; where it depends on the tile, it is that
+    of the smallest memory in which tiling works, one row (Dao et al. 2022,
+    Theorem 2: d ≤ M).
+    """
+    smallest = {symbol("sram"): symbol("head_dim")}
+    return [
+        Table1Row(
+            layer.name,
+            complexity(in_width(layer, layer.cost.flops.total).subs(smallest)),
+            complexity(in_width(layer, layer.cost.depth)),
+            complexity(in_width(layer, layer.cost.path)),
+        )
+        for layer in layers
+    ]
+
+
+# -- bounds ------------------------------------------------------------------------------------
+
+
+def _locals() -> dict[str, sp.Symbol]:
+    return {name: symbol(name) for name in GLOSSARY}
+
+
+def _derived(layer: Layer) -> dict[str, str]:
+    """Return the defaults that are expressions of other sizes."""
+    return {name: value for name, value in layer.defaults.items() if isinstance(value, str)}
+
+
+def _monomials(expression: sp.Expr) -> list[sp.Expr]:
+    """Return the monomials, constants dropped, whose sum bounds a count."""
+    bounded = sp.expand(_upper(sp.expand(expression)))
+    found = {term.as_independent(*term.free_symbols)[1] for term in sp.Add.make_args(bounded) if term != 0}
+    return sorted(found, key=_sort_key)
+
+
+def _upper(e: sp.Expr) -> sp.Expr:
+    """Return a sum of products that grows as fast as `e`, or faster."""
+    if isinstance(e, sp.Add):
+        return sp.Add(*(_upper(term) for term in e.args if not term.could_extract_minus_sign()))
+    if isinstance(e, sp.Mul):
+        return sp.Mul(*(_upper(factor) for factor in e.args))
+    if isinstance(e, sp.Pow):
+        base, exponent = e.as_base_exp()
+        return (_upper(base) if exponent.is_positive else _lower(base)) ** exponent
+    if e.func in _BOUNDS:
+        return _BOUNDS[e.func](*e.args)
+    return abs(e) if e.is_Number else e
+
+
+def _lower(e: sp.Expr) -> sp.Expr:
+    """Return a monomial that grows no faster than `e`, which is positive."""
+    if isinstance(e, CeilDiv):
+        return _lower(e.args[0]) / _upper(e.args[1])
+    if isinstance(e, sp.ceiling):
+        return _lower(e.args[0])
+    if isinstance(e, sp.Mul):
+        return sp.Mul(*(_lower(factor) for factor in e.args))
+    if isinstance(e, (sp.Add, sp.Max)):
+        return max((_lower(part) for part in e.args if not part.is_Number), key=_sort_key)
+    return e
+
+
+def _log(e: sp.Expr) -> sp.Expr:
+    """Return Σ log s over the sizes that make `e` grow: log(n·d) = log n + log d."""
+    sizes = sorted(e.free_symbols, key=lambda s: s.name)
+    return sp.Add(*(sp.log(size) for size in sizes if degree(e, size) > 0))
+
+
+def _least(*arguments: sp.Expr) -> sp.Expr:
+    """Return the argument of a minimum that says most: the one that grows least with the sequence."""
+    return min(arguments, key=lambda part: (degree(part, "seq"), str(part)))
+
+
+_BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
+    CeilDiv: lambda a, b: _upper(sp.expand(a / _lower(b))) + 1,
+    sp.ceiling: lambda x: _upper(sp.expand(x)) + 1,
+    CeilLog2: lambda x: _log(x) + 1,
+    sp.Max: lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts)),
+    sp.Min: lambda *parts: _upper(_least(*parts)),
+}
+
+
+# -- monomials ---------------------------------------------------------------------------------
+
+
+def _powers(term: sp.Expr) -> dict[sp.Expr, sp.Rational]:
+    """Return the power of each size and of each logarithm."""
+    return {base: power for base, power in term.as_powers_dict().items() if not base.is_Number}
+
+
+def _dominates(a: sp.Expr, b: sp.Expr) -> bool:
+    """Return whether a grows at least as fast as b in every size; whatever grows is more than 1."""
+    of_a, of_b = _powers(a), _powers(b)
+    if not of_b:
+        return any(power > 0 for power in of_a.values())
+
+    def growth(powers: dict[sp.Expr, sp.Rational], size: sp.Symbol) -> tuple[sp.Rational, sp.Rational]:
+        return powers.get(size, sp.Integer(0)), powers.get(sp.log(size), sp.Integer(0))
+
+    return all(growth(of_a, s) >= growth(of_b, s) for s in a.free_symbols | b.free_symbols)
+
+
+def _rank(factor: sp.Expr) -> tuple[bool, int]:
+    """Return the place of a factor in a product: logarithms last."""
+    size = next(iter(factor.free_symbols))
+    return isinstance(factor, sp.log), _ORDER.get(size.name, len(_ORDER))
+
+
+def _sort_key(term: sp.Expr) -> tuple[int, str]:
+    """Order monomials: highest total power first, then by name."""
+    return -int(sum(_powers(term).values())), str(term)
+
+
+def _text(term: sp.Expr) -> str:
+    """Write a monomial: n²·d, n·log n, log_k n, n²/M."""
+    powers = _powers(term)
+    logs = [base for base in powers if isinstance(base, sp.log)]
+    if len(logs) == 2 and sorted(powers[base] for base in logs) == [-1, 1]:
+        over = next(base for base in logs if powers[base] == 1)
+        under = next(base for base in logs if powers[base] == -1)
+        ratio = f"log_{_letter(under.args[0])} {_letter(over.args[0])}"
+        rest = term / (over / under)
+        return ratio if rest == 1 else f"{_text(rest)}·{ratio}"
+    ranked = sorted(powers, key=_rank)
+    above = "·".join(_factor(base, powers[base]) for base in ranked if powers[base] > 0) or "1"
+    below = "·".join(_factor(base, -powers[base]) for base in ranked if powers[base] < 0)
+    if not below:
+        return above
+    return f"{above}/({below})" if "·" in below else f"{above}/{below}"
+
+
+def _factor(base: sp.Expr, power: sp.Rational) -> str:
+    name = f"log {_letter(base.args[0])}" if isinstance(base, sp.log) else _letter(base)
+    if power == 1:
+        return name
+    if power.is_Integer:
+        return f"{name}{str(power).translate(_SUPERSCRIPTS)}"
+    return f"{name}^({power})"
+
+
+def _letter(size: sp.Symbol) -> str:
+    """Return the paper's letter, as plain text."""
+    return GLOSSARY[size.name].latex.replace("{", "").replace("}", "") if size.name in GLOSSARY else size.name

@@ -1,0 +1,57 @@
+"""The command line: ``costmodel COMMAND …``, and how it ends: 0, or 2 with one clear line.
+
+Nothing heavy is imported before a command asks for it: a prediction starts in
+about the time that sympy and numpy take.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+import typer
+
+from costmodel.cli.app import app, arguments
+from costmodel.errors import CostmodelError
+
+__all__ = ["app", "main"]
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command and leave the process with its exit status.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        What follows the program's name; default that of this process.
+    """
+    sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def run(argv: Sequence[str]) -> int:
+    """Run a command and return its exit status: 0, 2 on bad input, 130 on Ctrl-C."""
+    command = typer.main.get_command(app)
+    try:
+        status = command.main(arguments(argv), prog_name="costmodel", standalone_mode=False)
+        sys.stdout.flush()
+    except (CostmodelError, typer.TyperException) as error:
+        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        return _refuse(text)
+    except (typer.Abort, KeyboardInterrupt):
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has seen enough; the interpreter must not complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except MemoryError:
+        return _refuse("not enough memory for that many rows; give fewer sizes at a time")
+    return status if isinstance(status, int) else 0
+
+
+def _refuse(text: str) -> int:
+    line = " ".join(text.split())
+    print(f"costmodel: {line}", file=sys.stderr)
+    return 2

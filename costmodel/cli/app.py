@@ -1,0 +1,60 @@
+"""The commands put together, and their arguments as people write them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from costmodel._version import __version__
+from costmodel.cli import catalogue, predictions, tables
+
+app = typer.Typer(
+    name="costmodel",
+    help="Why a layer is as fast as it is on a device, where its limit lies, and what would change.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for _module in (catalogue, predictions, tables):
+    for _function, _example in _module.COMMANDS:
+        app.command(epilog=f"\b\nExample:\n  {_example}")(_function)
+
+#: Options that take NAME=VALUE, as often as one likes.
+_SETTINGS = ("-D", "--define", "--set", "--device-set")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"costmodel {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def arguments(argv: Sequence[str]) -> list[str]:
+    """Return arguments with a NAME=VALUE that follows another given its option again.
+
+    So ``-D seq=8192 batch=4`` is ``-D seq=8192 -D batch=4``.
+    """
+    result: list[str] = []
+    setting = None
+    for word in argv:
+        if word.startswith("-"):
+            setting = word if word in _SETTINGS else None
+        elif setting is None or "=" not in word:
+            setting = None
+        elif result[-1] != setting:
+            result.append(setting)
+        result.append(word)
+    return result

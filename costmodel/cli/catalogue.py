@@ -1,0 +1,218 @@
+"""What there is: ``devices``, ``layers``, ``show``, ``check``."""
+
+from __future__ import annotations
+
+import dataclasses
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli.options import AsJson, LayerName, Settings, layers
+from costmodel.cli.output import print_json, print_table
+from costmodel.errors import SpecError
+from costmodel.units import render
+
+if TYPE_CHECKING:
+    import sympy as sp
+
+    from costmodel.hardware import Device
+    from costmodel.layers import Layer
+
+#: Peaks that the table of devices has room for.
+SHOWN = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
+
+#: Unit of each count that `show` prints.
+COUNT_UNITS = {
+    "matrix_flops": "FLOP",
+    "vector_flops": "FLOP",
+    "special_flops": "FLOP",
+    "hbm_bytes": "bytes",
+    "l2_bytes": "bytes",
+    "compulsory_bytes": "bytes",
+    "depth": "steps",
+    "pram_depth": "operations",
+    "path": "steps",
+    "launches": "kernels",
+    "footprint_bytes": "bytes",
+    "kept_bytes": "bytes",
+    "parameters": "numbers",
+}
+
+
+def show_devices(as_json: AsJson = False) -> None:
+    """List the devices: peak by dtype, bandwidth, ridge, best rung."""
+    from costmodel import calibration, hardware  # noqa: PLC0415 - pydantic, only where it is needed
+
+    calibrated = set(calibration.calibrated_devices())
+    rows = [_device(hardware.load(name), name in calibrated) for name in hardware.available()]
+    if as_json:
+        print_json(rows)
+        return
+    print_table(
+        ["device", *(f"{d} TFLOP/s" for d in SHOWN), "HBM", "ridge FLOP/B", "best rung"],
+        [
+            [
+                row["device"],
+                *(f"{row['peaks'][d] / 1e12:.4g}" if d in row["peaks"] else "" for d in SHOWN),
+                render(row["hbm_bytes_per_s"], "bytes/s"),
+                f"{row['ridge_flop_per_byte']:.0f} {row['ridge_dtype']}",
+                row["best_rung"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _device(device: Device, calibrated: bool) -> dict[str, Any]:
+    from costmodel.dtypes import DTYPES  # noqa: PLC0415 - with the device
+    from costmodel.errors import UnavailableError  # noqa: PLC0415
+
+    peaks = {}
+    for dtype in DTYPES:
+        try:
+            peaks[dtype] = device.peak(dtype)
+        except UnavailableError:
+            continue
+    ridge = device.native_16bit or "fp32"
+    return {
+        "device": device.name,
+        "title": device.title,
+        "family": device.family,
+        "year": device.year,
+        "scope": device.scope,
+        "peaks": peaks,
+        "hbm_bytes_per_s": device.hbm_bandwidth,
+        "hbm_bytes": device.hbm_capacity,
+        "ridge_flop_per_byte": device.ridge(ridge),
+        "ridge_dtype": ridge,
+        "best_rung": "calibrated" if calibrated else "kernel",
+        "spec_hash": device.spec_hash,
+    }
+
+
+def show_layers(as_json: AsJson = False) -> None:
+    """List the layers by family: the sizes each needs, its options, its source."""
+    from costmodel.layers import classes  # noqa: PLC0415 - sympy, only where it is needed
+
+    rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
+    if as_json:
+        print_json(rows)
+        return
+    for family, members in groupby(rows, key=lambda row: row["family"]):
+        print(f"{family}")
+        for row in members:
+            sizes = [*row["required"], *(f"[{name}={value}]" for name, value in row["defaults"].items())]
+            options = (f"{name}={_plain(value['default'])}" for name, value in row["options"].items())
+            print(f"  {row['layer']}: {row['summary']}")
+            print(f"    sizes    {' '.join(sizes)}")
+            print(f"    options  {' '.join(options)}")
+            print(f"    source   {row['source']}")
+
+
+def _layer(kind: type[Layer]) -> dict[str, Any]:
+    types = kind.option_types()
+    return {
+        "layer": kind.name,
+        "family": kind.family,
+        "summary": (kind.__doc__ or "").strip().splitlines()[0],
+        "required": list(kind().required),
+        "defaults": dict(kind.defaults),
+        "options": {
+            f.name: {"default": f.default, "type": getattr(types[f.name], "__name__", str(types[f.name]))}
+            for f in dataclasses.fields(kind)
+        },
+        "source": kind.source,
+        "not_counted": kind.not_counted,
+    }
+
+
+def _plain(value: object) -> str:
+    return "auto" if value is None else str(value).lower()
+
+
+def show(
+    layer: LayerName,
+    settings: Settings = [],  # noqa: B006 - read, never written; typer wants a list
+    latex: Annotated[bool, typer.Option("--latex", help="Print the formulas as LaTeX.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show a layer's formulas, their units, source, and what they leave out."""
+    (found,) = layers([layer], settings)
+    answer = {
+        "layer": found.name,
+        "options": found.options,
+        "counts": {name: _count(name, row, latex) for name, row in found.cost.rows().items()},
+        "kernels": [phase.name for phase in found.cost.phases],
+        "sizes": _sizes(found),
+        "source": found.source,
+        "not_counted": found.not_counted,
+    }
+    if as_json:
+        print_json(answer)
+        return
+    print(found.label)
+    for name, row in answer["counts"].items():
+        print(f"\n{name} [{row['unit']}]\n  = {row['formula']}")
+        degrees = ", ".join(f"{size}^{power}" for size, power in row["degrees"].items())
+        print(f"  {row['class']}{f': grows as {degrees}' if degrees else ''}")
+    print("\nsizes")
+    for name, size in answer["sizes"].items():
+        print(f"  {name} ({size['latex']}): {size['meaning']}")
+    print(f"\nkernels      {', '.join(answer['kernels'])}")
+    print(f"source       {found.source}\nnot counted  {found.not_counted}")
+
+
+def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:
+    """Return a count's formula, unit and asymptotic class, and its degree in each size."""
+    from costmodel.asymptotics import complexity, degree  # noqa: PLC0415 - sympy
+    from costmodel.cost import latex  # noqa: PLC0415
+
+    order = complexity(row)
+    degrees = {s.name: degree(row, s) for s in sorted(row.free_symbols, key=lambda s: s.name)}
+    return {
+        "formula": latex(row) if in_latex else str(row),
+        "unit": COUNT_UNITS[name],
+        "class": order.latex if in_latex else str(order),
+        "degrees": {size: str(power) for size, power in degrees.items()},
+    }
+
+
+def _sizes(layer: Layer) -> dict[str, dict[str, str]]:
+    from costmodel.symbols import GLOSSARY  # noqa: PLC0415 - with the layer
+
+    used = {s.name for row in layer.cost.rows().values() for s in row.free_symbols}
+    return {
+        name: {"latex": size.latex, "meaning": size.meaning}
+        for name, size in GLOSSARY.items()
+        if name in used or name in layer.sizes()
+    }
+
+
+def check(
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The description of a device.")],
+    as_json: AsJson = False,
+) -> None:
+    """Find every fault of a device's spec, each with its line."""
+    from costmodel import hardware  # noqa: PLC0415 - pydantic, only where it is needed
+
+    faults = hardware.check(spec)
+    if as_json:
+        rows = [{"line": f.line, "key": ".".join(f.keys), "message": f.message} for f in faults]
+        print_json({"file": str(spec), "sound": not faults, "faults": rows})
+    else:
+        for fault in faults:
+            print(f"{spec}:{fault}")
+    if faults:
+        raise SpecError(f"{spec}: {len(faults)} fault{'s' if len(faults) > 1 else ''}")
+    if not as_json:
+        print(f"{spec}: sound")
+
+
+COMMANDS = (
+    ("devices", show_devices, "costmodel devices"),
+    ("layers", show_layers, "costmodel layers"),
+    ("show", show, "costmodel show tiled-attention --set causal=true --latex"),
+    ("check", check, "costmodel check hardware/nvidia/h200-sxm.yaml"),
+)

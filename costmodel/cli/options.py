@@ -1,0 +1,197 @@
+"""What is given on the command line, read into layers, devices and sizes."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.errors import CostmodelError, SizeError
+
+if TYPE_CHECKING:
+    from costmodel.hardware import Device
+    from costmodel.layers import Layer
+
+#: More values than this for one size are a slip of the keyboard.
+MOST_VALUES = 10_000_000
+
+LayerName = Annotated[
+    str, typer.Argument(metavar="LAYER", help="A layer, options in brackets: 'lstm', 'gru[bias=false]'.")
+]
+Machine = Annotated[
+    str, typer.Option("-m", "--machine", metavar="DEVICE", help="A device's name, or its spec file.")
+]
+Machines = Annotated[
+    list[str], typer.Option("-m", "--machine", metavar="DEVICE", help="A device; more than one will do.")
+]
+Defines = Annotated[
+    list[str],
+    typer.Option(
+        "-D",
+        "--define",
+        metavar="SIZE=VALUE",
+        help="A size: seq=8192, seq=1,2,4, seq=128..65536:log2, seq=100..1000:100.",
+    ),
+]
+Settings = Annotated[
+    list[str],
+    typer.Option("--set", metavar="OPTION=VALUE", help="An option of the layer: causal=true, dtype=fp16."),
+]
+DeviceSettings = Annotated[
+    list[str],
+    typer.Option("--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', power='500 W'."),
+]
+Rung = Annotated[
+    str | None,
+    typer.Option(metavar="RUNG", help="bound, kernel or calibrated; default the best there is."),
+]
+State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether caches hold the inputs.")]
+Framework = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
+
+_BRACKETS = re.compile(r"(?P<name>[^\[\]]+)(?:\[(?P<options>[^\[\]]*)\])?\Z")
+
+
+def pairs(settings: Iterable[str], example: str) -> dict[str, str]:
+    """Return ``["a=1", "b=2"]`` as a mapping.
+
+    Raises
+    ------
+    CostmodelError
+        If one is not NAME=VALUE, or a name comes twice.
+    """
+    found: dict[str, str] = {}
+    for setting in settings:
+        name, equals, value = (part.strip() for part in setting.partition("="))
+        if not (name and equals and value):
+            raise CostmodelError(f"wanted NAME=VALUE, such as {example}, got {setting!r}")
+        if name in found:
+            raise CostmodelError(f"{name} is given twice: {found[name]!r} and {value!r}")
+        found[name] = value
+    return found
+
+
+# -- sizes -------------------------------------------------------------------------------------
+
+
+def sizes(defines: Iterable[str]) -> dict[str, Any]:
+    """Return sizes by name: a number, or an array for a list or a range.
+
+    Raises
+    ------
+    CostmodelError, SizeError
+        If one is not SIZE=VALUE, or not made of whole numbers of at least 1.
+    """
+    return {name: _values(name, text) for name, text in pairs(defines, "seq=8192").items()}
+
+
+def _values(name: str, text: str) -> Any:
+    if ".." in text:
+        return _range(name, text)
+    values = [_number(name, part) for part in text.split(",")]
+    if len(values) == 1:
+        return values[0]
+    import numpy as np  # noqa: PLC0415 - only where there is an array to make
+
+    return np.array(values)
+
+
+def _range(name: str, text: str) -> Any:
+    import numpy as np  # noqa: PLC0415 - only where there is an array to make
+
+    limits, _, step = text.partition(":")
+    start, stop = (_number(name, part) for part in limits.split("..", 1))
+    if not start <= stop:
+        raise SizeError(f"size {name}: wanted a range that goes up, such as 128..65536:log2, got {text!r}")
+    if step == "log2":
+        doublings = int(math.log2(stop / start) + 1e-9)
+        return start * 2.0 ** np.arange(doublings + 1)
+    width = _number(name, step or "1")
+    if (stop - start) / width >= MOST_VALUES:
+        raise SizeError(
+            f"size {name}: wanted at most {MOST_VALUES:,} values, got {text!r}; give a step, such as {limits}:log2"
+        )
+    return np.arange(start, stop + 1, width)
+
+
+def _number(name: str, text: str) -> float:
+    from costmodel.symbols import GLOSSARY  # noqa: PLC0415 - it needs sympy
+
+    largest = GLOSSARY[name].largest if name in GLOSSARY else math.inf
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if number > largest:
+        raise SizeError(f"size {name}: wanted at most {largest:g}, got {_short(text)}")
+    if not (number >= 1 and number.is_integer()):
+        raise SizeError(f"size {name}: wanted a whole number of at least 1, got {_short(text)!r}")
+    return number
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+# -- layers and devices ------------------------------------------------------------------------
+
+
+def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
+    """Return layers, each with those of the settings that are options of it.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        ``lstm``, or with options of its own: ``tiled-attention[fp16,schedule=fa1]``.
+    settings : iterable of str
+        OPTION=VALUE.
+
+    Raises
+    ------
+    UnknownNameError, CostmodelError
+        If there is no such layer, no layer has such an option, or a value is not one.
+    """
+    from costmodel.errors import unknown_name  # noqa: PLC0415 - with the layers
+    from costmodel.layers import get  # noqa: PLC0415 - it needs sympy
+
+    shared = pairs(settings, "causal=true")
+    parsed = [(get(name), own) for name, own in map(_bracketed, texts)]
+    known = {option for kind, _ in parsed for option in kind.option_types()}
+    for option in shared:
+        if option not in known:
+            raise unknown_name(f"option of {', '.join(kind.name for kind, _ in parsed)}", option, known)
+    return [
+        kind.from_text({o: v for o, v in shared.items() if o in kind.option_types()} | own)
+        for kind, own in parsed
+    ]
+
+
+def _bracketed(text: str) -> tuple[str, dict[str, str]]:
+    """Return ``name[fp16,causal=true]`` as name and options."""
+    match = _BRACKETS.match(text)
+    if match is None:
+        raise CostmodelError(f"wanted LAYER or LAYER[OPTION=VALUE,…], got {text!r}")
+    parts = [part for part in (match["options"] or "").split(",") if part]
+    settings = [part if "=" in part else f"dtype={part}" for part in parts]
+    return match["name"].strip(), pairs(settings, "lstm[dtype=fp16,bias=false]")
+
+
+def device(name: str, settings: Iterable[str] = ()) -> Device:
+    """Return a device, changed as ``--device-set`` says.
+
+    Raises
+    ------
+    UnknownNameError, SpecError
+        If there is no such device or figure, or a value is not possible.
+    """
+    from costmodel import hardware  # noqa: PLC0415 - it needs pydantic
+
+    machine = hardware.load(name)
+    changes = hardware.parse_device_set(settings)
+    return machine.replace(**changes) if changes else machine

@@ -1,0 +1,80 @@
+"""What is printed: JSON, tables (drawn on a terminal, plain in a pipe), numbers with units."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from costmodel.units import render
+
+
+def print_json(answer: Any) -> None:
+    """Print one JSON object or list; NaN and infinity, which JSON has not, are null."""
+    print(json.dumps(_finite(answer), indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
+    """Print a table.
+
+    Parameters
+    ----------
+    headers : sequence of str
+        One for each column.
+    rows : iterable of sequence of str
+        The cells.
+    left : int
+        How many of the first columns hold text; the others are numbers, set to the right.
+    """
+    cells = [list(row) for row in rows]
+    if sys.stdout.isatty():
+        _draw(headers, cells, left)
+        return
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    for row in [list(headers), *cells]:
+        padded = (
+            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        )
+        print("  ".join(padded).rstrip())
+
+
+def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+    from rich import box  # noqa: PLC0415 - only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if i < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console().print(table)
+
+
+def seconds(value: float) -> str:
+    """Return a time with a fitting unit; ``–`` where there is none."""
+    return "–" if value is None or math.isnan(value) else render(value, "s")
+
+
+def count(value: float, unit: str = "") -> str:
+    """Return a count with an SI prefix and, where it has one, its unit."""
+    if unit in ("bytes", "FLOP"):
+        return render(value, unit)
+    return f"{value:,.0f}" if value < 1e7 else f"{value:.4g}"  # noqa: PLR2004 - readable up to here
+
+
+def note(text: str) -> None:
+    """Print a line of progress to a person: to the terminal, where there is one."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)

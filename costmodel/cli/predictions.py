@@ -1,0 +1,239 @@
+"""What is predicted: ``predict``, ``sweep``, ``crossover``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.errors import CostmodelError, SizeError, UnknownNameError
+from costmodel.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.predict import Prediction
+
+#: Rows of a sweep that fit into memory anywhere.
+MOST_ROWS = 50_000_000
+
+#: Counts that a person is shown, and their units.
+SHOWN = {
+    "matrix_flops": "FLOP",
+    "vector_flops": "FLOP",
+    "special_flops": "FLOP",
+    "hbm_bytes": "bytes",
+    "l2_bytes": "bytes",
+    "depth": "",
+    "launches": "",
+    "footprint_bytes": "bytes",
+}
+
+
+def predict(
+    layer: o.LayerName,
+    machine: o.Machine,
+    defines: o.Defines = [],  # noqa: B006 - read, never written; typer wants a list
+    settings: o.Settings = [],  # noqa: B006
+    device_set: o.DeviceSettings = [],  # noqa: B006
+    rung: o.Rung = None,
+    state: o.State = "warm",
+    framework: o.Framework = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Predict the time of a layer on a device, and say what limits it."""
+    from costmodel.predict import predict as answer  # noqa: PLC0415 - it needs sympy
+
+    (found,) = o.layers([layer], settings)
+    shapes = o.sizes(defines)
+    if any(not isinstance(value, float) for value in shapes.values()):
+        from costmodel.sweep import product  # noqa: PLC0415 - pandas, only for lists of sizes
+
+        shapes = dict(product(shapes))
+    prediction = answer(
+        found, o.device(machine, device_set), rung=rung, state=state, framework=framework, **shapes
+    )
+    if as_json:
+        output.print_json(prediction.to_dict())
+    elif prediction.shape:
+        _print_many(prediction, [name for name in shapes if not isinstance(o.sizes(defines)[name], float)])
+    else:
+        _print_one(prediction)
+
+
+def _print_many(p: Prediction, varied: Sequence[str]) -> None:
+    rows = [
+        [*(f"{p.shapes[name][i]:g}" for name in varied), output.seconds(t), output.seconds(low), limit]
+        for i, (t, low, limit) in enumerate(zip(p.seconds, p.lower_s, p.bound, strict=True))
+    ]
+    output.print_table([*varied, "time", "lower bound", "limited by"], rows, left=0)
+    print(_footer(p))
+
+
+def _print_one(p: Prediction) -> None:
+    print(f"{p.layer.label} on {p.device.name}")
+    print("  " + " ".join(f"{name}={value:g}" for name, value in p.sizes.items()))
+    print(f"  time         {output.seconds(p.seconds)}, limited by {p.bound}")
+    if p.lo80_s == p.lo80_s:  # noqa: PLR0124 - not NaN
+        low, high = output.seconds(p.lo80_s), output.seconds(p.hi80_s)
+        inside = "" if p.in_range else "; outside the sizes that the constants were fitted on"
+        print(f"  80 % within  {low} to {high}{inside}")
+    print(f"  lower bound  {output.seconds(p.lower_s)}")
+    print(f"  in series    {output.seconds(p.serial_s)}")
+    counts = {name: value for name, value in p.counts.items() if name in SHOWN and value}
+    for name, value in counts.items():
+        print(f"  {name:<15}  {output.count(value, SHOWN[name])}")
+    phases = p.phases
+    if len(phases) > 1:
+        rows = [[r["phase"], output.seconds(r["seconds"]), r["bound"], r["constants_from"]] for r in phases]
+        output.print_table(
+            ["  kernel", "time", "limited by", "constants from"], [["  " + a, *b] for a, *b in rows]
+        )
+    print(_footer(p))
+
+
+def _footer(p: Prediction) -> str:
+    lines = [f"rung {p.rung} ({p.state}), constants from {p.constants_from}"]
+    if p.missing:
+        lines.append(f"no figure in the spec, so no term for: {', '.join(p.missing)}")
+    if p.device.assumed:
+        lines.append(f"assumed in the spec: {', '.join(p.device.assumed)}")
+    lines.append(_signature(p.device.spec_hash))
+    return "\n".join(lines)
+
+
+def _signature(*spec_hashes: str) -> str:
+    from costmodel._version import __version__  # noqa: PLC0415
+
+    return f"costmodel {__version__}, spec {', '.join(spec_hashes)}"
+
+
+def sweep(
+    names: Annotated[
+        list[str], typer.Argument(metavar="LAYER...", help="Layers; devices too, if more follow -m.")
+    ],
+    machines: o.Machines,
+    defines: o.Defines = [],  # noqa: B006 - read, never written; typer wants a list
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="A .csv or .parquet file; default: CSV is printed."
+        ),
+    ] = None,
+    settings: o.Settings = [],  # noqa: B006
+    device_set: o.DeviceSettings = [],  # noqa: B006
+    rung: o.Rung = None,
+    state: o.State = "warm",
+    framework: o.Framework = None,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Predict layers on devices over every combination of sizes, as a table."""
+    from costmodel.sweep import sweep as table  # noqa: PLC0415 - pandas
+
+    if out is not None:
+        check_writable(out, overwrite=force, suffixes=(".csv", ".parquet"))
+    layers, extra = _sorted(names)
+    found = o.layers(layers, settings)
+    devices = [o.device(name, device_set) for name in (*machines, *extra)]
+    grids = o.sizes(defines)
+    _check_rows(len(found) * len(devices), grids)
+    frame = table(found, devices, rung=rung, state=state, framework=framework, **grids)
+    if out is not None:
+        write_whole(out, lambda path: _write(frame, path), overwrite=force)
+        output.note(f"{out}: {len(frame):,} rows; {_signature(*(d.spec_hash for d in devices))}")
+    if as_json:
+        output.print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    elif out is None:
+        print(frame.to_csv(index=False), end="")
+
+
+def _sorted(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
+    from costmodel import hardware  # noqa: PLC0415 - pydantic
+    from costmodel.layers import classes  # noqa: PLC0415 - sympy
+
+    layers, devices = [], []
+    for name in names:
+        if name.partition("[")[0] in classes():
+            layers.append(name)
+        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
+            devices.append(name)
+        else:
+            layers.append(name)
+    return layers, devices
+
+
+def _check_rows(combinations: int, grids: dict[str, Any]) -> None:
+    rows = combinations
+    for values in grids.values():
+        rows *= 1 if isinstance(values, float) else len(values)
+    if rows > MOST_ROWS:
+        raise SizeError(f"sweep: wanted at most {MOST_ROWS:,} rows, got {rows:,}; sweep in parts")
+
+
+def _write(frame: pd.DataFrame, path: Path) -> None:
+    if path.suffix.lower() == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+
+
+def crossover(
+    first: o.LayerName,
+    second: o.LayerName,
+    over: Annotated[str, typer.Option(metavar="SIZE", help="The size that grows from 1 on: seq, …")],
+    machine: Annotated[
+        str | None, typer.Option("-m", "--machine", metavar="DEVICE", help="Needed to compare seconds.")
+    ] = None,
+    of: Annotated[
+        str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes or depth.")
+    ] = "seconds",
+    defines: o.Defines = [],  # noqa: B006 - read, never written; typer wants a list
+    settings: o.Settings = [],  # noqa: B006
+    device_set: o.DeviceSettings = [],  # noqa: B006
+    rung: o.Rung = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Find where one layer overtakes another as one size grows."""
+    from costmodel.crossing import crossover as find  # noqa: PLC0415 - sympy
+
+    a, b = o.layers([first, second], settings)
+    device = o.device(machine, device_set) if machine else None
+    sizes = o.sizes(defines)
+    for name, value in sizes.items():
+        if not isinstance(value, float):
+            raise CostmodelError(f"crossover: wanted one value of {name}; only --over {over} varies")
+    if over in sizes:
+        raise CostmodelError(f"crossover: {over} is what varies; leave out -D {over}=…")
+    found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
+    if as_json:
+        output.print_json(found.to_dict())
+        return
+    print(found)
+    if found.rung is not None and device is not None:
+        print(f"rung {found.rung}, constants from {found.constants_from}\n{_signature(device.spec_hash)}")
+
+
+COMMANDS = (
+    (
+        "predict",
+        predict,
+        "costmodel predict tiled-attention -m h200-sxm -D batch=4 heads=32 seq=8192 head_dim=128",
+    ),
+    (
+        "sweep",
+        sweep,
+        "costmodel sweep lstm gru -m h200-sxm -m mi300x -D seq=128..65536:log2 batch=8 hidden=1024 -o sweep.csv",
+    ),
+    (
+        "crossover",
+        crossover,
+        "costmodel crossover lstm tiled-attention -m h200-sxm --over seq "
+        "-D batch=8 hidden=1024 heads=16 head_dim=64",
+    ),
+)

@@ -1,0 +1,112 @@
+"""What a prediction rests on, as tables: the figures of devices with their sources, and of layers theirs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+import pandas as pd
+import yaml
+
+from costmodel import hardware
+from costmodel._version import __version__
+from costmodel.dtypes import DTYPES
+from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.hardware.tables import FOLDER
+from costmodel.layers import Layer, classes
+from costmodel.reports import Facts
+
+
+def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None = None) -> Facts:
+    """Return what is known of the devices and layers that a sweep's table names.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        With the columns ``device``, ``dtype`` and ``layer``.
+    devices : mapping of str to Device, optional
+        Devices by the name the table has for them; default those shipped of that name. Of a
+        device that is not among them nothing is known, and the report says so.
+    """
+    known = dict(devices) if devices is not None else _shipped(frame["device"].astype(str).unique())
+    layers = {name: classes()[name] for name in frame["layer"].astype(str).unique() if name in classes()}
+    return Facts(
+        devices=_devices(known),
+        figures=_figures(known),
+        layers=_layers(layers),
+        version=__version__,
+    )
+
+
+def _shipped(names: Iterable[str]) -> dict[str, hardware.Device]:
+    found = {}
+    for name in names:
+        try:
+            found[name] = hardware.load(name)
+        except CostmodelError:
+            continue  # a what-if device, or a user's own
+    return found
+
+
+def _devices(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
+    """Return one row for each device and dtype that it computes in: its roofline."""
+    rows = []
+    for name, device in devices.items():
+        for dtype in DTYPES:
+            try:
+                peak = device.peak(dtype)
+            except UnavailableError:
+                continue
+            rows.append(
+                {
+                    "device": name,
+                    "title": device.title,
+                    "dtype": dtype,
+                    "peak_flops": peak,
+                    "hbm_bandwidth": device.hbm_bandwidth,
+                    "hbm_capacity_bytes": device.hbm_capacity,
+                    "spec_hash": device.spec_hash,
+                }
+            )
+    columns = ("device", "title", "dtype", "peak_flops", "hbm_bandwidth", "hbm_capacity_bytes", "spec_hash")
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _figures(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
+    """Return one row for each figure of each device, with status, source and note."""
+    rows = []
+    for name, device in devices.items():
+        for path, figure in device.quantities.items():
+            span = getattr(figure, "range", None)
+            notes = [figure.note, figure.reason, f"range {span[0]} to {span[1]}" if span else None]
+            rows.append(
+                {
+                    "device": name,
+                    "figure": path,
+                    "value": str(figure.value),
+                    "status": figure.status,
+                    "source": " · ".join(_sources().get(key, key) for key in figure.source),
+                    "note": "; ".join(note for note in notes if note),
+                }
+            )
+    return pd.DataFrame(rows, columns=["device", "figure", "value", "status", "source", "note"])
+
+
+@cache
+def _sources() -> dict[str, str]:
+    table: dict[str, str] = yaml.safe_load((FOLDER / "sources.yaml").read_text(encoding="utf-8"))
+    return table
+
+
+def _layers(layers: Mapping[str, type[Layer]]) -> pd.DataFrame:
+    """Return one row for each layer: what it is, whose, and what its counts leave out."""
+    rows = [
+        {
+            "layer": name,
+            "what": (layer.__doc__ or "").strip().splitlines()[0],
+            "source": layer.source,
+            "not_counted": layer.not_counted,
+        }
+        for name, layer in layers.items()
+    ]
+    return pd.DataFrame(rows, columns=["layer", "what", "source", "not_counted"])

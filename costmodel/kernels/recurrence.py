@@ -1,0 +1,185 @@
+"""The recurrent chain of RNN, LSTM and GRU layers: steps that wait for one another.
+
+The input product of all steps at once is a kernel of its own (``gemm``). What is left are T
+dependent steps, each a product of a narrow matrix (the batch) with the recurrent weights, and some
+pointwise arithmetic. Two algorithms do it:
+
+* step by step (cuDNN's standard algorithm, MIOpen): kernels for each step, which read the weights
+  again, from memory or cache. A step takes the launches, plus the largest of its bytes, its
+  arithmetic and its chain of multiply-adds along the inner dimension. Tiles are 16, 32 or 64
+  sequences wide whatever the batch, and libraries differ most in which they pick;
+* persistent (Diamos et al., ICML 2016; cuDNN's persistent algorithm; FlashRNN, arXiv 2412.07752):
+  one kernel keeps the weights on the chip, and a step takes a synchronisation of all units,
+  its arithmetic, and whatever of the weights did not fit.
+
+Backward data is the same chain in reverse; the gradient of the weights is one product over all
+steps at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.errors import UnavailableError, unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "a call of the library, whatever its length"),
+    "step_s": Constant(1.5e-5, 1e-6, 2e-4, "s", "kernels of a step, with nothing to do (step by step)"),
+    "chain_s": Constant(
+        1e-8, 1e-11, 1e-7, "s", "one multiply-add of the product's inner chain, tiles over 16 wide"
+    ),
+    "bandwidth_share": Constant(
+        0.8, 0.1, 1.0, "1", "share of the memory bandwidth at which weights are read"
+    ),
+    "share_4": Constant(0.08, 0.005, 1.0, "1", "share of the peak of products up to 4 sequences wide"),
+    "share_16": Constant(0.2, 0.005, 1.0, "1", "the same, 16 wide"),
+    "share_32": Constant(0.5, 0.01, 1.0, "1", "the same, 32 wide"),
+    "share_64": Constant(0.6, 0.02, 1.0, "1", "the same, 64 wide and more"),
+    "split": Constant(
+        2.5, 0.5, 16.0, "1", "blocks that work on a 128 × 64 tile of a product (split along its inner)"
+    ),
+    "sync_s": Constant(2e-6, 1e-6, 1e-5, "s", "a synchronisation of all units, state handed on (persistent)"),
+    "onchip_share": Constant(
+        0.5, 0.1, 0.9, "1", "share of registers and shared memory that can hold weights"
+    ),
+    "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak of the weights' gradient"),
+}
+
+DIRECTIONS = ("fwd", "bwd_data", "bwd_weights")
+
+#: Widths of the product's tiles; a batch is padded to the first that holds it, or a multiple of the last.
+_WIDTHS = (4.0, 16.0, 32.0, 64.0)
+#: How times that can hide one another are joined: √(a² + b² + …).
+_ORDER = 2.0
+#: Formats that cuDNN's persistent algorithm and FlashRNN take.
+_PERSISTENT_BYTES = 2.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    steps: ArrayLike,
+    batch: ArrayLike,
+    hidden: ArrayLike,
+    gates: ArrayLike,
+    width: ArrayLike | None = None,
+    parallel: ArrayLike = 1.0,
+    dtype: str = "fp32",
+    direction: str = "fwd",
+    persistent: bool | None = None,
+) -> Estimate:
+    """Return the time of the recurrence of one layer, its input product excluded.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    steps, batch, hidden, gates : array_like
+        Sizes: T, B, H, and 1, 3, 4 for RNN, GRU, LSTM.
+    width : array_like, optional
+        Width of the state that is multiplied; default ``hidden`` (less where it is projected).
+    parallel : array_like
+        Chains side by side: directions, and layers of a wavefront.
+    dtype : str
+        Number format of weights and states.
+    direction : str
+        ``fwd``, ``bwd_data`` (the chain in reverse) or ``bwd_weights`` (no chain).
+    persistent : bool, optional
+        Which algorithm; by default the persistent one where the weights are of 16 bits and fit on the chip.
+
+    Returns
+    -------
+    Estimate
+        Terms ``depth`` (steps' launches, chains or synchronisations), ``hbm``, ``matrix:<dtype>`` (or
+        ``vector:fp32``), ``launch``. Not counted: the pointwise arithmetic, which hides behind these.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such direction or dtype.
+    """
+    if direction not in DIRECTIONS:
+        raise unknown_name("direction of a recurrence", direction, DIRECTIONS)
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (steps, batch, hidden, gates, hidden if width is None else width, parallel)
+    steps, batch, hidden, gates, width, parallel = np.broadcast_arrays(
+        *(np.asarray(x, np.float64) for x in sizes)
+    )
+    size = dtypes.dtype(dtype).bytes
+    weights = gates * hidden * width * size * parallel
+    engine, peak = _engine(device, dtype)
+    if direction == "bwd_weights":
+        matrix = 2 * weights / size * batch * steps / (c["batched_share"] * peak)
+        hbm = (2 * weights + steps * batch * (gates * hidden + width) * size * parallel) / (
+            c["bandwidth_share"] * device.hbm_bandwidth
+        )
+        return _estimate(c, {engine: matrix, "hbm": hbm})
+
+    chip = c["onchip_share"] * device.onchip_capacity
+    fits = (weights <= chip) & (size <= _PERSISTENT_BYTES)
+    resident = fits if persistent is None else np.full(weights.shape, persistent)
+    flops = 2 * weights / size * _padded(batch)
+    bandwidth = c["bandwidth_share"] * device.hbm_bandwidth
+
+    inner, outer = (gates * hidden, width) if direction == "bwd_data" else (width, gates * hidden)
+    tiles = np.ceil(outer / 128) * np.ceil(batch / 64) * parallel * c["split"]
+    busy = (1 + (device.units / tiles) ** 4) ** -0.25
+    # The gates' products follow one another where a gate alone does not fill the device.
+    chain = c["chain_s"] * (inner if direction == "bwd_data" else gates * inner) * (batch > 16)
+    arithmetic = flops / (np.where(resident, c["share_64"], _share(c, batch) * busy) * peak)
+    loaded = np.where(resident, np.maximum(0.0, weights - chip), weights) / bandwidth
+    chain = np.where(resident, 0.0, chain)
+    wait = np.where(resident, c["sync_s"], c["step_s"])
+    step = wait + _joined(arithmetic, loaded, chain)
+    launch = np.full_like(step, c["call_s"])
+    first = np.where(resident, np.minimum(weights, chip), 0.0) / bandwidth
+    return Estimate(
+        seconds=launch + first + steps * step,
+        terms={
+            "depth": steps * (wait + chain),
+            "hbm": first + steps * loaded,
+            engine: steps * arithmetic,
+            "launch": launch,
+        },
+    )
+
+
+def _engine(device: Device, dtype: str) -> tuple[str, float]:
+    """Return the name of the limit, and the rate [FLOP/s], of products in that format."""
+    try:
+        return f"matrix:{dtype}", device.peak(dtype, "matrix")
+    except UnavailableError:
+        return "vector:fp32", device.peak("fp32", "vector")
+
+
+def _padded(batch: Array) -> Array:
+    """Return the batch as the tile widths cover it."""
+    fit = np.ceil(batch / _WIDTHS[-1]) * _WIDTHS[-1]
+    for tile in reversed(_WIDTHS[:-1]):
+        fit = np.where(batch <= tile, tile, fit)
+    return fit
+
+
+def _share(c: Mapping[str, float], batch: Array) -> Array:
+    """Return the share of the peak that products of that width reach."""
+    shares = [c["share_4"], c["share_16"], c["share_32"]]
+    return np.select([batch <= tile for tile in _WIDTHS[:-1]], shares, c["share_64"])
+
+
+def _joined(*times: Array) -> Array:
+    total: Array = sum((time**_ORDER for time in times), np.zeros_like(times[0]))
+    return total ** (1 / _ORDER)
+
+
+def _estimate(c: Mapping[str, float], work: dict[str, Array]) -> Estimate:
+    launch = np.full_like(next(iter(work.values())), c["call_s"])
+    return Estimate(seconds=launch + _joined(*work.values()), terms={**work, "launch": launch})

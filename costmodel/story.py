@@ -1,0 +1,258 @@
+"""The project's own question, on the shipped devices: recurrence or attention, and what limits each.
+
+The Transformer of Vaswani et al. 2017 (base and big, its encoder's layers) beside
+an LSTM stack of the same width and number of layers. Frames are made here;
+`costmodel.reports` knows how to show them.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from costmodel import hardware, reports
+from costmodel.crossing import crossover
+from costmodel.errors import UnavailableError
+from costmodel.evaluate import evaluate
+from costmodel.facts import facts_of
+from costmodel.layers import Layer, get
+from costmodel.predict import Prediction, predict
+from costmodel.sweep import as_frame, concat, log2_range
+
+DEVICES = (
+    "nvidia/p100-sxm2-16gb",
+    "nvidia/v100-sxm2-16gb",
+    "nvidia/a100-sxm-80gb",
+    "nvidia/h100-sxm",
+    "nvidia/h200-sxm",
+    "nvidia/b200-sxm",
+    "amd/mi300x",
+    "google/tpu-v4",
+    "google/tpu-v5e",
+    "google/tpu-v5p",
+)
+LENGTHS = log2_range(128, 131072)
+BATCH = 8
+#: Vaswani et al. 2017, Table 3, rows base and big; heads of 64.
+MODELS = {"base": {"width": 512, "heads": 8, "d_ff": 2048}, "big": {"width": 1024, "heads": 16, "d_ff": 4096}}
+NUM_LAYERS = 6
+WORKS = {"inference (forward)": "fwd", "training (forward and backward)": "fwd+bwd"}
+#: The columns that say which of the story's cases a row belongs to.
+CASE = ("where", "model", "work")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One device in one number format, one model, one direction.
+
+    Attributes
+    ----------
+    device : Device
+        Where.
+    dtype : str
+        The number format: the device's own 16-bit one, or fp32.
+    model : str
+        ``base`` or ``big``.
+    work : str
+        A key of `WORKS`.
+    rung : str or None
+        See `predict`.
+    """
+
+    device: hardware.Device
+    dtype: str
+    model: str
+    work: str
+    rung: str | None
+
+    @property
+    def keys(self) -> dict[str, str]:
+        """The values of the columns `CASE`."""
+        size = MODELS[self.model]
+        model = f"{self.model} (d = {size['width']}, {size['heads']} heads, d_ff = {size['d_ff']})"
+        return {"where": f"{self.device.title} · {self.dtype}", "model": model, "work": self.work}
+
+    @property
+    def layers(self) -> dict[str, Layer]:
+        """The layers compared, by the name the report has for them."""
+        same = {"dtype": self.dtype, "direction": WORKS[self.work]}
+        block = get("transformer-block")
+        return {
+            f"Transformer, tiled attention · {self.dtype}": block(**same, activation="relu"),  # type: ignore[call-arg]
+            f"Transformer, stored scores · {self.dtype}": block(**same, activation="relu", attention="dense"),  # type: ignore[call-arg]
+            f"LSTM · {self.dtype}": get("lstm")(**same),
+        }
+
+    def sizes(self, layer: Layer) -> dict[str, int]:
+        """Return all sizes but the length."""
+        size = MODELS[self.model]
+        every = {
+            "batch": BATCH,
+            "num_layers": NUM_LAYERS,
+            "d_model": size["width"],
+            "hidden": size["width"],
+            "heads": size["heads"],
+            "d_ff": size["d_ff"],
+        }
+        return {name: value for name, value in every.items() if name in layer.sizes()}
+
+    def predict(self, layer: Layer, lengths: Sequence[int] | np.ndarray) -> Prediction:
+        """Return the prediction of one of the layers."""
+        return predict(layer, self.device, rung=self.rung, seq=np.asarray(lengths), **self.sizes(layer))
+
+
+def cases(devices: Iterable[hardware.Device], rung: str | None) -> list[Case]:
+    """Return the story's cases: the 16-bit format a device has natively; fp32 beside it on P100."""
+    found = []
+    for device in devices:
+        dtypes = [device.native_16bit or "fp32", *(["fp32"] if device.family == "pascal" else [])]
+        found += [Case(device, d, m, w, rung) for d in dict.fromkeys(dtypes) for m in MODELS for w in WORKS]
+    return found
+
+
+def story(
+    *,
+    rung: str | None = None,
+    devices: Sequence[str] = DEVICES,
+    lengths: Sequence[int] | np.ndarray = LENGTHS,
+) -> reports.Frames:
+    """Return the frames of the project's own report.
+
+    Parameters
+    ----------
+    rung : str, optional
+        See `predict`; default the best there is, device by device.
+    devices : sequence of str
+        Names.
+    lengths : sequence of int
+        Tokens.
+    """
+    every = cases([hardware.load(name) for name in devices], rung)
+    times, parts, fastest, longest = [], [], [], []
+    for case in every:
+        predictions = {name: case.predict(layer, lengths) for name, layer in case.layers.items()}
+        times += [_times(case, *item) for item in predictions.items()]
+        parts += [_parts(case, *item) for item in predictions.items()]
+        fastest += _fastest(case, lengths)
+        longest += [_longest(case, *item) for item in case.layers.items()]
+    rows = concat(times)
+    return reports.Frames(
+        rows=rows,
+        parts=pd.concat(parts, ignore_index=True),
+        fastest=pd.DataFrame([*_fewest(every, lengths), *fastest]),
+        longest=pd.DataFrame(longest),
+        facts=facts_of(rows, {case.device.name: case.device for case in every}),
+    )
+
+
+def _times(case: Case, series: str, prediction: Prediction) -> pd.DataFrame:
+    """Return a layer's times and counts over the lengths, with what 80 % of measurements lie within."""
+    frame = as_frame(prediction).assign(series=series, **case.keys)
+    low, high = prediction.interval(80)
+    return frame.assign(lo80_s=low, hi80_s=high)
+
+
+def _parts(case: Case, series: str, prediction: Prediction) -> pd.DataFrame:
+    """Return the time of each kind of kernel over the lengths."""
+    frames = [
+        pd.DataFrame({"seq": prediction.shapes["seq"], "part": phase["kernel"], "seconds": phase["seconds"]})
+        for phase in prediction.phases
+    ]
+    summed = pd.concat(frames).groupby(["seq", "part"], as_index=False, sort=False)["seconds"].sum()
+    return summed.assign(series=series, **case.keys)
+
+
+def _fastest(case: Case, lengths: Sequence[int] | np.ndarray) -> list[dict[str, object]]:
+    """Return who is fastest from where to where, to the token."""
+    found = _segments(case, lengths, "seconds")
+    return [{**case.keys, "of": "time", **segment} for segment in found]
+
+
+def _fewest(every: Sequence[Case], lengths: Sequence[int] | np.ndarray) -> list[dict[str, object]]:
+    """Return who has the fewest FLOPs, bytes and steps: counts, the same on every device."""
+    names = {"flops": "FLOPs", "hbm_bytes": "traffic", "depth": "depth"}
+    found = []
+    last = {(case.model, case.work): case for case in every}
+    for case, (of, name) in itertools.product(last.values(), names.items()):
+        keys = case.keys | {"where": f"{name}, on any device"}
+        found += [{**keys, "of": name, **segment} for segment in _segments(case, lengths, of)]
+    return found
+
+
+def _segments(case: Case, lengths: Sequence[int] | np.ndarray, of: str) -> list[dict[str, object]]:
+    """Cut the range of lengths at every crossover, and name the least in each piece."""
+    layers, low, high = case.layers, int(min(lengths)), int(max(lengths))
+    cuts = {low}
+    for first, second in itertools.combinations(layers.values(), 2):
+        sizes = case.sizes(first) | case.sizes(second)
+        device = case.device if of == "seconds" else None
+        found = crossover(first, second, device, over="seq", of=of, rung=case.rung, limit=high, **sizes)
+        cuts |= {size for size in found.sizes if low < size <= high}
+    edges = sorted(cuts)
+    values = {name: _values(case, layer, edges, of) for name, layer in layers.items()}
+    segments: list[dict[str, object]] = []
+    for i, start in enumerate(edges):
+        least = _least({name: value[i] for name, value in values.items()})
+        if not segments or segments[-1]["series"] != least:
+            segments.append({"series": least, "from_seq": start})
+    ends = [*(segment["from_seq"] for segment in segments[1:]), high]
+    return [{**segment, "to_seq": end} for segment, end in zip(segments, ends, strict=True)]
+
+
+def _values(case: Case, layer: Layer, lengths: Sequence[int], of: str) -> np.ndarray:
+    if of == "seconds":
+        return np.asarray(case.predict(layer, lengths).seconds)
+    name = {"flops": "matrix_flops"}.get(of, of)
+    return np.asarray(evaluate(layer, seq=np.asarray(lengths), **case.sizes(layer))[name])
+
+
+def _least(values: dict[str, float]) -> str:
+    """Return the name of the least; a Transformer that only ties with the other stands for both."""
+    return min(values, key=lambda name: values[name])
+
+
+def _longest(case: Case, series: str, layer: Layer) -> dict[str, object]:
+    """Return the longest sequence whose footprint the device's memory holds (0: not even one token)."""
+
+    def fits(length: int) -> bool:
+        return bool(evaluate(layer, seq=length, **case.sizes(layer))["footprint_bytes"] <= capacity)
+
+    capacity, low, high = case.device.hbm_capacity, 0, 1
+    while fits(high):
+        low, high = high, high * 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return {**case.keys, "series": series, "longest_seq": low, "hbm_capacity_bytes": capacity}
+
+
+def page(file: Path | None = None, *, rung: str | None = None, command: str | None = None) -> reports.Page:
+    """Return the report of a sweep's file, or with none the story.
+
+    Parameters
+    ----------
+    file : Path, optional
+        CSV or Parquet, as `sweep` writes it.
+    rung : str, optional
+        Of the story; a file has its own.
+    command : str, optional
+        What made it, for the reader who wants it again.
+
+    Raises
+    ------
+    UnavailableError
+        If a rung is asked for and there is a file, whose predictions are made already.
+    TableError
+        If the file is not a sweep's.
+    """
+    if file is None:
+        return reports.story(story(rung=rung), command=command or "costmodel report -o REPORT.html")
+    if rung is not None:
+        raise UnavailableError(f"{file} holds predictions already; give --rung to costmodel sweep instead")
+    frame = reports.read(file)
+    return reports.compare(frame, facts=facts_of(frame), command=command or f"costmodel report {file.name}")
