@@ -162,6 +162,12 @@ def _sizes(table: pd.DataFrame, index: NDArray[np.intp], operation: Operation) -
     return sizes, list(reasons)
 
 
+def _numbers(column: pd.Series) -> NDArray[np.float64]:
+    """Return a column as numbers of its own, NaN where it holds none."""
+    numbers = pd.to_numeric(column, errors="coerce")
+    return np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
 def _refuse(values: NDArray[np.float64], size: str, column: str, reasons: NDArray[np.object_]) -> None:
     """Note the reason in rows whose value is not a size, and put 1 there."""
     good = (values >= 1) & (values <= GLOSSARY[size].largest) & (values == np.floor(values))
@@ -186,7 +192,7 @@ def summary(scored: pd.DataFrame) -> pd.DataFrame:
         rows only.
     """
     cell = [name for name in CELL if name in scored]
-    measured = pd.to_numeric(scored["latency_s"], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    measured = _numbers(scored["latency_s"])
     valid = (measured > 0) & np.isfinite(measured)
     error = np.where(valid, 100.0 * (scored["seconds"] / np.where(valid, measured, 1.0) - 1.0), np.nan)
     under = np.where(valid & scored["lower_s"].notna(), 100.0 * (scored["lower_s"] > measured), np.nan)

@@ -118,11 +118,13 @@ def seconds(
     weights = gates * hidden * width * size * parallel
     engine, peak = _engine(device, dtype)
     if direction == "bwd_weights":
+        # Gradients are accumulated in memory before and after the product: nothing hides the traffic.
         matrix = 2 * weights / size * batch * steps / (c["batched_share"] * peak)
         hbm = (2 * weights + steps * batch * (gates * hidden + width) * size * parallel) / (
             c["bandwidth_share"] * device.hbm_bandwidth
         )
-        return _estimate(c, {engine: matrix, "hbm": hbm})
+        launch = np.full_like(matrix, c["call_s"])
+        return Estimate(seconds=launch + matrix + hbm, terms={engine: matrix, "hbm": hbm, "launch": launch})
 
     chip = c["onchip_share"] * device.onchip_capacity
     fits = (weights <= chip) & (size <= _PERSISTENT_BYTES)
@@ -179,7 +181,3 @@ def _joined(*times: Array) -> Array:
     total: Array = sum((time**_ORDER for time in times), np.zeros_like(times[0]))
     return total ** (1 / _ORDER)
 
-
-def _estimate(c: Mapping[str, float], work: dict[str, Array]) -> Estimate:
-    launch = np.full_like(next(iter(work.values())), c["call_s"])
-    return Estimate(seconds=launch + _joined(*work.values()), terms={**work, "launch": launch})
