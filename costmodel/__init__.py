@@ -10,6 +10,8 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from costmodel._version import __version__
@@ -69,6 +71,23 @@ def __getattr__(name: str) -> Any:
         value = found[name]
     globals()[name] = value
     return value
+
+
+class _Facade(ModuleType):
+    """This module's class: ``costmodel.predict`` is the function also once its module is imported.
+
+    Importing a submodule binds it in its package by name, and `predict`,
+    `sweep` and `evaluate` are functions in modules of the same name.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Bind a name; for a submodule of the name of its function, the function."""
+        if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Facade
 
 
 def __dir__() -> list[str]:

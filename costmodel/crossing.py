@@ -138,16 +138,17 @@ def crossover(
         if not any(name in layer.sizes() for layer in (first, second)) and name not in DEVICE_SIZES:
             taken = sorted({*first.sizes(), *second.sizes()})
             raise unknown_name(f"size of {first.name} or {second.name}", name, taken)
-
     machine = None if device is None else as_device(device)
+    basis: dict[str, dict[str, None]] = {"rung": {}, "constants_from": {}}
 
     def values(layer: Layer, points: NDArray[np.float64]) -> Any:
         own = {n: v for n, v in (sizes | {over: points}).items() if n in layer.sizes() or n in DEVICE_SIZES}
         if machine is None:
-            found = evaluate(layer, **own)[QUANTITIES[of]]
-        else:
-            found = getattr(predict(layer, machine, rung=rung, **own), QUANTITIES[of])
-        return np.broadcast_to(found, points.shape)
+            return np.broadcast_to(evaluate(layer, **own)[QUANTITIES[of]], points.shape)
+        prediction = predict(layer, machine, rung=rung, **own)
+        for name, met in basis.items() if of == "seconds" else ():
+            met[getattr(prediction, name)] = None
+        return np.broadcast_to(getattr(prediction, QUANTITIES[of]), points.shape)
 
     def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""
@@ -157,15 +158,16 @@ def crossover(
     found, signs = _changes(order, limit)
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
-    answer = Crossover(names[0], names[1], over, of, tuple(found), tuple(who[s] for s in signs), limit)
-    if of != "seconds":
-        return answer
-    rungs, origins = {}, {}
-    for layer in (first, second):
-        own = {n: v for n, v in (sizes | {over: 1}).items() if n in layer.sizes() or n in DEVICE_SIZES}
-        prediction = predict(layer, machine, rung=rung, **own)
-        rungs[prediction.rung] = origins[prediction.constants_from] = None
-    return dataclasses.replace(answer, rung=", ".join(rungs), constants_from=", ".join(origins))
+    return Crossover(
+        first=names[0],
+        second=names[1],
+        over=over,
+        of=of,
+        sizes=tuple(found),
+        cheaper=tuple(who[s] for s in signs),
+        limit=limit,
+        **{name: ", ".join(met) or None for name, met in basis.items()},
+    )
 
 
 def _changes(

@@ -82,7 +82,12 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     codes = table[keys].astype(object).where(table[keys].notna(), None)
     for values, index in codes.groupby(keys, dropna=False, sort=False, observed=True).indices.items():
         static = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
-        _score_group(table, np.asarray(index), static, rung, answers)
+        operation = OPERATIONS_MEASURED.get(str(static["op"]))
+        if operation is None:
+            answers["reason"][index] = str(unknown_name("op", str(static["op"]), OPERATIONS_MEASURED))
+            continue
+        for rows in _patterns(table, np.asarray(index), operation):
+            _score_group(table, rows, static, operation, rung, answers)
     return table.assign(**answers)
 
 
@@ -95,16 +100,11 @@ def _score_group(
 ) -> None:
     """Predict the rows of one kind; write answers or a reason at their places."""
     try:
-        op = str(static["op"])
-        if op not in OPERATIONS_MEASURED:
-            raise unknown_name("op", op, OPERATIONS_MEASURED)
-        operation = OPERATIONS_MEASURED[op]
         layer = operation.layer(str(static["dtype"]), static)
         device = hardware.load(str(static["gpu"]))
         sizes, reasons = _sizes(table, index, operation)
-        layer_reasons = np.array(reasons, dtype=object)
-        good = layer_reasons == ""
-        answers["reason"][index[~good]] = layer_reasons[~good]
+        good = reasons == ""
+        answers["reason"][index[~good]] = reasons[~good]
         if not good.any():
             return
         prediction = predict(
@@ -132,34 +132,32 @@ def _write(prediction: Prediction, index: NDArray[np.intp], answers: dict[str, A
     answers["constants_from"][index] = prediction.constants_from
 
 
-def _sizes(table: pd.DataFrame, index: NDArray[np.intp], operation: Operation) -> tuple[Sizes, list[str]]:
+def _patterns(table: pd.DataFrame, index: NDArray[np.intp], operation: Operation) -> list[NDArray[np.intp]]:
+    """Return the rows in groups that have the same optional sizes: where one is empty, a default holds."""
+    optional = [name for name in operation.optional if name in table]
+    given = table[optional].iloc[index].notna()
+    return (
+        [index[rows] for rows in given.groupby(optional, sort=False).indices.values()]
+        if optional
+        else [index]
+    )
+
+
+def _sizes(
+    table: pd.DataFrame, index: NDArray[np.intp], operation: Operation
+) -> tuple[Sizes, NDArray[np.object_]]:
     """Return the sizes of rows, and for each row why it has none (or nothing)."""
     lacking = [name for name in operation.columns if name not in table]
     if lacking:
         raise TableError(f"the table lacks the column {', '.join(lacking)}, which this op needs")
     reasons = np.full(len(index), "", dtype=object)
     sizes: Sizes = {}
-    for column, size in operation.columns.items():
-        values = pd.to_numeric(table[column].iloc[index], errors="coerce").to_numpy(
-            dtype=np.float64, na_value=np.nan
-        )
-        _refuse(values, size, column, reasons)
-        sizes[size] = values
-    for column, size in operation.optional.items():
-        if column not in table:
+    for column, size in {**operation.columns, **operation.optional}.items():
+        if column not in table or (column in operation.optional and table[column].iloc[index].isna().all()):
             continue
-        values = pd.to_numeric(table[column].iloc[index], errors="coerce").to_numpy(
-            dtype=np.float64, na_value=np.nan
-        )
-        given = ~np.isnan(values)
-        if given.all():
-            _refuse(values, size, column, reasons)
-            sizes[size] = values
-        elif given.any():
-            reasons[~given] = f"{column}: empty here, but given in other rows of this kind"
-            _refuse(np.where(given, values, 1.0), size, column, reasons)
-            sizes[size] = np.where(given, values, 1.0)
-    return sizes, list(reasons)
+        sizes[size] = _numbers(table[column].iloc[index])
+        _refuse(sizes[size], size, column, reasons)
+    return sizes, reasons
 
 
 def _numbers(column: pd.Series) -> NDArray[np.float64]:

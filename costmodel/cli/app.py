@@ -20,8 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 for _module in (catalogue, predictions, tables):
-    for _function, _example in _module.COMMANDS:
-        app.command(epilog=f"\b\nExample:\n  {_example}")(_function)
+    for _name, _function, _example in _module.COMMANDS:
+        app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
 
 #: Options that take NAME=VALUE, as often as one likes.
 _SETTINGS = ("-D", "--define", "--set", "--device-set")

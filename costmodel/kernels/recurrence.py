@@ -180,4 +180,3 @@ def _share(c: Mapping[str, float], batch: Array) -> Array:
 def _joined(*times: Array) -> Array:
     total: Array = sum((time**_ORDER for time in times), np.zeros_like(times[0]))
     return total ** (1 / _ORDER)
-

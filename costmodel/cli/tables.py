@@ -1,0 +1,3 @@
+"""Tables in, pages out, and what is measured: ``score``, ``report``, ``validate``."""
+
+COMMANDS = ()
