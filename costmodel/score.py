@@ -95,6 +95,7 @@ def _score_group(
     table: pd.DataFrame,
     index: NDArray[np.intp],
     static: Mapping[str, Any],
+    operation: Operation,
     rung: str | None,
     answers: dict[str, Any],
 ) -> None:
