@@ -16,7 +16,7 @@ import sympy as sp
 
 from costmodel.cost import latex
 from costmodel.layers import Layer
-from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog2, symbol
+from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, symbol
 
 #: Factors are written in this order: Table 1 has k·n·d² and r·n·d.
 _ORDER = {
@@ -188,8 +188,11 @@ def _least(*arguments: sp.Expr) -> sp.Expr:
 
 _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     CeilDiv: lambda a, b: _upper(sp.expand(a / _lower(b))) + 1,
+    sp.floor: lambda x: _upper(sp.expand(x)),
     sp.ceiling: lambda x: _upper(sp.expand(x)) + 1,
     CeilLog2: lambda x: _log(x) + 1,
+    CeilLog: lambda x, base: _log(x) / sp.log(_lower(base)) + 1,
+    ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
     sp.Max: lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts)),
     sp.Min: lambda *parts: _upper(_least(*parts)),
 }
@@ -221,9 +224,10 @@ def _rank(factor: sp.Expr) -> tuple[bool, int]:
     return isinstance(factor, sp.log), _ORDER.get(size.name, len(_ORDER))
 
 
-def _sort_key(term: sp.Expr) -> tuple[int, str]:
-    """Order monomials: highest total power first, then by name."""
-    return -int(sum(_powers(term).values())), str(term)
+def _sort_key(term: sp.Expr) -> tuple[Any, ...]:
+    """Order monomials: highest total power first, then the one with more of the first sizes."""
+    powers = _powers(term)
+    return -sum(powers.values()), *(-powers.get(symbol(name), 0) for name in _ORDER), str(term)
 
 
 def _text(term: sp.Expr) -> str:

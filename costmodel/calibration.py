@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware
 from costmodel.errors import SpecError
+from costmodel.files import write_whole
 
 #: Version of the calibration files' format.
 SCHEMA = 1
@@ -73,7 +74,7 @@ class Section(BaseModel):
     ----------
     kernel : str
         A module of ``costmodel.kernels``.
-    op, dtype, framework : str
+    op, dtype, framework, direction : str
         The cell.
     harness : str
         How the rows were timed (``graph-replay``, ``eager-events``,
@@ -82,8 +83,6 @@ class Section(BaseModel):
         In the units of the kernel model's ``CONSTANTS``.
     kernels : tuple of str
         The implementation's own names for the kernel, where they matter.
-    options : mapping
-        Static arguments of the model that name the framework's kernel.
     sizes : mapping of str to (float, float)
         Smallest and largest size among the fitted rows.
     spread : tuple of Spread
@@ -96,10 +95,10 @@ class Section(BaseModel):
     op: str
     dtype: str
     framework: str
+    direction: str = "fwd"
     harness: str = ""
     constants: dict[str, float]
     kernels: tuple[str, ...] = ()
-    options: dict[str, str | int | float | bool] = {}
     sizes: dict[str, tuple[float, float]] = {}
     spread: tuple[Spread, ...] = ()
     provenance: Provenance
@@ -211,9 +210,10 @@ class Wanted:
     kernel: str
     op: str
     dtype: str
+    direction: str = "fwd"
     framework: str | None = None
     harness: str | None = None
-    kernel_name: str | None = None
+    label: str | None = None
 
     def distance(self, section: Section) -> tuple[bool | int | str, ...]:
         """Return how far a section is from what is wanted, for sorting."""
@@ -222,9 +222,7 @@ class Wanted:
             section.op != self.op,
             self.framework is not None and section.framework != self.framework,
             self.harness is not None and section.harness != self.harness,
-            self.kernel_name is not None
-            and bool(section.kernels)
-            and self.kernel_name not in section.kernels,
+            self.label is not None and bool(section.kernels) and self.label not in section.kernels,
             section.dtype != self.dtype,
             known.index(section.framework) if section.framework in known else len(known),
             section.framework,
@@ -233,39 +231,24 @@ class Wanted:
         )
 
 
-def choose(
-    device: hardware.Device,
-    *,
-    kernel: str,
-    op: str,
-    dtype: str,
-    framework: str | None = None,
-    harness: str | None = None,
-    kernel_name: str | None = None,
-    own: bool = True,
-) -> Choice:
+def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choice:
     """Return the constants for a kernel on a device: its own, else its nearest relative's.
 
     Parameters
     ----------
     device : Device
         Where the kernel runs.
-    kernel, op, dtype : str
-        Which kernel model, for which operation and format.
-    framework, harness : str, optional
-        Whose implementation, and how it is timed; default the first of
-        ``DEFAULT_FRAMEWORKS`` there is.
-    kernel_name : str, optional
-        The implementation's own name for the kernel.
+    wanted : Wanted
+        Which kernel; default framework the first of ``DEFAULT_FRAMEWORKS`` there is.
     own : bool
         Whether the device's own constants may be taken.
     """
-    wanted = Wanted(kernel, op, dtype, framework, harness, kernel_name)
     name = device.name.rstrip("*")
     if own:
         section = best(load(name), wanted)
         if section is not None:
-            return Choice("self", section, section.constants)
+            # What-if devices rest on the constants of the device they were made from.
+            return Choice("self" if name == device.name else name, section, section.constants)
     for relative in relatives(device):
         section = best(load(relative), wanted)
         if section is not None:
@@ -304,4 +287,4 @@ def dump(path: Path, file: File) -> None:
     content: dict[str, Any] = file.model_dump(by_alias=True, mode="json")
     header = "# Written by `costmodel validate --fit`; not edited by hand.\n"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
-    path.write_text(header + text, encoding="utf-8")
+    write_whole(path, lambda part: part.write_text(header + text, encoding="utf-8"), overwrite=True)

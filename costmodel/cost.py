@@ -143,6 +143,8 @@ class Tensors:
     updated : Expr
         State updated in place (a KV cache's new rows, a recurrent state): part
         of neither inputs nor outputs, read and written.
+    offsets : Expr
+        Parameters that no gradient depends on (biases), not among `weights`.
     linear : bool
         Whether the gradients need neither inputs nor weights.
     """
@@ -151,6 +153,7 @@ class Tensors:
     outputs: sp.Expr
     weights: sp.Expr = ZERO
     updated: sp.Expr = ZERO
+    offsets: sp.Expr = ZERO
     linear: bool = False
 
     def compulsory(self, direction: str) -> sp.Expr:
@@ -165,11 +168,11 @@ class Tensors:
         operands = self.inputs + self.weights
         again = ZERO if self.linear else operands
         return {
-            "fwd": operands + self.outputs + 2 * self.updated,
-            "bwd": again + self.outputs + operands,
+            "fwd": operands + self.offsets + self.outputs + 2 * self.updated,
+            "bwd": again + self.outputs + operands + self.offsets,
             "bwd_data": self.weights + self.outputs + self.inputs,
-            "bwd_weights": self.inputs + self.outputs + self.weights,
-            "fwd+bwd": operands + 2 * self.outputs + operands,
+            "bwd_weights": self.inputs + self.outputs + self.weights + self.offsets,
+            "fwd+bwd": 2 * (operands + self.offsets + self.outputs),
         }[direction]
 
     def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:
@@ -179,7 +182,7 @@ class Tensors:
         the operands' gradients and what forward kept (the inputs are among
         that, and counted once).
         """
-        alive = self.inputs + self.weights + self.outputs + self.updated
+        alive = self.inputs + self.weights + self.offsets + self.outputs + self.updated
         if direction == "fwd":
             return alive + workspace
         beyond = kept if self.linear else kept - self.inputs

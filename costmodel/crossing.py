@@ -142,7 +142,8 @@ def crossover(
     basis: dict[str, dict[str, None]] = {"rung": {}, "constants_from": {}}
 
     def values(layer: Layer, points: NDArray[np.float64]) -> Any:
-        own = {n: v for n, v in (sizes | {over: points}).items() if n in layer.sizes() or n in DEVICE_SIZES}
+        taken = (*layer.sizes(), *DEVICE_SIZES)
+        own: dict[str, Any] = {n: v for n, v in (sizes | {over: points}).items() if n in taken}
         if machine is None:
             return np.broadcast_to(evaluate(layer, **own)[QUANTITIES[of]], points.shape)
         prediction = predict(layer, machine, rung=rung, **own)

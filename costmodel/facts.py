@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
+from typing import TypeVar
 
 import pandas as pd
 import yaml
@@ -11,10 +13,12 @@ import yaml
 from costmodel import hardware
 from costmodel._version import __version__
 from costmodel.dtypes import DTYPES
-from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.hardware.tables import FOLDER
-from costmodel.layers import Layer, classes
+from costmodel.layers import Layer, get
 from costmodel.reports import Facts
+
+T = TypeVar("T")
 
 
 def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None = None) -> Facts:
@@ -28,8 +32,8 @@ def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None 
         Devices by the name the table has for them; default those shipped of that name. Of a
         device that is not among them nothing is known, and the report says so.
     """
-    known = dict(devices) if devices is not None else _shipped(frame["device"].astype(str).unique())
-    layers = {name: classes()[name] for name in frame["layer"].astype(str).unique() if name in classes()}
+    known = dict(devices) if devices is not None else _known(frame["device"].astype(str), hardware.load)
+    layers = _known(frame["layer"].astype(str), get)
     return Facts(
         devices=_devices(known),
         figures=_figures(known),
@@ -38,13 +42,12 @@ def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None 
     )
 
 
-def _shipped(names: Iterable[str]) -> dict[str, hardware.Device]:
+def _known(names: Iterable[str], find: Callable[[str], T]) -> dict[str, T]:
+    """Return what is found by name; a what-if device, or another's layer, is not."""
     found = {}
-    for name in names:
-        try:
-            found[name] = hardware.load(name)
-        except CostmodelError:
-            continue  # a what-if device, or a user's own
+    for name in dict.fromkeys(names):
+        with contextlib.suppress(UnknownNameError):
+            found[name] = find(name)
     return found
 
 

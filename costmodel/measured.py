@@ -102,7 +102,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "bmm": _matmul(batched=True),
     "gemm_fp8_dynquant": Operation(
         columns={"m": "m", "n": "n", "k": "k"},
-        layer=lambda dtype, row: Matmul(dtype=dtype, quantize=True, direction=_direction(row)),
+        layer=lambda dtype, row: Matmul(dtype=dtype, quantise=True, direction=_direction(row)),
     ),
     "attention_prefill": _attention(causal=True),
     "attention_prefill_noncausal": _attention(causal=False),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel import calibration, hardware, kernels
+from costmodel import calibration, hardware, implementations, kernels
 from costmodel._version import __version__
 from costmodel.cost import Phase
 from costmodel.errors import UnavailableError, unknown_name
@@ -107,11 +107,14 @@ class PhasePlan:
         What may limit it (``matrix:bf16``, …), and how fast the device does it [FLOP/s].
     choice : Choice
         The constants its kernel model uses; origin ``none`` at rung ``bound``.
+    options : mapping
+        Static arguments of its kernel model: the layer's, and the implementation's.
     """
 
     phase: Phase
     rates: tuple[tuple[str, tuple[str, str], float], ...]
     choice: calibration.Choice
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,9 +178,9 @@ def _plan(
     device: hardware.Device,
     rung: str | None,
     state: str,
-    whose: tuple[str | None, str | None, str | None],
+    implementation: tuple[str | None, str | None, str | None],
 ) -> Plan:
-    framework, harness, kernel_name = whose
+    framework, harness, label = implementation
     parts, missing = [], dict.fromkeys(device.missing)
     own = rung != "kernel"
     for phase in layer.cost.phases:
@@ -189,19 +192,23 @@ def _plan(
                 if engine == "matrix":
                     raise
                 missing[f"{engine}:{dtype} rate"] = None
-        choice = calibration.Choice("none")
+        choice, options = calibration.Choice("none"), dict(phase.options)
         if rung != "bound":
-            choice = calibration.choose(
-                device,
+            wanted = calibration.Wanted(
                 kernel=phase.kernel,
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
+                direction=str(phase.options.get("direction", "fwd")),
                 framework=framework,
                 harness=harness,
-                kernel_name=kernel_name,
-                own=own,
+                label=label,
             )
-        parts.append(PhasePlan(phase, tuple(rates), choice))
+            choice = calibration.choose(device, wanted, own=own)
+            whose = (
+                (framework, label) if framework or choice.section is None else choice.section.implementation
+            )
+            options |= implementations.arguments(phase.kernel, phase.op, *whose, device)
+        parts.append(PhasePlan(phase, tuple(rates), choice, options))
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
         lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
@@ -317,11 +324,8 @@ class Prediction:
         for part in self.plan.phases:
             repeats = next(values)
             sizes = {name: next(values) for name in part.phase.sizes}
-            options = dict(part.phase.options)
-            if part.choice.section is not None:
-                options |= part.choice.section.options
             model = kernels.model(part.phase.kernel)
-            estimate = model.seconds(self.device, part.choice.constants, **sizes, **options)
+            estimate = model.seconds(self.device, part.choice.constants, **sizes, **part.options)
             parts.append((repeats, estimate.seconds, dict(estimate.terms)))
         return parts
 

@@ -11,12 +11,13 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from costmodel import hardware, reports
-from costmodel.crossing import crossover
+from costmodel.crossing import QUANTITIES, crossover
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.facts import facts_of
@@ -75,7 +76,7 @@ class Case:
         """The values of the columns `CASE`."""
         size = MODELS[self.model]
         model = f"{self.model} (d = {size['width']}, {size['heads']} heads, d_ff = {size['d_ff']})"
-        return {"where": f"{self.device.title} · {self.dtype}", "model": model, "work": self.work}
+        return {"where": f"{_short(self.device)} · {self.dtype}", "model": model, "work": self.work}
 
     @property
     def layers(self) -> dict[str, Layer]:
@@ -83,12 +84,12 @@ class Case:
         same = {"dtype": self.dtype, "direction": WORKS[self.work]}
         block = get("transformer-block")
         return {
-            f"Transformer, tiled attention · {self.dtype}": block(**same, activation="relu"),  # type: ignore[call-arg]
-            f"Transformer, stored scores · {self.dtype}": block(**same, activation="relu", attention="dense"),  # type: ignore[call-arg]
-            f"LSTM · {self.dtype}": get("lstm")(**same),
+            "Transformer (tiled)": block(**same, activation="relu"),  # type: ignore[call-arg]
+            "Transformer (stored)": block(**same, activation="relu", attention="dense"),  # type: ignore[call-arg]
+            "LSTM": get("lstm")(**same),
         }
 
-    def sizes(self, layer: Layer) -> dict[str, int]:
+    def sizes(self, layer: Layer) -> dict[str, Any]:
         """Return all sizes but the length."""
         size = MODELS[self.model]
         every = {
@@ -104,6 +105,12 @@ class Case:
     def predict(self, layer: Layer, lengths: Sequence[int] | np.ndarray) -> Prediction:
         """Return the prediction of one of the layers."""
         return predict(layer, self.device, rung=self.rung, seq=np.asarray(lengths), **self.sizes(layer))
+
+
+def _short(device: hardware.Device) -> str:
+    """Return what people call a device: ``NVIDIA Tesla P100 SXM2 16 GB → P100``."""
+    words = [word for word in device.title.split() if word not in (device.vendor, "Tesla", "Instinct")]
+    return " ".join(words[:2] if words[0] == "TPU" else words[:1])
 
 
 def cases(devices: Iterable[hardware.Device], rung: str | None) -> list[Case]:
@@ -140,19 +147,25 @@ def story(
         parts += [_parts(case, *item) for item in predictions.items()]
         fastest += _fastest(case, lengths)
         longest += [_longest(case, *item) for item in case.layers.items()]
-    rows = concat(times)
+    rows = concat(times).dropna(axis="columns", how="all")  # no intervals at rung bound
     return reports.Frames(
         rows=rows,
         parts=pd.concat(parts, ignore_index=True),
-        fastest=pd.DataFrame([*_fewest(every, lengths), *fastest]),
+        fastest=_named([*_fewest(every, lengths), *fastest], list(every[0].layers)),
         longest=pd.DataFrame(longest),
         facts=facts_of(rows, {case.device.name: case.device for case in every}),
     )
 
 
+def _named(segments: list[dict[str, object]], series: list[str]) -> pd.DataFrame:
+    """Return segments as the reports' charts take them: every layer a category, the fastest or not."""
+    frame = pd.DataFrame(segments).rename(columns={"where": "row"})
+    return frame.assign(series=pd.Categorical(frame["series"], series))
+
+
 def _times(case: Case, series: str, prediction: Prediction) -> pd.DataFrame:
     """Return a layer's times and counts over the lengths, with what 80 % of measurements lie within."""
-    frame = as_frame(prediction).assign(series=series, **case.keys)
+    frame = as_frame(prediction).assign(series=series, label=f"{series} · {case.dtype}", **case.keys)
     low, high = prediction.interval(80)
     return frame.assign(lo80_s=low, hi80_s=high)
 
@@ -163,8 +176,8 @@ def _parts(case: Case, series: str, prediction: Prediction) -> pd.DataFrame:
         pd.DataFrame({"seq": prediction.shapes["seq"], "part": phase["kernel"], "seconds": phase["seconds"]})
         for phase in prediction.phases
     ]
-    summed = pd.concat(frames).groupby(["seq", "part"], as_index=False, sort=False)["seconds"].sum()
-    return summed.assign(series=series, **case.keys)
+    summed = pd.concat(frames).groupby(["seq", "part"], as_index=False, sort=False)[["seconds"]].sum()
+    return summed.assign(series=series, label=f"{series} · {case.dtype}", **case.keys)
 
 
 def _fastest(case: Case, lengths: Sequence[int] | np.ndarray) -> list[dict[str, object]]:
@@ -174,8 +187,11 @@ def _fastest(case: Case, lengths: Sequence[int] | np.ndarray) -> list[dict[str, 
 
 
 def _fewest(every: Sequence[Case], lengths: Sequence[int] | np.ndarray) -> list[dict[str, object]]:
-    """Return who has the fewest FLOPs, bytes and steps: counts, the same on every device."""
-    names = {"flops": "FLOPs", "hbm_bytes": "traffic", "depth": "depth"}
+    """Return who has the fewest FLOPs and steps: counts that are the same on every device.
+
+    Traffic is not: what a device cannot keep on chip is read again.
+    """
+    names = {"flops": "FLOPs", "depth": "depth"}
     found = []
     last = {(case.model, case.work): case for case in every}
     for case, (of, name) in itertools.product(last.values(), names.items()):
@@ -207,12 +223,12 @@ def _segments(case: Case, lengths: Sequence[int] | np.ndarray, of: str) -> list[
 def _values(case: Case, layer: Layer, lengths: Sequence[int], of: str) -> np.ndarray:
     if of == "seconds":
         return np.asarray(case.predict(layer, lengths).seconds)
-    name = {"flops": "matrix_flops"}.get(of, of)
-    return np.asarray(evaluate(layer, seq=np.asarray(lengths), **case.sizes(layer))[name])
+    counts = evaluate(layer, seq=np.asarray(lengths), **case.sizes(layer))
+    return np.asarray(counts[QUANTITIES[of]])
 
 
 def _least(values: dict[str, float]) -> str:
-    """Return the name of the least; a Transformer that only ties with the other stands for both."""
+    """Return the name of the least, of several the first."""
     return min(values, key=lambda name: values[name])
 
 

@@ -77,14 +77,16 @@ def sweep(
         See `predict`; also if no layer takes one of the sizes.
     """
     wanted = [layers] if isinstance(layers, Layer) else list(layers)
-    single = isinstance(devices, (hardware.Device, str, Path))
-    machines = [as_device(d) for d in ([devices] if single else devices)]  # type: ignore[list-item, union-attr]
+    several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
+    machines = [as_device(device) for device in several]
     if not wanted or not machines:
         raise SizeError("sweep: wanted at least one layer and one device")
     _check_names(wanted, grids)
     frames = []
     for layer in wanted:
-        shapes = product({name: values for name, values in grids.items() if name in layer.sizes()})
+        shapes: dict[str, Any] = product(
+            {name: values for name, values in grids.items() if name in layer.sizes()}
+        )
         for machine in machines:
             frames.append(
                 as_frame(predict(layer, machine, rung=rung, state=state, framework=framework, **shapes))
@@ -99,7 +101,7 @@ def _check_names(layers: Sequence[Layer], grids: Mapping[str, ArrayLike]) -> Non
             raise unknown_name(f"size of {', '.join(layer.name for layer in layers)}", name, taken)
 
 
-def product(grids: Mapping[str, ArrayLike]) -> dict[str, NDArray[np.float64]]:
+def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
     """Return every combination of the grids' values, one flat array for each size."""
     axes = [np.atleast_1d(np.asarray(values)) for values in grids.values()]
     for name, axis in zip(grids, axes, strict=True):
@@ -125,7 +127,7 @@ def as_frame(prediction: Prediction) -> pd.DataFrame:
         "constants_from": prediction.constants_from,
     }
     columns: dict[str, Any] = {
-        name: pd.Categorical.from_codes(np.zeros(rows, np.int8), [v]) for name, v in text.items()
+        name: pd.Categorical.from_codes(np.zeros(rows, np.int8), pd.Index([v])) for name, v in text.items()
     }
     for name in layer.sizes():
         columns[name] = np.broadcast_to(prediction.shapes[name], rows)

@@ -67,6 +67,8 @@ GLOSSARY = {
         Size("k", "K", "inner size of a product; width of a convolution"),
         Size("sram", r"S_{sram}", "on-chip memory that one tile may use [bytes] (from the device)"),
         Size("onchip", r"S_{chip}", "on-chip memory of the whole device [bytes] (from the device)"),
+        Size("rank", "R", "rank of a low-rank product: positions Linformer keeps; width of Mamba's step"),
+        Size("features", r"m_{\phi}", "random features that stand for the exponential (default 256)"),
     )
 }
 _SYMBOLS = {name: sp.Symbol(name, positive=True, integer=True) for name in GLOSSARY}
@@ -151,6 +153,66 @@ class CeilDiv(sp.Function):  # type: ignore[misc]
 def ceil_div(a: sp.Expr, b: sp.Expr) -> sp.Expr:
     """Return ⌈a/b⌉, the number of tiles of size b that cover a."""
     return CeilDiv(sp.sympify(a), sp.sympify(b))
+
+
+class CeilLog(sp.Function):  # type: ignore[misc]
+    """⌈log_b x⌉ for x ≥ 1, the levels of a b-ary tree over x leaves.
+
+    Exact, as `CeilLog2` is: the quotient of two logarithms is put right by the
+    powers next to it.
+    """
+
+    nargs = 2
+    is_integer = True
+    is_nonnegative = True
+
+    @classmethod
+    def eval(cls, x: sp.Expr, base: sp.Expr) -> sp.Expr | None:
+        """Evaluate whole numbers exactly."""
+        if not (x.is_Integer and base.is_Integer and x >= 1 and base >= 2):
+            return None
+        levels, reached = 0, 1
+        while reached < x:
+            levels, reached = levels + 1, reached * int(base)
+        return sp.Integer(levels)
+
+    def _latex(self, printer: object) -> str:
+        x, base = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
+        return rf"\lceil\log_{{{base}}} {x}\rceil"
+
+    def _numpycode(self, printer: object) -> str:
+        x, base = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
+        levels = f"ceil(log({x})/log({base}))"
+        return f"({levels} - ({base}**({levels} - 1.0) >= {x}) + ({base}**{levels} < {x}))"
+
+
+class ChunkPairs(sp.Function):  # type: ignore[misc]
+    """Pairs of positions of one chunk, the later with itself and each earlier, in n cut into chunks of c.
+
+    Σ c_i (c_i + 1)/2 over ⌈n/c⌉ chunks, the last as long as what is left. A function of its own because
+    its growth, n·c, cannot be seen in that sum.
+    """
+
+    nargs = 2
+    is_integer = True
+    is_positive = True
+
+    @classmethod
+    def eval(cls, n: sp.Expr, c: sp.Expr) -> sp.Expr | None:
+        """Evaluate whole numbers exactly."""
+        if not (n.is_Integer and c.is_Integer and n >= 1 and c >= 1):
+            return None
+        whole, left = divmod(int(n), int(c))
+        return sp.Integer((whole * int(c) * (int(c) + 1) + left * (left + 1)) // 2)
+
+    def _latex(self, printer: object) -> str:
+        n, c = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
+        return rf"\operatorname{{pairs}}\left({n}, {c}\right)"
+
+    def _numpycode(self, printer: object) -> str:
+        n, c = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
+        left = f"({n} - {c}*floor({n}/{c}))"
+        return f"(({n} - {left})*({c} + 1.0) + {left}*({left} + 1.0))/2.0"
 
 
 def tree_depth(terms: sp.Expr) -> sp.Expr:

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
-from costmodel.hardware import plausible, tables
-from costmodel.hardware.schema import Spec
-from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
 from pydantic import BaseModel, ValidationError
 
 from costmodel.errors import CostmodelError, SpecError, unknown_name
+from costmodel.hardware import plausible, tables
+from costmodel.hardware.schema import Spec
+from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
 from costmodel.units import parse as parse_quantity
 
 

@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from costmodel.hardware import whatif
-from costmodel.hardware.quantities import Count, Quantity
-from costmodel.hardware.schema import Level, Rates, Spec, quantities
-
 from costmodel.dtypes import DTYPES
 from costmodel.dtypes import dtype as find_dtype
 from costmodel.errors import UnavailableError, unknown_name
+from costmodel.hardware import whatif
+from costmodel.hardware.quantities import Count, Quantity
+from costmodel.hardware.schema import Level, Rates, Spec, quantities
 
 ENGINES = ("matrix", "vector", "special")
 

@@ -8,12 +8,12 @@ from functools import cache
 from pathlib import Path
 
 import yaml
+
+from costmodel.errors import UnknownNameError, unknown_name
 from costmodel.hardware.check import read_spec
 from costmodel.hardware.device import Device
 from costmodel.hardware.relatives import rank
 from costmodel.hardware.tables import FOLDER
-
-from costmodel.errors import UnknownNameError, unknown_name
 
 _CALIBRATION = ".calibration.yaml"
 _ALIASES = re.compile(r"^aliases:.*\n(?:[ \-].*\n)*", re.MULTILINE)

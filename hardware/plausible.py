@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 
 from costmodel.hardware.tables import Family
 from costmodel.hardware.yamlfile import Keys
-
 from costmodel.units import parse, render
 
 Numbers = Mapping[Keys, float]

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from costmodel.errors import UnavailableError
 from costmodel.hardware.device import Device
 from costmodel.hardware.tables import Family, families
-
-from costmodel.errors import UnavailableError
 
 
 def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
+from pydantic import AfterValidator, Field
+
+from costmodel.dtypes import DTYPES
+from costmodel.errors import unknown_name
 from costmodel.hardware.quantities import (
     Bandwidth,
     Capacity,
@@ -16,10 +20,6 @@ from costmodel.hardware.quantities import (
     Section,
     Time,
 )
-from pydantic import AfterValidator, Field
-
-from costmodel.dtypes import DTYPES
-from costmodel.errors import unknown_name
 
 #: Version of the spec files' format.
 SCHEMA = 1

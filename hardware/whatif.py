@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from costmodel.dtypes import DTYPES
+from costmodel.errors import CostmodelError, SpecError, unknown_name
 from costmodel.hardware import plausible
 from costmodel.hardware.schema import Rates, Spec, quantities
 from costmodel.hardware.yamlfile import Keys
-
-from costmodel.dtypes import DTYPES
-from costmodel.errors import CostmodelError, SpecError, unknown_name
 from costmodel.units import parse
 
 #: Name of a change → the figure it changes, and its dimension.

@@ -1,1 +1,97 @@
-""""""
+"""Reports: tables in, one self-contained HTML page out.
+
+Everything here knows tables and the names of their columns, not layers or devices. Each
+chart is a module with ``rows`` (what it draws), ``chart`` (an Altair chart of one case)
+and ``finding`` (what it shows, in a sentence).
+
+>>> from costmodel import reports
+>>> reports.save(reports.compare(frame), "comparison.html")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from costmodel.reports.frames import Facts, Frames, read
+from costmodel.reports.page import Page, save
+
+__all__ = ["Facts", "Frames", "Page", "compare", "read", "save", "story", "validation"]
+
+
+def compare(
+    frame: pd.DataFrame,
+    *,
+    facts: Facts | None = None,
+    title: str | None = None,
+    command: str = "costmodel.reports.compare(frame)",
+) -> Page:
+    """Return the report of a sweep: its layers compared on its devices.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `costmodel.sweep` returns it, or its file as `read` does.
+    facts : Facts, optional
+        Figures and sources of its devices and layers; default those of the shipped specs.
+    title : str, optional
+        Default: the layers' names.
+    command : str
+        What made it, for the reader who wants it again.
+
+    Raises
+    ------
+    TableError
+        If the table is not a sweep's.
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
+    from costmodel.reports import comparison_page  # noqa: PLC0415 - charts only when asked for
+
+    if facts is None:
+        from costmodel.facts import facts_of  # noqa: PLC0415 - the one place that asks for them
+
+        facts = facts_of(frame)
+    return comparison_page.page(frame, facts, title=title, command=command)
+
+
+def story(frames: Frames, *, command: str = "costmodel report -o REPORT.html") -> Page:
+    """Return the project's own report: recurrence or attention, and what limits each.
+
+    Parameters
+    ----------
+    frames : Frames
+        From `costmodel.story.story`.
+    command : str
+        What made it.
+
+    Raises
+    ------
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
+    from costmodel.reports import story_page  # noqa: PLC0415
+
+    return story_page.page(frames, command=command)
+
+
+def validation(frame: pd.DataFrame, *, command: str = "costmodel validate --report") -> Page:
+    """Return the report of predictions against measurements.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a measurement: layer, options, device, op, dtype, rung, state, measured_s, seconds,
+        lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``.
+    command : str
+        What made it.
+
+    Raises
+    ------
+    TableError
+        If a column is missing, or no row has both times.
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
+    from costmodel.reports import validation_page  # noqa: PLC0415
+
+    return validation_page.page(frame, command=command)

@@ -11,28 +11,36 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import conv, delta
 from costmodel.validation.log_fit import least_log_error
 
-_WARM = ("start_s", "bandwidth_share", "cache_share", "cache_speed")
+_WARM = ("start_s", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
     "causal_conv1d_prefill": (*_WARM, "token_s", "block_s", "element_cycles", "overlap"),
     "causal_conv1d_decode": (*_WARM, "element_cycles", "overlap"),
     "gdn_recurrent_decode": _WARM,
     "fused": ("start_s", "block_s", "chunk_s", "droop", "droop_s", "bandwidth_share", "overlap"),
-    "chunked": (*_WARM, "block_s", "token_s", "chunk_s", "head_units", "extra_passes", "matrix_share", "overlap"),
+    "chunked": (
+        *_WARM,
+        "block_s",
+        "token_s",
+        "chunk_s",
+        "head_units",
+        "extra_passes",
+    ),
 }
 _STARTS: tuple[dict[str, float], ...] = (
     {},
-    {"overlap": 1.05, "head_units": 0.5, "cache_share": 0.4, "cache_speed": 4.0, "matrix_share": 0.3},
+    {"overlap": 1.05, "head_units": 1.5, "cache_share": 0.2, "cache_bytes": 30.0},
     {"overlap": 6.0, "cache_share": 1.0, "bandwidth_share": 0.6, "element_cycles": 60.0},
 )
 #: Constants that a kernel does not have.
 _ABSENT: dict[str, dict[str, float]] = {
-    "fused": {"token_s": 0.0, "matrix_share": 1.0},
-    "chunked": {"droop": 0.0},
+    "fused": {"token_s": 0.0},
+    "chunked": {"droop": 0.0, "overlap": 1.2},
     "causal_conv1d_decode": {"token_s": 0.0, "block_s": 0.0},
 }
 
@@ -55,10 +63,14 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     """
     op = str(rows["op"].iloc[0])
 
-    def column(name: str) -> np.ndarray:
+    def column(name: str) -> NDArray[np.float64]:
         return rows[name].to_numpy(dtype=np.float64)
 
-    common: dict[str, Any] = {"batch": column("batch"), "seq": column("seq_q"), "dtype": str(rows["dtype"].iloc[0])}
+    common: dict[str, Any] = {
+        "batch": column("batch"),
+        "seq": column("seq_q"),
+        "dtype": str(rows["dtype"].iloc[0]),
+    }
     if op.startswith("causal_conv1d"):
         return {**common, "channels": column("n"), "width": column("k"), "decode": op.endswith("decode")}
     kernel = delta_kernel(str(rows["kernel"].iloc[0]))
@@ -84,8 +96,12 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     part = kwargs["kernel"] if op == "gdn_chunk_prefill" else op
     fixed = {"start_s": float(measured.min()), **_ABSENT.get(part, {}), **(start or {})}
 
-    def predict(values: Mapping[str, float]) -> np.ndarray:
+    def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.asarray(model.seconds(device, values, **kwargs).seconds)
 
-    tries = [least_log_error(predict, measured, model.CONSTANTS, _FREE[part], {**first, **fixed}) for first in _STARTS]
+    free = _FREE[part]
+    starts = [{name: value for name, value in first.items() if name in free} for first in _STARTS]
+    tries = [
+        least_log_error(predict, measured, model.CONSTANTS, free, {**first, **fixed}) for first in starts
+    ]
     return min(tries, key=lambda found: found[0])[1]

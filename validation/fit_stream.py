@@ -7,32 +7,53 @@ at a scale of 3 %: a median fit, which a few disturbed rows cannot turn.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import stream
 from costmodel.validation.log_fit import least_log_error
 
 #: Elements read for each element of the result, where that is not one.
-_READS = {"silu_and_mul": 2, "elementwise_add": 2, "elementwise_mul": 2, "elementwise_div": 2, "elementwise_pow": 2}
+_READS = {
+    "silu_and_mul": 2,
+    "elementwise_add": 2,
+    "elementwise_mul": 2,
+    "elementwise_div": 2,
+    "elementwise_pow": 2,
+}
 _PATTERNS = {"softmax": "softmax", "layernorm": "norm", "rmsnorm": "rmsnorm", "silu_and_mul": "gated"}
 #: Timers whose rows hold the host's dispatch; the others hold kernel time alone.
 _HOST_TIMERS = ("event-best5of25", "host-walltime-median50")
-_ROW_WISE = ("row_s", "iteration_s", "resident_share", "overlap", "tail_waves")
+_ROW_WISE = ("row_s", "iteration_s", "resident_share", "overlap")
 #: Rows below which a clock may not have been raised yet, tried one by one.
-_SLOW_ROWS = (700.0, 2050.0, 4100.0, 8200.0)
+_SLOW_ROWS = (500.0, 1000.0, 2050.0, 4100.0, 8200.0)
 #: Fewer rows than this determine only the constants that every row depends on.
 _FEW = 40
 
 _STARTS: tuple[dict[str, float], ...] = (
-    {"row_s": 1e-6, "iteration_s": 3e-7, "overlap": 5.0, "resident_share": 0.6},
-    {"row_s": 4e-6, "iteration_s": 1e-6, "overlap": 3.0, "resident_share": 0.5},
-    {"row_s": 4e-6, "iteration_s": 3e-7, "overlap": 2.0, "element_cycles": 20.0, "bandwidth_share": 0.8},
+    {"occupancy": 0.75, "row_s": 1e-6, "iteration_s": 3e-7, "overlap": 5.0, "resident_share": 0.6},
+    {"occupancy": 0.9, "row_s": 4e-6, "iteration_s": 1e-6, "overlap": 3.0, "resident_share": 0.5},
+    {
+        "occupancy": 0.5,
+        "row_s": 4e-6,
+        "iteration_s": 3e-7,
+        "overlap": 2.0,
+        "element_cycles": 20.0,
+        "bandwidth_share": 0.8,
+    },
 )
+
+
+def _starts(pattern: str) -> Sequence[Mapping[str, float]]:
+    """Return where fits of such a kernel begin."""
+    if pattern == "elementwise":
+        return ({},)
+    return [{k: v for k, v in start.items() if k != "occupancy" or pattern == "norm"} for start in _STARTS]
 
 
 def arguments(rows: pd.DataFrame) -> dict[str, Any]:
@@ -58,15 +79,15 @@ def free(rows: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     host = str(rows["timer"].iloc[0]) in _HOST_TIMERS
     pattern = _PATTERNS.get(str(rows["op"].iloc[0]), "elementwise")
-    names = ("bandwidth_share", *(("dispatch_s", "record_s") if host else ("start_s", "cache_share", "cache_speed")))
+    names = ["bandwidth_share", "element_cycles"]
+    names += ["dispatch_s", "record_s"] if host else ["start_s", "cache_share", "cache_bytes"]
     if len(rows) < _FEW:
-        return (*names, "element_cycles") if pattern == "elementwise" else (*names, "element_cycles", "row_s")
-    names = (*names, "element_cycles")
+        return (*names, *(() if pattern == "elementwise" else ("row_s",)))
     if pattern == "elementwise" or not host:
-        names = (*names, "warm_share")
+        names += ["warm_share"]
     if pattern != "elementwise":
-        names = (*names, *_ROW_WISE)
-    return (*names, "misaligned") if pattern == "softmax" else names
+        names += [*_ROW_WISE, *(("occupancy",) if pattern == "norm" else ())]
+    return tuple(names)
 
 
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -88,17 +109,20 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
         start = {"dispatch_s": 0.55 * floor, "record_s": 0.45 * floor, **start}
 
     def run(more: Mapping[str, float], names: tuple[str, ...]) -> tuple[float, dict[str, float]]:
-        def predict(values: Mapping[str, float]) -> np.ndarray:
+        def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
             return stream.seconds(device, values, **kwargs).seconds
 
-        starts = _STARTS if kwargs["pattern"] != "elementwise" else _STARTS[:1]
-        tries = [least_log_error(predict, measured, stream.CONSTANTS, names, {**first, **start, **more}) for first in starts]
+        starts = _starts(kwargs["pattern"])
+        tries = [
+            least_log_error(predict, measured, stream.CONSTANTS, names, {**first, **start, **more})
+            for first in starts
+        ]
         return min(tries, key=lambda found: found[0])
 
     best = run({}, names)
     if "dispatch_s" in names and len(rows) >= _FEW:
         for threshold in _SLOW_ROWS:
-            found = run({"slow_rows": threshold, "slow_clock": 1.3}, (*names, "slow_clock"))
+            found = run({"slow_rows": threshold, "slow_clock": 1.3}, (*names, "slow_clock", "slow_host"))
             if found[0] < 0.97 * best[0]:
                 best = found
     return best[1]

@@ -38,10 +38,11 @@ def least_log_error(
     free : sequence of str
         Which are fitted, on a logarithmic scale.
     start : mapping of str to float
-        Where they begin; values of constants that are not free stay as given.
+        Where they begin; values of constants that are not free stay as given, other names are left out.
     evaluations : int
         At most this many evaluations of the Jacobian.
     """
+    known = {name: value for name, value in start.items() if name in described}
     low = np.log([max(described[n].low, _FLOOR * described[n].high) for n in free])
     high = np.log([described[n].high for n in free])
     begin = np.array([start.get(n) or described[n].default or described[n].high / 10 for n in free])
@@ -50,10 +51,13 @@ def least_log_error(
     target = np.log(measured)
 
     def constants(x: NDArray[np.float64]) -> dict[str, float]:
-        return {**start, **dict(zip(free, np.exp(x).tolist(), strict=True))}
+        return {**known, **dict(zip(free, np.exp(x).tolist(), strict=True))}
+
+    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.log(predict(constants(x))) - target
 
     found = least_squares(
-        lambda x: np.log(predict(constants(x))) - target,
+        residuals,
         begin,
         bounds=(low, high),
         loss="soft_l1",

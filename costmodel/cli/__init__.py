@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit status: 0, 2 on bad input, 130 on Ctrl-C."""
     command = typer.main.get_command(app)
     try:
-        status = command.main(arguments(argv), prog_name="costmodel", standalone_mode=False)
+        status = command.main(arguments(argv or ["--help"]), prog_name="costmodel", standalone_mode=False)
         sys.stdout.flush()
     except (CostmodelError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)

@@ -14,14 +14,14 @@ app = typer.Typer(
     name="costmodel",
     help="Why a layer is as fast as it is on a device, where its limit lies, and what would change.",
     add_completion=False,
-    no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for _module in (catalogue, predictions, tables):
-    for _name, _function, _example in _module.COMMANDS:
-        app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
+#: Every command: its name, its function, an example that runs.
+COMMANDS = (*catalogue.COMMANDS, *predictions.COMMANDS, *tables.COMMANDS)
+for _name, _function, _example in COMMANDS:
+    app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
 
 #: Options that take NAME=VALUE, as often as one likes.
 _SETTINGS = ("-D", "--define", "--set", "--device-set")

@@ -43,7 +43,7 @@ COUNT_UNITS = {
 
 def show_devices(as_json: AsJson = False) -> None:
     """List the devices: peak by dtype, bandwidth, ridge, best rung."""
-    from costmodel import calibration, hardware  # noqa: PLC0415 - pydantic, only where it is needed
+    from costmodel import calibration, hardware
 
     calibrated = set(calibration.calibrated_devices())
     rows = [_device(hardware.load(name), name in calibrated) for name in hardware.available()]
@@ -66,8 +66,8 @@ def show_devices(as_json: AsJson = False) -> None:
 
 
 def _device(device: Device, calibrated: bool) -> dict[str, Any]:
-    from costmodel.dtypes import DTYPES  # noqa: PLC0415 - with the device
-    from costmodel.errors import UnavailableError  # noqa: PLC0415
+    from costmodel.dtypes import DTYPES
+    from costmodel.errors import UnavailableError
 
     peaks = {}
     for dtype in DTYPES:
@@ -94,7 +94,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 def show_layers(as_json: AsJson = False) -> None:
     """List the layers by family: the sizes each needs, its options, its source."""
-    from costmodel.layers import classes  # noqa: PLC0415 - sympy, only where it is needed
+    from costmodel.layers import classes
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
     if as_json:
@@ -134,13 +134,13 @@ def _plain(value: object) -> str:
 
 def show(
     layer: LayerName,
-    settings: Settings = [],  # noqa: B006 - read, never written; typer wants a list
+    settings: Settings = [],
     latex: Annotated[bool, typer.Option("--latex", help="Print the formulas as LaTeX.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show a layer's formulas, their units, source, and what they leave out."""
     (found,) = layers([layer], settings)
-    answer = {
+    answer: dict[str, Any] = {
         "layer": found.name,
         "options": found.options,
         "counts": {name: _count(name, row, latex) for name, row in found.cost.rows().items()},
@@ -166,8 +166,8 @@ def show(
 
 def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:
     """Return a count's formula, unit and asymptotic class, and its degree in each size."""
-    from costmodel.asymptotics import complexity, degree  # noqa: PLC0415 - sympy
-    from costmodel.cost import latex  # noqa: PLC0415
+    from costmodel.asymptotics import complexity, degree
+    from costmodel.cost import latex
 
     order = complexity(row)
     degrees = {s.name: degree(row, s) for s in sorted(row.free_symbols, key=lambda s: s.name)}
@@ -180,7 +180,7 @@ def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:
 
 
 def _sizes(layer: Layer) -> dict[str, dict[str, str]]:
-    from costmodel.symbols import GLOSSARY  # noqa: PLC0415 - with the layer
+    from costmodel.symbols import GLOSSARY
 
     used = {s.name for row in layer.cost.rows().values() for s in row.free_symbols}
     return {
@@ -195,7 +195,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Find every fault of a device's spec, each with its line."""
-    from costmodel import hardware  # noqa: PLC0415 - pydantic, only where it is needed
+    from costmodel import hardware
 
     faults = hardware.check(spec)
     if as_json:
@@ -214,5 +214,5 @@ COMMANDS = (
     ("devices", show_devices, "costmodel devices"),
     ("layers", show_layers, "costmodel layers"),
     ("show", show, "costmodel show tiled-attention --set causal=true --latex"),
-    ("check", check, "costmodel check hardware/nvidia/h200-sxm.yaml"),
+    ("check", check, "costmodel check t4.yaml"),
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError, SizeError, unknown_name
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
@@ -97,13 +97,13 @@ def _values(name: str, text: str) -> Any:
     values = [_number(name, part) for part in text.split(",")]
     if len(values) == 1:
         return values[0]
-    import numpy as np  # noqa: PLC0415 - only where there is an array to make
+    import numpy as np
 
     return np.array(values)
 
 
 def _range(name: str, text: str) -> Any:
-    import numpy as np  # noqa: PLC0415 - only where there is an array to make
+    import numpy as np
 
     limits, _, step = text.partition(":")
     start, stop = (_number(name, part) for part in limits.split("..", 1))
@@ -115,15 +115,18 @@ def _range(name: str, text: str) -> Any:
     width = _number(name, step or "1")
     if (stop - start) / width >= MOST_VALUES:
         raise SizeError(
-            f"size {name}: wanted at most {MOST_VALUES:,} values, got {text!r}; give a step, such as {limits}:log2"
+            f"size {name}: wanted at most {MOST_VALUES:,} values, got {text!r}; "
+            f"give a step, such as {limits}:log2"
         )
     return np.arange(start, stop + 1, width)
 
 
 def _number(name: str, text: str) -> float:
-    from costmodel.symbols import GLOSSARY  # noqa: PLC0415 - it needs sympy
+    from costmodel.symbols import GLOSSARY
 
-    largest = GLOSSARY[name].largest if name in GLOSSARY else math.inf
+    if name not in GLOSSARY:
+        raise unknown_name("size", name, GLOSSARY)
+    largest = GLOSSARY[name].largest
     try:
         number = float(text)
     except ValueError:
@@ -157,8 +160,7 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
     UnknownNameError, CostmodelError
         If there is no such layer, no layer has such an option, or a value is not one.
     """
-    from costmodel.errors import unknown_name  # noqa: PLC0415 - with the layers
-    from costmodel.layers import get  # noqa: PLC0415 - it needs sympy
+    from costmodel.layers import get
 
     shared = pairs(settings, "causal=true")
     parsed = [(get(name), own) for name, own in map(_bracketed, texts)]
@@ -190,7 +192,7 @@ def device(name: str, settings: Iterable[str] = ()) -> Device:
     UnknownNameError, SpecError
         If there is no such device or figure, or a value is not possible.
     """
-    from costmodel import hardware  # noqa: PLC0415 - it needs pydantic
+    from costmodel import hardware
 
     machine = hardware.load(name)
     changes = hardware.parse_device_set(settings)

@@ -6,9 +6,16 @@ import json
 import math
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from costmodel.units import render
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Endings of the tables that are written.
+TABLES = (".csv", ".parquet")
 
 
 def print_json(answer: Any) -> None:
@@ -49,10 +56,10 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
 
 
 def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
-    from rich import box  # noqa: PLC0415 - only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for i, header in enumerate(headers):
@@ -60,6 +67,14 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> N
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
+
+
+def write_table(frame: pd.DataFrame, path: Path) -> None:
+    """Write a table as its file's name asks."""
+    if path.suffix.lower() == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
 
 
 def seconds(value: float) -> str:
@@ -71,7 +86,7 @@ def count(value: float, unit: str = "") -> str:
     """Return a count with an SI prefix and, where it has one, its unit."""
     if unit in ("bytes", "FLOP"):
         return render(value, unit)
-    return f"{value:,.0f}" if value < 1e7 else f"{value:.4g}"  # noqa: PLR2004 - readable up to here
+    return f"{value:,.0f}" if value < 1e7 else f"{value:.4g}"
 
 
 def note(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,12 +11,10 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError, SizeError, UnknownNameError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.files import check_writable, write_whole
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from costmodel.predict import Prediction
 
 #: Rows of a sweep that fit into memory anywhere.
@@ -37,21 +36,22 @@ SHOWN = {
 def predict(
     layer: o.LayerName,
     machine: o.Machine,
-    defines: o.Defines = [],  # noqa: B006 - read, never written; typer wants a list
-    settings: o.Settings = [],  # noqa: B006
-    device_set: o.DeviceSettings = [],  # noqa: B006
+    defines: o.Defines = [],
+    settings: o.Settings = [],
+    device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     state: o.State = "warm",
     framework: o.Framework = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Predict the time of a layer on a device, and say what limits it."""
-    from costmodel.predict import predict as answer  # noqa: PLC0415 - it needs sympy
+    from costmodel.predict import predict as answer
 
     (found,) = o.layers([layer], settings)
     shapes = o.sizes(defines)
-    if any(not isinstance(value, float) for value in shapes.values()):
-        from costmodel.sweep import product  # noqa: PLC0415 - pandas, only for lists of sizes
+    varied = [name for name, value in shapes.items() if not isinstance(value, float)]
+    if varied:
+        from costmodel.sweep import product
 
         shapes = dict(product(shapes))
     prediction = answer(
@@ -59,40 +59,41 @@ def predict(
     )
     if as_json:
         output.print_json(prediction.to_dict())
-    elif prediction.shape:
-        _print_many(prediction, [name for name in shapes if not isinstance(o.sizes(defines)[name], float)])
+    elif varied:
+        _print_many(prediction, varied)
     else:
         _print_one(prediction)
 
 
 def _print_many(p: Prediction, varied: Sequence[str]) -> None:
+    columns: list[Any] = [*(p.shapes[name] for name in varied), p.seconds, p.lower_s, p.bound]
     rows = [
-        [*(f"{p.shapes[name][i]:g}" for name in varied), output.seconds(t), output.seconds(low), limit]
-        for i, (t, low, limit) in enumerate(zip(p.seconds, p.lower_s, p.bound, strict=True))
+        [*(f"{size:g}" for size in sizes), output.seconds(time), output.seconds(lower), limit]
+        for *sizes, time, lower, limit in zip(*columns, strict=True)
     ]
     output.print_table([*varied, "time", "lower bound", "limited by"], rows, left=0)
     print(_footer(p))
 
 
 def _print_one(p: Prediction) -> None:
-    print(f"{p.layer.label} on {p.device.name}")
-    print("  " + " ".join(f"{name}={value:g}" for name, value in p.sizes.items()))
-    print(f"  time         {output.seconds(p.seconds)}, limited by {p.bound}")
-    if p.lo80_s == p.lo80_s:  # noqa: PLR0124 - not NaN
-        low, high = output.seconds(p.lo80_s), output.seconds(p.hi80_s)
+    # All is computed before the first line is printed: an error leaves nothing half said.
+    lines = [p.layer.label + " on " + p.device.name]
+    lines.append("  " + " ".join(f"{name}={value:g}" for name, value in p.sizes.items()))
+    lines.append(f"  time         {output.seconds(p.seconds)}, limited by {p.bound}")
+    if not math.isnan(p.lo80_s):
         inside = "" if p.in_range else "; outside the sizes that the constants were fitted on"
-        print(f"  80 % within  {low} to {high}{inside}")
-    print(f"  lower bound  {output.seconds(p.lower_s)}")
-    print(f"  in series    {output.seconds(p.serial_s)}")
+        lines.append(f"  80 % within  {output.seconds(p.lo80_s)} to {output.seconds(p.hi80_s)}{inside}")
+    lines.append(f"  lower bound  {output.seconds(p.lower_s)}")
+    lines.append(f"  in series    {output.seconds(p.serial_s)}")
     counts = {name: value for name, value in p.counts.items() if name in SHOWN and value}
-    for name, value in counts.items():
-        print(f"  {name:<15}  {output.count(value, SHOWN[name])}")
-    phases = p.phases
-    if len(phases) > 1:
-        rows = [[r["phase"], output.seconds(r["seconds"]), r["bound"], r["constants_from"]] for r in phases]
-        output.print_table(
-            ["  kernel", "time", "limited by", "constants from"], [["  " + a, *b] for a, *b in rows]
-        )
+    lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
+    rows = [
+        [f"  {row['phase']}", output.seconds(row["seconds"]), row["bound"], row["constants_from"]]
+        for row in (p.phases if len(p.plan.phases) > 1 else ())
+    ]
+    print("\n".join(lines))
+    if rows:
+        output.print_table(["  kernel", "time", "limited by", "constants from"], rows)
     print(_footer(p))
 
 
@@ -107,7 +108,7 @@ def _footer(p: Prediction) -> str:
 
 
 def _signature(*spec_hashes: str) -> str:
-    from costmodel._version import __version__  # noqa: PLC0415
+    from costmodel._version import __version__
 
     return f"costmodel {__version__}, spec {', '.join(spec_hashes)}"
 
@@ -117,15 +118,15 @@ def sweep(
         list[str], typer.Argument(metavar="LAYER...", help="Layers; devices too, if more follow -m.")
     ],
     machines: o.Machines,
-    defines: o.Defines = [],  # noqa: B006 - read, never written; typer wants a list
+    defines: o.Defines = [],
     out: Annotated[
         Path | None,
         typer.Option(
             "-o", "--output", metavar="FILE", help="A .csv or .parquet file; default: CSV is printed."
         ),
     ] = None,
-    settings: o.Settings = [],  # noqa: B006
-    device_set: o.DeviceSettings = [],  # noqa: B006
+    settings: o.Settings = [],
+    device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     state: o.State = "warm",
     framework: o.Framework = None,
@@ -133,10 +134,10 @@ def sweep(
     as_json: o.AsJson = False,
 ) -> None:
     """Predict layers on devices over every combination of sizes, as a table."""
-    from costmodel.sweep import sweep as table  # noqa: PLC0415 - pandas
+    from costmodel.sweep import sweep as table
 
     if out is not None:
-        check_writable(out, overwrite=force, suffixes=(".csv", ".parquet"))
+        check_writable(out, overwrite=force, suffixes=output.TABLES)
     layers, extra = _sorted(names)
     found = o.layers(layers, settings)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
@@ -144,7 +145,7 @@ def sweep(
     _check_rows(len(found) * len(devices), grids)
     frame = table(found, devices, rung=rung, state=state, framework=framework, **grids)
     if out is not None:
-        write_whole(out, lambda path: _write(frame, path), overwrite=force)
+        write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
         output.note(f"{out}: {len(frame):,} rows; {_signature(*(d.spec_hash for d in devices))}")
     if as_json:
         output.print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
@@ -154,8 +155,8 @@ def sweep(
 
 def _sorted(names: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
-    from costmodel import hardware  # noqa: PLC0415 - pydantic
-    from costmodel.layers import classes  # noqa: PLC0415 - sympy
+    from costmodel import hardware
+    from costmodel.layers import classes
 
     layers, devices = [], []
     for name in names:
@@ -176,13 +177,6 @@ def _check_rows(combinations: int, grids: dict[str, Any]) -> None:
         raise SizeError(f"sweep: wanted at most {MOST_ROWS:,} rows, got {rows:,}; sweep in parts")
 
 
-def _write(frame: pd.DataFrame, path: Path) -> None:
-    if path.suffix.lower() == ".parquet":
-        frame.to_parquet(path, index=False)
-    else:
-        frame.to_csv(path, index=False)
-
-
 def crossover(
     first: o.LayerName,
     second: o.LayerName,
@@ -193,14 +187,14 @@ def crossover(
     of: Annotated[
         str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes or depth.")
     ] = "seconds",
-    defines: o.Defines = [],  # noqa: B006 - read, never written; typer wants a list
-    settings: o.Settings = [],  # noqa: B006
-    device_set: o.DeviceSettings = [],  # noqa: B006
+    defines: o.Defines = [],
+    settings: o.Settings = [],
+    device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Find where one layer overtakes another as one size grows."""
-    from costmodel.crossing import crossover as find  # noqa: PLC0415 - sympy
+    from costmodel.crossing import crossover as find
 
     a, b = o.layers([first, second], settings)
     device = o.device(machine, device_set) if machine else None
@@ -228,7 +222,7 @@ COMMANDS = (
     (
         "sweep",
         sweep,
-        "costmodel sweep lstm gru -m h200-sxm -m mi300x -D seq=128..65536:log2 batch=8 hidden=1024 -o sweep.csv",
+        "costmodel sweep lstm gru -m h200-sxm mi300x -D seq=128..65536:log2 batch=8 hidden=1024 -o sweep.csv",
     ),
     (
         "crossover",

@@ -1,3 +1,75 @@
 """Tables in, pages out, and what is measured: ``score``, ``report``, ``validate``."""
 
-COMMANDS = ()
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.files import check_writable, write_whole
+
+#: How the columns of `score.summary` are headed.
+HEADERS = {"median_ape": "median %", "mean_ape": "mean %", "bias": "bias %", "under_lower": "under bound %"}
+
+
+def score(
+    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Measured kernels, .csv or .parquet.")],
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="A .csv or .parquet file.")],
+    rung: o.Rung = None,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Predict every row of a table of measured kernels, and say how far off the predictions are."""
+    check_writable(out, overwrite=force, suffixes=output.TABLES)
+    from costmodel import score as scoring
+
+    scored = scoring.score(scoring.read_table(table), rung=rung)
+    write_whole(out, lambda path: output.write_table(scored, path), overwrite=force)
+    output.note(f"{out}: {len(scored):,} rows, {int((scored['reason'] != '').sum()):,} without a prediction")
+    if "latency_s" not in scored:
+        if as_json:
+            output.print_json([])
+        return
+    cells = scoring.summary(scored)
+    if as_json:
+        output.print_json(cells.to_dict("records"))
+        return
+    rows = [[_cell(value) for value in row] for row in cells.itertuples(index=False)]
+    headers = [HEADERS.get(str(name), str(name)) for name in cells]
+    output.print_table(headers, rows, left=sum(name in scoring.CELL for name in cells))
+
+
+def _cell(value: str | float) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.1f}"
+    return str(value)
+
+
+def report(
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="REPORT.html", help="The page to write.")],
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="A sweep's table; left out: the project's own story."),
+    ] = None,
+    rung: o.Rung = None,
+    force: o.Force = False,
+) -> None:
+    """Write one self-contained HTML page: of a sweep, or the project's own story."""
+    check_writable(out, overwrite=force, suffixes=(".html",))
+    from costmodel import reports, story
+
+    page = story.page(file, rung=rung, command=shlex.join(["costmodel", *sys.argv[1:]]))
+    reports.save(page, out, overwrite=force)
+    output.note(f"{out}: written")
+
+
+COMMANDS = (
+    ("score", score, "costmodel score measured.csv -o scored.csv"),
+    ("report", report, "costmodel report sweep.csv -o report.html"),
+)

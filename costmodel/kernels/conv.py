@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
+from costmodel.kernels._cache import warm_seconds
 from costmodel.kernels.base import Constant, Estimate
-from costmodel.kernels.cache import warm_seconds
 
 CONSTANTS = {
     "start_s": Constant(2e-6, 5e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
@@ -28,7 +28,9 @@ CONSTANTS = {
     "cache_share": Constant(
         0.7, 0.05, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
     ),
-    "cache_speed": Constant(2.5, 1.0, 8.0, "1", "bandwidth of the last-level cache over that of memory"),
+    "cache_bytes": Constant(
+        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
+    ),
     "element_cycles": Constant(
         20.0, 0.0, 500.0, "cycles", "lane cycles of instructions for each element of the result"
     ),
@@ -83,7 +85,7 @@ def seconds(
     distinct = size * (2 * elements + state + channels * width)
     traffic = distinct + size * state
     bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
-    cached = device.hbm_bandwidth * c["cache_speed"]
+    cached = device.units * device.clock_hz * c["cache_bytes"]
     moved = warm_seconds(
         distinct,
         traffic,

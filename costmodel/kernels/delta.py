@@ -20,8 +20,8 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels._cache import misses, warm_seconds
 from costmodel.kernels.base import Array, Constant, Estimate
-from costmodel.kernels.cache import misses, warm_seconds
 
 CONSTANTS = {
     "start_s": Constant(
@@ -31,18 +31,17 @@ CONSTANTS = {
     "token_s": Constant(2e-7, 0.0, 2e-6, "s", "one row of the triangular solve inside a chunk, in turn"),
     "chunk_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "one chunk after another: the recurrence's dependent step"),
     "head_units": Constant(
-        1.0, 0.1, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
+        2.0, 1.0, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
     ),
-    "bandwidth_share": Constant(0.8, 0.2, 1.0, "1", "share of the memory bandwidth that long passes reach"),
+    "bandwidth_share": Constant(0.8, 0.4, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
         0.7, 0.02, 2.0, "1", "working set, over cache capacity, up to which it is found there"
     ),
-    "cache_speed": Constant(2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache over that of memory"),
+    "cache_bytes": Constant(
+        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
+    ),
     "extra_passes": Constant(
         20.0, 0.0, 60.0, "1", "intermediates written or read, in units of the values' size"
-    ),
-    "matrix_share": Constant(
-        0.1, 0.005, 1.0, "1", "share of the matrix peak that products of one chunk reach"
     ),
     "overlap": Constant(
         2.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
@@ -107,7 +106,7 @@ def seconds(
     values = batch * seq * value_heads * head_dim * width
     compulsory = 2 * values + 2 * batch * seq * heads * head_dim * width + 2 * states
     bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
-    cached = device.hbm_bandwidth * c["cache_speed"]
+    cached = device.units * device.clock_hz * c["cache_bytes"]
     capacity = c["cache_share"] * device.llc_capacity
     launch = np.full_like(states, c["start_s"])
 
@@ -121,7 +120,7 @@ def seconds(
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units
     flops = batch * seq * value_heads * (10 * _CHUNK * head_dim + 6 * head_dim**2)
-    matrix = flops / (c["matrix_share"] * device.peak(dtype, "matrix"))
+    matrix = flops / device.peak(dtype, "matrix")
     solve = c["token_s"] * np.minimum(seq, _CHUNK)
     if kernel == "fused":
         chain = np.ceil(blocks) * (c["block_s"] + chunks * c["chunk_s"])

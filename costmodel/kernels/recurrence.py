@@ -30,7 +30,7 @@ from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
     "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "a call of the library, whatever its length"),
-    "step_s": Constant(1.5e-5, 1e-6, 2e-4, "s", "kernels of a step, with nothing to do (step by step)"),
+    "step_s": Constant(1e-5, 1e-6, 2e-4, "s", "kernels of a step, with nothing to do (step by step)"),
     "chain_s": Constant(
         1e-8, 1e-11, 1e-7, "s", "one multiply-add of the product's inner chain, tiles over 16 wide"
     ),

@@ -187,23 +187,26 @@ NORMS: Mapping[str, tuple[int, int, int]] = {"layer": (8, 13, 2), "rms": (4, 9, 
 
 
 def norm(layer: Layer, kind: str, direction: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return a norm over each row: one pass, the gains read once (backward: and their gradients written).
+    """Return a norm over each row: one pass, gains and offsets read once.
+
+    Backward reads the gains, and writes the gradients of both.
 
     Depth, forward: the sums, 1/n (twice for layer norm), ε, the root, and the
     pointwise arithmetic around them. Backward: the longer of dx, a sum over a
     row, and the gains' gradients, a sum over all rows.
     """
     forward, backward, vectors = NORMS[kind]
-    gains = layer.bytes * vectors * cols
+    learned = layer.bytes * vectors * cols
     log = CeilLog2(cols)
-    counts: dict[str, Any] = {"extra_read": gains, "writes": 1}
+    counts: dict[str, Any] = {"writes": 1}
     if direction == "fwd":
         depth = 2 * log + 9 if kind == "layer" else log + 6
-        counts |= {"reads": 1, "vector": forward, "depth": depth}
+        counts |= {"reads": 1, "vector": forward, "depth": depth, "extra_read": learned}
     else:
         first = 2 if kind == "layer" else 1  # x normalised again
         depth = first + sp.Max(log + 5, CeilLog2(rows) + 1)
-        counts |= {"reads": 2, "vector": backward, "depth": depth, "extra_write": gains}
+        counts |= {"reads": 2, "vector": backward, "depth": depth}
+        counts |= {"extra_read": layer.bytes * cols, "extra_write": learned}
     name = f"{kind} norm" if direction == "fwd" else f"{kind} norm gradient"
     op, pattern = ("layernorm", "norm") if kind == "layer" else ("rmsnorm", "rmsnorm")
     return stream(layer, name, op=op, rows=rows, cols=cols, pattern=pattern, **counts)

@@ -7,9 +7,12 @@ from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
-from costmodel.symbols import ceil_div, symbols, tree_depth
+from costmodel.layers._kernels import stream
+from costmodel.layers.conv import stacked_layers
+from costmodel.symbols import symbols, tree_depth
 
 B, N, D, K = symbols("batch seq d_model k")
 
@@ -31,9 +34,14 @@ class CausalConv1d(Layer):
     not_counted: ClassVar[str] = "the activation that is often fused with it; bias"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model")
     defaults: ClassVar[dict[str, str | int]] = {"k": 4}
-    directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
     decode: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that what is decoded is not trained."""
+        super().__post_init__()
+        if self.decode and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with decode", self.direction, ("fwd",))
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass; depthwise, so it runs on the vector engine."""
@@ -49,6 +57,24 @@ class CausalConv1d(Layer):
                 read=io.inputs + io.weights + io.updated,
                 write=io.outputs + io.updated,
                 pram_depth=tree_depth(K),
+            ),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """One pass for both gradients: dx as wide a convolution of dy, dw sums over all positions."""
+        weights = self.tensors().weights
+        return (
+            stream(
+                self,
+                "convolution gradient",
+                rows=B * N,
+                cols=D,
+                reads=2,
+                writes=1,
+                vector=4 * K,
+                depth=sp.Max(tree_depth(K), tree_depth(B * N)),
+                extra_read=weights,
+                extra_write=weights,
             ),
         )
 
@@ -70,4 +96,4 @@ class CausalConv1d(Layer):
 
     def path(self) -> sp.Expr:
         """Return the layers that have to be stacked until the first position reaches the last."""
-        return sp.Max(ONE, ceil_div(N - 1, sp.Max(ONE, K - 1)))
+        return stacked_layers(N, K, dilated=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError, unknown_name
 from costmodel.layers._base import Layer
+from costmodel.layers._scan import scan_phase
 from costmodel.symbols import ceil_div, symbols, tree_depth
 
 B, N, HK, HV, D = symbols("batch seq heads kv_heads head_dim")
@@ -42,7 +43,6 @@ class GatedDeltaNet(Layer):
     not_counted: ClassVar[str] = "projections, convolution, output gate and norm; L2-normalisation of q and k"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
-    directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
     form: str = "chunked"
     chunk: int = 64
@@ -52,6 +52,8 @@ class GatedDeltaNet(Layer):
         super().__post_init__()
         if self.form not in FORMS:
             raise unknown_name(f"form of {self.name}", self.form, FORMS)
+        if self.form == "recurrent" and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with form=recurrent", self.direction, ("fwd",))
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Value heads share keys evenly."""
@@ -91,6 +93,33 @@ class GatedDeltaNet(Layer):
                 pram_depth=steps * 3 * tree_depth(D),
             ),
         )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The kernels of the chunked form taken as one: what was not kept again, and all gradients.
+
+        A token, with chunks of C. Again: KKᵀ, QKᵀ, W and U 8·C·d, W S and the states 4·d², the
+        inverse C²/3. Two products for each of forward's, 20·C·d + 12·d²; the inverse's gradient
+        −Tᵀ dT Tᵀ, 4·C². Masks of two matrices and of their gradients 4·C; keys weighted again and
+        back 2·d, β's gradient 2·d, the decay's, q·dq − k·dk, 4·d.
+        """
+        heads, c = B * HV, sp.Integer(self.chunk)
+        chunks, io = ceil_div(N, c), self.tensors()
+        states = 2 * heads * chunks * D * D * STATE_BYTES  # S and dS, from the walk to the rest
+        phase = scan_phase(
+            self,
+            "delta rule, backward",
+            chains=heads,
+            steps=chunks,
+            matrix=heads * N * (28 * c * D + 16 * D**2 + 4 * c**2),
+            vector=heads * N * (c**2 / 3 + 4 * c + 8 * D),
+            special=heads * N,
+            read=io.inputs + io.outputs + states,
+            write=io.inputs + states,
+            pram_depth=chunks * 3 * tree_depth(D),
+            workspace=states,
+            blocks=True,
+        )
+        return (replace(phase, sizes={**phase.sizes, "steps": 2 * chunks}),)  # S, and dS from the end
 
     def tensors(self) -> Tensors:
         """Q, K, V, the two gates in, O out; the state, updated in place when decoding."""

@@ -27,7 +27,7 @@ class Matmul(Layer):
     batched : bool
         Whether libraries would call a batched kernel for it, or a plain one
         (whose `batch` is 1).
-    quantize : bool
+    quantise : bool
         A arrives in 16 bits, and is scaled and rounded to the layer's dtype,
         row by row, before the product (dynamic quantisation).
     """
@@ -40,7 +40,7 @@ class Matmul(Layer):
     defaults: ClassVar[dict[str, str | int]] = {"batch": 1}
 
     batched: bool = False
-    quantize: bool = False
+    quantise: bool = False
 
     def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr) -> Phase:
         return replace(gemm(self, name, batch=BATCH, m=m, n=n, k=k), op="bmm" if self.batched else "gemm")
@@ -48,7 +48,7 @@ class Matmul(Layer):
     def forward(self) -> tuple[Phase, ...]:
         """One product, after the rounding of A where that is asked for."""
         product = self._product("product", M, N, K)
-        if not self.quantize:
+        if not self.quantise:
             return (product,)
         # Maximum, scale and round of each element of A: one pass that is measured with the product.
         pass_over = {("vector", self.accumulate): 3 * BATCH * M * K}
@@ -57,9 +57,9 @@ class Matmul(Layer):
                 product,
                 name="rounding and product",
                 op=f"gemm_{self.dtype}_dynquant",
-                options={**product.options, "quantize": True},
+                options={**product.options, "quantise": True},
                 flops={**product.flops, **pass_over},
-                read=product.read + 2 * BATCH * M * K,
+                read=product.read + BATCH * M * (2 * K + self.stat_bytes),
                 write=BATCH * M * (2 * N + self.bytes * K + self.stat_bytes),
                 launches=sp.Integer(2),
                 workspace=BATCH * M * (self.bytes * K + self.stat_bytes),
@@ -76,7 +76,7 @@ class Matmul(Layer):
     def tensors(self) -> Tensors:
         """A; B; out, in 16 bits where A arrives so."""
         w = self.bytes * BATCH
-        wide = 2 * BATCH if self.quantize else w
+        wide = 2 * BATCH if self.quantise else w
         return Tensors(inputs=wide * M * K, weights=w * K * N, outputs=wide * M * N)
 
     def kept(self) -> sp.Expr:

@@ -37,7 +37,11 @@ OPERATIONS = {name: Operation(1, cost, POINTWISE_GRADIENT[name]) for name, cost 
     "add": Operation(2, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
     "mul": Operation(2, Pointwise(1, 0, 1), Pointwise(2, 0, 1)),
     "div": Operation(2, Pointwise(1, 0, 1), Pointwise(3, 0, 2)),  # g/b, −(g/b)·(a/b)
-    "scale": Operation(1, Pointwise(1, 0, 1), Pointwise(1, 0, 1), linear=True),
+    "pow": Operation(2, Pointwise(1, 2, 3), Pointwise(5, 2, 5)),  # exp(b · log a); g·aᵇ·(b/a), g·aᵇ·log a
+    "add-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
+    "mul-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(1, 0, 1), linear=True),
+    "div-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(1, 0, 1), linear=True),
+    "pow-scalar": Operation(1, Pointwise(1, 2, 3), Pointwise(4, 2, 5)),
     "copy": Operation(1, Pointwise(0, 0, 0), Pointwise(0, 0, 0), linear=True),
     "silu-and-mul": Operation(2, Pointwise(3, 1, 4), Pointwise(9, 1, 7)),  # silu of one half, times the other
 }
@@ -81,7 +85,7 @@ class Elementwise(_Table):
     @property
     def _measured(self) -> str:
         """The name that measurements have for it."""
-        named = {"relu", "tanh", "gelu", "silu-and-mul"}
+        named = {"relu", "tanh", "gelu", "silu", "silu_and_mul"}
         op = self.op.removesuffix("-tanh")
         name = op.replace("-", "_")
         return name if op in named else f"elementwise_{name}"
@@ -167,9 +171,9 @@ class Norm(_Table):
 
     def tensors(self) -> Tensors:
         """One table in, one out; the gains."""
-        return Tensors(
-            inputs=self.bytes * M * N, weights=self.bytes * self.parameters(), outputs=self.bytes * M * N
-        )
+        table, gain = self.bytes * M * N, self.bytes * N
+        offsets = self.bytes * self.parameters() - gain
+        return Tensors(inputs=table, weights=gain, offsets=offsets, outputs=table)
 
     def parameters(self) -> sp.Expr:
         """Gain, and offset for layer norm."""

@@ -15,6 +15,7 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError
 from costmodel.layers._base import DIRECTIONS, Layer
+from costmodel.layers._generation import one_step_at_a_time
 from costmodel.layers._kernels import gemm, stream
 from costmodel.symbols import symbols, tree_depth
 
@@ -40,6 +41,9 @@ class Cell:
     chain, chain_back : int
         Dependent pointwise operations of a step, forward (after the product,
         Wx and the bias are added) and backward (after the product).
+    split_biases : int
+        Gates whose two biases have gradients of their own, not one: the GRU's
+        candidate, whose second bias is inside r∘(…).
     """
 
     gates: int
@@ -51,24 +55,50 @@ class Cell:
     states: int
     chain: int
     chain_back: int
+    split_biases: int = 0
 
 
 #: Backward: with the activations kept, σ′ = s(1−s) and tanh′ = 1−t² take 2 and
 #: multiplying by the gradient 1; every product rule term and accumulation 1. Factors that
 #: need no gradient are ready before the chain reaches them.
 ELMAN = Cell(
-    gates=1, vector=1, special=1, vector_back=4, special_back=0, kept=1, states=1, chain=1, chain_back=2
+    gates=1,
+    vector=1,
+    special=1,
+    vector_back=4,
+    special_back=0,
+    kept=1,
+    states=1,
+    chain=1,
+    chain_back=2,
 )
 #: Forward: 4 adds (Wx + Uh), f∘c, i∘g, +, o∘tanh c. Backward: dh accumulated 1,
 #: do 1, dc 5, di dg df dc₋₁ 4, σ′ of three gates 9, tanh′ 3; tanh c again 1.
 LONG_SHORT = Cell(
-    gates=4, vector=8, special=5, vector_back=23, special_back=1, kept=6, states=2, chain=5, chain_back=4
+    gates=4,
+    vector=8,
+    special=5,
+    vector_back=23,
+    special_back=1,
+    kept=6,
+    states=2,
+    chain=5,
+    chain_back=4,
 )
 #: Forward: 3 adds, r∘(Uh), n + z∘(h−n) 3. Backward: dh accumulated 1, dn 2,
 #: dz 2, dh₋₁ 2, tanh′ 3, dr 1, d(Uh) 1, σ′ of two gates 6.
 #: The chain forward: σ, r∘, +, tanh, −, z∘, +.
 GATED = Cell(
-    gates=3, vector=7, special=3, vector_back=18, special_back=0, kept=5, states=1, chain=7, chain_back=3
+    gates=3,
+    vector=7,
+    special=3,
+    vector_back=18,
+    special_back=0,
+    kept=5,
+    states=1,
+    chain=7,
+    chain_back=3,
+    split_biases=1,
 )
 
 
@@ -94,17 +124,23 @@ class _Recurrent(Layer):
         The recurrence alone: its input, already `hidden` wide for every gate
         alike, is added without a product (cuDNN's CUDNN_SKIP_INPUT, as
         DeepBench measures).
+    generation : bool
+        Step by step, each input made of the output before: input products of one position, and
+        a launch of every kernel a step. Otherwise (teacher-forced training) one input product
+        for all positions. A dependent pass through all layers for each position either way.
     """
 
     family: ClassVar[str] = "recurrent"
     not_counted: ClassVar[str] = (
-        "dropout between layers, packing of ragged batches, gradients of the biases, "
+        "dropout between layers, packing of ragged batches, "
         "writing the gates that only a training forward keeps"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
     defaults: ClassVar[dict[str, str | int]] = {"input": "hidden", "num_layers": 1}
     directions: ClassVar[tuple[str, ...]] = (*DIRECTIONS, "bwd_data", "bwd_weights")
     cell: ClassVar[Cell]
+    #: Bias vectors of a gate: one with the input, one with the state.
+    bias_vectors: ClassVar[int] = 2
 
     bidirectional: bool = False
     bias: bool = True
@@ -112,10 +148,16 @@ class _Recurrent(Layer):
     persistent: bool | None = None
     wavefront: bool = False
     recurrent_only: bool = False
+    generation: bool = False
 
     def __post_init__(self) -> None:
         """Check the options together."""
         super().__post_init__()
+        if self.generation and (self.direction != "fwd" or self.bidirectional or self.wavefront):
+            raise CostmodelError(
+                f"{self.name}: generation needs direction=fwd, bidirectional=false, wavefront=false: "
+                "a step waits for the whole step before it"
+            )
         if self.wavefront and self.bidirectional:
             raise CostmodelError(
                 f"{self.name}: wavefront needs bidirectional=false: a layer waits for the whole reverse pass"
@@ -144,7 +186,7 @@ class _Recurrent(Layer):
     def parameters(self) -> sp.Expr:
         """Σ_l D·g·H(I_l + H + 2): input weights, recurrent weights, biases."""
         g, ways = self.cell.gates, self.ways
-        total = L * ways * (self._recurrent_weights() + (2 * g * H if self.bias else 0))
+        total = L * ways * self._recurrent_weights() + self._biases()
         if not self.recurrent_only:
             total += sum(ways * g * H * width * count for _, width, count in self._inputs())
         return total
@@ -175,12 +217,9 @@ class _Recurrent(Layer):
         # the training forward of every library, but is not part of the forward alone.
         states = self.cell.states
         pre = ONE * H if self.recurrent_only else g * H
-        return (
-            *products,
-            self._recurrence(
-                "fwd", "recurrence", reads=pre + self._state(states), writes=self._state(states)
-            ),
-        )
+        state = self._state(states)
+        phases = (*products, self._recurrence("fwd", "recurrence", reads=pre + state, writes=state))
+        return one_step_at_a_time(phases) if self.generation else phases
 
     def backward(self) -> tuple[Phase, ...]:
         """Gradients of the data, one dependent pass; then of the weights, over all steps at once."""
@@ -203,7 +242,23 @@ class _Recurrent(Layer):
                 product = gemm(self, f"input weight gradient, {which}", m=ways * g * H, n=width, k=B * T)
                 phases.append(replace(product, repeats=count))
         recurrent = gemm(self, "recurrent weight gradient", m=g * H, n=self.width, k=B * T, batch=ways)
+        if self.bias:
+            # Summed as the product reads the gates' gradients.
+            different = g + self.cell.split_biases
+            sums = {("vector", self.accumulate): ways * B * T * different * H}
+            gradients = self.bytes * ways * self._bias_width()
+            recurrent = replace(
+                recurrent, flops={**recurrent.flops, **sums}, write=recurrent.write + gradients
+            )
         return (*phases, replace(recurrent, repeats=L))
+
+    def _biases(self) -> sp.Expr:
+        """Bias values of all layers [elements]."""
+        return L * self.ways * self._bias_width() if self.bias else ZERO
+
+    def _bias_width(self) -> sp.Expr:
+        """Bias values of one direction of one layer, whether it has them or not [elements]."""
+        return self.bias_vectors * self.cell.gates * H
 
     def _state(self, states: int) -> sp.Expr:
         """Width of the carried state: h, and c where the cell has one."""
@@ -213,7 +268,7 @@ class _Recurrent(Layer):
         """Depth of one step's arithmetic: the product, adding Wx (and bias), the cell."""
         if direction == "bwd_data":
             return tree_depth(self.cell.gates * H) + self.cell.chain_back
-        return tree_depth(self.width) + 1 + (1 if self.bias else 0) + self.cell.chain
+        return tree_depth(self.width) + 1 + (self.bias_vectors - 1 if self.bias else 0) + self.cell.chain
 
     def _recurrence(self, direction: str, name: str, *, reads: sp.Expr, writes: sp.Expr) -> Phase:
         """Return the dependent steps of one layer (of all of them, as a wavefront).
@@ -228,9 +283,10 @@ class _Recurrent(Layer):
         products = T * self._step_weights()
         if self.convention == "torch" and not forward:
             products -= self._recurrent_weights()  # h0 needs no gradient: the first step makes none
-        vector = (cell.vector + (2 * cell.gates if self.bias else 0)) if forward else cell.vector_back
+        added = self.bias_vectors * cell.gates if self.bias else 0
+        vector = cell.vector + added if forward else cell.vector_back
         special = cell.special if forward else cell.special_back
-        biases = 2 * cell.gates * H * ways * self.bytes if self.bias and forward else ZERO
+        biases = ways * self._bias_width() * self.bytes if self.bias and forward else ZERO
         flops = {
             ("matrix", self.dtype): 2 * B * ways * products * layers,
             ("vector", self.accumulate): T * B * ways * H * vector * layers,
@@ -274,7 +330,8 @@ class _Recurrent(Layer):
         width = H if self.recurrent_only else I
         return Tensors(
             inputs=self.bytes * B * T * width,
-            weights=self.bytes * self.parameters(),
+            weights=self.bytes * (self.parameters() - self._biases()),
+            offsets=self.bytes * self._biases(),
             outputs=self.bytes * B * T * self.ways * self.width,
         )
 

@@ -122,7 +122,13 @@ class TransformerBlock(Layer):
         """The sequence in and out; all weights (and a cached prefix of keys, where there is one)."""
         sequence = self.bytes * B * N * D
         prefix = self._attention().tensors().inputs - sequence
-        return Tensors(inputs=sequence + L * prefix, weights=self.bytes * self.parameters(), outputs=sequence)
+        offsets = self.bytes * L * 2 * (NORMS[self.norm][2] - 1) * D
+        return Tensors(
+            inputs=sequence + L * prefix,
+            weights=self.bytes * self.parameters() - offsets,
+            offsets=offsets,
+            outputs=sequence,
+        )
 
     def kept(self) -> sp.Expr:
         """What each part keeps (a norm its input), in every layer."""

@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from costmodel.hardware import check, load
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel.errors import SpecError
+from costmodel.hardware import check, load
 
 BAD = """\
 schema: 2

@@ -4,12 +4,12 @@ import math
 import pickle
 
 import pytest
-from costmodel.hardware import available, load, parse_device_set
 from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel import units
 from costmodel.errors import CostmodelError, SpecError, UnavailableError, UnknownNameError
+from costmodel.hardware import available, load, parse_device_set
 
 
 def test_fp32_is_true_fp32_on_the_fastest_engine():

@@ -4,9 +4,9 @@ import subprocess
 import sys
 
 import pytest
-from costmodel.hardware import Device, available, load, loader, resolve
 
 from costmodel.errors import SpecError, UnknownNameError
+from costmodel.hardware import Device, available, load, loader, resolve
 
 
 def test_names_are_discovered_and_sorted():

@@ -1,9 +1,9 @@
 """No measured kernel is faster than the peak that the lower bound rests on."""
 
 import pytest
-from costmodel.hardware import load
 
 from costmodel.errors import UnknownNameError
+from costmodel.hardware import load
 
 GEMM_DTYPES = {
     "fp32": "fp32",

@@ -1,6 +1,7 @@
 """Whose constants stand in for a device that has none."""
 
 import pytest
+
 from costmodel.hardware import load, relatives
 from costmodel.hardware.tables import families
 

@@ -3,6 +3,7 @@
 import csv
 
 import pytest
+
 from costmodel.hardware import available, check, load, resolve
 from costmodel.hardware.loader import FOLDER
 from costmodel.hardware.quantities import Quantity

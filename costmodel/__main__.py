@@ -1,0 +1,6 @@
+"""``python -m costmodel`` is the command line."""
+
+from costmodel.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""Whose kernel it is: what a framework's name, and its kernel's, say of how the work is done.
+
+A layer says what is computed; a kernel model can be told how a library does it (which tile, which
+attention kernel, what stays warm between replays). These are facts about frameworks, read from the
+names that measurements and users give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from costmodel.hardware import Device
+from costmodel.kernels import _flash, _tiles
+
+Options = dict[str, Any]
+
+#: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
+ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
+
+
+def arguments(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> Options:
+    """Return the static arguments of a kernel model that an implementation decides.
+
+    Parameters
+    ----------
+    kernel : str
+        The kernel model.
+    op : str
+        The operation, as measurements name it.
+    framework : str or None
+        Whose implementation (``trtllm``, ``vllm``, …).
+    label : str or None
+        Its own name for the kernel.
+    device : Device
+        Where it runs: libraries choose by architecture.
+    """
+    found = _READERS.get(kernel)
+    return found(op, framework or "", label or "", device) if found else {}
+
+
+def _gemm(op: str, framework: str, label: str, _: Device) -> Options:
+    options: Options = {"layout": "nn" if op == "bmm" else "tn", "rotation": ROTATIONS.get(framework, "none")}
+    if op in ("gemm", "bmm"):
+        rows, cols, step = (float(v[0]) for v in _tiles.from_names([label]))
+        options |= {"tile_m": rows, "tile_n": cols, "tile_k": step}
+    return options
+
+
+def _attention(op: str, framework: str, label: str, device: Device) -> Options:
+    causal = op != "attention_prefill_noncausal"
+    written = "none"
+    if causal and framework:
+        written = "token" if framework == "vllm" else "bytes"
+    return {"kernel": _flash.library(device, label, framework, causal), "cache_write": written}
+
+
+def _decode(_: str, framework: str, label: str, device: Device) -> Options:
+    return {"kernel": _flash.library(device, label, framework, True)}
+
+
+def _delta(op: str, framework: str, label: str, _: Device) -> Options:
+    """FlashInfer's kernel (vLLM's) walks the chunks in one block; flash-linear-attention's are several."""
+    if op == "gdn_recurrent_decode":
+        return {}
+    fused = label.endswith("flashinfer") if label else framework == "vllm"
+    return {"kernel": "fused" if fused else "chunked"}
+
+
+def _recurrence(_: str, framework: str, label: str, __: Device) -> Options:
+    """DeepBench times cuDNN's standard algorithm and MIOpen's, both step by step; FlashRNN fuses."""
+    name = (label or framework).lower()
+    if name.startswith("flashrnn"):
+        return {"persistent": name.endswith("fused")}
+    return {"persistent": False} if name.startswith(("cudnn", "miopen", "haste")) else {}
+
+
+_READERS: dict[str, Callable[[str, str, str, Device], Options]] = {
+    "gemm": _gemm,
+    "attention": _attention,
+    "decode": _decode,
+    "delta": _delta,
+    "recurrence": _recurrence,
+}

@@ -1,0 +1,65 @@
+"""What kernels on a CPU share: threads, and what a byte costs by where it comes from."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from costmodel.hardware import Device
+from costmodel.kernels._cache import misses
+from costmodel.kernels.base import Array, Constant
+
+#: Elements below which ATen does not wake another thread (``at::internal::GRAIN_SIZE``).
+GRAIN = 32768.0
+
+#: Constants of the memory levels, the same for every kernel model of a CPU.
+MEMORY = {
+    "l2_bytes_cycle": Constant(20.0, 2.0, 96.0, "B/cycle", "what a core moves within its own caches"),
+    "l3_bytes_cycle": Constant(12.0, 1.0, 64.0, "B/cycle", "what a core moves from the shared cache"),
+    "bandwidth_share": Constant(0.8, 0.2, 1.2, "1", "share of the memory bandwidth that all cores reach"),
+    "l2_share": Constant(0.7, 0.1, 2.0, "1", "working set, over a core's own cache, up to which it stays there"),
+    "page_s": Constant(1e-6, 1e-9, 5e-5, "s", "mapping a page of a result that is too large for the heap"),
+    "l3_share": Constant(0.7, 0.1, 2.0, "1", "working set, over the shared cache, up to which it stays there"),
+}
+#: glibc's malloc gives larger blocks back at once, and maps them anew (``DEFAULT_MMAP_THRESHOLD_MAX``).
+_MAPPED, _PAGE = 32 * 2.0**20, 4096.0
+#: Sharpness of the steps between cache levels: a shared cache has neighbours.
+_L2_ORDER, _L3_ORDER = 3.0, 4.0
+
+
+def seconds_per_byte(device: Device, c: dict[str, float], working_set: Array, threads: Array) -> tuple[Array, Array]:
+    """Return what a byte of a working set costs all threads together, in caches and in memory [s/B].
+
+    Parameters
+    ----------
+    device : Device
+        A CPU; its L2 is the sum over cores.
+    c : dict of str to float
+        Values of ``MEMORY``.
+    working_set : array
+        Bytes that a repeated call touches.
+    threads : array
+        Threads that share the work.
+
+    Returns
+    -------
+    cached, memory : array
+        What a byte costs on average in caches, and in main memory; their sum is the whole.
+    """
+    beyond_l2 = misses(working_set / threads, c["l2_share"] * device.l2_capacity / device.units, _L2_ORDER)
+    beyond_l3 = misses(working_set, c["l3_share"] * device.llc_capacity, _L3_ORDER)
+    own = 1 / (c["l2_bytes_cycle"] * device.clock_hz * threads)
+    shared = 1 / (c["l3_bytes_cycle"] * device.clock_hz * threads)
+    memory = 1 / (c["bandwidth_share"] * device.hbm_bandwidth)
+    cached = (1 - beyond_l2) * own + beyond_l2 * (1 - beyond_l3) * shared
+    return np.asarray(cached), np.asarray(beyond_l2 * beyond_l3 * memory)
+
+
+def mapping_seconds(c: dict[str, float], result: Array) -> Array:
+    """Return the time to map a new result of that many bytes, a page fault a page, where it is large [s]."""
+    return np.where(result >= _MAPPED, result / _PAGE * c["page_s"], 0.0)
+
+
+def joined(order: float, *times: Array) -> Array:
+    """Return times that overlap as the norm of that order: 1 adds them, a high one takes the largest."""
+    total: Array = sum((time**order for time in times), np.zeros_like(times[0]))
+    return np.asarray(total ** (1 / order))

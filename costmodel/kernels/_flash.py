@@ -1,0 +1,274 @@
+"""What attention libraries launch: tiles, order, packing and KV splits (facts about each library).
+
+======================  ====================================================================
+``fa2``                 FlashAttention-2, varlen: one thread block a row block and head, in grid order
+``fa2-paged``           its split-KV kernel, which vLLM calls with a paged cache: 64-row tiles
+``fa3``                 FlashAttention-3 (Hopper): persistent, longest first, heads packed, dynamic splits
+``fa4``                 FlashAttention-4 (Blackwell): 256-row tiles, splits
+``flashinfer``          FlashInfer's FA2 templates: tile by packed length, work split to fill two
+                        thread blocks a unit
+``trtllm``              TensorRT-LLM's generated kernels, as FlashInfer and SGLang call them on Blackwell
+======================  ====================================================================
+
+Sources: ``flash_fwd_launch_template.h`` and ``flash_api.cpp`` (flash-attention 2, BSD-3-Clause),
+``hopper/tile_size.h``, ``heuristics.h`` and ``flash_prepare_scheduler.cu`` (flash-attention 3),
+``prefill.cuh`` and ``scheduler.cuh`` (FlashInfer, Apache-2.0). The tiles of fa4 and trtllm are those
+that fit the measured waves best; both are multiples of Blackwell's 128-row matrix instruction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.errors import unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels._tiling import ceil_div, efficient_splits
+from costmodel.kernels.base import Array
+
+KERNELS = ("fa2", "fa2-paged", "fa3", "fa4", "flashinfer", "trtllm")
+_DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
+
+#: Shared memory of a unit [B] from which FlashInfer takes its wider KV tiles (A100 has 164 KiB, Ada 100).
+_LARGE_SHARED = 128 * 1024
+#: FlashInfer does not split below this many keys, nor flash-attention 3 up to this many KV blocks.
+_MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
+#: Thread blocks of FlashInfer's vector decode kernel on a unit.
+_VECTOR_SLOTS = 8.0
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a kernel cuts its work, by row of the table.
+
+    Attributes
+    ----------
+    rows, cols : array
+        Tile: query rows (of all heads packed together) and keys.
+    group : array
+        Query heads packed into one tile.
+    slots : array
+        Thread blocks resident on one unit.
+    ascending : bool
+        Whether a head's row blocks run shortest first.
+    """
+
+    rows: Array
+    cols: Array
+    group: Array
+    slots: Array
+    ascending: bool
+
+
+def default_kernel(device: Device) -> str:
+    """Return the library that serving frameworks take on that device, where a user names none."""
+    return _DEFAULT.get(device.family, "fa2")
+
+
+def check(kernel: str) -> str:
+    """Return `kernel` if it is known.
+
+    Raises
+    ------
+    UnknownNameError
+        If not.
+    """
+    if kernel not in KERNELS:
+        raise unknown_name("attention kernel", kernel, KERNELS)
+    return kernel
+
+
+def padded(head_dim: Array, kernel: str = "fa2") -> Array:
+    """Return the head size that the tiles are compiled for.
+
+    64, 96, 128 and multiples of 64 beyond; fa4 compiles for any multiple of 16.
+    """
+    if kernel == "fa4":
+        return ceil_div(head_dim, 16.0) * 16.0
+    low = np.where(head_dim <= 64, 64.0, np.where(head_dim <= 96, 96.0, 128.0))
+    return np.where(head_dim <= 128, low, ceil_div(head_dim, 64.0) * 64.0)
+
+
+def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Array, causal: bool) -> Tiling:
+    """Return the tiling of a prefill: `seq` queries, `group` query heads to a KV head."""
+    one, size = np.ones_like(seq * group * head_dim), padded(head_dim)
+
+    def by_size(d64: float, d96: float, d128: float, d256: float) -> Array:
+        return one * np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
+
+    if kernel == "fa2":
+        return Tiling(by_size(128, 128, 128, 64), by_size(128, 64, 64, 64), one, one, causal)
+    if kernel == "fa2-paged":
+        return Tiling(64 * one, by_size(128, 64, 64, 64), one, one, causal)
+    if kernel == "fa3":
+        rows, packed = by_size(192, 192, 128, 128), group * one if causal else one
+        cols = by_size(128, 128, 128, 64) if causal else by_size(192, 144, 176, 80)
+        return Tiling(rows, cols, packed, one, ascending=False)
+    if kernel == "flashinfer":
+        wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group * one
+        rows = np.where(packed <= 16, 16.0, np.where((packed <= 64) | (size >= 256), 64.0, 128.0))
+        cols = np.where(size >= 256, 32.0 if wide else 16.0, 64.0)
+        cols = np.where((rows == 16) | wide | (size >= 256) | (rows < 128), cols, 32.0)
+        cols = np.where(rows == 16, 64.0, cols)
+        # Two thread blocks share a unit where their tiles of Q, K and V (16 bits) fit into half of it.
+        slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
+        return Tiling(rows, cols, group * one, slots, causal)
+    return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
+
+
+def loaded_rows(kernel: str, tile: Tiling, rows: Array, whole: NDArray[np.bool_]) -> Array:
+    """Return the rows of Q that a thread block loads, `rows` of them valid.
+
+    Parameters
+    ----------
+    kernel : str
+        The library.
+    tile : Tiling
+        Its tiles.
+    rows : array
+        Valid rows of a tile, on average.
+    whole : array
+        Whether the head size is the one the tile is compiled for: if not, its copies are predicated.
+
+    Notes
+    -----
+    Rows go by 64; by 128 in FlashAttention-4, which has two stages of 128. FlashAttention-3 has one
+    warp group for 64 rows, and a tile with rows for only one of them skips the others' loads; any
+    more, and all work.
+    """
+    quantum = np.minimum(tile.rows, 128.0 if kernel == "fa4" else 64.0)
+    if kernel == "fa3":
+        return np.where(whole & (rows <= quantum), quantum, tile.rows)
+    return ceil_div(rows, quantum) * quantum
+
+
+def prefill_splits(
+    kernel: str, units: float, jobs: Array, heads: Array, rows: Array, blocks: Array, seq: Array
+) -> Array:
+    """Return into how many parts the keys of a row block are split, merged by a second kernel.
+
+    Parameters
+    ----------
+    kernel : str
+        The library.
+    units : float
+        Processors.
+    jobs : array
+        Thread blocks without a split.
+    heads : array
+        Heads, or packed groups of heads, of one sequence.
+    rows : array
+        Row blocks of one head.
+    blocks : array
+        KV blocks of the longest row block.
+    seq : array
+        Keys.
+    """
+    if kernel == "fa3":
+        return dynamic_splits(units, jobs, heads * rows, blocks)
+    if kernel == "fa4":
+        splits = np.minimum(np.floor(units / jobs), blocks)
+        return np.where((blocks <= _UNSPLIT_BLOCKS) | (jobs >= 0.8 * units), 1.0, np.maximum(splits, 1.0))
+    if kernel == "flashinfer":
+        splits = np.minimum(np.floor(2 * units / jobs), ceil_div(seq, _MIN_SPLIT_KEYS))
+        return np.clip(splits, 1.0, blocks)
+    return np.ones_like(jobs)
+
+
+def dynamic_splits(units: float, jobs: Array, sequence_jobs: Array, blocks: Array) -> Array:
+    """Return flash-attention 3's splits: the static heuristic for one sequence, then what all need."""
+    most = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, efficient_splits(sequence_jobs, units, blocks))
+    share = np.ceil(1.1 * jobs * blocks / units)
+    return np.minimum(most, ceil_div(blocks, share))
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a kernel cuts one decoding step, by row of the table.
+
+    Attributes
+    ----------
+    rows, cols : array
+        Tile: rows that are worked on (query heads packed together) and keys.
+    jobs : array
+        Thread blocks before splitting.
+    splits : array
+        Parts that the keys are split into.
+    copies : array
+        Further kernels that rearrange Q and O around the attention.
+    """
+
+    rows: Array
+    cols: Array
+    jobs: Array
+    splits: Array
+    copies: Array
+
+
+def decode(
+    device: Device, kernel: str, batch: Array, kv_heads: Array, group: Array, seq_kv: Array, head_dim: Array
+) -> Decoding:
+    """Return how one new token for each sequence is attended to."""
+    units, size = device.units, padded(head_dim)
+    one = np.ones_like(batch * kv_heads * group * seq_kv * size)
+    if kernel in ("fa2", "fa2-paged"):
+        # One query: its heads become rows of their KV head, and only then are keys split
+        # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
+        swapped = group > 1
+        rows, cols = 64 * one, np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0)) * one
+        jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
+        splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
+        copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
+        return Decoding(rows, cols, jobs, splits, copies)
+    if kernel == "fa3":
+        rows, cols = np.where(size <= 64, 192.0, 128.0) * one, np.where(size <= 128, 128.0, 64.0) * one
+        heads = kv_heads * ceil_div(group, rows)
+        splits = dynamic_splits(units, batch * heads, heads, ceil_div(seq_kv, cols))
+        # One warp group works on up to 64 rows.
+        return Decoding(np.where(group <= 64, 64.0, rows), cols, batch * heads, splits, 0 * one)
+    if kernel == "flashinfer":
+        return _flashinfer_decode(units, batch * kv_heads * one, group * one, seq_kv, size)
+    # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
+    rows = np.where(group <= 8, 8.0, np.where(group <= 16, 16.0, 32.0)) * one
+    jobs, cols = batch * kv_heads * ceil_div(group, np.maximum(rows, 64.0)), 128 * one
+    splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
+    return Decoding(rows, cols, jobs, splits, 0 * one)
+
+
+def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
+    """SGLang takes the prefill template (matrix engine) from 4 heads a group on; below, a vector kernel."""
+    matrix = group >= 4
+    rows = np.where(matrix, np.where(group <= 16, 16.0, 64.0), group)
+    slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
+    jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
+    splits = np.clip(np.floor(slots * units / jobs), 1.0, ceil_div(seq_kv, _MIN_SPLIT_KEYS))
+    return Decoding(rows, np.where(matrix, 64.0, 8.0), jobs, splits, 0 * rows)
+
+
+def library(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:
+    """Return the kernel that a measured row or a user names.
+
+    Parameters
+    ----------
+    device : Device
+        Where it ran: decides where neither name does.
+    label : str
+        A kernel's own name (``vllm_flash_attn_fa3``, ``trtllm_mha``, …), or one of ``KERNELS``.
+    framework : str
+        ``vllm``, ``sglang``, ``trtllm``, with or without a release.
+    causal : bool
+        False for encoders, which have no paged cache.
+    """
+    label, framework = str(label or "").lower(), str(framework or "").lower()
+    named = [name for name in ("trtllm", "fa4", "fa3", "flashinfer") if name in label]
+    paged = causal and ("vllm" in framework or "vllm" in label)
+    second = "fa2-paged" if paged else "fa2"
+    if label in KERNELS or named:
+        return label if label in KERNELS else named[0]
+    if "fa2" in label or label == "vllm_flash_attn":
+        return second
+    if device.family in _DEFAULT:
+        return "fa4" if device.family == "blackwell" and not causal else _DEFAULT[device.family]
+    return "flashinfer" if "sglang" in framework and causal else second

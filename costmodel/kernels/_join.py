@@ -1,0 +1,57 @@
+"""Joining times that overlap, and what a replay still finds in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array
+
+#: Sharpness of the change from a working set that stays in L2 between replays to one that does not.
+_MISS_ORDER = 6.0
+
+
+def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:
+    """Return the norm of two times: their sum at order 1, their maximum at a high one."""
+    high, low = np.maximum(one, other), np.minimum(one, other)
+    return np.asarray(high * (1 + (low / np.maximum(high, 1e-30)) ** order) ** (1 / order))
+
+
+def miss_share(device: Device, cache_share: float, working_set: Array, order: float = _MISS_ORDER) -> Array:
+    """Return the share of its bytes that a replay does not find in the L2 of `device`.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    cache_share : float
+        Working set, over the capacity of L2, of which half is found there.
+    working_set : array
+        Bytes that one call touches.
+    order : float
+        Sharpness of the change between all and nothing.
+    """
+    if not device.l2_capacity:
+        return np.ones_like(working_set)
+    fill = np.minimum(working_set / (cache_share * device.l2_capacity), 1e6) ** order
+    return np.asarray(fill / (1 + fill))
+
+
+def byte_time(device: Device, constants: Mapping[str, float], miss: Array) -> Array:
+    """Return the time of a byte [s/B], of which a share comes from memory and the rest from L2.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        ``bandwidth_share`` and ``l2_unit_bytes``; L2 is taken to be no slower than memory.
+    miss : array
+        Share that comes from memory.
+    """
+    memory = constants["bandwidth_share"] * device.hbm_bandwidth
+    cache = max(constants["l2_unit_bytes"] * device.units * device.clock_hz, memory)
+    return miss / memory + (1 - miss) / cache

@@ -1,0 +1,91 @@
+"""How the rows of a softmax or norm are laid out over threads: facts about PyTorch and vLLM.
+
+Softmax up to 1024 columns is one warp a row (``PersistentSoftmax.cuh``), longer rows one block
+(``SoftMax.cu``: 128-bit loads, then a scalar tail, a load a thread). Layer norm is one block of 128
+threads a row, its loop unrolled by four (``layer_norm_kernel.cu``). On AMD the long rows are those
+of PyTorch 2.4, which keeps aligned ones in shared memory. vLLM's RMS norm and gated activation are
+one block a row, loading single values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from costmodel.kernels.base import Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows over threads.
+
+    Attributes
+    ----------
+    threads, block_rows : array
+        Threads and rows of a block.
+    loads : array
+        Dependent loads of a row, over all its passes.
+    rereads : array
+        Passes over a row after the first.
+    """
+
+    threads: Array
+    block_rows: Array
+    loads: Array
+    rereads: Array
+
+
+def layout(pattern: str, cols: Array, width: float, *, amd: bool) -> Layout:
+    """Return the layout of rows of that many columns, of elements ``width`` bytes wide.
+
+    ``pattern`` is ``softmax``, ``norm``, ``rmsnorm`` or ``gated``.
+    """
+    if pattern == "softmax":
+        return _softmax(cols, width, amd)
+    if pattern == "norm":
+        return _norm(cols, amd)
+    return _block(cols, rereads=1.0 if pattern == "rmsnorm" else 0.0)
+
+
+def _softmax(cols: Array, width: float, amd: bool) -> Layout:
+    lanes, vector = 64.0 if amd else 32.0, 16.0 / width
+    padded = 2.0 ** np.ceil(np.log2(np.maximum(cols, 1.0)))
+    short = cols <= 1024
+    block_rows = 128.0 / np.minimum(padded, lanes) * np.where(padded <= 128, 2.0, 1.0)
+    aligned = cols % vector == 0
+    if amd:
+        block = np.full_like(cols, 1024.0)
+    else:
+        half = np.minimum(cols / vector, 1024.0) / 2
+        block = np.maximum(2.0 ** np.ceil(np.log2(np.maximum(half, 1.0))), lanes)
+    full = np.floor(cols / (vector * block))
+    scalar = np.ceil((cols - full * vector * block) / block)
+    # A row that starts inside a vector has one scalar load more: 3 rows in 4, of odd fp32 columns.
+    shift = np.where(aligned, 0.0, np.where((cols % 2 == 0) & (vector == 4), 0.5, 0.75))
+    loads = full + scalar + (0.0 if amd else shift)
+    rereads = np.full_like(cols, 2.0)
+    if amd:  # aligned rows are kept in shared memory, and loaded by vectors throughout
+        loads = np.where(aligned, np.ceil(cols / (vector * block)), loads)
+        rereads = np.where(aligned, 0.0, rereads)
+    return Layout(
+        threads=np.where(short, 128.0, block),
+        block_rows=np.where(short, block_rows, 1.0),
+        loads=np.where(short, 1.0, loads * (rereads + 1.0)),
+        rereads=np.where(short, 0.0, rereads),
+    )
+
+
+def _norm(cols: Array, amd: bool) -> Layout:
+    vectors = cols / 4.0
+    loads = np.ceil(vectors / 128.0)
+    # Unrolled by 4: a warp of which some lanes have 4k loads and some 4k − 1 runs both loops.
+    split = (loads % 4 == 0) & (vectors % (64.0 if amd else 32.0) != 0)
+    one = np.ones_like(cols)
+    return Layout(128.0 * one, one, (loads + 3.0 * split) / 2, one)
+
+
+def _block(cols: Array, rereads: float) -> Layout:
+    threads = np.minimum(np.ceil(cols / 32.0) * 32.0, 1024.0)
+    one = np.ones_like(cols)
+    return Layout(threads, one, np.ceil(cols / threads), rereads * one)

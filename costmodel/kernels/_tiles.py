@@ -1,0 +1,148 @@
+"""Which output tile a GEMM library computes with: facts about the libraries, not fitted.
+
+A tile is (rows, columns, depth of one step) of the result in the row-major sense: out[m, n]. Where the
+profiler's kernel name is known it says the tile; sglang's FP8 kernel chooses by a published table;
+otherwise the model takes the least time over a menu.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from costmodel.kernels.base import Array
+
+#: Tensor-core tiles that cuBLAS and CUTLASS ship from Ampere to Blackwell (rows × columns). Rows below
+#: 64 stand for the transposed kernels that serve few tokens.
+MATRIX = (
+    (16, 64),
+    (16, 128),
+    (32, 64),
+    (32, 128),
+    (64, 32),
+    (64, 64),
+    (64, 128),
+    (128, 64),
+    (128, 128),
+    (64, 256),
+    (128, 256),
+    (256, 128),
+)
+#: FP32 tiles of a linear layer ("tn": K contiguous in both operands) and of a batched product ("nn"),
+#: as the kernel names of the measurements have them: cuBLAS by architecture, rocBLAS on AMD. A third
+#: number is the K step, where it is not 8.
+_AMPERE = ((64, 128), (32, 128), (128, 32), (64, 64), (32, 32, 32), (32, 64, 32), (32, 128, 32))
+VECTOR: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
+    "pascal": {"tn": ((32, 128), (64, 64), (128, 32)), "nn": ((64, 128),)},
+    "pascal-gp10x": {"tn": ((32, 128), (64, 64), (128, 32), (128, 128)), "nn": ((64, 128),)},
+    "volta": {"tn": (*_AMPERE, (128, 128)), "nn": ((64, 64), (32, 128), (128, 32))},
+    "turing": {"tn": (*_AMPERE, (128, 128)), "nn": ((64, 64), (64, 128), (32, 128), (128, 32))},
+    "ampere": {"tn": _AMPERE, "nn": ((128, 128),)},
+    "cdna2": {
+        "tn": ((64, 128, 16), (128, 64, 32), (64, 64, 32), (96, 96, 16), (32, 64, 32), (128, 128, 16)),
+        "nn": ((32, 64, 32), (64, 128, 16), (32, 32, 32), (64, 16, 32), (16, 64, 16), (128, 64, 16)),
+    },
+}
+#: Whose FP32 tiles stand in for an architecture that was not measured.
+_LIKE = {"kepler": "pascal", "maxwell": "pascal-gp10x", "cdna1": "cdna2", "cdna3": "cdna2", "cdna4": "cdna2"}
+#: Parts that the K loop is cut into, each by its own block (split-K), reduced afterwards.
+SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
+
+
+def menu(family: str, layout: str, step: float, *, matrix: bool) -> tuple[Array, Array, Array]:
+    """Return rows, columns and K step of the tiles that a library has to choose from, shape (tiles,).
+
+    Parameters
+    ----------
+    family : str
+        Architecture family of the device.
+    layout : str
+        ``tn`` or ``nn``, see ``gemm.LAYOUTS``.
+    step : float
+        K step of the tensor-core kernels [elements].
+    matrix : bool
+        Whether the product runs on tensor cores.
+    """
+    if matrix:
+        listed: tuple[tuple[int, ...], ...] = MATRIX
+    else:
+        step = _VECTOR_STEP
+        listed = VECTOR.get(_LIKE.get(family, family), VECTOR["ampere"])[layout]
+    table = np.array(
+        [(tile[0], tile[1], tile[2] if len(tile) > 2 else step) for tile in listed], dtype=np.float64
+    )
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+_NAME = re.compile(r"(?:sgemm_|MT)(\d+)x(\d+)(?:x(\d+))?")
+#: What one step of the K loop covers, where the name does not say it (cuBLAS's sgemm: 8; its
+#: ``sliced1x4`` kernels, whose four slices of the block share it: 32).
+_VECTOR_STEP, _SLICED_STEP = 8.0, 32.0
+
+
+def from_names(names: Iterable[object]) -> tuple[Array, Array, Array]:
+    """Return rows, columns and K step of the tile that each kernel name tells, NaN where it tells none.
+
+    Parameters
+    ----------
+    names : iterable of str
+        Such as ``ampere_sgemm_128x64_tn`` (cuBLAS counts columns first, being column-major) or
+        ``tensile_MT64x32x32_MI16x16x4x1`` (rocBLAS, column-major too).
+    """
+    known: dict[object, tuple[float, float, float]] = {}
+    out = []
+    for name in names:
+        if name not in known:
+            known[name] = _parse(str(name))
+        out.append(known[name])
+    table = np.array(out, dtype=np.float64).reshape(-1, 3)
+    return table[:, 0], table[:, 1], table[:, 2]
+
+
+def _parse(name: str) -> tuple[float, float, float]:
+    found = _NAME.search(name)
+    if not found:
+        return (np.nan, np.nan, np.nan)
+    columns, rows, depth = found.groups()
+    step = float(depth) if depth else (_SLICED_STEP if "sliced" in name else _VECTOR_STEP)
+    return (float(rows), float(columns), step)
+
+
+def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
+    """Return rows, columns and K step of the tile that sglang's ``fp8_scaled_mm`` takes.
+
+    Source: sgl-kernel/csrc/gemm/fp8_gemm_kernel.cu of sgl-project/sglang, whose dispatch is on m
+    and, on Ada, n. On Hopper the release measured (0.5.14) leaves the 64-row tile at m > 128: seen
+    in its times, which the table of the older source (256) does not explain.
+
+    Parameters
+    ----------
+    family : str
+        Architecture family of the device.
+    m, n : array
+        Rows and columns of the result.
+    """
+    if family == "hopper":
+        side = np.where(m <= 128, 64.0, 128.0)
+        return side, side, np.full_like(m, 128.0)
+    if family == "blackwell":  # above m = 64 two units share a tile of twice the rows
+        return (
+            np.where(m <= 256, 64.0, 128.0),
+            np.where(m <= 64, 64.0, 128.0),
+            np.where(m <= 256, 128.0, 64.0),
+        )
+    if family == "blackwell-rtx":
+        rows = np.where(m <= 128, 128.0, 256.0)
+        columns = np.where((m <= 128) & (n <= 64), 64.0, 128.0)
+        return rows, columns, np.where(m <= 128, 128.0, 64.0)
+    low, mid = n <= 8192, n <= 16384
+    few = np.where(low, 16.0, np.where(mid | (m <= 1), 32.0, 16.0))
+    rows = np.select(
+        [m <= 16, m <= 64, m <= 128, m <= 256],
+        [few, np.where(mid, 32.0, 16.0), np.where(mid, 64.0, 32.0), np.where(mid & ~low, 64.0, 128.0)],
+        128.0,
+    )
+    columns = np.select([m <= 128, m <= 256], [64.0, np.where(mid & ~low, 128.0, 64.0)], 128.0)
+    return rows, columns, np.where((m > 256) | ((m > 128) & mid), 64.0, 128.0)

@@ -1,0 +1,137 @@
+"""Counting tiles and waves in closed form: causal blocks, makespans, split counts.
+
+All functions take and return float64 arrays that broadcast, and never loop over rows of a table.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.kernels.base import Array
+
+#: Share of the longest job that a list schedule loses at its end where jobs come in ascending order
+#: (a causal head's row blocks in grid order); found by simulating such schedules, see the test.
+ASCENDING_TAIL = 0.6
+#: Share of the last, partly empty wave that is lost where the longest jobs come first.
+LONGEST_FIRST_TAIL = 0.5
+#: FlashAttention merges at most so many splits.
+_MOST_SPLITS = 128
+
+
+def _array(value: ArrayLike) -> Array:
+    return np.asarray(value, dtype=np.float64)
+
+
+def ceil_div(size: ArrayLike, block: ArrayLike) -> Array:
+    """Return ⌈size / block⌉ for whole numbers."""
+    return np.asarray(np.ceil(_array(size) / _array(block)))
+
+
+def ceil_sum(count: ArrayLike, numerator: ArrayLike, denominator: ArrayLike) -> Array:
+    """Return Σ ⌈i·p/q⌉ over i = 1 … count, exactly, by the Euclid-like floor-sum recursion.
+
+    Parameters
+    ----------
+    count, numerator, denominator : array_like
+        Whole numbers: how many terms (≥ 0), p > 0 and q > 0.
+
+    Notes
+    -----
+    ⌈x/q⌉ = ⌊(x + q − 1)/q⌋, and Σ ⌊(a·i + b)/q⌋ swaps a and q at every step (Graham, Knuth and
+    Patashnik, *Concrete Mathematics*, §3.5), so the steps grow as the logarithm of the tile sizes.
+    """
+    n, a, q = (np.array(v, dtype=np.float64) for v in np.broadcast_arrays(count, numerator, denominator))
+    b, total = a + q - 1, np.zeros_like(n)
+    while n.any():
+        whole_a, whole_b = np.floor(a / q), np.floor(b / q)
+        total += n * (n - 1) / 2 * whole_a + n * whole_b
+        a, b = a - whole_a * q, b - whole_b * q
+        reach = a * n + b
+        n, b = np.floor(reach / q), np.mod(reach, q)
+        a, q = q, np.where(n > 0, a, 1.0)
+    return total
+
+
+def causal_blocks(seq: ArrayLike, group: ArrayLike, rows: ArrayLike, cols: ArrayLike) -> Array:
+    """Return the tiles that a causal kernel computes for one head: Σ ⌈min(N, (i+1)·B_r/g)/B_c⌉.
+
+    Parameters
+    ----------
+    seq : array_like
+        Positions N, queries and keys alike.
+    group : array_like
+        Query heads g that share a row block (packed GQA), 1 where each head has its own.
+    rows, cols : array_like
+        Tile sizes B_r (rows, of g·N) and B_c (keys).
+
+    Notes
+    -----
+    A tile that the diagonal cuts is computed whole; one above it is skipped.
+    """
+    seq, group, rows, cols = _array(seq), _array(group), _array(rows), _array(cols)
+    width = group * cols
+    common = np.gcd(*np.broadcast_arrays(rows.astype(np.int64), width.astype(np.int64)))
+    full = ceil_div(seq * group, rows) - 1
+    return ceil_sum(full, rows / common, width / common) + ceil_div(seq, cols)
+
+
+def makespan(
+    jobs: ArrayLike, slots: ArrayLike, mean: ArrayLike, longest: ArrayLike, ascending: bool
+) -> Array:
+    """Return when the last of `jobs` ends, handed in turn to the first of `slots` that is free.
+
+    Parameters
+    ----------
+    jobs, slots : array_like
+        Thread blocks, and how many run at once.
+    mean, longest : array_like
+        Their mean and longest time, in one unit, which is the result's.
+    ascending : bool
+        Whether the longest of each head come last (grid order of a causal kernel).
+    """
+    waves, mean, longest = _array(jobs) / _array(slots), _array(mean), _array(longest)
+    if ascending:
+        end = mean * waves + ASCENDING_TAIL * longest * (waves > 1)
+    else:
+        end = mean * (waves + LONGEST_FIRST_TAIL * (np.ceil(waves) - waves))
+    return np.asarray(np.maximum(longest, end))
+
+
+def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Array:
+    """Return FlashAttention's number of KV splits: the fewest within 85 % of the best wave filling.
+
+    Parameters
+    ----------
+    jobs : array_like
+        Thread blocks without a split.
+    slots : array_like
+        Thread blocks that the heuristic takes to run at once.
+    blocks : array_like
+        KV blocks of one job: no split has less than one.
+
+    Notes
+    -----
+    ``num_splits_heuristic`` of flash-attention (``flash_api.cpp``, ``heuristics.h``; BSD-3-Clause):
+    1 where jobs fill 80 % of the slots. Evaluated once for each distinct (jobs, slots, blocks).
+    """
+    jobs, slots, blocks = np.broadcast_arrays(_array(jobs), _array(slots), _array(blocks))
+    splits = np.ones_like(jobs)
+    free = (jobs < 0.8 * slots) & (blocks > 1)
+    # Whole numbers below 2²⁰ pack into one key that float64 holds exactly where slots are below 2¹².
+    packed = (jobs[free] * 4096 + slots[free]) * 2**20 + blocks[free]
+    distinct, first, where = np.unique(packed, return_index=True, return_inverse=True)
+    if distinct.size:
+        splits[free] = _best_splits(jobs[free][first], slots[free][first], blocks[free][first])[where]
+    return splits
+
+
+def _best_splits(jobs: Array, slots: Array, blocks: Array) -> Array:
+    jobs, slots, blocks = jobs[:, None], slots[:, None], blocks[:, None]
+    split = np.arange(1.0, _MOST_SPLITS + 1)
+    # A further split that does not shorten the longest share is not tried.
+    shorter = (split == 1) | (np.ceil(blocks / split) != np.ceil(blocks / np.maximum(split - 1, 1)))
+    waves = jobs * split / slots
+    filling = np.where(shorter & (split <= np.minimum(blocks, slots)), waves / np.ceil(waves), 0.0)
+    fewest = np.argmax(filling >= 0.85 * filling.max(axis=1, keepdims=True), axis=1)
+    return np.asarray(split[fewest])

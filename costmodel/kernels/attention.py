@@ -1,0 +1,187 @@
+"""Fused attention over whole sequences (prefill, encoders): FlashAttention and its relatives.
+
+One thread block takes a block of query rows of one head (or of a packed group of heads) and steps
+over the keys; a causal kernel skips the tiles above the diagonal, and only those. A step costs the
+unit its two matrix products and its softmax, which overlap in part, and no less than a latency; a
+thread block costs a prologue and the loading and storing of its rows. Thread blocks queue for the
+units as a list schedule, in the library's order (`costmodel.kernels._tiling.makespan`); where a
+library splits the keys, partial outputs are written in fp32, and merged. Beside it stands the
+memory: compulsory bytes, from the cache as far as the replay before left them there. A causal call
+also stores K and V into a cache, by a kernel of its own.
+
+FlashAttention-2: Dao, 2023, arXiv:2307.08691. FlashAttention-3: Shah et al., 2024,
+arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, windows,
+prefixes (queries fewer than keys are read as the last of them), the backward pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.errors import UnavailableError
+from costmodel.hardware import Device
+from costmodel.kernels import _flash as flash
+from costmodel.kernels._join import byte_time, miss_share, norm
+from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
+from costmodel.kernels.base import Constant, Estimate
+
+CONSTANTS = {
+    "matrix_efficiency": Constant(
+        0.75, 0.3, 1.08, "1", "share of the dense peak, at its stated clock, that the steps' products reach"
+    ),
+    "softmax_cost": Constant(
+        1.2,
+        0.0,
+        6.0,
+        "1",
+        "time of a tile's softmax, over that of its exponentials at the special-function rate",
+    ),
+    "step_cycles": Constant(1000.0, 0.0, 8000.0, "cycles", "least time of a step over one KV tile"),
+    "block_cycles": Constant(
+        4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, sizes apart"
+    ),
+    "row_bytes_per_cycle": Constant(
+        30.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
+    ),
+    "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
+    "cache_share": Constant(
+        0.6, 0.3, 2.0, "1", "working set, over L2 capacity, up to which a replay finds it there"
+    ),
+    "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "droop": Constant(
+        0.15, 0.0, 0.6, "1", "slow-down of kernels much longer than 10 ms: power and clock at full load"
+    ),
+    "token_cycles": Constant(
+        4000.0, 0.0, 60000.0, "cycles", "thread block that stores one token's K and V (vLLM's kernel)"
+    ),
+    "merge_s": Constant(2e-6, 0.0, 2e-5, "s", "launch of the kernel that merges splits"),
+    "merge_row_cycles": Constant(
+        200.0, 0.0, 5000.0, "cycles", "time of a unit to merge the splits of one row of one head"
+    ),
+    "launch_s": Constant(8e-6, 1e-6, 3e-5, "s", "harness: launches of a call in a replayed graph"),
+}
+#: Which of them belong to the harness and the library's host side, not to the device.
+HARNESS = ("launch_s",)
+
+#: Duration at which half of the droop has set in [s]: the scale on which a power limit acts.
+_DROOP_S = 1e-2
+#: Order of the norm that joins what overlaps in part: products and softmax of a step, a step and its
+#: latency, tiles and memory. 1 would add them, and many take the largest.
+_JOIN = 2.0
+#: Threads that a unit holds, and most that vLLM's cache write takes for a token.
+_THREADS, _TOKEN_THREADS = 2048.0, 512.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    seq: ArrayLike,
+    head_dim: ArrayLike,
+    dtype: str = "bf16",
+    causal: bool = True,
+    kernel: str | None = None,
+    cache_write: str = "none",
+) -> Estimate:
+    """Return the time of one fused attention call.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    batch, heads, kv_heads, seq, head_dim : array_like
+        Sizes, broadcast together; queries and keys are `seq` alike, `heads` a multiple of `kv_heads`.
+    dtype : str
+        Format of Q, K, V and O; products accumulate in fp32.
+    causal : bool
+        Whether tiles above the diagonal are skipped.
+    kernel : str, optional
+        One of `costmodel.kernels._flash.KERNELS`; default by architecture: fa3 on Hopper, trtllm on
+        Blackwell, fa2 elsewhere.
+    cache_write : {"none", "bytes", "token"}
+        Whether K and V are also written to a cache: not, at memory speed (SGLang), or by one thread
+        block a token (vLLM), whichever takes longer.
+
+    Returns
+    -------
+    Estimate
+        Terms: ``matrix:<dtype>`` (products), ``special:fp32`` (softmax), ``depth``
+        (latency, prologues and waves not full), ``hbm``, ``l2``, ``launch``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kernel or dtype.
+    """
+    kernel = flash.check(kernel or flash.default_kernel(device))
+    given = {name: constants.get(name, constant.default) for name, constant in CONSTANTS.items()}
+    batch, heads, kv_heads, seq, head_dim = np.broadcast_arrays(
+        *(np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq, head_dim))
+    )
+    width, cycle, units = dtypes.dtype(dtype).bytes, 1 / device.clock_hz, device.units
+    tile = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, causal)
+    size = flash.padded(head_dim, kernel)
+
+    packed_heads = heads / tile.group
+    blocks = ceil_div(seq, tile.cols)
+    row_blocks = ceil_div(seq * tile.group, tile.rows)
+    steps = causal_blocks(seq, tile.group, tile.rows, tile.cols) if causal else row_blocks * blocks
+    jobs = batch * packed_heads * row_blocks
+    splits = flash.prefill_splits(kernel, units, jobs, packed_heads, row_blocks, blocks, seq)
+
+    # One step, with all the unit to itself, and with the thread blocks that share it.
+    product = 4 * tile.rows * tile.cols * size * units / device.peak(dtype, "matrix")
+    product = product / given["matrix_efficiency"]
+    special = given["softmax_cost"] * tile.rows * tile.cols * units / _special_rate(device)
+    busy = norm(_JOIN, product, special)
+    sharing = np.clip(jobs * splits / units, 1.0, tile.slots)
+    step = norm(_JOIN, sharing * busy, given["step_cycles"] * cycle)
+    rows = flash.loaded_rows(kernel, tile, seq * tile.group / row_blocks, size == head_dim)
+    once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
+    mean = steps / row_blocks / splits * step + once
+    longest = ceil_div(blocks, splits) * step + once
+    tiles = makespan(jobs * splits, units * tile.slots, mean, longest, tile.ascending)
+
+    out = batch * heads * seq * head_dim
+    keys = batch * kv_heads * seq * head_dim
+    written = 0.0 if cache_write == "none" else 2 * width * keys
+    miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written)
+    rate = byte_time(device, given, miss)
+    memory = 2 * width * (out + keys) * rate
+    core = norm(_JOIN, tiles, memory)
+    core = core * (1 + given["droop"] * core / (core + _DROOP_S))
+    merge = given["merge_s"] + batch * heads * seq * given["merge_row_cycles"] * cycle / units
+    merge = np.where(splits > 1, merge, 0.0)
+    store = 2 * written * rate
+    if cache_write == "token":
+        resident = _THREADS / np.minimum(kv_heads * head_dim, _TOKEN_THREADS)
+        store = norm(3.0, store, batch * seq * given["token_cycles"] * cycle / (units * resident))
+    launch = np.full_like(core, given["launch_s"])
+
+    ideal = batch * packed_heads * steps / units
+    terms = {
+        f"matrix:{dtype}": ideal * product,
+        "special:fp32": ideal * special,
+        "depth": np.maximum(tiles - ideal * busy, 0.0),
+        "hbm": (memory + store) * miss,
+        "l2": (memory + store) * (1 - miss) + merge,
+        "launch": launch,
+    }
+    return Estimate(seconds=core + merge + store + launch, terms=terms)
+
+
+def _special_rate(device: Device) -> float:
+    """Return exponentials per second; where a spec has no rate, NVIDIA's 16 a clock and unit."""
+    try:
+        return device.peak("fp32", "special")
+    except UnavailableError:
+        return 16 * device.units * device.clock_hz

@@ -1,0 +1,133 @@
+"""Tiled attention on a CPU, as ATen's ``FlashAttentionKernel.cpp`` runs it.
+
+Blocks of 32, 64 or 256 queries (by the sequence's length) meet blocks of 512 keys: two products and
+an online softmax each. A causal mask leaves out key blocks that lie wholly above the diagonal, and
+computes the rest whole. Every query head walks its keys on its own, shared or not; blocks of queries
+are dealt to the threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels._cpu import MEMORY, joined, seconds_per_byte
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "peak_share": Constant(0.85, 0.1, 1.0, "1", "share of the peak that the blocks' products reach"),
+    "score_cycles": Constant(3.0, 0.1, 60.0, "cycles", "online softmax, for each score"),
+    "block_s": Constant(1e-6, 0.0, 1e-4, "s", "a block of queries against a block of keys: calls, packing apart"),
+    "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, for each element of K and V that a block meets"),
+    "start_s": Constant(1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
+    **MEMORY,
+}
+#: Which of them belong to the harness, not the device.
+HARNESS = ("start_s",)
+
+_KEYS = 512.0
+#: Blocks for each product of the forward pass; backward computes five products for its two.
+_PASSES = {"fwd": 1.0, "bwd": 2.5}
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    seq: ArrayLike,
+    seq_kv: ArrayLike,
+    head_dim: ArrayLike,
+    value_dim: ArrayLike | None = None,
+    dtype: str = "fp32",
+    causal: bool = False,
+    tile: tuple[int, int] | None = None,
+    direction: str = "fwd",
+) -> Estimate:
+    """Return the time of one attention call.
+
+    Parameters
+    ----------
+    device : Device
+        A CPU.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim : array_like
+        Sizes.
+    dtype : str
+        Of operands and result.
+    causal : bool
+        Whether key blocks above the diagonal are left out.
+    tile : (int, int), optional
+        Queries and keys of a block; default the library's.
+    direction : str
+        ``fwd`` or ``bwd``.
+
+    Returns
+    -------
+    Estimate
+        Terms ``vector:<dtype>`` (products), ``special:fp32`` (softmax), ``depth`` (blocks' calls, and
+        threads that wait for the last), ``l2`` (caches), ``hbm``, ``launch``.
+    """
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (batch, heads, kv_heads, seq, seq_kv, head_dim, head_dim if value_dim is None else value_dim)
+    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim = np.broadcast_arrays(
+        *(np.asarray(x, dtype=np.float64) for x in sizes)
+    )
+    rows = np.select([seq >= 768, seq >= 192], [256.0, 64.0], 32.0) if tile is None else np.full(seq.shape, tile[0])
+    cols = _KEYS if tile is None else float(tile[1])
+    row_blocks = np.ceil(seq / rows)
+    keys = _causal_keys(seq, seq_kv, rows, cols) if causal else seq_kv
+    jobs = batch * heads * row_blocks
+    threads = np.clip(jobs, 1.0, device.units)
+    waves = np.ceil(jobs / threads) * threads / jobs
+    passes = _PASSES[direction]
+
+    scores = batch * heads * seq * keys
+    rate = device.peak(dtype) / device.units * threads
+    products = passes * 2 * scores * (head_dim + value_dim) / (rate * c["peak_share"])
+    softmax = scores * c["score_cycles"] / (threads * device.clock_hz)
+    met = jobs * keys * (head_dim + value_dim)
+    packing = passes * met * c["pack_cycles"] / (threads * device.clock_hz)
+    calls = passes * jobs * np.ceil(keys / cols) * c["block_s"] / threads
+
+    width = dtypes.dtype(dtype).bytes
+    distinct = batch * (heads * seq + kv_heads * seq_kv) * (head_dim + value_dim) * width * passes
+    traffic = np.maximum(distinct, met * width)
+    cached, memory = seconds_per_byte(device, c, distinct, threads)
+    launch = c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0)
+    arithmetic = (products + softmax + packing + calls) * waves
+    body = joined(c["overlap"], arithmetic, traffic * cached + distinct * memory)
+    return Estimate(
+        seconds=launch + body,
+        terms={
+            f"vector:{dtype}": products + packing,
+            "special:fp32": softmax,
+            "depth": calls + arithmetic * (1 - 1 / waves),
+            "l2": traffic * cached,
+            "hbm": distinct * memory,
+            "launch": launch,
+        },
+    )
+
+
+def _causal_keys(seq: Array, seq_kv: Array, rows: Array, cols: float) -> Array:
+    """Return the keys that a query's block computes, on average: whole blocks up to its last query.
+
+    The mask begins at the first key, as ``is_causal`` has it.
+    """
+    blocks = np.ceil(seq / rows)
+    total = np.zeros_like(seq)
+    # A block of keys is left out by the row blocks that end before it begins.
+    for start in np.arange(0.0, float(seq_kv.max()), cols):
+        visited = blocks - np.minimum(np.floor(start / rows), blocks)
+        total += visited * np.clip(seq_kv - start, 0.0, cols)
+    return np.asarray(total / blocks)

@@ -1,0 +1,42 @@
+"""Attention of one new token over a KV cache on a CPU: `cpu_attention` with a single query.
+
+Every query head reads its keys and values itself, so that heads which share them read them again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from numpy.typing import ArrayLike
+
+from costmodel.hardware import Device
+from costmodel.kernels import cpu_attention
+from costmodel.kernels.base import Estimate
+
+CONSTANTS = cpu_attention.CONSTANTS
+HARNESS = cpu_attention.HARNESS
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    seq_kv: ArrayLike,
+    head_dim: ArrayLike,
+    dtype: str = "fp32",
+) -> Estimate:
+    """Return the time of one decoding step's attention; see `cpu_attention.seconds`."""
+    return cpu_attention.seconds(
+        device,
+        constants,
+        batch=batch,
+        heads=heads,
+        kv_heads=kv_heads,
+        seq=1.0,
+        seq_kv=seq_kv,
+        head_dim=head_dim,
+        dtype=dtype,
+    )

@@ -1,0 +1,117 @@
+"""Matrix products on a CPU, as MKL and OpenBLAS run them (Goto & van de Geijn, doi 10.1145/1356052.1356053).
+
+Blocks of the operands are packed into the caches, and a micro-kernel that keeps a few rows × columns
+of the result in registers runs over them at close to the peak. What is lost is the packing (each
+element of A and B, once or more), edges of the register tile, the threads' start, and, where a side
+is so short that nothing is used twice, the reading of the operands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels._cpu import MEMORY, joined, mapping_seconds, seconds_per_byte
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "peak_share": Constant(0.93, 0.2, 1.0, "1", "share of the peak that the micro-kernel reaches"),
+    "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, for each element of A and B"),
+    "edge_rows": Constant(2.0, 0.0, 24.0, "rows", "rows and columns of the result wasted at its edges"),
+    "start_s": Constant(3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "start of each further matrix of a batch"),
+    "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
+    **MEMORY,
+}
+#: Which of them belong to the harness, not the device.
+HARNESS = ("start_s",)
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    batch: ArrayLike = 1.0,
+    dtype: str = "fp32",
+) -> Estimate:
+    """Return the time of ``batch`` matrix products.
+
+    Parameters
+    ----------
+    device : Device
+        A CPU.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    m, n, k, batch : array_like
+        Sizes: out[batch, m, n], summed over k.
+    dtype : str
+        Of operands and result.
+
+    Returns
+    -------
+    Estimate
+        Terms ``vector:<dtype>`` (arithmetic, packing), ``l2`` (caches), ``hbm``, ``launch`` (mapping
+        of large results included): of one thread or of all, whichever is sooner, as libraries
+        choose. Not counted: bias, epilogue.
+
+    Raises
+    ------
+    UnavailableError
+        If the device does not have the dtype.
+    """
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (np.asarray(x, dtype=np.float64) for x in (m, n, k, batch))
+    m, n, k, batch = np.broadcast_arrays(*sizes)
+    choices = [_with_threads(device, c, m, n, k, batch, dtype, t) for t in sorted({1.0, device.units})]
+    sooner = np.argmin(np.stack([choice.seconds for choice in choices]), axis=0)
+
+    def chosen(values: list[Array]) -> Array:
+        return np.asarray(np.choose(sooner, values))
+
+    return Estimate(
+        seconds=chosen([choice.seconds for choice in choices]),
+        terms={name: chosen([choice.terms[name] for choice in choices]) for name in choices[0].terms},
+    )
+
+
+def _with_threads(
+    device: Device,
+    c: dict[str, float],
+    m: Array,
+    n: Array,
+    k: Array,
+    batch: Array,
+    dtype: str,
+    threads: float,
+) -> Estimate:
+    """Return the time with that many threads."""
+    share = threads / device.units
+    width = dtypes.dtype(dtype).bytes
+    narrow = np.minimum(m, n)
+    # A product with a vector uses each element once: it is not packed, and streams.
+    packed = np.where(narrow > 1, batch * k * (m + n) * c["pack_cycles"], 0.0)
+    padded = np.where(narrow > 1, (m + c["edge_rows"]) * (n + c["edge_rows"]), m * n)
+    arithmetic = 2 * batch * padded * k / (device.peak(dtype) * share * c["peak_share"])
+    arithmetic = arithmetic + packed / (threads * device.clock_hz)
+    traffic = batch * (m * k + k * n + m * n) * width
+    cached, memory = seconds_per_byte(device, c, traffic, np.full(m.shape, threads))
+    launch = c["start_s"] + (batch - 1) * c["matrix_s"] / threads + (c["fork_s"] if threads > 1 else 0.0)
+    launch = launch + mapping_seconds(c, batch * m * n * width)
+    body = joined(c["overlap"], arithmetic, traffic * (cached + memory))
+    return Estimate(
+        seconds=launch + body,
+        terms={
+            f"vector:{dtype}": arithmetic,
+            "l2": traffic * cached,
+            "hbm": traffic * memory,
+            "launch": launch,
+        },
+    )

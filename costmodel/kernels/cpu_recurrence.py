@@ -1,0 +1,119 @@
+"""The recurrent chain of RNN, LSTM and GRU layers on a CPU: steps that wait for one another.
+
+The input product of all steps at once is a kernel of its own (``cpu_gemm``). A step multiplies the
+batch with the recurrent weights, which come from the caches (each core's own while they fit, the
+shared one beyond), and does the gates' arithmetic; its library calls cost the same whatever the
+sizes. Several sequences share each reading of the weights, which are then packed for the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.errors import unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels._cpu import MEMORY, joined, seconds_per_byte
+from costmodel.kernels.base import Constant, Estimate
+
+CONSTANTS = {
+    "peak_share": Constant(0.8, 0.05, 1.0, "1", "share of the peak that a step's product reaches"),
+    "edge_rows": Constant(4.0, 0.0, 32.0, "rows", "rows of the batch wasted at the register tile's edges"),
+    "pack_cycles": Constant(0.3, 0.0, 20.0, "cycles", "packing, for each weight, each step of a batch above 1"),
+    "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, for each pre-activation"),
+    "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, whatever its size"),
+    "call_s": Constant(2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, each step that uses them"),
+    "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
+    **MEMORY,
+}
+#: Which of them belong to the harness, not the device.
+HARNESS = ("call_s",)
+
+DIRECTIONS = ("fwd", "bwd_data")
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    steps: ArrayLike,
+    batch: ArrayLike,
+    hidden: ArrayLike,
+    gates: ArrayLike,
+    width: ArrayLike | None = None,
+    parallel: ArrayLike = 1.0,
+    dtype: str = "fp32",
+    direction: str = "fwd",
+    persistent: bool | None = None,
+) -> Estimate:
+    """Return the time of a layer's dependent steps, without its input product.
+
+    Parameters
+    ----------
+    device : Device
+        A CPU.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    steps, batch, hidden, gates, width, parallel : array_like
+        Steps one after the other; sequences; units of the state; matrices of the cell; width of
+        what a step hands on (default `hidden`); recurrences that walk side by side, here one after
+        the other.
+    dtype : str
+        Of weights and activations.
+    direction : str
+        ``fwd`` or ``bwd_data``: both are one product and the gates' arithmetic a step.
+    persistent : bool, optional
+        True where weights are known to stay in the cores' own caches; otherwise they stay as far
+        as they fit.
+
+    Returns
+    -------
+    Estimate
+        Terms ``vector:<dtype>`` (products, gates), ``depth`` (what a step costs whatever its size),
+        ``l2`` (caches), ``hbm``, ``launch``: of one thread or of all, whichever is sooner.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such direction.
+    """
+    if direction not in DIRECTIONS:
+        raise unknown_name("direction of a recurrence", direction, DIRECTIONS)
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (steps, batch, hidden, gates, hidden if width is None else width, parallel)
+    steps, batch, hidden, gates, width, parallel = np.broadcast_arrays(
+        *(np.asarray(x, dtype=np.float64) for x in sizes)
+    )
+    weights = gates * hidden * width * parallel
+    loaded = weights * dtypes.dtype(dtype).bytes
+    choices = []
+    for threads in sorted({1.0, device.units}):
+        cycles = threads * device.clock_hz
+        rate = device.peak(dtype) * threads / device.units * c["peak_share"]
+        rows = np.where(batch > 1, batch + c["edge_rows"], 1.0)
+        products = 2 * weights * rows / rate + np.where(batch > 1, weights * c["pack_cycles"], 0.0) / cycles
+        gated = batch * gates * hidden * parallel * c["gate_cycles"] / cycles
+        kept = np.zeros_like(loaded) if persistent else loaded
+        cached, memory = seconds_per_byte(device, c, kept, np.full(steps.shape, threads))
+        waits = np.full(steps.shape, c["step_s"] + (c["fork_s"] if threads > 1 else 0.0)) * parallel
+        step = waits + gated + joined(c["overlap"], products, loaded * (cached + memory))
+        choices.append((step, waits, products + gated, loaded * cached, loaded * memory))
+    sooner = np.argmin(np.stack([choice[0] for choice in choices]), axis=0)
+    step, waits, arithmetic, from_cache, from_memory = (
+        np.choose(sooner, parts) for parts in zip(*choices, strict=True)
+    )
+    launch = np.full(steps.shape, c["call_s"])
+    return Estimate(
+        seconds=launch + steps * step,
+        terms={
+            f"vector:{dtype}": steps * arithmetic,
+            "depth": steps * waits,
+            "l2": steps * from_cache,
+            "hbm": steps * from_memory,
+            "launch": launch,
+        },
+    )

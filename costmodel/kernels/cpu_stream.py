@@ -1,0 +1,87 @@
+"""Memory-bound kernels on a CPU: softmax, norms, activations and elementwise arithmetic.
+
+ATen cuts a table into chunks of at least 32,768 elements for its threads (rows of a softmax: 2,048;
+a layer norm: single rows), and each core streams its chunk by vectors. A call costs its dispatch,
+waking the other threads, something for each row, and the larger of its instructions and its bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels._cpu import GRAIN, MEMORY, joined, mapping_seconds, seconds_per_byte
+from costmodel.kernels.base import Constant, Estimate
+
+CONSTANTS = {
+    "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions for each element, of one core"),
+    "row_cycles": Constant(50.0, 0.1, 20000.0, "cycles", "start and end of a row that is reduced"),
+    "start_s": Constant(2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
+    **MEMORY,
+}
+#: Which of them belong to the harness, not the device.
+HARNESS = ("start_s",)
+
+#: Elements of a chunk, by how rows are reduced (ATen's ``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
+_CHUNK = {"softmax": GRAIN / 16, "norm": 1.0}
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    reads: ArrayLike = 1.0,
+    writes: ArrayLike = 1.0,
+    dtype: str = "fp32",
+    pattern: str = "elementwise",
+) -> Estimate:
+    """Return the time of one pass over a rows × cols table.
+
+    Parameters
+    ----------
+    device : Device
+        A CPU.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    rows, cols : array_like
+        Sizes of the table [elements].
+    reads, writes : array_like
+        Elements read and written for each element of the table.
+    dtype : str
+        Number format of the table.
+    pattern : str
+        As for ``costmodel.kernels.stream``; rows count where they are reduced.
+
+    Returns
+    -------
+    Estimate
+        Terms ``vector:fp32`` (instructions), ``l2`` (caches), ``hbm``, ``launch`` (mapping of large
+        results included). Not counted: gains and biases of a norm.
+    """
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    rows, cols, reads, writes = np.broadcast_arrays(
+        *(np.asarray(x, dtype=np.float64) for x in (rows, cols, reads, writes))
+    )
+    elements = rows * cols
+    chunks = np.ceil(elements / np.maximum(_CHUNK.get(pattern, GRAIN), cols if pattern in _CHUNK else 1.0))
+    threads = np.clip(chunks, 1.0, device.units)
+    width = dtypes.dtype(dtype).bytes
+    traffic = elements * (reads + writes) * width
+    cached, memory = seconds_per_byte(device, c, traffic, threads)
+    by_rows = rows * c["row_cycles"] if pattern != "elementwise" else 0.0
+    issue = (elements * c["element_cycles"] + by_rows) / (threads * device.clock_hz)
+    launch = c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0)
+    launch = launch + mapping_seconds(c, elements * writes * width)
+    body = joined(c["overlap"], issue, traffic * (cached + memory))
+    return Estimate(
+        seconds=launch + body,
+        terms={"vector:fp32": issue, "l2": traffic * cached, "hbm": traffic * memory, "launch": launch},
+    )

@@ -1,0 +1,133 @@
+"""Attention of one new token for each sequence over its KV cache (decoding).
+
+The keys and values of a KV head are read once for all query heads that share it, packed into the
+rows of one tile. A thread block streams its part of the keys: a fixed cost, then tile after tile,
+each no faster than one unit can take it in. Where there are fewer KV heads than units, libraries
+split the keys, and merge partial outputs in a second kernel; how many splits is the library's choice
+(`costmodel.kernels._flash`). Beside it stands the memory: K, V, Q and O once, from L2 as far as the
+replay before left them there.
+
+Flash-decoding: Dao, Haziza, Massa and Sizov, 2023. FlashInfer: Ye et al., 2025, arXiv:2501.01005.
+Left out: prefixes shared by sequences, speculative tokens, sequences of unequal length.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels import _flash as flash
+from costmodel.kernels._join import byte_time, miss_share, norm
+from costmodel.kernels._tiling import ceil_div, makespan
+from costmodel.kernels.base import Constant, Estimate
+
+CONSTANTS = {
+    "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
+    "cache_share": Constant(
+        0.8, 0.3, 2.0, "1", "working set, over L2 capacity, up to which a replay finds it there"
+    ),
+    "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "block_cycles": Constant(4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
+    "row_bytes_per_cycle": Constant(
+        30.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
+    ),
+    "stream_bytes_per_cycle": Constant(
+        40.0, 5.0, 256.0, "B/cycle", "rate at which one unit takes in K and V by itself"
+    ),
+    "sequence_s": Constant(
+        5e-9,
+        0.0,
+        1e-7,
+        "s",
+        "further time for each sequence of the batch: the scheduler's look-up of its length",
+    ),
+    "merge_s": Constant(2e-6, 0.0, 1.5e-5, "s", "launch of the kernel that merges splits"),
+    "merge_split_s": Constant(5e-8, 0.0, 1e-6, "s", "time of that kernel for each split that it reads"),
+    "copy_s": Constant(3.5e-6, 0.0, 1.5e-5, "s", "two kernels that rearrange Q and O (FlashAttention-2)"),
+    "launch_s": Constant(8e-6, 1e-6, 3e-5, "s", "harness: launches of a call in a replayed graph"),
+}
+#: Which of them belong to the harness and the library's host side, not to the device.
+HARNESS = ("launch_s",)
+
+#: Order of the norm that joins the thread blocks' time and the memory's.
+_JOIN = 2.0
+#: Sharpness of the change from a cache that stays in L2 between replays to one that does not.
+_MISS_ORDER = 10.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    seq_kv: ArrayLike,
+    head_dim: ArrayLike,
+    dtype: str = "bf16",
+    kv_dtype: str | None = None,
+    kernel: str | None = None,
+) -> Estimate:
+    """Return the time of one decoding step's attention.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    batch, heads, kv_heads, seq_kv, head_dim : array_like
+        Sizes, broadcast together; `seq_kv` counts the new token, `heads` is a multiple of `kv_heads`.
+    dtype, kv_dtype : str
+        Format of Q and O, and of the cache (default: the same).
+    kernel : str, optional
+        One of `costmodel.kernels._flash.KERNELS`; default by architecture: fa3 on Hopper, trtllm on
+        Blackwell, fa2 elsewhere.
+
+    Returns
+    -------
+    Estimate
+        Terms: ``hbm``, ``l2``, ``depth`` (latency of a thread block, and waves not full), ``launch``.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kernel or dtype.
+    """
+    kernel = flash.check(kernel or flash.default_kernel(device))
+    given = {name: constants.get(name, constant.default) for name, constant in CONSTANTS.items()}
+    batch, heads, kv_heads, seq_kv, head_dim = np.broadcast_arrays(
+        *(np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim))
+    )
+    width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
+    plan = flash.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
+
+    blocks = ceil_div(ceil_div(seq_kv, plan.cols), plan.splits)
+    keys = blocks * plan.cols
+    stream = 2 * kv_width * head_dim * keys / given["stream_bytes_per_cycle"]
+    ends = 2 * width * plan.rows * head_dim / given["row_bytes_per_cycle"]
+    block = (given["block_cycles"] + ends + stream) / device.clock_hz
+    tiles = makespan(plan.jobs * plan.splits, device.units, block, block, ascending=False)
+
+    out = batch * heads * head_dim
+    cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
+    split = plan.splits > 1
+    # Partial outputs in fp32, written and read back.
+    moved = cache + 2 * width * out + np.where(split, 8 * plan.splits * out, 0.0)
+    miss = miss_share(device, given["cache_share"], moved, _MISS_ORDER)
+    rate = byte_time(device, given, miss)
+    merge = np.where(split, given["merge_s"] + given["merge_split_s"] * plan.splits, 0.0)
+    # Each of the two copies reads and writes Q or O.
+    copy = plan.copies * (given["copy_s"] + 4 * width * out * rate)
+    launch = given["launch_s"] + given["sequence_s"] * batch
+    terms = {
+        "hbm": moved * rate * miss,
+        "l2": moved * rate * (1 - miss),
+        "depth": tiles,
+        "launch": launch + merge + copy,
+    }
+    return Estimate(seconds=norm(_JOIN, tiles, moved * rate) + launch + merge + copy, terms=terms)

@@ -1,0 +1,211 @@
+"""Matrix products out[b, m, n] = A[b, m, k] · B[b, k, n], as a GEMM library runs them.
+
+Blocks each compute one tile of the result, stepping through K; K may be cut into parts that other
+blocks compute (split-K) and a reduction adds up. The units take the blocks in waves. A block's step is
+limited by arithmetic or by the latency of its loads; all of them together by the bandwidths of L2 and
+memory. What memory serves is what a cold cache must be given, plus what a wave reads again because L2
+could not keep it (blocks are rastered in bands), plus, where the rows of both operands lie k elements
+apart, rows that the address translation cannot hold. The library's tile and split are taken as those of
+least time over its menu, unless the kernel's name or a published dispatch table says them.
+
+Sources: tiles, waves and split-K: NVIDIA, "Matrix Multiplication Background User's Guide"; raster
+bands: CUTLASS's threadblock swizzle; the rest from the residuals of the measurements.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.errors import unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels import _tiles as tiles
+from costmodel.kernels._blocks import Problem, engine, times
+from costmodel.kernels._cache import misses
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "peak_share": Constant(0.9, 0.3, 1.1, "1", "share of the stated peak that a large tile's steps reach"),
+    "edge_elements": Constant(
+        0.0, 0.0, 60.0, "elements", "tile edge whose loads cost as much as its arithmetic: small tiles lose"
+    ),
+    "step_cycles": Constant(
+        200.0, 10.0, 4000.0, "cycles", "latency of one step of the K loop, its loads overlapped as they are"
+    ),
+    "fill_cycles": Constant(500.0, 1.0, 20000.0, "cycles", "a block's first loads and last stores"),
+    "resident_tiles": Constant(
+        2.0, 0.5, 4.0, "1", "blocks of 128 × 128 a unit holds; smaller ones in proportion"
+    ),
+    "tail_waves": Constant(
+        0.5, 0.01, 1.0, "1", "how far a last wave that is not full still takes a whole wave's time"
+    ),
+    "l2_unit_bytes": Constant(30.0, 4.0, 200.0, "B/cycle", "what L2 feeds to one unit"),
+    "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
+    "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
+    "cache_share": Constant(
+        0.7, 0.02, 4.0, "1", "working set, over the capacity of L2, of which half stays from call to call"
+    ),
+    "band_tiles": Constant(
+        16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
+    ),
+    "reach_unit": Constant(
+        1e7, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
+    ),
+    "reach_device": Constant(
+        1e11, 1e6, 1e11, "B", "span of the rows of a wave beyond which loads reopen memory pages"
+    ),
+    "scatter_share": Constant(
+        0.0, 0.0, 1.0, "1", "share of the memory bandwidth that such scattered loads reach; 0: not used"
+    ),
+    "overlap": Constant(
+        3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
+    ),
+    "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "the reduction after a split of K, its start included"),
+    "droop": Constant(
+        0.2, 0.001, 2.0, "1", "further time of arithmetic that lasts: power and heat lower the clock"
+    ),
+    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of the droop has come"),
+    "small_cycles": Constant(
+        0.0, 0.0, 50.0, "cycles", "per K of cuBLAS's unsplit kernel for few columns; 0: not used"
+    ),
+    "row_cycles": Constant(
+        0.0, 0.0, 50.0, "cycles", "per K of the kernel for a single row of A (GEMV); 0: not used"
+    ),
+    "quantise_share": Constant(
+        0.7, 0.1, 1.5, "1", "share of the memory bandwidth that dynamic quantisation reaches"
+    ),
+    "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
+    "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
+    "record_s": Constant(
+        0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
+    ),
+}
+#: Which of them belong to the harness, not the device: not carried to another host.
+HARNESS = ("dispatch_s", "record_s")
+
+LAYOUTS = ("tn", "nn")
+#: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
+#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's);
+#: or, no harness, a cold cache.
+ROTATIONS = ("none", "weights", "operands", "cold")
+
+#: Sharpness of the change from a time that the host sets to one that the kernel does.
+_HOST_ORDER = 12.0
+#: cuBLAS runs up to 16 columns and fewer than 2^21 multiply-adds by kernels that do not split K
+#: (``gemmSN``): a step in the measurements of L40S, exact to the row, up to K = 8192.
+_SMALL_COLUMNS, _SMALL_WORK, _SMALL_DEPTH = 16.0, 2.0**21, 8192.0
+#: Rows of B that the kernel for a single row of A (GEMV) takes at a time, on each unit.
+_ROWS_AT_ONCE = 64.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    batch: ArrayLike = 1.0,
+    dtype: str = "bf16",
+    layout: str = "tn",
+    quantise: bool = False,
+    rotation: str = "none",
+    tile_m: ArrayLike = np.nan,
+    tile_n: ArrayLike = np.nan,
+    tile_k: ArrayLike = np.nan,
+) -> Estimate:
+    """Return the time of a matrix product.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    m, n, k, batch : array_like
+        Sizes: out[batch, m, n], summed over k.
+    dtype : str
+        Of the operands. Results are 16 bit where operands are 16 or 8 bit.
+    layout : {"tn", "nn"}
+        Whether both operands have K contiguous, as a linear layer's (``tn``), or only the first.
+    quantise : bool
+        Whether a kernel before it quantises the 16-bit A to ``dtype``, row by row, and the product is
+        sglang's ``fp8_scaled_mm``.
+    rotation : {"none", "weights", "operands", "cold"}
+        What lies between two calls (``ROTATIONS``).
+    tile_m, tile_n, tile_k : array_like
+        The tile where it is known (`tiles.from_names`); NaN: the library's choice is predicted.
+
+    Returns
+    -------
+    Estimate
+        Terms ``matrix:<dtype>`` or ``vector:<dtype>``, ``l2``, ``hbm``, ``depth`` (latency of the K
+        loop, and the reduction of a split), ``launch``. Not counted: bias, activation.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such layout, rotation or dtype.
+    UnavailableError
+        If the device does not have the dtype.
+    """
+    if layout not in LAYOUTS:
+        raise unknown_name("layout", layout, LAYOUTS)
+    if rotation not in ROTATIONS:
+        raise unknown_name("rotation", rotation, ROTATIONS)
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    kind = dtypes.dtype(dtype)
+    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k)))
+    shape = sizes[0].shape
+    batch_, m_, n_, k_ = (np.ravel(x) for x in sizes)
+    p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, strided=layout == "tn", quantised=quantise)
+    tile = [
+        np.ravel(np.broadcast_to(np.asarray(t, dtype=np.float64), shape)) for t in (tile_m, tile_n, tile_k)
+    ]
+    if quantise:
+        tile = list(tiles.fp8_scaled(device.family, m_, n_))
+
+    found = times(device, c, p, (tile[0], tile[1], tile[2]), rotation)
+    kernel = found["total"]
+    # Power and heat: only arithmetic draws enough, and only while it lasts.
+    strain = found["arithmetic"] / (kernel + c["droop_s"])
+    arithmetic = found["arithmetic"] * (1 + c["droop"] * strain)
+    kernel = kernel + arithmetic - found["arithmetic"] + c["start_s"]
+    kernel = _few_rows(device, c, p, kernel, found["hbm"])
+    starts = c["start_s"]
+    if quantise:
+        kernel = kernel + c["start_s"] + _quantise(device, c, p)
+        starts *= 2
+    total = c["dispatch_s"] + (kernel**_HOST_ORDER + c["record_s"] ** _HOST_ORDER) ** (1 / _HOST_ORDER)
+    terms = {
+        f"{engine(device, kind.name)}:{kind.name}": arithmetic,
+        "l2": found["l2"],
+        "hbm": found["hbm"],
+        "depth": found["chain"] + found["tail"],
+        "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"]),
+    }
+    return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})
+
+
+def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array, hbm: Array) -> Array:
+    """Return kernel times [s] with those of the kernels for one row, and for few, put in."""
+    if c["row_cycles"] > 0:
+        waves = np.maximum(p.batch * p.n / (device.units * _ROWS_AT_ONCE), 1.0)
+        chain = waves * p.k * c["row_cycles"] / device.clock_hz
+        order = c["overlap"]
+        kernel = np.where(p.m == 1, c["start_s"] + (hbm**order + chain**order) ** (1 / order), kernel)
+    if c["small_cycles"] > 0:
+        few = (p.m > 1) & (p.m <= _SMALL_COLUMNS) & (p.k <= _SMALL_DEPTH)
+        small = few & (p.batch * p.m * p.n * p.k < _SMALL_WORK)
+        kernel = np.where(small, c["start_s"] + p.k * c["small_cycles"] / device.clock_hz, kernel)
+    return kernel
+
+
+def _quantise(device: Device, c: Mapping[str, float], p: Problem) -> Array:
+    """Return the time of quantising A row by row [s]: read for the largest value, read again, written."""
+    elements = p.batch * p.m * p.k
+    moved = elements * (2 + 2 * misses(2 * elements, device.l2_capacity) + p.bytes)
+    return np.asarray(moved / (device.hbm_bandwidth * c["quantise_share"]))

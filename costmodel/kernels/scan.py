@@ -1,0 +1,123 @@
+"""Recurrences that are not products of a batch with weights: scans, state-space and linear attention kernels.
+
+Such a kernel streams its operands once and walks chains of dependent steps that have nothing to do
+with one another. In an elementwise recurrence (SRU, Mamba, RWKV) a chain is a lane: one thread,
+a step is a few instructions on registers. In the chunked forms of linear attention a chain is a
+head's state: one block of threads, a step is the products of one chunk of tokens. Time is what
+limits: bytes, instructions of an engine, or the chains, in waves of as many as fit on the device.
+The parallel part of a chunked form has no chain. Without a fused kernel (a scan written in a
+framework) the same bytes go through memory again for every level, and every level is a launch.
+
+Constants are assumed: of these kernels only the gated delta net has open measurements, and has a
+model of its own (`costmodel.kernels.delta`), from whose fits the defaults for blocks are taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.errors import UnavailableError
+from costmodel.hardware import Device
+from costmodel.kernels._cache import warm_seconds
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of a kernel that does nothing"),
+    "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
+    "cache_share": Constant(
+        0.7, 0.05, 2.0, "1", "traffic, over cache capacity, up to which a replay finds it there"
+    ),
+    "cache_speed": Constant(2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache over that of memory"),
+    "matrix_share": Constant(0.2, 0.005, 1.0, "1", "share of the matrix peak that products of a chunk reach"),
+    "vector_share": Constant(0.5, 0.05, 1.0, "1", "share of the vector and special peaks (few are fused)"),
+    "lane_cycles": Constant(
+        12.0, 4.0, 100.0, "cycles", "a step of a lane: a dependent multiply and add, and its loop"
+    ),
+    "block_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, synchronised"),
+    "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit walks at once"),
+    "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit walks at once"),
+    "overlap": Constant(
+        3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
+    ),
+}
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    chains: ArrayLike,
+    steps: ArrayLike,
+    traffic: ArrayLike,
+    again: ArrayLike = 0.0,
+    matrix_flops: ArrayLike = 0.0,
+    vector_flops: ArrayLike = 0.0,
+    special_flops: ArrayLike = 0.0,
+    launches: ArrayLike = 1.0,
+    dtype: str = "bf16",
+    blocks: bool = False,
+) -> Estimate:
+    """Return the time of one such kernel, or of the launches of one that is not fused.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    chains, steps : array_like
+        Chains side by side; steps of each that wait for one another.
+    traffic, again : array_like
+        Bytes moved, and bytes read again while a cache may still hold them [B].
+    matrix_flops, vector_flops, special_flops : array_like
+        Arithmetic by engine [FLOP].
+    launches : array_like
+        Kernels started one after the other.
+    dtype : str
+        Format of the products.
+    blocks : bool
+        Whether a chain is a block of threads that walks chunks, or a lane.
+
+    Returns
+    -------
+    Estimate
+        Terms ``hbm``, ``matrix:<dtype>``, ``vector:fp32``, ``special:fp32`` (where there is such
+        arithmetic and the device has a rate for it), ``depth``, ``launch``.
+    """
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
+    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in sizes))
+    chains, steps, traffic, again, matrix, vector, special, launches = arrays
+
+    moved = warm_seconds(
+        traffic,
+        traffic + again,
+        capacity=c["cache_share"] * device.llc_capacity,
+        bandwidth=c["bandwidth_share"] * device.hbm_bandwidth,
+        cache_bandwidth=c["cache_speed"] * device.hbm_bandwidth,
+    )
+    terms: dict[str, Array] = {"hbm": moved}
+    if np.any(matrix > 0):
+        terms[f"matrix:{dtype}"] = matrix / (c["matrix_share"] * device.peak(dtype))
+    for engine, flops in (("vector", vector), ("special", special)):
+        rate = _rate(device, engine)
+        if rate and np.any(flops > 0):
+            terms[f"{engine}:fp32"] = flops / (c["vector_share"] * rate)
+
+    at_once = device.units * c["blocks_per_unit" if blocks else "lanes_per_unit"]
+    step = c["block_s"] if blocks else c["lane_cycles"] / device.clock_hz
+    terms["depth"] = np.maximum(1.0, np.ceil(chains / at_once)) * steps * step
+    work = sum((term ** c["overlap"] for term in terms.values()), np.zeros_like(traffic))
+    terms["launch"] = launches * c["start_s"]
+    return Estimate(seconds=terms["launch"] + work ** (1 / c["overlap"]), terms=terms)
+
+
+def _rate(device: Device, engine: str) -> float | None:
+    """Return the fp32 rate of an engine [FLOP/s], None where the spec has none."""
+    try:
+        return device.peak("fp32", engine)
+    except UnavailableError:
+        return None

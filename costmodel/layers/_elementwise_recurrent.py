@@ -1,0 +1,237 @@
+"""Recurrent layers without a product in their recurrence: all products at once, then a scan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.errors import unknown_name
+from costmodel.layers._base import Layer
+from costmodel.layers._generation import one_step_at_a_time
+from costmodel.layers._kernels import gemm
+from costmodel.layers._scan import COMBINE_DEPTH, SCANS, recurrence, scan_phase
+from costmodel.symbols import symbols
+
+B, T, H, I, L, C = symbols("batch seq hidden input num_layers block")
+
+
+@dataclass(frozen=True)
+class Gates:
+    """A cell's arithmetic for each unit and position, besides products, biases and the scan itself.
+
+    Attributes
+    ----------
+    matrices : int
+        Products with the input.
+    biased : int
+        Of these, how many have a bias.
+    vector, special : int
+        Forward pointwise FLOP; σ and tanh.
+    vector_back : int
+        The same, backward, from what is kept.
+    kept : int
+        Values kept for backward, of each unit and position, besides the input.
+    before, after : int
+        Dependent operations forward, before the scan (after the bias) and after it.
+    before_back, after_back : int
+        The same, backward.
+    step, step_back : int
+        Dependent operations of one step of the scan, forward and backward.
+    """
+
+    matrices: int
+    biased: int
+    vector: int
+    special: int
+    vector_back: int
+    kept: int
+    before: int
+    after: int
+    before_back: int
+    after_back: int
+    step: int = COMBINE_DEPTH
+    step_back: int = COMBINE_DEPTH
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ElementwiseRecurrent(Layer):
+    """A stack of layers h_t = a_t ∘ h_{t−1} + b_t, where a and b depend on the input alone.
+
+    Parameters
+    ----------
+    bias : bool
+        One bias vector for each gate that has one.
+    algorithm : str
+        Of the scan: ``sequential`` (a loop in registers, a lane a thread), ``kogge-stone``,
+        ``blelloch``, ``brent-kung``, ``chunked`` (by `block`).
+    generation : bool
+        Step by step, each input made of the output before: products of one position, one launch
+        of every kernel a step. Otherwise (teacher-forced training, prefill) all at once.
+    """
+
+    family: ClassVar[str] = "recurrent"
+    not_counted: ClassVar[str] = (
+        "dropout, writing what only a training forward keeps, "
+        "arithmetic in log space that some parallel scans use for stability"
+    )
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
+    defaults: ClassVar[dict[str, str | int]] = {"input": "hidden", "num_layers": 1, "block": 64}
+    gates: ClassVar[Gates]
+
+    bias: bool = True
+    algorithm: str = "sequential"
+    generation: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the algorithm, and that what is generated is not trained at once."""
+        super().__post_init__()
+        if self.algorithm not in SCANS:
+            raise unknown_name(f"algorithm of {self.name}", self.algorithm, SCANS)
+        if self.generation and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with generation", self.direction, ("fwd",))
+
+    # -- sizes -----------------------------------------------------------------------------
+
+    @property
+    def cell(self) -> Gates:
+        """The arithmetic, as the options have it."""
+        return self.gates
+
+    @property
+    def taps(self) -> sp.Expr:
+        """Positions of the input that a product sees."""
+        return ONE
+
+    @property
+    def skips(self) -> int:
+        """Whether the input itself enters the output (a highway): its width is then read again."""
+        return 0
+
+    def _layers(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
+        """(which layers, their input width, how many): the first, and the rest."""
+        return (("layer 1", I, ONE), ("layers 2…L", H, L - 1))
+
+    @property
+    def peepholes(self) -> int:
+        """Vectors that the state is multiplied by on its way into a gate."""
+        return 0
+
+    @property
+    def biases(self) -> int:
+        """Bias vectors of one layer."""
+        return self.cell.biased if self.bias else 0
+
+    def parameters(self) -> sp.Expr:
+        """Σ_l (matrices · taps · I_l · H), biases and peepholes."""
+        cell = self.cell
+        weights = sum(cell.matrices * self.taps * width * H * count for _, width, count in self._layers())
+        return weights + L * H * (self.biases + self.peepholes)
+
+    # -- phases ----------------------------------------------------------------------------
+
+    def _products(self, role: str) -> list[Phase]:
+        """Return the products of all positions at once, of each layer: forward, or one gradient of it."""
+        phases, w = [], self.bytes
+        for which, width, count in self._layers():
+            inner, outer = self.taps * width, self.cell.matrices * H
+            if role == "input product":
+                phase = gemm(self, f"{role}, {which}", m=B * T, n=outer, k=inner)
+                # A window is read once for all positions; generation looks its earlier taps up again.
+                positions = T + self.taps - 1 if self.generation else T
+                phase = replace(
+                    phase, read=w * (B * positions * width + inner * outer), workspace=w * B * T * outer
+                )
+            elif role == "input gradient":
+                phase = gemm(self, f"{role}, {which}", m=B * T, n=inner, k=outer)
+                # What the highway adds is there already, and read.
+                read = phase.read + self.skips * w * B * T * width
+                phase = replace(phase, read=read, write=w * B * T * width)
+            else:
+                phase = gemm(self, f"{role}, {which}", m=outer, n=inner, k=B * T)
+                # Biases' gradients are summed as the product reads the gates'.
+                sums = {("vector", self.accumulate): B * T * H * self.biases} if self.biases else {}
+                phase = replace(
+                    phase,
+                    flops={**phase.flops, **sums},
+                    read=w * B * T * (outer + width),
+                    write=phase.write + w * H * self.biases,
+                )
+            phases.append(replace(phase, repeats=count))
+        return phases
+
+    def _recurrence(
+        self, name: str, *, reads: int, writes: int, vector: int, special: int, step: int, around: int
+    ) -> Phase:
+        """Return the pointwise work and the scan of one layer; reads and writes are of a unit and step."""
+        flops, steps = recurrence(self.algorithm, T, C)
+        lanes, w = B * H, self.bytes
+        back = "backward" in name
+        # Vectors of parameters: forward all are read; backward peepholes, whose gradients are written.
+        read_once = self.peepholes + (0 if back else self.biases)
+        return replace(
+            scan_phase(
+                self,
+                name,
+                chains=lanes,
+                steps=steps,
+                vector=lanes * (flops + T * vector),
+                special=lanes * T * special,
+                read=w * (lanes * T * reads + H * read_once),
+                write=w * (lanes * T * writes + (H * self.peepholes if back else 0)),
+                pram_depth=steps * step + around,
+            ),
+            repeats=L,
+        )
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The input product; then gates, scan and output in one kernel; layer by layer."""
+        cell, alone = self.cell, int(self.generation)
+        one = self._recurrence(
+            "recurrence",
+            # A step on its own reads the state, and writes it where it is not the output.
+            reads=cell.matrices + self.skips + alone,
+            writes=1 + alone * int(cell.after > 0),
+            vector=cell.vector + self.biases,
+            special=cell.special,
+            step=cell.step,
+            around=int(self.bias) + cell.before + cell.after,
+        )
+        phases = (*self._products("input product"), one)
+        return one_step_at_a_time(phases) if self.generation else phases
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The scan from the end and the gates' gradients in one kernel; two products for each forward."""
+        cell = self.cell
+        one = self._recurrence(
+            "recurrence, backward",
+            reads=cell.kept + 1 + self.skips,
+            writes=cell.matrices + self.skips,
+            vector=cell.vector_back,
+            special=0,
+            step=cell.step_back,
+            around=cell.before_back + cell.after_back,
+        )
+        return (one, *self._products("input gradient"), *self._products("weight gradient"))
+
+    # -- operands --------------------------------------------------------------------------
+
+    def tensors(self) -> Tensors:
+        """The input sequence; all weights; the output sequence of the last layer."""
+        return Tensors(
+            inputs=self.bytes * B * T * I,
+            weights=self.bytes * (self.parameters() - L * H * self.biases),
+            offsets=self.bytes * L * H * self.biases,
+            outputs=self.bytes * B * T * H,
+        )
+
+    def kept(self) -> sp.Expr:
+        """The input of every layer; of every unit and position what its gradients need."""
+        between = ZERO if self.cell.after == 0 else (L - 1) * H  # else the state is the output, and kept
+        return self.bytes * B * T * (I + between + L * self.cell.kept * H)
+
+    def path(self) -> sp.Expr:
+        """Return n: the first position reaches the last through every step of the recurrence."""
+        return T

@@ -1,0 +1,379 @@
+"""Attention without softmax: a state S ← decay · S + k vᵀ for each head, read by q.
+
+What linear attention, RetNet, GLA, Mamba-2 and mLSTM share. By chunks of C tokens: inside a chunk
+scores as in attention, from chunk to chunk the state; one kernel walks the chunks and writes the
+states, another makes the outputs of all chunks at once. Token by token: the state is read and
+written each time (generation).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import unknown_name
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import stream
+from costmodel.layers._scan import scan_phase
+from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
+
+B, N, H, DK, DV, C = symbols("batch seq heads head_dim value_dim block")
+FORMS = ("chunked", "recurrent")
+
+
+class Work(NamedTuple):
+    """Arithmetic besides the products, for each token, pair, chunk's state or entry of it [FLOP]."""
+
+    vector: sp.Expr
+    special: sp.Expr
+    depth: sp.Expr
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MatrixState(Layer):
+    """Linear attention with a matrix-valued state.
+
+    Parameters
+    ----------
+    form : str
+        ``chunked``: products inside chunks of `block` tokens, the state handed on from chunk to
+        chunk (training and prefill). ``recurrent``: token by token, the state read and written
+        each time (generation; not trained).
+    """
+
+    family: ClassVar[str] = "linear"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim", "block": 64}
+    #: How a state forgets: ``none``, ``fixed`` (a constant a head), ``scalar`` (one gate a token and
+    #: head), ``vector`` (one gate a row of the state).
+    decay: ClassVar[str] = "none"
+    #: Whether the keys have a gate of their own (one a token and head, added in the exponent).
+    gated_keys: ClassVar[bool] = False
+    #: Whether outputs are divided by the sum of their weights.
+    normalised: ClassVar[bool] = False
+    #: Dependent operations that make a gate's logarithm from what is read.
+    gate_depth: ClassVar[int] = 0
+
+    form: str = "chunked"
+
+    def __post_init__(self) -> None:
+        """Check the form."""
+        super().__post_init__()
+        if self.form not in FORMS:
+            raise unknown_name(f"form of {self.name}", self.form, FORMS)
+        if self.form == "recurrent" and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with form=recurrent", self.direction, ("fwd",))
+
+    # -- sizes -----------------------------------------------------------------------------
+
+    @property
+    def key_dim(self) -> sp.Expr:
+        """Rows of a state."""
+        return DK
+
+    @property
+    def value_width(self) -> sp.Expr:
+        """Columns of a state."""
+        return DV
+
+    @property
+    def key_heads(self) -> sp.Expr:
+        """Heads that have queries and keys of their own."""
+        return H
+
+    @property
+    def gates(self) -> sp.Expr:
+        """Gate values of a token and head."""
+        width = {"none": ZERO, "fixed": ZERO, "scalar": sp.Integer(1), "vector": self.key_dim}[self.decay]
+        return width + int(self.gated_keys)
+
+    @property
+    def chunks(self) -> sp.Expr:
+        """⌈n/C⌉."""
+        return ceil_div(N, C)
+
+    @property
+    def longest(self) -> sp.Expr:
+        """Tokens of the longest chunk."""
+        return sp.Min(C, N)
+
+    @property
+    def pairs(self) -> sp.Expr:
+        """(query, key) pairs inside the chunks of one head; not halved where torch counts."""
+        pairs = ChunkPairs(N, C)
+        return 2 * pairs - N if self.convention == "torch" else pairs
+
+    @property
+    def _states(self) -> sp.Expr:
+        """Bytes of the states at all chunks' ends, fp32, and of the sums that normalise."""
+        entries = self.key_dim * (self.value_width + int(self.normalised))
+        return self.stat_bytes * B * H * self.chunks * entries
+
+    def _sequence(self, heads: sp.Expr, width: sp.Expr) -> sp.Expr:
+        """Bytes of one tensor: queries, keys, values, gates."""
+        return self.bytes * B * N * heads * width
+
+    def _queries(self) -> sp.Expr:
+        return self._sequence(self.key_heads, self.key_dim)
+
+    def _values(self) -> sp.Expr:
+        return self._sequence(H, self.value_width)
+
+    def _gates(self) -> sp.Expr:
+        return self._sequence(H, self.gates)
+
+    # -- chunks, forward -------------------------------------------------------------------
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The core in the form asked for."""
+        return (self._token_by_token(),) if self.form == "recurrent" else self.core_forward()
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """States of all chunks, one after the other; then all outputs."""
+        return (self._chunk_states(), self._chunk_outputs())
+
+    def _weighted_keys(self) -> Work:
+        """Keys (each entry) as the chunk's end sees them: times what is forgotten until then."""
+        dk, log = self.key_dim, self.gate_depth + CeilLog2(self.longest)
+        gate = int(self.gated_keys)
+        return {
+            "none": Work(ZERO, ZERO, ZERO),
+            "fixed": Work(dk, ZERO, sp.Integer(1)),
+            # The gates' running sum, its distance from the chunk's end, exp, and the product.
+            "scalar": Work(2 + gate + dk, sp.Integer(1), log + 3 + gate),
+            "vector": Work(3 * dk, dk, log + 3),
+        }[self.decay]
+
+    def _weighted_queries(self) -> Work:
+        """Queries as the chunk's beginning sees them."""
+        dk, log = self.key_dim, self.gate_depth + CeilLog2(self.longest)
+        return {
+            "none": Work(ZERO, ZERO, ZERO),
+            "fixed": Work(dk, ZERO, sp.Integer(1)),
+            "scalar": Work(1 + dk, sp.Integer(1), log + 2),
+            "vector": Work(2 * dk, dk, log + 2),
+        }[self.decay]
+
+    def _mask(self) -> Work:
+        """Scores (each pair) times what is forgotten from key to query; depth is that of the factor."""
+        gate, log = int(self.gated_keys), self.gate_depth + CeilLog2(self.longest)
+        return {
+            "none": Work(ZERO, ZERO, ZERO),
+            "fixed": Work(sp.Integer(1), ZERO, ZERO),
+            "scalar": Work(sp.Integer(2 + gate), sp.Integer(1), log + 2 + gate),
+            "vector": Work(ZERO, ZERO, ZERO),  # in queries and keys
+        }[self.decay]
+
+    def _forgetting(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """(vector FLOP and exps of handing on the states of one head, dependent operations of it)."""
+        entries = self.chunks * self.key_dim * (self.value_width + int(self.normalised))
+        exps = {"scalar": self.chunks, "vector": self.chunks * self.key_dim}.get(self.decay, ZERO)
+        if self.decay == "none":
+            return ZERO, ZERO, self.chunks
+        return entries, exps, 2 * self.chunks - 1
+
+    def _chunk_states(self) -> Phase:
+        """S ← decay · S + Kᵀ V, chunk by chunk."""
+        keys, (forget, exps, chain) = self._weighted_keys(), self._forgetting()
+        sums = self.key_dim if self.normalised else ZERO
+        return scan_phase(
+            self,
+            "chunk states",
+            chains=B * H,
+            steps=self.chunks,
+            matrix=2 * B * H * N * self.key_dim * self.value_width,
+            vector=B * H * (N * (keys.vector + sums) + forget),
+            special=B * H * (N * keys.special + exps),
+            read=self._queries() + self._values() + self._gates(),
+            write=self._states,
+            pram_depth=keys.depth + tree_depth(self.longest) + chain,
+            workspace=self._states,
+            blocks=True,
+        )
+
+    def _chunk_outputs(self) -> Phase:
+        """(QKᵀ ∘ mask) V and Q S, of all chunks at once."""
+        dk, dv, heads = self.key_dim, self.value_width, B * H
+        queries, mask = self._weighted_queries(), self._mask()
+        vector = heads * (N * queries.vector + self.pairs * mask.vector)
+        special = heads * (N * queries.special + self.pairs * mask.special)
+        depth = sp.Max(tree_depth(dk), mask.depth) + int(mask.vector != 0) + tree_depth(self.longest) + 1
+        if self.decay == "vector":
+            # Keys as the chunk's beginning sees them, k ∘ exp(−b).
+            vector, special, depth = vector + heads * N * dk, special + heads * N * dk, depth + queries.depth
+        if self.normalised:
+            # Sums of the scores' rows, q·z, their sum, and the division.
+            vector += heads * (self.pairs + N * (2 * dk + 1 + dv))
+            depth += 1
+        return scan_phase(
+            self,
+            "chunk outputs",
+            chains=heads * self.chunks,
+            matrix=2 * B * self.pairs * (self.key_heads * dk + H * dv) + 2 * heads * N * dk * dv,
+            vector=vector,
+            special=special,
+            read=self._queries() + self._states,
+            write=self._values(),
+            again=self._queries() + self._values() + self._gates(),
+            pram_depth=depth,
+            blocks=True,
+        )
+
+    # -- chunks, backward ------------------------------------------------------------------
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The core, backward."""
+        return self.core_backward()
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """Gradients of the states, from the last chunk to the first; then of all operands."""
+        before = (self._undivide(),) if self.normalised else ()
+        return (*before, self._state_gradients(), self._operand_gradients())
+
+    def _row_statistic(self) -> sp.Expr:
+        """Bytes of one fp32 value a token and head."""
+        return self.stat_bytes * B * H * N
+
+    def _undivide(self) -> Phase:
+        """dO over the sum that O was divided by, and its row sums with O."""
+        return stream(
+            self,
+            "gradient of the division",
+            rows=B * H * N,
+            cols=self.value_width,
+            reads=2,
+            writes=1,
+            vector=3,
+            depth=1 + tree_depth(self.value_width),
+            extra_read=self._row_statistic(),
+            extra_write=self._row_statistic(),
+        )
+
+    def _state_gradients(self) -> Phase:
+        """dS ← decay · dS + Qᵀ dO, from the end."""
+        queries, (forget, exps, chain) = self._weighted_queries(), self._forgetting()
+        sums, statistic = (2 * self.key_dim, self._row_statistic()) if self.normalised else (ZERO, ZERO)
+        return scan_phase(
+            self,
+            "chunk state gradients",
+            chains=B * H,
+            steps=self.chunks,
+            matrix=2 * B * H * N * self.key_dim * self.value_width,
+            vector=B * H * (N * (queries.vector + sums) + forget),
+            special=B * H * (N * queries.special + exps),
+            read=self._queries() + self._values() + self._gates() + statistic,
+            write=self._states,
+            pram_depth=queries.depth + tree_depth(self.longest) + chain,
+            workspace=self._states,
+            blocks=True,
+        )
+
+    def _operand_gradients(self) -> Phase:
+        """dQ, dK, dV and the gates' gradients, of all chunks at once; scores are computed again."""
+        dk, dv, heads = self.key_dim, self.value_width, B * H
+        # QKᵀ again (torch has kept it); dA and dV by heads; dQ and dK.
+        of_keys = 2 if self.convention == "torch" else 3
+        intra = 2 * B * self.pairs * (of_keys * self.key_heads * dk + 2 * H * dv)
+        vector, special, depth = self._gradient_work()
+        statistic = self._row_statistic() if self.normalised else ZERO
+        return scan_phase(
+            self,
+            "operand gradients",
+            chains=heads * self.chunks,
+            matrix=intra + 6 * heads * N * dk * dv,
+            vector=vector,
+            special=special,
+            read=self._queries() + self._values() + 2 * self._states,
+            write=2 * self._queries() + self._values() + self._gates(),
+            again=self._queries() + self._values() + self._gates() + statistic,
+            pram_depth=depth,
+            blocks=True,
+        )
+
+    def _gradient_work(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+        """Vector FLOP, exps and depth of the operands' gradients, besides products."""
+        dk, heads, log = self.key_dim, B * H, CeilLog2(self.longest)
+        keys, queries, mask = self._weighted_keys(), self._weighted_queries(), self._mask()
+        # Mask of the scores and of their gradient; the factors are made once.
+        pairs = mask.vector + int(mask.vector != 0)
+        tokens, exps, end = ZERO, keys.special + queries.special, ZERO
+        inner = sp.Max(tree_depth(dk), mask.depth, tree_depth(self.value_width) + int(self.normalised))
+        inner += int(mask.vector != 0)
+        if self.decay in ("fixed", "scalar"):
+            # dO Sᵀ and V dSᵀ weighted and added 4, K weighted for dV 1.
+            tokens += 5 * dk
+        if self.decay == "scalar":
+            # Running sum, distances from the end; q·dq − k·dk of a token, summed from the end.
+            tokens += 2 + int(self.gated_keys) + 4 * dk + 2
+            end = tree_depth(dk) + 1 + CeilLog2(N)
+        if self.decay == "vector":
+            # Running sum 1; q e^b, k e^−b 2, k e^(end − b) 2; dQ 1, dK 3; q∘dq − k∘dk summed from the end 4.
+            tokens, exps = 13 * dk, 3 * dk
+            inner = sp.Max(tree_depth(self.value_width), log + 2 + tree_depth(dk))
+            end = 1 + 1 + 1 + CeilLog2(N)
+        depth = inner + tree_depth(self.longest) + 1 + end
+        if self.normalised:
+            pairs += 1  # dA less the row's sum
+            tokens += 3 * dk  # z times it added to dQ; dz added to dK
+        return (
+            heads * (N * tokens + self.pairs * pairs),
+            heads * (N * exps + self.pairs * mask.special),
+            depth,
+        )
+
+    # -- token by token --------------------------------------------------------------------
+
+    def _token_by_token(self) -> Phase:
+        """Decay, update and read the state, a token after the other; too narrow for the matrix engine."""
+        dk, dv, io = self.key_dim, self.value_width, self.tensors()
+        decayed = 0 if self.decay == "none" else 1
+        vector = (4 + decayed) * dk * dv
+        special = {"scalar": sp.Integer(1), "vector": dk}.get(self.decay, ZERO)
+        if self.gated_keys:
+            vector, special = vector + dk, special + 1
+        if self.normalised:
+            vector += (3 + decayed) * dk + dv
+        # Before the steps: k vᵀ, or the gate's exp; with gated keys exp, k·i and k vᵀ, less the first decay.
+        before = {"none": 1, "fixed": 0}.get(self.decay, 1 + self.gate_depth + int(self.gated_keys))
+        return scan_phase(
+            self,
+            "recurrence",
+            chains=B * H,
+            steps=N,
+            vector=B * H * N * vector,
+            special=B * H * N * special,
+            read=self._operands() + io.weights + io.updated,
+            write=io.outputs + io.updated,
+            pram_depth=before + N * (1 + decayed) + tree_depth(dk) + int(self.normalised),
+            blocks=True,
+        )
+
+    # -- operands --------------------------------------------------------------------------
+
+    def _operands(self) -> sp.Expr:
+        """Bytes of what the core reads: Q, K, V and the gates."""
+        return 2 * self._queries() + self._values() + self._gates()
+
+    def tensors(self) -> Tensors:
+        """Q, K, V and the gates in, O out; token by token, the state updated in place."""
+        state = self.stat_bytes * B * H * self.key_dim * (self.value_width + int(self.normalised))
+        return Tensors(
+            inputs=self._operands(),
+            weights=self.bytes * self.parameters(),
+            outputs=self._values(),
+            updated=state if self.form == "recurrent" else ZERO,
+        )
+
+    def kept(self) -> sp.Expr:
+        """Its inputs and the chunks' states; where it divides, also O and what it divided by."""
+        if self.form == "recurrent":
+            return ZERO
+        divided = self._values() + self._row_statistic() if self.normalised else ZERO
+        return self.tensors().inputs + self._states + divided
+
+    def path(self) -> sp.Expr:
+        """Return the hand-overs of the state between the first position and the last."""
+        return N if self.form == "recurrent" else self.chunks

@@ -1,0 +1,176 @@
+"""Convolutions over a sequence: ordinary (grouped, dilated) and separable."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ONE, Phase, Tensors
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import gemm
+from costmodel.layers._scan import scan_phase
+from costmodel.symbols import CeilLog, ceil_div, symbols, tree_depth
+
+B, N, I, D, K = symbols("batch seq input d_model k")
+
+
+def stacked_layers(length: sp.Expr, width: sp.Expr, dilated: bool) -> sp.Expr:
+    """Return the convolutions stacked until the first position reaches the last (Table 1, path length).
+
+    ⌈(n − 1)/(k − 1)⌉ where each sees k neighbours; ⌈log_k n⌉ where the l-th sees positions kˡ apart.
+    """
+    if dilated:
+        return sp.Max(ONE, CeilLog(length, sp.Max(2, width)))
+    return sp.Max(ONE, ceil_div(length - 1, sp.Max(ONE, width - 1)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Convolution(Layer):
+    """A convolution of width `k` from `input` to `d_model` channels, as long as its input.
+
+    Parameters
+    ----------
+    dilated : bool
+        It is one of a stack whose dilation grows by k a layer: its arithmetic is the same, the
+        longest path ⌈log_k n⌉ layers instead of ⌈(n − 1)/(k − 1)⌉.
+    """
+
+    family: ClassVar[str] = "convolution"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model")
+    defaults: ClassVar[dict[str, str | int]] = {"input": "d_model", "k": 3}
+
+    dilated: bool = False
+
+    def tensors(self) -> Tensors:
+        """The sequence of `input` channels in, of `d_model` channels out; the weights."""
+        tokens = self.bytes * B * N
+        return Tensors(inputs=tokens * I, weights=self.bytes * self.parameters(), outputs=tokens * D)
+
+    def path(self) -> sp.Expr:
+        """Return the layers stacked until the first position reaches the last."""
+        return stacked_layers(N, K, self.dilated)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(_Convolution):
+    """Convolution over the sequence, 2·B·n·k·C_in·C_out/G FLOP, as products of k shifted inputs.
+
+    Parameters
+    ----------
+    groups : int
+        G groups of channels that see nothing of one another.
+    """
+
+    name: ClassVar[str] = "conv"
+    source: ClassVar[str] = "Vaswani et al., arXiv 1706.03762, Table 1; torch.nn.Conv1d"
+    not_counted: ClassVar[str] = (
+        "bias; less arithmetic at the padded ends; a copy of the input for each tap (im2col), Winograd, FFT"
+    )
+
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the groups."""
+        super().__post_init__()
+        if not (isinstance(self.groups, int) and self.groups >= 1):
+            raise CostmodelError(f"{self.name}: groups: wanted a whole number from 1 on, got {self.groups}")
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Groups are of equal width."""
+        if np.any(sizes["input"] % self.groups) or np.any(sizes["d_model"] % self.groups):
+            raise SizeError(f"{self.name}: input and d_model must be multiples of groups={self.groups}")
+
+    def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr, **traffic: sp.Expr) -> Phase:
+        """Return one grouped product; what it moves is counted in tensors, not in their k shifted copies."""
+        return replace(gemm(self, name, m=m, n=n, k=k, batch=sp.Integer(self.groups)), **traffic)
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One implicit product, n · B rows by k · C_in/G terms."""
+        g, io = self.groups, self.tensors()
+        return (
+            self._product(
+                "convolution", B * N, D / g, I * K / g, read=io.inputs + io.weights, write=io.outputs
+            ),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Gradients of the input and of the weights, each as large as forward.
+
+        FlopCounterMode takes the groups' weight gradient for a full one: G times as large.
+        """
+        g, io = self.groups, self.tensors()
+        data = self._product(
+            "input gradient", B * N, I / g, D * K / g, read=io.outputs + io.weights, write=io.inputs
+        )
+        weights = self._product(
+            "weight gradient", D / g, I * K / g, B * N, read=io.inputs + io.outputs, write=io.weights
+        )
+        if self.convention == "torch":
+            weights = replace(weights, flops={key: count * g for key, count in weights.flops.items()})
+        return (data, weights)
+
+    def kept(self) -> sp.Expr:
+        """Its input."""
+        return self.tensors().inputs
+
+    def parameters(self) -> sp.Expr:
+        """k · C_in · C_out / G."""
+        return K * I * D / self.groups
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeparableConv(_Convolution):
+    """Depthwise convolution, then a product over channels: 2·B·n·(k·C_in + C_in·C_out) FLOP.
+
+    The depthwise part has one weight a channel and tap, and runs on the vector engine.
+    """
+
+    name: ClassVar[str] = "separable-conv"
+    source: ClassVar[str] = "Chollet, arXiv 1610.02357; Vaswani et al., arXiv 1706.03762, §4"
+    not_counted: ClassVar[str] = "bias; less arithmetic at the padded ends; an activation in between"
+
+    def _depthwise(self, name: str, *, depth: sp.Expr, times: sp.Expr = ONE, **traffic: sp.Expr) -> Phase:
+        """Return one depthwise pass: 2 FLOP for each tap of each channel and position."""
+        flops = 2 * B * N * I * K * times
+        return scan_phase(self, name, chains=ONE, vector=flops, pram_depth=tree_depth(depth), **traffic)
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Depthwise; pointwise."""
+        inner, taps = self._inner(), self.bytes * K * I
+        return (
+            self._depthwise("depthwise", depth=K, read=inner + taps, write=inner, workspace=inner),
+            gemm(self, "pointwise", m=B * N, n=D, k=I),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Two products for the pointwise part, two depthwise passes for the other.
+
+        FlopCounterMode takes the depthwise weight gradient for a full one: C_in times as large.
+        """
+        inner, taps = self._inner(), self.bytes * K * I
+        over = I if self.convention == "torch" else ONE
+        return (
+            gemm(self, "pointwise, input gradient", m=B * N, n=I, k=D, workspace=inner),
+            gemm(self, "pointwise, weight gradient", m=I, n=D, k=B * N),
+            self._depthwise("depthwise, input gradient", depth=K, read=inner + taps, write=inner),
+            self._depthwise(
+                "depthwise, weight gradient", depth=B * N, times=over, read=2 * inner, write=taps
+            ),
+        )
+
+    def _inner(self) -> sp.Expr:
+        """Bytes of the sequence between the two parts, as wide as the input."""
+        return self.bytes * B * N * I
+
+    def kept(self) -> sp.Expr:
+        """Its input, and what is between the two parts."""
+        return 2 * self._inner()
+
+    def parameters(self) -> sp.Expr:
+        """k · C_in + C_in · C_out."""
+        return K * I + I * D

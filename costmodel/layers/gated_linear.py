@@ -1,0 +1,156 @@
+"""Linear attention that forgets: RetNet, GLA, Mamba-2 (state-space duality), mLSTM."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import Phase
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.layers._linear import B, H, N, _MatrixState
+from costmodel.symbols import CeilLog2, symbol
+
+STATE = symbol("state")
+P = symbol("head_dim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetNet(_MatrixState):
+    """Retention, S ← γ S + k vᵀ, o = q S, with one constant γ a head."""
+
+    name: ClassVar[str] = "retnet"
+    source: ClassVar[str] = "Sun et al., arXiv 2307.08621, eq. 6 (recurrent) and 7 (chunkwise)"
+    not_counted: ClassVar[str] = "projections, rotation of q and k, group norm, output gate; powers of γ"
+    defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
+    decay: ClassVar[str] = "fixed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GLA(_MatrixState):
+    """Gated linear attention, S ← diag(α_t) S + k vᵀ, o = q S: a gate for each row of the state.
+
+    A gate of both sides, α β ᵀ ∘ S, as in the paper's eq. 3 before β is set to 1, would be d_k·d_v
+    FLOP a token more.
+    """
+
+    name: ClassVar[str] = "gla"
+    source: ClassVar[str] = "Yang et al., arXiv 2312.06635, eq. 3–6"
+    not_counted: ClassVar[str] = (
+        "projections, the gates' low-rank product, norm, output gate; chunks inside chunks for stability"
+    )
+    defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
+    decay: ClassVar[str] = "vector"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLSTM(_MatrixState):
+    """Matrix memory of the xLSTM, C ← f C + i v kᵀ, n ← f n + i k, h = C q / (n·q): gates one a head."""
+
+    name: ClassVar[str] = "mlstm"
+    source: ClassVar[str] = "Beck et al., arXiv 2405.04517, eq. 19–27"
+    not_counted: ClassVar[str] = (
+        "projections, convolution, output gate, norm; log σ of the forget gate, the stabiliser's "
+        "running maximum and the lower limit of the divisor (a few a token and head)"
+    )
+    decay: ClassVar[str] = "scalar"
+    gated_keys: ClassVar[bool] = True
+    normalised: ClassVar[bool] = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba2(_MatrixState):
+    """State-space duality: S ← exp(Δ A) S + Δ B xᵀ, y = C S + D x, for each head of P = `head_dim` channels.
+
+    B and C, `state` wide, are the keys and queries, shared by the heads of a group; x are the values.
+    A token and head: 2·Q·N_s (shared) + 2·Q·P + 4·P·N_s FLOP for chunks of Q = `block` (half of the
+    first two where only what the causal mask leaves is counted, as here).
+
+    Parameters
+    ----------
+    groups : int
+        Groups of heads that have B and C of their own.
+    """
+
+    name: ClassVar[str] = "mamba-2"
+    family: ClassVar[str] = "scan"
+    source: ClassVar[str] = "Dao & Gu, arXiv 2405.21060, §6 and Listing 1"
+    not_counted: ClassVar[str] = (
+        "projections, convolution, gate and norm; softplus of Δ; sums over the heads of a group"
+    )
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads")
+    defaults: ClassVar[dict[str, str | int]] = {"head_dim": 64, "state": 128, "block": 256}
+    decay: ClassVar[str] = "scalar"
+    gate_depth: ClassVar[int] = 1
+
+    groups: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the groups."""
+        super().__post_init__()
+        if not (isinstance(self.groups, int) and self.groups >= 1):
+            raise CostmodelError(f"{self.name}: groups: wanted a whole number from 1 on, got {self.groups}")
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Groups have equally many heads."""
+        if np.any(sizes["heads"] % self.groups):
+            raise SizeError(f"{self.name}: heads must be a multiple of groups={self.groups}")
+
+    @property
+    def key_dim(self) -> sp.Expr:
+        """N_s."""
+        return STATE
+
+    @property
+    def value_width(self) -> sp.Expr:
+        """P."""
+        return P
+
+    @property
+    def key_heads(self) -> sp.Expr:
+        """One for each group."""
+        return sp.Integer(self.groups)
+
+    def parameters(self) -> sp.Expr:
+        """A and D of each head."""
+        return 2 * H
+
+    def _with(self, phase: Phase, *, channel: int, token: int = 1, depth: sp.Expr | int = 0) -> Phase:
+        """Return a kernel that also does so much for each channel, and for each head, of a token."""
+        vector = ("vector", self.accumulate)
+        more = B * H * N * (channel * P + token)
+        weights = self.bytes * self.parameters()
+        return replace(
+            phase,
+            flops={**phase.flops, vector: phase.flops[vector] + more},
+            sizes={
+                **phase.sizes,
+                "vector_flops": phase.sizes["vector_flops"] + more,
+                "traffic": phase.sizes["traffic"] + weights,
+            },
+            pram_depth=phase.pram_depth + depth,
+            read=phase.read + weights,
+        )
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """The states, with Δ A and Δ x; the outputs, with both again and D x."""
+        states, outputs = super().core_forward()
+        return self._with(states, channel=1), self._with(outputs, channel=3, depth=1)
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """Δ A and Δ x again; dx = Δ dx̄ + D dy 3, dΔ = x·dx̄ 2 and A of the gate's 2; dA 2, dD 2."""
+        states, operands = super().core_backward()
+        last = sp.Max(2, 1 + CeilLog2(B * N))  # dΔ; dA, summed over all tokens
+        operands = self._with(operands, channel=8, token=5, depth=last)
+        weights = self.bytes * self.parameters()
+        sizes = {**operands.sizes, "traffic": operands.sizes["traffic"] + weights}
+        return self._with(states, channel=0), replace(operands, write=operands.write + weights, sizes=sizes)
+
+    def _token_by_token(self) -> Phase:
+        phase, weights = super()._token_by_token(), self.bytes * self.parameters()
+        phase = self._with(phase, channel=3, depth=1)
+        sizes = {**phase.sizes, "traffic": phase.sizes["traffic"] - weights}
+        return replace(phase, read=phase.read - weights, sizes=sizes)  # read once

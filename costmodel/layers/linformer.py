@@ -1,0 +1,97 @@
+"""Linformer: softmax attention over a fixed number of mixtures of the keys and values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import Phase, Tensors
+from costmodel.errors import unknown_name
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import gemm, softmax
+from costmodel.symbols import symbols
+
+B, N, H, D, DV, R = symbols("batch seq heads head_dim value_dim rank")
+#: Sharing of the projections → how many matrices of k × n the layer has.
+SHARING = {"none": 2 * H, "heads": sp.Integer(2), "keys-and-values": sp.Integer(1)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Linformer(Layer):
+    """softmax(Q (E K)ᵀ) (F V), with E, F of k × n: 4·n·k·d_h FLOP a head to project, 4·n·k·d_h to attend.
+
+    k is `rank`. A matrix belongs to a length of the sequence, and its rows mix all positions: there
+    is no causal form.
+
+    Parameters
+    ----------
+    sharing : str
+        ``none``: E and F for each head; ``heads``: one E and one F; ``keys-and-values``: E is F too.
+    """
+
+    name: ClassVar[str] = "linformer"
+    family: ClassVar[str] = "linear"
+    source: ClassVar[str] = "Wang et al., arXiv 2006.04768, eq. 7 and §4 (sharing)"
+    not_counted: ClassVar[str] = "projections to Q, K, V and of the output; the scaling by 1/√d_h; dropout"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim", "rank": 256}
+
+    sharing: str = "heads"
+
+    def __post_init__(self) -> None:
+        """Check the sharing."""
+        super().__post_init__()
+        if self.sharing not in SHARING:
+            raise unknown_name(f"sharing of {self.name}", self.sharing, SHARING)
+
+    @property
+    def _matrices(self) -> sp.Expr:
+        """Matrices of k × n that one of the two products reads."""
+        return H if self.sharing == "none" else sp.Integer(1)
+
+    def forward(self) -> tuple[Phase, ...]:
+        """E K; F V; scores; softmax; values."""
+        heads, e, w = B * H, self._matrices, self.bytes
+        scores = w * heads * N * R
+        mixed = {"batch": heads, "m": R, "k": N, "a_batch": e}
+        return (
+            gemm(self, "key projection", n=D, workspace=w * heads * R * D, **mixed),
+            gemm(self, "value projection", n=DV, workspace=w * heads * R * DV, **mixed),
+            gemm(self, "scores", m=N, n=R, k=D, batch=heads, workspace=scores),
+            softmax(self, "softmax", "fwd", rows=heads * N, cols=R, workspace=scores),
+            gemm(self, "values", m=N, n=DV, k=R, batch=heads),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Two products for each forward, and the softmax's gradient."""
+        heads, e, w = B * H, self._matrices, self.bytes
+        scores = w * heads * N * R
+        mixed = {"batch": heads, "m": N, "k": R, "a_batch": e}
+        return (
+            gemm(self, "mixed value gradient", m=R, n=DV, k=N, batch=heads, workspace=w * heads * R * DV),
+            gemm(self, "probability gradient", m=N, n=R, k=DV, batch=heads, workspace=scores),
+            softmax(self, "softmax gradient", "bwd", rows=heads * N, cols=R, workspace=scores),
+            gemm(self, "query gradient", m=N, n=D, k=R, batch=heads),
+            gemm(self, "mixed key gradient", m=R, n=D, k=N, batch=heads, workspace=w * heads * R * D),
+            gemm(self, "key gradient", n=D, **mixed),
+            gemm(self, "value gradient", n=DV, **mixed),
+            gemm(self, "key projection gradient", m=R, n=N, k=D, batch=heads, out_batch=e),
+            gemm(self, "value projection gradient", m=R, n=N, k=DV, batch=heads, out_batch=e),
+        )
+
+    def tensors(self) -> Tensors:
+        """Q, K, V in and O out; the matrices that mix positions."""
+        tokens = self.bytes * B * N * H
+        return Tensors(
+            inputs=tokens * (2 * D + DV), weights=self.bytes * self.parameters(), outputs=tokens * DV
+        )
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V, the mixed keys and values, and the probabilities."""
+        return self.tensors().inputs + self.bytes * B * H * R * (D + DV + N)
+
+    def parameters(self) -> sp.Expr:
+        """k · n for each matrix."""
+        return SHARING[self.sharing] * R * N

@@ -1,0 +1,248 @@
+"""Mamba's selective state space (S6): a diagonal recurrence whose coefficients depend on the input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import unknown_name
+from costmodel.layers._base import Layer
+from costmodel.layers._generation import at
+from costmodel.layers._kernels import gemm
+from costmodel.layers._scan import COMBINE_DEPTH, SCANS, recurrence, scan_phase
+from costmodel.layers.causal_conv1d import CausalConv1d
+from costmodel.symbols import CeilLog2, symbols, tree_depth
+
+B, N, D, E, S, R, K, C = symbols("batch seq d_model hidden state rank k block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba(Layer):
+    """h ← exp(Δ A) h + Δ B x, y = C·h + D x, out = y ∘ SiLU(z), in E channels of N_s states each.
+
+    E is `hidden`. For each token and channel exp(ΔA) N_s and N_s exps, ΔBx 2·N_s, the recurrence
+    2·N_s (sequential), C·h 2·N_s, D x 2, the gate 3 and an exp.
+
+    Parameters
+    ----------
+    projections : bool
+        Add the products from d to 2·E, of E to Δ's rank, B and C, of Δ to E, of E to d, and the
+        convolution of width `k`: the whole layer.
+    fused : bool
+        One kernel, the states on the chip, computed again backward. Otherwise a kernel for each
+        operation, as a framework runs it: exp(ΔA), ΔBx and h, B·n·E·N_s each, go through memory.
+    algorithm : str
+        Of the scan: ``sequential``, ``kogge-stone``, ``blelloch``, ``brent-kung``, ``chunked``.
+    """
+
+    name: ClassVar[str] = "mamba"
+    family: ClassVar[str] = "scan"
+    source: ClassVar[str] = "Gu & Dao, arXiv 2312.00752, Algorithm 2 and §3.3.2; reference selective_scan_ref"
+    not_counted: ClassVar[str] = (
+        "softplus and bias of Δ, the activation after the convolution; further passes of a parallel scan "
+        "that is not fused"
+    )
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model")
+    defaults: ClassVar[dict[str, str | int]] = {
+        "hidden": "2*d_model",
+        "state": 16,
+        "rank": "(d_model + 15)//16",
+        "k": 4,
+        "block": 64,
+    }
+
+    projections: bool = False
+    fused: bool = True
+    algorithm: str = "sequential"
+
+    def __post_init__(self) -> None:
+        """Check the algorithm."""
+        super().__post_init__()
+        if self.algorithm not in SCANS:
+            raise unknown_name(f"algorithm of {self.name}", self.algorithm, SCANS)
+        if not self.fused and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with fused=false", self.direction, ("fwd",))
+
+    # -- operands --------------------------------------------------------------------------
+
+    def _tokens(self, width: sp.Expr) -> sp.Expr:
+        """Bytes of a sequence that wide."""
+        return self.bytes * B * N * width
+
+    @property
+    def _core_inputs(self) -> sp.Expr:
+        """Bytes of x, Δ, z; B, C."""
+        return self._tokens(3 * E + 2 * S)
+
+    @property
+    def _core_weights(self) -> sp.Expr:
+        """A and D [elements]."""
+        return E * S + E
+
+    def tensors(self) -> Tensors:
+        """x, Δ, z, B, C in and y out, A and D; or the layer's sequence in and out, and all weights."""
+        weights = self.bytes * self.parameters()
+        if self.projections:
+            return Tensors(inputs=self._tokens(D), weights=weights, outputs=self._tokens(D))
+        return Tensors(inputs=self._core_inputs, weights=weights, outputs=self._tokens(E))
+
+    def parameters(self) -> sp.Expr:
+        """A and D; with projections also their weights and the convolution's."""
+        outer = 2 * D * E + K * E + E * (R + 2 * S) + R * E + E * D
+        return self._core_weights + (outer if self.projections else ZERO)
+
+    def kept(self) -> sp.Expr:
+        """The core's inputs; with projections d, x before the convolution, Δ's rank and y besides."""
+        outside = self._tokens(D + E + R + E) if self.projections else ZERO
+        return self._core_inputs + outside
+
+    def path(self) -> sp.Expr:
+        """Return n: the first position reaches the last through every step of the recurrence."""
+        return N
+
+    # -- core ------------------------------------------------------------------------------
+
+    def _scan(self) -> tuple[sp.Expr, sp.Expr]:
+        """Vector FLOP of one lane's scan, and its steps."""
+        return recurrence(self.algorithm, N, C)
+
+    def core_forward(self) -> tuple[Phase, ...]:
+        """The selective scan in one kernel, or as a framework chains it."""
+        if not self.fused:
+            return self._chained()
+        flops, steps = self._scan()
+        channels = B * E
+        return (
+            scan_phase(
+                self,
+                "selective scan",
+                chains=channels * S,
+                steps=steps,
+                vector=channels * (S * (5 * N + flops) + 5 * N),
+                special=channels * N * (S + 1),
+                read=self._core_inputs + self.bytes * self._core_weights,
+                write=self._tokens(E),
+                # Δ A, exp; the scan; C·h, + D x, gate.
+                pram_depth=2 + COMBINE_DEPTH * steps + tree_depth(S) + 2,
+            ),
+        )
+
+    def _chained(self) -> tuple[Phase, ...]:
+        """exp(ΔA); ΔBx; scan; C·h; + D x; gate: each through memory."""
+        flops, steps = self._scan()
+        lanes, wide = B * E * S, self._tokens(E * S)
+        w = self.bytes
+
+        def kernel(name: str, **counts: Any) -> Phase:
+            return scan_phase(self, name, **{"chains": lanes, "workspace": wide, **counts})
+
+        channel = {"chains": B * E, "workspace": self._tokens(E)}
+        return (
+            kernel(
+                "decay",
+                vector=lanes * N,
+                special=lanes * N,
+                read=self._tokens(E) + w * E * S,
+                write=wide,
+                pram_depth=2,
+            ),
+            kernel("input", vector=2 * lanes * N, read=self._tokens(2 * E + S), write=wide, pram_depth=2),
+            kernel(
+                "scan",
+                steps=steps,
+                vector=lanes * flops,
+                read=2 * wide,
+                write=wide,
+                pram_depth=COMBINE_DEPTH * steps,
+            ),
+            kernel(
+                "output",
+                vector=2 * lanes * N,
+                read=wide + self._tokens(S),
+                write=self._tokens(E),
+                pram_depth=tree_depth(S),
+                **channel,
+            ),
+            kernel(
+                "skip",
+                vector=2 * B * E * N,
+                read=self._tokens(2 * E) + w * E,
+                write=self._tokens(E),
+                pram_depth=2,
+                **channel,
+            ),
+            kernel(
+                "gate",
+                vector=3 * B * E * N,
+                special=B * E * N,
+                read=self._tokens(2 * E),
+                write=self._tokens(E),
+                pram_depth=4,
+                **channel | {"workspace": ZERO},
+            ),
+        )
+
+    def core_backward(self) -> tuple[Phase, ...]:
+        """States and outputs again; the gradient's scan from the end; gradients of all operands.
+
+        A lane and token: again ΔA 1, ΔBx 2, C·h 2; dy·C 1, dC 2, d(ΔA) 2, its part of dΔ 2 and of
+        dA 2, dB 2, d(Δx) 2. A channel and token: Δx 1, D x 2, SiLU and its gradient 10, dx 3, dΔ 2, dD 2.
+        """
+        flops, steps = self._scan()
+        channels, operands = B * E, self._core_inputs + self.bytes * self._core_weights
+        # The longest of dΔ, dA and dB, after the scans, which need not wait for each other.
+        last = sp.Max(9 + tree_depth(S), 9 + CeilLog2(B * N), 7 + CeilLog2(E))
+        phase = scan_phase(
+            self,
+            "selective scan, backward",
+            chains=channels * S,
+            steps=steps,
+            vector=channels * (S * (18 * N + 2 * flops) + 20 * N),
+            special=channels * N * (S + 1),
+            read=operands + self._tokens(E),
+            write=operands,
+            pram_depth=COMBINE_DEPTH * steps + last,
+        )
+        return (replace(phase, sizes={**phase.sizes, "steps": 2 * steps}),)  # walked one after the other
+
+    # -- the layer -------------------------------------------------------------------------
+
+    def _convolution(self) -> CausalConv1d:
+        return CausalConv1d(dtype=self.dtype, convention=self.convention)
+
+    def _products(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
+        """(name, input width, output width) of each product with weights."""
+        return (
+            ("input projection", D, 2 * E),
+            ("Δ, B and C projection", E, R + 2 * S),
+            ("Δ projection", R, E),
+            ("output projection", E, D),
+        )
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The core; with projections: in, convolution, Δ B C, Δ, core, out."""
+        if not self.projections:
+            return self.core_forward()
+        into, low, step, out = (
+            gemm(self, name, m=B * N, n=outer, k=inner, workspace=ZERO if outer == D else self._tokens(outer))
+            for name, inner, outer in self._products()
+        )
+        convolution = tuple(at(phase, {D: E}) for phase in self._convolution().forward())
+        return (into, *convolution, low, step, *self.core_forward(), out)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The core; with projections two products for each forward, and the convolution's gradients."""
+        if not self.projections:
+            return self.core_backward()
+        into, low, step, out = (
+            (
+                gemm(self, f"{name}, input gradient", m=B * N, n=inner, k=outer),
+                gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=B * N),
+            )
+            for name, inner, outer in self._products()
+        )
+        convolution = tuple(at(phase, {D: E}) for phase in self._convolution().backward())
+        return (*out, *self.core_backward(), *step, *low, *convolution, *into)

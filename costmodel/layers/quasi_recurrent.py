@@ -1,0 +1,115 @@
+"""SRU and QRNN: the recurrence is kept elementwise, so that every product is of all positions at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.layers._elementwise_recurrent import Gates, _ElementwiseRecurrent
+from costmodel.symbols import symbol
+
+
+@dataclass(frozen=True, kw_only=True)
+class SRU(_ElementwiseRecurrent):
+    """c = f ∘ c₋ + (1 − f) ∘ W x, h = r ∘ c + (1 − r) ∘ x: 6·B·n·d² matrix FLOP.
+
+    Parameters
+    ----------
+    peephole : bool
+        The gates see the state, f = σ(W_f x + v_f ∘ c₋ + b_f), as published; the recurrence is
+        then not linear, and can only be walked. Otherwise (the first version) it can be scanned.
+    highway : bool
+        The highway passes a fourth product of x instead of x itself, where the widths differ.
+    """
+
+    name: ClassVar[str] = "sru"
+    source: ClassVar[str] = "Lei et al., arXiv 1709.02755, eq. 1–4"
+    # Forward: 1 − f, times x̃; r·c + (1 − r)·x 4. Backward: dc = dh·r, dr = dh·(c − x) 2, dx = dh·(1 − r) 2;
+    # df = g·(c₋ − x̃) 2, dx̃ = g·(1 − f) 2; f(1 − f) and r(1 − r), the differences at hand, 4.
+    gates: ClassVar[Gates] = Gates(
+        matrices=3,
+        biased=2,
+        vector=6,
+        special=2,
+        vector_back=13,
+        kept=4,  # x̃, f, r, c
+        before=3,
+        after=2,
+        before_back=1,
+        after_back=2,
+    )
+
+    peephole: bool = True
+    highway: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the options together."""
+        super().__post_init__()
+        if self.peephole and self.algorithm != "sequential":
+            raise CostmodelError(
+                f"{self.name}: algorithm {self.algorithm} needs peephole=false: "
+                "gates that see the state make the recurrence nonlinear"
+            )
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """The highway adds the input to the state."""
+        if not self.highway and np.any(sizes["input"] != sizes["hidden"]):
+            raise SizeError(f"{self.name}: input differs from hidden: give highway=true, which projects it")
+
+    @property
+    def cell(self) -> Gates:
+        """With peepholes, v ∘ c₋ added in two gates, 4 FLOP; back, 4 to hand on and 4 for v's gradient."""
+        cell = self.gates
+        if self.highway:
+            cell = replace(cell, matrices=4, kept=5)
+        if self.peephole:
+            # A step forward: v∘c₋, +, σ, 1 − f, ·x̃, +. Backward: + dh·r, ·(c₋ − x̃), ·f(1 − f), ·v, +.
+            more = {"vector": cell.vector + 4, "vector_back": cell.vector_back + 8}
+            cell = replace(cell, **more, before=0, after_back=1, step=6, step_back=5)
+        return cell
+
+    @property
+    def skips(self) -> int:
+        """The input enters the output, unless a product of it does."""
+        return 0 if self.highway else 1
+
+    @property
+    def peepholes(self) -> int:
+        """v_f and v_r."""
+        return 2 if self.peephole else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class QRNN(_ElementwiseRecurrent):
+    """c = f ∘ c₋ + (1 − f) ∘ z, h = o ∘ c (fo-pooling): 6·k·B·n·I·H matrix FLOP.
+
+    z, f and o are convolutions of width `k` over the input.
+    """
+
+    name: ClassVar[str] = "qrnn"
+    source: ClassVar[str] = "Bradbury et al., arXiv 1611.01576, eq. 1–4"
+    defaults: ClassVar[dict[str, str | int]] = {**_ElementwiseRecurrent.defaults, "k": 2}
+    # Forward: 1 − f, times z; o·c. Backward: do = dh·c, dc = dh·o; df = g·(c₋ − z) 2, dz = g·(1 − f) 2;
+    # tanh′ 3, σ′ of f 2 and of o 3.
+    gates: ClassVar[Gates] = Gates(
+        matrices=3,
+        biased=3,
+        vector=3,
+        special=3,
+        vector_back=14,
+        kept=4,  # z, f, o, c
+        before=3,
+        after=1,
+        before_back=1,
+        after_back=2,
+    )
+
+    @property
+    def taps(self) -> sp.Expr:
+        """k: the position itself and the k − 1 before it."""
+        return symbol("k")

@@ -1,0 +1,87 @@
+"""Predicted against measured time: the closer to the diagonal, the better."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import MOST_ROWS
+
+NAME = "agreement"
+ABOUT = (
+    "One point a measurement. On the line, prediction and measurement agree; the dashed lines are off by a "
+    "factor of 1.5. Points above take longer in the prediction than on the device."
+)
+
+
+def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
+    """Return at most 5,000 of the rows, evenly over the measured times of each case.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        measured_s and seconds [s], op; see `costmodel.reports.validation`.
+    cases : list of str
+        Columns that tell cases apart.
+    """
+    ordered = frame.sort_values([*cases, "measured_s"], kind="stable")
+    if len(ordered) > MOST_ROWS:
+        ordered = ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, MOST_ROWS).round().astype(int))]
+    drawn = ordered[[*cases, "op", "dtype", "bound", "measured_s", "seconds"]].reset_index(drop=True)
+    return drawn.assign(error=100 * (drawn["seconds"] / drawn["measured_s"] - 1))
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return predicted over measured time, a colour and shape for each op.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, of one case.
+    """
+    alt = style.altair()
+    along = alt.X("measured_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis(style.SECONDS))
+    base = alt.Chart(frame)
+    ends = base.transform_aggregate(low="min(measured_s)", high="max(measured_s)").transform_calculate(
+        ends="[datum.low, datum.high]"
+    )
+    marks = []
+    for i, factor in enumerate((1.0, 1.5, 1 / 1.5)):
+        line = ends.transform_flatten(["ends"]).transform_calculate(
+            measured_s="toNumber(datum.ends)", seconds=f"toNumber(datum.ends) * {factor}"
+        )
+        dash = [1, 0] if factor == 1 else [5, 4]
+        marks.append(
+            line.mark_line(color="#666666", strokeWidth=1.5, strokeDash=dash)
+            .encode(along, alt.Y("seconds:Q"))
+            .properties(name=f"ink_{i}")
+        )
+    points = base.mark_point(size=26, strokeWidth=1.3, opacity=0.75).encode(
+        along,
+        style.log_y("seconds", "predicted [s]", style.SECONDS),
+        *style.groups("op"),
+        tooltip=style.tips(
+            ("op:N", "op", ""),
+            ("dtype:N", "format", ""),
+            ("measured_s:Q", "measured [s]", ".3~s"),
+            ("seconds:Q", "predicted [s]", ".3~s"),
+            ("error:Q", "error [%]", "+.1f"),
+            ("bound:N", "bound by", ""),
+        ),
+    )
+    drawn = alt.layer(*marks, points).properties(width="container", height=style.HEIGHT + 120)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return how many of the points are within 10 % and within a factor of 1.5."""
+    close = (frame["error"].abs() <= 10).mean()
+    ratio = frame["seconds"] / frame["measured_s"]
+    near = ((ratio <= 1.5) & (ratio >= 1 / 1.5)).mean()
+    return (
+        f"{words.share(close)} of {words.whole(len(frame))} predictions are within 10 % of the measurement, "
+        f"{words.share(near)} within a factor of 1.5"
+    )

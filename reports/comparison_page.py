@@ -1,0 +1,98 @@
+"""The report of any sweep: its layers compared on its devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import fastest
+from costmodel.reports.compose import compose
+from costmodel.reports.figure import Pick
+from costmodel.reports.frames import MOST_ROWS, Facts, Frames, axis_of, axis_title, checked, sizes_of
+from costmodel.reports.page import Page
+from costmodel.reports.words import listed
+
+#: As many values of one size as a chart draws and a list offers.
+MOST_POINTS = 40
+MOST_CHOICES = 12
+
+
+def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command: str) -> Page:
+    """Return the report of a sweep's table.
+
+    A table too large for a page is thinned: fewer values of each size, evenly spread, first and
+    last kept; the page says so.
+
+    Raises
+    ------
+    TableError
+        If the table is not a sweep's.
+    """
+    whole = checked(frame)
+    x = axis_of(whole)
+    chosen_by = picked_columns(whole, x)
+    rows = thinned(whole, [x, *chosen_by])
+    picks = [_pick(rows, column) for column in chosen_by]
+    layers, devices = list(dict.fromkeys(rows["series"])), list(dict.fromkeys(rows["device"]))
+    asked = [
+        f"{listed(layers)} on {listed(devices)}, along {axis_title(x).partition(' [')[0]} from "
+        f"{rows[x].min():,.0f} to {rows[x].max():,.0f}."
+    ]
+    if len(rows) < len(whole):
+        asked.append(
+            f"The table has {len(whole):,} rows; this page shows {len(rows):,} of them, evenly spread over "
+            "its sizes."
+        )
+    frames = Frames(rows=rows, facts=facts, fastest=fastest.rows(rows, chosen_by))
+    heading = title or f"{listed([name.partition('[')[0] for name in layers])} compared"
+    return compose(frames, picks, title=heading, asked=tuple(asked), command=command)
+
+
+def picked_columns(frame: pd.DataFrame, x: str) -> list[str]:
+    """Return the columns that tell a table's cases apart, beside layer and `x`.
+
+    A size that follows from others (keys from queries, the model's width from its heads) is none.
+    """
+    chosen = [name for name in ("where", "rung", "state") if name in frame and frame[name].nunique() > 1]
+    for name in sizes_of(frame):
+        if name == x or frame[name].nunique() < 2:
+            continue
+        cases = frame.groupby(["series", x, *chosen], dropna=False, observed=True)[name]
+        if (cases.nunique() > 1).any():
+            chosen.append(name)
+    return chosen
+
+
+def thinned(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """Return the rows of few enough values of each size for a page."""
+    numbers = [name for name in columns if name in sizes_of(frame)]
+    limits = {name: MOST_POINTS if name == columns[0] else MOST_CHOICES for name in numbers}
+    rows = frame
+    for name in numbers:
+        rows = _few(rows, name, limits[name])
+    while len(rows) > MOST_ROWS:
+        name = max(numbers or ["where"], key=lambda column: rows[column].nunique())
+        if rows[name].nunique() <= 2:
+            return rows.head(MOST_ROWS)
+        rows = _few(rows, name, max(2, rows[name].nunique() * 2 // 3))
+    return rows.reset_index(drop=True)
+
+
+def _few(frame: pd.DataFrame, column: str, most: int) -> pd.DataFrame:
+    """Return the rows with at most that many values of a column, evenly spread, ends kept."""
+    values = np.array(sorted(frame[column].dropna().unique()))
+    if len(values) <= most:
+        return frame
+    kept = values[np.unique(np.round(np.linspace(0, len(values) - 1, most)).astype(int))]
+    return frame[frame[column].isin(kept) | frame[column].isna()]
+
+
+def _pick(frame: pd.DataFrame, column: str) -> Pick:
+    labels = {"where": "Device", "rung": "Rung", "state": "State"}
+    values = frame[column].dropna()
+    plain: Iterable[object] = (
+        dict.fromkeys(values) if column in labels else sorted(float(v) for v in set(values))
+    )
+    return Pick(column, labels.get(column, axis_title(column).partition(" [")[0].capitalize()), tuple(plain))

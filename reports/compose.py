@@ -1,0 +1,252 @@
+"""Which charts, tables and notes a report of layers on devices has, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+
+import pandas as pd
+
+from costmodel.reports import binding, counts, duration, fastest, longest, memory, roofline, split
+from costmodel.reports.figure import Figure, Pick, at_first
+from costmodel.reports.frames import Frames, axis_of, axis_title, sizes_of
+from costmodel.reports.page import Page, Section, said
+from costmodel.reports.table import Column, Table
+
+#: What a time means, rung by rung.
+RUNGS = {
+    "bound": (
+        "the cold roofline: for each kernel the larger of its FLOPs over the engine's peak and its "
+        "compulsory bytes over the memory's bandwidth, kernels summed. From the datasheet alone: steps "
+        "that wait for each other, launches and tiles cost nothing here, so that recurrent layers look "
+        "better than they are."
+    ),
+    "kernel": (
+        "an estimate from the datasheet and from how the kernel works (tiles, waves, on-chip memory, "
+        "dependent steps, launches), with constants of a related device where there are any, named beside "
+        "the prediction."
+    ),
+    "calibrated": (
+        "the best estimate: the kernel models with constants fitted from measurements of the device itself."
+    ),
+}
+
+
+def compose(
+    frames: Frames, picks: Sequence[Pick], *, title: str, asked: tuple[str, ...], command: str
+) -> Page:
+    """Return the page of predicted layers on devices.
+
+    Parameters
+    ----------
+    frames : Frames
+        The tables; parts, fastest and longest where there are any.
+    picks : sequence of Pick
+        What the reader may choose.
+    title, asked, command : see `Page`
+    """
+    charts = _charts(frames)
+    sections = (
+        Section("roofline", "The roofline", figures=charts["roofline"]),
+        Section("time", "Time, and what it goes into", figures=charts["time"]),
+        Section(
+            "costs",
+            "Three costs: arithmetic, traffic, depth",
+            text=(
+                "More processors make arithmetic faster and more bandwidth makes traffic faster. Nothing "
+                "but a quicker step makes a chain of dependent steps faster: it is a cost of its own.",
+            ),
+            figures=charts["costs"],
+            side_by_side=True,
+        ),
+        Section("crossovers", "Where one layer overtakes another", figures=charts["crossovers"]),
+        Section("memory", "Memory, and the longest sequence that fits", figures=charts["memory"]),
+        Section("binding", "What binds where", figures=charts["binding"]),
+        Section("numbers", "The numbers", tables=_tables(frames)),
+        Section("means", "What the numbers mean", notes=_notes(frames)),
+        Section(
+            "sources",
+            "Where the figures are from",
+            text=_provenance(frames),
+            tables=_sources(frames),
+            folded=True,
+        ),
+    )
+    kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
+    return Page(
+        title=title,
+        asked=asked,
+        findings=_findings(kept, picks),
+        picks=tuple(picks),
+        sections=kept,
+        command=command,
+        version=frames.facts.version,
+        lead=_lead(picks),
+        caveat=" ".join(text for _, text in _rungs(frames.rows)),
+    )
+
+
+def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
+    rows, facts = frames.rows, frames.facts
+    charts: dict[str, list[Figure]] = {
+        "roofline": [_figure(roofline, roofline.rows(rows, facts))],
+        "time": [_figure(duration, duration.rows(rows, facts))],
+        "costs": [
+            Figure(count.name, count.rows(rows), count.chart, count.finding, count.about)
+            for count in counts.COUNTS
+        ],
+        "crossovers": [],
+        "memory": [],
+        "binding": [_figure(binding, binding.rows(rows, facts))],
+    }
+    if not frames.parts.empty:
+        charts["time"].append(_figure(split, split.rows(frames.parts)))
+    if not frames.fastest.empty:
+        charts["crossovers"].append(_figure(fastest, frames.fastest))
+    if "footprint_bytes" in rows:
+        charts["memory"].append(_figure(memory, memory.rows(rows, facts)))
+    if not frames.longest.empty:
+        charts["memory"].append(_figure(longest, longest.rows(frames.longest)))
+    return {name: tuple(figures) for name, figures in charts.items()}
+
+
+def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
+    """Return the figure of a chart's module: its NAME, ABOUT, chart and finding."""
+    return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
+
+
+def _lead(picks: Sequence[Pick]) -> str:
+    if not picks:
+        return ""
+    chosen = "; ".join(said(pick.values[pick.default]) for pick in picks)
+    return f"For {chosen}. Charts and tables follow what is picked below."
+
+
+def _findings(sections: Sequence[Section], picks: Sequence[Pick]) -> tuple[str, ...]:
+    """Return each chart's finding for what is picked at first."""
+    figures = {figure.name: figure for section in sections for figure in section.figures}
+    order = [
+        n for n in ("time", "split", "depth", "crossovers", "roofline", "longest", "binding") if n in figures
+    ]
+    return tuple(figures[name].say(at_first(picks)) for name in order)
+
+
+# -- tables --------------------------------------------------------------------------------------
+
+
+def _tables(frames: Frames) -> tuple[Table, ...]:
+    rows = frames.rows
+    x = axis_of(rows)
+    shown = (
+        Column("label", "Layer"),
+        Column(x, axis_title(x).partition(" [")[0].capitalize(), "count"),
+        Column("seconds", "Time", "seconds"),
+        Column("lower_s", "Lower bound", "seconds"),
+        Column("bound", "Bound by"),
+        Column("matrix_flops", "Matrix FLOP", "flop"),
+        Column("hbm_bytes", "Traffic", "bytes"),
+        Column("depth", "Depth", "count"),
+        Column("launches", "Launches", "count"),
+        Column("footprint_bytes", "Memory", "bytes"),
+        Column("rung", "Rung"),
+        Column("constants_from", "Constants from"),
+    )
+    tables = [
+        Table("predictions", "Predictions", rows, tuple(column for column in shown if column.name in rows))
+    ]
+    if not frames.fastest.empty:
+        start = next(name for name in frames.fastest if str(name).startswith("from_"))
+        end = f"to_{str(start).removeprefix('from_')}"
+        spans = (Column(str(start), "From", "count"), Column(end, "To", "count"))
+        least = (Column("row", "Where"), Column("of", "Of"), Column("series", "Least"), *spans)
+        tables.append(
+            Table("crossovers", "Which layer needs least, from where to where", frames.fastest, least)
+        )
+    if not frames.longest.empty:
+        frame = frames.longest.rename(columns={"where": "row"})
+        limits = (
+            Column("row", "Where"),
+            Column("series", "Layer"),
+            Column("longest_seq", "Longest sequence", "count"),
+            Column("hbm_capacity_bytes", "Device memory", "bytes"),
+        )
+        tables.append(Table("longest", "The longest sequence that fits", frame, limits))
+    return tuple(tables)
+
+
+def _sources(frames: Frames) -> tuple[Table, ...]:
+    facts = frames.facts
+    tables = []
+    if not facts.devices.empty:
+        columns = (
+            Column("title", "Device"),
+            Column("dtype", "Format"),
+            Column("peak_flops", "Peak per second", "flop"),
+            Column("hbm_bandwidth", "Bandwidth per second", "bytes"),
+            Column("hbm_capacity_bytes", "Memory", "bytes"),
+            Column("spec_hash", "Spec"),
+        )
+        tables.append(Table("rooflines", "The devices' rooflines", facts.devices, columns))
+    if not facts.figures.empty:
+        columns = (
+            Column("device", "Device"),
+            Column("figure", "Figure"),
+            Column("value", "Value"),
+            Column("status", "Status"),
+            Column("source", "Source"),
+            Column("note", "Note"),
+        )
+        tables.append(
+            Table("figures", "Every figure of the devices, with its source", facts.figures, columns)
+        )
+    return tuple(tables)
+
+
+# -- notes ---------------------------------------------------------------------------------------
+
+
+def _notes(frames: Frames) -> tuple[tuple[str, str], ...]:
+    rows = frames.rows
+    notes = [
+        *_rungs(rows),
+        (
+            "Lower bound",
+            "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
+            "FLOPs over the fastest engine at the highest clock known, and the compulsory bytes that no "
+            "cache can hold over the memory's bandwidth.",
+        ),
+        (
+            "Constants from",
+            "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
+        ),
+    ]
+    notes += [
+        (f"{name}", f"{what} Source: {source}. Not counted: {not_counted}.")
+        for name, what, source, not_counted in frames.facts.layers.to_numpy()
+    ]
+    fixed = _fixed(rows)
+    return (*notes, ("The same throughout", fixed)) if fixed else tuple(notes)
+
+
+def _rungs(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return what a time means, for each rung that a table has."""
+    rungs = dict.fromkeys(rows["rung"]) if "rung" in rows else {}
+    return [(f"Time, at rung {rung}", f"Rung {rung}: {RUNGS[rung]}") for rung in rungs if rung in RUNGS]
+
+
+def _fixed(rows: pd.DataFrame) -> str:
+    """Return the sizes that have one value in the whole table."""
+    single = {name: rows[name].dropna().unique() for name in sizes_of(rows)}
+    return ", ".join(f"{name} = {values[0]:,.0f}" for name, values in single.items() if len(values) == 1)
+
+
+def _provenance(frames: Frames) -> tuple[str, ...]:
+    devices = set(frames.rows["device"]) if "device" in frames.rows else set()
+    unknown = sorted(devices - set(frames.facts.devices["device"]))
+    text = [
+        "Status: confirmed by two sources, single, derived by the arithmetic noted, from memory, or "
+        "assumed with a range and a reason. A spec's hash changes with any of its figures."
+    ]
+    if unknown:
+        text.append(f"No spec at hand, and so no roof and no source, for {', '.join(unknown)}.")
+    return tuple(text)

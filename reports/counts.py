@@ -1,0 +1,121 @@
+"""The three costs side by side: arithmetic, traffic, and steps that wait for each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import axis_of
+
+
+@dataclass(frozen=True)
+class Count:
+    """A count over length: a chart of its own.
+
+    Attributes
+    ----------
+    name : str
+        The chart's name on a page.
+    column : str
+        The column that is counted.
+    axis : str
+        The y axis's title, with unit.
+    labels : str
+        Vega expression of the axis's labels.
+    said : callable
+        A number of it in words.
+    verb : str
+        What a layer does with it, in a finding.
+    about : str
+        What is counted, and what is not.
+    """
+
+    name: str
+    column: str
+    axis: str
+    labels: str
+    said: Callable[[float], str]
+    verb: str
+    about: str
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the frame without the rows where the count is 0: they have no place on a log axis."""
+        return frame[frame[self.column] > 0]
+
+    def chart(self, frame: pd.DataFrame) -> Any:
+        """Return the count over length, a line a layer.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            A sweep's rows with ``series``, for one device and case.
+        """
+        alt = style.altair()
+        x = axis_of(frame)
+        along, count = style.length_axis(x), style.log_y(self.column, self.axis, self.labels)
+        tooltip = style.tips(
+            ("series:N", "layer", ""), (f"{x}:Q", x, ","), (f"{self.column}:Q", self.axis, ".4~s")
+        )
+        base = alt.Chart(frame)
+        drawn = alt.layer(
+            base.mark_line(strokeWidth=2.5).encode(along, count, *style.series_line()),
+            base.mark_point(strokeWidth=0, size=35, opacity=1).encode(
+                along, count, style.series_fill(), tooltip=tooltip
+            ),
+        ).properties(width="container", height=style.HEIGHT - 60)
+        return style.titled(drawn, self.finding(frame), self.about)
+
+    def finding(self, frame: pd.DataFrame) -> str:
+        """Return who needs least and most at the longest length."""
+        x = axis_of(frame)
+        longest = frame[x].max()
+        at = frame[frame[x] == longest].set_index("series")[self.column]
+        least, most = at.idxmin(), at.idxmax()
+        if len(at) < 2 or at[most] <= at[least] * 1.0005:
+            text = f"{words.listed([str(name) for name in at.index])} {self.verb} {self.said(at[least])}"
+        else:
+            text = (
+                f"{most} {self.verb} {self.said(at[most])}, {least} {self.said(at[least])}: "
+                f"{words.times(at[most] / at[least])} as much"
+            )
+        return f"At {words.at(x, longest)}, {text}"
+
+
+FLOPS = Count(
+    name="flops",
+    column="matrix_flops",
+    axis="matrix arithmetic [FLOP]",
+    labels=style.PLAIN,
+    said=words.flop,
+    verb="computes",
+    about="Floating-point operations of matrix products; one multiply-add is 2 FLOP.",
+)
+TRAFFIC = Count(
+    name="traffic",
+    column="hbm_bytes",
+    axis="main-memory traffic [B]",
+    labels=style.BYTES,
+    said=words.size,
+    verb="moves",
+    about=(
+        "Operands and results once, and what the algorithm itself writes and reads back; re-reads that a "
+        "cache may serve are not in it."
+    ),
+)
+DEPTH = Count(
+    name="depth",
+    column="depth",
+    axis="dependent steps",
+    labels=style.PLAIN,
+    said=words.steps,
+    verb="waits for",
+    about=(
+        "Steps that wait for the one before: positions of a recurrence, layer by layer; for layers that see "
+        "all positions at once, the layers passed. No processor added shortens it."
+    ),
+)
+COUNTS = (FLOPS, TRAFFIC, DEPTH)

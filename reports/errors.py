@@ -1,0 +1,97 @@
+"""The accuracy table: errors by device, op, format, framework and rung."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+
+NAME = "errors"
+ABOUT = (
+    "Median absolute error of each op at each rung, over the rows that were predicted; mean, signed bias "
+    "and the number of rows are in the table."
+)
+#: Columns that make a cell of the table, where a frame has them.
+CELL = ("device", "op", "dtype", "framework", "state", "rung")
+
+
+def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return the errors of each cell.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        measured_s, seconds, lower_s [s].
+    by : list of str
+        Columns that make a cell.
+
+    Returns
+    -------
+    DataFrame
+        The cell, ``rows``, ``predicted``, ``median_ape``, ``mean_ape``, ``bias`` (median signed error,
+        positive where the prediction is too long), ``under_lower`` (share of rows measured below the lower
+        bound), all [%], and ``tightness`` (median of lower bound over measurement).
+    """
+    error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
+    under = (100.0 * (frame["measured_s"] < frame["lower_s"])).where(frame["lower_s"].notna())
+    parts = frame[by].assign(
+        error=error, ape=error.abs(), under=under, tight=frame["lower_s"] / frame["measured_s"]
+    )
+    grouped = parts.groupby(by, sort=False, dropna=False)
+    table = pd.DataFrame(
+        {
+            "rows": grouped.size(),
+            "predicted": grouped["error"].count(),
+            "median_ape": grouped["ape"].median(),
+            "mean_ape": grouped["ape"].mean(),
+            "bias": grouped["error"].median(),
+            "under_lower": grouped["under"].mean(),
+            "tightness": grouped["tight"].median(),
+        }
+    )
+    return table.reset_index()
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return the median absolute error of each op, a point for each rung.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows` by op and rung, of one case; rung as ``at_rung``, so that picking one leaves all there.
+    """
+    alt = style.altair()
+    points = (
+        alt.Chart(frame)
+        .mark_point(size=90, strokeWidth=2)
+        .encode(
+            alt.X("median_ape:Q", title="median absolute error [%]", axis=alt.Axis(format="~g", tickCount=8)),
+            alt.Y("op:N", sort=None, title=None, axis=alt.Axis(grid=True)),
+            *style.groups("at_rung"),
+            tooltip=style.tips(
+                ("op:N", "op", ""),
+                ("at_rung:N", "rung", ""),
+                ("median_ape:Q", "median [%]", ".1f"),
+                ("mean_ape:Q", "mean [%]", ".1f"),
+                ("bias:Q", "bias [%]", "+.1f"),
+                ("predicted:Q", "rows", ","),
+            ),
+        )
+        .properties(width="container", height=alt.Step(26))
+    )
+    return style.titled(points, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return for each rung the best and the worst op."""
+    said = []
+    for rung, part in frame[np.isfinite(frame["median_ape"])].groupby("at_rung", sort=False):
+        best, worst = part.loc[part["median_ape"].idxmin()], part.loc[part["median_ape"].idxmax()]
+        text = f"{best['op']} {best['median_ape']:.1f} %"
+        if worst["op"] != best["op"]:
+            text += f" to {worst['op']} {worst['median_ape']:.1f} %"
+        said.append(f"rung {rung}: {text}")
+    return f"Median error, {words.listed(said)}" if said else "No row has both times"

@@ -1,0 +1,138 @@
+"""Who is fastest from where to where: the crossover lengths, device by device."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import axis_of, axis_title
+
+NAME = "crossovers"
+ABOUT = (
+    "Which layer takes least time from which length on, by device; a boundary between colours is a "
+    "crossover; of equals, the first is named. Rows without a device: the same for counts."
+)
+
+
+def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
+    """Return who is fastest where, from a sweep's table.
+
+    Between two neighbouring lengths whose fastest layer differs, the crossover is where straight
+    lines between them on log axes meet.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        A sweep's rows with where, series.
+    cases : list of str
+        Columns that tell cases apart, ``where`` among them or not.
+
+    Returns
+    -------
+    DataFrame
+        The cases (``where`` as ``row``), ``of`` = "time", series (categories: all of them), and
+        ``from_`` and ``to_`` before the size that grows.
+    """
+    x = axis_of(frame)
+    frame = frame.rename(columns={"where": "row"})
+    keys = ["row", *(case for case in cases if case != "where")]
+    found = []
+    for case, group in frame.groupby(keys, sort=False, dropna=False):
+        table = group.pivot_table(index=x, columns="series", values="seconds", sort=True)
+        table = table.reindex(columns=list(dict.fromkeys(group["series"]))).dropna()
+        if not table.empty:
+            same = dict(zip(keys, case, strict=True)) | {"of": "time"}
+            found += [same | piece for piece in _pieces(table, x)]
+    columns = [*keys, "of", "series", f"from_{x}", f"to_{x}"]
+    pieces = pd.DataFrame(found, columns=columns)
+    return pieces.assign(series=pd.Categorical(pieces["series"], list(dict.fromkeys(frame["series"]))))
+
+
+def _pieces(table: pd.DataFrame, x: str) -> list[dict[str, Any]]:
+    """Return the runs of lengths over which the same column is least."""
+    lengths, least = table.index.to_numpy(float), table.idxmin(axis=1).to_numpy()
+    edges = [lengths[0]]
+    names = [least[0]]
+    for (i, j), (first, second) in zip(
+        itertools.pairwise(range(len(lengths))), itertools.pairwise(least), strict=True
+    ):
+        if first != second:
+            ahead = np.log(table[second].to_numpy()[[i, j]] / table[first].to_numpy()[[i, j]])
+            way = ahead[0] / (ahead[0] - ahead[1])
+            edges.append(float(np.exp(np.interp(way, [0, 1], np.log(lengths[[i, j]])))))
+            names.append(second)
+    ends = [*edges[1:], lengths[-1]]
+    return [
+        {"series": name, f"from_{x}": start, f"to_{x}": end}
+        for name, start, end in zip(names, edges, ends, strict=True)
+    ]
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a bar a device, coloured by the layer that is fastest there.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, or to the token from `costmodel.story`; all devices of one case.
+    """
+    alt = style.altair()
+    x = _axis(frame)
+    axis = alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=True)
+    scale = alt.Scale(type="log", base=2, nice=False)
+    bars = (
+        alt.Chart(frame)
+        .mark_bar(height={"band": 0.72})
+        .encode(
+            alt.X(f"from_{x}:Q", title=axis_title(x), scale=scale, axis=axis),
+            alt.X2(f"to_{x}:Q"),
+            alt.Y("row:N", sort=None, title=None),
+            style.series_bars(style.domain(frame["series"])),
+            tooltip=style.tips(
+                ("row:N", "where", ""),
+                ("of:N", "of", ""),
+                ("series:N", "least", ""),
+                (f"from_{x}:Q", "from", ",.0f"),
+                (f"to_{x}:Q", "to", ",.0f"),
+            ),
+        )
+        .properties(width="container", height=alt.Step(24))
+    )
+    return style.titled(bars, finding(frame), ABOUT)
+
+
+def _axis(frame: pd.DataFrame) -> str:
+    return next(str(name).removeprefix("from_") for name in frame if str(name).startswith("from_"))
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return on how many devices who is fastest throughout, and where the others cross."""
+    x = _axis(frame)
+    timed = frame[frame["of"] == "time"]
+    if timed.empty:
+        return "No lengths that all layers share, so no crossover to look for"
+    devices = timed["row"].nunique()
+    pieces = timed["series"].astype(str).groupby(timed["row"], sort=False).agg(list)
+    throughout = pieces[pieces.map(len) == 1].map(lambda names: names[0])
+    said = [
+        f"{name} is fastest at every length on {_of(count, devices)}"
+        for name, count in throughout.value_counts(sort=False).items()
+    ]
+    crossing = timed[timed["row"].isin(pieces.index[pieces.map(len) > 1])]
+    if not crossing.empty:
+        starts = crossing[crossing.groupby("row").cumcount() > 0][f"from_{x}"]
+        span = words.at(x, starts.max())
+        if starts.max() > starts.min():
+            span = f"{words.rounded(starts.min())} to {span}"
+        said.append(f"the fastest changes on {_of(crossing['row'].nunique(), devices)}, at {span}")
+    return words.sentence("; ".join(said))
+
+
+def _of(count: int, every: int) -> str:
+    if count < every:
+        return f"{count} of {every} devices"
+    return {1: "this device", 2: "both devices"}.get(every, f"all {every} devices")

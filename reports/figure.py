@@ -1,0 +1,101 @@
+"""A chart on a page: drawn for the case that is picked, with a finding for every case."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Pick:
+    """Something the reader chooses for the whole page: a device, a model, a batch.
+
+    Attributes
+    ----------
+    column : str
+        The column it chooses by.
+    label : str
+        What the reader sees beside it.
+    values : tuple
+        What there is to choose from; text or numbers.
+    default : int
+        Index of what is chosen at first.
+    """
+
+    column: str
+    label: str
+    values: tuple[Any, ...]
+    default: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """A chart with its rows for every case.
+
+    Attributes
+    ----------
+    name : str
+        Its anchor on the page.
+    frame : DataFrame
+        Rows of all cases.
+    chart : callable
+        Rows of one case → Altair chart.
+    finding : callable
+        Rows of one case → one sentence.
+    about : str
+        What is shown, for the caption and for those who do not see it.
+    """
+
+    name: str
+    frame: pd.DataFrame
+    chart: Callable[[pd.DataFrame], Any]
+    finding: Callable[[pd.DataFrame], str]
+    about: str
+
+    def picks(self, picks: Sequence[Pick]) -> list[Pick]:
+        """Return those of the page's picks that this figure follows."""
+        return [pick for pick in picks if pick.column in self.frame]
+
+    def spec(self, picks: Sequence[Pick]) -> dict[str, Any]:
+        """Return the Vega-Lite spec for what is picked at first, without rows, title or description.
+
+        The page has the rows of every case, and says title and description in HTML.
+        """
+        first = choose(self.frame, at_first(picks))
+        spec: dict[str, Any] = self.chart(first).to_dict()
+        for part in ("datasets", "title", "description"):
+            spec.pop(part, None)
+        return spec | {"data": {"name": "rows"}}
+
+    def findings(self, picks: Sequence[Pick]) -> dict[str, str]:
+        """Return the finding for every choice, by the indices chosen: ``"0,3" → "…"``."""
+        mine = self.picks(picks)
+        found = {}
+        for indices in itertools.product(*(range(len(pick.values)) for pick in mine)):
+            chosen = {pick.column: pick.values[i] for pick, i in zip(mine, indices, strict=True)}
+            found[",".join(map(str, indices))] = self.say(chosen)
+        return found
+
+    def say(self, chosen: dict[str, Any]) -> str:
+        """Return the finding for one choice."""
+        rows = choose(self.frame, chosen)
+        return self.finding(rows) if len(rows) else "Nothing in the table for this choice"
+
+
+def at_first(picks: Sequence[Pick]) -> dict[str, Any]:
+    """Return what is picked before the reader picks."""
+    return {pick.column: pick.values[pick.default] for pick in picks}
+
+
+def choose(frame: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
+    """Return the rows of a case; a size that a layer does not take, missing in its rows, fits any."""
+    mask = np.ones(len(frame), dtype=bool)
+    for column, value in chosen.items():
+        if column in frame:
+            mask &= ((frame[column] == value) | frame[column].isna()).to_numpy(dtype=bool)
+    return frame[mask]

@@ -1,0 +1,62 @@
+"""The longest sequence that fits into memory, device by device."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+
+NAME = "longest"
+ABOUT = "The longest sequence whose footprint each device's memory holds, to the token."
+
+
+def rows(longest: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows where at least one token fits, ``where`` as ``row``: 0 has no place on a log axis."""
+    return longest[longest["longest_seq"] > 0].rename(columns={"where": "row"})
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return the longest sequences, a row a device and a point a layer.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`: row, series, longest_seq, hbm_capacity_bytes; all devices of one case.
+    """
+    alt = style.altair()
+    points = (
+        alt.Chart(frame)
+        .mark_point(filled=True, size=90, opacity=1)
+        .encode(
+            alt.X(
+                "longest_seq:Q",
+                title="longest sequence [tokens]",
+                scale=style.LOG,
+                axis=style.log_axis(style.PLAIN),
+            ),
+            alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True)),
+            *style.series_points(style.domain(frame["series"])),
+            tooltip=style.tips(
+                ("row:N", "where", ""),
+                ("series:N", "layer", ""),
+                ("longest_seq:Q", "longest [tokens]", ","),
+                ("hbm_capacity_bytes:Q", "device has [B]", ".4~s"),
+            ),
+        )
+        .properties(width="container", height=alt.Step(24))
+    )
+    return style.titled(points, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return for each layer the shortest and the longest of the devices' limits."""
+    if frame.empty:
+        return "Not one token fits on any of these devices"
+    said = []
+    for name, limits in frame.groupby("series", sort=False)["longest_seq"]:
+        low, high = limits.min(), limits.max()
+        span = words.whole(low) if low == high else f"{words.whole(low)} to {words.whole(high)}"
+        said.append(f"{name} {span} tokens")
+    return f"What fits, from the smallest device to the largest: {'; '.join(said)}"

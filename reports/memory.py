@@ -1,0 +1,79 @@
+"""Memory occupied against length, and the memory there is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import Facts, axis_of
+
+NAME = "memory"
+ABOUT = (
+    "Operands, intermediates and, for training, gradients and what is kept for the backward pass; no "
+    "optimiser's state, no allocator's loss. The level line is the device's memory."
+)
+
+
+def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """Return the frame with ``hbm_capacity_bytes``, missing where the device is not known."""
+    capacity = facts.devices.drop_duplicates("device").set_index("device")["hbm_capacity_bytes"]
+    return frame.assign(hbm_capacity_bytes=frame["device"].map(capacity).astype(float))
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return memory over length, with the device's capacity as a level line.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device and case.
+    """
+    alt = style.altair()
+    x = axis_of(frame)
+    along = style.length_axis(x)
+    occupied = style.log_y("footprint_bytes", "memory occupied [B]", style.BYTES)
+    tooltip = style.tips(
+        ("series:N", "layer", ""),
+        (f"{x}:Q", x, ","),
+        ("footprint_bytes:Q", "memory [B]", ".4~s"),
+        ("hbm_capacity_bytes:Q", "device has [B]", ".4~s"),
+    )
+    base = alt.Chart(frame)
+    level = base.transform_filter("isValid(datum.hbm_capacity_bytes)").transform_aggregate(
+        capacity="max(hbm_capacity_bytes)"
+    )
+    drawn = alt.layer(
+        level.mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
+        .encode(alt.Y("capacity:Q"))
+        .properties(name="ink_capacity"),
+        base.mark_line(strokeWidth=2.5).encode(along, occupied, *style.series_line()),
+        base.mark_point(strokeWidth=0, size=45, opacity=1).encode(
+            along, occupied, style.series_fill(), tooltip=tooltip
+        ),
+    ).properties(width="container", height=style.HEIGHT - 20)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return which layers fit at every length, and where the others stop to."""
+    x = axis_of(frame)
+    capacity = frame["hbm_capacity_bytes"].max()
+    if not words.finite(capacity):
+        at = frame[frame[x] == frame[x].max()].set_index("series")["footprint_bytes"]
+        said = [f"{name} occupies {words.size(value)}" for name, value in at.items()]
+        return f"At {words.at(x, frame[x].max())}, {words.listed(said)}; the device's memory is not known"
+    fitting = frame[frame["footprint_bytes"] <= capacity]
+    most = fitting.groupby("series")[x].max()
+    said, every = [], []
+    for name, lengths in frame.groupby("series", sort=False)[x]:
+        if name in most and most[name] == lengths.max():
+            every.append(str(name))
+        elif name in most:
+            said.append(f"{name} up to {words.at(x, most[name])}")
+        else:
+            said.append(f"{name} at none of these lengths")
+    if every:
+        said.insert(0, f"{words.listed(every)} at every length shown")
+    return f"Memory of {words.size(capacity)} holds {'; '.join(said)}"

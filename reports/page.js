@@ -1,0 +1,258 @@
+// Draws a report: the charts and tables of what the reader picks. Text is only ever set as text.
+(() => {
+  "use strict";
+  const store = JSON.parse(document.getElementById("store").textContent);
+  const chosen = store.picks.map((pick) => pick.default);
+  const views = new Map();
+  const sorting = new Map();
+
+  // -- rows ------------------------------------------------------------------------------------
+
+  const decoded = new Map();
+
+  function columnsOf(name) {
+    if (!decoded.has(name)) {
+      const { rows, columns } = store.frames[name];
+      const arrays = Object.entries(columns).map(([key, index]) => [key, decode(store.columns[index], rows)]);
+      decoded.set(name, { rows, columns: new Map(arrays) });
+    }
+    return decoded.get(name);
+  }
+
+  function decode(column, rows) {
+    if (Array.isArray(column)) return column;
+    if ("same" in column) return new Array(rows).fill(column.same);
+    return column.codes.map((code) => (code < 0 ? null : column.text[code]));
+  }
+
+  // Indices of the rows of what is picked; a size that a layer does not take is null and fits any.
+  function pickedRows(name) {
+    const { rows, columns } = columnsOf(name);
+    const tests = store.picks
+      .map((pick, i) => [columns.get(pick.column), pick.values[chosen[i]]])
+      .filter(([values]) => values);
+    const found = [];
+    for (let row = 0; row < rows; row++) {
+      if (tests.every(([values, wanted]) => values[row] === wanted || values[row] === null)) found.push(row);
+    }
+    return found;
+  }
+
+  function objects(name) {
+    const { columns } = columnsOf(name);
+    return pickedRows(name).map((row) => {
+      const datum = {};
+      for (const [key, values] of columns) datum[key] = values[row];
+      return datum;
+    });
+  }
+
+  // -- charts ----------------------------------------------------------------------------------
+
+  const embedding = {
+    ast: true, // no eval: the page's policy forbids it
+    renderer: "svg",
+    actions: { export: true, source: false, compiled: false, editor: false },
+    logLevel: 1, // a band of no values is no news
+  };
+
+  function config(width) {
+    const font = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Liberation Sans', sans-serif";
+    const narrow = width < 560;
+    return {
+      font,
+      background: null,
+      axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: 500, gridColor: "#e3e6ea", titlePadding: 8 },
+      axisY: { labelLimit: narrow ? 132 : 250, minExtent: narrow ? 34 : 44 },
+      legend: { labelFontSize: 12, rowPadding: 2, columnPadding: 14, labelLimit: Math.max(120, width - 110), columns: narrow ? 1 : undefined },
+      header: { labelFontSize: 12, labelFontWeight: 600 },
+      view: { stroke: null },
+    };
+  }
+
+  async function draw(figure) {
+    const plot = document.querySelector(`[data-figure="${figure.name}"] .plot`);
+    const rows = objects(figure.frame);
+    say(figure);
+    const known = views.get(figure.name);
+    if (known) {
+      await known.data("rows", rows).resize().runAsync();
+      measure(known, plot);
+      await fit(known, plot);
+      return;
+    }
+    const spec = structuredClone(figure.spec);
+    spec.data = { name: "rows", values: rows };
+    spec.config = { ...spec.config, ...config(plot.clientWidth) };
+    try {
+      const { view } = await vegaEmbed(plot, spec, embedding);
+      views.set(figure.name, view);
+      measure(view, plot);
+      await fit(view, plot);
+    } catch (error) {
+      plot.textContent = `This chart could not be drawn: ${error.message}`;
+    }
+  }
+
+  // A faceted chart cannot follow its container by itself: its cells take what its axes leave.
+  const faceted = new WeakMap();
+
+  function measure(view, plot) {
+    try {
+      const svg = plot.querySelector("svg");
+      faceted.set(view, Number(svg.getAttribute("width")) - view.signal("child_width"));
+    } catch {
+      faceted.delete(view); // a single view, which follows by itself
+    }
+  }
+
+  async function fit(view, plot) {
+    if (!faceted.has(view)) return;
+    const width = Math.max(140, Math.floor(plot.clientWidth - faceted.get(view)));
+    if (width !== view.signal("child_width")) await view.signal("child_width", width).resize().runAsync();
+  }
+
+  function say(figure) {
+    const element = document.querySelector(`[data-figure="${figure.name}"]`);
+    const mine = figure.picks.map((i) => chosen[i]).join(",");
+    const finding = figure.findings[mine];
+    element.querySelector(".finding").textContent = finding;
+    element.querySelector(".plot").setAttribute("aria-label", `Chart. ${finding}. ${figure.about}`);
+  }
+
+  // -- tables ----------------------------------------------------------------------------------
+
+  const prefixes = [["P", 1e15], ["T", 1e12], ["G", 1e9], ["M", 1e6], ["k", 1e3], ["", 1]];
+  const small = [["", 1], ["m", 1e-3], ["µ", 1e-6], ["n", 1e-9]];
+
+  function prefixed(value, scales, unit, digits) {
+    if (value === 0) return `0 ${unit}`;
+    const [prefix, scale] = scales.find(([, s]) => Math.abs(value) >= s * (1 - 1e-12)) ?? scales.at(-1);
+    return `${Number((value / scale).toPrecision(digits))} ${prefix}${unit}`;
+  }
+
+  const writers = {
+    text: String,
+    count: (value) => Math.round(value).toLocaleString("en"),
+    seconds: (value) => (value >= 1000 ? `${Math.round(value).toLocaleString("en")} s` : prefixed(value, small, "s", 3)),
+    bytes: (value) => prefixed(value, prefixes, "B", 3),
+    flop: (value) => prefixed(value, prefixes, "FLOP", 3),
+    percent: (value) => `${value.toFixed(1)} %`,
+  };
+
+  function compare(a, b) {
+    if (a === null || b === null) return (a === null) - (b === null);
+    return typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  }
+
+  function fill(table) {
+    const element = document.querySelector(`[data-table="${table.name}"]`);
+    const { rows, columns } = columnsOf(table.frame);
+    const order = pickedRows(table.frame);
+    const sorted = sorting.get(table.name);
+    if (sorted) {
+      const values = columns.get(table.columns[sorted.column].name);
+      order.sort((i, j) => sorted.sign * compare(values[i], values[j]) || i - j);
+    }
+    const body = document.createElement("tbody");
+    for (const row of order.slice(0, store.most_shown)) {
+      const line = body.insertRow();
+      for (const column of table.columns) {
+        const cell = line.insertCell();
+        const value = columns.get(column.name)[row];
+        cell.className = column.kind;
+        cell.textContent = value === null ? "" : writers[column.kind](value);
+      }
+    }
+    element.querySelector("tbody").replaceWith(body);
+    const shown = Math.min(order.length, store.most_shown);
+    element.querySelector(".shown").textContent = `Shown: ${shown.toLocaleString("en")} of ${rows.toLocaleString("en")}.`;
+  }
+
+  function sortBy(table, index, header) {
+    const before = sorting.get(table.name);
+    const sign = before && before.column === index ? -before.sign : 1;
+    sorting.set(table.name, { column: index, sign });
+    for (const other of header.parentNode.children) other.setAttribute("aria-sort", "none");
+    header.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
+    fill(table);
+  }
+
+  // -- export ----------------------------------------------------------------------------------
+
+  // A text that a spreadsheet would take for a formula is led by an apostrophe.
+  function csvCell(value) {
+    if (value === null) return "";
+    if (typeof value === "number") return String(value);
+    const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+    return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  }
+
+  function toCsv(name) {
+    const { rows, columns } = columnsOf(name);
+    const lines = [[...columns.keys()].map(csvCell).join(",")];
+    for (let row = 0; row < rows; row++) {
+      lines.push([...columns.values()].map((values) => csvCell(values[row])).join(","));
+    }
+    return `${lines.join("\r\n")}\r\n`;
+  }
+
+  function exportCsv(table) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob(["\ufeff", toCsv(table.frame)], { type: "text/csv" }));
+    link.download = `${table.name}.csv`;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  }
+
+  // -- the reader's choices --------------------------------------------------------------------
+
+  // The choices live in the address, so that a view can be shared.
+  function readAddress() {
+    for (const [column, text] of new URLSearchParams(location.hash.slice(1))) {
+      const i = store.picks.findIndex((pick) => pick.column === column);
+      const value = i < 0 ? -1 : store.picks[i].values.findIndex((known) => String(known) === text);
+      if (value >= 0) chosen[i] = value;
+    }
+  }
+
+  function writeAddress() {
+    const state = new URLSearchParams(store.picks.map((pick, i) => [pick.column, String(pick.values[chosen[i]])]));
+    history.replaceState(null, "", `#${state}`);
+  }
+
+  async function show(changed = null) {
+    for (const table of store.tables) {
+      if (changed === null || columnsOf(table.frame).columns.has(changed)) fill(table);
+    }
+    for (const figure of store.figures) {
+      if (changed === null || columnsOf(figure.frame).columns.has(changed)) await draw(figure);
+    }
+    document.documentElement.dataset.drawn = String(document.querySelectorAll(".plot svg.marks").length);
+  }
+
+  readAddress();
+  store.picks.forEach((pick, i) => {
+    const select = document.querySelector(`select[data-pick="${i}"]`);
+    select.selectedIndex = chosen[i];
+    select.addEventListener("change", () => {
+      chosen[i] = select.selectedIndex;
+      writeAddress();
+      show(pick.column);
+    });
+  });
+  for (const table of store.tables) {
+    const element = document.querySelector(`[data-table="${table.name}"]`);
+    element.querySelectorAll("th").forEach((header, index) => {
+      header.querySelector("button").addEventListener("click", () => sortBy(table, index, header));
+    });
+    element.querySelector(".csv").addEventListener("click", () => exportCsv(table));
+  }
+  addEventListener("resize", () => {
+    for (const [name, view] of views) fit(view, document.querySelector(`[data-figure="${name}"] .plot`));
+  });
+  addEventListener("beforeprint", () => {
+    for (const details of document.querySelectorAll("details")) details.open = true;
+  });
+  show();
+})();

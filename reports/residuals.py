@@ -1,0 +1,89 @@
+"""Errors by size and regime: where a prediction is off, and which way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+
+NAME = "residuals"
+ABOUT = (
+    "Signed error of the prediction, by measured time (four bins a decade) and by what the prediction takes "
+    "for the limit: the median, and the band that holds 80 %. Above 0 the prediction is too long. Errors are "
+    "drawn up to ±200 %."
+)
+#: Beyond this [%] an error is drawn at the edge.
+EDGE = 200.0
+
+
+def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
+    """Return quantiles of the error in bins of measured time.
+
+    Returns
+    -------
+    DataFrame
+        The cases, ``regime`` (what binds), ``middle_s`` (geometric middle of the bin) [s], ``low``,
+        ``median``, ``high`` (10, 50 and 90 % quantiles) [%], ``count``.
+    """
+    error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
+    quarter = np.floor(np.log10(frame["measured_s"]) * 4)
+    regime = frame["bound"].astype(str).str.partition(":")[0]
+    parts = frame[cases].assign(regime=regime, quarter=quarter, error=error)
+    grouped = parts.groupby([*cases, "regime", "quarter"], sort=True)["error"]
+    table = pd.DataFrame(
+        {
+            "low": grouped.quantile(0.1),
+            "median": grouped.median(),
+            "high": grouped.quantile(0.9),
+            "count": grouped.size(),
+        }
+    ).reset_index()
+    for name in ("low", "median", "high"):
+        table[name] = table[name].clip(-EDGE, EDGE)
+    return table.assign(middle_s=10 ** ((table["quarter"] + 0.5) / 4)).drop(columns="quarter")
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return median and band of the error over measured time, by regime.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, of one case.
+    """
+    alt = style.altair()
+    along = alt.X("middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis(style.SECONDS))
+    base = alt.Chart(frame)
+    error = alt.Y("median:Q", title="error of the prediction [%]")
+    stroke = style.group_line("regime")
+    tooltip = style.tips(
+        ("regime:N", "bound by", ""),
+        ("middle_s:Q", "measured around [s]", ".3~s"),
+        ("median:Q", "median error [%]", "+.1f"),
+        ("low:Q", "10 % below [%]", "+.1f"),
+        ("high:Q", "10 % above [%]", "+.1f"),
+        ("count:Q", "rows", ","),
+    )
+    zero = base.transform_aggregate(count="count()").transform_calculate(zero="0")
+    drawn = alt.layer(
+        zero.mark_rule(color="#666666", strokeWidth=1.5).encode(alt.Y("zero:Q")).properties(name="ink_zero"),
+        base.mark_rule(strokeWidth=2, opacity=0.45).encode(along, alt.Y("low:Q"), alt.Y2("high:Q"), stroke),
+        base.mark_line(strokeWidth=2).encode(along, error, stroke),
+        base.mark_point(size=45, strokeWidth=2).encode(
+            along, error, *style.groups("regime"), tooltip=tooltip
+        ),
+    ).properties(width="container", height=style.HEIGHT)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return for each regime the row-weighted middle of its medians, and which way it leans."""
+    said = []
+    for name, part in frame.groupby("regime", sort=False):
+        middle = float(np.average(part["median"], weights=part["count"]))
+        side = "too long" if middle > 0 else "too short"
+        said.append(f"{name} {abs(middle):.0f} % {side} ({words.whole(part['count'].sum())} rows)")
+    return f"Where it leans, by what binds: {'; '.join(said)}"

@@ -1,0 +1,127 @@
+"""The roofline with every layer on it (Williams, Waterman & Patterson 2009)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import Facts, axis_of
+
+NAME = "roofline"
+ABOUT = (
+    "Arithmetic of matrix products for each byte of main-memory traffic, and how much of it is done a "
+    "second; one line a layer, from its shortest to its longest sequence. The roof is the lesser of what "
+    "the memory can feed and what the engines can do."
+)
+#: What a sweep has that this chart does not show.
+_NOT_DRAWN = (
+    *("options", "direction", "serial_s", "special_flops", "vector_flops", "l2_bytes", "launches", "state"),
+    *("footprint_bytes", "kept_bytes", "lo80_s", "hi80_s", "hbm_capacity_bytes", "spec_hash"),
+)
+
+
+def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """Return points of layers and corners of roofs.
+
+    Returns
+    -------
+    DataFrame
+        The frame's rows with ``intensity`` [FLOP/B], ``rate`` [FLOP/s], ``share`` of the peak and
+        ``kind`` "layer"; for each ``where`` three rows of kind "roof", ``label`` on the ridge.
+        Layers without a matrix product are left out; roofs of unknown devices too.
+    """
+    counted = frame[(frame["matrix_flops"] > 0) & (frame["hbm_bytes"] > 0) & (frame["seconds"] > 0)]
+    points = counted.merge(facts.devices.drop(columns="title"), on=["device", "dtype"], how="left")
+    points = points.assign(
+        kind="layer",
+        intensity=points["matrix_flops"] / points["hbm_bytes"],
+        rate=points["matrix_flops"] / points["seconds"],
+    )
+    points["share"] = points["rate"] / points["peak_flops"]
+    points = points.drop(columns=[name for name in _NOT_DRAWN if name in points])
+    roofs = [_roof(group) for _, group in points.groupby(["where", "dtype"], sort=False)]
+    return pd.concat([points, *roofs], ignore_index=True)
+
+
+def _roof(points: pd.DataFrame) -> pd.DataFrame:
+    """Return left end, ridge and right end of the roof over these points; none if it is not known."""
+    first = points.iloc[0]
+    peak, bandwidth = first["peak_flops"], first["hbm_bandwidth"]
+    if not words.finite(peak):
+        return points.iloc[:0]
+    ridge = peak / bandwidth
+    corners = [min(points["intensity"].min(), ridge) / 2, ridge, max(points["intensity"].max(), ridge) * 2]
+    label = f"{words.flop(peak)}/s · {words.size(bandwidth)}/s · ridge {ridge:,.0f} FLOP/B"
+    return pd.DataFrame(
+        {
+            "kind": "roof",
+            "where": first["where"],
+            "dtype": first["dtype"],
+            "intensity": corners,
+            "rate": [min(peak, bandwidth * x) for x in corners],
+            "peak_flops": peak,
+            "hbm_bandwidth": bandwidth,
+            "label": [None, label, None],
+        }
+    )
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return the roofline of one device.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device and case.
+    """
+    alt = style.altair()
+    x = axis_of(frame)
+    intensity = alt.X(
+        "intensity:Q",
+        title="arithmetic intensity [FLOP/B]",
+        scale=style.LOG,
+        axis=style.log_axis("format(datum.value, ',~r')"),
+    )
+    rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
+    base = alt.Chart(frame)
+    roof = base.transform_filter("datum.kind === 'roof'")
+    layers = base.transform_filter("datum.kind === 'layer'")
+    tooltip = style.tips(
+        ("series:N", "layer", ""),
+        (f"{x}:Q", x, ","),
+        ("intensity:Q", "FLOP/B", ",.3~r"),
+        ("rate:Q", "FLOP/s", ".3~s"),
+        ("share:Q", "of peak", ".1~%"),
+        ("seconds:Q", "time [s]", ".3~s"),
+        ("bound:N", "bound by", ""),
+    )
+    drawn = alt.layer(
+        roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
+        roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
+        .encode(rate, x=alt.value(alt.ExprRef("width")), text="label:N")
+        .transform_filter("isValid(datum.label)")
+        .properties(name="ink_roof_label"),
+        layers.mark_line(strokeWidth=2).encode(
+            intensity, rate, *style.series_line(), order=alt.Order(f"{x}:Q")
+        ),
+        layers.mark_point(strokeWidth=0, size=45, opacity=1).encode(
+            intensity, rate, style.series_fill(), tooltip=tooltip
+        ),
+    ).properties(width="container", height=style.HEIGHT + 60)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return how much of the peak each layer gets at its best."""
+    points = frame[frame["kind"] == "layer"]
+    if points.empty:
+        return "No matrix products, so nothing to place under the roof"
+    if not points["share"].notna().any():
+        best = points.groupby("series", sort=False)["rate"].max()
+        said = [f"{words.flop(rate)}/s for {name}" for name, rate in best.items()]
+        return f"At most {words.listed(said)}; the device's roof is not known"
+    best = points.groupby("series", sort=False)["share"].max().sort_values(ascending=False)
+    said = [f"{name} {words.share(value)}" for name, value in best.items()]
+    return f"Share of the peak, at best: {words.listed(said[:4])}"

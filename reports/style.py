@@ -1,0 +1,158 @@
+"""How charts look: colours that a colour-blind reader tells apart, axes in the field's units."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.errors import UnavailableError
+from costmodel.reports.frames import axis_title
+
+#: Okabe & Ito 2008, ordered so that the first four keep 3:1 against white and near-black.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+#: Lines differ by their dashes and points by their shapes as well: colour is never all there is.
+DASHES = ([1, 0], [8, 3], [2, 2], [10, 3, 2, 3], [5, 2], [1, 3], [14, 4])
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
+
+#: Vega expressions that label an axis: 0.00032 → 320µs, 1.2e9 → 1.2GB.
+SECONDS = "format(datum.value, '~s') + 's'"
+BYTES = "format(datum.value, '~s') + 'B'"
+PLAIN = "format(datum.value, '~s')"
+
+#: A logarithmic scale that ends a little beyond the data.
+LOG = {"type": "log", "nice": False, "padding": 14}
+
+HEIGHT = 300
+
+
+def altair() -> Any:
+    """Return the altair module.
+
+    Raises
+    ------
+    UnavailableError
+        If it is not installed.
+    """
+    try:
+        import altair as alt  # noqa: PLC0415 - an extra, wanted only when a chart is
+    except ImportError as error:
+        raise UnavailableError(
+            "reports need altair and vl-convert: pip install 'costmodel[report]'"
+        ) from error
+    return alt
+
+
+def series_line() -> list[Any]:
+    """Return colour and dashes of lines by ``label``, in the order of the rows, and their legend.
+
+    By order and not by name: labels hold the number format, which changes with the device
+    that is picked, and a layer should keep its colour.
+    """
+    alt = altair()
+    legend = _legend(symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
+    dashes = alt.Scale(range=[list(dash) for dash in DASHES])
+    return [
+        alt.Color("label:N", sort=None, scale=alt.Scale(range=list(OKABE_ITO)), legend=legend),
+        alt.StrokeDash("label:N", sort=None, scale=dashes, legend=legend),
+    ]
+
+
+def series_fill() -> Any:
+    """Return the fill of points and bands by ``label``: the lines' colours, no legend of its own."""
+    alt = altair()
+    return alt.Fill("label:N", sort=None, scale=alt.Scale(range=list(OKABE_ITO)), legend=None)
+
+
+def series_points(names: list[str]) -> list[Any]:
+    """Return colour and shape by ``series`` for charts of several devices, and their legend."""
+    alt = altair()
+    legend = _legend(symbolSize=90)
+    return [
+        alt.Color("series:N", scale=alt.Scale(domain=names, range=list(OKABE_ITO)), legend=legend),
+        alt.Shape("series:N", scale=alt.Scale(domain=names, range=list(SHAPES)), legend=legend),
+    ]
+
+
+def series_bars(names: list[str]) -> Any:
+    """Return colour by ``series`` for bars of several devices, and its legend."""
+    alt = altair()
+    scale = alt.Scale(domain=names, range=list(OKABE_ITO))
+    return alt.Color("series:N", scale=scale, legend=_legend(symbolType="square"))
+
+
+def groups(name: str) -> list[Any]:
+    """Return colour and shape by a column of unknown values: more than colours, told apart by both."""
+    alt = altair()
+    legend = _legend(symbolSize=70, columns=2)
+    return [
+        alt.Color(f"{name}:N", scale=alt.Scale(range=list(OKABE_ITO)), legend=legend),
+        alt.Shape(f"{name}:N", scale=alt.Scale(range=list(SHAPES[:5])), legend=legend),
+    ]
+
+
+def group_line(name: str) -> Any:
+    """Return the stroke of lines by the same column, in the same colours; the points have the legend."""
+    alt = altair()
+    return alt.Stroke(f"{name}:N", scale=alt.Scale(range=list(OKABE_ITO)), legend=None)
+
+
+def _legend(**looks: Any) -> Any:
+    return altair().Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, **looks)
+
+
+def domain(column: pd.Series) -> list[str]:
+    """Return every value that a column may have, in order: its categories, or the values it has."""
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return [str(name) for name in column.cat.categories]
+    return [str(name) for name in dict.fromkeys(column)]
+
+
+def length_axis(name: str) -> Any:
+    """Return the x channel for a size that doubles from point to point."""
+    alt = altair()
+    axis = alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=False)
+    return alt.X(
+        f"{name}:Q", title=axis_title(name), scale=alt.Scale(type="log", base=2, nice=False), axis=axis
+    )
+
+
+def log_axis(labels: str) -> Any:
+    """Return an axis over decades: labels at 1, 2 and 5, lines at each power of ten.
+
+    Parameters
+    ----------
+    labels : str
+        Vega expression of a label.
+    """
+    alt = altair()
+    leading = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
+    return alt.Axis(
+        labelExpr=f"indexof([1, 2, 5], {leading}) >= 0 ? {labels} : ''",
+        labelOverlap="greedy",
+        labelSeparation=6,
+        tickCount=6,
+        gridOpacity=alt.condition(f"{leading} == 1", alt.value(1), alt.value(0)),
+        tickOpacity=alt.condition(f"indexof([1, 2, 5], {leading}) >= 0", alt.value(1), alt.value(0)),
+    )
+
+
+def log_y(name: str, title: str, labels: str) -> Any:
+    """Return a y channel over decades."""
+    alt = altair()
+    return alt.Y(f"{name}:Q", title=title, scale=LOG, axis=log_axis(labels))
+
+
+def tips(*columns: tuple[str, str, str]) -> list[Any]:
+    """Return tooltips from (field with type, title, d3 format or "")."""
+    alt = altair()
+    return [
+        alt.Tooltip(field, title=title, format=form) if form else alt.Tooltip(field, title=title)
+        for field, title, form in columns
+    ]
+
+
+def titled(chart: Any, text: str, alt_text: str) -> Any:
+    """Return the chart with its finding as title and its description for those who do not see it."""
+    alt = altair()
+    return chart.properties(title=alt.TitleParams(text, anchor="start"), description=alt_text)

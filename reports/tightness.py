@@ -1,0 +1,71 @@
+"""Where the roofline holds: how much of a measured time its lower bound explains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+
+NAME = "tightness"
+ABOUT = (
+    "The lower bound over the measured time, the median of each op in bins of measured time. At 1 the "
+    "kernel runs as fast as the datasheet lets it; above 1 a promise would be broken."
+)
+
+
+def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
+    """Return medians of lower bound over measurement in bins of measured time.
+
+    Returns
+    -------
+    DataFrame
+        The cases, op, ``middle_s`` [s], ``tightness``, ``count``.
+    """
+    quarter = np.floor(np.log10(frame["measured_s"]) * 2)
+    parts = frame[[*cases, "op"]].assign(quarter=quarter, tightness=frame["lower_s"] / frame["measured_s"])
+    grouped = parts.groupby([*cases, "op", "quarter"], sort=True)["tightness"]
+    table = pd.DataFrame({"tightness": grouped.median(), "count": grouped.size()}).reset_index()
+    return table.assign(middle_s=10 ** ((table["quarter"] + 0.5) / 2)).drop(columns="quarter")
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return tightness over measured time, by op.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, of one case.
+    """
+    alt = style.altair()
+    along = alt.X("middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis(style.SECONDS))
+    tight = alt.Y("tightness:Q", title="lower bound / measured", scale=alt.Scale(domainMin=0, nice=True))
+    base = alt.Chart(frame)
+    one = base.transform_aggregate(count="count()").transform_calculate(one="1")
+    tooltip = style.tips(
+        ("op:N", "op", ""),
+        ("middle_s:Q", "measured around [s]", ".3~s"),
+        ("tightness:Q", "lower / measured", ".2f"),
+        ("count:Q", "rows", ","),
+    )
+    drawn = alt.layer(
+        one.mark_rule(color="#666666", strokeWidth=1.5).encode(alt.Y("one:Q")).properties(name="ink_one"),
+        base.mark_line(strokeWidth=2).encode(along, tight, style.group_line("op")),
+        base.mark_point(size=45, strokeWidth=2).encode(along, tight, *style.groups("op"), tooltip=tooltip),
+    ).properties(width="container", height=style.HEIGHT)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return the op that comes closest to its bound, and the one that stays furthest from it."""
+    middle = {
+        str(op): float(np.average(part["tightness"], weights=part["count"]))
+        for op, part in frame[frame["tightness"].notna()].groupby("op", sort=False)
+    }
+    if not middle:
+        return "No lower bound to hold a measurement against"
+    best, worst = max(middle, key=lambda op: middle[op]), min(middle, key=lambda op: middle[op])
+    text = f"The bound explains {words.share(middle[best])} of the time of {best}"
+    return text if best == worst else f"{text}, {words.share(middle[worst])} of that of {worst}"

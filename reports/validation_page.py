@@ -1,0 +1,121 @@
+"""The report of predictions held against measurements."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import numpy as np
+import pandas as pd
+
+from costmodel._version import __version__
+from costmodel.errors import TableError
+from costmodel.reports import agreement, errors, residuals, tightness
+from costmodel.reports.figure import Figure, Pick, at_first
+from costmodel.reports.page import Page, Section
+from costmodel.reports.table import Column, Table
+from costmodel.reports.words import listed, whole
+
+NEEDED = ("device", "op", "dtype", "rung", "measured_s", "seconds", "lower_s", "bound")
+#: What the reader may choose by.
+CASES = {"device": "Device", "rung": "Rung", "state": "State"}
+
+
+def page(frame: pd.DataFrame, *, command: str) -> Page:
+    """Return the page of a table of measurements with their predictions.
+
+    Raises
+    ------
+    TableError
+        If a column is missing, or no row has both times.
+    """
+    rows, fitted = _checked(frame)
+    both = rows[np.isfinite(rows["seconds"]) & (rows["seconds"] > 0)]
+    if both.empty:
+        raise TableError(
+            "no row has both a measured and a predicted time: nothing to hold against each other"
+        )
+    cases = [name for name in CASES if name in both]
+    picks = tuple(
+        Pick(name, CASES[name], tuple(dict.fromkeys(both[name])))
+        for name in cases
+        if both[name].nunique() > 1
+    )
+    figures = tuple(_figure(module, module.rows(both, cases)) for module in (agreement, residuals, tightness))
+    by_rung = errors.rows(rows, [*cases, "op"])
+    wide = _figure(errors, by_rung.rename(columns={"rung": "at_rung"}))
+    table = errors.rows(rows, [name for name in errors.CELL if name in rows])
+    sections = (
+        Section("agreement", "Predicted against measured", figures=figures[:1]),
+        Section("errors", "Errors by op and rung", figures=(wide,)),
+        Section("residuals", "Errors by size and regime", figures=figures[1:2]),
+        Section("roofline", "Where the roofline holds", figures=figures[2:]),
+        Section("numbers", "The accuracy table", tables=(_table(table),)),
+    )
+    devices, ops = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
+    asked = [
+        f"{whole(len(rows))} measurements of {listed(ops)} on {listed(devices)}: how far off are the "
+        "predictions, which way, and where?"
+    ]
+    if fitted:
+        asked.append(f"{whole(fitted)} further rows served to fit constants, and are not counted here.")
+    return Page(
+        title=f"Predictions held against measurements on {listed(devices[:3])}",
+        asked=tuple(asked),
+        findings=tuple(figure.say(at_first(picks)) for figure in (figures[0], wide, *figures[1:])),
+        picks=picks,
+        sections=sections,
+        command=command,
+        version=__version__,
+        caveat=_caveat(rows),
+    )
+
+
+def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the measured rows that nothing was fitted on, and how many were left out."""
+    missing = [name for name in NEEDED if name not in frame]
+    if missing:
+        raise TableError(f"not a table of measurements with predictions: it lacks {', '.join(missing)}")
+    text = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
+    rows = frame.assign(**{name: frame[name].astype(str) for name in text if name != "held_out"})
+    rows = rows[np.isfinite(rows["measured_s"]) & (rows["measured_s"] > 0)]
+    if "held_out" not in rows:
+        return rows, 0
+    held_out = rows["held_out"].astype(bool)
+    return rows[held_out], int((~held_out).sum())
+
+
+def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
+    return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
+
+
+def _table(frame: pd.DataFrame) -> Table:
+    headings = {
+        "device": "Device",
+        "op": "Op",
+        "dtype": "Format",
+        "framework": "Framework",
+        "state": "State",
+        "rung": "Rung",
+    }
+    columns = (
+        *(Column(name, heading) for name, heading in headings.items() if name in frame),
+        Column("rows", "Rows", "count"),
+        Column("predicted", "Predicted", "count"),
+        Column("median_ape", "Median error", "percent"),
+        Column("mean_ape", "Mean error", "percent"),
+        Column("bias", "Bias", "percent"),
+        Column("under_lower", "Under bound", "percent"),
+    )
+    return Table(
+        "accuracy", "Errors by cell: absolute, and as signed bias (positive: too long)", frame, columns
+    )
+
+
+def _caveat(rows: pd.DataFrame) -> str:
+    under = int((rows["measured_s"] < rows["lower_s"]).sum())
+    if under == 0:
+        return "No measurement is under the lower bound."
+    return (
+        f"{whole(under)} measurements are under the lower bound: a count, a spec or a timer is wrong there, "
+        "and each has to be explained."
+    )

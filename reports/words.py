@@ -1,0 +1,71 @@
+"""Numbers as people write them, for findings, titles and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from costmodel.units import render
+
+
+def seconds(value: float) -> str:
+    """Return a time: ``0.00032 → "320 µs"``, ``5400 → "5,400 s"``."""
+    return f"{value:,.0f} s" if value >= 1000 else render(value, "s", 3)
+
+
+def size(value: float) -> str:
+    """Return bytes with a decimal prefix: ``1.41e11 → "141 GB"``."""
+    return render(value, "bytes", 3)
+
+
+def flop(value: float) -> str:
+    """Return FLOPs with a prefix: ``2e12 → "2 TFLOP"``."""
+    return render(value, "FLOP", 3)
+
+
+def steps(value: float) -> str:
+    """Return dependent steps: ``"1 step"``, ``"786,432 steps"``."""
+    return "1 step" if value == 1 else f"{value:,.0f} steps"
+
+
+def rounded(value: float) -> str:
+    """Return an estimated size to two digits: ``8190.7 → "about 8,200"``; a whole one as it is."""
+    return f"{value:,.0f}" if float(value).is_integer() else f"about {float(f'{value:.2g}'):,.0f}"
+
+
+def sentence(text: str) -> str:
+    """Return a text with a capital in front."""
+    return text[:1].upper() + text[1:]
+
+
+def whole(value: float) -> str:
+    """Return a count: ``131072 → "131,072"``."""
+    return f"{value:,.0f}"
+
+
+def share(value: float) -> str:
+    """Return a share as per cent: ``0.376 → "38 %"``, ``0.0042 → "0.42 %"``."""
+    percent = 100 * value
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+
+
+def times(value: float) -> str:
+    """Return a ratio: ``3.21 → "3.2 times"``, ``1534.2 → "1,534 times"``."""
+    if value < 10:
+        return f"{value:.2g} times"
+    return f"{value:,.0f} times"
+
+
+def at(name: str, value: float) -> str:
+    """Return a size: ``("seq", 8192) → "8,192 tokens"``, ``("hidden", 512) → "hidden = 512"``."""
+    return f"{rounded(value)} tokens" if name in ("seq", "seq_kv", "window") else f"{name} = {rounded(value)}"
+
+
+def listed(items: Sequence[str]) -> str:
+    """Return items as a sentence has them: ``"a, b and c"``."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def finite(value: float) -> bool:
+    """Return whether a value is a number at all."""
+    return math.isfinite(value)

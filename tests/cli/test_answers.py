@@ -1,0 +1,252 @@
+"""What each command says when asked rightly."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import costmodel as cm
+from costmodel.cli.options import sizes
+
+FLASH = ("tiled-attention", "-m", "h200-sxm", "--rung", "bound", "-D", "batch=4", "heads=32", "head_dim=128")
+
+#: What contract.md promises of `predict --json`.
+PROMISED = (
+    "layer",
+    "device",
+    "rung",
+    "shapes",
+    "options",
+    "seconds",
+    "lower_s",
+    "serial_s",
+    "constants_from",
+    "schema",
+    "bound",
+    "matrix_flops",
+    "vector_flops",
+    "special_flops",
+    "hbm_bytes",
+    "l2_bytes",
+    "depth",
+    "pram_depth",
+    "path",
+    "launches",
+    "footprint_bytes",
+    "phases",
+)
+
+
+def test_predict_json_is_one_object_with_all_that_was_promised(costmodel):
+    ended = costmodel("predict", *FLASH, "seq=8192", "--json")
+    assert (ended.status, ended.err) == (0, "")
+    answer = json.loads(ended.out)
+    assert set(PROMISED) <= set(answer)
+    # 4·B·h·n²·d over the dense peak: H200 SXM, 989.4 TFLOP/s (MLPerf and NVIDIA's datasheet).
+    assert answer["seconds"] == pytest.approx(4 * 4 * 32 * 8192**2 * 128 / 989.4e12)
+    assert (answer["bound"], answer["rung"], answer["constants_from"]) == ("matrix:bf16", "bound", "none")
+    assert answer["shapes"]["seq_kv"] == 8192
+
+
+def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
+    spellings = [
+        ["-D", "batch=8", "-D", "seq=128", "-D", "hidden=64"],
+        ["-D", "batch=8", "seq=128", "hidden=64"],
+        ["--define", "batch=8", "seq=1.28e2", "hidden=64"],
+        ["-Dbatch=8", "-Dseq=128", "-Dhidden=64"],
+    ]
+    answers = {
+        costmodel("predict", "lstm", "-m", "a30", "--rung", "bound", *s, "--json").out for s in spellings
+    }
+    assert len(answers) == 1
+
+
+def test_a_list_of_sizes_is_an_array_of_answers(costmodel):
+    answer = json.loads(costmodel("predict", *FLASH, "seq=1024,2048,4096", "--json").out)
+    times = np.array(answer["seconds"])
+    assert times[1:] / times[:-1] == pytest.approx(4.0)  # quadratic where compute binds
+    table = costmodel("predict", *FLASH, "seq=1024..4096:log2").out.splitlines()
+    assert [line.split()[0] for line in table[:4]] == ["seq", "1024", "2048", "4096"]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("seq=7", 7.0),
+        ("seq=1,2,4", [1, 2, 4]),
+        ("seq=100..400:100", [100, 200, 300, 400]),
+        ("seq=3..5", [3, 4, 5]),
+        ("seq=100..450:100", [100, 200, 300, 400]),
+        ("seq=128..1024:log2", [128, 256, 512, 1024]),
+        ("seq=100..1000:log2", [100, 200, 400, 800]),
+        ("seq=3..98304:log2", [3 * 2**i for i in range(16)]),
+    ],
+)
+def test_sizes_are_read_as_written(text, values):
+    assert np.array_equal(sizes([text])["seq"], values)
+
+
+def test_options_and_what_if_change_the_answer(costmodel):
+    def seconds(*more):
+        return json.loads(costmodel("predict", *FLASH, "seq=65536", "--json", *more).out)["seconds"]
+
+    causal = seconds("--set", "causal=true")
+    assert causal / seconds() == pytest.approx((65536 + 1) / 2 / 65536)  # n(n+1)/2 pairs of n²
+    assert seconds("--device-set", "bf16=1.9788 PFLOP/s") == pytest.approx(seconds() / 2)
+
+
+def test_a_spec_file_serves_as_a_device(costmodel, tmp_path):
+    source = next(p for p in cm.hardware.loader.FOLDER.glob("nvidia/t4.yaml"))
+    copy = tmp_path / "t4.yaml"
+    copy.write_text(source.read_text(encoding="utf-8"), encoding="utf-8")
+    words = ("-D", "m=64", "n=64", "k=64", "--set", "dtype=fp16", "--rung", "bound", "--json")
+    assert (
+        costmodel("predict", "matmul", "-m", copy, *words).out
+        == costmodel("predict", "matmul", "-m", "nvidia/t4", *words).out
+    )
+
+
+def test_devices_have_peaks_bandwidth_ridge_and_rung(costmodel):
+    rows = {row["device"]: row for row in json.loads(costmodel("devices", "--json").out)}
+    assert list(rows) == cm.hardware.available()
+    h200 = rows["nvidia/h200-sxm"]
+    assert h200["peaks"]["bf16"] == 989.4e12
+    assert h200["hbm_bytes_per_s"] == 4.8e12
+    assert h200["ridge_flop_per_byte"] == pytest.approx(206.125)
+    assert {row["best_rung"] for row in rows.values()} <= {"bound", "kernel", "calibrated"}
+    assert len(costmodel("devices").out.splitlines()) == len(rows) + 1
+
+
+def test_layers_come_with_sizes_options_and_source(costmodel):
+    rows = {row["layer"]: row for row in json.loads(costmodel("layers", "--json").out)}
+    assert sorted(rows) == cm.layers.available()
+    assert rows["lstm"]["required"] == ["batch", "seq", "hidden"]
+    assert rows["lstm"]["defaults"] == {"input": "hidden", "num_layers": 1}
+    assert rows["tiled-attention"]["options"]["causal"] == {"default": False, "type": "bool"}
+    assert all(row["source"] and row["not_counted"] and row["summary"] for row in rows.values())
+    text = costmodel("layers").out
+    assert all(f"  {name}: " in text for name in rows)
+
+
+@pytest.mark.parametrize("layer", cm.layers.available())
+def test_show_gives_formulas_units_source_and_growth(costmodel, layer):
+    answer = json.loads(costmodel("show", layer, "--json").out)
+    counts = answer["counts"]
+    assert all(row["unit"] and row["class"].startswith("O(") for row in counts.values())
+    assert answer["source"]
+    assert answer["not_counted"]
+    assert all(size["meaning"] for size in answer["sizes"].values())
+    assert costmodel("show", layer).out.count("O(") >= len(counts)
+
+
+def test_show_knows_what_grows_how(costmodel):
+    counts = json.loads(costmodel("show", "dense-attention", "--json").out)["counts"]
+    assert counts["matrix_flops"]["degrees"]["head_dim"] == "1"
+    lstm = json.loads(costmodel("show", "lstm", "--json").out)["counts"]
+    assert lstm["depth"] == {"formula": "num_layers*seq", "unit": "steps"} | {
+        key: lstm["depth"][key] for key in ("class", "degrees")
+    }
+    assert lstm["depth"]["degrees"] == {"num_layers": "1", "seq": "1"}
+    assert r"\lceil" in costmodel("show", "tiled-attention", "--latex").out
+
+
+SWEEP = ("sweep", "lstm", "gru", "-m", "h200-sxm", "-m", "mi300x", "--rung", "bound")
+GRID = ("-D", "seq=128..1024:log2", "batch=8", "hidden=256")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_sweep_writes_what_the_library_says(costmodel, tmp_path, suffix):
+    path = tmp_path / f"sweep{suffix}"
+    ended = costmodel(*SWEEP, *GRID, "-o", path)
+    assert (ended.status, ended.out, ended.err) == (0, "", "")
+    found = pd.read_csv(path) if suffix == ".csv" else pd.read_parquet(path)
+    wanted = cm.sweep(
+        [cm.LSTM(), cm.GRU()],
+        ["nvidia/h200-sxm", "amd/mi300x"],
+        rung="bound",
+        seq=cm.log2_range(128, 1024),
+        batch=8,
+        hidden=256,
+    )
+    assert list(found) == list(wanted)
+    assert len(found) == 2 * 2 * 4
+    assert np.array_equal(found["seconds"], wanted["seconds"])
+    assert list(found["device"]) == list(wanted["device"])
+
+
+def test_sweep_takes_several_devices_after_one_m_and_prints_csv(costmodel):
+    several = ("sweep", "lstm", "gru", "-m", "h200-sxm", "amd/mi300x", "--rung", "bound")
+    assert costmodel(*several, *GRID).out == costmodel(*SWEEP, *GRID).out
+    rows = json.loads(costmodel(*several, *GRID, "--json").out)
+    assert len(rows) == 16
+    assert rows[0]["seconds"] > 0
+
+
+def test_crossover_answers_a_size_never_or_always(costmodel):
+    sizes = ("-D", "batch=1", "hidden=512", "heads=8", "head_dim=64")
+    answer = json.loads(
+        costmodel(
+            "crossover", "lstm", "tiled-attention", "--over", "seq", "--of", "flops", *sizes, "--json"
+        ).out
+    )
+    # 2·4·(I+H)·H·n against 4·n²·d with d = H = 512: equal at n = 16·H²/(4·H) = 4·H.
+    assert answer["size"] == 4 * 512
+    assert answer["cheaper"] == ["tiled-attention", "lstm"]
+    depth = costmodel(
+        "crossover", "lstm", "tiled-attention", "--over", "seq", "--of", "depth", *sizes, "--json"
+    )
+    assert json.loads(depth.out)["cheaper"][-1] == "tiled-attention"
+    timed = costmodel(
+        "crossover", "lstm", "tiled-attention", "-m", "h200-sxm", "--rung", "bound", "--over", "seq", *sizes
+    )
+    assert "rung bound, constants from none" in timed.out
+
+
+def test_layers_may_carry_their_own_options(costmodel):
+    layers = ("lstm[bias=false]", "lstm[fp16,bidirectional=true]")
+    counted = ("--over", "seq", "--of", "flops", "-D", "batch=1", "hidden=8", "--json")
+    answer = json.loads(costmodel("crossover", *layers, *counted).out)
+    assert answer["answer"] == "always"
+    assert answer["second"] == "lstm[fp16,bidirectional=true]"
+
+
+def test_check_lists_every_fault_with_its_line(costmodel, tmp_path):
+    sound = cm.hardware.loader.FOLDER / "nvidia" / "t4.yaml"
+    assert costmodel("check", sound).status == 0
+    broken = tmp_path / "t4.yaml"
+    text = sound.read_text(encoding="utf-8")
+    lines = text.replace("vendor:", "vendr:").replace("GB/s", "")
+    broken.write_text(lines, encoding="utf-8")
+    ended = costmodel("check", broken)
+    assert ended.status == 2
+    assert "did you mean 'vendor'?" in ended.out
+    assert "without a unit" in ended.out
+    assert ended.err.count("\n") == 1
+    answer = json.loads(costmodel("check", broken, "--json").out)
+    wanted = next(i for i, line in enumerate(lines.splitlines(), 1) if line.startswith("vendr:"))
+    assert wanted in [fault["line"] for fault in answer["faults"]]
+
+
+def test_score_adds_predictions_and_says_how_far_off(costmodel, tmp_path):
+    table, out = tmp_path / "measured.csv", tmp_path / "scored.csv"
+    pd.DataFrame(
+        {
+            "gpu": ["h200-sxm", "h200-sxm", "no-such-gpu"],
+            "op": "gemm", "dtype": "bf16", "m": [4096, -1, 64], "n": 4096, "k": 4096,
+            "latency_s": [2e-4, 1e-4, 1e-4],
+        }
+    ).to_csv(table, index=False)  # fmt: skip
+    ended = costmodel("score", table, "-o", out, "--rung", "bound")
+    assert ended.status == 0
+    scored = pd.read_csv(out)
+    assert len(scored) == 3
+    assert scored["seconds"][0] == pytest.approx(2 * 4096**3 / 989.4e12)
+    assert list(scored["reason"].isna()) == [True, False, False]
+    assert "h200-sxm" in ended.out
+    rows = json.loads(costmodel("score", table, "-o", out, "--rung", "bound", "--force", "--json").out)
+    assert sum(row["rows"] for row in rows) == 3
+
+
+def test_version_is_the_packages(costmodel):
+    assert costmodel("--version").out == f"costmodel {cm.__version__}\n"

@@ -1,0 +1,239 @@
+"""Bad input: status 2, one clear line on standard error, nothing on standard output."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import costmodel as cm
+from costmodel.cli import run
+
+LSTM = ("predict", "lstm", "-m", "h200-sxm", "--rung", "bound")
+FULL = (*LSTM, "-D", "batch=8", "hidden=64")
+
+
+def size(text: str) -> tuple[str, ...]:
+    return (*FULL, f"seq={text}")
+
+
+CATALOGUE = {
+    "unknown command": (("predic",), "did you mean", "predict"),
+    "unknown layer": (("predict", "lstn", "-m", "t4"), "unknown layer", "'lstm'"),
+    "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
+    "no device": (("predict", "lstm"), "--machine"),
+    "no layer": (("predict", "-m", "t4"), "LAYER"),
+    "unknown size": ((*FULL, "sequ=3"), "unknown size", "'seq'"),
+    "a size of another layer": ((*FULL, "seq=3", "heads=3"), "size of lstm", "heads"),
+    "missing size": (FULL, "needs seq", "length of the sequence"),
+    "zero": (size("0"), "size seq", "at least 1", "'0'"),
+    "negative": (size("-1"), "size seq", "at least 1", "'-1'"),
+    "not a number": (size("nan"), "size seq", "whole number"),
+    "infinite": (size("1e400"), "size seq", "at most", "1e400"),
+    "absurd": (size("1" + "0" * 500), "size seq", "at most"),
+    "fractional": (size("2.5"), "size seq", "whole number", "2.5"),
+    "text": (size("many"), "size seq", "whole number", "many"),
+    "empty": (size(""), "wanted NAME=VALUE"),
+    "a range downwards": (size("100..10"), "goes up", "100..10"),
+    "a range of nothing": (size(".."), "size seq", "whole number"),
+    "a range too long": (size("1..1000000000"), "10,000,000 values", ":log2"),
+    "a size twice": ((*FULL, "seq=3", "seq=4"), "seq is given twice"),
+    "no equals sign": ((*LSTM, "-D", "seq8192"), "wanted NAME=VALUE", "seq8192"),
+    "unknown option": ((*FULL, "seq=3", "--set", "projecte=true"), "unknown option of lstm", "'projected'"),
+    "option of a wrong kind": ((*FULL, "seq=3", "--set", "bias=maybe"), "true or false", "maybe"),
+    "unknown dtype": ((*FULL, "seq=3", "--set", "dtype=bf61"), "unknown dtype", "'bf16'"),
+    "unknown direction": ((*FULL, "seq=3", "--set", "direction=back"), "direction of lstm", "bwd"),
+    "unbalanced brackets": (("predict", "lstm[fp16", "-m", "t4"), "LAYER[OPTION=VALUE"),
+    "unknown rung": ((*FULL[:4], "--rung", "bond", *FULL[6:], "seq=3"), "unknown rung", "'bound'"),
+    "unknown state": ((*FULL, "seq=3", "--state", "wram"), "unknown state", "'warm'"),
+    "a dtype the device lacks": (
+        ("predict", "matmul", "-m", "p4", "--rung", "bound", "-D", "m=1", "n=1", "k=1", "--set", "dtype=fp8"),
+        "fp8",
+        "it has",
+    ),
+    "unknown figure": ((*FULL, "seq=3", "--device-set", "hmb=6 TB/s"), "unknown device figure", "'hbm'"),
+    "figure without a unit": ((*FULL, "seq=3", "--device-set", "hbm=6"), "without a unit"),
+    "impossible figure": ((*FULL, "seq=3", "--device-set", "hbm=6 EB/s"), "EB/s"),
+    "unknown flag": ((*FULL, "seq=3", "--jsom"), "--json"),
+    "flag without its value": ((*FULL, "seq=3", "--rung"), "--rung"),
+    "a device that is no file": (("predict", "lstm", "-m", "none.yaml"), "none.yaml", "No such file"),
+    "nothing to check": (("check", "none.yaml"), "none.yaml", "No such file"),
+    "a folder to check": (("check", "."), "cannot read .", "directory"),
+    "size of no layer swept": (
+        ("sweep", "lstm", "gru", "-m", "t4", "-D", "heads=8"),
+        "unknown size of lstm, gru",
+    ),
+    "too many rows": (
+        ("sweep", "lstm", "-m", "t4", "-D", "seq=1..100000", "batch=1..100000", "hidden=8"),
+        "10,000,000,000",
+    ),
+    "output of no known kind": (("sweep", "lstm", "-m", "t4", "-o", "x.xlsx"), ".csv or .parquet"),
+    "output nowhere": (("sweep", "lstm", "-m", "t4", "-o", "no/such/x.csv"), "no folder"),
+    "crossing what is not compared": (
+        ("crossover", "lstm", "gru", "--over", "seq", "--of", "floops"),
+        "unknown quantity",
+        "'flops'",
+    ),
+    "crossing times of no device": (("crossover", "lstm", "gru", "--over", "seq"), "needs a device"),
+    "crossing over nothing": (("crossover", "lstm", "gru"), "--over"),
+    "crossing over many": (
+        ("crossover", "lstm", "gru", "--over", "seq", "-D", "hidden=1,2", "-m", "t4"),
+        "one value of hidden",
+    ),
+    "scoring nothing": (("score", "none.csv", "-o", "x.csv"), "none.csv", "no such file"),
+    "scoring a folder": (("score", ".", "-o", "x.csv"), "is a folder"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CATALOGUE)
+def test_bad_input_is_one_clear_line(costmodel, monkeypatch, tmp_path, case):
+    monkeypatch.chdir(tmp_path)
+    words, *fragments = CATALOGUE[case]
+    ended = costmodel(*words)
+    assert ended.status == 2
+    assert ended.out == ""
+    assert ended.err.startswith("costmodel: ")
+    assert ended.err.count("\n") == 1
+    assert len(ended.err) < 500
+    for fragment in fragments:
+        assert fragment.lower() in ended.err.lower()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["predict", "crossover", "sweep"])
+def test_with_json_an_error_leaves_standard_output_empty(costmodel, command):
+    ended = costmodel(command, "lstm", "lstn", "-m", "t4", "--json")
+    assert (ended.status, ended.out) == (2, "")
+
+
+def test_what_overflows_in_int64_does_not_here(costmodel):
+    # 4·B·h·n²·d at B = 1024, h = 128, n = 2²⁰, d = 128 is 7.4e19: more than 2⁶³.
+    counts = cm.evaluate(cm.DenseAttention(), batch=1024, heads=128, seq=2**20, head_dim=128)
+    assert counts["matrix_flops"] == 4 * 1024 * 128 * 2**40 * 128
+    assert f"{counts['matrix_flops']:.1e}" == "7.4e+19"
+
+
+# -- output ------------------------------------------------------------------------------------
+
+SWEEP = ("sweep", "lstm", "-m", "t4", "--rung", "bound", "--set", "dtype=fp16")
+GRID = ("-D", "batch=1", "hidden=8", "seq=1..2000")
+
+
+def test_an_output_that_exists_is_kept_unless_forced(costmodel, tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_text("mine", encoding="utf-8")
+    ended = costmodel(*SWEEP, *GRID, "-o", path)
+    assert ended.status == 2
+    assert "it exists" in ended.err
+    assert "--force" in ended.err
+    assert path.read_text(encoding="utf-8") == "mine"
+    assert costmodel(*SWEEP, *GRID, "-o", path, "--force").status == 0
+    assert path.read_text(encoding="utf-8").startswith("layer,")
+    assert os.listdir(tmp_path) == ["x.csv"]
+
+
+def test_a_folder_is_not_overwritten(costmodel, tmp_path):
+    (tmp_path / "x.csv").mkdir()
+    ended = costmodel(*SWEEP, *GRID, "-o", tmp_path / "x.csv", "--force")
+    assert (ended.status, "it is a folder" in ended.err) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(costmodel, tmp_path):
+    tmp_path.chmod(0o500)
+    ended = costmodel(*SWEEP, *GRID, "-o", tmp_path / "x.csv")
+    assert ended.status == 2
+    assert "Permission denied" in ended.err
+
+
+def _on_a_full_disk() -> None:
+    """Let no file grow beyond 64 KiB: writing more fails as it does on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65536, 65536))
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_a_full_disk_leaves_neither_half_a_file_nor_harms_the_old_one(tmp_path, name):
+    (tmp_path / name).write_text("mine", encoding="utf-8")
+    words = [
+        sys.executable,
+        "-B",
+        "-m",
+        "costmodel",
+        *SWEEP,
+        *GRID[:-1],
+        "seq=1..9000",
+        "-o",
+        name,
+        "--force",
+    ]
+    ended = subprocess.run(
+        words, cwd=tmp_path, capture_output=True, text=True, preexec_fn=_on_a_full_disk, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.count("\n") == 1
+    assert f"cannot write {name}" in ended.stderr
+    assert (tmp_path / name).read_text(encoding="utf-8") == "mine"
+    assert os.listdir(tmp_path) == [name]
+
+
+# -- how it ends -------------------------------------------------------------------------------
+
+
+def test_ctrl_c_ends_with_130_and_no_traceback(monkeypatch, capsys):
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cm.hardware, "available", interrupted)
+    assert run(["devices"]) == 130
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_reader_that_leaves_early_is_no_error():
+    command = f"{sys.executable} -m costmodel sweep lstm -m t4 --rung bound -D batch=1 hidden=8 seq=1..90000"
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} --set dtype=fp16 | head -n 1"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.stdout.startswith("layer,")
+    assert ended.stderr == ""
+
+
+def test_a_table_cut_short_is_one_line(costmodel, tmp_path):
+    whole = tmp_path / "whole.parquet"
+    assert costmodel(*SWEEP, *GRID, "-o", whole).status == 0
+    short = tmp_path / "short.parquet"
+    short.write_bytes(whole.read_bytes()[:-100])
+    ended = costmodel("score", short, "-o", tmp_path / "out.csv")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_a_yaml_bomb_is_a_fault_and_not_gigabytes(costmodel, tmp_path):
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 12)]
+    bomb = tmp_path / "bomb.yaml"
+    bomb.write_text("\n".join(lines), encoding="utf-8")
+    assert costmodel("check", bomb).status == 2
+    assert costmodel("predict", "lstm", "-m", bomb).err.count("\n") == 1
+
+
+def test_specs_with_faults_are_refused_by_name_and_line(costmodel, tmp_path):
+    sound = (cm.hardware.loader.FOLDER / "nvidia" / "h200-sxm.yaml").read_text(encoding="utf-8")
+    faults = {
+        "typo": (sound.replace("bandwidth:", "bandwith:", 1), "bandwith"),
+        "no unit": (sound.replace("4800 GB/s", "4800", 1), "without a unit"),
+        "sparse peak": (sound.replace("bf16: {value: 989.4", "bf16: {value: 1978.9", 1), "bf16"),
+        "duplicate key": (sound + "vendor: NVIDIA\n", "vendor"),
+    }
+    for name, (text, fragment) in faults.items():
+        path = Path(tmp_path / f"{name.replace(' ', '-')}.yaml")
+        path.write_text(text, encoding="utf-8")
+        ended = costmodel("predict", "lstm", "-m", path, "-D", "batch=1", "seq=1", "hidden=1")
+        assert ended.status == 2, name
+        assert ended.err.count("\n") == 1, name
+        assert "line " in ended.err, name
+        assert fragment in ended.err, name

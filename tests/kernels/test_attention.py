@@ -1,0 +1,124 @@
+"""Prefill attention: counts against torch, limits by algebra, accuracy against recorded measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costmodel import hardware
+from costmodel.errors import UnknownNameError
+from costmodel.kernels import _flash, attention
+
+H200 = hardware.load("nvidia/h200-sxm")
+L40S = hardware.load("nvidia/l40s")
+SIZES = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 4096, "head_dim": 128}
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode  # noqa: PLC0415
+
+    query = torch.empty(2, 4, 1536, head_dim, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        torch.nn.functional.scaled_dot_product_attention(query, query, query)
+    estimate = attention.seconds(
+        H200, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=head_dim,
+        causal=False, kernel="fa2",
+    )  # fmt: skip
+    expected = counter.get_total_flops() / H200.peak("bf16", "matrix")
+    assert estimate.terms["matrix:bf16"] == pytest.approx(expected)
+
+
+def test_a_causal_kernel_computes_the_diagonal_tiles_whole() -> None:
+    tiles = 4096 // 128
+    full = attention.seconds(H200, {}, **SIZES, causal=False, kernel="trtllm").terms["matrix:bf16"]
+    half = attention.seconds(H200, {}, **SIZES, causal=True, kernel="trtllm").terms["matrix:bf16"]
+    # 256 × 64 tiles: row block i of 16 visits 4(i + 1) of 64 column tiles.
+    assert half / full == pytest.approx(sum(4 * (i + 1) for i in range(tiles // 2)) / (tiles // 2 * 64))
+
+
+def test_head_sizes_between_are_padded_to_the_compiled_one() -> None:
+    sizes = SIZES | {"head_dim": np.array([72.0, 80.0, 96.0])}
+    products = attention.seconds(L40S, {}, **sizes, kernel="fa2").terms["matrix:bf16"]
+    assert np.ptp(products) == 0
+
+
+def test_nothing_is_faster_than_its_flops_at_the_highest_clock() -> None:
+    seq = np.array([256.0, 2048.0, 16384.0])
+    found = attention.seconds(H200, {}, **(SIZES | {"seq": seq}), causal=False).seconds
+    flops = 4 * 4 * 32 * seq**2 * 128
+    assert (found > flops / H200.boost_peak("bf16")).all()
+
+
+def test_time_grows_with_the_square_of_long_sequences_and_not_below_the_launch() -> None:
+    seconds = attention.seconds(H200, {}, **(SIZES | {"seq": np.array([1.0, 32768.0, 65536.0])})).seconds
+    launch = attention.CONSTANTS["launch_s"].default
+    assert launch < seconds[0] < 2 * launch
+    assert seconds[2] / seconds[1] == pytest.approx(4, rel=0.02)
+
+
+def test_scalars_and_arrays_agree() -> None:
+    seq = np.array([100.0, 1000.0, 10000.0])
+    together = attention.seconds(L40S, {}, **(SIZES | {"seq": seq}), kernel="flashinfer").seconds
+    apart = [attention.seconds(L40S, {}, **(SIZES | {"seq": n}), kernel="flashinfer").seconds for n in seq]
+    assert together.tolist() == [float(one) for one in apart]
+
+
+def test_splitting_the_keys_helps_one_long_head() -> None:
+    one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 8192, "head_dim": 128}
+    split = attention.seconds(H200, {}, **one, kernel="fa3", causal=False).seconds
+    whole = attention.seconds(H200, {}, **one, kernel="fa2", causal=False).seconds
+    assert split < 0.7 * whole
+
+
+def test_the_cache_write_costs_bytes_or_thread_blocks() -> None:
+    small = SIZES | {"kv_heads": 1, "heads": 1, "batch": 64, "seq": 128}
+    none, by_bytes, by_token = (
+        float(attention.seconds(H200, {}, **small, cache_write=way).seconds)
+        for way in ("none", "bytes", "token")
+    )
+    assert none < by_bytes < by_token
+
+
+def test_an_unknown_kernel_is_named() -> None:
+    with pytest.raises(UnknownNameError, match=r"attention kernel 'fa9'.*fa2"):
+        attention.seconds(H200, {}, **SIZES, kernel="fa9")
+
+
+@pytest.mark.parametrize(
+    ("device", "label", "framework", "causal", "expected"),
+    [
+        ("nvidia/h200-sxm", "vllm_flash_attn_fa3", "vllm 0.24.0", True, "fa3"),
+        ("nvidia/b200-sxm", "vllm_vit_flash_attn_fa4", "vllm 0.24.0", False, "fa4"),
+        ("nvidia/b200-sxm", "vllm_flashinfer_trtllmprefill", "vllm 0.24.0", True, "trtllm"),
+        ("nvidia/l40s", "vllm_flash_attn_fa2", "vllm 0.24.0", True, "fa2-paged"),
+        ("nvidia/l40s", "vllm_vit_flash_attn_fa2", "vllm 0.24.0", False, "fa2"),
+        ("nvidia/a100-sxm-80gb", "flash_attention", "sglang 0.5.10", True, "flashinfer"),
+        ("nvidia/h100-sxm", "flash_attention", "sglang 0.5.9", True, "fa3"),
+        ("nvidia/l4", "", "", True, "fa2"),
+    ],
+)
+def test_labels_name_the_library(
+    device: str, label: str, framework: str, causal: bool, expected: str
+) -> None:
+    assert _flash.library(hardware.load(device), label, framework, causal) == expected
+
+
+def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    from costmodel.validation import fit_attention  # noqa: PLC0415
+
+    table = pd.read_parquet(shared / "measurements" / "attention.parquet")
+    cell = (table.gpu == "a100-sxm-80gb") & (table.op == "attention_prefill")
+    rows = table[cell & table.framework.str.startswith("vllm")].sort_values("row_id")
+    device, held = hardware.load("nvidia/a100-sxm-80gb"), np.arange(len(rows)) % 3 == 0
+    constants = fit_attention.fit(rows[~held], device)
+    unseen = rows[held]
+    predicted = attention.seconds(device, constants, **fit_attention.arguments(unseen, device))
+    error = np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)
+    assert np.mean(error) < 0.05
+    for name, constant in attention.CONSTANTS.items():
+        assert constant.low <= constants[name] <= constant.high

@@ -1,0 +1,46 @@
+"""Causal convolution against arithmetic and measured rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import hardware
+from costmodel.kernels import conv
+
+L40S = hardware.load("nvidia/l40s")
+
+
+def seconds(constants=None, **sizes):
+    return conv.seconds(L40S, {"element_cycles": 0.0, **(constants or {})}, **sizes).seconds
+
+
+def test_prefill_reads_and_writes_once():
+    got = seconds({"bandwidth_share": 1.0}, batch=64, seq=32768, channels=8192)
+    assert got == pytest.approx(2 * 2 * 64 * 32768 * 8192 / L40S.hbm_bandwidth, rel=1e-3)
+
+
+def test_decode_moves_a_state_of_three_inputs_twice():
+    got = seconds({"bandwidth_share": 1.0}, batch=65536, seq=1, channels=8192, width=4, decode=True)
+    assert got == pytest.approx(2 * (2 + 2 * 3) * 65536 * 8192 / L40S.hbm_bandwidth, rel=1e-3)
+
+
+def test_what_fits_the_cache_is_read_from_there():
+    fits = seconds({"cache_bytes": 10.0}, batch=1, seq=4096, channels=2048)
+    spills = seconds({"cache_bytes": 10.0}, batch=16, seq=4096, channels=2048)
+    assert spills > 40 * fits * 0.9
+
+
+def test_measured_rows_show_the_cache(shared):
+    rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
+    rows = rows[(rows["gpu"] == "l40s") & (rows["op"] == "causal_conv1d_prefill")]
+    size = 4 * rows["m"].astype(float) * rows["n"].astype(float)
+    speed = size / rows["latency_s"].astype(float)
+    cache = L40S.l2_capacity
+    assert speed[(size > cache / 3) & (size < cache / 2)].median() > 2 * L40S.hbm_bandwidth
+    assert speed[size > 4 * cache].median() < L40S.hbm_bandwidth
+
+
+def test_a_short_sequence_costs_its_tokens_in_turn():
+    got = seconds({"token_s": 1e-7, "block_s": 3e-7}, batch=1, seq=np.array([1.0, 8.0, 16.0]), channels=512)
+    assert got[1] - got[0] == pytest.approx(7e-7, rel=0.05)
+    assert got[2] - got[1] == pytest.approx(3e-7, rel=0.1)

@@ -1,0 +1,103 @@
+"""Decoding: split rules of the libraries, limits by algebra, accuracy against recorded measurements."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costmodel import hardware
+from costmodel.kernels import _flash, decode
+
+A100 = hardware.load("nvidia/a100-sxm-80gb")
+H200 = hardware.load("nvidia/h200-sxm")
+L40S = hardware.load("nvidia/l40s")
+SIZES = {"batch": 16, "heads": 32, "kv_heads": 8, "seq_kv": 8192, "head_dim": 128}
+
+
+def plan(device: hardware.Device, kernel: str, **sizes: float) -> _flash.Decoding:
+    batch, heads, kv, seq, dim = (np.asarray([sizes[k]], dtype=float) for k in SIZES)
+    return _flash.decode(device, kernel, batch, kv, heads / kv, seq, dim)
+
+
+def test_flash_attention_2_splits_only_where_heads_share_keys() -> None:
+    one = {"batch": 1, "seq_kv": 65536, "head_dim": 128, "kv_heads": 1}
+    assert plan(A100, "fa2-paged", **one, heads=1).splits == 1
+    assert plan(A100, "fa2-paged", **one, heads=8).splits > 50
+
+
+def test_flash_attention_2_copies_queries_of_several_kv_heads() -> None:
+    assert plan(A100, "fa2-paged", **SIZES).copies == 1
+    assert plan(A100, "fa2-paged", **(SIZES | {"kv_heads": 1})).copies == 0
+    assert plan(A100, "fa2-paged", **(SIZES | {"batch": 1})).copies == 0
+
+
+def test_flash_attention_3_never_splits_up_to_four_blocks() -> None:
+    one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
+    assert plan(H200, "fa3", **one, seq_kv=512).splits == 1
+    assert plan(H200, "fa3", **one, seq_kv=8192).splits > 1
+
+
+def test_flashinfer_takes_the_matrix_engine_from_four_heads_a_group() -> None:
+    one = {"batch": 1, "kv_heads": 1, "seq_kv": 128, "head_dim": 128}
+    assert plan(L40S, "flashinfer", **one, heads=2).rows == 2
+    assert plan(L40S, "flashinfer", **one, heads=4).rows == 16
+
+
+@pytest.mark.parametrize("kernel", _flash.KERNELS)
+def test_a_split_has_a_block_at_least(kernel: str) -> None:
+    for seq_kv in (1, 100, 5000, 131072):
+        found = plan(L40S, kernel, **(SIZES | {"batch": 1, "kv_heads": 1, "seq_kv": seq_kv}))
+        assert 1 <= found.splits <= max(1, np.ceil(seq_kv / min(float(found.cols[0]), 128)))
+
+
+def test_a_long_cold_cache_is_read_at_the_bandwidth() -> None:
+    found = float(decode.seconds(H200, {}, **(SIZES | {"batch": 256, "seq_kv": 16384})).seconds)
+    moved = 2 * 2 * 256 * 8 * 16384 * 128
+    share = decode.CONSTANTS["bandwidth_share"].default
+    assert found == pytest.approx(moved / (share * H200.hbm_bandwidth), rel=0.2)
+    assert found > moved / H200.hbm_bandwidth
+
+
+def test_what_fits_in_l2_is_read_faster() -> None:
+    batch = np.array([1.0, 256.0])
+    estimate = decode.seconds(L40S, {}, **(SIZES | {"batch": batch}))
+    assert estimate.terms["hbm"][0] < 1e-3 * estimate.terms["l2"][0]
+    assert estimate.terms["l2"][1] < 1e-3 * estimate.terms["hbm"][1]
+
+
+def test_a_narrower_cache_is_faster_where_memory_binds() -> None:
+    big = SIZES | {"batch": 256, "seq_kv": 16384}
+    wide, narrow = (decode.seconds(H200, {}, **big, kv_dtype=kind).seconds for kind in ("bf16", "fp8"))
+    assert narrow / wide == pytest.approx(0.5, abs=0.1)
+
+
+def test_one_token_of_one_sequence_costs_little_beyond_the_launch() -> None:
+    one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq_kv": 1, "head_dim": 128}
+    launch = decode.CONSTANTS["launch_s"].default
+    assert launch < float(decode.seconds(H200, {}, **one).seconds) < 2 * launch
+
+
+def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    from costmodel.validation import fit_attention  # noqa: PLC0415
+
+    table = pd.read_parquet(shared / "measurements" / "attention.parquet")
+    cell = (table.gpu == "h200-sxm") & (table.op == "attention_decode")
+    rows = table[cell & table.framework.str.startswith("vllm")].sort_values("row_id")
+    held = np.arange(len(rows)) % 3 == 0
+    constants = fit_attention.fit(rows[~held], H200)
+    unseen = rows[held]
+    predicted = decode.seconds(H200, constants, **fit_attention.arguments(unseen, H200))
+    assert np.mean(np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)) < 0.07
+
+
+def test_vllm_0_14_on_a100_does_not_count_the_new_token(shared: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    from costmodel.validation import fit_attention  # noqa: PLC0415
+
+    table = pd.read_parquet(shared / "measurements" / "attention.parquet")
+    rows = table[(table.gpu == "a100-sxm-80gb") & (table.op == "attention_decode")]
+    lengths = fit_attention.arguments(rows, A100)["seq_kv"]
+    assert (np.log2(lengths) % 1 == 0).all()

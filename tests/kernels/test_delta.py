@@ -1,0 +1,76 @@
+"""Gated delta net against arithmetic, torch's count of the chunked products, and measured rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import hardware
+from costmodel.errors import UnknownNameError
+from costmodel.kernels import delta
+
+H200 = hardware.load("nvidia/h200-sxm")
+IDLE = {"droop": 0.0, "overlap": 12.0, "token_s": 0.0}
+
+
+def seconds(constants=None, **sizes):
+    sizes = {"batch": 1, "heads": 4, "value_heads": 8, **sizes}
+    return delta.seconds(H200, {**IDLE, **(constants or {})}, **sizes).seconds
+
+
+def test_a_fused_chain_costs_a_step_a_chunk():
+    one, two = seconds(seq=64 * 100), seconds(seq=64 * 200)
+    assert two - one == pytest.approx(100 * delta.CONSTANTS["chunk_s"].default, rel=1e-6)
+
+
+def test_a_part_of_a_chunk_costs_a_chunk():
+    assert seconds(seq=6401) == seconds(seq=6464) > seconds(seq=6400)
+
+
+def test_one_block_too_many_is_another_wave():
+    units = int(H200.units)
+    full = seconds(seq=4096, batch=units, heads=1, value_heads=1)
+    over = seconds(seq=4096, batch=units + 1, heads=1, value_heads=1)
+    assert over / full == pytest.approx(2, rel=0.05)
+
+
+def test_decode_moves_the_fp32_state_twice():
+    got = seconds(batch=1024, seq=1, value_heads=64, kernel="decode", constants={"bandwidth_share": 1.0})
+    assert got == pytest.approx(2 * 1024 * 64 * 128 * 128 * 4 / H200.hbm_bandwidth, rel=0.02)
+
+
+def test_flops_are_those_of_the_chunked_products():
+    torch = pytest.importorskip("torch")
+    flop_counter = pytest.importorskip("torch.utils.flop_counter")
+    chunk, d = 64, 128
+    k, q, v = (torch.empty(chunk, d, device="meta") for _ in range(3))
+    state, square = torch.empty(d, d, device="meta"), torch.empty(chunk, chunk, device="meta")
+    with flop_counter.FlopCounterMode(display=False) as counter:
+        k @ k.T
+        square @ k, square @ v  # the solved triangle times keys and values
+        k @ state, q @ state, k.T @ v
+        square @ v, q @ k.T
+    estimate = delta.seconds(
+        H200, {}, batch=1, seq=chunk, heads=1, value_heads=1, head_dim=d, kernel="chunked"
+    )
+    counted = estimate.terms["matrix:bf16"] * H200.peak("bf16", "matrix")
+    assert counted == pytest.approx(counter.get_total_flops(), rel=1e-12)
+
+
+def test_measured_chains_are_linear_in_their_chunks(shared):
+    rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
+    one = rows[
+        (rows["gpu"] == "h200-sxm")
+        & (rows["op"] == "gdn_chunk_prefill")
+        & (rows["batch"].astype(float) * rows["heads_kv"].astype(float) <= 16)
+        & (rows["seq_q"] >= 128)
+    ]
+    chunks = np.ceil(one["seq_q"].to_numpy(dtype=float) / 64)
+    got = seconds({"start_s": 2e-6, "block_s": 7e-6, "chunk_s": 3.05e-6}, seq=64 * chunks)
+    error = np.abs(got / one["latency_s"].to_numpy(dtype=float) - 1)
+    assert len(one) > 40
+    assert error.mean() < 0.05
+
+
+def test_an_unknown_kernel_is_named():
+    with pytest.raises(UnknownNameError, match="chunked"):
+        seconds(seq=64, kernel="blocked")

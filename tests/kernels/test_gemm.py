@@ -1,0 +1,182 @@
+"""Matrix products against arithmetic, launch grids, and measured rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel import hardware
+from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.kernels import _tiles as tiles
+from costmodel.kernels import gemm
+from costmodel.validation import fit_gemm
+
+A100 = hardware.load("nvidia/a100-sxm-80gb")
+H200 = hardware.load("nvidia/h200-sxm")
+#: Nothing but arithmetic and bytes.
+IDEAL = {
+    "peak_share": 1.0,
+    "edge_elements": 0.0,
+    "step_cycles": 0.0,
+    "fill_cycles": 0.0,
+    "l2_unit_bytes": 1e9,
+    "store_bytes": 1e9,
+    "bandwidth_share": 1.0,
+    "band_tiles": 16.0,
+    "overlap": 12.0,
+    "droop": 0.0,
+    "start_s": 0.0,
+}
+
+
+def seconds(device=A100, constants=IDEAL, **sizes):
+    return gemm.seconds(device, constants, **sizes).seconds
+
+
+@pytest.fixture(scope="module")
+def measured(shared):
+    rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
+    return rows.astype({"b": float, "m": float, "n": float, "k": float, "latency_s": float})
+
+
+def test_a_large_square_product_takes_its_flops_over_the_peak():
+    got = seconds(m=16384, n=16384, k=16384)
+    assert got == pytest.approx(2 * 16384.0**3 / A100.peak("bf16"), rel=0.01)
+
+
+def test_one_row_of_activations_takes_the_weights_over_the_bandwidth():
+    got = seconds(m=1, n=16384, k=16384, rotation="cold")
+    assert got == pytest.approx(2 * 16384.0**2 / A100.hbm_bandwidth, rel=0.01)
+
+
+def test_a_product_of_k_one_writes_its_result():
+    got = seconds(m=65536, n=65536, k=1, rotation="cold")
+    assert got == pytest.approx(2 * 65536.0**2 / A100.hbm_bandwidth, rel=0.02)
+
+
+def test_weights_that_stay_in_the_cache_cost_no_memory():
+    sizes = {"m": 1.0, "n": 2048.0, "k": 2048.0}
+    terms = gemm.seconds(A100, {**IDEAL, "cache_share": 1.0}, **sizes).terms
+    assert terms["hbm"] < 1e-3 * 2 * 2048.0**2 / A100.hbm_bandwidth
+    # Six copies of 8 MB are more than 42 MB: sglang's collector measures a cold kernel.
+    cold = gemm.seconds(A100, {**IDEAL, "cache_share": 1.0}, **sizes, rotation="operands").terms["hbm"]
+    assert cold == pytest.approx(2 * 2048.0**2 / A100.hbm_bandwidth, rel=0.1)
+
+
+def test_one_tile_more_than_the_units_takes_a_second_wave():
+    tile = {"tile_m": 128, "tile_n": 128, "tile_k": 64, "layout": "nn", "m": 128, "n": 128, "k": 65536}
+    constants = {**IDEAL, "bandwidth_share": 1e6, "tail_waves": 1.0}
+    one = seconds(batch=A100.units, constants=constants, **tile)
+    assert seconds(batch=A100.units + 1, constants=constants, **tile) / one == pytest.approx(2, rel=0.02)
+    soft = {**constants, "tail_waves": 0.5}
+    assert seconds(batch=A100.units * 1.5, constants=soft, **tile) / one == pytest.approx(1.75, rel=0.02)
+
+
+def test_a_long_k_of_few_outputs_is_split():
+    slow = {**IDEAL, "step_cycles": 500.0, "split_s": 2e-6}
+    alone = gemm.seconds(A100, slow, m=64, n=64, k=65536, tile_m=64, tile_n=64, tile_k=64, layout="nn")
+    split = gemm.seconds(A100, slow, m=64, n=64, k=65536, tile_m=64, tile_n=64, tile_k=64)
+    steps = 65536 / 64 * 500 / A100.clock_hz
+    assert alone.seconds == pytest.approx(steps, rel=0.05)
+    assert split.seconds == pytest.approx(steps / 32 + 2e-6, rel=0.2)
+
+
+def test_the_harness_is_a_floor_and_hides_no_long_kernel():
+    harness = {**IDEAL, "dispatch_s": 3e-5, "record_s": 2e-5}
+    assert seconds(constants=harness, m=16, n=16, k=16) == pytest.approx(5e-5, rel=0.01)
+    long = {"m": 16384, "n": 16384, "k": 16384}
+    assert seconds(constants=harness, **long) == pytest.approx(seconds(**long) + 3e-5, rel=1e-6)
+
+
+@given(
+    m=st.integers(1, 70000),
+    n=st.integers(1, 70000),
+    k=st.integers(1, 70000),
+    dtype=st.sampled_from(["fp32", "bf16", "fp8"]),
+)
+def test_any_product_takes_a_finite_time_and_twice_the_batch_no_less(m, n, k, dtype):
+    one = gemm.seconds(H200, {}, m=m, n=n, k=k, dtype=dtype, layout="nn").seconds
+    two = gemm.seconds(H200, {}, m=m, n=n, k=k, batch=2, dtype=dtype, layout="nn").seconds
+    assert 0 < one <= two * (1 + 1e-9) < 1e5
+
+
+def test_arrays_are_their_elements_whatever_their_shape_and_number():
+    rng = np.random.default_rng(0)
+    m, n, k = (2.0 ** rng.integers(3, 12, size=(3, 4000)) for _ in range(3))
+    known = np.where(rng.random((3, 4000)) < 0.5, 128.0, np.nan)
+    tile = {"tile_m": known, "tile_n": known, "tile_k": known / 2}
+    got = gemm.seconds(A100, {}, m=m, n=n, k=k, **tile)
+    assert got.seconds.shape == (3, 4000)
+    for i, j in ((0, 0), (1, 77), (2, 3999)):
+        alone = gemm.seconds(
+            A100, {}, m=m[i, j], n=n[i, j], k=k[i, j], **{name: t[i, j] for name, t in tile.items()}
+        )
+        assert alone.seconds == pytest.approx(got.seconds[i, j], rel=1e-12)
+        assert set(alone.terms) == {"matrix:bf16", "l2", "hbm", "depth", "launch"}
+
+
+def test_bad_options_are_one_clear_line():
+    with pytest.raises(UnknownNameError, match="layout"):
+        seconds(m=1, n=1, k=1, layout="nt")
+    with pytest.raises(UnknownNameError, match="rotation"):
+        seconds(m=1, n=1, k=1, rotation="weight")
+    with pytest.raises(UnavailableError, match="fp8"):
+        seconds(m=1, n=1, k=1, dtype="fp8")
+
+
+def test_every_constant_begins_inside_its_range():
+    for name, constant in gemm.CONSTANTS.items():
+        assert constant.low <= constant.default <= constant.high, name
+    assert set(gemm.HARNESS) <= set(gemm.CONSTANTS)
+
+
+def test_a_kernel_name_tells_the_tile():
+    rows, columns, depth = tiles.from_names(
+        ["ampere_sgemm_128x64_tn", "tensile_MT64x32x16_MI16x16x4x1", "", 7]
+    )
+    assert columns[:2].tolist() == [128, 64]
+    assert rows[:2].tolist() == [64, 32]
+    assert depth[:2].tolist() == [8, 16]
+    assert np.isnan(rows[2:]).all()
+
+
+def test_the_tiles_of_kernel_names_give_the_recorded_launch_grids(measured):
+    rows = measured[measured["grid"].notna() & (measured["gpu"] != "mi210")]
+    tile_m, tile_n, _ = tiles.from_names(rows["kernel"])
+    blocks = rows["b"] * np.ceil(rows["m"] / tile_m) * np.ceil(rows["n"] / tile_n)
+    parts = rows["grid"].astype(float) / blocks
+    # A whole number of blocks a tile: its split of K; batched products are not split.
+    assert (parts % 1 == 0).mean() > 0.999
+    assert (parts[rows["op"] == "bmm"] == 1).mean() > 0.99
+
+
+def test_the_menus_hold_nearly_all_tiles_that_were_run(measured):
+    rows = measured[measured["grid"].notna()]
+    for (gpu, op), some in rows.groupby(["gpu", "op"]):
+        family = hardware.load(gpu).family
+        names = tiles.menu(family, "nn" if op == "bmm" else "tn", 64.0, matrix=False)
+        listed = set(zip(names[0], names[1], strict=True))
+        run = pd.Series(list(zip(*tiles.from_names(some["kernel"])[:2], strict=True)))
+        assert run.isin(listed).mean() > (0.7 if gpu == "mi210" else 0.95), (gpu, op)
+
+
+def test_cublas_runs_few_columns_unsplit_up_to_two_million_products(measured):
+    rows = measured[(measured["gpu"] == "l40s") & (measured["framework"] == "trtllm 1.3.0rc20")]
+    rows = rows[rows["m"].between(2, 16) & (rows["n"] <= 256) & rows["k"].between(2048, 8192)]
+    below = rows["m"] * rows["n"] * rows["k"] < 2**21
+    cycles = (rows["latency_s"] - 2e-6) / rows["k"] * hardware.load("nvidia/l40s").clock_hz
+    assert cycles[below].median() == pytest.approx(10.3, rel=0.1)
+    assert cycles[~below].median() < 3
+
+
+def test_a_fit_predicts_shapes_it_has_not_seen(measured):
+    device = hardware.load("nvidia/v100-pcie-32gb")
+    rows = measured[(measured["gpu"] == "v100-pcie-32gb") & (measured["op"] == "gemm")]
+    rows = rows.sample(800, random_state=1)
+    constants = fit_gemm.fit(rows.iloc[:400], device)
+    assert constants == fit_gemm.fit(rows.iloc[:400], device)
+    unseen = rows.iloc[400:]
+    error = gemm.seconds(device, constants, **fit_gemm.arguments(unseen)).seconds / unseen["latency_s"] - 1
+    assert error.abs().median() < 0.06
+    assert error.abs().mean() < 0.09

@@ -1,0 +1,94 @@
+"""Memory-bound kernels against arithmetic, loops over threads, and measured rows."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import hardware
+from costmodel.errors import UnknownNameError
+from costmodel.kernels import stream
+from costmodel.kernels._rows import layout
+
+V100 = hardware.load("nvidia/v100-pcie-32gb")
+
+
+def seconds(pattern="elementwise", device=V100, constants=None, **sizes):
+    return stream.seconds(device, constants or {}, pattern=pattern, **sizes).seconds
+
+
+def test_a_long_pass_takes_its_bytes_over_the_bandwidth():
+    got = seconds(
+        rows=1 << 20, cols=4096, reads=2, writes=1, constants={"bandwidth_share": 0.9, "warm_share": 0}
+    )
+    assert got == pytest.approx(3 * 4 * 2**32 / (0.9 * V100.hbm_bandwidth), rel=1e-3)
+
+
+def test_half_the_width_takes_half_the_time_of_a_long_pass():
+    sizes = {"rows": 1 << 20, "cols": 8192}
+    assert seconds(**sizes, dtype="fp16") == pytest.approx(seconds(**sizes, dtype="fp32") / 2, rel=1e-3)
+
+
+def test_a_tiny_kernel_costs_the_harness():
+    got = seconds(rows=1, cols=2, constants={"dispatch_s": 2e-5, "record_s": 1.5e-5})
+    assert got == pytest.approx(3.5e-5, rel=0.01)
+
+
+def test_a_long_norm_reads_its_rows_twice_and_a_long_softmax_three_times():
+    constants = {"row_s": 0.0, "iteration_s": 0.0, "element_cycles": 0.0, "warm_share": 0.0, "overlap": 12.0}
+    sizes = {"rows": 65536, "cols": 16384, "constants": constants}
+    once = seconds(**sizes)
+    assert seconds("norm", **sizes) / once == pytest.approx(3 / 2, rel=0.01)
+    assert seconds("softmax", **sizes) / once == pytest.approx(4 / 2, rel=0.01)
+
+
+def test_measured_norms_and_softmaxes_show_these_passes(shared):
+    rows = pd.read_parquet(shared / "measurements" / "memops.parquet")
+    rows = rows[(rows["gpu"] == "v100-pcie-32gb") & (rows["m"] >= 16384)].astype({"m": float, "n": float})
+    speed = rows["m"] * rows["n"] / rows["latency_s"].astype(float)
+    # 1024 columns keep a softmax in registers; 16384 overflow the cache with all rows in flight.
+    short = speed[(rows["op"] == "softmax") & (rows["n"] == 1024)].max()
+    assert short / speed[(rows["op"] == "softmax") & (rows["n"] == 16384)].median() == pytest.approx(
+        2.0, rel=0.06
+    )
+    assert short / speed[(rows["op"] == "layernorm") & (rows["n"] == 16384)].median() == pytest.approx(
+        1.5, rel=0.06
+    )
+
+
+@pytest.mark.parametrize("cols", [1028, 1280, 1600, 2048, 2560, 3072, 4096, 6400, 16384])
+def test_dependent_loads_of_a_softmax_row_are_those_of_its_threads(cols):
+    block = 32
+    while block < min(cols / 4, 1024) / 2:
+        block *= 2
+    longest = 0
+    for thread in range(block):
+        vectors = len(range(thread, (cols // (4 * block)) * block, block))
+        tail = len(range((cols // (4 * block)) * 4 * block + thread, cols, block))
+        longest = max(longest, vectors + tail)
+    how = layout("softmax", np.array([float(cols)]), 4.0, amd=False)
+    assert how.threads[0] == block
+    assert how.loads[0] == 3 * longest
+
+
+def test_a_norm_row_of_a_partly_filled_warp_runs_both_its_loops():
+    full, part = layout("norm", np.array([2048.0, 2040.0]), 4.0, amd=False).loads
+    assert part > full
+
+
+def test_time_grows_with_rows_and_broadcasts():
+    rows = np.array([[1.0], [64.0], [1e4], [1e6]])
+    got = seconds("softmax", rows=rows, cols=np.array([64.0, 1000.0, 5000.0]))
+    assert got.shape == (4, 3)
+    assert (np.diff(got, axis=0) >= 0).all()
+
+
+def test_terms_name_what_limits():
+    estimate = stream.seconds(V100, {}, rows=1 << 18, cols=4096)
+    assert max(estimate.terms, key=lambda name: float(estimate.terms[name])) == "hbm"
+    few = stream.seconds(V100, {}, rows=4, cols=1500, pattern="softmax")
+    assert few.terms["depth"] > few.terms["hbm"]
+
+
+def test_an_unknown_pattern_is_named():
+    with pytest.raises(UnknownNameError, match="softmax"):
+        seconds("softmin", rows=1, cols=1)

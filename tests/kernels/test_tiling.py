@@ -1,0 +1,71 @@
+"""Tile counts against loops, makespans against simulated schedules, splits against the heuristic as code."""
+
+from __future__ import annotations
+
+import heapq
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.kernels import _tiling as tiling
+
+
+@given(st.integers(0, 400), st.integers(1, 300), st.integers(1, 300))
+def test_ceil_sum_is_the_loop(count: int, p: int, q: int) -> None:
+    assert tiling.ceil_sum(count, p, q) == sum(-(-i * p // q) for i in range(1, count + 1))
+
+
+@given(
+    st.integers(1, 3000),
+    st.integers(1, 96),
+    st.sampled_from([16, 64, 128, 192, 256]),
+    st.sampled_from([16, 32, 64, 80, 128, 176, 256]),
+)
+def test_causal_blocks_are_those_a_kernel_visits(seq: int, group: int, rows: int, cols: int) -> None:
+    visited = 0
+    for first in range(0, seq * group, rows):
+        last_query = (min(first + rows, seq * group) - 1) // group
+        visited += -(-(last_query + 1) // cols)
+    assert tiling.causal_blocks(seq, group, rows, cols) == visited
+
+
+def schedule(jobs: list[float], slots: int) -> float:
+    free = [0.0] * slots
+    for job in jobs:
+        heapq.heapreplace(free, free[0] + job)
+    return max(free)
+
+
+@pytest.mark.parametrize(("ascending", "tolerance"), [(True, 0.02), (False, 0.02)])
+def test_makespan_follows_a_simulated_list_schedule(ascending: bool, tolerance: float) -> None:
+    rng = np.random.default_rng(0)
+    errors = []
+    for _ in range(150):
+        blocks, heads = int(2 ** rng.uniform(0, 6)), int(2 ** rng.uniform(0, 8))
+        slots = int(rng.choice([108, 132, 148]))
+        one = [0.3 + i for i in range(1, blocks + 1)]
+        jobs = one * heads if ascending else sorted(one * heads, reverse=True)
+        end = tiling.makespan(len(jobs), slots, sum(jobs) / len(jobs), max(jobs), ascending)
+        errors.append(abs(float(end) / schedule(jobs, slots) - 1))
+    assert np.mean(errors) < tolerance
+
+
+def flash_attention_heuristic(jobs: int, slots: int, blocks: int) -> int:
+    """num_splits_heuristic of flash-attention, line by line."""
+    if jobs >= 0.8 * slots:
+        return 1
+    most = min(128, slots, blocks)
+    fillings = []
+    for split in range(1, most + 1):
+        waves = jobs * split / slots
+        eligible = split == 1 or math.ceil(blocks / split) != math.ceil(blocks / (split - 1))
+        fillings.append(waves / math.ceil(waves) if eligible else 0.0)
+    return next(i + 1 for i, filling in enumerate(fillings) if filling >= 0.85 * max(fillings))
+
+
+@given(st.integers(1, 300), st.sampled_from([108, 132, 216, 284]), st.integers(1, 600))
+def test_splits_are_flash_attentions(jobs: int, slots: int, blocks: int) -> None:
+    assert tiling.efficient_splits(jobs, slots, blocks) == flash_attention_heuristic(jobs, slots, blocks)

@@ -1,0 +1,24 @@
+"""What every layer should cost, worked out again without the package: from papers, by loops, in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from . import attention, recurrent, tables
+from .kernels import Expected
+
+#: Layer name → function of its options and sizes.
+AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
+    "matmul": tables.matmul,
+    "feed-forward": tables.feed_forward,
+    "elementwise": tables.elementwise,
+    "softmax": tables.softmax_layer,
+    "norm": tables.norm_layer,
+    "transformer-block": tables.transformer_block,
+    "dense-attention": partial(attention.attention, "dense"),
+    "decode-attention": attention.decode,
+    "tiled-attention": partial(attention.attention, "tiled"),
+    **{name: partial(recurrent.recurrent, name) for name in ("rnn", "lstm", "gru")},
+}

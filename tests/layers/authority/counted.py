@@ -1,0 +1,129 @@
+"""Numbers that count the operations made with them, and programs written with such numbers.
+
+Each program is the definition of a layer, one element at a time. That it is the right layer is checked
+numerically against torch (test_counted.py); what it counts is then the authority for that layer's
+pointwise arithmetic and for the depth of its dependent chain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+#: Operations made so far: vector, special, matrix [FLOP].
+LEDGER: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A number, and how many operations had to wait for each other until it was there."""
+
+    value: float
+    depth: int = 0
+
+    def __add__(self, other: Operand) -> Counted:
+        return _vector(lambda a, b: a + b, self, other)
+
+    def __sub__(self, other: Operand) -> Counted:
+        return _vector(lambda a, b: a - b, self, other)
+
+    def __rsub__(self, other: float) -> Counted:
+        return _vector(lambda a, b: b - a, self, other)
+
+    def __mul__(self, other: Operand) -> Counted:
+        return _vector(lambda a, b: a * b, self, other)
+
+    def __truediv__(self, other: Operand) -> Counted:
+        return _vector(lambda a, b: a / b, self, other)
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __rtruediv__(self, other: float) -> Counted:
+        return _vector(lambda a, b: b / a, self, other)
+
+    def __neg__(self) -> Counted:
+        """A sign costs nothing: every engine negates its operands for free."""
+        return Counted(-self.value, self.depth)
+
+
+Operand = Counted | float
+
+
+def _vector(function: Callable[[float, float], float], a: Counted, b: Operand) -> Counted:
+    LEDGER["vector"] += 1
+    value, depth = (b.value, b.depth) if isinstance(b, Counted) else (b, 0)
+    return Counted(function(a.value, value), 1 + max(a.depth, depth))
+
+
+def special(function: Callable[[float], float], x: Counted) -> Counted:
+    """One exp, tanh, σ, erf, …"""
+    LEDGER["special"] += 1
+    return Counted(function(x.value), x.depth + 1)
+
+
+def exp(x: Counted) -> Counted:
+    return special(math.exp, x)
+
+
+def tanh(x: Counted) -> Counted:
+    return special(math.tanh, x)
+
+
+def sigma(x: Counted) -> Counted:
+    """The gate's σ, one special operation (formulas.md §1: LSTM 3 σ and 2 tanh are 5)."""
+    return special(lambda v: 1 / (1 + math.exp(-v)), x)
+
+
+def maximum(a: Counted, b: Operand) -> Counted:
+    return _vector(max, a, b)
+
+
+def above_zero(a: Counted) -> Counted:
+    return _vector(lambda x, y: float(x > y), a, 0.0)
+
+
+def log2_ceil(n: int) -> int:
+    """⌈log₂ n⌉ by doubling: the levels of a balanced tree over n leaves."""
+    levels = 0
+    while 2**levels < n:
+        levels += 1
+    return levels
+
+
+def total(xs: Sequence[Counted]) -> Counted:
+    """A sum into an accumulator (n additions), as deep as a balanced tree."""
+    LEDGER["vector"] += len(xs)
+    return Counted(sum(x.value for x in xs), max(x.depth for x in xs) + log2_ceil(len(xs)))
+
+
+def highest(xs: Sequence[Counted]) -> Counted:
+    """The maximum of a row (n comparisons), as deep as a balanced tree."""
+    LEDGER["vector"] += len(xs)
+    return Counted(max(x.value for x in xs), max(x.depth for x in xs) + log2_ceil(len(xs)))
+
+
+def dot(xs: Sequence[Counted], weights: Sequence[float]) -> Counted:
+    """A dot product on the matrix engine: a multiply and an add for each term."""
+    LEDGER["matrix"] += 2 * len(xs)
+    value = sum(x.value * w for x, w in zip(xs, weights, strict=True))
+    return Counted(value, max(x.depth for x in xs) + 1 + log2_ceil(len(xs)))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a program costs for one element."""
+
+    vector: int
+    special: int
+    depth: int
+
+
+def tally(program: Callable[..., Counted | Sequence[Counted]], *values: float) -> Tally:
+    """Run a program on numbers of depth 0; return its operations and its depth."""
+    LEDGER.clear()
+    result = program(*(Counted(v) for v in values))
+    results = [result] if isinstance(result, Counted) else result
+    return Tally(LEDGER["vector"], LEDGER["special"], max(r.depth for r in results))

@@ -1,0 +1,188 @@
+"""Functions of one element and their gradients, operation by operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+from .counted import Counted, above_zero, dot, exp, highest, log2_ceil, maximum, special, tanh, total
+
+ROOT = math.sqrt(0.5)
+SLOPE = math.sqrt(2 / math.pi)
+CUBIC = 0.044715
+
+
+def relu(x: Counted) -> Counted:
+    return maximum(x, 0.0)
+
+
+def relu_gradient(x: Counted, g: Counted) -> Counted:
+    return g * above_zero(x)
+
+
+def tanh_gradient(x: Counted, g: Counted) -> Counted:
+    t = tanh(x)
+    return g * (1 - t * t)
+
+
+def sigmoid(x: Counted) -> Counted:
+    return 1 / (1 + exp(-x))
+
+
+def sigmoid_gradient(x: Counted, g: Counted) -> Counted:
+    s = sigmoid(x)
+    return g * (s * (1 - s))
+
+
+def gelu(x: Counted) -> Counted:
+    return (x * 0.5) * (1 + special(math.erf, x * ROOT))
+
+
+def gelu_gradient(x: Counted, g: Counted) -> Counted:
+    u = x * ROOT
+    cumulative = (1 + special(math.erf, u)) * 0.5
+    density = exp(-(u * u)) * (x * (1 / math.sqrt(2 * math.pi)))
+    return g * (cumulative + density)
+
+
+def gelu_tanh(x: Counted) -> Counted:
+    inner = x + (x * x) * (x * CUBIC)
+    return (x * 0.5) * (1 + tanh(inner * SLOPE))
+
+
+def gelu_tanh_gradient(x: Counted, g: Counted) -> Counted:
+    cubic = (x * x) * CUBIC
+    t = tanh((1 + cubic) * (x * SLOPE))
+    inner = cubic * (3 * SLOPE) + SLOPE
+    return g * ((1 + t) * 0.5 + (1 - t * t) * ((x * 0.5) * inner))
+
+
+def silu(x: Counted) -> Counted:
+    return x / (1 + exp(-x))
+
+
+def silu_gradient(x: Counted, g: Counted) -> Counted:
+    s = sigmoid(x)
+    return (g * s) * (1 + x * (1 - s))
+
+
+def silu_and_mul(a: Counted, b: Counted) -> Counted:
+    return silu(a) * b
+
+
+def silu_and_mul_gradient(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    s = sigmoid(a)
+    y = a * s
+    return (g * b) * (y * (1 - s) + s), g * y
+
+
+def division_gradient(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    first = g / b
+    return first, -(first * (a / b))
+
+
+def log(x: Counted) -> Counted:
+    return special(math.log, x)
+
+
+def power(a: Counted, b: Counted) -> Counted:
+    return exp(log(a) * b)
+
+
+def power_gradient(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
+    logarithm = log(a)
+    scaled = g * exp(logarithm * b)
+    return scaled * (b / a), scaled * logarithm
+
+
+def dropout(x: Counted, kept: Counted) -> Counted:
+    """Times what is kept (0 or 1), scaled by 1/(1 − p)."""
+    return (x * kept) * 1.25
+
+
+#: (operands, forward, gradient) of each elementwise operation; an operand of the gradient
+#: that it does not need is not read either.
+PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = {
+    "relu": (1, relu, relu_gradient),
+    "tanh": (1, tanh, tanh_gradient),
+    "sigmoid": (1, sigmoid, sigmoid_gradient),
+    "gelu": (1, gelu, gelu_gradient),
+    "gelu-tanh": (1, gelu_tanh, gelu_tanh_gradient),
+    "silu": (1, silu, silu_gradient),
+    "add": (2, lambda a, b: a + b, lambda g: (g, g)),
+    "mul": (2, lambda a, b: a * b, lambda a, b, g: (g * b, g * a)),
+    "div": (2, lambda a, b: a / b, division_gradient),
+    "pow": (2, power, power_gradient),
+    "add-scalar": (1, lambda a: a + 0.3, lambda g: (g,)),
+    "mul-scalar": (1, lambda a: a * 0.3, lambda g: (g * 0.3,)),
+    "div-scalar": (1, lambda a: a / 0.3, lambda g: (g / 0.3,)),
+    "pow-scalar": (1, lambda a: exp(log(a) * 1.7), lambda a, g: (g * exp(log(a) * 1.7)) * (1.7 / a)),
+    "copy": (1, lambda a: a, lambda g: (g,)),
+    "silu-and-mul": (2, silu_and_mul, silu_and_mul_gradient),
+}
+LINEAR = ("add", "add-scalar", "mul-scalar", "div-scalar", "copy")
+
+
+# -- rows --------------------------------------------------------------------------------------
+
+Row = list[Counted]
+
+
+def softmax(xs: Row) -> Row:
+    top = highest(xs)
+    es = [exp(x - top) for x in xs]
+    below = total(es)
+    return [e / below for e in es]
+
+
+def softmax_gradient(ys: Row, gs: Row) -> Row:
+    inner = total([y * g for y, g in zip(ys, gs, strict=True)])
+    return [y * (g - inner) for y, g in zip(ys, gs, strict=True)]
+
+
+def layer_norm(xs: Row, gain: Row, offset: Row, eps: float = 1e-5) -> Row:
+    mean = total(xs) * (1 / len(xs))
+    variance = total([(d := x - mean) * d for x in xs]) * (1 / len(xs))
+    root = special(lambda v: v**-0.5, variance + eps)
+    return [((x - mean) * root) * g + o for x, g, o in zip(xs, gain, offset, strict=True)]
+
+
+def layer_norm_gradient(xs: Row, gs: Row, gain: Row, mean: Counted, root: Counted) -> tuple[Row, Row]:
+    """dx, and this row's part of the gain's gradient; the offset's is g itself."""
+    normal = [(x - mean) * root for x in xs]
+    scaled = [g * w for g, w in zip(gs, gain, strict=True)]
+    first = total(scaled) * (1 / len(xs))
+    second = total([s * n for s, n in zip(scaled, normal, strict=True)]) * (1 / len(xs))
+    dx = [((s - first) - n * second) * root for s, n in zip(scaled, normal, strict=True)]
+    return dx, [g * n for g, n in zip(gs, normal, strict=True)]
+
+
+def rms_norm(xs: Row, gain: Row, eps: float = 1e-5) -> Row:
+    square = total([x * x for x in xs]) * (1 / len(xs))
+    root = special(lambda v: v**-0.5, square + eps)
+    return [(x * root) * g for x, g in zip(xs, gain, strict=True)]
+
+
+def rms_norm_gradient(xs: Row, gs: Row, gain: Row, root: Counted) -> tuple[Row, Row]:
+    normal = [x * root for x in xs]
+    scaled = [g * w for g, w in zip(gs, gain, strict=True)]
+    second = total([s * n for s, n in zip(scaled, normal, strict=True)]) * (1 / len(xs))
+    dx = [(s - n * second) * root for s, n in zip(scaled, normal, strict=True)]
+    return dx, [g * n for g, n in zip(gs, normal, strict=True)]
+
+
+def row_dot(xs: Row, ys: Row) -> Counted:
+    """rowsum(x∘y) on the vector engine."""
+    return total([x * y for x, y in zip(xs, ys, strict=True)])
+
+
+def attention(queries: list[Row], keys: list[list[float]], values: list[list[float]]) -> list[Row]:
+    """Softmax attention of one head, Vaswani et al. eq. 1, with the scaling folded into Q."""
+    scores = [[dot(q, k) for k in keys] for q in queries]
+    weights = [softmax(row) for row in scores]
+    return [[dot(row, [v[j] for v in values]) for j in range(len(values[0]))] for row in weights]
+
+
+def depth_of_rows(levels: int, rows: int) -> int:
+    """Depth of summing something of that depth over rows."""
+    return levels + log2_ceil(rows)

@@ -1,0 +1,164 @@
+"""Matrix product, feed-forward, norms, softmax, elementwise, the whole Transformer layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .attention import attention
+from .counted import tally
+from .kernels import WIDTH, Expected, Kernel, product, statistic, table
+from .pointwise import LINEAR, PROGRAMS
+from .rows import norm_pass, softmax_pass
+
+Sizes = dict[str, int]
+
+
+def matmul(options: dict[str, Any], s: Sizes) -> Expected:
+    """2·m·n·k forward; backward dA = dout·Bᵀ and dB = Aᵀ·dout (goldens: linear, 3 times forward)."""
+    w, times, m, n, k = WIDTH[options["dtype"]], s["batch"], s["m"], s["n"], s["k"]
+    forward: tuple[Kernel, ...] = (product(w, m, n, k, times=times),)
+    backward = (product(w, m, k, n, times=times), product(w, k, n, m, times=times))
+    wide = w
+    if options["quantise"]:
+        # A comes in 16 bits; each element meets a maximum, a scaling and a rounding, and each row
+        # gets one scale, which the product's epilogue reads. The result is in 16 bits again.
+        wide = 2
+        scales = times * m * statistic(options["dtype"])
+        forward = (
+            replace(
+                forward[0],
+                vector=3 * times * m * k,
+                read=forward[0].read + 2 * times * m * k + scales,
+                write=2 * times * m * n + w * times * m * k + scales,
+                launches=2,
+                workspace=w * times * m * k + scales,
+            ),
+        )
+    return Expected(
+        kernels=_directed(options, forward, backward),
+        inputs=wide * times * m * k,
+        weights=w * times * k * n,
+        outputs=wide * times * m * n,
+        kept=w * times * m * k,
+        parameters=times * k * n,
+    )
+
+
+def feed_forward(options: dict[str, Any], s: Sizes) -> Expected:
+    """y = f(x W₁) W₂ (Vaswani et al. eq. 2): 4·B·n·d·d_ff; kept x and both inner values (2 + 8 + 8 sbh)."""
+    w, rows, d, f = WIDTH[options["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
+    _, program, gradient = PROGRAMS[options["activation"]]
+    there, back = tally(program, 0.7), tally(gradient, 0.7, 0.3)  # type: ignore[arg-type]
+    inner = w * rows * f
+    forward = (
+        product(w, rows, f, d, workspace=inner),
+        table(w, rows, f, 1, 1, **vars(there), workspace=inner),
+        product(w, rows, d, f),
+    )
+    backward = (
+        product(w, rows, f, d, workspace=inner),
+        product(w, f, d, rows),
+        table(w, rows, f, 2, 1, **vars(back), workspace=inner),
+        product(w, rows, d, f),
+        product(w, d, f, rows),
+    )
+    return Expected(
+        kernels=_directed(options, forward, backward),
+        inputs=w * rows * d,
+        weights=2 * w * d * f,
+        outputs=w * rows * d,
+        kept=w * rows * d + 2 * inner,
+        parameters=2 * d * f,
+    )
+
+
+def elementwise(options: dict[str, Any], s: Sizes) -> Expected:
+    """An operation on every element; backward reads what the gradient needs, and the result's gradient."""
+    w, m, n = WIDTH[options["dtype"]], s["m"], s["n"]
+    operands, program, gradient = PROGRAMS[options["op"]]
+    linear = options["op"] in LINEAR
+    needed = 0 if linear else operands
+    there = tally(program, *[0.7] * operands)  # type: ignore[arg-type]
+    back = tally(gradient, *[0.7] * (needed + 1))  # type: ignore[arg-type]
+    forward = (table(w, m, n, operands, 1, **vars(there)),)
+    backward = (table(w, m, n, needed + 1, operands, **vars(back)),)
+    return Expected(
+        kernels=_directed(options, forward, backward),
+        inputs=operands * w * m * n,
+        outputs=w * m * n,
+        kept=needed * w * m * n,
+    )
+
+
+def softmax_layer(options: dict[str, Any], s: Sizes) -> Expected:
+    w, m, n = WIDTH[options["dtype"]], s["m"], s["n"]
+    return Expected(
+        kernels=_directed(options, (softmax_pass(w, m, n, "fwd"),), (softmax_pass(w, m, n, "bwd"),)),
+        inputs=w * m * n,
+        outputs=w * m * n,
+        kept=w * m * n,
+    )
+
+
+def norm_layer(options: dict[str, Any], s: Sizes) -> Expected:
+    w, m, n = WIDTH[options["dtype"]], s["m"], s["n"]
+    learned = 2 if options["kind"] == "layer" else 1
+    passes = (norm_pass(w, options["kind"], m, n, direction) for direction in ("fwd", "bwd"))
+    return Expected(
+        kernels=_directed(options, *((one,) for one in passes)),
+        inputs=w * m * n,
+        weights=w * n,
+        offsets=w * (learned - 1) * n,
+        outputs=w * m * n,
+        kept=w * m * n,
+        parameters=learned * n,
+    )
+
+
+def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
+    """Norm, attention, add, norm, feed-forward, add, L times (Vaswani et al. §3; norm first)."""
+    w, rows, d, layers = WIDTH[options["dtype"]], s["batch"] * s["seq"], s["d_model"], s["num_layers"]
+    shared = {"dtype": options["dtype"], "convention": options["convention"]}
+    core = {"causal": options["causal"], "projections": True, "cross": False}
+    extra = (
+        {"mask": False, "dropout": False}
+        if options["attention"] == "dense"
+        else {"schedule": "fa2", "tile": None}
+    )
+
+    def parts(direction: str) -> tuple[Expected, Expected]:
+        both = shared | {"direction": direction}
+        return (
+            attention(options["attention"], both | core | extra, s),
+            feed_forward(both | {"activation": options["activation"]}, s),
+        )
+
+    add = table(w, rows, d, 2, 1, vector=1)
+    heads, inner = parts("fwd")
+    normed = norm_pass(w, options["norm"], rows, d, "fwd")
+    forward = (normed, *heads.kernels, add, normed, *inner.kernels, add)
+    heads_back, inner_back = parts("bwd")
+    normed = norm_pass(w, options["norm"], rows, d, "bwd")
+    backward = (*inner_back.kernels, normed, add, *heads_back.kernels, normed, add)
+    gains = (2 if options["norm"] == "layer" else 1) * d
+    parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
+    kernels = _directed(options, forward, backward)
+    # What attention reads besides the sequence is a cached prefix: a cache in every layer.
+    prefix = layers * (heads.inputs - w * rows * d)
+    return Expected(
+        kernels=tuple(replace(k, repeats=k.repeats * layers) for k in kernels),
+        inputs=w * rows * d + prefix,
+        weights=w * (parameters - layers * 2 * (gains - d)),
+        offsets=w * layers * 2 * (gains - d),
+        outputs=w * rows * d,
+        kept=layers * (heads.kept + inner.kept + 2 * w * rows * d),
+        passes=layers,
+        parameters=parameters,
+    )
+
+
+def _directed(
+    options: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
+) -> tuple[Kernel, ...]:
+    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[options["direction"]]

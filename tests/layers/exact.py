@@ -1,0 +1,49 @@
+"""The exact value of an expression: whole numbers and fractions, without the package's own compiler."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from fractions import Fraction
+
+import sympy as sp
+
+from costmodel.symbols import CeilDiv, CeilLog2
+
+Number = int | Fraction
+
+
+def exact(e: sp.Expr, sizes: Mapping[str, int]) -> Number:
+    """Return the value at whole sizes.
+
+    Raises
+    ------
+    ArithmeticError
+        Where it has none: a division by 0, a logarithm of 0.
+    """
+    if e.is_Symbol:
+        return sizes[e.name]
+    if e.is_Rational:
+        return int(e) if e.is_Integer else Fraction(int(e.p), int(e.q))
+    values = [exact(argument, sizes) for argument in e.args]
+    if e.is_Pow:
+        base, power = values
+        if Fraction(power).denominator != 1:
+            raise ArithmeticError("a root")
+        return Fraction(base) ** int(power)
+    return sum(values) if e.is_Add else _function(e, values)
+
+
+def _function(e: sp.Expr, values: list[Number]) -> Number:
+    if e.is_Mul:
+        return math.prod(values)
+    if isinstance(e, CeilLog2):
+        if values[0] <= 0:
+            raise ArithmeticError("a logarithm of 0 or less")
+        level = 0
+        while 2**level < values[0]:
+            level += 1
+        return level
+    if isinstance(e, CeilDiv):
+        return math.ceil(Fraction(values[0]) / Fraction(values[1]))
+    return {sp.ceiling: math.ceil, sp.Max: max, sp.Min: min}[e.func](*values)

@@ -1,0 +1,208 @@
+"""FLOPs and parameters against torch: recorded goldens, and FlopCounterMode on meta over random shapes."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import evaluate
+from costmodel.layers import get
+
+torch = pytest.importorskip("torch")
+FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
+nn = torch.nn
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "torch_flops.csv"
+#: Of the reference table's ops, those whose layers do not exist yet.
+LATER = {"conv1d", "separable_conv1d", "linear_attention_noncausal", "linear_attention_chunked"}
+
+
+def read(text):
+    return dict(pair.split("=") for pair in text.split())
+
+
+def count(layer, options, sizes, direction):
+    cost = get(layer)(**options, direction=direction, convention="torch")
+    return evaluate(cost, **sizes)["matrix_flops"]
+
+
+def goldens():
+    with GOLDEN.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("row", goldens(), ids=lambda row: f"{row['layer']} {row['sizes']}")
+def test_goldens(row):
+    layer = get(row["layer"])
+    sizes = {name: int(value) for name, value in read(row["sizes"]).items()}
+    for direction, column in (("fwd", "fwd"), ("fwd+bwd", "fwd_plus_bwd")):
+        if row[column]:
+            settings = {**read(row["options"]), "direction": direction, "convention": "torch"}
+            assert evaluate(layer.from_text(settings), **sizes)["matrix_flops"] == int(row[column])
+
+
+@pytest.mark.shared
+def test_goldens_are_the_reference_rows(shared):
+    """Every row of the reference table is here with its figures, or waits for its layer."""
+    with (shared / "reference" / "torch_flop_goldens.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    wanted = sorted((r["torch_fwd"], r["torch_fwd_plus_bwd"]) for r in rows if r["op"] not in LATER)
+    assert sorted((r["fwd"], r["fwd_plus_bwd"]) for r in goldens()) == wanted
+
+
+# -- live --------------------------------------------------------------------------------------
+
+
+def counted(run, *inputs):
+    """(forward, backward) FLOPs of a function of meta tensors."""
+    with FlopCounterMode(display=False) as forward:
+        result = run(*inputs)
+        result = result[0] if isinstance(result, tuple) else result
+    with FlopCounterMode(display=False) as backward:
+        result.sum().backward()
+    return forward.get_total_flops(), backward.get_total_flops()
+
+
+def meta(*shape, dtype=torch.float32):
+    return torch.empty(*shape, device="meta", dtype=dtype, requires_grad=True)
+
+
+def agree(layer, options, sizes, run, *inputs):
+    there, back = counted(run, *inputs)
+    assert count(layer, options, sizes, "fwd") == there
+    assert count(layer, options, sizes, "bwd") == back
+
+
+few = settings(max_examples=12, deadline=None)
+small = st.integers(1, 9)
+steps = st.integers(1, 4)
+
+
+@few
+@given(
+    cell=st.sampled_from(["rnn", "lstm", "gru"]), batch=small, seq=steps, hidden=small, width=small,
+    layers=st.integers(1, 3), both=st.booleans(),
+)  # fmt: skip
+def test_recurrent(cell, batch, seq, hidden, width, layers, both):
+    module = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
+    module = module(width, hidden, layers, bidirectional=both, device="meta")
+    sizes = {"batch": batch, "seq": seq, "hidden": hidden, "input": width, "num_layers": layers}
+    agree(cell, {"bidirectional": both}, sizes, module, meta(seq, batch, width))
+    parameters = sum(p.numel() for p in module.parameters())
+    assert evaluate(get(cell)(bidirectional=both), **sizes)["parameters"] == parameters
+
+
+@few
+@given(
+    batch=small, seq=steps, hidden=st.integers(2, 9), width=small, layers=st.integers(1, 3),
+    both=st.booleans(), data=st.data(),
+)  # fmt: skip
+def test_projected_lstm(batch, seq, hidden, width, layers, both, data):
+    """The output's projection keeps its gradient at the first step; only h0's product is not made."""
+    p = data.draw(st.integers(1, hidden - 1))
+    module = nn.LSTM(width, hidden, layers, bidirectional=both, proj_size=p, device="meta")
+    sizes = {
+        "batch": batch,
+        "seq": seq,
+        "hidden": hidden,
+        "input": width,
+        "num_layers": layers,
+        "projection": p,
+    }
+    options = {"bidirectional": both, "projected": True}
+    agree("lstm", options, sizes, module, meta(seq, batch, width))
+    parameters = sum(x.numel() for x in module.parameters())
+    assert evaluate(get("lstm")(**options), **sizes)["parameters"] == parameters
+
+
+def test_parameters_without_bias():
+    module = nn.GRU(5, 7, 2, bias=False, device="meta")
+    parameters = sum(p.numel() for p in module.parameters())
+    counts = evaluate(get("gru")(bias=False), batch=1, seq=1, hidden=7, input=5, num_layers=2)
+    assert counts["parameters"] == parameters
+
+
+@few
+@given(batch=small, m=small, n=small, k=small)
+def test_matmul(batch, m, n, k):
+    sizes = {"batch": batch, "m": m, "n": n, "k": k}
+    agree("matmul", {}, sizes, torch.bmm, meta(batch, m, k), meta(batch, k, n))
+
+
+@few
+@given(batch=small, heads=small, n=small, n_kv=small, d=small, dv=small, causal=st.booleans())
+def test_dense_core(batch, heads, n, n_kv, d, dv, causal):
+    """SDPA's mathematics on meta; a causal mask is never halved."""
+    n_kv = n if causal else n_kv
+    sizes = {"batch": batch, "heads": heads, "seq": n, "seq_kv": n_kv, "head_dim": d, "value_dim": dv}
+
+    def run(q, k, v):
+        scores = q @ k.transpose(-1, -2)
+        return torch.softmax(scores, -1) @ v
+
+    inputs = (meta(batch, heads, n, d), meta(batch, heads, n_kv, d), meta(batch, heads, n_kv, dv))
+    agree("dense-attention", {"causal": causal}, sizes, run, *inputs)
+
+
+@few
+@given(batch=small, groups=st.integers(1, 3), each=st.integers(1, 3), n=small, d=st.sampled_from([8, 16, 64]))
+def test_tiled_core(batch, groups, each, n, d):
+    """The registry of the flash operator: 4 forward, 10 backward; grouped queries count as query heads."""
+    flash = torch.ops.aten._scaled_dot_product_flash_attention
+    half = torch.float16
+    heads = groups * each
+    q, k, v = (meta(batch, h, n, d, dtype=half) for h in (heads, heads, heads))
+    sizes = {"batch": batch, "heads": heads, "kv_heads": groups, "seq": n, "head_dim": d}
+    there, back = counted(flash, q, k, v)
+    for schedule in ("fa1", "fa2"):
+        assert count("tiled-attention", {"schedule": schedule, "tile": (16, 16)}, sizes, "fwd") == there
+        assert count("tiled-attention", {"schedule": schedule, "tile": (16, 16)}, sizes, "bwd") == back
+
+
+@few
+@given(batch=small, groups=st.integers(1, 3), each=st.integers(1, 3), n=small, d=small, width=small)
+def test_projected_attention(batch, groups, each, n, d, width):
+    """Whole multi-head (each = 1) and grouped-query attention, out of four linear layers and the core."""
+    heads = groups * each
+    q, k, v, o = (
+        nn.Linear(i, j, bias=False, device="meta")
+        for i, j in ((width, heads * d), (width, groups * d), (width, groups * d), (heads * d, width))
+    )
+
+    def split(x, h):
+        return x.view(batch, n, h, d).transpose(1, 2)
+
+    def run(x):
+        keys, vals = (split(p(x), groups).repeat_interleave(each, 1) for p in (k, v))
+        core = torch.softmax(split(q(x), heads) @ keys.transpose(-1, -2), -1) @ vals
+        return o(core.transpose(1, 2).reshape(batch, n, heads * d))
+
+    sizes = {"batch": batch, "heads": heads, "kv_heads": groups, "seq": n, "head_dim": d, "d_model": width}
+    agree("dense-attention", {"projections": True}, sizes, run, meta(batch, n, width))
+    parameters = sum(p.weight.numel() for p in (q, k, v, o))
+    assert evaluate(get("dense-attention")(projections=True), **sizes)["parameters"] == parameters
+
+
+@few
+@given(batch=small, n=small, heads=st.integers(1, 3), each=small, d_ff=small)
+def test_feed_forward_and_transformer_layer(batch, n, heads, each, d_ff):
+    d = heads * each
+    inner = nn.Sequential(nn.Linear(d, d_ff, bias=False), nn.ReLU(), nn.Linear(d_ff, d, bias=False)).to(
+        "meta"
+    )
+    agree(
+        "feed-forward", {}, {"batch": batch, "seq": n, "d_model": d, "d_ff": d_ff}, inner, meta(batch, n, d)
+    )
+    layer = nn.TransformerEncoderLayer(d, heads, d_ff, batch_first=True, device="meta").train()
+    sizes = {"batch": batch, "seq": n, "d_model": d, "heads": heads, "d_ff": d_ff}
+    options = {"attention": "dense", "activation": "relu"}
+    agree("transformer-block", options, sizes, layer, meta(batch, n, d))
+    biases = sum(
+        p.numel() for name, p in layer.named_parameters() if re.search("bias", name) and "norm" not in name
+    )
+    parameters = sum(p.numel() for p in layer.parameters())
+    block = evaluate(get("transformer-block")(**options), **sizes)
+    assert block["parameters"] == parameters - biases

@@ -1,0 +1,203 @@
+"""Change one thing at a time in every layer's expressions, and see whether the tests notice.
+
+Run as ``python tests/mutants.py``; it prints every survivor, and why it is one, and ends with a summary.
+
+A mutant is a layer with one expression of one kernel (or one operand, what is kept, the path, the
+parameters) changed: a coefficient or an exponent by ±1, a term dropped, a size swapped for another of the
+layer's, a memory level or an engine moved. The test that should notice is `check` of layers/check.py,
+which holds every expression of a layer against a value worked out from papers, loops and counted
+programs. As it compares expression by expression, only the changed ones are evaluated again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import sympy as sp
+
+sys.path.insert(0, str(Path(__file__).parent / "layers"))
+
+from authority import AUTHORITY
+from cases import cases
+from check import ENGINES, OPERANDS, Key, Number, agrees, expect, observe
+
+from costmodel.layers import classes
+
+LEVELS = ("read", "write", "l2")
+
+#: (layer, kernel, change, why it changes nothing).
+EQUIVALENT = (
+    (
+        "transformer-block",
+        "attention, backward",
+        "without term seq",
+        "Max(seq, seq_kv) is seq_kv: a sequence that attends to itself has its own keys, so seq ≤ seq_kv",
+    ),
+)
+
+
+@dataclass
+class Target:
+    """An expression, wherever it occurs in a layer: what it should be, at which sizes."""
+
+    layer: str
+    phase: str
+    key: Key
+    expression: sp.Expr
+    neighbours: Mapping[Key, sp.Expr]
+    truths: list[tuple[Mapping[str, int], Mapping[Key, Number]]] = field(default_factory=list)
+    symbols: frozenset[sp.Symbol] = frozenset()
+
+    def noticed(self, changed: Mapping[Key, sp.Expr]) -> bool:
+        """Return whether some point tells the changed expressions from what they should be."""
+        return any(
+            not agrees(key, expression, expected.get(key), sizes)
+            for sizes, expected in self.truths
+            for key, expression in changed.items()
+        )
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A change, and what it changes."""
+
+    target: Target
+    change: str
+    changed: Mapping[Key, sp.Expr]
+
+    def __str__(self) -> str:
+        t = self.target
+        return f"{t.layer}, {t.phase}, {'/'.join(map(str, t.key[2:] or t.key[1:]))}: {self.change}"
+
+
+def targets() -> list[Target]:
+    """Return every different expression of every layer, with the values it should have."""
+    found: dict[tuple[object, ...], Target] = {}
+    for layer, points in cases():
+        observed = observe(layer)
+        names = [phase.name for phase in layer.phases()]
+        truths = [(sizes, expect(layer, sizes)) for sizes in points]
+        symbols = frozenset().union(*(e.free_symbols for e in observed.values()))
+        for key, expression in observed.items():
+            phase = names[key[1]] if key[0] == "kernel" else "layer"
+            same = (layer.name, phase, key[2:] if key[0] == "kernel" else key, expression)
+            siblings = {k: e for k, e in observed.items() if k[:2] == key[:2] or key[0] == k[0] == "layer"}
+            target = found.setdefault(same, Target(layer.name, phase, key, expression, siblings))
+            target.symbols |= symbols
+            if target.key == key:
+                target.truths += truths
+    return list(found.values())
+
+
+# -- changes -----------------------------------------------------------------------------------
+
+
+def mutants(target: Target) -> Iterator[Mutant]:
+    """Yield every change of one thing in an expression, and every move of it."""
+    seen = {target.expression}
+    for change, expression in _changes(target.expression, sorted(target.symbols, key=str)):
+        if expression not in seen:
+            seen.add(expression)
+            yield Mutant(target, change, {target.key: expression})
+    yield from _moves(target)
+
+
+def _changes(e: sp.Expr, symbols: list[sp.Symbol]) -> Iterator[tuple[str, sp.Expr]]:
+    """Yield (what was changed, the whole expression with that change)."""
+    if e.is_Number:
+        yield f"{e} + 1", e + 1
+        yield f"{e} − 1", e - 1
+        return
+    if not e.is_Mul or not e.args[0].is_Number:
+        yield f"2·({e})", 2 * e
+        yield f"without {e}", sp.Integer(0)
+    if not e.is_Pow and not e.is_Add and not e.is_Mul:
+        yield f"({e})²", e**2
+        yield f"({e})⁰", sp.Integer(1)
+    if e.is_Symbol:
+        yield from ((f"{other} for {e}", other) for other in symbols if other != e)
+        return
+    for i, argument in enumerate(e.args):
+        rest = [*e.args[:i], *e.args[i + 1 :]]
+        if (e.is_Add or isinstance(e, (sp.Max, sp.Min))) and rest:
+            yield f"without term {argument}", e.func(*rest)
+        for change, changed in _changes(argument, symbols):
+            try:
+                whole = e.func(*e.args[:i], changed, *e.args[i + 1 :])
+            except ValueError:  # such as Max of ⌈log₂ 0⌉
+                continue
+            if not whole.has(sp.zoo, sp.nan, sp.oo):
+                yield change, whole
+
+
+def _moves(target: Target) -> Iterator[Mutant]:
+    """Yield the expression moved to another memory level, engine or operand of the same kernel or layer."""
+    *place, last = target.key
+    if last in LEVELS:
+        others = [(*place, level) for level in LEVELS]
+    elif place[-1] in ENGINES:
+        others = [(*place[:-1], engine, last) for engine in ENGINES]
+    elif last in OPERANDS:
+        others = [(*place, operand) for operand in OPERANDS]
+    else:
+        return
+    if target.expression == 0:
+        return
+    for other in others:
+        if other != target.key:
+            there = target.neighbours.get(other, sp.Integer(0))
+            moved = {target.key: sp.Integer(0), other: there + target.expression}
+            yield Mutant(target, f"moved to {other[2] if len(other) > 2 else other[-1]}", moved)
+
+
+# -- the run -----------------------------------------------------------------------------------
+
+
+def run(every: int = 1) -> tuple[int, list[Mutant]]:
+    """Return how many mutants every `every`-th expression has, and those that nothing noticed."""
+    total, survivors = 0, []
+    for target in targets()[::every]:
+        for mutant in mutants(target):
+            total += 1
+            if not mutant.target.noticed(mutant.changed):
+                survivors.append(mutant)
+    return total, survivors
+
+
+def why(mutant: Mutant) -> str | None:
+    """Return why no test can notice: the change changes nothing; None where one should have noticed."""
+    (_, expression), *moved = mutant.changed.items()
+    if not moved and sp.simplify(expression - mutant.target.expression) == 0:
+        return "equal for all sizes"
+    for layer, phase, change, reason in EQUIVALENT:
+        if (layer, phase, change) == (mutant.target.layer, mutant.target.phase, mutant.change):
+            return reason
+    return None
+
+
+def main() -> int:
+    """Run all mutants; exit with 1 where fewer than 99 % are caught."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--every", type=int, default=1, help="change every n-th expression only")
+    started = time.perf_counter()
+    total, survivors = run(parser.parse_args().every)
+    for mutant in survivors:
+        print(f"survived: {mutant} [{why(mutant) or 'NOT EXPLAINED'}]")
+    without = sorted(classes().keys() - AUTHORITY.keys())
+    print(f"layers without an authority, not mutated: {', '.join(without) or 'none'}")
+    caught = total - len(survivors)
+    unexplained = sum(why(mutant) is None for mutant in survivors)
+    print(
+        f"mutants: {total}, caught: {caught} ({100 * caught / total:.2f} %), survivors: {len(survivors)}"
+        f" ({unexplained} not explained), {time.perf_counter() - started:.0f} s"
+    )
+    return 0 if caught >= 0.99 * total else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""Crossovers: exact sizes, held against algebra and against looking at every size."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel.crossing import _changes
+from costmodel.errors import CostmodelError, SizeError, UnknownNameError
+
+HEADS = {"batch": 1, "heads": 8, "head_dim": 64}
+FLOPS = {"over": "seq", "of": "flops", "batch": 1}
+
+
+@given(d=st.integers(1, 64).map(lambda x: 8 * x))
+@settings(max_examples=15)
+def test_attention_against_an_lstm_in_flops(d):
+    # LSTM: 2·4·(d + d)·d·n; attention's core: 4·n²·d. Equal at n = 4·d.
+    found = cm.crossover(cm.LSTM(), cm.DenseAttention(), hidden=d, heads=8, head_dim=d // 8, **FLOPS)
+    assert (found.size, found.answer) == (4 * d, 4 * d)
+    assert found.cheaper == ("dense-attention", "lstm")
+    assert found.rung is None
+
+
+def test_causal_attention_counts_exact_pairs():
+    # n(n + 1)/2 pairs: 2·(n + 1)·n·d = 16·d²·n at n = 8·d − 1, where the first order ends.
+    found = cm.crossover(cm.LSTM(), cm.TiledAttention(causal=True), hidden=512, heads=8, head_dim=64, **FLOPS)
+    assert found.size == 8 * 512 - 1
+
+
+def test_what_never_crosses_is_never_or_always():
+    one, two = cm.LSTM(), cm.LSTM(bidirectional=True)
+    assert cm.crossover(one, two, hidden=64, **FLOPS).answer == "always"
+    assert cm.crossover(two, one, hidden=64, **FLOPS).answer == "never"
+    same = cm.crossover(cm.DenseAttention(), cm.TiledAttention(), **FLOPS, heads=8, head_dim=64)
+    assert (same.answer, same.cheaper) == ("never", ("neither",))
+    assert "neither" in str(same)
+
+
+def test_depth_is_what_attention_saves():
+    found = cm.crossover(cm.LSTM(), cm.TiledAttention(), over="seq", of="depth", hidden=64, **HEADS)
+    # n steps against one: a tie at n = 1, then attention.
+    assert found.cheaper == ("neither", "tiled-attention")
+    assert found.size == 2
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_times_cross_where_their_order_turns(rung):
+    layers = (cm.GRU(), cm.DenseAttention())
+    sizes = {"batch": 8, "hidden": 512, "heads": 8, "head_dim": 64}
+    found = cm.crossover(*layers, "h200-sxm", over="seq", rung=rung, limit=2**16, **sizes)
+    assert (found.rung, found.of) == (rung, "seconds")
+    for size in found.sizes:
+        seq = np.array([size - 1, size])
+        gru, attention = (
+            cm.predict(
+                layer,
+                "h200-sxm",
+                rung=rung,
+                seq=seq,
+                **{n: v for n, v in sizes.items() if n in layer.sizes()},
+            ).seconds
+            for layer in layers
+        )
+        before, after = np.sign(gru - attention)
+        assert before != after
+
+
+@given(signs=st.lists(st.sampled_from([-1.0, 1.0]), min_size=64, max_size=64))
+@settings(max_examples=50)
+def test_no_turn_among_the_first_64_sizes_is_missed(signs):
+    """Every size up to 64 is looked at: whatever the order does there is found."""
+    order = np.array(signs)
+    sizes, sequence = _changes(lambda n: order[n.astype(int) - 1], 64)
+    turns = [i + 1 for i in range(1, 64) if signs[i] != signs[i - 1]]
+    assert sizes == turns
+    assert sequence == [signs[0], *(signs[i - 1] for i in turns)]
+
+
+@given(where=st.integers(2, 2**24 - 1))
+@settings(max_examples=50)
+def test_a_turn_is_found_to_the_size(where):
+    assert _changes(lambda n: np.where(n < where, -1.0, 1.0), 2**24) == ([where], [-1.0, 1.0])
+
+
+def test_an_answer_is_plain_json():
+    answer = cm.crossover(cm.LSTM(), cm.DenseAttention(), hidden=64, **FLOPS, heads=8, head_dim=8).to_dict()
+    assert answer["size"] == answer["answer"] == 256
+    assert answer["version"] == cm.__version__
+    assert answer["limit"] == 2**24
+
+
+def test_traffic_that_depends_on_the_chip_takes_it_from_the_device():
+    sizes = {"over": "head_dim", "of": "hbm_bytes", "batch": 1, "heads": 1, "seq": 4096, "limit": 512}
+    tiled = cm.TiledAttention(schedule="fa1")
+    with pytest.raises(SizeError, match="sram"):
+        cm.crossover(tiled, cm.DenseAttention(), **sizes)
+    # Beyond some width of a head, FA-1 moves more than materialised scores do (claims.md §3.2).
+    assert cm.crossover(tiled, cm.DenseAttention(), "h200-sxm", **sizes).cheaper[0] == "tiled-attention"
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"of": "flop"}, UnknownNameError, "unknown quantity 'flop'; did you mean 'flops'"),
+        ({"over": "sequ"}, UnknownNameError, "unknown size 'sequ'; did you mean 'seq'"),
+        ({"over": "window"}, UnknownNameError, "size of lstm or gru 'window'"),
+        ({"of": "seconds"}, CostmodelError, "needs a device"),
+        ({"hidden": 2.5}, SizeError, "size hidden"),
+    ],
+)
+def test_bad_questions_are_refused(change, error, text):
+    question = {"over": "seq", "of": "flops", "batch": 1, "hidden": 64} | change
+    with pytest.raises(error, match=text):
+        cm.crossover(cm.LSTM(), cm.GRU(), **question)

@@ -1,0 +1,148 @@
+"""Laws that counts keep whatever the sizes: drawn by hypothesis, over every layer, option and direction."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import crossover, evaluate
+from costmodel.layers import get
+
+sys.path.insert(0, str(Path(__file__).parent / "layers"))
+from cases import cases
+
+LAYERS = sorted({layer for layer, _ in cases()}, key=lambda layer: (layer.label, layer.dtype))
+ADDITIVE = (
+    "matrix_flops",
+    "vector_flops",
+    "special_flops",
+    "hbm_bytes",
+    "l2_bytes",
+    "launches",
+    "pram_depth",
+)
+#: What more of a size can only add to.
+GROWING = (*ADDITIVE, "compulsory_bytes", "footprint_bytes", "kept_bytes", "depth", "parameters")
+law = settings(max_examples=60, deadline=None)
+layers = st.sampled_from(LAYERS)
+
+
+@st.composite
+def sizes_of(draw, layer):
+    """Sizes that go together: heads shared evenly, a sequence's own keys among its keys."""
+    whole = st.integers(1, 70)
+    drawn = {name: draw(whole) for name in layer.sizes()} | {
+        "sram": draw(st.integers(8, 4096)),
+        "onchip": draw(whole),
+    }
+    if "kv_heads" in drawn:
+        drawn["heads"] = drawn["kv_heads"] * draw(st.integers(1, 4))
+    if {"seq", "seq_kv"} <= drawn.keys() and not getattr(layer, "cross", False):
+        drawn["seq_kv"] = drawn["seq"] + draw(st.integers(0, 50))
+    return drawn
+
+
+@law
+@given(layers, st.data())
+def test_no_layer_moves_less_than_it_has_to(layer, data):
+    """hbm_bytes ≥ compulsory_bytes: what the lower bound promises rests on it."""
+    counts = evaluate(layer, **data.draw(sizes_of(layer)))
+    assert counts["hbm_bytes"] >= counts["compulsory_bytes"] * (1 - 1e-12)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.label)
+def test_no_layer_moves_less_than_it_has_to_when_small(layer):
+    """The same where everything is one or two: no re-read and no second block hides a missing term."""
+    for size in (1, 2):
+        sizes = dict.fromkeys(layer.sizes(), size) | {"sram": 8, "onchip": 1}
+        counts = evaluate(layer, **sizes)
+        assert counts["hbm_bytes"] >= counts["compulsory_bytes"]
+
+
+@law
+@given(layers, st.data())
+def test_counts_grow_with_batch_length_width_and_heads(layer, data):
+    sizes = data.draw(sizes_of(layer))
+    name = data.draw(
+        st.sampled_from([s for s in ("batch", "seq", "hidden", "heads", "m", "n") if s in sizes])
+    )
+    factor = sizes["kv_heads"] if name == "heads" else 1
+    more = sizes | {name: sizes[name] + factor * data.draw(st.integers(1, 30))}
+    if "seq_kv" in sizes and name == "seq":
+        more["seq_kv"] = sizes["seq_kv"] + more["seq"] - sizes["seq"]
+    small, large = evaluate(layer, **sizes), evaluate(layer, **more)
+    for count in GROWING:
+        assert small[count] <= large[count] * (1 + 1e-12), (count, name)
+
+
+@law
+@given(layers, st.data())
+def test_a_larger_batch_never_lengthens_depth(layer, data):
+    sizes = data.draw(sizes_of(layer))
+    if "batch" in sizes:
+        counts = evaluate(layer, **sizes | {"batch": [1, 10, 1000]})
+        assert len(set(counts["depth"])) == len(set(counts["path"])) == 1
+
+
+@law
+@given(st.sampled_from([layer for layer in LAYERS if "fwd+bwd" in layer.directions]), st.data())
+def test_training_is_forward_and_backward(layer, data):
+    sizes = data.draw(sizes_of(layer))
+    there, back, both = (
+        evaluate(dataclasses.replace(layer, direction=direction), **sizes)
+        for direction in ("fwd", "bwd", "fwd+bwd")
+    )
+    for count in (*ADDITIVE, "depth"):
+        assert both[count] == pytest.approx(there[count] + back[count], rel=1e-12)
+    assert both["compulsory_bytes"] <= there["compulsory_bytes"] + back["compulsory_bytes"], (
+        "operands are shared"
+    )
+
+
+@law
+@given(st.sampled_from([layer for layer in LAYERS if "bwd_data" in layer.directions]), st.data())
+def test_backward_is_of_the_data_and_of_the_weights(layer, data):
+    sizes = data.draw(sizes_of(layer))
+    of_data, of_weights, both = (
+        evaluate(dataclasses.replace(layer, direction=direction), **sizes)
+        for direction in ("bwd_data", "bwd_weights", "bwd")
+    )
+    for count in ADDITIVE:
+        assert both[count] == pytest.approx(of_data[count] + of_weights[count], rel=1e-12)
+    assert both["depth"] == of_data["depth"]
+    assert of_weights["depth"] == 1
+
+
+@law
+@given(
+    n=st.integers(1, 5000), d=st.integers(1, 300), causal=st.booleans(),
+    direction=st.sampled_from(["fwd", "bwd", "fwd+bwd"]), dtype=st.sampled_from(["fp32", "bf16", "fp8"]),
+)  # fmt: skip
+def test_fused_attention_never_moves_more_than_dense(n, d, causal, direction, dtype):
+    """4Nd + N ≤ 4Nd + 4N², statistics in fp32: FlashAttention-2's order, a cache for K and V granted."""
+    options = {"causal": causal, "direction": direction, "dtype": dtype}
+    sizes = {"batch": 1, "heads": 1, "seq": n, "head_dim": d}
+    fused = evaluate(get("tiled-attention")(tile=(128, 128), **options), **sizes)["hbm_bytes"]
+    dense = evaluate(get("dense-attention")(**options), **sizes)["hbm_bytes"]
+    # Backward, the row sums of dO∘O read O and dO once more: 2Nd that 5 passes over N² are set against.
+    extra = 0 if direction == "fwd" else 2 * n * d * get("dense-attention")(dtype=dtype).bytes
+    assert fused <= dense + extra
+
+
+@settings(max_examples=15, deadline=None)
+@given(n=st.integers(64, 20000), capacity=st.integers(2**10, 2**18), probe=st.integers(1, 512))
+def test_fa1_is_below_dense_exactly_where_crossover_says(n, capacity, probe):
+    """FA-1 gains only below a width that grows with the memory M."""
+    tiled, dense = get("tiled-attention")(dtype="fp32", schedule="fa1"), get("dense-attention")(dtype="fp32")
+    sizes = {"batch": 1, "heads": 1, "seq": n, "sram": 4 * capacity}
+    found = crossover(tiled, dense, over="head_dim", of="hbm_bytes", limit=512, **sizes)
+    which = sum(size <= probe for size in found.sizes)
+    less = (
+        evaluate(tiled, head_dim=probe, **sizes)["hbm_bytes"]
+        < evaluate(dense, head_dim=probe, **sizes)["hbm_bytes"]
+    )
+    if len(found.sizes) <= 1:
+        assert less == (found.cheaper[which] == tiled.name)

@@ -1,0 +1,233 @@
+"""Where a layer meets a device: the laws that hold whatever the layer, and what is said about it."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel.errors import SizeError, UnavailableError, UnknownNameError
+from costmodel.hardware import load
+from costmodel.layers import classes
+from costmodel.predict import RUNGS
+
+#: One size of each name, such that they go together: heads · head_dim = d_model, heads ⋮ kv_heads.
+SIZES = {
+    "batch": 4, "seq": 512, "seq_kv": 1024, "heads": 8, "kv_heads": 2, "head_dim": 64, "value_dim": 64,
+    "d_model": 512, "d_ff": 2048, "hidden": 256, "input": 256, "projection": 128, "num_layers": 2,
+    "vocab": 32000, "window": 128, "block": 64, "experts": 8, "top_k": 2, "m": 384, "n": 512, "k": 4,
+}  # fmt: skip
+#: A GPU with everything, one without matrix engines, a TPU: few special figures, no shared memory.
+DEVICES = ("nvidia/h200-sxm", "nvidia/p100-sxm2-16gb", "google/tpu-v5e")
+CASES = [(name, way) for name, kind in classes().items() for way in kind.directions]
+#: Times and counts are sums of some hundred floats.
+EXACT = 1e-9
+
+
+def sizes_of(layer):
+    return {name: SIZES.get(name, 64) for name in layer.required}
+
+
+def made(name, way):
+    return classes()[name](dtype="fp32", direction=way)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("name", "way"), CASES)
+def test_the_estimate_is_never_below_the_bound(name, way, device):
+    layer = made(name, way)
+    sizes = sizes_of(layer)
+    bound = cm.predict(layer, device, rung="bound", **sizes)
+    estimate = cm.predict(layer, device, rung="kernel", **sizes)
+    for p in (bound, estimate):
+        assert 0 <= p.lower_s <= p.seconds * (1 + EXACT)
+        assert math.isfinite(p.seconds)
+        assert p.seconds > 0
+    assert bound.lower_s == estimate.lower_s
+    assert bound.seconds <= bound.serial_s * (1 + EXACT)
+    assert (bound.rung, bound.state, bound.constants_from) == ("bound", "cold", "none")
+    assert estimate.rung == "kernel"
+
+
+@given(
+    case=st.sampled_from(CASES),
+    device=st.sampled_from(cm.hardware.available()),
+    batch=st.integers(1, 256),
+    seq=st.integers(1, 2**17),
+)
+def test_the_bound_is_below_the_roofline_whatever_the_size(case, device, batch, seq):
+    layer = made(*case)
+    sizes = sizes_of(layer) | {n: v for n, v in (("batch", batch), ("seq", seq)) if n in layer.required}
+    p = cm.predict(layer, device, rung="bound", **sizes)
+    assert p.lower_s <= p.seconds * (1 + EXACT)
+    assert p.seconds <= p.serial_s * (1 + EXACT)
+
+
+@pytest.mark.parametrize("name", [name for name, way in CASES if way == "fwd+bwd"])
+def test_training_takes_as_long_as_both_directions(name):
+    sizes = sizes_of(classes()[name]())
+    forward, backward, both = (made(name, way) for way in ("fwd", "bwd", "fwd+bwd"))
+    a, b, c = (cm.predict(layer, "h200-sxm", rung="bound", **sizes) for layer in (forward, backward, both))
+    assert c.seconds == pytest.approx(a.seconds + b.seconds, rel=EXACT)
+    assert c.serial_s == pytest.approx(a.serial_s + b.serial_s, rel=EXACT)
+    for count in ("matrix_flops", "vector_flops", "special_flops", "hbm_bytes", "launches"):
+        assert c.counts[count] == pytest.approx(a.counts[count] + b.counts[count], rel=EXACT)
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+@pytest.mark.parametrize("name", classes())
+def test_arrays_are_scalars_side_by_side(name, rung):
+    layer = made(name, "fwd")
+    first = layer.required[0]
+    values = np.array([1, 2, 8, 64]) * SIZES.get(first, 64)
+    rest = {n: v for n, v in sizes_of(layer).items() if n != first}
+    many = cm.predict(layer, "h200-sxm", rung=rung, **{first: values}, **rest)
+    for i, value in enumerate(values):
+        one = cm.predict(layer, "h200-sxm", rung=rung, **{first: int(value)}, **rest)
+        assert isinstance(one.seconds, float)
+        assert many.seconds[i] == pytest.approx(one.seconds, rel=EXACT)
+        assert many.lower_s[i] == pytest.approx(one.lower_s, rel=EXACT)
+        assert many.bound[i] == one.bound
+        for count, number in one.counts.items():
+            assert many.counts[count][i] == number
+
+
+def test_sizes_broadcast_against_each_other():
+    p = cm.predict(
+        cm.LSTM(), "h200-sxm", rung="bound", batch=np.array([[1], [2]]), seq=[8, 16, 32], hidden=64
+    )
+    assert p.seconds.shape == p.lower_s.shape == p.bound.shape == p.hbm_bytes.shape == (2, 3)
+    assert (
+        p.seconds[1, 2] == cm.predict(cm.LSTM(), "h200-sxm", rung="bound", batch=2, seq=32, hidden=64).seconds
+    )
+    with pytest.raises(SizeError, match="broadcast"):
+        cm.predict(cm.LSTM(), "h200-sxm", rung="bound", batch=[1, 2], seq=[8, 16, 32], hidden=64)
+
+
+# -- what limits -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "sizes", "wanted"),
+    [
+        (cm.Matmul(dtype="bf16"), {"m": 8192, "n": 8192, "k": 8192}, "matrix:bf16"),
+        (cm.Matmul(dtype="fp8"), {"m": 8192, "n": 8192, "k": 8192}, "matrix:fp8"),
+        (cm.Matmul(dtype="bf16"), {"m": 1, "n": 8192, "k": 8192}, "hbm"),
+        (cm.Elementwise(dtype="bf16"), {"m": 8192, "n": 8192}, "hbm"),
+    ],
+)
+def test_the_bound_says_what_limits(layer, sizes, wanted):
+    assert cm.predict(layer, "h200-sxm", rung="bound", **sizes).bound == wanted
+
+
+def test_roofline_numbers_are_those_of_the_datasheet():
+    # H200 SXM: 989.4 TFLOP/s dense BF16, 4.8 TB/s (NVIDIA). A product at each side of the ridge.
+    big = cm.predict(cm.Matmul(), "h200-sxm", rung="bound", m=8192, n=8192, k=8192)
+    assert big.seconds == pytest.approx(2 * 8192**3 / 989.4e12, rel=EXACT)
+    thin = cm.predict(cm.Matmul(), "h200-sxm", rung="bound", m=1, n=8192, k=8192)
+    assert thin.seconds == pytest.approx(2 * (8192**2 + 2 * 8192) / 4.8e12, rel=EXACT)
+    # The lower bound: boost (1980 MHz) over the clock of the stated peak (1830 MHz), and no
+    # charge for what 50 MiB of L2 can hold.
+    assert big.lower_s == pytest.approx(big.seconds * 1830 / 1980, rel=EXACT)
+    held = 2 * (8192**2 + 2 * 8192) - 50 * 2**20
+    assert thin.lower_s == pytest.approx(held / 4.8e12, rel=EXACT)
+
+
+def test_depth_limits_a_recurrence_and_not_attention():
+    # Same width, one sequence: the LSTM waits 65,536 times, whatever the chip can do.
+    lstm = cm.predict(cm.LSTM(), "h200-sxm", rung="kernel", batch=1, seq=65536, hidden=512)
+    assert (lstm.depth, lstm.bound) == (65536, "depth")
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+@pytest.mark.parametrize("device", DEVICES)
+def test_every_limit_has_a_name_of_the_contract(device, rung):
+    for name in classes():
+        layer = made(name, "fwd")
+        p = cm.predict(layer, device, rung=rung, **sizes_of(layer))
+        engine, _, dtype = p.bound.partition(":")
+        assert engine in {"matrix", "vector", "special", "hbm", "l2", "depth", "launch", "link"}
+        assert bool(dtype) == (engine in {"matrix", "vector", "special"})
+        assert sum(phase["seconds"] for phase in p.phases) <= p.seconds * (1 + EXACT)
+
+
+# -- what if, and what is not known ------------------------------------------------------------
+
+
+def test_twice_the_bandwidth_halves_what_the_bandwidth_limits():
+    h200 = load("nvidia/h200-sxm")
+    wide = h200.replace(hbm="9.6 TB/s")
+    sizes = {"m": 8192, "n": 8192}
+    a, b = (cm.predict(cm.Softmax(), d, rung="bound", **sizes) for d in (h200, wide))
+    assert b.seconds == pytest.approx(a.seconds / 2, rel=EXACT)
+    assert b.lower_s == pytest.approx(a.lower_s / 2, rel=EXACT)
+    a, b = (cm.predict(cm.Matmul(), d, rung="bound", k=8192, **sizes) for d in (h200, wide))
+    assert b.seconds == a.seconds
+    assert b.to_dict()["device"] == "nvidia/h200-sxm*"
+    assert b.to_dict()["spec_hash"] != a.to_dict()["spec_hash"]
+
+
+def test_a_figure_that_a_spec_lacks_is_a_term_that_is_absent_and_named():
+    tpu = cm.predict(cm.Softmax(), "google/tpu-v5e", rung="bound", m=64, n=64)
+    lacking = [name for name in ("vector", "special") if f"{name}:fp32 rate" in tpu.missing]
+    assert lacking
+    assert not any(label.startswith(tuple(lacking)) for _, _, terms in tpu._parts for label in terms)
+    assert set(tpu.missing) >= set(load("google/tpu-v5e").missing)
+
+
+def test_a_dtype_that_a_device_lacks_is_said_with_those_it_has():
+    with pytest.raises(UnavailableError, match=r"v100.* has no bf16 rate; it has .*fp16"):
+        cm.predict(cm.Matmul(dtype="bf16"), "v100-sxm2-16gb", rung="bound", m=1, n=1, k=1)
+
+
+@pytest.mark.parametrize("wrong", [{"rung": "bond"}, {"state": "tepid"}])
+def test_unknown_choices_are_refused_with_the_nearest(wrong):
+    with pytest.raises(UnknownNameError, match=r"unknown (rung|state)"):
+        cm.predict(cm.Matmul(), "h200-sxm", m=1, n=1, k=1, **wrong)
+
+
+def test_a_rung_that_is_not_there_says_what_would_make_it_so():
+    with pytest.raises(UnavailableError, match="validate"):
+        cm.predict(cm.LSTM(dtype="fp32"), "nvidia/k40", rung="calibrated", batch=1, seq=1, hidden=1)
+
+
+def test_the_default_rung_is_the_best_there_is_and_says_which():
+    p = cm.predict(cm.LSTM(dtype="fp32"), "nvidia/k40", batch=1, seq=8, hidden=64)
+    assert p.rung in RUNGS[1:]
+    assert p.constants_from
+
+
+# -- answers -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_an_answer_is_plain_json(rung):
+    p = cm.predict(cm.TransformerBlock(), "h200-sxm", rung=rung, **sizes_of(cm.TransformerBlock()))
+    answer = p.to_dict()
+    assert json.loads(json.dumps(answer, allow_nan=False)) == answer
+    assert answer["version"] == cm.__version__
+    assert answer["schema"] == 1
+    assert answer["spec_hash"] == load("h200-sxm").spec_hash
+    assert {"latency.launch", "latency.step"} <= set(answer["assumed"])
+    total = sum(phase["matrix_flops"] for phase in answer["phases"])
+    assert total == pytest.approx(answer["matrix_flops"], rel=EXACT)
+
+
+def test_a_count_that_does_not_exist_is_said_so():
+    p = cm.predict(cm.Matmul(), "h200-sxm", rung="bound", m=1, n=1, k=1)
+    with pytest.raises(AttributeError, match="matrix_flops"):
+        p.matrix_flop  # noqa: B018 - asked for
+
+
+@pytest.mark.parametrize("first", ["sweep", "crossover"])
+def test_functions_stay_functions_after_their_modules_are_imported(first):
+    """Importing a submodule binds its name in the package: the facade keeps the function."""
+    code = f"import costmodel as cm; cm.{first}; import costmodel.sweep, costmodel.crossing; " + "; ".join(
+        f"assert callable(cm.{name}), {name!r}" for name in ("predict", "sweep", "evaluate", "crossover")
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

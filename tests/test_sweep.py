@@ -1,0 +1,112 @@
+"""Sweeps: every combination once, the same numbers as single predictions, tidy columns."""
+
+import itertools
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel.errors import SizeError, UnknownNameError
+from costmodel.sweep import product
+
+SIZES = {"batch": [1, 8], "hidden": 256, "heads": 8, "head_dim": 64}
+
+
+@given(start=st.integers(1, 2**20), factor=st.floats(1, 5000))
+def test_log2_range_doubles_as_long_as_it_fits(start, factor):
+    stop = int(start * factor)
+    found = cm.log2_range(start, stop)
+    assert found[0] == start
+    assert np.array_equal(found[1:], 2 * found[:-1])
+    assert found[-1] <= stop < 2 * found[-1]
+
+
+@pytest.mark.parametrize(("start", "stop"), [(0, 8), (8, 4), (-1, 4)])
+def test_log2_range_goes_up_from_one(start, stop):
+    with pytest.raises(SizeError, match="1 <= start <= stop"):
+        cm.log2_range(start, stop)
+
+
+def test_product_is_every_combination_in_order():
+    found = product({"a": [1, 2, 3], "b": 7, "c": [4, 5]})
+    rows = list(zip(*(found[name] for name in "abc"), strict=True))
+    assert rows == list(itertools.product([1, 2, 3], [7], [4, 5]))
+    with pytest.raises(SizeError, match="2 axes"):
+        product({"a": [[1, 2], [3, 4]]})
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return cm.sweep(
+        [cm.TiledAttention(causal=True), cm.LSTM(direction="fwd+bwd")],
+        ["nvidia/h200-sxm", "google/tpu-v5e"],
+        rung="bound",
+        seq=cm.log2_range(128, 1024),
+        **SIZES,
+    )
+
+
+def test_every_row_is_the_prediction_of_its_sizes(frame):
+    assert len(frame) == 2 * 2 * 4 * 2
+    for row in frame.sample(8, random_state=0).itertuples():
+        if row.layer == "lstm":
+            layer, sizes = cm.LSTM(direction=row.direction), {"hidden": row.hidden}
+        else:
+            layer, sizes = cm.TiledAttention(causal=True), {"heads": row.heads, "head_dim": row.head_dim}
+        p = cm.predict(layer, row.device, rung="bound", batch=row.batch, seq=row.seq, **sizes)
+        assert (row.seconds, row.lower_s, row.serial_s) == (p.seconds, p.lower_s, p.serial_s)
+        assert (row.bound, row.depth, row.hbm_bytes) == (p.bound, p.depth, p.hbm_bytes)
+        assert (row.options, row.rung, row.constants_from) == (layer.label, "bound", "none")
+
+
+def test_the_table_is_tidy(frame):
+    assert not frame.duplicated(["options", "device", "batch", "seq"]).any()
+    assert {"seconds", "lower_s", "hbm_bytes", "matrix_flops", "footprint_bytes"} <= set(frame)
+    assert frame["seconds"].notna().all()
+    assert (frame["lower_s"] <= frame["seconds"] * (1 + 1e-9)).all()
+    # A size that a layer does not take is missing, not zero.
+    lstm = frame[frame["layer"] == "lstm"]
+    assert lstm["heads"].isna().all()
+    assert frame.loc[frame["layer"] != "lstm", "hidden"].isna().all()
+
+
+def test_a_table_survives_its_files(frame, tmp_path):
+    frame.to_parquet(tmp_path / "x.parquet")
+    back = pd.read_parquet(tmp_path / "x.parquet")
+    assert np.array_equal(back["seconds"], frame["seconds"])
+    assert list(back["bound"]) == list(frame["bound"])
+    frame.to_csv(tmp_path / "x.csv", index=False)
+    assert np.array_equal(pd.read_csv(tmp_path / "x.csv")["seconds"], frame["seconds"])
+
+
+def test_one_of_each_will_do():
+    one = cm.sweep(cm.LSTM(), cm.hardware.load("h200-sxm"), rung="bound", batch=1, seq=[1, 2], hidden=8)
+    assert list(one["seq"]) == [1, 2]
+
+
+def test_layers_of_several_options_stand_beside_each_other():
+    both = cm.sweep(
+        [cm.LSTM(), cm.LSTM(bidirectional=True)], "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=8
+    )
+    assert list(both["options"].unique()) == ["lstm[bf16]", "lstm[bf16,bidirectional=true]"]
+    flops = both.groupby("options", observed=True)["matrix_flops"].sum()
+    assert flops.iloc[1] == 2 * flops.iloc[0]
+
+
+@pytest.mark.parametrize(
+    ("layers", "devices", "sizes", "error", "text"),
+    [
+        ([], "h200-sxm", {}, SizeError, "at least one layer"),
+        ([cm.LSTM()], [], {}, SizeError, "one device"),
+        ([cm.LSTM(), cm.GRU()], "h200-sxm", {"heads": 8}, UnknownNameError, "size of lstm, gru"),
+        ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [], "hidden": 8}, SizeError, "empty"),
+        ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [8, -8], "hidden": 8}, SizeError, "size seq"),
+        ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": 8}, SizeError, "needs hidden"),
+    ],
+)
+def test_bad_sweeps_are_refused(layers, devices, sizes, error, text):
+    with pytest.raises(error, match=text):
+        cm.sweep(layers, devices, rung="bound", **sizes)

@@ -1,0 +1,91 @@
+"""The vocabulary, and the integer functions that counts are written with."""
+
+import math
+
+import numpy as np
+import pytest
+import sympy as sp
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel.cost import latex
+from costmodel.errors import UnknownNameError
+from costmodel.evaluate import compile_expressions
+from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog2, ceil_div, symbol, symbols, tree_depth
+
+n, k = symbols("seq seq_kv")
+
+
+def test_one_symbol_a_size():
+    assert symbol("seq") is symbol("seq")
+    assert symbol("seq") - GLOSSARY["seq"].symbol == 0
+    assert all(symbol(name).is_positive and symbol(name).is_integer for name in GLOSSARY)
+
+
+def test_letters_and_meanings():
+    """contract.md: one LaTeX symbol each, one line each."""
+    letters = [size.latex for size in GLOSSARY.values()]
+    assert len(set(letters)) == len(letters)
+    assert all(size.meaning and "\n" not in size.meaning for size in GLOSSARY.values())
+
+
+def test_unknown_size_offers_the_nearest():
+    with pytest.raises(UnknownNameError, match="did you mean 'head_dim'"):
+        symbol("headdim")
+
+
+@pytest.mark.parametrize("power", range(53))
+def test_ceil_log2_around_powers_of_two(power):
+    """Exact where the quotient of two logarithms is not (architecture.md: 2²⁹, 2³¹, 2³⁹, …)."""
+    compiled = compile_expressions([CeilLog2(n)], ["seq"])
+    for x, wanted in ((2**power - 1, power), (2**power, power), (2**power + 1, power + 1)):
+        if 1 <= x < 2**53:
+            exponent = wanted if x != 2**power - 1 or power > 1 else power - 1
+            assert CeilLog2(x) == exponent
+            assert compiled(float(x))[0] == exponent
+            assert compiled(np.array([float(x)]))[0].tolist() == [exponent]
+
+
+@given(st.integers(1, 2**52))
+def test_ceil_log2_is_the_depth_of_a_balanced_tree(x):
+    level = int(CeilLog2(x))
+    assert 2 ** (level - 1) < x <= 2**level or x == 1
+
+
+@given(st.integers(1, 10**6), st.integers(1, 5000))
+def test_ceil_div_counts_tiles(tiles, side):
+    """A product with 1/b, as NumPy code of ``ceiling(a/b)`` has it, is off by one: 75 · (1/75) > 1."""
+    compiled = compile_expressions([ceil_div(n, k), n / k], ["seq", "seq_kv"])
+    assert compiled(float(tiles * side), float(side))[0] == tiles
+    assert compiled(float(tiles * side + 1), float(side))[0] == tiles + 1
+    assert ceil_div(sp.Integer(tiles * side), sp.Integer(side)) == tiles
+
+
+def test_ceil_div_of_a_fixed_tile():
+    sizes = np.arange(1.0, 20001.0)
+    for side in (75, 77, 91, 192, 227):
+        compiled = compile_expressions([ceil_div(n, sp.Integer(side))], ["seq"])
+        assert (compiled(sizes)[0] == -(-sizes // side)).all()
+
+
+def test_ceil_div_simplifies_only_what_is_sure():
+    assert ceil_div(n, sp.Integer(1)) == n
+    assert ceil_div(sp.Integer(1), k) == 1
+    assert ceil_div(sp.Rational(7, 2), sp.Integer(2)) == 2
+    assert sp.Max(1, ceil_div(n - 1, k)) != ceil_div(n - 1, k), "0 at n = 1"
+    assert isinstance(ceil_div(n, k), CeilDiv)
+
+
+def test_tree_depth_of_a_dot_product():
+    assert [tree_depth(sp.Integer(i)) for i in (1, 2, 3, 64, 65)] == [1, 2, 3, 7, 8]
+
+
+def test_latex():
+    assert latex(CeilLog2(n)) == r"\lceil\log_2 n\rceil"
+    assert latex(ceil_div(n, k)) == r"\left\lceil\frac{n}{n_{kv}}\right\rceil"
+    assert latex(4 * n**2) == "4 n^{2}"
+
+
+def test_log_of_one_leaf_is_zero():
+    assert CeilLog2(1) == 0
+    assert math.isclose(compile_expressions([CeilLog2(n)], ["seq"])(1.0)[0], 0.0)

@@ -1,0 +1,97 @@
+"""The wheel: all that is needed is inside, and it works from a folder that is not the project's."""
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Folder of the project → folder in the wheel.
+INSTALLED = {
+    "costmodel": "costmodel",
+    "hardware": "costmodel/hardware",
+    "reports": "costmodel/reports",
+    "validation": "costmodel/validation",
+}
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Build the wheel from a copy: a build leaves files behind, and a second one would ship them."""
+    pytest.importorskip("setuptools", minversion="77", reason="building the wheel needs setuptools >= 77")
+    source = tmp_path_factory.mktemp("source")
+    left_out = shutil.ignore_patterns("__pycache__", "*.egg-info")
+    for folder in INSTALLED:
+        shutil.copytree(ROOT / folder, source / folder, ignore=left_out)
+    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE"):
+        shutil.copy(ROOT / name, source / name)
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [*PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, source], check=True
+    )
+    (built,) = out.glob("*.whl")
+    return built
+
+
+def test_every_file_of_the_packages_is_inside(wheel):
+    inside = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        f"{place}/{path.relative_to(ROOT / folder).as_posix()}"
+        for folder, place in INSTALLED.items()
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert wanted - inside == set()
+    assert {name for name in inside if ".dist-info/" not in name} == wanted
+
+
+def test_licence_and_notice_are_inside(wheel):
+    inside = [name.rpartition("/")[2] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" in name]
+    assert {"LICENSE", "NOTICE", "METADATA", "entry_points.txt"} <= set(inside)
+
+
+@pytest.fixture(scope="module")
+def bare(wheel, tmp_path_factory) -> Path:
+    """Return the interpreter of an environment with the wheel in it, and nothing of this checkout.
+
+    The dependencies are lent by this environment's folder, whose editable install is not followed:
+    a path in a .pth file is searched, the .pth files inside it are not read.
+    """
+    folder = tmp_path_factory.mktemp("elsewhere") / "env"
+    venv.create(folder, with_pip=False)
+    python = folder / "bin" / "python"
+    subprocess.run(
+        [*PIP, "--python", python, "install", "--quiet", "--no-index", "--no-deps", wheel], check=True
+    )
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return python
+
+
+def test_the_readmes_example_runs_elsewhere(bare, tmp_path):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, output = re.findall(r"```python\n(.*?)```\s*```text\n(.*?)```", text, re.DOTALL)[0]
+    ended = subprocess.run([bare, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (ended.stdout, ended.stderr) == (output, "")
+    where = subprocess.run(
+        [bare, "-c", "import costmodel, costmodel.hardware as h; print(costmodel.__file__, h.__file__)"],
+        cwd=tmp_path, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert all(path.startswith(str(bare.parents[1])) for path in where.stdout.split())
+
+
+def test_the_command_runs_elsewhere(bare, tmp_path):
+    words = ["predict", "lstm", "-m", "h200-sxm", "-D", "batch=8", "seq=64", "hidden=256", "--json"]
+    ended = subprocess.run(
+        [bare.parent / "costmodel", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert '"device": "nvidia/h200-sxm"' in ended.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,75 @@
+"""Fits of memory-bound, scan and recurrent kernels, judged on measured rows that they have not seen."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import hardware
+from costmodel.kernels import conv, delta, recurrence, stream
+from costmodel.validation import fit_recurrence, fit_scan, fit_stream, log_fit, published
+from costmodel.validation.fit_recurrence import fit_ops
+
+
+def judge(model, recipe, rows, device):
+    """Fit on two rows of three, and return the mean error on the third."""
+    rows = rows.sort_values("row_id").reset_index(drop=True)
+    held_out = rows.index % 3 == 0
+    constants = recipe.fit(rows[~held_out], device)
+    got = model.seconds(device, constants, **recipe.arguments(rows[held_out])).seconds
+    return constants, np.abs(got / rows.loc[held_out, "latency_s"].to_numpy(dtype=float) - 1).mean()
+
+
+@pytest.mark.parametrize(("op", "limit"), [("relu", 0.02), ("elementwise_add", 0.02), ("layernorm", 0.06)])
+def test_memory_bound_rows(shared, op, limit):
+    table = pd.read_parquet(shared / "measurements" / "memops.parquet")
+    rows = table[(table["gpu"] == "v100-pcie-32gb") & (table["op"] == op)].iloc[::2]
+    constants, error = judge(stream, fit_stream, rows, hardware.load("nvidia/v100-pcie-32gb"))
+    assert error < limit
+    assert len(constants) <= 13
+    for name, value in constants.items():
+        assert stream.CONSTANTS[name].low <= value <= stream.CONSTANTS[name].high
+
+
+@pytest.mark.parametrize(
+    ("op", "model", "limit"),
+    [
+        ("gdn_chunk_prefill", delta, 0.06),
+        ("gdn_recurrent_decode", delta, 0.06),
+        ("causal_conv1d_prefill", conv, 0.06),
+    ],
+)
+def test_scan_rows(shared, op, model, limit):
+    table = pd.read_parquet(shared / "measurements" / "scan.parquet")
+    rows = table[(table["gpu"] == "h200-sxm") & (table["op"] == op)]
+    _, error = judge(model, fit_scan, rows, hardware.load("nvidia/h200-sxm"))
+    assert error < limit
+
+
+def test_recurrent_rows(shared):
+    rows = published.read(shared / "reference")
+    rows = rows[(rows["reason"] == "") & (rows["device"] == "nvidia/v100-sxm2-16gb") & rows["recurrent_only"]]
+    rows = rows[(rows["dtype"] == "fp32") & (rows["direction"] == "bwd_data")].reset_index(drop=True)
+    device = hardware.load("nvidia/v100-sxm2-16gb")
+    held_out = rows.index % 4 == 0
+    constants = fit_ops(rows[~held_out], device)
+    errors = []
+    for op, part in rows[held_out].groupby("op"):
+        got = recurrence.seconds(device, constants[op], **fit_recurrence.arguments(part)).seconds
+        errors.extend(np.abs(got / part["latency_s"].to_numpy() - 1))
+    assert np.mean(errors) < 0.2
+
+
+def test_a_fit_finds_the_constants_that_made_the_times():
+    device = hardware.load("nvidia/v100-pcie-32gb")
+    sizes = {"rows": np.geomspace(1, 1e6, 60), "cols": 1024.0, "reads": 1.0}
+    truth = {"bandwidth_share": 0.73, "start_s": 4e-6, "warm_share": 0.0}
+    measured = stream.seconds(device, truth, **sizes).seconds
+    _, found = log_fit.least_log_error(
+        lambda c: stream.seconds(device, c, **sizes).seconds,
+        measured,
+        stream.CONSTANTS,
+        ("bandwidth_share", "start_s"),
+        {"warm_share": 0.0},
+    )
+    assert found["bandwidth_share"] == pytest.approx(0.73, rel=1e-3)
+    assert found["start_s"] == pytest.approx(4e-6, rel=1e-3)

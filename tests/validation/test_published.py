@@ -1,0 +1,69 @@
+"""Published runtimes: which rows can be compared, and that units are turned into seconds rightly."""
+
+import pandas as pd
+import pytest
+
+from costmodel.errors import TableError
+from costmodel.validation import published
+
+
+@pytest.fixture(scope="module")
+def rows(shared):
+    return published.read(shared / "reference")
+
+
+@pytest.fixture(scope="module")
+def printed(shared):
+    return pd.read_csv(shared / "reference" / "published_runtimes.csv", low_memory=False)
+
+
+def test_every_row_is_there_in_its_order(rows, printed):
+    assert list(rows["source"]) == list(printed["source"])
+    assert list(rows["kernel"].head(50)) == list(printed["impl"].head(50))
+
+
+def test_outliers_and_unstated_devices_have_reasons(rows, printed):
+    outlier = printed["note"].astype(str).str.contains("OUTLIER")
+    unstated = printed["gpu"].str.contains("NOT STATED")
+    assert outlier.sum() == 62
+    assert (rows.loc[outlier | unstated, "reason"] != "").all()
+
+
+def test_approximate_attention_is_not_dense_attention(rows):
+    names = (
+        "Linformer",
+        "Local Attention",
+        "Longformer",
+        "Block-Sparse FlashAttention",
+        "Reformer",
+        "BigBird",
+    )
+    assert (rows.loc[rows["kernel"].isin(names), "reason"].str.contains("not dense")).all()
+
+
+def test_loops_of_frameworks_are_another_kernel(rows):
+    loops = rows[rows["kernel"].str.contains("loop")]
+    assert len(loops)
+    assert (loops["reason"] != "").all()
+
+
+def test_a_printed_rate_becomes_the_time_of_its_flop(rows, printed):
+    # FlashAttention-2's benchmark: 4·B·N²·h·d FLOP forward, 3.5 times that with backward, half if causal.
+    rated = printed["unit"].str.startswith("TFLOP/s (FLOPs=3.5*") & printed["causal"].isin(("1", "0"))
+    flops = 3.5 * 4 * printed["batch"] * printed["seq"] ** 2 * printed["heads"] * printed["head_dim"]
+    flops = flops.where(printed["causal"] != "1", flops / 2)[rated]
+    done = rows.loc[rated, "latency_s"] * printed.loc[rated, "value"] * 1e12
+    assert len(flops) > 100
+    assert done.to_numpy() == pytest.approx(flops.to_numpy(), rel=1e-9)
+
+
+def test_recurrent_rows_have_what_the_contract_needs(rows):
+    ready = rows[(rows["reason"] == "") & rows["op"].isin(("rnn", "lstm", "gru"))]
+    assert len(ready) > 700
+    assert ready[["batch", "seq", "hidden", "latency_s"]].notna().all(axis=None)
+    assert set(ready["direction"]) <= {"fwd", "bwd_data", "bwd_weights", "fwd+bwd"}
+
+
+def test_a_folder_without_the_table_is_one_clear_line(tmp_path):
+    with pytest.raises(TableError, match="cannot read the published runtimes"):
+        published.read(tmp_path)

@@ -1,0 +1,112 @@
+"""Scaled-dot-product attention through each of torch's backends, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from costmodel.layers import Layer
+from costmodel.layers.decode_attention import DecodeAttention
+from costmodel.layers.dense_attention import DenseAttention
+from costmodel.layers.tiled_attention import TiledAttention
+from costmodel.validation.case import Case
+from costmodel.validation.registry import FLOATS, Maker, Work, bench
+from costmodel.validation.torch_env import sdpa_backend
+
+
+def exact_attention(torch: Any, q: Any, k: Any, v: Any, *, causal: bool) -> Any:
+    """Return softmax(Q Kᵀ/√d) V by its definition, head by head so that only one n × n matrix lives.
+
+    Parameters
+    ----------
+    q : Tensor, shape (batch, heads, seq, head_dim)
+    k, v : Tensor, shape (batch, kv_heads, seq_kv, head_dim)
+    causal : bool
+        Query i sees keys 0 … i.
+    """
+    group = q.shape[1] // k.shape[1]
+
+    def one(q1: Any, k1: Any, v1: Any) -> Any:
+        scores = q1 @ k1.T / q1.shape[-1] ** 0.5
+        if causal:
+            allowed = torch.ones(scores.shape, dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~allowed, float("-inf"))
+        return torch.softmax(scores, -1) @ v1
+
+    def kept_small(*tensors: Any) -> Any:
+        # For gradients the matrix is computed again, and not kept for every head.
+        if not torch.is_grad_enabled():
+            return one(*tensors)
+        return torch.utils.checkpoint.checkpoint(one, *tensors, use_reentrant=False)
+
+    heads = [
+        torch.stack([kept_small(q[b, h], k[b, h // group], v[b, h // group]) for h in range(q.shape[1])])
+        for b in range(q.shape[0])
+    ]
+    return torch.stack(heads)
+
+
+def _decode(case: Case) -> bool:
+    return case["seq"] == 1 and case.get("seq_kv", 1) > 1
+
+
+def _op(case: Case) -> str:
+    if _decode(case):
+        return "attention_decode"
+    return "attention_prefill" if case.option("causal", False) else "attention_prefill_noncausal"
+
+
+def _dense(case: Case) -> Layer:
+    causal = bool(case.option("causal", False))
+    # The math backend adds its causal mask to the scores, in a pass of its own.
+    return DenseAttention(dtype=case.dtype, direction=case.direction, causal=causal, mask=causal)
+
+
+def _tiled(case: Case) -> Layer:
+    if _decode(case):
+        return DecodeAttention(dtype=case.dtype, direction=case.direction)
+    return TiledAttention(
+        dtype=case.dtype, direction=case.direction, causal=bool(case.option("causal", False))
+    )
+
+
+def _sdpa(case: Case, make: Maker, backend: str) -> Work:
+    torch = make.torch
+    batch, heads, seq, width = case["batch"], case["heads"], case["seq"], case["head_dim"]
+    kv_heads, seq_kv = case.get("kv_heads", heads), case.get("seq_kv", seq)
+    causal = bool(case.option("causal", False))
+    q = make(batch, heads, seq, width)
+    k, v = (make(batch, kv_heads, seq_kv, width) for _ in range(2))
+
+    def call(q: Any, k: Any, v: Any) -> Any:
+        return torch.nn.functional.scaled_dot_product_attention(
+            q, k, v, is_causal=causal, enable_gqa=kv_heads != heads
+        )
+
+    def exact(q: Any, k: Any, v: Any) -> Any:
+        return exact_attention(torch, q, k, v, causal=causal)
+
+    return Work((q, k, v), call, exact, scope=lambda: sdpa_backend(backend))
+
+
+@bench("sdpa-math", kernel="sdpa math", op=_op, layer=_dense)
+def sdpa_math(case: Case, make: Maker) -> Work:
+    """Products and softmax as kernels of their own: dense attention."""
+    return _sdpa(case, make, "math")
+
+
+@bench("sdpa-flash", kernel="sdpa flash", op=_op, layer=_tiled, dtypes=("fp32", "bf16", "fp16"))
+def sdpa_flash(case: Case, make: Maker) -> Work:
+    """FlashAttention-2 on CUDA (16-bit only); on the CPU torch's own tiled kernel."""
+    return _sdpa(case, make, "flash")
+
+
+@bench("sdpa-efficient", kernel="sdpa efficient", op=_op, layer=_tiled, devices=("cuda",), dtypes=FLOATS)
+def sdpa_efficient(case: Case, make: Maker) -> Work:
+    """xFormers' memory-efficient kernel."""
+    return _sdpa(case, make, "efficient")
+
+
+@bench("sdpa-cudnn", kernel="sdpa cudnn", op=_op, layer=_tiled, devices=("cuda",), dtypes=("bf16", "fp16"))
+def sdpa_cudnn(case: Case, make: Maker) -> Work:
+    """The cuDNN library's fused kernel."""
+    return _sdpa(case, make, "cudnn")

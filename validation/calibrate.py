@@ -1,0 +1,395 @@
+"""The one calibration command: measured rows in, fitted constants with their residuals out.
+
+Rows fall into cells: one operation, format, framework and way of timing on one device. Each cell's
+kernel model has a recipe (``fit_<kernel>.py``) that fits it on 70 % of the shapes; the others say how
+far off it is, and by how much its intervals have to be open. Constants that predict held-out rows
+worse than what there would be without them (a relative's, or the defaults) are refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from costmodel import calibration, hardware, kernels
+from costmodel._version import __version__
+from costmodel.calibration import File, Provenance, Section, Spread
+from costmodel.errors import CostmodelError, TableError
+from costmodel.files import write_whole
+from costmodel.hardware import Device
+from costmodel.measured import OPERATIONS_MEASURED, framework, harness
+from costmodel.score import read_table
+from costmodel.validation.heldout import NEVER_FITTED, held_out
+
+Array = NDArray[np.float64]
+
+#: Fewer rows than this to fit on determine nothing.
+FEWEST = 8
+#: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
+REGIME_ROWS, REGIMES = 40, 4
+#: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
+_BY_LABEL = ("attention", "decode", "delta")
+#: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
+_QUANTILES = (2.5, 10.0, 90.0, 97.5)
+TABLES = ("gemm", "attention", "scan", "memops")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one set of constants is of; ``label`` is the implementation's own name, where it matters."""
+
+    kernel: str
+    op: str
+    dtype: str
+    framework: str
+    harness: str
+    label: str = ""
+
+    def __str__(self) -> str:
+        """Render for messages."""
+        return " ".join(word for word in (self.op, self.dtype, self.framework, self.label, self.harness) if word)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A calibration of one device.
+
+    Attributes
+    ----------
+    file : File
+        What is written.
+    held_out : DataFrame
+        The rows that were not fitted on, with ``seconds`` (calibrated) and ``without_s`` (what a
+        relative's constants, or the defaults, give).
+    refused : tuple of str
+        Cells whose fit was worse than that, or impossible, and why.
+    """
+
+    file: File
+    held_out: pd.DataFrame
+    refused: tuple[str, ...] = ()
+
+
+@dataclass
+class _Found:
+    sections: list[Section] = field(default_factory=list)
+    held_out: list[pd.DataFrame] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    constants: dict[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
+
+
+# -- from a table to cells ------------------------------------------------------------------------
+
+
+def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
+    """Return the rows of tables one below the other, and each table's hash.
+
+    Raises
+    ------
+    TableError
+        If one of them cannot be read, or lacks what is needed of it.
+    """
+    frames, hashes = [], {}
+    for path in paths:
+        frame = read_table(path)
+        missing = {"gpu", "op", "dtype", "framework", "timer", "latency_s"} - set(frame)
+        if missing:
+            raise TableError(f"{path}: lacks the columns {', '.join(sorted(missing))}, which a fit needs")
+        hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        frames.append(frame.assign(table=path.name))
+    if not frames:
+        raise TableError("nothing to fit: no table was given")
+    return pd.concat(frames, ignore_index=True), hashes
+
+
+def usable(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that a fit may use: forward, warm, measured, of an operation that a model knows."""
+    good = rows["latency_s"].notna() & (rows["latency_s"] > 0)
+    good &= rows["op"].isin(OPERATIONS_MEASURED)
+    for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
+        if name in rows:
+            good &= rows[name].fillna(value) == value
+    if "bench" in rows:
+        # A loop of framework calls, and attention as a chain of kernels, are not the op's one kernel.
+        good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")
+    return rows[good]
+
+
+def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFrame]]:
+    """Yield each cell of one device's rows, products before what contains products."""
+    labels = rows["kernel"].fillna("") if "kernel" in rows else pd.Series("", index=rows.index)
+    frameworks = rows["framework"].map(lambda text: framework(text)[0] or "")
+    models = {op: model_of(op, device) for op in rows["op"].unique()}
+    labels = labels.where(rows["op"].map(models).isin(_BY_LABEL), "")
+    keys = [rows["op"], rows["dtype"], frameworks, rows["timer"].map(harness), labels]
+    found = [
+        (Cell(models[key[0]], *key), part) for key, part in rows.groupby(keys, sort=True, dropna=False)
+    ]
+    order = ("elementwise_copy", "gemm", "bmm")
+    yield from sorted(
+        found, key=lambda pair: order.index(pair[0].op) if pair[0].op in order else len(order)
+    )
+
+
+def model_of(op: str, device: Device) -> str:
+    """Return the kernel model of an operation on a device: CPUs have their own."""
+    layer = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"})
+    name = next((p.kernel for p in layer.cost.phases if p.op == op), layer.cost.phases[-1].kernel)
+    own = f"cpu_{name}"
+    return own if device.spec.units.kind == "core" and own in kernels.available() else name
+
+
+@cache
+def recipe(kernel: str) -> ModuleType:
+    """Return the module that fits a kernel model: the ``fit_*.py`` that imports it.
+
+    Raises
+    ------
+    TableError
+        If there is none.
+    """
+    package = __name__.rpartition(".")[0]
+    model = kernels.model(kernel)
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        if module.name.startswith("fit_"):
+            found = importlib.import_module(f"{package}.{module.name}")
+            if model in vars(found).values():
+                return found
+    raise TableError(f"nothing fits the kernel model {kernel}: no fit_*.py imports it")
+
+
+def arguments(cell: Cell, rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """Return the arguments of the cell's kernel model for rows, as its recipe reads them."""
+    read = recipe(cell.kernel).arguments
+    found: dict[str, Any] = read(rows, device) if len(inspect.signature(read).parameters) > 1 else read(rows)
+    return found
+
+
+# -- one device -----------------------------------------------------------------------------------
+
+
+def calibrate(
+    rows: pd.DataFrame, device: Device, *, hashes: Mapping[str, str] | None = None, date: str | None = None
+) -> Result:
+    """Fit every cell of one device's rows.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Measured rows of that device, in the columns of measured tables.
+    device : Device
+        Its spec.
+    hashes : mapping of str to str, optional
+        Hash of each table that the column ``table`` names.
+    date : str, optional
+        Of the fit; default today. Nothing else of the result depends on when it is made.
+
+    Raises
+    ------
+    TableError
+        If the device is one that nothing is fitted on, or no row is of use.
+    """
+    if device.name in NEVER_FITTED:
+        raise TableError(f"{device.name}: nothing is fitted on this device; accuracy is judged on it")
+    rows = usable(rows)
+    if rows.empty:
+        raise TableError(f"{device.name}: no row is forward, warm and measured, of an operation with a model")
+    found = _Found()
+    for cell, part in cells(rows, device):
+        try:
+            _fit_cell(cell, part, device, hashes or {}, found)
+        except CostmodelError as error:
+            found.refused.append(f"{cell}: {error}")
+    file = File(
+        schema=calibration.SCHEMA,
+        device=device.name,
+        program=f"costmodel {__version__}",
+        date=date or datetime.now(UTC).date().isoformat(),
+        sections=tuple(found.sections),
+    )
+    judged = pd.concat(found.held_out, ignore_index=True) if found.held_out else pd.DataFrame()
+    return Result(file, judged, tuple(found.refused))
+
+
+def _fit_cell(
+    cell: Cell, rows: pd.DataFrame, device: Device, hashes: Mapping[str, str], found: _Found
+) -> None:
+    out = held_out(rows)
+    fitted, judged = rows[~out], rows[out]
+    if len(fitted) < FEWEST or judged.empty:
+        raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
+    model = kernels.model(cell.kernel)
+    start: Mapping[str, float] | None = None
+    if cell.kernel.startswith("cpu_"):
+        fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
+        start = found.constants.get(("memory", "", ""))
+    constants = {
+        name: float(f"{value:.6g}")
+        for name, value in recipe(cell.kernel).fit(fitted, device, start).items()
+        if name in model.CONSTANTS
+    }
+    predicted = _seconds(cell, constants, judged, device)
+    wanted = calibration.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
+    without = _seconds(cell, calibration.choose(device, wanted, own=False).constants, judged, device)
+    measured = judged["latency_s"].to_numpy(dtype=np.float64)
+    error, before = (_errors(seconds, measured) for seconds in (predicted, without))
+    found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
+    if np.median(np.abs(error)) > np.median(np.abs(before)):
+        found.refused.append(
+            f"{cell}: {np.median(np.abs(error)):.1f} % off on {len(judged)} held-out rows, "
+            f"{np.median(np.abs(before)):.1f} % without it"
+        )
+        return
+    found.constants[cell.kernel, cell.op, cell.dtype] = constants
+    if cell.op == "elementwise_copy":
+        found.constants["memory", "", ""] = {k: constants[k] for k in _memory(model) if k in constants}
+    found.sections.append(
+        Section(
+            kernel=cell.kernel,
+            op=cell.op,
+            dtype=cell.dtype,
+            framework=cell.framework,
+            harness=cell.harness,
+            constants=constants,
+            kernels=(cell.label,) if cell.label else (),
+            sizes=_ranges(arguments(cell, fitted, device)),
+            spread=spread(predicted, measured),
+            provenance=_provenance(rows, fitted, judged, error, hashes),
+        )
+    )
+
+
+def _memory(model: ModuleType) -> Sequence[str]:
+    """Return the constants that are the machine's, not one kernel's: how fast bytes come, and from where."""
+    return [name for name in model.CONSTANTS if name.startswith(("l2_", "l3_", "bandwidth", "page_"))]
+
+
+def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFrame:
+    """Return rows with ``other_s``, the time of the products that a recurrent layer's row holds too."""
+    op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
+    if op not in ("rnn", "lstm", "gru"):
+        return rows
+    gates = {"rnn": 1.0, "lstm": 4.0, "gru": 3.0}[op]
+    batch, seq, hidden, width, layers = (
+        rows[name].to_numpy(dtype=np.float64) for name in ("batch", "seq", "hidden", "input", "num_layers")
+    )
+    constants = found.constants.get(("cpu_gemm", "gemm", dtype), {})
+    first, further = (
+        kernels.model("cpu_gemm")
+        .seconds(device, constants, m=batch * seq, n=gates * hidden, k=k, dtype=dtype)
+        .seconds
+        for k in (width, hidden)
+    )
+    return rows.assign(other_s=first + (layers - 1) * further)
+
+
+def _seconds(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:
+    estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(cell, rows, device))
+    other = rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
+    return np.asarray(np.broadcast_to(estimate.seconds, (len(rows),)) + other, dtype=np.float64)
+
+
+def _errors(predicted: Array, measured: Array) -> Array:
+    return np.asarray(100.0 * (predicted / measured - 1.0))
+
+
+def _ranges(sizes: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return smallest and largest of each size among the fitted rows; tiles are choices, not sizes."""
+    return {
+        name: (float(np.min(values)), float(np.max(values)))
+        for name, values in sizes.items()
+        if isinstance(values, np.ndarray) and not name.startswith("tile_")
+    }
+
+
+def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
+    """Return the quantiles of measured over predicted time, by regime of the predicted time.
+
+    As many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``; one of
+    fewer rows if there are no more, none for fewer than 8.
+    """
+    if len(predicted) < 8:
+        return ()
+    count = int(np.clip(len(predicted) // REGIME_ROWS, 1, REGIMES))
+    order = np.argsort(predicted, kind="stable")
+    answer = []
+    for number, places in enumerate(np.array_split(order, count)):
+        quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES)
+        low, inner_low, inner_high, high = (float(f"{q:.5g}") for q in quantiles)
+        above = float(f"{predicted[places].min():.5g}") if number else 0.0
+        answer.append(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high)))
+    return tuple(answer)
+
+
+def _provenance(
+    rows: pd.DataFrame, fitted: pd.DataFrame, judged: pd.DataFrame, error: Array, hashes: Mapping[str, str]
+) -> Provenance:
+    def named(column: str) -> str:
+        return "; ".join(sorted(rows[column].dropna().astype(str).unique())) if column in rows else ""
+
+    tables = sorted(rows["table"].unique()) if "table" in rows else []
+    return Provenance(
+        source=named("source"),
+        licence=named("licence"),
+        versions=named("framework"),
+        table_hash="; ".join(f"{name} {hashes.get(name, '')}".strip() for name in tables),
+        rows_fitted=len(fitted),
+        rows_held_out=len(judged),
+        mdape=round(float(np.median(np.abs(error))), 2),
+        mape=round(float(np.mean(np.abs(error))), 2),
+        bias=round(float(np.median(error)), 2),
+    )
+
+
+# -- many devices ---------------------------------------------------------------------------------
+
+
+def calibrate_tables(paths: Sequence[Path], *, only: Sequence[str] = (), date: str | None = None) -> list[Result]:
+    """Fit every device that tables have rows of, but those that nothing is fitted on.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Tables of measured kernels.
+    only : sequence of str
+        Device names; empty: all.
+    date : str, optional
+        See `calibrate`.
+    """
+    rows, hashes = rows_of(paths)
+    results = []
+    for label, part in rows.groupby("gpu", sort=True):
+        device = hardware.load(str(label))
+        if device.name not in NEVER_FITTED and (not only or device.name in only):
+            results.append(calibrate(part, device, hashes=hashes, date=date))
+    return results
+
+
+def write(result: Result, path: Path | None = None) -> Path:
+    """Write a calibration beside the device's spec, or where it is told to; return where.
+
+    Raises
+    ------
+    TableError
+        If no cell was fitted.
+    OutputError
+        If the file cannot be written; what was there is then as it was.
+    """
+    if not result.file.sections:
+        raise TableError(f"{result.file.device}: nothing to write: {'; '.join(result.refused)}")
+    place = path or calibration.path_of(result.file.device)
+    write_whole(place, lambda temporary: calibration.dump(temporary, result.file), overwrite=True)
+    return place

@@ -1,0 +1,228 @@
+"""A campaign: many cases, visited in several passes, within a time, resumable.
+
+Each pass visits every case once, in an order of its own, so that a drift of the machine shows as
+the spread between a case's visits and not as a difference between cases. What went wrong with one
+case (out of memory, wrong result, no such kernel) is recorded as such, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from costmodel.errors import UnavailableError
+from costmodel.validation import timing
+from costmodel.validation.case import Case
+from costmodel.validation.execute import IncorrectResultError, Prepared, prepare, relative_error
+from costmodel.validation.journal import Journal, Row
+from costmodel.validation.sensors import sensors
+from costmodel.validation.torch_env import Machine, load_torch
+
+#: Sets of operands that a cold measurement goes round.
+COPIES = 3
+#: A visit that is given less time than this measures little but its own preparation [s].
+LEAST_VISIT_S = 0.02
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a campaign ended.
+
+    Attributes
+    ----------
+    visits, planned : int
+        Visits recorded, and those that all passes need.
+    seconds : float
+        How long this run of it took [s].
+    """
+
+    visits: int
+    planned: int
+    seconds: float
+
+    @property
+    def finished(self) -> bool:
+        """Whether every case was visited in every pass."""
+        return self.visits >= self.planned
+
+
+def run_campaign(
+    cases: Sequence[Case],
+    machine: Machine,
+    journal: Journal,
+    *,
+    budget_s: float,
+    passes: int = 3,
+    progress: Progress = lambda _done, _planned, _what: None,
+) -> Outcome:
+    """Measure cases, and write each visit to the journal as soon as it is over.
+
+    Parameters
+    ----------
+    cases : sequence of Case
+        What to measure; visits that the journal already has are not made again.
+    machine : Machine
+        Where.
+    journal : Journal
+        Open for appending.
+    budget_s : float
+        How long the campaign may take; no visit is begun after it.
+    passes : int
+        Visits of each case.
+    progress : callable
+        Told (visits done, visits planned, case) before each visit.
+    """
+    began = time.perf_counter()
+    done = {(row["key"], row["pass"]) for row in journal.rows}
+    ended = {row["key"] for row in journal.rows if row["status"] != "ok"}
+    todo = [visit for visit in schedule(cases, passes) if (visit[1].key, visit[0]) not in done]
+    watch = timing.stopwatch(machine.kind, machine.cache_bytes)
+    planned = len(cases) * passes
+    skipped = 0
+    for index, (number, case) in enumerate(todo):
+        if case.key in ended:
+            skipped += 1
+            continue
+        left = budget_s - (time.perf_counter() - began)
+        if left <= 0:
+            break
+        progress(planned - len(todo) + index, planned, str(case))
+        share = max(LEAST_VISIT_S, left / (len(todo) - index))
+        start = time.perf_counter()
+        row = visit(case, machine, watch, share, check=number == 0)
+        took = time.perf_counter() - start
+        journal.append({"key": case.key, "pass": number, "case": case.as_dict(), "took_s": took, **row})
+        if row["status"] != "ok":
+            ended.add(case.key)
+            _after_failure(machine, case, row)
+    visited = len({(row["key"], row["pass"]) for row in journal.rows} & _wanted(cases, passes)) + skipped
+    progress(visited, planned, "")
+    return Outcome(visited, planned, time.perf_counter() - began)
+
+
+def _wanted(cases: Sequence[Case], passes: int) -> set[tuple[str, int]]:
+    return {(case.key, number) for case in cases for number in range(passes)}
+
+
+def schedule(cases: Sequence[Case], passes: int) -> Iterator[tuple[int, Case]]:
+    """Yield (pass, case): all cases of a pass before the next, each pass shuffled in its own fixed way."""
+    for number in range(passes):
+        order = list(cases)
+        random.Random(number).shuffle(order)
+        for case in order:
+            yield number, case
+
+
+def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float, *, check: bool) -> Row:
+    """Prepare, check and time one case; return what is recorded of it.
+
+    Returns
+    -------
+    dict
+        ``status`` is ``ok``, ``incorrect``, ``out of memory``, ``unavailable`` or ``failed``, with
+        a ``reason`` for all but the first; then the timing, the memory and the state of the machine.
+    """
+    torch = load_torch()
+    began = time.perf_counter()
+    error: float | None = None
+    try:
+        with _peak_memory(torch, machine.kind) as peak:
+            prepared = prepare(case, machine.kind)
+            with prepared.scope():
+                prepared.run()
+        if check:
+            error = relative_error(case, prepared)
+        left = budget_s - (time.perf_counter() - began)
+        measured = _time(case, prepared, machine, watch, max(left, LEAST_VISIT_S))
+    except IncorrectResultError as wrong:
+        return _failed("incorrect", wrong)
+    except UnavailableError as missing:
+        return _failed("unavailable", missing)
+    except (MemoryError, RuntimeError) as fault:
+        return _failed(_kind_of(torch, fault), fault)
+    return {
+        "status": "ok",
+        "timer": _timer(case, watch),
+        **asdict(measured),
+        "error": error,
+        **peak,
+        **sensors(machine.kind),
+    }
+
+
+def _time(
+    case: Case, prepared: Prepared, machine: Machine, watch: timing.Stopwatch, budget_s: float
+) -> timing.Timing:
+    if case.launch == "graph":
+        replay = timing.captured(prepared.run, prepared.scope())
+        return timing.measure_warm(watch, replay, budget_s, per_call=timing.GRAPH_CALLS)
+    if case.state == "cold":
+        others = [prepare(case, machine.kind, copy=number) for number in range(1, COPIES)]
+        with prepared.scope():
+            return timing.measure_cold(watch, [p.run for p in (prepared, *others)], budget_s)
+    with prepared.scope():
+        return timing.measure_warm(watch, prepared.run, budget_s)
+
+
+def _timer(case: Case, watch: timing.Stopwatch) -> str:
+    """Return how the time was taken: four things are called latency, and a row says which it is."""
+    if watch.kind == "cpu":
+        return "perf_counter-median"
+    return "cudagraph-event-median" if case.launch == "graph" else "queued-event-median"
+
+
+@contextmanager
+def _peak_memory(torch: Any, kind: str) -> Iterator[dict[str, int | None]]:
+    """Record the most memory that tensors took at once; the CPU's allocator does not say."""
+    peak: dict[str, int | None] = {"peak_bytes": None}
+    if kind != "cuda":
+        yield peak
+        return
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    yield peak
+    torch.cuda.synchronize()
+    peak["peak_bytes"] = int(torch.cuda.max_memory_allocated() - before)
+
+
+def _kind_of(torch: Any, fault: Exception) -> str:
+    text = str(fault).lower()
+    if isinstance(fault, (MemoryError, torch.OutOfMemoryError)):
+        return "out of memory"
+    if "out of memory" in text or "can't allocate memory" in text or "cannot allocate memory" in text:
+        return "out of memory"
+    if "no available kernel" in text or "not implemented" in text or "not supported" in text:
+        return "unavailable"
+    return "failed"
+
+
+def _failed(status: str, fault: Exception) -> Row:
+    lines = str(fault).strip().splitlines() or [type(fault).__name__]
+    return {"status": status, "reason": lines[0][:300]}
+
+
+def _after_failure(machine: Machine, case: Case, row: Row) -> None:
+    """Give back what a failed case held; stop if the device works no more.
+
+    Raises
+    ------
+    UnavailableError
+        After an error that no later call on the same CUDA context survives.
+    """
+    gc.collect()
+    if machine.kind != "cuda":
+        return
+    if row["status"] == "failed" and "cuda error" in str(row["reason"]).lower():
+        raise UnavailableError(
+            f"the device stopped working at {case} ({row['reason']}); "
+            "run the same command again to go on with the cases after it"
+        )
+    load_torch().cuda.empty_cache()

@@ -1,0 +1,112 @@
+"""One kernel to measure: which, in what format and direction, at what sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from costmodel.errors import unknown_name
+
+Option = bool | int | str
+LAUNCHES = ("eager", "graph")
+STATES = ("warm", "cold")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel at one shape.
+
+    Attributes
+    ----------
+    bench : str
+        Name of the kernel, see `costmodel.validation.registry`.
+    dtype, direction : str
+        As layers name them.
+    sizes : tuple of (str, int)
+        By the names of the vocabulary, in the order of the names.
+    options : tuple of (str, value)
+        Static choices besides: ``causal``, ``tile_rows``, ….
+    launch : str
+        ``eager`` (each call from the host) or ``graph`` (a captured CUDA graph, replayed).
+    state : str
+        ``warm`` (called again on the same operands) or ``cold`` (caches flushed, operands rotated).
+    """
+
+    bench: str
+    dtype: str
+    direction: str
+    sizes: tuple[tuple[str, int], ...]
+    options: tuple[tuple[str, Option], ...] = ()
+    launch: str = "eager"
+    state: str = "warm"
+
+    def __post_init__(self) -> None:
+        """Check the words that are not a kernel's own."""
+        for kind, value, known in (("launch", self.launch, LAUNCHES), ("state", self.state, STATES)):
+            if value not in known:
+                raise unknown_name(kind, value, known)
+
+    def __getitem__(self, size: str) -> int:
+        """Return one size."""
+        return dict(self.sizes)[size]
+
+    def get(self, size: str, default: int) -> int:
+        """Return one size, or the default where the case does not give it."""
+        return dict(self.sizes).get(size, default)
+
+    def option(self, name: str, default: Option) -> Any:
+        """Return one static choice, or the default where the case does not make it."""
+        return dict(self.options).get(name, default)
+
+    @property
+    def key(self) -> str:
+        """Sixteen hex digits that stand for the case: the same on every machine."""
+        return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the case as plain values, for a record."""
+        return {**asdict(self), "sizes": dict(self.sizes), "options": dict(self.options)}
+
+    def __str__(self) -> str:
+        """Render as ``matmul fp32 fwd m=64 n=64 k=64``."""
+        words = [f"{name}={value}" for name, value in (*self.sizes, *self.options)]
+        extra = [word for word in (self.launch, self.state) if word not in ("eager", "warm")]
+        return " ".join([self.bench, self.dtype, self.direction, *words, *extra])
+
+
+def case(
+    bench: str,
+    sizes: Mapping[str, int],
+    *,
+    dtype: str = "fp32",
+    direction: str = "fwd",
+    options: Mapping[str, Option] | None = None,
+    launch: str = "eager",
+    state: str = "warm",
+) -> Case:
+    """Return a case, its sizes and options in order: equal cases are equal however they were written."""
+    return Case(
+        bench=bench,
+        dtype=dtype,
+        direction=direction,
+        sizes=tuple(sorted((name, int(value)) for name, value in sizes.items())),
+        options=tuple(sorted((options or {}).items())),
+        launch=launch,
+        state=state,
+    )
+
+
+def from_dict(values: Mapping[str, Any]) -> Case:
+    """Return the case that `Case.as_dict` wrote."""
+    return case(
+        values["bench"],
+        values["sizes"],
+        dtype=values["dtype"],
+        direction=values["direction"],
+        options=values["options"],
+        launch=values["launch"],
+        state=values["state"],
+    )

@@ -1,0 +1,163 @@
+"""From a case to something that can be called: operands made, gradients wired, the result checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+from costmodel.errors import UnavailableError
+from costmodel.validation.case import Case
+from costmodel.validation.registry import Bench, Work, find
+from costmodel.validation.torch_env import load_torch, math_mode, torch_dtype
+
+#: Largest relative error (Frobenius norm, against float64) of a kernel that computes the right thing:
+#: rounding of inputs' products and of stored results in that format, with room for long sums.
+TOLERANCE = {"fp64": 1e-10, "fp32": 1e-4, "tf32": 5e-3, "bf16": 3e-2, "fp16": 5e-3, "fp8": 3e-2}
+
+
+class IncorrectResultError(ArithmeticError):
+    """A kernel's result is not what float64 says it should be."""
+
+
+@dataclass(frozen=True)
+class RandomMaker:
+    """Random operands, the same for the same seed; see `costmodel.validation.registry.Maker`."""
+
+    torch: Any
+    device: str
+    dtype: Any
+    generator: Any
+    gradients: bool
+
+    def __call__(self, *shape: int, scale: float = 1.0) -> Any:
+        """Return a tensor of standard normal values times `scale`."""
+        values = self.torch.randn(shape, generator=self.generator, device=self.device).mul_(scale)
+        return values.to(self.dtype).requires_grad_(self.gradients)
+
+    def adopt(self, module: Any) -> Any:
+        """Return a module moved to the device and format, in evaluation mode."""
+        return module.to(device=self.device, dtype=self.dtype).eval().requires_grad_(self.gradients)
+
+
+def supported(bench: Bench, case: Case, kind: str) -> str:
+    """Return why a kernel cannot run a case on that kind of device; empty if it can."""
+    if kind not in bench.devices:
+        return f"{bench.name} exists on {', '.join(bench.devices)} only"
+    if case.dtype not in bench.dtypes:
+        return f"{bench.name} exists in {', '.join(bench.dtypes)} only"
+    if case.direction not in bench.directions:
+        return f"{bench.name} has the directions {', '.join(bench.directions)} only"
+    if kind == "cpu" and (case.launch == "graph" or case.dtype == "tf32"):
+        return f"a CPU has no {'graphs' if case.launch == 'graph' else 'tf32'}"
+    return ""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case ready to run on one set of operands.
+
+    Attributes
+    ----------
+    run : callable
+        Does the timed work once and returns its results, a tuple of tensors; to be
+        called inside `scope`.
+    scope : callable
+        Returns the context that holds for the case: TF32 or not, gradients or not, the
+        backend of attention.
+    work : Work
+        Operands, the call, and its exact counterpart.
+    upstream : Tensor or None
+        The gradient of the result, where the case has a backward pass.
+    """
+
+    run: Callable[[], tuple[Any, ...]]
+    scope: Callable[[], AbstractContextManager[Any]]
+    work: Work
+    upstream: Any
+
+
+def prepare(case: Case, kind: str, *, copy: int = 0) -> Prepared:
+    """Make the operands of a case and return what to call.
+
+    Parameters
+    ----------
+    case : Case
+        What to run.
+    kind : str
+        ``cpu`` or ``cuda``.
+    copy : int
+        Which set of operands: other values in other memory, for measuring cold.
+
+    Raises
+    ------
+    UnavailableError
+        If the kernel does not exist there, in that format or direction.
+    """
+    bench = find(case.bench)
+    reason = supported(bench, case, kind)
+    if reason:
+        raise UnavailableError(reason)
+    torch = load_torch()
+    generator = torch.Generator(device=kind).manual_seed(int(case.key[:8], 16) + copy)
+    # Modules draw their weights from the global generator.
+    torch.manual_seed(int(case.key[8:], 16) % 2**31 + copy)
+    gradients = case.direction != "fwd"
+    work = bench.build(case, RandomMaker(torch, kind, torch_dtype(case.dtype), generator, gradients))
+
+    @contextmanager
+    def scope() -> Iterator[None]:
+        with nullcontext() if gradients else torch.inference_mode(), math_mode(case.dtype), work.scope():
+            yield
+
+    if not gradients:
+        return Prepared(lambda: (work.call(*work.inputs),), scope, work, None)
+    with scope():
+        result = work.call(*work.inputs)
+    upstream = torch.randn(result.shape, generator=generator, device=kind).to(result.dtype)
+
+    def backward() -> tuple[Any, ...]:
+        grads: tuple[Any, ...] = torch.autograd.grad(result, work.inputs, upstream, retain_graph=True)
+        return grads
+
+    def both() -> tuple[Any, ...]:
+        grads: tuple[Any, ...] = torch.autograd.grad(work.call(*work.inputs), work.inputs, upstream)
+        return grads
+
+    return Prepared(backward if case.direction == "bwd" else both, scope, work, upstream)
+
+
+def relative_error(case: Case, prepared: Prepared) -> float:
+    """Run a case once and return how far its results are from float64's.
+
+    Returns
+    -------
+    float
+        The largest over the results of ‖got − exact‖ / ‖exact‖ (Frobenius).
+
+    Raises
+    ------
+    IncorrectResultError
+        If that is above ``TOLERANCE`` for the format, or not a number.
+    """
+    torch = load_torch()
+    with prepared.scope():
+        got = [result.detach() for result in prepared.run()]
+    inputs = [x.detach().double().requires_grad_(case.direction != "fwd") for x in prepared.work.inputs]
+    if case.direction == "fwd":
+        with torch.inference_mode():
+            exact = (prepared.work.exact(*inputs),)
+    else:
+        result = prepared.work.exact(*inputs)
+        exact = torch.autograd.grad(result, inputs, prepared.upstream.double())
+    errors = []
+    for one, other in zip(got, exact, strict=True):
+        size = torch.linalg.vector_norm(other)
+        errors.append(float(torch.linalg.vector_norm(one.double() - other) / torch.clamp(size, min=1e-30)))
+    worst = max(errors) if all(e == e for e in errors) else float("nan")
+    if not worst <= TOLERANCE[case.dtype]:
+        raise IncorrectResultError(
+            f"relative error {worst:.1e} against float64, wanted at most {TOLERANCE[case.dtype]:.0e}"
+        )
+    return worst

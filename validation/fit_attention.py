@@ -1,0 +1,105 @@
+"""Fit the attention models' constants to one cell: device × op × dtype × framework.
+
+Frameworks differ by 10–20 % (they run other kernels), releases of one framework by 1–4 %, which is
+less than the model's own error: a cell is named by its framework without the release. Free are the
+constants that a cell's kernel has; the rest keep what ``start`` gives them, or their defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.hardware import Device
+from costmodel.kernels import _flash as flash
+from costmodel.kernels import attention, decode
+from costmodel.kernels.base import Array
+from costmodel.validation.log_fit import least_log_error
+
+DECODE, ENCODER = "attention_decode", "attention_prefill_noncausal"
+#: The release whose decode rows on A100 leave the new token out of seq_kv (its harness's README).
+_UNCOUNTED = "vllm 0.14.0"
+#: Libraries that split the keys of a prefill, and so launch a kernel that merges.
+_SPLITTING = ("fa3", "fa4", "flashinfer")
+#: A step bound by its work, and one bound by its latency: the loss has a valley at each.
+_STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0})
+
+
+def model(op: str) -> Any:
+    """Return the kernel model of that op."""
+    return decode if op == DECODE else attention
+
+
+def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """Return the keyword arguments of the kernel model for rows of one op, dtype and framework.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With the columns ``op``, ``batch``, ``heads_q``, ``heads_kv``, ``head_dim``, ``seq_q`` or
+        ``seq_kv``, and where they are there ``dtype``, ``framework``, ``kernel`` and ``gpu``.
+    device : Device
+        Where they were measured: libraries choose their kernels by architecture.
+    """
+    first = {name: str(rows[name].iloc[0]) for name in ("op", "dtype", "framework", "kernel") if name in rows}
+    framework, causal = first.get("framework", ""), first["op"] != ENCODER
+    names = {"batch": "batch", "heads": "heads_q", "kv_heads": "heads_kv", "head_dim": "head_dim"}
+    sizes = {ours: rows[theirs].to_numpy(dtype=np.float64) for ours, theirs in names.items()}
+    common = {
+        **sizes,
+        "dtype": first.get("dtype", "bf16"),
+        "kernel": flash.library(device, first.get("kernel", ""), framework, causal),
+    }
+    if first["op"] == DECODE:
+        uncounted = framework == _UNCOUNTED and device.family == "ampere"
+        return {**common, "seq_kv": rows["seq_kv"].to_numpy(dtype=np.float64) + uncounted}
+    writer = "token" if framework.startswith("vllm") else "bytes"
+    return {
+        **common,
+        "seq": rows["seq_q"].to_numpy(dtype=np.float64),
+        "causal": causal,
+        "cache_write": writer if causal else "none",
+    }
+
+
+def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
+    """Return the names of the constants that rows of this cell determine."""
+    static, op = arguments(rows.iloc[:1], device), str(rows["op"].iloc[0])
+    kernel, fixed = static["kernel"], set()
+    if static.get("cache_write") != "token":
+        fixed.add("token_cycles")
+    if op != DECODE and kernel not in _SPLITTING:
+        fixed |= {"merge_s", "merge_row_cycles"}
+    if not kernel.startswith("fa2"):
+        fixed.add("copy_s")
+    return tuple(name for name in model(op).CONSTANTS if name not in fixed)
+
+
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Return the constants of one cell.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows to fit on, of one device, op, dtype and framework, with ``latency_s``.
+    device : Device
+        Where they were measured.
+    start : mapping of str to float, optional
+        Values to begin with (a relative's); those that are not free stay.
+    """
+    kernel = model(str(rows["op"].iloc[0]))
+    kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
+    begin = {name: constant.default for name, constant in kernel.CONSTANTS.items()} | dict(start or {})
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return np.asarray(kernel.seconds(device, values, **kwargs).seconds, dtype=np.float64)
+
+    names = free(rows, device)
+    tries = [
+        least_log_error(predict, measured, kernel.CONSTANTS, names, {**begin, **first}, evaluations=60)
+        for first in _STARTS
+    ]
+    return min(tries, key=lambda found: found[0])[1]

@@ -1,0 +1,150 @@
+"""Fit the GEMM model's constants to one cell: device × op × dtype × framework.
+
+The loss is soft-L1 on log(predicted/measured) at a scale of 3 %: a median fit, which a few disturbed
+rows cannot turn. Free are the constants that a harness's rows determine; the rest keep what ``start``
+gives them, or their defaults.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.hardware import Device
+from costmodel.kernels import _tiles as tiles
+from costmodel.kernels import gemm
+from costmodel.kernels.base import Array
+from costmodel.validation.log_fit import least_log_error
+
+_ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
+#: Timers whose rows hold the host's dispatch; the others hold kernel time alone, or graph replays.
+_HOST_TIMERS = ("event-best5of25", "host-walltime-median50")
+
+#: Fewer rows than this determine only the constants that every row depends on.
+_FEW = 40
+
+_COMMON = (
+    "peak_share",
+    "step_cycles",
+    "tail_waves",
+    "store_bytes",
+    "bandwidth_share",
+    "overlap",
+    "droop",
+    "droop_s",
+)
+#: Families whose rows show loads that scatter over memory pages.
+_SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
+#: Families on which cuBLAS runs one row, and few rows, by kernels of their own.
+_SINGLE_ROW, _SMALL = ("ampere", "ada"), ("ada",)
+
+
+def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the keyword arguments of ``gemm.seconds`` for rows of one op, dtype and framework.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With the columns ``op``, ``dtype``, ``m``, ``n``, ``k``, and where they are there ``b``,
+        ``framework`` and ``kernel``.
+    """
+    op = str(rows["op"].iloc[0])
+    sizes = {name: rows[name].to_numpy(dtype=np.float64) for name in ("m", "n", "k")}
+    batch = rows["b"].fillna(1).to_numpy(dtype=np.float64) if "b" in rows else 1.0
+    framework = str(rows["framework"].iloc[0]).split()[0] if "framework" in rows else ""
+    tile: dict[str, Array] = {}
+    if "kernel" in rows and op != "gemm_fp8_dynquant":
+        tile = dict(zip(("tile_m", "tile_n", "tile_k"), tiles.from_names(rows["kernel"]), strict=True))
+    return {
+        **sizes,
+        **tile,
+        "batch": batch,
+        "dtype": str(rows["dtype"].iloc[0]),
+        "layout": "nn" if op == "bmm" else "tn",
+        "quantise": op == "gemm_fp8_dynquant",
+        "rotation": _ROTATIONS.get(framework, "none"),
+    }
+
+
+def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
+    """Return the names of the constants that rows of this cell determine."""
+    op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
+    if len(rows) < _FEW:
+        return ("peak_share", "bandwidth_share", "dispatch_s", "record_s")
+    names = _COMMON + (
+        ("dispatch_s", "record_s") if str(rows["timer"].iloc[0]) in _HOST_TIMERS else ("start_s",)
+    )
+    if op == "gemm_fp8_dynquant":
+        return (*names, "cache_share", "l2_unit_bytes", "band_tiles", "quantise_share")
+    if dtype != "fp32":
+        names = (*names, "cache_share", "split_s", "l2_unit_bytes")
+        if device.family in _SINGLE_ROW:
+            names = (*names, "row_cycles")
+        return (*names, "small_cycles") if device.family in _SMALL else names
+    names = (*names, "edge_elements", "fill_cycles", "cache_share")
+    if op == "gemm":
+        names = (*names, "split_s")
+        if device.family in _SCATTER:
+            names = (*names, "reach_unit", "reach_device", "scatter_share")
+    return names
+
+
+_STARTS: tuple[dict[str, float], ...] = (
+    {"droop_s": 5e-3, "overlap": 3.0, "l2_unit_bytes": 100.0, "cache_share": 0.05, "reach_device": 1e11},
+    {"droop_s": 3e-4, "overlap": 1.3, "l2_unit_bytes": 20.0, "cache_share": 1.0, "reach_device": 3e8},
+    {
+        "droop_s": 3e-3,
+        "overlap": 3.0,
+        "l2_unit_bytes": 20.0,
+        "cache_share": 1.0,
+        "step_cycles": 500.0,
+        "reach_device": 3e7,
+    },
+)
+_FP32 = {
+    "edge_elements": 8.0,
+    "fill_cycles": 1000.0,
+    "peak_share": 0.95,
+    "split_s": 6e-6,
+    "reach_unit": 1e7,
+}
+
+
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Return the constants of one cell.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows to fit on, of one device, op, dtype and framework, with ``latency_s`` and ``timer``.
+    device : Device
+        Where they were measured.
+    start : mapping of str to float, optional
+        Values to begin with (a relative's); those that are not free stay.
+    """
+    kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
+    names = free(rows, device)
+    begin = dict(_FP32) if kwargs["dtype"] == "fp32" else {}
+    if "dispatch_s" in names:
+        floor = float(measured.min())
+        begin |= {"dispatch_s": 0.6 * floor, "record_s": 0.4 * floor}
+    if "small_cycles" in names:
+        begin |= {"small_cycles": 10.0}
+    if "row_cycles" in names:
+        begin |= {"row_cycles": 0.5}
+    if "scatter_share" in names:
+        begin |= {"scatter_share": 0.3}
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return gemm.seconds(device, values, **kwargs).seconds
+
+    tries = [
+        least_log_error(
+            predict, measured, gemm.CONSTANTS, names, {**first, **begin, **(start or {})}, evaluations=40
+        )
+        for first in _STARTS
+    ]
+    return min(tries, key=lambda found: found[0])[1]

@@ -1,0 +1,139 @@
+"""Fit the recurrent chain: by device, dtype, library and direction, with a step's cost for each op.
+
+The open shapes are few (some 30 a device), and libraries pick tiles erratically. So ops share all
+constants but ``step_s``, and each is drawn to its start by a prior of the width given here; the
+loss is soft-L1 on log(predicted/measured) at a scale of 10 %.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from costmodel import implementations
+from costmodel.hardware import Device
+from costmodel.kernels import recurrence
+
+GATES = {"rnn": 1.0, "gru": 3.0, "lstm": 4.0}
+
+#: Free constants with the width of their prior, in units of ln.
+_CHAIN = {
+    "call_s": 0.7,
+    "chain_s": 1.5,
+    "bandwidth_share": 0.5,
+    "share_4": 1.0,
+    "share_16": 0.7,
+    "share_32": 0.5,
+    "share_64": 0.5,
+    "split": 1.0,
+}
+_BATCHED = {"call_s": 0.7, "batched_share": 0.5, "bandwidth_share": 0.5}
+_STEP_PRIOR, _PRIOR_WEIGHT, _SCALE = 0.5, 0.15, 0.1
+_START = {
+    "call_s": 5e-5,
+    "step_s": 2e-5,
+    "chain_s": 5e-9,
+    "bandwidth_share": 0.7,
+    "share_4": 0.05,
+    "share_16": 0.3,
+    "share_32": 0.4,
+    "share_64": 0.5,
+    "split": 2.0,
+    "batched_share": 0.7,
+}
+
+
+def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the keyword arguments of ``recurrence.seconds`` for rows of one dtype and direction.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With ``op``, ``seq``, ``batch``, ``hidden``, ``dtype``, ``direction``, and ``num_layers`` if known.
+        Layers of a stack overlap as a wavefront (Appleyard et al., arXiv 1604.01946).
+    """
+    layers = rows["num_layers"].fillna(1).to_numpy(dtype=np.float64) if "num_layers" in rows else 1.0
+    return {
+        "steps": rows["seq"].to_numpy(dtype=np.float64) + layers - 1,
+        "parallel": layers,
+        "batch": rows["batch"].to_numpy(dtype=np.float64),
+        "hidden": rows["hidden"].to_numpy(dtype=np.float64),
+        "gates": rows["op"].map(GATES).to_numpy(dtype=np.float64),
+        "dtype": str(rows["dtype"].iloc[0]),
+        "direction": str(rows["direction"].iloc[0]),
+    }
+
+
+def _implementation(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """Return what the framework's name says of the algorithm."""
+    framework = str(rows["framework"].iloc[0]) if "framework" in rows else None
+    return implementations.arguments("recurrence", str(rows["op"].iloc[0]), framework, None, device)
+
+
+def fit_ops(
+    rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None
+) -> dict[str, dict[str, float]]:
+    """Return the constants of each op's cell, fitted together.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Rows to fit on, of one device, dtype, framework and direction, with ``latency_s``, and ``other_s``
+        where the measurement holds more than the chain (input products): its predicted seconds.
+    device : Device
+        Where they were measured.
+    start : mapping of str to float, optional
+        Values to begin with and to be drawn to (a relative's).
+    """
+    start = {**_START, **(start or {})}
+    shared = _BATCHED if rows["direction"].iloc[0] == "bwd_weights" else _CHAIN
+    names, ops = list(shared), sorted(rows["op"].unique())
+    parts = {op: rows[rows["op"] == op] for op in ops}
+    kwargs = {op: arguments(part) | _implementation(part, device) for op, part in parts.items()}
+    target = np.concatenate([np.log(parts[op]["latency_s"].to_numpy(dtype=np.float64)) for op in ops])
+    other = {
+        op: part["other_s"].to_numpy(dtype=np.float64) if "other_s" in part else 0.0
+        for op, part in parts.items()
+    }
+    stepwise = shared is _CHAIN
+
+    begin = np.log([start[name] for name in names] + [start["step_s"]] * (len(ops) if stepwise else 0))
+    limits = [recurrence.CONSTANTS[name] for name in names] + [recurrence.CONSTANTS["step_s"]] * (
+        len(begin) - len(names)
+    )
+    low, high = np.log([limit.low for limit in limits]), np.log([limit.high for limit in limits])
+    widths = np.array(list(shared.values()))
+
+    def constants(x: NDArray[np.float64]) -> dict[str, dict[str, float]]:
+        common = {**start, **dict(zip(names, np.exp(x[: len(names)]).tolist(), strict=True))}
+        steps = np.exp(x[len(names) :]).tolist() or [start["step_s"]] * len(ops)
+        return {op: {**common, "step_s": step} for op, step in zip(ops, steps, strict=True)}
+
+    def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        values = constants(x)
+        times = [recurrence.seconds(device, values[op], **kwargs[op]).seconds + other[op] for op in ops]
+        steps = x[len(names) :]
+        drawn = (x[: len(names)] - begin[: len(names)]) / widths
+        apart = (steps - steps.mean()) / _STEP_PRIOR if len(steps) else steps
+        return np.concatenate(
+            [np.log(np.concatenate(times)) - target, _PRIOR_WEIGHT * drawn, _PRIOR_WEIGHT * apart]
+        )
+
+    found = least_squares(
+        residuals, np.clip(begin, low, high), bounds=(low, high), loss="soft_l1", f_scale=_SCALE
+    )
+    used = {*shared, "step_s"} if stepwise else set(shared)
+    return {
+        op: {name: value for name, value in cell.items() if name in used}
+        for op, cell in constants(found.x).items()
+    }
+
+
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
+    """Return the constants of one op's cell; `fit_ops` is better where there are rows of several."""
+    return fit_ops(rows, device, start)[str(rows["op"].iloc[0])]

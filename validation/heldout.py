@@ -1,0 +1,53 @@
+"""Which shapes constants are fitted on, and which they are judged by: decided by the shape alone."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+#: Share of the shapes that nothing is fitted on.
+SHARE = 0.30
+#: Devices that are never fitted on: accuracy on them is judged elsewhere.
+NEVER_FITTED = frozenset(
+    {
+        "nvidia/h100-sxm",
+        "nvidia/gb200",
+        "nvidia/rtx-pro-6000-server",
+        "nvidia/l4",
+        "amd/mi100",
+        "amd/mi250-gcd",
+        "nvidia/gtx-1080-ti",
+        "nvidia/titan-xp",
+    }
+)
+#: Columns that make a shape.
+_SIZES = (
+    *("b", "m", "n", "k", "batch", "seq_q", "seq_kv", "heads_q", "heads_kv", "head_dim"),
+    *("seq", "hidden", "input", "num_layers"),
+)
+
+
+def held_out(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return which rows are held out.
+
+    The hash of the sizes decides, and nothing else: a shape that is held out is so in every
+    operation, format and framework, and on every device.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        With the size columns of measured tables; those that are missing or empty do not count.
+    """
+    names = [name for name in _SIZES if name in rows]
+    sizes = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    distinct, places = np.unique(np.nan_to_num(sizes, nan=-1.0), axis=0, return_inverse=True)
+    drawn = np.array([_drawn(names, shape) for shape in distinct], dtype=bool)
+    return np.asarray(drawn[places.reshape(-1)], dtype=bool)
+
+
+def _drawn(names: list[str], shape: NDArray[np.float64]) -> bool:
+    text = ",".join(f"{name}={value:.0f}" for name, value in zip(names, shape, strict=True) if value >= 0)
+    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) < SHARE * 2**32

@@ -1,0 +1,113 @@
+"""Measured rows beside their predictions, from the layer that each measured kernel names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from costmodel import hardware
+from costmodel.errors import CostmodelError
+from costmodel.layers import Layer
+from costmodel.measured import framework, harness
+from costmodel.predict import as_device, predict
+from costmodel.score import ADDED, NUMBERS, TEXTS
+from costmodel.validation.case import Case
+from costmodel.validation.record import cases_of
+from costmodel.validation.registry import find
+
+#: What the answer has beside the columns of `score`.
+_MORE = ("serial_s", "footprint_bytes", "matrix_flops", "hbm_bytes", "depth")
+
+
+def with_predictions(
+    frame: pd.DataFrame, device: hardware.Device | str | Path, *, rung: str | None = None
+) -> pd.DataFrame:
+    """Return measured rows with what is predicted for them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `costmodel.validation.record.table` returns it.
+    device : Device, str or Path
+        Where the rows were measured.
+    rung : str, optional
+        See `costmodel.predict`; default the best there is, row by row.
+
+    Returns
+    -------
+    DataFrame
+        The same rows, and ``seconds``, ``lower_s``, ``serial_s`` and the interval columns [s],
+        ``bound``, ``rung``, ``constants_from``, ``in_range``, counts, ``prediction_reason`` (why there
+        is none; empty where there is), ``ratio`` (predicted over measured) and ``under_lower``
+        (whether it was measured faster than its lower bound, which is a fault in a count, a spec
+        or a timer).
+    """
+    machine = as_device(device)
+    described = cases_of(frame)
+    columns: dict[str, Any] = {name: np.full(len(frame), np.nan) for name in (*NUMBERS, *_MORE)}
+    columns |= {name: np.full(len(frame), "", dtype=object) for name in TEXTS}
+    columns["in_range"] = np.zeros(len(frame), dtype=bool)
+    keys = [_key(case) for case in described]
+    groups = pd.Series(range(len(frame))).groupby(pd.Series(keys, dtype=object), sort=False)
+    for _, places in groups:
+        index = places.to_numpy()
+        _predict([described[i] for i in index], frame.iloc[index[0]], machine, rung, index, columns)
+    columns["prediction_reason"] = columns.pop("reason")
+    answer = frame.drop(columns=[c for c in (*ADDED, *_MORE) if c in frame and c != "reason"])
+    answer = answer.assign(**columns)
+    measured = answer["latency_s"].to_numpy(dtype=np.float64, na_value=np.nan)
+    return answer.assign(
+        ratio=answer["seconds"] / measured, under_lower=(answer["lower_s"] > measured).to_numpy(dtype=bool)
+    )
+
+
+def _key(case: Case) -> str:
+    """Return what cases predicted in one call share: everything but the sizes' values."""
+    names = ",".join(name for name, _ in case.sizes)
+    return f"{case.bench}|{case.dtype}|{case.direction}|{case.options}|{case.launch}|{case.state}|{names}"
+
+
+def _predict(
+    cases: Sequence[Case],
+    row: pd.Series[Any],
+    machine: hardware.Device,
+    rung: str | None,
+    index: NDArray[np.intp],
+    columns: dict[str, Any],
+) -> None:
+    """Predict cases that differ in their sizes alone; write answers, or the reason, at their places."""
+    try:
+        layer = find(cases[0].bench).layer(cases[0])
+        if layer is None:
+            columns["reason"][index] = "no layer describes a loop of framework calls"
+            return
+        sizes = {
+            name: np.array([case[name] for case in cases], dtype=np.float64)
+            for name in _taken(layer, cases[0])
+        }
+        prediction = predict(
+            layer,
+            machine,
+            rung=rung,
+            state=cases[0].state,
+            framework=framework(row["framework"])[0],
+            harness=harness(row["timer"]),
+            kernel=str(row["kernel"]),
+            **sizes,
+        )
+        for name in (*NUMBERS, *_MORE, "bound", "in_range"):
+            columns[name][index] = getattr(prediction, name)
+        columns["rung"][index] = prediction.rung
+        columns["constants_from"][index] = prediction.constants_from
+    except CostmodelError as error:
+        columns["reason"][index] = str(error)
+
+
+def _taken(layer: Layer, case: Case) -> list[str]:
+    """Return the sizes of a case that its layer has: decoding has one query, and no name for it."""
+    return [name for name, _ in case.sizes if name in layer.sizes()]

@@ -1,0 +1,165 @@
+"""The file a campaign writes while it runs: one line a visit, so that what was measured stays measured.
+
+The first line says what the rows are of (device, versions); each further line is one visit of one
+case. A campaign that is killed leaves at most one broken line, the last, which is cut off when the
+file is opened again. Rows of another device or version are refused, not mixed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from costmodel.errors import OutputError, TableError
+from costmodel.validation.torch_env import Machine
+
+#: Version of the journal's format.
+SCHEMA = 1
+
+Row = dict[str, Any]
+
+
+class Journal:
+    """An append-only file of measured visits.
+
+    Parameters
+    ----------
+    path : Path
+        Where it is, or is to be; its folder is made.
+    machine : Machine
+        What is being measured.
+
+    Raises
+    ------
+    TableError
+        If what is there is no journal, is broken before its last line, or is of another device,
+        software version or format.
+    OutputError
+        If it cannot be written.
+    """
+
+    def __init__(self, path: Path, machine: Machine) -> None:
+        self.path = path
+        self.rows: list[Row] = []
+        self._machine = machine
+        self._file: TextIO | None = None
+        if path.exists():
+            self.rows, whole = read(path, machine)
+            self._cut(whole)
+
+    def __enter__(self) -> Self:
+        """Open for appending; write the header of a new file."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+        if self._file.tell() == 0:
+            self._write(header(self._machine))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close."""
+        if self._file is not None:
+            try:
+                self._file.close()
+            except OSError:
+                # What could not be flushed was reported when it was written.
+                pass
+            self._file = None
+
+    def append(self, row: Row) -> None:
+        """Write one visit, and have it on its way to the disk before the next begins.
+
+        Raises
+        ------
+        OutputError
+            If the disk is full or gone: what was written before stays, and can be gone on from.
+        """
+        self._write(row)
+        self.rows.append(row)
+
+    def _write(self, row: Mapping[str, Any]) -> None:
+        assert self._file is not None, "a journal is written inside its with-block"
+        try:
+            self._file.write(json.dumps(row, sort_keys=True, allow_nan=False) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(
+                f"cannot write {self.path}: {error.strerror or error}; the {len(self.rows)} visits before "
+                "are kept: make room and run the same command again to go on"
+            ) from error
+
+    def _cut(self, whole: int) -> None:
+        """Drop the half line that a killed campaign left."""
+        if whole == self.path.stat().st_size:
+            return
+        try:
+            os.truncate(self.path, whole)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+def header(machine: Machine) -> Row:
+    """Return the first line of a journal."""
+    return {"schema": SCHEMA, "machine": machine.identity, "host": machine.host}
+
+
+def read(path: Path, machine: Machine | None = None) -> tuple[list[Row], int]:
+    """Return the visits of a journal, and how many of its bytes are whole lines.
+
+    Parameters
+    ----------
+    path : Path
+        A journal.
+    machine : Machine, optional
+        What its rows have to be of.
+
+    Raises
+    ------
+    TableError
+        See `Journal`.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise TableError(f"cannot read {path}: {error.strerror or error}") from None
+    whole = content.rfind(b"\n") + 1
+    lines = content[:whole].splitlines()
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise TableError(
+                f"{path}: line {number} is not a record of a campaign; remove the file, or give another"
+            )
+        records.append(record)
+    if records:
+        _check_header(path, records[0], machine)
+    return records[1:], whole
+
+
+def _check_header(path: Path, found: Row, machine: Machine | None) -> None:
+    if found.get("schema") != SCHEMA:
+        raise TableError(f"{path}: not a journal of format {SCHEMA}; remove the file, or give another")
+    if machine is None:
+        return
+    theirs, ours = found.get("machine", {}), machine.identity
+    for name, value in ours.items():
+        if theirs.get(name) != value:
+            raise TableError(
+                f"{path}: its rows are of {name} {theirs.get(name)!r}, this is {value!r}; "
+                "rows of both do not go into one table: give another file"
+            )

@@ -1,0 +1,134 @@
+"""Small measurements that a spec is made of: bandwidth by working set, peaks, launch and step latency.
+
+Each is one quantity measured the simplest way: a copy and a sum over working sets from the first
+cache to well beyond the last; the fastest square product; the smallest kernel in a row; the same
+kernel with each call waiting for the one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from costmodel import dtypes
+from costmodel.validation import timing
+from costmodel.validation.torch_env import Machine, load_torch, math_mode, torch_dtype
+
+#: Times around the largest cache that a working set has to be for main memory to be what is measured.
+BEYOND_CACHE = 6
+#: Sides of the square products of which the fastest is the peak, by kind of device.
+_SIDES = {"cpu": (256, 512, 1024, 1536), "cuda": (2048, 4096, 8192)}
+_DTYPES = {"cpu": ("fp32", "fp64"), "cuda": ("fp32", "tf32", "bf16", "fp16")}
+
+
+def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame:
+    """Measure what a spec states, and how it depends on the working set.
+
+    Parameters
+    ----------
+    machine : Machine
+        Where.
+    budget_s : float
+        About how long all of them may take [s].
+
+    Returns
+    -------
+    DataFrame
+        ``quantity`` (``bandwidth``, ``matmul``, ``vector``, ``launch``, ``step``), ``pattern`` (or
+        dtype), ``bytes`` (the working set), ``value``, ``best`` (the largest rate or shortest time
+        seen), ``unit`` (B/s, FLOP/s, s), ``samples``.
+    """
+    torch = load_torch()
+    watch = timing.stopwatch(machine.kind, machine.cache_bytes)
+    sets = working_sets(machine)
+    share = budget_s / (len(sets) * 3 + len(_SIDES[machine.kind]) * len(_DTYPES[machine.kind]) + 3)
+    with torch.inference_mode():
+        rows = [
+            *_bandwidths(torch, machine, watch, sets, share),
+            *_products(torch, machine, watch, share),
+            *_latencies(torch, machine, watch, share),
+        ]
+    return pd.DataFrame(rows)
+
+
+def working_sets(machine: Machine) -> list[int]:
+    """Return working sets [bytes]: powers of two from 16 KiB (CUDA: 1 MiB) to far beyond the last cache."""
+    cache = machine.cache_bytes or 64 * 2**20
+    first = 14 if machine.kind == "cpu" else 20
+    last = (BEYOND_CACHE * cache - 1).bit_length()
+    largest = machine.memory_bytes // 4 if machine.memory_bytes else 2**last
+    return [2**power for power in range(first, last + 1) if 2**power <= largest]
+
+
+def _row(quantity: str, pattern: str, size: int, amount: float, unit: str, taken: timing.Timing) -> dict[str, Any]:
+    """Return a rate (`amount` over time) or, for an amount of 0, the time itself."""
+    value, best = (taken.median_s, taken.min_s) if amount == 0 else (amount / taken.median_s, amount / taken.min_s)
+    return {
+        "quantity": quantity,
+        "pattern": pattern,
+        "bytes": size,
+        "value": value,
+        "best": best,
+        "unit": unit,
+        "samples": taken.samples,
+    }
+
+
+def _bandwidths(
+    torch: Any, machine: Machine, watch: timing.Stopwatch, sets: Sequence[int], share: float
+) -> list[dict[str, Any]]:
+    rows = []
+    for size in sets:
+        one = torch.ones(size // 4, device=machine.kind)  # zeros would all be one page of the system
+        half, other = one[: size // 8], one[size // 8 : size // 4]
+        patterns: dict[str, Callable[[], object]] = {
+            "copy": lambda half=half, other=other: half.copy_(other),  # type: ignore[misc]
+            "sum": lambda one=one: one.sum(),  # type: ignore[misc]
+            "scale": lambda one=one: one.mul_(1.0),  # type: ignore[misc]
+        }
+        moved = {"copy": size, "sum": size, "scale": 2 * size}
+        for pattern, call in patterns.items():
+            taken = timing.measure_warm(watch, call, share)
+            rows.append(_row("bandwidth", pattern, size, moved[pattern], "B/s", taken))
+    return rows
+
+
+def _products(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
+    rows = []
+    for dtype in _DTYPES[machine.kind]:
+        for side in _SIDES[machine.kind]:
+            one = torch.randn(side, side, device=machine.kind).to(torch_dtype(dtype))
+            size = int(3 * side * side * dtypes.dtype(dtype).bytes)
+            with math_mode(dtype):
+                taken = timing.measure_warm(watch, lambda one=one: one @ one, share)  # type: ignore[misc]
+            rows.append(_row("matmul", dtype, size, 2.0 * side**3, "FLOP/s", taken))
+    return rows
+
+
+def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
+    """Time the smallest kernel: independent calls, and a chain in which each needs the one before.
+
+    On CUDA both are captured in a graph as well, where the host has no part in them.
+    """
+    apart = [torch.zeros(1, device=machine.kind) for _ in range(8)]
+    chained = torch.zeros(1, device=machine.kind)
+
+    def independent() -> None:
+        for one in apart:
+            one.add_(1.0)
+
+    def dependent() -> None:
+        for _ in range(8):
+            chained.add_(1.0)
+
+    rows = []
+    for quantity, call in (("launch", independent), ("step", dependent)):
+        taken = timing.measure_warm(watch, call, share, per_call=8)
+        rows.append(_row(quantity, "eager", 4, 0, "s", taken))
+        if machine.kind == "cuda":
+            replay = timing.captured(call, torch.inference_mode())
+            taken = timing.measure_warm(watch, replay, share, per_call=8 * timing.GRAPH_CALLS)
+            rows.append(_row(quantity, "graph", 4, 0, "s", taken))
+    return rows

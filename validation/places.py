@@ -1,0 +1,54 @@
+"""Where a user's own files are: journals, and specs measured here."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from costmodel import hardware
+from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.hardware import Device
+from costmodel.validation.spec import cpu_name
+from costmodel.validation.torch_env import Machine
+
+
+def user_folder() -> Path:
+    """Return the folder for what is measured on this machine; not made before something is written."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "costmodel"
+
+
+def spec_path(machine: Machine, folder: Path | None = None) -> Path:
+    """Return where the measured spec of a CPU is, or would be."""
+    return (folder or user_folder()) / f"{cpu_name(machine).replace('/', '-')}.yaml"
+
+
+def find_device(machine: Machine, folder: Path | None = None) -> Device:
+    """Return the device that a machine is, from its spec.
+
+    A CPU has the spec measured on it earlier: those that come with the program are of whole sockets.
+
+    Raises
+    ------
+    UnavailableError
+        If there is none: the text says how to get one.
+    """
+    if machine.kind == "cpu":
+        path = spec_path(machine, folder)
+        if path.is_file():
+            return hardware.load(path)
+        raise UnavailableError(f"no spec of {machine.title} at {path}: `costmodel validate --record` writes one")
+    for name in _spellings(machine.title):
+        try:
+            return hardware.load(name)
+        except UnknownNameError:
+            continue
+    raise UnavailableError(
+        f"no spec of {machine.title}: write one (costmodel check SPEC.yaml) and give it with --spec SPEC.yaml"
+    )
+
+
+def _spellings(title: str) -> list[str]:
+    """Return the names under which the specs may know what a driver calls ``NVIDIA H200``."""
+    plain = title.removeprefix("NVIDIA ").removeprefix("Tesla ").removesuffix(" HBM3").strip()
+    return [title, plain, f"Tesla {plain}", f"{plain} SXM", f"{plain} PCIe"]

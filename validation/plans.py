@@ -1,0 +1,258 @@
+"""Which cases a campaign visits: the default, which takes minutes, and the full one.
+
+Shapes are drawn from grids, kept within a window of work, and thinned by the hash of the case: the
+same on every machine, spread over the grid, with odd sizes among the powers of two.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from costmodel.validation.case import Case, Option, case
+from costmodel.validation.registry import find
+
+Sizes = Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large and how many the cases of a plan are.
+
+    Attributes
+    ----------
+    flops : (float, float)
+        Least and most FLOP of a compute-bound case.
+    elements : (float, float)
+        Least and most elements of a memory-bound case's table.
+    dtypes : tuple of str
+        Formats, the first measured most.
+    share : float
+        Share of the grids that is taken.
+    launches : tuple of str
+        ``eager``, and on CUDA ``graph``.
+    """
+
+    flops: tuple[float, float]
+    elements: tuple[float, float]
+    dtypes: tuple[str, ...]
+    share: float
+    launches: tuple[str, ...]
+
+
+#: CPU: up to about 50 ms on two cores by default; most have no fast 16-bit formats. CUDA: up to a few
+#: ms on an H200.
+SCALES = {
+    ("cpu", False): Scale((2e5, 6e9), (2**10, 2**24), ("fp32",), 1.0, ("eager",)),
+    ("cpu", True): Scale((2e5, 1e11), (2**10, 2**27), ("fp32",), 8.0, ("eager",)),
+    ("cuda", False): Scale((1e7, 2e12), (2**14, 2**29), ("bf16", "fp32"), 1.0, ("graph", "eager")),
+    ("cuda", True): Scale(
+        (1e7, 2e13), (2**14, 2**31), ("bf16", "fp32", "fp16", "tf32", "fp8"), 8.0, ("graph", "eager")
+    ),
+}
+
+
+def plan(kind: str, *, full: bool = False) -> list[Case]:
+    """Return the cases of a campaign on that kind of device, in an order that does not matter.
+
+    Parameters
+    ----------
+    kind : str
+        ``cpu`` or ``cuda``.
+    full : bool
+        Exhaustive, and many times longer.
+    """
+    scale = SCALES[kind, full]
+    parts = (_matmuls, _attention, _decode, _recurrent, _loops, _memory, _cold)
+    cases = list(itertools.chain.from_iterable(part(scale) for part in parts))
+    if kind == "cuda":
+        cases += _tiles(scale)
+    known = [c for c in cases if kind in find(c.bench).devices and c.dtype in find(c.bench).dtypes]
+    return list(dict.fromkeys(known))
+
+
+# -- drawing from grids ---------------------------------------------------------------------------
+
+
+def draw(grid: Mapping[str, Sequence[int]], keep: Callable[[Sizes], bool], count: float) -> list[Sizes]:
+    """Return about that many of a grid's shapes that may be kept, the same ones every time."""
+    every = (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
+    kept = [sizes for sizes in every if keep(sizes)]
+    return sorted(kept, key=lambda sizes: case("shape", sizes).key)[: int(count)]
+
+
+def _cases(
+    names: Iterable[str],
+    shapes: Iterable[Sizes],
+    scale: Scale,
+    *,
+    directions: Sequence[str] = ("fwd",),
+    launches: Sequence[str] | None = None,
+    options: Mapping[str, Option] | None = None,
+    state: str = "warm",
+    dtypes: Sequence[str] | None = None,
+) -> list[Case]:
+    """Return the product of kernels, shapes, formats, directions and ways to launch.
+
+    A graph holds no backward pass alone: its forward pass would have to be captured too.
+    """
+    return [
+        case(name, sizes, dtype=dtype, direction=direction, options=options, launch=launch, state=state)
+        for name in names
+        for sizes in shapes
+        for dtype in dtypes or scale.dtypes
+        for direction in directions
+        for launch in launches or scale.launches
+        if not (launch == "graph" and direction == "bwd")
+    ]
+
+
+def _within(scale: Scale, flops: float) -> bool:
+    return scale.flops[0] <= flops <= scale.flops[1]
+
+
+# -- families -------------------------------------------------------------------------------------
+
+
+def _matmuls(scale: Scale) -> list[Case]:
+    sides = (1, 8, 33, 64, 128, 200, 256, 500, 512, 1024, 1536, 2048, 4096, 8192)
+    grid = {"m": sides, "n": sides[3:], "k": sides[3:]}
+
+    def fits(s: Sizes) -> bool:
+        m, n, k = s["m"], s["n"], s["k"]
+        return _within(scale, 2.0 * m * n * k) and m * k + k * n + m * n <= scale.elements[1]
+
+    shapes = draw(grid, fits, 44 * scale.share)
+    squares = [dict(m=n, n=n, k=n) for n in sides[3:] if _within(scale, 2.0 * n**3)]
+    cases = _cases(("matmul", "scaled-mm"), [*squares, *shapes], scale)
+    cases += _cases(("matmul",), shapes[:8], scale, directions=("fwd+bwd",))
+    batched = {"batch": (4, 16, 60, 128), "m": (16, 64, 128, 500), "n": (64, 128, 300), "k": (32, 64, 128)}
+    products = draw(
+        batched, lambda s: _within(scale, 2.0 * s["batch"] * s["m"] * s["n"] * s["k"]), 22 * scale.share
+    )
+    return cases + _cases(("bmm",), products, scale)
+
+
+_BACKENDS = ("sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
+
+
+def _attention(scale: Scale) -> list[Case]:
+    grid = {
+        "batch": (1, 2, 4, 8),
+        "heads": (4, 8, 12, 32),
+        "seq": (64, 128, 256, 500, 512, 1024, 2048, 4096, 8192),
+        "head_dim": (32, 64, 128),
+    }
+
+    def work(s: Sizes) -> float:
+        return 4.0 * s["batch"] * s["heads"] * s["seq"] ** 2 * s["head_dim"]
+
+    def fits(s: Sizes) -> bool:
+        # Dense attention keeps every score; and what takes longer than the other kernels is left out.
+        return _within(scale, work(s)) and s["batch"] * s["heads"] * s["seq"] ** 2 <= 2**31
+
+    shapes = draw(grid, fits, 22 * scale.share)
+    cases = _cases(_BACKENDS, shapes, scale, options={"causal": False})
+    cases += _cases(_BACKENDS, [s for s in shapes if s["seq"] >= 256], scale, options={"causal": True})
+    small = [s for s in shapes if work(s) <= scale.flops[1] / 3]
+    cases += _cases(_BACKENDS, small[:6], scale, directions=("bwd",), options={"causal": False})
+    # Fewer key heads: the math backend copies keys for every query head, which no layer describes.
+    grouped = [{**s, "kv_heads": s["heads"] // 4} for s in shapes[:6]]
+    return cases + _cases(_BACKENDS[1:], grouped, scale, options={"causal": True})
+
+
+def _decode(scale: Scale) -> list[Case]:
+    grid = {
+        "batch": (1, 4, 16, 64),
+        "heads": (8, 32),
+        "kv_heads": (2, 8),
+        "seq_kv": (256, 1024, 3000, 8192, 32768),
+        "head_dim": (64, 128),
+    }
+
+    def fits(s: Sizes) -> bool:
+        elements = s["batch"] * s["kv_heads"] * s["seq_kv"] * s["head_dim"]
+        return scale.elements[0] <= elements <= scale.elements[1] / 2
+
+    shapes = [{**s, "seq": 1} for s in draw(grid, fits, 18 * scale.share)]
+    return _cases(_BACKENDS[1:], shapes, scale)
+
+
+_STEPS = {"batch": (1, 4, 16, 64), "hidden": (64, 128, 256, 512, 1024), "seq": (32, 128, 512, 1024)}
+_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+def _walk(scale: Scale, gates: int, count: float) -> list[Sizes]:
+    """Return shapes of a recurrent layer: width, batch and length over the whole range asked of them."""
+
+    def work(s: Sizes) -> float:
+        return 4.0 * gates * s["batch"] * s["seq"] * s["hidden"] ** 2
+
+    return draw(_STEPS, lambda s: work(s) <= scale.flops[1], count)
+
+
+def _recurrent(scale: Scale) -> list[Case]:
+    cases = []
+    for name, count in (("rnn", 18), ("lstm", 26), ("gru", 24)):
+        shapes = _walk(scale, _GATES[name], count * scale.share)
+        cases += _cases((name,), shapes, scale)
+        small = [s for s in shapes if s["batch"] * s["seq"] * s["hidden"] ** 2 <= 2e8]
+        cases += _cases((name,), small[:4], scale, directions=("bwd",))
+    stacked = [{**s, "num_layers": 2, "input": 96} for s in _walk(scale, 8, 4 * scale.share)]
+    return cases + _cases(("lstm", "gru"), stacked, scale)
+
+
+def _loops(scale: Scale) -> list[Case]:
+    cases = []
+    for name, gates in _GATES.items():
+        short = [s for s in _walk(scale, gates, 40 * scale.share) if s["seq"] <= 128]
+        cases += _cases((f"{name}-loop",), short[: int(3 * scale.share)], scale)
+    return cases
+
+
+#: Shapes of each kernel: copies tell the memory levels, and are many.
+_ROW_WISE = {"softmax": 20, "layernorm": 18, "rmsnorm": 14}
+_POINTWISE = {"copy": 24, "add": 16, "gelu": 14, "relu": 12, "tanh": 12, "mul": 12}
+
+
+def _memory(scale: Scale) -> list[Case]:
+    grid = {
+        "m": (16, 64, 200, 1024, 4096, 16384, 65536),
+        "n": (64, 128, 500, 1024, 4096, 8192, 32768),
+    }
+
+    def fits(s: Sizes) -> bool:
+        return scale.elements[0] <= s["m"] * s["n"] <= scale.elements[1]
+
+    cases = []
+    for name, count in {**_ROW_WISE, **_POINTWISE}.items():
+        cases += _cases((name,), draw(grid, fits, count * scale.share), scale)
+    backward = draw(grid, fits, 4 * scale.share)
+    return cases + _cases(("softmax", "layernorm"), backward, scale, directions=("bwd",))
+
+
+def _cold(scale: Scale) -> list[Case]:
+    """Return a few cases that find nothing in the caches; a graph cannot be flushed in between."""
+    cold = {"launches": ("eager",), "state": "cold", "dtypes": scale.dtypes[:1]}
+    grid = {"m": (64, 1024, 4096), "n": (500, 4096)}
+    tables = draw(grid, lambda s: s["m"] * s["n"] <= scale.elements[1], 4 * scale.share)
+    products = draw(
+        {"m": (8, 128, 512), "n": (512, 2048), "k": (512, 2048)},
+        lambda s: _within(scale, 2.0 * s["m"] * s["n"] * s["k"]),
+        4 * scale.share,
+    )
+    return _cases(("copy", "softmax"), tables, scale, **cold) + _cases(("matmul",), products, scale, **cold)  # type: ignore[arg-type]
+
+
+def _tiles(scale: Scale) -> list[Case]:
+    """Return the hand-written attention over tile sizes, for both schedules."""
+    cases = []
+    for schedule, sides in (("fa2", (32, 64, 128)), ("fa1", (16, 32, 64))):
+        for rows, cols in itertools.product(sides, sides):
+            options: dict[str, Option] = {"schedule": schedule, "tile_rows": rows, "tile_cols": cols}
+            shape = {"batch": 4, "heads": 16, "seq": 2048, "head_dim": 64}
+            cases += _cases(
+                ("triton-attention",), [shape], scale, options=options, dtypes=("bf16",), launches=("graph",)
+            )
+    return cases

@@ -1,0 +1,183 @@
+"""From a campaign's visits to one tidy table: a row a case, in the columns of measured tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from costmodel.files import write_whole
+from costmodel.validation.case import Case, from_dict
+from costmodel.validation.journal import Row
+from costmodel.validation.registry import find
+from costmodel.validation.torch_env import Machine
+
+#: Visits of a case that differ by more than this are named noisy.
+NOISY = 0.10
+#: A campaign half of whose cases differ by more between visits shared its machine, or throttled.
+DISTURBED = 0.10
+
+#: Sizes of the vocabulary → columns of tables, where the names differ; by operation's first word.
+_COLUMNS = {
+    "attention": {"seq": "seq_q", "heads": "heads_q", "kv_heads": "heads_kv"},
+    "bmm": {"batch": "b"},
+}
+_SIZES = ("b", "m", "n", "k", "batch", "seq_q", "seq_kv", "heads_q", "heads_kv", "head_dim")
+_RECURRENT = ("seq", "hidden", "input", "num_layers")
+_OPTIONS = ("causal", "bidirectional")
+
+
+def table(visits: Sequence[Row], machine: Machine, device: str) -> pd.DataFrame:
+    """Return one row for each case.
+
+    Parameters
+    ----------
+    visits : sequence of dict
+        As the journal has them.
+    machine : Machine
+        Where they were made.
+    device : str
+        Name or spec file of that device, for the column ``gpu``.
+
+    Returns
+    -------
+    DataFrame
+        The columns that tables of measured kernels have (sizes, ``op``, ``latency_s`` [s], …), and
+        ``bench``, ``launch``, ``state``, ``case`` (all of it, as JSON), ``status``, ``reason``, ``q1_s``,
+        ``q3_s`` [s] (median of the visits' quartiles), ``spread`` (between visits: largest less
+        smallest median, over the median), ``visits``, ``samples``, ``error`` (relative, against
+        float64), ``peak_bytes``, ``clock_hz``, ``temperature_c``, ``power_w``, ``load``, and what
+        it was measured with. Latency is the median over visits of the median over samples.
+    """
+    frame = pd.DataFrame(
+        {"key": [row["key"] for row in visits], "row": range(len(visits))},
+    )
+    rows = [
+        _row([visits[i] for i in group], machine, device)
+        for _, group in frame.groupby("key", sort=True)["row"]
+    ]
+    result = pd.DataFrame(rows)
+    for name in (*_SIZES, *_RECURRENT, "visits", "samples", "peak_bytes"):
+        result[name] = result[name].astype("Int64") if name in result else pd.array([], dtype="Int64")
+    for name in _OPTIONS:
+        result[name] = result[name].astype("boolean")
+    return result.sort_values(["op", "bench", "dtype", "direction", "row_id"], ignore_index=True)
+
+
+def _row(visits: Sequence[Row], machine: Machine, device: str) -> dict[str, Any]:
+    case = from_dict(visits[0]["case"])
+    bench = find(case.bench)
+    op = bench.op(case)
+    failed = [v for v in visits if v["status"] != "ok"]
+    good = pd.DataFrame([v for v in visits if v["status"] == "ok"])
+    return {
+        "row_id": case.key,
+        "source": "own",
+        "licence": "Apache-2.0",
+        "gpu": device,
+        "framework": f"pytorch {machine.torch.partition('+')[0]}",
+        "kernel": bench.kernel,
+        "op": op,
+        "dtype": case.dtype,
+        **_sizes(case, op),
+        **{name: case.option(name, False) for name in _OPTIONS},
+        "direction": case.direction,
+        **_times(good),
+        "bench": case.bench,
+        "launch": case.launch,
+        "state": case.state,
+        "case": json.dumps(case.as_dict(), sort_keys=True),
+        "status": failed[0]["status"] if failed else "ok",
+        "reason": failed[0]["reason"] if failed else "",
+        "visits": len(good),
+        **{name: value for name, value in asdict(machine).items() if name not in ("kind", "title")},
+        "machine": machine.title,
+    }
+
+
+def _sizes(case: Case, op: str) -> dict[str, int | None]:
+    words = _COLUMNS.get(op.partition("_")[0], {})
+    found: dict[str, int | None] = dict.fromkeys((*_SIZES, *_RECURRENT))
+    found |= {words.get(name, name): value for name, value in case.sizes}
+    if op.startswith("attention"):
+        found["seq_kv"] = found["seq_kv"] or found["seq_q"]
+        found["heads_kv"] = found["heads_kv"] or found["heads_q"]
+    if found["hidden"] is not None:
+        found["input"] = found["input"] or found["hidden"]
+        found["num_layers"] = found["num_layers"] or 1
+    return found
+
+
+def _times(good: pd.DataFrame) -> dict[str, Any]:
+    """Return the columns that visits measured; empty where none succeeded."""
+    names = ("q1_s", "q3_s", "clock_hz", "temperature_c", "power_w", "load", "peak_bytes", "error")
+    if good.empty:
+        nothing: dict[str, Any] = {"latency_s": None, "timer": None, "spread": None, "samples": 0}
+        return nothing | dict.fromkeys(names)
+    medians = good["median_s"]
+    latency = float(medians.median())
+    read = {name: pd.to_numeric(good[name], errors="coerce").median() for name in names}
+    return {
+        "latency_s": latency,
+        "timer": good["timer"].iloc[0],
+        "spread": float((medians.max() - medians.min()) / latency),
+        "samples": int(good["samples"].sum()),
+        **{name: None if pd.isna(value) else float(value) for name, value in read.items()},
+    }
+
+
+def disturbance(frame: pd.DataFrame) -> str:
+    """Return a line that says how much visits of a case differ, and whether that is too much.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `table` returns it.
+    """
+    again = frame[(frame["status"] == "ok") & (frame["visits"] > 1)]
+    if again.empty:
+        return "no case was visited twice: how far reruns differ is not known"
+    typical = float(again["spread"].median())
+    noisy = int((again["spread"] > NOISY).sum())
+    text = f"visits of a case differ by {typical:.1%} (median); by over {NOISY:.0%} in {noisy} of {len(again)}"
+    if typical > DISTURBED:
+        text += ": another load is on this machine, or its clock drifts; repeat when it is quiet"
+    return text
+
+
+def save(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Write the table as Parquet, and beside it a summary to read, as CSV.
+
+    Returns
+    -------
+    parquet, csv : Path
+        What was written.
+
+    Raises
+    ------
+    OutputError
+        If one of them cannot be written.
+    """
+    parquet, csv = path.with_suffix(".parquet"), path.with_suffix(".csv")
+    write_whole(parquet, lambda place: frame.to_parquet(place, index=False), overwrite=overwrite)
+    summary = summarise(frame)
+    write_whole(csv, lambda place: summary.to_csv(place, index=False, float_format="%.5g"), overwrite=overwrite)
+    return parquet, csv
+
+
+def summarise(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that a person reads: what, how large, how long, how sure."""
+    first = ["op", "kernel", "dtype", "direction", "launch", "state"]
+    last = ["latency_s", "q1_s", "q3_s", "spread", "visits", "samples", "error", "status", "reason"]
+    sizes = [name for name in (*_SIZES, *_RECURRENT) if frame[name].notna().any()]
+    facts = ["gpu", "machine", "framework", "driver", "runtime", "costmodel"]
+    return frame[[*first, *sizes, *_OPTIONS, *last, *facts]]
+
+
+def cases_of(frame: pd.DataFrame) -> list[Case]:
+    """Return the case of each row of a table."""
+    return [from_dict(json.loads(text)) for text in frame["case"]]

@@ -1,0 +1,49 @@
+"""What the machine says of itself while it is measured: clocks, temperature, power, load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from costmodel.validation.torch_env import load_torch
+
+
+def sensors(kind: str) -> dict[str, float | None]:
+    """Return the state of the device now; None for what cannot be read here.
+
+    Returns
+    -------
+    dict
+        ``clock_hz`` [Hz], ``temperature_c`` [°C], ``power_w`` [W] of the device, and ``load``, the
+        host's average of runnable processes over a minute.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    if kind == "cpu":
+        return {"clock_hz": _cpu_clock(), "temperature_c": None, "power_w": None, "load": load}
+    cuda = load_torch().cuda
+    return {
+        "clock_hz": _scaled(cuda.clock_rate, 1e6),  # MHz
+        "temperature_c": _scaled(cuda.temperature, 1.0),
+        "power_w": _scaled(cuda.power_draw, 1e-3),  # mW
+        "load": load,
+    }
+
+
+def _scaled(read: Callable[[], Any], factor: float) -> float | None:
+    """Return a reading; None where the driver's library is not there or does not permit it."""
+    try:
+        return float(read()) * factor
+    except Exception:
+        return None
+
+
+def _cpu_clock() -> float | None:
+    """Return the highest clock that the kernel reports for a core now [Hz]; virtual machines state the base."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    found = [float(line.partition(":")[2]) for line in text.splitlines() if line.startswith("cpu MHz")]
+    return max(found) * 1e6 if found else None

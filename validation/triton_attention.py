@@ -1,0 +1,124 @@
+"""Attention in Triton, tile sizes to be chosen: the schedules that the traffic model describes.
+
+Not the fastest attention there is: FA-2 (Dao, arXiv 2307.08691, Algorithm 1) and FA-1 (Dao et al.,
+arXiv 2205.14135, Algorithm 1) as their papers write them, so that counted bytes can be held against
+measured ones tile by tile. This module imports torch and Triton, and is itself imported when a case asks for it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+
+
+@triton.jit  # type: ignore[untyped-decorator] # Triton has no types
+def _fa2(q, k, v, out, lse, n, scale, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CAUSAL: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: E501
+    """One block of Q stays; blocks of K and V pass by; O and the log-sum-exp are written once."""
+    block = tl.program_id(0)
+    base = tl.program_id(1).to(tl.int64) * n
+    rows = block * ROWS + tl.arange(0, ROWS)
+    wide = tl.arange(0, D)
+    inside = rows < n
+    places = (base + rows)[:, None] * D + wide[None, :]
+    queries = tl.load(q + places, mask=inside[:, None], other=0.0)
+    top = tl.full([ROWS], float("-inf"), tl.float32)
+    total = tl.zeros([ROWS], tl.float32)
+    sums = tl.zeros([ROWS, D], tl.float32)
+    last = n
+    if CAUSAL:
+        last = tl.minimum(n, (block + 1) * ROWS)
+    for start in range(0, last, COLS):
+        cols = start + tl.arange(0, COLS)
+        seen = cols < n
+        there = (base + cols)[:, None] * D + wide[None, :]
+        keys = tl.load(k + there, mask=seen[:, None], other=0.0)
+        scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
+        allowed = seen[None, :]
+        if CAUSAL:
+            allowed = allowed & (cols[None, :] <= rows[:, None])
+        scores = tl.where(allowed, scores, float("-inf"))
+        higher = tl.maximum(top, tl.max(scores, 1))
+        weights = tl.exp(scores - higher[:, None])
+        fade = tl.exp(top - higher)
+        values = tl.load(v + there, mask=seen[:, None], other=0.0)
+        sums = sums * fade[:, None] + tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
+        total = total * fade + tl.sum(weights, 1)
+        top = higher
+    tl.store(out + places, (sums / total[:, None]).to(out.dtype.element_ty), mask=inside[:, None])
+    tl.store(lse + base + rows, top + tl.log(total), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator] # Triton has no types
+def _fa1(q, k, v, out, sums, tops, n, scale, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: E501
+    """One block of K and V stays; blocks of Q pass by; O, l and m go through memory every time."""
+    base = tl.program_id(0).to(tl.int64) * n
+    wide = tl.arange(0, D)
+    for start in range(0, n, COLS):
+        cols = start + tl.arange(0, COLS)
+        seen = cols < n
+        there = (base + cols)[:, None] * D + wide[None, :]
+        keys = tl.load(k + there, mask=seen[:, None], other=0.0)
+        values = tl.load(v + there, mask=seen[:, None], other=0.0)
+        for first in range(0, n, ROWS):
+            rows = first + tl.arange(0, ROWS)
+            inside = rows < n
+            # The first block of K finds nothing in memory, and reads nothing.
+            before = inside & (start > 0)
+            places = (base + rows)[:, None] * D + wide[None, :]
+            queries = tl.load(q + places, mask=inside[:, None], other=0.0)
+            total = tl.load(sums + base + rows, mask=before, other=0.0)
+            top = tl.load(tops + base + rows, mask=before, other=float("-inf"))
+            so_far = tl.load(out + places, mask=before[:, None], other=0.0).to(tl.float32)
+            scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
+            scores = tl.where(seen[None, :], scores, float("-inf"))
+            higher = tl.maximum(top, tl.max(scores, 1))
+            weights = tl.exp(scores - higher[:, None])
+            fade = tl.exp(top - higher)
+            more = total * fade + tl.sum(weights, 1)
+            product = tl.dot(weights.to(values.dtype), values, input_precision=PRECISION)
+            joined = (so_far * (total * fade)[:, None] + product) / more[:, None]
+            tl.store(out + places, joined.to(out.dtype.element_ty), mask=inside[:, None])
+            tl.store(sums + base + rows, more, mask=inside)
+            tl.store(tops + base + rows, higher, mask=inside)
+        # What was stored has to be there when another warp reads it in the next round.
+        tl.debug_barrier()
+
+
+def attention(
+    q: Any, k: Any, v: Any, *, schedule: str, tile: tuple[int, int], causal: bool = False, precision: str
+) -> Any:
+    """Return softmax(Q Kᵀ/√d) V.
+
+    Parameters
+    ----------
+    q, k, v : Tensor, shape (batch, heads, seq, head_dim)
+        Contiguous, on CUDA (or on the CPU under Triton's interpreter); ``head_dim`` a power of 2.
+    schedule : str
+        ``fa1`` or ``fa2``.
+    tile : (int, int)
+        Rows of Q and of K in a tile: powers of 2, at least 16.
+    causal : bool
+        FA-2 only.
+    precision : str
+        ``ieee`` or ``tf32``, for fp32 operands.
+
+    Raises
+    ------
+    RuntimeError
+        If tiles do not fit into the device's shared memory (Triton's ``OutOfResources``).
+    """
+    batch, heads, n, width = q.shape
+    rows, cols = tile
+    out = q.new_empty(q.shape)
+    statistics = [q.new_empty((batch, heads, n), dtype=torch.float32) for _ in range(2)]
+    common = {"D": width, "ROWS": rows, "COLS": cols, "PRECISION": precision, "num_warps": 8 if rows >= 128 else 4}
+    scale = width**-0.5
+    if schedule == "fa2":
+        grid = (triton.cdiv(n, rows), batch * heads)
+        _fa2[grid](q, k, v, out, statistics[0], n, scale, CAUSAL=causal, **common)
+    else:
+        _fa1[(batch * heads,)](q, k, v, out, *statistics, n, scale, **common)
+    return out
