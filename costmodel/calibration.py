@@ -181,6 +181,13 @@ def calibrated_devices() -> tuple[str, ...]:
     )
 
 
+def forget() -> None:
+    """Forget the files that were read: one of them has been written anew."""
+    load.cache_clear()
+    calibrated_devices.cache_clear()
+    _relatives.cache_clear()
+
+
 # -- choosing ----------------------------------------------------------------------------------
 
 

@@ -93,6 +93,7 @@ def compile_expressions(
         modules=[_NAMES, np],
         printer=printer,
         cse=True,
+        docstring_limit=0,  # writing the expressions out again takes as long as compiling them
     )
     return compiled
 
@@ -122,9 +123,8 @@ def as_size(name: str, value: ArrayLike) -> Number:
         raise SizeError(f"size {name}: wanted a whole number of at least 1, got {value!r}") from None
     if array.size == 0:
         raise SizeError(f"size {name}: wanted at least one value, got an empty array")
-    good = (array >= 1) & (array <= largest)
-    good &= array == np.floor(array)
-    if not good.all():
+    if not (array.min() >= 1 and array.max() <= largest and (array == np.floor(array)).all()):
+        good = (array >= 1) & (array <= largest) & (array == np.floor(array))
         raise _size_error(name, array[~good].flat[0], largest)
     return array if array.ndim else float(array)
 
@@ -183,11 +183,15 @@ def _default(layer: Layer, name: str, default: str | int, bound: Mapping[str, Nu
         return float(default)
     if default in bound:
         return bound[default]
-    value: Number = eval(_arithmetic(default), {"__builtins__": {}}, dict(bound))
+    value: Number = eval(_arithmetic(default), _NO_NAMES, bound)
     whole = value.is_integer() if isinstance(value, float) else bool(np.all(value == np.floor(value)))
     if not whole:
         raise SizeError(f"{layer.name}: {name} defaults to {default}, which is not whole here; give {name}")
     return value
+
+
+#: What a default may call: nothing.
+_NO_NAMES: dict[str, Any] = {"__builtins__": {}}
 
 
 @lru_cache(maxsize=256)
@@ -259,7 +263,11 @@ def evaluate(layer: Layer, **shapes: ArrayLike) -> Counts:
     UnknownNameError, SizeError
         See `bind`.
     """
-    bound = bind(layer, shapes)
+    return counts_of(layer, bind(layer, shapes))
+
+
+def counts_of(layer: Layer, bound: Mapping[str, Number]) -> Counts:
+    """Return a layer's counts for sizes that `bind` has returned; see `evaluate`."""
     names, absent, arguments, function = _compiled_rows(layer, frozenset(bound))
     values = function(*(bound[name] for name in arguments))
     shape = common_shape(bound.values())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
 from typing import TypeVar
 
 import pandas as pd
@@ -34,9 +33,11 @@ def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None 
     """
     known = dict(devices) if devices is not None else _known(frame["device"].astype(str), hardware.load)
     layers = _known(frame["layer"].astype(str), get)
+    figures = _figures(known)
     return Facts(
         devices=_devices(known),
-        figures=_figures(known),
+        figures=figures,
+        sources=_sources(figures),
         layers=_layers(layers),
         version=__version__,
     )
@@ -69,10 +70,11 @@ def _devices(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
                     "hbm_bandwidth": device.hbm_bandwidth,
                     "hbm_capacity_bytes": device.hbm_capacity,
                     "spec_hash": device.spec_hash,
+                    "missing": ", ".join(device.missing),
                 }
             )
-    columns = ("device", "title", "dtype", "peak_flops", "hbm_bandwidth", "hbm_capacity_bytes", "spec_hash")
-    return pd.DataFrame(rows, columns=columns)
+    roofs = ("device", "title", "dtype", "peak_flops", "hbm_bandwidth", "hbm_capacity_bytes")
+    return pd.DataFrame(rows, columns=[*roofs, "spec_hash", "missing"])
 
 
 def _figures(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
@@ -88,17 +90,19 @@ def _figures(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
                     "figure": path,
                     "value": str(figure.value),
                     "status": figure.status,
-                    "source": " · ".join(_sources().get(key, key) for key in figure.source),
+                    "source": ", ".join(figure.source),
                     "note": "; ".join(note for note in notes if note),
                 }
             )
     return pd.DataFrame(rows, columns=["device", "figure", "value", "status", "source", "note"])
 
 
-@cache
-def _sources() -> dict[str, str]:
-    table: dict[str, str] = yaml.safe_load((FOLDER / "sources.yaml").read_text(encoding="utf-8"))
-    return table
+def _sources(figures: pd.DataFrame) -> pd.DataFrame:
+    """Return what the figures' source keys stand for, those that occur."""
+    documents: dict[str, str] = yaml.safe_load((FOLDER / "sources.yaml").read_text(encoding="utf-8"))
+    cited = {key for text in figures["source"] for key in text.split(", ") if key}
+    rows = [{"source": key, "document": documents.get(key, "")} for key in sorted(cited)]
+    return pd.DataFrame(rows, columns=["source", "document"])
 
 
 def _layers(layers: Mapping[str, type[Layer]]) -> pd.DataFrame:
@@ -106,7 +110,7 @@ def _layers(layers: Mapping[str, type[Layer]]) -> pd.DataFrame:
     rows = [
         {
             "layer": name,
-            "what": (layer.__doc__ or "").strip().splitlines()[0],
+            "what": (layer.__doc__ or "").strip().splitlines()[0].replace("`", ""),
             "source": layer.source,
             "not_counted": layer.not_counted,
         }

@@ -81,6 +81,8 @@ def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
             dtype=dtype,
             direction=_direction(row),
             bidirectional=_flag(row, "bidirectional"),
+            # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
+            wavefront=_cudnn(row) and not _flag(row, "bidirectional"),
             recurrent_only=_flag(row, "recurrent_only"),
         ),
     )
@@ -168,6 +170,10 @@ STATIC = (
 def _direction(row: Mapping[str, Any]) -> str:
     value = row.get("direction")
     return "fwd" if value is None or pd.isna(value) or value == "" else str(value)
+
+
+def _cudnn(row: Mapping[str, Any]) -> bool:
+    return str(row.get("framework") or "").lower().startswith("cudnn")
 
 
 def _style(row: Mapping[str, Any]) -> str:

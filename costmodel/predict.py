@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,16 +14,27 @@ from numpy.typing import ArrayLike
 
 from costmodel import calibration, hardware, implementations, kernels
 from costmodel._version import __version__
-from costmodel.cost import Phase
+from costmodel.cost import ENGINES, Phase
+from costmodel.dtypes import DTYPES
 from costmodel.errors import UnavailableError, unknown_name
-from costmodel.evaluate import Number, bind, common_shape, compile_expressions, evaluate, spread
+from costmodel.evaluate import Number, bind, common_shape, compile_expressions, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES
 
 RUNGS = ("bound", "kernel", "calibrated")
 STATES = ("warm", "cold")
+#: What can limit a kernel, as answers name it.
+LIMITS = (
+    *(f"{engine}:{dtype}" for engine in ENGINES for dtype in DTYPES),
+    *("hbm", "l2", "depth", "launch", "link"),
+)
+#: Constants that say how much of the operands a cache still holds from the call before.
+RESIDENCY = ("warm_share", "cache_share")
 #: Version of the JSON answers.
 SCHEMA = 1
+#: Rows that are predicted together: intermediate results then stay in a core's cache, which is
+#: several times faster than main memory.
+BLOCK = 16384
 
 
 def as_device(device: hardware.Device | str | Path) -> hardware.Device:
@@ -208,6 +219,8 @@ def _plan(
                 (framework, label) if framework or choice.section is None else choice.section.implementation
             )
             options |= implementations.arguments(phase.kernel, phase.op, *whose, device)
+            if state == "cold":
+                choice = replace(choice, constants=_cold(phase.kernel, choice.constants))
         parts.append(PhasePlan(phase, tuple(rates), choice, options))
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
@@ -219,6 +232,12 @@ def _plan(
     return Plan(
         layer, device, rung or ("calibrated" if calibrated else "kernel"), state, tuple(parts), tuple(missing)
     )
+
+
+def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
+    """Return a kernel model's constants with no operand resident: what says so is at its least."""
+    described = kernels.model(kernel).CONSTANTS
+    return {**constants, **{name: described[name].low for name in RESIDENCY if name in described}}
 
 
 def _rate(device: hardware.Device, engine: str, dtype: str) -> float:
@@ -299,6 +318,26 @@ class Prediction:
     # -- time ------------------------------------------------------------------------------
 
     @cached_property
+    def blocks(self) -> list[tuple[slice, Prediction]]:
+        """A long column of sizes as predictions of a few thousand rows each, with where they belong.
+
+        Empty if this prediction is a scalar, short, or of more than one axis.
+        """
+        if len(self.shape) != 1 or self.shape[0] <= BLOCK:
+            return []
+        rows = self.shape[0]
+        whole = {name for name, size in self.shapes.items() if np.shape(size) == (rows,)}
+        found = []
+        for start in range(0, rows, BLOCK):
+            where = slice(start, min(start + BLOCK, rows))
+            part = {n: size[where] if n in whole else size for n, size in self.shapes.items()}  # type: ignore[index]
+            found.append((where, Prediction(self.plan, part)))
+        return found
+
+    def _joined(self, name: str) -> Any:
+        return np.concatenate([getattr(part, name) for _, part in self.blocks])
+
+    @cached_property
     def _parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         """For each phase: repeats, seconds of one run, terms of one run."""
         arguments = [self.shapes[name] for name in self.plan.arguments]
@@ -329,7 +368,7 @@ class Prediction:
             parts.append((repeats, estimate.seconds, dict(estimate.terms)))
         return parts
 
-    @cached_property
+    @property
     def _phase_seconds(self) -> list[Number]:
         return [seconds * repeats for repeats, seconds, _ in self._parts]
 
@@ -339,6 +378,8 @@ class Prediction:
 
         An estimate is never below the lower bound: a fitted constant does not outrun physics.
         """
+        if self.shape and self.blocks:
+            return self._joined("seconds")
         total = sum(self._phase_seconds[1:], self._phase_seconds[0])
         if self.rung != "bound":
             total = np.maximum(total, self.lower_s)
@@ -347,6 +388,8 @@ class Prediction:
     @cached_property
     def serial_s(self) -> Any:
         """Sum of all terms of all kernels, nothing overlapped [s]."""
+        if self.shape and self.blocks:
+            return self._joined("serial_s")
         total: Number = 0.0
         for repeats, _, terms in self._parts:
             total = total + repeats * sum(terms.values())
@@ -360,6 +403,8 @@ class Prediction:
         highest clock known, and the compulsory bytes that the last-level cache
         cannot hold over the memory bandwidth.
         """
+        if self.shape and self.blocks:
+            return self._joined("lower_s")
         *flops, compulsory, updated = self.plan.lower_function(*(self.shapes[n] for n in self.plan.arguments))
         cache = self.device.llc_capacity
         traffic = np.maximum(0.0, compulsory - cache - np.minimum(cache, updated))
@@ -373,6 +418,14 @@ class Prediction:
     @cached_property
     def bound(self) -> Any:
         """What limits: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``depth``, ``link``, …"""
+        limiting = np.array(LIMITS)[self.limit]
+        return limiting if self.shape else str(limiting)
+
+    @cached_property
+    def limit(self) -> Any:
+        """Where `bound` stands in ``LIMITS``: the term that most of the time goes by."""
+        if self.shape and self.blocks:
+            return self._joined("limit")
         totals: dict[str, Number] = {}
         for repeats, seconds, terms in self._parts:
             largest: Number = 0.0
@@ -380,12 +433,9 @@ class Prediction:
                 largest = _larger(largest, term)
             for label, term in terms.items():
                 totals[label] = totals.get(label, 0.0) + np.where(term >= largest, repeats * seconds, 0.0)
-        labels = np.array(list(totals))
-        stacked = np.stack(
-            [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
-        )
-        limiting = labels[np.argmax(stacked, axis=0)]
-        return limiting if self.shape else str(limiting)
+        stacked = [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
+        places = np.array([LIMITS.index(label) for label in totals], dtype=np.int8)
+        return places[np.argmax(np.stack(stacked), axis=0)]
 
     # -- how sure --------------------------------------------------------------------------
 
@@ -466,7 +516,7 @@ class Prediction:
     @cached_property
     def counts(self) -> Mapping[str, Any]:
         """Every count of the layer by name, as `evaluate` gives them."""
-        return evaluate(self.layer, **self.shapes)
+        return counts_of(self.layer, self.shapes)
 
     def __getattr__(self, name: str) -> Any:
         """Return a count (``matrix_flops``, ``hbm_bytes``, ``depth``, …)."""

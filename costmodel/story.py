@@ -270,5 +270,4 @@ def page(file: Path | None = None, *, rung: str | None = None, command: str | No
         return reports.story(story(rung=rung), command=command or "costmodel report -o REPORT.html")
     if rung is not None:
         raise UnavailableError(f"{file} holds predictions already; give --rung to costmodel sweep instead")
-    frame = reports.read(file)
-    return reports.compare(frame, facts=facts_of(frame), command=command or f"costmodel report {file.name}")
+    return reports.compare(reports.read(file), command=command or f"costmodel report {file.name}")

@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from costmodel import hardware
 from costmodel.errors import SizeError, unknown_name
 from costmodel.layers import Layer
-from costmodel.predict import Prediction, as_device, predict
+from costmodel.predict import LIMITS, Prediction, as_device, predict
 
+TIMES = ("seconds", "lower_s", "serial_s")
 #: Counts that every row shows, beside its times.
 COUNTS = (
     "matrix_flops",
@@ -129,14 +130,17 @@ def as_frame(prediction: Prediction) -> pd.DataFrame:
     columns: dict[str, Any] = {
         name: pd.Categorical.from_codes(np.zeros(rows, np.int8), pd.Index([v])) for name, v in text.items()
     }
-    for name in layer.sizes():
-        columns[name] = np.broadcast_to(prediction.shapes[name], rows)
-    for name in ("seconds", "lower_s", "serial_s"):
-        columns[name] = np.broadcast_to(getattr(prediction, name), rows)
-    columns["bound"] = pd.Categorical(np.broadcast_to(prediction.bound, rows))
-    for name in COUNTS:
-        columns[name] = np.broadcast_to(prediction.counts[name], rows)
-    return pd.DataFrame(columns)
+    numbers = (*layer.sizes(), *TIMES, *COUNTS)
+    columns |= {name: np.empty(rows) for name in numbers}
+    limits = np.empty(rows, np.int8)
+    for where, part in prediction.blocks or [(slice(rows), prediction)]:
+        values = {**part.shapes, **part.counts} | {name: getattr(part, name) for name in TIMES}
+        for name in numbers:
+            columns[name][where] = values[name]
+        limits[where] = part.limit
+    columns["bound"] = pd.Categorical.from_codes(limits, pd.Index(LIMITS)).remove_unused_categories()
+    order = [*text, *layer.sizes(), *TIMES, "bound", *COUNTS]
+    return pd.DataFrame({name: columns[name] for name in order}, copy=False)
 
 
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -150,6 +154,6 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
             categories = list(dict.fromkeys(itertools.chain.from_iterable(p.cat.categories for p in parts)))
             for frame in frames:
                 frame[name] = frame[name].cat.set_categories(categories)
-    sizes_last = [c for c in columns if c not in ("seconds", "lower_s", "serial_s", "bound", *COUNTS)]
-    ordered = [*sizes_last, "seconds", "lower_s", "serial_s", "bound", *COUNTS]
+    answers = [*TIMES, "bound", *COUNTS]
+    ordered = [*(c for c in columns if c not in answers), *answers]
     return pd.concat(frames, ignore_index=True)[ordered]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from costmodel.reports.frames import Facts, Frames, read
+from costmodel.reports.frames import Facts, Frames, checked, read
 from costmodel.reports.page import Page, save
 
 __all__ = ["Facts", "Frames", "Page", "compare", "read", "save", "story", "validation"]
@@ -47,6 +47,7 @@ def compare(
     """
     from costmodel.reports import comparison_page  # noqa: PLC0415 - charts only when asked for
 
+    checked(frame)
     if facts is None:
         from costmodel.facts import facts_of  # noqa: PLC0415 - the one place that asks for them
 

@@ -10,7 +10,8 @@ import pandas as pd
 from costmodel.reports import binding, counts, duration, fastest, longest, memory, roofline, split
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.frames import Frames, axis_of, axis_title, sizes_of
-from costmodel.reports.page import Page, Section, said
+from costmodel.reports.page import Page, Section
+from costmodel.reports.render import said
 from costmodel.reports.table import Column, Table
 
 #: What a time means, rung by rung.
@@ -118,7 +119,8 @@ def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
 def _lead(picks: Sequence[Pick]) -> str:
     if not picks:
         return ""
-    chosen = "; ".join(said(pick.values[pick.default]) for pick in picks)
+    values = [(pick.label.lower(), pick.values[pick.default]) for pick in picks]
+    chosen = "; ".join(value if isinstance(value, str) else f"{name} {said(value)}" for name, value in values)
     return f"For {chosen}. Charts and tables follow what is picked below."
 
 
@@ -185,10 +187,11 @@ def _sources(frames: Frames) -> tuple[Table, ...]:
             Column("hbm_bandwidth", "Bandwidth per second", "bytes"),
             Column("hbm_capacity_bytes", "Memory", "bytes"),
             Column("spec_hash", "Spec"),
+            Column("missing", "Not in the spec, and so no term"),
         )
         tables.append(Table("rooflines", "The devices' rooflines", facts.devices, columns))
     if not facts.figures.empty:
-        columns = (
+        provenance = (
             Column("device", "Device"),
             Column("figure", "Figure"),
             Column("value", "Value"),
@@ -196,9 +199,10 @@ def _sources(frames: Frames) -> tuple[Table, ...]:
             Column("source", "Source"),
             Column("note", "Note"),
         )
-        tables.append(
-            Table("figures", "Every figure of the devices, with its source", facts.figures, columns)
-        )
+        tables.append(Table("figures", "Every figure of the devices", facts.figures, provenance))
+    if not facts.sources.empty:
+        documents = (Column("source", "Source"), Column("document", "Document"))
+        tables.append(Table("sources", "What the sources are", facts.sources, documents))
     return tuple(tables)
 
 

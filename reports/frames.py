@@ -16,9 +16,9 @@ SIZES = {
     "seq": "sequence length [tokens]",
     "batch": "batch [sequences]",
     "seq_kv": "keys and values [tokens]",
+    "heads": "heads",
     "d_model": "model width",
     "hidden": "state width",
-    "heads": "heads",
     "head_dim": "head width",
     "kv_heads": "key and value heads",
     "value_dim": "value width",
@@ -50,9 +50,12 @@ class Facts:
     ----------
     devices : DataFrame
         device, title, dtype, peak_flops [FLOP/s], hbm_bandwidth [B/s],
-        hbm_capacity_bytes, spec_hash; one row for each device and dtype.
+        hbm_capacity_bytes, spec_hash, missing (figures the spec lacks); one row for each device
+        and dtype.
     figures : DataFrame
-        device, figure, value (with its unit), status, source, note.
+        device, figure, value (with its unit), status, source (keys), note.
+    sources : DataFrame
+        source (a key), document.
     layers : DataFrame
         layer, what, source, not_counted.
     version : str
@@ -61,6 +64,7 @@ class Facts:
 
     devices: pd.DataFrame
     figures: pd.DataFrame
+    sources: pd.DataFrame
     layers: pd.DataFrame
     version: str
 

@@ -33,7 +33,9 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
         Layers without a matrix product are left out; roofs of unknown devices too.
     """
     counted = frame[(frame["matrix_flops"] > 0) & (frame["hbm_bytes"] > 0) & (frame["seconds"] > 0)]
-    points = counted.merge(facts.devices.drop(columns="title"), on=["device", "dtype"], how="left")
+    points = counted.merge(
+        facts.devices.drop(columns=["title", "missing"]), on=["device", "dtype"], how="left"
+    )
     points = points.assign(
         kind="layer",
         intensity=points["matrix_flops"] / points["hbm_bytes"],

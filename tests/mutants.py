@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,10 +75,12 @@ class Mutant:
         return f"{t.layer}, {t.phase}, {'/'.join(map(str, t.key[2:] or t.key[1:]))}: {self.change}"
 
 
-def targets() -> list[Target]:
-    """Return every different expression of every layer, with the values it should have."""
+def targets(only: Collection[str] = ()) -> list[Target]:
+    """Return every different expression of the layers named (of all), with the values it should have."""
     found: dict[tuple[object, ...], Target] = {}
     for layer, points in cases():
+        if only and layer.name not in only:
+            continue
         observed = observe(layer)
         names = [phase.name for phase in layer.phases()]
         truths = [(sizes, expect(layer, sizes)) for sizes in points]
@@ -158,10 +160,10 @@ def _moves(target: Target) -> Iterator[Mutant]:
 # -- the run -----------------------------------------------------------------------------------
 
 
-def run(every: int = 1) -> tuple[int, list[Mutant]]:
+def run(every: int = 1, only: Collection[str] = ()) -> tuple[int, list[Mutant]]:
     """Return how many mutants every `every`-th expression has, and those that nothing noticed."""
     total, survivors = 0, []
-    for target in targets()[::every]:
+    for target in targets(only)[::every]:
         for mutant in mutants(target):
             total += 1
             if not mutant.target.noticed(mutant.changed):
@@ -184,8 +186,10 @@ def main() -> int:
     """Run all mutants; exit with 1 where fewer than 99 % are caught."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="change every n-th expression only")
+    parser.add_argument("layers", nargs="*", help="the layers to change (all)")
+    arguments = parser.parse_args()
     started = time.perf_counter()
-    total, survivors = run(parser.parse_args().every)
+    total, survivors = run(arguments.every, arguments.layers)
     for mutant in survivors:
         print(f"survived: {mutant} [{why(mutant) or 'NOT EXPLAINED'}]")
     without = sorted(classes().keys() - AUTHORITY.keys())

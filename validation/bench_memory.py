@@ -10,7 +10,11 @@ from costmodel.validation.case import Case
 from costmodel.validation.registry import Maker, Work, bench
 
 
-@bench("softmax", kernel="torch.softmax", op="softmax", layer=lambda c: Softmax(dtype=c.dtype, direction=c.direction))
+def _softmax_layer(case: Case) -> Softmax:
+    return Softmax(dtype=case.dtype, direction=case.direction)
+
+
+@bench("softmax", kernel="torch.softmax", op="softmax", layer=_softmax_layer)
 def softmax(case: Case, make: Maker) -> Work:
     """Softmax over each row."""
 

@@ -104,7 +104,7 @@ def _loop(name: str) -> Callable[[Case, Maker], Work]:
     return build
 
 
-for _name in _CLASSES:
-    bench(_name, kernel=f"torch.nn.{_CLASSES[_name]}", op=_name, layer=_layer(_name))(_module(_name))
+for _name, _class in _CLASSES.items():
+    bench(_name, kernel=f"torch.nn.{_class}", op=_name, layer=_layer(_name))(_module(_name))
     # No layer describes a loop of framework calls: its rows are held against the lower bound alone.
     bench(f"{_name}-loop", kernel="step-by-step loop", op=_name, layer=lambda _: None)(_loop(_name))

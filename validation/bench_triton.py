@@ -25,7 +25,9 @@ def _op(case: Case) -> str:
     return "attention_prefill" if case.option("causal", False) else "attention_prefill_noncausal"
 
 
-@bench("triton-attention", kernel="triton tiled", op=_op, layer=_layer, devices=("cuda",), directions=("fwd",))
+@bench(
+    "triton-attention", kernel="triton tiled", op=_op, layer=_layer, devices=("cuda",), directions=("fwd",)
+)
 def tiled(case: Case, make: Maker) -> Work:
     """FA-1 or FA-2 at the tile sizes of the case.
 

@@ -33,6 +33,7 @@ from costmodel.hardware import Device
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.score import read_table
 from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.places import calibration_path
 
 Array = NDArray[np.float64]
 
@@ -60,7 +61,9 @@ class Cell:
 
     def __str__(self) -> str:
         """Render for messages."""
-        return " ".join(word for word in (self.op, self.dtype, self.framework, self.label, self.harness) if word)
+        return " ".join(
+            word for word in (self.op, self.dtype, self.framework, self.label, self.harness) if word
+        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +121,7 @@ def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
 def usable(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that a fit may use: forward, warm, measured, of an operation that a model knows."""
     good = rows["latency_s"].notna() & (rows["latency_s"] > 0)
-    good &= rows["op"].isin(OPERATIONS_MEASURED)
+    good &= rows["op"].map(_kernel_of).notna()
     for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
         if name in rows:
             good &= rows[name].fillna(value) == value
@@ -135,19 +138,38 @@ def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFra
     models = {op: model_of(op, device) for op in rows["op"].unique()}
     labels = labels.where(rows["op"].map(models).isin(_BY_LABEL), "")
     keys = [rows["op"], rows["dtype"], frameworks, rows["timer"].map(harness), labels]
-    found = [
-        (Cell(models[key[0]], *key), part) for key, part in rows.groupby(keys, sort=True, dropna=False)
-    ]
+    found = []
+    for key, part in rows.groupby(keys, sort=True, dropna=False):
+        op, dtype, name, timed, label = (str(word) for word in key)
+        found.append((Cell(models[op], op, dtype, name, timed, label), part))
     order = ("elementwise_copy", "gemm", "bmm")
-    yield from sorted(
-        found, key=lambda pair: order.index(pair[0].op) if pair[0].op in order else len(order)
-    )
+    yield from sorted(found, key=lambda pair: order.index(pair[0].op) if pair[0].op in order else len(order))
+
+
+@cache
+def _kernel_of(op: str) -> str | None:
+    """Return the kernel model that an operation is timed by; None if it is a chain of several kernels."""
+    if op not in OPERATIONS_MEASURED:
+        return None
+    try:
+        phases = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"}).cost.phases
+    except CostmodelError:
+        return None  # a whole model: its row alone says what it is
+    named = [phase.kernel for phase in phases if phase.op == op]
+    return named[0] if named else phases[0].kernel if len(phases) == 1 else None
 
 
 def model_of(op: str, device: Device) -> str:
-    """Return the kernel model of an operation on a device: CPUs have their own."""
-    layer = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"})
-    name = next((p.kernel for p in layer.cost.phases if p.op == op), layer.cost.phases[-1].kernel)
+    """Return the kernel model of an operation on a device: CPUs have their own.
+
+    Raises
+    ------
+    TableError
+        If no single model times it.
+    """
+    name = _kernel_of(op)
+    if name is None:
+        raise TableError(f"{op}: no single kernel model times it, so nothing can be fitted to it")
     own = f"cpu_{name}"
     return own if device.spec.units.kind == "core" and own in kernels.available() else name
 
@@ -357,7 +379,9 @@ def _provenance(
 # -- many devices ---------------------------------------------------------------------------------
 
 
-def calibrate_tables(paths: Sequence[Path], *, only: Sequence[str] = (), date: str | None = None) -> list[Result]:
+def calibrate_tables(
+    paths: Sequence[Path], *, only: Sequence[str] = (), date: str | None = None
+) -> list[Result]:
     """Fit every device that tables have rows of, but those that nothing is fitted on.
 
     Parameters
@@ -381,6 +405,8 @@ def calibrate_tables(paths: Sequence[Path], *, only: Sequence[str] = (), date: s
 def write(result: Result, path: Path | None = None) -> Path:
     """Write a calibration beside the device's spec, or where it is told to; return where.
 
+    A spec that was measured here is in the user's folder, and not in the package.
+
     Raises
     ------
     TableError
@@ -390,6 +416,7 @@ def write(result: Result, path: Path | None = None) -> Path:
     """
     if not result.file.sections:
         raise TableError(f"{result.file.device}: nothing to write: {'; '.join(result.refused)}")
-    place = path or calibration.path_of(result.file.device)
+    place = path or calibration_path(result.file.device)
+    place.parent.mkdir(parents=True, exist_ok=True)
     write_whole(place, lambda temporary: calibration.dump(temporary, result.file), overwrite=True)
     return place

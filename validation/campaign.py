@@ -11,7 +11,6 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -133,10 +132,9 @@ def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float
     began = time.perf_counter()
     error: float | None = None
     try:
-        with _peak_memory(torch, machine.kind) as peak:
-            prepared = prepare(case, machine.kind)
-            with prepared.scope():
-                prepared.run()
+        before = _allocated(torch, machine.kind)
+        prepared = prepare(case, machine.kind)
+        peak = _peak_bytes(torch, machine.kind, prepared, before)
         if check:
             error = relative_error(case, prepared)
         left = budget_s - (time.perf_counter() - began)
@@ -152,7 +150,7 @@ def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float
         "timer": _timer(case, watch),
         **asdict(measured),
         "error": error,
-        **peak,
+        "peak_bytes": peak,
         **sensors(machine.kind),
     }
 
@@ -178,19 +176,25 @@ def _timer(case: Case, watch: timing.Stopwatch) -> str:
     return "cudagraph-event-median" if case.launch == "graph" else "queued-event-median"
 
 
-@contextmanager
-def _peak_memory(torch: Any, kind: str) -> Iterator[dict[str, int | None]]:
-    """Record the most memory that tensors took at once; the CPU's allocator does not say."""
-    peak: dict[str, int | None] = {"peak_bytes": None}
+def _allocated(torch: Any, kind: str) -> int:
+    """Return the bytes that tensors occupy now; 0 where the allocator does not say (the CPU's)."""
+    return int(torch.cuda.memory_allocated()) if kind == "cuda" else 0
+
+
+def _peak_bytes(torch: Any, kind: str, prepared: Prepared, before: int) -> int | None:
+    """Run once, and return the most memory that was taken at once since `before`.
+
+    Operands are counted, what was needed to make them is not; the library's workspace is counted.
+    """
+    if kind == "cuda":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+    with prepared.scope():
+        prepared.run()
     if kind != "cuda":
-        yield peak
-        return
+        return None
     torch.cuda.synchronize()
-    before = torch.cuda.memory_allocated()
-    torch.cuda.reset_peak_memory_stats()
-    yield peak
-    torch.cuda.synchronize()
-    peak["peak_bytes"] = int(torch.cuda.max_memory_allocated() - before)
+    return int(torch.cuda.max_memory_allocated()) - before
 
 
 def _kind_of(torch: Any, fault: Exception) -> str:

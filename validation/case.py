@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from costmodel.errors import unknown_name
@@ -61,14 +62,22 @@ class Case:
         """Return one static choice, or the default where the case does not make it."""
         return dict(self.options).get(name, default)
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Sixteen hex digits that stand for the case: the same on every machine."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     def as_dict(self) -> dict[str, Any]:
         """Return the case as plain values, for a record."""
-        return {**asdict(self), "sizes": dict(self.sizes), "options": dict(self.options)}
+        return {
+            "bench": self.bench,
+            "dtype": self.dtype,
+            "direction": self.direction,
+            "sizes": dict(self.sizes),
+            "options": dict(self.options),
+            "launch": self.launch,
+            "state": self.state,
+        }
 
     def __str__(self) -> str:
         """Render as ``matmul fp32 fwd m=64 n=64 k=64``."""

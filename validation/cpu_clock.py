@@ -14,8 +14,8 @@ import time
 
 #: Machine code of ``void f(long n) { while (--n); }`` by architecture, System V calling convention.
 _LOOPS = {
-    "x86_64": bytes.fromhex("4889f8" "48ffc8" "75fb" "c3"),  # mov rax, rdi; dec rax; jnz; ret
-    "aarch64": bytes.fromhex("000400f1" "e1ffff54" "c0035fd6"),  # subs x0, x0, #1; b.ne; ret
+    "x86_64": bytes.fromhex("4889f848ffc875fbc3"),  # mov rax, rdi; dec rax; jnz; ret
+    "aarch64": bytes.fromhex("000400f1e1ffff54c0035fd6"),  # subs x0, x0, #1; b.ne; ret
 }
 _TURNS = 2_000_000
 

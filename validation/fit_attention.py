@@ -23,7 +23,7 @@ DECODE, ENCODER = "attention_decode", "attention_prefill_noncausal"
 #: The release whose decode rows on A100 leave the new token out of seq_kv (its harness's README).
 _UNCOUNTED = "vllm 0.14.0"
 #: Libraries that split the keys of a prefill, and so launch a kernel that merges.
-_SPLITTING = ("fa3", "fa4", "flashinfer")
+_SPLITTING = ("fa3", "fa4")
 #: A step bound by its work, and one bound by its latency: the loss has a valley at each.
 _STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0})
 
@@ -72,9 +72,11 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     if static.get("cache_write") != "token":
         fixed.add("token_cycles")
     if op != DECODE and kernel not in _SPLITTING:
-        fixed |= {"merge_s", "merge_row_cycles"}
+        fixed.add("merge_s")
     if not kernel.startswith("fa2"):
         fixed.add("copy_s")
+    if kernel != "trtllm":
+        fixed.add("reduce_bytes_per_cycle")
     return tuple(name for name in model(op).CONSTANTS if name not in fixed)
 
 

@@ -52,9 +52,13 @@ def model(op: str) -> ModuleType:
 def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     """Return the keyword arguments of the op's model for rows of one op and dtype."""
     op = str(rows["op"].iloc[0])
-    family = op if op in _COLUMNS else {
-        cpu_recurrence: "recurrence", cpu_attention: "attention", cpu_decode: "attention"
-    }.get(model(op), "stream")
+    family = (
+        op
+        if op in _COLUMNS
+        else {cpu_recurrence: "recurrence", cpu_attention: "attention", cpu_decode: "attention"}.get(
+            model(op), "stream"
+        )
+    )
     found: dict[str, Any] = {
         size: rows[column].to_numpy(dtype=np.float64) for column, size in _COLUMNS[family].items()
     }
@@ -95,7 +99,9 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     """
     op = str(rows["op"].iloc[0])
     kernel, kwargs = model(op), arguments(rows)
-    other: NDArray[np.float64] | float = rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
+    other: NDArray[np.float64] | float = (
+        rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
+    )
     measured = rows["latency_s"].to_numpy(dtype=np.float64)
     begin = dict(start or {})
     names = free(op)

@@ -19,13 +19,12 @@ from costmodel.validation.log_fit import least_log_error
 
 _WARM = ("start_s", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
-    "causal_conv1d_prefill": (*_WARM, "token_s", "block_s", "element_cycles", "overlap"),
-    "causal_conv1d_decode": (*_WARM, "element_cycles", "overlap"),
+    "causal_conv1d_prefill": (*_WARM, "token_s", "element_cycles"),
+    "causal_conv1d_decode": _WARM,
     "gdn_recurrent_decode": _WARM,
     "fused": ("start_s", "block_s", "chunk_s", "droop", "droop_s", "bandwidth_share", "overlap"),
     "chunked": (
         *_WARM,
-        "block_s",
         "token_s",
         "chunk_s",
         "head_units",
@@ -40,8 +39,8 @@ _STARTS: tuple[dict[str, float], ...] = (
 #: Constants that a kernel does not have.
 _ABSENT: dict[str, dict[str, float]] = {
     "fused": {"token_s": 0.0},
-    "chunked": {"droop": 0.0, "overlap": 1.2},
-    "causal_conv1d_decode": {"token_s": 0.0, "block_s": 0.0},
+    "chunked": {"droop": 0.0, "overlap": 1.2, "block_s": 0.0},
+    "causal_conv1d_decode": {"token_s": 0.0, "element_cycles": 0.0},
 }
 
 

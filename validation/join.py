@@ -52,10 +52,11 @@ def with_predictions(
     columns: dict[str, Any] = {name: np.full(len(frame), np.nan) for name in (*NUMBERS, *_MORE)}
     columns |= {name: np.full(len(frame), "", dtype=object) for name in TEXTS}
     columns["in_range"] = np.zeros(len(frame), dtype=bool)
-    keys = [_key(case) for case in described]
-    groups = pd.Series(range(len(frame))).groupby(pd.Series(keys, dtype=object), sort=False)
-    for _, places in groups:
-        index = places.to_numpy()
+    places: dict[str, list[int]] = {}
+    for position, case in enumerate(described):
+        places.setdefault(_key(case), []).append(position)
+    for group in places.values():
+        index = np.array(group, dtype=np.intp)
         _predict([described[i] for i in index], frame.iloc[index[0]], machine, rung, index, columns)
     columns["prediction_reason"] = columns.pop("reason")
     answer = frame.drop(columns=[c for c in (*ADDED, *_MORE) if c in frame and c != "reason"])

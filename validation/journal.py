@@ -7,6 +7,7 @@ file is opened again. Rows of another device or version are refused, not mixed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -70,11 +71,9 @@ class Journal:
     ) -> None:
         """Close."""
         if self._file is not None:
-            try:
+            # What could not be flushed was reported when it was written.
+            with contextlib.suppress(OSError):
                 self._file.close()
-            except OSError:
-                # What could not be flushed was reported when it was written.
-                pass
             self._file = None
 
     def append(self, row: Row) -> None:

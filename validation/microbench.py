@@ -62,9 +62,13 @@ def working_sets(machine: Machine) -> list[int]:
     return [2**power for power in range(first, last + 1) if 2**power <= largest]
 
 
-def _row(quantity: str, pattern: str, size: int, amount: float, unit: str, taken: timing.Timing) -> dict[str, Any]:
+def _row(
+    quantity: str, pattern: str, size: int, amount: float, unit: str, taken: timing.Timing
+) -> dict[str, Any]:
     """Return a rate (`amount` over time) or, for an amount of 0, the time itself."""
-    value, best = (taken.median_s, taken.min_s) if amount == 0 else (amount / taken.median_s, amount / taken.min_s)
+    value, best = (
+        (taken.median_s, taken.min_s) if amount == 0 else (amount / taken.median_s, amount / taken.min_s)
+    )
     return {
         "quantity": quantity,
         "pattern": pattern,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from costmodel import hardware
+from costmodel import calibration, hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.hardware import Device
 from costmodel.validation.spec import cpu_name
@@ -23,6 +23,13 @@ def spec_path(machine: Machine, folder: Path | None = None) -> Path:
     return (folder or user_folder()) / f"{cpu_name(machine).replace('/', '-')}.yaml"
 
 
+def calibration_path(device: str, folder: Path | None = None) -> Path:
+    """Return where a device's calibration is written: beside its spec, for a spec of the user's own too."""
+    if device in hardware.available():
+        return calibration.path_of(device)
+    return (folder or user_folder()) / f"{device.replace('/', '-')}.calibration.yaml"
+
+
 def find_device(machine: Machine, folder: Path | None = None) -> Device:
     """Return the device that a machine is, from its spec.
 
@@ -37,7 +44,9 @@ def find_device(machine: Machine, folder: Path | None = None) -> Device:
         path = spec_path(machine, folder)
         if path.is_file():
             return hardware.load(path)
-        raise UnavailableError(f"no spec of {machine.title} at {path}: `costmodel validate --record` writes one")
+        raise UnavailableError(
+            f"no spec of {machine.title} at {path}: `costmodel validate --record` writes one"
+        )
     for name in _spellings(machine.title):
         try:
             return hardware.load(name)

@@ -83,7 +83,7 @@ def _row(visits: Sequence[Row], machine: Machine, device: str) -> dict[str, Any]
         "kernel": bench.kernel,
         "op": op,
         "dtype": case.dtype,
-        **_sizes(case, op),
+        **size_columns(case, op),
         **{name: case.option(name, False) for name in _OPTIONS},
         "direction": case.direction,
         **_times(good),
@@ -99,7 +99,8 @@ def _row(visits: Sequence[Row], machine: Machine, device: str) -> dict[str, Any]
     }
 
 
-def _sizes(case: Case, op: str) -> dict[str, int | None]:
+def size_columns(case: Case, op: str) -> dict[str, int | None]:
+    """Return the sizes of a case by the columns of measured tables; None where it has none."""
     words = _COLUMNS.get(op.partition("_")[0], {})
     found: dict[str, int | None] = dict.fromkeys((*_SIZES, *_RECURRENT))
     found |= {words.get(name, name): value for name, value in case.sizes}
@@ -143,7 +144,9 @@ def disturbance(frame: pd.DataFrame) -> str:
         return "no case was visited twice: how far reruns differ is not known"
     typical = float(again["spread"].median())
     noisy = int((again["spread"] > NOISY).sum())
-    text = f"visits of a case differ by {typical:.1%} (median); by over {NOISY:.0%} in {noisy} of {len(again)}"
+    text = (
+        f"visits of a case differ by {typical:.1%} (median); by over {NOISY:.0%} in {noisy} of {len(again)}"
+    )
     if typical > DISTURBED:
         text += ": another load is on this machine, or its clock drifts; repeat when it is quiet"
     return text
@@ -165,7 +168,9 @@ def save(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> tuple[P
     parquet, csv = path.with_suffix(".parquet"), path.with_suffix(".csv")
     write_whole(parquet, lambda place: frame.to_parquet(place, index=False), overwrite=overwrite)
     summary = summarise(frame)
-    write_whole(csv, lambda place: summary.to_csv(place, index=False, float_format="%.5g"), overwrite=overwrite)
+    write_whole(
+        csv, lambda place: summary.to_csv(place, index=False, float_format="%.5g"), overwrite=overwrite
+    )
     return parquet, csv
 
 

@@ -27,9 +27,17 @@ FLOATS = ("fp32", "tf32", "bf16", "fp16")
 class Maker(Protocol):
     """Makes random operands on the device and in the format of a case."""
 
-    torch: Any
-    device: str
-    dtype: Any
+    @property
+    def torch(self) -> Any:
+        """The module."""
+
+    @property
+    def device(self) -> str:
+        """``cpu`` or ``cuda``."""
+
+    @property
+    def dtype(self) -> Any:
+        """Torch's format."""
 
     def __call__(self, *shape: int, scale: float = 1.0) -> Any:
         """Return a tensor of standard normal values times `scale`."""

@@ -40,7 +40,7 @@ def _scaled(read: Callable[[], Any], factor: float) -> float | None:
 
 
 def _cpu_clock() -> float | None:
-    """Return the highest clock that the kernel reports for a core now [Hz]; virtual machines state the base."""
+    """Return the highest clock that the system states for a core [Hz]; virtual machines state the base."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

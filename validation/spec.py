@@ -60,7 +60,11 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
     note = f"{lanes}; the fastest product ran at {units.render(product, 'FLOP/s')}"
     day = datetime.now(UTC).date()
     memory, memory_note = _main_memory(measured, machine)
-    levels = {f"l{level}": _level(level, size, machine, measured) for level, size in caches.items() if level in (2, 3)}
+    levels = {
+        f"l{level}": _level(level, size, machine, measured)
+        for level, size in caches.items()
+        if level in (2, 3)
+    }
     launch = float(measured.query("quantity == 'launch'")["value"].min())
     step = float(measured.query("quantity == 'step'")["value"].min())
     return {
@@ -84,12 +88,16 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
             "hbm": {
                 "technology": "DRAM",
                 "bandwidth": _measured(units.render(memory, "B/s"), memory_note),
-                "capacity": _measured(units.render(float(machine.memory_bytes), "B"), "as the system states it"),
+                "capacity": _measured(
+                    units.render(float(machine.memory_bytes), "B"), "as the system states it"
+                ),
             },
             **levels,
         },
         "latency": {
-            "launch": _measured(_micro(launch), f"one element added to, called from Python, costmodel {__version__}"),
+            "launch": _measured(
+                _micro(launch), f"one element added to, called from Python, costmodel {__version__}"
+            ),
             "step": _measured(_micro(step), "the same, each call on the result of the one before"),
         },
     }
@@ -97,7 +105,9 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
 
 def write(content: dict[str, Any], path: Path, *, overwrite: bool = False) -> Path:
     """Write a spec as YAML; see `costmodel.files.write_whole` for what it raises."""
-    text = "# Measured by `costmodel validate`.\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text = "# Measured by `costmodel validate`.\n" + yaml.safe_dump(
+        content, sort_keys=False, allow_unicode=True
+    )
     write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), overwrite=overwrite)
     return path
 
@@ -120,7 +130,9 @@ def _clock(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
     if clock is not None:
         return clock, "highest over short loops of one cycle a turn, one thread"
     product = float(measured.query("quantity == 'matmul' and pattern == 'fp32'")["best"].max())
-    return product / (machine.units * _flop_a_cycle(machine)), "the least at which the fastest product can run"
+    return product / (
+        machine.units * _flop_a_cycle(machine)
+    ), "the least at which the fastest product can run"
 
 
 def _flop_a_cycle(machine: Machine) -> int:
@@ -136,7 +148,7 @@ def _main_memory(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
     beyond = measured[
         (measured["quantity"] == "bandwidth") & (measured["bytes"] >= BEYOND_CACHE / 2 * machine.cache_bytes)
     ]
-    top = beyond.loc[beyond["best"].idxmax()]
+    top = beyond.sort_values("best").iloc[-1]
     return float(top["best"]), f"highest seen: {top['pattern']} over {int(top['bytes']) >> 20} MiB"
 
 

@@ -151,7 +151,9 @@ def warm_up(watch: Stopwatch, call: Callable[[], object], budget_s: float) -> tu
     return recent[-1], count, False
 
 
-def measure_warm(watch: Stopwatch, call: Callable[[], object], budget_s: float, *, per_call: int = 1) -> Timing:
+def measure_warm(
+    watch: Stopwatch, call: Callable[[], object], budget_s: float, *, per_call: int = 1
+) -> Timing:
     """Time a call repeated on the same operands.
 
     Parameters

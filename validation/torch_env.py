@@ -39,8 +39,7 @@ def load_torch() -> Any:
         return importlib.import_module("torch")
     except ImportError as error:
         raise UnavailableError(
-            f"measuring needs torch, which cannot be imported ({error}): "
-            "pip install 'costmodel[validation]'"
+            f"measuring needs torch, which cannot be imported ({error}): pip install 'costmodel[validation]'"
         ) from None
 
 

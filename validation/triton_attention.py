@@ -2,8 +2,11 @@
 
 Not the fastest attention there is: FA-2 (Dao, arXiv 2307.08691, Algorithm 1) and FA-1 (Dao et al.,
 arXiv 2205.14135, Algorithm 1) as their papers write them, so that counted bytes can be held against
-measured ones tile by tile. This module imports torch and Triton, and is itself imported when a case asks for it.
+measured ones tile by tile. It imports torch and Triton, and is itself imported when a case asks for it.
 """
+
+# Triton has no types, and reads those of its kernels' parameters as its own.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
 
@@ -14,8 +17,21 @@ import triton
 import triton.language as tl
 
 
-@triton.jit  # type: ignore[untyped-decorator] # Triton has no types
-def _fa2(q, k, v, out, lse, n, scale, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, CAUSAL: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: E501
+@triton.jit
+def _fa2(
+    q,
+    k,
+    v,
+    out,
+    lse,
+    n,
+    scale,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """One block of Q stays; blocks of K and V pass by; O and the log-sum-exp are written once."""
     block = tl.program_id(0)
     base = tl.program_id(1).to(tl.int64) * n
@@ -51,8 +67,21 @@ def _fa2(q, k, v, out, lse, n, scale, D: tl.constexpr, ROWS: tl.constexpr, COLS:
     tl.store(lse + base + rows, top + tl.log(total), mask=inside)
 
 
-@triton.jit  # type: ignore[untyped-decorator] # Triton has no types
-def _fa1(q, k, v, out, sums, tops, n, scale, D: tl.constexpr, ROWS: tl.constexpr, COLS: tl.constexpr, PRECISION: tl.constexpr):  # type: ignore[no-untyped-def] # noqa: E501
+@triton.jit
+def _fa1(
+    q,
+    k,
+    v,
+    out,
+    sums,
+    tops,
+    n,
+    scale,
+    D: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """One block of K and V stays; blocks of Q pass by; O, l and m go through memory every time."""
     base = tl.program_id(0).to(tl.int64) * n
     wide = tl.arange(0, D)
@@ -114,7 +143,13 @@ def attention(
     rows, cols = tile
     out = q.new_empty(q.shape)
     statistics = [q.new_empty((batch, heads, n), dtype=torch.float32) for _ in range(2)]
-    common = {"D": width, "ROWS": rows, "COLS": cols, "PRECISION": precision, "num_warps": 8 if rows >= 128 else 4}
+    common = {
+        "D": width,
+        "ROWS": rows,
+        "COLS": cols,
+        "PRECISION": precision,
+        "num_warps": 8 if rows >= 128 else 4,
+    }
     scale = width**-0.5
     if schedule == "fa2":
         grid = (triton.cdiv(n, rows), batch * heads)

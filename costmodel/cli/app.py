@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from costmodel._version import __version__
-from costmodel.cli import catalogue, predictions, tables
+from costmodel.cli import catalogue, measuring, predictions, tables
 
 app = typer.Typer(
     name="costmodel",
@@ -19,7 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 #: Every command: its name, its function, an example that runs.
-COMMANDS = (*catalogue.COMMANDS, *predictions.COMMANDS, *tables.COMMANDS)
+COMMANDS = (*catalogue.COMMANDS, *predictions.COMMANDS, *tables.COMMANDS, *measuring.COMMANDS)
 for _name, _function, _example in COMMANDS:
     app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
 

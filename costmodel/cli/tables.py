@@ -1,4 +1,4 @@
-"""Tables in, pages out, and what is measured: ``score``, ``report``, ``validate``."""
+"""Tables in, pages out, and what is measured: ``score`` and ``report``."""
 
 from __future__ import annotations
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import _tiles as tiles
@@ -19,10 +18,11 @@ _WARM_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 4.0, 2.5, 0.85
 _MOST_RESIDENT = 8.0
 #: K of a step of the tensor-core kernels [B].
 _STEP_BYTES = 128.0
-#: Rows at a time: bounds the memory of candidates × rows.
+#: Products at a time: few enough for their arrays to stay in a processor's cache.
 _CHUNK = 8192
-#: The parts of a kernel's time that `times` returns.
-PARTS = ("arithmetic", "chain", "l2", "hbm", "tail", "total")
+#: What limits a kernel, and the parts of its time that `times` returns.
+LIMITS = ("arithmetic", "chain", "l2", "hbm")
+PARTS = (*LIMITS, "tail", "total")
 
 
 @dataclass(frozen=True)
@@ -40,18 +40,22 @@ class Problem:
 
     @property
     def out_bytes(self) -> float:
+        """Width of an element of the result [B]."""
         return max(self.bytes, 2.0)
 
     @property
     def left(self) -> Array:
+        """Bytes of A."""
         return self.batch * self.m * self.k * self.bytes
 
     @property
     def right(self) -> Array:
+        """Bytes of B."""
         return self.batch * self.n * self.k * self.bytes
 
     @property
     def result(self) -> Array:
+        """Bytes of the result."""
         return self.batch * self.m * self.n * self.out_bytes
 
     @property
@@ -59,7 +63,8 @@ class Problem:
         """Batched kernels and sglang's FP8 kernel do not split K."""
         return self.strided and not self.quantised
 
-    def take(self, rows: NDArray[np.int64]) -> Problem:
+    def take(self, rows: slice) -> Problem:
+        """Return some of the products."""
         return replace(self, batch=self.batch[rows], m=self.m[rows], n=self.n[rows], k=self.k[rows])
 
 
@@ -86,22 +91,18 @@ def times(
     ``total`` joins the limits by a norm, and adds the tail (stores, reduction) to it.
     """
     found = {name: np.empty(p.m.shape) for name in PARTS}
-    known = ~np.isnan(tile[0])
-    for rows in _chunks(known):
-        candidates = [t[rows][None, :] for t in tile] if known[rows[0]] else _menu(device, p)
-        part = _least(device, c, p.take(rows), candidates, rotation)
-        for name in PARTS:
-            found[name][rows] = part[name]
+    for first in range(0, p.m.size, _CHUNK):
+        rows = slice(first, first + _CHUNK)
+        part = p.take(rows)
+        cold = _cold(device, c, part, rotation)
+        given, split = _choose(device, c, part, cold, [t[rows] for t in tile])
+        parts = _split(device, c, part, _Tiling.of(device, c, part, cold, *given), split)
+        order = c["overlap"]
+        joined = sum(parts[name] ** order for name in LIMITS) ** (1 / order)
+        for name in (*LIMITS, "tail"):
+            found[name][rows] = parts[name]
+        found["total"][rows] = joined + parts["tail"]
     return found
-
-
-def _chunks(known: Array) -> list[Array]:
-    """Return index arrays that hold either only rows of known tile or only others."""
-    out = []
-    for which in (True, False):
-        rows = np.flatnonzero(known == which)
-        out += [rows[i : i + _CHUNK] for i in range(0, len(rows), _CHUNK)]
-    return out
 
 
 def engine(device: Device, dtype: str) -> str:
@@ -109,87 +110,115 @@ def engine(device: Device, dtype: str) -> str:
     return "matrix" if dtype in device.matrix_dtypes else "vector"
 
 
-def _menu(device: Device, p: Problem) -> list[Array]:
-    matrix = engine(device, p.dtype) == "matrix" and p.bytes < 4
-    listed = tiles.menu(device.family, "tn" if p.strided else "nn", _STEP_BYTES / p.bytes, matrix=matrix)
-    return [column[:, None] for column in listed]
+def _choose(
+    device: Device, c: Mapping[str, float], p: Problem, cold: Array, tile: list[Array]
+) -> tuple[list[Array], Array]:
+    """Return rows, columns and K step of each product's tile, and into how many parts K is split.
+
+    The library's own estimate is not known: least is the root of the sum of squares of the limits, plus
+    the tail.
+    """
+    known = ~np.isnan(tile[0])
+    candidates = [tile] if known.any() else []
+    if not known.all():
+        matrix = engine(device, p.dtype) == "matrix" and p.bytes < 4
+        listed = tiles.menu(device.family, "tn" if p.strided else "nn", _STEP_BYTES / p.bytes, matrix=matrix)
+        candidates += [
+            [np.where(known, of, value) for of, value in zip(tile, values, strict=True)]
+            for values in zip(*listed, strict=True)
+        ]
+    least, chosen, parts = np.full(p.m.shape, np.inf), np.zeros(p.m.shape, dtype=int), np.ones(p.m.shape)
+    for index, candidate in enumerate(candidates):
+        tiling = _Tiling.of(device, c, p, cold, *candidate)
+        for split in tiles.SPLITS if p.may_split else (1.0,):
+            part = _split(device, c, p, tiling, np.full(p.m.shape, split))
+            cost = np.sqrt(sum(part[name] * part[name] for name in LIMITS)) + part["tail"]
+            better = cost < least
+            least = np.where(better, cost, least)
+            chosen, parts = np.where(better, index, chosen), np.where(better, split, parts)
+    return [np.choose(chosen, list(values)) for values in zip(*candidates, strict=True)], parts
 
 
-def _least(
-    device: Device, c: Mapping[str, float], p: Problem, tile: list[Array], rotation: str
+@dataclass(frozen=True)
+class _Tiling:
+    """What a tile makes of each product, however K is split; shape (rows,)."""
+
+    area: Array
+    blocks: Array
+    resident: Array
+    steps: Array
+    step: Array
+    fed: Array
+    hbm: Array
+    stored: Array
+
+    @classmethod
+    def of(
+        cls,
+        device: Device,
+        c: Mapping[str, float],
+        p: Problem,
+        cold: Array,
+        rows: Array,
+        columns: Array,
+        depth: Array,
+    ) -> _Tiling:
+        """Count blocks and steps, and what they load and store."""
+        tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
+        area, blocks = rows * columns, p.batch * tiles_m * tiles_n
+        resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
+        rate = device.peak(p.dtype) / device.units * c["peak_share"]
+        fed = blocks * (rows + columns) * p.k * p.bytes
+        again = _reread(device, c, p, rows, columns, tiles_m, tiles_n)
+        hbm = (cold + again) / (device.hbm_bandwidth * c["bandwidth_share"])
+        if p.strided and c["scatter_share"] > 0:
+            scattered = fed * _scattered(device, c, p, rows, columns, tiles_m, tiles_n, resident)
+            hbm = hbm + scattered / (device.hbm_bandwidth * c["scatter_share"])
+        return cls(
+            area=area,
+            blocks=blocks,
+            resident=resident,
+            steps=np.ceil(p.k / depth),
+            step=2 * depth / rate * (area + c["edge_elements"] * (rows + columns)),
+            fed=fed,
+            hbm=hbm,
+            stored=np.minimum(rows, p.m) * np.minimum(columns, p.n),
+        )
+
+
+def _split(
+    device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling, split: Array
 ) -> dict[str, Array]:
-    """Return the parts [s] of the candidate of least time, shape (rows,) each."""
-    splits = np.array(tiles.SPLITS if p.may_split else (1.0,))
-    tile = [np.repeat(t, len(splits), axis=0) for t in tile]
-    split = np.tile(splits, len(tile[0]) // len(splits))[:, None]
-    parts = _candidates(device, c, p, _cold(device, c, p, rotation), *tile, split)
-    order = c["overlap"]
-    limits = (parts["arithmetic"], parts["chain"], parts["l2"], parts["hbm"])
-    joined = np.zeros_like(parts["arithmetic"])
-    for limit in limits:
-        joined += limit**order
-    total = joined ** (1 / order) + parts["tail"]
-    best = total.argmin(axis=0)
-    column = np.arange(total.shape[1])
-    chosen = {name: np.broadcast_to(part, total.shape)[best, column] for name, part in parts.items()}
-    return {**chosen, "total": total[best, column]}
-
-
-def _candidates(
-    device: Device,
-    c: Mapping[str, float],
-    p: Problem,
-    cold: Array,
-    rows: Array,
-    columns: Array,
-    depth: Array,
-    split: Array,
-) -> dict[str, Array]:
-    """Return the parts [s] of every candidate, shape (candidates, rows) each."""
-    units, clock = device.units, device.clock_hz
-    tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
-    blocks = p.batch * tiles_m * tiles_n
-    steps = np.ceil(np.ceil(p.k / depth) / split)
-    edges = (rows + columns) / (rows * columns)
-
-    rate = device.peak(p.dtype) / units * c["peak_share"]
-    step = 2 * rows * columns * depth / rate * (1 + c["edge_elements"] * edges)
-    resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / (rows * columns)), 1, _MOST_RESIDENT)
-    waves = _waves(blocks * split / units, c["tail_waves"])
-    deep_waves = _waves(blocks * split / (units * resident), c["tail_waves"])
-
-    latency = steps * c["step_cycles"] + c["fill_cycles"]
-    reduced = np.where(split > 1, 2 * split * p.m * p.n * p.batch * 4, 0.0)
-    fed = blocks * (rows + columns) * p.k * p.bytes + reduced
-    stored = np.minimum(rows, p.m) * np.minimum(columns, p.n) * np.where(split > 1, 4.0, p.out_bytes)
-
-    bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
-    again = _reread(device, c, p, rows, columns, tiles_m, tiles_n)
-    hbm = (cold + again) / bandwidth
-    if p.strided and c["scatter_share"] > 0:
-        scattered = fed * _scattered(device, c, p, rows, columns, tiles_m, tiles_n, resident)
-        hbm = hbm + scattered / (device.hbm_bandwidth * c["scatter_share"])
+    """Return the limits and the tail [s] of products whose K is cut into `split` parts."""
+    parallel = tiling.blocks * split / device.units
+    steps = np.ceil(tiling.steps / split)
+    waves = _waves(parallel, c["tail_waves"])
+    deep_waves = _waves(parallel / tiling.resident, c["tail_waves"])
+    # Parts are added up in fp32: written, and read again.
+    is_split = split > 1
+    reduced = np.where(is_split, 8 * split * p.m * p.n * p.batch, 0.0)
+    stored = tiling.stored * np.where(is_split, 4.0, p.out_bytes)
     return {
-        "arithmetic": waves * steps * step,
-        "chain": deep_waves * latency / clock,
-        "l2": fed / (c["l2_unit_bytes"] * units * clock),
-        "hbm": hbm,
-        "tail": waves * stored / (c["store_bytes"] * clock) + np.where(split > 1, c["split_s"], 0.0),
+        "arithmetic": waves * steps * tiling.step,
+        "chain": deep_waves * (steps * c["step_cycles"] + c["fill_cycles"]) / device.clock_hz,
+        "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
+        "hbm": tiling.hbm,
+        "tail": waves * stored / (c["store_bytes"] * device.clock_hz) + np.where(is_split, c["split_s"], 0.0),
     }
 
 
 def _cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
     """Return the bytes of operands and result that a call does not find in L2 [B]."""
     right, left = p.right, p.left
-    bytes_ = right + p.result + (0.0 if p.quantised else left)
+    touched = right + p.result + (0.0 if p.quantised else left)
     if rotation == "cold":
-        return bytes_
+        return touched
     if rotation == "weights":
         right = right * np.clip(np.ceil(device.l2_capacity / right), 1, 5)
     elif rotation == "operands":
         # What is quantised is 16 bit wide before, and 8 bit after.
         right, left = 6 * right, 6 * left * (3 if p.quantised else 1)
-    return bytes_ * misses(right + left + p.result, c["cache_share"] * device.l2_capacity, _WARM_ORDER)
+    return touched * misses(right + left + p.result, c["cache_share"] * device.l2_capacity, _WARM_ORDER)
 
 
 def _waves(full: Array, tail: float) -> Array:

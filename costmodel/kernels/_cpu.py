@@ -16,9 +16,13 @@ MEMORY = {
     "l2_bytes_cycle": Constant(20.0, 2.0, 96.0, "B/cycle", "what a core moves within its own caches"),
     "l3_bytes_cycle": Constant(12.0, 1.0, 64.0, "B/cycle", "what a core moves from the shared cache"),
     "bandwidth_share": Constant(0.8, 0.2, 1.2, "1", "share of the memory bandwidth that all cores reach"),
-    "l2_share": Constant(0.7, 0.1, 2.0, "1", "working set, over a core's own cache, up to which it stays there"),
+    "l2_share": Constant(
+        0.7, 0.1, 2.0, "1", "working set, over a core's own cache, up to which it stays there"
+    ),
     "page_s": Constant(1e-6, 1e-9, 5e-5, "s", "mapping a page of a result that is too large for the heap"),
-    "l3_share": Constant(0.7, 0.1, 2.0, "1", "working set, over the shared cache, up to which it stays there"),
+    "l3_share": Constant(
+        0.7, 0.1, 2.0, "1", "working set, over the shared cache, up to which it stays there"
+    ),
 }
 #: glibc's malloc gives larger blocks back at once, and maps them anew (``DEFAULT_MMAP_THRESHOLD_MAX``).
 _MAPPED, _PAGE = 32 * 2.0**20, 4096.0
@@ -26,7 +30,9 @@ _MAPPED, _PAGE = 32 * 2.0**20, 4096.0
 _L2_ORDER, _L3_ORDER = 3.0, 4.0
 
 
-def seconds_per_byte(device: Device, c: dict[str, float], working_set: Array, threads: Array) -> tuple[Array, Array]:
+def seconds_per_byte(
+    device: Device, c: dict[str, float], working_set: Array, threads: Array
+) -> tuple[Array, Array]:
     """Return what a byte of a working set costs all threads together, in caches and in memory [s/B].
 
     Parameters

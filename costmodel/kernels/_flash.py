@@ -5,15 +5,18 @@
 ``fa2-paged``           its split-KV kernel, which vLLM calls with a paged cache: 64-row tiles
 ``fa3``                 FlashAttention-3 (Hopper): persistent, longest first, heads packed, dynamic splits
 ``fa4``                 FlashAttention-4 (Blackwell): 256-row tiles, splits
-``flashinfer``          FlashInfer's FA2 templates: tile by packed length, work split to fill two
-                        thread blocks a unit
+``flashinfer``          FlashInfer's FA2 templates: heads packed, tile by packed length; decoding splits
+                        the keys to fill the units
 ``trtllm``              TensorRT-LLM's generated kernels, as FlashInfer and SGLang call them on Blackwell
 ======================  ====================================================================
 
-Sources: ``flash_fwd_launch_template.h`` and ``flash_api.cpp`` (flash-attention 2, BSD-3-Clause),
-``hopper/tile_size.h``, ``heuristics.h`` and ``flash_prepare_scheduler.cu`` (flash-attention 3),
-``prefill.cuh`` and ``scheduler.cuh`` (FlashInfer, Apache-2.0). The tiles of fa4 and trtllm are those
-that fit the measured waves best; both are multiples of Blackwell's 128-row matrix instruction.
+Read from the sources: the tiles of fa2 and fa2-paged (``flash_fwd_launch_template.h``, flash-attention
+2, BSD-3-Clause), those of fa3 (``hopper/tile_size.h``, ``heuristics.h``), the split rules of fa3 and fa4
+(``flash_prepare_scheduler.cu``, ``flash_attn/cute/interface.py``), FlashInfer's rows
+(``FA2DetermineCtaTileQ``, Apache-2.0) and SGLang's choice of its matrix kernel from 4 heads a group.
+Inferred from the measured waves: tiles and rows of trtllm, tiles of fa4, FlashInfer's keys a tile and
+thread blocks a unit, and what runs shortest first. FlashInfer may split prefills too: the rows show
+no gain from saying so, and it is left out.
 """
 
 from __future__ import annotations
@@ -21,7 +24,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
@@ -33,7 +35,7 @@ _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
 
 #: Shared memory of a unit [B] from which FlashInfer takes its wider KV tiles (A100 has 164 KiB, Ada 100).
 _LARGE_SHARED = 128 * 1024
-#: FlashInfer does not split below this many keys, nor flash-attention 3 up to this many KV blocks.
+#: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
 _MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
 #: Thread blocks of FlashInfer's vector decode kernel on a unit.
 _VECTOR_SLOTS = 8.0
@@ -93,60 +95,49 @@ def padded(head_dim: Array, kernel: str = "fa2") -> Array:
 
 def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Array, causal: bool) -> Tiling:
     """Return the tiling of a prefill: `seq` queries, `group` query heads to a KV head."""
-    one, size = np.ones_like(seq * group * head_dim), padded(head_dim)
+    one, size = np.ones(()), padded(head_dim)
 
     def by_size(d64: float, d96: float, d128: float, d256: float) -> Array:
-        return one * np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
+        return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
 
     if kernel == "fa2":
         return Tiling(by_size(128, 128, 128, 64), by_size(128, 64, 64, 64), one, one, causal)
     if kernel == "fa2-paged":
         return Tiling(64 * one, by_size(128, 64, 64, 64), one, one, causal)
     if kernel == "fa3":
-        rows, packed = by_size(192, 192, 128, 128), group * one if causal else one
-        cols = by_size(128, 128, 128, 64) if causal else by_size(192, 144, 176, 80)
+        packed = group if causal else one
+        rows = _fa3_rows(seq * packed, head_dim)
+        cols = by_size(128, 144, 128, 80) if causal else by_size(192, 144, 176, 80)
         return Tiling(rows, cols, packed, one, ascending=False)
     if kernel == "flashinfer":
-        wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group * one
+        wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group
         rows = np.where(packed <= 16, 16.0, np.where((packed <= 64) | (size >= 256), 64.0, 128.0))
         cols = np.where(size >= 256, 32.0 if wide else 16.0, 64.0)
         cols = np.where((rows == 16) | wide | (size >= 256) | (rows < 128), cols, 32.0)
         cols = np.where(rows == 16, 64.0, cols)
         # Two thread blocks share a unit where their tiles of Q, K and V (16 bits) fit into half of it.
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
-        return Tiling(rows, cols, group * one, slots, causal)
+        return Tiling(rows, cols, group, slots, causal)
     return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
 
 
-def loaded_rows(kernel: str, tile: Tiling, rows: Array, whole: NDArray[np.bool_]) -> Array:
-    """Return the rows of Q that a thread block loads, `rows` of them valid.
+def _fa3_rows(packed: Array, head_dim: Array) -> Array:
+    """One warp group, of 64 rows, where that holds all queries (``use_one_mma_wg``); else 2 or 3."""
+    single = (packed <= 64) & ((head_dim == 64) | (head_dim == 128))
+    return np.where(single, 64.0, np.where(padded(head_dim) <= 96, 192.0, 128.0))
 
-    Parameters
-    ----------
-    kernel : str
-        The library.
-    tile : Tiling
-        Its tiles.
-    rows : array
-        Valid rows of a tile, on average.
-    whole : array
-        Whether the head size is the one the tile is compiled for: if not, its copies are predicated.
 
-    Notes
-    -----
-    Rows go by 64; by 128 in FlashAttention-4, which has two stages of 128. FlashAttention-3 has one
-    warp group for 64 rows, and a tile with rows for only one of them skips the others' loads; any
-    more, and all work.
+def loaded_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
+    """Return the rows of Q that a thread block loads, `rows` of them valid on average.
+
+    FlashAttention-3 is charged its whole tile, the others multiples of 64 (fa4: its stages of 128):
+    what the measured steps show, not read from the sources.
     """
     quantum = np.minimum(tile.rows, 128.0 if kernel == "fa4" else 64.0)
-    if kernel == "fa3":
-        return np.where(whole & (rows <= quantum), quantum, tile.rows)
-    return ceil_div(rows, quantum) * quantum
+    return tile.rows if kernel == "fa3" else ceil_div(rows, quantum) * quantum
 
 
-def prefill_splits(
-    kernel: str, units: float, jobs: Array, heads: Array, rows: Array, blocks: Array, seq: Array
-) -> Array:
+def prefill_splits(kernel: str, units: float, jobs: Array, heads: Array, rows: Array, blocks: Array) -> Array:
     """Return into how many parts the keys of a row block are split, merged by a second kernel.
 
     Parameters
@@ -163,17 +154,12 @@ def prefill_splits(
         Row blocks of one head.
     blocks : array
         KV blocks of the longest row block.
-    seq : array
-        Keys.
     """
     if kernel == "fa3":
         return dynamic_splits(units, jobs, heads * rows, blocks)
     if kernel == "fa4":
-        splits = np.minimum(np.floor(units / jobs), blocks)
-        return np.where((blocks <= _UNSPLIT_BLOCKS) | (jobs >= 0.8 * units), 1.0, np.maximum(splits, 1.0))
-    if kernel == "flashinfer":
-        splits = np.minimum(np.floor(2 * units / jobs), ceil_div(seq, _MIN_SPLIT_KEYS))
-        return np.clip(splits, 1.0, blocks)
+        splits = np.maximum(np.minimum(np.floor(units / jobs), blocks), 1.0)
+        return np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, splits)
     return np.ones_like(jobs)
 
 
@@ -198,6 +184,8 @@ class Decoding:
         Parts that the keys are split into.
     copies : array
         Further kernels that rearrange Q and O around the attention.
+    reduced : array
+        Rows of one KV head that a single thread block reduces over its peers.
     """
 
     rows: Array
@@ -205,6 +193,7 @@ class Decoding:
     jobs: Array
     splits: Array
     copies: Array
+    reduced: Array
 
 
 def decode(
@@ -212,7 +201,7 @@ def decode(
 ) -> Decoding:
     """Return how one new token for each sequence is attended to."""
     units, size = device.units, padded(head_dim)
-    one = np.ones_like(batch * kv_heads * group * seq_kv * size)
+    one = np.ones(())
     if kernel in ("fa2", "fa2-paged"):
         # One query: its heads become rows of their KV head, and only then are keys split
         # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
@@ -221,20 +210,22 @@ def decode(
         jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
         splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
         copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
-        return Decoding(rows, cols, jobs, splits, copies)
+        return Decoding(rows, cols, jobs, splits, copies, 0 * one)
     if kernel == "fa3":
-        rows, cols = np.where(size <= 64, 192.0, 128.0) * one, np.where(size <= 128, 128.0, 64.0) * one
+        rows = _fa3_rows(group, head_dim)
+        cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))
         heads = kv_heads * ceil_div(group, rows)
         splits = dynamic_splits(units, batch * heads, heads, ceil_div(seq_kv, cols))
-        # One warp group works on up to 64 rows.
-        return Decoding(np.where(group <= 64, 64.0, rows), cols, batch * heads, splits, 0 * one)
+        return Decoding(rows, cols, batch * heads, splits, 0 * one, 0 * one)
     if kernel == "flashinfer":
         return _flashinfer_decode(units, batch * kv_heads * one, group * one, seq_kv, size)
     # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
     rows = np.where(group <= 8, 8.0, np.where(group <= 16, 16.0, 32.0)) * one
     jobs, cols = batch * kv_heads * ceil_div(group, np.maximum(rows, 64.0)), 128 * one
     splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
-    return Decoding(rows, cols, jobs, splits, 0 * one)
+    # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
+    reduced = np.where(jobs <= units / 2, group, 0.0)
+    return Decoding(rows, cols, jobs, splits, 0 * one, reduced)
 
 
 def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
@@ -244,7 +235,7 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
     slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
     jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
     splits = np.clip(np.floor(slots * units / jobs), 1.0, ceil_div(seq_kv, _MIN_SPLIT_KEYS))
-    return Decoding(rows, np.where(matrix, 64.0, 8.0), jobs, splits, 0 * rows)
+    return Decoding(rows, np.where(matrix, 64.0, 8.0), jobs, splits, 0 * rows, 0 * rows)
 
 
 def library(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:

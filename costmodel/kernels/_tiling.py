@@ -28,21 +28,24 @@ def ceil_div(size: ArrayLike, block: ArrayLike) -> Array:
     return np.asarray(np.ceil(_array(size) / _array(block)))
 
 
-def ceil_sum(count: ArrayLike, numerator: ArrayLike, denominator: ArrayLike) -> Array:
-    """Return Σ ⌈i·p/q⌉ over i = 1 … count, exactly, by the Euclid-like floor-sum recursion.
+def ceil_sum(
+    count: ArrayLike, numerator: ArrayLike, denominator: ArrayLike, offset: ArrayLike = 0.0
+) -> Array:
+    """Return Σ ⌈(i·p + c)/q⌉ over i = 1 … count, exactly, by the Euclid-like floor-sum recursion.
 
     Parameters
     ----------
-    count, numerator, denominator : array_like
-        Whole numbers: how many terms (≥ 0), p > 0 and q > 0.
+    count, numerator, denominator, offset : array_like
+        Whole numbers: how many terms (≥ 0), p > 0, q > 0 and c ≥ 0.
 
     Notes
     -----
     ⌈x/q⌉ = ⌊(x + q − 1)/q⌋, and Σ ⌊(a·i + b)/q⌋ swaps a and q at every step (Graham, Knuth and
     Patashnik, *Concrete Mathematics*, §3.5), so the steps grow as the logarithm of the tile sizes.
     """
-    n, a, q = (np.array(v, dtype=np.float64) for v in np.broadcast_arrays(count, numerator, denominator))
-    b, total = a + q - 1, np.zeros_like(n)
+    terms = (_array(count), _array(numerator), _array(denominator), _array(offset))
+    n, a, q, c = (term.copy() for term in np.broadcast_arrays(*terms))
+    b, total = a + c + q - 1, np.zeros_like(n)
     while n.any():
         whole_a, whole_b = np.floor(a / q), np.floor(b / q)
         total += n * (n - 1) / 2 * whole_a + n * whole_b
@@ -53,27 +56,31 @@ def ceil_sum(count: ArrayLike, numerator: ArrayLike, denominator: ArrayLike) -> 
     return total
 
 
-def causal_blocks(seq: ArrayLike, group: ArrayLike, rows: ArrayLike, cols: ArrayLike) -> Array:
-    """Return the tiles that a causal kernel computes for one head: Σ ⌈min(N, (i+1)·B_r/g)/B_c⌉.
+def causal_blocks(
+    seq: ArrayLike, group: ArrayLike, rows: ArrayLike, cols: ArrayLike, seq_kv: ArrayLike | None = None
+) -> Array:
+    """Return the tiles that a causal kernel computes for one head: Σ ⌈min(N_kv, P + (i+1)·B_r/g)/B_c⌉.
 
     Parameters
     ----------
     seq : array_like
-        Positions N, queries and keys alike.
+        Queries N.
     group : array_like
         Query heads g that share a row block (packed GQA), 1 where each head has its own.
     rows, cols : array_like
         Tile sizes B_r (rows, of g·N) and B_c (keys).
+    seq_kv : array_like, optional
+        Keys N_kv, of which the queries are the last (P = N_kv − N of them come before); default N.
 
     Notes
     -----
     A tile that the diagonal cuts is computed whole; one above it is skipped.
     """
     seq, group, rows, cols = _array(seq), _array(group), _array(rows), _array(cols)
-    width = group * cols
-    common = np.gcd(*np.broadcast_arrays(rows.astype(np.int64), width.astype(np.int64)))
+    keys = seq if seq_kv is None else _array(seq_kv)
     full = ceil_div(seq * group, rows) - 1
-    return ceil_sum(full, rows / common, width / common) + ceil_div(seq, cols)
+    before = np.maximum(keys - seq, 0.0) * group
+    return ceil_sum(full, rows, group * cols, before) + ceil_div(keys, cols)
 
 
 def makespan(
@@ -113,7 +120,8 @@ def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Ar
     Notes
     -----
     ``num_splits_heuristic`` of flash-attention (``flash_api.cpp``, ``heuristics.h``; BSD-3-Clause):
-    1 where jobs fill 80 % of the slots. Evaluated once for each distinct (jobs, slots, blocks).
+    1 where jobs fill 80 % of the slots. This is version 2's, which skips a split that does not shorten the
+    longest share; version 3 tries those too. Evaluated once for each distinct (jobs, slots, blocks).
     """
     jobs, slots, blocks = np.broadcast_arrays(_array(jobs), _array(slots), _array(blocks))
     splits = np.ones_like(jobs)

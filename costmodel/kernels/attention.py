@@ -11,12 +11,13 @@ also stores K and V into a cache, by a kernel of its own.
 
 FlashAttention-2: Dao, 2023, arXiv:2307.08691. FlashAttention-3: Shah et al., 2024,
 arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, windows,
-prefixes (queries fewer than keys are read as the last of them), the backward pass.
+sequences of unequal length, the backward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -59,9 +60,6 @@ CONSTANTS = {
         4000.0, 0.0, 60000.0, "cycles", "thread block that stores one token's K and V (vLLM's kernel)"
     ),
     "merge_s": Constant(2e-6, 0.0, 2e-5, "s", "launch of the kernel that merges splits"),
-    "merge_row_cycles": Constant(
-        200.0, 0.0, 5000.0, "cycles", "time of a unit to merge the splits of one row of one head"
-    ),
     "launch_s": Constant(8e-6, 1e-6, 3e-5, "s", "harness: launches of a call in a replayed graph"),
 }
 #: Which of them belong to the harness and the library's host side, not to the device.
@@ -85,10 +83,14 @@ def seconds(
     kv_heads: ArrayLike,
     seq: ArrayLike,
     head_dim: ArrayLike,
+    seq_kv: ArrayLike | None = None,
+    value_dim: ArrayLike | None = None,
     dtype: str = "bf16",
     causal: bool = True,
     kernel: str | None = None,
     cache_write: str = "none",
+    tile: tuple[int, int] | None = None,
+    direction: str = "fwd",
 ) -> Estimate:
     """Return the time of one fused attention call.
 
@@ -99,7 +101,11 @@ def seconds(
     constants : mapping of str to float
         Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq, head_dim : array_like
-        Sizes, broadcast together; queries and keys are `seq` alike, `heads` a multiple of `kv_heads`.
+        Sizes, broadcast together; `heads` is a multiple of `kv_heads`.
+    seq_kv : array_like, optional
+        Keys, of which a causal call's queries are the last; default: as many as queries.
+    value_dim : array_like, optional
+        Width of a value; default: of a key.
     dtype : str
         Format of Q, K, V and O; products accumulate in fp32.
     causal : bool
@@ -110,6 +116,11 @@ def seconds(
     cache_write : {"none", "bytes", "token"}
         Whether K and V are also written to a cache: not, at memory speed (SGLang), or by one thread
         block a token (vLLM), whichever takes longer.
+    tile : (int, int), optional
+        Rows of Q and of K in a tile; default: the kernel's own.
+    direction : {"fwd", "bwd"}
+        Backward computes the scores again and makes four products of them, in the same blocks, and
+        moves twice the operands: not fitted, as no open measurement tells more.
 
     Returns
     -------
@@ -124,48 +135,56 @@ def seconds(
     """
     kernel = flash.check(kernel or flash.default_kernel(device))
     given = {name: constants.get(name, constant.default) for name, constant in CONSTANTS.items()}
-    batch, heads, kv_heads, seq, head_dim = np.broadcast_arrays(
-        *(np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq, head_dim))
-    )
+    sizes = (batch, heads, kv_heads, seq, head_dim, seq if seq_kv is None else seq_kv)
+    # Left as they come: a size that does not vary stays one number through the closed forms.
+    batch, heads, kv_heads, seq, head_dim, seq_kv = (np.asarray(size, dtype=np.float64) for size in sizes)
     width, cycle, units = dtypes.dtype(dtype).bytes, 1 / device.clock_hz, device.units
-    tile = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, causal)
-    size = flash.padded(head_dim, kernel)
+    values = head_dim if value_dim is None else np.asarray(value_dim, dtype=np.float64)
+    cut = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, causal)
+    if tile is not None:
+        cut = replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
+    size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
+    # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK.
+    backward = direction == "bwd"
+    widths = 3 * size + 2 * value_size if backward else size + value_size
+    moved = 2.0 if backward else 1.0
 
-    packed_heads = heads / tile.group
-    blocks = ceil_div(seq, tile.cols)
-    row_blocks = ceil_div(seq * tile.group, tile.rows)
-    steps = causal_blocks(seq, tile.group, tile.rows, tile.cols) if causal else row_blocks * blocks
+    packed_heads = heads / cut.group
+    blocks = ceil_div(seq_kv, cut.cols)
+    row_blocks = ceil_div(seq * cut.group, cut.rows)
+    steps = row_blocks * blocks
+    if causal:
+        steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv)
     jobs = batch * packed_heads * row_blocks
-    splits = flash.prefill_splits(kernel, units, jobs, packed_heads, row_blocks, blocks, seq)
+    splits = flash.prefill_splits(kernel, units, jobs, packed_heads, row_blocks, blocks)
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
-    product = 4 * tile.rows * tile.cols * size * units / device.peak(dtype, "matrix")
+    product = 2 * cut.rows * cut.cols * widths * units / device.peak(dtype, "matrix")
     product = product / given["matrix_efficiency"]
-    special = given["softmax_cost"] * tile.rows * tile.cols * units / _special_rate(device)
+    special = given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
     busy = norm(_JOIN, product, special)
-    sharing = np.clip(jobs * splits / units, 1.0, tile.slots)
-    step = norm(_JOIN, sharing * busy, given["step_cycles"] * cycle)
-    rows = flash.loaded_rows(kernel, tile, seq * tile.group / row_blocks, size == head_dim)
+    sharing = np.clip(jobs * splits / units, 1.0, cut.slots)
+    step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
+    rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     mean = steps / row_blocks / splits * step + once
     longest = ceil_div(blocks, splits) * step + once
-    tiles = makespan(jobs * splits, units * tile.slots, mean, longest, tile.ascending)
+    tiles = makespan(jobs * splits, units * cut.slots, mean, longest, cut.ascending)
 
-    out = batch * heads * seq * head_dim
-    keys = batch * kv_heads * seq * head_dim
-    written = 0.0 if cache_write == "none" else 2 * width * keys
+    out = batch * heads * seq * (head_dim + values) / 2
+    keys = batch * kv_heads * seq_kv * (head_dim + values) / 2
+    written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written)
     rate = byte_time(device, given, miss)
-    memory = 2 * width * (out + keys) * rate
+    memory = moved * 2 * width * (out + keys) * rate
     core = norm(_JOIN, tiles, memory)
     core = core * (1 + given["droop"] * core / (core + _DROOP_S))
-    merge = given["merge_s"] + batch * heads * seq * given["merge_row_cycles"] * cycle / units
-    merge = np.where(splits > 1, merge, 0.0)
+    merge = np.where(splits > 1, given["merge_s"], 0.0)
     store = 2 * written * rate
     if cache_write == "token":
         resident = _THREADS / np.minimum(kv_heads * head_dim, _TOKEN_THREADS)
         store = norm(3.0, store, batch * seq * given["token_cycles"] * cycle / (units * resident))
-    launch = np.full_like(core, given["launch_s"])
+    launch = np.asarray(given["launch_s"])
 
     ideal = batch * packed_heads * steps / units
     terms = {
@@ -176,7 +195,8 @@ def seconds(
         "l2": (memory + store) * (1 - miss) + merge,
         "launch": launch,
     }
-    return Estimate(seconds=core + merge + store + launch, terms=terms)
+    total = core + merge + store + launch
+    return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
 
 
 def _special_rate(device: Device) -> float:

@@ -21,9 +21,6 @@ from costmodel.kernels.base import Constant, Estimate
 CONSTANTS = {
     "start_s": Constant(2e-6, 5e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
     "token_s": Constant(1.5e-7, 0.0, 2e-6, "s", "latency of one token after another in a block"),
-    "block_s": Constant(
-        3e-7, 0.0, 5e-6, "s", "further latency of a sequence of more than one block of tokens"
-    ),
     "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
         0.7, 0.05, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
@@ -34,13 +31,12 @@ CONSTANTS = {
     "element_cycles": Constant(
         20.0, 0.0, 500.0, "cycles", "lane cycles of instructions for each element of the result"
     ),
-    "overlap": Constant(
-        4.0, 1.0, 12.0, "1", "order of the norm that joins bytes and instructions: 12 is max"
-    ),
 }
 
 #: Tokens that one block takes in turn (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
 _BLOCK = 8.0
+#: Order of the norm that joins bytes and instructions: they overlap, but not wholly.
+_ORDER = 4.0
 
 
 def seconds(
@@ -94,9 +90,8 @@ def seconds(
         cache_bandwidth=cached,
     )
     issue = elements * c["element_cycles"] / (device.peak("fp32", "vector") / 2)
-    depth = c["token_s"] * np.minimum(seq, _BLOCK) + c["block_s"] * (seq > _BLOCK)
-    order = c["overlap"]
-    total = c["start_s"] + depth + (moved**order + issue**order) ** (1 / order)
+    depth = c["token_s"] * np.minimum(seq, _BLOCK)
+    total = c["start_s"] + depth + (moved**_ORDER + issue**_ORDER) ** (1 / _ORDER)
     terms = {
         "hbm": traffic / bandwidth,
         "l2": traffic / cached,

@@ -21,9 +21,15 @@ from costmodel.kernels.base import Array, Constant, Estimate
 CONSTANTS = {
     "peak_share": Constant(0.85, 0.1, 1.0, "1", "share of the peak that the blocks' products reach"),
     "score_cycles": Constant(3.0, 0.1, 60.0, "cycles", "online softmax, for each score"),
-    "block_s": Constant(1e-6, 0.0, 1e-4, "s", "a block of queries against a block of keys: calls, packing apart"),
-    "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, for each element of K and V that a block meets"),
-    "start_s": Constant(1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "block_s": Constant(
+        1e-6, 0.0, 1e-4, "s", "a block of queries against a block of keys: calls, packing apart"
+    ),
+    "pack_cycles": Constant(
+        0.6, 0.0, 20.0, "cycles", "packing, for each element of K and V that a block meets"
+    ),
+    "start_s": Constant(
+        1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+    ),
     "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
     **MEMORY,
@@ -82,7 +88,11 @@ def seconds(
     batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in sizes)
     )
-    rows = np.select([seq >= 768, seq >= 192], [256.0, 64.0], 32.0) if tile is None else np.full(seq.shape, tile[0])
+    rows = (
+        np.select([seq >= 768, seq >= 192], [256.0, 64.0], 32.0)
+        if tile is None
+        else np.full(seq.shape, tile[0])
+    )
     cols = _KEYS if tile is None else float(tile[1])
     row_blocks = np.ceil(seq / rows)
     keys = _causal_keys(seq, seq_kv, rows, cols) if causal else seq_kv

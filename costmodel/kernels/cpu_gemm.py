@@ -22,7 +22,9 @@ CONSTANTS = {
     "peak_share": Constant(0.93, 0.2, 1.0, "1", "share of the peak that the micro-kernel reaches"),
     "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, for each element of A and B"),
     "edge_rows": Constant(2.0, 0.0, 24.0, "rows", "rows and columns of the result wasted at its edges"),
-    "start_s": Constant(3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "start_s": Constant(
+        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+    ),
     "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
     "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "start of each further matrix of a batch"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),

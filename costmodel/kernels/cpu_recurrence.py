@@ -16,16 +16,21 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import cpu_gemm
 from costmodel.kernels._cpu import MEMORY, joined, seconds_per_byte
 from costmodel.kernels.base import Constant, Estimate
 
 CONSTANTS = {
     "peak_share": Constant(0.8, 0.05, 1.0, "1", "share of the peak that a step's product reaches"),
     "edge_rows": Constant(4.0, 0.0, 32.0, "rows", "rows of the batch wasted at the register tile's edges"),
-    "pack_cycles": Constant(0.3, 0.0, 20.0, "cycles", "packing, for each weight, each step of a batch above 1"),
+    "pack_cycles": Constant(
+        0.3, 0.0, 20.0, "cycles", "packing, for each weight, each step of a batch above 1"
+    ),
     "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, for each pre-activation"),
     "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, whatever its size"),
-    "call_s": Constant(2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "call_s": Constant(
+        2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, its result allocated"
+    ),
     "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, each step that uses them"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
     **MEMORY,
@@ -33,7 +38,7 @@ CONSTANTS = {
 #: Which of them belong to the harness, not the device.
 HARNESS = ("call_s",)
 
-DIRECTIONS = ("fwd", "bwd_data")
+DIRECTIONS = ("fwd", "bwd_data", "bwd_weights")
 
 
 def seconds(
@@ -66,6 +71,7 @@ def seconds(
         Of weights and activations.
     direction : str
         ``fwd`` or ``bwd_data``: both are one product and the gates' arithmetic a step.
+        ``bwd_weights`` is one product over all steps at once.
     persistent : bool, optional
         True where weights are known to stay in the cores' own caches; otherwise they stay as far
         as they fit.
@@ -88,6 +94,9 @@ def seconds(
     steps, batch, hidden, gates, width, parallel = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in sizes)
     )
+    if direction == "bwd_weights":
+        sizes_of = {"m": gates * hidden, "n": width, "k": batch * steps, "batch": parallel}
+        return cpu_gemm.seconds(device, {**c, "start_s": c["call_s"]}, dtype=dtype, **sizes_of)
     weights = gates * hidden * width * parallel
     loaded = weights * dtypes.dtype(dtype).bytes
     choices = []

@@ -20,7 +20,9 @@ from costmodel.kernels.base import Constant, Estimate
 CONSTANTS = {
     "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions for each element, of one core"),
     "row_cycles": Constant(50.0, 0.1, 20000.0, "cycles", "start and end of a row that is reduced"),
-    "start_s": Constant(2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"),
+    "start_s": Constant(
+        2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+    ),
     "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
     **MEMORY,
@@ -28,7 +30,7 @@ CONSTANTS = {
 #: Which of them belong to the harness, not the device.
 HARNESS = ("start_s",)
 
-#: Elements of a chunk, by how rows are reduced (ATen's ``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
+#: Elements of a chunk, by how rows are reduced (``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
 _CHUNK = {"softmax": GRAIN / 16, "norm": 1.0}
 
 

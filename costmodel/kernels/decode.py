@@ -38,6 +38,9 @@ CONSTANTS = {
     "stream_bytes_per_cycle": Constant(
         40.0, 5.0, 256.0, "B/cycle", "rate at which one unit takes in K and V by itself"
     ),
+    "reduce_bytes_per_cycle": Constant(
+        20.0, 1.0, 512.0, "B/cycle", "rate at which a thread block reduces its group's outputs (trtllm)"
+    ),
     "sequence_s": Constant(
         5e-9,
         0.0,
@@ -100,8 +103,9 @@ def seconds(
     """
     kernel = flash.check(kernel or flash.default_kernel(device))
     given = {name: constants.get(name, constant.default) for name, constant in CONSTANTS.items()}
-    batch, heads, kv_heads, seq_kv, head_dim = np.broadcast_arrays(
-        *(np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim))
+    # Left as they come: a size that does not vary stays one number through the closed forms.
+    batch, heads, kv_heads, seq_kv, head_dim = (
+        np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim)
     )
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     plan = flash.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
@@ -110,7 +114,8 @@ def seconds(
     keys = blocks * plan.cols
     stream = 2 * kv_width * head_dim * keys / given["stream_bytes_per_cycle"]
     ends = 2 * width * plan.rows * head_dim / given["row_bytes_per_cycle"]
-    block = (given["block_cycles"] + ends + stream) / device.clock_hz
+    reduction = 4 * plan.reduced * head_dim / given["reduce_bytes_per_cycle"]
+    block = (given["block_cycles"] + ends + stream + reduction) / device.clock_hz
     tiles = makespan(plan.jobs * plan.splits, device.units, block, block, ascending=False)
 
     out = batch * heads * head_dim
@@ -130,4 +135,5 @@ def seconds(
         "depth": tiles,
         "launch": launch + merge + copy,
     }
-    return Estimate(seconds=norm(_JOIN, tiles, moved * rate) + launch + merge + copy, terms=terms)
+    total = norm(_JOIN, tiles, moved * rate) + launch + merge + copy
+    return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})

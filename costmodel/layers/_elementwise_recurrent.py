@@ -35,7 +35,8 @@ class Gates:
     kept : int
         Values kept for backward, of each unit and position, besides the input.
     before, after : int
-        Dependent operations forward, before the scan (after the bias) and after it.
+        Dependent operations forward that the scan's first step waits for (after the bias), and
+        those after its last.
     before_back, after_back : int
         The same, backward.
     step, step_back : int
@@ -101,6 +102,11 @@ class _ElementwiseRecurrent(Layer):
         return self.gates
 
     @property
+    def first_width(self) -> sp.Expr:
+        """Width of the first layer's input."""
+        return I
+
+    @property
     def taps(self) -> sp.Expr:
         """Positions of the input that a product sees."""
         return ONE
@@ -112,7 +118,7 @@ class _ElementwiseRecurrent(Layer):
 
     def _layers(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
         """(which layers, their input width, how many): the first, and the rest."""
-        return (("layer 1", I, ONE), ("layers 2…L", H, L - 1))
+        return (("layer 1", self.first_width, ONE), ("layers 2…L", H, L - 1))
 
     @property
     def peepholes(self) -> int:
@@ -169,6 +175,8 @@ class _ElementwiseRecurrent(Layer):
         flops, steps = recurrence(self.algorithm, T, C)
         lanes, w = B * H, self.bytes
         back = "backward" in name
+        # Walked from the end, the first step has no gradient to wait for.
+        waits = steps - 1 if back and self.algorithm == "sequential" else steps
         # Vectors of parameters: forward all are read; backward peepholes, whose gradients are written.
         read_once = self.peepholes + (0 if back else self.biases)
         return replace(
@@ -181,7 +189,7 @@ class _ElementwiseRecurrent(Layer):
                 special=lanes * T * special,
                 read=w * (lanes * T * reads + H * read_once),
                 write=w * (lanes * T * writes + (H * self.peepholes if back else 0)),
-                pram_depth=steps * step + around,
+                pram_depth=waits * step + around,
             ),
             repeats=L,
         )
@@ -189,6 +197,7 @@ class _ElementwiseRecurrent(Layer):
     def forward(self) -> tuple[Phase, ...]:
         """The input product; then gates, scan and output in one kernel; layer by layer."""
         cell, alone = self.cell, int(self.generation)
+        added = int(self.bias and not self.peepholes)  # else while the state is multiplied by v
         one = self._recurrence(
             "recurrence",
             # A step on its own reads the state, and writes it where it is not the output.
@@ -197,7 +206,7 @@ class _ElementwiseRecurrent(Layer):
             vector=cell.vector + self.biases,
             special=cell.special,
             step=cell.step,
-            around=int(self.bias) + cell.before + cell.after,
+            around=added + cell.before + cell.after,
         )
         phases = (*self._products("input product"), one)
         return one_step_at_a_time(phases) if self.generation else phases
@@ -221,7 +230,7 @@ class _ElementwiseRecurrent(Layer):
     def tensors(self) -> Tensors:
         """The input sequence; all weights; the output sequence of the last layer."""
         return Tensors(
-            inputs=self.bytes * B * T * I,
+            inputs=self.bytes * B * T * self.first_width,
             weights=self.bytes * (self.parameters() - L * H * self.biases),
             offsets=self.bytes * L * H * self.biases,
             outputs=self.bytes * B * T * H,
@@ -230,7 +239,7 @@ class _ElementwiseRecurrent(Layer):
     def kept(self) -> sp.Expr:
         """The input of every layer; of every unit and position what its gradients need."""
         between = ZERO if self.cell.after == 0 else (L - 1) * H  # else the state is the output, and kept
-        return self.bytes * B * T * (I + between + L * self.cell.kept * H)
+        return self.bytes * B * T * (self.first_width + between + L * self.cell.kept * H)
 
     def path(self) -> sp.Expr:
         """Return n: the first position reaches the last through every step of the recurrence."""

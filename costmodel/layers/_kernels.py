@@ -93,7 +93,7 @@ def stream(
     op : str
         As measurements name it.
     pattern : str
-        ``elementwise``, ``softmax``, ``norm`` or ``rmsnorm``: how a row is reduced.
+        ``elementwise``, ``gated``, ``softmax``, ``norm`` or ``rmsnorm``: how rows lie, and are reduced.
     vector, special : Expr or int
         FLOP for each element on the vector and the special-function engine.
     depth : Expr or int

@@ -200,7 +200,12 @@ class _MatrixState(Layer):
         queries, mask = self._weighted_queries(), self._mask()
         vector = heads * (N * queries.vector + self.pairs * mask.vector)
         special = heads * (N * queries.special + self.pairs * mask.special)
-        depth = sp.Max(tree_depth(dk), mask.depth) + int(mask.vector != 0) + tree_depth(self.longest) + 1
+        # Scores, masked, times the values; or, as deep, weighted queries times the state.
+        depth = int(mask.vector != 0) + tree_depth(self.longest) + 1
+        if self.decay == "scalar":
+            depth += sp.Max(tree_depth(dk) + self.gate_depth, mask.depth)
+        else:
+            depth += tree_depth(dk)
         if self.decay == "vector":
             # Keys as the chunk's beginning sees them, k ∘ exp(−b).
             vector, special, depth = vector + heads * N * dk, special + heads * N * dk, depth + queries.depth
@@ -295,34 +300,38 @@ class _MatrixState(Layer):
 
     def _gradient_work(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
         """Vector FLOP, exps and depth of the operands' gradients, besides products."""
-        dk, heads, log = self.key_dim, B * H, CeilLog2(self.longest)
+        dk, heads = self.key_dim, B * H
         keys, queries, mask = self._weighted_keys(), self._weighted_queries(), self._mask()
         # Mask of the scores and of their gradient; the factors are made once.
         pairs = mask.vector + int(mask.vector != 0)
-        tokens, exps, end = ZERO, keys.special + queries.special, ZERO
-        inner = sp.Max(tree_depth(dk), mask.depth, tree_depth(self.value_width) + int(self.normalised))
-        inner += int(mask.vector != 0)
+        tokens, exps = ZERO, keys.special + queries.special
         if self.decay in ("fixed", "scalar"):
             # dO Sᵀ and V dSᵀ weighted and added 4, K weighted for dV 1.
             tokens += 5 * dk
         if self.decay == "scalar":
             # Running sum, distances from the end; q·dq − k·dk of a token, summed from the end.
             tokens += 2 + int(self.gated_keys) + 4 * dk + 2
-            end = tree_depth(dk) + 1 + CeilLog2(N)
         if self.decay == "vector":
             # Running sum 1; q e^b, k e^−b 2, k e^(end − b) 2; dQ 1, dK 3; q∘dq − k∘dk summed from the end 4.
             tokens, exps = 13 * dk, 3 * dk
-            inner = sp.Max(tree_depth(self.value_width), log + 2 + tree_depth(dk))
-            end = 1 + 1 + 1 + CeilLog2(N)
-        depth = inner + tree_depth(self.longest) + 1 + end
         if self.normalised:
             pairs += 1  # dA less the row's sum
             tokens += 3 * dk  # z times it added to dQ; dz added to dK
-        return (
-            heads * (N * tokens + self.pairs * pairs),
-            heads * (N * exps + self.pairs * mask.special),
-            depth,
-        )
+        vector = heads * (N * tokens + self.pairs * pairs)
+        return vector, heads * (N * exps + self.pairs * mask.special), self._gradient_depth()
+
+    def _gradient_depth(self) -> sp.Expr:
+        """Depth of the longest: dV through scores made again; dQ and dK, and the gates' gradients after."""
+        queries, mask = self._weighted_queries(), self._mask()
+        scores = tree_depth(self.key_dim)
+        given = tree_depth(self.value_width) + int(self.normalised)
+        inside = int(mask.vector != 0) + tree_depth(self.longest) + 1
+        if self.decay == "vector":
+            gates = sp.Max(given, queries.depth) + 3 + CeilLog2(N)
+            return inside + sp.Max(queries.depth + scores, gates)
+        if self.decay == "scalar":
+            return inside + sp.Max(given, mask.depth) + scores + 1 + CeilLog2(N)
+        return inside + sp.Max(given, scores)
 
     # -- token by token --------------------------------------------------------------------
 

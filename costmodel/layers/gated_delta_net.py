@@ -71,13 +71,16 @@ class GatedDeltaNet(Layer):
             # for its inverse; A·V 2·C·d; W·S, Q·S and the state's update 6·d².
             flops = {
                 ("matrix", self.dtype): heads * N * (10 * c * D + 6 * D**2),
-                ("vector", "fp32"): heads * N * (c**2 / 3 + 2 * c + D),
-                ("special", "fp32"): heads * N,
+                ("vector", self.accumulate): heads * N * (c**2 / 3 + 2 * c + D),
+                ("special", self.accumulate): heads * N,
             }
             steps, read, write = ceil_div(N, c), io.inputs, io.outputs + state
         else:
             # A token: decay d², S k 2d², β(v − Sk) 2d, the outer product added 2d², S q 2d².
-            flops = {("vector", "fp32"): heads * N * (7 * D**2 + 2 * D), ("special", "fp32"): heads * N}
+            flops = {
+                ("vector", self.accumulate): heads * N * (7 * D**2 + 2 * D),
+                ("special", self.accumulate): heads * N,
+            }
             steps, read, write = N, io.inputs + state, io.outputs + state
         return (
             Phase(

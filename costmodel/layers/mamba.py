@@ -194,7 +194,7 @@ class Mamba(Layer):
         flops, steps = self._scan()
         channels, operands = B * E, self._core_inputs + self.bytes * self._core_weights
         # The longest of dΔ, dA and dB, after the scans, which need not wait for each other.
-        last = sp.Max(9 + tree_depth(S), 9 + CeilLog2(B * N), 7 + CeilLog2(E))
+        last = sp.Max(8 + tree_depth(S), 8 + CeilLog2(B * N), 6 + CeilLog2(E))
         phase = scan_phase(
             self,
             "selective scan, backward",

@@ -45,7 +45,7 @@ class MinLSTM(_ElementwiseRecurrent):
         special=2,
         vector_back=15,
         kept=4,  # f, i, h̃, h
-        before=4,
+        before=3,
         after=0,
         before_back=2,
         after_back=4,

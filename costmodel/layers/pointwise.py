@@ -91,7 +91,8 @@ class Elementwise(_Table):
         return name if op in named else f"elementwise_{name}"
 
     def _pass(self, name: str, **counts: Any) -> tuple[Phase, ...]:
-        return (stream(self, name, op=self._measured, rows=M, cols=N, **counts),)
+        pattern = "gated" if self.op == "silu-and-mul" else "elementwise"
+        return (stream(self, name, op=self._measured, pattern=pattern, rows=M, cols=N, **counts),)
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""

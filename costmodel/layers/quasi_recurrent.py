@@ -13,6 +13,8 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers._elementwise_recurrent import Gates, _ElementwiseRecurrent
 from costmodel.symbols import symbol
 
+H, I = symbol("hidden"), symbol("input")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SRU(_ElementwiseRecurrent):
@@ -38,9 +40,9 @@ class SRU(_ElementwiseRecurrent):
         special=2,
         vector_back=13,
         kept=4,  # x̃, f, r, c
-        before=3,
+        before=2,
         after=2,
-        before_back=1,
+        before_back=2,
         after_back=2,
     )
 
@@ -70,8 +72,13 @@ class SRU(_ElementwiseRecurrent):
         if self.peephole:
             # A step forward: v∘c₋, +, σ, 1 − f, ·x̃, +. Backward: + dh·r, ·(c₋ − x̃), ·f(1 − f), ·v, +.
             more = {"vector": cell.vector + 4, "vector_back": cell.vector_back + 8}
-            cell = replace(cell, **more, before=0, after_back=1, step=6, step_back=5)
+            cell = replace(cell, **more, before=0, step=6, step_back=5)
         return cell
+
+    @property
+    def first_width(self) -> sp.Expr:
+        """That of the state, unless the highway projects it."""
+        return I if self.highway else H
 
     @property
     def skips(self) -> int:
@@ -103,9 +110,9 @@ class QRNN(_ElementwiseRecurrent):
         special=3,
         vector_back=14,
         kept=4,  # z, f, o, c
-        before=3,
+        before=2,
         after=1,
-        before_back=1,
+        before_back=2,
         after_back=2,
     )
 

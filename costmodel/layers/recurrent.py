@@ -241,7 +241,14 @@ class _Recurrent(Layer):
             for which, width, count in self._inputs():
                 product = gemm(self, f"input weight gradient, {which}", m=ways * g * H, n=width, k=B * T)
                 phases.append(replace(product, repeats=count))
-        recurrent = gemm(self, "recurrent weight gradient", m=g * H, n=self.width, k=B * T, batch=ways)
+        # One product over all steps, timed as the libraries' own call for it.
+        recurrent = replace(
+            gemm(self, "recurrent weight gradient", m=g * H, n=self.width, k=B * T, batch=ways),
+            kernel="recurrence",
+            op=self.name,
+            sizes={"steps": T, "batch": B, "hidden": H, "width": self.width, "parallel": ways},
+            options={"dtype": self.dtype, "gates": g, "direction": "bwd_weights", "persistent": False},
+        )
         if self.bias:
             # Summed as the product reads the gates' gradients.
             different = g + self.cell.split_biases

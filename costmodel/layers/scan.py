@@ -97,4 +97,4 @@ class Scan(Layer):
 
     def path(self) -> sp.Expr:
         """Return the combines between the first position and the last."""
-        return sp.Max(1, SCANS[self.algorithm].depth(T, C))
+        return SCANS[self.algorithm].depth(T, C)

@@ -3,12 +3,14 @@
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 import costmodel as cm
 from costmodel.cli.app import COMMANDS
+from costmodel.validation import measuring, plans
 
 NAMES = [name for name, _, _ in COMMANDS]
 
@@ -18,23 +20,43 @@ def example(text: str) -> list[str]:
     return shlex.split(found)
 
 
-@pytest.fixture(scope="module")
-def desk(tmp_path_factory):
-    """Return a folder with the files that examples speak of."""
-    folder = tmp_path_factory.mktemp("desk")
-    shutil.copy(cm.hardware.loader.FOLDER / "nvidia" / "t4.yaml", folder / "t4.yaml")
+@pytest.fixture
+def desk(tmp_path, monkeypatch, costmodel):
+    """Work in a folder with the files that examples speak of."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(cm.hardware.loader.FOLDER / "nvidia" / "t4.yaml", "t4.yaml")
     row = {"gpu": "h200-sxm", "op": "gemm", "dtype": "bf16", "m": 64, "n": 64, "k": 64, "latency_s": 5e-6}
-    pd.DataFrame([row]).to_csv(folder / "measured.csv", index=False)
-    return folder
+    pd.DataFrame([row]).to_csv("measured.csv", index=False)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_the_example_in_the_help_runs(costmodel, monkeypatch, desk, name):
-    help_text = costmodel(name, "--help")
-    assert help_text.status == 0
-    monkeypatch.chdir(desk)
-    ended = costmodel(*example(help_text.out))
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("report", "validate")])
+def test_the_example_in_the_help_runs(costmodel, desk, name):
+    ended = costmodel(*example(costmodel(name, "--help").out))
     assert (ended.status, ended.err) == (0, "")
+
+
+def test_the_example_of_report_runs_on_that_of_sweep(costmodel, desk):
+    pytest.importorskip("vl_convert", reason="a page needs the extra costmodel[report]")
+    for name in ("sweep", "report"):
+        ended = costmodel(*example(costmodel(name, "--help").out))
+        assert (ended.status, ended.err) == (0, "")
+    assert Path("report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, monkeypatch):
+    """On eight of its kernels, for a second: what a minute would do, minus the minute."""
+    pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
+    few = plans.plan("cpu", full=False)[:8]
+    monkeypatch.setattr(plans, "plan", lambda kind, *, full: few)
+    monkeypatch.setattr(measuring, "known_device", lambda here: cm.hardware.load("cpu/xeon-8480plus"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path.cwd()))
+    words = example(costmodel("validate", "--help").out)
+    words[words.index("--budget") + 1] = "1"
+    ended = costmodel(*words)
+    assert (ended.status, ended.err) == (0, "")
+    assert "held-out shapes" in ended.out
+    assert Path("validation-cpu.parquet").is_file()
+    assert Path("validation-cpu.html").is_file()
 
 
 def test_help_lists_every_command_of_the_contract(costmodel):

@@ -83,6 +83,12 @@ CATALOGUE = {
         ("crossover", "lstm", "gru", "--over", "seq", "-D", "hidden=1,2", "-m", "t4"),
         "one value of hidden",
     ),
+    "measuring on no kind of device": (("validate", "--device", "gpu"), "unknown kind", "'cpu'"),
+    "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
+    "tables that are not fitted": (("validate", "none.parquet"), "--fit", "costmodel score"),
+    "a negative budget": (("validate", "--budget", "-3"), "--budget"),
+    "a report of what is no sweep": (("report", "none.csv", "-o", "x.html"), "none.csv"),
+    "a page that is no page": (("report", "-o", "x.pdf"), ".html"),
     "scoring nothing": (("score", "none.csv", "-o", "x.csv"), "none.csv", "no such file"),
     "scoring a folder": (("score", ".", "-o", "x.csv"), "is a folder"),
 }  # fmt: skip
@@ -116,6 +122,15 @@ def test_what_overflows_in_int64_does_not_here(costmodel):
     assert f"{counts['matrix_flops']:.1e}" == "7.4e+19"
 
 
+def test_cuda_that_is_not_there_is_said_so(costmodel, monkeypatch, tmp_path):
+    torch = pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    ended = costmodel("validate", "--device", "cuda")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "--device cpu" in ended.err
+
+
 # -- output ------------------------------------------------------------------------------------
 
 SWEEP = ("sweep", "lstm", "-m", "t4", "--rung", "bound", "--set", "dtype=fp16")
@@ -141,12 +156,11 @@ def test_a_folder_is_not_overwritten(costmodel, tmp_path):
     assert (ended.status, "it is a folder" in ended.err) == (2, True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_is_one_line(costmodel, tmp_path):
-    tmp_path.chmod(0o500)
-    ended = costmodel(*SWEEP, *GRID, "-o", tmp_path / "x.csv")
-    assert ended.status == 2
-    assert "Permission denied" in ended.err
+def test_a_folder_that_may_not_be_written_is_one_line(costmodel):
+    # No user may make a file here, not even root.
+    ended = costmodel(*SWEEP, *GRID, "-o", "/proc/x.csv")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "cannot write /proc/x.csv" in ended.err
 
 
 def _on_a_full_disk() -> None:
@@ -202,6 +216,15 @@ def test_a_reader_that_leaves_early_is_no_error():
     assert ended.stderr == ""
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_answer_that_cannot_be_written_is_one_line():
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        words = [sys.executable, "-m", "costmodel", "show", "lstm"]
+        ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 2
+    assert ended.stderr == "costmodel: cannot write the answer: No space left on device\n"
+
+
 def test_a_table_cut_short_is_one_line(costmodel, tmp_path):
     whole = tmp_path / "whole.parquet"
     assert costmodel(*SWEEP, *GRID, "-o", whole).status == 0
@@ -236,4 +259,4 @@ def test_specs_with_faults_are_refused_by_name_and_line(costmodel, tmp_path):
         assert ended.status == 2, name
         assert ended.err.count("\n") == 1, name
         assert "line " in ended.err, name
-        assert fragment in ended.err, name
+        assert fragment in costmodel("check", path).out, name

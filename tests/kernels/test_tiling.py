@@ -32,6 +32,12 @@ def test_causal_blocks_are_those_a_kernel_visits(seq: int, group: int, rows: int
     assert tiling.causal_blocks(seq, group, rows, cols) == visited
 
 
+def test_a_prefix_adds_its_tiles_to_every_row_block() -> None:
+    without, with_prefix = (tiling.causal_blocks(1024, 1, 128, 64, keys) for keys in (1024, 1024 + 640))
+    assert with_prefix == without + 8 * 10
+    assert tiling.causal_blocks(1, 8, 64, 128, 1000) == 8
+
+
 def schedule(jobs: list[float], slots: int) -> float:
     free = [0.0] * slots
     for job in jobs:

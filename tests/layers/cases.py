@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from families import family_cases
+
 from costmodel.layers import Layer, get
 
 Sizes = dict[str, int]
@@ -122,3 +124,4 @@ def cases() -> Iterator[Case]:
             yield get(name)(dtype=dtype, direction="fwd+bwd"), POINTS.get(name, TABLE)
     yield get("matmul")(dtype="fp8", quantise=True), TABLE
     yield get("tiled-attention")(dtype="fp64", schedule="fa1", direction="bwd"), ATTENTION
+    yield from family_cases()

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import sympy as sp
 
-from costmodel.symbols import CeilDiv, CeilLog2
+from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs
 
 Number = int | Fraction
 
@@ -46,4 +46,20 @@ def _function(e: sp.Expr, values: list[Number]) -> Number:
         return level
     if isinstance(e, CeilDiv):
         return math.ceil(Fraction(values[0]) / Fraction(values[1]))
+    if isinstance(e, CeilLog):
+        return _levels(*values)
+    if isinstance(e, ChunkPairs):
+        n, c = values
+        if n < 1 or c < 1:
+            raise ArithmeticError("no positions, or chunks of none")
+        return sum(position % c + 1 for position in range(int(n)))
     return {sp.ceiling: math.ceil, sp.Max: max, sp.Min: min}[e.func](*values)
+
+
+def _levels(x: Number, base: Number) -> int:
+    if x < 1 or base <= 1:
+        raise ArithmeticError("a logarithm of less than 1, or to the base 1")
+    level = 0
+    while base**level < x:
+        level += 1
+    return level

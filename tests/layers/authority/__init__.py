@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from . import attention, recurrent, tables
+from . import attention, convolution, delta, exponential, gated, linear, recurrent, scans, state_space, tables
 from .kernels import Expected
 
 #: Layer name → function of its options and sizes.
@@ -21,4 +21,16 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "decode-attention": attention.decode,
     "tiled-attention": partial(attention.attention, "tiled"),
     **{name: partial(recurrent.recurrent, name) for name in ("rnn", "lstm", "gru")},
+    "scan": scans.scan,
+    **{name: partial(gated.gated, name) for name in gated.MATRICES},
+    "conv": convolution.conv,
+    "separable-conv": convolution.separable,
+    "causal-conv1d": convolution.causal,
+    "gated-delta-net": delta.gated_delta_net,
+    "slstm": exponential.slstm,
+    "mamba": state_space.mamba,
+    "rwkv": state_space.rwkv,
+    **{name: partial(linear.gated_linear, name) for name in ("retnet", "gla", "mlstm", "mamba-2")},
+    **{name: partial(linear.feature_attention, name) for name in ("linear-attention", "performer")},
+    "linformer": linear.linformer,
 }

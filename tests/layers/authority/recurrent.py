@@ -55,7 +55,9 @@ def _stack(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     if not skip:
         data += [product(w, b * t, i, inner, repeats=count) for i, count in reversed(stacked)]
         weights += [product(w, inner, i, b * t, repeats=count) for i, count in stacked]
-    gradient = product(w, g * h, width, b * t, times=ways, repeats=layers)
+    # One product over all steps, but the libraries' own call: described by the recurrence's sizes.
+    recurrence = {"steps": t, "batch": b, "hidden": h, "width": width, "parallel": ways}
+    gradient = replace(product(w, g * h, width, b * t, times=ways, repeats=layers), sizes=recurrence)
     if o["bias"]:
         # Sums over all positions of each different gradient, which both biases of a gate share, but for
         # the GRU's candidate (r∘ stands before its second bias); every bias vector's gradient is written.

@@ -1,0 +1,136 @@
+"""Predictions held against the device at hand: ``validate``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.errors import CostmodelError
+from costmodel.files import check_writable
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.hardware import Device
+    from costmodel.validation.calibrate import Result
+
+
+def validate(
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE", help="With --fit: measured rows to fit, .parquet or .csv."),
+    ] = [],
+    device: Annotated[str, typer.Option(metavar="KIND", help="cpu or cuda: what is measured.")] = "cpu",
+    record: Annotated[bool, typer.Option("--record", help="Write the rows: NAME.parquet, NAME.csv.")] = False,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Fit the device's constants, judged on held-out shapes.")
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write the page: NAME.html.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="The exhaustive plan: hours, not minutes.")] = False,
+    budget: Annotated[
+        float | None, typer.Option(metavar="SECONDS", help="How long measuring may take.", min=0.0)
+    ] = None,
+    spec: Annotated[
+        str | None,
+        typer.Option(metavar="DEVICE", help="The spec of the device, where it is not found by itself."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="NAME", help="Default: validation-cpu, validation-cuda."),
+    ] = None,
+    rung: o.Rung = None,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Measure kernels on this machine, and say how far off their predictions are."""
+    name = out or Path(f"validation-{device}")
+    for wanted, suffix in ((record, ".parquet"), (record, ".csv"), (report, ".html")):
+        if wanted:
+            check_writable(name.with_suffix(suffix), overwrite=force)
+    if tables:
+        if not fit or record or report:
+            raise CostmodelError(
+                "tables of measurements go with --fit alone; score them with `costmodel score`"
+            )
+        _fit_tables(tables)
+        return
+    rows, machine = _measure(device, spec, full, budget)
+    if record:
+        from costmodel.validation.record import save
+
+        save(rows, name, overwrite=force)
+    if fit:
+        _fit_rows(rows, machine)
+    if report:
+        _report(rows, machine, name.with_suffix(".html"), force)
+    _print_errors(rows, machine, device, rung, as_json)
+
+
+def _measure(kind: str, spec: str | None, full: bool, budget: float | None) -> tuple[pd.DataFrame, Device]:
+    from costmodel import hardware
+    from costmodel.validation import measuring
+    from costmodel.validation.torch_env import machine
+
+    known = hardware.load(spec) if spec else measuring.known_device(machine(kind))
+    return measuring.measure(kind, full=full, budget_s=budget, device_name=known.name), known
+
+
+def _fit_tables(tables: Sequence[Path]) -> None:
+    from costmodel.validation import calibrate
+
+    for result in calibrate.calibrate_tables(tables):
+        _write_fit(result)
+
+
+def _fit_rows(rows: pd.DataFrame, device: Device) -> None:
+    from costmodel.validation import calibrate
+
+    _write_fit(calibrate.calibrate(rows, device))
+
+
+def _write_fit(result: Result) -> None:
+    from costmodel import calibration
+    from costmodel.validation import calibrate
+
+    place = calibrate.write(result)
+    calibration.forget()
+    output.note(f"{place}: {len(result.file.sections)} cells")
+    for reason in result.refused:
+        output.note(f"  not fitted: {reason}")
+
+
+def _report(rows: pd.DataFrame, device: Device, path: Path, force: bool) -> None:
+    from costmodel import reports
+    from costmodel.validation.report import as_report
+
+    page = reports.validation(as_report(rows, device), command=shlex.join(["costmodel", *sys.argv[1:]]))
+    reports.save(page, path, overwrite=force)
+
+
+def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | None, as_json: bool) -> None:
+    from costmodel.validation.join import with_predictions
+    from costmodel.validation.record import disturbance
+    from costmodel.validation.report import verdicts
+
+    joined = with_predictions(rows, device, rung=rung)
+    found = verdicts(joined, kind).to_dict("records")
+    if as_json:
+        output.print_json({"device": device.name, "spec_hash": device.spec_hash, "verdicts": found})
+        return
+    shown = ("median", "mean", "bias", "reruns", "limit")
+    cells = [
+        [row["demand"], str(row["rows"]), *(f"{row[n]:.1f}" for n in shown), "yes" if row["met"] else "no"]
+        for row in found
+    ]
+    output.print_table(["held-out shapes", "rows", *(f"{n} %" for n in shown), "met"], cells)
+    print(disturbance(rows))
+
+
+COMMANDS = (("validate", validate, "costmodel validate --device cpu --budget 60 --record --report"),)

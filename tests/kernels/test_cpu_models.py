@@ -1,0 +1,138 @@
+"""Kernel models of a CPU, against arithmetic that can be done by hand and loops that count blocks."""
+
+import numpy as np
+import pytest
+
+from costmodel import hardware
+from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_stream
+
+DEVICE = hardware.load("cpu/epyc-9654")
+#: Nothing is lost anywhere: what is left is arithmetic over peak, or bytes over bandwidth.
+IDEAL = {
+    "peak_share": 1.0,
+    "pack_cycles": 0.0,
+    "edge_rows": 0.0,
+    "start_s": 0.0,
+    "call_s": 0.0,
+    "fork_s": 0.0,
+    "matrix_s": 0.0,
+    "step_s": 0.0,
+    "block_s": 0.0,
+    "row_cycles": 0.0,
+    "page_s": 0.0,
+    "bandwidth_share": 1.0,
+    "overlap": 8.0,
+}
+
+
+def test_large_product_runs_at_the_peak():
+    got = cpu_gemm.seconds(DEVICE, IDEAL, m=16384, n=16384, k=16384)
+    assert got.seconds == pytest.approx(2 * 16384**3 / DEVICE.peak("fp32"), rel=1e-3)
+    assert max(got.terms, key=lambda name: float(got.terms[name])) == "vector:fp32"
+
+
+def test_product_with_a_vector_streams_its_matrix():
+    n = 2**17
+    got = cpu_gemm.seconds(DEVICE, IDEAL, m=1, n=n, k=n)
+    assert got.seconds == pytest.approx(4 * n * n / DEVICE.hbm_bandwidth, rel=0.01)
+
+
+def test_small_product_stays_on_one_thread():
+    """With the threads dear, one of them alone does 16³; with the threads free, all do."""
+    sizes = {"m": 16, "n": 16, "k": 16}
+    alone = 2 * 16**3 / (DEVICE.peak("fp32") / DEVICE.units)
+    dear = cpu_gemm.seconds(DEVICE, {**IDEAL, "fork_s": 1.0}, **sizes).seconds
+    assert alone <= dear < 1e-3
+    assert cpu_gemm.seconds(DEVICE, IDEAL, **sizes).seconds < dear
+
+
+def test_long_copy_runs_at_the_memory_and_short_ones_in_the_caches():
+    rows = np.array([2.0**13, 2.0**26])
+    got = cpu_stream.seconds(DEVICE, {**IDEAL, "element_cycles": 0.01}, rows=rows, cols=64.0)
+    rate = rows * 64 * 8 / got.seconds
+    assert rate[1] == pytest.approx(DEVICE.hbm_bandwidth, rel=0.01)
+    assert rate[0] > 2 * DEVICE.hbm_bandwidth
+
+
+def test_large_results_are_mapped_page_by_page():
+    """Results from 32 MiB on cost one fault for each 4 KiB; smaller ones none."""
+    cells = np.array([2.0**22, 2.0**23])
+    free, paid = (
+        cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": page}, rows=cells, cols=1.0).seconds
+        for page in (0, 1e-6)
+    )
+    np.testing.assert_allclose(paid - free, [0.0, 4 * 2**23 / 4096 * 1e-6], atol=1e-12)
+
+
+def causal_blocks_by_hand(seq, seq_kv, rows, cols):
+    """Count the keys that each block of queries computes: whole blocks, up to its last query."""
+    total = 0
+    blocks = range(0, seq, rows)
+    for first in blocks:
+        for start in range(0, seq_kv, cols):
+            if start < first + rows and start < seq + rows:
+                total += min(cols, seq_kv - start)
+    return total / len(blocks)
+
+
+@pytest.mark.parametrize(
+    ("seq", "rows"), [(64, 32), (500, 64), (512, 64), (1024, 256), (1500, 256), (4096, 256)]
+)
+def test_causal_mask_leaves_out_whole_blocks(seq, rows):
+    keys = cpu_attention._causal_keys(
+        np.array([float(seq)]), np.array([float(seq)]), np.array([float(rows)]), 512.0
+    )
+    # The block that begins where a block of queries ends is left out, as is every later one.
+    assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq, rows, 512))
+
+
+def test_attention_is_its_products_where_nothing_else_costs():
+    sizes = {"batch": 8, "heads": 96, "kv_heads": 96, "seq": 4096, "seq_kv": 4096, "head_dim": 128}
+    constants = {**IDEAL, "score_cycles": 1e-9}
+    got = cpu_attention.seconds(DEVICE, constants, **sizes).seconds
+    assert got == pytest.approx(4 * 8 * 96 * 4096**2 * 128 / DEVICE.peak("fp32"), rel=0.02)
+    causal = cpu_attention.seconds(DEVICE, constants, **sizes, causal=True).seconds
+    # Eight key blocks of 512 under sixteen query blocks of 256: 72 of 128 are computed.
+    assert causal / got == pytest.approx(72 / 128, rel=1e-6)
+
+
+def test_decoding_is_attention_of_one_query():
+    sizes = {"batch": 4, "heads": 8, "kv_heads": 2, "seq_kv": 3000, "head_dim": 64}
+    assert (
+        cpu_decode.seconds(DEVICE, {}, **sizes).seconds
+        == cpu_attention.seconds(DEVICE, {}, **sizes, seq=1).seconds
+    )
+
+
+def test_recurrence_is_steps_in_a_row():
+    sizes = {"batch": 1, "hidden": 256, "gates": 4}
+    one, many = (cpu_recurrence.seconds(DEVICE, {}, steps=steps, **sizes).seconds for steps in (1.0, 101.0))
+    again = cpu_recurrence.seconds(DEVICE, {}, steps=201.0, **sizes).seconds
+    assert again - many == pytest.approx(many - one)
+    # No faster than reading the weights from the cores' own caches, step by step.
+    loaded = 4 * 4 * 256 * 256
+    fastest = loaded / (_cpu.MEMORY["l2_bytes_cycle"].default * DEVICE.clock_hz * DEVICE.units)
+    assert many - one > 100 * fastest
+
+
+def test_gradient_of_weights_is_one_product():
+    got = cpu_recurrence.seconds(
+        DEVICE, IDEAL, steps=4096, batch=64, hidden=4096, gates=4, direction="bwd_weights"
+    ).seconds
+    assert got == pytest.approx(2 * 4 * 4096**2 * 64 * 4096 / DEVICE.peak("fp32"), rel=0.01)
+
+
+def test_bad_words_are_refused():
+    with pytest.raises(UnknownNameError, match="direction of a recurrence"):
+        cpu_recurrence.seconds(DEVICE, {}, steps=1, batch=1, hidden=8, gates=1, direction="up")
+    with pytest.raises(UnavailableError, match="has no fp8 rate"):
+        cpu_gemm.seconds(DEVICE, {}, m=8, n=8, k=8, dtype="fp8")
+
+
+@pytest.mark.parametrize("model", [cpu_stream, cpu_gemm, cpu_attention, cpu_decode, cpu_recurrence])
+def test_constants_are_described_and_few(model):
+    assert len(model.CONSTANTS) - len(_cpu.MEMORY) <= 12
+    for constant in model.CONSTANTS.values():
+        assert constant.low <= constant.default <= constant.high
+    assert set(model.HARNESS) <= set(model.CONSTANTS)

@@ -1,0 +1,130 @@
+"""Convolutions over a sequence: taps counted one by one, receptive fields grown layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+from .counted import log2_ceil
+from .kernels import WIDTH, Expected, Kernel, dot_depth, product, table
+from .scans import chains
+
+Sizes = dict[str, int]
+
+
+@cache
+def multiply_adds(positions: int, into: int, out: int, taps: int, groups: int) -> int:
+    """Of one sequence with as many positions out as in; a tap beyond the ends multiplies padding."""
+    found = 0
+    for _ in range(positions):
+        for channel in range(out):
+            group = channel // (out // groups)
+            mine = [c for c in range(into) if c // (into // groups) == group]
+            found += len(mine) * taps
+    return found
+
+
+def stacked(n: int, taps: int, dilated: bool) -> int:
+    """Layers until the last position sees the first: what one position sees grows with each."""
+    sees, apart, layers = 1, 1, 0
+    while sees < n:
+        sees += max(taps - 1, 1) * apart
+        apart *= max(taps, 2) if dilated else 1
+        layers += 1
+    return max(1, layers)
+
+
+def _directed(
+    o: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
+) -> tuple[Kernel, ...]:
+    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
+
+
+def conv(o: dict[str, Any], s: Sizes) -> Expected:
+    """formulas.md §6: 2·B·L·C_out·(C_in/G)·k; backward twice; torch (1 + G) times (goldens)."""
+    w, g = WIDTH[o["dtype"]], o["groups"]
+    b, n, into, out, k = (s[x] for x in ("batch", "seq", "input", "d_model", "k"))
+    flops = 2 * b * multiply_adds(n, into, out, k, g)
+    x, y, weights = w * b * n * into, w * b * n * out, w * k * into * out // g
+    torch = o["convention"] == "torch"
+
+    def one(rows: int, cols: int, inner: int, read: Any, write: Any, times: int = 1) -> Kernel:
+        plain = product(w, rows, cols, inner, times=g)
+        assert plain.matrix == flops
+        return replace(plain, matrix=flops * times, read=read, write=write)
+
+    forward = (one(b * n, out // g, into // g * k, x + weights, y),)
+    backward = (
+        one(b * n, into // g, out // g * k, y + weights, x),
+        one(out // g, into // g * k, b * n, x + y, weights, times=g if torch else 1),
+    )
+    return Expected(
+        kernels=_directed(o, forward, backward),
+        inputs=x,
+        weights=weights,
+        outputs=y,
+        kept=x,
+        path=stacked(n, k, o["dilated"]),
+        parameters=k * into * out // g,
+    )
+
+
+def separable(o: dict[str, Any], s: Sizes) -> Expected:
+    """formulas.md §6: 2BL(Ck + C²); the depthwise part is a convolution of C groups."""
+    w = WIDTH[o["dtype"]]
+    b, n, into, out, k = (s[x] for x in ("batch", "seq", "input", "d_model", "k"))
+    flops = 2 * b * multiply_adds(n, into, into, k, into)
+    x, taps = w * b * n * into, w * k * into
+
+    def depthwise(read: Any, write: Any, depth: int, times: int = 1, workspace: Any = 0) -> Kernel:
+        return chains(
+            Kernel(vector=flops * times, read=read, write=write, depth=depth, workspace=workspace), 1
+        )
+
+    forward = (depthwise(x + taps, x, dot_depth(k), workspace=x), product(w, b * n, out, into))
+    backward = (
+        product(w, b * n, into, out, workspace=x),
+        product(w, into, out, b * n),
+        depthwise(x + taps, x, dot_depth(k)),
+        depthwise(2 * x, taps, dot_depth(b * n), times=into if o["convention"] == "torch" else 1),
+    )
+    return Expected(
+        kernels=_directed(o, forward, backward),
+        inputs=x,
+        weights=w * (k * into + into * out),
+        outputs=w * b * n * out,
+        kept=2 * x,
+        path=stacked(n, k, o["dilated"]),
+        parameters=k * into + into * out,
+    )
+
+
+def causal(o: dict[str, Any], s: Sizes) -> Expected:
+    """Depthwise over the k positions before; decoding, k − 1 of them come from a state."""
+    w = WIDTH[o["dtype"]]
+    b, n, d, k = (s[x] for x in ("batch", "seq", "d_model", "k"))
+    x, taps = w * b * n * d, w * k * d
+    state = w * b * (k - 1) * d if o["decode"] else 0
+    forward = (
+        Kernel(
+            vector=2 * b * multiply_adds(n, d, d, k, d),
+            read=x + taps + state,
+            write=x + state,
+            depth=dot_depth(k),
+            sizes={"batch": b, "seq": n, "channels": d, "width": k},
+        ),
+    )
+    # dx is a convolution of dy, dw sums x·dy over all positions: each as large as forward.
+    depth = 1 + max(log2_ceil(k), log2_ceil(b * n))
+    backward = (table(w, b * n, d, 2, 1, vector=4 * k, depth=depth, more_read=taps, more_write=taps),)
+    return Expected(
+        kernels=_directed(o, forward, backward),
+        inputs=x,
+        weights=taps,
+        outputs=x,
+        updated=state,
+        kept=x,
+        path=stacked(n, k, dilated=False),
+        parameters=k * d,
+    )

@@ -1,0 +1,371 @@
+"""Linear attention and its relatives: kernels of `chunks` for every head, and what they move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from . import chunks
+from .chunks import Tally
+from .counted import Counted, exp, log2_ceil, maximum, tally, total
+from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
+from .scans import chains
+from .tables import softmax_pass
+
+Sizes = dict[str, int]
+#: decay, keys with gates of their own, normalised
+KIND = {
+    "retnet": ("fixed", False, False),
+    "gla": ("vector", False, False),
+    "mlstm": ("scalar", True, True),
+    "mamba-2": ("scalar", False, False),
+    "linear-attention": ("none", False, True),
+    "performer": ("none", False, True),
+}
+
+
+class Shape:
+    """A layer's sizes, and the bytes of its tensors."""
+
+    def __init__(self, name: str, o: dict[str, Any], s: Sizes) -> None:
+        self.name, self.o, self.w, self.stat = name, o, WIDTH[o["dtype"]], statistic(o["dtype"])
+        self.b, self.n, self.h, self.c = s["batch"], s["seq"], s["heads"], s["block"]
+        self.dk, self.dv = s["head_dim"], s.get("value_dim", s["head_dim"])
+        self.groups = self.h
+        if name == "mamba-2":
+            self.dk, self.dv, self.groups = s["state"], s["head_dim"], o["groups"]
+        if name == "performer":
+            self.dk = s["features"]
+        self.decay, self.gated_keys, self.normalised = KIND[name]
+        tokens = self.w * self.b * self.n
+        self.queries, self.values = tokens * self.groups * self.dk, tokens * self.h * self.dv
+        gates = {"scalar": 1, "vector": self.dk}.get(self.decay, 0) + self.gated_keys
+        self.gates = tokens * self.h * gates
+        entries = self.dk * (self.dv + self.normalised)
+        self.state = self.stat * self.b * self.h * entries
+        self.states = self.state * -(-self.n // self.c)
+        self.rows = self.stat * self.b * self.h * self.n
+
+    @property
+    def more(self) -> dict[str, Any]:
+        more: dict[str, Any] = {"normalised": self.normalised}
+        if self.gated_keys:
+            more["gated_keys"] = True
+        if self.name == "mamba-2":
+            more["gate_depth"] = 1
+        return more
+
+    def kernel(self, t: Tally, *, steps: int = 0, blocks: int, **moved: Number) -> Kernel:
+        """A kernel for all heads; torch has kept the scores that are made again."""
+        again = 0 if self.o["convention"] == "torch" else t.again
+        return chains(
+            Kernel(
+                matrix=self.b * (self.h * t.matrix + self.groups * (t.keys + again)),
+                vector=self.b * self.h * t.vector,
+                special=self.b * self.h * t.special,
+                steps=steps,
+                depth=t.depth,
+                **moved,
+            ),
+            blocks,
+        )
+
+
+def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
+    """Chunked, forward and backward."""
+    count = -(-x.n // x.c)
+    heads = x.b * x.h
+
+    def of(direction: str) -> dict[str, Tally]:
+        full = x.o["convention"] == "torch"
+        return chunks.kernels(x.n, x.c, x.dk, x.dv, x.decay, direction, full=full, **x.more)
+
+    there, back = of("fwd"), of("bwd")
+    # The walk from the end begins with what may be a shorter chunk; its depth is that of whole ones.
+    length = min(x.c, x.n)
+    whole = chunks.kernels(count * length, length, x.dk, x.dv, x.decay, "bwd", **x.more)
+    back = {**back, "state gradients": replace(back["state gradients"], depth=whole["state gradients"].depth)}
+    # formulas.md §4: Q, K, V, O once; each state written and read once. K and V again from the cache.
+    forward = (
+        x.kernel(
+            there["states"],
+            steps=count,
+            blocks=heads,
+            read=x.queries + x.values + x.gates,
+            write=x.states,
+            workspace=x.states,
+        ),
+        x.kernel(
+            there["outputs"],
+            blocks=heads * count,
+            read=x.queries + x.states,
+            write=x.values,
+            l2=x.queries + x.values + x.gates,
+        ),
+    )
+    backward = []
+    rows = 0
+    if x.normalised:
+        rows = x.rows
+        cost = tally(lambda: [total([Counted(1.0) / Counted(2.0) * 1.0])])
+        assert cost.vector == 3  # divide; multiply by O; add
+        backward.append(
+            table(
+                x.w,
+                heads * x.n,
+                x.dv,
+                2,
+                1,
+                vector=3,
+                depth=1 + dot_depth(x.dv),
+                more_read=rows,
+                more_write=rows,
+            )
+        )
+    backward.append(
+        x.kernel(
+            back["state gradients"],
+            steps=count,
+            blocks=heads,
+            read=x.queries + x.values + x.gates + rows,
+            write=x.states,
+            workspace=x.states,
+        )
+    )
+    backward.append(
+        x.kernel(
+            back["operand gradients"],
+            blocks=heads * count,
+            read=x.queries + x.values + 2 * x.states,
+            write=2 * x.queries + x.values + x.gates,
+            l2=x.queries + x.values + x.gates + rows,
+        )
+    )
+    return forward, tuple(backward)
+
+
+def one_by_one(x: Shape, weights: Number = 0) -> Kernel:
+    """Token by token: the state read and written."""
+    t = chunks.recurrence(x.n, x.dk, x.dv, x.decay, **x.more)
+    operands = 2 * x.queries + x.values + x.gates
+    return x.kernel(
+        t, steps=x.n, blocks=x.b * x.h, read=operands + weights + x.state, write=x.values + x.state
+    )
+
+
+def _directed(
+    o: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
+) -> tuple[Kernel, ...]:
+    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
+
+
+def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
+    """RetNet, GLA, mLSTM, Mamba-2: the core alone."""
+    x = Shape(name, o, s)
+    operands = 2 * x.queries + x.values + x.gates
+    parameters = 2 * x.h if name == "mamba-2" else 0  # A and D
+    weights = x.w * parameters
+    recurrent = o["form"] == "recurrent"
+    if recurrent:
+        kernels: tuple[Kernel, ...] = (one_by_one(x, weights),)
+        if name == "mamba-2":
+            kernels = (_more(x, kernels[0], channel=3, depth=1),)
+    else:
+        forward, backward = core(x)
+        if name == "mamba-2":
+            forward, backward = _mamba_2(x, forward, backward, weights)
+        kernels = _directed(o, forward, backward)
+    divided = x.values + x.rows if x.normalised else 0
+    return Expected(
+        kernels=kernels,
+        inputs=operands,
+        weights=weights,
+        outputs=x.values,
+        updated=x.state if recurrent else 0,
+        kept=0 if recurrent else operands + x.states + divided,
+        path=x.n if recurrent else -(-x.n // x.c),
+        parameters=parameters,
+    )
+
+
+def _more(
+    x: Shape, k: Kernel, *, channel: int, token: int = 1, depth: int = 0, read: Number = 0, write: Number = 0
+) -> Kernel:
+    vector = k.vector + x.b * x.h * x.n * (channel * x.dv + token)
+    changed = replace(k, vector=vector, depth=k.depth + depth, read=k.read + read, write=k.write + write)
+    steps = k.sizes["steps"]
+    return chains(changed, int(k.sizes["chains"]), steps=int(steps))
+
+
+def _mamba_2(
+    x: Shape, forward: tuple[Kernel, ...], backward: tuple[Kernel, ...], weights: Number
+) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
+    """ΔA in every kernel; Δx where x is read; y + D x; backward dx, dΔ, dA, dD (see state_space)."""
+    from .state_space import duality_cost  # noqa: PLC0415
+
+    states, outputs = forward
+    ds, operands = backward
+    cost = duality_cost()
+    later = max(2, 1 + log2_ceil(x.b * x.n))
+    return (
+        (
+            _more(x, states, channel=1, read=weights),
+            _more(x, outputs, channel=cost.forward_channel, depth=1, read=weights),
+        ),
+        (
+            _more(x, ds, channel=0, read=weights),
+            _more(
+                x,
+                operands,
+                channel=cost.backward_channel,
+                token=cost.backward_token,
+                depth=later,
+                read=weights,
+                write=weights,
+            ),
+        ),
+    )
+
+
+# -- feature maps ------------------------------------------------------------------------------
+
+
+def elu_plus_1(x: Counted) -> Counted:
+    """exp(min(x, 0)) + max(x, 0)"""
+    low = maximum(-x, 0.0)
+    return exp(-low) + maximum(x, 0.0)
+
+
+def elu_plus_1_gradient(mapped: Counted, g: Counted) -> Counted:
+    return g * -maximum(-mapped, -1.0)
+
+
+def feature_attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
+    """Katharopoulos et al. and the Performer."""
+    x = Shape(name, o, s)
+    w, heads, d = x.w, x.b * x.h, s["head_dim"]
+    rows, mapped, raw = 2 * heads * x.n, 2 * x.queries, 2 * w * x.b * x.n * x.h * d
+    if name == "linear-attention":
+        there, back = tally(elu_plus_1, 0.7), tally(elu_plus_1_gradient, 0.7, 0.3)
+        mapping = (table(w, rows, d, 1, 1, **vars(there), workspace=mapped),)
+        unmapping = (table(w, rows, d, 2, 1, **vars(back)),)
+    else:
+        mapping, unmapping = _favor(x, d, rows, mapped, raw)
+    if not o["causal"]:
+        forward, backward = _one_state(x)
+    elif o["form"] == "recurrent":
+        forward, backward = (one_by_one(x),), ()
+    else:
+        forward, backward = core(x)
+    recurrent = o["form"] == "recurrent"
+    states = x.states if o["causal"] else w * heads * x.dk * (x.dv + 1)
+    return Expected(
+        kernels=_directed(o, (*mapping, *forward), (*backward, *unmapping)),
+        inputs=raw + x.values,
+        outputs=x.values,
+        updated=x.state if recurrent else 0,
+        kept=0 if recurrent else raw + x.values + states + x.values + x.rows + mapped,
+        path=(x.n if recurrent else -(-x.n // x.c)) if o["causal"] else 1,
+    )
+
+
+def _favor(
+    x: Shape, d: int, rows: int, mapped: Number, raw: Number
+) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
+    """exp(ωᵀx − |x|²/2)/√m (Performer, Lemma 1 without the common factor)."""
+    w, m, statistics = x.w, x.dk, 2 * x.rows
+    norm = 2 * d + 1  # squares and their sum; half of it
+    exponential = Kernel(
+        vector=rows * (norm + 2 * m),  # subtracted; over √m
+        special=rows * m,
+        read=w * rows * m + raw,
+        write=w * rows * m,
+        depth=dot_depth(d) + 1 + 1 + 1 + 1,
+        workspace=mapped,
+        sizes={"rows": rows, "cols": m, "reads": 1, "writes": 1},
+    )
+    mapping = (product(w, rows, m, d, workspace=mapped), exponential)
+    unmapping = (
+        table(w, rows, m, 2, 1, vector=2, depth=1 + log2_ceil(m), more_write=statistics),
+        product(w, rows, d, m),
+        table(w, rows, d, 2, 1, vector=2, depth=2, more_read=statistics),
+    )
+    return mapping, unmapping
+
+
+def _one_state(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
+    """φ(K)ᵀ V and φ(Q) S: 4·n·d_k·d_v a head, backward twice that (goldens)."""
+    w, n, heads, dk, dv = x.w, x.n, x.b * x.h, x.dk, x.dv
+    state, sums = w * heads * dk * dv, w * heads * dk
+    divided = Kernel(
+        vector=heads * n * (2 * dk + dv),  # q·z; the division
+        read=w * heads * n * (dv + dk) + sums,
+        write=w * heads * n * dv,
+        depth=dot_depth(dk) + 1,
+        sizes={"rows": heads * n, "cols": dv, "reads": 1, "writes": 1},
+    )
+    forward = (
+        product(w, dk, dv, n, times=heads, workspace=state),
+        table(w, heads * n, dk, 1, 0, vector=1, depth=log2_ceil(n), more_write=sums, workspace=sums),
+        product(w, n, dv, dk, times=heads),
+        divided,
+    )
+    backward = (
+        table(w, heads * n, dv, 2, 1, vector=3, depth=1 + dot_depth(dv), more_read=x.rows, more_write=x.rows),
+        product(w, n, dk, dv, times=heads),
+        table(
+            w,
+            heads * n,
+            dk,
+            2,
+            1,
+            vector=4,  # dq − s·z; z's gradient, the sum of −s·q
+            depth=max(2, 1 + log2_ceil(n)),
+            more_read=x.rows + sums,
+            more_write=sums,
+            workspace=sums,
+        ),
+        product(w, dk, dv, n, times=heads, workspace=state),
+        product(w, n, dk, dv, times=heads),
+        table(w, heads * n, dk, 1, 1, vector=1, more_read=sums),
+        product(w, n, dv, dk, times=heads),
+    )
+    return forward, backward
+
+
+def linformer(o: dict[str, Any], s: Sizes) -> Expected:
+    """Keys and values mixed to k rows, then softmax attention over those."""
+    w = WIDTH[o["dtype"]]
+    b, n, h, d, dv, k = (s[x] for x in ("batch", "seq", "heads", "head_dim", "value_dim", "rank"))
+    heads = b * h
+    one = h if o["sharing"] == "none" else 1  # matrices that a product reads
+    matrices = {"none": 2 * h, "heads": 2, "keys-and-values": 1}[o["sharing"]]
+    scores = w * heads * n * k
+    soft = {x: softmax_pass(w, heads * n, k, x, workspace=scores) for x in ("fwd", "bwd")}
+    forward = (
+        product(w, k, d, n, times=heads, a=one, workspace=w * heads * k * d),
+        product(w, k, dv, n, times=heads, a=one, workspace=w * heads * k * dv),
+        product(w, n, k, d, times=heads, workspace=scores),
+        soft["fwd"],
+        product(w, n, dv, k, times=heads),
+    )
+    backward = (
+        product(w, k, dv, n, times=heads, workspace=w * heads * k * dv),
+        product(w, n, k, dv, times=heads, workspace=scores),
+        soft["bwd"],
+        product(w, n, d, k, times=heads),
+        product(w, k, d, n, times=heads, workspace=w * heads * k * d),
+        product(w, n, d, k, times=heads, a=one),
+        product(w, n, dv, k, times=heads, a=one),
+        product(w, k, n, d, times=heads, out=one),
+        product(w, k, n, dv, times=heads, out=one),
+    )
+    tokens = w * b * n * h
+    return Expected(
+        kernels=_directed(o, forward, backward),
+        inputs=tokens * (2 * d + dv),
+        weights=w * matrices * k * n,
+        outputs=tokens * dv,
+        kept=tokens * (2 * d + dv) + w * heads * k * (d + dv) + scores,
+        parameters=matrices * k * n,
+    )

@@ -1,0 +1,145 @@
+"""Cases of the recurrent, scan, convolution and linear families, for `cases`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from costmodel.layers import Layer, get
+
+Sizes = dict[str, int]
+Points = tuple[Sizes, ...]
+
+
+def _sizes(names: str, *rows: tuple[int, ...]) -> Points:
+    return tuple(dict(zip(names.split(), row, strict=True)) for row in rows)
+
+
+GATED = _sizes(
+    "batch seq hidden input num_layers k block",
+    (3, 5, 7, 4, 2, 8, 3),
+    (2, 8, 5, 9, 3, 4, 4),
+    (5, 9, 3, 2, 4, 3, 12),
+    (4, 3, 6, 17, 1, 5, 2),
+    (6, 1, 4, 3, 2, 7, 5),
+)
+SAME_WIDTH = tuple(sizes | {"input": sizes["hidden"]} for sizes in GATED)
+SCAN = _sizes("batch seq hidden block", (3, 8, 5, 3), (2, 17, 3, 4), (5, 7, 2, 9), (4, 1, 3, 5))
+HEADS = _sizes(
+    "batch seq heads head_dim value_dim state features rank block",
+    (3, 7, 4, 5, 3, 6, 9, 8, 4),
+    (2, 8, 6, 3, 9, 4, 5, 17, 3),
+    (5, 5, 2, 2, 4, 3, 7, 33, 9),
+    (4, 9, 8, 9, 2, 5, 4, 6, 2),
+    (2, 2, 4, 65, 3, 70, 66, 7, 5),
+    (3, 11, 2, 3, 65, 2, 2, 5, 2),
+    (2, 20, 6, 4, 3, 3, 3, 2, 17),
+)
+STATE_SPACE = _sizes(
+    "batch seq d_model hidden state rank k block",
+    (3, 5, 6, 9, 4, 2, 3, 2),
+    (2, 8, 5, 17, 3, 7, 4, 3),
+    (5, 4, 9, 2, 33, 3, 5, 9),
+    (17, 3, 4, 3, 2, 5, 2, 4),
+)
+CHANNELS = _sizes(
+    "batch seq input d_model k",
+    (3, 5, 4, 6, 2),
+    (2, 9, 8, 10, 3),
+    (1, 28, 2, 4, 3),
+    (5, 2, 6, 2, 9),
+    (4, 17, 2, 8, 1),
+    (2, 16, 4, 2, 4),
+)
+VALUE_HEADS = _sizes(
+    "batch seq heads kv_heads head_dim",
+    (3, 7, 2, 6, 5),
+    (2, 64, 3, 3, 9),
+    (5, 130, 1, 4, 2),
+)
+EXPONENTIAL = _sizes(
+    "batch seq hidden input heads num_layers onchip",
+    (3, 5, 9, 4, 3, 2, 20),
+    (2, 4, 8, 17, 2, 3, 10000),
+    (9, 7, 10, 33, 5, 4, 33),
+    (5, 2, 34, 2, 2, 1, 700),
+)
+
+ALGORITHMS = ("sequential", "kogge-stone", "blelloch", "brent-kung", "chunked")
+
+
+Options = Iterator[tuple[str, dict[str, Any], Points]]
+
+
+def _recurrent() -> Options:
+    for algorithm in ALGORITHMS:
+        yield "min-gru", {"algorithm": algorithm}, GATED
+    # Of one position minLSTM's gradient is one operation less deep: no other waits for f′.
+    longer = {"min-gru": GATED, "min-lstm": GATED[:-1], "qrnn": GATED}
+    for name, points in longer.items():
+        for options in ({}, {"bias": False}, {"generation": True}):
+            yield name, options, points
+    for name in ("min-lstm", "qrnn"):
+        yield name, {"algorithm": "blelloch"}, longer[name]
+    for peephole, highway, bias in product((True, False), repeat=3):
+        points = GATED if highway else SAME_WIDTH
+        yield "sru", {"peephole": peephole, "highway": highway, "bias": bias}, points
+    yield "sru", {"peephole": False, "algorithm": "chunked"}, SAME_WIDTH
+    yield "sru", {"generation": True}, SAME_WIDTH
+    for bias, both in product((True, False), (False, True)):
+        yield "slstm", {"bias": bias, "bidirectional": both}, EXPONENTIAL
+    yield "slstm", {"convention": "torch"}, EXPONENTIAL
+    yield "slstm", {"persistent": False}, EXPONENTIAL
+
+
+def _scan() -> Options:
+    for algorithm, fused in product(ALGORITHMS, (True, False)):
+        yield "scan", {"algorithm": algorithm, "fused": fused}, SCAN
+    for options in ({}, {"algorithm": "chunked"}, {"projections": True}):
+        yield "mamba", options, STATE_SPACE
+    for algorithm in ("sequential", "kogge-stone"):
+        yield "mamba", {"algorithm": algorithm, "fused": False}, STATE_SPACE
+    for groups in (1, 2):
+        for options in ({}, {"convention": "torch"}, {"form": "recurrent"}):
+            yield "mamba-2", {"groups": groups, **options}, HEADS
+    yield "rwkv", {}, STATE_SPACE
+    for options in ({}, {"chunk": 5}, {"form": "recurrent"}):
+        yield "gated-delta-net", options, VALUE_HEADS
+
+
+def _convolution() -> Options:
+    for groups, dilated, convention in product((1, 2), (False, True), ("exact", "torch")):
+        yield "conv", {"groups": groups, "dilated": dilated, "convention": convention}, CHANNELS
+    for dilated, convention in product((False, True), ("exact", "torch")):
+        yield "separable-conv", {"dilated": dilated, "convention": convention}, CHANNELS
+    yield "causal-conv1d", {}, CHANNELS
+    yield "causal-conv1d", {"decode": True}, CHANNELS
+
+
+def _linear() -> Options:
+    for name in ("retnet", "gla", "mlstm"):
+        for options in ({}, {"convention": "torch"}, {"form": "recurrent"}):
+            yield name, options, HEADS
+    for name in ("linear-attention", "performer"):
+        for options in ({}, {"causal": True}, {"causal": True, "convention": "torch"}):
+            yield name, options, HEADS
+        yield name, {"causal": True, "form": "recurrent"}, HEADS
+    for sharing in ("none", "heads", "keys-and-values"):
+        yield "linformer", {"sharing": sharing}, HEADS
+
+
+def family_cases() -> Iterator[tuple[Layer, Points]]:
+    """Every layer of these families, with its options, in every direction it is trained in."""
+    done = set()
+    for name, options, points in (*_recurrent(), *_scan(), *_convolution(), *_linear()):
+        layer = get(name)
+        once = options.get("generation") or options.get("form") == "recurrent" or options.get("decode")
+        directions = (
+            ("fwd",) if once or (options.get("fused") is False and name == "mamba") else ("fwd", "bwd")
+        )
+        for direction in directions:
+            yield layer(**options, direction=direction), points
+        if name not in done:
+            done.add(name)
+            yield layer(**options, dtype="fp64", direction="fwd"), points

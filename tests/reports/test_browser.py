@@ -1,0 +1,134 @@
+"""The page in a real browser: charts draw under its own policy, choices work, nothing hostile runs.
+
+Skipped where there is no Chromium.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+import pytest
+
+from costmodel import reports
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium to draw the pages")
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--virtual-time-budget=30000",
+    "--window-size=1200,900",
+)
+
+
+@pytest.fixture
+def drawn(tmp_path: Path) -> Callable[..., tuple[str, str]]:
+    """Return a function that opens a page and gives its elements once drawn, and what was logged."""
+
+    def draw(text: str, choice: dict[str, str] | None = None) -> tuple[str, str]:
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        address = path.as_uri() + (f"#{urlencode(choice)}" if choice else "")
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        assert BROWSER is not None
+        run = subprocess.run(
+            [BROWSER, *FLAGS, profile, "--dump-dom", address],
+            capture_output=True,
+            timeout=120,
+            check=True,
+            text=True,
+        )
+        return re.sub(r"<script.*?</script>", "", run.stdout, flags=re.DOTALL), run.stderr
+
+    return draw
+
+
+def attribute(dom: str, name: str) -> str | None:
+    """Return an attribute of the root element."""
+    root = re.search(r"<html[^>]*>", dom)
+    assert root
+    found = re.search(rf'{name}="([^"]*)"', root.group())
+    return html.unescape(found.group(1)) if found else None
+
+
+def texts(part: str) -> list[str]:
+    """Return the cells of a table's body."""
+    body = re.search(r"<tbody>(.*?)</tbody>", part, re.DOTALL)
+    assert body
+    return [html.unescape(cell) for cell in re.findall(r"<td[^>]*>(.*?)</td>", body.group(1), re.DOTALL)]
+
+
+def test_every_chart_draws_and_tables_are_as_before(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    dom, log = drawn(page.html)
+    charts = sum(len(section.figures) for section in page.sections)
+    assert attribute(dom, "data-drawn") == str(charts)
+    assert "could not be drawn" not in dom
+    assert "Content Security Policy" not in log
+    assert "Uncaught" not in log
+    # What the script writes is what was written without it: the two have the same format.
+    name = 'id="table-predictions"'
+    assert texts(dom[dom.index(name) :]) == texts(page.html[page.html.index(name) :])
+
+
+def test_a_choice_in_the_address_is_shown(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+    dom, _ = drawn(page.html, {"where": "maker/two"})
+    figure = next(f for s in page.sections for f in s.figures if f.name == "time")
+    findings = re.findall(r'<h3 class="finding"[^>]*>(.*?)</h3>', dom, re.DOTALL)
+    assert figure.say({"where": "maker/two"}) in findings
+    assert figure.say({"where": "maker/one"}) not in findings
+    cells = texts(dom[dom.index('id="table-predictions"') :])
+    assert "16.4 ms" in cells  # chain on the second device at 8,192
+    assert "8.19 ms" not in cells
+
+
+def test_hostile_names_do_not_run(hostile_page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+    dom, log = drawn(hostile_page.html)
+    assert attribute(dom, "data-pwned") is None
+    assert attribute(dom, "data-drawn") == str(sum(len(s.figures) for s in hostile_page.sections))
+    assert "Content Security Policy" not in log
+
+
+def test_export_has_every_row_and_no_formulas(
+    hostile_page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    """Click on export, with the page's policy lifted so that the test can listen."""
+    listen = (
+        "<script>URL.createObjectURL = blob => { blob.text().then(text => "
+        "{ document.documentElement.dataset.csv = text; }); return 'about:blank'; };"
+        "HTMLAnchorElement.prototype.click = () => {};"
+        "document.querySelector('[data-table=predictions] .csv').click();</script>"
+    )
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", hostile_page.html)
+    dom, _ = drawn(text.replace("</body>", f"{listen}</body>"))
+    exported = attribute(dom, "data-csv")
+    assert exported is not None
+    rows = list(csv.DictReader(exported.lstrip("\ufeff").splitlines()))
+    frame = next(t for s in hostile_page.sections for t in s.tables if t.name == "predictions").frame
+    assert len(rows) == len(frame)
+    assert [float(row["seconds"]) for row in rows] == pytest.approx(frame["seconds"].tolist(), rel=1e-6)
+    assert {row["constants_from"] for row in rows} == {"'=HYPERLINK('evil')"}
+    assert rows[0]["device"] == frame["device"].iloc[0]
+
+
+def test_the_story_draws(frames: reports.Frames, drawn: Callable[..., tuple[str, str]]) -> None:
+    dom, log = drawn(reports.story(frames).html, {"where": "P100 · fp32"})
+    assert attribute(dom, "data-drawn") == "10"
+    assert "could not be drawn" not in dom
+    assert "LSTM · fp32" in dom
+    assert "Uncaught" not in log

@@ -1,0 +1,163 @@
+"""Charts are valid, say their units, and their findings are what the rows say when counted by hand."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+import vl_convert
+
+from costmodel import reports
+from costmodel.reports import split
+from costmodel.reports.figure import Figure, at_first, choose
+
+EVERY = ("roofline", "time", "flops", "traffic", "depth", "crossovers", "memory", "binding")
+
+
+def figure(page: reports.Page, name: str) -> Figure:
+    return next(f for section in page.sections for f in section.figures if f.name == name)
+
+
+def said(page: reports.Page, name: str, device: str = "maker/one") -> str:
+    return figure(page, name).say({"where": device})
+
+
+@pytest.mark.parametrize("kind", ["page", "hostile_page"])
+def test_every_chart_compiles(kind: str, request: pytest.FixtureRequest) -> None:
+    page: reports.Page = request.getfixturevalue(kind)
+    names = []
+    for section in page.sections:
+        for found in section.figures:
+            rows = choose(found.frame, at_first(page.picks))
+            spec = found.chart(rows).to_dict()
+            vega = vl_convert.vegalite_to_vega(json.dumps(spec))
+            assert vega["marks"], found.name
+            assert spec["title"]["text"] == found.finding(rows)
+            assert spec["description"] == found.about
+            assert len(found.frame) <= 5000
+            names.append(found.name)
+    assert names == ["roofline", "time", "flops", "traffic", "depth", "crossovers", "memory", "binding"]
+
+
+def axes(spec: Any) -> list[str]:
+    """Return the titles of all axes of a spec."""
+    found = []
+    if isinstance(spec, dict):
+        for channel in ("x", "y"):
+            title = spec.get("encoding", {}).get(channel, {}).get("title")
+            found += [title] if title else []
+        found += [title for value in spec.values() for title in axes(value)]
+    elif isinstance(spec, list):
+        found = [title for value in spec for title in axes(value)]
+    return found
+
+
+def test_axes_have_units(page: reports.Page) -> None:
+    unitless = {"dependent steps"}
+    for name in EVERY:
+        titles = set(axes(figure(page, name).spec(page.picks)))
+        assert titles, name
+        assert all(re.search(r"\[.+\]$", title) for title in titles - unitless), (name, titles)
+
+
+def test_page_has_each_row_once(page: reports.Page) -> None:
+    """Specs on the page carry no rows of their own."""
+    for name in EVERY:
+        spec = figure(page, name).spec(page.picks)
+        assert spec["data"] == {"name": "rows"}
+        assert "datasets" not in spec
+
+
+# -- findings, against arithmetic on the formulas the rows are made of -----------------------------
+
+
+def test_time_finding(page: reports.Page) -> None:
+    # At 8,192: chain 8.192 ms, pairs 67.1 ms, ratio 8.192; at 128: 128 µs and 16.4 µs.
+    assert said(page, "time") == (
+        "At 8,192 tokens, chain[bf16] takes 8.19 ms and pairs[bf16] 67.1 ms, 8.2 times as long; "
+        "at 128 tokens, pairs[bf16] is fastest"
+    )
+    assert "16.4 ms and pairs[bf16] 134 ms" in said(page, "time", "maker/two")
+
+
+def test_crossover_finding(page: reports.Page) -> None:
+    # 1 µs · n = 1 ns · n² at n = 1000, on both devices: straight lines on log axes, so exact.
+    frame = figure(page, "crossovers").frame
+    inside = frame[frame["from_seq"] > 128]
+    assert inside["from_seq"].tolist() == pytest.approx([1000.0, 1000.0], rel=1e-12)
+    assert inside["series"].tolist() == ["chain[bf16]", "chain[bf16]"]
+    assert said(page, "crossovers") == "The fastest changes on both devices, at about 1,000 tokens"
+
+
+def test_roofline_finding(page: reports.Page) -> None:
+    # chain: 1e6·n FLOP in 1e-6·n s = 1 TFLOP/s of 10; pairs: 1e4·n² in 1e-9·n² = 10 TFLOP/s.
+    assert said(page, "roofline") == "Share of the peak, at best: pairs[bf16] 100 % and chain[bf16] 10 %"
+    assert said(page, "roofline", "maker/two").endswith("pairs[bf16] 50 % and chain[bf16] 5 %")
+
+
+def test_roof_is_the_lesser_of_memory_and_engine(page: reports.Page) -> None:
+    frame = figure(page, "roofline").frame
+    roof = frame[frame["kind"] == "roof"]
+    assert len(roof) == 6
+    assert (roof["rate"] == roof["intensity"].map(lambda x: min(1e13, 1e12 * x))).all()
+    assert 10.0 in set(roof["intensity"])
+
+
+def test_count_findings(page: reports.Page) -> None:
+    assert said(page, "flops") == (
+        "At 8,192 tokens, pairs[bf16] computes 671 GFLOP, chain[bf16] 8.19 GFLOP: 82 times as much"
+    )
+    assert said(page, "traffic") == "At 8,192 tokens, chain[bf16] and pairs[bf16] moves 81.9 MB"
+    assert said(page, "depth") == (
+        "At 8,192 tokens, chain[bf16] waits for 8,192 steps, pairs[bf16] 1 step: 8,192 times as much"
+    )
+
+
+def test_memory_finding(page: reports.Page) -> None:
+    # 2 GB hold 1e6·n up to 2,000 and 1e3·n² up to 1,414: of the lengths, 512 each.
+    assert said(page, "memory") == (
+        "Memory of 2 GB holds chain[bf16] up to 512 tokens; pairs[bf16] up to 512 tokens"
+    )
+
+
+def test_binding_finding(page: reports.Page) -> None:
+    assert said(page, "binding") == (
+        "Bound, over all devices and lengths: chain[bf16] by main memory everywhere; "
+        "pairs[bf16] by matrix engine everywhere"
+    )
+
+
+def test_every_choice_has_its_finding(page: reports.Page) -> None:
+    for name in EVERY:
+        found = figure(page, name).findings(page.picks)
+        mine = figure(page, name).picks(page.picks)
+        assert len(found) == (2 if mine else 1)
+        assert all(found.values())
+
+
+def test_intervals_are_drawn_where_there_are_any(table: pd.DataFrame, facts: reports.Facts) -> None:
+    table = table.assign(lo80_s=0.9 * table["seconds"], hi80_s=1.1 * table["seconds"])
+    drawn = json.dumps(figure(reports.compare(table, facts=facts), "time").spec(()))
+    assert '"area"' in drawn
+    assert '"area"' not in json.dumps(
+        figure(reports.compare(table.drop(columns="lo80_s"), facts=facts), "time").spec(())
+    )
+
+
+def test_shares_of_time_add_up_and_are_said() -> None:
+    parts = pd.DataFrame(
+        {
+            "seq": [128.0, 128.0, 256.0, 256.0],
+            "part": ["gemm", "attention", "gemm", "attention"],
+            "seconds": [3.0, 1.0, 6.0, 7.0],
+            "series": "block",
+            "label": "block",
+        }
+    )
+    rows = split.rows(parts)
+    assert rows["share"].tolist() == pytest.approx([0.75, 0.25, 6 / 13, 7 / 13])
+    assert split.finding(rows) == "Most of the time goes into attention from 256 tokens on for block"
+    assert vl_convert.vegalite_to_vega(json.dumps(split.chart(rows).to_dict()))["marks"]

@@ -1,0 +1,150 @@
+"""What a comparison picks by, how it thins, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import reports
+from costmodel.errors import CostmodelError, TableError
+from costmodel.reports import comparison_page
+
+
+def grown(table: pd.DataFrame, **columns: list[float]) -> pd.DataFrame:
+    """Return the table once for every value of each column."""
+    for name, values in columns.items():
+        table = pd.concat([table.assign(**{name: value}) for value in values], ignore_index=True)
+    return table
+
+
+# -- what is picked by ---------------------------------------------------------------------------
+
+
+def test_swept_sizes_become_choices(table: pd.DataFrame) -> None:
+    table = reports.frames.checked(grown(table, batch=[1.0, 8.0], heads=[4.0, 8.0]))
+    assert comparison_page.picked_columns(table, "seq") == ["where", "batch", "heads"]
+
+
+def test_sizes_that_follow_from_others_are_no_choice(table: pd.DataFrame) -> None:
+    table = grown(table, heads=[4.0, 8.0])
+    table = reports.frames.checked(table.assign(seq_kv=table["seq"], d_model=64 * table["heads"]))
+    assert comparison_page.picked_columns(table, "seq") == ["where", "heads"]
+
+
+def test_sizes_that_one_layer_lacks_fit_any_choice(table: pd.DataFrame, facts: reports.Facts) -> None:
+    table = grown(table, heads=[4.0, 8.0])
+    table.loc[table["layer"] == "chain", "heads"] = np.nan
+    page = reports.compare(table.drop_duplicates(), facts=facts)
+    assert [pick.column for pick in page.picks] == ["where", "heads"]
+    rows = next(f for s in page.sections for f in s.figures if f.name == "time")
+    chosen = reports.figure.choose(rows.frame, {"where": "maker/one", "heads": 8.0})
+    assert set(chosen["layer"]) == {"chain", "pairs"}
+
+
+def test_the_axis_is_the_length_where_it_varies(table: pd.DataFrame) -> None:
+    assert reports.frames.axis_of(grown(table, batch=[1.0, 2.0, 4.0, 8.0, 16.0, 32.0])) == "seq"
+    assert reports.frames.axis_of(grown(table, batch=[1.0, 2.0]).query("seq == 128")) == "batch"
+
+
+def test_a_column_of_cold_and_warm_is_no_size(table: pd.DataFrame) -> None:
+    assert "state" not in reports.frames.sizes_of(table)
+    assert "state" in reports.frames.sizes_of(table.assign(state=16.0))
+
+
+# -- how much is shown ---------------------------------------------------------------------------
+
+
+def test_a_large_table_is_thinned_and_says_so(table: pd.DataFrame, facts: reports.Facts) -> None:
+    large = grown(table, batch=[float(b) for b in range(1, 401)], heads=[1.0, 2.0])
+    page = reports.compare(large, facts=facts)
+    shown = next(f for s in page.sections for f in s.figures if f.name == "time").frame
+    assert len(shown) <= 5000
+    assert set(shown["seq"]) == set(table["seq"])
+    assert {1.0, 400.0} <= set(shown["batch"])
+    assert f"{len(large):,} rows" in page.asked[-1]
+    assert f"{len(shown):,} of them" in page.asked[-1]
+    assert len(page.html.encode()) < 3_000_000
+
+
+def test_a_small_table_is_shown_whole(page: reports.Page, table: pd.DataFrame) -> None:
+    shown = next(f for s in page.sections for f in s.figures if f.name == "time").frame
+    assert len(shown) == len(table)
+    assert "of them" not in " ".join(page.asked)
+
+
+def test_one_point_is_a_report_too(table: pd.DataFrame, facts: reports.Facts) -> None:
+    page = reports.compare(table.query("seq == 128 and device == 'maker/one'"), facts=facts)
+    assert page.picks == ()
+    assert "128 tokens" in page.findings[0]
+    assert page.html
+
+
+def test_devices_without_a_spec_are_named(table: pd.DataFrame, facts: reports.Facts) -> None:
+    table["device"] = table["device"].replace("maker/two", "mine/chip")
+    page = reports.compare(table, facts=facts)
+    assert any("mine/chip" in text for section in page.sections for text in section.text)
+    roofline = next(f for s in page.sections for f in s.figures if f.name == "roofline")
+    assert "roof is not known" in roofline.say({"where": "mine/chip"})
+    assert page.html
+
+
+def test_facts_come_from_the_shipped_specs_when_not_given(table: pd.DataFrame) -> None:
+    table["device"] = table["device"].replace({"maker/one": "nvidia/h200-sxm", "maker/two": "h200-sxm*"})
+    page = reports.compare(table)
+    tables = {t.name: t.frame for s in page.sections for t in s.tables}
+    figures, sources = tables["figures"], tables["sources"].set_index("source")["document"]
+    bandwidth = figures[figures["figure"] == "memory.hbm.bandwidth"]
+    assert bandwidth[["value", "status"]].to_numpy().tolist() == [["4800 GB/s", "confirmed"]]
+    documents = [sources[key] for key in bandwidth["source"].iloc[0].split(", ")]
+    assert any("ml-engineering" in document for document in documents)
+
+
+# -- what is refused -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "wanted"),
+    [
+        (lambda t: t.drop(columns=["seconds", "depth"]), "lacks seconds, depth"),
+        (lambda t: t.drop(columns=["layer", "device"]), "lacks layer, device"),
+        (lambda t: t.iloc[:0], "no rows"),
+        (lambda t: t.assign(seconds=["fast", *t["seconds"][1:]]), "seconds in row 1: wanted a number"),
+        (lambda t: t.assign(hbm_bytes=np.nan), "hbm_bytes in row 1"),
+        (lambda t: t.drop(columns=["seq", "batch"]), "no size"),
+    ],
+)
+def test_bad_tables(table: pd.DataFrame, spoil: object, wanted: str) -> None:
+    assert callable(spoil)
+    with pytest.raises(TableError, match=wanted) as caught:
+        reports.compare(spoil(table))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("missing.csv", None),
+        ("table.txt", b"a,b"),
+        ("empty.csv", b""),
+        ("broken.parquet", b"not parquet"),
+        ("binary.csv", b"\x00\xff\xfe\x00" * 9),
+    ],
+)
+def test_bad_files(tmp_path: Path, name: str, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(CostmodelError) as caught:
+        reports.compare(reports.read(tmp_path / name))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_a_file_gives_the_same_report(
+    table: pd.DataFrame, facts: reports.Facts, page: reports.Page, tmp_path: Path, suffix: str
+) -> None:
+    path = tmp_path / f"table.{suffix}"
+    table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
+    assert reports.compare(reports.read(path), facts=facts).findings == page.findings

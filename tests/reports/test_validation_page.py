@@ -1,0 +1,105 @@
+"""The validation report, against statistics computed row by row."""
+
+from __future__ import annotations
+
+import json
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+import vl_convert
+
+from costmodel import reports
+from costmodel.errors import TableError
+from costmodel.reports import errors
+from costmodel.reports.figure import at_first, choose
+
+
+@pytest.fixture
+def measured() -> pd.DataFrame:
+    generator = np.random.default_rng(7)
+    rows = 600
+    seconds = 10 ** generator.uniform(-5, -1, rows)
+    return pd.DataFrame(
+        {
+            "layer": "matmul",
+            "options": "matmul[bf16]",
+            "device": generator.choice(["maker/one", "maker/two"], rows),
+            "op": generator.choice(["gemm", "softmax", "lstm"], rows),
+            "dtype": "bf16",
+            "rung": generator.choice(["bound", "kernel"], rows),
+            "state": "warm",
+            "bound": generator.choice(["matrix:bf16", "hbm"], rows),
+            "measured_s": seconds,
+            "seconds": seconds * np.exp(generator.normal(0, 0.2, rows)),
+            "lower_s": seconds * generator.uniform(0.1, 0.9, rows),
+            "held_out": generator.random(rows) < 0.5,
+        }
+    )
+
+
+def test_errors_are_those_of_each_cell(measured: pd.DataFrame) -> None:
+    measured.loc[::10, "seconds"] = np.nan
+    table = errors.rows(measured, ["device", "op", "rung"])
+    assert table["rows"].sum() == len(measured)
+    for cell in table.itertuples():
+        rows = [
+            row
+            for row in measured.itertuples()
+            if (row.device, row.op, row.rung) == (cell.device, cell.op, cell.rung)
+        ]
+        signed = [100 * (r.seconds / r.measured_s - 1) for r in rows if r.seconds == r.seconds]
+        assert (cell.rows, cell.predicted) == (len(rows), len(signed))
+        assert cell.median_ape == pytest.approx(statistics.median(map(abs, signed)))
+        assert cell.mean_ape == pytest.approx(statistics.fmean(map(abs, signed)))
+        assert cell.bias == pytest.approx(statistics.median(signed))
+        assert cell.under_lower == 0.0
+
+
+def test_only_rows_not_fitted_on_count(measured: pd.DataFrame) -> None:
+    page = reports.validation(measured)
+    table = next(t for s in page.sections for t in s.tables).frame
+    assert table["rows"].sum() == measured["held_out"].sum()
+    assert f"{(~measured['held_out']).sum():,} further rows served to fit" in page.asked[1]
+
+
+def test_findings(measured: pd.DataFrame) -> None:
+    page = reports.validation(measured)
+    held = measured[
+        measured["held_out"]
+        & (measured["device"] == page.picks[0].values[0])
+        & (measured["rung"] == page.picks[1].values[0])
+    ]
+    ratios = [p / m for p, m in zip(held["seconds"], held["measured_s"], strict=True)]
+    close = 100 * sum(abs(r - 1) <= 0.1 for r in ratios) / len(ratios)
+    near = 100 * sum(1 / 1.5 <= r <= 1.5 for r in ratios) / len(ratios)
+    assert page.findings[0] == (
+        f"{close:.0f} % of {len(ratios)} predictions are within 10 % of the measurement, "
+        f"{near:.0f} % within a factor of 1.5"
+    )
+
+
+def test_rows_under_the_bound_are_said(measured: pd.DataFrame) -> None:
+    assert reports.validation(measured).caveat == "No measurement is under the lower bound."
+    measured.loc[:, "lower_s"] = 1.01 * measured["measured_s"]
+    held_out = int(measured["held_out"].sum())
+    assert reports.validation(measured).caveat.startswith(f"{held_out} measurements are under the lower")
+
+
+def test_charts_compile_and_the_page_is_small(measured: pd.DataFrame) -> None:
+    many = pd.concat([measured] * 20, ignore_index=True)
+    page = reports.validation(many)
+    for section in page.sections:
+        for figure in section.figures:
+            assert len(figure.frame) <= 5000
+            spec = figure.chart(choose(figure.frame, at_first(page.picks))).to_dict()
+            assert vl_convert.vegalite_to_vega(json.dumps(spec))["marks"]
+    assert len(page.html.encode()) < 3_000_000
+
+
+def test_bad_tables(measured: pd.DataFrame) -> None:
+    with pytest.raises(TableError, match="lacks measured_s"):
+        reports.validation(measured.drop(columns="measured_s"))
+    with pytest.raises(TableError, match="no row has both"):
+        reports.validation(measured.assign(seconds=np.nan))

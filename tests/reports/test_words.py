@@ -1,0 +1,36 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+import pytest
+
+from costmodel.reports import words
+
+
+@pytest.mark.parametrize(
+    ("write", "value", "text"),
+    [
+        (words.seconds, 0.00032, "320 µs"),
+        (words.seconds, 5400.0, "5,400 s"),
+        (words.size, 1.41e11, "141 GB"),
+        (words.flop, 2e12, "2 TFLOP"),
+        (words.whole, 131072.0, "131,072"),
+        (words.share, 0.376, "38 %"),
+        (words.share, 0.0042, "0.42 %"),
+        (words.times, 3.21, "3.2 times"),
+        (words.times, 1534.2, "1,534 times"),
+        (words.steps, 1.0, "1 step"),
+        (words.steps, 786432.0, "786,432 steps"),
+        (words.rounded, 8190.7, "about 8,200"),
+        (words.rounded, 8191.0, "8,191"),
+    ],
+)
+def test_numbers(write: object, value: float, text: str) -> None:
+    assert callable(write)
+    assert write(value) == text
+
+
+def test_lists() -> None:
+    assert words.listed(["a"]) == "a"
+    assert words.listed(["a", "b"]) == "a and b"
+    assert words.listed(["a", "b", "c"]) == "a, b and c"

@@ -1,0 +1,156 @@
+"""Every kernel to measure computes what it says, in every format and direction it has."""
+
+import dataclasses
+
+import pytest
+
+from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.layers import Layer
+from costmodel.validation import registry
+from costmodel.validation.bench_attention import exact_attention
+from costmodel.validation.case import Case, case, from_dict
+from costmodel.validation.execute import TOLERANCE, IncorrectResultError, prepare, relative_error
+
+torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
+
+
+ATTENTION = {"batch": 2, "heads": 4, "kv_heads": 2, "seq": 40, "head_dim": 16}
+RECURRENT = {"batch": 2, "seq": 5, "hidden": 16, "input": 12, "num_layers": 2}
+TABLE = {"m": 5, "n": 100}
+SIZES = {"matmul": {"m": 33, "n": 17, "k": 65}, "bmm": {"batch": 3, "m": 8, "n": 9, "k": 10}}
+SIZES["scaled-mm"] = {"m": 32, "n": 16, "k": 64}
+KINDS = {
+    "sdpa": ATTENTION,
+    "triton": {**ATTENTION, "kv_heads": 4},
+    "rnn": RECURRENT,
+    "lstm": RECURRENT,
+    "gru": RECURRENT,
+}
+
+
+def sizes_of(name):
+    return SIZES.get(name) or KINDS.get(name.split("-")[0], TABLE)
+
+
+def every(kind):
+    """Yield a small case of each kernel, format and direction that there is on that kind of device."""
+    for bench in registry.benches().values():
+        for dtype in bench.dtypes if kind in bench.devices else ():
+            for direction in bench.directions:
+                yield case(bench.name, sizes_of(bench.name), dtype=dtype, direction=direction)
+
+
+@pytest.mark.parametrize("one", [c for c in every("cpu") if c.dtype != "tf32"], ids=str)
+def test_result_agrees_with_float64(one):
+    error = relative_error(one, prepare(one, "cpu"))
+    assert error <= TOLERANCE[one.dtype]
+    # A backward pass of a rectifier, and a copy, are exact; anything else rounds.
+    if one.bench not in ("copy", "relu", "mul"):
+        assert error > 0
+
+
+@pytest.mark.parametrize("one", list(every("cuda")), ids=str)
+def test_result_agrees_with_float64_on_cuda(one, cuda):
+    try:
+        prepared = prepare(one, cuda.kind)
+        assert relative_error(one, prepared) <= TOLERANCE[one.dtype]
+    except (UnavailableError, RuntimeError) as error:
+        if "kernel" in str(error).lower() or "not" in str(error).lower():
+            pytest.skip(f"not on this GPU: {str(error).splitlines()[0]}")
+        raise
+
+
+@pytest.mark.parametrize("options", [{"causal": True}, {"causal": False}])
+def test_exact_attention_is_the_definition(options):
+    generator = torch.Generator().manual_seed(1)
+    q, k, v = (torch.randn(2, h, 7, 4, generator=generator, dtype=torch.float64) for h in (4, 2, 2))
+    got = exact_attention(torch, q, k, v, **options)
+    for b, h, i in [(0, 0, 0), (1, 3, 6), (0, 2, 3)]:
+        seen = i + 1 if options["causal"] else 7
+        weights = [(q[b, h, i] @ k[b, h // 2, j] / 2).exp() for j in range(seen)]
+        want = sum(w * v[b, h // 2, j] for j, w in enumerate(weights)) / sum(weights)
+        torch.testing.assert_close(got[b, h, i], want)
+
+
+def test_every_kernel_maps_to_a_layer_with_its_sizes():
+    for bench in registry.benches().values():
+        one = case(bench.name, sizes_of(bench.name), dtype=bench.dtypes[0])
+        layer = bench.layer(one)
+        if bench.name.endswith("-loop"):
+            assert layer is None
+            continue
+        assert isinstance(layer, Layer)
+        assert set(layer.required) <= {name for name, _ in one.sizes}
+        assert {name for name, _ in one.sizes} - {"seq"} <= set(layer.sizes())
+        assert bench.op(one)
+
+
+def test_decoding_is_predicted_as_decoding():
+    one = case("sdpa-flash", {"batch": 1, "heads": 2, "seq": 1, "seq_kv": 9, "head_dim": 8})
+    bench = registry.find("sdpa-flash")
+    assert bench.layer(one).name == "decode-attention"
+    assert bench.op(one) == "attention_decode"
+
+
+def test_wrong_kernel_is_found(monkeypatch):
+    one = case("matmul", {"m": 8, "n": 8, "k": 8})
+    right = registry.find("matmul")
+
+    def build(case, make):
+        work = right.build(case, make)
+        return dataclasses.replace(work, call=lambda a, b: (a @ b) * 1.01)
+
+    monkeypatch.setitem(registry.benches(), "matmul", dataclasses.replace(right, build=build))
+    with pytest.raises(IncorrectResultError, match="wanted at most 1e-04"):
+        relative_error(one, prepare(one, "cpu"))
+
+
+def test_result_that_is_no_number_is_found(monkeypatch):
+    one = case("tanh", TABLE)
+    right = registry.find("tanh")
+
+    def build(case, make):
+        return dataclasses.replace(right.build(case, make), call=lambda x: x / 0 * 0)
+
+    monkeypatch.setitem(registry.benches(), "tanh", dataclasses.replace(right, build=build))
+    with pytest.raises(IncorrectResultError, match="nan"):
+        relative_error(one, prepare(one, "cpu"))
+
+
+def test_cold_copies_have_other_operands_and_reruns_the_same():
+    one = case("matmul", {"m": 4, "n": 4, "k": 4})
+    first, again, other = (prepare(one, "cpu", copy=c).work.inputs[0] for c in (0, 0, 1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize(
+    ("one", "message"),
+    [
+        (case("scaled-mm", SIZES["matmul"], dtype="fp8"), "cuda only"),
+        (case("sdpa-flash", ATTENTION, dtype="tf32"), "fp32, bf16, fp16 only"),
+        (case("copy", TABLE, direction="bwd"), "directions fwd only"),
+        (case("copy", TABLE, launch="graph"), "a CPU has no graphs"),
+        (case("copy", TABLE, dtype="tf32"), "a CPU has no tf32"),
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_says_so(one, message):
+    with pytest.raises(UnavailableError, match=message):
+        prepare(one, "cpu")
+
+
+def test_unknown_words_are_refused():
+    with pytest.raises(CostmodelError, match="did you mean 'matmul'"):
+        registry.find("matmull")
+    with pytest.raises(CostmodelError, match="unknown state 'hot'"):
+        case("copy", TABLE, state="hot")
+
+
+def test_case_survives_its_record():
+    one = case("lstm", RECURRENT, dtype="bf16", options={"bidirectional": True}, launch="graph")
+    assert from_dict(one.as_dict()) == one
+    assert from_dict(one.as_dict()).key == one.key
+    assert Case.__str__(one).startswith("lstm bf16 fwd batch=2")
+    # Another order of writing, the same case.
+    assert case("lstm", dict(reversed(RECURRENT.items()))) == case("lstm", RECURRENT)

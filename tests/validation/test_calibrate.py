@@ -1,0 +1,206 @@
+"""Calibration: what was put into rows comes out again, nothing worse than before is kept."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import calibration, hardware
+from costmodel.errors import CostmodelError, TableError
+from costmodel.kernels import cpu_gemm, cpu_recurrence, cpu_stream
+from costmodel.validation import calibrate, fit_cpu
+from costmodel.validation.heldout import held_out
+
+DEVICE = hardware.load("cpu/i9-13900k")
+TRUE = {
+    "peak_share": 0.8, "pack_cycles": 1.0, "edge_rows": 3.0, "start_s": 5e-6, "fork_s": 2e-5,
+}  # fmt: skip
+
+
+def table(count=120, seed=1, **columns):
+    """Return products of random sizes on a made-up machine whose constants are known."""
+    draw = np.random.default_rng(seed)
+    frame = pd.DataFrame({name: 2.0 ** draw.uniform(4, 11, count) // 1 for name in ("m", "n", "k")})
+    exact = cpu_gemm.seconds(DEVICE, TRUE, **{n: frame[n].to_numpy() for n in ("m", "n", "k")}).seconds
+    frame = frame.assign(
+        latency_s=exact * np.exp(draw.normal(0, 0.01, count)),
+        gpu=DEVICE.name, op="gemm", dtype="fp32", framework="pytorch 2.13.0", kernel="torch.matmul",
+        timer="perf_counter-median", direction="fwd", source="own", licence="Apache-2.0",
+    )  # fmt: skip
+    return frame.assign(**columns)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return calibrate.calibrate(table(), DEVICE, date="2025-01-01")
+
+
+def test_constants_come_out_again(result):
+    (section,) = result.file.sections
+    assert (section.kernel, section.op, section.dtype, section.framework) == (
+        "cpu_gemm", "gemm", "fp32", "pytorch",
+    )  # fmt: skip
+    for name in ("peak_share", "start_s", "fork_s"):
+        assert section.constants[name] == pytest.approx(TRUE[name], rel=0.1), name
+    # The noise put in is 1 %: its median magnitude is 0.67 %.
+    assert section.provenance.mdape < 1.5
+    assert abs(section.provenance.bias) < 1.0
+
+
+def test_it_is_judged_on_shapes_that_it_has_not_seen(result):
+    (section,) = result.file.sections
+    rows = table()
+    out = held_out(rows)
+    assert section.provenance.rows_fitted == (~out).sum()
+    assert section.provenance.rows_held_out == out.sum() == len(result.held_out)
+    assert section.sizes["m"] == (rows.loc[~out, "m"].min(), rows.loc[~out, "m"].max())
+
+
+def test_fit_does_not_look_at_held_out_rows(result):
+    rows = table()
+    out = held_out(rows)
+    spoiled = rows.assign(latency_s=np.where(out, rows["latency_s"] * 1.2, rows["latency_s"]))
+    again = calibrate.calibrate(spoiled, DEVICE, date="2025-01-01")
+    assert again.file.sections[0].constants == result.file.sections[0].constants
+    assert again.file.sections[0].provenance.bias == pytest.approx(-16.7, abs=1.5)
+
+
+def test_same_rows_same_bytes(result, tmp_path):
+    shuffled = calibrate.calibrate(table(), DEVICE, date="2025-01-01")
+    one, other = (
+        calibrate.write(r, tmp_path / f"{i}.calibration.yaml") for i, r in enumerate((result, shuffled))
+    )
+    assert one.read_bytes() == other.read_bytes()
+    assert calibration.read(one, DEVICE.name) == result.file
+
+
+def test_intervals_hold_the_rows_they_should(result):
+    """Quantiles of measured over predicted time: eight rows in ten within, as drawn from another sample."""
+    (section,) = result.file.sections
+    fresh = table(count=400, seed=2)
+    sizes = {name: fresh[name].to_numpy() for name in ("m", "n", "k")}
+    predicted = cpu_gemm.seconds(DEVICE, section.constants, **sizes).seconds
+    low, high = section.interval(predicted, 80)
+    inside = ((fresh["latency_s"] >= low) & (fresh["latency_s"] <= high)).mean()
+    assert 0.6 < inside < 0.95
+
+
+def test_regimes_begin_where_their_predictions_do():
+    predicted = np.geomspace(1e-6, 1e-2, 200)
+    regimes = calibrate.spread(predicted, predicted * np.where(predicted < 1e-4, 1.3, 1.0))
+    assert [r.rows for r in regimes] == [50, 50, 50, 50]
+    assert [r.above for r in regimes] == sorted(r.above for r in regimes)
+    assert regimes[0].above == 0.0
+    assert regimes[0].q == (1.3, 1.3, 1.3, 1.3)
+    assert regimes[3].q == (1.0, 1.0, 1.0, 1.0)
+    assert calibrate.spread(predicted[:5], predicted[:5]) == ()
+    assert len(calibrate.spread(predicted[:20], predicted[:20])) == 1
+
+
+def test_constants_that_make_it_worse_are_refused():
+    """Held-out shapes of another machine than the fitted ones: what is fitted cannot serve them."""
+    rows = table()
+    sizes = {name: rows[name].to_numpy() for name in ("m", "n", "k")}
+    default = cpu_gemm.seconds(DEVICE, {}, **sizes).seconds
+    rows["latency_s"] = np.where(held_out(rows), default, default * 5)
+    got = calibrate.calibrate(rows, DEVICE, date="2025-01-01")
+    assert got.file.sections == ()
+    assert "% without it" in got.refused[0]
+    with pytest.raises(TableError, match="nothing to write"):
+        calibrate.write(got)
+
+
+def test_too_few_rows_determine_nothing():
+    got = calibrate.calibrate(table(count=6), DEVICE)
+    assert got.file.sections == ()
+    assert "wanted 8" in got.refused[0]
+
+
+def test_rows_of_no_use_are_left_out():
+    rows = table(count=12)
+    for name, value in (("direction", "bwd"), ("state", "cold"), ("status", "incorrect"), ("latency_s", 0.0)):
+        assert calibrate.usable(rows.assign(**{name: value})).empty
+    assert calibrate.usable(rows.assign(bench="lstm-loop")).empty
+    assert calibrate.usable(rows.assign(op="no_such_operation")).empty
+    # Whole models are chains of kernels: no one model is fitted to them.
+    assert calibrate.usable(rows.assign(op="model_end_to_end")).empty
+    with pytest.raises(TableError, match="no single kernel model"):
+        calibrate.model_of("no_such_operation", DEVICE)
+    assert len(calibrate.usable(rows)) == 12
+
+
+@pytest.mark.parametrize("name", ["nvidia/h100-sxm", "amd/mi100"])
+def test_devices_kept_aside_are_never_fitted(name):
+    with pytest.raises(TableError, match="nothing is fitted on this device"):
+        calibrate.calibrate(table(), hardware.load(name))
+
+
+def test_tables_that_are_none_are_one_line(tmp_path):
+    with pytest.raises(TableError, match="no such file"):
+        calibrate.rows_of([tmp_path / "none.parquet"])
+    (tmp_path / "bad.csv").write_text("gpu,op\na,b\n")
+    with pytest.raises(TableError, match="lacks the columns dtype, framework, latency_s, timer"):
+        calibrate.rows_of([tmp_path / "bad.csv"])
+    with pytest.raises(TableError, match="no table was given"):
+        calibrate.rows_of([])
+
+
+def test_every_measured_operation_has_a_recipe():
+    gpu = hardware.load("nvidia/h200-sxm")
+    for op in (
+        "gemm",
+        "bmm",
+        "softmax",
+        "attention_prefill",
+        "attention_decode",
+        "gdn_chunk_prefill",
+        "lstm",
+    ):
+        for device in (gpu, DEVICE):
+            model = calibrate.model_of(op, device)
+            assert hasattr(calibrate.recipe(model), "fit"), model
+    assert calibrate.model_of("gemm", DEVICE) == "cpu_gemm"
+    assert calibrate.model_of("gemm", gpu) == "gemm"
+    with pytest.raises(CostmodelError, match="unknown kernel model"):
+        calibrate.recipe("no-such")
+
+
+def test_machine_wide_constants_come_from_copies():
+    """Memory levels are fitted on copies, and held for the kernels after them."""
+    true = {"l2_bytes_cycle": 30.0, "l3_bytes_cycle": 8.0, "bandwidth_share": 0.6, "element_cycles": 0.02}
+    draw = np.random.default_rng(5)
+    cells = 2.0 ** draw.uniform(10, 26, 150) // 64 * 64
+    common = table(150).drop(columns=["m", "n", "k", "op", "latency_s"])
+    copies = common.assign(op="elementwise_copy", m=cells / 64, n=64.0)
+    copies["latency_s"] = cpu_stream.seconds(DEVICE, true, rows=cells / 64, cols=64.0).seconds
+    got = calibrate.calibrate(pd.concat([table(), copies]), DEVICE, date="2025-01-01")
+    fitted = {section.op: section.constants for section in got.file.sections}
+    assert fitted["elementwise_copy"]["bandwidth_share"] == pytest.approx(0.6, rel=0.1)
+    assert fitted["elementwise_copy"]["l3_bytes_cycle"] == pytest.approx(8.0, rel=0.2)
+    assert fitted["gemm"]["l3_bytes_cycle"] == fitted["elementwise_copy"]["l3_bytes_cycle"]
+
+
+def test_recurrent_rows_are_fitted_without_their_input_products():
+    true = {"step_s": 2e-5, "gate_cycles": 20.0, "peak_share": 0.5}
+    draw = np.random.default_rng(6)
+    rows = pd.DataFrame({
+        "seq": 2.0 ** draw.integers(5, 11, 80), "batch": 4.0 ** draw.integers(0, 4, 80),
+        "hidden": 2.0 ** draw.integers(6, 11, 80), "op": "lstm", "dtype": "fp32",
+    })  # fmt: skip
+    sizes = {"steps": rows["seq"], "batch": rows["batch"], "hidden": rows["hidden"], "gates": 4.0}
+    chain = cpu_recurrence.seconds(DEVICE, true, **sizes).seconds
+    rows["other_s"] = 0.3 * chain
+    got = fit_cpu.fit(rows.assign(latency_s=1.3 * chain), DEVICE)
+    assert got["step_s"] == pytest.approx(2e-5, rel=0.2)
+
+
+@pytest.mark.shared
+def test_open_tables_are_fitted_by_the_same_command(shared):
+    (got,) = calibrate.calibrate_tables(
+        [shared / "measurements" / "scan.parquet"], only=["nvidia/h200-sxm"], date="2025-01-01"
+    )
+    assert {section.kernel for section in got.file.sections} == {"conv", "delta"}
+    for section in got.file.sections:
+        assert section.harness == "graph-replay"
+        assert section.provenance.mdape < 5.0
+        assert section.provenance.source == "ai-dynamo/aiconfigurator"
+        assert section.provenance.table_hash.startswith("scan.parquet ")

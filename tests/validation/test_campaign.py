@@ -1,0 +1,244 @@
+"""A campaign keeps what it measured, whatever stops it, and never mixes what does not belong together."""
+
+import dataclasses
+import errno
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from costmodel.errors import OutputError, TableError, UnavailableError
+from costmodel.validation import campaign, journal, registry
+from costmodel.validation.case import case
+from costmodel.validation.journal import Journal
+from costmodel.validation.measuring import measure
+
+torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
+
+
+def run(cases, here, path, **more):
+    book = Journal(path, here)
+    with book:
+        outcome = campaign.run_campaign(cases, here, book, **{"budget_s": 20.0, "passes": 2, **more})
+    return outcome, book.rows
+
+
+def test_every_case_is_visited_in_every_pass(tiny, here, tmp_path):
+    outcome, rows = run(tiny, here, tmp_path / "j.jsonl")
+    assert outcome.finished
+    assert outcome.visits == 6
+    assert [row["pass"] for row in rows] == [0, 0, 0, 1, 1, 1]  # interleaved: all of a pass, then the next
+    for row in rows:
+        assert row["status"] == "ok"
+        assert 0 < row["min_s"] <= row["q1_s"] <= row["median_s"] <= row["q3_s"]
+        # Checked before it is timed, once.
+        assert (row["error"] is not None) == (row["pass"] == 0)
+
+
+def test_passes_have_orders_of_their_own():
+    cases = [case("copy", {"m": 1, "n": n}) for n in range(1, 30)]
+    visits = list(campaign.schedule(cases, 2))
+    first, second = ([c for number, c in visits if number == p] for p in (0, 1))
+    assert sorted(first, key=str) == sorted(second, key=str) == sorted(cases, key=str)
+    assert first != second
+    assert visits == list(campaign.schedule(cases, 2))
+
+
+def test_going_on_measures_only_what_is_missing(tiny, here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    assert not run(tiny, here, path, budget_s=0.0)[0].finished
+    run(tiny[:2], here, path)
+    before = path.read_bytes()
+    outcome, rows = run(tiny, here, path)
+    assert outcome.finished
+    assert path.read_bytes().startswith(before)
+    assert len({(row["key"], row["pass"]) for row in rows}) == len(rows) == 6
+
+
+_CHILD = """
+import sys
+from pathlib import Path
+from costmodel.validation.case import case
+from costmodel.validation.measuring import measure
+cases = [case("copy", {"m": 8, "n": n}) for n in range(1, 400)]
+measure("cpu", journal=Path(sys.argv[1]), cases=cases, budget_s=60, passes=1, device_name="cpu/x")
+"""
+
+
+def test_a_killed_campaign_loses_nothing(here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(path)])
+    try:
+        deadline = time.monotonic() + 60
+        while not path.exists() or path.read_bytes().count(b"\n") < 6:
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    kept = path.read_bytes().count(b"\n") - 1
+    # As if it had been killed while it wrote.
+    with path.open("ab") as file:
+        file.write(b'{"key": "half a li')
+    cases = [case("copy", {"m": 8, "n": n}) for n in range(1, 400)]
+    outcome, rows = run(cases, here, path, budget_s=1.0, passes=1)
+    assert len(rows) > kept >= 5
+    assert outcome.planned == 399
+    assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_interruption_keeps_what_there_is(tiny, here, tmp_path):
+    def stop(done, planned, what):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, here, tmp_path / "j.jsonl", progress=stop)
+    assert len(journal.read(tmp_path / "j.jsonl", here)[0]) == 2
+
+
+class FullDisk:
+    """A file on a disk that has room for some lines."""
+
+    def __init__(self, file, lines):
+        self._file, self._left = file, lines
+
+    def write(self, text):
+        if self._left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        self._left -= 1
+        return self._file.write(text)
+
+    def __getattr__(self, name):
+        return getattr(self._file, name)
+
+
+def test_full_disk_keeps_what_there_is(tiny, here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    book = Journal(path, here)
+    with book:
+        book._file = FullDisk(book._file, 2)
+        with pytest.raises(OutputError, match="No space left on device; the 2 visits before are kept"):
+            campaign.run_campaign(tiny, here, book, budget_s=20.0, passes=1)
+    assert run(tiny, here, path, passes=1)[0].finished
+
+
+def test_journal_of_another_version_or_device_is_refused(tiny, here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    run(tiny[:1], here, path, passes=1)
+    for change in ({"torch": "1.0"}, {"title": "another"}, {"units": 999}, {"costmodel": "0"}):
+        with pytest.raises(TableError, match=f"its rows are of {next(iter(change))}.*give another file"):
+            Journal(path, dataclasses.replace(here, **change))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"not a journal\n", "line 1 is not a record"),
+        (b'{"schema": 99}\n', "not a journal of format"),
+        (b"\xff\xfe\n", "line 1 is not a record"),
+    ],
+)
+def test_what_is_no_journal_is_refused(content, message, here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(TableError, match=message):
+        Journal(path, here)
+    assert path.read_bytes() == content
+
+
+def test_broken_line_in_the_middle_is_refused_by_its_number(tiny, here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    run(tiny, here, path, passes=1)
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[:2], "{broken\n", *lines[2:]]))
+    with pytest.raises(TableError, match="line 3 is not a record"):
+        Journal(path, here)
+
+
+def replaced(monkeypatch, name, call):
+    right = registry.find(name)
+
+    def build(case, make):
+        return dataclasses.replace(right.build(case, make), call=call)
+
+    monkeypatch.setitem(registry.benches(), name, dataclasses.replace(right, build=build))
+
+
+def no_memory(*_):
+    raise MemoryError
+
+
+def allocator_fails(*_):
+    raise RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: 9 bytes"
+    )
+
+
+def no_kernel(*_):
+    raise RuntimeError("No available kernel. Aborting execution.")
+
+
+def breaks(*_):
+    raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nC++ frames follow")
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "reason"),
+    [
+        (no_memory, "out of memory", "MemoryError"),
+        (allocator_fails, "out of memory", "can't allocate memory"),
+        (no_kernel, "unavailable", "No available kernel"),
+        (breaks, "failed", "mat1 and mat2"),
+        (lambda x: x.exp(), "incorrect", "relative error"),
+    ],
+)
+def test_what_goes_wrong_with_one_case_is_recorded_and_the_rest_goes_on(
+    call, status, reason, tiny, here, tmp_path, monkeypatch
+):
+    replaced(monkeypatch, "softmax", call)
+    outcome, rows = run(tiny, here, tmp_path / "j.jsonl")
+    assert outcome.finished
+    bad = [row for row in rows if row["status"] != "ok"]
+    assert [row["status"] for row in bad] == [status]  # not tried again in the second pass
+    assert reason in bad[0]["reason"]
+    assert "\n" not in bad[0]["reason"]
+    assert "median_s" not in bad[0]
+    assert len([row for row in rows if row["status"] == "ok"]) == 4
+    # Nor when the campaign goes on.
+    assert len(run(tiny, here, tmp_path / "j.jsonl")[1]) == len(rows)
+
+
+def test_folder_that_cannot_be_made_is_one_line(here, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((OutputError, TableError), match="cannot"):
+        run([], here, tmp_path / "file" / "j.jsonl")
+
+
+def test_cuda_asked_for_and_absent_is_one_line(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UnavailableError, match=r"cuda was asked for.*use --device cpu") as caught:
+        measure("cuda")
+    assert "\n" not in str(caught.value)
+
+
+def test_without_torch_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UnavailableError, match=r"pip install 'costmodel\[validation\]'"):
+        measure("cpu")
+
+
+def test_campaign_runs_on_cuda(cuda, tmp_path):
+    cases = [
+        case("matmul", {"m": 256, "n": 256, "k": 256}, dtype="bf16", launch=launch, state=state)
+        for launch, state in (("eager", "warm"), ("graph", "warm"), ("eager", "cold"))
+    ]
+    outcome, rows = run(cases, cuda, tmp_path / "j.jsonl")
+    assert outcome.finished
+    assert {row["status"] for row in rows} == {"ok"}
+    assert {row["timer"] for row in rows} == {"queued-event-median", "cudagraph-event-median"}
+    assert all(row["peak_bytes"] >= 3 * 2 * 256 * 256 for row in rows)

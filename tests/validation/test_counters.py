@@ -1,0 +1,107 @@
+"""Hardware counters: the tool's output read, and its absence recorded."""
+
+import subprocess
+
+import pandas as pd
+import pytest
+
+from costmodel.validation import counters, memory
+from costmodel.validation.case import case
+
+ONE = case("copy", {"m": 1024, "n": 256}, dtype="bf16")
+
+#: As ``ncu --csv --print-units base --page raw`` writes it: notes, a header, a line a kernel and metric.
+OUTPUT = """==PROF== Connected to process 4242
+==PROF== Profiling "vectorized_elementwise_kernel": 0%....100% - 1 pass
+"ID","Process ID","Kernel Name","Device","CC","Section Name","Metric Name","Metric Unit","Metric Value"
+"0","4242","copy_kernel","0","9.0","Command line profiler metrics","dram__bytes_read.sum","byte","524,288"
+"0","4242","copy_kernel","0","9.0","Command line profiler metrics","dram__bytes_write.sum","byte","1,024"
+"0","4242","copy_kernel","0","9.0","Command line profiler metrics","lts__t_bytes.sum","byte","1,048,576"
+"0","4242","copy_kernel","0","9.0","Command line profiler metrics","smsp__inst_executed.sum","inst","8,192"
+"1","4242","other_kernel","0","9.0","Command line profiler metrics","dram__bytes_read.sum","byte","100"
+"1","4242","other_kernel","0","9.0","Command line profiler metrics","sm__cycles_elapsed.max","cycle","77"
+"""
+
+
+def test_counts_are_summed_over_kernels():
+    assert counters.parse(OUTPUT) == {
+        "dram_bytes": 524288 + 1024 + 100,
+        "dram_read_bytes": 524388.0,
+        "dram_write_bytes": 1024.0,
+        "l2_bytes": 1048576.0,
+        "instructions": 8192.0,
+        "kernels": 2.0,
+    }
+
+
+@pytest.mark.parametrize("text", ["", "==PROF== nothing profiled", '"ID","Metric Name","Metric Value"\n'])
+def test_output_without_counts_is_empty(text):
+    assert counters.parse(text) == {}
+
+
+def test_without_the_tool_counts_are_unavailable(monkeypatch):
+    monkeypatch.setattr(counters.shutil, "which", lambda _: None)
+    got = counters.count(ONE)
+    assert (got.status, got.values) == ("unavailable", {})
+    assert "ncu" in got.reason
+
+
+@pytest.mark.parametrize(
+    ("code", "said", "status", "reason"),
+    [
+        (1, "==ERROR== ERR_NVGPUCTRPERM - The user does not have permission", "unavailable", "may not read"),
+        (3, "Traceback\nValueError: no such case", "failed", "ValueError: no such case"),
+        (0, "==PROF== no kernel", "failed", "counted no kernel"),
+        (0, OUTPUT, "ok", ""),
+    ],
+)
+def test_what_the_tool_says_is_recorded(code, said, status, reason, monkeypatch):
+    seen = []
+
+    def run(command, **_):
+        seen.append(command)
+        return subprocess.CompletedProcess(command, code, stdout=said, stderr="")
+
+    monkeypatch.setattr(counters.shutil, "which", lambda _: "ncu")
+    monkeypatch.setattr(counters.subprocess, "run", run)
+    got = counters.count(ONE)
+    assert got.status == status
+    assert reason in got.reason
+    assert seen[0][:6] == ["ncu", "--csv", "--print-units", "base", "--clock-control", "none"]
+
+
+def test_tool_that_hangs_is_given_up(monkeypatch):
+    def run(command, timeout, **_):
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(counters.shutil, "which", lambda _: "ncu")
+    monkeypatch.setattr(counters.subprocess, "run", run)
+    assert counters.count(ONE, timeout_s=3).reason == "not done within 3 s"
+
+
+def test_counted_traffic_stands_beside_the_stated_one(monkeypatch):
+    monkeypatch.setattr(counters, "count", lambda *_, **__: counters.Counts("ok", "", counters.parse(OUTPUT)))
+    counted = counters.count_cases([ONE])
+    stated = {"row_id": ONE.key, "op": "elementwise_copy", "kernel": "k", "dtype": "bf16", "direction": "fwd"}
+    got = memory.traffic(counted, pd.DataFrame([{**stated, "hbm_bytes": 1048576.0}]))
+    assert got.loc[0, "ratio"] == pytest.approx(1048576 / 525412)
+
+
+def test_peak_memory_stands_beside_the_footprint():
+    names = {"op": "gemm", "kernel": "k", "dtype": "bf16", "direction": "fwd", "case": "{}"}
+    frame = pd.DataFrame(
+        [
+            {**names, "peak_bytes": 200, "footprint_bytes": 150.0},
+            {**names, "peak_bytes": pd.NA, "footprint_bytes": 1.0},
+        ]
+    )
+    got = memory.footprints(frame)
+    assert list(got["ratio"]) == [0.75]
+
+
+def test_counters_on_cuda(cuda):
+    got = counters.count(case("copy", {"m": 8192, "n": 8192}, dtype="fp32", state="cold"))
+    if got.status == "unavailable":
+        pytest.skip(got.reason)
+    assert got.status == "ok"
+    assert got.values["dram_read_bytes"] >= 0.9 * 4 * 8192**2

@@ -1,0 +1,95 @@
+"""The stopwatch: warm-up, samples and budgets, on calls whose times are known."""
+
+import pytest
+
+from costmodel.validation import timing
+from costmodel.validation.torch_env import math_mode
+
+torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
+
+
+class Script:
+    """A stopwatch that reads given times, and counts what is called."""
+
+    kind = "cpu"
+    flush_bytes = 64
+
+    def __init__(self, times):
+        self.times = iter(times)
+        self.calls = []
+
+    def seconds(self, call, calls):
+        self.calls.append(calls)
+        return next(self.times)
+
+    def flusher(self):
+        return lambda: self.calls.append("flush")
+
+
+def test_warm_up_ends_when_three_calls_agree():
+    seconds, calls, stable = timing.warm_up(Script([9.0, 3.0, 1.0, 1.02, 1.01, 1.0]), lambda: None, 60.0)
+    assert (seconds, calls, stable) == (1.01, 5, True)
+
+
+def test_warm_up_ends_with_its_budget():
+    seconds, calls, stable = timing.warm_up(Script([9.0]), lambda: None, 0.0)
+    assert (seconds, calls, stable) == (9.0, 1, False)
+
+
+def test_median_and_quartiles_are_of_single_calls():
+    watch = Script([1e-6] * 3 + [4e-6, 2e-6, 3e-6] + [2.5e-6] * timing.MAX_SAMPLES)
+    got = timing.measure_warm(watch, lambda: None, 30.0, per_call=2)
+    assert got.samples == timing.MAX_SAMPLES
+    assert got.median_s == pytest.approx(1.25e-6)  # two kernels in each call
+    assert got.min_s == pytest.approx(1e-6)
+    # A call of a microsecond is repeated, so that the clock's resolution does not show.
+    assert got.calls == timing.MAX_CALLS
+    assert watch.calls[3] == timing.MAX_CALLS
+
+
+def test_long_call_is_sampled_thrice_at_most_over_budget():
+    got = timing.measure_warm(Script([0.4] * 100), lambda: None, 0.0)
+    assert got.samples == timing.MIN_SAMPLES
+    assert got.calls == 1
+    # One that takes seconds is sampled once.
+    assert timing.measure_warm(Script([5.0] * 100), lambda: None, 0.0).samples == 1
+
+
+def test_cold_flushes_before_each_call_and_rotates():
+    watch, seen = Script([1.0] * timing.MAX_SAMPLES), []
+    operands = [lambda n=n: seen.append(n) for n in range(3)]
+    got = timing.measure_cold(watch, operands, 0.0)
+    assert seen == [0, 1, 2]  # each once, before anything is timed
+    assert watch.calls == ["flush", 1] * got.samples
+
+
+def test_processor_clock_counts_calls():
+    count = []
+    assert timing.Stopwatch("cpu", 64).seconds(lambda: count.append(1), 7) > 0
+    assert len(count) == 7
+
+
+def test_flush_touches_more_than_the_cache(here):
+    assert timing.stopwatch("cpu", here.cache_bytes).flush_bytes >= 2 * here.cache_bytes
+    assert timing.stopwatch("cpu", 0).flush_bytes >= 2**26
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "tf32"])
+def test_tf32_is_on_only_where_it_is_meant(dtype):
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    with math_mode(dtype):
+        assert torch.backends.cuda.matmul.allow_tf32 is (dtype == "tf32")
+        assert torch.backends.cudnn.allow_tf32 is (dtype == "tf32")
+    assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == before
+
+
+def test_graph_replays_on_cuda(cuda):
+    x = torch.ones(8, device="cuda")
+    with torch.inference_mode():
+        replay = timing.captured(lambda: x.add_(1.0), torch.inference_mode())
+    torch.cuda.synchronize()
+    before = float(x[0])
+    replay()
+    torch.cuda.synchronize()
+    assert float(x[0]) == before + timing.GRAPH_CALLS
+    assert timing.measure_warm(timing.stopwatch(cuda.kind, cuda.cache_bytes), replay, 0.05).median_s > 0

@@ -1,0 +1,142 @@
+"""What a campaign says: held-out shapes, errors against demands, pairs in order, worst cells."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel.validation import plans, registry, report
+from costmodel.validation.case import case
+from costmodel.validation.heldout import NEVER_FITTED, SHARE, held_out
+from costmodel.validation.record import disturbance, size_columns
+
+
+def rows(**columns):
+    frame = pd.DataFrame({"m": np.arange(1, 4001), **columns})
+    frame["n"], frame["k"] = 64, 32
+    return frame
+
+
+def test_shape_alone_decides_what_is_held_out():
+    plain = held_out(rows())
+    assert plain.mean() == pytest.approx(SHARE, abs=0.03)
+    other = rows(gpu="x", dtype="bf16", framework="y", op="bmm", latency_s=1.0, batch=pd.NA)
+    np.testing.assert_array_equal(plain, held_out(other))
+    # In another order, with other rows beside them, and as other types.
+    shuffled = rows().sample(frac=1.0, random_state=1)
+    np.testing.assert_array_equal(held_out(shuffled), plain[shuffled.index])
+    np.testing.assert_array_equal(held_out(rows().astype("float64").iloc[:7]), plain[:7])
+
+
+def test_another_size_is_another_shape():
+    assert (held_out(rows(batch=1)) != held_out(rows(batch=2))).any()
+
+
+def test_kept_aside_devices_are_named():
+    assert len(NEVER_FITTED) == 8
+    assert "nvidia/h100-sxm" in NEVER_FITTED
+
+
+def scored(**columns):
+    """Return held-out rows of one kernel, 100 % right unless told otherwise."""
+    count = 400
+    frame = pd.DataFrame({"m": np.arange(1, count + 1)})
+    defaults = {
+        "n": 64, "k": 32, "bench": "matmul", "direction": "fwd", "state": "warm", "launch": "eager",
+        "dtype": "fp32", "status": "ok", "latency_s": 2e-3, "seconds": 2e-3, "ratio": 1.0,
+        "spread": 0.01, "matrix_flops": 1e6,
+    }  # fmt: skip
+    return frame.assign(**{**defaults, **columns})
+
+
+def test_demands_are_judged_on_held_out_forward_warm_rows():
+    frame = scored(ratio=1.09, spread=0.02)
+    fitted = ~held_out(frame)
+    frame.loc[fitted, "ratio"] = 50.0
+    got = report.verdicts(frame, "cpu").set_index("demand").loc["matmul of 1 ms and more"]
+    assert got["rows"] == (~fitted).sum()
+    assert got["median"] == pytest.approx(9.0)
+    assert got["bias"] == pytest.approx(9.0)
+    assert got["met"]
+    worse = report.verdicts(frame.assign(ratio=0.85), "cpu").set_index("demand")
+    assert not worse.loc["matmul of 1 ms and more", "met"]
+    # Reruns that differ by more than the demand widen it, by half as much again.
+    noisy = report.verdicts(frame.assign(ratio=0.85, spread=0.11), "cpu").set_index("demand")
+    assert noisy.loc["matmul of 1 ms and more", "limit"] == pytest.approx(16.5)
+    assert noisy.loc["matmul of 1 ms and more", "met"]
+
+
+def test_shorter_products_are_no_part_of_the_demand():
+    got = report.verdicts(scored(latency_s=0.5e-3, seconds=0.5e-3), "cpu").set_index("demand")
+    assert got.loc["matmul of 1 ms and more", "rows"] == 0
+    assert not got.loc["matmul of 1 ms and more", "met"]
+
+
+def test_pairs_are_of_other_kernels_alike_in_work_and_apart_in_time():
+    frame = scored()
+    two = frame[held_out(frame)].iloc[:2].copy()
+    two["bench"] = ["lstm", "sdpa-flash"]
+    two["latency_s"], two["seconds"] = [1.0, 2.0], [1.0, 1.1]
+    assert report.order(two) == (1, 1.0)
+    assert report.order(two.assign(seconds=[1.1, 1.0])) == (1, 0.0)
+    assert report.order(two.assign(latency_s=[1.0, 1.1]))[0] == 0
+    assert report.order(two.assign(matrix_flops=[1e6, 5e6]))[0] == 0
+    assert report.order(two.assign(bench="lstm"))[0] == 0
+
+
+def test_worst_cells_come_first():
+    frame = scored(bench=["matmul"] * 200 + ["softmax"] * 100 + ["gru"] * 100)
+    frame["ratio"] = [1.05] * 200 + [1.5] * 100 + [0.2] * 100
+    got = report.mispredicted(frame)
+    assert list(got["bench"]) == ["gru", "softmax"]
+    assert list(got["bias"].round()) == [-80.0, 50.0]
+
+
+def test_another_load_is_seen_by_the_spread():
+    frame = pd.DataFrame({"status": "ok", "visits": 3, "spread": [0.01, 0.02, 0.3]})
+    assert "another load" not in disturbance(frame)
+    assert "by over 10% in 1 of 3" in disturbance(frame)
+    assert "another load is on this machine" in disturbance(frame.assign(spread=0.2))
+    assert "not known" in disturbance(frame.assign(visits=1))
+
+
+@pytest.mark.parametrize(("kind", "full"), plans.SCALES)
+def test_plans_name_cases_that_exist(kind, full):
+    cases = plans.plan(kind, full=full)
+    assert len(cases) == len(set(cases)) > 100
+    assert cases == plans.plan(kind, full=full)
+    for one in cases:
+        bench = registry.find(one.bench)
+        assert kind in bench.devices
+        assert one.dtype in bench.dtypes
+        assert one.direction in bench.directions
+        assert json.loads(json.dumps(one.as_dict())) == one.as_dict()
+        assert not (kind == "cpu" and one.launch == "graph")
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+def test_default_plan_has_shapes_to_fit_on_and_to_judge_by(kind):
+    chosen = [c for c in plans.plan(kind) if c.direction == "fwd" and c.state == "warm"]
+    for name in ("matmul", "bmm", "lstm", "gru", "rnn", "softmax", "layernorm", "copy", "sdpa-flash"):
+        op = registry.find(name).op
+        shapes = pd.DataFrame([size_columns(c, op(c)) for c in chosen if c.bench == name]).drop_duplicates()
+        out = held_out(shapes)
+        assert (~out).sum() >= 8, name
+        assert out.sum() >= 3, name
+
+
+def test_recurrent_plan_covers_the_range_it_is_judged_on():
+    shapes = pd.DataFrame([dict(c.sizes) for c in plans.plan("cpu", full=True) if c.bench == "lstm"])
+    assert {64, 128, 256, 512, 1024} <= set(shapes["hidden"])
+    assert {1, 4, 16, 64} <= set(shapes["batch"])
+    assert {32, 128, 512, 1024} <= set(shapes["seq"])
+
+
+def test_case_of_a_plan_does_not_depend_on_the_order_of_a_grid():
+    grid = {"m": (1, 2, 3), "n": (4, 5)}
+    turned = {"n": (5, 4), "m": (3, 2, 1)}
+    assert [sorted(s.items()) for s in plans.draw(grid, lambda _: True, 4)] == [
+        sorted(s.items()) for s in plans.draw(turned, lambda _: True, 4)
+    ]
+    assert case("shape", {"m": 1, "n": 4}).key == case("shape", {"n": 4, "m": 1}).key

@@ -1,0 +1,135 @@
+"""Bytes and instructions that the hardware counted, through Nsight Compute, where it may be used.
+
+A case runs in a process of its own under ``ncu``, once, after a warm-up and a flush of the caches,
+with the clocks left as they are. Many machines do not permit counters to users; that is recorded,
+and nothing else depends on them.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from costmodel.validation.case import Case, from_dict
+from costmodel.validation.execute import prepare
+from costmodel.validation.timing import stopwatch
+from costmodel.validation.torch_env import load_torch, machine
+
+#: Nsight Compute's metric → our column.
+METRICS = {
+    "dram__bytes_read.sum": "dram_read_bytes",
+    "dram__bytes_write.sum": "dram_write_bytes",
+    "lts__t_bytes.sum": "l2_bytes",
+    "smsp__inst_executed.sum": "instructions",
+}
+#: What a counted case has.
+COUNTED = ("dram_bytes", *METRICS.values(), "kernels")
+#: A profiled kernel is replayed several times, and its process has to start.
+TIMEOUT_S = 300.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was counted of one case, or why not.
+
+    Attributes
+    ----------
+    status : str
+        ``ok``, ``unavailable`` (no tool, or no permission) or ``failed``.
+    reason : str
+        Why, for all but the first.
+    values : dict of str to float
+        The columns of ``COUNTED``, summed over the case's kernels.
+    """
+
+    status: str
+    reason: str
+    values: dict[str, float]
+
+
+def count_cases(cases: Iterable[Case], *, timeout_s: float = TIMEOUT_S) -> pd.DataFrame:
+    """Return the counts of cases, one row each: ``row_id``, ``status``, ``reason`` and ``COUNTED``."""
+    rows = []
+    for one in cases:
+        counts = count(one, timeout_s=timeout_s)
+        rows.append({"row_id": one.key, "status": counts.status, "reason": counts.reason, **counts.values})
+    return pd.DataFrame(rows, columns=["row_id", "status", "reason", *COUNTED])
+
+
+def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
+    """Run one case under Nsight Compute and return what it counted."""
+    tool = shutil.which("ncu")
+    if tool is None:
+        return Counts("unavailable", "Nsight Compute (ncu) is not installed", {})
+    command = [
+        *(tool, "--csv", "--print-units", "base", "--clock-control", "none"),
+        *("--profile-from-start", "off", "--metrics", ",".join(METRICS)),
+        *(sys.executable, "-m", "costmodel.validation.counters", json.dumps(case.as_dict())),
+    ]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+    except subprocess.TimeoutExpired:
+        return Counts("failed", f"not done within {timeout_s:.0f} s", {})
+    except OSError as error:
+        return Counts("unavailable", f"ncu cannot be started: {error.strerror or error}", {})
+    said = done.stdout + done.stderr
+    if "ERR_NVGPUCTRPERM" in said:
+        return Counts("unavailable", "this user may not read the GPU's counters (ERR_NVGPUCTRPERM)", {})
+    if done.returncode != 0:
+        lines = [line for line in said.splitlines() if line.strip()] or ["no output"]
+        return Counts("failed", lines[-1][:300], {})
+    values = parse(done.stdout)
+    return Counts("ok", "", values) if values else Counts("failed", "ncu counted no kernel", {})
+
+
+def parse(text: str) -> dict[str, float]:
+    """Return the sums over kernels in the output of ``ncu --csv --print-units base``.
+
+    Empty where it holds no table of ours.
+    """
+    lines = text.splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
+    if first is None:
+        return {}
+    sums = dict.fromkeys(METRICS.values(), 0.0)
+    kernels = set()
+    for row in csv.DictReader(io.StringIO("\n".join(lines[first:]))):
+        column = METRICS.get(row.get("Metric Name") or "")
+        if column is None:
+            continue
+        kernels.add(row["ID"])
+        sums[column] += float((row.get("Metric Value") or "0").replace(",", ""))
+    if not kernels:
+        return {}
+    total = sums["dram_read_bytes"] + sums["dram_write_bytes"]
+    return {"dram_bytes": total, **sums, "kernels": float(len(kernels))}
+
+
+def _run_counted(text: str) -> None:
+    """Run the case that a JSON text describes, the profiler on for the last call alone."""
+    case = from_dict(json.loads(text))
+    torch, here = load_torch(), machine("cuda")
+    prepared = prepare(case, "cuda")
+    flush = stopwatch("cuda", here.cache_bytes).flusher()
+    with prepared.scope():
+        for _ in range(3):
+            prepared.run()
+        if case.state == "cold":
+            flush()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.start()
+        prepared.run()
+        torch.cuda.synchronize()
+        torch.cuda.profiler.stop()
+
+
+if __name__ == "__main__":
+    _run_counted(sys.argv[1])

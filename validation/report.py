@@ -1,0 +1,183 @@
+"""What a campaign says: rows for the report's page, and whether predictions are as good as they must be."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from costmodel import hardware
+from costmodel.predict import RUNGS
+from costmodel.validation.heldout import held_out
+from costmodel.validation.join import with_predictions
+from costmodel.validation.record import cases_of
+from costmodel.validation.registry import find
+
+#: Predictions are wanted within this many times the difference between reruns, where that is larger.
+RERUN_FACTOR = 1.5
+#: Two kernels are told apart if their times differ by more than this, …
+APART = 1.2
+#: … and are alike enough to be a question if their FLOPs are within this factor.
+ALIKE = 4.0
+_RECURRENT = ("lstm", "gru")
+_ATTENTION = ("sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
+_MEMORY = ("softmax", "layernorm", "rmsnorm", "add", "mul", "copy", "relu", "gelu", "tanh")
+
+
+def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.DataFrame:
+    """Return measured rows at every rung there is, as `costmodel.reports.validation` wants them.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `costmodel.validation.measure` returns it.
+    device : Device, str or Path
+        Where it was measured.
+
+    Returns
+    -------
+    DataFrame
+        One row for each measured case and rung: ``layer``, ``options``, ``device``, ``op``,
+        ``dtype``, ``framework``, ``rung``, ``state``, ``measured_s``, ``seconds``, ``lower_s`` [s],
+        ``bound``, ``held_out``, ``spread``. Constants are fitted on warm forward rows alone: all
+        others are held out.
+    """
+    good = frame[(frame["status"] == "ok") & frame["latency_s"].notna()].reset_index(drop=True)
+    layers = [find(case.bench).layer(case) for case in cases_of(good)]
+    warm_forward = ((good["direction"] == "fwd") & (good["state"] == "warm")).to_numpy(dtype=bool)
+    named = good.assign(
+        layer=[layer.name if layer else "" for layer in layers],
+        options=[layer.label if layer else "" for layer in layers],
+        device=good["gpu"],
+        measured_s=good["latency_s"],
+        held_out=held_out(good) | ~warm_forward,
+    )
+    parts = [with_predictions(named, device, rung=rung) for rung in RUNGS]
+    both = pd.concat([part[part["seconds"].notna()] for part in parts], ignore_index=True)
+    columns = (
+        *("layer", "options", "device", "op", "dtype", "framework", "rung", "state", "measured_s"),
+        *("seconds", "lower_s", "bound", "held_out", "spread"),
+    )
+    return both[list(columns)]
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What must come out of a campaign.
+
+    Attributes
+    ----------
+    name : str
+        In words.
+    kind : str
+        Kind of device.
+    percent : float
+        Largest median absolute error [%].
+    rows : callable
+        The rows it is about.
+    """
+
+    name: str
+    kind: str
+    percent: float
+    rows: Callable[[pd.DataFrame], pd.Series[bool]]
+
+
+def _of(*benches: str, from_s: float = 0.0) -> Callable[[pd.DataFrame], pd.Series[bool]]:
+    return lambda frame: frame["bench"].isin(benches) & (frame["latency_s"] >= from_s)
+
+
+DEMANDS = (
+    Demand("matmul of 1 ms and more", "cpu", 10.0, _of("matmul", "bmm", from_s=1e-3)),
+    Demand("attention, math and flash", "cpu", 12.0, _of(*_ATTENTION)),
+    Demand("LSTM and GRU", "cpu", 15.0, _of(*_RECURRENT)),
+    Demand("memory-bound operations", "cpu", 15.0, _of(*_MEMORY)),
+    Demand("matmul", "cuda", 5.0, _of("matmul", "bmm")),
+    Demand("attention", "cuda", 8.0, _of(*_ATTENTION)),
+    Demand("recurrent", "cuda", 10.0, _of(*_RECURRENT)),
+)
+
+
+def verdicts(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Return what must come out, and what did.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `costmodel.validation.run` returns it.
+    kind : str
+        ``cpu`` or ``cuda``.
+
+    Returns
+    -------
+    DataFrame
+        For each demand: ``demand``, ``rows`` (warm and forward, of held-out shapes), ``median``,
+        ``mean`` and ``bias`` [%], ``reruns`` (median difference between visits [%]), ``limit``
+        (the demand, or 1.5 times that where it is larger [%]) and ``met``.
+    """
+    good = (frame["status"] == "ok") & frame["seconds"].notna()
+    good &= (frame["direction"] == "fwd") & (frame["state"] == "warm")
+    judged = frame[good & held_out(frame)]
+    rows = []
+    for demand in DEMANDS:
+        if demand.kind != kind:
+            continue
+        part = judged[demand.rows(judged)]
+        error = 100 * (part["ratio"] - 1)
+        reruns = 100 * float(part["spread"].median()) if len(part) else float("nan")
+        limit = float(np.nanmax([demand.percent, RERUN_FACTOR * reruns]))
+        rows.append(
+            {
+                "demand": demand.name,
+                "rows": len(part),
+                "median": float(error.abs().median()),
+                "mean": float(error.abs().mean()),
+                "bias": float(error.median()),
+                "reruns": reruns,
+                "limit": limit,
+                "met": bool(error.abs().median() <= limit),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def order(frame: pd.DataFrame) -> tuple[int, float]:
+    """Return how many pairs of kernels can be told apart, and the share that is ordered right.
+
+    Pairs are of held-out shapes and different layers or backends, within a factor of 4 in FLOPs,
+    measured times more than 20 % apart.
+    """
+    good = frame[
+        (frame["status"] == "ok") & frame["seconds"].notna() & (frame["matrix_flops"] > 0) & held_out(frame)
+    ]
+    benches, flops = good["bench"].to_numpy(), good["matrix_flops"].to_numpy(dtype=np.float64)
+    measured, predicted = (good[name].to_numpy(dtype=np.float64) for name in ("latency_s", "seconds"))
+    right = []
+    for one, other in itertools.combinations(range(len(good)), 2):
+        ratio = measured[one] / measured[other]
+        if benches[one] == benches[other] or not min(ratio, 1 / ratio) < 1 / APART:
+            continue
+        if max(flops[one], flops[other]) <= ALIKE * min(flops[one], flops[other]):
+            right.append((measured[one] > measured[other]) == (predicted[one] > predicted[other]))
+    return len(right), float(np.mean(right)) if right else float("nan")
+
+
+def mispredicted(frame: pd.DataFrame, *, over: float = 0.30) -> pd.DataFrame:
+    """Return the cells of a campaign whose median error is above `over`: what the diary has to explain.
+
+    Returns
+    -------
+    DataFrame
+        ``bench``, ``dtype``, ``direction``, ``launch``, ``state``, ``rows``, ``error`` and ``bias``
+        (medians [%]), ``spread`` (between visits [%]), the worst first.
+    """
+    good = frame[(frame["status"] == "ok") & frame["seconds"].notna()]
+    error = 100 * (good["ratio"] - 1)
+    keys = ["bench", "dtype", "direction", "launch", "state"]
+    grouped = good[keys].assign(error=error.abs(), bias=error, spread=100 * good["spread"]).groupby(keys)
+    table = grouped.median().assign(rows=grouped.size()).reset_index()
+    return table[table["error"] > 100 * over].sort_values("error", ascending=False, ignore_index=True)
