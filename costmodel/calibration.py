@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware
 from costmodel.errors import SpecError
+from costmodel.files import user_folder
 from costmodel.files import write_whole
 
 #: Version of the calibration files' format.
@@ -103,6 +104,17 @@ class Section(BaseModel):
     spread: tuple[Spread, ...] = ()
     provenance: Provenance
 
+    @property
+    def cell(self) -> tuple[str, ...]:
+        """What tells this section from the others of a file."""
+        names = (self.kernel, self.op, self.dtype, self.framework, self.harness, self.direction)
+        return (*names, *self.kernels)
+
+    @property
+    def implementation(self) -> tuple[str, str | None]:
+        """The framework, and its name for the kernel where that matters."""
+        return self.framework, self.kernels[0] if self.kernels else None
+
     def interval(
         self, seconds: NDArray[np.float64], level: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -127,8 +139,11 @@ class File(BaseModel):
 
 
 def path_of(device: str) -> Path:
-    """Return where the calibration of a device lives, beside its spec."""
-    return Path(hardware.__file__).parent / f"{device}.calibration.yaml"
+    """Return where the calibration of a device lives: beside its spec, or with what a user has measured."""
+    beside = Path(hardware.__file__).parent / f"{device}.yaml"
+    if beside.is_file():
+        return beside.with_name(f"{beside.stem}.calibration.yaml")
+    return user_folder() / f"{device.replace('/', '-')}.calibration.yaml"
 
 
 @lru_cache(maxsize=128)

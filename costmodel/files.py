@@ -76,3 +76,9 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def user_folder() -> Path:
+    """Return the folder for what is measured on this machine; not made before something is written."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "costmodel"

@@ -32,6 +32,8 @@ Sizes = dict[str, NDArray[np.float64]]
 #: How a time was taken, by the ``timer`` of the tables: four things called latency.
 HARNESSES = {
     "cudagraph-event-mean": "graph-replay",
+    "cudagraph-event-median": "graph-replay",
+    "queued-event-median": "kernel-time",
     "event-best5of25": "eager-events",
     "kineto-kernel-median-1us": "kernel-time",
     "host-walltime-median50": "host-wall",
@@ -211,3 +213,10 @@ def harness(timer: object) -> str | None:
     if timer is None or pd.isna(timer):
         return None
     return HARNESSES.get(str(timer), str(timer) or None)
+
+
+def uncounted(row: Mapping[str, Any]) -> dict[str, int]:
+    """Return what to add to a row's sizes: vLLM 0.14's decode rows on A100 leave the new token out."""
+    name, release = framework(row.get("framework"))
+    left_out = row["op"] == "attention_decode" and name == "vllm" and release.startswith("0.14")
+    return {"seq_kv": 1} if left_out and str(row["gpu"]).lower().startswith("a100") else {}

@@ -114,6 +114,8 @@ class PhasePlan:
     ----------
     phase : Phase
         What it computes and moves.
+    kernel : str
+        The kernel model that times it on this device.
     rates : tuple of (str, float)
         What may limit it (``matrix:bf16``, …), and how fast the device does it [FLOP/s].
     choice : Choice
@@ -123,6 +125,7 @@ class PhasePlan:
     """
 
     phase: Phase
+    kernel: str
     rates: tuple[tuple[str, tuple[str, str], float], ...]
     choice: calibration.Choice
     options: Mapping[str, Any]
@@ -204,9 +207,10 @@ def _plan(
                     raise
                 missing[f"{engine}:{dtype} rate"] = None
         choice, options = calibration.Choice("none"), dict(phase.options)
+        kernel = kernels.on(phase.kernel, device)
         if rung != "bound":
             wanted = calibration.Wanted(
-                kernel=phase.kernel,
+                kernel=kernel,
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
                 direction=str(phase.options.get("direction", "fwd")),
@@ -218,10 +222,10 @@ def _plan(
             whose = (
                 (framework, label) if framework or choice.section is None else choice.section.implementation
             )
-            options |= implementations.arguments(phase.kernel, phase.op, *whose, device)
+            options |= implementations.arguments(kernel, phase.op, *whose, device)
             if state == "cold":
-                choice = replace(choice, constants=_cold(phase.kernel, choice.constants))
-        parts.append(PhasePlan(phase, tuple(rates), choice, options))
+                choice = replace(choice, constants=_cold(kernel, choice.constants))
+        parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options))
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
         lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
@@ -363,7 +367,7 @@ class Prediction:
         for part in self.plan.phases:
             repeats = next(values)
             sizes = {name: next(values) for name in part.phase.sizes}
-            model = kernels.model(part.phase.kernel)
+            model = kernels.model(part.kernel)
             estimate = model.seconds(self.device, part.choice.constants, **sizes, **part.options)
             parts.append((repeats, estimate.seconds, dict(estimate.terms)))
         return parts

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from costmodel import hardware
 from costmodel.errors import CostmodelError, TableError, unknown_name
 from costmodel.evaluate import as_size
-from costmodel.measured import OPERATIONS_MEASURED, STATIC, Operation, Sizes, framework, harness
+from costmodel.measured import OPERATIONS_MEASURED, STATIC, Operation, Sizes, framework, harness, uncounted
 from costmodel.predict import Prediction, predict
 from costmodel.symbols import GLOSSARY
 
@@ -104,6 +104,8 @@ def _score_group(
         layer = operation.layer(str(static["dtype"]), static)
         device = hardware.load(str(static["gpu"]))
         sizes, reasons = _sizes(table, index, operation)
+        for name, more in uncounted(static).items():
+            sizes[name] = sizes[name] + more
         good = reasons == ""
         answers["reason"][index[~good]] = reasons[~good]
         if not good.any():

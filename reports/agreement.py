@@ -43,7 +43,9 @@ def chart(frame: pd.DataFrame) -> Any:
         From `rows`, of one case.
     """
     alt = style.altair()
-    along = alt.X("measured_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis(style.SECONDS))
+    along = alt.X(
+        "measured_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis("x", style.SECONDS)
+    )
     base = alt.Chart(frame)
     ends = base.transform_aggregate(low="min(measured_s)", high="max(measured_s)").transform_calculate(
         ends="[datum.low, datum.high]"

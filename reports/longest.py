@@ -34,7 +34,7 @@ def chart(frame: pd.DataFrame) -> Any:
                 "longest_seq:Q",
                 title="longest sequence [tokens]",
                 scale=style.LOG,
-                axis=style.log_axis(style.PLAIN),
+                axis=style.log_axis("x", style.PLAIN),
             ),
             alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True)),
             *style.series_points(style.domain(frame["series"])),

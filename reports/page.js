@@ -87,8 +87,11 @@
     try {
       const { view } = await vegaEmbed(plot, spec, embedding);
       views.set(figure.name, view);
-      measure(view, plot);
-      await fit(view, plot);
+      // Twice: what the axes take is known only once the legend has room.
+      for (let i = 0; i < 2; i++) {
+        measure(view, plot);
+        await fit(view, plot);
+      }
     } catch (error) {
       plot.textContent = `This chart could not be drawn: ${error.message}`;
     }

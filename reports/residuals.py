@@ -55,7 +55,9 @@ def chart(frame: pd.DataFrame) -> Any:
         From `rows`, of one case.
     """
     alt = style.altair()
-    along = alt.X("middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis(style.SECONDS))
+    along = alt.X(
+        "middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis("x", style.SECONDS)
+    )
     base = alt.Chart(frame)
     error = alt.Y("median:Q", title="error of the prediction [%]")
     stroke = style.group_line("regime")

@@ -117,30 +117,34 @@ def length_axis(name: str) -> Any:
     )
 
 
-def log_axis(labels: str) -> Any:
-    """Return an axis over decades: labels at 1, 2 and 5, lines at each power of ten.
+def log_axis(channel: str, labels: str) -> Any:
+    """Return an axis over decades: lines at each power of ten, labels there, and at 2 and 5 if few.
 
     Parameters
     ----------
+    channel : str
+        ``x`` or ``y``.
     labels : str
         Vega expression of a label.
     """
     alt = altair()
     leading = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
+    span = f"domain('{channel}')[1] / domain('{channel}')[0]"
+    labelled = f"indexof({span} > 5000 ? [1] : [1, 2, 5], {leading}) >= 0"
     return alt.Axis(
-        labelExpr=f"indexof([1, 2, 5], {leading}) >= 0 ? {labels} : ''",
+        labelExpr=f"{labelled} ? {labels} : ''",
         labelOverlap="greedy",
         labelSeparation=6,
         tickCount=6,
         gridOpacity=alt.condition(f"{leading} == 1", alt.value(1), alt.value(0)),
-        tickOpacity=alt.condition(f"indexof([1, 2, 5], {leading}) >= 0", alt.value(1), alt.value(0)),
+        tickOpacity=alt.condition(labelled, alt.value(1), alt.value(0)),
     )
 
 
 def log_y(name: str, title: str, labels: str) -> Any:
     """Return a y channel over decades."""
     alt = altair()
-    return alt.Y(f"{name}:Q", title=title, scale=LOG, axis=log_axis(labels))
+    return alt.Y(f"{name}:Q", title=title, scale=LOG, axis=log_axis("y", labels))
 
 
 def tips(*columns: tuple[str, str, str]) -> list[Any]:

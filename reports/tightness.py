@@ -40,7 +40,9 @@ def chart(frame: pd.DataFrame) -> Any:
         From `rows`, of one case.
     """
     alt = style.altair()
-    along = alt.X("middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis(style.SECONDS))
+    along = alt.X(
+        "middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis("x", style.SECONDS)
+    )
     tight = alt.Y("tightness:Q", title="lower bound / measured", scale=alt.Scale(domainMin=0, nice=True))
     base = alt.Chart(frame)
     one = base.transform_aggregate(count="count()").transform_calculate(one="1")

@@ -33,7 +33,6 @@ from costmodel.hardware import Device
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.score import read_table
 from costmodel.validation.heldout import NEVER_FITTED, held_out
-from costmodel.validation.places import calibration_path
 
 Array = NDArray[np.float64]
 
@@ -405,7 +404,8 @@ def calibrate_tables(
 def write(result: Result, path: Path | None = None) -> Path:
     """Write a calibration beside the device's spec, or where it is told to; return where.
 
-    A spec that was measured here is in the user's folder, and not in the package.
+    A spec that was measured here is in the user's folder, and not in the package. Sections of
+    other cells that are there already stay.
 
     Raises
     ------
@@ -416,7 +416,11 @@ def write(result: Result, path: Path | None = None) -> Path:
     """
     if not result.file.sections:
         raise TableError(f"{result.file.device}: nothing to write: {'; '.join(result.refused)}")
-    place = path or calibration_path(result.file.device)
+    place = path or calibration.path_of(result.file.device)
     place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, lambda temporary: calibration.dump(temporary, result.file), overwrite=True)
+    there = calibration.read(place, result.file.device).sections if place.is_file() else ()
+    cells = {section.cell: section for section in (*there, *result.file.sections)}
+    whole = result.file.model_copy(update={"sections": tuple(cells[key] for key in sorted(cells))})
+    write_whole(place, lambda temporary: calibration.dump(temporary, whole), overwrite=True)
+    calibration.forget()
     return place

@@ -84,7 +84,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         if device.family in _SINGLE_ROW:
             names = (*names, "row_cycles")
         return (*names, "small_cycles") if device.family in _SMALL else names
-    names = (*names, "edge_elements", "fill_cycles", "cache_share")
+    names = (*names, "fill_cycles", "edge_elements")
     if op == "gemm":
         names = (*names, "split_s")
         if device.family in _SCATTER:

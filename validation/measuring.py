@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from costmodel import hardware
+from costmodel.files import user_folder
 from costmodel.predict import as_device
 from costmodel.validation import campaign, microbench, places, plans, record, spec
 from costmodel.validation.case import Case
@@ -72,7 +73,7 @@ def measure(
         If the journal cannot be written.
     """
     here = machine(device)
-    path = journal or places.user_folder() / f"{device}{'-full' if full else ''}.jsonl"
+    path = journal or user_folder() / f"{device}{'-full' if full else ''}.jsonl"
     wanted = list(cases) if cases is not None else plans.plan(device, full=full)
     book = Journal(path, here)
     with book, _progress() as progress:

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-from costmodel import calibration, hardware
+from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.files import user_folder
 from costmodel.hardware import Device
 from costmodel.validation.spec import cpu_name
 from costmodel.validation.torch_env import Machine
 
 
-def user_folder() -> Path:
-    """Return the folder for what is measured on this machine; not made before something is written."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "costmodel"
-
-
 def spec_path(machine: Machine, folder: Path | None = None) -> Path:
     """Return where the measured spec of a CPU is, or would be."""
     return (folder or user_folder()) / f"{cpu_name(machine).replace('/', '-')}.yaml"
-
-
-def calibration_path(device: str, folder: Path | None = None) -> Path:
-    """Return where a device's calibration is written: beside its spec, for a spec of the user's own too."""
-    if device in hardware.available():
-        return calibration.path_of(device)
-    return (folder or user_folder()) / f"{device.replace('/', '-')}.calibration.yaml"
 
 
 def find_device(machine: Machine, folder: Path | None = None) -> Device:

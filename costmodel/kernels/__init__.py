@@ -13,8 +13,9 @@ from functools import cache
 from typing import Any
 
 from costmodel.errors import unknown_name
+from costmodel.hardware import Device
 
-__all__ = ["available", "model"]
+__all__ = ["available", "model", "on"]
 
 
 @cache
@@ -37,3 +38,9 @@ def model(name: str) -> Any:
     if name not in available():
         raise unknown_name("kernel model", name, available())
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def on(name: str, device: Device) -> str:
+    """Return the model that times a kernel on a device: CPUs have cores and caches, not units and tiles."""
+    own = f"cpu_{name}"
+    return own if device.spec.units.kind == "core" and own in available() else name

@@ -159,7 +159,7 @@ def seconds(
     splits = flash.prefill_splits(kernel, units, jobs, packed_heads, row_blocks, blocks)
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
-    product = 2 * cut.rows * cut.cols * widths * units / device.peak(dtype, "matrix")
+    product = 2 * cut.rows * cut.cols * widths * units / device.peak(dtype)
     product = product / given["matrix_efficiency"]
     special = given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
     busy = norm(_JOIN, product, special)

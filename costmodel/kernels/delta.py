@@ -120,7 +120,7 @@ def seconds(
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units
     flops = batch * seq * value_heads * (10 * _CHUNK * head_dim + 6 * head_dim**2)
-    matrix = flops / device.peak(dtype, "matrix")
+    matrix = flops / device.peak(dtype)
     solve = c["token_s"] * np.minimum(seq, _CHUNK)
     if kernel == "fused":
         chain = np.ceil(blocks) * (c["block_s"] + chunks * c["chunk_s"])

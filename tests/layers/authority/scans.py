@@ -79,10 +79,12 @@ def blelloch(work: Work, xs: list[Stretch]) -> list[Stretch]:
 
 
 def brent_kung(work: Work, xs: list[Stretch]) -> list[Stretch]:
-    """Pairs, prefixes of the pairs, and the odd ones from them."""
+    """Pairs, prefixes of the pairs, and the odd ones from them: level after level, in lockstep."""
     if len(xs) == 1:
         return xs
     pairs = brent_kung(work, [work.combine(xs[i], xs[i + 1]) for i in range(0, len(xs) - 1, 2)])
+    level = max(pair.depth for pair in pairs)  # some pairs are known a level earlier
+    pairs = [replace(pair, depth=level) for pair in pairs]
     result = [xs[0]]
     for t in range(1, len(xs)):
         result.append(pairs[t // 2] if t % 2 else work.combine(pairs[t // 2 - 1], xs[t]))

@@ -1,0 +1,105 @@
+"""Scans: the algorithms compute prefixes, and combine as often and as deep as formulas.md §2 says."""
+
+import math
+
+import numpy as np
+import pytest
+import sympy as sp
+from authority.scans import ALGORITHMS, Stretch, Work, blelloch, counts, run
+
+from costmodel import evaluate
+from costmodel.layers import get
+from costmodel.symbols import symbol
+
+POWERS = [1, 2, 4, 8, 16, 64, 256]
+
+
+def stretches(t):
+    return [Stretch(0.5 + 0.1 * (i % 4), 1.0 + i % 3) for i in range(t)]
+
+
+def walked(xs):
+    """h_t by the definition, from h_0 = 0."""
+    h, states = 0.0, []
+    for x in xs:
+        h = x.a * h + x.b
+        states.append(h)
+    return states
+
+
+@pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "blelloch"])
+@pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 13, 16])
+def test_prefixes(name, t):
+    xs = stretches(t)
+    _, states = run(name, xs, 3)
+    assert [s.b for s in states[:t]] == pytest.approx(walked(xs))
+
+
+@pytest.mark.parametrize("t", POWERS)
+def test_blelloch_is_exclusive(t):
+    xs = stretches(t)
+    before = blelloch(Work(), xs)
+    assert [x.a * s.b + x.b for s, x in zip(before, xs, strict=True)] == pytest.approx(walked(xs))
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("t", POWERS)
+def test_work_and_depth_at_powers_of_two(name, t):
+    """Exactly those of formulas.md §2."""
+    c = max(1, math.isqrt(t))
+    work, states = run(name, stretches(t), c)
+    log = t.bit_length() - 1
+    combines, depth = {
+        "sequential": (t - 1, t - 1),
+        "kogge-stone": (t * log - t + 1, log),
+        "blelloch": (2 * (t - 1), 2 * log),
+        "brent-kung": (2 * t - 2 - log, max(0, 2 * log - 1)),
+        "chunked": (2 * t + t // c if t % c == 0 else None, c + -(-t // c)),
+    }[name]
+    assert combines in (None, work.combines + work.steps)
+    assert max(s.depth for s in states) == depth
+    answer = counts(name, t, c)
+    assert (answer.combines, answer.depth) == (work.combines + work.steps, depth)
+    layer = evaluate(get("scan")(algorithm=name), batch=1, seq=t, hidden=1, block=c)
+    assert layer["depth"] == max(depth, 1 if depth == 0 and layer["depth"] else depth)
+    assert layer["vector_flops"] == 3 * work.combines + 2 * work.steps
+
+
+@pytest.mark.parametrize("name", ["kogge-stone", "brent-kung"])
+def test_between_powers_of_two_no_fewer_than_needed(name):
+    for t in range(1, 70):
+        work, states = run(name, stretches(t), 1)
+        answer = counts(name, t, 1)
+        assert work.combines <= answer.combines
+        assert max(s.depth for s in states) <= answer.depth
+
+
+def test_chunked_is_least_deep_at_the_root():
+    t = 4096
+    blocks = np.arange(1, t + 1)
+    depth = evaluate(get("scan")(algorithm="chunked"), batch=1, seq=t, hidden=1, block=blocks)["depth"]
+    assert blocks[np.argmin(depth)] == 64
+    assert depth.min() == 2 * 64
+    # The same of the expression: C + T/C has its minimum where T/C² is 1.
+    n, c = symbol("seq"), symbol("block")
+    assert sp.solve(sp.diff(c + n / c, c), c) == [sp.sqrt(n)]
+
+
+@pytest.mark.parametrize("name", ["blelloch", "brent-kung", "chunked"])
+def test_a_work_efficient_scan_is_two_to_three_times_the_arithmetic(name):
+    sizes = {"batch": 1, "seq": 2.0 ** np.arange(6, 30), "hidden": 1}
+    ratio = (
+        evaluate(get("scan")(algorithm=name), **sizes)["vector_flops"]
+        / evaluate(get("scan")(), **sizes)["vector_flops"]
+    )
+    assert (ratio >= 2).all()
+    assert (ratio <= 3 * (1 + 1 / 64)).all()
+
+
+def test_kogge_stone_is_not_work_efficient():
+    sizes = {"batch": 1, "seq": 2**20, "hidden": 1}
+    ratio = (
+        evaluate(get("scan")(algorithm="kogge-stone"), **sizes)["vector_flops"]
+        / evaluate(get("scan")(), **sizes)["vector_flops"]
+    )
+    assert ratio == pytest.approx(1.5 * 19, rel=0.01)
