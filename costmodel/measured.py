@@ -220,3 +220,18 @@ def uncounted(row: Mapping[str, Any]) -> dict[str, int]:
     name, release = framework(row.get("framework"))
     left_out = row["op"] == "attention_decode" and name == "vllm" and release.startswith("0.14")
     return {"seq_kv": 1} if left_out and str(row["gpu"]).lower().startswith("a100") else {}
+
+
+#: Operations of which a framework has several kernels, told apart by name.
+_NAMED = ("attention_", "gdn_", "rnn", "lstm", "gru", "model_")
+#: What a name of a product's kernel says of its tile.
+_TILE = re.compile(r"(?:sgemm_|MT)\d+x\d+\S*")
+
+
+def label(op: object, kernel: object) -> str:
+    """Return what of a kernel's name matters: all of it, the tile of a product, or nothing."""
+    name = "" if kernel is None or pd.isna(kernel) else str(kernel)
+    if str(op).startswith(_NAMED):
+        return name
+    tile = _TILE.search(name) if op in ("gemm", "bmm") else None
+    return tile.group(0) if tile else ""

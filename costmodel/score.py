@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from costmodel import hardware
 from costmodel.errors import CostmodelError, TableError, unknown_name
 from costmodel.evaluate import as_size
-from costmodel.measured import OPERATIONS_MEASURED, STATIC, Operation, Sizes, framework, harness, uncounted
+from costmodel.measured import (
+    OPERATIONS_MEASURED,
+    STATIC,
+    Operation,
+    Sizes,
+    framework,
+    harness,
+    label,
+    uncounted,
+)
 from costmodel.predict import Prediction, predict
 from costmodel.symbols import GLOSSARY
 
@@ -80,6 +89,10 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     answers["in_range"] = np.zeros(len(table), dtype=bool)
     keys = [name for name in STATIC if name in table]
     codes = table[keys].astype(object).where(table[keys].notna(), None)
+    if "kernel" in codes:
+        pairs = codes[["op", "kernel"]].drop_duplicates()
+        names = {pair: label(*pair) for pair in pairs.itertuples(index=False, name=None)}
+        codes["kernel"] = [names[pair] for pair in zip(codes["op"], codes["kernel"], strict=True)]
     for values, index in codes.groupby(keys, dropna=False, sort=False, observed=True).indices.items():
         static = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
         operation = OPERATIONS_MEASURED.get(str(static["op"]))

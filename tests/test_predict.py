@@ -1,5 +1,6 @@
 """Where a layer meets a device: the laws that hold whatever the layer, and what is said about it."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
+from costmodel.calibration import calibrated_devices
 from costmodel.errors import SizeError, UnavailableError, UnknownNameError
 from costmodel.hardware import load
 from costmodel.layers import classes
@@ -52,6 +54,23 @@ def test_the_estimate_is_never_below_the_bound(name, way, device):
     assert bound.seconds <= bound.serial_s * (1 + EXACT)
     assert (bound.rung, bound.state, bound.constants_from) == ("bound", "cold", "none")
     assert estimate.rung == "kernel"
+
+
+@pytest.mark.parametrize("device", calibrated_devices())
+def test_calibrated_estimates_keep_the_laws_and_say_how_sure_they_are(device):
+    calibrated = 0
+    for name, dtype in itertools.product(classes(), ("fp32", "fp16", "bf16")):
+        layer = classes()[name](dtype=dtype)
+        try:
+            p = cm.predict(layer, device, rung="calibrated", **sizes_of(layer))
+        except UnavailableError:
+            continue  # no constants of its own for one of the kernels, or no such format
+        assert 0 <= p.lower_s <= p.seconds * (1 + EXACT)
+        assert (p.rung, p.constants_from) == ("calibrated", "self")
+        if not math.isnan(p.lo80_s):
+            assert p.lo95_s <= p.lo80_s <= p.hi80_s <= p.hi95_s
+        calibrated += 1
+    assert calibrated
 
 
 @given(

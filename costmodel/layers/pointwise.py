@@ -86,9 +86,8 @@ class Elementwise(_Table):
     def _measured(self) -> str:
         """The name that measurements have for it."""
         named = {"relu", "tanh", "gelu", "silu", "silu_and_mul"}
-        op = self.op.removesuffix("-tanh")
-        name = op.replace("-", "_")
-        return name if op in named else f"elementwise_{name}"
+        name = self.op.removesuffix("-tanh").replace("-", "_")
+        return name if name in named else f"elementwise_{name}"
 
     def _pass(self, name: str, **counts: Any) -> tuple[Phase, ...]:
         pattern = "gated" if self.op == "silu-and-mul" else "elementwise"

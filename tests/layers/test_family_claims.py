@@ -1,0 +1,379 @@
+"""What papers and formulas.md say of the recurrent, scan, convolution and linear families."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from costmodel import crossover, evaluate, predict
+from costmodel.asymptotics import complexity, degree, in_width, table1
+from costmodel.errors import CostmodelError
+from costmodel.layers import get
+from costmodel.symbols import symbol
+
+few = settings(max_examples=10, deadline=None)
+small = st.integers(1, 6)
+
+
+# -- Table 1 (claims.md §2) --------------------------------------------------------------------
+
+
+def row(name, **options):
+    (found,) = table1([get(name)(**options)])
+    return str(found.complexity), str(found.sequential), str(found.path)
+
+
+def test_table_1_convolutional_row():
+    k, n, d = symbol("k"), symbol("seq"), symbol("d_model")
+    (dilated,) = table1([get("conv")(dilated=True)])
+    assert dilated.complexity.terms == (k * n * d**2,)
+    assert str(dilated.sequential) == "O(1)"
+    assert str(dilated.path) == "O(log_K n)"
+    (contiguous,) = table1([get("conv")()])
+    assert contiguous.path.terms == (n / k,)
+
+
+def test_separable_convolution():
+    """O(k·n·d + n·d²): with k = n as much as self-attention and a feed-forward layer (Vaswani et al., §4)."""
+    k, n, d = symbol("k"), symbol("seq"), symbol("d_model")
+    layer = get("separable-conv")()
+    whole = in_width(layer, layer.cost.flops.total)
+    assert set(complexity(whole).terms) == {k * n * d, n * d**2}
+    attention, outer = get("dense-attention")(), get("feed-forward")()
+    both = in_width(attention, attention.cost.flops.total) + in_width(outer, outer.cost.flops.total)
+    assert set(complexity(whole.subs(k, n)).terms) == set(complexity(both).terms)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sequential"),
+    [
+        ("min-gru", {}, "O(n)"),
+        ("min-gru", {"algorithm": "kogge-stone"}, "O(log n)"),
+        ("sru", {}, "O(n)"),
+        ("min-lstm", {"algorithm": "brent-kung"}, "O(log n)"),
+        ("slstm", {}, "O(n)"),
+        ("mamba", {"algorithm": "blelloch"}, "O(log n)"),
+        ("retnet", {}, "O(n/b)"),
+        ("linear-attention", {}, "O(1)"),
+        ("linformer", {}, "O(1)"),
+    ],
+)
+def test_sequential_operations(name, options, sequential):
+    assert row(name, **options)[1] == sequential
+
+
+LINEAR_IN_LENGTH = [
+    (name, options)
+    for name in ("retnet", "gla", "mlstm", "mamba-2", "mamba", "rwkv", "gated-delta-net", "performer")
+    for options in ({}, {"direction": "fwd+bwd"})
+] + [("linear-attention", {"causal": True}), ("linformer", {}), ("min-gru", {}), ("qrnn", {}), ("slstm", {})]
+
+
+@pytest.mark.parametrize(("name", "options"), LINEAR_IN_LENGTH)
+def test_linear_in_length(name, options):
+    """§3.6: linear attention's exponent is 1, in work and in traffic; a softmax of all pairs has 2."""
+    cost = get(name)(**options).cost
+    assert degree(cost.flops.total, "seq") == degree(cost.bytes["hbm"], "seq") == 1
+    assert degree(get("tiled-attention")().cost.flops.total, "seq") == 2
+
+
+# -- products (formulas.md §1, §4, §5, §6) -----------------------------------------------------
+
+MATRIX = {
+    "min-gru": lambda b, t, i, h, k: 4 * b * t * i * h,
+    "min-lstm": lambda b, t, i, h, k: 6 * b * t * i * h,
+    "qrnn": lambda b, t, i, h, k: 6 * k * b * t * i * h,
+}
+#: Pointwise FLOP of a unit and step, the loop's multiply and add among them; without biases.
+POINTWISE = {"min-gru": 4, "min-lstm": 3 + 3, "qrnn": 4 + 1}
+
+
+@pytest.mark.parametrize("name", MATRIX)
+def test_products_over_all_positions(name):
+    sizes = {"batch": 3, "seq": 50, "input": 7, "hidden": 11}
+    more = {"k": 3} if name == "qrnn" else {}
+    counts = evaluate(get(name)(bias=False), **sizes, **more)
+    assert counts["matrix_flops"] == MATRIX[name](3, 50, 7, 11, 3)
+    assert counts["vector_flops"] == POINTWISE[name] * 3 * 50 * 11
+
+
+def test_sru():
+    """6BTd², 8BTd² with a projected highway; 4 for c, 4 for the peepholes, 4 for h."""
+    sizes = {"batch": 2, "seq": 9, "hidden": 16}
+    units = 2 * 9 * 16
+    for highway, matrices in ((False, 6), (True, 8)):
+        counts = evaluate(get("sru")(highway=highway, bias=False), **sizes)
+        assert counts["matrix_flops"] == matrices * units * 16
+        assert counts["vector_flops"] == (4 + 4 + 4) * units
+    linear = evaluate(get("sru")(peephole=False, bias=False), **sizes)
+    assert linear["vector_flops"] == (4 + 4) * units
+
+
+def test_mamba_per_token():
+    """formulas.md §5, E = 2d: every term, and 7–9·E·N_s for the scan."""
+    d, st_ = 1024, 16
+    e, r, k = 2 * d, d // 16, 4
+    whole = evaluate(get("mamba")(projections=True), batch=1, seq=1, d_model=d)
+    assert whole["matrix_flops"] == 4 * d * e + 2 * e * (r + 2 * st_) + 2 * r * e + 2 * d * e
+    core = evaluate(get("mamba")(), batch=1, seq=1, d_model=d)
+    assert whole["vector_flops"] - core["vector_flops"] == 2 * k * e
+    assert core["vector_flops"] == (1 + 2 + 2 + 2) * e * st_ + 2 * e + 3 * e
+    assert 7 <= core["vector_flops"] / (e * st_) <= 9
+    assert core["special_flops"] == e * st_ + e
+
+
+def test_mamba_2_per_token():
+    """2QN_s, shared by the heads of a group, + 2QP + 4PN_s a token and head, chunks not halved."""
+    q, p, n_s, heads, length = 256, 64, 128, 24, 4096
+    counts = evaluate(get("mamba-2")(convention="torch"), batch=1, seq=length, heads=heads)
+    assert counts["matrix_flops"] == length * (2 * q * n_s + heads * (2 * q * p + 4 * p * n_s))
+
+
+def test_linear_attention_per_head():
+    """4·N·d_k·d_v; by chunks 4N(Cd + d²), not halved; traffic 4Nd and the states, once out and once in."""
+    n, d, c = 512, 32, 64
+    sizes = {"batch": 1, "heads": 1, "seq": n, "head_dim": d}
+    assert evaluate(get("linear-attention")(), **sizes)["matrix_flops"] == 4 * n * d * d
+    chunked = evaluate(get("retnet")(convention="torch"), **sizes, value_dim=d, block=c)
+    assert chunked["matrix_flops"] == 4 * n * (c * d + d * d)
+    assert chunked["hbm_bytes"] == 2 * 4 * n * d + 4 * 2 * (n // c) * d * d
+    halved = evaluate(get("retnet")(), **sizes, value_dim=d, block=c)["matrix_flops"]
+    assert halved == 4 * n * ((c + 1) / 2 * d + d * d)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("retnet", 1), ("gla", 1)])
+def test_recurrent_form_decays_its_state(name, extra):
+    """4·N·d_k·d_v, and d_k·d_v for the decay (twice that would be a gate for both sides of the state)."""
+    counts = evaluate(get(name)(form="recurrent"), batch=1, heads=1, seq=100, head_dim=8, value_dim=16)
+    assert counts["vector_flops"] == (4 + extra) * 100 * 8 * 16
+    assert counts["depth"] == 100
+
+
+# -- torch -------------------------------------------------------------------------------------
+
+
+def flops(run, *inputs):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as forward:
+        result = run(*inputs)
+    with FlopCounterMode(display=False) as backward:
+        result.sum().backward()
+    return forward.get_total_flops(), backward.get_total_flops()
+
+
+def torch_counts(name, sizes, **options):
+    there, back = (
+        evaluate(get(name)(convention="torch", direction=direction, **options), **sizes)
+        for direction in ("fwd", "bwd")
+    )
+    return tuple(c["matrix_flops"] for c in (there, back)), (there, back)
+
+
+@few
+@given(
+    batch=small, length=small, into=small, out=small, k=st.sampled_from([1, 3, 5]), groups=st.integers(1, 3)
+)
+def test_conv_against_torch(batch, length, into, out, k, groups):
+    torch = pytest.importorskip("torch")
+    module = torch.nn.Conv1d(
+        groups * into, groups * out, k, padding="same", groups=groups, bias=False, device="meta"
+    )
+    x = torch.empty(batch, groups * into, length, device="meta", requires_grad=True)
+    sizes = {"batch": batch, "seq": length, "input": groups * into, "d_model": groups * out, "k": k}
+    found, counts = torch_counts("conv", sizes, groups=groups)
+    assert found == flops(module, x)
+    assert counts[0]["parameters"] == sum(p.numel() for p in module.parameters())
+
+
+def test_separable_conv_golden():
+    """torch adds up the depthwise part, and takes its weight gradient C times (goldens: 565248, 4276224)."""
+    sizes = {"batch": 2, "seq": 32, "d_model": 64, "k": 5}
+    _, (there, back) = torch_counts("separable-conv", sizes)
+    assert there["matrix_flops"] + there["vector_flops"] == 565248
+    assert sum(c[e] for c in (there, back) for e in ("matrix_flops", "vector_flops")) == 4276224
+    exact = evaluate(get("separable-conv")(direction="fwd+bwd"), **sizes)
+    assert exact["matrix_flops"] + exact["vector_flops"] == 3 * 565248
+
+
+def chunked_in_torch(q, k, v, c):
+    """Products of the chunked form; masks and decays cost FlopCounterMode nothing."""
+    import torch
+
+    state, outs = 0.0, []
+    for first in range(0, q.shape[2], c):
+        a, b, x = (t[:, :, first : first + c] for t in (q, k, v))
+        outs.append(
+            (a @ b.transpose(-1, -2)) @ x
+            + (a @ state if first else a @ torch.zeros_like(b.transpose(-1, -2) @ x))
+        )
+        state = state + b.transpose(-1, -2) @ x
+    return torch.cat(outs, 2)
+
+
+@few
+@given(batch=small, heads=small, length=st.integers(1, 20), dk=small, dv=small, chunk=st.integers(1, 8))
+def test_noncausal_against_torch(batch, heads, length, dk, dv, chunk):
+    torch = pytest.importorskip("torch")
+    q, k = (torch.empty(batch, heads, length, dk, device="meta", requires_grad=True) for _ in range(2))
+    v = torch.empty(batch, heads, length, dv, device="meta", requires_grad=True)
+    sizes = {"batch": batch, "heads": heads, "seq": length, "head_dim": dk, "value_dim": dv}
+    found, _ = torch_counts("linear-attention", sizes)
+    assert found == flops(lambda q, k, v: q @ (k.transpose(-1, -2) @ v), q, k, v)
+
+
+@few
+@given(batch=small, heads=small, length=st.integers(1, 20), d=small, dv=small, rank=small)
+def test_linformer_against_torch(batch, heads, length, d, dv, rank):
+    torch = pytest.importorskip("torch")
+    q, k = (torch.empty(batch, heads, length, d, device="meta", requires_grad=True) for _ in range(2))
+    v = torch.empty(batch, heads, length, dv, device="meta", requires_grad=True)
+    e, f = (torch.empty(heads, rank, length, device="meta", requires_grad=True) for _ in range(2))
+
+    def run(q, k, v):
+        scores = q @ (e @ k).transpose(-1, -2)
+        return torch.softmax(scores, -1) @ (f @ v)
+
+    sizes = {"batch": batch, "heads": heads, "seq": length, "head_dim": d, "value_dim": dv, "rank": rank}
+    found, counts = torch_counts("linformer", sizes, sharing="none")
+    assert found == flops(run, q, k, v)
+    assert counts[0]["parameters"] == e.numel() + f.numel()
+
+
+@few
+@given(batch=small, length=small, into=small, width=small, layers=st.integers(1, 3))
+def test_min_gru_products_against_torch(batch, length, into, width, layers):
+    torch = pytest.importorskip("torch")
+    stack = [
+        torch.nn.Linear(into if layer == 0 else width, 2 * width, device="meta") for layer in range(layers)
+    ]
+
+    def run(x):
+        for linear in stack:
+            z, h = linear(x).chunk(2, -1)
+            x = torch.sigmoid(z) * h  # the scan has no product
+        return x
+
+    x = torch.empty(batch, length, into, device="meta", requires_grad=True)
+    sizes = {"batch": batch, "seq": length, "input": into, "hidden": width, "num_layers": layers}
+    found, counts = torch_counts("min-gru", sizes)
+    assert found == flops(run, x)
+    assert counts[0]["parameters"] == sum(p.numel() for linear in stack for p in linear.parameters())
+
+
+# -- crossovers, traffic, time -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("d", [16, 64, 128])
+def test_linear_overtakes_dense_beyond_the_head_dimension(d):
+    """§3.6: 4N²d against 4Nd²: N > d; causal, by chunks, unhalved: N > 2(C + d) against 2N²d."""
+    found = crossover(
+        get("linear-attention")(),
+        get("dense-attention")(),
+        over="seq",
+        of="flops",
+        batch=1,
+        heads=1,
+        head_dim=d,
+    )
+    assert found.sizes == (d,)  # equal there
+    assert found.cheaper == ("dense-attention", "linear-attention")
+    c = 64
+    lengths = np.arange(1, 2048)
+    sizes = {"batch": 1, "heads": 1, "head_dim": d, "seq": lengths}
+    chunked = evaluate(get("linear-attention")(causal=True, convention="torch"), **sizes, block=c)[
+        "matrix_flops"
+    ]
+    cheaper = lengths[(chunked < 2 * lengths**2 * d) & (lengths % c == 0)]
+    assert cheaper.min() == next(n for n in lengths if n % c == 0 and n > 2 * (c + d))
+
+
+def test_flops_like_small_chunks_and_hardware_large_ones():
+    """§4: FLOP-minimal chunks are small; the states' traffic makes 64–256 faster on a device."""
+    layer, chunks = get("retnet")(), 2 ** np.arange(0, 12)
+    sizes = {"batch": 4, "heads": 32, "seq": 8192, "head_dim": 128, "value_dim": 128, "block": chunks}
+    assert chunks[np.argmin(evaluate(layer, **sizes)["matrix_flops"])] == 1
+    for rung in ("bound", "kernel"):
+        assert 64 <= chunks[np.argmin(predict(layer, "nvidia/h200-sxm", rung=rung, **sizes).seconds)] <= 256
+
+
+@pytest.mark.parametrize("length", [2048, 16384, 65536])
+def test_fused_selective_scan_is_20_to_40_times_faster(length):
+    """§3.7, Mamba §4.5: over a scan in PyTorch, N_s = 16: what is materialised is about 3·N_s tensors of x."""
+    sizes = {"batch": 1, "seq": length, "d_model": 1024}
+    fused, chained = get("mamba")(dtype="fp32"), get("mamba")(dtype="fp32", fused=False)
+    traffic = evaluate(chained, **sizes)["hbm_bytes"] / evaluate(fused, **sizes)["hbm_bytes"]
+    assert 20 <= traffic <= 40
+    times = [predict(x, "nvidia/a100-pcie-80gb", rung="bound", **sizes).seconds for x in (chained, fused)]
+    assert 20 <= times[0] / times[1] <= 40
+
+
+def test_teacher_forcing_against_generation():
+    """The same FLOPs and dependent steps; step by step the weights are read, and kernels launched, T times."""
+    for name in ("rnn", "lstm", "gru", "min-gru", "qrnn"):
+        sizes = {"batch": 2, "seq": 64, "hidden": 32, "onchip": 10**9}
+        at_once, steps = (evaluate(get(name)(generation=g), **sizes) for g in (False, True))
+        assert at_once["matrix_flops"] == steps["matrix_flops"]
+        assert at_once["depth"] == steps["depth"] == 64
+        assert steps["launches"] == 64 * at_once["launches"]
+        assert steps["hbm_bytes"] > 20 * at_once["hbm_bytes"]
+        assert steps["pram_depth"] > at_once["pram_depth"]
+    times = [
+        predict(
+            get("lstm")(generation=g), "nvidia/h200-sxm", rung="kernel", batch=1, seq=256, hidden=512
+        ).seconds
+        for g in (False, True)
+    ]
+    assert times[1] > 3 * times[0]
+
+
+@pytest.mark.parametrize("name", ["min-gru", "min-lstm"])
+def test_a_parallel_scan_beats_the_sequential_cell(name):
+    """§3.7 reports 175 and 235 times on a T4 at T = 512; here no more than its direction: far fewer waits."""
+    sizes = {"batch": 64, "seq": 512, "hidden": 256}
+    old = get({"min-gru": "gru", "min-lstm": "lstm"}[name])(direction="fwd+bwd", dtype="fp32")
+    new = get(name)(direction="fwd+bwd", dtype="fp32", algorithm="kogge-stone")
+    assert evaluate(new, **sizes)["depth"] == 2 * 9
+    assert evaluate(old, **sizes, onchip=1)["depth"] == 2 * 512
+    seconds = [predict(x, "nvidia/t4", rung="kernel", **sizes).seconds for x in (old, new)]
+    assert seconds[0] > 5 * seconds[1]
+
+
+# -- bad input ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("scan", {"algorithm": "blellock"}, "blelloch"),
+        ("sru", {"algorithm": "chunked"}, "peephole=false"),
+        ("min-gru", {"generation": True, "direction": "bwd"}, "fwd"),
+        ("lstm", {"generation": True, "bidirectional": True}, "bidirectional=false"),
+        ("retnet", {"form": "recurent"}, "recurrent"),
+        ("gla", {"form": "recurrent", "direction": "bwd"}, "fwd"),
+        ("linear-attention", {"form": "recurrent"}, "causal=true"),
+        ("conv", {"groups": 0}, "groups"),
+        ("mamba-2", {"groups": -1}, "groups"),
+        ("mamba", {"fused": False, "direction": "bwd"}, "fwd"),
+        ("causal-conv1d", {"decode": True, "direction": "bwd"}, "fwd"),
+        ("gated-delta-net", {"form": "recurrent", "direction": "fwd+bwd"}, "fwd"),
+        ("linformer", {"sharing": "head"}, "heads"),
+    ],
+)
+def test_options_that_do_not_go_together(name, options, text):
+    with pytest.raises(CostmodelError, match=text):
+        get(name)(**options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sizes", "text"),
+    [
+        ("sru", {}, {"batch": 1, "seq": 1, "hidden": 4, "input": 5}, "highway=true"),
+        ("slstm", {}, {"batch": 1, "seq": 1, "hidden": 5, "heads": 2}, "multiple of heads"),
+        ("conv", {"groups": 3}, {"batch": 1, "seq": 1, "d_model": 4}, "groups=3"),
+        ("mamba-2", {"groups": 2}, {"batch": 1, "seq": 1, "heads": 3}, "groups=2"),
+    ],
+)
+def test_sizes_that_do_not_go_together(name, options, sizes, text):
+    with pytest.raises(CostmodelError, match=text):
+        evaluate(get(name)(**options), **sizes)
