@@ -110,11 +110,16 @@ def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
         missing = {"gpu", "op", "dtype", "framework", "timer", "latency_s"} - set(frame)
         if missing:
             raise TableError(f"{path}: lacks the columns {', '.join(sorted(missing))}, which a fit needs")
-        hashes[path.name] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        hashes[path.name] = digest(path)
         frames.append(frame.assign(table=path.name))
     if not frames:
         raise TableError("nothing to fit: no table was given")
     return pd.concat(frames, ignore_index=True), hashes
+
+
+def digest(path: Path) -> str:
+    """Return the first 12 hex digits of a file's SHA-256."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def usable(rows: pd.DataFrame) -> pd.DataFrame:

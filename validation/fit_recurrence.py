@@ -69,7 +69,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def _implementation(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+def implementation(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     """Return what the framework's name says of the algorithm."""
     framework = str(rows["framework"].iloc[0]) if "framework" in rows else None
     return implementations.arguments("recurrence", str(rows["op"].iloc[0]), framework, None, device)
@@ -94,7 +94,7 @@ def fit_ops(
     shared = _BATCHED if rows["direction"].iloc[0] == "bwd_weights" else _CHAIN
     names, ops = list(shared), sorted(rows["op"].unique())
     parts = {op: rows[rows["op"] == op] for op in ops}
-    kwargs = {op: arguments(part) | _implementation(part, device) for op, part in parts.items()}
+    kwargs = {op: arguments(part) | implementation(part, device) for op, part in parts.items()}
     target = np.concatenate([np.log(parts[op]["latency_s"].to_numpy(dtype=np.float64)) for op in ops])
     other = {
         op: part["other_s"].to_numpy(dtype=np.float64) if "other_s" in part else 0.0

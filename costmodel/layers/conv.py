@@ -85,17 +85,20 @@ class Conv(_Convolution):
         if np.any(sizes["input"] % self.groups) or np.any(sizes["d_model"] % self.groups):
             raise SizeError(f"{self.name}: input and d_model must be multiples of groups={self.groups}")
 
+    @property
+    def _widths(self) -> tuple[sp.Expr, sp.Expr]:
+        """Channels of a group, in and out."""
+        return ceil_div(I, self.groups), ceil_div(D, self.groups)
+
     def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr, **traffic: sp.Expr) -> Phase:
         """Return one grouped product; what it moves is counted in tensors, not in their k shifted copies."""
         return replace(gemm(self, name, m=m, n=n, k=k, batch=sp.Integer(self.groups)), **traffic)
 
     def forward(self) -> tuple[Phase, ...]:
         """One implicit product, n · B rows by k · C_in/G terms."""
-        g, io = self.groups, self.tensors()
+        (into, out), io = self._widths, self.tensors()
         return (
-            self._product(
-                "convolution", B * N, D / g, I * K / g, read=io.inputs + io.weights, write=io.outputs
-            ),
+            self._product("convolution", B * N, out, into * K, read=io.inputs + io.weights, write=io.outputs),
         )
 
     def backward(self) -> tuple[Phase, ...]:
@@ -103,15 +106,17 @@ class Conv(_Convolution):
 
         FlopCounterMode takes the groups' weight gradient for a full one: G times as large.
         """
-        g, io = self.groups, self.tensors()
+        (into, out), io = self._widths, self.tensors()
         data = self._product(
-            "input gradient", B * N, I / g, D * K / g, read=io.outputs + io.weights, write=io.inputs
+            "input gradient", B * N, into, out * K, read=io.outputs + io.weights, write=io.inputs
         )
         weights = self._product(
-            "weight gradient", D / g, I * K / g, B * N, read=io.inputs + io.outputs, write=io.weights
+            "weight gradient", out, into * K, B * N, read=io.inputs + io.outputs, write=io.weights
         )
         if self.convention == "torch":
-            weights = replace(weights, flops={key: count * g for key, count in weights.flops.items()})
+            weights = replace(
+                weights, flops={key: count * self.groups for key, count in weights.flops.items()}
+            )
         return (data, weights)
 
     def kept(self) -> sp.Expr:
@@ -120,7 +125,7 @@ class Conv(_Convolution):
 
     def parameters(self) -> sp.Expr:
         """k · C_in · C_out / G."""
-        return K * I * D / self.groups
+        return K * self._widths[0] * D
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,9 +13,11 @@ from costmodel.cost import Phase
 from costmodel.errors import SizeError
 from costmodel.layers._kernels import gemm
 from costmodel.layers.recurrent import Cell, _Recurrent
-from costmodel.symbols import symbols, tree_depth
+from costmodel.symbols import ceil_div, symbols, tree_depth
 
 B, T, H, HEADS, L = symbols("batch seq hidden heads num_layers")
+#: Width of a head, and of its block of recurrent weights.
+BLOCK = ceil_div(H, HEADS)
 
 #: Forward: 4 adds (Wx + Rh); log σ(f) + m₋, maximum, i − m, f − m, 4; c and n 5; o·c/n 2; tanh, σ
 #: twice, log, exp twice. Backward: dh accumulated 1; c/n, do, d(c/n) 3; dc 2, dn 2; df′ 3, di′ 2, dz 1;
@@ -53,25 +55,25 @@ class SLSTM(_Recurrent):
             raise SizeError(f"{self.name}: hidden must be a multiple of heads")
 
     def _recurrent_weights(self) -> sp.Expr:
-        return self.cell.gates * H * H / HEADS
+        return self.cell.gates * H * BLOCK
 
     def _state(self, states: int) -> sp.Expr:
         return states * H  # h, c, n, m
 
     def _chain_depth(self, direction: str) -> sp.Expr:
         if direction == "bwd_data":
-            return tree_depth(self.cell.gates * H / HEADS) + self.cell.chain_back
-        return tree_depth(H / HEADS) + 1 + self.cell.chain
+            return tree_depth(self.cell.gates * BLOCK) + self.cell.chain_back
+        return tree_depth(BLOCK) + 1 + self.cell.chain
 
     def _recurrence(self, direction: str, name: str, *, reads: sp.Expr, writes: sp.Expr) -> Phase:
         phase = super()._recurrence(direction, name, reads=reads, writes=writes)
-        return replace(phase, sizes={**phase.sizes, "width": H / HEADS})
+        return replace(phase, sizes={**phase.sizes, "width": BLOCK})
 
     def _backward_weights(self) -> tuple[Phase, ...]:
         """As for any recurrent layer, but a product for each head's block."""
         *others, whole = super()._backward_weights()
-        rows, blocks = self.cell.gates * H / HEADS, self.ways * HEADS
-        product = gemm(self, whole.name, m=rows, n=H / HEADS, k=B * T, batch=blocks)
+        rows, blocks = self.cell.gates * BLOCK, self.ways * HEADS
+        product = gemm(self, whole.name, m=rows, n=BLOCK, k=B * T, batch=blocks)
         sums = whole.write - self.bytes * self.ways * self.cell.gates * H * H  # the biases' gradients
         flops = {**whole.flops, **product.flops}
         return (*others, replace(product, flops=flops, write=product.write + sums, repeats=L))

@@ -1,0 +1,102 @@
+"""Fit recurrent layers from published runtimes: cuDNN's and MIOpen's chains, as DeepBench timed them.
+
+The shapes are few, so the ops of one device, dtype, library and direction are fitted together (see
+``fit_recurrence``), and each gets a section of its own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from costmodel import calibration, hardware
+from costmodel._version import __version__
+from costmodel.calibration import File, Provenance, Section
+from costmodel.kernels import recurrence
+from costmodel.measured import framework
+from costmodel.validation import fit_recurrence, published
+from costmodel.validation.calibrate import Result, digest, spread
+from costmodel.validation.heldout import NEVER_FITTED, held_out
+
+
+def calibrate_published(reference: Path, *, date: str) -> list[Result]:
+    """Return a calibration of each device that published recurrent rows are of.
+
+    Parameters
+    ----------
+    reference : Path
+        Folder with ``published_runtimes.csv``.
+    date : str
+        Of the fit.
+
+    Raises
+    ------
+    TableError
+        If the tables cannot be read.
+    """
+    rows = published.read(reference)
+    rows = rows[rows["op"].isin(fit_recurrence.GATES) & (rows["reason"] == "") & rows["recurrent_only"]]
+    rows = rows[rows["framework"].str.startswith(("cudnn", "miopen")) & ~rows["device"].isin(NEVER_FITTED)]
+    table = f"published_runtimes.csv {digest(reference / 'published_runtimes.csv')}"
+    results = []
+    for name, part in rows.groupby("device", sort=True):
+        sections: list[Section] = []
+        for _, cell in part.groupby(["dtype", "framework", "direction"], sort=True):
+            sections += _sections(cell, hardware.load(str(name)), table)
+        file = File(
+            schema=calibration.SCHEMA,
+            device=str(name),
+            program=f"costmodel {__version__}",
+            date=date,
+            sections=tuple(sections),
+        )
+        results.append(Result(file, part[held_out(part)]))
+    return results
+
+
+def _sections(rows: pd.DataFrame, device: hardware.Device, table: str) -> list[Section]:
+    """Return one section for each op of a device, dtype, library and direction."""
+    out = held_out(rows)
+    constants = fit_recurrence.fit_ops(rows[~out], device)
+    return [
+        _section(op, values, rows[rows["op"] == op], device, table)
+        for op, values in sorted(constants.items())
+    ]
+
+
+def _section(
+    op: str, fitted: dict[str, float], rows: pd.DataFrame, device: hardware.Device, table: str
+) -> Section:
+    constants = {name: float(f"{value:.6g}") for name, value in fitted.items()}
+    judged = rows[held_out(rows)]
+    measured = judged["latency_s"].to_numpy(dtype=np.float64)
+    predicted = np.zeros(0)
+    if len(judged):
+        arguments = fit_recurrence.arguments(judged) | fit_recurrence.implementation(judged, device)
+        predicted = np.asarray(recurrence.seconds(device, constants, **arguments).seconds)
+    error = 100.0 * (predicted / measured - 1.0)
+    used = rows[~held_out(rows)]
+    columns = {"steps": "seq", "batch": "batch", "hidden": "hidden"}
+    return Section(
+        kernel="recurrence",
+        op=op,
+        dtype=str(rows["dtype"].iloc[0]),
+        framework=framework(rows["framework"].iloc[0])[0] or "",
+        direction=str(rows["direction"].iloc[0]),
+        constants=constants,
+        sizes={ours: (float(used[c].min()), float(used[c].max())) for ours, c in columns.items()},
+        spread=spread(predicted, measured),
+        provenance=Provenance(
+            source="; ".join(sorted(rows["source"].unique())),
+            licence="Apache-2.0",
+            versions=str(rows["framework"].iloc[0]),
+            table_hash=table,
+            rows_fitted=len(used),
+            rows_held_out=len(judged),
+            mdape=round(float(np.median(np.abs(error))), 2) if len(judged) else float("nan"),
+            mape=round(float(np.mean(np.abs(error))), 2) if len(judged) else float("nan"),
+            bias=round(float(np.median(error)), 2) if len(judged) else float("nan"),
+        ),
+    )
