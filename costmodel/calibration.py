@@ -242,6 +242,7 @@ class Wanted:
         known = DEFAULT_FRAMEWORKS
         return (
             section.op != self.op,
+            section.direction != self.direction,
             self.framework is not None and section.framework != self.framework,
             self.harness is not None and section.harness != self.harness,
             self.label is not None and bool(section.kernels) and self.label not in section.kernels,
@@ -292,8 +293,8 @@ def _relatives(device: hardware.Device) -> tuple[str, ...]:
 def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:
     """Return the section that fits best, or None if none is of this kernel model and format.
 
-    What is asked for goes first, in the order op, framework, harness, kernel
-    name, dtype; among the rest, frameworks go in the order of
+    What is asked for goes first, in the order op, direction, framework, harness,
+    kernel name, dtype; among the rest, frameworks go in the order of
     ``DEFAULT_FRAMEWORKS``.
     """
     fitting = [s for s in sections if s.kernel == wanted.kernel and s.dtype in _same_speed(wanted.dtype)]
