@@ -8,7 +8,7 @@ from types import ModuleType
 import pandas as pd
 
 from costmodel.reports import binding, counts, duration, fastest, longest, memory, roofline, split
-from costmodel.reports.figure import Figure, Pick, at_first
+from costmodel.reports.figure import Figure, Pick, at_first, choose
 from costmodel.reports.frames import Frames, axis_of, axis_title, sizes_of
 from costmodel.reports.page import Page, Section
 from costmodel.reports.render import said
@@ -83,7 +83,7 @@ def compose(
         command=command,
         version=frames.facts.version,
         lead=_lead(picks),
-        caveat=" ".join(text for _, text in _rungs(frames.rows)),
+        caveat=" ".join([*(text for _, text in _rungs(frames.rows)), _constants(frames.rows, picks)]).strip(),
     )
 
 
@@ -124,6 +124,15 @@ def _lead(picks: Sequence[Pick]) -> str:
     return f"For {chosen}. Charts and tables follow what is picked below."
 
 
+def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
+    """Return whose constants each layer's time rests on, for what is picked at first."""
+    if "constants_from" not in rows or set(rows["constants_from"]) == {"none"}:
+        return ""
+    first = choose(rows, at_first(picks)).drop_duplicates(["series", "constants_from"])
+    said = [f"{s} on those of {c}" for s, c in zip(first["series"], first["constants_from"], strict=True)]
+    return f"Fitted constants: {'; '.join(said)}."
+
+
 def _findings(sections: Sequence[Section], picks: Sequence[Pick]) -> tuple[str, ...]:
     """Return each chart's finding for what is picked at first."""
     figures = {figure.name: figure for section in sections for figure in section.figures}
@@ -156,6 +165,11 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
     tables = [
         Table("predictions", "Predictions", rows, tuple(column for column in shown if column.name in rows))
     ]
+    if {"rung", "constants_from"} <= set(rows):
+        columns = ["where", "series", "rung", "constants_from"]
+        origins = rows[columns].drop_duplicates().rename(columns={"where": "row"})
+        said = (Column("row", "Where"), Column("series", "Layer"), *shown[-2:])
+        tables.append(Table("constants", "Whose constants the times rest on", origins, said))
     if not frames.fastest.empty:
         start = next(name for name in frames.fastest if str(name).startswith("from_"))
         end = f"to_{str(start).removeprefix('from_')}"

@@ -77,8 +77,7 @@
     const known = views.get(figure.name);
     if (known) {
       await known.data("rows", rows).resize().runAsync();
-      measure(known, plot);
-      await fit(known, plot);
+      await settle(known, plot);
       return;
     }
     const spec = structuredClone(figure.spec);
@@ -87,11 +86,7 @@
     try {
       const { view } = await vegaEmbed(plot, spec, embedding);
       views.set(figure.name, view);
-      // Twice: what the axes take is known only once the legend has room.
-      for (let i = 0; i < 2; i++) {
-        measure(view, plot);
-        await fit(view, plot);
-      }
+      await settle(view, plot);
     } catch (error) {
       plot.textContent = `This chart could not be drawn: ${error.message}`;
     }
@@ -102,10 +97,22 @@
 
   function measure(view, plot) {
     try {
-      const svg = plot.querySelector("svg");
-      faceted.set(view, Number(svg.getAttribute("width")) - view.signal("child_width"));
+      faceted.set(view, drawnWidth(plot) - view.signal("child_width"));
     } catch {
       faceted.delete(view); // a single view, which follows by itself
+    }
+  }
+
+  function drawnWidth(plot) {
+    return Number(plot.querySelector("svg").getAttribute("width"));
+  }
+
+  // A legend wider than the cells counts as axes at first: a few rounds find the width.
+  async function settle(view, plot) {
+    for (let i = 0; i < 4; i++) {
+      measure(view, plot);
+      await fit(view, plot);
+      if (!faceted.has(view) || Math.abs(plot.clientWidth - drawnWidth(plot)) <= 2) return;
     }
   }
 

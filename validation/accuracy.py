@@ -1,4 +1,4 @@
-"""How far off predictions are, on rows that nothing was fitted on: ``python -m costmodel.validation.accuracy``.
+"""How far off predictions are on rows that nothing was fitted on: ``python -m costmodel.validation.accuracy``.
 
 Reads the shared tables by path, scores their held-out shapes with the constants that are shipped, and
 writes ``ACCURACY.md`` and ``accuracy.csv`` beside this file. `compare` is the regression gate: it says
@@ -118,7 +118,11 @@ def _table(frame: pd.DataFrame, columns: tuple[str, ...]) -> Iterator[str]:
     yield "|---|---|---|---|" + "---|" * len(columns)
     for _, row in frame.iterrows():
         values = (f"{row[c]:.2f}" if isinstance(row[c], float) else str(row[c]) for c in columns)
-        yield f"| {row.gpu} | {row.op} | {row.dtype} | {row.framework} | " + " | ".join(values) + " |"
+        yield (
+            f"| {row['gpu']} | {row['op']} | {row['dtype']} | {row['framework']} | "
+            + " | ".join(values)
+            + " |"
+        )
 
 
 def main() -> None:

@@ -46,16 +46,21 @@ def run(argv: Sequence[str]) -> int:
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
-        if error.filename is not None:
-            return _refuse(f"{error.filename}: {error.strerror}")
-        # Standard output is gone or full; the interpreter must not try it again at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):
-            return 0  # whoever read it has seen enough
-        return _refuse(f"cannot write the answer: {error.strerror or error}")
+        return _unwritten(error)
     except MemoryError:
         return _refuse("not enough memory for that many rows; give fewer sizes at a time")
     return status if isinstance(status, int) else 0
+
+
+def _unwritten(error: OSError) -> int:
+    """Return the exit status where a file failed, or standard output is gone or full."""
+    if error.filename is not None:
+        return _refuse(f"{error.filename}: {error.strerror}")
+    # The interpreter must not try standard output again at its end.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if isinstance(error, BrokenPipeError):
+        return 0  # whoever read it has seen enough
+    return _refuse(f"cannot write the answer: {error.strerror or error}")
 
 
 def _refuse(text: str) -> int:

@@ -230,6 +230,36 @@ def test_noncausal_against_torch(batch, heads, length, dk, dv):
 
 
 @few
+@given(heads=small, chunks=st.integers(1, 3), chunk=st.integers(2, 6), d=small)
+def test_delta_rule_against_torch(heads, chunks, chunk, d):
+    """10·C·d + 6·d² a token; torch's backward 20·C·d + 12·d² + 4·C², ours makes 8·C·d + 4·d² again."""
+    torch = pytest.importorskip("torch")
+    n = chunks * chunk
+
+    def run(q, k, v, beta, state):
+        outs = []
+        for first in range(0, n, chunk):
+            a, b, x, be = (t[:, first : first + chunk] for t in (q, k, v, beta))
+            inverse = torch.linalg.inv(torch.eye(chunk, device="meta") + ((be * b) @ b.mT).tril(-1))
+            new = inverse @ (be * x) - (inverse @ (be * b)) @ state
+            outs.append(a @ state + (a @ b.mT).tril() @ new)
+            state = state + b.mT @ new
+        return torch.cat([*outs, state], 1)
+
+    shapes = ((n, d), (n, d), (n, d), (n, 1), (d, d))
+    there, back = flops(
+        run, *(torch.empty(heads, *shape, device="meta", requires_grad=True) for shape in shapes)
+    )
+    sizes = {"batch": 1, "seq": n, "heads": heads, "head_dim": d}
+    ours = [
+        evaluate(get("gated-delta-net")(chunk=chunk, direction=direction), **sizes)["matrix_flops"]
+        for direction in ("fwd", "bwd")
+    ]
+    assert ours[0] == there
+    assert ours[1] == back + heads * n * (8 * chunk * d + 4 * d * d)
+
+
+@few
 @given(batch=small, heads=small, length=st.integers(1, 20), d=small, dv=small, rank=small)
 def test_linformer_against_torch(batch, heads, length, d, dv, rank):
     torch = pytest.importorskip("torch")

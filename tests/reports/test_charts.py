@@ -161,3 +161,14 @@ def test_shares_of_time_add_up_and_are_said() -> None:
     assert rows["share"].tolist() == pytest.approx([0.75, 0.25, 6 / 13, 7 / 13])
     assert split.finding(rows) == "Most of the time goes into attention from 256 tokens on for block"
     assert vl_convert.vegalite_to_vega(json.dumps(split.chart(rows).to_dict()))["marks"]
+
+
+def test_whose_constants_is_said(table: pd.DataFrame, facts: reports.Facts, page: reports.Page) -> None:
+    assert "Fitted constants" not in page.caveat
+    table["constants_from"] = table["layer"].map({"chain": "self", "pairs": "maker/other"})
+    fitted = reports.compare(table.assign(rung="kernel"), facts=facts)
+    assert fitted.caveat.endswith(
+        "Fitted constants: chain[bf16] on those of self; pairs[bf16] on those of maker/other."
+    )
+    origins = next(t for s in fitted.sections for t in s.tables if t.name == "constants").frame
+    assert len(origins) == 4

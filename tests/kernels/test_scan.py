@@ -1,0 +1,89 @@
+"""The scan's kernel model against arithmetic: which limit holds where, and that terms add up."""
+
+import numpy as np
+import pytest
+
+from costmodel import hardware
+from costmodel.kernels import scan
+
+A100 = hardware.load("nvidia/a100-sxm-80gb")
+EXACT = {"bandwidth_share": 1.0, "vector_share": 1.0, "matrix_share": 1.0, "start_s": 0.0, "overlap": 12.0}
+NOTHING = {"chains": 1.0, "steps": 0.0, "traffic": 0.0}
+
+
+def estimate(constants=None, **sizes):
+    return scan.seconds(A100, EXACT | (constants or {}), **NOTHING | sizes)
+
+
+def test_a_long_pass_is_its_bytes():
+    got = estimate(traffic=1e12).seconds
+    assert got == pytest.approx(1e12 / A100.hbm_bandwidth, rel=1e-6)
+
+
+def test_what_fits_the_cache_is_found_there_again():
+    small, large = estimate(traffic=np.array([1e6, 1e12])).seconds
+    assert small == pytest.approx(1e6 / (2.5 * A100.hbm_bandwidth), rel=1e-3)
+    assert large > 1e6 * small * 2
+
+
+def test_reads_again_count_as_bytes():
+    assert estimate(traffic=1e12, again=1e12).seconds == pytest.approx(2e12 / A100.hbm_bandwidth, rel=1e-6)
+
+
+@pytest.mark.parametrize("engine", ["matrix", "vector", "special"])
+def test_arithmetic_takes_its_engine(engine):
+    rate = A100.peak("bf16") if engine == "matrix" else A100.peak("fp32", engine)
+    got = estimate(**{f"{engine}_flops": 1e12})
+    assert got.seconds == pytest.approx(1e12 / rate, rel=1e-6)
+    assert got.terms[f"{engine}:{'bf16' if engine == 'matrix' else 'fp32'}"] == pytest.approx(got.seconds)
+
+
+def test_a_chain_waits_for_every_step():
+    """Time grows with the steps, whatever the bandwidth and the engines do (claims.md S3)."""
+    lanes = estimate(steps=np.array([1e3, 1e6]))
+    assert lanes.seconds[1] == pytest.approx(1e3 * lanes.seconds[0])
+    assert lanes.seconds[0] == pytest.approx(1e3 * 12 / A100.clock_hz)
+    blocks = estimate({"block_s": 1e-6}, steps=100.0, blocks=True)
+    assert blocks.seconds == pytest.approx(100 * 1e-6)
+
+
+def test_more_chains_than_fit_take_waves():
+    fit = A100.units * 1024
+    one, two = estimate(chains=np.array([fit, fit + 1]), steps=1e4).seconds
+    assert two == pytest.approx(2 * one)
+
+
+def test_every_launch_costs_its_start():
+    got = estimate({"start_s": 2e-6}, launches=1000.0)
+    assert got.seconds == pytest.approx(2e-3)
+    assert got.terms["launch"] == got.seconds
+
+
+def test_limits_overlap_within_their_sum():
+    sizes = {"traffic": 1e12, "vector_flops": 1e13, "special_flops": 1e12, "steps": 1e7}
+    for overlap in (1.0, 3.0, 12.0):
+        got = estimate({"overlap": overlap}, **sizes)
+        terms = [t for name, t in got.terms.items() if name != "launch"]
+        assert max(terms) <= got.seconds <= sum(terms) * (1 + 1e-12)
+    assert estimate({"overlap": 1.0}, **sizes).seconds == pytest.approx(sum(terms))
+
+
+def test_an_engine_without_a_rate_is_left_out():
+    tpu = hardware.load("google/tpu-v4")
+    got = scan.seconds(tpu, {}, chains=1.0, steps=0.0, traffic=1e9, special_flops=1e9)
+    rates = {name for name in got.terms if name.startswith("special")}
+    assert rates == ({"special:fp32"} if "special" not in " ".join(tpu.missing) else set())
+
+
+def test_arrays_and_scalars_agree():
+    steps = np.array([10.0, 1e5])
+    together = estimate(steps=steps, traffic=1e8).seconds
+    assert together == pytest.approx([float(estimate(steps=s, traffic=1e8).seconds) for s in steps])
+
+
+@pytest.mark.parametrize("name", scan.CONSTANTS)
+def test_defaults_are_plausible(name):
+    constant = scan.CONSTANTS[name]
+    assert constant.low <= constant.default <= constant.high
+    assert constant.unit
+    assert constant.meaning
