@@ -20,8 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware
 from costmodel.errors import SpecError
-from costmodel.files import user_folder
-from costmodel.files import write_whole
+from costmodel.files import user_folder, write_whole
 
 #: Version of the calibration files' format.
 SCHEMA = 1

@@ -196,7 +196,7 @@ def _flag(row: Mapping[str, Any], name: str) -> bool:
     return str(value).strip().lower() in ("1", "1.0", "true", "yes")
 
 
-def framework(text: object) -> tuple[str | None, str]:
+def framework(text: Any) -> tuple[str | None, str]:
     """Return (name, release) of a framework as tables write it: ``"trtllm 1.3.0rc20"``.
 
     ``sarathi/vllm torch`` profiles cuBLAS and PyTorch kernels, so it is a name of its own.
@@ -208,7 +208,7 @@ def framework(text: object) -> tuple[str | None, str]:
     return name, release.group(0) if release else ""
 
 
-def harness(timer: object) -> str | None:
+def harness(timer: Any) -> str | None:
     """Return how a time was taken (``graph-replay``, ``eager-events``, …), or None if it is not said."""
     if timer is None or pd.isna(timer):
         return None
@@ -228,7 +228,7 @@ _NAMED = ("attention_", "gdn_", "rnn", "lstm", "gru", "model_")
 _TILE = re.compile(r"(?:sgemm_|MT)\d+x\d+\S*")
 
 
-def label(op: object, kernel: object) -> str:
+def label(op: Any, kernel: Any) -> str:
     """Return what of a kernel's name matters: all of it, the tile of a product, or nothing."""
     name = "" if kernel is None or pd.isna(kernel) else str(kernel)
     if str(op).startswith(_NAMED):

@@ -45,9 +45,10 @@ def as_device(device: hardware.Device | str | Path) -> hardware.Device:
 def predict(
     layer: Layer,
     device: hardware.Device | str | Path,
+    sizes: Mapping[str, ArrayLike] | None = None,
     *,
     rung: str | None = None,
-    state: str = "warm",
+    state: ArrayLike = "warm",
     framework: str | None = None,
     harness: str | None = None,
     kernel: str | None = None,
@@ -61,11 +62,14 @@ def predict(
         With its static options.
     device : Device, str or Path
         A device, its name, or its spec file.
+    sizes : mapping, optional
+        Sizes by name, beside those given as keywords.
     rung : {"bound", "kernel", "calibrated"}, optional
         How far to go from the datasheet; default the best there is.
     state : {"warm", "cold"}
         Whether inputs are resident, as far as the last-level cache holds them.
-        The bound is cold always.
+        The bound is cold always. A number is the size of that name; to give
+        both, put the size into `sizes`.
     framework, kernel : str, optional
         Whose kernels are meant, where constants of several are known, and
         their own name for the kernel.
@@ -85,9 +89,11 @@ def predict(
     machine = as_device(device)
     if rung is not None and rung not in RUNGS:
         raise unknown_name("rung", rung, RUNGS)
+    if not isinstance(state, str):
+        shapes, state = {**shapes, "state": state}, "warm"
     if state not in STATES:
         raise unknown_name("state", state, STATES)
-    bound = bind(layer, shapes)
+    bound = bind(layer, {**sizes, **shapes} if sizes else shapes)
     for name in DEVICE_SIZES:
         if name not in bound:
             bound[name] = _device_size(machine, name)
@@ -219,9 +225,10 @@ def _plan(
                 label=label,
             )
             choice = calibration.choose(device, wanted, own=own)
-            whose = (
-                (framework, label) if framework or choice.section is None else choice.section.implementation
-            )
+            # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
+            # gets the algorithm that one would pick.
+            named = framework or choice.section is None or phase.kernel == "recurrence"
+            whose = (framework, label) if named else choice.section.implementation
             options |= implementations.arguments(kernel, phase.op, *whose, device)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))

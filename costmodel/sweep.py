@@ -48,9 +48,10 @@ def log2_range(start: int, stop: int) -> NDArray[np.int64]:
 def sweep(
     layers: Layer | Iterable[Layer],
     devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
+    sizes: Mapping[str, ArrayLike] | None = None,
     *,
     rung: str | None = None,
-    state: str = "warm",
+    state: ArrayLike = "warm",
     framework: str | None = None,
     **grids: ArrayLike,
 ) -> pd.DataFrame:
@@ -60,7 +61,7 @@ def sweep(
     ----------
     layers, devices : one or several
         Each layer takes those of the sizes that it has.
-    rung, state, framework : see `predict`
+    sizes, rung, state, framework : see `predict`
     **grids : int or 1-d sequence of int
         Sizes; every combination is one row.
 
@@ -70,13 +71,17 @@ def sweep(
         Tidy, SI units, the unit in the column's name: layer, options, dtype,
         direction, device, rung, state, constants_from, the sizes, ``seconds``,
         ``lower_s``, ``serial_s``, ``bound``, FLOPs, bytes, depth, launches,
-        footprint. Sizes that a layer does not take are missing in its rows.
+        footprint. Sizes that a layer does not take are missing in its rows;
+        the size `state` is in the column ``state_size``.
 
     Raises
     ------
     UnknownNameError, SizeError, UnavailableError
         See `predict`; also if no layer takes one of the sizes.
     """
+    if not isinstance(state, str):
+        grids, state = {**grids, "state": state}, "warm"
+    grids = {**(sizes or {}), **grids}
     wanted = [layers] if isinstance(layers, Layer) else list(layers)
     several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
     machines = [as_device(device) for device in several]
@@ -85,12 +90,10 @@ def sweep(
     _check_names(wanted, grids)
     frames = []
     for layer in wanted:
-        shapes: dict[str, Any] = product(
-            {name: values for name, values in grids.items() if name in layer.sizes()}
-        )
+        shapes = product({name: values for name, values in grids.items() if name in layer.sizes()})
         for machine in machines:
             frames.append(
-                as_frame(predict(layer, machine, rung=rung, state=state, framework=framework, **shapes))
+                as_frame(predict(layer, machine, shapes, rung=rung, state=state, framework=framework))
             )
     return concat(frames)
 
@@ -130,16 +133,19 @@ def as_frame(prediction: Prediction) -> pd.DataFrame:
     columns: dict[str, Any] = {
         name: pd.Categorical.from_codes(np.zeros(rows, np.int8), pd.Index([v])) for name, v in text.items()
     }
-    numbers = (*layer.sizes(), *TIMES, *COUNTS)
+    # A size may be called as one of the columns of text is: `state`.
+    sizes = {name: f"{name}_size" if name in text else name for name in layer.sizes()}
+    numbers = (*sizes.values(), *TIMES, *COUNTS)
     columns |= {name: np.empty(rows) for name in numbers}
     limits = np.empty(rows, np.int8)
     for where, part in prediction.blocks or [(slice(rows), prediction)]:
-        values = {**part.shapes, **part.counts} | {name: getattr(part, name) for name in TIMES}
+        values = {column: part.shapes[name] for name, column in sizes.items()} | {**part.counts}
+        values |= {name: getattr(part, name) for name in TIMES}
         for name in numbers:
             columns[name][where] = values[name]
         limits[where] = part.limit
     columns["bound"] = pd.Categorical.from_codes(limits, pd.Index(LIMITS)).remove_unused_categories()
-    order = [*text, *layer.sizes(), *TIMES, "bound", *COUNTS]
+    order = [*text, *sizes.values(), *TIMES, "bound", *COUNTS]
     return pd.DataFrame({name: columns[name] for name in order}, copy=False)
 
 

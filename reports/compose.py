@@ -129,7 +129,8 @@ def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
     if "constants_from" not in rows or set(rows["constants_from"]) == {"none"}:
         return ""
     first = choose(rows, at_first(picks)).drop_duplicates(["series", "constants_from"])
-    said = [f"{s} on those of {c}" for s, c in zip(first["series"], first["constants_from"], strict=True)]
+    origins = first["constants_from"].str.replace("self", "the device itself")
+    said = [f"{name} from {origin}" for name, origin in zip(first["series"], origins, strict=True)]
     return f"Fitted constants: {'; '.join(said)}."
 
 

@@ -98,7 +98,8 @@ def group_line(name: str) -> Any:
 
 
 def _legend(**looks: Any) -> Any:
-    return altair().Legend(title=None, orient="top", direction="vertical", symbolOpacity=1, **looks)
+    wanted = {"columns": 1, "symbolOpacity": 1} | looks
+    return altair().Legend(title=None, orient="top", direction="vertical", **wanted)
 
 
 def domain(column: pd.Series) -> list[str]:

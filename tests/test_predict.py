@@ -5,6 +5,7 @@ import json
 import math
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,8 +60,9 @@ def test_the_estimate_is_never_below_the_bound(name, way, device):
 @pytest.mark.parametrize("device", calibrated_devices())
 def test_calibrated_estimates_keep_the_laws_and_say_how_sure_they_are(device):
     calibrated = 0
-    for name, dtype in itertools.product(classes(), ("fp32", "fp16", "bf16")):
-        layer = classes()[name](dtype=dtype)
+    kinds = [*classes().values(), partial(cm.LSTM, recurrent_only=True)]
+    for kind, dtype in itertools.product(kinds, ("fp32", "fp16", "bf16")):
+        layer = kind(dtype=dtype)
         try:
             p = cm.predict(layer, device, rung="calibrated", **sizes_of(layer))
         except UnavailableError:
@@ -202,6 +204,18 @@ def test_a_figure_that_a_spec_lacks_is_a_term_that_is_absent_and_named():
 def test_a_dtype_that_a_device_lacks_is_said_with_those_it_has():
     with pytest.raises(UnavailableError, match=r"v100.* has no bf16 rate; it has .*fp16"):
         cm.predict(cm.Matmul(dtype="bf16"), "v100-sxm2-16gb", rung="bound", m=1, n=1, k=1)
+
+
+def test_state_is_a_size_where_it_is_a_number():
+    """Both are words of the contract: the entries of a recurrence's state, and whether caches are warm."""
+    sizes = {"batch": 1, "seq": 512, "d_model": 64}
+    p = cm.predict(cm.Mamba(), "h200-sxm", rung="kernel", state=32, **sizes)
+    assert (p.sizes["state"], p.state) == (32, "warm")
+    both = cm.predict(cm.Mamba(), "h200-sxm", {**sizes, "state": 32}, rung="kernel", state="cold")
+    assert (both.sizes["state"], both.state) == (32, "cold")
+    frame = cm.sweep([cm.Mamba(), cm.LSTM()], "h200-sxm", rung="bound", hidden=64, state=[16, 32], **sizes)
+    assert list(frame["state_size"].dropna()) == [16, 32]
+    assert set(frame["state"]) == {"cold"}
 
 
 @pytest.mark.parametrize("wrong", [{"rung": "bond"}, {"state": "tepid"}])

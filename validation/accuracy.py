@@ -1,7 +1,7 @@
-"""How far off predictions are on rows that nothing was fitted on: ``python -m costmodel.validation.accuracy``.
+"""How far off predictions are on rows that nothing was fitted on (``make accuracy``).
 
 Reads the shared tables by path, scores their held-out shapes with the constants that are shipped, and
-writes ``ACCURACY.md`` and ``accuracy.csv`` beside this file. `compare` is the regression gate: it says
+writes ``ACCURACY.md`` beside this file and the gate's ``tests/golden/accuracy.csv``. `compare` is the regression gate: it says
 which cells a change has made worse.
 """
 
@@ -11,6 +11,7 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from costmodel import hardware
@@ -22,6 +23,7 @@ from costmodel.validation.heldout import held_out
 
 TABLES = ("gemm", "attention", "scan", "memops")
 FOLDER = Path(__file__).parent
+GATE = FOLDER.parent / "tests" / "golden" / "accuracy.csv"
 #: A cell may get this much worse [points of mean error] before the gate says so.
 SLACK = 0.5
 CELL = ["gpu", "op", "dtype", "framework"]
@@ -63,15 +65,16 @@ def by_cell(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
 
 
 def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
-    """Return a line for each cell whose mean error has grown by more than ``SLACK`` points, or that is gone."""
+    """Return a line for each cell whose mean error has grown by over ``SLACK`` points, or that is gone."""
     both = then.merge(now, on=CELL, how="left", suffixes=("_then", "_now"))
+    before, after = (both[f"mean_ape_{when}"].to_numpy(dtype=float) for when in ("then", "now"))
+    names = both[CELL].astype(str).agg(" ".join, axis=1)
     worse = []
-    for row in both.itertuples():
-        name = f"{row.gpu} {row.op} {row.dtype} {row.framework}"
-        if pd.isna(row.mean_ape_now):
+    for name, old, new in zip(names, before, after, strict=True):
+        if np.isnan(new):
             worse.append(f"{name}: no prediction any more")
-        elif row.mean_ape_now > row.mean_ape_then + SLACK:
-            worse.append(f"{name}: {row.mean_ape_then:.1f} % → {row.mean_ape_now:.1f} % mean error")
+        elif new > old + SLACK:
+            worse.append(f"{name}: {old:.1f} % → {new:.1f} % mean error")
     return worse
 
 
@@ -83,8 +86,8 @@ def markdown(own: pd.DataFrame, carried: pd.DataFrame) -> str:
         "Written by `make accuracy`; no figure is edited by hand.",
         f"costmodel {__version__}. Rows: the shapes of the shared tables that no constant was fitted on "
         "(30 %, by a hash of the sizes). Errors are of predicted against measured time [%]: mean and median "
-        "absolute, and the median signed error as bias (positive: predicted too long). Devices kept aside are "
-        "in none of these tables.",
+        "absolute, and the median signed error as bias (positive: predicted too long). Devices kept aside "
+        "are in none of these tables.",
         "",
         "## With the device's own constants (rung `calibrated`)",
         "",
@@ -101,8 +104,8 @@ def markdown(own: pd.DataFrame, carried: pd.DataFrame) -> str:
         "",
         "## Others",
         "",
-        "Mean absolute error [%] on A100 and H100 kernels, as stated in this project's issue on kernel models "
-        "(other rows than ours; not run here).",
+        "Mean absolute error [%] on A100 and H100 kernels, as stated in this project's issue on kernel "
+        "models (other rows than ours; not run here).",
         "",
         "| model | GEMM | attention |",
         "|---|---|---|",
@@ -126,7 +129,7 @@ def _table(frame: pd.DataFrame, columns: tuple[str, ...]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Write ``ACCURACY.md`` and ``accuracy.csv``."""
+    """Write ``ACCURACY.md`` and the table that the gate compares with."""
     parser = argparse.ArgumentParser(description="Score the held-out rows of measured tables.")
     parser.add_argument("measurements", type=Path, nargs="?", default=Path("../shared/measurements"))
     folder = parser.parse_args().measurements
@@ -136,13 +139,12 @@ def main() -> None:
         FOLDER / "ACCURACY.md", lambda path: path.write_text(markdown(own, carried), "utf-8"), overwrite=True
     )
     write_whole(
-        FOLDER / "accuracy.csv",
+        GATE,
         lambda path: own.to_csv(path, index=False, float_format="%.2f"),
         overwrite=True,
     )
-    print(
-        f"{len(rows)} held-out rows in {len(own)} cells on {own['gpu'].map(lambda g: hardware.load(g).name).nunique()} devices"
-    )
+    devices = {hardware.load(label).name for label in own["gpu"]}
+    print(f"{len(rows)} held-out rows in {len(own)} cells on {len(devices)} devices")
 
 
 if __name__ == "__main__":

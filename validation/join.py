@@ -94,12 +94,12 @@ def _predict(
         prediction = predict(
             layer,
             machine,
+            sizes,
             rung=rung,
             state=cases[0].state,
             framework=framework(row["framework"])[0],
             harness=harness(row["timer"]),
             kernel=str(row["kernel"]),
-            **sizes,
         )
         for name in (*NUMBERS, *_MORE, "bound", "in_range"):
             columns[name][index] = getattr(prediction, name)

@@ -55,7 +55,7 @@ def predict(
 
         shapes = dict(product(shapes))
     prediction = answer(
-        found, o.device(machine, device_set), rung=rung, state=state, framework=framework, **shapes
+        found, o.device(machine, device_set), shapes, rung=rung, state=state, framework=framework
     )
     if as_json:
         output.print_json(prediction.to_dict())
@@ -143,7 +143,7 @@ def sweep(
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     grids = o.sizes(defines)
     _check_rows(len(found) * len(devices), grids)
-    frame = table(found, devices, rung=rung, state=state, framework=framework, **grids)
+    frame = table(found, devices, grids, rung=rung, state=state, framework=framework)
     if out is not None:
         write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
         output.note(f"{out}: {len(frame):,} rows; {_signature(*(d.spec_hash for d in devices))}")

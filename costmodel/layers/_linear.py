@@ -9,31 +9,23 @@ written each time (generation).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import unknown_name
-from costmodel.layers._base import Layer
+from costmodel.layers._decay import C, N, _Decaying
 from costmodel.layers._kernels import stream
 from costmodel.layers._scan import scan_phase
-from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
+from costmodel.symbols import CeilLog2, ChunkPairs, symbols, tree_depth
 
-B, N, H, DK, DV, C = symbols("batch seq heads head_dim value_dim block")
+B, H = symbols("batch heads")
 FORMS = ("chunked", "recurrent")
 
 
-class Work(NamedTuple):
-    """Arithmetic besides the products, for each token, pair, chunk's state or entry of it [FLOP]."""
-
-    vector: sp.Expr
-    special: sp.Expr
-    depth: sp.Expr
-
-
 @dataclass(frozen=True, kw_only=True)
-class _MatrixState(Layer):
+class _MatrixState(_Decaying):
     """Linear attention with a matrix-valued state.
 
     Parameters
@@ -47,15 +39,6 @@ class _MatrixState(Layer):
     family: ClassVar[str] = "linear"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim", "block": 64}
-    #: How a state forgets: ``none``, ``fixed`` (a constant a head), ``scalar`` (one gate a token and
-    #: head), ``vector`` (one gate a row of the state).
-    decay: ClassVar[str] = "none"
-    #: Whether the keys have a gate of their own (one a token and head, added in the exponent).
-    gated_keys: ClassVar[bool] = False
-    #: Whether outputs are divided by the sum of their weights.
-    normalised: ClassVar[bool] = False
-    #: Dependent operations that make a gate's logarithm from what is read.
-    gate_depth: ClassVar[int] = 0
 
     form: str = "chunked"
 
@@ -70,16 +53,6 @@ class _MatrixState(Layer):
     # -- sizes -----------------------------------------------------------------------------
 
     @property
-    def key_dim(self) -> sp.Expr:
-        """Rows of a state."""
-        return DK
-
-    @property
-    def value_width(self) -> sp.Expr:
-        """Columns of a state."""
-        return DV
-
-    @property
     def key_heads(self) -> sp.Expr:
         """Heads that have queries and keys of their own."""
         return H
@@ -89,16 +62,6 @@ class _MatrixState(Layer):
         """Gate values of a token and head."""
         width = {"none": ZERO, "fixed": ZERO, "scalar": sp.Integer(1), "vector": self.key_dim}[self.decay]
         return width + int(self.gated_keys)
-
-    @property
-    def chunks(self) -> sp.Expr:
-        """⌈n/C⌉."""
-        return ceil_div(N, C)
-
-    @property
-    def longest(self) -> sp.Expr:
-        """Tokens of the longest chunk."""
-        return sp.Min(C, N)
 
     @property
     def pairs(self) -> sp.Expr:
@@ -134,46 +97,6 @@ class _MatrixState(Layer):
     def core_forward(self) -> tuple[Phase, ...]:
         """States of all chunks, one after the other; then all outputs."""
         return (self._chunk_states(), self._chunk_outputs())
-
-    def _weighted_keys(self) -> Work:
-        """Keys (each entry) as the chunk's end sees them: times what is forgotten until then."""
-        dk, log = self.key_dim, self.gate_depth + CeilLog2(self.longest)
-        gate = int(self.gated_keys)
-        return {
-            "none": Work(ZERO, ZERO, ZERO),
-            "fixed": Work(dk, ZERO, sp.Integer(1)),
-            # The gates' running sum, its distance from the chunk's end, exp, and the product.
-            "scalar": Work(2 + gate + dk, sp.Integer(1), log + 3 + gate),
-            "vector": Work(3 * dk, dk, log + 3),
-        }[self.decay]
-
-    def _weighted_queries(self) -> Work:
-        """Queries as the chunk's beginning sees them."""
-        dk, log = self.key_dim, self.gate_depth + CeilLog2(self.longest)
-        return {
-            "none": Work(ZERO, ZERO, ZERO),
-            "fixed": Work(dk, ZERO, sp.Integer(1)),
-            "scalar": Work(1 + dk, sp.Integer(1), log + 2),
-            "vector": Work(2 * dk, dk, log + 2),
-        }[self.decay]
-
-    def _mask(self) -> Work:
-        """Scores (each pair) times what is forgotten from key to query; depth is that of the factor."""
-        gate, log = int(self.gated_keys), self.gate_depth + CeilLog2(self.longest)
-        return {
-            "none": Work(ZERO, ZERO, ZERO),
-            "fixed": Work(sp.Integer(1), ZERO, ZERO),
-            "scalar": Work(sp.Integer(2 + gate), sp.Integer(1), log + 2 + gate),
-            "vector": Work(ZERO, ZERO, ZERO),  # in queries and keys
-        }[self.decay]
-
-    def _forgetting(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """(vector FLOP and exps of handing on the states of one head, dependent operations of it)."""
-        entries = self.chunks * self.key_dim * (self.value_width + int(self.normalised))
-        exps = {"scalar": self.chunks, "vector": self.chunks * self.key_dim}.get(self.decay, ZERO)
-        if self.decay == "none":
-            return ZERO, ZERO, self.chunks
-        return entries, exps, 2 * self.chunks - 1
 
     def _chunk_states(self) -> Phase:
         """S ← decay · S + Kᵀ V, chunk by chunk."""

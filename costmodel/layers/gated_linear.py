@@ -11,7 +11,8 @@ import sympy as sp
 
 from costmodel.cost import Phase
 from costmodel.errors import CostmodelError, SizeError
-from costmodel.layers._linear import B, H, N, _MatrixState
+from costmodel.layers._decay import N
+from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.symbols import CeilLog2, symbol
 
 STATE = symbol("state")

@@ -9,8 +9,9 @@ import sympy as sp
 
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import CostmodelError
+from costmodel.layers._decay import N
 from costmodel.layers._kernels import gemm, stream
-from costmodel.layers._linear import B, H, N, _MatrixState
+from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.symbols import CeilLog2, symbols, tree_depth
 
 D, F = symbols("head_dim features")

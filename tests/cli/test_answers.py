@@ -96,6 +96,13 @@ def test_options_and_what_if_change_the_answer(costmodel):
     assert seconds("--device-set", "bf16=1.9788 PFLOP/s") == pytest.approx(seconds() / 2)
 
 
+def test_a_size_may_be_called_as_an_option_is(costmodel):
+    words = ("-m", "h200-sxm", "-D", "batch=1", "seq=64", "d_model=64", "state=32", "--state", "cold")
+    answer = json.loads(costmodel("predict", "mamba", *words, "--json").out)
+    assert (answer["shapes"]["state"], answer["state"]) == (32, "cold")
+    assert "state_size" in costmodel("sweep", "mamba", *words).out
+
+
 def test_a_spec_file_serves_as_a_device(costmodel, tmp_path):
     source = next(p for p in cm.hardware.loader.FOLDER.glob("nvidia/t4.yaml"))
     copy = tmp_path / "t4.yaml"

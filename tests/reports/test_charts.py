@@ -168,7 +168,7 @@ def test_whose_constants_is_said(table: pd.DataFrame, facts: reports.Facts, page
     table["constants_from"] = table["layer"].map({"chain": "self", "pairs": "maker/other"})
     fitted = reports.compare(table.assign(rung="kernel"), facts=facts)
     assert fitted.caveat.endswith(
-        "Fitted constants: chain[bf16] on those of self; pairs[bf16] on those of maker/other."
+        "Fitted constants: chain[bf16] from the device itself; pairs[bf16] from maker/other."
     )
     origins = next(t for s in fitted.sections for t in s.tables if t.name == "constants").frame
     assert len(origins) == 4

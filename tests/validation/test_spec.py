@@ -1,6 +1,7 @@
 """A spec for a device that has none: measured, marked so, and sound."""
 
 import dataclasses
+from pathlib import Path
 
 import pandas as pd
 import pytest
