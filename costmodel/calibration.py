@@ -7,7 +7,8 @@ they came from and how far off they are on shapes that they were not fitted on.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -199,7 +200,6 @@ def forget() -> None:
     """Forget the files that were read: one of them has been written anew."""
     load.cache_clear()
     calibrated_devices.cache_clear()
-    _relatives.cache_clear()
 
 
 # -- choosing ----------------------------------------------------------------------------------
@@ -278,15 +278,17 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     return Choice("none")
 
 
-def relatives(device: hardware.Device) -> tuple[str, ...]:
-    """Return the calibrated devices whose constants suit this one, best first."""
-    return _relatives(device)
+def relatives(device: hardware.Device) -> Iterator[str]:
+    """Yield the calibrated devices whose constants suit this one, best first.
 
-
-@lru_cache(maxsize=256)
-def _relatives(device: hardware.Device) -> tuple[str, ...]:
-    candidates = [hardware.load(name) for name in calibrated_devices()]
-    return tuple(name for name, _ in device.relatives(candidates))
+    Specs of a family are read only where no nearer family served: a prediction starts sooner.
+    """
+    groups: dict[str, list[str]] = {}
+    for name in calibrated_devices():
+        groups.setdefault(hardware.family_of(name), []).append(name)
+    near = [groups.pop(family, []) for family in hardware.nearest_families(device)]
+    for group in (*near, list(itertools.chain.from_iterable(groups.values()))):
+        yield from (name for name, _ in device.relatives([hardware.load(name) for name in group]))
 
 
 def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:

@@ -83,12 +83,20 @@ def compile_expressions(
 ) -> Callable[..., tuple[Number, ...]]:
     """Return a function of the named sizes that gives the expressions' values.
 
-    Arguments are floats or float64 arrays, in the order of ``arguments``.
+    Arguments are floats or float64 arrays, in the order of ``arguments``. The same expressions are
+    compiled once, whatever device they are for.
     """
+    return _compiled(tuple(expressions), tuple(arguments))
+
+
+@lru_cache(maxsize=4096)
+def _compiled(
+    expressions: tuple[sp.Expr, ...], arguments: tuple[str, ...]
+) -> Callable[..., tuple[Number, ...]]:
     printer = _Printer({"fully_qualified_modules": False, "inline": True, "allow_unknown_functions": True})
     compiled: Callable[..., tuple[Number, ...]] = sp.lambdify(
         [symbol(name) for name in arguments],
-        tuple(expressions),
+        expressions,
         # The module itself: of its name SymPy would make `from numpy import *`, which takes 50 ms.
         modules=[_NAMES, np],
         printer=printer,

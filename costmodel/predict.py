@@ -227,8 +227,8 @@ def _plan(
             choice = calibration.choose(device, wanted, own=own)
             # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
             # gets the algorithm that one would pick.
-            named = framework or choice.section is None or phase.kernel == "recurrence"
-            whose = (framework, label) if named else choice.section.implementation
+            named, section = framework or phase.kernel == "recurrence", choice.section
+            whose = (framework, label) if named or section is None else section.implementation
             options |= implementations.arguments(kernel, phase.op, *whose, device)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))

@@ -10,8 +10,9 @@ A device is one file, ``<vendor>/<device>.yaml``; what it may say is in ``schema
 
 from costmodel.hardware.check import check
 from costmodel.hardware.device import Device
-from costmodel.hardware.loader import available, load, relatives, resolve
+from costmodel.hardware.loader import available, family_of, load, relatives, resolve
 from costmodel.hardware.quantities import Quantity, Status
+from costmodel.hardware.relatives import nearest_families
 from costmodel.hardware.whatif import parse_device_set
 from costmodel.hardware.yamlfile import Fault
 
@@ -22,7 +23,9 @@ __all__ = [
     "Status",
     "available",
     "check",
+    "family_of",
     "load",
+    "nearest_families",
     "parse_device_set",
     "relatives",
     "resolve",

@@ -16,6 +16,7 @@ from costmodel.hardware.relatives import rank
 from costmodel.hardware.tables import FOLDER
 
 _CALIBRATION = ".calibration.yaml"
+_FAMILY = re.compile(r"^family: *(\S+)", re.MULTILINE)
 _ALIASES = re.compile(r"^aliases:.*\n(?:[ \-].*\n)*", re.MULTILINE)
 
 
@@ -90,6 +91,13 @@ def _aliases() -> dict[str, set[str]]:
         for alias in yaml.safe_load(match.group())["aliases"] if match else ():
             table.setdefault(_key(alias), set()).add(name)
     return table
+
+
+@cache
+def family_of(name: str) -> str:
+    """Return the family of a device that comes with the program; reads no more of its spec than that."""
+    match = _FAMILY.search((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
+    return match.group(1) if match else ""
 
 
 def relatives(device: Device | str, candidates: Iterable[str]) -> list[tuple[str, str]]:

@@ -28,20 +28,21 @@ def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
         vendor). Among equals, the most alike in speed and bandwidth comes first. Devices
         of other vendors are no relatives.
     """
-    known = families()
-    family = known.get(device.family, Family(device.vendor, ()))
+    nearest = nearest_families(device)
     ranked = []
     for other in candidates:
         if other.name.rstrip("*") == device.name.rstrip("*") or other.vendor != device.vendor:
             continue
-        if other.family == device.family:
-            relation, order = "sibling", 0
-        elif other.family in family.nearest:
-            relation, order = "generation", 1 + family.nearest.index(other.family)
-        else:
-            relation, order = "vendor", 1 + len(family.nearest)
+        order = nearest.index(other.family) if other.family in nearest else len(nearest)
+        relation = "vendor" if order == len(nearest) else "generation" if order else "sibling"
         ranked.append((order, _distance(device, other), other.name, relation))
     return [(name, relation) for _, _, name, relation in sorted(ranked)]
+
+
+def nearest_families(device: Device) -> tuple[str, ...]:
+    """Return the families whose kernels work most like a device's, its own first."""
+    family = families().get(device.family, Family(device.vendor, ()))
+    return (device.family, *family.nearest)
 
 
 def _distance(one: Device, other: Device) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from costmodel import calibration
+from costmodel import calibration, hardware
 from costmodel.calibration import File, Provenance, Section, Spread, Wanted
 from costmodel.errors import SpecError
 from costmodel.hardware import load
@@ -163,6 +163,15 @@ def test_a_what_if_rests_on_the_device_it_was_made_from_and_says_so(shelf):
 def test_with_nothing_fitted_the_defaults_serve_and_are_called_none(shelf):
     shelf()
     assert calibration.choose(load("nvidia/h200-sxm"), WANTED) == calibration.Choice("none")
+
+
+@pytest.mark.parametrize("device", hardware.available())
+def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
+    """Reading specs only as far as needed changes nothing about who comes first."""
+    target = load(device)
+    ranked = target.relatives([load(name) for name in calibration.calibrated_devices()])
+    assert list(calibration.relatives(target)) == [name for name, _ in ranked]
+    assert hardware.family_of(device) == target.family
 
 
 # -- how sure ----------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """How far off predictions are on rows that nothing was fitted on (``make accuracy``).
 
 Reads the shared tables by path, scores their held-out shapes with the constants that are shipped, and
-writes ``ACCURACY.md`` beside this file and the gate's ``tests/golden/accuracy.csv``. `compare` is the regression gate: it says
-which cells a change has made worse.
+writes ``ACCURACY.md`` beside this file, and the table of the gate, ``tests/golden/accuracy.csv``.
+`compare` is that gate: it says which cells a change has made worse.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ def by_cell(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     grouped = named.groupby(CELL, observed=True)
     table["rung"] = grouped["rung"].agg(lambda column: "/".join(sorted(set(column))))
     table["constants_from"] = grouped["constants_from"].agg(lambda column: "/".join(sorted(set(column))))
+    table["source"] = grouped["source"].agg(lambda column: "; ".join(sorted(set(column))))
     for level in (80, 95):
         inside = named["latency_s"].between(named[f"lo{level}_s"], named[f"hi{level}_s"])
         width = named[f"hi{level}_s"] / named[f"lo{level}_s"]
