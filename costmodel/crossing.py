@@ -101,7 +101,7 @@ def crossover(
 ) -> Crossover:
     """Find where one layer overtakes another as one size grows from 1 to `limit`.
 
-    The order is looked up at 64 sizes an octave (at every size up to 64); a change in between is then
+    The order is looked up at 64 sizes an octave (times: at 16); a change in between is then
     pinned down by bisection to the exact size.
 
     Parameters
@@ -156,7 +156,7 @@ def crossover(
         a, b = values(first, points), values(second, points)
         return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
 
-    found, signs = _changes(order, limit)
+    found, signs = _changes(order, limit, 16 if of == "seconds" else 64)
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
     return Crossover(
@@ -172,10 +172,10 @@ def crossover(
 
 
 def _changes(
-    order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int
+    order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int, octave: int
 ) -> tuple[list[int], list[float]]:
     """Return the sizes at which the order changes, and the order before, between and after them."""
-    octaves = np.arange(0, np.log2(limit) + 1 / 64, 1 / 64)
+    octaves = np.arange(0, np.log2(limit) + 1 / octave, 1 / octave)
     points = np.unique(np.minimum(np.round(2.0**octaves), float(limit)))
     signs = order(points)
     changes, sequence = [], [float(signs[0])]
