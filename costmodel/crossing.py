@@ -101,8 +101,8 @@ def crossover(
 ) -> Crossover:
     """Find where one layer overtakes another as one size grows from 1 to `limit`.
 
-    The order is looked up at 64 sizes an octave (times: at 16); a change in between is then
-    pinned down by bisection to the exact size.
+    The order is looked up at every size up to 64, and beyond at 64 an octave (times: at 16); a change
+    in between is then pinned down by bisection to the exact size.
 
     Parameters
     ----------
@@ -176,7 +176,9 @@ def _changes(
 ) -> tuple[list[int], list[float]]:
     """Return the sizes at which the order changes, and the order before, between and after them."""
     octaves = np.arange(0, np.log2(limit) + 1 / octave, 1 / octave)
-    points = np.unique(np.minimum(np.round(2.0**octaves), float(limit)))
+    points = np.unique(
+        np.minimum(np.concatenate([np.arange(1.0, 65.0), np.round(2.0**octaves)]), float(limit))
+    )
     signs = order(points)
     changes, sequence = [], [float(signs[0])]
     for i in np.flatnonzero(signs[1:] != signs[:-1]):
