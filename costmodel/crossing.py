@@ -172,7 +172,7 @@ def crossover(
 
 
 def _changes(
-    order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int, octave: int
+    order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int, octave: int = 64
 ) -> tuple[list[int], list[float]]:
     """Return the sizes at which the order changes, and the order before, between and after them."""
     octaves = np.arange(0, np.log2(limit) + 1 / octave, 1 / octave)
