@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# These machines are noisy: how long an example takes says nothing.
+settings.register_profile("costmodel", deadline=None)
+settings.load_profile("costmodel")
 
 
 @pytest.fixture(scope="session")
