@@ -61,7 +61,7 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
     day = datetime.now(UTC).date()
     memory, memory_note = _main_memory(measured, machine)
     levels = {
-        f"l{level}": _level(level, size, machine, measured)
+        f"l{level}": _level(level, size, machine, measured, memory)
         for level, size in caches.items()
         if level in (2, 3)
     }
@@ -152,14 +152,17 @@ def _main_memory(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
     return float(top["best"]), f"highest seen: {top['pattern']} over {int(top['bytes']) >> 20} MiB"
 
 
-def _level(level: int, size: int, machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
-    """Return a cache level: size of the whole (L2 is each core's own) and its highest bandwidth."""
+def _level(level: int, size: int, machine: Machine, measured: pd.DataFrame, memory: float) -> dict[str, Any]:
+    """Return a cache level: size of the whole (L2 is each core's own) and its highest bandwidth.
+
+    A cache that looks slower than main memory was measured under another load: its bandwidth is left out.
+    """
     whole = size * machine.units if level == 2 else size
     lower, upper = (whole // 8, whole // 2)
     inside = measured[(measured["quantity"] == "bandwidth") & measured["bytes"].between(lower, upper)]
     entry = {"capacity": _measured(f"{whole // 2**10} KiB", "as the system states it")}
-    if not inside.empty:
-        best = float(inside["best"].max())
+    best = float(inside["best"].max()) if not inside.empty else 0.0
+    if best >= memory:
         entry["bandwidth"] = _measured(units.render(best, "B/s"), "highest over working sets that fit")
     return entry
 
