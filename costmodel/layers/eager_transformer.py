@@ -10,7 +10,7 @@ import sympy as sp
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import activation, gemm, norm, stream
+from costmodel.layers._kernels import activation, gemm, norm, softmax, stream
 from costmodel.symbols import symbols
 
 B, N, D, F, H, DH, L, V = symbols("batch seq d_model d_ff heads head_dim num_layers vocab")
@@ -125,12 +125,15 @@ class EagerTransformer(Layer):
     def _passes(self, direction: str) -> tuple[tuple[Phase, int], ...]:
         """Return the memory-bound kernels of one layer, and how often each runs."""
         style, rows, scores = STYLES[self.style], B * N, B * H * N
-        backward = direction == "bwd"
-        softmax = {"reads": 2 if backward else 1, "writes": 1, "vector": 4, "special": 0 if backward else 1}
         found = [
             (norm(self, "layer", direction, rows=rows, cols=D), 2),
-            (self._pass("head layout", "elementwise_copy", rows, D), 4),
-            (stream(self, "softmax", op="softmax", rows=scores, cols=N, pattern="softmax", **softmax), 1),
+            (
+                stream(
+                    self, "head layout", op="elementwise_copy", rows=rows, cols=D, reads=1, writes=1, depth=0
+                ),
+                4,
+            ),
+            (softmax(self, "softmax", direction, rows=scores, cols=N), 1),
             (self._pass("residual", "elementwise_add", rows, D, reads=2), 2),
         ]
         found += [
@@ -188,9 +191,11 @@ class EagerTransformer(Layer):
     def tensors(self) -> Tensors:
         """The embedded tokens in; the head's output; all weights."""
         _, head = self._head()[0]
+        offsets = self.bytes * L * 2 * D
         return Tensors(
             inputs=self.bytes * B * N * D,
-            weights=self.bytes * self.parameters(),
+            weights=self.bytes * self.parameters() - offsets,
+            offsets=offsets,
             outputs=self.bytes * head["m"] * head["n"],
         )
 

@@ -34,6 +34,12 @@ BLOCK = tuple(
     sizes | {"d_ff": d_ff, "num_layers": layers}
     for sizes, d_ff, layers in zip(ATTENTION, (64, 9, 130, 257, 5, 40), (2, 3, 4, 9, 3, 1), strict=True)
 )
+MODEL = _sizes(
+    "batch seq d_model heads head_dim d_ff num_layers vocab",
+    (3, 5, 12, 2, 7, 20, 2, 41),
+    (2, 9, 16, 4, 3, 33, 5, 8),
+    (5, 17, 9, 3, 4, 65, 3, 129),
+)
 RECURRENT = _sizes(
     "batch seq hidden input projection num_layers onchip",
     (3, 5, 9, 4, 2, 2, 20),
@@ -92,6 +98,8 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "elementwise", {"op": op}
     for op in ("add-scalar", "mul-scalar", "div-scalar", "pow-scalar"):
         yield "elementwise", {"op": op}
+    for options in _choices(style=("gpt2", "opt", "bert"), dropout=(False, True)):
+        yield "eager-transformer", options
     for options in _choices(attention=("tiled", "dense"), norm=("layer", "rms"), causal=(False, True)):
         yield "transformer-block", options
 
@@ -100,6 +108,7 @@ POINTS = {
     "dense-attention": ATTENTION,
     "tiled-attention": ATTENTION,
     "transformer-block": BLOCK,
+    "eager-transformer": MODEL,
     "feed-forward": FEED_FORWARD,
     "rnn": RECURRENT,
     "lstm": RECURRENT,

@@ -6,7 +6,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from . import attention, convolution, delta, exponential, gated, linear, recurrent, scans, state_space, tables
+from . import (
+    attention,
+    convolution,
+    delta,
+    eager,
+    exponential,
+    gated,
+    linear,
+    recurrent,
+    scans,
+    state_space,
+    tables,
+)
 from .kernels import Expected
 
 #: Layer name → function of its options and sizes.
@@ -33,4 +45,5 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     **{name: partial(linear.gated_linear, name) for name in ("retnet", "gla", "mlstm", "mamba-2")},
     **{name: partial(linear.feature_attention, name) for name in ("linear-attention", "performer")},
     "linformer": linear.linformer,
+    "eager-transformer": eager.eager,
 }

@@ -1,0 +1,84 @@
+"""Whole models, kernel by kernel, as transformers' eager code of GPT-2, OPT and BERT launches them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from .counted import tally
+from .kernels import WIDTH, Expected, Kernel, product, table
+from .pointwise import gelu
+from .rows import norm_pass, softmax_pass
+
+#: (products that make Q, K and V, their width in units of d; passes over the scores besides softmax;
+#: passes over the inner activation; whether the head is the logits' product).
+MODELS = {
+    "gpt2": ((1, 3), 2, ("plain",) * 4 + ("tanh",) + ("plain",) * 3, True),
+    "opt": ((3, 1), 2, ("plain",), True),
+    "bert": ((3, 1), 2, ("gelu",), False),
+}
+
+
+def _head(o: dict[str, Any], s: dict[str, int]) -> tuple[int, int, int]:
+    """Rows, columns and inner size of the product after the last layer; training predicts every token."""
+    if MODELS[o["style"]][3] or o["dropout"]:
+        return s["batch"] * s["seq"], s["vocab"], s["d_model"]
+    return s["batch"], s["d_model"], s["d_model"]
+
+
+def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, ...]:
+    """Every table that a kernel reads or writes goes through memory."""
+    (count, wide), score_passes, inner, _ = MODELS[o["style"]]
+    w, b, n, d, f = WIDTH[o["dtype"]], s["batch"], s["seq"], s["d_model"], s["d_ff"]
+    h, dh, layers, rows = s["heads"], s["head_dim"], s["num_layers"], b * n
+    head = _head(o, s)
+    shapes = (
+        (rows, wide * d, d, 1, count),
+        (n, n, dh, b * h, 1),
+        (n, dh, n, b * h, 1),
+        (rows, d, d, 1, 1),
+        (rows, f, d, 1, 1),
+        (rows, d, f, 1, 1),
+    )
+    kernels: list[Kernel] = []
+    if back:
+        m, cols, k = head
+        kernels += [product(w, m, k, cols), product(w, k, cols, m)]
+    for m, cols, k, times, often in shapes:
+        sizes = ((m, k, cols), (k, cols, m)) if back else ((m, cols, k),)
+        kernels += [product(w, *size, times=times, repeats=often * layers) for size in sizes]
+    passes = [
+        (norm_pass(w, "layer", rows, d, "bwd" if back else "fwd"), 2),
+        (table(w, rows, d, 1, 1, depth=0), 4),
+        (softmax_pass(w, b * h * n, n, "bwd" if back else "fwd"), 1),
+        (table(w, rows, d, 2, 1, vector=1), 2),
+        *[(table(w, b * h * n, n, 1, 1, vector=1), 1)] * score_passes,
+    ]
+    for kind in inner:
+        cost = {"plain": {"vector": 1}, "tanh": {"special": 1}, "gelu": vars(tally(gelu, 0.7))}[kind]
+        passes.append((table(w, rows, f, 1, 1, **cost), 1))
+    if o["dropout"]:
+        passes += [(table(w, b * h * n, n, 1, 1, vector=1), 1), (table(w, rows, d, 1, 1, vector=1), 2)]
+    kernels += [replace(kernel, repeats=often * layers) for kernel, often in passes]
+    if not back:
+        kernels.append(product(w, *head))
+    return tuple(kernels)
+
+
+def eager(o: dict[str, Any], s: dict[str, int]) -> Expected:
+    """L layers and a head."""
+    _, score_passes, inner, _ = MODELS[o["style"]]
+    w, rows, d, f = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
+    layers, head, scores = s["num_layers"], _head(o, s), s["batch"] * s["heads"] * s["seq"] ** 2
+    kernels = {"fwd": (False,), "bwd": (True,), "fwd+bwd": (False, True)}[o["direction"]]
+    weights = layers * (4 * d * d + 2 * d * f) + head[1] * head[2]
+    return Expected(
+        kernels=tuple(kernel for back in kernels for kernel in _kernels(o, s, back)),
+        inputs=w * rows * d,
+        weights=w * (weights + layers * 2 * d),
+        offsets=w * layers * 2 * d,
+        outputs=w * head[0] * head[1],
+        kept=w * layers * (rows * (10 * d + (1 + len(inner)) * f) + (2 + score_passes) * scores),
+        passes=layers,
+        parameters=weights + layers * 4 * d,
+    )
