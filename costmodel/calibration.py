@@ -115,15 +115,15 @@ class Section(BaseModel):
         """The framework, and its name for the kernel where that matters."""
         return self.framework, self.kernels[0] if self.kernels else None
 
-    def interval(
-        self, seconds: NDArray[np.float64], level: int
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the interval [s] that holds `level` % of measurements: 80 or 95."""
-        low, high = {80: (1, 2), 95: (0, 3)}[level]
-        edges = np.array([s.above for s in self.spread[1:]])
-        regime = np.searchsorted(edges, seconds, side="right")
-        quantiles = np.array([s.q for s in self.spread])
-        return seconds * quantiles[regime, low], seconds * quantiles[regime, high]
+
+def interval(
+    spreads: tuple[Spread, ...], seconds: NDArray[np.float64], level: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the interval [s] that holds `level` % (80 or 95) of measurements, by regime of the time."""
+    low, high = {80: (1, 2), 95: (0, 3)}[level]
+    regime = np.searchsorted(np.array([s.above for s in spreads[1:]]), seconds, side="right")
+    quantiles = np.array([s.q for s in spreads])
+    return seconds * quantiles[regime, low], seconds * quantiles[regime, high]
 
 
 class File(BaseModel):
@@ -217,11 +217,15 @@ class Choice:
         Where they are from.
     constants : mapping
         Values by name; empty means the defaults.
+    spread : tuple of Spread
+        How far off predictions with them were, on rows they were not fitted on: the section's own,
+        or, for a relative's constants, from leaving one device out.
     """
 
     origin: str
     section: Section | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
+    spread: tuple[Spread, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -270,16 +274,38 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
         section = best(load(name), wanted)
         if section is not None:
             # What-if devices rest on the constants of the device they were made from.
-            return Choice("self" if name == device.name else name, section, section.constants)
-    for relative in relatives(device):
+            origin = "self" if name == device.name else name
+            return Choice(origin, section, section.constants, section.spread)
+    for relative, relation in relatives(device):
         section = best(load(relative), wanted)
         if section is not None:
-            return Choice(relative, section, section.constants)
+            return Choice(relative, section, section.constants, transfer(wanted.kernel, relation))
     return Choice("none")
 
 
-def relatives(device: hardware.Device) -> Iterator[str]:
-    """Yield the calibrated devices whose constants suit this one, best first.
+@lru_cache(maxsize=1)
+def _transfers() -> dict[str, dict[str, Any]]:
+    path = Path(hardware.__file__).parent / "transfer.yaml"
+    if not path.is_file():
+        return {}
+    table: dict[str, dict[str, Any]] = yaml.load(
+        path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    )
+    return table
+
+
+def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
+    """Return how far off a kernel model is with the constants of such a relative; () if it is not known.
+
+    From predicting each open device with the constants of its nearest relative
+    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`).
+    """
+    found = _transfers().get(kernel, {}).get(relation)
+    return (Spread(above=0.0, **found),) if found else ()
+
+
+def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
+    """Yield the calibrated devices whose constants suit this one, and how they are related, best first.
 
     Specs of a family are read only where no nearer family served: a prediction starts sooner.
     """
@@ -288,7 +314,7 @@ def relatives(device: hardware.Device) -> Iterator[str]:
         groups.setdefault(hardware.family_of(name), []).append(name)
     near = [groups.pop(family, []) for family in hardware.nearest_families(device)]
     for group in (*near, list(itertools.chain.from_iterable(groups.values()))):
-        yield from (name for name, _ in device.relatives([hardware.load(name) for name in group]))
+        yield from device.relatives([hardware.load(name) for name in group])
 
 
 def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:

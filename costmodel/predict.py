@@ -453,20 +453,20 @@ class Prediction:
     def interval(self, level: int) -> tuple[Any, Any]:
         """Return the interval [s] that holds `level` % (80 or 95) of measurements.
 
-        From residuals on rows that the constants were not fitted on; NaN where
-        some kernel rests on no fitted constants. Kernels are taken to err together.
+        From residuals on rows that the constants were not fitted on (of a relative's constants: on
+        other devices); NaN where that is not known. Kernels are taken to err together.
         """
         low: Number = 0.0
         high: Number = 0.0
         for part, seconds, (repeats, _, _) in zip(
             self.plan.phases, self._phase_seconds, self._parts, strict=True
         ):
-            section = part.choice.section
-            if section is None or not section.spread:
+            if not part.choice.spread:
                 nothing = spread(np.nan, self.shape)
                 return nothing, nothing
             runs = np.maximum(repeats, 1.0)
-            below, above = section.interval(np.asarray(seconds / runs, dtype=np.float64), level)
+            each = np.asarray(seconds / runs, dtype=np.float64)
+            below, above = calibration.interval(part.choice.spread, each, level)
             low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
         return spread(low, self.shape), spread(high, self.shape)
 

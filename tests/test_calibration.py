@@ -139,7 +139,10 @@ def shelf(monkeypatch):
     def put(**devices):
         named = {name.replace("_", "/", 1).replace("_", "-"): parts for name, parts in devices.items()}
         monkeypatch.setattr(calibration, "load", lambda name: named.get(name, ()))
-        monkeypatch.setattr(calibration, "relatives", lambda device: [n for n in named if n != device.name])
+        others = [(name, "sibling") for name in named]
+        monkeypatch.setattr(
+            calibration, "relatives", lambda d: [pair for pair in others if pair[0] != d.name]
+        )
 
     return put
 
@@ -170,11 +173,22 @@ def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
     """Reading specs only as far as needed changes nothing about who comes first."""
     target = load(device)
     ranked = target.relatives([load(name) for name in calibration.calibrated_devices()])
-    assert list(calibration.relatives(target)) == [name for name, _ in ranked]
+    assert list(calibration.relatives(target)) == ranked
     assert hardware.family_of(device) == target.family
 
 
 # -- how sure ----------------------------------------------------------------------------------
+
+
+def test_intervals_with_a_relatives_constants_are_from_other_devices():
+    """Constants of another device are less sure than its residuals on itself say."""
+    wanted = calibration.Wanted(kernel="gemm", op="gemm", dtype="bf16")
+    own = calibration.choose(load("nvidia/h200-sxm"), wanted)
+    carried = calibration.choose(load("nvidia/h100-sxm"), wanted)
+    assert (own.origin, carried.origin) == ("self", "nvidia/h200-sxm")
+    assert carried.section == own.section
+    assert carried.spread == calibration.transfer("gemm", "sibling")
+    assert calibration.transfer("gemm", "stranger") == ()
 
 
 def test_intervals_are_the_quantiles_of_the_regime():
@@ -185,9 +199,9 @@ def test_intervals_are_the_quantiles_of_the_regime():
         )
     )
     seconds = np.array([1e-6, 1e-5, 1e-3])
-    low, high = part.interval(seconds, 80)
+    low, high = calibration.interval(part.spread, seconds, 80)
     assert low == pytest.approx(seconds * [0.8, 0.95, 0.95])
     assert high == pytest.approx(seconds * [1.5, 1.05, 1.05])
-    wide = part.interval(seconds, 95)
+    wide = calibration.interval(part.spread, seconds, 95)
     assert (wide[0] < low).all()
     assert (wide[1] > high).all()

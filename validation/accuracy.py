@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from costmodel import hardware
 from costmodel._version import __version__
 from costmodel.files import write_whole
-from costmodel.measured import framework
+from costmodel.measured import OPERATIONS_MEASURED, framework
 from costmodel.score import score, summary
 from costmodel.validation.heldout import held_out
 
@@ -63,6 +64,30 @@ def by_cell(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
         table[f"covered_{level}"] = 100 * inside.groupby([named[c] for c in CELL], observed=True).mean()
         table[f"width_{level}"] = width.groupby([named[c] for c in CELL], observed=True).median()
     return table.reset_index()
+
+
+def transfers(rows: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
+    """Return quantiles of measured over predicted time, constants being a relative's, by relation."""
+    scored = score(rows, rung="kernel")
+    scored = scored[(scored["reason"] == "") & (scored["constants_from"] != "none")]
+    ratio = scored["latency_s"] / scored["seconds"]
+    models = {
+        op: OPERATIONS_MEASURED[op].layer("fp32", {"op": op}).cost.phases[0].kernel
+        for op in scored["op"].unique()
+    }
+    pairs = {
+        (gpu, other): next(r for n, r in hardware.load(gpu).relatives([hardware.load(other)]) if n == other)
+        for gpu, other in scored[["gpu", "constants_from"]].drop_duplicates().itertuples(index=False)
+    }
+    relation = [pairs[pair] for pair in zip(scored["gpu"], scored["constants_from"], strict=True)]
+    table: dict[str, dict[str, dict[str, object]]] = {}
+    for (kernel, related), part in ratio.groupby([scored["op"].map(models), pd.Index(relation)]):
+        quantiles = np.quantile(part, (0.025, 0.1, 0.9, 0.975))
+        table.setdefault(str(kernel), {})[str(related)] = {
+            "rows": len(part),
+            "q": [float(f"{q:.4g}") for q in quantiles],
+        }
+    return table
 
 
 def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
@@ -144,6 +169,10 @@ def main() -> None:
         lambda path: own.to_csv(path, index=False, float_format="%.2f"),
         overwrite=True,
     )
+    header = "# Written by `make accuracy`: measured over predicted time with the constants of a relative.\n"
+    text = header + yaml.safe_dump(transfers(rows), default_flow_style=None)
+    place = Path(hardware.__file__).parent / "transfer.yaml"
+    write_whole(place, lambda path: path.write_text(text, "utf-8"), overwrite=True)
     devices = {hardware.load(label).name for label in own["gpu"]}
     print(f"{len(rows)} held-out rows in {len(own)} cells on {len(devices)} devices")
 

@@ -79,7 +79,7 @@ def test_intervals_hold_the_rows_they_should(result):
     fresh = table(count=400, seed=2)
     sizes = {name: fresh[name].to_numpy() for name in ("m", "n", "k")}
     predicted = cpu_gemm.seconds(DEVICE, section.constants, **sizes).seconds
-    low, high = section.interval(predicted, 80)
+    low, high = calibration.interval(section.spread, predicted, 80)
     inside = ((fresh["latency_s"] >= low) & (fresh["latency_s"] <= high)).mean()
     assert 0.6 < inside < 0.95
 
