@@ -40,7 +40,11 @@ def model(name: str) -> Any:
     return importlib.import_module(f"{__name__}.{name}")
 
 
+#: Kinds of processor that have models of their own, and what their names begin with.
+_OWN = {"core": "cpu_", "TensorCore": "systolic_", "MME": "systolic_"}
+
+
 def on(name: str, device: Device) -> str:
-    """Return the model that times a kernel on a device: CPUs have cores and caches, not units and tiles."""
-    own = f"cpu_{name}"
-    return own if device.spec.units.kind == "core" and own in available() else name
+    """Return the model that times a kernel on a device: not every chip has GPU units, waves and tiles."""
+    own = f"{_OWN.get(device.spec.units.kind, '')}{name}"
+    return own if own in available() else name

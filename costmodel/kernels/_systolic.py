@@ -1,0 +1,43 @@
+"""What the models of matrix cores share: TPU TensorCores and Gaudi's matrix engines.
+
+A chip has one or two large cores that a compiler schedules ahead of time: operands stream from memory
+while the array computes, and there are no waves of thread blocks. What is left is a roofline with
+the array's padding and an efficiency each way. No open measurement of such a chip says more: the
+constants are assumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "peak_share": Constant(0.85, 0.3, 1.0, "1", "share of the matrix peak that padded products reach"),
+    "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long streams reach"),
+    "start_s": Constant(2e-6, 1e-7, 1e-4, "s", "start and end of a fused operation"),
+}
+#: Side of the array, and rows that stream through it together (Jouppi et al., ISCA 2023; the
+#: scaling-book's TPU chapter).
+ARRAY, ROWS = 128.0, 8.0
+
+
+def padded(size: Array, multiple: float) -> Array:
+    """Return a size rounded up to what the array takes."""
+    return np.asarray(np.ceil(np.asarray(size, dtype=np.float64) / multiple) * multiple)
+
+
+def roofline(
+    device: Device, constants: Mapping[str, float], dtype: str, flops: Array | float, traffic: Array
+) -> Estimate:
+    """Return the larger of padded arithmetic and traffic, each at its share, after the start [s]."""
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    arithmetic = np.asarray(flops / (c["peak_share"] * device.peak(dtype)), dtype=np.float64)
+    memory = np.asarray(traffic / (c["bandwidth_share"] * device.hbm_bandwidth), dtype=np.float64)
+    arithmetic, memory = np.broadcast_arrays(arithmetic, memory)
+    start = np.full(memory.shape, c["start_s"])
+    terms = {f"matrix:{dtype}": arithmetic, "hbm": memory, "launch": start}
+    return Estimate(seconds=np.maximum(arithmetic, memory) + start, terms=terms)

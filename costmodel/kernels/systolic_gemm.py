@@ -1,0 +1,51 @@
+"""Matrix products on a matrix core: the inner and outer sizes padded to the array, rows to its depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels._systolic import ARRAY, CONSTANTS, ROWS, padded, roofline
+from costmodel.kernels.base import Estimate
+
+__all__ = ["CONSTANTS", "seconds"]
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    m: ArrayLike,
+    n: ArrayLike,
+    k: ArrayLike,
+    batch: ArrayLike = 1.0,
+    dtype: str = "bf16",
+    quantise: bool = False,
+) -> Estimate:
+    """Return the time of out[batch, m, n] = A[batch, m, k] · B[batch, k, n].
+
+    Parameters
+    ----------
+    device, constants
+        Where it runs; values of ``CONSTANTS``, those not given have their defaults.
+    m, n, k, batch : array_like
+        Sizes.
+    dtype : str
+        Of the operands.
+    quantise : bool
+        A arrives in 16 bits and is made narrow on the way.
+
+    Returns
+    -------
+    Estimate
+        Terms ``matrix:<dtype>``, ``hbm``, ``launch``.
+    """
+    m, n, k, batch = (np.asarray(size, dtype=np.float64) for size in (m, n, k, batch))
+    width = dtypes.dtype(dtype).bytes
+    flops = 2 * batch * padded(m, ROWS) * padded(n, ARRAY) * padded(k, ARRAY)
+    rounding = 2 * m * k if quantise else 0.0
+    return roofline(device, constants, dtype, flops, batch * (width * (m * k + k * n + m * n) + rounding))
