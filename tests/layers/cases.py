@@ -39,7 +39,7 @@ MODEL = _sizes(
     (3, 5, 12, 2, 7, 20, 2, 41),
     (2, 9, 16, 4, 3, 33, 5, 8),
     (5, 17, 9, 3, 4, 65, 3, 129),
-    (7, 130, 2, 5, 3, 4, 6, 11),
+    (9, 130, 2, 5, 3, 4, 6, 11),
 )
 RECURRENT = _sizes(
     "batch seq hidden input projection num_layers onchip",
