@@ -351,11 +351,10 @@ class Prediction:
     @cached_property
     def _parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         """For each phase: repeats, seconds of one run, terms of one run."""
-        arguments = [self.shapes[name] for name in self.plan.arguments]
-        return self._bound_parts(arguments) if self.rung == "bound" else self._kernel_parts(arguments)
+        return self._bound_parts() if self.rung == "bound" else self._kernel_parts()
 
-    def _bound_parts(self, arguments: list[Number]) -> list[tuple[Number, Number, dict[str, Number]]]:
-        values = iter(self.plan.bound_function(*arguments))
+    def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
+        values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))
         bandwidth = self.device.hbm_bandwidth
         parts = []
         for part in self.plan.phases:
@@ -368,12 +367,9 @@ class Prediction:
             parts.append((repeats, seconds, terms))
         return parts
 
-    def _kernel_parts(self, arguments: list[Number]) -> list[tuple[Number, Number, dict[str, Number]]]:
-        values = iter(self.plan.kernel_function(*arguments))
+    def _kernel_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         parts = []
-        for part in self.plan.phases:
-            repeats = next(values)
-            sizes = {name: next(values) for name in part.phase.sizes}
+        for part, (repeats, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             model = kernels.model(part.kernel)
             estimate = model.seconds(self.device, part.choice.constants, **sizes, **part.options)
             parts.append((repeats, estimate.seconds, dict(estimate.terms)))
@@ -491,19 +487,16 @@ class Prediction:
         return self.interval(95)[1]
 
     @cached_property
-    def _kernel_sizes(self) -> list[dict[str, Number]]:
+    def _kernel_sizes(self) -> list[tuple[Number, dict[str, Number]]]:
+        """For each phase: repeats, and the sizes of its kernel model."""
         values = iter(self.plan.kernel_function(*(self.shapes[n] for n in self.plan.arguments)))
-        sizes = []
-        for part in self.plan.phases:
-            next(values)
-            sizes.append({name: next(values) for name in part.phase.sizes})
-        return sizes
+        return [(next(values), {name: next(values) for name in p.phase.sizes}) for p in self.plan.phases]
 
     @cached_property
     def in_range(self) -> Any:
         """Whether every kernel's sizes lie within those its constants were fitted on."""
         inside: Any = self.rung != "bound"
-        for part, sizes in zip(self.plan.phases, self._kernel_sizes, strict=True):
+        for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             section = part.choice.section
             if section is None:
                 inside = False
@@ -517,7 +510,7 @@ class Prediction:
     def nearest_fitted(self) -> list[dict[str, Any]]:
         """For each kernel its sizes moved into the range that its constants were fitted on."""
         nearest = []
-        for part, sizes in zip(self.plan.phases, self._kernel_sizes, strict=True):
+        for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             ranges = part.choice.section.sizes if part.choice.section else {}
             nearest.append({n: np.clip(v, *ranges[n]) for n, v in sizes.items() if n in ranges})
         return nearest

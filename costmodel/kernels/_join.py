@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
+from costmodel.kernels._cache import misses
 from costmodel.kernels.base import Array
 
 #: Sharpness of the change from a working set that stays in L2 between replays to one that does not.
@@ -34,10 +35,7 @@ def miss_share(device: Device, cache_share: float, working_set: Array, order: fl
     order : float
         Sharpness of the change between all and nothing.
     """
-    if not device.l2_capacity:
-        return np.ones_like(working_set)
-    fill = np.minimum(working_set / (cache_share * device.l2_capacity), 1e6) ** order
-    return np.asarray(fill / (1 + fill))
+    return misses(working_set, cache_share * device.l2_capacity, order)
 
 
 def byte_time(device: Device, constants: Mapping[str, float], miss: Array) -> Array:
