@@ -15,7 +15,7 @@ from costmodel.symbols import LATEX_NAMES
 ZERO = sp.Integer(0)
 ONE = sp.Integer(1)
 ENGINES = ("matrix", "vector", "special")
-LEVELS = ("hbm", "l2")
+LEVELS = ("hbm", "l2", "link")
 
 
 def latex(expression: sp.Expr) -> str:
@@ -107,8 +107,13 @@ class Phase:
         Depth of the arithmetic with a processor for every operation.
     workspace : Expr
         Intermediate results that live in main memory [bytes].
+    link : Expr
+        Bytes that a device sends to others over its links.
     repeats, launches : Expr
         Times the kernel runs; launches each time.
+    overlaps : bool
+        Whether it runs at the same time as the phase before it, as often: a transfer that hides behind
+        arithmetic. Only what it takes longer counts as time.
     """
 
     name: str
@@ -123,8 +128,10 @@ class Phase:
     steps: sp.Expr = ZERO
     pram_depth: sp.Expr = ONE
     workspace: sp.Expr = ZERO
+    link: sp.Expr = ZERO
     repeats: sp.Expr = ONE
     launches: sp.Expr = ONE
+    overlaps: bool = False
 
     @property
     def hbm(self) -> sp.Expr:
@@ -231,8 +238,8 @@ class Cost:
 
     @cached_property
     def bytes(self) -> Tally:
-        """Traffic by memory level [bytes]: ``hbm`` and ``l2``."""
-        return add_tallies(({"hbm": p.hbm, "l2": p.l2}, p.repeats) for p in self.phases)
+        """Traffic by level [bytes]: ``hbm``, ``l2``, and ``link``, what goes to other devices."""
+        return add_tallies(({"hbm": p.hbm, "l2": p.l2, "link": p.link}, p.repeats) for p in self.phases)
 
     @cached_property
     def pram_depth(self) -> sp.Expr:
@@ -245,13 +252,15 @@ class Cost:
         return sp.Add(*(p.launches * p.repeats for p in self.phases))
 
     def rows(self) -> dict[str, sp.Expr]:
-        """Return the totals by the names that answers and tables use."""
+        """Return the totals by the names that answers and tables use; ``link_bytes`` where there are any."""
+        link = {"link_bytes": self.bytes["link"]} if "link" in self.bytes else {}
         return {
             "matrix_flops": self.flops["matrix"],
             "vector_flops": self.flops["vector"],
             "special_flops": self.flops["special"],
             "hbm_bytes": self.bytes["hbm"],
             "l2_bytes": self.bytes["l2"],
+            **link,
             "compulsory_bytes": self.compulsory,
             "depth": self.depth,
             "pram_depth": self.pram_depth,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel import calibration, hardware, implementations, kernels
+from costmodel import calibration, hardware, kernels
 from costmodel._version import __version__
-from costmodel.cost import ENGINES, Phase
+from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
 from costmodel.errors import UnavailableError, unknown_name
-from costmodel.evaluate import Number, bind, common_shape, compile_expressions, counts_of, spread
+from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
 from costmodel.layers import Layer
+from costmodel.plan import Plan, make_plan, phase_rows
 from costmodel.symbols import DEVICE_SIZES
 
 RUNGS = ("bound", "kernel", "calibrated")
@@ -28,8 +29,6 @@ LIMITS = (
     *(f"{engine}:{dtype}" for engine in ENGINES for dtype in DTYPES),
     *("hbm", "l2", "depth", "launch", "link"),
 )
-#: Constants that say how much of the operands a cache still holds from the call before.
-RESIDENCY = ("warm_share", "cache_share")
 #: Version of the JSON answers.
 SCHEMA = 1
 #: Rows that are predicted together: intermediate results then stay in a core's cache, which is
@@ -97,7 +96,7 @@ def predict(
     for name in DEVICE_SIZES:
         if name not in bound:
             bound[name] = _device_size(machine, name)
-    plan = _plan(layer, machine, rung, state, (framework, harness, kernel))
+    plan = make_plan(layer, machine, rung, state, (framework, harness, kernel))
     return Prediction(plan=plan, shapes=bound)
 
 
@@ -107,170 +106,6 @@ def _device_size(device: hardware.Device, name: str) -> float:
         return max(1.0, device.onchip_capacity)
     # Where no unit-private memory is known, a tile may at least use what the smallest GPU here has.
     return device.shared_per_unit or 48 * 1024.0
-
-
-# -- the plan: all that does not depend on sizes -----------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class PhasePlan:
-    """One kernel of a layer on a device, before its sizes are known.
-
-    Attributes
-    ----------
-    phase : Phase
-        What it computes and moves.
-    kernel : str
-        The kernel model that times it on this device.
-    rates : tuple of (str, float)
-        What may limit it (``matrix:bf16``, …), and how fast the device does it [FLOP/s].
-    choice : Choice
-        The constants its kernel model uses; origin ``none`` at rung ``bound``.
-    options : mapping
-        Static arguments of its kernel model: the layer's, and the implementation's.
-    """
-
-    phase: Phase
-    kernel: str
-    rates: tuple[tuple[str, tuple[str, str], float], ...]
-    choice: calibration.Choice
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """A layer on a device at a rung, before its sizes are known."""
-
-    layer: Layer
-    device: hardware.Device
-    rung: str
-    state: str
-    phases: tuple[PhasePlan, ...]
-    missing: tuple[str, ...]
-
-    @cached_property
-    def arguments(self) -> tuple[str, ...]:
-        """Names of the sizes that the expressions take."""
-        return (*self.layer.sizes(), *DEVICE_SIZES)
-
-    @cached_property
-    def bound_function(self) -> Any:
-        """Compiled: for each phase its repeats, its FLOPs by engine, its traffic."""
-        rows = []
-        for part in self.phases:
-            rows += [part.phase.repeats, *(part.phase.flops[key] for _, key, _ in part.rates), part.phase.hbm]
-        return compile_expressions(rows, self.arguments)
-
-    @cached_property
-    def kernel_function(self) -> Any:
-        """Compiled: for each phase its repeats and the sizes of its kernel model."""
-        rows = []
-        for part in self.phases:
-            rows += [part.phase.repeats, *part.phase.sizes.values()]
-        return compile_expressions(rows, self.arguments)
-
-    @cached_property
-    def lower_function(self) -> Any:
-        """Compiled: FLOPs by engine and dtype, compulsory bytes, state updated in place."""
-        cost = self.layer.cost
-        return compile_expressions([*cost.flops.values(), cost.compulsory, cost.updated], self.arguments)
-
-    @cached_property
-    def phase_functions(self) -> tuple[Any, ...]:
-        """Compiled, for each phase: the counts that answers show."""
-        return tuple(
-            compile_expressions(list(_phase_rows(part.phase).values()), self.arguments)
-            for part in self.phases
-        )
-
-    @property
-    def constants_from(self) -> str:
-        """Whose constants the prediction rests on."""
-        if self.rung == "bound":
-            return "none"
-        origins = dict.fromkeys(part.choice.origin for part in self.phases)
-        return ", ".join(origins)
-
-
-@lru_cache(maxsize=4096)
-def _plan(
-    layer: Layer,
-    device: hardware.Device,
-    rung: str | None,
-    state: str,
-    implementation: tuple[str | None, str | None, str | None],
-) -> Plan:
-    framework, harness, label = implementation
-    parts, missing = [], dict.fromkeys(device.missing)
-    own = rung != "kernel"
-    for phase in layer.cost.phases:
-        rates = []
-        for engine, dtype in phase.flops:
-            try:
-                rates.append((f"{engine}:{dtype}", (engine, dtype), _rate(device, engine, dtype)))
-            except UnavailableError:
-                if engine == "matrix":
-                    raise
-                missing[f"{engine}:{dtype} rate"] = None
-        choice, options = calibration.Choice("none"), dict(phase.options)
-        kernel = kernels.on(phase.kernel, device)
-        if rung != "bound":
-            wanted = calibration.Wanted(
-                kernel=kernel,
-                op=phase.op,
-                dtype=str(phase.options["dtype"]),
-                direction=str(phase.options.get("direction", "fwd")),
-                framework=framework,
-                harness=harness,
-                label=label,
-            )
-            choice = calibration.choose(device, wanted, own=own)
-            # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
-            # gets the algorithm that one would pick.
-            named, section = framework or phase.kernel == "recurrence", choice.section
-            whose = (framework, label) if named or section is None else section.implementation
-            options |= implementations.arguments(kernel, phase.op, *whose, device)
-            if state == "cold":
-                choice = replace(choice, constants=_cold(kernel, choice.constants))
-        parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options))
-    calibrated = all(part.choice.origin == "self" for part in parts)
-    if rung == "calibrated" and not calibrated:
-        lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
-        raise UnavailableError(
-            f"{device.name} has no constants of its own for {', '.join(lacking)} in {layer.dtype}: "
-            "fit them there with `costmodel validate --record --fit`, or ask for rung kernel"
-        )
-    return Plan(
-        layer, device, rung or ("calibrated" if calibrated else "kernel"), state, tuple(parts), tuple(missing)
-    )
-
-
-def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
-    """Return a kernel model's constants with no operand resident: what says so is at its least."""
-    described = kernels.model(kernel).CONSTANTS
-    return {**constants, **{name: described[name].low for name in RESIDENCY if name in described}}
-
-
-def _rate(device: hardware.Device, engine: str, dtype: str) -> float:
-    """Return the rate of an engine; a matrix product runs on the fastest engine of its dtype."""
-    return device.peak(dtype, None if engine == "matrix" else engine)
-
-
-def _phase_rows(phase: Phase) -> dict[str, Any]:
-    tally = {
-        engine: sum((v for (e, _), v in phase.flops.items() if e == engine), 0)
-        for engine in ("matrix", "vector", "special")
-    }
-    return {
-        "repeats": phase.repeats,
-        **{f"{engine}_flops": value * phase.repeats for engine, value in tally.items()},
-        "hbm_bytes": phase.hbm * phase.repeats,
-        "l2_bytes": phase.l2 * phase.repeats,
-        "depth": phase.steps * phase.repeats,
-        "pram_depth": phase.pram_depth * phase.repeats,
-        "launches": phase.launches * phase.repeats,
-        "footprint_bytes": phase.workspace,
-    }
 
 
 # -- the prediction ----------------------------------------------------------------------------
@@ -355,12 +190,15 @@ class Prediction:
 
     def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))
-        bandwidth = self.device.hbm_bandwidth
+        bandwidth, link = self.device.hbm_bandwidth, self.device.link_bandwidth
         parts = []
         for part in self.plan.phases:
             repeats = next(values)
             terms = {label: next(values) / rate for label, _, rate in part.rates}
             terms["hbm"] = next(values) / bandwidth
+            if part.sends:
+                # Where the spec has no link, the term is absent, and `missing` says so.
+                terms["link"] = next(values) / (link or math.inf)
             seconds: Number = 0.0
             for term in terms.values():
                 seconds = _larger(seconds, term)
@@ -377,7 +215,14 @@ class Prediction:
 
     @property
     def _phase_seconds(self) -> list[Number]:
-        return [seconds * repeats for repeats, seconds, _ in self._parts]
+        """For each phase its time, all runs: of one that overlaps the phase before it, what is longer."""
+        whole = [seconds * repeats for repeats, seconds, _ in self._parts]
+        if not self.plan.overlaps:
+            return whole
+        return [
+            _larger(0.0, seconds - whole[i - 1]) if part.phase.overlaps else seconds
+            for i, (part, seconds) in enumerate(zip(self.plan.phases, whole, strict=True))
+        ]
 
     @cached_property
     def seconds(self) -> Any:
@@ -434,12 +279,12 @@ class Prediction:
         if self.shape and self.blocks:
             return self._joined("limit")
         totals: dict[str, Number] = {}
-        for repeats, seconds, terms in self._parts:
+        for seconds, (_, _, terms) in zip(self._phase_seconds, self._parts, strict=True):
             largest: Number = 0.0
             for term in terms.values():
                 largest = _larger(largest, term)
             for label, term in terms.items():
-                totals[label] = totals.get(label, 0.0) + np.where(term >= largest, repeats * seconds, 0.0)
+                totals[label] = totals.get(label, 0.0) + np.where(term >= largest, seconds, 0.0)
         stacked = [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
         places = np.array([LIMITS.index(label) for label in totals], dtype=np.int8)
         return places[np.argmax(np.stack(stacked), axis=0)]
@@ -546,7 +391,7 @@ class Prediction:
                 [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in terms.values()]
             )
             limiting = labels[np.argmax(stacked, axis=0)]
-            counts = dict(zip(_phase_rows(part.phase), function(*arguments), strict=True))
+            counts = dict(zip(phase_rows(part.phase), function(*arguments), strict=True))
             rows.append(
                 {
                     "phase": part.phase.name,

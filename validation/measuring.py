@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 
 from costmodel import hardware
+from costmodel.errors import OutputError
 from costmodel.files import user_folder
 from costmodel.predict import as_device
 from costmodel.validation import campaign, microbench, places, plans, record, spec
@@ -27,6 +29,35 @@ BUDGET_S = {
 }
 #: Visits of each case: a CPU's times drift more.
 PASSES = {"cpu": 3, "cuda": 2}
+
+
+def journal_path(device: str, *, full: bool = False) -> Path:
+    """Return where the visits of a plan are kept, and gone on from."""
+    return user_folder() / f"{device}{'-full' if full else ''}.jsonl"
+
+
+def set_aside(journal: Path) -> Path | None:
+    """Give a journal another name, so that the next campaign begins anew; nothing is deleted.
+
+    Returns
+    -------
+    Path or None
+        What it is called now: its old name and when it was last written; None if there is none.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be renamed.
+    """
+    if not journal.exists():
+        return None
+    written = datetime.fromtimestamp(journal.stat().st_mtime, tz=UTC)
+    kept = journal.with_name(f"{journal.stem}-{written:%Y%m%dT%H%M%S}{journal.suffix}")
+    try:
+        journal.rename(kept)
+    except OSError as error:
+        raise OutputError(f"cannot rename {journal}: {error.strerror or error}") from error
+    return kept
 
 
 def measure(
@@ -73,7 +104,7 @@ def measure(
         If the journal cannot be written.
     """
     here = machine(device)
-    path = journal or user_folder() / f"{device}{'-full' if full else ''}.jsonl"
+    path = journal or journal_path(device, full=full)
     wanted = list(cases) if cases is not None else plans.plan(device, full=full)
     book = Journal(path, here)
     with book, _progress() as progress:

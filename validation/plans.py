@@ -67,7 +67,7 @@ def plan(kind: str, *, full: bool = False) -> list[Case]:
         Exhaustive, and many times longer.
     """
     scale = SCALES[kind, full]
-    parts = (_matmuls, _attention, _decode, _recurrent, _loops, _memory, _cold)
+    parts = (_matmuls, _attention, _decode, _recurrent, _loops, _linear, _memory, _cold)
     cases = list(itertools.chain.from_iterable(part(scale) for part in parts))
     if kind == "cuda":
         cases += _tiles(scale)
@@ -220,6 +220,25 @@ def _loops(scale: Scale) -> list[Case]:
         short = [s for s in _walk(scale, gates, 40 * scale.share) if s["seq"] <= 128]
         cases += _cases((f"{name}-loop",), short[: int(3 * scale.share)], scale)
     return cases
+
+
+def _linear(scale: Scale) -> list[Case]:
+    """Return linear attention, and a scan as loop and by levels."""
+    heads = {"batch": (1, 4), "heads": (4, 16), "seq": (256, 1000, 4096, 16384), "head_dim": (32, 64, 128)}
+    lanes = {"batch": (1, 4), "seq": (128, 500, 2048, 8192), "hidden": (64, 256, 1024, 4096)}
+
+    def small(s: Sizes) -> bool:
+        return 8.0 * s["batch"] * s["heads"] * s["seq"] * s["head_dim"] <= scale.elements[1]
+
+    def short(s: Sizes) -> bool:
+        return scale.elements[0] <= s["batch"] * s["seq"] * s["hidden"] <= scale.elements[1] / 4
+
+    shapes = draw(heads, small, 10 * scale.share)
+    cases = _cases(("linear-attention",), shapes, scale)
+    cases += _cases(("linear-attention",), shapes[:3], scale, directions=("fwd+bwd",))
+    scans = draw(lanes, short, 10 * scale.share)
+    loops = [s for s in scans if s["seq"] <= 500]
+    return cases + _cases(("scan-levels",), scans, scale) + _cases(("scan-loop",), loops[:4], scale)
 
 
 #: Shapes of each kernel: copies tell the memory levels, and are many.

@@ -34,6 +34,9 @@ def validate(
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="Write the page: NAME.html.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The exhaustive plan: hours, not minutes.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Measure anew, not on from the visits there are.")
+    ] = False,
     budget: Annotated[
         float | None, typer.Option(metavar="SECONDS", help="How long measuring may take.", min=0.0)
     ] = None,
@@ -61,6 +64,7 @@ def validate(
             )
         _fit_tables(tables)
         return
+    _begin(device, full, fresh)
     rows, machine = _measure(device, spec, full, budget)
     if record:
         from costmodel.validation.record import save
@@ -71,6 +75,19 @@ def validate(
     if report:
         _report(rows, machine, name.with_suffix(".html"), force)
     _print_errors(rows, machine, device, rung, as_json)
+
+
+def _begin(kind: str, full: bool, fresh: bool) -> None:
+    """Say whether a campaign goes on from an earlier one, or set that aside."""
+    from costmodel.validation import measuring
+
+    journal = measuring.journal_path(kind, full=full)
+    if fresh:
+        kept = measuring.set_aside(journal)
+        if kept:
+            output.note(f"earlier visits: {kept}")
+    elif journal.exists():
+        output.note(f"going on from the visits in {journal}; --fresh would measure anew")
 
 
 def _measure(kind: str, spec: str | None, full: bool, budget: float | None) -> tuple[pd.DataFrame, Device]:

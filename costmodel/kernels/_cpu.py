@@ -25,7 +25,7 @@ MEMORY = {
     ),
 }
 #: glibc's malloc gives larger blocks back at once, and maps them anew (``DEFAULT_MMAP_THRESHOLD_MAX``).
-_MAPPED, _PAGE = 32 * 2.0**20, 4096.0
+_MAPPED, PAGE = 32 * 2.0**20, 4096.0
 #: Sharpness of the steps between cache levels: a shared cache has neighbours.
 _L2_ORDER, _L3_ORDER = 3.0, 4.0
 
@@ -62,7 +62,7 @@ def seconds_per_byte(
 
 def mapping_seconds(c: dict[str, float], result: Array) -> Array:
     """Return the time to map a new result of that many bytes, a page fault a page, where it is large [s]."""
-    return np.where(result >= _MAPPED, result / _PAGE * c["page_s"], 0.0)
+    return np.where(result >= _MAPPED, result / PAGE * c["page_s"], 0.0)
 
 
 def joined(order: float, *times: Array) -> Array:

@@ -1,9 +1,10 @@
 """Matrix products on a CPU, as MKL and OpenBLAS run them (Goto & van de Geijn, doi 10.1145/1356052.1356053).
 
 Blocks of the operands are packed into the caches, and a micro-kernel that keeps a few rows × columns
-of the result in registers runs over them at close to the peak. What is lost is the packing (each
-element of A and B, once or more), edges of the register tile, the threads' start, and, where a side
-is so short that nothing is used twice, the reading of the operands.
+of the result in registers runs over them at close to the peak. What is lost is the packing of B (A,
+walked along its rows, was not seen to cost), more where each row of B lies on a page of its own; edges
+of the register tile, the threads' start, and, where a side is so short that nothing is used twice, the
+reading of the operands.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
-from costmodel.kernels._cpu import MEMORY, joined, mapping_seconds, seconds_per_byte
+from costmodel.kernels._cpu import MEMORY, PAGE, joined, mapping_seconds, seconds_per_byte
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
     "peak_share": Constant(0.93, 0.2, 1.0, "1", "share of the peak that the micro-kernel reaches"),
-    "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, for each element of A and B"),
+    "pack_cycles": Constant(1.2, 0.0, 20.0, "cycles", "packing, for each element of B"),
+    "page_cycles": Constant(
+        3.0, 0.0, 20.0, "cycles", "more for each, where a row of B is at least a page: translations"
+    ),
     "edge_rows": Constant(2.0, 0.0, 24.0, "rows", "rows and columns of the result wasted at its edges"),
     "start_s": Constant(
         3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
@@ -99,7 +103,8 @@ def _with_threads(
     width = dtypes.dtype(dtype).bytes
     narrow = np.minimum(m, n)
     # A product with a vector uses each element once: it is not packed, and streams.
-    packed = np.where(narrow > 1, batch * k * (m + n) * c["pack_cycles"], 0.0)
+    each = c["pack_cycles"] + np.where(n * width >= PAGE, c["page_cycles"], 0.0)
+    packed = np.where(narrow > 1, batch * k * n * each, 0.0)
     padded = np.where(narrow > 1, (m + c["edge_rows"]) * (n + c["edge_rows"]), m * n)
     arithmetic = 2 * batch * padded * k / (device.peak(dtype) * share * c["peak_share"])
     arithmetic = arithmetic + packed / (threads * device.clock_hz)

@@ -5,13 +5,14 @@ import pytest
 
 from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
-from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_stream
+from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
 
 DEVICE = hardware.load("cpu/epyc-9654")
 #: Nothing is lost anywhere: what is left is arithmetic over peak, or bytes over bandwidth.
 IDEAL = {
     "peak_share": 1.0,
     "pack_cycles": 0.0,
+    "page_cycles": 0.0,
     "edge_rows": 0.0,
     "start_s": 0.0,
     "call_s": 0.0,
@@ -36,6 +37,16 @@ def test_product_with_a_vector_streams_its_matrix():
     n = 2**17
     got = cpu_gemm.seconds(DEVICE, IDEAL, m=1, n=n, k=n)
     assert got.seconds == pytest.approx(4 * n * n / DEVICE.hbm_bandwidth, rel=0.01)
+
+
+def test_rows_of_b_of_a_page_or_more_cost_a_translation_each_element():
+    """1,024 columns of fp32 fill a page of 4 KiB: from there on each element of B costs more to pack."""
+    page = {**IDEAL, "page_cycles": 7.0}
+    for n, cycles in ((1023, 0.0), (1024, 7.0)):
+        sizes = {"m": 4096, "n": n, "k": 4096}
+        more = cpu_gemm.seconds(DEVICE, page, **sizes).terms["vector:fp32"]
+        more = more - cpu_gemm.seconds(DEVICE, IDEAL, **sizes).terms["vector:fp32"]
+        assert more == pytest.approx(cycles * 4096 * n / (DEVICE.units * DEVICE.clock_hz), rel=1e-6, abs=1e-12)
 
 
 def test_small_product_stays_on_one_thread():
@@ -136,3 +147,20 @@ def test_constants_are_described_and_few(model):
     for constant in model.CONSTANTS.values():
         assert constant.low <= constant.default <= constant.high
     assert set(model.HARNESS) <= set(model.CONSTANTS)
+
+
+def test_scan_that_is_not_fused_is_a_call_a_level():
+    """With free arithmetic and bytes, 11 levels over 2,048 positions cost 11 starts."""
+    free = {**IDEAL, "start_s": 1e-3, "flop_cycles": 0.0, "l2_bytes_cycle": 1e9}
+    got = cpu_scan.seconds(DEVICE, free, chains=8, steps=11, traffic=1e3, launches=11)
+    assert got.seconds == pytest.approx(11e-3, rel=1e-6)
+    assert got.terms["depth"] == 0.0
+
+
+def test_fused_scan_of_few_lanes_waits_for_its_steps():
+    """One lane, 10⁶ steps of 8 cycles: nothing else takes as long, and a lane more costs nothing."""
+    constants = {**IDEAL, "step_cycles": 8.0, "lanes": 64.0, "flop_cycles": 0.25}
+    one = cpu_scan.seconds(DEVICE, constants, chains=1, steps=1e6, traffic=8.0, vector_flops=2e6)
+    two = cpu_scan.seconds(DEVICE, constants, chains=2, steps=1e6, traffic=16.0, vector_flops=4e6)
+    assert one.seconds == pytest.approx(8e6 / DEVICE.clock_hz, rel=1e-6)
+    assert two.seconds == one.seconds

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from costmodel.errors import OutputError, TableError, UnavailableError
-from costmodel.validation import campaign, journal, registry
+from costmodel.validation import campaign, journal, measuring, registry
 from costmodel.validation.case import case
 from costmodel.validation.journal import Journal
 from costmodel.validation.measuring import measure
@@ -89,6 +89,16 @@ def test_a_killed_campaign_loses_nothing(here, tmp_path):
     assert len(rows) > kept >= 5
     assert outcome.planned == 399
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_a_journal_set_aside_is_kept_under_another_name(tiny, here, tmp_path):
+    path = tmp_path / "j.jsonl"
+    run(tiny, here, path, passes=1)
+    before = path.read_bytes()
+    kept = measuring.set_aside(path)
+    assert not path.exists()
+    assert kept.read_bytes() == before
+    assert measuring.set_aside(path) is None
 
 
 def test_interruption_keeps_what_there_is(tiny, here, tmp_path):

@@ -1,0 +1,99 @@
+"""Scans of a first-order recurrence on a CPU: fused, each lane in registers; not fused, a pass a level.
+
+Vector units walk lanes side by side, so what limits is instructions, bytes, or (few lanes, many
+steps) the chain of dependent steps. Written in a framework, every level of the scan is a call that
+reads and writes its operands in whatever cache holds them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.hardware import Device
+from costmodel.kernels._cpu import GRAIN, MEMORY, joined, seconds_per_byte
+from costmodel.kernels.base import Constant, Estimate
+
+CONSTANTS = {
+    "flop_cycles": Constant(0.25, 0.01, 50.0, "cycles", "instructions for each FLOP, of one core"),
+    "step_cycles": Constant(8.0, 1.0, 200.0, "cycles", "a dependent step of a fused scan"),
+    "lanes": Constant(64.0, 1.0, 1024.0, "lanes", "lanes that a core walks side by side"),
+    "start_s": Constant(
+        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+    ),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
+    **MEMORY,
+}
+#: Which of them belong to the harness, not the device.
+HARNESS = ("start_s",)
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    chains: ArrayLike,
+    steps: ArrayLike,
+    traffic: ArrayLike,
+    again: ArrayLike = 0.0,
+    matrix_flops: ArrayLike = 0.0,
+    vector_flops: ArrayLike = 0.0,
+    special_flops: ArrayLike = 0.0,
+    launches: ArrayLike = 1.0,
+    dtype: str = "fp32",
+    blocks: bool = False,
+) -> Estimate:
+    """Return the time of one such kernel, or of the calls of one that is not fused.
+
+    Parameters
+    ----------
+    device : Device
+        A CPU.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    chains, steps : array_like
+        Chains side by side; steps of each that wait for one another.
+    traffic, again : array_like
+        Bytes moved, and bytes read again [B].
+    matrix_flops, vector_flops, special_flops : array_like
+        Arithmetic [FLOP]; products run on the vector units too.
+    launches : array_like
+        Calls made one after the other; each is taken to move the same share of the bytes.
+    dtype : str
+        Format of the products.
+    blocks : bool
+        Whether a chain walks chunks of tokens: then its steps are products, and counted as such.
+
+    Returns
+    -------
+    Estimate
+        Terms ``vector:<dtype>`` (instructions), ``l2`` (caches), ``hbm``, ``depth``, ``launch``.
+    """
+    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    sizes = (chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
+    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in sizes))
+    chains, steps, traffic, again, matrix, vector, special, launches = arrays
+    each = (traffic + again) / launches
+    threads = np.where(each >= 4 * GRAIN, device.units, 1.0)
+    cached, memory = seconds_per_byte(device, c, each, threads)
+    issue = (vector + special) * c["flop_cycles"] / (threads * device.clock_hz)
+    issue = issue + matrix / (device.peak(dtype) * threads / device.units)
+    # A chain that goes back to memory at every step is a call a step: its wait is in `launch`.
+    waits = 0.0 if blocks else c["step_cycles"] / device.clock_hz
+    depth = np.where(launches > 1, 0.0, np.ceil(chains / (threads * c["lanes"])) * steps * waits)
+    launch = launches * (c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0))
+    moved = traffic + again
+    body = np.maximum(joined(c["overlap"], issue, moved * (cached + memory)), depth)
+    return Estimate(
+        seconds=launch + body,
+        terms={
+            f"vector:{dtype}": issue,
+            "l2": moved * cached,
+            "hbm": moved * memory,
+            "depth": depth,
+            "launch": launch,
+        },
+    )

@@ -1,0 +1,281 @@
+"""A whole model is a layer made of layers: parts with their sizes written in the model's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers import Layer
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
+
+Replacements = Mapping[sp.Symbol, sp.Expr]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer inside a model, with its sizes as expressions of the model's sizes.
+
+    Attributes
+    ----------
+    name : str
+        What it is in the model ("attention", "experts", "logits"): parts of one name are shown as one.
+    layer : Layer
+        With its static options; its direction is the model's.
+    sizes : tuple of (str, Expr)
+        Every size the layer takes, see `Part.of`.
+    repeats : Expr
+        How often the model has it, each time with weights of its own.
+    shared : bool
+        Whether its weights are not its own, and counted elsewhere or not at all: an earlier part's
+        (tied embeddings), or an activation (a product of two activations).
+    """
+
+    name: str
+    layer: Layer
+    sizes: tuple[tuple[str, sp.Expr], ...]
+    repeats: sp.Expr = ONE
+    shared: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        layer: Layer,
+        *,
+        repeats: sp.Expr | int = 1,
+        shared: bool = False,
+        **sizes: sp.Expr | int,
+    ) -> Part:
+        """Return a part; sizes that are not given have the layer's defaults.
+
+        Raises
+        ------
+        UnknownNameError
+            If the layer takes no size of that name.
+        SizeError
+            If a size that it needs is missing, or whole numbers do not go together.
+        """
+        for size in sizes:
+            if size not in layer.sizes():
+                raise unknown_name(f"size of {layer.name}", size, layer.sizes())
+        given = {size: sp.sympify(value) for size, value in sizes.items()}
+        missing = [size for size in layer.required if size not in given]
+        if missing:
+            raise SizeError(f"{name} ({layer.name}) needs {', '.join(missing)}")
+        for size, default in layer.defaults.items():
+            if size not in given:
+                terms = {symbol(other): value for other, value in given.items()}
+                given[size] = _parse(default).xreplace(terms)
+        numbers = {size: float(value) for size, value in given.items() if value.is_number}
+        if len(numbers) == len(given):
+            layer.check_sizes(numbers)
+        return cls(name, layer, tuple(given.items()), sp.sympify(repeats), shared)
+
+    @cached_property
+    def replacements(self) -> Replacements:
+        """The layer's symbols, and what stands for them in the model."""
+        return {symbol(name): value for name, value in self.sizes}
+
+    def expression(self, of_layer: sp.Expr) -> sp.Expr:
+        """Return one of the layer's expressions in the model's sizes."""
+        return sp.sympify(of_layer).xreplace(self.replacements)
+
+    def phase(self, of_layer: Phase) -> Phase:
+        """Return one of the layer's kernels in the model's sizes, as often as the model has it."""
+        write = self.expression
+        return dataclasses.replace(
+            of_layer,
+            name=f"{self.name}: {of_layer.name}",
+            sizes={name: write(value) for name, value in of_layer.sizes.items()},
+            flops={key: write(value) for key, value in of_layer.flops.items()},
+            repeats=write(of_layer.repeats) * self.repeats,
+            **{name: write(getattr(of_layer, name)) for name in _COUNTS},
+        )
+
+
+#: The counts of a phase that are expressions, but for those named in `Part.phase`.
+_COUNTS = tuple(
+    field.name
+    for field in dataclasses.fields(Phase)
+    if field.name not in ("name", "kernel", "op", "sizes", "options", "flops", "repeats")
+)
+
+
+def _parse(default: str | int) -> sp.Expr:
+    """Return a layer's default, such as ``heads*head_dim``, in symbols."""
+    return sp.sympify(default, locals={name: symbol(name) for name in GLOSSARY})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model(Layer):
+    """A model: parts that run one after the other.
+
+    Being a `Layer` it is predicted, swept, compared and shown as one.
+
+    Parameters
+    ----------
+    title : str
+        Its name.
+    parts : tuple of Part
+        In the order they run.
+    inputs, outputs : Expr
+        What goes in and comes out [bytes].
+    state : Expr
+        What it reads that an earlier call wrote (a KV cache) [bytes].
+    origin : str
+        Where its sizes are published.
+    left_out : str
+        What is not counted.
+    """
+
+    title: str
+    parts: tuple[Part, ...]
+    inputs: sp.Expr
+    outputs: sp.Expr
+    state: sp.Expr = ZERO
+    origin: str = ""
+    left_out: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        super().__post_init__()
+        if not self.parts:
+            raise SizeError(f"model {self.title}: wanted at least one part, got none")
+
+    def __hash__(self) -> int:
+        """Return the hash, computed once: every prediction looks its plan up by it."""
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
+
+    # -- what a layer says of itself -------------------------------------------------------
+
+    # A layer's name belongs to its class, a model's to itself; whoever reads them need not know.
+
+    family: ClassVar[str] = "model"
+    defaults: ClassVar[dict[str, str | int]] = {}
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        """Its title."""
+        return self.title
+
+    @property
+    def source(self) -> str:  # type: ignore[override]
+        """Where its sizes are published."""
+        return self.origin
+
+    @property
+    def not_counted(self) -> str:  # type: ignore[override]
+        """What is left out."""
+        return self.left_out
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The sizes that the parts leave open, in the order of the vocabulary."""
+        open_sizes: set[str] = set()
+        for part in self.parts:
+            for expression in (*part.replacements.values(), part.repeats):
+                open_sizes |= {s.name for s in expression.free_symbols}
+        return tuple(name for name in GLOSSARY if name in open_sizes and name not in DEVICE_SIZES)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The static choices that a user of the model has."""
+        return {"dtype": self.dtype, "direction": self.direction, "convention": self.convention}
+
+    @property
+    def label(self) -> str:
+        """Its name, with its dtype and direction."""
+        return f"{self.title}[{self.dtype}{',' + self.direction if self.direction != 'fwd' else ''}]"
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Refuse sizes that a part refuses."""
+        for part in self.parts:
+            numbers = {}
+            for name, value in part.sizes:
+                arguments = sorted(value.free_symbols, key=str)
+                given = [sizes[s.name] for s in arguments if s.name in sizes]
+                if len(given) == len(arguments):
+                    numbers[name] = np.asarray(
+                        sp.lambdify(arguments, value, "numpy")(*given), dtype=np.float64
+                    )
+            if len(numbers) == len(part.sizes):
+                part.layer.check_sizes(numbers)
+
+    # -- what a layer writes ---------------------------------------------------------------
+
+    def _layer(self, part: Part) -> Layer:
+        return dataclasses.replace(part.layer, convention=self.convention)
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Each part's kernels, in order."""
+        return tuple(part.phase(phase) for part in self.parts for phase in self._layer(part).forward())
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Each part's backward kernels, the last part first."""
+        return tuple(part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
+
+    def _sum(self, of_part: Iterable[tuple[Part, sp.Expr]]) -> sp.Expr:
+        return sp.Add(*(part.expression(value) * part.repeats for part, value in of_part))
+
+    def tensors(self) -> Tensors:
+        """The model's own input, output and state; the weights of all its parts."""
+        own = [part for part in self.parts if not part.shared]
+        found = {part: part.layer.tensors() for part in self.parts}
+        return Tensors(
+            inputs=self.inputs + self.state,
+            outputs=self.outputs,
+            weights=self._sum((part, found[part].weights) for part in own if part.layer.parameters() != 0),
+            offsets=self._sum((part, found[part].offsets) for part in own),
+            updated=self._sum((part, found[part].updated) for part in self.parts),
+        )
+
+    def kept(self) -> sp.Expr:
+        """What each part keeps."""
+        return self._sum((part, part.layer.kept()) for part in self.parts)
+
+    def path(self) -> sp.Expr:
+        """The longest path in any of its parts."""
+        return sp.Max(*{part.expression(part.layer.path()) for part in self.parts})
+
+    def passes(self) -> sp.Expr:
+        """Those of all parts, one after the other."""
+        return self._sum((part, part.layer.passes()) for part in self.parts)
+
+    def parameters(self) -> sp.Expr:
+        """Those of all parts, shared ones counted once."""
+        return self._sum((part, part.layer.parameters()) for part in self.parts if not part.shared)
+
+    # -- variants --------------------------------------------------------------------------
+
+    def in_dtype(self, dtype: str) -> Model:
+        """Return the model with every part in that format.
+
+        `inputs`, `outputs` and `state` are scaled with it, as all of them are activations.
+        """
+        name = parse_dtype(dtype).name
+        scale = sp.nsimplify(parse_dtype(name).bytes) / self.bytes
+        parts = tuple(
+            dataclasses.replace(part, layer=dataclasses.replace(part.layer, dtype=name))
+            for part in self.parts
+        )
+        return dataclasses.replace(
+            self,
+            dtype=name,
+            parts=parts,
+            inputs=self.inputs * scale,
+            outputs=self.outputs * scale,
+            state=self.state * scale,
+        )

@@ -1,0 +1,208 @@
+"""What a prediction is made of before its sizes are known: kernels, rates, constants, compiled counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+from costmodel import calibration, hardware, implementations, kernels
+from costmodel.cost import ENGINES, Phase
+from costmodel.errors import UnavailableError
+from costmodel.evaluate import compile_expressions
+from costmodel.layers import Layer
+from costmodel.symbols import DEVICE_SIZES
+
+#: Constants that say how much of the operands a cache still holds from the call before.
+RESIDENCY = ("warm_share", "cache_share")
+
+
+@dataclass(frozen=True, eq=False)
+class PhasePlan:
+    """One kernel of a layer on a device, before its sizes are known.
+
+    Attributes
+    ----------
+    phase : Phase
+        What it computes and moves.
+    kernel : str
+        The kernel model that times it on this device.
+    rates : tuple of (str, float)
+        What may limit it (``matrix:bf16``, …), and how fast the device does it [FLOP/s].
+    choice : Choice
+        The constants its kernel model uses; origin ``none`` at rung ``bound``.
+    options : mapping
+        Static arguments of its kernel model: the layer's, and the implementation's.
+    """
+
+    phase: Phase
+    kernel: str
+    rates: tuple[tuple[str, tuple[str, str], float], ...]
+    choice: calibration.Choice
+    options: Mapping[str, Any]
+
+    @cached_property
+    def sends(self) -> bool:
+        """Whether it sends anything to other devices."""
+        return bool(self.phase.link != 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A layer on a device at a rung, before its sizes are known."""
+
+    layer: Layer
+    device: hardware.Device
+    rung: str
+    state: str
+    phases: tuple[PhasePlan, ...]
+    missing: tuple[str, ...]
+
+    @cached_property
+    def arguments(self) -> tuple[str, ...]:
+        """Names of the sizes that the expressions take."""
+        return (*self.layer.sizes(), *DEVICE_SIZES)
+
+    @cached_property
+    def bound_function(self) -> Any:
+        """Compiled: for each phase its repeats, its FLOPs by engine, its traffic, what it sends if it does."""
+        rows = []
+        for part in self.phases:
+            rows += [part.phase.repeats, *(part.phase.flops[key] for _, key, _ in part.rates), part.phase.hbm]
+            rows += [part.phase.link] if part.sends else []
+        return compile_expressions(rows, self.arguments)
+
+    @cached_property
+    def kernel_function(self) -> Any:
+        """Compiled: for each phase its repeats and the sizes of its kernel model."""
+        rows = []
+        for part in self.phases:
+            rows += [part.phase.repeats, *part.phase.sizes.values()]
+        return compile_expressions(rows, self.arguments)
+
+    @cached_property
+    def lower_function(self) -> Any:
+        """Compiled: FLOPs by engine and dtype, compulsory bytes, state updated in place."""
+        cost = self.layer.cost
+        return compile_expressions([*cost.flops.values(), cost.compulsory, cost.updated], self.arguments)
+
+    @cached_property
+    def phase_functions(self) -> tuple[Any, ...]:
+        """Compiled, for each phase: the counts that answers show."""
+        return tuple(
+            compile_expressions(list(phase_rows(part.phase).values()), self.arguments) for part in self.phases
+        )
+
+    @cached_property
+    def overlaps(self) -> bool:
+        """Whether any kernel runs at the same time as another."""
+        return any(part.phase.overlaps for part in self.phases)
+
+    @property
+    def constants_from(self) -> str:
+        """Whose constants the prediction rests on."""
+        if self.rung == "bound":
+            return "none"
+        origins = dict.fromkeys(part.choice.origin for part in self.phases)
+        return ", ".join(origins)
+
+
+@lru_cache(maxsize=4096)
+def make_plan(
+    layer: Layer,
+    device: hardware.Device,
+    rung: str | None,
+    state: str,
+    implementation: tuple[str | None, str | None, str | None],
+) -> Plan:
+    """Return how a layer is timed on a device.
+
+    Parameters
+    ----------
+    layer : Layer
+        With its static options.
+    device : Device
+        Where it runs.
+    rung : {"bound", "kernel", "calibrated"}, optional
+        How far to go from the datasheet; default the best there is.
+    state : {"warm", "cold"}
+        Whether inputs are resident.
+    implementation : tuple of (framework, harness, kernel)
+        Whose kernels are meant, and how they are measured; None where it is not said.
+
+    Raises
+    ------
+    UnavailableError
+        If the rung needs constants that are not there, or the device has no such dtype.
+    """
+    framework, harness, label = implementation
+    parts, missing = [], dict.fromkeys(device.missing)
+    own = rung != "kernel"
+    for phase in layer.cost.phases:
+        rates = []
+        for engine, dtype in phase.flops:
+            try:
+                rates.append((f"{engine}:{dtype}", (engine, dtype), _rate(device, engine, dtype)))
+            except UnavailableError:
+                if engine == "matrix":
+                    raise
+                missing[f"{engine}:{dtype} rate"] = None
+        choice, options = calibration.Choice("none"), dict(phase.options)
+        kernel = kernels.on(phase.kernel, device)
+        if rung != "bound":
+            wanted = calibration.Wanted(
+                kernel=kernel,
+                op=phase.op,
+                dtype=str(phase.options["dtype"]),
+                direction=str(phase.options.get("direction", "fwd")),
+                framework=framework,
+                harness=harness,
+                label=label,
+            )
+            choice = calibration.choose(device, wanted, own=own)
+            # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
+            # gets the algorithm that one would pick.
+            named, section = framework or phase.kernel == "recurrence", choice.section
+            whose = (framework, label) if named or section is None else section.implementation
+            options |= implementations.arguments(kernel, phase.op, *whose, device)
+            if state == "cold":
+                choice = replace(choice, constants=_cold(kernel, choice.constants))
+        parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options))
+    calibrated = all(part.choice.origin == "self" for part in parts)
+    if rung == "calibrated" and not calibrated:
+        lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
+        raise UnavailableError(
+            f"{device.name} has no constants of its own for {', '.join(lacking)} in {layer.dtype}: "
+            "fit them there with `costmodel validate --record --fit`, or ask for rung kernel"
+        )
+    return Plan(
+        layer, device, rung or ("calibrated" if calibrated else "kernel"), state, tuple(parts), tuple(missing)
+    )
+
+
+def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
+    """Return a kernel model's constants with no operand resident: what says so is at its least."""
+    described = kernels.model(kernel).CONSTANTS
+    return {**constants, **{name: described[name].low for name in RESIDENCY if name in described}}
+
+
+def _rate(device: hardware.Device, engine: str, dtype: str) -> float:
+    """Return the rate of an engine; a matrix product runs on the fastest engine of its dtype."""
+    return device.peak(dtype, None if engine == "matrix" else engine)
+
+
+def phase_rows(phase: Phase) -> dict[str, Any]:
+    """Return the counts of a kernel that answers show, by name."""
+    tally = {engine: sum((v for (e, _), v in phase.flops.items() if e == engine), 0) for engine in ENGINES}
+    return {
+        "repeats": phase.repeats,
+        **{f"{engine}_flops": value * phase.repeats for engine, value in tally.items()},
+        "hbm_bytes": phase.hbm * phase.repeats,
+        "l2_bytes": phase.l2 * phase.repeats,
+        **({"link_bytes": phase.link * phase.repeats} if phase.link != 0 else {}),
+        "depth": phase.steps * phase.repeats,
+        "pram_depth": phase.pram_depth * phase.repeats,
+        "launches": phase.launches * phase.repeats,
+        "footprint_bytes": phase.workspace,
+    }

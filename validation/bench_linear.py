@@ -1,0 +1,87 @@
+"""What has been tried against the quadratic cost, as a framework runs it: linear attention, and scans."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from costmodel.layers.linear_attention import LinearAttention
+from costmodel.layers.scan import Scan
+from costmodel.validation.case import Case
+from costmodel.validation.registry import Maker, Work, bench
+
+
+def _linear_layer(case: Case) -> LinearAttention:
+    return LinearAttention(dtype=case.dtype, direction=case.direction)
+
+
+@bench("linear-attention", kernel="torch matmul", op="linear_attention", layer=_linear_layer)
+def linear_attention(case: Case, make: Maker) -> Work:
+    """φ(Q)(φ(K)ᵀV) over φ(Q)·Σφ(K), with φ(x) = elu(x) + 1 (Katharopoulos et al., arXiv 2006.16236)."""
+    shape = (case["batch"], case["heads"], case["seq"], case["head_dim"])
+
+    def call(q: Any, k: Any, v: Any) -> Any:
+        elu = make.torch.nn.functional.elu
+        q, k = elu(q) + 1, elu(k) + 1
+        state, total = k.transpose(-1, -2) @ v, k.sum(-2)
+        return (q @ state) / (q @ total.unsqueeze(-1))
+
+    return Work((make(*shape), make(*shape), make(*shape)), call, call)
+
+
+def _states(torch: Any, a: Any, b: Any) -> Any:
+    """Return h_t = a_t h_{t−1} + b_t, one step after the other."""
+    h = torch.zeros_like(b[:, 0])
+    states = []
+    for one, other in zip(a.unbind(1), b.unbind(1), strict=True):
+        h = one * h + other
+        states.append(h)
+    return torch.stack(states, 1)
+
+
+def _operands(case: Case, make: Maker) -> tuple[Any, Any]:
+    """Return a in (0, 1), so that no state grows, and b."""
+    shape = (case["batch"], case["seq"], case["hidden"])
+    return make.torch.sigmoid(make(*shape)), make(*shape)
+
+
+@bench(
+    "scan-loop",
+    kernel="torch loop",
+    op="scan",
+    layer=lambda case: Scan(dtype=case.dtype, algorithm="sequential", fused=False),
+    directions=("fwd",),
+)
+def scan_loop(case: Case, make: Maker) -> Work:
+    """A multiplication and an addition for every step, each a call."""
+
+    def call(a: Any, b: Any) -> Any:
+        return _states(make.torch, a, b)
+
+    return Work(_operands(case, make), call, call)
+
+
+@bench(
+    "scan-levels",
+    kernel="torch levels",
+    op="scan",
+    layer=lambda case: Scan(dtype=case.dtype, algorithm="kogge-stone", fused=False),
+    directions=("fwd",),
+)
+def scan_levels(case: Case, make: Maker) -> Work:
+    """log₂ T levels over the whole sequence: every pair is combined with that 1, 2, 4, … positions before."""
+    seq = case["seq"]
+
+    def call(a: Any, b: Any) -> Any:
+        reach = 1
+        a, b = a.clone(), b.clone()
+        while reach < seq:
+            # The right side is computed before it is written: what is read is the level before.
+            b[:, reach:] += a[:, reach:] * b[:, :-reach]
+            a[:, reach:] *= a[:, :-reach].clone()
+            reach *= 2
+        return b
+
+    def exact(a: Any, b: Any) -> Any:
+        return _states(make.torch, a, b)
+
+    return Work(_operands(case, make), call, exact)
