@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: env report test lint types mutants accuracy bench clean
+.PHONY: env report test lint types docs mutants accuracy bench clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,6 +25,13 @@ types: env
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/typed .
 	cd build/typed && ../../$(BIN)/mypy --config-file ../../pyproject.toml \
 	  --cache-dir ../../.mypy_cache --package costmodel
+
+# Names are documented as the wheel has them: no folder of the root is one of its packages.
+docs: env
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	rm -rf build/site
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/site .
+	$(BIN)/mkdocs build --quiet
 
 mutants: env
 	$(BIN)/python tests/mutants.py
