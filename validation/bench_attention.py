@@ -7,10 +7,15 @@ from typing import Any
 from costmodel.layers import Layer
 from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.dense_attention import DenseAttention
+from costmodel.layers.pointwise import Elementwise
 from costmodel.layers.tiled_attention import TiledAttention
+from costmodel.models import Model, Part
+from costmodel.symbols import symbols
 from costmodel.validation.case import Case
 from costmodel.validation.registry import FLOATS, Maker, Work, bench
 from costmodel.validation.torch_env import sdpa_backend
+
+B, H, N, D = symbols("batch heads seq head_dim")
 
 
 def exact_attention(torch: Any, q: Any, k: Any, v: Any, *, causal: bool) -> Any:
@@ -56,9 +61,35 @@ def _op(case: Case) -> str:
 
 
 def _dense(case: Case) -> Layer:
-    causal = bool(case.option("causal", False))
-    # The math backend adds its causal mask to the scores, in a pass of its own.
-    return DenseAttention(dtype=case.dtype, direction=case.direction, causal=causal, mask=causal)
+    """Return dense attention with the passes that ATen's math backend adds (``attention.cpp``).
+
+    Q and K are scaled by kernels of their own; the causal mask is added to the scores; and a softmax
+    that is to give 0 for rows without a key looks for them (`isneginf`, `all`) and replaces them
+    (`where`): a pass over the scores that writes a byte, one that reads it, and one over both.
+    """
+    causal, dtype = bool(case.option("causal", False)), case.dtype
+    one_pass = Elementwise(dtype=dtype, op="copy")
+    parts = (
+        Part.of("scale", one_pass, repeats=2, m=B * H * N, n=D),
+        Part.of(
+            "attention",
+            DenseAttention(dtype=dtype, causal=causal, mask=causal),
+            batch=B,
+            heads=H,
+            seq=N,
+            head_dim=D,
+        ),
+        Part.of("rows without a key", one_pass, repeats=2, m=B * H * N, n=N),
+    )
+    elements = parts[1].layer.bytes * B * H * N * D
+    return Model(
+        title="sdpa math",
+        dtype=dtype,
+        direction=case.direction,
+        parts=parts,
+        inputs=3 * elements,
+        outputs=elements,
+    )
 
 
 def _tiled(case: Case) -> Layer:

@@ -243,7 +243,7 @@ def _linear(scale: Scale) -> list[Case]:
 
 #: Shapes of each kernel: copies tell the memory levels, and are many.
 _ROW_WISE = {"softmax": 20, "layernorm": 18, "rmsnorm": 14}
-_POINTWISE = {"copy": 24, "add": 16, "gelu": 14, "relu": 12, "tanh": 12, "mul": 12}
+_POINTWISE = {"copy": 24, "add": 18, "gelu": 18, "relu": 18, "tanh": 18, "mul": 18}
 
 
 def _memory(scale: Scale) -> list[Case]:

@@ -19,6 +19,8 @@ from costmodel.validation.registry import find
 
 #: Predictions are wanted within this many times the difference between reruns, where that is larger.
 RERUN_FACTOR = 1.5
+#: Share of pairs of kernels that have to be in the right order [%].
+ORDER_PERCENT = 95
 #: Two kernels are told apart if their times differ by more than this, …
 APART = 1.2
 #: … and are alike enough to be a question if their FLOPs are within this factor.

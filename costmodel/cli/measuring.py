@@ -134,12 +134,14 @@ def _report(rows: pd.DataFrame, device: Device, path: Path, force: bool) -> None
 def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | None, as_json: bool) -> None:
     from costmodel.validation.join import with_predictions
     from costmodel.validation.record import disturbance
-    from costmodel.validation.report import verdicts
+    from costmodel.validation.report import ORDER_PERCENT, order, verdicts
 
     joined = with_predictions(rows, device, rung=rung)
     found = verdicts(joined, kind).to_dict("records")
+    pairs, right = order(joined)
     if as_json:
-        output.print_json({"device": device.name, "spec_hash": device.spec_hash, "verdicts": found})
+        answer = {"device": device.name, "spec_hash": device.spec_hash, "verdicts": found}
+        output.print_json({**answer, "order": {"pairs": pairs, "right": right}})
         return
     shown = ("median", "mean", "bias", "reruns", "limit")
     cells = [
@@ -147,6 +149,8 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
         for row in found
     ]
     output.print_table(["held-out shapes", "rows", *(f"{n} %" for n in shown), "met"], cells)
+    if pairs:
+        print(f"the faster of two told right in {right:.1%} of {pairs:,} pairs; wanted {ORDER_PERCENT} %")
     print(disturbance(rows))
 
 
