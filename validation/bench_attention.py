@@ -10,7 +10,7 @@ from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.pointwise import Elementwise
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.models import Model, Part
-from costmodel.symbols import symbols
+from costmodel.symbols import symbol, symbols
 from costmodel.validation.case import Case
 from costmodel.validation.registry import FLOATS, Maker, Work, bench
 from costmodel.validation.torch_env import sdpa_backend
@@ -78,12 +78,13 @@ def _dense(case: Case) -> Layer:
             heads=H,
             seq=N,
             head_dim=D,
+            **{name: symbol(name) for name in ("kv_heads", "seq_kv") if case.get(name, 0)},
         ),
         Part.of("rows without a key", one_pass, repeats=2, m=B * H * N, n=N),
     )
     elements = parts[1].layer.bytes * B * H * N * D
     return Model(
-        title="sdpa math",
+        title=DenseAttention.name,
         dtype=dtype,
         direction=case.direction,
         parts=parts,
