@@ -42,6 +42,7 @@ accuracy: env
 bench: env
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/sweeps.py
 
 # Made again only where pyproject or the pins have changed.
 env: $(READY)

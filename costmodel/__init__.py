@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 from costmodel._version import __version__
 
 if TYPE_CHECKING:
-    from costmodel import hardware, layers, reports, validation
+    from costmodel import hardware, layers, models, parallel, reports, validation
+    from costmodel.capture import from_torch
     from costmodel.crossing import Crossover, crossover
     from costmodel.errors import CostmodelError
     from costmodel.evaluate import evaluate
+    from costmodel.explain import elasticities, what_if
     from costmodel.predict import Prediction, predict
     from costmodel.sweep import log2_range, sweep
 
@@ -30,12 +32,15 @@ _HOMES = {
     "CostmodelError": "costmodel.errors",
     "Prediction": "costmodel.predict",
     "crossover": "costmodel.crossing",
+    "elasticities": "costmodel.explain",
     "evaluate": "costmodel.evaluate",
+    "from_torch": "costmodel.capture",
     "log2_range": "costmodel.sweep",
     "predict": "costmodel.predict",
     "sweep": "costmodel.sweep",
+    "what_if": "costmodel.explain",
 }
-_MODULES = ("hardware", "layers", "reports", "validation")
+_MODULES = ("hardware", "layers", "models", "parallel", "reports", "validation")
 
 __all__ = [
     "CostmodelError",
@@ -43,14 +48,19 @@ __all__ = [
     "Prediction",
     "__version__",
     "crossover",
+    "elasticities",
     "evaluate",
+    "from_torch",
     "hardware",
     "layers",
     "log2_range",
+    "models",
+    "parallel",
     "predict",
     "reports",
     "sweep",
     "validation",
+    "what_if",
 ]
 
 

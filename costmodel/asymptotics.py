@@ -16,7 +16,7 @@ import sympy as sp
 
 from costmodel.cost import latex
 from costmodel.layers import Layer
-from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, symbol
+from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbol
 
 #: Factors are written in this order: Table 1 has k·n·d² and r·n·d.
 _ORDER = {
@@ -193,6 +193,7 @@ _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     CeilLog2: lambda x: _log(x) + 1,
     CeilLog: lambda x, base: _log(x) / sp.log(_lower(base)) + 1,
     ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
+    Distinct: lambda n, k, draws: _upper(n),  # noqa: ARG005
     sp.Max: lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts)),
     sp.Min: lambda *parts: _upper(_least(*parts)),
 }
@@ -231,13 +232,15 @@ def _sort_key(term: sp.Expr) -> tuple[Any, ...]:
 
 
 def _text(term: sp.Expr) -> str:
-    """Write a monomial: n²·d, n·log n, log_k n, n²/M."""
+    """Write a monomial: n²·d, n·log n, log_k n, n²/M, log_(m/n) n."""
+    # A difference of logarithms is one of a quotient.
+    term = sp.Mul(*(_one_log(base) ** power for base, power in _powers(term).items()))
     powers = _powers(term)
     logs = [base for base in powers if isinstance(base, sp.log)]
     if len(logs) == 2 and sorted(powers[base] for base in logs) == [-1, 1]:
         over = next(base for base in logs if powers[base] == 1)
         under = next(base for base in logs if powers[base] == -1)
-        ratio = f"log_{_letter(under.args[0])} {_letter(over.args[0])}"
+        ratio = f"log_{_inside(under)} {_inside(over)}"
         rest = term / (over / under)
         return ratio if rest == 1 else f"{_text(rest)}·{ratio}"
     ranked = sorted(powers, key=_rank)
@@ -249,7 +252,7 @@ def _text(term: sp.Expr) -> str:
 
 
 def _factor(base: sp.Expr, power: sp.Rational) -> str:
-    name = f"log {_letter(base.args[0])}" if isinstance(base, sp.log) else _letter(base)
+    name = f"log {_inside(base)}" if isinstance(base, sp.log) else _letter(base)
     if power == 1:
         return name
     if power.is_Integer:
@@ -257,6 +260,18 @@ def _factor(base: sp.Expr, power: sp.Rational) -> str:
     return f"{name}^({power})"
 
 
+def _one_log(base: sp.Expr) -> sp.Expr:
+    return sp.logcombine(base, force=True) if base.is_Add else base
+
+
+def _inside(logarithm: sp.log) -> str:
+    (size,) = logarithm.args
+    return _letter(size) if size.is_Symbol else f"({_text(size)})"
+
+
 def _letter(size: sp.Symbol) -> str:
     """Return the paper's letter, as plain text."""
-    return GLOSSARY[size.name].latex.replace("{", "").replace("}", "") if size.name in GLOSSARY else size.name
+    name: str = size.name
+    if name not in GLOSSARY:
+        return name
+    return GLOSSARY[name].latex.replace("{", "").replace("}", "").replace(r"\phi", "φ")

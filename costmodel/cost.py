@@ -253,14 +253,14 @@ class Cost:
 
     def rows(self) -> dict[str, sp.Expr]:
         """Return the totals by the names that answers and tables use; ``link_bytes`` where there are any."""
-        link = {"link_bytes": self.bytes["link"]} if "link" in self.bytes else {}
+        sent = self.bytes["link"]
         return {
             "matrix_flops": self.flops["matrix"],
             "vector_flops": self.flops["vector"],
             "special_flops": self.flops["special"],
             "hbm_bytes": self.bytes["hbm"],
             "l2_bytes": self.bytes["l2"],
-            **link,
+            **({"link_bytes": sent} if sent != 0 else {}),
             "compulsory_bytes": self.compulsory,
             "depth": self.depth,
             "pram_depth": self.pram_depth,

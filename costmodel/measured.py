@@ -164,6 +164,7 @@ STATIC = (
     "timer",
     "kernel",
     "direction",
+    "mode",
     "bidirectional",
     "recurrent_only",
 )

@@ -7,10 +7,13 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import sympy as sp
+
 from costmodel import calibration, hardware, implementations, kernels
 from costmodel.cost import ENGINES, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
+from costmodel.harness import NONE, Host, host
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES
 
@@ -50,7 +53,7 @@ class PhasePlan:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A layer on a device at a rung, before its sizes are known."""
+    """A layer on a device at a rung, before its sizes are known; `host` is the harness's, if one is named."""
 
     layer: Layer
     device: hardware.Device
@@ -58,6 +61,7 @@ class Plan:
     state: str
     phases: tuple[PhasePlan, ...]
     missing: tuple[str, ...]
+    host: Host = NONE
 
     @cached_property
     def arguments(self) -> tuple[str, ...]:
@@ -66,7 +70,7 @@ class Plan:
 
     @cached_property
     def bound_function(self) -> Any:
-        """Compiled: for each phase its repeats, its FLOPs by engine, its traffic, what it sends if it does."""
+        """Compiled: for each phase its repeats, its FLOPs by engine, its traffic, and what it sends."""
         rows = []
         for part in self.phases:
             rows += [part.phase.repeats, *(part.phase.flops[key] for _, key, _ in part.rates), part.phase.hbm]
@@ -88,6 +92,11 @@ class Plan:
         return compile_expressions([*cost.flops.values(), cost.compulsory, cost.updated], self.arguments)
 
     @cached_property
+    def launch_function(self) -> Any:
+        """Compiled: how many kernels are launched."""
+        return compile_expressions([self._launches], self.arguments)
+
+    @cached_property
     def phase_functions(self) -> tuple[Any, ...]:
         """Compiled, for each phase: the counts that answers show."""
         return tuple(
@@ -98,6 +107,22 @@ class Plan:
     def overlaps(self) -> bool:
         """Whether any kernel runs at the same time as another."""
         return any(part.phase.overlaps for part in self.phases)
+
+    @cached_property
+    def _launches(self) -> sp.Expr:
+        return sp.sympify(sum(part.phase.launches * part.phase.repeats for part in self.phases))
+
+    def launched_by(self, launcher: Host) -> Plan:
+        """Return the plan as a harness's host launches its kernels, one after the other."""
+        launches = float(self._launches) if self._launches.is_number else None
+        phases = tuple(
+            replace(
+                part,
+                choice=replace(part.choice, constants=launcher.dispatched(part.choice.constants, launches)),
+            )
+            for part in self.phases
+        )
+        return replace(self, phases=phases, host=launcher)
 
     @property
     def constants_from(self) -> str:
@@ -176,9 +201,11 @@ def make_plan(
             f"{device.name} has no constants of its own for {', '.join(lacking)} in {layer.dtype}: "
             "fit them there with `costmodel validate --record --fit`, or ask for rung kernel"
         )
-    return Plan(
+    plan = Plan(
         layer, device, rung or ("calibrated" if calibrated else "kernel"), state, tuple(parts), tuple(missing)
     )
+    launcher = host(harness, device.name, layer.direction) if rung != "bound" else NONE
+    return plan if launcher == NONE else plan.launched_by(launcher)
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:

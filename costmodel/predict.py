@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel import calibration, hardware, kernels
+from costmodel import calibration, hardware, kernels, notebook
 from costmodel._version import __version__
 from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
@@ -21,6 +21,7 @@ from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan, phase_rows
 from costmodel.symbols import DEVICE_SIZES
+from costmodel.units import render
 
 RUNGS = ("bound", "kernel", "calibrated")
 STATES = ("warm", "cold")
@@ -235,7 +236,18 @@ class Prediction:
         total = sum(self._phase_seconds[1:], self._phase_seconds[0])
         if self.rung != "bound":
             total = np.maximum(total, self.lower_s)
+        if self.plan.host.launch_s:
+            total = np.maximum(total, self._host_s)
         return spread(total, self.shape)
+
+    @cached_property
+    def _host_s(self) -> Number:
+        """Time that the host needs to launch all kernels, where a harness is named [s]."""
+        launch_s = self.plan.host.launch_s
+        if not launch_s:
+            return 0.0
+        (launches,) = self.plan.launch_function(*(self.shapes[name] for name in self.plan.arguments))
+        return launch_s * launches  # type: ignore[no-any-return]
 
     @cached_property
     def serial_s(self) -> Any:
@@ -285,6 +297,9 @@ class Prediction:
                 largest = _larger(largest, term)
             for label, term in terms.items():
                 totals[label] = totals.get(label, 0.0) + np.where(term >= largest, seconds, 0.0)
+        if self.plan.host.launch_s:
+            waited = np.where(self._host_s > sum(self._phase_seconds), self._host_s, 0.0)
+            totals["launch"] = totals.get("launch", 0.0) + waited
         stacked = [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
         places = np.array([LIMITS.index(label) for label in totals], dtype=np.int8)
         return places[np.argmax(np.stack(stacked), axis=0)]
@@ -309,6 +324,9 @@ class Prediction:
             each = np.asarray(seconds / runs, dtype=np.float64)
             below, above = calibration.interval(part.choice.spread, each, level)
             low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
+        if self.plan.host.launch_s:
+            longer = self.seconds / sum(self._phase_seconds)
+            low, high = low * longer, high * longer
         return spread(low, self.shape), spread(high, self.shape)
 
     @property
@@ -415,6 +433,37 @@ class Prediction:
     def sizes(self) -> dict[str, Any]:
         """The layer's sizes as they were given or defaulted."""
         return {name: _plain(self.shapes[name]) for name in self.layer.sizes()}
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""
+        title = f"{self.layer.label} on {self.device.name}"
+        said = {
+            "rung": f"{self.rung} ({self.state}), constants from {self.constants_from}",
+            "no figure, so no term for": ", ".join(self.missing),
+        }
+        if self.shape:
+            return notebook.block(title, said, self._sizes_html())
+        time = f"{render(self.seconds, 's')}, limited by {self.bound}"
+        at = ", ".join(f"{name} = {size:,}" for name, size in self.sizes.items())
+        said = {"at": at, "time": time, "lower bound": render(self.lower_s, "s"), **said}
+        kernels_run = (
+            (p["phase"], render(p["seconds"], "s"), p["bound"], p["constants_from"]) for p in self.phases
+        )
+        return notebook.block(
+            title, said, notebook.table(("kernel", "time", "limited by", "constants from"), kernels_run)
+        )
+
+    def _sizes_html(self) -> str:
+        varied = [name for name, size in self.shapes.items() if np.ndim(size)]
+        columns = [np.broadcast_to(self.shapes[name], self.shape).ravel() for name in varied]
+        rows = [
+            [*(f"{size:,.0f}" for size in sizes), render(seconds, "s"), render(lower, "s"), str(limit)]
+            for *sizes, seconds, lower, limit in zip(
+                *columns, self.seconds.ravel(), self.lower_s.ravel(), self.bound.ravel(), strict=True
+            )
+        ]
+        headings = (*varied, "time", "lower bound", "limited by")
+        return notebook.table(headings, notebook.shortened(rows), f"{len(rows):,} predictions")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole answer as plain numbers, lists and text, for JSON."""

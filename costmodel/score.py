@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,15 @@ from costmodel.measured import (
 from costmodel.predict import Prediction, predict
 from costmodel.symbols import GLOSSARY
 
+#: Where rows stand in a table.
+Places = NDArray[np.intp]
+
 #: Columns that `score` adds.
 NUMBERS = ("seconds", "lower_s", "lo80_s", "hi80_s", "lo95_s", "hi95_s")
 TEXTS = ("bound", "rung", "constants_from", "reason")
 ADDED = (*NUMBERS, *TEXTS, "in_range")
+#: Columns that every row needs.
+NEEDED = ("gpu", "op", "dtype")
 #: What a cell of the summary is.
 CELL = ("gpu", "op", "dtype", "framework")
 
@@ -79,7 +84,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     TableError
         If a column that every row needs is missing.
     """
-    missing = [name for name in ("gpu", "op", "dtype") if name not in table]
+    missing = [name for name in NEEDED if name not in table]
     if missing:
         raise TableError(
             f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
@@ -87,26 +92,79 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     answers: dict[str, Any] = {name: np.full(len(table), np.nan) for name in NUMBERS}
     answers |= {name: np.full(len(table), "", dtype=object) for name in TEXTS}
     answers["in_range"] = np.zeros(len(table), dtype=bool)
-    keys = [name for name in STATIC if name in table]
-    codes = table[keys].astype(object).where(table[keys].notna(), None)
-    if "kernel" in codes:
-        pairs = codes[["op", "kernel"]].drop_duplicates()
-        names = {pair: label(*pair) for pair in pairs.itertuples(index=False, name=None)}
-        codes["kernel"] = [names[pair] for pair in zip(codes["op"], codes["kernel"], strict=True)]
-    for values, index in codes.groupby(keys, dropna=False, sort=False, observed=True).indices.items():
-        static = dict(zip(keys, values if isinstance(values, tuple) else (values,), strict=True))
+    columns = _Columns(table)
+    for static, index in _kinds(table):
+        empty = [name for name in NEEDED if static[name] is None]
+        if empty:
+            answers["reason"][index] = f"{', '.join(empty)}: empty, and every row needs it"
+            continue
         operation = OPERATIONS_MEASURED.get(str(static["op"]))
         if operation is None:
             answers["reason"][index] = str(unknown_name("op", str(static["op"]), OPERATIONS_MEASURED))
             continue
-        for rows in _patterns(table, np.asarray(index), operation):
-            _score_group(table, rows, static, operation, rung, answers)
+        for rows in _patterns(columns, index, operation):
+            _score_group(columns, rows, static, operation, rung, answers)
     return table.assign(**answers)
 
 
+def _kinds(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Places]]:
+    """Yield what rows of one kind have in common, and where they are.
+
+    Columns are turned into codes, and codes put together to one: a million rows are told apart as whole
+    numbers, not as text.
+    """
+    kind = np.zeros(len(table), dtype=np.int64)
+    values: dict[str, tuple[Places, Any]] = {}
+    for name in STATIC:
+        if name not in table:
+            continue
+        codes, known = pd.factorize(table[name])
+        found = [None, *known]
+        codes = codes.astype(np.int64) + 1
+        if name == "kernel":
+            codes, found = _labelled(values["op"], codes, found)
+        values[name] = codes, found
+        kind = pd.factorize(kind * len(found) + codes)[0]
+    order = np.argsort(kind, kind="stable")
+    for index in np.split(order, np.flatnonzero(np.diff(kind[order])) + 1):
+        yield {name: found[codes[index[0]]] for name, (codes, found) in values.items()}, index
+
+
+def _labelled(ops: tuple[Places, Any], codes: Places, names: list[Any]) -> tuple[Places, list[Any]]:
+    """Return the names of kernels as codes, as far as they matter for the op of their row."""
+    pairs, distinct = pd.factorize(ops[0] * len(names) + codes)
+    labels = [label(ops[1][pair // len(names)], names[pair % len(names)]) for pair in distinct]
+    known = list(dict.fromkeys(labels))
+    return np.array([known.index(text) for text in labels], dtype=np.int64)[pairs], known
+
+
+class _Columns:
+    """The columns of a table as numbers, each made when it is first asked for."""
+
+    def __init__(self, table: pd.DataFrame) -> None:
+        self._table = table
+        self._numbers: dict[str, NDArray[np.float64]] = {}
+        self._given: dict[str, NDArray[np.bool_]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._table
+
+    def numbers(self, name: str, index: Places) -> NDArray[np.float64]:
+        """Return the numbers of some rows, NaN where there is none."""
+        if name not in self._numbers:
+            self._numbers[name] = _numbers(self._table[name])
+        return self._numbers[name][index]
+
+    def given(self, name: str, index: Places) -> NDArray[np.bool_]:
+        """Return in which of some rows the column is not empty."""
+        if name not in self._given:
+            self._given[name] = self._table[name].notna().to_numpy()
+        return self._given[name][index]
+
+
 def _score_group(
-    table: pd.DataFrame,
-    index: NDArray[np.intp],
+    columns: _Columns,
+    index: Places,
     static: Mapping[str, Any],
     operation: Operation,
     rung: str | None,
@@ -116,7 +174,7 @@ def _score_group(
     try:
         layer = operation.layer(str(static["dtype"]), static)
         device = hardware.load(str(static["gpu"]))
-        sizes, reasons = _sizes(table, index, operation)
+        sizes, reasons = _sizes(columns, index, operation)
         for name, more in uncounted(static).items():
             sizes[name] = sizes[name] + more
         good = reasons == ""
@@ -141,37 +199,33 @@ def _text(value: Any) -> str | None:
     return None if value is None or pd.isna(value) or value == "" else str(value)
 
 
-def _write(prediction: Prediction, index: NDArray[np.intp], answers: dict[str, Any]) -> None:
-    for name in (*NUMBERS, "bound", "in_range"):
+def _write(prediction: Prediction, index: Places, answers: dict[str, Any]) -> None:
+    for name in ("seconds", "lower_s", "bound", "in_range", "rung", "constants_from"):
         answers[name][index] = getattr(prediction, name)
-    answers["rung"][index] = prediction.rung
-    answers["constants_from"][index] = prediction.constants_from
+    for level in (80, 95):
+        answers[f"lo{level}_s"][index], answers[f"hi{level}_s"][index] = prediction.interval(level)
 
 
-def _patterns(table: pd.DataFrame, index: NDArray[np.intp], operation: Operation) -> list[NDArray[np.intp]]:
+def _patterns(columns: _Columns, index: Places, operation: Operation) -> list[Places]:
     """Return the rows in groups that have the same optional sizes: where one is empty, a default holds."""
-    optional = [name for name in operation.optional if name in table]
-    given = table[optional].iloc[index].notna()
-    return (
-        [index[rows] for rows in given.groupby(optional, sort=False).indices.values()]
-        if optional
-        else [index]
-    )
+    optional = [name for name in operation.optional if name in columns]
+    pattern = np.zeros(len(index), dtype=np.int64)
+    for name in optional:
+        pattern = 2 * pattern + columns.given(name, index)
+    return [index[pattern == one] for one in pd.unique(pattern)]
 
 
-def _sizes(
-    table: pd.DataFrame, index: NDArray[np.intp], operation: Operation
-) -> tuple[Sizes, NDArray[np.object_]]:
+def _sizes(columns: _Columns, index: Places, operation: Operation) -> tuple[Sizes, NDArray[np.object_]]:
     """Return the sizes of rows, and for each row why it has none (or nothing)."""
-    lacking = [name for name in operation.columns if name not in table]
+    lacking = [name for name in operation.columns if name not in columns]
     if lacking:
         raise TableError(f"the table lacks the column {', '.join(lacking)}, which this op needs")
     reasons = np.full(len(index), "", dtype=object)
     sizes: Sizes = {}
     for column, size in {**operation.columns, **operation.optional}.items():
-        if column not in table or (column in operation.optional and table[column].iloc[index].isna().all()):
+        if column in operation.optional and not (column in columns and columns.given(column, index).any()):
             continue
-        sizes[size] = _numbers(table[column].iloc[index])
+        sizes[size] = columns.numbers(column, index)
         _refuse(sizes[size], size, column, reasons)
     return sizes, reasons
 

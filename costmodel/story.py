@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from costmodel import hardware, reports
+from costmodel import hardware, reports, systems
 from costmodel.crossing import QUANTITIES, crossover
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import evaluate
@@ -148,11 +148,14 @@ def story(
         fastest += _fastest(case, lengths)
         longest += [_longest(case, *item) for item in case.layers.items()]
     rows = concat(times).dropna(axis="columns", how="all")  # no intervals at rung bound
+    places = {case.keys["where"]: (case.device, case.dtype) for case in every}
     return reports.Frames(
         rows=rows,
         parts=pd.concat(parts, ignore_index=True),
         fastest=_named([*_fewest(every, lengths), *fastest], list(every[0].layers)),
         longest=pd.DataFrame(longest),
+        systems=systems.times([(where, *place) for where, place in places.items()], rung=rung),
+        growth=systems.growth(),
         facts=facts_of(rows, {case.device.name: case.device for case in every}),
     )
 

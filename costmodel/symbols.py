@@ -69,6 +69,24 @@ GLOSSARY = {
         Size("onchip", r"S_{chip}", "on-chip memory of the whole device [bytes] (from the device)"),
         Size("rank", "R", "rank of a low-rank product: positions Linformer keeps; width of Mamba's step"),
         Size("features", r"m_{\phi}", "random features that stand for the exponential (default 256)"),
+        Size("devices", "p", "devices that work together", 2.0**24),
+        Size("node", r"p_{node}", "devices of one node, joined by the fast link (default devices)", 2.0**24),
+        Size("params", "N_p", "learned numbers that an optimiser updates", 2.0**50),
+        Size("tensors", "N_t", "tensors that these numbers are kept in (default 1)"),
+        Size("stride", "l", "distance of the positions that a strided pattern sees; length of its blocks"),
+        Size("summary", "c", "positions at a block's end that later blocks see"),
+        Size("globals", "g", "tokens that attend to all, and all to them"),
+        Size("random", "r", "tokens attended to at random"),
+        Size("density", "s", "share of the blocks of scores that are kept [%]", largest=100.0),
+        Size("edges", "m_E", "edges of a graph: (query, key) pairs"),
+        Size("degree", "k_G", "edges of a node, on average"),
+        Size("store", "S", "entries of a memory that is searched"),
+        Size("lists", r"n_{list}", "lists that an index cuts the memory into"),
+        Size("probes", r"n_{probe}", "of these, lists searched for a query"),
+        Size("splits", "S_p", "parts that the keys are split into"),
+        Size("q_rank", "d_c'", "width of the compressed query (MLA; default 12 head_dim)"),
+        Size("kv_rank", "d_c", "width of the compressed keys and values (MLA; default 4 head_dim)"),
+        Size("rope_dim", "d_h^R", "width of the rotated part of a head (MLA; default head_dim / 2)"),
     )
 }
 _SYMBOLS = {name: sp.Symbol(name, positive=True, integer=True) for name in GLOSSARY}
@@ -96,6 +114,11 @@ def symbols(names: str) -> tuple[sp.Symbol, ...]:
     return tuple(symbol(name) for name in names.split())
 
 
+def _raised(text: str, exponent: str) -> str:
+    """Return LaTeX of a function, to a power where there is one."""
+    return rf"\left({text}\right)^{{{exponent}}}" if exponent else text
+
+
 class CeilLog2(sp.Function):  # type: ignore[misc]
     """⌈log₂ x⌉, the depth of a balanced tree over x ≥ 1 leaves.
 
@@ -114,8 +137,9 @@ class CeilLog2(sp.Function):  # type: ignore[misc]
             return sp.Integer((int(x) - 1).bit_length())
         return None
 
-    def _latex(self, printer: object) -> str:
-        return rf"\lceil\log_2 {printer._print(self.args[0])}\rceil"  # type: ignore[attr-defined]
+    def _latex(self, printer: object, exp: str = "") -> str:
+        x = printer._print(self.args[0])  # type: ignore[attr-defined]
+        return _raised(rf"\lceil\log_2 {x}\rceil", exp)
 
 
 class CeilDiv(sp.Function):  # type: ignore[misc]
@@ -145,9 +169,9 @@ class CeilDiv(sp.Function):  # type: ignore[misc]
             return sp.Integer(1)
         return a if b == 1 and a.is_integer else None
 
-    def _latex(self, printer: object) -> str:
+    def _latex(self, printer: object, exp: str = "") -> str:
         a, b = (printer._print(x) for x in self.args)  # type: ignore[attr-defined]
-        return rf"\left\lceil\frac{{{a}}}{{{b}}}\right\rceil"
+        return _raised(rf"\left\lceil\frac{{{a}}}{{{b}}}\right\rceil", exp)
 
 
 def ceil_div(a: sp.Expr, b: sp.Expr) -> sp.Expr:
@@ -176,9 +200,9 @@ class CeilLog(sp.Function):  # type: ignore[misc]
             levels, reached = levels + 1, reached * int(base)
         return sp.Integer(levels)
 
-    def _latex(self, printer: object) -> str:
+    def _latex(self, printer: object, exp: str = "") -> str:
         x, base = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
-        return rf"\lceil\log_{{{base}}} {x}\rceil"
+        return _raised(rf"\lceil\log_{{{base}}} {x}\rceil", exp)
 
     def _numpycode(self, printer: object) -> str:
         x, base = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
@@ -205,14 +229,48 @@ class ChunkPairs(sp.Function):  # type: ignore[misc]
         whole, left = divmod(int(n), int(c))
         return sp.Integer((whole * int(c) * (int(c) + 1) + left * (left + 1)) // 2)
 
-    def _latex(self, printer: object) -> str:
+    def _latex(self, printer: object, exp: str = "") -> str:
         n, c = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
-        return rf"\operatorname{{pairs}}\left({n}, {c}\right)"
+        return _raised(rf"\operatorname{{pairs}}\left({n}, {c}\right)", exp)
 
     def _numpycode(self, printer: object) -> str:
         n, c = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
         left = f"({n} - {c}*floor({n}/{c}))"
         return f"(({n} - {left})*({c} + 1.0) + {left}*({left} + 1.0))/2.0"
+
+
+class Distinct(sp.Function):  # type: ignore[misc]
+    """Expected distinct ones of n that draws touch, each draw k different ones: n·(1 − (1 − k/n)^draws).
+
+    Cardenas, Communications of the ACM 18 (1975): of the rows of a table, or the experts of a mixture,
+    when every choice is as likely. A function of its own because the difference, once compiled, loses
+    all digits where n is large, and because its growth, no more than n, cannot be seen in the power.
+    """
+
+    nargs = 3
+    is_positive = True
+
+    @classmethod
+    def eval(cls, n: sp.Expr, k: sp.Expr, draws: sp.Expr) -> sp.Expr | None:
+        """Evaluate what is sure: all of them, one draw; and numbers exactly, where they are small."""
+        if n == k:
+            return n
+        if draws == 1:
+            return k
+        small = draws.is_Integer and 1 <= draws <= 4096
+        if small and n.is_Integer and k.is_Integer and n >= 1:
+            return n * (1 - (1 - k / n) ** draws)
+        return None
+
+    def _latex(self, printer: object, exp: str = "") -> str:
+        n, k, draws = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
+        return _raised(rf"{n}\left(1 - \left(1 - \frac{{{k}}}{{{n}}}\right)^{{{draws}}}\right)", exp)
+
+    def _numpycode(self, printer: object) -> str:
+        n, k, draws = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
+        # At k = n the logarithm would be of 0: the largest number below 1 stands for 1.
+        missed = f"{draws}*log1p(-minimum({k}/{n}, {1 - 2.0**-53!r}))"
+        return f"maximum({k}, -{n}*expm1({missed}))"
 
 
 def tree_depth(terms: sp.Expr) -> sp.Expr:

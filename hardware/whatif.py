@@ -21,6 +21,7 @@ _FIGURES: dict[str, tuple[Keys, str]] = {
     "l3": (("memory", "l3", "capacity"), "bytes"),
     "shared": (("memory", "shared", "capacity"), "bytes"),
     "registers": (("memory", "registers", "capacity"), "bytes"),
+    "network": (("links", "network", "oneway"), "bytes/s"),
     "launch": (("latency", "launch"), "s"),
     "step": (("latency", "step"), "s"),
     "power": (("power", "tdp"), "W"),
@@ -60,7 +61,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         What to change.
     changes : mapping of str to str or float
         By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth
-        [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the engine that is
+        [B/s], network (one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the engine that is
         fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz].
         The last two scale every rate; a dtype given beside them is taken as it is.
 

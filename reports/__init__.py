@@ -12,10 +12,26 @@ from __future__ import annotations
 
 import pandas as pd
 
+from costmodel.reports import explorer_page
+from costmodel.reports.explorer_page import Explorer
 from costmodel.reports.frames import Facts, Frames, checked, read
+from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, save
 
-__all__ = ["Facts", "Frames", "Page", "compare", "read", "save", "story", "validation"]
+__all__ = [
+    "Explorer",
+    "Facts",
+    "Frames",
+    "ModelFrames",
+    "Page",
+    "compare",
+    "explorer",
+    "model",
+    "read",
+    "save",
+    "story",
+    "validation",
+]
 
 
 def compare(
@@ -75,7 +91,9 @@ def story(frames: Frames, *, command: str = "costmodel report -o REPORT.html") -
     return story_page.page(frames, command=command)
 
 
-def validation(frame: pd.DataFrame, *, command: str = "costmodel validate --report") -> Page:
+def validation(
+    frame: pd.DataFrame, *, facts: Facts | None = None, command: str = "costmodel validate --report"
+) -> Page:
     """Return the report of predictions against measurements.
 
     Parameters
@@ -83,6 +101,8 @@ def validation(frame: pd.DataFrame, *, command: str = "costmodel validate --repo
     frame : DataFrame
         One row a measurement: layer, options, device, op, dtype, rung, state, measured_s, seconds,
         lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``.
+    facts : Facts, optional
+        Figures and sources of its devices and layers; default those of the shipped specs.
     command : str
         What made it.
 
@@ -95,4 +115,51 @@ def validation(frame: pd.DataFrame, *, command: str = "costmodel validate --repo
     """
     from costmodel.reports import validation_page  # noqa: PLC0415
 
-    return validation_page.page(frame, command=command)
+    if facts is None:
+        from costmodel.facts import facts_of  # noqa: PLC0415 - the one place that asks for them
+
+        known = frame.reindex(columns=["device", "layer"]).dropna()
+        facts = facts_of(known.drop_duplicates())
+    return validation_page.page(frame, facts, command=command)
+
+
+def explorer(explored: Explorer, *, title: str | None = None, command: str) -> Page:
+    """Return the page that recomputes a model in the reader's browser.
+
+    Parameters
+    ----------
+    explored : Explorer
+        From `costmodel.explore`.
+    title : str, optional
+        Default: the layers' names.
+    command : str
+        What made it.
+
+    Raises
+    ------
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
+    return explorer_page.page(explored, title=title, command=command)
+
+
+def model(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
+    """Return the report of a whole model: where its time goes, and what would help.
+
+    Parameters
+    ----------
+    frames : ModelFrames
+        From `costmodel.model_story.story`.
+    first : str
+        The use that is shown at first: ``prefill``, ``decode`` or ``training``.
+    command : str
+        What made it.
+
+    Raises
+    ------
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
+    from costmodel.reports import model_page  # noqa: PLC0415
+
+    return model_page.page(frames, first=first, command=command)

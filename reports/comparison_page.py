@@ -53,11 +53,12 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
 def picked_columns(frame: pd.DataFrame, x: str) -> list[str]:
     """Return the columns that tell a table's cases apart, beside layer and `x`.
 
-    A size that follows from others (keys from queries, the model's width from its heads) is none.
+    A size that follows from others (keys from queries, the model's width from its heads) is none, nor
+    is a rung that follows from layer and device: layers are compared at the best rung of each.
     """
-    chosen = [name for name in ("where", "rung", "state") if name in frame and frame[name].nunique() > 1]
-    for name in sizes_of(frame):
-        if name == x or frame[name].nunique() < 2:
+    chosen = ["where"] if frame["where"].nunique() > 1 else []
+    for name in (*(name for name in ("rung", "state") if name in frame), *sizes_of(frame)):
+        if name == x or name in chosen or frame[name].nunique() < 2:
             continue
         cases = frame.groupby(["series", x, *chosen], dropna=False, observed=True)[name]
         if (cases.nunique() > 1).any():

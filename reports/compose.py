@@ -9,7 +9,7 @@ import pandas as pd
 
 from costmodel.reports import binding, counts, duration, fastest, longest, memory, roofline, split
 from costmodel.reports.figure import Figure, Pick, at_first, choose
-from costmodel.reports.frames import Frames, axis_of, axis_title, sizes_of
+from costmodel.reports.frames import Facts, Frames, axis_of, axis_title, sizes_of
 from costmodel.reports.page import Page, Section
 from costmodel.reports.render import said
 from costmodel.reports.table import Column, Table
@@ -31,6 +31,11 @@ RUNGS = {
         "the best estimate: the kernel models with constants fitted from measurements of the device itself."
     ),
 }
+#: How sure a figure of a device is.
+STATUS = (
+    "Status: confirmed by two sources, single, derived by the arithmetic noted, from memory, or "
+    "assumed with a range and a reason. A spec's hash changes with any of its figures."
+)
 
 
 def compose(
@@ -69,7 +74,7 @@ def compose(
             "sources",
             "Where the figures are from",
             text=_provenance(frames),
-            tables=_sources(frames),
+            tables=sources(frames.facts),
             folded=True,
         ),
     )
@@ -83,7 +88,7 @@ def compose(
         command=command,
         version=frames.facts.version,
         lead=_lead(picks),
-        caveat=" ".join([*(text for _, text in _rungs(frames.rows)), _constants(frames.rows, picks)]).strip(),
+        caveat=" ".join([*(text for _, text in rungs(frames.rows)), _constants(frames.rows, picks)]).strip(),
     )
 
 
@@ -191,8 +196,8 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def _sources(frames: Frames) -> tuple[Table, ...]:
-    facts = frames.facts
+def sources(facts: Facts) -> tuple[Table, ...]:
+    """Return every figure that a page rests on, with its source."""
     tables = []
     if not facts.devices.empty:
         columns = (
@@ -227,7 +232,7 @@ def _sources(frames: Frames) -> tuple[Table, ...]:
 def _notes(frames: Frames) -> tuple[tuple[str, str], ...]:
     rows = frames.rows
     notes = [
-        *_rungs(rows),
+        *rungs(rows),
         (
             "Lower bound",
             "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
@@ -239,18 +244,23 @@ def _notes(frames: Frames) -> tuple[tuple[str, str], ...]:
             "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
         ),
     ]
-    notes += [
-        (f"{name}", f"{what} Source: {source}. Not counted: {not_counted}.")
-        for name, what, source, not_counted in frames.facts.layers.to_numpy()
-    ]
+    notes += layers(frames.facts)
     fixed = _fixed(rows)
     return (*notes, ("The same throughout", fixed)) if fixed else tuple(notes)
 
 
-def _rungs(rows: pd.DataFrame) -> list[tuple[str, str]]:
+def rungs(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return what a time means, for each rung that a table has."""
-    rungs = dict.fromkeys(rows["rung"]) if "rung" in rows else {}
-    return [(f"Time, at rung {rung}", f"Rung {rung}: {RUNGS[rung]}") for rung in rungs if rung in RUNGS]
+    found = dict.fromkeys(rows["rung"]) if "rung" in rows else {}
+    return [(f"Time, at rung {rung}", f"Rung {rung}: {RUNGS[rung]}") for rung in found if rung in RUNGS]
+
+
+def layers(facts: Facts) -> list[tuple[str, str]]:
+    """Return what each layer is, whose it is, and what its counts leave out."""
+    return [
+        (f"{name}", f"{what} Source: {source}. Not counted: {not_counted}.")
+        for name, what, source, not_counted in facts.layers.to_numpy()
+    ]
 
 
 def _fixed(rows: pd.DataFrame) -> str:
@@ -262,10 +272,7 @@ def _fixed(rows: pd.DataFrame) -> str:
 def _provenance(frames: Frames) -> tuple[str, ...]:
     devices = set(frames.rows["device"]) if "device" in frames.rows else set()
     unknown = sorted(devices - set(frames.facts.devices["device"]))
-    text = [
-        "Status: confirmed by two sources, single, derived by the arithmetic noted, from memory, or "
-        "assumed with a range and a reason. A spec's hash changes with any of its figures."
-    ]
+    text = [STATUS]
     if unknown:
         text.append(f"No spec at hand, and so no roof and no source, for {', '.join(unknown)}.")
     return tuple(text)

@@ -87,6 +87,10 @@ class Frames:
         all), and from_ and to_ before the size that grows.
     longest : DataFrame
         where, series, longest_seq [tokens], hbm_capacity_bytes.
+    systems : DataFrame
+        where, layer, family, seq, seconds, bound: every layer there is, on every device.
+    growth : DataFrame
+        layer, family, complexity, sequential, path, exponent, source: how every layer grows.
     facts : Facts
         What they rest on.
     """
@@ -96,6 +100,8 @@ class Frames:
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
     fastest: pd.DataFrame = field(default_factory=pd.DataFrame)
     longest: pd.DataFrame = field(default_factory=pd.DataFrame)
+    systems: pd.DataFrame = field(default_factory=pd.DataFrame)
+    growth: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -175,6 +175,7 @@
       }
     }
     element.querySelector("tbody").replaceWith(body);
+    element.querySelector(".csv").textContent = `Export ${rows.toLocaleString("en")} rows as CSV`;
     const shown = Math.min(order.length, store.most_shown);
     element.querySelector(".shown").textContent = `Shown: ${shown.toLocaleString("en")} of ${rows.toLocaleString("en")}.`;
   }
@@ -264,5 +265,27 @@
   addEventListener("beforeprint", () => {
     for (const details of document.querySelectorAll("details")) details.open = true;
   });
-  show();
+
+  // -- a page whose rows are computed while it is read ---------------------------------------------
+
+  // Puts rows, objects of the same keys, in the place of a frame's.
+  function replaceRows(name, rows) {
+    const columns = Object.keys(rows[0] ?? {}).map((key) => [key, rows.map((row) => row[key])]);
+    decoded.set(name, { rows: rows.length, columns: new Map(columns) });
+  }
+
+  // Sets what a figure or a table shows: its rows, and of a figure a sentence.
+  function place(part, rows, finding) {
+    replaceRows(part.frame, rows);
+    if (finding !== undefined) part.findings[""] = finding;
+  }
+
+  // Forgets how a figure is drawn, where its axes have changed.
+  function forget(figure) {
+    views.get(figure.name)?.finalize();
+    views.delete(figure.name);
+  }
+
+  if (store.live) window.costmodelPage = { store, writers, place, forget, show };
+  else show();
 })();

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from pathlib import Path
+from typing import Any
 
 from costmodel.errors import OutputError
 from costmodel.files import write_whole
@@ -37,6 +38,8 @@ class Section:
         Whether the charts stand in a row where there is room.
     folded : bool
         Whether the tables open on demand.
+    code : str
+        Name of a listing that the page's script fills; empty: none.
     """
 
     name: str
@@ -47,6 +50,27 @@ class Section:
     notes: tuple[tuple[str, str], ...] = ()
     side_by_side: bool = False
     folded: bool = False
+    code: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Live:
+    """What a page has that computes its rows while it is read.
+
+    Attributes
+    ----------
+    controls : str
+        HTML of what the reader sets.
+    data : dict
+        What its script needs, for JSON.
+    script, style : str
+        Names of the script and the style that it has beside every page's.
+    """
+
+    controls: str
+    data: dict[str, Any]
+    script: str
+    style: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +95,8 @@ class Page:
         What makes it again.
     version : str
         Of the program that made it.
+    live : Live, optional
+        Where the page computes its rows itself.
     """
 
     title: str
@@ -82,6 +108,7 @@ class Page:
     picks: tuple[Pick, ...] = ()
     lead: str = ""
     caveat: str = ""
+    live: Live | None = None
 
     @cached_property
     def html(self) -> str:

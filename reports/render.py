@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 def render(page: Page) -> str:
     """Return a page as HTML."""
-    scripts = [_charts_script(), asset("page.js")]
+    live = page.live
+    scripts = [_charts_script(), asset("page.js"), *([asset(live.script)] if live else [])]
+    style = asset("page.css") + (asset(live.style) if live else "")
     policy = (
         "default-src 'none'; "
         f"script-src {' '.join(_hash(script) for script in scripts)}; "
@@ -31,9 +33,11 @@ def render(page: Page) -> str:
         '<a class="skip" href="#findings">Skip to the findings</a>',
         _header(page),
         _picks(page.picks),
+        f'<div class="bench">{live.controls}' if live else "",
         "<main>",
         *(_section(section, page.picks) for section in page.sections),
         "</main>",
+        "</div>" if live else "",
         _footer(page),
         "<noscript><p>The charts need JavaScript; the tables hold their numbers.</p></noscript>",
         f'<script type="application/json" id="store">{encode.to_json(_store(page))}</script>',
@@ -47,7 +51,7 @@ def render(page: Page) -> str:
             '<meta name="color-scheme" content="light dark">',
             f'<meta name="generator" content="costmodel {escape(page.version)}">',
             f"<title>{escape(page.title)}</title>",
-            f"<style>{asset('page.css')}</style>\n</head>\n<body>",
+            f"<style>{style}</style>\n</head>\n<body>",
             *body,
             "</body>\n</html>\n",
         ]
@@ -100,11 +104,12 @@ def _section(section: Section, picks: Sequence[Pick]) -> str:
     tables = "".join(table.html(picks) for table in section.tables)
     if section.folded:
         tables = f"<details><summary>Show the tables</summary>{tables}</details>"
+    listing = f'<pre tabindex="0"><code id="{escape(section.code)}"></code></pre>' if section.code else ""
     notes = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in section.notes)
     return (
         f'<section id="{escape(section.name)}"><h2>{escape(section.heading)}</h2>'
         f"{''.join(f'<p>{escape(text)}</p>' for text in section.text)}"
-        f"{figures}{f'<dl>{notes}</dl>' if notes else ''}{tables}</section>"
+        f"{figures}{f'<dl>{notes}</dl>' if notes else ''}{listing}{tables}</section>"
     )
 
 
@@ -164,7 +169,8 @@ def _store(page: Page) -> dict[str, Any]:
         "most_shown": MOST_SHOWN,
     }
     store["frames"] = {name: columns.add(frame) for name, frame in frames.values()}
-    return store | {"columns": columns.distinct}
+    live = {"live": page.live.data} if page.live else {}
+    return store | live | {"columns": columns.distinct}
 
 
 @cache

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from costmodel.reports import families
 from costmodel.reports.compose import compose
-from costmodel.reports.figure import Pick
+from costmodel.reports.figure import Figure, Pick
 from costmodel.reports.frames import Frames
-from costmodel.reports.page import Page
+from costmodel.reports.page import Page, Section
+from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed, whole
 
 TITLE = "Recurrence or attention: where each is limited, and by what"
@@ -36,7 +39,38 @@ def page(frames: Frames, *, command: str) -> Page:
         Pick("model", "Model", *_values(rows["model"], "")),
         Pick("work", "Work", *_values(rows["work"], "")),
     )
-    return compose(frames, picks, title=TITLE, asked=asked, command=command)
+    composed = compose(frames, picks, title=TITLE, asked=asked, command=command)
+    if frames.systems.empty:
+        return composed
+    at = next(i for i, section in enumerate(composed.sections) if section.name == "numbers")
+    sections = (*composed.sections[:at], _systems(frames), *composed.sections[at:])
+    return replace(composed, sections=sections)
+
+
+def _systems(frames: Frames) -> Section:
+    """Return the section on every layer there is: its time over length, and its row of Table 1."""
+    drawn = families.rows(frames.systems)
+    columns = (
+        Column("layer", "Layer"),
+        Column("family", "Family"),
+        Column("complexity", "Complexity per layer"),
+        Column("sequential", "Sequential operations"),
+        Column("path", "Maximum path length"),
+        Column("source", "Source"),
+    )
+    caption = "Table 1 of Attention Is All You Need, for every layer"
+    return Section(
+        "families",
+        "Every layer there is",
+        text=(
+            "The table is worked out from each layer's formulas, constants dropped: n positions, width d, "
+            "heads of d_h, kernels of K, windows w, blocks b; p devices, of which one is counted. "
+            "Arithmetic of all engines is in it; what only moves data has none. A layer that sees each "
+            "position by itself has no path between positions, and O(1) stands there.",
+        ),
+        figures=(Figure(families.NAME, drawn, families.chart, families.finding, families.ABOUT),),
+        tables=(Table("growth", caption, frames.growth, columns),),
+    )
 
 
 def _values(column: Any, first: str) -> tuple[tuple[str, ...], int]:

@@ -10,7 +10,9 @@ import pandas as pd
 from costmodel._version import __version__
 from costmodel.errors import TableError
 from costmodel.reports import agreement, errors, residuals, tightness
+from costmodel.reports.compose import STATUS, layers, rungs, sources
 from costmodel.reports.figure import Figure, Pick, at_first
+from costmodel.reports.frames import Facts
 from costmodel.reports.page import Page, Section
 from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed, whole
@@ -20,7 +22,7 @@ NEEDED = ("device", "op", "dtype", "rung", "measured_s", "seconds", "lower_s", "
 CASES = {"device": "Device", "rung": "Rung", "state": "State"}
 
 
-def page(frame: pd.DataFrame, *, command: str) -> Page:
+def page(frame: pd.DataFrame, facts: Facts, *, command: str) -> Page:
     """Return the page of a table of measurements with their predictions.
 
     Raises
@@ -50,7 +52,16 @@ def page(frame: pd.DataFrame, *, command: str) -> Page:
         Section("residuals", "Errors by size and regime", figures=figures[1:2]),
         Section("roofline", "Where the roofline holds", figures=figures[2:]),
         Section("numbers", "The accuracy table", tables=(_table(table),)),
+        Section("means", "What the numbers mean", notes=_notes(rows, facts)),
+        Section(
+            "sources",
+            "Where the devices' figures are from",
+            text=(STATUS,),
+            tables=sources(facts),
+            folded=True,
+        ),
     )
+    kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
     devices, ops = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
     asked = [
         f"{whole(len(rows))} measurements of {listed(ops)} on {listed(devices)}: how far off are the "
@@ -63,10 +74,24 @@ def page(frame: pd.DataFrame, *, command: str) -> Page:
         asked=tuple(asked),
         findings=tuple(figure.say(at_first(picks)) for figure in (figures[0], wide, *figures[1:])),
         picks=picks,
-        sections=sections,
+        sections=kept,
         command=command,
         version=__version__,
         caveat=_caveat(rows),
+    )
+
+
+def _notes(rows: pd.DataFrame, facts: Facts) -> tuple[tuple[str, str], ...]:
+    """Return what is measured, how errors are taken, and what each rung and layer stands for."""
+    return (
+        ("Measured", "Time of one run, as whoever measured it took it; see the table's own columns."),
+        (
+            "Error",
+            "Predicted over measured time, less one: median and mean of its size, and, as bias, the median "
+            "with its sign. Rows that constants were fitted on are left out.",
+        ),
+        *rungs(rows),
+        *layers(facts),
     )
 
 

@@ -19,7 +19,7 @@ PACKAGES = {
     "validation": "costmodel.validation",
 }
 
-GROUND = ("errors", "units", "dtypes", "symbols", "files", "_version")
+GROUND = ("errors", "units", "dtypes", "symbols", "files", "notebook", "_version")
 #: Who may import whom inside the package: the table of architecture.md. Everything may import GROUND.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, ()),
@@ -30,39 +30,52 @@ MAY_IMPORT = {
     "implementations": ("hardware", "kernels"),
     "evaluate": ("cost", "layers"),
     "asymptotics": ("cost", "layers"),
+    "vega": (),
+    "programs": ("cost", "layers", "vega"),
     "kernels": ("hardware",),
     "plan": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations"),
     "predict": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "plan"),
-    "models": ("cost", "layers", "evaluate", "predict"),
+    "models": ("cost", "layers", "evaluate", "predict", "hardware"),
+    "capture": ("cost", "layers", "evaluate", "predict", "models"),
+    "explain": ("layers", "predict", "hardware"),
+    "parallel": ("layers", "evaluate", "predict", "hardware", "kernels", "models"),
     "crossing": ("layers", "evaluate", "predict", "hardware"),
-    "sweep": ("layers", "evaluate", "predict", "hardware"),
+    "sweep": ("layers", "evaluate", "plan", "predict", "hardware"),
     "measured": ("layers", "evaluate", "predict", "hardware"),
     "score": ("layers", "evaluate", "predict", "hardware", "measured"),
     "reports": (),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations",
-        "predict", "sweep", "crossing", "measured", "score", "reports",
+        "predict", "sweep", "crossing", "measured", "score", "models", "reports",
     ),
 }  # fmt: skip
 #: The facade, the story and the command line stand above all of it.
-TOP = {"", "__main__", "story", "facts", "cli"}
+TOP = {"", "__main__", "story", "systems", "facts", "explore", "cli"}
 #: `reports.compare(frame)` alone has to work: one function asks for the devices' facts itself.
 EXCEPTIONS = {("reports", "facts")}
 
+#: Where tables are made, and pandas is at home.
+TABLES = {
+    "sweep", "measured", "score", "explain", "parallel", "reports", "validation",
+    "story", "systems", "facts", "explore",
+}  # fmt: skip
 #: Third parties, where they are not allowed everywhere.
 OUTSIDE = {
-    "pandas": {"sweep", "measured", "score", "reports", "validation", "story", "facts", "cli"},
+    "pandas": TABLES | {"cli"},
     "scipy": {"validation"},
-    "sympy": {"symbols", "cost", "layers", "evaluate", "asymptotics", "models", "cli"},
+    "sympy": {
+        "symbols", "cost", "layers", "evaluate", "asymptotics", "explain", "vega", "programs", "models",
+        "capture", "cli",
+    },
     "pydantic": {"hardware", "calibration", "models", "validation"},
     "yaml": {"hardware", "calibration", "models", "facts", "validation"},
     "altair": {"reports"},
     "vl_convert": {"reports"},
     "rich": {"cli", "validation"},
     "typer": {"cli"},
-    "torch": {"validation"},
+    "torch": {"capture", "validation"},
     "triton": {"validation"},
-}
+}  # fmt: skip
 
 
 def modules() -> Iterator[tuple[str, Path]]:
@@ -120,7 +133,7 @@ def test_imports_follow_the_table(module):
 @pytest.mark.parametrize("module", MODULES)
 def test_what_is_heavy_is_imported_when_it_is_used(module):
     heavy = {"torch", "triton", "altair", "vl_convert", "rich"}
-    if unit(module) not in ("sweep", "measured", "score", "story", "facts", "reports", "validation"):
+    if unit(module) not in TABLES:
         heavy |= {"pandas", "scipy"}
     # A kernel written in Triton is compiled from its module: that one is imported when a case asks.
     if module.endswith("triton_attention"):

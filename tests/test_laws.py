@@ -90,7 +90,7 @@ def test_no_layer_moves_less_than_it_has_to_when_small(layer):
 def test_counts_grow_with_batch_length_width_and_heads(layer, data):
     sizes = data.draw(sizes_of(layer))
     name = data.draw(
-        st.sampled_from([s for s in ("batch", "seq", "hidden", "heads", "m", "n") if s in sizes])
+        st.sampled_from([s for s in ("batch", "seq", "hidden", "heads", "m", "n", "params") if s in sizes])
     )
     factor = sizes.get("kv_heads", 1) if name == "heads" else 1
     more = sizes | {name: sizes[name] + factor * data.draw(st.integers(1, 30))}

@@ -27,7 +27,7 @@ COMMANDS = [
 def test_the_code_gives_the_output(code, output):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(code, "README.md", "exec"), {})
+        exec(compile(code, "README.md", "exec"), {"cm": cm})  # later blocks go on from the first
     assert printed.getvalue() == output
 
 

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from costmodel.cost import latex
 from costmodel.errors import UnknownNameError
 from costmodel.evaluate import compile_expressions
-from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog2, ceil_div, symbol, symbols, tree_depth
+from costmodel.symbols import (
+    GLOSSARY,
+    CeilDiv,
+    CeilLog,
+    CeilLog2,
+    ChunkPairs,
+    Distinct,
+    ceil_div,
+    symbol,
+    symbols,
+    tree_depth,
+)
 
 n, k = symbols("seq seq_kv")
 
@@ -84,6 +95,14 @@ def test_latex():
     assert latex(CeilLog2(n)) == r"\lceil\log_2 n\rceil"
     assert latex(ceil_div(n, k)) == r"\left\lceil\frac{n}{n_{kv}}\right\rceil"
     assert latex(4 * n**2) == "4 n^{2}"
+
+
+def test_latex_of_functions_to_a_power():
+    """A square of tiles, or one over them, is written too."""
+    assert latex(ceil_div(n, k) ** 2) == r"\left(\left\lceil\frac{n}{n_{kv}}\right\rceil\right)^{2}"
+    for function in (CeilLog2(n), CeilLog(n, k), ChunkPairs(n, k), Distinct(n, k, symbol("batch"))):
+        assert latex(function**3).count("^{3}") == 1
+        assert latex(1 / function).startswith(r"\frac{1}")
 
 
 def test_log_of_one_leaf_is_zero():

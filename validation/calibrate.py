@@ -345,7 +345,8 @@ def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
     """Return the quantiles of measured over predicted time, by regime of the predicted time.
 
     As many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``; one of
-    fewer rows if there are no more, none for fewer than 8.
+    fewer rows if there are no more, none for fewer than 8. The k-th of n ratios stands for the share
+    k/(n + 1): that of further rows which is expected below it, so that intervals from few rows are wider.
     """
     if len(predicted) < 8:
         return ()
@@ -353,7 +354,7 @@ def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
     order = np.argsort(predicted, kind="stable")
     answer = []
     for number, places in enumerate(np.array_split(order, count)):
-        quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES)
+        quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES, method="weibull")
         low, inner_low, inner_high, high = (float(f"{q:.5g}") for q in quantiles)
         above = float(f"{predicted[places].min():.5g}") if number else 0.0
         answer.append(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high)))

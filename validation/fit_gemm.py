@@ -20,11 +20,17 @@ from costmodel.kernels.base import Array
 from costmodel.validation.log_fit import least_log_error
 
 _ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
-#: Timers whose rows hold the host's dispatch; the others hold kernel time alone, or graph replays.
-_HOST_TIMERS = ("event-best5of25", "host-walltime-median50")
+#: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
+#: The others hold kernel time alone, or graph replays.
+_HOST = {
+    "event-best5of25": ("dispatch_s", "record_s"),
+    "host-walltime-median50": ("dispatch_s",),
+}
 
 #: Fewer rows than this determine only the constants that every row depends on.
 _FEW = 40
+#: So many small products determine the constants of the kernels for those.
+_FEW_SMALL = 10
 
 _COMMON = (
     "peak_share",
@@ -33,13 +39,17 @@ _COMMON = (
     "store_bytes",
     "bandwidth_share",
     "overlap",
-    "droop",
+    "energy_j",
     "droop_s",
 )
-#: Families whose rows show loads that scatter over memory pages.
+#: Time below which rows tell a kernel's start from its first loads [s].
+_SHORT = 5e-6
+#: Families whose rows show loads that scatter over memory pages, and those of scalar loads among them.
 _SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
-#: Families on which cuBLAS runs one row, and few rows, by kernels of their own.
-_SINGLE_ROW, _SMALL = ("ampere", "ada"), ("ada",)
+_SCALAR = ("pascal", "pascal-gp10x", "turing")
+#: Families on which cuBLAS runs one row, and little work, by kernels of their own.
+_ROW_KERNELS = ("ampere", "ada")
+_LITTLE_WORK = {"ampere": ("small_cycles", "tiny_s", "tiny_cycles"), "ada": ("small_cycles",)}
 
 
 def arguments(rows: pd.DataFrame) -> dict[str, Any]:
@@ -72,23 +82,37 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
 def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
+    host = _HOST.get(str(rows["timer"].iloc[0]), ())
     if len(rows) < _FEW:
-        return ("peak_share", "bandwidth_share", "dispatch_s", "record_s")
-    names = _COMMON + (
-        ("dispatch_s", "record_s") if str(rows["timer"].iloc[0]) in _HOST_TIMERS else ("start_s",)
-    )
+        return ("peak_share", "bandwidth_share", *host)
+    names = (*_COMMON, *host)
+    if not host and rows["latency_s"].min() < _SHORT:
+        names = (*names, "start_s")
     if op == "gemm_fp8_dynquant":
-        return (*names, "cache_share", "l2_unit_bytes", "band_tiles", "quantise_share")
+        names = (*names, "fill_cycles", "cache_share", "l2_unit_bytes", "band_tiles", "quantise_share")
+        return (*names, "ragged") if device.family == "hopper" else names
     if dtype != "fp32":
-        names = (*names, "cache_share", "split_s", "l2_unit_bytes")
-        if device.family in _SINGLE_ROW:
+        names = (*names, "split_s", "l2_unit_bytes")
+        fits = (
+            2 * (rows["m"] * rows["k"] + rows["n"] * rows["k"] + rows["m"] * rows["n"]) < device.l2_capacity
+        )
+        if fits.sum() >= _FEW:  # else all rows are long, and tell neither what stays nor how a block begins
+            names = (*names, "cache_share", "fill_cycles")
+        single = rows["m"] == 1
+        if single.sum() >= _FEW_SMALL and device.family in _ROW_KERNELS:
             names = (*names, "row_cycles")
-        return (*names, "small_cycles") if device.family in _SMALL else names
-    names = (*names, "fill_cycles", "edge_elements")
-    if op == "gemm":
-        names = (*names, "split_s")
-        if device.family in _SCATTER:
-            names = (*names, "reach_unit", "reach_device", "scatter_share")
+        little = ~single & (rows["m"] * rows["n"] * rows["k"] < 2**21)
+        if little.sum() >= _FEW_SMALL:
+            names = (*names, *_LITTLE_WORK.get(device.family, ()))
+        return names
+    names = (*names, "edge_elements", "fill_cycles")
+    if op == "bmm":
+        return (*names, "thin_cost", "l2_unit_bytes") if device.family == "cdna2" else names
+    names = (*names, "split_s")
+    if device.family in _SCATTER:
+        names = (*names, "reach_unit", "reach_device", "scatter_share")
+    if device.family in _SCALAR:
+        names = (*names, "l2_unit_bytes", "square_fetch", "narrow_fetch")
     return names
 
 
@@ -105,6 +129,7 @@ _STARTS: tuple[dict[str, float], ...] = (
     },
 )
 _FP32 = {
+    "energy_j": 2e-11,
     "edge_elements": 8.0,
     "fill_cycles": 1000.0,
     "peak_share": 0.95,
@@ -113,6 +138,17 @@ _FP32 = {
 }
 
 
+#: Where constants begin that are off by default.
+_BEGIN = {
+    "small_cycles": 10.0,
+    "row_cycles": 0.5,
+    "tiny_s": 1.2e-6,
+    "scatter_share": 0.3,
+    "square_fetch": 2.5,
+    "narrow_fetch": 1.5,
+    "thin_cost": 2.0,
+    "ragged": 0.1,
+}
 #: Rows that determine the constants as well as all do: evenly spaced in the table's order.
 _ENOUGH = 800
 
@@ -135,13 +171,11 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     begin = dict(_FP32) if kwargs["dtype"] == "fp32" else {}
     if "dispatch_s" in names:
         floor = float(measured.min())
-        begin |= {"dispatch_s": 0.6 * floor, "record_s": 0.4 * floor}
-    if "small_cycles" in names:
-        begin |= {"small_cycles": 10.0}
-    if "row_cycles" in names:
-        begin |= {"row_cycles": 0.5}
-    if "scatter_share" in names:
-        begin |= {"scatter_share": 0.3}
+        hidden = 0.4 * floor if "record_s" in names else 0.0
+        begin |= {"dispatch_s": floor - hidden, "record_s": hidden}
+    begin |= {name: value for name, value in _BEGIN.items() if name in names}
+    if "l2_unit_bytes" in names and "cache_share" not in names and kwargs["dtype"] != "fp32":
+        begin |= {"cache_share": gemm.CONSTANTS["cache_share"].default}
 
     def predict(values: Mapping[str, float]) -> Array:
         return gemm.seconds(device, values, **kwargs).seconds

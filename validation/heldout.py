@@ -41,13 +41,26 @@ def held_out(rows: pd.DataFrame) -> NDArray[np.bool_]:
     rows : DataFrame
         With the size columns of measured tables; those that are missing or empty do not count.
     """
+    return _shares(rows) < SHARE
+
+
+def second_half(rows: pd.DataFrame) -> NDArray[np.bool_]:
+    """Return half of the rows, by a hash of the sizes that has nothing to do with `held_out`'s.
+
+    To take intervals from the one half of the held-out rows, and judge them by the other.
+    """
+    return _shares(rows, "half of ") < 0.5
+
+
+def _shares(rows: pd.DataFrame, salt: str = "") -> NDArray[np.float64]:
+    """Return a number from 0 to 1 for each row, the same wherever the sizes are the same."""
     names = [name for name in _SIZES if name in rows]
     sizes = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     distinct, places = np.unique(np.nan_to_num(sizes, nan=-1.0), axis=0, return_inverse=True)
-    drawn = np.array([_drawn(names, shape) for shape in distinct], dtype=bool)
-    return np.asarray(drawn[places.reshape(-1)], dtype=bool)
+    drawn = np.array([_drawn(names, shape, salt) for shape in distinct], dtype=np.float64)
+    return np.asarray(drawn[places.reshape(-1)], dtype=np.float64)
 
 
-def _drawn(names: list[str], shape: NDArray[np.float64]) -> bool:
+def _drawn(names: list[str], shape: NDArray[np.float64], salt: str) -> float:
     text = ",".join(f"{name}={value:.0f}" for name, value in zip(names, shape, strict=True) if value >= 0)
-    return int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) < SHARE * 2**32
+    return int(hashlib.sha256((salt + text).encode()).hexdigest()[:8], 16) / 2**32

@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from costmodel._version import __version__
-from costmodel.cli import catalogue, measuring, predictions, tables
+from costmodel.cli import (
+    catalogue,
+    explaining,
+    exploring,
+    measuring,
+    modelling,
+    planning,
+    predictions,
+    tables,
+)
 
 app = typer.Typer(
     name="costmodel",
@@ -19,12 +28,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 #: Every command: its name, its function, an example that runs.
-COMMANDS = (*catalogue.COMMANDS, *predictions.COMMANDS, *tables.COMMANDS, *measuring.COMMANDS)
+COMMANDS = (
+    *catalogue.COMMANDS,
+    *predictions.COMMANDS,
+    *explaining.COMMANDS,
+    *modelling.COMMANDS,
+    *planning.COMMANDS,
+    *tables.COMMANDS,
+    *exploring.COMMANDS,
+    *measuring.COMMANDS,
+)
 for _name, _function, _example in COMMANDS:
     app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
 
 #: Options that take NAME=VALUE, as often as one likes.
-_SETTINGS = ("-D", "--define", "--set", "--device-set")
+_SETTINGS = ("-D", "--define", "--set", "--device-set", "--price")
 
 
 def _version(wanted: bool) -> None:

@@ -30,6 +30,7 @@ COUNT_UNITS = {
     "special_flops": "FLOP",
     "hbm_bytes": "bytes",
     "l2_bytes": "bytes",
+    "link_bytes": "bytes",
     "compulsory_bytes": "bytes",
     "depth": "steps",
     "pram_depth": "operations",

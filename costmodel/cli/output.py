@@ -93,3 +93,10 @@ def note(text: str) -> None:
     """Print a line of progress to a person: to the terminal, where there is one."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
+
+
+def signature(*spec_hashes: str) -> str:
+    """Return what an answer was made with: the program's version, the devices' specs."""
+    from costmodel._version import __version__
+
+    return f"costmodel {__version__}, spec {', '.join(spec_hashes)}"

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError, SizeError
-from costmodel.files import check_writable, write_whole
+from costmodel.cli.sweeping import sweep
+from costmodel.errors import CostmodelError
 
 if TYPE_CHECKING:
     from costmodel.predict import Prediction
-
-#: Rows of a sweep that fit into memory anywhere.
-MOST_ROWS = 50_000_000
 
 #: Counts that a person is shown, and their units.
 SHOWN = {
@@ -27,6 +23,7 @@ SHOWN = {
     "special_flops": "FLOP",
     "hbm_bytes": "bytes",
     "l2_bytes": "bytes",
+    "link_bytes": "bytes",
     "depth": "",
     "launches": "",
     "footprint_bytes": "bytes",
@@ -103,78 +100,8 @@ def _footer(p: Prediction) -> str:
         lines.append(f"no figure in the spec, so no term for: {', '.join(p.missing)}")
     if p.device.assumed:
         lines.append(f"assumed in the spec: {', '.join(p.device.assumed)}")
-    lines.append(_signature(p.device.spec_hash))
+    lines.append(output.signature(p.device.spec_hash))
     return "\n".join(lines)
-
-
-def _signature(*spec_hashes: str) -> str:
-    from costmodel._version import __version__
-
-    return f"costmodel {__version__}, spec {', '.join(spec_hashes)}"
-
-
-def sweep(
-    names: Annotated[
-        list[str], typer.Argument(metavar="LAYER...", help="Layers; devices too, if more follow -m.")
-    ],
-    machines: o.Machines,
-    defines: o.Defines = [],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "-o", "--output", metavar="FILE", help="A .csv or .parquet file; default: CSV is printed."
-        ),
-    ] = None,
-    settings: o.Settings = [],
-    device_set: o.DeviceSettings = [],
-    rung: o.Rung = None,
-    state: o.State = "warm",
-    framework: o.Framework = None,
-    force: o.Force = False,
-    as_json: o.AsJson = False,
-) -> None:
-    """Predict layers on devices over every combination of sizes, as a table."""
-    from costmodel.sweep import sweep as table
-
-    if out is not None:
-        check_writable(out, overwrite=force, suffixes=output.TABLES)
-    layers, extra = _sorted(names)
-    found = o.layers(layers, settings)
-    devices = [o.device(name, device_set) for name in (*machines, *extra)]
-    grids = o.sizes(defines)
-    _check_rows(len(found) * len(devices), grids)
-    frame = table(found, devices, grids, rung=rung, state=state, framework=framework)
-    if out is not None:
-        write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
-        output.note(f"{out}: {len(frame):,} rows; {_signature(*(d.spec_hash for d in devices))}")
-    if as_json:
-        output.print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
-    elif out is None:
-        print(frame.to_csv(index=False), end="")
-
-
-def _sorted(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
-    from costmodel import hardware
-    from costmodel.layers import classes
-
-    layers, devices = [], []
-    for name in names:
-        if name.partition("[")[0] in classes():
-            layers.append(name)
-        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
-            devices.append(name)
-        else:
-            layers.append(name)
-    return layers, devices
-
-
-def _check_rows(combinations: int, grids: dict[str, Any]) -> None:
-    rows = combinations
-    for values in grids.values():
-        rows *= 1 if isinstance(values, float) else len(values)
-    if rows > MOST_ROWS:
-        raise SizeError(f"sweep: wanted at most {MOST_ROWS:,} rows, got {rows:,}; sweep in parts")
 
 
 def crossover(
@@ -210,7 +137,9 @@ def crossover(
         return
     print(found)
     if found.rung is not None and device is not None:
-        print(f"rung {found.rung}, constants from {found.constants_from}\n{_signature(device.spec_hash)}")
+        print(
+            f"rung {found.rung}, constants from {found.constants_from}\n{output.signature(device.spec_hash)}"
+        )
 
 
 COMMANDS = (

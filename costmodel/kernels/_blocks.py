@@ -3,69 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.hardware import Device
+from costmodel.kernels import _operands as operands
 from costmodel.kernels import _tiles as tiles
-from costmodel.kernels._cache import misses
+from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
-#: Sharpness of the cache's step between calls and within one, and of the translation's two.
-_WARM_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 4.0, 2.5, 0.85
 #: Blocks that a unit can hold at most.
 _MOST_RESIDENT = 8.0
 #: K of a step of the tensor-core kernels [B].
 _STEP_BYTES = 128.0
+#: Architectures whose kernels stay on a unit and write one tile while they compute the next.
+_PERSISTENT = ("hopper", "blackwell")
+#: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
+_THIN_AREA, _THIN_STEP = 1024.0, 32.0
+#: From this tile on, kernels load their operands in whole vectors.
+_VECTOR_AREA = 128.0 * 128.0
+#: Rows of A from which on a part-filled tile delays the whole of sglang's FP8 kernel, and that tile.
+_RAGGED_ROWS, _RAGGED_TILE = 256.0, 128.0
 #: Products at a time: few enough for their arrays to stay in a processor's cache.
 _CHUNK = 8192
 #: What limits a kernel, and the parts of its time that `times` returns.
-LIMITS = ("arithmetic", "chain", "l2", "hbm")
+LIMITS = ("arithmetic", "chain", "l2", "hbm", "store")
 PARTS = (*LIMITS, "tail", "total")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Sizes of the products, shape (rows,), and what they are made of."""
-
-    batch: Array
-    m: Array
-    n: Array
-    k: Array
-    dtype: str
-    bytes: float
-    strided: bool
-    quantised: bool
-
-    @property
-    def out_bytes(self) -> float:
-        """Width of an element of the result [B]."""
-        return max(self.bytes, 2.0)
-
-    @property
-    def left(self) -> Array:
-        """Bytes of A."""
-        return self.batch * self.m * self.k * self.bytes
-
-    @property
-    def right(self) -> Array:
-        """Bytes of B."""
-        return self.batch * self.n * self.k * self.bytes
-
-    @property
-    def result(self) -> Array:
-        """Bytes of the result."""
-        return self.batch * self.m * self.n * self.out_bytes
-
-    @property
-    def may_split(self) -> bool:
-        """Batched kernels and sglang's FP8 kernel do not split K."""
-        return self.strided and not self.quantised
-
-    def take(self, rows: slice) -> Problem:
-        """Return some of the products."""
-        return replace(self, batch=self.batch[rows], m=self.m[rows], n=self.n[rows], k=self.k[rows])
 
 
 def times(
@@ -94,7 +59,7 @@ def times(
     for first in range(0, p.m.size, _CHUNK):
         rows = slice(first, first + _CHUNK)
         part = p.take(rows)
-        cold = _cold(device, c, part, rotation)
+        cold = operands.cold(device, c, part, rotation)
         given, split = _choose(device, c, part, cold, [t[rows] for t in tile])
         parts = _split(device, c, part, _Tiling.of(device, c, part, cold, *given), split)
         order = c["overlap"]
@@ -123,20 +88,54 @@ def _choose(
     if not known.all():
         matrix = engine(device, p.dtype) == "matrix" and p.bytes < 4
         listed = tiles.menu(device.family, "tn" if p.strided else "nn", _STEP_BYTES / p.bytes, matrix=matrix)
+        # A tile of the menu is three numbers: what depends on it alone is worked out once for all products.
         candidates += [
             [np.where(known, of, value) for of, value in zip(tile, values, strict=True)]
+            if known.any()
+            else [np.asarray(value) for value in values]
             for values in zip(*listed, strict=True)
         ]
-    least, chosen, parts = np.full(p.m.shape, np.inf), np.zeros(p.m.shape, dtype=int), np.ones(p.m.shape)
-    for index, candidate in enumerate(candidates):
-        tiling = _Tiling.of(device, c, p, cold, *candidate)
-        for split in tiles.SPLITS if p.may_split else (1.0,):
-            part = _split(device, c, p, tiling, np.full(p.m.shape, split))
-            cost = np.sqrt(sum(part[name] * part[name] for name in LIMITS)) + part["tail"]
-            better = cost < least
-            least = np.where(better, cost, least)
-            chosen, parts = np.where(better, index, chosen), np.where(better, split, parts)
-    return [np.choose(chosen, list(values)) for values in zip(*candidates, strict=True)], parts
+    tilings = [_Tiling.of(device, c, p, cold, *candidate) for candidate in candidates]
+    least, place = np.full(p.m.shape, np.inf), np.zeros(p.m.shape)
+    for index, tiling in enumerate(tilings):
+        cost = _cost(device, c, p, tiling, 1.0)
+        better = cost < least
+        np.copyto(least, cost, where=better)
+        np.copyto(place, float(index * len(tiles.SPLITS)), where=better)
+    # Most products are not split, and most tiles that split are far from the least: they are left out by
+    # a bound. Of equals the first counts, tile by tile and split by split.
+    for index, tiling in enumerate(tilings if p.may_split else ()):
+        rows = np.flatnonzero(_split_bound(device, c, p, tiling) <= least)
+        some, part = p.take(rows), tiling.take(rows)
+        for number, split in enumerate(tiles.SPLITS[1:] if rows.size else (), 1):
+            cost, here = _cost(device, c, some, part, split), index * len(tiles.SPLITS) + number
+            better = (cost < least[rows]) | ((cost == least[rows]) & (here < place[rows]))
+            least[rows[better]], place[rows[better]] = cost[better], here
+    chosen, number = np.divmod(place.astype(int), len(tiles.SPLITS))
+    picked = [np.choose(chosen, list(values)) for values in zip(*candidates, strict=True)]
+    return picked, np.take(tiles.SPLITS, number)
+
+
+def _cost(device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling, split: float) -> Array:
+    """Return what the library is taken to go by [s], K cut into `split` parts."""
+    part = _split(device, c, p, tiling, np.asarray(split))
+    squares = sum((part[name] * part[name] for name in LIMITS), np.zeros(()))
+    return np.asarray(np.sqrt(squares) + part["tail"])
+
+
+def _split_bound(device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling) -> Array:
+    """Return a time [s] that no split of K undercuts: waves and steps not rounded up, the least reduction."""
+    parallel = tiling.blocks / device.units
+    deep = parallel / tiling.resident
+    arithmetic = parallel * tiling.steps * tiling.step
+    chain = deep * tiling.steps * c["step_cycles"] + np.maximum(2 * deep, 1.0) * c["fill_cycles"]
+    chain = chain / device.clock_hz
+    reduced = 8 * 2 * p.m * p.n * p.batch
+    l2 = (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz)
+    limits = np.sqrt(arithmetic * arithmetic + chain * chain + l2 * l2 + tiling.hbm * tiling.hbm)
+    write = tiling.stored * (4.0 / (c["store_bytes"] * device.clock_hz))
+    # A hair less, so that rounding does not leave out what is equal.
+    return np.asarray((limits + write + c["split_s"]) * (1 - 1e-9))
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,11 @@ class _Tiling:
     fed: Array
     hbm: Array
     stored: Array
+
+    def take(self, rows: NDArray[np.intp]) -> _Tiling:
+        """Return some of the products; what depends on the tile alone stays one number."""
+        of = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return _Tiling(**{name: value[rows] if value.ndim else value for name, value in of.items()})
 
     @classmethod
     def of(
@@ -168,18 +172,26 @@ class _Tiling:
         area, blocks = rows * columns, p.batch * tiles_m * tiles_n
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
         rate = device.peak(p.dtype) / device.units * c["peak_share"]
-        fed = blocks * (rows + columns) * p.k * p.bytes
-        again = _reread(device, c, p, rows, columns, tiles_m, tiles_n)
+        # Rows and columns beyond the edge are not loaded.
+        fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes * _fetch(c, p, rows, columns)
+        if device.family in _PERSISTENT and not (p.quantised or engine(device, p.dtype) == "vector"):
+            # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
+            fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
+        again = operands.reread(device, c, p, rows, columns, tiles_m, tiles_n)
         hbm = (cold + again) / (device.hbm_bandwidth * c["bandwidth_share"])
         if p.strided and c["scatter_share"] > 0:
-            scattered = fed * _scattered(device, c, p, rows, columns, tiles_m, tiles_n, resident)
+            scattered = fed * operands.scattered(device, c, p, rows, columns, tiles_m, tiles_n, resident)
             hbm = hbm + scattered / (device.hbm_bandwidth * c["scatter_share"])
         return cls(
             area=area,
             blocks=blocks,
             resident=resident,
             steps=np.ceil(p.k / depth),
-            step=2 * depth / rate * (area + c["edge_elements"] * (rows + columns)),
+            step=2
+            * depth
+            / rate
+            * (area + c["edge_elements"] * (rows + columns))
+            * _slower(c, p, area, depth),
             fed=fed,
             hbm=hbm,
             stored=np.minimum(rows, p.m) * np.minimum(columns, p.n),
@@ -198,77 +210,40 @@ def _split(
     is_split = split > 1
     reduced = np.where(is_split, 8 * split * p.m * p.n * p.batch, 0.0)
     stored = tiling.stored * np.where(is_split, 4.0, p.out_bytes)
+    write = stored / (c["store_bytes"] * device.clock_hz)
+    # One tile's results are always written after its last step; those before, meanwhile, where they may.
+    after = np.minimum(waves, 1.0) if device.family in _PERSISTENT else waves
     return {
         "arithmetic": waves * steps * tiling.step,
         "chain": deep_waves * (steps * c["step_cycles"] + c["fill_cycles"]) / device.clock_hz,
         "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
         "hbm": tiling.hbm,
-        "tail": waves * stored / (c["store_bytes"] * device.clock_hz) + np.where(is_split, c["split_s"], 0.0),
+        "store": (waves - after) * write,
+        "tail": after * write + np.where(is_split, c["split_s"], 0.0),
     }
 
 
-def _cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
-    """Return the bytes of operands and result that a call does not find in L2 [B]."""
-    right, left = p.right, p.left
-    touched = right + p.result + (0.0 if p.quantised else left)
-    if rotation == "cold":
-        return touched
-    if rotation == "weights":
-        right = right * np.clip(np.ceil(device.l2_capacity / right), 1, 5)
-    elif rotation == "operands":
-        # What is quantised is 16 bit wide before, and 8 bit after.
-        right, left = 6 * right, 6 * left * (3 if p.quantised else 1)
-    return touched * misses(right + left + p.result, c["cache_share"] * device.l2_capacity, _WARM_ORDER)
+def _fetch(c: Mapping[str, float], p: Problem, rows: Array, columns: Array) -> Array | float:
+    """Return bytes that a block loads over those it needs: scalar loads of rows take whole sectors."""
+    if not (p.strided and p.bytes == 4):
+        return 1.0
+    scalar = np.where(rows == columns, c["square_fetch"], c["narrow_fetch"])
+    return np.where(rows * columns >= _VECTOR_AREA, 1.0, scalar)
+
+
+def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Array | float:
+    """Return by how much a step takes longer than its arithmetic: of thin, deep tiles, and of ragged rows.
+
+    The smallest tiles, of one instruction a wave (16 × 16), are not among the thin.
+    """
+    if p.quantised and c["ragged"] > 0:
+        return np.asarray(1 + c["ragged"] * ((p.m > _RAGGED_ROWS) & (p.m % _RAGGED_TILE != 0)))
+    if c["thin_cost"] > 1:
+        thin = (area <= _THIN_AREA) & (area > _THIN_AREA / 4) & (depth >= _THIN_STEP)
+        return np.where(thin, c["thin_cost"], 1.0)
+    return 1.0
 
 
 def _waves(full: Array, tail: float) -> Array:
     """Return waves of blocks: a last one that is not full takes its share, and `tail` of the rest."""
     return np.where(full < 1, 1.0, full + tail * (np.ceil(full) - full))
-
-
-def _reread(
-    device: Device,
-    c: Mapping[str, float],
-    p: Problem,
-    rows: Array,
-    columns: Array,
-    tiles_m: Array,
-    tiles_n: Array,
-) -> Array:
-    """Return the operand bytes that waves read again from memory [B].
-
-    Blocks run through the result in bands, `band_tiles` wide across its shorter side: the strip of
-    the operand along the band is read by each wave of it, the other operand by each band.
-    """
-    flat = tiles_m <= tiles_n
-    short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
-    edge = np.where(flat, rows, columns)
-    short_bytes = np.where(flat, p.m, p.n) * p.k * p.bytes
-    long_bytes = np.where(flat, p.n, p.m) * p.k * p.bytes
-    across = np.minimum(short, c["band_tiles"])
-    waves = np.maximum(long * across / device.units, 1.0)
-    bands = short / across
-    capacity = device.l2_capacity
-    strip = short_bytes * (waves - 1) * misses(across * edge * p.k * p.bytes, capacity, _BAND_ORDER)
-    other = long_bytes * (bands - 1) * misses(long_bytes, capacity, _BAND_ORDER)
-    return np.asarray(p.batch * (strip + other))
-
-
-def _scattered(
-    device: Device,
-    c: Mapping[str, float],
-    p: Problem,
-    rows: Array,
-    columns: Array,
-    tiles_m: Array,
-    tiles_n: Array,
-    resident: Array,
-) -> Array:
-    """Return the share of the loads, rows k elements apart, that scatter over memory pages."""
-    row_bytes = p.k * p.bytes
-    of_unit = misses((rows + columns) * row_bytes, c["reach_unit"], _UNIT_ORDER)
-    wave = np.minimum(device.units * resident, tiles_m * tiles_n)
-    across = np.minimum(tiles_n, wave)
-    span = (across * columns + np.ceil(wave / tiles_n) * rows) * row_bytes
-    of_device = misses(span, c["reach_device"], _DEVICE_ORDER)
-    return np.asarray(1 - (1 - of_unit) * (1 - of_device))

@@ -5,8 +5,9 @@ blocks compute (split-K) and a reduction adds up. The units take the blocks in w
 limited by arithmetic or by the latency of its loads; all of them together by the bandwidths of L2 and
 memory. What memory serves is what a cold cache must be given, plus what a wave reads again because L2
 could not keep it (blocks are rastered in bands), plus, where the rows of both operands lie k elements
-apart, rows that the address translation cannot hold. The library's tile and split are taken as those of
-least time over its menu, unless the kernel's name or a published dispatch table says them.
+apart, rows that the address translation cannot hold. Arithmetic that lasts is slowed to what the power
+limit allows. The library's tile and split are taken as those of least time over its menu, unless the
+kernel's name or a published dispatch table says them; single rows and little work have kernels of their own.
 
 Sources: tiles, waves and split-K: NVIDIA, "Matrix Multiplication Background User's Guide"; raster
 bands: CUTLASS's threadblock swizzle; the rest from the residuals of the measurements.
@@ -23,8 +24,9 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _tiles as tiles
-from costmodel.kernels._blocks import Problem, engine, times
+from costmodel.kernels._blocks import engine, times
 from costmodel.kernels._cache import misses
+from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -64,15 +66,33 @@ CONSTANTS = {
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
     "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "the reduction after a split of K, its start included"),
-    "droop": Constant(
-        0.2, 0.001, 2.0, "1", "further time of arithmetic that lasts: power and heat lower the clock"
+    "energy_j": Constant(
+        1.3e-12,
+        1e-13,
+        3e-10,
+        "J",
+        "energy of an operation: arithmetic that lasts is slowed to the power limit",
     ),
-    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of the droop has come"),
+    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slowing has come"),
+    "square_fetch": Constant(
+        1.0, 1.0, 20.0, "1", "bytes that square tiles of scalar loads fetch over those they need (fp32, tn)"
+    ),
+    "narrow_fetch": Constant(1.0, 1.0, 20.0, "1", "the same of tiles that are not square"),
+    "thin_cost": Constant(
+        1.0, 1.0, 10.0, "1", "time of a step of thin, deep fp32 tiles over that of its arithmetic"
+    ),
+    "ragged": Constant(
+        0.0, 0.0, 1.0, "1", "further time of arithmetic where rows do not fill sglang's FP8 tiles"
+    ),
     "small_cycles": Constant(
-        0.0, 0.0, 50.0, "cycles", "per K of cuBLAS's unsplit kernel for few columns; 0: not used"
+        10.0, 0.0, 50.0, "cycles", "per K of cuBLAS's unsplit kernel for little work; 0: not used"
     ),
+    "tiny_s": Constant(
+        0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for little work on more than 16 rows; 0: not used"
+    ),
+    "tiny_cycles": Constant(5.0, 0.0, 50.0, "cycles", "per K of that kernel"),
     "row_cycles": Constant(
-        0.0, 0.0, 50.0, "cycles", "per K of the kernel for a single row of A (GEMV); 0: not used"
+        0.6, 0.0, 50.0, "cycles", "per K of the kernel for a single row of A (GEMV); 0: not used"
     ),
     "quantise_share": Constant(
         0.7, 0.1, 1.5, "1", "share of the memory bandwidth that dynamic quantisation reaches"
@@ -94,11 +114,23 @@ ROTATIONS = ("none", "weights", "operands", "cold")
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
-#: cuBLAS runs up to 16 columns and fewer than 2^21 multiply-adds by kernels that do not split K
-#: (``gemmSN``): a step in the measurements of L40S, exact to the row, up to K = 8192.
-_SMALL_COLUMNS, _SMALL_WORK, _SMALL_DEPTH = 16.0, 2.0**21, 8192.0
+#: Sharpness of the change from a device at its stated clock to one at its power limit.
+_POWER_ORDER = 6.0
+#: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
+#: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 18 pJ fp32.
+_SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
+#: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
+#: measurements, exact to the row. Rows of A to which, and K below which, by architecture.
+_SMALL_WORK, _SMALL_ROWS = 2.0**21, 16.0
+_SMALL_DEPTH = {"ada": (8193.0, 2048.0), "ampere": (257.0, 0.0)}
+#: K below which Ampere has another kernel for little work on more rows.
+_TINY_DEPTH = 1024.0
+#: Architectures on which a single row of A has a kernel of its own; Hopper and Blackwell take the general.
+_ROW_FAMILIES = ("ampere", "ampere-ga10x", "ada", "blackwell-rtx")
 #: Rows of B that the kernel for a single row of A (GEMV) takes at a time, on each unit.
-_ROWS_AT_ONCE = 64.0
+_ROWS_AT_ONCE = 4.0
+#: Ampere's cuBLAS leaves a single row to the general kernels where fewer rows of B than this are longer.
+_FEW_LONG_ROWS, _LONG_ROW = 128.0, 256.0
 
 
 def seconds(
@@ -158,6 +190,8 @@ def seconds(
         raise unknown_name("rotation", rotation, ROTATIONS)
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
     kind = dtypes.dtype(dtype)
+    if "energy_j" not in constants:
+        c["energy_j"] *= (kind.bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER
     sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k)))
     shape = sizes[0].shape
     batch_, m_, n_, k_ = (np.ravel(x) for x in sizes)
@@ -172,9 +206,10 @@ def seconds(
     kernel = found["total"]
     # Power and heat: only arithmetic draws enough, and only while it lasts.
     strain = found["arithmetic"] / (kernel + c["droop_s"])
-    arithmetic = found["arithmetic"] * (1 + c["droop"] * strain)
+    arithmetic = found["arithmetic"] * (1 + _droop(device, c, kind.name) * strain)
     kernel = kernel + arithmetic - found["arithmetic"] + c["start_s"]
-    kernel = _few_rows(device, c, p, kernel, found["hbm"])
+    if kind.bytes == _SIXTEEN_BIT:
+        kernel = _few_rows(device, c, p, kernel, found["hbm"])
     starts = c["start_s"]
     if quantise:
         kernel = kernel + c["start_s"] + _quantise(device, c, p)
@@ -184,23 +219,39 @@ def seconds(
         f"{engine(device, kind.name)}:{kind.name}": arithmetic,
         "l2": found["l2"],
         "hbm": found["hbm"],
-        "depth": found["chain"] + found["tail"],
+        "depth": found["chain"] + found["store"] + found["tail"],
         "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"]),
     }
     return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})
 
 
+def _droop(device: Device, c: Mapping[str, float], dtype: str) -> float:
+    """Return the further time of arithmetic at the power limit, over that at the stated clock.
+
+    Power goes with the cube of the clock, as voltage goes with the clock. None where no limit is known.
+    """
+    if device.tdp_w is None:
+        return 0.0
+    draw = c["energy_j"] * device.peak(dtype) / device.tdp_w
+    return float((1 + draw**_POWER_ORDER) ** (1 / (3 * _POWER_ORDER)) - 1)
+
+
 def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array, hbm: Array) -> Array:
-    """Return kernel times [s] with those of the kernels for one row, and for few, put in."""
-    if c["row_cycles"] > 0:
+    """Return kernel times [s] with those of the kernels for one row, and for little work, put in."""
+    cycle, start, work = 1 / device.clock_hz, c["start_s"], p.batch * p.m * p.n * p.k
+    if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
         waves = np.maximum(p.batch * p.n / (device.units * _ROWS_AT_ONCE), 1.0)
-        chain = waves * p.k * c["row_cycles"] / device.clock_hz
-        order = c["overlap"]
-        kernel = np.where(p.m == 1, c["start_s"] + (hbm**order + chain**order) ** (1 / order), kernel)
-    if c["small_cycles"] > 0:
-        few = (p.m > 1) & (p.m <= _SMALL_COLUMNS) & (p.k <= _SMALL_DEPTH)
-        small = few & (p.batch * p.m * p.n * p.k < _SMALL_WORK)
-        kernel = np.where(small, c["start_s"] + p.k * c["small_cycles"] / device.clock_hz, kernel)
+        chain, order = waves * p.k * c["row_cycles"] * cycle, c["overlap"]
+        left = (p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW) & (device.family == "ampere")
+        single = start + (hbm**order + chain**order) ** (1 / order)
+        kernel = np.where((p.m == 1) & ~left, single, kernel)
+    if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
+        few, many = _SMALL_DEPTH[device.family]
+        small = (p.m > 1) & (work < _SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
+        kernel = np.where(small, start + p.k * c["small_cycles"] * cycle, kernel)
+    if c["tiny_s"] > 0 and device.family == "ampere":
+        tiny = (p.m > _SMALL_ROWS) & (work < _SMALL_WORK) & (p.k < _TINY_DEPTH)
+        kernel = np.where(tiny, start + c["tiny_s"] + p.k * c["tiny_cycles"] * cycle, kernel)
     return kernel
 
 

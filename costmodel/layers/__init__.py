@@ -38,6 +38,7 @@ def available() -> list[str]:
     return list(classes())
 
 
+@cache
 def get(name: str) -> type[Layer]:
     """Return the class of that name (``lstm``, ``tiled-attention``).
 

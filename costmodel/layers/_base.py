@@ -11,7 +11,8 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ONE, ZERO, Cost, Phase, Tensors
+from costmodel import notebook
+from costmodel.cost import ONE, ZERO, Cost, Phase, Tensors, latex
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.symbols import GLOSSARY
@@ -176,6 +177,19 @@ class Layer:
     def sizes(self) -> tuple[str, ...]:
         """Return the names of all sizes the layer takes, required ones first."""
         return (*self.required, *self.defaults)
+
+    def _repr_html_(self) -> str:
+        """Show formulas, sizes and source in a notebook."""
+        counts = ((name, notebook.formula(latex(row))) for name, row in self.cost.rows().items() if row != 0)
+        sizes = (
+            (name, notebook.formula(GLOSSARY[name].latex), meaning) for name, meaning in glossary_lines(self)
+        )
+        return notebook.block(
+            self.label,
+            {"source": self.source, "not counted": self.not_counted},
+            notebook.table(("count", "formula"), counts),
+            notebook.table(("size", "letter", "meaning"), sizes),
+        )
 
 
 def _show(value: object) -> str:

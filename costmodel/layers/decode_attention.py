@@ -1,17 +1,23 @@
-"""Attention of one new token over a cache of keys and values."""
+"""Attention of one new token over a cache of keys and values: at once, from pages, or in parts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import SizeError
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, check_heads
 from costmodel.layers._base import Layer
-from costmodel.symbols import CeilLog2, tree_depth
+from costmodel.symbols import CeilLog2, ceil_div, symbols, tree_depth
+
+PAGE, SPLITS = symbols("block splits")
+#: Bytes of a page's number in the page table.
+PAGE_NUMBER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,15 +27,26 @@ class DecodeAttention(Layer):
     4·B·h·s·d FLOP over 2·B·h_kv·s·d elements: h/h_kv FLOP a byte in 16 bits,
     whatever the length. The cache is split between units along its length, and
     the parts are merged by their log-sum-exp (FlashDecoding).
+
+    Parameters
+    ----------
+    paged : bool
+        The cache lies in pages of `block` positions: a table of ⌈s/b⌉ page numbers a sequence is read,
+        and what the last page has left over is occupied (Kwon et al., arXiv 2309.06180).
     """
 
     name: ClassVar[str] = "decode-attention"
     family: ClassVar[str] = "attention"
-    source: ClassVar[str] = "Dao et al. 2023, Flash-Decoding; Shazeer, arXiv 1911.02150 (decode traffic)"
+    source: ClassVar[str] = (
+        "Dao et al. 2023, Flash-Decoding; Shazeer, arXiv 1911.02150 (decode traffic); "
+        "Kwon et al., arXiv 2309.06180 (pages)"
+    )
     not_counted: ClassVar[str] = "writing the new token's key and value; partial results of the splits"
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq_kv", "head_dim")
-    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim"}
+    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 16}
     directions: ClassVar[tuple[str, ...]] = ("fwd",)
+
+    paged: bool = False
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Heads share keys evenly."""
@@ -51,17 +68,82 @@ class DecodeAttention(Layer):
                     ("vector", self.accumulate): 3 * scores + B * HQ * DV,
                     ("special", self.accumulate): scores,
                 },
-                read=tensors.inputs,
+                read=tensors.inputs + self._table(),
                 write=tensors.outputs,
                 pram_depth=tree_depth(D) + 2 * CeilLog2(NKV) + 3 + tree_depth(NKV),
+                workspace=self._table() + self._left_over(),
             ),
         )
 
     def tensors(self) -> Tensors:
         """Queries and the cache in; one row a head out."""
-        cache = B * NKV * HKV * (D + DV)
-        return Tensors(inputs=self.bytes * (B * HQ * D + cache), outputs=self.bytes * B * HQ * DV)
+        return Tensors(inputs=self.bytes * B * HQ * D + self._cache(NKV), outputs=self.bytes * B * HQ * DV)
 
     def kept(self) -> sp.Expr:
         """Nothing: decoding is not trained."""
         return ZERO
+
+    def _cache(self, positions: sp.Expr) -> sp.Expr:
+        """Bytes of so many positions' keys and values."""
+        return self.bytes * B * positions * HKV * (D + DV)
+
+    def _table(self) -> sp.Expr:
+        """Bytes of the page table."""
+        return PAGE_NUMBER * B * ceil_div(NKV, PAGE) if self.paged else ZERO
+
+    def _left_over(self) -> sp.Expr:
+        """Bytes of the last pages that no position has (internal fragmentation)."""
+        return self._cache(PAGE * ceil_div(NKV, PAGE) - NKV) if self.paged else ZERO
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitKV(DecodeAttention):
+    """Decoding in `splits` parts of the cache, each with an output of its own, merged by a second kernel.
+
+    A part's output and log-sum-exp are written in fp32 and read again; the merge is a tree of
+    ⌈log₂ S⌉ levels over the parts.
+    """
+
+    name: ClassVar[str] = "split-kv"
+    source: ClassVar[str] = "Dao, Haziza, Massa & Sizov 2023, Flash-Decoding for long-context inference"
+    not_counted: ClassVar[str] = "writing the new token's key and value"
+    defaults: ClassVar[dict[str, str | int]] = {**DecodeAttention.defaults, "splits": 8}
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Every part has a key."""
+        super().check_sizes(sizes)
+        if np.any(sizes["splits"] > sizes["seq_kv"]):
+            raise SizeError(f"{self.name}: a part needs a key: give no more splits than seq_kv")
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The parts, as B·S short sequences; then their merge."""
+        (whole,) = super().forward()
+        longest, rows = ceil_div(NKV, SPLITS), B * HQ
+        partial = self.stat_bytes * rows * SPLITS * (DV + 1)
+        vector, special = ("vector", self.accumulate), ("special", self.accumulate)
+        parts = replace(
+            whole,
+            name="decode attention, parts",
+            sizes={**whole.sizes, "batch": B * SPLITS, "seq_kv": longest},
+            flops={**whole.flops, vector: rows * (3 * NKV + SPLITS * DV)},
+            write=partial,
+            pram_depth=tree_depth(D) + 2 * CeilLog2(longest) + 3 + tree_depth(longest),
+            workspace=whole.workspace + partial,
+        )
+        levels = CeilLog2(SPLITS)
+        merge = Phase(
+            name="merge",
+            kernel="stream",
+            op="elementwise_add",
+            sizes={"rows": rows, "cols": SPLITS * DV, "reads": sp.Integer(1), "writes": 1 / SPLITS},
+            options={"dtype": self.accumulate, "pattern": "elementwise"},
+            flops={
+                # Of the log-sum-exps: maximum, subtract, sum; of the outputs: scale, sum, divide.
+                vector: rows * (3 * SPLITS + 2 * SPLITS * DV + DV),
+                special: rows * SPLITS,
+            },
+            read=partial,
+            write=self.tensors().outputs,
+            pram_depth=2 * levels + 4,
+        )
+        return parts, merge

@@ -11,9 +11,35 @@ from costmodel.cost import Phase, Tensors
 from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import activation, gemm, norm, softmax, stream
-from costmodel.symbols import symbols
+from costmodel.symbols import CeilLog2, symbols
 
 B, N, D, F, H, DH, L, V = symbols("batch seq d_model d_ff heads head_dim num_layers vocab")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """A kernel over one table of a layer.
+
+    Attributes
+    ----------
+    name : str
+        What it is for.
+    table : str
+        ``scores`` (heads · n × n), ``inner`` (n × d_ff) or ``hidden`` (n × d_model).
+    op : str
+        As measurements name it: whose constants serve.
+    reads, writes : int
+        Numbers read and written for each of the table's; masks of one byte are not counted.
+    count : int
+        How many of them run.
+    """
+
+    name: str
+    table: str
+    op: str = "elementwise_mul_scalar"
+    reads: int = 1
+    writes: int = 1
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -24,45 +50,77 @@ class Style:
     ----------
     fused_qkv : bool
         One product makes Q, K and V.
-    score_passes : tuple of (str, int)
-        Passes over the n × n scores besides softmax: name, tables read.
-    activation_passes : tuple of str
-        Elementwise kernels of the activation, over the inner width.
-    norms_outside : bool
-        One more norm: of the embeddings (BERT) or of the last layer's output.
+    forward, backward : tuple of Pass
+        Passes of a layer, and those that autograd runs for them, besides norms, softmax, residual
+        branches, dropout and layout.
     head : str
         ``logits`` of every position, or a ``pooler`` of one.
     """
 
     fused_qkv: bool
-    score_passes: tuple[tuple[str, int], ...]
-    activation_passes: tuple[str, ...]
+    forward: tuple[Pass, ...]
+    backward: tuple[Pass, ...]
     head: str
 
 
+_ADD, _MUL = "elementwise_add", "elementwise_mul"
+#: Three products of one input: autograd adds up its gradients.
+_THREE_BRANCHES = Pass("gradients of the input of Q, K and V", "hidden", _ADD, 2, count=2)
 #: transformers' modeling_gpt2.py, modeling_bert.py and modeling_opt.py, eager attention. GPT-2's
 #: activation (NewGELU) is written out: power, scale, add, scale, tanh, add, half of x, product.
 STYLES = {
     "gpt2": Style(
         fused_qkv=True,
-        score_passes=(("scale", 1), ("causal mask", 1)),
-        activation_passes=("pow-scalar", "mul", "add", "mul", "tanh", "add", "mul", "mul"),
+        forward=(
+            Pass("scale", "scores"),
+            Pass("causal mask", "scores"),
+            Pass("power", "inner", "elementwise_pow_scalar"),
+            Pass("scale of the activation", "inner", count=3),
+            Pass("sum of the activation", "inner", _ADD, 2),
+            Pass("tanh", "inner", "tanh"),
+            Pass("one more", "inner", "elementwise_add_scalar"),
+            Pass("product of the activation", "inner", _MUL, 2),
+        ),
+        backward=(
+            Pass("scale", "scores"),
+            Pass("causal mask", "scores"),
+            Pass("products of the activation", "inner", _MUL, 2, count=3),
+            Pass("tanh", "inner", _MUL, 2),
+            Pass("scales and square of the activation", "inner", count=5),
+            Pass("gradients of x", "inner", _ADD, 2, count=2),
+            Pass("gradients of Q, K and V side by side", "hidden", "elementwise_copy", count=2),
+        ),
         head="logits",
     ),
     "opt": Style(
         fused_qkv=False,
-        score_passes=(("mask", 1), ("maximum", 1)),
-        activation_passes=("relu",),
+        forward=(
+            Pass("scale of the queries", "hidden"),
+            Pass("mask", "scores"),
+            Pass("maximum", "scores"),
+            Pass("relu", "inner", "relu"),
+        ),
+        # The gradient of a maximum asks twice which was larger, and shares where both were.
+        backward=(
+            Pass("scale of the queries", "hidden"),
+            Pass("maximum, half", "scores"),
+            Pass("maximum, comparisons", "scores", reads=1, writes=0, count=2),
+            Pass("maximum, choice", "scores", _MUL, 2),
+            Pass("maximum, filled", "scores"),
+            Pass("relu", "inner", _MUL, 2),
+            _THREE_BRANCHES,
+        ),
         head="logits",
     ),
     "bert": Style(
         fused_qkv=False,
-        score_passes=(("scale", 1), ("mask", 1)),
-        activation_passes=("gelu",),
+        forward=(Pass("scale", "scores"), Pass("mask", "scores"), Pass("gelu", "inner", "gelu")),
+        backward=(Pass("scale", "scores"), Pass("gelu", "inner", _MUL, 2), _THREE_BRANCHES),
         head="pooler",
     ),
 }
-TRANSCENDENTAL = ("tanh", "gelu")
+#: Ops of passes that are functions of one element, with arithmetic of their own.
+FUNCTIONS = ("tanh", "gelu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +128,8 @@ class EagerTransformer(Layer):
     """`num_layers` Transformer layers and their head, kernel by kernel, without fusion.
 
     Forward is inference or training alike but for `dropout`. Backward runs two
-    products for each product, and passes over the same tables as forward.
+    products for each product, sums the gradients of offsets over all tokens,
+    and passes over tables as autograd does for each line.
 
     Parameters
     ----------
@@ -86,7 +145,9 @@ class EagerTransformer(Layer):
     source: ClassVar[str] = (
         "Hugging Face transformers, modeling_gpt2.py, modeling_bert.py, modeling_opt.py (eager)"
     )
-    not_counted: ClassVar[str] = "embedding look-ups, loss, kernels on less than one activation"
+    not_counted: ClassVar[str] = (
+        "embedding look-ups, loss, masks of one byte, kernels on less than one activation"
+    )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "heads", "num_layers", "vocab")
     defaults: ClassVar[dict[str, str | int]] = {"head_dim": "d_model/heads", "d_ff": "4*d_model"}
 
@@ -119,43 +180,64 @@ class EagerTransformer(Layer):
             ("down projection", {"m": B * N, "n": D, "k": F}, 1),
         )
 
-    def _pass(self, name: str, op: str, rows: sp.Expr, cols: sp.Expr, reads: int = 1) -> Phase:
-        return stream(self, name, op=op, rows=rows, cols=cols, reads=reads, writes=1, vector=1)
+    def _run(self, one: Pass, direction: str) -> Phase:
+        rows = {"scores": B * H * N, "inner": B * N, "hidden": B * N}[one.table]
+        cols = {"scores": N, "inner": F, "hidden": D}[one.table]
+        if direction == "fwd" and one.op in FUNCTIONS:
+            return activation(self, one.name, one.op, rows=rows, cols=cols, op=one.op)
+        return stream(
+            self,
+            one.name,
+            op=one.op,
+            rows=rows,
+            cols=cols,
+            reads=one.reads,
+            writes=one.writes,
+            vector=0 if one.op == "elementwise_copy" else 1,
+            depth=0 if one.op == "elementwise_copy" else 1,
+        )
 
     def _passes(self, direction: str) -> tuple[tuple[Phase, int], ...]:
         """Return the memory-bound kernels of one layer, and how often each runs."""
-        style, rows, scores = STYLES[self.style], B * N, B * H * N
+        style, rows = STYLES[self.style], B * N
+        common = [
+            Pass("head layout", "hidden", "elementwise_copy", count=4),
+            Pass("residual", "hidden", _ADD, 2, count=2),
+        ]
+        if self.dropout:
+            common += [
+                Pass("attention dropout", "scores", _MUL),
+                Pass("dropout", "hidden", _MUL, count=2),
+            ]
+        own = style.forward if direction == "fwd" else style.backward
         found = [
             (norm(self, "layer", direction, rows=rows, cols=D), 2),
+            (softmax(self, "softmax", direction, rows=B * H * N, cols=N), 1),
+            *((self._run(one, direction), one.count) for one in (*common, *own)),
+        ]
+        return tuple(found if direction == "fwd" else (*found, *self._offset_gradients()))
+
+    def _offset_gradients(self) -> tuple[tuple[Phase, int], ...]:
+        """Return the sums over all tokens of the products' results' gradients."""
+        widths = [(s["n"], count) for name, s, count in self._products() if name not in ("scores", "values")]
+        return tuple(
             (
                 stream(
-                    self, "head layout", op="elementwise_copy", rows=rows, cols=D, reads=1, writes=1, depth=0
+                    self,
+                    "gradient of an offset",
+                    op=_ADD,
+                    rows=B * N,
+                    cols=cols,
+                    reads=1,
+                    writes=0,
+                    vector=1,
+                    depth=CeilLog2(B * N),
+                    extra_write=self.bytes * cols,
                 ),
-                4,
-            ),
-            (softmax(self, "softmax", direction, rows=scores, cols=N), 1),
-            (self._pass("residual", "elementwise_add", rows, D, reads=2), 2),
-        ]
-        found += [
-            (self._pass(name, "elementwise_mul_scalar", scores, N, reads), 1)
-            for name, reads in style.score_passes
-        ]
-        for op in style.activation_passes:
-            if op in TRANSCENDENTAL:
-                found.append((activation(self, op, op, rows=rows, cols=F), 1))
-            else:
-                found.append(
-                    (
-                        self._pass(
-                            op, op if op == "relu" else f"elementwise_{op.replace('-', '_')}", rows, F
-                        ),
-                        1,
-                    )
-                )
-        if self.dropout:
-            found.append((self._pass("attention dropout", "elementwise_mul", scores, N), 1))
-            found.append((self._pass("dropout", "elementwise_mul", rows, D), 2))
-        return tuple(found)
+                count,
+            )
+            for cols, count in widths
+        )
 
     def _head(self) -> tuple[tuple[str, dict[str, sp.Expr]], ...]:
         """Return the products after the last layer."""
@@ -174,7 +256,7 @@ class EagerTransformer(Layer):
         return (*layer, *(gemm(self, name, **sizes) for name, sizes in self._head()))
 
     def backward(self) -> tuple[Phase, ...]:
-        """The gradients of both operands of each product; passes over the same tables."""
+        """The gradients of both operands of each product, and of offsets; autograd's passes over tables."""
         heads = [gradient for name, sizes in self._head() for gradient in self._gradients(name, sizes, 1)]
         layer = [
             g for name, sizes, count in self._products() for g in self._gradients(name, sizes, count * L)
@@ -201,10 +283,12 @@ class EagerTransformer(Layer):
 
     def kept(self) -> sp.Expr:
         """Every kernel's input: nothing is computed again."""
-        style = STYLES[self.style]
-        scores = (2 + len(style.score_passes)) * B * H * N * N
-        inner = (1 + len(style.activation_passes)) * F
+        scores = (2 + self._lines("scores")) * B * H * N * N
+        inner = (1 + self._lines("inner")) * F
         return self.bytes * L * (B * N * (10 * D + inner) + scores)
+
+    def _lines(self, table: str) -> int:
+        return sum(one.count for one in STYLES[self.style].forward if one.table == table)
 
     def passes(self) -> sp.Expr:
         """L, one layer after the other."""

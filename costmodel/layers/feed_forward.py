@@ -9,8 +9,9 @@ import sympy as sp
 
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import unknown_name
+from costmodel.layers import _ffn
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT, activation, gemm, stream
+from costmodel.layers._kernels import POINTWISE
 from costmodel.symbols import symbols
 
 B, N, D, F = symbols("batch seq d_model d_ff")
@@ -44,32 +45,11 @@ class FeedForward(Layer):
 
     def forward(self) -> tuple[Phase, ...]:
         """Up, activation, down."""
-        inner = self.bytes * B * N * F
-        return (
-            gemm(self, "up projection", m=B * N, n=F, k=D, workspace=inner),
-            activation(self, self.activation, self.activation, rows=B * N, cols=F, workspace=inner),
-            gemm(self, "down projection", m=B * N, n=D, k=F),
-        )
+        return _ffn.forward(self, _SHAPE, _ffn.Form(self.activation))
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products for each product forward, and the activation's derivative."""
-        inner = self.bytes * B * N * F
-        return (
-            gemm(self, "down projection, input gradient", m=B * N, n=F, k=D, workspace=inner),
-            gemm(self, "down projection, weight gradient", m=F, n=D, k=B * N),
-            stream(
-                self,
-                f"{self.activation} gradient",
-                rows=B * N,
-                cols=F,
-                reads=2,
-                writes=1,
-                workspace=inner,
-                **POINTWISE_GRADIENT[self.activation]._asdict(),
-            ),
-            gemm(self, "up projection, input gradient", m=B * N, n=D, k=F),
-            gemm(self, "up projection, weight gradient", m=D, n=F, k=B * N),
-        )
+        return _ffn.backward(self, _SHAPE, _ffn.Form(self.activation))
 
     def tensors(self) -> Tensors:
         """The sequence in and out; both weights."""
@@ -78,8 +58,11 @@ class FeedForward(Layer):
 
     def kept(self) -> sp.Expr:
         """The input, and the inner values before and after the activation."""
-        return self.bytes * B * N * (D + 2 * F)
+        return self.bytes * B * N * D + _ffn.kept(self, _SHAPE, _ffn.Form(self.activation))
 
     def parameters(self) -> sp.Expr:
         """W₁ and W₂."""
-        return 2 * D * F
+        return _ffn.parameters(_SHAPE, _ffn.Form(self.activation))
+
+
+_SHAPE = _ffn.Shape(rows=B * N, width=D, inner=F)

@@ -137,8 +137,8 @@ class TiledAttention(_Attention):
             cols=DV,
             reads=2,
             writes=0,
-            op="layernorm",
-            pattern="norm",
+            # Short rows, many to a block: a pass over both tables, not a norm's block for each row.
+            op="elementwise_mul",
             vector=2,
             depth=tree_depth(DV),
             extra_write=self.stat_bytes * heads * N,

@@ -8,19 +8,23 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
-from costmodel.errors import unknown_name
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import CostmodelError, unknown_name
 from costmodel.layers._attention import _Attention
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
 from costmodel.layers.dense_attention import DenseAttention
+from costmodel.layers.dropout import dropout
 from costmodel.layers.feed_forward import FeedForward
+from costmodel.layers.rotary import Rotary
+from costmodel.layers.swiglu import SwiGLU
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import symbols
 
 B, N, D, L = symbols("batch seq d_model num_layers")
 
 ATTENTION: dict[str, type[_Attention]] = {"tiled": TiledAttention, "dense": DenseAttention}
+RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +43,27 @@ class TransformerBlock(Layer):
         Of the feed-forward layer.
     norm : str
         ``layer`` or ``rms``.
+    gated : bool
+        The feed-forward layer has a third product that gates it (SwiGLU, with activation=silu).
+    rotary : bool
+        Queries and keys are turned by their positions.
+    dropout : bool
+        Both halves' outputs are dropped, with a mask of one byte a value, and so are dense attention's
+        probabilities; tiled attention draws its mask again and keeps none.
+    recompute : str
+        What backward computes again rather than keeps (Korthikanti et al.): ``none``; ``selective``,
+        dense attention between its projections; ``full``, the whole layer from its input.
     """
 
     name: ClassVar[str] = "transformer-block"
     family: ClassVar[str] = "transformer"
     source: ClassVar[str] = (
-        "Vaswani et al., arXiv 1706.03762, §3; Xiong et al., arXiv 2002.04745 (norm first)"
+        "Vaswani et al., arXiv 1706.03762, §3; Xiong et al., arXiv 2002.04745 (norm first); "
+        "Korthikanti et al., arXiv 2205.05198, §4 and 5 (what is kept, recomputation)"
     )
-    not_counted: ClassVar[str] = "biases, dropout, rotary embedding, embeddings and logits"
+    not_counted: ClassVar[str] = (
+        "biases, embeddings and logits, random numbers, dropout inside tiled attention"
+    )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "heads")
     defaults: ClassVar[dict[str, str | int]] = {
         "head_dim": "d_model/heads",
@@ -61,6 +78,10 @@ class TransformerBlock(Layer):
     causal: bool = False
     activation: str = "gelu"
     norm: str = "layer"
+    gated: bool = False
+    rotary: bool = False
+    dropout: bool = False
+    recompute: str = "none"
 
     def __post_init__(self) -> None:
         """Check the parts' options."""
@@ -69,9 +90,14 @@ class TransformerBlock(Layer):
             ("attention", self.attention, ATTENTION),
             ("activation", self.activation, POINTWISE),
             ("norm", self.norm, NORMS),
+            ("recompute", self.recompute, RECOMPUTE),
         ):
             if value not in known:
                 raise unknown_name(f"{option} of {self.name}", value, known)
+        if self.recompute == "selective" and self.attention == "tiled":
+            raise CostmodelError(
+                f"{self.name}: tiled attention keeps no scores; recompute=selective needs attention=dense"
+            )
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Heads share keys evenly, and a causal query needs its own key."""
@@ -79,43 +105,61 @@ class TransformerBlock(Layer):
 
     # -- parts -----------------------------------------------------------------------------
 
+    @property
+    def _shared(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "convention": self.convention}
+
     def _attention(self) -> _Attention:
-        part = ATTENTION[self.attention]
-        return part(dtype=self.dtype, convention=self.convention, causal=self.causal, projections=True)
+        more: dict[str, Any] = {"dropout": True} if self.dropout and self.attention == "dense" else {}
+        return ATTENTION[self.attention](**self._shared, causal=self.causal, projections=True, **more)
 
-    def _feed_forward(self) -> FeedForward:
-        return FeedForward(dtype=self.dtype, convention=self.convention, activation=self.activation)
+    def _feed_forward(self) -> FeedForward | SwiGLU:
+        part: type[FeedForward | SwiGLU] = SwiGLU if self.gated else FeedForward
+        return part(**self._shared, activation=self.activation)
 
-    def _add(self) -> Phase:
-        """Return one residual addition."""
-        return stream(self, "residual", rows=B * N, cols=D, reads=2, writes=1, vector=1)
+    def _turned(self, direction: str) -> tuple[Phase, ...]:
+        """Return the rotation of queries and keys, or of their gradients."""
+        return Rotary(**self._shared, direction=direction).phases() if self.rotary else ()
 
-    # -- the stack -------------------------------------------------------------------------
+    def _after(self, direction: str) -> tuple[Phase, ...]:
+        """Return what a half's output goes through: dropout, and the addition to its input."""
+        add = stream(self, "residual", rows=B * N, cols=D, reads=2, writes=1, vector=1)
+        if not self.dropout:
+            return (add,)
+        name = "dropout" if direction == "fwd" else "dropout gradient"
+        return (dropout(self, name, direction, rows=B * N, cols=D), add)
+
+    # -- one layer, and the stack ----------------------------------------------------------
+
+    def _there(self) -> tuple[Phase, ...]:
+        normed = norm(self, self.norm, "fwd", rows=B * N, cols=D)
+        query, keys, *core = self._attention().forward()
+        heads = (normed, query, keys, *self._turned("fwd"), *core, *self._after("fwd"))
+        return (*heads, normed, *self._feed_forward().forward(), *self._after("fwd"))
+
+    def _back(self) -> tuple[Phase, ...]:
+        normed = norm(self, self.norm, "bwd", rows=B * N, cols=D)
+        *drop, add = self._after("bwd")
+        *core, query, query_weight, keys, keys_weight = self._attention().backward()
+        projections = (query, query_weight, keys, keys_weight)
+        inner = (*drop, *self._feed_forward().backward(), normed, add)
+        return (*inner, *drop, *core, *self._turned("bwd"), *projections, normed, add)
+
+    def _again(self) -> tuple[Phase, ...]:
+        """Return what backward computes for the second time."""
+        if self.recompute == "none":
+            return ()
+        return self._attention().core_forward() if self.recompute == "selective" else self._there()
 
     def forward(self) -> tuple[Phase, ...]:
         """Norm, attention, add, norm, feed-forward, add: L times."""
-        normed = norm(self, self.norm, "fwd", rows=B * N, cols=D)
-        one = (
-            normed,
-            *self._attention().forward(),
-            self._add(),
-            normed,
-            *self._feed_forward().forward(),
-            self._add(),
-        )
-        return tuple(replace(phase, repeats=phase.repeats * L) for phase in one)
+        return self._stacked(self._there())
 
     def backward(self) -> tuple[Phase, ...]:
-        """The same backwards; an addition's gradient is one addition."""
-        normed = norm(self, self.norm, "bwd", rows=B * N, cols=D)
-        one = (
-            *self._feed_forward().backward(),
-            normed,
-            self._add(),
-            *self._attention().backward(),
-            normed,
-            self._add(),
-        )
+        """The same backwards, after what is computed again; an addition's gradient is one addition."""
+        return self._stacked((*self._again(), *self._back()))
+
+    def _stacked(self, one: tuple[Phase, ...]) -> tuple[Phase, ...]:
         return tuple(replace(phase, repeats=phase.repeats * L) for phase in one)
 
     def tensors(self) -> Tensors:
@@ -131,9 +175,18 @@ class TransformerBlock(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """What each part keeps (a norm its input), in every layer."""
-        norms = 2 * self.bytes * B * N * D
-        return L * (self._attention().kept() + self._feed_forward().kept() + norms)
+        """What each part keeps, a norm its input, dropout its mask, in every layer.
+
+        In 16 bits, with dense attention, dropout and d_ff = 4d this is B·n·d·(34 + 5·h·n/d); without
+        scores 34·B·n·d; computed again in full, the layer's input, 2·B·n·d.
+        """
+        sequence = self.bytes * B * N * D
+        if self.recompute == "full":
+            return L * sequence
+        attention = self._attention()
+        heads = _Attention.kept(attention) if self.recompute == "selective" else attention.kept()
+        masks = 2 * B * N * D if self.dropout else ZERO
+        return L * (heads + self._feed_forward().kept() + 2 * sequence + masks)
 
     def passes(self) -> sp.Expr:
         """L, one layer after the other."""

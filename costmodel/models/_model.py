@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar
 
-import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import SizeError, unknown_name
+from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
+from costmodel.layers._indexed import IndexedTensors
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
 Replacements = Mapping[sp.Symbol, sp.Expr]
@@ -37,6 +38,11 @@ class Part:
     shared : bool
         Whether its weights are not its own, and counted elsewhere or not at all: an earlier part's
         (tied embeddings), or an activation (a product of two activations).
+    extra : Expr
+        Learned numbers of the model that the layer does not count (biases, mixing weights, a table of
+        positions), each time it runs; they occupy memory, and cost no time.
+    keeps : bool
+        Whether what it keeps for backward is not already kept by the part before it.
     """
 
     name: str
@@ -44,6 +50,8 @@ class Part:
     sizes: tuple[tuple[str, sp.Expr], ...]
     repeats: sp.Expr = ONE
     shared: bool = False
+    extra: sp.Expr = ZERO
+    keeps: bool = True
 
     @classmethod
     def of(
@@ -116,6 +124,23 @@ def _parse(default: str | int) -> sp.Expr:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ModelTensors(IndexedTensors):
+    """A model's operands, and what training occupies beside them [bytes].
+
+    Attributes
+    ----------
+    optimizer : Expr
+        The optimiser's state, its copies of the weights included.
+    """
+
+    optimizer: sp.Expr = ZERO
+
+    def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:
+        """Return the memory occupied at once [bytes], the optimiser's state included."""
+        return super().footprint(direction, kept, workspace) + self.optimizer
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model(Layer):
     """A model: parts that run one after the other.
 
@@ -131,6 +156,8 @@ class Model(Layer):
         What goes in and comes out [bytes].
     state : Expr
         What it reads that an earlier call wrote (a KV cache) [bytes].
+    updates : tuple of Part
+        What runs once, forward, after the backward pass: the optimiser.
     origin : str
         Where its sizes are published.
     left_out : str
@@ -142,6 +169,7 @@ class Model(Layer):
     inputs: sp.Expr
     outputs: sp.Expr
     state: sp.Expr = ZERO
+    updates: tuple[Part, ...] = ()
     origin: str = ""
     left_out: str = ""
 
@@ -202,17 +230,21 @@ class Model(Layer):
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Refuse sizes that a part refuses."""
-        for part in self.parts:
-            numbers = {}
-            for name, value in part.sizes:
-                arguments = sorted(value.free_symbols, key=str)
-                given = [sizes[s.name] for s in arguments if s.name in sizes]
-                if len(given) == len(arguments):
-                    numbers[name] = np.asarray(
-                        sp.lambdify(arguments, value, "numpy")(*given), dtype=np.float64
-                    )
-            if len(numbers) == len(part.sizes):
-                part.layer.check_sizes(numbers)
+        values = iter(self._part_sizes(*(sizes[name] for name in self.required)))
+        for part in self._checked_parts:
+            part.layer.check_sizes({name: next(values) for name, _ in part.sizes})
+
+    @cached_property
+    def _checked_parts(self) -> tuple[Part, ...]:
+        """The parts whose sizes follow from the model's alone, not from the device's."""
+        device = {symbol(name) for name in DEVICE_SIZES}
+        return tuple(p for p in self.parts if all(not v.free_symbols & device for _, v in p.sizes))
+
+    @cached_property
+    def _part_sizes(self) -> Any:
+        """Compiled: every size of those parts."""
+        values = [value for part in self._checked_parts for _, value in part.sizes]
+        return compile_expressions(values, self.required)
 
     # -- what a layer writes ---------------------------------------------------------------
 
@@ -224,8 +256,10 @@ class Model(Layer):
         return tuple(part.phase(phase) for part in self.parts for phase in self._layer(part).forward())
 
     def backward(self) -> tuple[Phase, ...]:
-        """Each part's backward kernels, the last part first."""
-        return tuple(part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
+        """Each part's backward kernels, the last part first; then the updates."""
+        back = (part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
+        updates = (part.phase(p) for part in self.updates for p in self._layer(part).forward())
+        return (*back, *updates)
 
     def _sum(self, of_part: Iterable[tuple[Part, sp.Expr]]) -> sp.Expr:
         return sp.Add(*(part.expression(value) * part.repeats for part, value in of_part))
@@ -234,17 +268,21 @@ class Model(Layer):
         """The model's own input, output and state; the weights of all its parts."""
         own = [part for part in self.parts if not part.shared]
         found = {part: part.layer.tensors() for part in self.parts}
-        return Tensors(
+        unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
+        training = ((part, part.layer.tensors().updated) for part in self.updates)
+        return ModelTensors(
+            optimizer=self._sum(training),
             inputs=self.inputs + self.state,
             outputs=self.outputs,
             weights=self._sum((part, found[part].weights) for part in own if part.layer.parameters() != 0),
             offsets=self._sum((part, found[part].offsets) for part in own),
             updated=self._sum((part, found[part].updated) for part in self.parts),
+            unread=unread + self.bytes * self._extra(),
         )
 
     def kept(self) -> sp.Expr:
         """What each part keeps."""
-        return self._sum((part, part.layer.kept()) for part in self.parts)
+        return self._sum((part, part.layer.kept()) for part in self.parts if part.keeps)
 
     def path(self) -> sp.Expr:
         """The longest path in any of its parts."""
@@ -256,7 +294,12 @@ class Model(Layer):
 
     def parameters(self) -> sp.Expr:
         """Those of all parts, shared ones counted once."""
-        return self._sum((part, part.layer.parameters()) for part in self.parts if not part.shared)
+        own = ((part, part.layer.parameters()) for part in self.parts if not part.shared)
+        return self._sum(own) + self._extra()
+
+    def _extra(self) -> sp.Expr:
+        """Return the learned numbers that no part's layer counts."""
+        return sp.Add(*(part.extra * part.repeats for part in self.parts))
 
     # -- variants --------------------------------------------------------------------------
 
@@ -267,14 +310,17 @@ class Model(Layer):
         """
         name = parse_dtype(dtype).name
         scale = sp.nsimplify(parse_dtype(name).bytes) / self.bytes
-        parts = tuple(
-            dataclasses.replace(part, layer=dataclasses.replace(part.layer, dtype=name))
-            for part in self.parts
-        )
+
+        def converted(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+            return tuple(
+                dataclasses.replace(part, layer=dataclasses.replace(part.layer, dtype=name)) for part in parts
+            )
+
         return dataclasses.replace(
             self,
             dtype=name,
-            parts=parts,
+            parts=converted(self.parts),
+            updates=converted(self.updates),
             inputs=self.inputs * scale,
             outputs=self.outputs * scale,
             state=self.state * scale,

@@ -25,7 +25,9 @@ IDEAL = {
     "bandwidth_share": 1.0,
     "band_tiles": 16.0,
     "overlap": 12.0,
-    "droop": 0.0,
+    "energy_j": 1e-15,
+    "row_cycles": 0.0,
+    "small_cycles": 0.0,
     "start_s": 0.0,
 }
 
@@ -168,6 +170,85 @@ def test_cublas_runs_few_columns_unsplit_up_to_two_million_products(measured):
     cycles = (rows["latency_s"] - 2e-6) / rows["k"] * hardware.load("nvidia/l40s").clock_hz
     assert cycles[below].median() == pytest.approx(10.3, rel=0.1)
     assert cycles[~below].median() < 3
+
+
+def test_a100_runs_little_work_on_many_rows_by_a_slower_kernel_up_to_two_million_products(measured):
+    rows = measured[(measured["gpu"] == "a100-sxm-80gb") & (measured["framework"].str.startswith("trtllm"))]
+    rows = rows[(rows["m"] > 16) & (rows["k"] <= 64)]
+    work = rows["m"] * rows["n"] * rows["k"]
+    below, above = work < 2**21, work.between(2**21, 2**22, inclusive="left")
+    slower = rows[below]["latency_s"].median() - rows[above]["latency_s"].median()
+    assert slower == pytest.approx(0.8e-6, abs=0.3e-6)
+    device = hardware.load("nvidia/a100-sxm-80gb")
+    constants = {"tiny_s": 1.2e-6, "start_s": 2.8e-6}
+    few = gemm.seconds(device, constants, m=32, n=1023, k=64).seconds
+    assert few == pytest.approx(2.8e-6 + 1.2e-6 + 64 * 5 / device.clock_hz)
+    assert gemm.seconds(device, constants, m=32, n=1024, k=64).seconds < few
+
+
+def test_power_slows_long_arithmetic_by_the_cube_root_of_the_draw_over_the_limit():
+    sizes = {"m": 32768, "n": 32768, "k": 32768}
+    peak, limit = A100.peak("bf16"), A100.tdp_w
+
+    def slowing(energy, device=A100):
+        constants = {**IDEAL, "droop_s": 1e-9}
+        return seconds(device, {**constants, "energy_j": energy}, **sizes) / seconds(
+            device, constants, **sizes
+        )
+
+    assert slowing(8 * limit / peak) == pytest.approx(2, rel=0.01)
+    assert slowing(0.5 * limit / peak) == pytest.approx(1, rel=0.01)
+    weaker = A100.replace(power=f"{limit / 8} W")
+    assert slowing(limit / peak, weaker) == pytest.approx(2, rel=0.01)
+
+
+def test_t4_and_v100_draw_alike_where_their_limits_differ_by_three(measured):
+    # One process, two limits (70 and 250 W): the same energy an operation explains both.
+    found = {}
+    for gpu in ("t4", "v100-pcie-32gb"):
+        device, rows = hardware.load(gpu), measured[(measured["gpu"] == gpu) & (measured["op"] == "bmm")]
+        flops = 2 * rows["b"] * rows["m"] * rows["n"] * rows["k"]
+        long = rows["latency_s"] > 3e-2
+        share = (flops / rows["latency_s"] / device.peak("fp32"))[long].quantile(0.95)
+        found[gpu] = share
+    energy = 2.2e-11
+    draws = {gpu: energy * hardware.load(gpu).peak("fp32") / hardware.load(gpu).tdp_w for gpu in found}
+    wanted = max(draws["t4"], 1) ** (1 / 3) / max(draws["v100-pcie-32gb"], 1) ** (1 / 3)
+    assert found["v100-pcie-32gb"] / found["t4"] == pytest.approx(wanted, rel=0.35)
+
+
+def test_activations_that_all_copies_of_the_weights_share_stay_in_the_cache():
+    sizes = {"m": 4096.0, "n": 32.0, "k": 3072.0}
+    constants = {**IDEAL, "cache_share": 0.02}
+    warm = gemm.seconds(A100, constants, **sizes, rotation="weights").terms["hbm"]
+    cold = gemm.seconds(A100, constants, **sizes, rotation="cold").terms["hbm"]
+    assert warm < 0.4 * cold
+
+
+def test_rows_a_power_of_two_apart_meet_the_same_channels_of_mi210(measured):
+    rows = measured[(measured["gpu"] == "mi210") & (measured["op"] == "gemm") & (measured["dtype"] == "fp32")]
+    rate = 2 * rows["m"] * rows["n"] * rows["k"] / rows["latency_s"]
+    median = rate.groupby(rows["k"]).median() / rate.median()
+    assert median[32768.0] < 0.6
+    assert median[65536.0] < 0.6
+    assert median[16384.0] > 0.85
+    assert median[30522.0] > 0.85
+    device = hardware.load("amd/mi210")
+    constants = {"scatter_share": 0.5, "reach_unit": 1e10, "reach_device": 1e11}
+    aliased, not_aliased = (
+        gemm.seconds(device, constants, m=4096, n=4096, k=k, dtype="fp32").seconds / k for k in (32768, 32800)
+    )
+    assert aliased > 1.5 * not_aliased
+
+
+def test_steps_of_thin_tiles_take_mi210_as_long_as_those_of_twice_the_results(measured):
+    rows = measured[(measured["gpu"] == "mi210") & (measured["op"] == "bmm") & (measured["latency_s"] > 1e-3)]
+    tile_m, tile_n, tile_k = tiles.from_names(rows["kernel"])
+    blocks = rows["b"] * np.ceil(rows["m"] / tile_m) * np.ceil(rows["n"] / tile_n)
+    cycles = rows["latency_s"] * hardware.load("amd/mi210").clock_hz / (blocks * np.ceil(rows["k"] / tile_k))
+    by_tile = cycles.groupby(rows["kernel"]).median()
+    thin, twice = (by_tile[f"tensile_MT{name}x32x32_MI16x16x4x1"] for name in (32, 64))
+    assert thin / twice == pytest.approx(0.9, abs=0.15)
 
 
 def test_a_fit_predicts_shapes_it_has_not_seen(measured):

@@ -7,7 +7,8 @@ from costmodel import hardware
 from costmodel.kernels import scan
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
-EXACT = {"bandwidth_share": 1.0, "vector_share": 1.0, "matrix_share": 1.0, "start_s": 0.0, "overlap": 12.0}
+SHARES = dict.fromkeys(("bandwidth_share", "vector_share", "special_share", "matrix_share"), 1.0)
+EXACT = {**SHARES, "start_s": 0.0, "overlap": 12.0}
 NOTHING = {"chains": 1.0, "steps": 0.0, "traffic": 0.0}
 
 

@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from devices import device_cases
 from families import family_cases
+from rest import rest_cases
+from variants import variant_cases
 
 from costmodel.layers import Layer, get
 
@@ -127,11 +130,12 @@ def cases() -> Iterator[Case]:
         for direction in ("fwd",) if options.get("generation") else get(name).directions:
             if direction != "fwd+bwd":  # forward and backward, one after the other: a law of its own
                 yield get(name)(**options, direction=direction), points
-    yield get("decode-attention")(), ATTENTION
-    yield get("decode-attention")(dtype="fp32"), ATTENTION
     for name in POINTS | dict.fromkeys(("matmul", "softmax", "norm", "elementwise")):
         for dtype in ("fp64", "fp32", "fp8", "fp4"):
             yield get(name)(dtype=dtype, direction="fwd+bwd"), POINTS.get(name, TABLE)
     yield get("matmul")(dtype="fp8", quantise=True), TABLE
     yield get("tiled-attention")(dtype="fp64", schedule="fa1", direction="bwd"), ATTENTION
     yield from family_cases()
+    yield from rest_cases(BLOCK)
+    yield from variant_cases()
+    yield from device_cases()

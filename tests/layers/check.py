@@ -15,9 +15,9 @@ from costmodel.layers import Layer
 
 #: ("kernel", position, field) or ("layer", field).
 Key = tuple[Any, ...]
-FIELDS = ("read", "write", "l2", "steps", "workspace", "repeats", "launches")
+FIELDS = ("read", "write", "l2", "steps", "workspace", "link", "repeats", "launches")
 ENGINES = ("matrix", "vector", "special")
-OPERANDS = ("inputs", "weights", "offsets", "outputs", "updated")
+OPERANDS = ("inputs", "weights", "offsets", "outputs", "updated", "indices", "unread")
 
 
 def observe(layer: Layer) -> dict[Key, sp.Expr]:
@@ -33,7 +33,7 @@ def observe(layer: Layer) -> dict[Key, sp.Expr]:
             found["kernel", i, "sizes", name] = sp.sympify(size)
     tensors = layer.tensors()
     for name in OPERANDS:
-        found["layer", name] = sp.sympify(getattr(tensors, name))
+        found["layer", name] = sp.sympify(getattr(tensors, name, 0))
     for name in ("kept", "path", "passes", "parameters"):
         found["layer", name] = sp.sympify(getattr(layer, name)())
     return found

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import sympy as sp
 
-from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs
+from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct
 
 Number = int | Fraction
 
@@ -25,6 +25,8 @@ def exact(e: sp.Expr, sizes: Mapping[str, int]) -> Number:
         return sizes[e.name]
     if e.is_Rational:
         return int(e) if e.is_Integer else Fraction(int(e.p), int(e.q))
+    if isinstance(e, sp.ceiling) and e.args[0].is_Pow and e.args[0].exp == sp.Rational(1, 2):
+        return math.isqrt(int(exact(e.args[0].base, sizes)) - 1) + 1  # ⌈√x⌉, x ≥ 1
     values = [exact(argument, sizes) for argument in e.args]
     if e.is_Pow:
         base, power = values
@@ -46,8 +48,8 @@ def _function(e: sp.Expr, values: list[Number]) -> Number:
         return level
     if isinstance(e, CeilDiv):
         return math.ceil(Fraction(values[0]) / Fraction(values[1]))
-    if isinstance(e, CeilLog):
-        return _levels(*values)
+    if e.func in (CeilLog, Distinct):
+        return (_levels if e.func is CeilLog else _touched)(*values)
     if isinstance(e, ChunkPairs):
         n, c = values
         if n < 1 or c < 1:
@@ -63,3 +65,9 @@ def _levels(x: Number, base: Number) -> int:
     while base**level < x:
         level += 1
     return level
+
+
+def _touched(n: Number, k: Number, draws: Number) -> Number:
+    if n < 1 or Fraction(draws).denominator != 1:
+        raise ArithmeticError("of nothing, or a draw that is not whole")
+    return n * (1 - (1 - Fraction(k) / n) ** int(draws))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
 
 import numpy as np
 import pandas as pd
@@ -128,3 +134,50 @@ def hostile_page() -> reports.Page:
 def frames() -> reports.Frames:
     """Return the story's frames on four of its devices, at the rung that needs no constants."""
     return story.story(rung="bound", devices=STORY_DEVICES)
+
+
+# -- a browser -----------------------------------------------------------------------------------
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--window-size=1200,900",
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> str:
+    """Return the path of Chromium; without it what needs one is skipped, and says so."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("needs Chromium to open the pages")
+    return found
+
+
+@pytest.fixture
+def drawn(browser: str, tmp_path: Path) -> Callable[..., tuple[str, str]]:
+    """Return a function that opens a page and gives its elements once drawn, and what was logged."""
+
+    def draw(text: str, choice: dict[str, str] | None = None, seconds: int = 30) -> tuple[str, str]:
+        path = tmp_path / "page.html"
+        path.write_text(text, encoding="utf-8")
+        address = path.as_uri() + (f"#{urlencode(choice)}" if choice else "")
+        profile = f"--user-data-dir={tmp_path / 'profile'}"
+        budget = f"--virtual-time-budget={seconds * 1000}"
+        run = subprocess.run(
+            [browser, *FLAGS, budget, profile, "--dump-dom", address],
+            capture_output=True,
+            timeout=240,
+            check=True,
+            text=True,
+        )
+        return re.sub(r"<script.*?</script>", "", run.stdout, flags=re.DOTALL), run.stderr
+
+    return draw

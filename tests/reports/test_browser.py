@@ -8,53 +8,13 @@ from __future__ import annotations
 import csv
 import html
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 from costmodel import reports
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium to draw the pages")
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--enable-logging=stderr",
-    "--virtual-time-budget=30000",
-    "--window-size=1200,900",
-)
-
-
-@pytest.fixture
-def drawn(tmp_path: Path) -> Callable[..., tuple[str, str]]:
-    """Return a function that opens a page and gives its elements once drawn, and what was logged."""
-
-    def draw(text: str, choice: dict[str, str] | None = None) -> tuple[str, str]:
-        path = tmp_path / "page.html"
-        path.write_text(text, encoding="utf-8")
-        address = path.as_uri() + (f"#{urlencode(choice)}" if choice else "")
-        profile = f"--user-data-dir={tmp_path / 'profile'}"
-        assert BROWSER is not None
-        run = subprocess.run(
-            [BROWSER, *FLAGS, profile, "--dump-dom", address],
-            capture_output=True,
-            timeout=120,
-            check=True,
-            text=True,
-        )
-        return re.sub(r"<script.*?</script>", "", run.stdout, flags=re.DOTALL), run.stderr
-
-    return draw
+pytestmark = pytest.mark.usefixtures("browser")
 
 
 def attribute(dom: str, name: str) -> str | None:

@@ -148,3 +148,12 @@ def test_a_file_gives_the_same_report(
     path = tmp_path / f"table.{suffix}"
     table.to_csv(path, index=False) if suffix == "csv" else table.to_parquet(path)
     assert reports.compare(reports.read(path), facts=facts).findings == page.findings
+
+
+def test_layers_at_rungs_of_their_own_are_compared(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """The default rung is the best of each layer and device: it must not part what is compared."""
+    table["rung"] = np.where(table["layer"] == "chain", "calibrated", "kernel")
+    page = reports.compare(table, facts=facts)
+    assert [pick.column for pick in page.picks] == ["where"]
+    both = pd.concat([table, table.assign(rung="bound")])
+    assert [pick.column for pick in reports.compare(both, facts=facts).picks] == ["where", "rung"]

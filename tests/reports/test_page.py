@@ -180,6 +180,18 @@ def test_contrast(theme: int) -> None:
         assert contrast(line, colours["paper"]) >= 2.9, line
 
 
+@pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
+def test_fields_and_buttons_stand_out(theme: int) -> None:
+    """WCAG 2.2, 1.4.11: 3:1 for the edge of what can be operated, and for what shows the focus."""
+    style = render.asset("page.css") + render.asset("explorer.css")
+    blocks = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{3,6});", blocks[theme]))
+    edges = set(re.findall(r"border: 1px solid (#[0-9a-f]{6});", style)) | {colours["accent"]}
+    assert len(edges) > 1
+    for edge in edges:
+        assert contrast(edge, colours["paper"]) >= 3, edge
+
+
 # -- saving --------------------------------------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ def test_page(frames: reports.Frames) -> None:
     assert len(page.html.encode()) < 3_000_000
     names = [figure.name for section in page.sections for figure in section.figures]
     wanted = ["roofline", "time", "split", "flops", "traffic", "depth", "crossovers", "memory", "longest"]
-    assert names == [*wanted, "binding"]
+    assert names == [*wanted, "binding", "families"]
     assert "H200" in page.lead
     figures = next(t for s in page.sections for t in s.tables if t.name == "figures").frame
     assert set(figures["device"]) == set(frames.rows["device"])

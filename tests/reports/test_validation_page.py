@@ -103,3 +103,14 @@ def test_bad_tables(measured: pd.DataFrame) -> None:
         reports.validation(measured.drop(columns="measured_s"))
     with pytest.raises(TableError, match="no row has both"):
         reports.validation(measured.assign(seconds=np.nan))
+
+
+def test_what_the_page_rests_on_is_on_it(measured: pd.DataFrame) -> None:
+    page = reports.validation(measured.assign(device="nvidia/h200-sxm"), command="made --so")
+    notes = dict(next(section for section in page.sections if section.name == "means").notes)
+    assert {"Measured", "Error", "Time, at rung bound", "Time, at rung kernel", "matmul"} <= set(notes)
+    figures = next(t for section in page.sections for t in section.tables if t.name == "figures").frame
+    bandwidth = figures.set_index("figure").loc["memory.hbm.bandwidth"]
+    assert (bandwidth["value"], bandwidth["device"]) == ("4800 GB/s", "nvidia/h200-sxm")
+    assert bandwidth["source"]
+    assert "made --so" in page.html

@@ -50,7 +50,7 @@ def test_iterations_take_what_was_measured(compared, system):
 
 
 def test_ring_self_attention_is_far_slower_and_more_so_than_predicted(compared):
-    """Its code is not what its kernels could do: predicted at 0.39 and 0.64 of the time, and still the slowest."""
+    """Its code is not what its kernels could do: predicted at 0.39 and 0.64 of the time."""
     error = compared.loc[compared["system"] == "ring-self-attention", "error"]
     assert ((error < 0) & (error > -0.7)).all()
 

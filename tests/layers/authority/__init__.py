@@ -11,13 +11,20 @@ from . import (
     convolution,
     delta,
     eager,
+    experts,
     exponential,
     gated,
+    latent,
     linear,
+    masked,
+    megatron,
+    optimisers,
     recurrent,
     scans,
+    sequence_parallel,
     state_space,
     tables,
+    tokens,
 )
 from .kernels import Expected
 
@@ -31,6 +38,17 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "transformer-block": tables.transformer_block,
     "dense-attention": partial(attention.attention, "dense"),
     "decode-attention": attention.decode,
+    "split-kv": attention.split,
+    "flash-attention-3": partial(attention.attention, "tiled"),
+    "mla": latent.mla,
+    **{
+        name: partial(masked.masked, name)
+        for name in ("sliding-window", "longformer", "strided", "bigbird", "block-sparse")
+    },
+    "combiner": masked.combiner,
+    "compressive-memory": masked.compressive,
+    "graph-attention": masked.graph,
+    "retrieval-memory": masked.retrieval,
     "tiled-attention": partial(attention.attention, "tiled"),
     **{name: partial(recurrent.recurrent, name) for name in ("rnn", "lstm", "gru")},
     "scan": scans.scan,
@@ -46,4 +64,13 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     **{name: partial(linear.feature_attention, name) for name in ("linear-attention", "performer")},
     "linformer": linear.linformer,
     "eager-transformer": eager.eager,
+    "embedding": tokens.embedding,
+    "logits": tokens.logits,
+    "rotary": tokens.rotary,
+    "dropout": tokens.dropout_layer,
+    "swiglu": experts.swiglu,
+    "moe": experts.moe,
+    "optimizer-step": optimisers.optimizer_step,
+    **sequence_parallel.AUTHORITIES,
+    "megatron": megatron.megatron,
 }

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from .counted import log2_ceil
+from .counted import LEDGER, Counted, Tally, exp, highest, log2_ceil, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
 from .rows import softmax_pass
 
@@ -269,17 +269,72 @@ def _directed(
 
 
 def decode(o: dict[str, Any], s: Sizes) -> Expected:
-    """One query a sequence: 4·s·d FLOP a query head over 2·s·d elements a key head (formulas.md §3.1)."""
+    """One query a sequence: 4·s·d FLOP a query head over 2·s·d elements a key head (formulas.md §3.1).
+
+    In pages: four bytes for the number of each, and the positions that the last one has left over.
+    """
     w, b, n_kv, h, g = WIDTH[o["dtype"]], s["batch"], s["seq_kv"], s["heads"], s["kv_heads"]
     d, dv = s["head_dim"], s["value_dim"]
     inputs, outputs = w * b * (h * d + n_kv * g * (d + dv)), w * b * h * dv
+    numbers, left_over = 0, 0
+    if o["paged"]:
+        pages = blocks(n_kv, s["block"])
+        numbers = 4 * b * len(pages)
+        left_over = w * b * g * (d + dv) * sum(s["block"] - len(page) for page in pages)
     kernel = Kernel(
         matrix=b * h * n_kv * (2 * d + 2 * dv),
         vector=b * h * (3 * n_kv + dv),  # maximum, subtract, sum; one division at the end
         special=b * h * n_kv,
-        read=inputs,
+        read=inputs + numbers,
         write=outputs,
         depth=dot_depth(d) + 2 * log2_ceil(n_kv) + 3 + dot_depth(n_kv),
+        workspace=numbers + left_over,
         sizes={k: s[k] for k in ("batch", "heads", "kv_heads", "seq_kv", "head_dim")},
     )
     return Expected(kernels=(kernel,), inputs=inputs, outputs=outputs, kept=0)
+
+
+def split(o: dict[str, Any], s: Sizes) -> Expected:
+    """Flash-Decoding: S parts with an output and a log-sum-exp of their own in fp32, then their merge."""
+    whole = decode(o, s)
+    (one,) = whole.kernels
+    b, h, dv, parts, n_kv = s["batch"], s["heads"], s["value_dim"], s["splits"], s["seq_kv"]
+    stat, length = statistic(o["dtype"]), -(-n_kv // parts)
+    partial = stat * b * h * parts * (dv + 1)
+    weights, outputs = merge_cost(parts), b * h * dv
+    first = replace(
+        one,
+        vector=b * h * (3 * n_kv + parts * dv),
+        write=partial,
+        depth=dot_depth(s["head_dim"]) + 2 * log2_ceil(length) + 3 + dot_depth(length),
+        workspace=one.workspace + partial,
+        sizes={**one.sizes, "batch": b * parts, "seq_kv": length},
+    )
+    merge = Kernel(
+        vector=b * h * weights.vector + outputs * (2 * parts + 1),
+        special=b * h * weights.special,
+        read=partial,
+        write=whole.outputs,
+        depth=weights.depth,
+        sizes={"rows": b * h, "cols": parts * dv, "reads": 1, "writes": Fraction(1, parts)},
+    )
+    return replace(whole, kernels=(first, merge))
+
+
+@cache
+def merge_cost(parts: int) -> Tally:
+    """Weights of the parts, one output merged with them: Σ e^(l_s − max) o_s / Σ e^(l_s − max)."""
+
+    def program() -> list[Counted]:
+        logs = [Counted(0.1 * s) for s in range(parts)]
+        top = highest(logs)
+        scale = [exp(one - top) for one in logs]
+        divisor = total(scale)
+        before = dict(LEDGER)
+        merged = total([weight * 0.5 for weight in scale]) / divisor
+        # The outputs' own operations are counted for each element, by the caller.
+        assert LEDGER["vector"] - before["vector"] == 2 * parts + 1
+        LEDGER["vector"] = before["vector"]
+        return [merged]
+
+    return tally(program)

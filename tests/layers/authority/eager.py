@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,48 @@ MODELS = {
     "opt": ((3, 1), 2, ("plain",), True),
     "bert": ((3, 1), 2, ("gelu",), False),
 }
+#: (table, numbers read, numbers written, arithmetic, how many) of each line's kernel: x is the inner
+#: activation, s the scores, d a hidden state. GPT-2: 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+FORWARD = {
+    "gpt2": (
+        *(("s", 1, 1, "plain", 1),) * 2,  # scale, mask
+        ("x", 1, 1, "plain", 1),  # power
+        ("x", 1, 1, "plain", 3),  # scales
+        ("x", 2, 1, "plain", 1),  # sum
+        ("x", 1, 1, "tanh", 1),
+        ("x", 1, 1, "plain", 1),  # one more
+        ("x", 2, 1, "plain", 1),  # product
+    ),
+    "opt": (("d", 1, 1, "plain", 1), *(("s", 1, 1, "plain", 1),) * 2, ("x", 1, 1, "plain", 1)),
+    "bert": (*(("s", 1, 1, "plain", 1),) * 2, ("x", 1, 1, "gelu", 1)),
+}
+#: What autograd runs for them; tests/layers/test_eager_torch.py asks torch itself.
+BACKWARD = {
+    "gpt2": (
+        *(("s", 1, 1, "plain", 1),) * 2,
+        ("x", 2, 1, "plain", 3),  # of products: the other operand
+        ("x", 2, 1, "plain", 1),  # of tanh: its result
+        ("x", 1, 1, "plain", 5),  # of scales, and a power's square
+        ("x", 2, 1, "plain", 2),  # x is read by three lines
+        ("d", 1, 1, "copy", 2),  # three widths side by side, one of the three unlike the rest
+    ),
+    "opt": (
+        ("d", 1, 1, "plain", 1),
+        ("s", 1, 1, "plain", 1),  # of a maximum: half of it,
+        ("s", 1, 0, "plain", 2),  # equal? less?
+        ("s", 2, 1, "plain", 1),  # which of the two,
+        ("s", 1, 1, "plain", 1),  # and nothing where less
+        ("x", 2, 1, "plain", 1),
+        ("d", 2, 1, "plain", 2),
+    ),
+    "bert": (("s", 1, 1, "plain", 1), ("x", 2, 1, "plain", 1), ("d", 2, 1, "plain", 2)),
+}
+COST = {
+    "plain": {"vector": 1},
+    "copy": {"depth": 0},
+    "tanh": {"special": 1},
+    "gelu": vars(tally(gelu, 0.7)),
+}
 
 
 def _head(o: dict[str, Any], s: dict[str, int]) -> tuple[int, int, int]:
@@ -28,7 +71,7 @@ def _head(o: dict[str, Any], s: dict[str, int]) -> tuple[int, int, int]:
 
 def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, ...]:
     """Every table that a kernel reads or writes goes through memory."""
-    (count, wide), score_passes, inner, _ = MODELS[o["style"]]
+    (count, wide), *_ = MODELS[o["style"]]
     w, b, n, d, f = WIDTH[o["dtype"]], s["batch"], s["seq"], s["d_model"], s["d_ff"]
     h, dh, layers, rows = s["heads"], s["head_dim"], s["num_layers"], b * n
     head = _head(o, s)
@@ -49,16 +92,19 @@ def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, 
         kernels += [product(w, *size, times=times, repeats=often * layers) for size in sizes]
     passes = [
         (norm_pass(w, "layer", rows, d, "bwd" if back else "fwd"), 2),
-        (table(w, rows, d, 1, 1, depth=0), 4),
         (softmax_pass(w, b * h * n, n, "bwd" if back else "fwd"), 1),
+        (table(w, rows, d, 1, 1, depth=0), 4),
         (table(w, rows, d, 2, 1, vector=1), 2),
-        *[(table(w, b * h * n, n, 1, 1, vector=1), 1)] * score_passes,
     ]
-    for kind in inner:
-        cost = {"plain": {"vector": 1}, "tanh": {"special": 1}, "gelu": vars(tally(gelu, 0.7))}[kind]
-        passes.append((table(w, rows, f, 1, 1, **cost), 1))
     if o["dropout"]:
         passes += [(table(w, b * h * n, n, 1, 1, vector=1), 1), (table(w, rows, d, 1, 1, vector=1), 2)]
+    tables = {"s": (b * h * n, n), "x": (rows, f), "d": (rows, d)}
+    for where, reads, writes, kind, often in (BACKWARD if back else FORWARD)[o["style"]]:
+        passes.append((table(w, *tables[where], reads, writes, **COST[kind]), often))
+    if back:  # the gradient of an offset is a sum over all tokens
+        for width, often in ((wide * d, count), (d, 1), (f, 1), (d, 1)):
+            one = table(w, rows, width, 1, 0, vector=1, depth=math.ceil(math.log2(rows)))
+            passes.append((replace(one, write=one.write + w * width), often))
     kernels += [replace(kernel, repeats=often * layers) for kernel, often in passes]
     if not back:
         kernels.append(product(w, *head))

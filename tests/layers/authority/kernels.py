@@ -44,6 +44,7 @@ class Kernel:
     depth: Number
     workspace: Number = 0
     repeats: Number = 1
+    link: Number = 0
     launches: Number = 1
     sizes: Mapping[str, Number] = field(default_factory=dict)
 
@@ -58,6 +59,8 @@ class Expected:
     weights: Number = 0
     offsets: Number = 0
     updated: Number = 0
+    indices: Number = 0
+    unread: Number = 0
     kept: Number
     path: Number = 1
     passes: Number = 1

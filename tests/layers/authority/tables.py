@@ -7,9 +7,11 @@ from typing import Any
 
 from .attention import attention
 from .counted import tally
+from .experts import swiglu
 from .kernels import WIDTH, Expected, Kernel, product, statistic, table
 from .pointwise import LINEAR, PROGRAMS
 from .rows import norm_pass, softmax_pass
+from .tokens import dropout_layer, rotary
 
 Sizes = dict[str, int]
 
@@ -117,42 +119,84 @@ def norm_layer(options: dict[str, Any], s: Sizes) -> Expected:
 
 
 def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
-    """Norm, attention, add, norm, feed-forward, add, L times (Vaswani et al. §3; norm first)."""
+    """Norm, attention, add, norm, feed-forward, add, L times (Vaswani et al. §3; norm first).
+
+    With dropout after each half; kept: Korthikanti et al. §4: 11 + 5as/h and 19 (with masks), 4 for norms.
+    """
     w, rows, d, layers = WIDTH[options["dtype"]], s["batch"] * s["seq"], s["d_model"], s["num_layers"]
     shared = {"dtype": options["dtype"], "convention": options["convention"]}
     core = {"causal": options["causal"], "projections": True, "cross": False}
     extra = (
-        {"mask": False, "dropout": False}
+        {"mask": False, "dropout": options["dropout"]}
         if options["attention"] == "dense"
         else {"schedule": "fa2", "tile": None}
     )
 
-    def parts(direction: str) -> tuple[Expected, Expected]:
+    def parts(direction: str) -> tuple[Expected, Expected, tuple[Kernel, ...], tuple[Kernel, ...]]:
         both = shared | {"direction": direction}
+        inside = swiglu if options["gated"] else feed_forward
+        dropped = dropout_layer(both, {"m": rows, "n": d}).kernels if options["dropout"] else ()
         return (
             attention(options["attention"], both | core | extra, s),
-            feed_forward(both | {"activation": options["activation"]}, s),
+            inside(both | {"activation": options["activation"], "fused": True}, s),
+            rotary(both, s).kernels if options["rotary"] else (),
+            dropped,
         )
 
     add = table(w, rows, d, 2, 1, vector=1)
-    heads, inner = parts("fwd")
+    heads, inner, turned, dropped = parts("fwd")
     normed = norm_pass(w, options["norm"], rows, d, "fwd")
-    forward = (normed, *heads.kernels, add, normed, *inner.kernels, add)
-    heads_back, inner_back = parts("bwd")
+    # Rotation between the two projections of Q and of K, V and the core.
+    core_at = 2
+    forward = (
+        normed,
+        *heads.kernels[:core_at],
+        *turned,
+        *heads.kernels[core_at:],
+        *dropped,
+        add,
+        normed,
+        *inner.kernels,
+        *dropped,
+        add,
+    )
+    heads_back, inner_back, turned_back, dropped_back = parts("bwd")
     normed = norm_pass(w, options["norm"], rows, d, "bwd")
-    backward = (*inner_back.kernels, normed, add, *heads_back.kernels, normed, add)
+    last = len(heads_back.kernels) - 4  # two gradients of each of those projections
+    backward = (
+        *dropped_back,
+        *inner_back.kernels,
+        normed,
+        add,
+        *dropped_back,
+        *heads_back.kernels[:last],
+        *turned_back,
+        *heads_back.kernels[last:],
+        normed,
+        add,
+    )
+    core_kernels = heads.kernels[core_at:-1]
+    backward = {"none": (), "selective": core_kernels, "full": forward}[options["recompute"]] + backward
     gains = (2 if options["norm"] == "layer" else 1) * d
     parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
     kernels = _directed(options, forward, backward)
     # What attention reads besides the sequence is a cached prefix: a cache in every layer.
     prefix = layers * (heads.inputs - w * rows * d)
+    kept = heads.kept + inner.kept + 2 * w * rows * d
+    if options["dropout"]:
+        kept += 2 * rows * d
+    if options["recompute"] == "selective":
+        scores = s["batch"] * s["heads"] * s["seq"] * s["seq_kv"]
+        kept -= scores * (w + (1 + w if options["dropout"] else 0))  # probabilities, mask, dropped
+    if options["recompute"] == "full":
+        kept = w * rows * d
     return Expected(
         kernels=tuple(replace(k, repeats=k.repeats * layers) for k in kernels),
         inputs=w * rows * d + prefix,
         weights=w * (parameters - layers * 2 * (gains - d)),
         offsets=w * layers * 2 * (gains - d),
         outputs=w * rows * d,
-        kept=layers * (heads.kept + inner.kept + 2 * w * rows * d),
+        kept=layers * kept,
         passes=layers,
         parameters=parameters,
     )

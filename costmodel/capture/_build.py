@@ -1,0 +1,226 @@
+"""From a run to a model: operations become kernels, equal kernels one that repeats."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import sympy as sp
+
+from costmodel.capture import _memory, _ops
+from costmodel.capture._fuse import Unit, traffic, units
+from costmodel.capture._model import CapturedModel, Unmapped, same
+from costmodel.capture._parts import SOLID, CapturedPart, name_of, size_of
+from costmodel.capture._passes import Memory, memory, pass_of
+from costmodel.capture._records import FORMATS, Call, Operand, Trace
+from costmodel.cost import ONE
+from costmodel.layers.optimizer_step import OptimizerStep
+from costmodel.models import Part
+
+NOT_COUNTED = (
+    "the host's time between kernels, copies between devices, random numbers; "
+    "masks and dropout inside attention that is taken as one"
+)
+
+
+def build(
+    trace: Trace, *, title: str, fusion: str, direction: str, dtype: str | None, optimizer: str | None = None
+) -> CapturedModel:
+    """Return the model of a run.
+
+    Parameters
+    ----------
+    trace : Trace
+        What ran.
+    title : str
+        The model's name.
+    fusion : str
+        Which operations run as one kernel, see `_fuse`.
+    direction : str
+        What was captured.
+    dtype : str, optional
+        The model's format; default that of most of its weights.
+    optimizer : str, optional
+        What updates the weights, see `OptimizerStep`.
+    """
+    calls = [_settled(replace(call, place=place), trace) for place, call in enumerate(trace.calls)]
+    kernels = {
+        backward: _kernels(
+            trace, [c for c in calls if c.backward is backward], calls, title, fusion == "compile"
+        )
+        for backward in (False, True)
+    }
+    weights = _memory.read_whole(trace, trace.weights.values())
+    own = {operand.storage for operand in trace.inputs}
+    results = {o.storage: o for o in trace.outputs if o.storage not in own | set(trace.weights)}
+    trained = [trace.weights[storage] for storage in trace.trained]
+    form = dtype or _most(trace)
+    return CapturedModel(
+        title=title,
+        dtype=form,
+        direction=direction,
+        captured=("fwd",) if direction == "fwd" else ("fwd", "bwd", "fwd+bwd"),
+        parts=same([part for unit in kernels[False] for part in unit.parts]),
+        backward_parts=same([part for unit in kernels[True] for part in unit.parts]),
+        inputs=sp.Add(*_memory.read_whole(trace, trace.inputs).values()),
+        outputs=trace.settle(sp.Add(*(operand.bytes for operand in results.values()))),
+        kept_bytes=_memory.kept(trace) if direction != "fwd" else sp.Integer(0),
+        live_forward=_memory.live(trace, [call for call in trace.calls if not call.backward]),
+        live_training=_memory.live(trace, trace.calls),
+        stored=sp.Add(*(operand.bytes for operand in trace.weights.values())),
+        moved=sp.Add(*weights.values()),
+        gradients=sp.Add(
+            *(operand.bytes for operand in trained if operand.storage in weights),
+            *(trace.settle(operand.bytes) for operand in trace.gradients),
+        ),
+        learned=sp.Add(*(trace.weights[storage].elements for storage in trace.parameters)),
+        dependent=_longest(kernels[False]),
+        updates=_updates(optimizer, trained, form, fusion) if optimizer else (),
+        bounds=tuple(trace.bounds),
+        assumed=tuple(trace.assumed),
+        unmapped=_unmapped(trace),
+        origin=f"captured from a torch module, fusion={fusion}",
+        left_out=NOT_COUNTED,
+    )
+
+
+def _updates(optimizer: str, trained: Sequence[Operand], dtype: str, fusion: str) -> tuple[Part, ...]:
+    """Return the optimiser's step over all trained parameters, as torch.optim runs it."""
+    layer = OptimizerStep(
+        dtype=dtype,
+        optimiser=optimizer,
+        implementation="fused" if fusion == "compile" else "foreach",
+        master=False,
+    )
+    params = sp.Add(*(operand.elements for operand in trained))
+    return (Part.of("optimizer", layer, params=params, tensors=len(trained)),)
+
+
+def _settled(call: Call, trace: Trace) -> Call:
+    """Return a call in the sizes that are still open."""
+    if not trace.settled:
+        return call
+
+    def settle(tree: Any) -> Any:
+        if isinstance(tree, tuple):
+            return tuple(settle(branch) for branch in tree)
+        if isinstance(tree, sp.Expr):
+            return trace.settle(tree)
+        if hasattr(tree, "storage"):
+            shape = tuple(trace.settle(size) for size in tree.shape)
+            return replace(tree, shape=shape, elements=trace.settle(tree.elements))
+        return tree
+
+    return replace(
+        call,
+        args=settle(call.args),
+        kwargs={name: settle(value) for name, value in call.kwargs.items()},
+        outputs=settle(call.outputs),
+        mutated=settle(call.mutated),
+    )
+
+
+def _known(call: Call) -> str | None:
+    return _ops.kind(call.op, pointwise=call.pointwise, reduction=call.reduction)
+
+
+def _mapped(call: Call) -> bool:
+    """Whether an operation's kernel is known."""
+    return call.op in SOLID or _known(call) is not None or call.op in _ops.ROWS
+
+
+def _kernels(
+    trace: Trace, calls: Sequence[Call], everything: Sequence[Call], title: str, fuse: bool
+) -> list[Unit]:
+    """Return the kernels of one direction, each with its parts."""
+    inlined = _inlined(trace, everything) if fuse else set()
+    rows: list[tuple[Call, list[CapturedPart], Memory | None]] = []
+    for call in calls:
+        if _known(call) == "free" or any(o.storage in inlined for o in call.written):
+            continue
+        if call.op in SOLID:
+            rows.append((call, SOLID[call.op](call, title), None))
+        elif call.operands or call.written:
+            rows.append((call, [], memory(call, trace.example)))
+    found = units(rows, fuse=fuse, example=trace.example)
+    for unit in found:
+        if unit.members:
+            unit.parts = [_memory_part(unit, trace, everything, inlined, title, fuse)]
+    return found
+
+
+def _memory_part(
+    unit: Unit, trace: Trace, everything: Sequence[Call], inlined: set[int], title: str, fuse: bool
+) -> CapturedPart:
+    """Return the part of memory-bound operations that run as one kernel."""
+    one = unit.members[0]
+    path = name_of(one.call, title)
+    if len(unit.members) == 1 and one.layer is not None:
+        return CapturedPart(path, one.layer, tuple(one.sizes.items()))
+    if fuse:
+        reads, writes = traffic(unit, _outside(unit, trace, everything), inlined)
+    else:
+        reads, writes = sp.Add(*one.reads.values()), sp.Add(*one.writes.values())
+    return pass_of(title, path, unit.members, reads, writes, trace.example)
+
+
+def _outside(unit: Unit, trace: Trace, everything: Sequence[Call]) -> set[int]:
+    """Return the memory of a kernel's results that others read, or that stays."""
+    own = {operand.storage for call in unit.calls for operand in call.written}
+    stays = {*trace.weights, *trace.kept, *(o.storage for o in (*trace.inputs, *trace.outputs))}
+    inside = set(map(id, unit.calls))
+    read = {
+        operand.storage
+        for call in everything
+        if id(call) not in inside
+        for operand in call.operands
+        if operand.storage in own
+    }
+    # What nobody reads: backward, gradients; forward, statistics that only backward would need.
+    unread = own - {o.storage for call in everything for o in call.operands}
+    return (own & stays) | read | (unread if unit.calls[0].backward else set())
+
+
+def _inlined(trace: Trace, calls: Sequence[Call]) -> set[int]:
+    """Return the memory of values from nothing that only memory-bound operations read."""
+    stays = {*trace.weights, *trace.kept, *(o.storage for o in (*trace.inputs, *trace.outputs))}
+    made = {o.storage for c in calls if _known(c) == "creation" for o in c.outputs if not c.mutated} - stays
+    for call in calls:
+        changed = {operand.storage for operand in call.mutated}
+        if call.op in SOLID or _known(call) == "scatter":
+            changed |= {operand.storage for operand in call.operands}
+        made -= changed
+    return made
+
+
+def _longest(kernels: Sequence[Unit]) -> int:
+    """Return how many kernels are on the longest chain in which each waits for the one before."""
+    length: dict[Unit, int] = {}
+    for unit in kernels:
+        length[unit] = 1 + max((length.get(before, 0) for before in unit.needs), default=0)
+    return max(length.values(), default=1)
+
+
+def _unmapped(trace: Trace) -> tuple[Unmapped, ...]:
+    """Return the operations whose kernels are not known, and their share of FlopCounterMode's FLOPs."""
+    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    total = 0.0
+    for call in trace.calls:
+        flops = size_of(trace.settle(call.counted), trace.example) if call.counted is not None else 0.0
+        total += flops
+        if not _mapped(call):
+            counts[call.op] += 1
+            counted[call.op] += int(flops)
+    return tuple(Unmapped(op, counts[op], counted[op] / total if total else 0.0) for op in sorted(counts))
+
+
+def _most(trace: Trace) -> str:
+    """Return the format of most of the weights, or of the inputs."""
+    sizes: Counter[str] = Counter()
+    for operand in (*trace.weights.values(), *trace.inputs):
+        if operand.is_float:
+            sizes[FORMATS[operand.dtype]] += int(size_of(operand.elements, trace.example)) or int(ONE)
+    return sizes.most_common(1)[0][0] if sizes else "fp32"

@@ -1,0 +1,78 @@
+"""How much memory a run takes: what is kept for backward, what lives at once, what has to be moved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sympy as sp
+
+from costmodel.capture import _ops
+from costmodel.capture._parts import recurrent_part, size_of
+from costmodel.capture._records import Call, Operand, Trace
+from costmodel.cost import ZERO
+
+
+def kept(trace: Trace) -> sp.Expr:
+    """Return what forward leaves for backward [bytes]: what autograd saved, and recurrent layers' states.
+
+    What a recurrent layer keeps besides its input and output, torch does not show: its `Layer` says.
+    """
+    inside = []
+    for call in trace.calls:
+        if call.op == "recurrent" and not call.backward:
+            part = recurrent_part(call, "")
+            io = part.layer.tensors()
+            inside.append(part.expression(part.layer.kept() - io.inputs - io.outputs))
+    saved = sp.Add(*trace.kept.values())
+    return trace.settle(sp.Add(saved, *inside)) if saved != 0 else ZERO
+
+
+def live(trace: Trace, calls: list[Call]) -> sp.Expr:
+    """Return the intermediate results that live at once, where they are most at the example's sizes [bytes].
+
+    A result lives from the operation that makes it to the last that reads it.
+    """
+    outside = {*trace.weights, *(operand.storage for operand in trace.inputs)}
+    size: dict[int, Operand] = {}
+    first: dict[int, int] = {}
+    last: dict[int, int] = {}
+    for place, call in enumerate(calls):
+        for operand in (*call.operands, *call.written):
+            if operand.storage in outside:
+                continue
+            first.setdefault(operand.storage, place)
+            last[operand.storage] = place
+            known = size.setdefault(operand.storage, operand)
+            if size_of(operand.bytes, trace.example) > size_of(known.bytes, trace.example):
+                size[operand.storage] = operand
+    at = {storage: size_of(operand.bytes, trace.example) for storage, operand in size.items()}
+    change = [0.0] * (len(calls) + 1)
+    for storage, bytes_ in at.items():
+        change[first[storage]] += bytes_
+        change[last[storage] + 1] -= bytes_
+    total, most, peak = 0.0, -1.0, 0
+    for place, step in enumerate(change):
+        total += step
+        if total > most:
+            most, peak = total, place
+    return trace.settle(sp.Add(*(size[s].bytes for s in size if first[s] <= peak <= last[s])))
+
+
+def read_whole(trace: Trace, operands: Iterable[Operand]) -> dict[int, sp.Expr]:
+    """Return, of inputs or weights, the bytes that a forward pass reads whatever the data are.
+
+    A table of which some rows are taken counts nothing: which ones, and how many, the data say.
+    """
+    wanted = {operand.storage for operand in operands}
+    found: dict[int, Operand] = {}
+    for call in trace.calls:
+        if call.backward:
+            continue
+        known = _ops.kind(call.op, pointwise=call.pointwise, reduction=call.reduction)
+        for operand in call.operands:
+            if operand.storage not in wanted or (known == "gather" and operand is call.args[0]):
+                continue
+            best = found.setdefault(operand.storage, operand)
+            if size_of(operand.bytes, trace.example) > size_of(best.bytes, trace.example):
+                found[operand.storage] = operand
+    return {storage: trace.settle(operand.bytes) for storage, operand in found.items()}

@@ -1,0 +1,236 @@
+"""A captured module as a model."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sympy as sp
+
+from costmodel.capture._layers import Pass
+from costmodel.capture._parts import CapturedPart
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.models import Model, Part
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY
+
+
+@dataclass(frozen=True)
+class Unmapped:
+    """Operations of one name that no kernel model is known for.
+
+    Attributes
+    ----------
+    op : str
+        Their name in aten.
+    count : int
+        How many ran.
+    flops_share : float
+        Their share of what FlopCounterMode counts, at the example's sizes.
+    """
+
+    op: str
+    count: int
+    flops_share: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturedTensors(Tensors):
+    """What any implementation has to move, and what torch has in memory.
+
+    Attributes
+    ----------
+    gradients : Expr
+        Of parameters and inputs [bytes].
+    stored : Expr
+        All parameters and buffers [bytes].
+    live : Expr
+        Intermediate results that live at once [bytes].
+    optimizer : Expr
+        State of the optimiser [bytes].
+    """
+
+    gradients: sp.Expr = ZERO
+    stored: sp.Expr = ZERO
+    live: sp.Expr = ZERO
+    optimizer: sp.Expr = ZERO
+
+    def compulsory(self, direction: str) -> sp.Expr:
+        """Return the bytes that have to move at least once for that direction."""
+        forward = self.inputs + self.weights + self.outputs
+        return {"fwd": forward, "bwd": self.gradients, "fwd+bwd": forward + self.gradients}[direction]
+
+    def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:
+        """Return the memory occupied at once [bytes]."""
+        alive = self.inputs + self.stored + self.outputs + workspace
+        if direction == "fwd":
+            return alive + self.live
+        return alive + self.gradients + self.optimizer + sp.Max(kept, self.live)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CapturedModel(Model):
+    """A module as it ran: its kernels forward and, if they were asked for, backward.
+
+    Parameters
+    ----------
+    backward_parts : tuple of CapturedPart
+        Kernels of the backward pass.
+    captured : tuple of str
+        The directions that were run.
+    kept_bytes : Expr
+        What autograd keeps between them [bytes].
+    live_forward, live_training : Expr
+        Intermediate results that live at once in a forward pass, and in both, where they are most at
+        the example's sizes [bytes].
+    stored, moved, gradients : Expr
+        All parameters and buffers; of these what a forward pass reads whole; gradients [bytes].
+    learned : Expr
+        Numbers of the module's parameters, trained or frozen.
+    dependent : int
+        Kernels on the longest chain in which each waits for the one before.
+    bounds : tuple of (condition, str)
+        What the module's code asked of the sizes, and where: outside of it, it would run otherwise.
+    assumed : tuple of str
+        What was assumed where its course depends on data or on a size, and where.
+    unmapped : tuple of Unmapped
+        Operations that are charged as reading and writing their operands, nothing better being known.
+    """
+
+    backward_parts: tuple[Part, ...] = ()
+    captured: tuple[str, ...] = ("fwd",)
+    kept_bytes: sp.Expr = ZERO
+    live_forward: sp.Expr = ZERO
+    live_training: sp.Expr = ZERO
+    stored: sp.Expr = ZERO
+    moved: sp.Expr = ZERO
+    gradients: sp.Expr = ZERO
+    learned: sp.Expr = ZERO
+    dependent: int = 1
+    bounds: tuple[tuple[Any, str], ...] = ()
+    assumed: tuple[str, ...] = ()
+    unmapped: tuple[Unmapped, ...] = ()
+
+    def __hash__(self) -> int:
+        """Return the hash, computed once."""
+        return self._hash
+
+    def __repr__(self) -> str:
+        """Show what it is of; its kernels are in `phases`."""
+        sizes = ", ".join(self.required) or "no open sizes"
+        kernels = f"{len(self.parts)} parts forward, {len(self.backward_parts)} backward"
+        return f"CapturedModel({self.label}: {sizes}; {kernels})"
+
+    def __post_init__(self) -> None:
+        """Check that the direction was captured."""
+        if self.direction not in self.captured:
+            raise CostmodelError(
+                f"{self.title} was captured for direction {' and '.join(self.captured)}, "
+                f"not {self.direction}: capture it with from_torch(…, direction='fwd+bwd')"
+            )
+        super().__post_init__()
+
+    @cached_property
+    def required(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The sizes that stayed open."""
+        found: set[str] = set()
+        for phase in (*self.forward(), *self.backward()):
+            counts = (phase.repeats, phase.read, phase.write, *phase.sizes.values(), *phase.flops.values())
+            found |= {symbol.name for count in counts for symbol in count.free_symbols}
+        return tuple(name for name in GLOSSARY if name in found and name not in DEVICE_SIZES)
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Refuse sizes at which the module's code would run another way than it was captured."""
+        for condition, where in self.bounds:
+            names = sorted(str(s) for s in condition.free_symbols)
+            if any(name not in sizes for name in names):
+                continue
+            test = sp.lambdify(sorted(condition.free_symbols, key=str), condition, "numpy")
+            if not np.all(test(*(sizes[name] for name in names))):
+                raise SizeError(
+                    f"{self.title} was captured where {condition} ({where}): capture it again with such sizes"
+                )
+
+    def _kernels(self, parts: tuple[Part, ...]) -> tuple[Phase, ...]:
+        return tuple(
+            part.phase(phase)
+            for part in parts
+            for phase in self._layer(part).phases()
+            if phase.name not in getattr(part, "without", ())
+        )
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The kernels that ran forward; equal ones as one that repeats."""
+        return self._kernels(self.parts)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The kernels that ran backward; then the optimiser's."""
+        return self._kernels(self.backward_parts) + self._kernels(self.updates)
+
+    def tensors(self) -> Tensors:
+        """Inputs, outputs, and the weights that every forward pass reads whole."""
+        return CapturedTensors(
+            inputs=self.inputs,
+            outputs=self.outputs,
+            weights=self.moved,
+            gradients=self.gradients,
+            stored=self.stored,
+            live=self.live_forward if self.direction == "fwd" else self.live_training,
+            optimizer=self._sum((part, part.layer.tensors().updated) for part in self.updates),
+        )
+
+    def kept(self) -> sp.Expr:
+        """What autograd saved."""
+        return self.kept_bytes
+
+    def path(self) -> sp.Expr:
+        """Return 1: how positions meet is not looked at."""
+        return sp.Integer(1)
+
+    def passes(self) -> sp.Expr:
+        """The longest chain of forward kernels in which each waits for the one before."""
+        return sp.Integer(self.dependent)
+
+    def parameters(self) -> sp.Expr:
+        """Numbers of the module's parameters."""
+        return self.learned
+
+    @property
+    def product_flops(self) -> sp.Expr:
+        """FLOPs of what FlopCounterMode counts as well: products, convolutions, attention."""
+        parts = {
+            "fwd": self.parts,
+            "bwd": self.backward_parts,
+            "fwd+bwd": (*self.parts, *self.backward_parts),
+        }
+        total = []
+        for part in parts[self.direction]:
+            if isinstance(part, CapturedPart) and part.product:
+                engine = "vector" if isinstance(part.layer, Pass) else "matrix"  # a depthwise convolution
+                for phase in self._kernels((part,)):
+                    total += [n * phase.repeats for (kind, _), n in phase.flops.items() if kind == engine]
+        return sp.Add(*total)
+
+    def in_dtype(self, dtype: str) -> Model:
+        """Refuse: which operations run in which format was found when it was captured."""
+        raise CostmodelError(
+            f"{self.title} has the formats it was captured in: use from_torch(…, dtype={dtype!r})"
+        )
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The static choices that a user of the model has."""
+        return {field: getattr(self, field) for field in ("dtype", "direction", "convention")}
+
+
+def same(parts: list[CapturedPart]) -> tuple[CapturedPart, ...]:
+    """Return parts with equal ones as one that repeats."""
+    counts: dict[CapturedPart, sp.Expr] = {}
+    for part in parts:
+        key = dataclasses.replace(part, repeats=sp.Integer(1))
+        counts[key] = counts.get(key, ZERO) + part.repeats
+    return tuple(dataclasses.replace(part, repeats=count) for part, count in counts.items())

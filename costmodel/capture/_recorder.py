@@ -1,0 +1,254 @@
+"""Noting every operation below autograd while a module runs."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from typing import Any
+
+import sympy as sp
+
+from costmodel.capture._data import answer
+from costmodel.capture._records import Call, Operand, Trace
+from costmodel.capture._sizes import Translation
+
+
+class Recorder:
+    """Notes the operations that run while it is active."""
+
+    def __init__(self, translation: Translation) -> None:
+        self.trace = Trace()
+        self.translation = translation
+        self.path: list[str] = []
+        self.paused = False
+        self._modules: dict[int, str] = {}  # autograd's numbers of forward's operations
+        self._alive: list[Any] = []  # so that no two memories ever have the same address
+        self._masks: set[int] = set()  # what dropout keeps: one byte an element
+
+    # -- tensors ---------------------------------------------------------------------------
+
+    def operand(self, tensor: Any) -> Operand:
+        """Return what is noted of a tensor."""
+        storage = tensor.untyped_storage()
+        self._alive.append(storage)
+        shape = tuple(self.translation.of(size) for size in tensor.shape)
+        steps = zip(shape, tensor.stride(), strict=True)
+        distinct = [size for size, step in steps if not (isinstance(step, int) and step == 0)]
+        dtype = "bool" if storage._cdata in self._masks else str(tensor.dtype).removeprefix("torch.")
+        return Operand(storage._cdata, shape, sp.Mul(*distinct), dtype)
+
+    def _shape(self, tensor: Any) -> str:
+        return " × ".join(str(self.translation.of(size)) for size in tensor.shape)
+
+    def note(self, tree: Any) -> Any:
+        """Return arguments with operands for tensors and expressions for symbolic numbers."""
+        import torch  # noqa: PLC0415
+
+        if isinstance(tree, torch.Tensor):
+            return self.operand(tree)
+        if isinstance(tree, torch.SymInt):
+            return self.translation.of(tree)
+        if isinstance(tree, (list, tuple)):
+            return tuple(self.note(branch) for branch in tree)
+        return tree
+
+    # -- operations ------------------------------------------------------------------------
+
+    def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Run one operation and note it."""
+        if self.paused or func.namespace == "prim":
+            return func(*args, **kwargs)
+        answered = answer(self.trace, func, args, self._shape)
+        out = _in_symbols(func)(*args, **kwargs) if answered is None else answered.value
+        if not func.is_view:
+            self._add(func, args, kwargs, out)
+        return out
+
+    def _add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+        noted, named = self.note(args), {name: self.note(value) for name, value in kwargs.items()}
+        outputs = tuple(_operands(self.note(out)))
+        mutated = tuple(
+            operand
+            for argument, value in _by_argument(func, noted, named)
+            if argument.alias_info is not None and argument.alias_info.is_write
+            for operand in _operands(value)
+        )
+        known = {operand.storage for operand in _operands((noted, tuple(named.values())))}
+        if not mutated and outputs and all(operand.storage in known for operand in outputs):
+            return  # a view under another name
+        name = func.overloadpacket.__name__.rstrip("_")
+        if name == "mul" and (mask := self._drawn(noted)) is not None:
+            name, noted, outputs = "native_dropout", noted[:1], (*outputs, mask)
+        self.trace.calls.append(
+            Call(
+                op=name,
+                module=self.module(),
+                backward=self.in_backward,
+                args=noted,
+                kwargs=named,
+                outputs=outputs,
+                mutated=mutated,
+                pointwise="Tag.pointwise" in map(str, func.tags),
+                reduction="Tag.reduction" in map(str, func.tags),
+                counted=self._counted(func, args, kwargs, out),
+            )
+        )
+
+    def _drawn(self, args: tuple[Any, ...]) -> Operand | None:
+        """Return the mask, if a product is the last of the three steps of dropout on a CPU.
+
+        Draw, divide by 1 − p, multiply: an accelerator runs them as one kernel, and keeps a byte an element.
+        """
+        before = self.trace.calls[-2:]
+        mask = args[-1] if isinstance(args[-1], Operand) else None
+        drawn = [call.op for call in before] == ["bernoulli", "div"]
+        if mask is None or not drawn or {c.mutated[0].storage for c in before if c.mutated} != {mask.storage}:
+            return None
+        del self.trace.calls[-2:]
+        self._masks.add(mask.storage)
+        if mask.storage in self.trace.kept:  # autograd saves before it multiplies
+            self.trace.kept[mask.storage] = sp.expand(mask.elements)
+        return dataclasses.replace(mask, dtype="bool")
+
+    def _counted(self, func: Any, args: Any, kwargs: Any, out: Any) -> sp.Expr | None:
+        from torch.utils.flop_counter import flop_registry  # noqa: PLC0415
+
+        if func.overloadpacket not in flop_registry:
+            return None
+        return self.translation.of(flop_registry[func.overloadpacket](*args, **kwargs, out_val=out))
+
+    def add(
+        self,
+        op: str,
+        inputs: tuple[Operand, ...],
+        outputs: tuple[Operand, ...],
+        *,
+        module: str | None = None,
+        **facts: Any,
+    ) -> None:
+        """Note a composite that runs as one, with what is known of it."""
+        named = {name: self.note(value) for name, value in facts.items()}
+        path = self.module() if module is None else module
+        self.trace.calls.append(Call(op, path, self.in_backward, inputs, named, outputs))
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """Run operations that are part of one already noted."""
+        before, self.paused = self.paused, True
+        try:
+            yield
+        finally:
+            self.paused = before
+
+    # -- where -----------------------------------------------------------------------------
+
+    @property
+    def in_backward(self) -> bool:
+        """Whether autograd is running backward."""
+        import torch  # noqa: PLC0415
+
+        return bool(torch._C._current_graph_task_id() != -1)
+
+    def module(self) -> str:
+        """Return the path of the module that the present operation is of; backward, of its forward."""
+        import torch  # noqa: PLC0415
+
+        if not self.in_backward:
+            path = self.path[-1] if self.path else ""
+            self._modules.setdefault(torch.autograd._get_sequence_nr() - 1, path)
+            return path
+        node = torch._C._current_autograd_node()
+        return self._modules.get(node._sequence_nr(), "") if node is not None else ""
+
+    def keep(self, tensor: Any) -> Any:
+        """Note a tensor that autograd saves."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.trace.weights and not self.in_backward:
+            self._alive.append(storage)
+            size = tensor.numel() if storage._cdata in self._masks else storage.nbytes()
+            self.trace.kept[storage._cdata] = sp.expand(self.translation.of(size))
+        return tensor
+
+
+def _operands(tree: Any) -> Iterator[Operand]:
+    if isinstance(tree, Operand):
+        yield tree
+    elif isinstance(tree, tuple):
+        for branch in tree:
+            yield from _operands(branch)
+
+
+def _by_argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield each argument of an operation's schema that was given, and its value."""
+    for place, argument in enumerate(func._schema.arguments):
+        if place < len(args):
+            yield argument, args[place]
+        elif argument.name in kwargs:
+            yield argument, kwargs[argument.name]
+
+
+@cache
+def _in_symbols(func: Any) -> Callable[..., Any]:
+    """Return an operation; what Python says it does, where torch's C++ asks for sizes as numbers."""
+    import torch  # noqa: PLC0415
+    from torch._decomp import decomposition_table  # noqa: PLC0415
+
+    has = partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
+    if func in decomposition_table and has("CompositeExplicitAutograd") and not has("Meta"):
+        return decomposition_table[func]  # type: ignore[no-any-return]
+    return func  # type: ignore[no-any-return]
+
+
+@cache
+def _composite(func: Any) -> bool:
+    """Whether an operation is only a name for several others, with no kernel of its own."""
+    import torch  # noqa: PLC0415
+
+    try:
+        own = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CPU")
+        return bool(func._can_decompose()) and not own
+    except RuntimeError:  # one that C++ never runs, such as asking for a size
+        return False
+
+
+def dispatch_mode(recorder: Recorder) -> Any:
+    """Return the dispatch mode that shows the recorder every operation below autograd."""
+    from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415
+
+    class Mode(TorchDispatchMode):  # type: ignore[misc]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if not recorder.paused and func.namespace == "aten" and _composite(func):
+                with self:
+                    out = func.decompose(*args, **kwargs)
+                if out is not NotImplemented:
+                    return out
+            return recorder.dispatch(func, args, kwargs)
+
+    return Mode()
+
+
+@contextlib.contextmanager
+def module_paths(module: Any, recorder: Recorder) -> Iterator[None]:
+    """Keep the path of the running module."""
+    import torch  # noqa: PLC0415
+
+    names = {inner: name for name, inner in module.named_modules()}
+
+    def enter(inner: Any, _: Any) -> None:
+        recorder.path.append(names.get(inner, type(inner).__name__))
+
+    def leave(_: Any, __: Any, ___: Any) -> None:
+        recorder.path.pop()
+
+    hooks = (
+        torch.nn.modules.module.register_module_forward_pre_hook(enter),
+        torch.nn.modules.module.register_module_forward_hook(leave),
+    )
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()

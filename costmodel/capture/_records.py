@@ -1,0 +1,179 @@
+"""What a run of a module leaves behind: operations, operands, what is kept. Plain data, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import sympy as sp
+
+#: Torch's number formats in ours.
+FORMATS: Mapping[str, str] = {
+    "float64": "fp64",
+    "float32": "fp32",
+    "bfloat16": "bf16",
+    "float16": "fp16",
+    "float8_e4m3fn": "fp8",
+    "float8_e5m2": "fp8",
+    "int8": "int8",
+}
+#: Bytes of an element of every format of torch's that a module may use.
+WIDTHS: Mapping[str, int] = {
+    **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"), 1),
+    **dict.fromkeys(("bfloat16", "float16", "int16", "uint16"), 2),
+    **dict.fromkeys(("float32", "int32", "uint32"), 4),
+    **dict.fromkeys(("float64", "int64", "uint64", "complex64"), 8),
+    "complex128": 16,
+}
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor that an operation reads or writes.
+
+    Attributes
+    ----------
+    storage : int
+        Which memory it lies in; views share it.
+    shape : tuple of Expr
+        Its sizes.
+    elements : Expr
+        Distinct elements: a dimension that is expanded counts once.
+    dtype : str
+        Torch's name of its format.
+    """
+
+    storage: int
+    shape: tuple[sp.Expr, ...]
+    elements: sp.Expr
+    dtype: str
+
+    @property
+    def numel(self) -> sp.Expr:
+        """Elements, expanded dimensions counted in full."""
+        return sp.Mul(*self.shape)
+
+    @property
+    def bytes(self) -> sp.Expr:
+        """Memory of its distinct elements [bytes]."""
+        return self.elements * WIDTHS[self.dtype]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether gradients may flow through it."""
+        return self.dtype in FORMATS and self.dtype != "int8"
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One operation that ran.
+
+    Attributes
+    ----------
+    op : str
+        Its name in aten, without overload and trailing underscore (``addmm``, ``add``), or of a
+        composite that is taken as one: ``attention``, ``recurrent``.
+    module : str
+        Path of the module that it ran for.
+    backward : bool
+        Whether it ran in the backward pass.
+    args, kwargs : tuple, mapping
+        Its arguments, with operands for tensors.
+    outputs : tuple of Operand
+        What it returns.
+    mutated : tuple of Operand
+        Arguments that it writes to.
+    pointwise : bool
+        Whether each element of the result depends on one element of each operand.
+    reduction : bool
+        Whether it reduces dimensions of its operand.
+    counted : Expr or None
+        FLOP that ``torch.utils.flop_counter`` counts for it; None where it counts nothing.
+    place : int
+        Where it stands among all that ran.
+    """
+
+    op: str
+    module: str
+    backward: bool
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    outputs: tuple[Operand, ...]
+    mutated: tuple[Operand, ...] = ()
+    pointwise: bool = False
+    reduction: bool = False
+    counted: sp.Expr | None = None
+    place: int = 0
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Every tensor among its arguments, each memory once, the largest view of it."""
+        return distinct(_leaves((self.args, tuple(self.kwargs.values()))))
+
+    @property
+    def written(self) -> tuple[Operand, ...]:
+        """What it writes, each memory once."""
+        return distinct(iter((*self.mutated, *self.outputs)))
+
+
+def distinct(operands: Iterator[Operand]) -> tuple[Operand, ...]:
+    """Return operands of different memory; of views of one memory, the first."""
+    found: dict[int, Operand] = {}
+    for operand in operands:
+        found.setdefault(operand.storage, operand)
+    return tuple(found.values())
+
+
+def _leaves(tree: Any) -> Iterator[Operand]:
+    if isinstance(tree, Operand):
+        yield tree
+    elif isinstance(tree, (tuple, list)):
+        for branch in tree:
+            yield from _leaves(branch)
+
+
+@dataclass
+class Trace:
+    """A module's run, forward and backward.
+
+    Attributes
+    ----------
+    calls : list of Call
+        In the order they ran.
+    weights : dict of int to Operand
+        Parameters and buffers by their memory.
+    parameters, trained : set of int
+        Of these, the parameters, and those that gradients are made for.
+    inputs, outputs : tuple of Operand
+        What went in and came out.
+    gradients : tuple of Operand
+        Inputs that gradients were made for.
+    kept : dict of int to Expr
+        What autograd saved for backward, by its memory [bytes]; weights left out.
+    assumed : list of str
+        What was assumed where the module's course depends on data, or on a size.
+    bounds : list of (Boolean, str)
+        Conditions on the sizes that the module's code asked for, and where.
+    settled : dict of Symbol to Expr
+        Sizes that turned out to be fixed, or equal to another.
+    example : dict of Symbol to int
+        The sizes of the example inputs.
+    """
+
+    calls: list[Call] = field(default_factory=list)
+    weights: dict[int, Operand] = field(default_factory=dict)
+    parameters: set[int] = field(default_factory=set)
+    trained: set[int] = field(default_factory=set)
+    inputs: tuple[Operand, ...] = ()
+    outputs: tuple[Operand, ...] = ()
+    gradients: tuple[Operand, ...] = ()
+    kept: dict[int, sp.Expr] = field(default_factory=dict)
+    assumed: list[str] = field(default_factory=list)
+    bounds: list[tuple[Any, str]] = field(default_factory=list)
+    settled: dict[sp.Symbol, sp.Expr] = field(default_factory=dict)
+    example: dict[sp.Symbol, int] = field(default_factory=dict)
+
+    def settle(self, expression: sp.Expr) -> sp.Expr:
+        """Return an expression in the sizes that are still open."""
+        return expression.xreplace(self.settled) if self.settled else expression

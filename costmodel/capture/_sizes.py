@@ -1,0 +1,138 @@
+"""Which dimensions of the example inputs are sizes of the vocabulary, and torch's symbols in ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import sympy as sp
+
+from costmodel.capture._data import CannotRun, caller
+from costmodel.errors import CostmodelError
+from costmodel.symbols import ceil_div, symbol
+
+#: A dimension: (position or keyword of the input, axis).
+Place = tuple[int | str, int]
+Dims = Mapping[str, Place | Sequence[Place]]
+
+
+def places(dims: Dims | None) -> dict[str, tuple[Place, ...]]:
+    """Return where each named size stands, checked.
+
+    Parameters
+    ----------
+    dims : mapping, optional
+        ``{"batch": (0, 0), "seq": [(0, 1), ("mask", 1)]}``: size → (input, axis), or several.
+
+    Raises
+    ------
+    UnknownNameError
+        If a name is not a size of the vocabulary.
+    CostmodelError
+        If a place is not (input, axis).
+    """
+    found = {}
+    for name, where in (dims or {}).items():
+        symbol(name)
+        several: Any = where if isinstance(where, list) else (where,)
+        if isinstance(where, tuple) and where and isinstance(where[-1], tuple):
+            several = where
+        found[name] = tuple(_place(name, place) for place in several)
+    return found
+
+
+def _place(name: str, place: Any) -> Place:
+    """Return a place, checked."""
+    if isinstance(place, (tuple, list)) and len(place) == 2:
+        where, axis = place
+        if isinstance(where, (int, str)) and isinstance(axis, int):
+            return where, axis
+    raise CostmodelError(
+        f"dims of {name!r}: wanted (input, axis), such as (0, 1) or ('input_ids', 1), got {place!r}"
+    )
+
+
+def from_dynamic_shapes(shapes: Mapping[str, Any] | Sequence[Any]) -> dict[str, list[Place]]:
+    """Return ``torch.export``'s way of writing the same (``{"x": {0: Dim("batch")}}``) in ours.
+
+    Raises
+    ------
+    CostmodelError
+        If a dimension has no name.
+    """
+    found: dict[str, list[Place]] = {}
+    inputs = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes)
+    for where, axes in inputs:
+        pairs = axes.items() if isinstance(axes, Mapping) else enumerate(axes or ())
+        for axis, dim in pairs:
+            if dim is None:
+                continue
+            name = dim if isinstance(dim, str) else getattr(dim, "__name__", None)
+            if name is None:
+                raise CostmodelError(
+                    f"dims of input {where!r}, axis {axis}: wanted a name or torch.export.Dim, got {dim!r}"
+                )
+            found.setdefault(name, []).append((where, axis))
+    return found
+
+
+def _mod(a: sp.Expr, b: sp.Expr) -> sp.Expr:
+    return a - b * sp.floor(a / b)
+
+
+#: Functions that torch writes sizes with, in SymPy's own.
+_FUNCTIONS: Mapping[str, Callable[..., sp.Expr]] = {
+    "FloorDiv": lambda a, b: sp.floor(a / b),
+    "CleanDiv": lambda a, b: a / b,
+    "IntTrueDiv": lambda a, b: a / b,
+    "FloatTrueDiv": lambda a, b: a / b,
+    "CeilDiv": ceil_div,
+    "Mod": _mod,
+    "PythonMod": _mod,
+    "ModularIndexing": lambda a, b, c: _mod(sp.floor(a / b), c),
+    "Max": sp.Max,
+    "Min": sp.Min,
+    "PowByNatural": sp.Pow,
+    "FloatPow": sp.Pow,
+    "ToFloat": lambda a: a,
+    "FloorToInt": sp.floor,
+    "TruncToInt": sp.floor,
+    "CeilToInt": sp.ceiling,
+    "RoundToInt": lambda a: sp.floor(a + sp.Rational(1, 2)),
+}
+
+
+class Translation:
+    """Torch's symbolic sizes in the vocabulary's symbols, each expression translated once."""
+
+    def __init__(self) -> None:
+        self.names: dict[sp.Symbol, sp.Symbol] = {}
+        self._known: dict[Any, sp.Expr] = {}
+
+    def of(self, size: Any) -> sp.Expr:
+        """Return a size (a number, or one of torch's) as an expression.
+
+        Raises
+        ------
+        CannotRun
+            If it depends on data.
+        """
+        if isinstance(size, int):
+            return sp.Integer(size)
+        return self.expression(size.node.expr)
+
+    def expression(self, expression: Any) -> sp.Expr:
+        """Return one of torch's expressions in ours."""
+        if expression not in self._known:
+            self._known[expression] = self._translate(expression)
+        return self._known[expression]
+
+    def _translate(self, expression: Any) -> sp.Expr:
+        if expression.is_Symbol:
+            if expression not in self.names:
+                raise CannotRun(f"a size depends on data ({caller()}): give inputs of equal length, padded")
+            return self.names[expression]
+        if not expression.args:
+            return sp.sympify(expression)
+        arguments = [self.expression(argument) for argument in expression.args]
+        return _FUNCTIONS.get(type(expression).__name__, expression.func)(*arguments)

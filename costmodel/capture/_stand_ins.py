@@ -1,0 +1,126 @@
+"""Tensors that have sizes and no values, for a module's inputs and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from costmodel.capture._recorder import Recorder
+from costmodel.capture._sizes import Place
+from costmodel.errors import CostmodelError
+from costmodel.symbols import symbol
+
+
+class StandIns:
+    """Tensors without values for a module's inputs and weights."""
+
+    def __init__(
+        self, environment: Any, recorder: Recorder, sizes: Mapping[str, Sequence[Place]], dtype: str | None
+    ) -> None:
+        self.environment = environment
+        self.recorder = recorder
+        self.sizes = sizes
+        self.dtype = dtype
+
+    def _like(self, tensor: Any, shape: Sequence[Any] | None = None) -> Any:
+        """Return an empty tensor of the same format and layout, or of another shape."""
+        import torch  # noqa: PLC0415
+
+        dtype = tensor.dtype
+        if self.dtype is not None and dtype.is_floating_point:
+            dtype = getattr(torch, self.dtype)
+        if shape is None:
+            made = torch.empty_strided(tensor.shape, tensor.stride(), dtype=dtype, device="cpu")
+        else:
+            made = torch.empty(tuple(shape), dtype=dtype, device="cpu")
+        return made.requires_grad_(tensor.requires_grad)
+
+    def weights(self, module: Any) -> dict[str, Any]:
+        """Return stand-ins for parameters and buffers; tied ones stay tied."""
+        import torch  # noqa: PLC0415
+
+        trace, made, found = self.recorder.trace, {}, {}
+        parameters = dict(module.named_parameters(remove_duplicate=False))
+        for name, tensor in (*parameters.items(), *module.named_buffers(remove_duplicate=False)):
+            if id(tensor) not in made:
+                if isinstance(tensor, torch.nn.parameter.UninitializedTensorMixin):
+                    raise CostmodelError(f"parameter {name} has no size yet: run the module once before")
+                stand_in = self._like(tensor.detach())
+                if name in parameters:
+                    stand_in = torch.nn.Parameter(stand_in, requires_grad=tensor.requires_grad)
+                operand = self.recorder.operand(stand_in)
+                trace.weights[operand.storage] = operand
+                if name in parameters:
+                    trace.parameters.add(operand.storage)
+                if stand_in.requires_grad:
+                    trace.trained.add(operand.storage)
+                made[id(tensor)] = stand_in
+            found[name] = made[id(tensor)]
+        return found
+
+    def inputs(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return stand-ins for the example inputs, named dimensions as symbols."""
+        from torch.utils._pytree import tree_map  # noqa: PLC0415
+
+        symbols = {name: self._symbol(name, where, args, kwargs) for name, where in self.sizes.items()}
+        trace = self.recorder.trace
+        noted = []
+
+        def stand_in(where: int | str, value: Any) -> Any:
+            axes = {a: symbols[name] for name, ps in self.sizes.items() for w, a in ps if w == where}
+
+            def replace(leaf: Any) -> Any:
+                if not hasattr(leaf, "untyped_storage"):
+                    return leaf
+                shape = [axes.get(i, axes.get(i - leaf.ndim, int(n))) for i, n in enumerate(leaf.shape)]
+                made = self._like(leaf, shape)
+                operand = self.recorder.operand(made)
+                noted.append(operand)
+                if made.requires_grad:
+                    trace.gradients += (operand,)
+                return made
+
+            return tree_map(replace, value)
+
+        positional = tuple(stand_in(place, value) for place, value in enumerate(args))
+        named = {name: stand_in(name, value) for name, value in kwargs.items()}
+        trace.inputs = tuple(noted)
+        return positional, named
+
+    def _symbol(
+        self, name: str, where: Sequence[Place], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Return torch's symbol of a named size; its example value is that of the inputs."""
+        from torch._dynamo.source import ConstantSource  # noqa: PLC0415
+        from torch.fx.experimental.symbolic_shapes import DimDynamic  # noqa: PLC0415
+
+        values = {_size(name, place, args, kwargs) for place in where}
+        if len(values) != 1:
+            raise CostmodelError(
+                f"dims of {name!r}: the example inputs have {' and '.join(map(str, sorted(values)))}; "
+                "one size has one value"
+            )
+        # One repeats (broadcasts) where any other number does not: it stands for itself only.
+        example = max(2, values.pop())
+        source = ConstantSource(name)
+        made = self.environment.create_symbol(
+            example, source=source, dynamic_dim=DimDynamic.DYNAMIC, constraint_dim=None
+        )
+        self.recorder.translation.names[made] = symbol(name)
+        self.recorder.trace.example[symbol(name)] = example
+        return self.environment.create_symintnode(made, hint=example, source=source)
+
+
+def _size(name: str, place: Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
+    """Return the example's size at a place."""
+    where, axis = place
+    try:
+        given = args[where] if isinstance(where, int) else kwargs[where]
+        return int(given.shape[axis])
+    except (IndexError, KeyError, AttributeError):
+        raise CostmodelError(
+            f"dims of {name!r}: there is no input {where!r} with an axis {axis} among "
+            f"{len(args)} inputs and the keywords {', '.join(kwargs) or '(none)'}"
+        ) from None

@@ -1,0 +1,95 @@
+"""Why a time is what it is, and what would change it: ``explain``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.errors import CostmodelError
+
+if TYPE_CHECKING:
+    from costmodel.layers import Layer
+    from costmodel.predict import Prediction
+
+#: Uses of a model, as the option --use names them.
+USES = ("training", "prefill", "decode")
+
+
+def explain(
+    name: Annotated[
+        str, typer.Argument(metavar="LAYER", help="A layer, or a model of the catalogue (with --use).")
+    ],
+    machine: o.Machine,
+    defines: o.Defines,
+    settings: o.Settings = [],
+    others: Annotated[
+        list[str],
+        typer.Option("--or", metavar="DEVICE", help="Another device to try; more than one will do."),
+    ] = [],
+    use: Annotated[
+        str | None, typer.Option(metavar="USE", help="Of a model: training, prefill or decode.")
+    ] = None,
+    device_set: o.DeviceSettings = [],
+    rung: o.Rung = None,
+    framework: o.Framework = None,
+    as_json: o.AsJson = False,
+) -> None:
+    """Say where a time goes, how it follows each size and rate, and what would make it shorter."""
+    from costmodel.explain import elasticities, what_if
+    from costmodel.predict import predict
+
+    layer = _layer(name, settings, use)
+    device = o.device(machine, device_set)
+    p = predict(layer, device, o.sizes(defines), rung=rung, framework=framework)
+    slopes = elasticities(p)
+    changes = what_if(p, [o.device(other) for other in others])
+    if as_json:
+        answer = {"seconds": p.seconds, "rung": p.rung, "constants_from": p.constants_from, "bound": p.bound}
+        answer |= {"limits": _limits(p), "elasticities": slopes, "what_if": changes.to_dict("records")}
+        output.print_json({"layer": layer.label, "device": device.name, "shapes": p.sizes, **answer})
+        return
+    print(f"{layer.label} on {device.name}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
+    limits = _limits(p)
+    where = [[limit, output.seconds(t), f"{t / sum(limits.values()):.1%}"] for limit, t in limits.items()]
+    output.print_table(["where the time goes", "time", "share"], where)
+    print("\n1 % more of …, and the cold roofline's time changes by …")
+    output.print_table(["of", "changes by"], [[n, f"{slope:+.2f} %"] for n, slope in slopes.items()])
+    print()
+    rows = [
+        [row.change, output.seconds(row.seconds), f"{row.speedup:.2f} ×", row.rung]
+        for row in changes.itertuples()
+    ]
+    output.print_table(["what if", "time", "as fast", "rung"], rows)
+
+
+def _layer(name: str, settings: list[str], use: str | None) -> Layer:
+    """Return a layer, or a model in one of its uses."""
+    if use is None:
+        (layer,) = o.layers([name], settings)
+        return layer
+    from costmodel.models import load
+
+    if use not in USES or settings:
+        raise CostmodelError(f"wanted --use training, prefill or decode, and no --set, got {use!r}")
+    found: Layer = getattr(load(name), use)()
+    return found
+
+
+def _limits(p: Prediction) -> dict[str, float]:
+    """Return the time of the kernels that each limit bounds, most first [s]."""
+    found: dict[str, float] = {}
+    for row in p.phases:
+        found[row["bound"]] = found.get(row["bound"], 0.0) + row["seconds"]
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+COMMANDS = (
+    (
+        "explain",
+        explain,
+        "costmodel explain tiled-attention -m h200-sxm --or b200-sxm -D batch=1 seq=4096 heads=8 head_dim=64",
+    ),
+)

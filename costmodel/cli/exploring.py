@@ -1,0 +1,66 @@
+"""A page that computes the model in the reader's browser: ``explore``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.cli.sweeping import _sorted as sorted_names
+from costmodel.errors import CostmodelError
+from costmodel.files import check_writable
+
+
+def explore(
+    out: Annotated[Path, typer.Option("-o", "--output", metavar="PAGE.html", help="The page to write.")],
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[LAYER...]",
+            help="Layers; devices too, if more follow -m. Left out: an LSTM, stored and tiled attention.",
+        ),
+    ] = [],
+    machines: Annotated[
+        list[str],
+        typer.Option("-m", "--machine", metavar="DEVICE", help="Devices to choose from; left out: all."),
+    ] = [],
+    defines: o.Defines = [],
+    settings: o.Settings = [],
+    device_set: o.DeviceSettings = [],
+    title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
+    force: o.Force = False,
+) -> None:
+    """Write a page with sliders that recomputes layers on devices in the browser, at rung bound."""
+    check_writable(out, overwrite=force, suffixes=(".html",))
+    if device_set and not machines:
+        raise CostmodelError("explore: --device-set changes the devices given with -m; give one")
+    named, extra = sorted_names(names)
+    layers = o.layers(named, settings) if named else None
+    if settings and layers is None:
+        raise CostmodelError("explore: --set changes the layers given; give one")
+    from costmodel import explore as explorer
+    from costmodel import reports
+
+    page = explorer.page(
+        layers or explorer.LAYERS,
+        [o.device(name, device_set) for name in (*machines, *extra)] or None,
+        o.sizes(defines),
+        title=title,
+        command=shlex.join(["costmodel", *sys.argv[1:]]),
+    )
+    reports.save(page, out, overwrite=force)
+    output.note(f"{out}: written")
+
+
+COMMANDS = (
+    (
+        "explore",
+        explore,
+        "costmodel explore lstm 'tiled-attention[projections=true]' -m h200-sxm mi300x -o explorer.html",
+    ),
+)

@@ -1,0 +1,298 @@
+"""Whole models: ``model``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.files import check_writable
+
+if TYPE_CHECKING:
+    from costmodel.hardware import Device
+    from costmodel.models import Architecture, Model
+    from costmodel.models.generation import Generation
+    from costmodel.predict import Prediction
+
+#: What a model is used for.
+USES = ("training", "prefill", "decode", "generation")
+
+
+def model(
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[MODEL]",
+            help="A name of the catalogue, a config.json, its folder, a YAML file; none: list all. "
+            "Devices too, if more follow -m.",
+        ),
+    ] = [],
+    machines: Annotated[
+        list[str],
+        typer.Option(
+            "-m", "--machine", metavar="DEVICE", help="Needed for times; more than one with --report."
+        ),
+    ] = [],
+    defines: o.Defines = [],
+    use: Annotated[
+        str, typer.Option(metavar="USE", help="training, prefill, decode or generation.")
+    ] = "prefill",
+    new: Annotated[
+        int, typer.Option(metavar="TOKENS", help="Generation: tokens made after a prompt of seq.")
+    ] = 128,
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
+    attention: Annotated[
+        str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
+    ] = "tiled",
+    model_type: Annotated[
+        str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
+    ] = None,
+    device_set: o.DeviceSettings = [],
+    rung: o.Rung = None,
+    state: o.State = "warm",
+    framework: o.Framework = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE.html", help="Write a page: all uses, what limits them, what would help."),
+    ] = None,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Show a whole model: parameters, cache, and on a device the time of a use, by part and by limit."""
+    from costmodel.models import load
+
+    if report is not None:
+        check_writable(report, overwrite=force, suffixes=(".html",))
+    if not names and not machines and report is None:
+        _list(as_json)
+        return
+    if use not in USES:
+        raise unknown_name("use of a model", use, USES)
+    name, more = _sorted(names)
+    found = load(name, model_type=model_type)
+    devices = [o.device(machine, device_set) for machine in (*machines, *more)]
+    if report is not None:
+        if state != "warm" or framework is not None:
+            raise CostmodelError("model: --report compares devices as they are: without --state, --framework")
+        how = {"first": use, "dtype": dtype, "attention": attention, "rung": rung}
+        _report(found, devices, _sizes(defines), how, report, force)
+        return
+    if not devices:
+        _show(found, dtype, as_json)
+        return
+    if len(devices) > 1:
+        raise CostmodelError(f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several")
+    (device,) = devices
+    sizes = _sizes(defines)
+    options: dict[str, Any] = {"rung": rung, "state": state, "framework": framework}
+    if use == "generation":
+        from costmodel.models.generation import generation
+
+        prompt, batch = _of(sizes, found, "seq"), int(sizes.get("batch", 1))
+        answer = generation(
+            found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **options
+        )
+        _print_generation(found, answer, as_json)
+        return
+    from costmodel.predict import predict
+
+    chosen = found.decode(dtype) if use == "decode" else getattr(found, use)(dtype, attention=attention)
+    prediction = predict(chosen, device, _wanted(chosen, sizes), **options)
+    _print(found, prediction, as_json)
+
+
+def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
+    """Return which name is the model's, and those of devices: the model is the first that is no device's."""
+    from costmodel import hardware
+
+    known = {name for full in hardware.available() for name in (full, full.partition("/")[2])}
+    models = [name for name in names if name not in known]
+    if not models:
+        raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
+    return models[0], [name for name in names if name != models[0]]
+
+
+def _report(
+    found: Architecture,
+    devices: Sequence[Device],
+    sizes: dict[str, float],
+    how: dict[str, Any],
+    path: Path,
+    force: bool,
+) -> None:
+    """Write the page of a model."""
+    from costmodel import model_story, reports
+
+    if not devices:
+        raise CostmodelError("model: --report needs a device: -m DEVICE")
+    if how["first"] == "generation":
+        raise CostmodelError("model: --report shows training, prefill and decode; give --use one of these")
+    lengths = {sizes[name] for name in ("seq", "seq_kv") if name in sizes}
+    unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
+    if unknown or len(lengths) != 1:
+        raise SizeError(f"{found.name}: --report needs -D seq=…, one length for all uses, and takes batch=…")
+    page = model_story.page(
+        found,
+        devices,
+        batch=int(sizes.get("batch", 1)),
+        seq=int(lengths.pop()),
+        command=shlex.join(["costmodel", *sys.argv[1:]]),
+        **how,
+    )
+    reports.save(page, path, overwrite=force)
+    output.note(f"{path}: written")
+
+
+def _sizes(defines: list[str]) -> dict[str, float]:
+    sizes = o.sizes(defines)
+    for name, value in sizes.items():
+        if not isinstance(value, float):
+            raise SizeError(f"model: wanted one value of {name}; `sweep` in Python takes many")
+    return sizes
+
+
+def _wanted(model: Model, sizes: dict[str, float]) -> dict[str, float]:
+    """Return the sizes a use takes: one sequence if not said, and either length for the other."""
+    length = sizes.get("seq", sizes.get("seq_kv"))
+    given = {"batch": 1.0, **sizes}
+    for name in ("seq", "seq_kv"):
+        if name in model.required and length is not None:
+            given.setdefault(name, length)
+    lengths = {"seq", "seq_kv"} - set(model.required)
+    return {name: value for name, value in given.items() if name not in lengths}
+
+
+def _of(sizes: dict[str, float], found: Architecture, name: str) -> int:
+    if name not in sizes:
+        raise SizeError(f"{found.name}: generation needs -D {name}=…, the length of the prompt")
+    return int(sizes[name])
+
+
+# -- the catalogue, and a model without a device -----------------------------------------------
+
+
+def _list(as_json: bool) -> None:
+    from costmodel.models import available, load, title
+
+    rows = [(name, title(name), load(name)) for name in available()]
+    if as_json:
+        output.print_json(
+            [{"model": n, "title": t, "parameters": a.parameters, "source": a.origin} for n, t, a in rows]
+        )
+        return
+    output.print_table(
+        ["model", "what", "parameters"], [[n, t, output.count(a.parameters)] for n, t, a in rows], left=2
+    )
+
+
+def _show(found: Architecture, dtype: str, as_json: bool) -> None:
+    whole = found.training(dtype, optimizer=None)
+    parts: dict[str, int] = {}
+    for part in whole.parts:
+        own = 0 if part.shared else part.expression(part.layer.parameters()) * part.repeats
+        parts[part.name] = parts.get(part.name, 0) + int(own + part.extra * part.repeats)
+    cache = str(found.cache_bytes(dtype)) if found.family.decodes else None
+    if as_json:
+        output.print_json(
+            {
+                "model": found.name,
+                "source": found.origin or found.family.source,
+                "parameters": found.parameters,
+                "published": found.published,
+                "cache_bytes": cache,
+                "parts": parts,
+                "not_counted": found.family.left_out,
+            }
+        )
+        return
+    print(f"{found.name}: {found.parameters:,} parameters" + _published(found))
+    if cache is not None:
+        print(f"cache of keys, values and states: {cache} bytes in {dtype}")
+    rows = [[name, output.count(n), f"{n / found.parameters:.1%}"] for name, n in parts.items() if n]
+    output.print_table(["part", "parameters", "share"], rows)
+    print(f"source: {found.origin or found.family.source}\nnot counted: {found.family.left_out}")
+
+
+def _published(found: Architecture) -> str:
+    if found.published is None:
+        return ""
+    number = f"{found.published:,}" if isinstance(found.published, int) else found.published
+    return f" (published: {number})"
+
+
+# -- on a device -------------------------------------------------------------------------------
+
+
+def _grouped(p: Prediction, key: str) -> dict[str, float]:
+    """Return the seconds of a prediction's kernels by part, or by what limits them, most first."""
+    found: dict[str, float] = {}
+    for row in p.phases:
+        name = row["phase"].partition(":")[0] if key == "part" else row["bound"]
+        found[name] = found.get(name, 0.0) + row["seconds"]
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def _print(found: Architecture, p: Prediction, as_json: bool) -> None:
+    by_part, by_limit = _grouped(p, "part"), _grouped(p, "bound")
+    if as_json:
+        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters}
+        output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
+        return
+    peak = p.device.peak(p.layer.dtype)
+    lines = [
+        f"{p.layer.label} on {p.device.name}",
+        "  " + " ".join(f"{name}={value:g}" for name, value in p.sizes.items()),
+        f"  parameters   {found.parameters:,}",
+        f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
+        f"  memory       {output.count(p.footprint_bytes, 'bytes')}",
+        f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
+        f"  lower bound  {output.seconds(p.lower_s)}",
+        f"  utilisation  {p.matrix_flops / p.seconds / peak:.1%} of {peak / 1e12:.4g} TFLOP/s",
+    ]
+    print("\n".join(lines))
+    for what, table in (("part", by_part), ("limited by", by_limit)):
+        total = sum(table.values())
+        rows = [[f"  {n}", output.seconds(t), f"{t / total:.1%}"] for n, t in table.items()]
+        output.print_table([f"  {what}", "time", "share"], rows)
+    print(_footer(p))
+
+
+def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None:
+    p = g.prefill
+    numbers: dict[str, Any] = {
+        "first_s": g.first_s,
+        "token_s": g.token_s,
+        "seconds": g.seconds,
+        "lower_s": g.lower_s,
+        "tokens_per_s": g.tokens_per_s,
+    }
+    if as_json:
+        shapes = {**p.sizes, "new": g.new}
+        about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
+        output.print_json({**about, **numbers, "constants_from": p.constants_from})
+        return
+    print(
+        f"{found.name} on {p.device.name}: {g.new} tokens after "
+        + " ".join(f"{name}={value:g}" for name, value in p.sizes.items())
+    )
+    print(f"  first token  {output.seconds(g.first_s)}")
+    print(f"  each next    {output.seconds(g.token_s)}")
+    print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
+    print(f"  rate         {g.tokens_per_s:.4g} tokens a second")
+    print(_footer(p))
+
+
+def _footer(p: Prediction) -> str:
+    return f"rung {p.rung}, constants from {p.constants_from}\n{output.signature(p.device.spec_hash)}"
+
+
+COMMANDS = (
+    ("model", model, "costmodel model llama-2-7b -m a100-sxm-80gb -D batch=1 seq=2048 --use prefill"),
+)

@@ -1,0 +1,94 @@
+"""Training on many devices: ``plan``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.errors import SizeError
+from costmodel.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: The columns that a terminal has room for.
+_SHOWN = ("tensor", "pipeline", "data", "micro_batch", "interleave", "sequence_parallel", "recompute", "zero")
+
+
+def plan(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the catalogue, or a config.json.")],
+    machine: o.Machine,
+    devices: Annotated[int, typer.Option(metavar="N", help="Devices of the cluster.", min=1)],
+    defines: o.Defines,
+    node: Annotated[int, typer.Option(metavar="N", help="Devices of a node.", min=1)] = 8,
+    network: Annotated[
+        str | None, typer.Option(metavar="BANDWIDTH", help="One way, of each device: '50 GB/s'.")
+    ] = None,
+    price: Annotated[
+        float | None, typer.Option(metavar="PRICE", help="Of a device for an hour.", min=0.0)
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Of weights and activations.")] = "bf16",
+    attention: Annotated[str, typer.Option(metavar="KIND", help="tiled or dense.")] = "tiled",
+    margin: Annotated[
+        float, typer.Option(metavar="SHARE", help="Memory that is not the model's.", min=0.0, max=0.9)
+    ] = 0.08,
+    top: Annotated[int, typer.Option(metavar="N", help="Layouts that are shown.", min=1)] = 8,
+    device_set: o.DeviceSettings = [],
+    rung: o.Rung = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE", help="All layouts, .csv or .parquet.")
+    ] = None,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Find the fastest layout that trains a model on many devices: tensor, pipeline, data, what is kept."""
+    from costmodel.models import load
+    from costmodel.parallel import Cluster, Transformer
+    from costmodel.parallel import plan as search
+    from costmodel.units import parse
+
+    sizes = o.sizes(defines)
+    unknown = sorted(set(sizes) - {"batch", "seq"})
+    if unknown or set(sizes) != {"batch", "seq"} or not all(isinstance(v, float) for v in sizes.values()):
+        raise SizeError(f"plan: wanted -D batch=… seq=…, one value each, got {' '.join(defines)!r}")
+    if out is not None:
+        check_writable(out, overwrite=force)
+    bandwidth = None if network is None else float(parse(network, "bytes/s"))
+    cluster = Cluster(
+        device=o.device(machine, device_set), devices=devices, node=node, network=bandwidth, price=price
+    )
+    model = Transformer.of(load(name), dtype=dtype, attention=attention)
+    found = search(model, cluster, batch=int(sizes["batch"]), seq=int(sizes["seq"]), margin=margin, rung=rung)
+    if out is not None:
+        write_whole(out, lambda place: output.write_table(found, place), overwrite=force)
+    if as_json:
+        output.print_json(found.head(top).to_dict("records"))
+        return
+    _print(f"{name} on {devices} × {cluster.machine.name}", found, top)
+
+
+def _print(what: str, found: pd.DataFrame, top: int) -> None:
+    print(f"{what}: {len(found):,} layouts fit")
+    rows = [[*(_said(row[c]) for c in _SHOWN), *_answers(row)] for _, row in found.head(top).iterrows()]
+    headers = [*(name.replace("_", " ") for name in _SHOWN), "step", "memory", "of peak"]
+    output.print_table(headers, rows, left=0)
+    best = found.iloc[0]
+    kinds = [column for column in found if column.endswith("_s") and best[column] > 0.001 * best["seconds"]]
+    where = ", ".join(f"{c.removesuffix('_s')} {best[c] / best['seconds']:.0%}" for c in kinds)
+    print(f"where the fastest step goes: {where}")
+
+
+def _said(value: Any) -> str:
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def _answers(row: pd.Series[Any]) -> list[str]:
+    memory = output.count(float(row["memory_bytes"]), "bytes")
+    return [output.seconds(float(row["seconds"])), memory, f"{row['utilisation']:.1%}"]
+
+
+COMMANDS = (("plan", plan, "costmodel plan llama-2-7b -m a100-sxm-80gb --devices 16 -D batch=64 seq=4096"),)

@@ -1,0 +1,278 @@
+"""Design spaces on the command line: ``sweep`` writes them, searches them, or says how long that takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.files import check_writable, write_whole
+from costmodel.units import render
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from costmodel.layers import Layer
+    from costmodel.sweep import Engine, Grid
+
+#: Rows of a table that fit into memory anywhere; a Parquet file is written part by part, and may have more.
+MOST_ROWS = 50_000_000
+
+Where = Annotated[
+    str | None,
+    typer.Option(metavar="EXPR", help="Which rows: 'seconds < 1e-3 and heads % kv_heads == 0'."),
+]
+Best = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Only the row with the least seconds, cost, energy, …; -batch: most."
+    ),
+]
+By = Annotated[
+    str | None, typer.Option(metavar="COLUMNS", help="One best row for each combination: layer,seq.")
+]
+Pareto = Annotated[
+    str | None, typer.Option(metavar="A,B", help="Only rows that none betters in both: seconds,-batch.")
+]
+Prices = Annotated[
+    list[str], typer.Option("--price", metavar="DEVICE=PRICE", help="Price of an hour: h200-sxm=3.5.")
+]
+Columns = Annotated[str | None, typer.Option(metavar="COLUMNS", help="Which columns a Parquet file has.")]
+EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="threads, or dask.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Threads, or processes of a local cluster.")]
+Cluster = Annotated[
+    str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786.")
+]
+Plan = Annotated[bool, typer.Option("--plan", help="Only say how many points, bytes and seconds it takes.")]
+
+
+def sweep(
+    names: Annotated[
+        list[str], typer.Argument(metavar="LAYER...", help="Layers; devices too, if more follow -m.")
+    ],
+    machines: o.Machines,
+    defines: o.Defines = [],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="NAME.parquet of any length, NAME (a folder of parts) or NAME.csv; default: CSV is printed.",
+        ),
+    ] = None,
+    settings: o.Settings = [],
+    device_set: o.DeviceSettings = [],
+    rung: o.Rung = None,
+    state: o.State = "warm",
+    framework: o.Framework = None,
+    where: Where = None,
+    best: Best = None,
+    by: By = None,
+    pareto: Pareto = None,
+    price: Prices = [],
+    columns: Columns = None,
+    engine: EngineName = "threads",
+    workers: Workers = None,
+    cluster: Cluster = None,
+    plan: Plan = False,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Predict layers on devices over every combination of sizes: as a table, a stream, or the best of them.
+
+    A Parquet file is written part by part and may have any number of rows; a sweep that was stopped goes
+    on where it was when the same command is given again.
+    """
+    searched = bool(best or pareto)
+    _check(out, best, by, pareto, columns, force=force, searched=searched)
+    from costmodel.sweep import Engine, make_grid, stream, whole
+
+    names, extra = _sorted(names)
+    layers = o.layers(names, settings)
+    devices = [o.device(name, device_set) for name in (*machines, *extra)]
+    sizes = o.sizes(defines)
+    streamed = out is not None and out.suffix.lower() != ".csv"
+    if not (streamed or searched or plan):
+        _check_rows(layers, len(devices), sizes)
+    grid = make_grid(
+        layers,
+        devices,
+        sizes,
+        rung=rung,
+        state=state,
+        framework=framework,
+        where=where,
+        prices=_prices(price),
+    )
+    who = Engine(engine, workers, cluster)
+    if plan:
+        _print_plan(grid, who, best, by, pareto, columns, written=out is not None, as_json=as_json)
+        return
+    signature = output.signature(*(device.spec_hash for device in devices))
+    if out is not None and streamed and not searched:
+        try:
+            with _Meter(grid.points) as meter:
+                rows = stream(grid, out, columns=_list(columns), engine=who, overwrite=force, progress=meter)
+        except KeyboardInterrupt:
+            output.note("stopped; what is done is kept: give the same command again to go on")
+            raise
+        output.note(f"{out}: {rows:,} rows; {signature}")
+        if as_json:
+            output.print_json({"file": str(out), "rows": rows, "points": grid.points})
+        return
+    frame = _searched(grid, who, best, by, pareto) if searched else whole(grid)
+    if out is not None:
+        write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
+        output.note(f"{out}: {len(frame):,} rows; {signature}")
+    if as_json:
+        output.print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+    elif out is None:
+        print(frame.to_csv(index=False), end="")
+
+
+def _check(
+    out: Path | None, best: str | None, by: str | None, pareto: str | None, columns: str | None,
+    *, force: bool, searched: bool,
+) -> None:  # fmt: skip
+    """Refuse options that do not go together, and an output that cannot be written, before any work."""
+    if best and pareto:
+        raise CostmodelError("give --best or --pareto, not both")
+    if by and not best:
+        raise CostmodelError("--by says for what --best is sought; give --best too")
+    if pareto and len(_list(pareto) or ()) != 2:
+        raise CostmodelError(f"--pareto: wanted two columns, such as seconds,footprint_bytes, got {pareto!r}")
+    folder = out is not None and out.suffix == "" and not searched
+    if columns and not (folder or (out is not None and not searched and out.suffix.lower() == ".parquet")):
+        raise CostmodelError("--columns chooses those of a Parquet file: give -o NAME.parquet too")
+    if out is not None and not folder:
+        check_writable(out, overwrite=force, suffixes=output.TABLES)
+
+
+def _list(text: str | None) -> list[str] | None:
+    return [part.strip() for part in text.split(",") if part.strip()] if text else None
+
+
+def _prices(texts: Sequence[str]) -> dict[str, float]:
+    found = {}
+    for name, text in o.pairs(texts, "h200-sxm=3.5").items():
+        try:
+            found[name] = float(text)
+        except ValueError:
+            raise CostmodelError(f"price of {name}: wanted a number for an hour, got {text!r}") from None
+    return found
+
+
+def _sorted(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
+    from costmodel import hardware
+    from costmodel.layers import classes
+
+    layers, devices = [], []
+    for name in names:
+        if name.partition("[")[0] in classes():
+            layers.append(name)
+        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
+            devices.append(name)
+        else:
+            layers.append(name)
+    return layers, devices
+
+
+def _check_rows(layers: Sequence[Layer], devices: int, sizes: Mapping[str, Any]) -> None:
+    """Refuse a table that does not fit into memory, before anything is made of it."""
+    lengths = {name: 1 if isinstance(values, float) else len(values) for name, values in sizes.items()}
+    rows = devices * sum(
+        math.prod(length for name, length in lengths.items() if name in layer.sizes()) for layer in layers
+    )
+    if rows > MOST_ROWS:
+        raise SizeError(
+            f"sweep: wanted at most {MOST_ROWS:,} rows, got {rows:,}; "
+            "write them with -o NAME.parquet, or search them with --best or --pareto"
+        )
+
+
+def _searched(
+    grid: Grid, engine: Engine, best: str | None, by: str | None, pareto: str | None
+) -> pd.DataFrame:
+    from costmodel.sweep import best as least
+    from costmodel.sweep import front
+
+    with _Meter(grid.points) as meter:
+        if best:
+            return least(grid, best, by=_list(by) or (), engine=engine, progress=meter)
+        one, other = _list(pareto) or ("", "")
+        return front(grid, one, other, engine=engine, progress=meter)
+
+
+def _print_plan(
+    grid: Grid, engine: Engine, best: str | None, by: str | None, pareto: str | None, columns: str | None,
+    *, written: bool, as_json: bool,
+) -> None:  # fmt: skip
+    from costmodel.sweep import estimate, job_of
+
+    job = job_of(grid, best=best, by=_list(by) or (), pareto=_list(pareto), columns=_list(columns))
+    found = estimate(grid, job, engine)
+    if as_json:
+        output.print_json(dataclasses.asdict(found))
+        return
+    lines = [f"points  {found.points:,} of {len(grid.cases):,} layers on devices, in {found.parts:,} parts"]
+    if found.bytes:
+        lines.append(f"file    about {render(found.bytes, 'bytes', 3)}{'' if written else ' as Parquet'}")
+    lines.append(
+        f"time    about {_duration(found.seconds)}, at {found.points_per_s:,.3g} points/s "
+        f"(measured on {found.sampled:,} of them)"
+    )
+    print("\n".join(lines))
+
+
+# -- progress ----------------------------------------------------------------------------------
+
+
+class _Meter:
+    """A line on the terminal, where there is one, that says how far a sweep is and how long it will take."""
+
+    def __init__(self, points: int) -> None:
+        self._points = points
+        self._shown = False
+        self._began = self._last = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: int) -> None:
+        """Take note that so many points are done."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done, now  # what an earlier run has done tells nothing of our rate
+        if not sys.stderr.isatty() or (now - self._last < 0.2 and done < self._points):
+            return
+        self._last, self._shown = now, True
+        rate = (done - self._first) / max(now - self._began, 1e-9)
+        left = f", {_duration((self._points - done) / rate)} left" if rate > 0 else ""
+        share = 100 * done / self._points
+        text = f"{share:5.1f} % of {self._points:,} points, {rate:,.3g}/s{left}"
+        print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> _Meter:
+        """Begin."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the line."""
+        if self._shown:
+            print(file=sys.stderr)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = math.ceil(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,218 @@
+"""What a prediction's time goes by, and what would change it: figures of the device, sizes, choices.
+
+Elasticities are exact: at rung ``bound`` a kernel's time is one of a few symbolic terms, and that of the
+largest is differentiated. An elasticity of −0.7 to the memory bandwidth says that 1 % more of it takes
+0.7 % less time; the elasticities to all rates together are −1. What-ifs are predictions made again, on
+the same rung, with one thing changed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import sympy as sp
+
+from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import CostmodelError, SizeError
+from costmodel.hardware import Device
+from costmodel.layers import Layer
+from costmodel.predict import Prediction, predict
+from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbol
+
+#: Figures that are tried, what they are multiplied by, and their unit.
+FIGURES = {
+    "hbm": (2.0, "B/s"),
+    "units": (2.0, ""),
+    "clock": (2.0, "Hz"),
+    "l2": (2.0, "B"),
+}
+#: Formats that are tried where they are narrower and the device has them.
+FORMATS = ("bf16", "fp8", "fp4")
+#: Choices of layers that are a matter of how, not of what is computed.
+CHOICES: tuple[tuple[str, Any], ...] = (
+    ("wavefront", True),
+    ("persistent", True),
+    ("fused", True),
+    ("attention", "tiled"),
+)
+
+#: Functions that go up in steps, and what they are between the steps: it is that whose slope is meant.
+SMOOTH: tuple[tuple[Any, Any], ...] = (
+    (CeilDiv, lambda a, b: a / b),
+    (CeilLog2, lambda x: sp.log(x) / sp.log(2)),
+    (CeilLog, lambda x, base: sp.log(x) / sp.log(base)),
+    (ChunkPairs, lambda n, c: n * (c + 1) / 2),
+    (Distinct, lambda n, k, draws: n * (1 - (1 - k / n) ** draws)),
+    (sp.ceiling, lambda x: x),
+    (sp.floor, lambda x: x),
+)
+
+
+def elasticities(prediction: Prediction) -> dict[str, float]:
+    """Return the relative change of the cold roofline's time for one of each rate and size.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Of one shape, at any rung; what is differentiated is its roofline.
+
+    Returns
+    -------
+    dict of str to float
+        Limit (``hbm``, ``matrix:bf16``, …) or size (``seq``, …) → d ln seconds / d ln of it. Where two
+        terms are equal, that of the one named first. What goes up in steps (tiles, levels of a tree) is
+        taken as it goes between them.
+
+    Raises
+    ------
+    SizeError
+        If the prediction is of many shapes.
+    """
+    roof = _single(prediction)
+    values = {symbol(name): sp.Float(float(value)) for name, value in roof.shapes.items()}
+    rates = {"hbm": roof.device.hbm_bandwidth, "link": roof.device.link_bandwidth or np.inf}
+    total: sp.Expr = sp.Integer(0)
+    shares: dict[str, float] = {}
+    for part, (repeats, seconds, terms) in zip(roof.plan.phases, roof._parts, strict=True):
+        label = max(terms, key=lambda name: float(terms[name]))
+        counts = {name: part.phase.flops[key] / rate for name, key, rate in part.rates}
+        counts |= {name: getattr(part.phase, name) / rate for name, rate in rates.items()}
+        total += part.phase.repeats * counts[label]
+        shares[label] = shares.get(label, 0.0) - float(repeats * seconds)
+    whole = float(roof.seconds)
+    found = {label: share / whole for label, share in sorted(shares.items(), key=lambda item: item[1])}
+    total = total.xreplace(_followed(roof))
+    for steps, between in SMOOTH:
+        total = total.replace(steps, between)
+    for name in roof.layer.sizes():
+        if total.has(symbol(name)):
+            slope = float(sp.diff(total, symbol(name)).xreplace(values).evalf())
+            found[name] = slope * float(roof.shapes[name]) / whole
+    return found
+
+
+def _followed(roof: Prediction) -> dict[sp.Symbol, sp.Expr]:
+    """Return the sizes that follow from others, such as ``d_ff`` from ``d_model``, by their defaults."""
+    names = {name: symbol(name) for name in roof.layer.sizes()}
+    follow: dict[sp.Symbol, sp.Expr] = {}
+    for name, default in roof.layer.defaults.items():
+        if isinstance(default, str):
+            expression = sp.sympify(default, locals=names).xreplace(follow)
+            value = expression.xreplace({names[n]: sp.Float(float(roof.shapes[n])) for n in names})
+            if value == float(roof.shapes[name]):
+                follow[names[name]] = expression
+    return follow
+
+
+def _single(prediction: Prediction) -> Prediction:
+    """Return the roofline of a prediction of one shape."""
+    if prediction.shape:
+        raise SizeError("elasticities are of one shape; give one value for each size")
+    if prediction.rung == "bound":
+        return prediction
+    return predict(prediction.layer, prediction.device, _given(prediction), rung="bound")
+
+
+def _given(prediction: Prediction) -> dict[str, Any]:
+    return {name: prediction.shapes[name] for name in prediction.layer.sizes()}
+
+
+def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ()) -> pd.DataFrame:
+    """Return what the time would be with one thing changed, the most helpful first.
+
+    Parameters
+    ----------
+    prediction : Prediction
+        Of one shape.
+    devices : iterable of Device, str or Path
+        Other devices to try.
+
+    Returns
+    -------
+    DataFrame
+        ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
+        ``speedup`` (over the prediction), ``rung``, ``constants_from``. A figure that the spec lacks is
+        not tried.
+
+    Raises
+    ------
+    SizeError
+        If the prediction is of many shapes.
+    """
+    if prediction.shape:
+        raise SizeError("what-ifs are of one shape; give one value for each size")
+    rows = []
+    for kind, change, layer, device in _changes(prediction, devices):
+        try:
+            other = predict(
+                layer,
+                device,
+                _given(prediction),
+                rung=prediction.rung if prediction.rung == "bound" else None,
+            )
+            seconds = float(other.seconds)
+        except CostmodelError:
+            continue  # a device without that format, a layer that is not defined in it
+        rows.append(
+            {
+                "change": change,
+                "kind": kind,
+                "seconds": seconds,
+                "speedup": float(prediction.seconds) / seconds,
+                "rung": other.rung,
+                "constants_from": other.constants_from,
+            }
+        )
+    columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.sort_values("speedup", ascending=False, kind="stable", ignore_index=True)
+
+
+def _changes(
+    prediction: Prediction, devices: Iterable[Device | str | Path]
+) -> Iterator[tuple[str, str, Layer, Any]]:
+    """Yield (kind, words, layer, device) of everything that is tried."""
+    layer, device = prediction.layer, prediction.device
+    figures = {**FIGURES, layer.dtype: (2.0, "FLOP/s")}
+    for name, (factor, unit) in figures.items():
+        changed = _scaled(device, name, factor, unit)
+        if changed is not None:
+            yield "figure", f"{name} times {factor:g}", layer, changed
+    for dtype in FORMATS:
+        if parse_dtype(dtype).bytes < parse_dtype(layer.dtype).bytes:
+            yield "format", f"in {dtype}", _in_dtype(layer, dtype), device
+    for option, value in CHOICES:
+        if getattr(layer, option, value) != value:
+            yield "choice", f"{option} = {value}", _replaced(layer, option, value), device
+    for other in devices:
+        yield "device", f"on {getattr(other, 'name', other)}", layer, other
+
+
+def _scaled(device: Device, name: str, factor: float, unit: str) -> Device | None:
+    """Return a device with one figure scaled; None where its spec has no such figure."""
+    now = {
+        "hbm": device.hbm_bandwidth,
+        "units": device.units,
+        "clock": device.clock_hz,
+        "l2": device.l2_capacity,
+    }
+    try:
+        value = now[name] if name in now else device.peak(name)
+        return device.replace(**{name: f"{factor * value:.10g} {unit}".strip()}) if value else None
+    except CostmodelError:
+        return None
+
+
+def _replaced(layer: Layer, option: str, value: Any) -> Layer:
+    return dataclasses.replace(layer, **{option: value})
+
+
+def _in_dtype(layer: Layer, dtype: str) -> Layer:
+    """Return the layer in another format; a model has parts that go along."""
+    whole = getattr(layer, "in_dtype", None)
+    return whole(dtype) if whole else _replaced(layer, "dtype", dtype)

@@ -1,0 +1,295 @@
+"""The live explorer's content: layers as programs, devices as figures, sizes as things to move.
+
+Above the reports, which know neither; the page is `costmodel.reports.explorer`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from costmodel import hardware, reports
+from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.evaluate import as_size
+from costmodel.facts import facts_of
+from costmodel.layers import Layer, classes, get
+from costmodel.predict import as_device
+from costmodel.programs import defaults, free_tile, program, rules
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY
+
+#: What an explorer shows where nobody says what.
+LAYERS = (
+    get("lstm")(),
+    get("dense-attention")(projections=True),  # type: ignore[call-arg]
+    get("tiled-attention")(projections=True),  # type: ignore[call-arg]
+)
+#: The device it shows at first, where it is among those to choose from.
+FIRST = "nvidia/h200-sxm"
+
+#: Options that the reader sets for all layers that have them, where these agree to begin with.
+SHARED: dict[str, tuple[Any, ...]] = {
+    "dtype": ("fp32", "tf32", "bf16", "fp16", "fp8"),
+    "direction": ("fwd", "fwd+bwd"),
+    "causal": (False, True),
+    "schedule": ("fa1", "fa2"),
+    "tile": (None, "free"),
+}
+
+#: Sizes that follow the one width a reader moves, in the layers that need them: to compare like with like.
+TIED = {"hidden": "width", "d_model": "width", "head_dim": "width/heads"}
+#: Where sizes start; others at 64.
+START = {"batch": 8, "seq": 4096, "width": 1024, "heads": 16, "seq_kv": 8192, "vocab": 32768}
+START |= {"m": 4096, "n": 4096, "k": 4096, "experts": 8, "top_k": 2, "tile_rows": 128, "tile_cols": 64}
+#: Least and greatest stop of a slider, and stops in an octave; others 1 to 65,536, one.
+STOPS = {
+    "batch": (1, 1024, 1),
+    "seq": (1, 2**20, 4),
+    "seq_kv": (1, 2**20, 4),
+    "width": (64, 2**15, 2),
+    "hidden": (64, 2**15, 2),
+    "d_model": (64, 2**15, 2),
+    "d_ff": (64, 2**17, 2),
+    "heads": (1, 256, 1),
+    "kv_heads": (1, 256, 1),
+    "head_dim": (8, 1024, 2),
+    "num_layers": (1, 128, 2),
+    "tile_rows": (16, 1024, 1),
+    "tile_cols": (16, 1024, 1),
+}
+WORDS = {
+    "width": "width of the layers: their state, their model, all heads together",
+    "tile_rows": "rows of Q in a tile, B_r",
+    "tile_cols": "rows of K and V in a tile, B_c",
+}
+
+
+def page(
+    layers: Sequence[Layer] = LAYERS,
+    devices: Sequence[hardware.Device | str | Path] | None = None,
+    sizes: Mapping[str, float] | None = None,
+    *,
+    title: str | None = None,
+    command: str = "costmodel explore -o explorer.html",
+) -> reports.Page:
+    """Return the page that recomputes layers on devices in the reader's browser, at rung ``bound``.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        What is compared. Options in which all agree may be changed on the page.
+    devices : sequence of Device, str or Path, optional
+        To choose from; default all that are shipped.
+    sizes : mapping of str to float, optional
+        Where sizes start. A size that a layer has a default for follows that, unless given here.
+    title : str, optional
+        Default: the layers' names.
+    command : str
+        What made it.
+
+    Raises
+    ------
+    UnknownNameError, SizeError, CostmodelError
+        If a device or a size is not one, or two layers are the same.
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
+    found = list({device.name: device for device in map(as_device, devices or hardware.available())}.values())
+    given = _given(sizes or {}, layers)
+    names = _names(layers)
+    shared = _shared(layers)
+    rows = [(device.name, layer.name) for device in found for layer in layers]
+    frame = pd.DataFrame(rows, columns=["device", "layer"])
+    return reports.explorer(
+        reports.Explorer(
+            devices=[_device(device) for device in found],
+            first=next((i for i, device in enumerate(found) if device.name == FIRST), 0),
+            choices=[{"name": name, **choice} for name, choice in shared.items()],
+            layers=[_layer(layer, name, shared) for layer, name in zip(layers, names, strict=True)],
+            controls=_controls(layers, given, "tile" in shared),
+            tied={name: f"datum.{text.replace('/', '/datum.')}" for name, text in TIED.items()},
+            facts=facts_of(frame, {device.name: device for device in found}),
+        ),
+        title=title,
+        command=command,
+    )
+
+
+def _given(sizes: Mapping[str, float], layers: Sequence[Layer]) -> dict[str, float]:
+    """Return where sizes start, after checking that some layer takes each, and that each is one number."""
+    taken = {name for layer in layers for name in layer.sizes()}
+    for name in sizes:
+        if name not in taken:
+            raise unknown_name(f"size of {', '.join(layer.name for layer in layers)}", name, taken)
+    found = {name: as_size(name, value) for name, value in sizes.items()}
+    for name, value in found.items():
+        if not isinstance(value, float):
+            raise SizeError(f"size {name}: wanted one number to start from, got {value.size}")
+    return {name: float(value) for name, value in found.items()}
+
+
+def _names(layers: Sequence[Layer]) -> list[str]:
+    """Return what each layer is called: its name, with options where two share it."""
+    plain = [layer.name for layer in layers]
+    names = [
+        layer.name if plain.count(layer.name) == 1 else layer.label.replace(f"[{layer.dtype},", "[")
+        for layer in layers
+    ]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise CostmodelError(f"{twice} is there twice: give it once, or with another option")
+    if not names:
+        raise CostmodelError("wanted at least one layer to explore")
+    return names
+
+
+# -- options -----------------------------------------------------------------------------------
+
+
+def _shared(layers: Sequence[Layer]) -> dict[str, dict[str, Any]]:
+    """Return the options that the reader sets: values, and the one at first."""
+    found = {}
+    for option, values in SHARED.items():
+        having = [layer for layer in layers if _has(layer, option)]
+        first = {getattr(layer, option) for layer in having}
+        if len(first) == 1 and first <= set(values):
+            common = [v for v in values if all(v in getattr(la, f"{option}s", values) for la in having)]
+            found[option] = {"values": [_text(v) for v in common], "first": _text(first.pop())}
+    return found
+
+
+def _has(layer: Layer, option: str) -> bool:
+    """Tell whether a layer has an option; a model's parts have theirs, and the whole has none to change."""
+    return _is_named(layer) and hasattr(layer, option)
+
+
+def _is_named(layer: Layer) -> bool:
+    """Tell whether a layer is one of the package's, which the command line knows by name."""
+    return classes().get(layer.name) is type(layer)
+
+
+def _text(value: Any) -> str:
+    return "auto" if value is None else str(value).lower()
+
+
+def _layer(layer: Layer, name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a layer for the page: its sizes, rules and, for each of its variants, its program."""
+    takes = [option for option in shared if _has(layer, option)]
+    variants: dict[str, Any] = {}
+    for values in itertools.product(*(shared[option]["values"] for option in takes)):
+        variants["|".join(values)] = _variant(layer, dict(zip(takes, values, strict=True)))
+    own = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer) if f.name not in takes}
+    changed = {n: v for n, v in own.items() if v != getattr(type(layer), n, None)}
+    options = [
+        f"{n}={'x'.join(map(str, v)) if isinstance(v, tuple) else _text(v)}" for n, v in changed.items()
+    ]
+    return {
+        "name": name,
+        "kind": layer.name if _is_named(layer) else None,
+        "options": options if _is_named(layer) else [],
+        "takes": takes,
+        "required": list(layer.required),
+        "sizes": list(layer.sizes()),
+        "defaults": defaults(layer),
+        "variants": variants,
+    }
+
+
+def _variant(layer: Layer, options: Mapping[str, str]) -> dict[str, Any]:
+    """Return the program of a layer with options as the page has them, or why there is none."""
+    kinds = layer.option_types()
+    plain: dict[str, Any] = {
+        name: text == "true" if kinds[name] is bool else text
+        for name, text in options.items()
+        if name != "tile"
+    }
+    try:
+        set_so = dataclasses.replace(layer, **plain)
+        if options.get("tile") == "free":
+            set_so = free_tile(set_so)
+        made = program(set_so)
+    except CostmodelError as error:
+        return {"refused": str(error)}
+    return {
+        "steps": made.steps,
+        "limits": made.limits,
+        "rates": [list(rate) for rate in made.rates],
+        "boosts": made.boosts,
+        "rules": rules(set_so),
+    }
+
+
+# -- sizes -------------------------------------------------------------------------------------
+
+
+def _controls(layers: Sequence[Layer], given: Mapping[str, Any], tile: bool) -> list[dict[str, Any]]:
+    """Return what the reader moves: sizes that layers need, the width they share, and what has a default."""
+    needed = list(dict.fromkeys(name for layer in layers for name in layer.required))
+    optional = dict.fromkeys(name for layer in layers for name in layer.defaults if name not in needed)
+    tied = [name for name in needed if name in TIED and name not in given]
+    names = [name for name in needed if name not in tied]
+    if tied:
+        names.insert(min(2, len(names)), "width")
+    if "head_dim" in tied and "heads" not in names:
+        names.append("heads")
+    controls = [_control(name, given.get(name, START.get(name, 64)), "size") for name in names]
+    controls += [_control(n, given.get(n), "size" if n in given else "more") for n in (*optional, *tied)]
+    if tile:
+        controls += [_control(name, START[name], "tile") for name in ("tile_rows", "tile_cols")]
+    return [control for control in controls if control["name"] not in DEVICE_SIZES]
+
+
+def _control(name: str, value: float | None, group: str) -> dict[str, Any]:
+    size = GLOSSARY.get(name)
+    low, high, octave = STOPS.get(name, (1, 65536, 1))
+    octaves = range(int(math.log2(high / low)) + 1)
+    stops = [round(low * 2**i * (1 + j / octave)) for i in octaves for j in range(octave)]
+    return {
+        "name": name,
+        "meaning": size.meaning if size else WORDS[name],
+        "largest": size.largest if size else 2.0**40,
+        "value": value,
+        "stops": sorted({stop for stop in stops if stop <= high}),
+        "group": group,
+    }
+
+
+# -- devices -----------------------------------------------------------------------------------
+
+
+def _device(device: hardware.Device) -> dict[str, Any]:
+    """Return the figures that predictions at rung ``bound`` ask of a device, in SI units."""
+    rates: dict[str, dict[str, list[float]]] = {}
+    for engine, table in device.spec.compute:
+        rates[engine] = {d: [device.peak(d, engine), device.boost_peak(d, engine)] for d in table}
+    memory = device.spec.memory
+    return {
+        "name": device.name,
+        "title": device.title,
+        "vendor": device.vendor,
+        "rates": rates,
+        "ratios": {"matrix": device.peak_clock_ratio, "vector": _vector_ratio(rates)},
+        "hbm": device.hbm_bandwidth,
+        "hbm_capacity": device.hbm_capacity,
+        "l2": device.l2_capacity,
+        "l3": memory.l3.capacity.si if memory.l3 else 0.0,
+        "shared": device.shared_per_unit,
+        "registers": device.registers_per_unit,
+        "units": device.units,
+        "launch": device.launch_s,
+        "step": device.step_s,
+        "link": device.link_bandwidth,
+        "missing": list(device.missing),
+        "assumed": list(device.assumed),
+        "spec_hash": device.spec_hash,
+    }
+
+
+def _vector_ratio(rates: Mapping[str, Mapping[str, Sequence[float]]]) -> float:
+    """Return the vector engine's highest rate over the stated one, the same for every format."""
+    return next((boost / stated for stated, boost in rates["vector"].values()), 1.0)

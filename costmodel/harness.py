@@ -1,0 +1,82 @@
+"""What the host of an eager framework costs where many kernels run one after the other.
+
+Constants fitted on single calls hold the dispatch of each. In a chain the host runs ahead, and part of
+the dispatch is hidden by the kernels before; where kernels are shorter than what the host needs to
+launch one, the chain takes the host's time. Both belong to how the measurement was taken, not to the
+device, and hold only for predictions of such a measurement: one whose harness is named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from costmodel import hardware
+
+#: Constants of kernel models that are the dispatch of one call.
+DISPATCH = ("dispatch_s", "record_s")
+
+
+@dataclass(frozen=True)
+class Host:
+    """How a host launches the kernels of a chain.
+
+    Attributes
+    ----------
+    hidden : float
+        Share of a kernel's dispatch that the kernels before it hide.
+    launch_s : float
+        Least time from one launch to the next [s]; 0 where it was never what limited.
+    """
+
+    hidden: float = 0.0
+    launch_s: float = 0.0
+
+    def dispatched(self, constants: Mapping[str, float], kernels: float | None) -> Mapping[str, float]:
+        """Return a kernel model's constants with what of the dispatch is not hidden.
+
+        Parameters
+        ----------
+        constants : mapping of str to float
+            Fitted on single calls.
+        kernels : float or None
+            How many the chain has, the first of which hides behind none; None if that depends on its
+            sizes: then it is many.
+        """
+        if not self.hidden:
+            return constants
+        left = 1.0 - self.hidden * (1.0 if kernels is None else max(0.0, 1.0 - 1.0 / kernels))
+        return {name: value * left if name in DISPATCH else value for name, value in constants.items()}
+
+
+#: No host in the prediction.
+NONE = Host()
+
+
+@cache
+def _table() -> dict[str, Any]:
+    path = Path(hardware.__file__).parent / "harness.yaml"
+    table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return table
+
+
+def host(name: str | None, device: str, direction: str) -> Host:
+    """Return how a harness's host launches a chain; nothing of it is known for most.
+
+    Parameters
+    ----------
+    name : str or None
+        The harness (``eager-events``, …); None if it is not said: then no host is in the prediction.
+    device : str
+        Where the kernels run: hosts differ.
+    direction : str
+        ``fwd``, ``bwd`` or ``fwd+bwd``: autograd launches backward kernels from C++, not from Python.
+    """
+    known = _table().get(name or "", {})
+    launch_s = known.get("launch_s", {}).get(device.rstrip("*"), {}).get(direction, 0.0)
+    return Host(hidden=known.get("hidden", 0.0), launch_s=launch_s)

@@ -1,0 +1,139 @@
+"""What memory serves of a matrix product's operands: cold, read again by a later wave, or scattered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.hardware import Device
+from costmodel.kernels._cache import misses
+from costmodel.kernels.base import Array
+
+#: Sharpness of the cache's step between calls, for operands that all calls share and within a call, and
+#: of the translation's two.
+_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 8.0, 4.0, 2.5, 0.85
+#: Share of L2 in which an operand that all calls share is found again: seen alike on A100, H200, B200.
+_SHARED = 0.7
+#: Rows of a pitch that is a multiple of this meet the same channels of memory on AMD's CDNA [B]: in the
+#: measurements of MI210, k of 32,768 and 65,536 in fp32, but not 16,384, 30,522 or 50,272.
+_ALIASED_PITCH = 131072.0
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Sizes of the products, shape (rows,), and what they are made of."""
+
+    batch: Array
+    m: Array
+    n: Array
+    k: Array
+    dtype: str
+    bytes: float
+    strided: bool
+    quantised: bool
+
+    @property
+    def out_bytes(self) -> float:
+        """Width of an element of the result [B]."""
+        return max(self.bytes, 2.0)
+
+    @property
+    def left(self) -> Array:
+        """Bytes of A."""
+        return self.batch * self.m * self.k * self.bytes
+
+    @property
+    def right(self) -> Array:
+        """Bytes of B."""
+        return self.batch * self.n * self.k * self.bytes
+
+    @property
+    def result(self) -> Array:
+        """Bytes of the result."""
+        return self.batch * self.m * self.n * self.out_bytes
+
+    @property
+    def may_split(self) -> bool:
+        """Batched kernels and sglang's FP8 kernel do not split K."""
+        return self.strided and not self.quantised
+
+    def take(self, rows: slice | NDArray[np.intp]) -> Problem:
+        """Return some of the products."""
+        return replace(self, batch=self.batch[rows], m=self.m[rows], n=self.n[rows], k=self.k[rows])
+
+
+def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
+    """Return the bytes of operands and result that a call does not find in L2 [B].
+
+    What calls touch goes round: an operand is found again where all that lies between two of its uses
+    fits. Copies of the weights lie between two uses of one of them, but not of the shared A.
+    """
+    right, left = p.right, 0.0 * p.left if p.quantised else p.left
+    if rotation == "cold":
+        return np.asarray(right + left + p.result)
+    between = p.right + p.left + p.result
+    if rotation == "weights":
+        between = between + p.right * (np.clip(np.ceil(device.l2_capacity / p.right), 1, 5) - 1)
+    elif rotation == "operands":
+        # What is quantised is 16 bit wide before, and 8 bit after.
+        between = 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
+    missed = misses(between, c["cache_share"] * device.l2_capacity, _WARM_ORDER)
+    missed_left = missed
+    if rotation == "weights":
+        alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
+        missed_left = np.minimum(missed, alone)
+    return np.asarray((right + p.result) * missed + left * missed_left)
+
+
+def reread(
+    device: Device,
+    c: Mapping[str, float],
+    p: Problem,
+    rows: Array,
+    columns: Array,
+    tiles_m: Array,
+    tiles_n: Array,
+) -> Array:
+    """Return the operand bytes that waves read again from memory [B].
+
+    Blocks run through the result in bands, `band_tiles` wide across its shorter side: the strip of
+    the operand along the band is read by each wave of it, the other operand by each band.
+    """
+    flat = tiles_m <= tiles_n
+    short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
+    edge = np.where(flat, rows, columns)
+    short_bytes = np.where(flat, p.m, p.n) * p.k * p.bytes
+    long_bytes = np.where(flat, p.n, p.m) * p.k * p.bytes
+    across = np.minimum(short, c["band_tiles"])
+    waves = np.maximum(long * across / device.units, 1.0)
+    bands = short / across
+    capacity = device.l2_capacity
+    strip = short_bytes * (waves - 1) * misses(across * edge * p.k * p.bytes, capacity, _BAND_ORDER)
+    other = long_bytes * (bands - 1) * misses(long_bytes, capacity, _BAND_ORDER)
+    return np.asarray(p.batch * (strip + other))
+
+
+def scattered(
+    device: Device,
+    c: Mapping[str, float],
+    p: Problem,
+    rows: Array,
+    columns: Array,
+    tiles_m: Array,
+    tiles_n: Array,
+    resident: Array,
+) -> Array:
+    """Return the share of the loads, rows k elements apart, that scatter over memory pages or channels."""
+    row_bytes = p.k * p.bytes
+    of_unit = misses((rows + columns) * row_bytes, c["reach_unit"], _UNIT_ORDER)
+    wave = np.minimum(device.units * resident, tiles_m * tiles_n)
+    across = np.minimum(tiles_n, wave)
+    span = (across * columns + np.ceil(wave / tiles_n) * rows) * row_bytes
+    of_device = misses(span, c["reach_device"], _DEVICE_ORDER)
+    share = 1 - (1 - of_unit) * (1 - of_device)
+    if device.family.startswith("cdna"):
+        share = np.where(row_bytes % _ALIASED_PITCH == 0, 1.0, share)
+    return np.asarray(share)

@@ -1,0 +1,243 @@
+"""Collectives between devices: α–β models of rings, trees, pairwise exchange, inside a node and across nodes.
+
+A step to another device costs a latency α; a byte costs β, one over the bandwidth of a device's links
+in one direction. With p devices and a buffer of N bytes a device (gathered, or before it is scattered):
+
+=================  ==========  ==================================  =================================
+collective         algorithm   time                                source
+=================  ==========  ==================================  =================================
+all-gather         ring        (p − 1) α + (p − 1)/p N β           Thakur et al. 2005, §4.1
+reduce-scatter     ring        (p − 1) α + (p − 1)/p N β           Thakur et al. 2005, §4.3
+all-reduce         ring        2 (p − 1) α + 2 (p − 1)/p N β       Patarasuk & Yuan 2009
+all-reduce         tree        2 ⌈log₂ p⌉ α + 2 N β                Sanders et al. 2009 (NCCL's trees)
+all-to-all         pairwise    (p − 1) α + (p − 1)/p N β           Thakur et al. 2005, §4.4
+broadcast, reduce  chain       (p − 1) α + N β, pipelined          NCCL's ring
+broadcast, reduce  tree        ⌈log₂ p⌉ (α + N β), binomial        Thakur et al. 2005, §4.2
+send-receive       —           α + N β                             Hockney 1994
+=================  ==========  ==================================  =================================
+
+Without an algorithm asked for, the faster one serves, as in NCCL. Across nodes of g devices each
+collective goes level by level (Thakur et al. 2005, §7; NCCL with a network port for each device): what
+can be reduced or gathered over the fast link is, and each device's g-th part crosses the network.
+All-to-all uses link and network at once; neighbours of a send-receive are in different nodes. A spec
+may have a link called ``network``: the port of each device to other nodes.
+
+Left out: contention between collectives, protocols for short messages, reduction in the switches, and
+the arithmetic of reductions (hidden behind the link, which is slower than memory).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.errors import UnavailableError, unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array, Constant, Estimate
+
+CONSTANTS = {
+    "bandwidth_share": Constant(
+        0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that long messages reach"
+    ),
+    "hop_s": Constant(3.4e-6, 2e-7, 2e-5, "s", "a step to a device of the same node (NCCL's tuning table)"),
+    "network_bandwidth": Constant(
+        25e9,
+        1e8,
+        4e11,
+        "B/s",
+        "network port of each device, one way, where its spec has no link called network (200 Gbit/s: HDR)",
+    ),
+    "network_share": Constant(0.9, 0.3, 1.0, "1", "share of the network's bandwidth that is reached"),
+    "network_hop_s": Constant(
+        1.4e-5, 1e-6, 1e-4, "s", "a step to a device of another node (NCCL's tuning table)"
+    ),
+    "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start of a collective (NCCL's tuning table)"),
+}
+
+#: Algorithms of each collective.
+ALGORITHMS: Mapping[str, tuple[str, ...]] = {
+    "all-reduce": ("ring", "tree"),
+    "all-gather": ("ring",),
+    "reduce-scatter": ("ring",),
+    "all-to-all": ("pairwise",),
+    "broadcast": ("ring", "tree"),
+    "reduce": ("ring", "tree"),
+    "send-receive": ("direct",),
+}
+
+
+class Steps(NamedTuple):
+    """What one device does one after the other: steps, and bytes it sends.
+
+    Attributes
+    ----------
+    hops : array
+        Steps that wait for each other.
+    sent : array
+        Bytes sent, in all of them.
+    """
+
+    hops: Array
+    sent: Array
+
+
+def flat(collective: str, algorithm: str, size: Array, devices: Array) -> Steps:
+    """Return the steps of a collective among devices that are all alike.
+
+    Parameters
+    ----------
+    collective, algorithm : str
+        One of ``ALGORITHMS``, and of its algorithms.
+    size : array
+        Buffer of one device [bytes]: what is gathered, reduced, exchanged or sent.
+    devices : array
+        How many take part; alone, a device does nothing.
+    """
+    others, many = devices - 1, np.where(devices > 1, 1.0, 0.0)
+    levels = np.ceil(np.log2(devices))
+    if collective == "send-receive":
+        return Steps(many, many * size)
+    if collective in ("broadcast", "reduce"):
+        return Steps(levels, levels * size) if algorithm == "tree" else Steps(others, many * size)
+    both = 2.0 if collective == "all-reduce" else 1.0
+    if algorithm == "tree":
+        return Steps(both * levels, both * many * size)
+    return Steps(both * others, both * others / devices * size)
+
+
+def layered(
+    collective: str, algorithm: str, size: Array, devices: Array, node: Array
+) -> tuple[Steps, Steps, Steps]:
+    """Return the steps over the link, over the network after them, and over the network meanwhile.
+
+    Parameters
+    ----------
+    collective, algorithm : str
+        See `flat`.
+    size : array
+        Buffer of one device [bytes].
+    devices, node : array
+        How many take part, and how many of them one node holds.
+
+    Returns
+    -------
+    link, network : Steps
+        One after the other, over either.
+    direct : Steps
+        Those of an all-to-all over the network, while the others go over the link.
+    """
+    inside = np.minimum(devices, node)
+    nodes = np.ceil(devices / inside)
+    none = Steps(np.zeros_like(size), np.zeros_like(size))
+    if collective == "send-receive":
+        across = flat(collective, algorithm, size, nodes)
+        within = flat(collective, algorithm, size, inside)
+        alone = np.where(nodes > 1, 0.0, 1.0)
+        return Steps(within.hops * alone, within.sent * alone), across, none
+    if collective == "all-to-all":
+        far = devices - inside
+        return Steps(inside - 1, (inside - 1) / devices * size), none, Steps(far, far / devices * size)
+    across = flat(collective, algorithm, size / inside, nodes)
+    if collective in ("all-gather", "reduce-scatter"):
+        return flat(collective, "ring", size, inside), across, none
+    # Scattered (or reduced and scattered) in the node, its g-th part across, gathered in the node.
+    there_and_back = flat("all-reduce", "ring", size, inside)
+    single = flat(collective, algorithm, size, inside)
+    alone = nodes == 1
+    within = Steps(
+        np.where(alone, single.hops, there_and_back.hops), np.where(alone, single.sent, there_and_back.sent)
+    )
+    return within, across, none
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    size: ArrayLike,
+    devices: ArrayLike,
+    node: ArrayLike | None = None,
+    collective: str = "all-reduce",
+    algorithm: str | None = None,
+    dtype: str = "bf16",  # noqa: ARG001 - bytes are bytes: every kernel model is told the format
+) -> Estimate:
+    """Return the time of a collective on each of several devices.
+
+    Parameters
+    ----------
+    device : Device
+        What each of them is; its fastest kind of link joins those of a node, ``network`` the nodes.
+    constants : mapping of str to float
+        Values of ``CONSTANTS``; those not given have their defaults.
+    size : array_like
+        Buffer of one device [bytes]: the gathered result of an all-gather, what is reduced in an
+        all-reduce or reduce-scatter, all that a device sends to anyone in an all-to-all, its own
+        part included.
+    devices : array_like
+        How many take part.
+    node : array_like, optional
+        Devices of one node; default: all of them.
+    collective : str
+        One of ``ALGORITHMS``.
+    algorithm : str, optional
+        ``ring`` or ``tree``; default: the faster.
+    dtype : str
+        Of the numbers; does not matter here.
+
+    Returns
+    -------
+    Estimate
+        Terms ``link`` (bytes), ``depth`` (steps that wait for each other), ``launch``. 0 where
+        there is one device.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such collective or algorithm.
+    UnavailableError
+        If the device has no link.
+    """
+    if collective not in ALGORITHMS:
+        raise unknown_name("collective", collective, ALGORITHMS)
+    ways = ALGORITHMS[collective]
+    if algorithm is not None and algorithm not in ways:
+        raise unknown_name(f"algorithm of {collective}", algorithm, ways)
+    given = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    link_bandwidth, network_bandwidth = _bandwidths(device, given)
+    buffer, many, group = np.broadcast_arrays(
+        *(np.asarray(x, dtype=np.float64) for x in (size, devices, devices if node is None else node))
+    )
+    found = [
+        _times(link_bandwidth, network_bandwidth, given, layered(collective, way, buffer, many, group))
+        for way in ([algorithm] if algorithm else ways)
+    ]
+    hops, link = found[0]
+    for other_hops, other_link in found[1:]:
+        faster = other_hops + other_link < hops + link
+        hops, link = np.where(faster, other_hops, hops), np.where(faster, other_link, link)
+    launch = np.where(many > 1, given["start_s"], 0.0)
+    return Estimate(hops + link + launch, {"link": link, "depth": hops, "launch": launch})
+
+
+def _bandwidths(device: Device, given: Mapping[str, float]) -> tuple[float, float]:
+    """Return what a byte's time inside a node and between nodes rests on [B/s]."""
+    known = {name: link.oneway.si for name, link in device.spec.links.items() if link.oneway}
+    network = known.pop("network", given["network_bandwidth"])
+    if not known:
+        raise UnavailableError(
+            f"{device.name} has no link to other devices in its spec; ask for rung bound, or give it one"
+        )
+    return given["bandwidth_share"] * max(known.values()), given["network_share"] * network
+
+
+def _times(
+    link: float, network: float, given: Mapping[str, float], steps: tuple[Steps, Steps, Steps]
+) -> tuple[Array, Array]:
+    """Return the time of the steps' latencies, and of their bytes [s]."""
+    within, across, direct = steps
+    hops = np.maximum(within.hops * given["hop_s"], direct.hops * given["network_hop_s"])
+    sent = np.maximum(within.sent / link, direct.sent / network)
+    return hops + across.hops * given["network_hop_s"], sent + across.sent / network

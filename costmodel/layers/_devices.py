@@ -1,0 +1,95 @@
+"""What layers on several devices share: one device's part of a kernel, and the collectives between them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase
+from costmodel.layers._base import Layer
+from costmodel.symbols import CeilLog2, symbols
+
+P, NODE = symbols("devices node")
+
+#: Bytes that a device sends, over those of its buffer (ring or pairwise): no algorithm sends less
+#: (Chan et al. 2007, Table 1). Who has no neighbour repeats a send-receive 0 times.
+SENT: Mapping[str, sp.Expr] = {
+    "all-reduce": 2 * (P - 1) / P,
+    "all-gather": (P - 1) / P,
+    "reduce-scatter": (P - 1) / P,
+    "all-to-all": (P - 1) / P,
+    "send-receive": ONE,
+}
+#: Those that add, once for each byte-carrying number they reduce.
+_REDUCING = ("all-reduce", "reduce-scatter")
+
+
+def exchange(
+    layer: Layer,
+    name: str,
+    collective: str,
+    size: sp.Expr,
+    *,
+    repeats: sp.Expr = ONE,
+    overlaps: bool = False,
+) -> Phase:
+    """Return a collective between the `devices`, as one of them sees it.
+
+    What a device sends it reads, and what it receives it writes; the library's buffers are left out.
+    A reduction adds each number of the buffer once for every other device, spread over all of them:
+    (p − 1)/p additions a number. Alone, a device does nothing.
+
+    Parameters
+    ----------
+    layer : Layer
+        Whose dtype the buffer has.
+    name : str
+        What is exchanged.
+    collective : str
+        One of ``SENT``.
+    size : Expr
+        Buffer of one device [bytes]; see ``costmodel.kernels.collective``.
+    repeats : Expr
+        How often.
+    overlaps : bool
+        Whether it hides behind the phase before it.
+    """
+    sent = SENT[collective] * size
+    adds = collective in _REDUCING
+    return Phase(
+        name=name,
+        kernel="collective",
+        op=collective.replace("-", "_"),
+        sizes={"size": size, "devices": P, "node": NODE},
+        options={"dtype": layer.dtype, "collective": collective},
+        flops={("vector", layer.accumulate): (P - 1) / P * size / layer.bytes} if adds else {},
+        read=sent,
+        write=sent,
+        link=sent,
+        pram_depth=CeilLog2(P) if adds else ZERO,
+        repeats=repeats,
+        launches=sp.Min(P - 1, 1),
+        overlaps=overlaps,
+    )
+
+
+def share(phases: tuple[Phase, ...], sizes: Mapping[sp.Symbol, sp.Expr]) -> tuple[Phase, ...]:
+    """Return kernels with some sizes replaced by one device's part of them."""
+    return tuple(_share(phase, sizes) for phase in phases)
+
+
+def _share(phase: Phase, sizes: Mapping[sp.Symbol, sp.Expr]) -> Phase:
+    counts = ("read", "write", "l2", "steps", "pram_depth", "workspace", "link", "repeats", "launches")
+    return replace(
+        phase,
+        sizes={name: size.xreplace(sizes) for name, size in phase.sizes.items()},
+        flops={key: count.xreplace(sizes) for key, count in phase.flops.items()},
+        **{name: getattr(phase, name).xreplace(sizes) for name in counts},
+    )
+
+
+def times(phases: tuple[Phase, ...], repeats: sp.Expr) -> tuple[Phase, ...]:
+    """Return kernels that each run that often."""
+    return tuple(replace(phase, repeats=phase.repeats * repeats) for phase in phases)

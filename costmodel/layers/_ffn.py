@@ -1,0 +1,143 @@
+"""Products around an activation, with one set of weights or a set for each expert's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT, Pointwise, activation, gemm, stream
+
+#: Gradients of f(a)·b, from a, b and the result's gradient g: g·b meets f′(a), and g meets f(a), which
+#: shares what it can with f′.
+GATED_GRADIENT: Mapping[str, Pointwise] = {
+    "relu": Pointwise(5, 0, 2),
+    "tanh": Pointwise(5, 1, 4),
+    "sigmoid": Pointwise(7, 1, 6),
+    "gelu": Pointwise(11, 2, 6),
+    "gelu-tanh": Pointwise(19, 1, 10),
+    "silu": Pointwise(9, 1, 7),
+}
+
+
+class Shape(NamedTuple):
+    """The sizes of a feed-forward layer: rows for each set of weights, widths, sets of weights."""
+
+    rows: sp.Expr
+    width: sp.Expr
+    inner: sp.Expr
+    sets: sp.Expr = ONE
+
+
+class Form(NamedTuple):
+    """Its form: activation, whether a second product gates it, whether one kernel makes both."""
+
+    function: str
+    gated: bool = False
+    fused: bool = True
+
+
+def parameters(shape: Shape, form: Form) -> sp.Expr:
+    """Return the learned numbers of one set of weights."""
+    return (3 if form.gated else 2) * shape.width * shape.inner
+
+
+def kept(layer: Layer, shape: Shape, form: Form) -> sp.Expr:
+    """Return what lies between the products [bytes]: before the activation (both parts), and after it."""
+    return layer.bytes * shape.sets * shape.rows * (3 if form.gated else 2) * shape.inner
+
+
+def _ups(shape: Shape, form: Form) -> Iterator[tuple[str, sp.Expr]]:
+    """Yield name and columns of each product before the activation."""
+    if not form.gated:
+        yield "up projection", shape.inner
+    elif form.fused:
+        yield "gate and up projection", 2 * shape.inner
+    else:
+        yield from (("gate projection", shape.inner), ("up projection", shape.inner))
+
+
+def forward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
+    """Return the products up, the activation, the product down."""
+    rows, width, inner, sets = shape
+    unit = layer.bytes * sets * rows
+    ups = (
+        gemm(layer, name, batch=sets, m=rows, n=cols, k=width, workspace=unit * cols)
+        for name, cols in _ups(shape, form)
+    )
+    act = _activation(layer, form, rows=sets * rows, cols=inner, workspace=unit * inner)
+    return (*ups, act, gemm(layer, "down projection", batch=sets, m=rows, n=width, k=inner))
+
+
+def _activation(layer: Layer, form: Form, *, rows: sp.Expr, cols: sp.Expr, workspace: sp.Expr) -> Phase:
+    """Return f(a), or f(a)·b of two parts."""
+    if not form.gated:
+        return activation(layer, form.function, form.function, rows=rows, cols=cols, workspace=workspace)
+    plain = POINTWISE[form.function]
+    return stream(
+        layer,
+        f"{form.function} and product",
+        op=f"{form.function}_and_mul",
+        pattern="gated",
+        rows=rows,
+        cols=cols,
+        reads=2,
+        writes=1,
+        vector=plain.vector + 1,
+        special=plain.special,
+        depth=plain.depth + 1,
+        workspace=workspace,
+    )
+
+
+def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
+    """Return two products for each product forward, and the activation's derivative between them."""
+    rows, width, inner, sets = shape
+    unit = layer.bytes * sets * rows
+    down = (
+        gemm(
+            layer,
+            "down projection, input gradient",
+            batch=sets,
+            m=rows,
+            n=inner,
+            k=width,
+            workspace=unit * inner,
+        ),
+        gemm(layer, "down projection, weight gradient", batch=sets, m=inner, n=width, k=rows),
+    )
+    parts = 2 if form.gated else 1
+    counts = (GATED_GRADIENT if form.gated else POINTWISE_GRADIENT)[form.function]._asdict()
+    derivative = stream(
+        layer,
+        f"{form.function} and product gradient" if form.gated else f"{form.function} gradient",
+        rows=sets * rows,
+        cols=inner,
+        reads=parts + 1,
+        writes=parts,
+        workspace=unit * parts * inner,
+        **counts,
+    )
+    ups, found = list(_ups(shape, form)), []
+    for i, (name, cols) in enumerate(ups):
+        partial = unit * width if i + 1 < len(ups) else ZERO
+        found.append(
+            gemm(
+                layer,
+                f"{name}, input gradient",
+                batch=sets,
+                m=rows,
+                n=width,
+                k=cols,
+                workspace=partial,
+            )
+        )
+        found.append(gemm(layer, f"{name}, weight gradient", batch=sets, m=width, n=cols, k=rows))
+    if len(ups) > 1:
+        found.append(
+            stream(layer, "sum of input gradients", rows=sets * rows, cols=width, reads=2, writes=1, vector=1)
+        )
+    return (*down, derivative, *found)

@@ -1,0 +1,157 @@
+"""Softmax attention under a mask, in one kernel that goes over the tiles the mask leaves.
+
+What sliding windows, strided, global and block-sparse masks share: FlashAttention-2's order of loops
+(blocks of queries outside), tiles without a pair skipped. FlexAttention (Dong et al., arXiv 2412.05496)
+runs any mask so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from costmodel.cost import Phase, Tensors
+from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import stream
+from costmodel.layers._pairs import Mask
+from costmodel.symbols import CeilLog2, symbol, tree_depth
+
+BLOCK = symbol("block")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _MaskedAttention(Layer):
+    """softmax(Q Kᵀ / √d_h + mask) V in every head, the core alone.
+
+    Arithmetic is of the pairs that the mask leaves; blocks of `block` queries and keys decide how often
+    K and V pass the cache, and what a kernel computes.
+    """
+
+    family: ClassVar[str] = "fewer pairs"
+    not_counted: ClassVar[str] = (
+        "projections; the scaling by 1/√d_h (folded into Q); the index of the tiles that are kept; "
+        "in a count of FLOPs, scores that a tile computes and the mask drops"
+    )
+    required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 128}
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Heads share keys evenly."""
+        check_heads(self.name, sizes)
+
+    def mask(self) -> Mask:
+        """Return what the mask leaves of one head's scores."""
+        raise NotImplementedError
+
+    # -- what follows from it --------------------------------------------------------------
+
+    @property
+    def pairs(self) -> sp.Expr:
+        """(query, key) pairs of one head; torch counts all of them."""
+        return N**2 if self.convention == "torch" else self.mask().pairs
+
+    @property
+    def visits(self) -> sp.Expr:
+        """(row of Q, block of K) that meet in one head, and (block of Q, row of K): blocks are square."""
+        return N * self.mask().tiles
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One kernel: for each score maximum, subtract, sum, exp; O scaled at each tile, divided once."""
+        heads, w, mask = B * HQ, self.bytes, self.mask()
+        return (
+            Phase(
+                name="attention",
+                kernel="attention",
+                op="attention_prefill_noncausal",
+                sizes=self._sizes(),
+                options=self._kernel_options("fwd"),
+                flops={
+                    ("matrix", self.dtype): 2 * heads * self.pairs * (D + DV),
+                    ("vector", self.accumulate): heads * (3 * self.pairs + DV * self.visits + N * DV),
+                    ("special", self.accumulate): heads * (self.pairs + self.visits),
+                },
+                read=w * heads * N * D + self._keys(),
+                write=w * heads * N * DV + self._statistics(),
+                l2=w * heads * (D + DV) * self.visits,
+                pram_depth=tree_depth(D) + 2 * CeilLog2(mask.row) + 3 + tree_depth(mask.row),
+                workspace=self._statistics(),
+            ),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Row sums of dO∘O; then the scores again, dV, dP, dQ, dK, a block of K at a time."""
+        heads, w, stat, mask = B * HQ, self.bytes, self.stat_bytes, self.mask()
+        rows = stream(
+            self,
+            "row sums of dO∘O",
+            rows=heads * N,
+            cols=DV,
+            reads=2,
+            writes=0,
+            op="elementwise_mul",
+            vector=2,
+            depth=tree_depth(DV),
+            extra_write=stat * heads * N,
+        )
+        main = Phase(
+            name="attention, backward",
+            kernel="attention",
+            op="attention_prefill_noncausal",
+            sizes=self._sizes(),
+            options=self._kernel_options("bwd"),
+            flops={
+                ("matrix", self.dtype): heads * self.pairs * (6 * D + 4 * DV),
+                # P = exp(S − LSE), dS = P∘(dP − D).
+                ("vector", self.accumulate): 3 * heads * self.pairs,
+                ("special", self.accumulate): heads * self.pairs,
+            },
+            read=self._keys() + w * heads * N * (D + DV) + 2 * stat * heads * N,
+            write=self._keys() + w * heads * N * D,
+            # A block of K meets blocks of Q: Q, dO and statistics again, dQ added to in fp32.
+            l2=heads * self.visits * (w * (D + DV) + 2 * stat * (1 + D)),
+            pram_depth=sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1) + 1 + tree_depth(mask.column),
+            workspace=self._statistics() * (1 + D),
+        )
+        return rows, main
+
+    def tensors(self) -> Tensors:
+        """Q, K, V in and O out."""
+        return Tensors(
+            inputs=self.bytes * B * N * HQ * D + self._keys(), outputs=self.bytes * B * N * HQ * DV
+        )
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V, O and the log-sum-exp."""
+        operands = self.tensors()
+        return operands.inputs + operands.outputs + self._statistics()
+
+    def _keys(self) -> sp.Expr:
+        """Bytes of K and V."""
+        return self.bytes * B * N * HKV * (D + DV)
+
+    def _statistics(self) -> sp.Expr:
+        """Bytes of one statistic a row."""
+        return self.stat_bytes * B * HQ * N
+
+    def _sizes(self) -> Mapping[str, sp.Expr]:
+        """As many full attentions of κ queries and keys, κ the keys that a query's tiles hold on average.
+
+        They have the mask's scores to compute, and its operands to move.
+        """
+        met = self.mask().met
+        return {
+            "batch": B * N / met,
+            "heads": HQ,
+            "kv_heads": HKV,
+            "seq": met,
+            "seq_kv": met,
+            "head_dim": D,
+            "value_dim": DV,
+        }
+
+    def _kernel_options(self, direction: str) -> Mapping[str, Any]:
+        return {"dtype": self.dtype, "causal": False, "direction": direction}

@@ -1,0 +1,180 @@
+"""Combiner: full attention by way of summaries of spans."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase
+from costmodel.errors import unknown_name
+from costmodel.layers._attention import DV, HQ, B, D, N
+from costmodel.layers._masked import _MaskedAttention
+from costmodel.layers._pairs import Mask, whole_before
+from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, tree_depth
+
+PATTERNS = ("fixed", "logsparse")
+#: Length of a fixed span; digits of a position.
+SPAN = sp.ceiling(sp.sqrt(N))
+DIGITS = CeilLog2(N)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combiner(_MaskedAttention):
+    """A causal query attends to some keys directly, and to every other one by way of its span.
+
+    A span has a query and a key, the maxima of its positions', and a value: its positions' values as
+    its query attends to them. Then each query attends to keys and spans in one softmax.
+
+    Parameters
+    ----------
+    pattern : str
+        ``fixed``: spans of ⌈√n⌉ positions; a query sees its own directly, those before as spans:
+        O(n·√n). ``logsparse``: what comes before a query is cut by the binary digits of its position
+        into spans of 1, 2, 4, … positions, half of ⌈log₂ n⌉ on average: O(n·log n).
+    """
+
+    name: ClassVar[str] = "combiner"
+    source: ClassVar[str] = "Ren et al., arXiv 2107.05768, eq. 4–8 and §4 (fixed, logsparse)"
+    not_counted: ClassVar[str] = (
+        "projections; the scaling by 1/√d_h; networks in place of the maximum as a span's query and key; "
+        "of lengths between powers of two (logsparse) the share of the next"
+    )
+    defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim"}
+
+    pattern: str = "fixed"
+
+    def __post_init__(self) -> None:
+        """Check the pattern."""
+        super().__post_init__()
+        if self.pattern not in PATTERNS:
+            raise unknown_name(f"pattern of {self.name}", self.pattern, PATTERNS)
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Take any sizes: every head has keys of its own."""
+
+    # -- spans -----------------------------------------------------------------------------
+
+    @property
+    def spans(self) -> sp.Expr:
+        """Spans of a head that have a key and a value: n/2 of two positions, n/4 of four, …"""
+        return ceil_div(N, SPAN) if self.pattern == "fixed" else sp.Max(N - 2, 0)
+
+    @property
+    def levels(self) -> sp.Expr:
+        """Spans of two positions or more that a position is in."""
+        return ONE if self.pattern == "fixed" else sp.Max(DIGITS - 1, 0)
+
+    @property
+    def longest(self) -> sp.Expr:
+        """Positions of the longest span."""
+        return SPAN if self.pattern == "fixed" else ceil_div(N, sp.Integer(2))
+
+    @property
+    def _again(self) -> sp.Expr:
+        """Levels beyond the first, whose positions come from the cache."""
+        return ZERO if self.pattern == "fixed" else sp.Max(DIGITS - 2, 0)
+
+    @property
+    def pairs(self) -> sp.Expr:
+        """(query, key or span) pairs of one head, whatever the convention: it is no mask of n²."""
+        return self.mask().pairs
+
+    def mask(self) -> Mask:
+        """Return the pairs of queries with keys and spans."""
+        if self.pattern == "fixed":
+            before, blocks = whole_before(N, SPAN), ceil_div(N, SPAN)
+            last = N - SPAN * (blocks - 1)
+            return Mask(
+                ChunkPairs(N, SPAN) + before,
+                sp.Integer(2),  # its span, and the summaries
+                SPAN + before / N,
+                sp.Max(last + blocks - 1, SPAN + blocks - 2),
+                sp.Max(SPAN, N - SPAN),
+            )
+        seen = 1 + DIGITS
+        return Mask(N + N * DIGITS / 2, ONE, seen, seen, N)
+
+    def _keys(self) -> sp.Expr:
+        """Bytes of K and V."""
+        return self.bytes * B * N * HQ * (D + DV)
+
+    def _sizes(self) -> Mapping[str, sp.Expr]:
+        return {**super()._sizes(), "kv_heads": HQ}
+
+    def _summaries(self) -> sp.Expr:
+        """Bytes of the spans' keys and values."""
+        return self.bytes * B * HQ * self.spans * (D + DV)
+
+    def _operands(self) -> sp.Expr:
+        """Bytes of Q, K and V."""
+        return self.bytes * B * N * HQ * (2 * D + DV)
+
+    def _span_kernel(self, name: str, **counts: Any) -> Phase:
+        """Return a kernel over the positions of all spans; of a position's further levels, from the cache."""
+        rows = B * HQ * N * sp.Max(self.levels, 1)
+        return Phase(
+            name=name,
+            kernel="stream",
+            op="softmax",
+            sizes={"rows": rows, "cols": 2 * D + DV, "reads": ONE, "writes": ZERO},
+            options={"dtype": self.dtype, "pattern": "elementwise"},
+            l2=self._operands() * self._again,
+            **counts,
+        )
+
+    # -- kernels ---------------------------------------------------------------------------
+
+    def forward(self) -> tuple[Phase, ...]:
+        """The spans' keys and values; then attention to keys and spans."""
+        entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
+        summarise = self._span_kernel(
+            "spans",
+            flops={
+                ("matrix", self.dtype): 2 * entries * (D + DV),
+                # The maxima of queries and keys; maximum, subtract, sum of a score; the division.
+                ("vector", self.accumulate): entries * (2 * D + 3) + spans * DV,
+                ("special", self.accumulate): entries,
+            },
+            read=self._operands(),
+            write=self._summaries(),
+            pram_depth=3 * CeilLog2(self.longest) + tree_depth(D) + 3 + tree_depth(self.longest),
+            workspace=self._summaries(),
+        )
+        (attend,) = super().forward()
+        return summarise, replace(attend, read=attend.read + self._summaries())
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Attention's gradients, of the spans' too; theirs go on to the positions."""
+        rows, attend = super().backward()
+        summaries, operands = self._summaries(), self._operands()
+        attend = replace(
+            attend,
+            read=attend.read + summaries,
+            write=attend.write + summaries,
+            workspace=attend.workspace + summaries,
+        )
+        entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
+        spread = self._span_kernel(
+            "spans, backward",
+            flops={
+                ("matrix", self.dtype): entries * (6 * D + 4 * DV),
+                # The maxima again; P = exp(S − LSE), dS = P∘(dP − D); D, a sum over each span's value.
+                ("vector", self.accumulate): entries * (2 * D + 3) + 2 * spans * DV,
+                ("special", self.accumulate): entries,
+            },
+            # Operands, and their gradients so far.
+            read=2 * operands + 2 * summaries,
+            write=operands,
+            pram_depth=CeilLog2(self.longest)
+            + sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1)
+            + 1
+            + tree_depth(self.longest),
+        )
+        return rows, attend, spread
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V, O and the log-sum-exp; the spans' keys and values, and a log-sum-exp of each."""
+        return super().kept() + self._summaries() + self.stat_bytes * B * HQ * self.spans

@@ -1,0 +1,52 @@
+"""Dropout: values set to 0 at random, and the note of which."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import Phase, Tensors
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import stream
+from costmodel.symbols import symbols
+
+M, N = symbols("m n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dropout(Layer):
+    """Each value of an m × n table times 0 or 1/(1 − p); what is kept is noted, one byte a value."""
+
+    name: ClassVar[str] = "dropout"
+    family: ClassVar[str] = "memory-bound"
+    source: ClassVar[str] = (
+        "Srivastava et al., JMLR 15 (2014); masks of one byte: Korthikanti et al., arXiv 2205.05198, §4.1"
+    )
+    not_counted: ClassVar[str] = "random numbers"
+    required: ClassVar[tuple[str, ...]] = ("m", "n")
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One pass: times the mask, times 1/(1 − p); the mask is written."""
+        return (dropout(self, "dropout", "fwd", rows=M, cols=N),)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The same of the gradient; the mask is read."""
+        return (dropout(self, "dropout gradient", "bwd", rows=M, cols=N),)
+
+    def tensors(self) -> Tensors:
+        """One table in, one out; the mask could be drawn again."""
+        table = self.bytes * M * N
+        return Tensors(inputs=table, outputs=table, linear=True)
+
+    def kept(self) -> sp.Expr:
+        """The mask."""
+        return M * N
+
+
+def dropout(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
+    """Return dropout of a rows × cols table, or of its gradient, in one pass."""
+    mask = rows * cols
+    more = {"extra_write": mask, "workspace": mask} if direction == "fwd" else {"extra_read": mask}
+    return stream(layer, name, rows=rows, cols=cols, reads=1, writes=1, vector=2, depth=2, **more)

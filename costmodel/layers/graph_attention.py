@@ -1,0 +1,144 @@
+"""Attention along the edges of a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ONE, Phase, Tensors
+from costmodel.errors import SizeError
+from costmodel.layers._attention import DV, HQ, B, D, N
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import stream
+from costmodel.symbols import CeilLog, CeilLog2, ceil_div, symbol, tree_depth
+
+E = symbol("edges")
+#: Bytes of a node's number, and of a row's beginning.
+INDEX = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphAttention(Layer):
+    """Softmax attention where node i sees its neighbours: 4·d_h FLOP for each edge of a head.
+
+    Work is that of the edges, none for pairs that are no edge: rows in compressed form (a beginning for
+    each row, a number for each edge), one kernel that gathers K and V edge by edge. All sequences and
+    heads share the graph of `edges` edges, n times `degree` where they are not given, loops included.
+    Depth is that of a node with all n for neighbours.
+    """
+
+    name: ClassVar[str] = "graph-attention"
+    family: ClassVar[str] = "fewer pairs"
+    source: ClassVar[str] = (
+        "Tomczak & Kuppannagari, arXiv 2502.01659 (by edges); Veličković et al., arXiv 1710.10903"
+    )
+    not_counted: ClassVar[str] = "projections; the scaling of scores; features of edges; making the graph"
+    required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {
+        "value_dim": "head_dim",
+        "degree": 32,
+        "edges": "seq*degree",
+    }
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Every node sees one at least, and none twice."""
+        edges, nodes = sizes["edges"], sizes["seq"]
+        if np.any(edges < nodes) or np.any(edges > nodes * nodes):
+            raise SizeError(f"{self.name}: wanted edges from seq (one a node) to seq² (all pairs)")
+
+    def _kernel(self, name: str, rows_read: int, rows_written: int, **counts: Any) -> Phase:
+        """Return a kernel that gathers (and adds to) rows of K and V, edge by edge."""
+        return Phase(
+            name=name,
+            kernel="stream",
+            op="elementwise_mul",
+            sizes={
+                "rows": B * HQ * E,
+                "cols": D + DV,
+                "reads": sp.Integer(rows_read),
+                "writes": sp.Integer(rows_written),
+            },
+            options={"dtype": self.dtype, "pattern": "elementwise"},
+            **counts,
+        )
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One kernel: for each edge a score, maximum, subtract, sum, exp, a value; each row divided."""
+        edges, rows, w = B * HQ * E, B * HQ * N, self.bytes
+        return (
+            self._kernel(
+                "attention along edges",
+                1,
+                0,
+                flops={
+                    ("matrix", self.dtype): 2 * edges * (D + DV),
+                    ("vector", self.accumulate): 3 * edges + rows * DV,
+                    ("special", self.accumulate): edges,
+                },
+                read=self.tensors().inputs + self._index(),
+                write=w * rows * DV + self._statistics(),
+                l2=w * edges * (D + DV),
+                pram_depth=tree_depth(D) + 2 * CeilLog2(N) + 3 + tree_depth(N),
+                workspace=self._statistics() + self._index(),
+            ),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Row sums of dO∘O; then for each edge the score again, and its parts of dQ, dK and dV."""
+        edges, rows, w, stat = B * HQ * E, B * HQ * N, self.bytes, self.stat_bytes
+        sums = stream(
+            self,
+            "row sums of dO∘O",
+            rows=rows,
+            cols=DV,
+            reads=2,
+            writes=0,
+            op="elementwise_mul",
+            vector=2,
+            depth=tree_depth(DV),
+            extra_write=self._statistics(),
+        )
+        inputs = self.tensors().inputs
+        main = self._kernel(
+            "attention along edges, backward",
+            2,
+            1,
+            flops={
+                ("matrix", self.dtype): edges * (6 * D + 4 * DV),
+                ("vector", self.accumulate): 3 * edges,
+                ("special", self.accumulate): edges,
+            },
+            read=inputs + w * rows * DV + 2 * self._statistics() + self._index(),
+            write=inputs,
+            # K and V gathered; dK and dV added to in fp32.
+            l2=edges * (D + DV) * (w + 2 * stat),
+            pram_depth=sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1) + 1 + tree_depth(N),
+            workspace=self._statistics() + self._index() + stat * rows * (D + DV),
+        )
+        return sums, main
+
+    def tensors(self) -> Tensors:
+        """Q, K, V in and O out; the graph is no operand: it may follow from a rule."""
+        tokens = self.bytes * B * N * HQ
+        return Tensors(inputs=tokens * (2 * D + DV), outputs=tokens * DV)
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V, O and the log-sum-exp."""
+        operands = self.tensors()
+        return operands.inputs + operands.outputs + self._statistics()
+
+    def path(self) -> sp.Expr:
+        """⌈log⌉ of the nodes to the base of their edges: no graph of that degree does better (Moore)."""
+        return sp.Max(ONE, CeilLog(N, sp.Max(2, ceil_div(E, N))))
+
+    def _statistics(self) -> sp.Expr:
+        """Bytes of one statistic a row."""
+        return self.stat_bytes * B * HQ * N
+
+    def _index(self) -> sp.Expr:
+        """Bytes of the graph: rows' beginnings, edges' ends."""
+        return INDEX * (E + N + 1)

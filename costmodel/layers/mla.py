@@ -1,0 +1,184 @@
+"""Multi-head latent attention: keys and values of all heads from one short vector a token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import Phase, Tensors
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import gemm
+from costmodel.layers.tiled_attention import TiledAttention
+from costmodel.symbols import CeilLog2, symbols, tree_depth
+
+Q, C, R = symbols("q_rank kv_rank rope_dim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLA(Layer):
+    """Multi-head latent attention (DeepSeek-V2), with its projections.
+
+    A token caches c + d_r numbers, c for keys and values of all heads and d_r for a rotated key that
+    the heads share: 1152 bytes a layer in 16 bits for c = 512, d_r = 64. A head has `head_dim` + d_r
+    wide queries and keys. Projections are 2[d·q + q·h(d_n + d_r) + d(c + d_r) + c·h(d_n + d_v) + h·d_v·d]
+    FLOP a token, the core 2·n·h(d_n + d_r + d_v).
+
+    Parameters
+    ----------
+    causal : bool
+        A query sees the keys up to its own position.
+    absorbed : bool
+        Queries are brought to the latent's width (W_UK absorbed), and heads' outputs back from it
+        (W_UV): the core works on the cache itself, 2·s·h(2c + d_r) FLOP a token, and no key or value is
+        made. For decoding: forward only. Otherwise keys and values of all heads are made from the
+        latents, those of a cached prefix too.
+    """
+
+    name: ClassVar[str] = "mla"
+    family: ClassVar[str] = "attention"
+    source: ClassVar[str] = "DeepSeek-AI, arXiv 2405.04434, §2.1, eq. 9–19, Appendix C"
+    not_counted: ClassVar[str] = (
+        "norms of the latents, rotation, the scaling of the scores; joining the rotated key to each head's"
+    )
+    required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {
+        "seq_kv": "seq",
+        "value_dim": "head_dim",
+        "d_model": "heads*head_dim",
+        "q_rank": "12*head_dim",
+        "kv_rank": "4*head_dim",
+        "rope_dim": "head_dim/2",
+    }
+
+    causal: bool = False
+    absorbed: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse to train what is absorbed."""
+        super().__post_init__()
+        if self.absorbed and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with absorbed=true", self.direction, ("fwd",))
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """The queries' own keys are among the keys."""
+        if np.any(sizes["seq_kv"] < sizes["seq"]):
+            raise SizeError(f"{self.name} needs seq_kv of at least seq: the queries' own keys count")
+
+    @property
+    def cached(self) -> sp.Expr:
+        """Bytes that a token leaves in the cache of one layer: the latent and the rotated key."""
+        return self.bytes * (C + R)
+
+    # -- products --------------------------------------------------------------------------
+
+    def _projections(self) -> tuple[tuple[str, sp.Expr, sp.Expr, sp.Expr], ...]:
+        """(name, rows, input width, output width) of the products with weights, in the order they run."""
+        return (
+            ("query, down", B * N, DM, Q),
+            ("query, up", B * N, Q, HQ * (D + R)),
+            ("latent, down", B * N, DM, C + R),
+            ("keys and values, up", B * NKV, C, HQ * (D + DV)),
+            ("output", B * N, HQ * DV, DM),
+        )
+
+    def _project(self, name: str, rows: sp.Expr, inner: sp.Expr, outer: sp.Expr) -> Phase:
+        intermediate = 0 if name == "output" else self.bytes * rows * outer
+        return gemm(self, name, m=rows, n=outer, k=inner, workspace=sp.sympify(intermediate))
+
+    def _per_head(self, name: str, inner: sp.Expr, outer: sp.Expr) -> Phase:
+        """Return a product of every token with a matrix of each head's own."""
+        sizes = {"m": B * N, "n": outer, "k": inner, "batch": HQ}
+        return gemm(self, name, **sizes, workspace=self.bytes * B * N * HQ * outer)
+
+    # -- the core --------------------------------------------------------------------------
+
+    @property
+    def _tiled(self) -> TiledAttention:
+        return TiledAttention(dtype=self.dtype, convention=self.convention, causal=self.causal)
+
+    def _core(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """Return tiled attention's kernels for d_n + d_r wide keys, each head with its own."""
+        return tuple(_resized(phase, {D: D + R, HKV: HQ}) for phase in phases)
+
+    def _latent_core(self) -> Phase:
+        """Every head's queries on the one latent a token: all heads' rows share what is read."""
+        pairs = N * NKV
+        if self.causal and self.convention != "torch":
+            pairs = causal_pairs(N, NKV)
+        scores, rows = B * HQ * pairs, B * HQ * N
+        return Phase(
+            name="attention on latents",
+            kernel="decode",
+            op="attention_decode",
+            # Keys and values of a token are c + d_r numbers together: half of that each.
+            sizes={"batch": B, "heads": HQ * N, "kv_heads": sp.Integer(1), "seq_kv": NKV,
+                   "head_dim": (C + R) / 2},
+            options={"dtype": self.dtype},
+            flops={
+                ("matrix", self.dtype): 2 * scores * (2 * C + R),
+                ("vector", self.accumulate): 3 * scores + rows * C,
+                ("special", self.accumulate): scores,
+            },
+            read=self.cached * B * NKV + self.bytes * rows * (C + R),
+            write=self.bytes * rows * C,
+            pram_depth=tree_depth(C + R) + 2 * CeilLog2(NKV) + 3 + tree_depth(NKV),
+            workspace=self.bytes * rows * C,
+        )  # fmt: skip
+
+    # -- the layer -------------------------------------------------------------------------
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Down and up; the core; out."""
+        down, up, latent, values, out = (self._project(*p) for p in self._projections())
+        if not self.absorbed:
+            return (down, up, latent, values, *self._core(self._tiled.core_forward()), out)
+        into, back = self._per_head("query to latent", D, C), self._per_head("latent to value", C, DV)
+        return (down, up, latent, into, self._latent_core(), back, out)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Two products for each projection, of its input and of its weights, around the core's."""
+        gradients = []
+        for name, rows, inner, outer in self._projections():
+            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
+            gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
+        return (*gradients[8:], *self._core(self._tiled.core_backward()), *gradients[:8])
+
+    def tensors(self) -> Tensors:
+        """The sequence in and out, the prefix's latents, the weights."""
+        sequence = self.bytes * B * N * DM
+        return Tensors(
+            inputs=sequence + self.cached * B * (NKV - N),
+            weights=self.bytes * self.parameters(),
+            outputs=sequence,
+        )
+
+    def kept(self) -> sp.Expr:
+        """The input, both latents, Q, K, V, the heads' outputs and their log-sum-exp; absorbed nothing."""
+        if self.absorbed:
+            return sp.Integer(0)
+        tokens = B * N * (DM + Q + HQ * (D + R + DV))
+        keys = B * NKV * (C + R + HQ * (D + R + DV))
+        return self.bytes * (tokens + keys) + self.stat_bytes * B * N * HQ
+
+    def parameters(self) -> sp.Expr:
+        """The five products' weights."""
+        return sp.Add(*(inner * outer for _, _, inner, outer in self._projections()))
+
+
+def _resized(phase: Phase, sizes: Mapping[sp.Symbol, sp.Expr]) -> Phase:
+    """Return a kernel with other sizes in place of its own."""
+    return replace(
+        phase,
+        sizes={name: size.xreplace(sizes) for name, size in phase.sizes.items()},
+        flops={key: count.xreplace(sizes) for key, count in phase.flops.items()},
+        **{
+            name: getattr(phase, name).xreplace(sizes)
+            for name in ("read", "write", "l2", "pram_depth", "workspace")
+        },
+    )

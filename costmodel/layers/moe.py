@@ -1,0 +1,243 @@
+"""A mixture of experts: each token goes through k of E feed-forward layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.layers import _ffn
+from costmodel.layers._base import Layer
+from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
+from costmodel.layers._kernels import POINTWISE, gemm, stream
+from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
+
+B, N, D, F, E, K = symbols("batch seq d_model d_ff experts top_k")
+T = B * N
+
+
+@dataclass(frozen=True, kw_only=True)
+class MoE(Layer):
+    """A router, and the k experts it chooses of E: 2dE + k·6·d·d_ff FLOP a token (4 without a gate).
+
+    Of the experts, E·(1 − (1 − k/E)^tokens) are expected to be chosen by some token, if all are as
+    likely: their weights are read, in one grouped product whose groups have equal shares of the tokens.
+    Tokens are gathered as the product reads them. No token is dropped: there is no capacity factor.
+
+    Parameters
+    ----------
+    gated : bool
+        Experts have three products (SwiGLU), or two.
+    activation : str
+        Of the experts.
+    fused : bool
+        One product makes both parts of a gated expert.
+    shared : int
+        Experts that all tokens pass, beside those chosen.
+    """
+
+    name: ClassVar[str] = "moe"
+    family: ClassVar[str] = "feed-forward"
+    source: ClassVar[str] = (
+        "Shazeer et al., arXiv 1701.06538, §2; Dai et al., arXiv 2401.06066 (shared experts); "
+        "Tan et al., arXiv 2403.08245 (gathered products)"
+    )
+    not_counted: ClassVar[str] = (
+        "sorting tokens by expert and reading their order, uneven loads, losses that balance them, "
+        "weights of the chosen divided by their sum, biases, dropout"
+    )
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "experts", "top_k")
+    defaults: ClassVar[dict[str, str | int]] = {"d_ff": "4*d_model"}
+
+    gated: bool = True
+    activation: str = "silu"
+    fused: bool = True
+    shared: int = 0
+
+    def __post_init__(self) -> None:
+        """Check the experts' form."""
+        super().__post_init__()
+        if self.activation not in POINTWISE:
+            raise unknown_name(f"activation of {self.name}", self.activation, POINTWISE)
+        if self.shared < 0:
+            raise CostmodelError(f"shared of {self.name}: wanted 0 or more experts, got {self.shared}")
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """A token cannot choose more experts than there are."""
+        if np.any(sizes["top_k"] > sizes["experts"]):
+            raise SizeError(f"{self.name}: top_k must be at most experts: a token chooses each at most once")
+
+    # -- parts -----------------------------------------------------------------------------
+
+    @property
+    def working(self) -> sp.Expr:
+        """Experts that some token is expected to choose."""
+        return Distinct(E, K, T)
+
+    @property
+    def _form(self) -> _ffn.Form:
+        return _ffn.Form(self.activation, self.gated, self.fused)
+
+    @property
+    def _chosen(self) -> _ffn.Shape:
+        return _ffn.Shape(rows=T * K / self.working, width=D, inner=F, sets=self.working)
+
+    @property
+    def _common(self) -> _ffn.Shape:
+        return _ffn.Shape(rows=T, width=D, inner=self.shared * F)
+
+    @property
+    def _choices(self) -> sp.Expr:
+        """Weight and number of each expert chosen, for all tokens [bytes]."""
+        return (self.stat_bytes + PLACE_BYTES) * T * K
+
+    def _gathered(self, phase: Phase) -> Phase:
+        """Return a product that reads each token once from memory, though each of its experts does."""
+        again = self.bytes * T * D * (K - 1)
+        return replace(phase, read=phase.read - again, l2=again)
+
+    def _experts(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+        """Return the kernels of the chosen experts, with what they gather."""
+        first = ("up projection", "gate projection", "gate and up projection")
+        gather = {*first, *(f"{name}, weight gradient" for name in first)}
+        return tuple(
+            replace(self._gathered(p) if p.name in gather else p, name=f"experts: {p.name}") for p in phases
+        )
+
+    def _shared(self, direction: str) -> tuple[Phase, ...]:
+        """Return the kernels of the experts that all tokens pass; none where there are no such."""
+        if not self.shared:
+            return ()
+        there = direction == "fwd"
+        phases = (_ffn.forward if there else _ffn.backward)(self, self._common, self._form)
+        phases = _returned(phases) if there else _partial(phases)
+        return tuple(replace(p, name=f"shared experts: {p.name}") for p in phases)
+
+    # -- kernels ---------------------------------------------------------------------------
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Scores, choice, experts, and the weighted sum of what they return."""
+        scores = self.bytes * T * E
+        parts = K + (1 if self.shared else 0)
+        return (
+            gemm(self, "router", m=T, n=E, k=D, workspace=scores),
+            # Softmax of the scores; then k times the largest that is left.
+            stream(
+                self,
+                "choice",
+                op="softmax",
+                pattern="softmax",
+                rows=T,
+                cols=E,
+                reads=1,
+                writes=1,
+                vector=4 + K,
+                special=1,
+                depth=2 * CeilLog2(E) + 3 + K * CeilLog2(E),
+                extra_write=self._choices,
+                workspace=scores + self._choices,
+            ),
+            *self._experts(_returned(_ffn.forward(self, self._chosen, self._form))),
+            *self._shared("fwd"),
+            stream(
+                self,
+                "weighted sum",
+                rows=T,
+                cols=D,
+                reads=parts,
+                writes=1,
+                vector=2 * K + (1 if self.shared else 0),
+                depth=1 + CeilLog2(parts),
+                extra_read=self._choices,
+            ),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The weighted sum's gradients, the experts', the router's, and the sum of all of the tokens'."""
+        rows = self.bytes * T * D
+        weights = self.stat_bytes * T * K
+        scores = self.bytes * T * E
+        parts = K + (2 if self.shared else 1)
+        return (
+            # To each expert its weight times g; to each weight the product of g with what came back.
+            stream(
+                self,
+                "weighted sum gradient",
+                rows=T,
+                cols=D,
+                reads=1 + K,
+                writes=K,
+                vector=3 * K,
+                depth=tree_depth(D),
+                extra_read=self._choices,
+                extra_write=weights,
+                workspace=rows * K + weights,
+            ),
+            *self._experts(_partial(_ffn.backward(self, self._chosen, self._form))),
+            *self._shared("bwd"),
+            # Σ p·dp has k terms a token; then dp − Σ, times p.
+            stream(
+                self,
+                "choice gradient",
+                op="softmax",
+                pattern="softmax",
+                rows=T,
+                cols=E,
+                reads=1,
+                writes=1,
+                vector=2 + 2 * K / E,
+                depth=tree_depth(K) + 2,
+                extra_read=weights + PLACE_BYTES * T * K,
+                workspace=scores,
+            ),
+            gemm(self, "router, input gradient", m=T, n=D, k=E, workspace=rows),
+            gemm(self, "router, weight gradient", m=D, n=E, k=T),
+            stream(
+                self,
+                "sum over experts",
+                rows=T,
+                cols=D,
+                reads=parts,
+                writes=1,
+                vector=parts,
+                depth=CeilLog2(parts),
+            ),
+        )
+
+    # -- operands --------------------------------------------------------------------------
+
+    def tensors(self) -> Tensors:
+        """The sequence in and out; the router, and at least the experts of one token."""
+        sequence, one = self.bytes * T * D, self.bytes * _ffn.parameters(self._chosen, self._form)
+        return IndexedTensors(
+            inputs=sequence,
+            weights=self.bytes * D * E + (K + self.shared) * one,
+            outputs=sequence,
+            unread=(E - K) * one,
+        )
+
+    def kept(self) -> sp.Expr:
+        """The input, probabilities and choices; inside the experts, and what they returned."""
+        inside = _ffn.kept(self, self._chosen, self._form)
+        common = _ffn.kept(self, self._common, self._form) if self.shared else ZERO
+        return self.bytes * T * (D + E + K * D) + self._choices + inside + common
+
+    def parameters(self) -> sp.Expr:
+        """The router, and every expert."""
+        return D * E + (E + self.shared) * _ffn.parameters(self._chosen, self._form)
+
+
+def _returned(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """Return the kernels of experts, whose result is an intermediate: the last kernel writes it."""
+    return (*phases[:-1], replace(phases[-1], workspace=phases[-1].write))
+
+
+def _partial(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    """Return the same backward: what the last product of the input's gradient writes is summed later."""
+    last = max(i for i, p in enumerate(phases) if not p.name.endswith("weight gradient"))
+    return tuple(replace(p, workspace=p.write) if i == last else p for i, p in enumerate(phases))

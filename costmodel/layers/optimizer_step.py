@@ -1,0 +1,171 @@
+"""One step of an optimiser: every weight, its gradient and its state, once through memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar, NamedTuple
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.errors import unknown_name
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import stream
+from costmodel.symbols import symbols
+
+P, TENSORS = symbols("params tensors")
+
+
+class Operation(NamedTuple):
+    """An operation on every number: what it reads and writes, and its arithmetic.
+
+    Names are ``p`` (weight), ``g`` (gradient), ``m``, ``v`` (state), ``t`` (a temporary table).
+    """
+
+    name: str
+    reads: str
+    writes: str
+    vector: int
+    special: int = 0
+
+
+#: As torch.optim writes them, without maximum, nesterov or damping; corrections of the first steps are
+#: numbers, not tables. Loshchilov & Hutter's decay of AdamW is the first line.
+_ADAM = (
+    Operation("lerp of m", "mg", "m", 3),  # m + (1 − β₁)(g − m)
+    Operation("decay of v", "v", "v", 1),  # β₂·v
+    Operation("square into v", "vg", "v", 3),  # v + (1 − β₂)·g·g
+    Operation("root", "v", "t", 0, 1),
+    Operation("correction", "t", "t", 1),
+    Operation("epsilon", "t", "t", 1),
+    Operation("update", "pmt", "p", 3),  # p − η·m/t
+)
+OPTIMISERS = {
+    "sgd": (Operation("update", "pg", "p", 2),),  # p − η·g
+    "momentum": (
+        Operation("decay of m", "m", "m", 1),
+        Operation("gradient into m", "mg", "m", 1),
+        Operation("update", "pm", "p", 2),
+    ),
+    "adam": _ADAM,
+    "adamw": (Operation("decay of p", "p", "p", 1), *_ADAM),
+}
+#: Operations that wait for each other, longest chain.
+DEPTH = {"sgd": 2, "momentum": 4, "adam": 9, "adamw": 9}
+IMPLEMENTATIONS = ("fused", "foreach", "loop")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerStep(Layer):
+    """The update of `params` numbers from their gradients.
+
+    Mixed precision with Adam: 2 bytes of weight and 2 of gradient, and 4 each of master weight, m and v:
+    16 bytes a parameter occupied, 28 moved.
+
+    Parameters
+    ----------
+    optimiser : str
+        ``sgd``, ``momentum``, ``adam`` or ``adamw``.
+    implementation : str
+        ``fused``: one kernel does it all. ``foreach``: a kernel for each operation, over all tensors.
+        ``loop``: a kernel for each operation and tensor, of which there are `tensors`, of equal size.
+    master : bool
+        Whether weights narrower than fp32 have a copy in fp32, and state of that format. Otherwise
+        everything is in the layer's dtype.
+    """
+
+    name: ClassVar[str] = "optimizer-step"
+    family: ClassVar[str] = "training"
+    source: ClassVar[str] = (
+        "Kingma & Ba, arXiv 1412.6980, Algorithm 1; Loshchilov & Hutter, arXiv 1711.05101; "
+        "Rajbhandari et al., arXiv 1910.02054, §3.1 (16 bytes)"
+    )
+    not_counted: ClassVar[str] = "gradient norms and clipping, loss scaling, first-step corrections"
+    required: ClassVar[tuple[str, ...]] = ("params",)
+    defaults: ClassVar[dict[str, str | int]] = {"tensors": 1}
+    directions: ClassVar[tuple[str, ...]] = ("fwd",)
+
+    optimiser: str = "adamw"
+    implementation: str = "fused"
+    master: bool = True
+
+    def __post_init__(self) -> None:
+        """Check optimiser and implementation."""
+        super().__post_init__()
+        for option, value, known in (
+            ("optimiser", self.optimiser, OPTIMISERS),
+            ("implementation", self.implementation, IMPLEMENTATIONS),
+        ):
+            if value not in known:
+                raise unknown_name(f"{option} of {self.name}", value, known)
+
+    @property
+    def _copied(self) -> bool:
+        """Whether the weights that the model uses are copies of wider ones."""
+        return self.master and self.bytes < self.stat_bytes
+
+    @property
+    def _wide(self) -> sp.Expr:
+        """Size of one number of state, and of the weight that is updated [bytes]."""
+        return self.stat_bytes if self._copied else self.bytes
+
+    @property
+    def _state(self) -> str:
+        """The tables that stay from step to step, the weight among them."""
+        return "p" + "".join(sorted({x for o in OPTIMISERS[self.optimiser] for x in o.writes if x in "mv"}))
+
+    def _pass(self, name: str, read: sp.Expr, write: sp.Expr, vector: int, special: int, depth: int) -> Phase:
+        """Return a pass over all numbers, so many bytes of each read and written."""
+        each = P / TENSORS if self.implementation == "loop" else P
+        one = stream(
+            self,
+            name,
+            rows=ONE,
+            cols=each,
+            reads=read / self.bytes,
+            writes=write / self.bytes,
+            vector=vector,
+            special=special,
+            depth=depth,
+        )
+        return replace(one, repeats=TENSORS) if self.implementation == "loop" else one
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One kernel, or one for each operation; narrow gradients and weights are converted by more."""
+        steps = OPTIMISERS[self.optimiser]
+        if self.implementation == "fused":
+            state = len(self._state) * self._wide
+            back = self.bytes if self._copied else ZERO
+            vector, special = sum(s.vector for s in steps), sum(s.special for s in steps)
+            depth = DEPTH[self.optimiser]
+            return (self._pass(self.optimiser, state + self.bytes, state + back, vector, special, depth),)
+        return tuple(self._separate())
+
+    def _separate(self) -> Iterator[Phase]:
+        """Yield a kernel for each operation."""
+        if self._copied:
+            yield self._temporary(self._pass("gradient, widened", self.bytes, self._wide, 0, 0, 0))
+        for step in OPTIMISERS[self.optimiser]:
+            read, write = len(step.reads) * self._wide, len(step.writes) * self._wide
+            depth = step.vector + step.special
+            found = self._pass(step.name, read, write, step.vector, step.special, depth)
+            yield self._temporary(found) if step.name == "root" else found
+        if self._copied:
+            yield self._pass("weight, narrowed", self._wide, self.bytes, 0, 0, 0)
+
+    def _temporary(self, phase: Phase) -> Phase:
+        """Return a kernel whose result is a table that is gone after the step."""
+        return replace(phase, workspace=phase.write)
+
+    def tensors(self) -> Tensors:
+        """Gradients in; weights and state updated; narrow weights out."""
+        return Tensors(
+            inputs=self.bytes * P,
+            updated=len(self._state) * self._wide * P,
+            outputs=self.bytes * P if self._copied else ZERO,
+        )
+
+    def kept(self) -> sp.Expr:
+        """Nothing."""
+        return ZERO

@@ -1,0 +1,77 @@
+"""Ring Self-Attention: dense attention over devices, first the keys and then the values going round."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, Phase
+from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel
+from costmodel.layers._devices import exchange, times
+from costmodel.layers._kernels import gemm, softmax, stream
+
+#: Positions of the whole sequence, padding included.
+ALL = P * CHUNK
+
+
+@dataclass(frozen=True, kw_only=True)
+class RingSelfAttention(SequenceParallel):
+    """Scores of a device's queries with all keys, materialised; softmax; values.
+
+    Keys pass from device to device, p − 1 times, and then values; a block is computed when it is there,
+    and nothing hides the transfers. Backward both go round again, and the gradients of all keys and
+    values are summed by an all-reduce: 8 (p − 1) messages of a device's keys in all, as many as tensor
+    parallelism sends (Li et al. 2021, §3.2).
+    """
+
+    name: ClassVar[str] = "ring-self-attention"
+    source: ClassVar[str] = "Li et al., arXiv 2105.13120, §3.1–3.2"
+    not_counted: ClassVar[str] = "projections and feed-forward; masks (no block is skipped), dropout"
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Q Kᵀ block by block, softmax, P V block by block."""
+        scores = self.bytes * B * HQ * CHUNK * ALL
+        return (
+            self._pass_on("keys", self.keys),
+            self._blocks("scores", m=CHUNK, n=CHUNK, k=D, b_batch=B * HKV, workspace=scores / P),
+            softmax(self, "softmax", "fwd", rows=B * HQ * CHUNK, cols=ALL, workspace=scores),
+            self._pass_on("values", self.values),
+            self._blocks("values of a block", m=CHUNK, n=DV, k=CHUNK, b_batch=B * HKV),
+            self._sum("outputs", DV),
+        )
+
+    def backward(self) -> tuple[Phase, ...]:
+        """Gradients of the values' product, of softmax, of the scores; two all-reduces."""
+        scores = self.bytes * B * HQ * CHUNK * ALL
+        return (
+            self._pass_on("values", self.values),
+            self._blocks(
+                "probability gradient", m=CHUNK, n=CHUNK, k=DV, b_batch=B * HKV, workspace=scores / P
+            ),
+            gemm(self, "value gradient", m=ALL, n=DV, k=CHUNK, batch=B * HQ, out_batch=B * HKV),
+            exchange(self, "value gradients", "all-reduce", P * self.values),
+            softmax(self, "softmax gradient", "bwd", rows=B * HQ * CHUNK, cols=ALL, workspace=scores),
+            self._pass_on("keys", self.keys),
+            self._blocks("query gradient of a block", m=CHUNK, n=D, k=CHUNK, b_batch=B * HKV),
+            self._sum("query gradient", D),
+            gemm(self, "key gradient", m=ALL, n=D, k=CHUNK, batch=B * HQ, out_batch=B * HKV),
+            exchange(self, "key gradients", "all-reduce", P * self.keys),
+        )
+
+    def _pass_on(self, name: str, size: sp.Expr) -> Phase:
+        return exchange(self, name, "send-receive", size, repeats=P - ONE)
+
+    def _blocks(self, name: str, **sizes: sp.Expr) -> Phase:
+        """Return a product in every head, once for each device's block of keys or values."""
+        return times((gemm(self, name, batch=B * HQ, **sizes),), P)[0]
+
+    def _sum(self, name: str, cols: sp.Expr) -> Phase:
+        """Return the blocks' results added up, one by one."""
+        phase = stream(self, name, rows=B * HQ * CHUNK, cols=cols, reads=2, writes=1, vector=1)
+        return times((phase,), P - ONE)[0]
+
+    def kept(self) -> sp.Expr:
+        """Q, K, V and the probabilities of its queries with all keys."""
+        return self.queries + self.keys + self.values + self.bytes * B * HQ * CHUNK * ALL

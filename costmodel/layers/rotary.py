@@ -1,0 +1,64 @@
+"""Rotary positions: pairs of query and key entries turned by an angle of their position."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import sympy as sp
+
+from costmodel.cost import Phase, Tensors
+from costmodel.layers._attention import check_heads
+from costmodel.layers._base import Layer
+from costmodel.layers._kernels import stream
+from costmodel.symbols import symbols
+
+B, N, HQ, HKV, D = symbols("batch seq heads kv_heads head_dim")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rotary(Layer):
+    """Q and K with each pair of entries turned, in place: 3 FLOP an entry (4 products, 2 sums a pair).
+
+    One pass over Q and K that reads a table of n × d_h sines and cosines; backward is the same pass
+    with the angles' signs changed. Where a part of each head is turned, head_dim is that part's.
+    """
+
+    name: ClassVar[str] = "rotary"
+    family: ClassVar[str] = "memory-bound"
+    source: ClassVar[str] = "Su et al., arXiv 2104.09864, eq. 34"
+    not_counted: ClassVar[str] = "making the table of sines and cosines"
+    required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
+    defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Heads share keys evenly."""
+        check_heads(self.name, sizes)
+
+    @property
+    def _vectors(self) -> sp.Expr:
+        """Vectors that are turned."""
+        return B * N * (HQ + HKV)
+
+    def _turn(self, name: str) -> tuple[Phase, ...]:
+        turned = stream(self, name, rows=self._vectors, cols=D, reads=1, writes=1, vector=3, depth=2)
+        table = self.bytes * N * D
+        return (replace(turned, read=turned.read + table, l2=table * (B * (HQ + HKV) - 1)),)
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One pass."""
+        return self._turn("rotation")
+
+    def backward(self) -> tuple[Phase, ...]:
+        """One pass, the other way round."""
+        return self._turn("rotation back")
+
+    def tensors(self) -> Tensors:
+        """Q and K in and out; the angles can be computed on the way."""
+        vectors = self.bytes * self._vectors * D
+        return Tensors(inputs=vectors, outputs=vectors, linear=True)
+
+    def kept(self) -> sp.Expr:
+        """Nothing: the angles follow from the positions."""
+        return sp.Integer(0)

@@ -1,0 +1,142 @@
+"""Attention under a sparse mask: the Sparse Transformer's, BigBird's, any of blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers import _pairs
+from costmodel.layers._attention import DV, HQ, B, D, N
+from costmodel.layers._masked import BLOCK, _MaskedAttention
+from costmodel.layers._pairs import Mask
+from costmodel.layers.tiled_attention import SCHEDULES
+from costmodel.symbols import CeilLog2, ceil_div, symbols
+
+STRIDE, SUMMARY, W, G, RANDOM, DENSITY = symbols("stride summary window globals random density")
+PATTERNS = ("strided", "fixed")
+TWO = sp.Integer(2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strided(_MaskedAttention):
+    """The Sparse Transformer's causal masks, both parts in one head: O(n·√n) pairs for a stride near √n.
+
+    Parameters
+    ----------
+    pattern : str
+        ``strided``: the `stride` positions before a query, and every `stride`-th before it.
+        ``fixed``: its own block of `stride` positions, and the last `summary` positions of every
+        block before.
+    """
+
+    name: ClassVar[str] = "strided"
+    source: ClassVar[str] = "Child et al., arXiv 1904.10509, §4.3, §5.5 (parts merged in a head)"
+    defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "stride": 128, "summary": 8}
+
+    pattern: str = "strided"
+
+    def __post_init__(self) -> None:
+        """Check the pattern."""
+        super().__post_init__()
+        if self.pattern not in PATTERNS:
+            raise unknown_name(f"pattern of {self.name}", self.pattern, PATTERNS)
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """A summary is part of its block."""
+        super().check_sizes(sizes)
+        if self.pattern == "fixed" and np.any(sizes["summary"] > sizes["stride"]):
+            raise SizeError(f"{self.name}: summary is a part of a block of stride positions: give no more")
+
+    def mask(self) -> Mask:
+        """Return the pattern's mask."""
+        if self.pattern == "fixed":
+            return _pairs.fixed(N, STRIDE, SUMMARY, BLOCK)
+        return _pairs.strided(N, STRIDE, BLOCK)
+
+    def path(self) -> sp.Expr:
+        """Two steps: along the stride (to a summary), and inside a block."""
+        return TWO
+
+
+@dataclass(frozen=True, kw_only=True)
+class BigBird(_MaskedAttention):
+    """Global, near and random blocks of `block` tokens: O(n) tiles.
+
+    `globals` tokens in front, a window of `window` tokens around a block's own, and `random` tokens,
+    each in whole blocks; of a tile that is kept all pairs count.
+    """
+
+    name: ClassVar[str] = "bigbird"
+    source: ClassVar[str] = "Zaheer et al., arXiv 2007.14062, §2, Appendix D (blocks), Table 8 (base, ITC)"
+    defaults: ClassVar[dict[str, str | int]] = {
+        **_MaskedAttention.defaults,
+        "block": 64,
+        "window": 192,
+        "globals": 128,
+        "random": 192,
+    }
+
+    def mask(self) -> Mask:
+        """Return all pairs of the tiles kept."""
+        return _pairs.bigbird(N, ceil_div(W, BLOCK), G, RANDOM, BLOCK)
+
+    def path(self) -> sp.Expr:
+        """Two steps, by way of a global block."""
+        return TWO
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockSparse(_MaskedAttention):
+    """Block-sparse FlashAttention: of the tiles of `block` × `block`, `density` % are kept, 4·n²·d_h·s FLOP.
+
+    At least one for each block of queries, and as many for each.
+
+    Parameters
+    ----------
+    schedule : str
+        ``fa1``: as in the paper, blocks of K and V outside: 2·n·d + s·T_c·(3·n·d + 4·n) elements a head.
+        ``fa2``: blocks of Q outside, O written once.
+    """
+
+    name: ClassVar[str] = "block-sparse"
+    source: ClassVar[str] = "Dao et al., arXiv 2205.14135, §3.3, Algorithm 5, Proposition 4"
+    defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "density": 25}
+
+    schedule: str = "fa1"
+
+    def __post_init__(self) -> None:
+        """Check the schedule."""
+        super().__post_init__()
+        if self.schedule not in SCHEDULES:
+            raise unknown_name("schedule", self.schedule, SCHEDULES)
+
+    def mask(self) -> Mask:
+        """Return s·n² pairs, or those of one tile a block of queries."""
+        return _pairs.blocks_of_density(N, DENSITY / 100, BLOCK)
+
+    def path(self) -> sp.Expr:
+        """⌈log₂⌉ of the blocks, as in the butterfly pattern of the paper (§3.3)."""
+        return sp.Max(ONE, CeilLog2(ceil_div(N, BLOCK)))
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One kernel; FA-1's rows of Q, O, l and m go through memory for each tile."""
+        (phase,) = super().forward()
+        if self.schedule == "fa2":
+            return (phase,)
+        heads, w, visits = B * HQ, self.bytes, self.visits
+        output = w * DV + 2 * self.stat_bytes
+        vector, special = ("vector", self.accumulate), ("special", self.accumulate)
+        # O is kept normalised: scaled twice a tile, and the statistics' four operations and two exps.
+        flops = {
+            **phase.flops,
+            vector: heads * (3 * self.pairs + (2 * DV + 4) * visits),
+            special: heads * (self.pairs + 2 * visits),
+        }
+        read = self._keys() + heads * visits * (w * D + output)
+        return (replace(phase, flops=flops, read=read, write=heads * visits * output, l2=ZERO),)

@@ -1,0 +1,68 @@
+"""Attention to what is near: sliding windows, and Longformer's with a few global tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.layers import _pairs
+from costmodel.layers._attention import N
+from costmodel.layers._masked import BLOCK, _MaskedAttention
+from costmodel.layers._pairs import Mask
+from costmodel.layers.conv import stacked_layers
+from costmodel.symbols import symbols
+
+W, G = symbols("window globals")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlidingWindow(_MaskedAttention):
+    """Each query sees `window` positions: 4·d_h FLOP for each of w·n − w(w−1)/2 pairs of a head.
+
+    Parameters
+    ----------
+    causal : bool
+        The window ends at the query (w·n − w(w−1)/2 pairs). Otherwise it reaches as far to both sides,
+        ±r with r = w − 1: n(2r+1) − r(r+1) pairs.
+    """
+
+    name: ClassVar[str] = "sliding-window"
+    source: ClassVar[str] = (
+        "Vaswani et al., arXiv 1706.03762, §4 (restricted); Jiang et al., arXiv 2310.06825, §2 (Mistral)"
+    )
+    required: ClassVar[tuple[str, ...]] = (*_MaskedAttention.required, "window")
+
+    causal: bool = True
+
+    def mask(self) -> Mask:
+        """Return a window, or ±(w − 1)."""
+        return _pairs.window(N, W, BLOCK) if self.causal else _pairs.local(N, W - 1, BLOCK)
+
+    def path(self) -> sp.Expr:
+        """⌈(n − 1)/(w − 1)⌉ layers until the first position reaches the last."""
+        return stacked_layers(N, W, dilated=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Longformer(_MaskedAttention):
+    """A window of `window` positions around each token, half to each side; `globals` tokens see and are seen.
+
+    g·n + (n − g)·g pairs of the global tokens, which stand in front, and the windows of the others.
+    """
+
+    name: ClassVar[str] = "longformer"
+    source: ClassVar[str] = "Beltagy et al., arXiv 2004.05150, §3.1"
+    not_counted: ClassVar[str] = (
+        f"{_MaskedAttention.not_counted}; the global tokens' own projections; dilated windows"
+    )
+    defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "window": 512, "globals": 1}
+
+    def mask(self) -> Mask:
+        """Return the windows and the global rows and columns."""
+        return _pairs.longformer(N, _pairs.half_width(W), G, BLOCK)
+
+    def path(self) -> sp.Expr:
+        """Two steps, by way of a global token."""
+        return sp.Integer(2)

@@ -1,0 +1,192 @@
+"""The memory of a whole model in each of its uses, by kind, and what there is room for.
+
+A model that is a stack of equal layers is trained as `costmodel.parallel` counts it, on one device
+(Korthikanti et al., arXiv 2205.05198, §4); of any other the parts keep what each of them keeps, and
+nothing is computed again. Decoding and prefill hold weights, the cache of keys, values and states, and
+what a kernel needs while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import sympy as sp
+from numpy.typing import ArrayLike, NDArray
+
+from costmodel.cost import ZERO
+from costmodel.errors import UnavailableError
+from costmodel.evaluate import compile_expressions
+from costmodel.hardware import Device
+from costmodel.models import Architecture, Model
+from costmodel.parallel import Cluster, Layout, Training, Transformer
+from costmodel.parallel.limits import MARGIN
+from costmodel.parallel.transformer import RECOMPUTE
+from costmodel.predict import predict
+from costmodel.symbols import symbol
+
+Array = NDArray[np.float64]
+#: What a use of a model holds, in the order in which it is stacked up.
+KINDS = ("weights", "gradients", "optimiser", "activations", "cache", "working")
+#: A length or a batch beyond which nothing is looked for: it fits whatever it is.
+UNLIMITED = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """What a model occupies on one device.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The model.
+    device : Device
+        On what.
+    dtype, attention : str
+        See `Architecture`.
+    margin : float
+        Part of the memory that is not the model's to use (fragmentation, the context).
+    """
+
+    architecture: Architecture
+    device: Device
+    dtype: str = "bf16"
+    attention: str = "tiled"
+    margin: float = MARGIN
+
+    @property
+    def room(self) -> float:
+        """Memory that the model may use [bytes]."""
+        return (1 - self.margin) * self.device.hbm_capacity
+
+    @cached_property
+    def stack(self) -> Transformer | None:
+        """The stack of equal layers that the model is; None if it is none."""
+        if self.attention == "eager":
+            return None  # masks and dropout by kernels of their own are kept too
+        try:
+            return Transformer.of(self.architecture, dtype=self.dtype, attention=self.attention)
+        except UnavailableError:
+            return None
+
+    @property
+    def recomputations(self) -> tuple[str, ...]:
+        """The ways to train it: ``none``, and of a stack of equal layers ``selective`` and ``full``."""
+        return RECOMPUTE if self.stack else RECOMPUTE[:1]
+
+    def model(self, use: str) -> Model:
+        """Return the model in a use: ``training``, ``prefill`` or ``decode``."""
+        if use == "decode":
+            return self.architecture.decode(self.dtype)
+        chosen: Model = getattr(self.architecture, use)(self.dtype, attention=self.attention)
+        return chosen
+
+    def kinds(
+        self, use: str, *, batch: float, lengths: ArrayLike, recompute: str = "none"
+    ) -> dict[str, Array]:
+        """Return the memory of each of `KINDS` for every length [bytes].
+
+        Parameters
+        ----------
+        use : {"training", "prefill", "decode"}
+            What it is used for.
+        batch : float
+            Sequences.
+        lengths : array_like
+            Tokens of each; when decoding, those in the cache.
+        recompute : str
+            Of training; see `recomputations`.
+        """
+        given = np.atleast_1d(np.asarray(lengths, dtype=np.float64))
+        if use == "training" and self.stack:
+            return self._trained(self.stack, recompute, batch, given)
+        return self._counted(use, batch, given)
+
+    def total(self, use: str, *, batch: float, length: float, recompute: str = "none") -> float:
+        """Return the memory of all kinds [bytes]."""
+        found = self.kinds(use, batch=batch, lengths=length, recompute=recompute)
+        return float(sum(kind[0] for kind in found.values()))
+
+    def longest(self, use: str, *, batch: float, recompute: str = "none") -> int | None:
+        """Return the longest sequence that there is room for [tokens]; 0: none, None: any."""
+        return _most(lambda n: self.total(use, batch=batch, length=n, recompute=recompute) <= self.room)
+
+    def largest(self, use: str, *, length: float, recompute: str = "none") -> int | None:
+        """Return the largest batch that there is room for [sequences]; 0: none, None: any."""
+        return _most(lambda n: self.total(use, batch=n, length=length, recompute=recompute) <= self.room)
+
+    # -- the two ways of counting ----------------------------------------------------------
+
+    def _trained(self, stack: Transformer, recompute: str, batch: float, lengths: Array) -> dict[str, Array]:
+        """Return the memory of a step of a stack of equal layers, its whole batch at once."""
+        cluster, layout = Cluster(device=self.device, devices=1), Layout(recompute=recompute, micro_batch=batch)
+        steps = [
+            Training(model=stack, cluster=cluster, layout=layout, batch=batch, seq=float(n)).memory
+            for n in lengths
+        ]
+        return {
+            kind: np.array([float(step.get(kind, np.zeros(())).item()) for step in steps]) for kind in KINDS
+        }
+
+    def _counted(self, use: str, batch: float, lengths: Array) -> dict[str, Array]:
+        """Return the memory as the model's own parts count it."""
+        model = self.model(use)
+        counted = predict(model, self.device, sizes_of(model, batch, lengths), rung="bound")
+        expressions = [*self._expressions(model, use), _busiest(model)]
+        *values, busiest = (
+            np.broadcast_to(np.asarray(value, dtype=np.float64), lengths.shape)
+            for value in compile_expressions(expressions, list(counted.shapes))(*counted.shapes.values())
+        )
+        weights, gradients, optimiser, activations, cache, own = values
+        occupied = np.broadcast_to(counted.footprint_bytes, lengths.shape)
+        working = np.maximum(0.0, occupied - weights - gradients - optimiser - activations - own)
+        if use == "prefill":
+            working = np.maximum(working, busiest)
+        return dict(zip(KINDS, (weights, gradients, optimiser, activations, cache, working), strict=True))
+
+    def _expressions(self, model: Model, use: str) -> list[sp.Expr]:
+        """Return the bytes of every kind but the last, and of what the footprint has of the cache."""
+        tensors = model.tensors()
+        weights = tensors.weights + tensors.offsets + getattr(tensors, "unread", ZERO)
+        own = model.state + tensors.updated
+        if use == "training":
+            optimiser = getattr(tensors, "optimizer", ZERO)
+            return [weights, weights, optimiser, model.kept(), own, 2 * own]
+        cache = own
+        if use == "prefill" and self.architecture.family.decodes:
+            # The pass leaves every position's keys and values behind; its footprint has only its kernels'.
+            cache = self.architecture.cache_bytes(self.dtype)
+            cache = cache.xreplace({symbol("seq_kv"): symbol("seq")})
+        return [weights, ZERO, ZERO, ZERO, cache, own]
+
+
+def _busiest(model: Model) -> sp.Expr:
+    """Return what the part that needs most of it has at once: its inputs, results, intermediates [bytes]."""
+    found = []
+    for part in model.parts:
+        tensors = part.layer.tensors()
+        between = sp.Add(*(phase.workspace for phase in part.layer.forward()))
+        found.append(part.expression(tensors.inputs + tensors.outputs + between))
+    return sp.Max(*dict.fromkeys(found))
+
+
+def sizes_of(model: Model, batch: float, lengths: Any) -> dict[str, Any]:
+    """Return a model's sizes: every sequence, an encoder's and those in the cache too, has the length."""
+    given = {"batch": batch, "seq": lengths, "seq_kv": lengths}
+    return {name: given[name] for name in model.required}
+
+
+def _most(fits: Callable[[int], bool]) -> int | None:
+    """Return the largest number that fits, as memory grows with it; 0 if 1 does not, None if all do."""
+    low, high = 0, 1
+    while fits(high):
+        low, high = high, 2 * high
+        if high > UNLIMITED:
+            return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle)
+    return low

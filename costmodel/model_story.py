@@ -1,0 +1,385 @@
+"""Where the time of a whole model goes on devices, and what would help: the tables of its report.
+
+Tables are made here; `costmodel.reports` knows how to show them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel import hardware, reports
+from costmodel.errors import CostmodelError
+from costmodel.evaluate import as_size
+from costmodel.explain import elasticities, what_if
+from costmodel.facts import facts_of
+from costmodel.model_memory import Memory, sizes_of
+from costmodel.models import Architecture
+from costmodel.parallel import Cluster, Transformer, plan
+from costmodel.predict import Prediction, as_device, predict
+
+#: What a model is used for, and what that is.
+USES = {
+    "prefill": "one pass over whole sequences, and the scores of each one's next token",
+    "decode": "one new token of each sequence, against a cache of the others",
+    "training": "one step: forward, backward, and AdamW's update",
+}
+#: Devices that are tried beside those given, where nobody has said which.
+OTHERS = ("nvidia/a100-sxm-80gb", "nvidia/h100-sxm", "nvidia/h200-sxm", "nvidia/b200-sxm", "amd/mi300x")
+#: Devices that training is planned for, and layouts that are shown of each plan.
+CLUSTERS = (8, 64)
+MOST_LAYOUTS = 8
+#: Lengths that are drawn, in doublings from here; to there, or twice what was asked.
+SHORTEST, LONGEST = 128, 2**17
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Question:
+    """A model on devices, and the sizes that are asked about.
+
+    Attributes
+    ----------
+    architecture : Architecture
+        The model.
+    devices : tuple of Device
+        On what.
+    batch, seq : int
+        Sequences, and tokens of each; when decoding, those in the cache.
+    dtype, attention : str
+        See `Architecture`.
+    rung : str, optional
+        See `predict`.
+    """
+
+    architecture: Architecture
+    devices: tuple[hardware.Device, ...]
+    batch: int
+    seq: int
+    dtype: str = "bf16"
+    attention: str = "tiled"
+    rung: str | None = None
+
+    @property
+    def uses(self) -> list[str]:
+        """What the model is used for; one that generates nothing has no decoding."""
+        decodes = self.architecture.family.decodes
+        return [use for use in USES if decodes or use != "decode"]
+
+    @cached_property
+    def places(self) -> dict[str, hardware.Device]:
+        """The devices by name, without the vendor's where that is plain."""
+        distinct = {device.name: device for device in self.devices}
+        bare = {name: name.rpartition("/")[2] for name in distinct}
+        plain = [word for word in bare.values() if list(bare.values()).count(word) == 1]
+        return {bare[name] if bare[name] in plain else name: device for name, device in distinct.items()}
+
+    @cached_property
+    def lengths(self) -> np.ndarray:
+        """The lengths that are drawn, the one asked for among them."""
+        first, last = min(SHORTEST, self.seq), max(LONGEST, 2 * self.seq)
+        doubled = first * 2.0 ** np.arange(np.floor(np.log2(last / first)) + 1)
+        return np.unique([*doubled, float(self.seq)])
+
+    def memory(self, device: hardware.Device) -> Memory:
+        """Return what the model occupies on one of the devices."""
+        return Memory(
+            architecture=self.architecture, device=device, dtype=self.dtype, attention=self.attention
+        )
+
+    def predict(self, use: str, device: hardware.Device, lengths: Any) -> Prediction:
+        """Return the prediction of a use."""
+        model = self.memory(device).model(use)
+        sizes = sizes_of(model, self.batch, lengths)
+        return predict(model, device, sizes, rung=self.rung)
+
+
+def story(
+    architecture: Architecture,
+    devices: Sequence[hardware.Device | str | Path],
+    *,
+    batch: int = 1,
+    seq: int = 2048,
+    dtype: str = "bf16",
+    attention: str = "tiled",
+    rung: str | None = None,
+    clusters: Iterable[int] = CLUSTERS,
+    others: Sequence[hardware.Device | str | Path] = OTHERS,
+) -> reports.ModelFrames:
+    """Return the tables of a model's report.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        From `costmodel.models.load`.
+    devices : sequence of Device, str or Path
+        One or more.
+    batch, seq : int
+        Sequences, and tokens of each; when decoding, those in the cache. What trains on several
+        devices has as many sequences for each of them.
+    dtype, attention : str
+        See `Architecture`.
+    rung : str, optional
+        See `predict`.
+    clusters : iterable of int
+        Numbers of devices that training is planned for.
+    others : sequence of Device, str or Path
+        Devices that are tried instead of each one.
+
+    Raises
+    ------
+    SizeError
+        If a size is not a whole number of at least 1.
+    UnavailableError
+        If a device cannot do it.
+    """
+    for name, size in (("batch", batch), ("seq", seq)):
+        as_size(name, size)
+    machines = tuple(as_device(device) for device in devices)
+    asked = Question(
+        architecture=architecture, devices=machines, batch=int(batch), seq=int(seq),
+        dtype=dtype, attention=attention, rung=rung,
+    )  # fmt: skip
+    tried = [as_device(other) for other in (*machines, *others)]
+    every = {device.name: device for device in tried}
+    answers, kernels, changes, slopes = [], [], [], []
+    for where, device in asked.places.items():
+        for use in asked.uses:
+            keys = {"where": where, "use": use}
+            prediction = asked.predict(use, device, float(asked.seq))
+            answers.append({**keys, **_answer(asked, use, prediction)})
+            kernels.append(_kernels(prediction).assign(**keys))
+            alternatives = [other for name, other in every.items() if name != device.name]
+            changes.append(what_if(prediction, alternatives).assign(**keys))
+            slopes.append(_slopes(prediction).assign(**keys))
+    layouts, refused = _layouts(asked, clusters)
+    return reports.ModelFrames(
+        name=architecture.name,
+        parameters=architecture.parameters,
+        uses={use: USES[use] for use in asked.uses},
+        batch=asked.batch,
+        seq=asked.seq,
+        margin=asked.memory(machines[0]).margin,
+        answers=pd.DataFrame(answers),
+        kernels=pd.concat(kernels, ignore_index=True),
+        lengths=_lengths(asked),
+        memory=_memory(asked),
+        changes=pd.concat(changes, ignore_index=True),
+        slopes=pd.concat(slopes, ignore_index=True),
+        layouts=layouts,
+        refused=refused,
+        notes=_notes(asked),
+        facts=_facts(asked, every),
+    )
+
+
+# -- at the sizes asked for --------------------------------------------------------------------
+
+
+def _answer(asked: Question, use: str, prediction: Prediction) -> dict[str, Any]:
+    """Return the totals of a use on a device."""
+    device = prediction.device
+    memory = asked.memory(device)
+    low, high = prediction.interval(80)
+    peak = device.peak(asked.dtype)
+    return {
+        "device": device.name,
+        "seconds": prediction.seconds,
+        "lower_s": prediction.lower_s,
+        "lo80_s": low,
+        "hi80_s": high,
+        "bound": prediction.bound,
+        "utilisation": prediction.matrix_flops / prediction.seconds / peak,
+        "matrix_flops": prediction.matrix_flops,
+        "hbm_bytes": prediction.hbm_bytes,
+        "launches": prediction.launches,
+        "memory_bytes": memory.total(use, batch=asked.batch, length=asked.seq),
+        "hbm_capacity_bytes": device.hbm_capacity,
+        "longest_seq": _count(memory.longest(use, batch=asked.batch)),
+        "largest_batch": _count(memory.largest(use, length=asked.seq)),
+        "rung": prediction.rung,
+        "constants_from": prediction.constants_from,
+    }
+
+
+def _count(number: int | None) -> float:
+    return np.nan if number is None else float(number)
+
+
+def _kernels(prediction: Prediction) -> pd.DataFrame:
+    """Return a row for each kernel that takes time, with the part that it belongs to."""
+    columns = ("kernel", "seconds", "bound", "matrix_flops", "hbm_bytes", "constants_from")
+    rows = [
+        {"part": part_of(row), "phase": row["phase"].partition(": ")[2], **{name: row[name] for name in columns}}
+        for row in prediction.phases
+    ]
+    return pd.DataFrame(rows)
+
+
+def part_of(row: dict[str, Any]) -> str:
+    """Return the part of the model that a row of `Prediction.phases` belongs to."""
+    return str(row["phase"].partition(": ")[0])
+
+
+def _slopes(prediction: Prediction) -> pd.DataFrame:
+    """Return what 1 % more of each rate and size does to the time of the roofline [%]."""
+    sizes = prediction.layer.sizes()
+    rows = [
+        {"of": name, "kind": "size" if name in sizes else "rate", "elasticity": slope}
+        for name, slope in elasticities(prediction).items()
+    ]
+    return pd.DataFrame(rows, columns=["of", "kind", "elasticity"])
+
+
+# -- along the length --------------------------------------------------------------------------
+
+
+def _lengths(asked: Question) -> pd.DataFrame:
+    """Return the time of every part over the lengths, of each use on each device."""
+    frames = []
+    for where, device in asked.places.items():
+        for use in asked.uses:
+            prediction = asked.predict(use, device, asked.lengths)
+            rows = [
+                pd.DataFrame(
+                    {
+                        "seq": asked.lengths,
+                        "part": part_of(row),
+                        "seconds": np.broadcast_to(row["seconds"], asked.lengths.shape),
+                    }
+                )
+                for row in prediction.phases
+            ]
+            frames.append(pd.concat(rows).assign(where=where, use=use))
+    keys = ["where", "use", "seq", "part"]
+    return pd.concat(frames).groupby(keys, as_index=False, sort=False)[["seconds"]].sum()
+
+
+def _memory(asked: Question) -> pd.DataFrame:
+    """Return the memory of every kind over the lengths, of each use on each device."""
+    frames = []
+    for where, device in asked.places.items():
+        memory = asked.memory(device)
+        for use in asked.uses:
+            for recompute in memory.recomputations if use == "training" else ("none",):
+                kinds = memory.kinds(use, batch=asked.batch, lengths=asked.lengths, recompute=recompute)
+                keys = {"where": where, "use": use, "recompute": recompute}
+                frames += [
+                    pd.DataFrame({"seq": asked.lengths, "kind": kind, "bytes": held}).assign(
+                        **keys, room_bytes=memory.room
+                    )
+                    for kind, held in kinds.items()
+                ]
+    return pd.concat(frames, ignore_index=True)
+
+
+# -- on many devices ---------------------------------------------------------------------------
+
+
+def _layouts(asked: Question, clusters: Iterable[int]) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the fastest layouts that train the model on so many devices, and what none was found for."""
+    frames: list[pd.DataFrame] = []
+    refused: list[str] = []
+    numbers = list(clusters)
+    try:
+        attention = "dense" if asked.attention == "eager" else asked.attention
+        stack = Transformer.of(asked.architecture, dtype=asked.dtype, attention=attention)
+    except CostmodelError as error:
+        return pd.DataFrame(), (str(error),) if numbers else ()
+    for where, device in asked.places.items():
+        for number in numbers:
+            name = f"{number} devices"
+            try:
+                cluster = Cluster(device=device, devices=number)
+                found = plan(stack, cluster, batch=asked.batch * number, seq=asked.seq, rung=asked.rung)
+            except CostmodelError as error:
+                refused.append(f"{name} of {where}: {error}")
+                continue
+            best = found.head(MOST_LAYOUTS)
+            frames.append(
+                best.assign(
+                    where=where,
+                    cluster=name,
+                    rank=np.arange(1, len(best) + 1),
+                    found=len(found),
+                    layout=[_layout(row) for row in best.to_dict("records")],
+                    short=[_short(row) for row in best.to_dict("records")],
+                )
+            )
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), tuple(refused)
+
+
+def _layout(row: dict[Any, Any]) -> str:
+    """Return a layout in a few words."""
+    said = [
+        f"{row[name]} {word}"
+        for name, word in (("tensor", "tensor"), ("pipeline", "pipeline"), ("data", "data"))
+        if row[name] > 1
+    ]
+    words = [" × ".join(said) or "one device", f"micro-batch {row['micro_batch']}"]
+    words += [f"interleaved {row['interleave']}"] if row["interleave"] > 1 else []
+    words += ["sequence parallel"] if row["sequence_parallel"] else []
+    words += [f"{row['recompute']} recomputation"] if row["recompute"] != "none" else []
+    words += [f"ZeRO {row['zero']}"] if row["zero"] else []
+    return ", ".join(words)
+
+
+def _short(row: dict[Any, Any]) -> str:
+    """Return a layout in the letters of a chart."""
+    letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data")]
+    words = [f"{letter}{row[name]}" for letter, name in letters if row[name] > 1] + [f"b{row['micro_batch']}"]
+    words += ["SP"] if row["sequence_parallel"] else []
+    words += [f"Z{row['zero']}"] if row["zero"] else []
+    words += [row["recompute"]] if row["recompute"] != "none" else []
+    return " ".join(words)
+
+
+# -- what it rests on --------------------------------------------------------------------------
+
+
+def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
+    """Return what the model is, and what is not counted."""
+    model = asked.architecture
+    source = model.origin or model.family.source
+    said = model.published
+    published = "" if said is None else f" (published: {said:,})" if isinstance(said, int) else f" (published: {said})"
+    return (
+        (model.name, f"{model.parameters:,} parameters{published}. Source: {source}."),
+        ("Not counted", f"{model.family.left_out}."),
+    )
+
+
+def _facts(asked: Question, devices: dict[str, hardware.Device]) -> reports.Facts:
+    """Return the figures of all devices, those tried too, and the sources of the model's layers."""
+    memory = asked.memory(asked.devices[0])
+    models = [memory.model(use) for use in asked.uses]
+    layers = dict.fromkeys(part.layer.name for model in models for part in (*model.parts, *model.updates))
+    rows = [{"device": device, "layer": layer, "dtype": asked.dtype} for device in devices for layer in layers]
+    return facts_of(pd.DataFrame(rows), devices)
+
+
+def page(
+    architecture: Architecture,
+    devices: Sequence[hardware.Device | str | Path],
+    *,
+    first: str = "prefill",
+    command: str,
+    **options: Any,
+) -> reports.Page:
+    """Return the report of a model on devices.
+
+    Parameters
+    ----------
+    architecture, devices, **options
+        See `story`.
+    first : str
+        The use that is shown at first.
+    command : str
+        What made it.
+    """
+    return reports.model(story(architecture, devices, **options), first=first, command=command)

@@ -1,0 +1,203 @@
+"""What models are made of, as parts: products with weights, norms, halves of a layer, both ends.
+
+Every function here returns parts for one use of the model: all positions of a sequence at once (training,
+prefill), or one new token against what is cached (decode).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import sympy as sp
+
+from costmodel.layers import Layer, get
+from costmodel.models._decoding import StateUpdate
+from costmodel.models._model import Part
+from costmodel.symbols import symbols
+
+B, N, S = symbols("batch seq seq_kv")
+
+Size: TypeAlias = sp.Expr | int
+
+#: How the scores of attention are handled: on the chip, through memory, or as eager frameworks do it, with a
+#: mask added by a kernel of its own and, in training, dropout by another.
+ATTENTION = ("tiled", "dense", "eager")
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a model is used for, and in which format.
+
+    Attributes
+    ----------
+    mode : str
+        ``training`` and ``prefill`` see `seq` positions of each of `batch`
+        sequences at once, ``decode`` one new token of each, with `seq_kv`
+        positions (its own included) in the cache.
+    dtype : str
+        Format of weights and activations.
+    attention : str
+        Where all positions are seen at once, see ``ATTENTION``.
+    length : Symbol
+        The sequence's length: `seq`; of an encoder beside a decoder, `seq_kv`.
+    """
+
+    mode: str
+    dtype: str = "bf16"
+    attention: str = "tiled"
+    length: sp.Symbol = N
+
+    @property
+    def decoding(self) -> bool:
+        """Whether it is one new token."""
+        return self.mode == "decode"
+
+    @property
+    def positions(self) -> sp.Expr:
+        """Tokens of one sequence that pass through a layer at once."""
+        return sp.Integer(1) if self.decoding else self.length
+
+    @property
+    def rows(self) -> sp.Expr:
+        """Tokens of all sequences that pass through a layer at once."""
+        return B * self.positions
+
+    @property
+    def tokens(self) -> dict[str, sp.Expr]:
+        """The same two as sizes of a layer."""
+        return {"batch": B, "seq": self.positions}
+
+    def scores(self, *, causal: bool) -> Layer:
+        """Return the layer that attends over a whole sequence."""
+        if self.attention != "eager":
+            return self.layer(f"{self.attention}-attention", causal=causal)
+        return self.layer("dense-attention", causal=causal, mask=causal, dropout=self.mode == "training")
+
+    def layer(self, name: str, **options: object) -> Layer:
+        """Return the layer of that name in this use's format."""
+        return get(name)(dtype=self.dtype, **options)  # type: ignore[arg-type]
+
+
+def repeated(parts: Iterable[Part], times: Size) -> Iterator[Part]:
+    """Yield parts as often as a stack of `times` layers has them."""
+    for part in parts:
+        yield dataclasses.replace(part, repeats=part.repeats * times)
+
+
+def with_extra(part: Part, numbers: Size) -> Part:
+    """Return the part with that many more learned numbers: biases, gains, mixing weights, position tables."""
+    return dataclasses.replace(part, extra=part.extra + numbers)
+
+
+# -- one kernel each ---------------------------------------------------------------------------
+
+
+def linear(
+    use: Use, name: str, inner: Size, outer: Size, *, bias: bool = False, rows: sp.Expr | None = None
+) -> Part:
+    """Return a product with a weight of inner × outer, and its bias."""
+    part = Part.of(name, use.layer("matmul"), m=use.rows if rows is None else rows, n=outer, k=inner)
+    return with_extra(part, outer if bias else 0)
+
+
+def norm(use: Use, name: str, width: Size, kind: str = "rms", *, rows: sp.Expr | None = None) -> Part:
+    """Return a norm over rows of that width, with a gain (layer norm: and an offset)."""
+    return Part.of(name, use.layer("norm", kind=kind), m=use.rows if rows is None else rows, n=width)
+
+
+def pointwise(use: Use, name: str, op: str, width: Size, *, rows: sp.Expr | None = None) -> Part:
+    """Return an elementwise kernel."""
+    return Part.of(name, use.layer("elementwise", op=op), m=use.rows if rows is None else rows, n=width)
+
+
+def gate(use: Use, name: str, width: Size) -> Part:
+    """Return the product of a table with a gate of its size, σ(z) or SiLU(z): two reads, one write."""
+    return pointwise(use, name, "silu-and-mul", width)
+
+
+def state(use: Use, name: str, numbers: Size) -> Part:
+    """Return a recurrent state of so many numbers a sequence, read and written in place in fp32."""
+    return Part.of(name, StateUpdate(dtype=use.dtype), batch=B, hidden=numbers)
+
+
+# -- feed-forward ------------------------------------------------------------------------------
+
+
+def feed_forward(
+    use: Use,
+    d_model: int,
+    width: int,
+    function: str,
+    *,
+    gated: bool = False,
+    bias: bool = False,
+    name: str = "feed-forward",
+) -> Part:
+    """Return up (and gate), activation, down."""
+    layer = use.layer("swiglu" if gated else "feed-forward", activation=function)
+    part = Part.of(name, layer, **use.tokens, d_model=d_model, d_ff=width)
+    return with_extra(part, (2 if gated else 1) * width + d_model if bias else 0)
+
+
+def experts(
+    use: Use, d_model: int, width: int, count: int, top_k: int, *, shared: int = 0, extra: int = 0
+) -> Iterator[Part]:
+    """Yield a router and its experts, and the gated layer that every token passes beside them.
+
+    Parameters
+    ----------
+    use : Use
+        What it is for.
+    d_model, width, count, top_k : int
+        Width of the model and of an expert; experts; experts of a token.
+    shared : int
+        Width of the layer that every token passes; 0: none.
+    extra : int
+        Further learned numbers: offsets of the router, a gate of the shared layer.
+    """
+    alike, odd = divmod(shared, width)
+    layer = use.layer("moe", shared=0 if odd else alike)
+    part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)
+    yield with_extra(part, extra)
+    if odd:
+        yield feed_forward(use, d_model, shared, "silu", gated=True, name="shared expert")
+
+
+# -- ends --------------------------------------------------------------------------------------
+
+
+def embedding(use: Use, vocab: int, width: int, *, tied: bool) -> Part:
+    """Return the look-up of one row of a table for each token; a tied table is that of `logits`."""
+    return Part.of("embedding", use.layer("embedding"), **use.tokens, vocab=vocab, d_model=width, shared=tied)
+
+
+def logits(use: Use, vocab: int, width: int) -> Part:
+    """Return scores of all words: in training of every position, and their loss; else of the last one."""
+    training = use.mode == "training"
+    layer = use.layer("logits", head="cross-entropy" if training else "none")
+    seq = use.positions if training else 1
+    return Part.of("logits", layer, batch=B, seq=seq, vocab=vocab, d_model=width)
+
+
+# -- halves of a layer -------------------------------------------------------------------------
+
+
+def residual(
+    use: Use, name: str, width: Size, half: Iterable[Part], *, kind: str = "rms", after: bool = False
+) -> Iterator[Part]:
+    """Yield half a layer: its norm, itself, (a norm of what it made,) the addition to its input."""
+    yield norm(use, f"{name} norm", width, kind)
+    yield from half
+    if after:
+        yield norm(use, f"{name} norm, after", width, kind)
+    yield pointwise(use, "residual", "add", width)
+
+
+def residual_then_norm(use: Use, name: str, width: Size, half: Iterable[Part]) -> Iterator[Part]:
+    """Yield half a layer of the first Transformers: itself, the addition to its input, a layer norm."""
+    yield from half
+    yield pointwise(use, "residual", "add", width)
+    yield norm(use, f"{name} norm", width, "layer")

@@ -1,0 +1,41 @@
+"""What a family of architectures says of itself: its names, its fields, its parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from costmodel.models._blocks import Use
+from costmodel.models._fields import Field, Fields
+from costmodel.models._model import Part
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """Architectures that differ in numbers and in a few traits.
+
+    Attributes
+    ----------
+    types : tuple of str
+        The ``model_type`` of their configurations.
+    fields : mapping of str to Field
+        What a configuration has to say, by our names.
+    parts : callable
+        The parts of a model with those fields, for one use, in the order they run.
+    source : str
+        Papers and code that the parts follow.
+    left_out : str
+        What is not counted.
+    decodes : bool
+        Whether it generates token by token.
+    encodes : bool
+        Whether a decoder attends to an encoder's sequence, of `seq_kv` positions.
+    """
+
+    types: tuple[str, ...]
+    fields: Mapping[str, Field]
+    parts: Callable[[Fields, Use], Iterator[Part]]
+    source: str
+    left_out: str = "dropout, masks, the scaling of logits, sampling"
+    decodes: bool = True
+    encodes: bool = False

@@ -1,0 +1,155 @@
+"""A configuration's fields, by our names: what each architecture calls a thing is a table."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from costmodel.errors import CostmodelError
+
+#: A field that has no default.
+REQUIRED = object()
+
+
+_KINDS = {
+    int: "a whole number that can be a size",
+    float: "a number",
+    bool: "true or false",
+    str: "a name",
+    list: "a list",
+}
+
+
+class Field(NamedTuple):
+    """One thing that a configuration says.
+
+    Attributes
+    ----------
+    names : tuple of str
+        What configurations call it, the usual name first.
+    default : object
+        What it is where they do not say; a function takes it from the fields read before.
+    kind : type
+        ``int``, ``float``, ``bool``, ``str``, ``list``: what the value has to be.
+    """
+
+    names: tuple[str, ...]
+    default: Any = REQUIRED
+    kind: type = int
+
+
+class Fields:
+    """The fields of one configuration, as attributes."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self._values = dict(values)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a field."""
+        if name.startswith("_") or name not in self._values:
+            raise AttributeError(f"no field {name!r}; there are {', '.join(self._values)}")
+        return self._values[name]
+
+
+def missing(config: Mapping[str, Any], table: Mapping[str, Field]) -> list[str]:
+    """Return the fields that a configuration lacks, by their usual names."""
+    return [
+        field.names[0]
+        for field in table.values()
+        if field.default is REQUIRED and all(config.get(name) is None for name in field.names)
+    ]
+
+
+def read(config: Mapping[str, Any], table: Mapping[str, Field], whose: str) -> Fields:
+    """Return a configuration's fields by our names.
+
+    Parameters
+    ----------
+    config : mapping
+        As its file has it; a field that is null is not there.
+    table : mapping of str to Field
+        Our name → what configurations call it.
+    whose : str
+        The configuration, for errors.
+
+    Raises
+    ------
+    CostmodelError
+        If fields are missing (all are named, each with the nearest that is there), or a value cannot be one.
+    """
+    lacking = missing(config, table)
+    if lacking:
+        raise CostmodelError(f"{whose} lacks {', '.join(_with_nearest(name, config) for name in lacking)}")
+    values: dict[str, Any] = {}
+    for ours, field in table.items():
+        name = next((n for n in field.names if config.get(n) is not None), None)
+        if name is None:
+            values[ours] = field.default(Fields(values)) if callable(field.default) else field.default
+        else:
+            values[ours] = _checked(config[name], field, name, whose)
+    return Fields(values)
+
+
+def _with_nearest(name: str, config: Mapping[str, Any]) -> str:
+    there = [str(key) for key, value in config.items() if value is not None]
+    near = difflib.get_close_matches(name, there, n=1, cutoff=0.75)
+    return f"{name} (there is {near[0]!r})" if near else name
+
+
+def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
+    """Return a value that is of its kind; a size that has to be there is at least 1, others may be 0."""
+    kind = field.kind
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+    least = 1 if field.default is REQUIRED else 0
+    if not right or (kind is int and not least <= value <= 2**40):
+        raise CostmodelError(f"{whose}: {name} should be {_KINDS[kind]}, got {value!r}")
+    return value
+
+
+def fraction(numerator: str, denominator: str) -> Callable[[Fields], int]:
+    """Return a default that is one field over another, such as the width of a head.
+
+    Raises
+    ------
+    CostmodelError
+        When it is taken and is not whole.
+    """
+
+    def default(fields: Fields) -> int:
+        a, b = getattr(fields, numerator), getattr(fields, denominator)
+        if b == 0 or a % b:
+            raise CostmodelError(f"{numerator} {a} is not a multiple of {denominator} {b}")
+        return int(a // b)
+
+    return default
+
+
+def of_layers(c: Fields, listed: list[Any]) -> list[Any]:
+    """Return a list that has an entry for each layer, or is empty.
+
+    Raises
+    ------
+    CostmodelError
+        If it is neither.
+    """
+    if listed and len(listed) != c.layers:
+        raise CostmodelError(f"layer_types has {len(listed)} entries for {c.layers} layers; wanted one each")
+    return listed
+
+
+def same(name: str, times: int = 1) -> Callable[[Fields], Any]:
+    """Return a default that is another field, so many times."""
+    return lambda fields: getattr(fields, name) * times if times != 1 else getattr(fields, name)
+
+
+#: What most architectures have.
+D_MODEL = Field(("hidden_size", "n_embd", "d_model", "embedding_dim"))
+LAYERS = Field(("num_hidden_layers", "n_layer", "num_layers", "num_blocks"))
+HEADS = Field(("num_attention_heads", "n_head", "num_heads"))
+VOCAB = Field(("vocab_size",))
+TIED = Field(("tie_word_embeddings",), True, bool)
+UNTIED = Field(("tie_word_embeddings",), False, bool)
+DENSE = {"vocab": VOCAB, "d_model": D_MODEL, "layers": LAYERS, "heads": HEADS}

@@ -1,0 +1,112 @@
+"""Softmax attention between its projections, over the sequence itself, a cache, or another sequence."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+
+from costmodel.models._blocks import B, N, S, Use, gate, linear, norm
+from costmodel.models._model import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Heads:
+    """The sizes and traits of softmax attention.
+
+    Attributes
+    ----------
+    d_model, heads, kv_heads, head_dim : int
+        Its sizes.
+    bias, out_bias : bool
+        Whether Q, K, V and the output have biases.
+    qk_norm : str
+        ``none``; ``head``: an RMS norm with one gain for all heads; ``free``: an RMS norm without a gain.
+    rotary : bool
+        Whether positions are rotated into Q and K.
+    window : int, optional
+        Positions a query may look back on, itself included.
+    gated : bool
+        Whether a gate as wide as the output, made with Q, multiplies it.
+    causal : bool
+        Whether a position sees only those before it.
+    """
+
+    d_model: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    bias: bool = False
+    out_bias: bool = False
+    qk_norm: str = "none"
+    rotary: bool = True
+    window: int | None = None
+    gated: bool = False
+    causal: bool = True
+
+    @property
+    def query(self) -> int:
+        """Width of all queries."""
+        return self.heads * self.head_dim
+
+    @property
+    def keys(self) -> int:
+        """Width of all keys."""
+        return self.kv_heads * self.head_dim
+
+
+def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
+    """Yield Q, K and V in one product; norms, rotation; the core; the gate; the output projection."""
+    queries = a.query * (2 if a.gated else 1)
+    yield linear(use, f"{name}query, key and value", a.d_model, queries + 2 * a.keys, bias=a.bias)
+    if a.qk_norm != "none":
+        for what, heads in (("query", a.heads), ("key", a.kv_heads)):
+            part = norm(use, f"{name}{what} norm", a.head_dim, rows=use.rows * heads)
+            yield dataclasses.replace(part, shared=a.qk_norm == "free")
+    if a.rotary:
+        yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, a.head_dim)
+    yield core(use, f"{name}attention", a)
+    if a.gated:
+        yield gate(use, f"{name}output gate", a.query)
+    yield _output(use, f"{name}output projection", a)
+
+
+def _output(use: Use, name: str, a: Heads) -> Part:
+    """Return the product after attention; tiled attention keeps what it reads, for its own sake."""
+    part = linear(use, name, a.query, a.d_model, bias=a.out_bias)
+    return dataclasses.replace(part, keeps=use.attention != "tiled")
+
+
+def rotary(use: Use, name: str, heads: int, kv_heads: int, width: int) -> Part:
+    """Return the rotation of Q and K."""
+    return Part.of(name, use.layer("rotary"), **use.tokens, heads=heads, kv_heads=kv_heads, head_dim=width)
+
+
+def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part:
+    """Return attention of Q over K and V: the sequence's own, or the cache's."""
+    sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
+    sizes["value_dim"] = a.head_dim if value_dim is None else value_dim
+    if use.decoding:
+        cached = S if a.window is None else sp.Min(S, a.window)
+        return Part.of(name, use.layer("decode-attention"), seq_kv=cached, **sizes)
+    if a.window is not None:
+        return Part.of(name, use.layer("sliding-window"), seq=use.length, window=a.window, **sizes)
+    return Part.of(name, use.scores(causal=a.causal), seq=use.length, **sizes)
+
+
+def cross_attention(use: Use, a: Heads, name: str = "cross-") -> Iterator[Part]:
+    """Yield attention to another sequence: of `seq_kv` positions, or of `seq` when decoding.
+
+    Decoding, the other sequence's keys and values are cached: nothing is projected again.
+    """
+    sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
+    yield linear(use, f"{name}attention query", a.d_model, a.query, bias=a.bias)
+    if use.decoding:
+        yield Part.of(f"{name}attention", use.layer("decode-attention"), seq_kv=N, **sizes)
+    else:
+        yield linear(use, f"{name}attention key and value", a.d_model, 2 * a.keys, bias=a.bias, rows=B * S)
+        yield Part.of(f"{name}attention", use.scores(causal=False), seq=N, seq_kv=S, **sizes)
+    yield _output(use, f"{name}attention output", a)

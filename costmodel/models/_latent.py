@@ -1,0 +1,72 @@
+"""Multi-head latent attention (MLA): keys and values are made of one narrow vector a token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from costmodel.models._blocks import B, S, Use, linear, norm
+from costmodel.models._decoding import LatentCore
+from costmodel.models._heads import Heads, core, rotary
+from costmodel.models._model import Part
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latent:
+    """The sizes of latent attention (DeepSeek-V2, §2.1 and appendix C).
+
+    Attributes
+    ----------
+    d_model, heads : int
+        Width of the model; heads.
+    q_rank, kv_rank : int
+        Width of the queries' (0: none) and of the keys' and values' latent vector.
+    nope, rope, value_dim : int
+        Width of one head's keys without and with rotation, and of its values.
+    """
+
+    d_model: int
+    heads: int
+    q_rank: int
+    kv_rank: int
+    nope: int
+    rope: int
+    value_dim: int
+
+    @property
+    def query(self) -> int:
+        """Width of one head's queries."""
+        return self.nope + self.rope
+
+
+def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
+    """Yield the projections through the latent vectors, the core, the output projection.
+
+    Decoding, only the latent vector and the rotated key of each token are cached, and the products that
+    would make keys and values of them are absorbed into queries and outputs.
+    """
+    if a.q_rank:
+        yield linear(use, "query's latent projection", a.d_model, a.q_rank)
+        yield norm(use, "query's latent norm", a.q_rank)
+    yield linear(use, "query projection", a.q_rank or a.d_model, a.heads * a.query)
+    yield linear(use, "latent projection", a.d_model, a.kv_rank + a.rope)
+    yield norm(use, "latent norm", a.kv_rank)
+    yield rotary(use, "rotary", a.heads, 1, a.rope)
+    yield from (_absorbed(use, a) if use.decoding else _expanded(use, a))
+    yield linear(use, "output projection", a.heads * a.value_dim, a.d_model)
+
+
+def _expanded(use: Use, a: Latent) -> Iterator[Part]:
+    """Yield keys and values of all heads, and attention as any other."""
+    yield linear(use, "key and value projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
+    heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
+    yield core(use, "attention", heads, value_dim=a.value_dim)
+
+
+def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
+    """Yield queries turned to the latent space, attention there, and its results turned back."""
+    product = use.layer("matmul", batched=True)
+    yield Part.of("query's absorption", product, batch=a.heads, m=B, n=a.kv_rank, k=a.nope)
+    core = LatentCore(dtype=use.dtype)
+    yield Part.of("attention", core, batch=B, heads=a.heads, seq_kv=S, kv_rank=a.kv_rank, rope_dim=a.rope)
+    yield Part.of("value's absorption", product, batch=a.heads, m=B, n=a.value_dim, k=a.kv_rank)

@@ -1,0 +1,162 @@
+"""A model before its use is chosen: its numbers, and the `Model` of each thing it is used for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import sympy as sp
+
+from costmodel.cost import ZERO
+from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import UnavailableError, unknown_name
+from costmodel.layers.optimizer_step import OptimizerStep
+from costmodel.models._blocks import ATTENTION, B, N, S, Use
+from costmodel.models._family import Family
+from costmodel.models._fields import Fields
+from costmodel.models._model import Model, Part
+
+#: Bytes of a token's number.
+TOKEN_BYTES = 8
+#: Bytes of a loss.
+LOSS_BYTES = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Architecture:
+    """A model's numbers, from a configuration or the catalogue.
+
+    Attributes
+    ----------
+    name : str
+        Its name.
+    family : Family
+        What its parts are.
+    fields : Fields
+        Its sizes, by our names.
+    origin : str
+        Where its sizes are published.
+    published : int or str, optional
+        The number of parameters that its publishers give, or its first digits (``2.7B``).
+    """
+
+    name: str
+    family: Family
+    fields: Fields
+    origin: str = ""
+    published: int | str | None = None
+
+    # -- uses ------------------------------------------------------------------------------
+
+    def training(
+        self, dtype: str = "bf16", *, attention: str = "tiled", optimizer: str | None = "adamw"
+    ) -> Model:
+        """Return one step of training: forward, backward, and the optimiser's update.
+
+        Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
+
+        Parameters
+        ----------
+        dtype : str
+            Format of weights and activations.
+        attention : {"tiled", "dense", "eager"}
+            Whether the scores stay on the chip; go through memory; or do so with a mask and dropout by
+            kernels of their own.
+        optimizer : str, optional
+            ``sgd``, ``momentum``, ``adam``, ``adamw``; None: gradients are made and not used.
+        """
+        model = self._model(Use("training", dtype, self._attention(attention)), "training", "fwd+bwd")
+        if optimizer is None:
+            return model
+        step = OptimizerStep(dtype=dtype, optimiser=optimizer)
+        return dataclasses.replace(model, updates=(Part.of("optimizer", step, params=self.parameters),))
+
+    def prefill(self, dtype: str = "bf16", *, attention: str = "tiled") -> Model:
+        """Return one forward pass over whole sequences, and the scores of each one's next token.
+
+        Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
+        """
+        return self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
+
+    def decode(self, dtype: str = "bf16") -> Model:
+        """Return one new token of each sequence.
+
+        Sizes: `batch` sequences that have `seq_kv` tokens, the new one included; an encoder's have
+        `seq`. A model without attention takes neither.
+
+        Raises
+        ------
+        UnavailableError
+            If the model generates nothing (BERT).
+        """
+        if not self.family.decodes:
+            raise UnavailableError(f"{self.name} does not generate tokens: it has prefill and training only")
+        return self._model(Use("decode", dtype), "decode", "fwd")
+
+    def _attention(self, attention: str) -> str:
+        if attention not in ATTENTION:
+            raise unknown_name(f"attention of {self.name}", attention, ATTENTION)
+        return attention
+
+    def _model(self, use: Use, what: str, direction: str) -> Model:
+        parts = _merged(self.family.parts(self.fields, use))
+        tokens = B * (1 if use.decoding else N + (S if self.family.encodes else 0))
+        # Scores of a token, or the pooled sequence; of training, the loss.
+        width = self.fields.vocab if self.family.decodes else self.fields.d_model
+        result = parse_dtype(use.dtype).bytes * B * width if what != "training" else LOSS_BYTES
+        return Model(
+            dtype=use.dtype,
+            direction=direction,
+            title=f"{self.name} {what}",
+            parts=parts,
+            inputs=sp.Integer(TOKEN_BYTES) * tokens,
+            outputs=sp.nsimplify(result),
+            state=_cached(parts),
+            origin=self.origin or self.family.source,
+            left_out=self.family.left_out,
+        )
+
+    # -- numbers ---------------------------------------------------------------------------
+
+    @cached_property
+    def parameters(self) -> int:
+        """Learned numbers, tied ones counted once."""
+        return int(self.training(optimizer=None).parameters())
+
+    def cache_bytes(self, dtype: str = "bf16") -> sp.Expr:
+        """Return the size of the keys and values (or recurrent states) of `batch` sequences [bytes].
+
+        Of `seq_kv` tokens each.
+        """
+        model = self.decode(dtype)
+        return sp.expand(model.state + model.tensors().updated)
+
+    def __repr__(self) -> str:
+        """Show the name and the number of parameters."""
+        return f"<{self.name}: {self.parameters:,} parameters>"
+
+
+def _merged(parts: Iterable[Part]) -> tuple[Part, ...]:
+    """Return the parts, those that are alike taken as one that repeats."""
+    found: dict[Part, sp.Expr] = {}
+    for part in parts:
+        once = dataclasses.replace(part, repeats=sp.Integer(1))
+        found[once] = found.get(once, ZERO) + part.repeats
+    return tuple(dataclasses.replace(part, repeats=times) for part, times in found.items())
+
+
+def _cached(parts: tuple[Part, ...]) -> sp.Expr:
+    """Return the keys and values that decoding attention reads [bytes]."""
+    found = ZERO
+    for part in parts:
+        sizes = dict(part.sizes)
+        if part.layer.name == "decode-attention":
+            width = sizes["kv_heads"] * (sizes["head_dim"] + sizes["value_dim"])
+        elif part.layer.name == "mla-core":
+            width = sizes["kv_rank"] + sizes["rope_dim"]
+        else:
+            continue
+        found += part.repeats * part.layer.bytes * sizes["batch"] * sizes["seq_kv"] * width
+    return found

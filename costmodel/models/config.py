@@ -1,0 +1,184 @@
+"""Reading models: a configuration of Hugging Face, or an entry of the catalogue."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from costmodel.errors import CostmodelError, UnknownNameError, unknown_name
+from costmodel.models import _fields
+from costmodel.models.architecture import Architecture
+from costmodel.models.families import by_type
+
+#: The models that come with the package.
+CATALOGUE = Path(__file__).parent / "catalogue"
+#: Where a configuration keeps that of its language model, if it has others.
+NESTED = ("text_config", "llm_config")
+#: What an entry of the catalogue has.
+ENTRY = {"name", "title", "sources", "figures", "parameters"}
+
+
+def available() -> list[str]:
+    """Return the names of the models in the catalogue."""
+    return sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
+
+
+def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None) -> Architecture:
+    """Return a model.
+
+    Parameters
+    ----------
+    model : str, Path or mapping
+        A name of the catalogue (``llama-2-7b``); the path of a ``config.json``, of the folder it is in,
+        or of a YAML file like the catalogue's; or what such a file holds.
+    model_type : str, optional
+        The architecture to read it as, where its own is not known.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such model; or its architecture is not known: the text says which is nearest.
+    CostmodelError
+        If the file cannot be read, or lacks what its architecture needs.
+    """
+    if isinstance(model, Mapping):
+        return from_config(model, model_type=model_type)
+    path = Path(model)
+    if str(model) in available():
+        return _from_entry(CATALOGUE / f"{model}.yaml", model_type)
+    if path.is_dir():
+        path = path / "config.json"
+        if not path.is_file():
+            raise CostmodelError(f"{path.parent}: is a folder without a config.json; give the file")
+    if not path.is_file():
+        if path.suffix in (".json", ".yaml", ".yml") or path.parent != Path():
+            raise CostmodelError(f"{path}: no such file")
+        raise unknown_name("model", str(model), available())
+    if path.suffix in (".yaml", ".yml"):
+        return _from_entry(path, model_type)
+    return from_config(_json(path), name=_name_of(path), model_type=model_type)
+
+
+def _name_of(path: Path) -> str:
+    """Return a name for the model of a file: its own, or its folder's if it is a ``config.json``."""
+    return (path.resolve().parent.name or "model") if path.stem == "config" else path.stem
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise CostmodelError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CostmodelError(f"{path}: cannot be read: {error}") from None
+
+
+def from_config(config: Any, *, name: str = "", model_type: str | None = None) -> Architecture:
+    """Return the model of a configuration as Hugging Face writes it.
+
+    Raises
+    ------
+    UnknownNameError, CostmodelError
+        See `load`.
+    """
+    if not isinstance(config, Mapping):
+        raise CostmodelError(f"a configuration is a mapping of fields, got {type(config).__name__}")
+    flat = _language_model(config)
+    kind = model_type or flat.get("model_type")
+    family = by_type().get(str(kind))
+    if family is None:
+        raise _unknown(kind, flat)
+    fields = _fields.read({**flat, "model_type": kind}, family.fields, f"a configuration of {kind}")
+    return Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
+
+
+def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration with what belongs to its language model at the top."""
+    for key in NESTED:
+        inner = config.get(key)
+        if isinstance(inner, Mapping):
+            outer = {k: v for k, v in config.items() if k not in NESTED}
+            return {**outer, **inner}
+    return dict(config)
+
+
+def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
+    """Return the error for an architecture that is not known: the nearest, and what it would lack."""
+    lacking = {known: _fields.missing(config, family.fields) for known, family in by_type().items()}
+    near = difflib.get_close_matches(str(kind), lacking, n=1, cutoff=0.6) if kind else []
+    nearest = near[0] if near else min(lacking, key=lambda known: _distance(known, config))
+    said = "has no model_type" if kind is None else f"has the unknown model_type {kind!r}"
+    if lacking[nearest]:
+        remedy = f"which would need {', '.join(lacking[nearest])} besides"
+    else:
+        remedy = f"which needs nothing it lacks: model_type={nearest!r} reads it as one"
+    return UnknownNameError(
+        f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {', '.join(lacking)}"
+    )
+
+
+def _distance(known: str, config: Mapping[str, Any]) -> tuple[int, bool, str]:
+    """Return how far a configuration is from an architecture: fields it lacks, less those it has.
+
+    Of equals the most common architecture, Llama's, is nearest.
+    """
+    fields = by_type()[known].fields
+    there = sum(any(config.get(name) is not None for name in field.names) for field in fields.values())
+    return len(_fields.missing(config, fields)) - there, known != "llama", known
+
+
+# -- the catalogue -----------------------------------------------------------------------------
+
+
+def _from_entry(path: Path, model_type: str | None) -> Architecture:
+    entry = _yaml(path)
+    figures = {name: figure["value"] for name, figure in entry["figures"].items()}
+    found = from_config(figures, name=entry["name"], model_type=model_type)
+    used = dict.fromkeys(figure["source"] for figure in entry["figures"].values())
+    origin = "; ".join(entry["sources"][key] for key in used)
+    published = entry.get("parameters")
+    return Architecture(
+        found.name, found.family, found.fields, origin, published["value"] if published else None
+    )
+
+
+@cache
+def _yaml(path: Path) -> dict[str, Any]:
+    """Return an entry of the catalogue, after checking its form.
+
+    Raises
+    ------
+    CostmodelError
+        If it is not YAML, a key is missing or unknown, or a figure has no source.
+    """
+    try:
+        entry = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise CostmodelError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise CostmodelError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(entry, dict) or not {"name", "sources", "figures"} <= set(entry) <= ENTRY:
+        raise CostmodelError(
+            f"{path}: wanted the keys name, sources, figures (and title, parameters), "
+            f"got {', '.join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__}"
+        )
+    for name, figure in {**entry["figures"], "parameters": entry.get("parameters")}.items():
+        if figure is None and name == "parameters":
+            continue
+        if not isinstance(figure, dict) or set(figure) != {"value", "source"}:
+            raise CostmodelError(f"{path}: {name} should be {{value: …, source: …}}, got {figure!r}")
+        if figure["source"] not in entry["sources"]:
+            raise CostmodelError(f"{path}: {name} has the source {figure['source']!r}, which is not listed")
+    return entry
+
+
+def title(name: str) -> str:
+    """Return what a model of the catalogue is, in words."""
+    entry = _yaml(CATALOGUE / f"{name}.yaml")
+    return str(entry.get("title", name))

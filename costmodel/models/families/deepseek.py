@@ -1,0 +1,96 @@
+"""DeepSeek V2 and V3: latent attention (MLA), and experts of which all tokens share some."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from costmodel.models._blocks import Use, embedding, experts, feed_forward, logits, norm, repeated, residual
+from costmodel.models._family import Family
+from costmodel.models._fields import DENSE, UNTIED, Field, Fields
+from costmodel.models._latent import Latent, latent_attention
+from costmodel.models._model import Part
+
+
+@dataclass(frozen=True)
+class Traits:
+    """How V3 differs from V2.
+
+    Attributes
+    ----------
+    correction : bool
+        Whether the router has a learned offset for each expert (V3's balance without a loss).
+    """
+
+    correction: bool = False
+
+
+TRAITS = {"deepseek_v2": Traits(), "deepseek_v3": Traits(correction=True)}
+
+FIELDS = {
+    "type": Field(("model_type",), kind=str),
+    **DENSE,
+    "d_ff": Field(("intermediate_size",)),
+    "tied": UNTIED,
+    "q_rank": Field(("q_lora_rank",), 0),
+    "kv_rank": Field(("kv_lora_rank",)),
+    "nope": Field(("qk_nope_head_dim",)),
+    "rope": Field(("qk_rope_head_dim",)),
+    "value_dim": Field(("v_head_dim",)),
+    "experts": Field(("n_routed_experts",)),
+    "top_k": Field(("num_experts_per_tok",)),
+    "shared": Field(("n_shared_experts",), 0),
+    "d_expert": Field(("moe_intermediate_size",)),
+    "dense_first": Field(("first_k_dense_replace",), 0),
+    "sparse_step": Field(("moe_layer_freq",), 1),
+}
+
+
+def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
+    """Yield one layer."""
+    latent = Latent(
+        d_model=c.d_model,
+        heads=c.heads,
+        q_rank=c.q_rank,
+        kv_rank=c.kv_rank,
+        nope=c.nope,
+        rope=c.rope,
+        value_dim=c.value_dim,
+    )
+    yield from residual(use, "attention", c.d_model, latent_attention(use, latent))
+    if sparse:
+        half = experts(
+            use,
+            c.d_model,
+            c.d_expert,
+            c.experts,
+            c.top_k,
+            shared=c.shared * c.d_expert,
+            extra=c.experts if TRAITS[c.type].correction else 0,
+        )
+    else:
+        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
+    yield from residual(use, "feed-forward", c.d_model, half)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield embedding, the dense layers and those with experts, norm, logits."""
+    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    sparse = sum(i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers))
+    for count, has_experts in ((c.layers - sparse, False), (sparse, True)):
+        if count:
+            yield from repeated(layer(c, use, has_experts), count)
+    yield norm(use, "final norm", c.d_model)
+    yield logits(use, c.vocab, c.d_model)
+
+
+DEEPSEEK = Family(
+    types=tuple(TRAITS),
+    fields=FIELDS,
+    parts=parts,
+    source=(
+        "DeepSeek-AI, arXiv 2405.04434 (V2), §2.1 and appendix C; arXiv 2412.19437 (V3), §2; Hugging Face "
+        "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py"
+    ),
+    left_out="dropout, masks, sampling; the layers that predict further tokens (MTP)",
+)

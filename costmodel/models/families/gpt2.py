@@ -1,0 +1,86 @@
+"""GPT-2, GPT-3 and OPT: layer norms, learned positions, biases everywhere, plain feed-forward layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from costmodel.models._blocks import (
+    Use,
+    embedding,
+    feed_forward,
+    linear,
+    logits,
+    norm,
+    repeated,
+    residual,
+    residual_then_norm,
+    with_extra,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
+from costmodel.models._heads import Heads, self_attention
+from costmodel.models._model import Part
+
+#: OPT's table of positions starts at 2, as its padding took the first two.
+OFFSET = {"gpt2": 0, "opt": 2}
+FUNCTION = {"gpt2": "gelu-tanh", "opt": "relu"}
+
+FIELDS = {
+    "type": Field(("model_type",), kind=str),
+    **DENSE,
+    "positions": Field(("n_positions", "max_position_embeddings")),
+    "d_ff": Field(("n_inner", "ffn_dim"), same("d_model", 4)),
+    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "tied": TIED,
+    "embedded": Field(("word_embed_proj_dim",), same("d_model")),
+    "norm_first": Field(("do_layer_norm_before",), True, bool),
+    "bias": Field(("enable_bias",), True, bool),
+}
+
+
+def layer(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield one layer."""
+    heads = Heads(
+        d_model=c.d_model,
+        heads=c.heads,
+        kv_heads=c.heads,
+        head_dim=c.head_dim,
+        bias=c.bias,
+        out_bias=c.bias,
+        rotary=False,
+    )
+    attention = self_attention(use, heads)
+    inner = (feed_forward(use, c.d_model, c.d_ff, FUNCTION[c.type], bias=c.bias),)
+    if c.norm_first:
+        yield from residual(use, "attention", c.d_model, attention, kind="layer")
+        yield from residual(use, "feed-forward", c.d_model, inner, kind="layer")
+    else:
+        yield from residual_then_norm(use, "attention", c.d_model, attention)
+        yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield embedding (projected where it is narrower), layers, norm, logits."""
+    narrow = c.embedded != c.d_model
+    positions = (c.positions + OFFSET[c.type]) * c.d_model
+    yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)
+    if narrow:
+        yield linear(use, "embedding's projection", c.embedded, c.d_model)
+    yield from repeated(layer(c, use), c.layers)
+    if c.norm_first:
+        yield norm(use, "final norm", c.d_model, "layer")
+    if narrow:
+        yield linear(use, "output's projection", c.d_model, c.embedded)
+    yield logits(use, c.vocab, c.embedded)
+
+
+GPT2 = Family(
+    types=tuple(FUNCTION),
+    fields=FIELDS,
+    parts=parts,
+    source=(
+        "Radford et al. 2019, Language Models are Unsupervised Multitask Learners, §2.3; Brown et al., "
+        "arXiv 2005.14165, Table 2.1; Zhang et al., arXiv 2205.01068; Hugging Face transformers, "
+        "modeling_gpt2.py and modeling_opt.py"
+    ),
+)

@@ -1,0 +1,141 @@
+"""Llama and its relatives: RMS norms, rotated queries and keys, gated feed-forward layers or experts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from costmodel.models._blocks import Use, embedding, experts, feed_forward, logits, norm, repeated, residual
+from costmodel.models._family import Family
+from costmodel.models._fields import DENSE, Field, Fields, fraction, of_layers, same
+from costmodel.models._heads import Heads, self_attention
+from costmodel.models._model import Part
+
+
+@dataclass(frozen=True)
+class Traits:
+    """How one relative differs from Llama.
+
+    Attributes
+    ----------
+    qkv_bias : bool
+        Q, K and V have biases whatever the configuration says.
+    qk_norm : str
+        See `Heads`.
+    norms : int
+        Norms of a layer: 2 before its halves, or 4, before and after.
+    function : str
+        The activation of the gated layer.
+    tied : bool
+        Whether logits use the embeddings where the configuration does not say.
+    local : int
+        Of so many layers all but the last look back on `sliding_window`
+        positions only; 1: all do; 0: none, unless ``layer_types`` says so.
+    """
+
+    qkv_bias: bool = False
+    qk_norm: str = "none"
+    norms: int = 2
+    function: str = "silu"
+    tied: bool = False
+    local: int = 0
+
+
+TRAITS = {
+    "llama": Traits(),
+    "mistral": Traits(local=1),
+    "mixtral": Traits(local=1),
+    "qwen2": Traits(qkv_bias=True),
+    "qwen2_moe": Traits(qkv_bias=True),
+    "qwen3": Traits(qk_norm="head"),
+    "qwen3_moe": Traits(qk_norm="head"),
+    "gemma": Traits(function="gelu-tanh", tied=True),
+    "gemma2": Traits(norms=4, function="gelu-tanh", tied=True, local=2),
+    "gemma3_text": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
+    "gemma3": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
+}
+
+FIELDS = {
+    "type": Field(("model_type",), kind=str),
+    **DENSE,
+    "d_ff": Field(("intermediate_size",)),
+    "kv_heads": Field(("num_key_value_heads",), same("heads")),
+    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "tied": Field(("tie_word_embeddings",), lambda f: TRAITS[f.type].tied, bool),
+    "attention_bias": Field(("attention_bias",), False, bool),
+    "mlp_bias": Field(("mlp_bias",), False, bool),
+    "window": Field(("sliding_window",), 0),
+    "uses_window": Field(("use_sliding_window",), True, bool),
+    "layer_types": Field(("layer_types",), (), list),
+    "local": Field(("sliding_window_pattern",), lambda f: TRAITS[f.type].local),
+    "experts": Field(("num_local_experts", "num_experts"), 0),
+    "top_k": Field(("num_experts_per_tok",), 1),
+    "d_expert": Field(("moe_intermediate_size",), same("d_ff")),
+    "d_shared": Field(("shared_expert_intermediate_size",), 0),
+    "sparse_step": Field(("decoder_sparse_step",), 1),
+    "dense_only": Field(("mlp_only_layers",), (), list),
+}
+
+
+def kinds(c: Fields) -> Counter[tuple[int | None, bool]]:
+    """Return how many layers there are of each kind: (window or None, whether it has experts)."""
+    found: Counter[tuple[int | None, bool]] = Counter()
+    types = of_layers(c, c.layer_types)
+    for i in range(c.layers):
+        if types:
+            local = types[i] == "sliding_attention"
+        else:
+            local = c.local == 1 or (c.local > 1 and (i + 1) % c.local != 0)
+        window = c.window if local and c.window and c.uses_window else None
+        sparse = c.experts > 0 and i not in c.dense_only and (i + 1) % c.sparse_step == 0
+        found[window, sparse] += 1
+    return found
+
+
+def layer(c: Fields, use: Use, window: int | None, sparse: bool) -> Iterator[Part]:
+    """Yield one layer: norm, attention, add, norm, feed-forward or experts, add."""
+    traits = TRAITS[c.type]
+    heads = Heads(
+        d_model=c.d_model,
+        heads=c.heads,
+        kv_heads=c.kv_heads,
+        head_dim=c.head_dim,
+        bias=traits.qkv_bias or c.attention_bias,
+        out_bias=c.attention_bias,
+        qk_norm=traits.qk_norm,
+        window=window,
+    )
+    yield from residual(use, "attention", c.d_model, self_attention(use, heads), after=traits.norms == 4)
+    yield from residual(use, "feed-forward", c.d_model, _inner(c, use, sparse), after=traits.norms == 4)
+
+
+def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
+    """Yield the gated layer, or the experts, with a gate of one number where some are shared."""
+    if not sparse:
+        function = TRAITS[c.type].function
+        yield feed_forward(use, c.d_model, c.d_ff, function, gated=True, bias=c.mlp_bias)
+        return
+    gate = c.d_model if c.d_shared else 0
+    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=gate)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield embedding, layers, norm, logits."""
+    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    for (window, sparse), count in kinds(c).items():
+        yield from repeated(layer(c, use, window, sparse), count)
+    yield norm(use, "final norm", c.d_model)
+    yield logits(use, c.vocab, c.d_model)
+
+
+LLAMA = Family(
+    types=tuple(TRAITS),
+    fields=FIELDS,
+    parts=parts,
+    source=(
+        "Touvron et al., arXiv 2302.13971 and 2307.09288 (Llama); Jiang et al., arXiv 2310.06825 and "
+        "2401.04088 (Mistral, Mixtral); arXiv 2407.10671 and 2505.09388 (Qwen); arXiv 2403.08295, "
+        "2408.00118 and 2503.19786 (Gemma); Hugging Face transformers, modeling_*.py"
+    ),
+)

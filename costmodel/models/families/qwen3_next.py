@@ -1,0 +1,116 @@
+"""Qwen3-Next: three layers of gated delta nets to one of gated attention, all with experts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from costmodel.models._blocks import (
+    Use,
+    embedding,
+    experts,
+    feed_forward,
+    gate,
+    linear,
+    logits,
+    norm,
+    repeated,
+    residual,
+    with_extra,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers
+from costmodel.models._heads import Heads, self_attention
+from costmodel.models._model import Part
+
+FIELDS = {
+    **DENSE,
+    "d_ff": Field(("intermediate_size",)),
+    "kv_heads": Field(("num_key_value_heads",)),
+    "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "tied": UNTIED,
+    "key_heads": Field(("linear_num_key_heads",)),
+    "value_heads": Field(("linear_num_value_heads",)),
+    "key_dim": Field(("linear_key_head_dim",)),
+    "value_dim": Field(("linear_value_head_dim",)),
+    "kernel": Field(("linear_conv_kernel_dim",), 4),
+    "interval": Field(("full_attention_interval",), 4),
+    "layer_types": Field(("layer_types",), (), list),
+    "experts": Field(("num_experts",)),
+    "top_k": Field(("num_experts_per_tok",)),
+    "d_expert": Field(("moe_intermediate_size",)),
+    "d_shared": Field(("shared_expert_intermediate_size",)),
+    "sparse_step": Field(("decoder_sparse_step",), 1),
+    "dense_only": Field(("mlp_only_layers",), (), list),
+}
+
+
+def delta_net(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield Q, K, V, output gate and decay; convolution; the delta rule; gated norm; output projection.
+
+    Of each value head two numbers are learned besides: its decay, and its step's offset.
+    """
+    keys, values = c.key_heads * c.key_dim, c.value_heads * c.value_dim
+    yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
+    heads = linear(use, "decay and step", c.d_model, 2 * c.value_heads)
+    yield with_extra(heads, 2 * c.value_heads)
+    convolution = use.layer("causal-conv1d", decode=use.decoding)
+    yield Part.of("convolution", convolution, **use.tokens, d_model=2 * keys + values, k=c.kernel)
+    yield Part.of(
+        "delta rule",
+        use.layer("gated-delta-net", form="recurrent" if use.decoding else "chunked"),
+        **use.tokens,
+        heads=c.key_heads,
+        kv_heads=c.value_heads,
+        head_dim=c.key_dim,
+    )
+    # One gain for all heads, and the gate SiLU(z), in one kernel.
+    yield norm(use, "gated norm", c.value_dim, rows=use.rows * c.value_heads)
+    yield gate(use, "output gate", values)
+    yield linear(use, "output projection", values, c.d_model)
+
+
+def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
+    """Yield one layer."""
+    heads = Heads(
+        d_model=c.d_model,
+        heads=c.heads,
+        kv_heads=c.kv_heads,
+        head_dim=c.head_dim,
+        qk_norm="head",
+        gated=True,
+    )
+    mixer = self_attention(use, heads) if full else delta_net(c, use)
+    yield from residual(use, "attention", c.d_model, mixer)
+    if sparse:
+        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=c.d_model)
+    else:
+        half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
+    yield from residual(use, "feed-forward", c.d_model, half)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield embedding, layers, norm, logits."""
+    kinds: Counter[tuple[bool, bool]] = Counter()
+    types = of_layers(c, c.layer_types)
+    for i in range(c.layers):
+        full = types[i] == "full_attention" if types else (i + 1) % c.interval == 0
+        sparse = i not in c.dense_only and (i + 1) % c.sparse_step == 0
+        kinds[full, sparse] += 1
+    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    for (full, sparse), count in kinds.items():
+        yield from repeated(layer(c, use, full, sparse), count)
+    yield norm(use, "final norm", c.d_model)
+    yield logits(use, c.vocab, c.d_model)
+
+
+QWEN3_NEXT = Family(
+    types=("qwen3_next",),
+    fields=FIELDS,
+    parts=parts,
+    source="Yang et al., arXiv 2412.06464; Hugging Face transformers, modeling_qwen3_next.py",
+    left_out=(
+        "dropout, masks, sampling; rotation is charged to whole heads, a quarter of which is rotated; the "
+        "layers that predict further tokens (MTP)"
+    ),
+)

@@ -1,0 +1,79 @@
+"""RWKV-4: time mixing by a decaying average, channel mixing by a squared rectifier."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from costmodel.models._blocks import (
+    Use,
+    embedding,
+    gate,
+    linear,
+    logits,
+    norm,
+    pointwise,
+    repeated,
+    residual,
+    state,
+    with_extra,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import D_MODEL, LAYERS, UNTIED, VOCAB, Field, Fields, same
+from costmodel.models._model import Part
+
+FIELDS = {
+    "vocab": VOCAB,
+    "d_model": D_MODEL,
+    "layers": LAYERS,
+    "width": Field(("attention_hidden_size",), same("d_model")),
+    "d_ff": Field(("intermediate_size",), same("d_model", 4)),
+    "tied": UNTIED,
+}
+
+
+def time_mixing(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield the mix with the token before, three products, the average, its gate, the product out."""
+    # Each of key, value and receptance has a vector that says how much of the token before it sees.
+    yield with_extra(pointwise(use, "token shift", "add", 3 * c.d_model), 3 * c.d_model)
+    yield linear(use, "key, value and receptance", c.d_model, 3 * c.width)
+    yield Part.of("wkv", use.layer("rwkv"), **use.tokens, d_model=c.width)
+    if use.decoding:
+        # The average's numerator, denominator and exponent; the token before.
+        yield state(use, "state", 3 * c.width + c.d_model)
+    yield gate(use, "receptance gate", c.width)
+    yield linear(use, "output projection", c.width, c.d_model)
+
+
+def channel_mixing(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield the mix with the token before; key, squared rectifier, value; receptance, and its gate."""
+    yield with_extra(pointwise(use, "token shift", "add", 2 * c.d_model), 2 * c.d_model)
+    yield linear(use, "channel key", c.d_model, c.d_ff)
+    yield pointwise(use, "squared rectifier", "relu", c.d_ff)
+    yield linear(use, "channel value", c.d_ff, c.d_model)
+    yield linear(use, "channel receptance", c.d_model, c.d_model)
+    yield gate(use, "receptance gate", c.d_model)
+    if use.decoding:
+        yield state(use, "state", c.d_model)
+
+
+def layer(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield one layer."""
+    yield from residual(use, "time mixing", c.d_model, time_mixing(c, use), kind="layer")
+    yield from residual(use, "channel mixing", c.d_model, channel_mixing(c, use), kind="layer")
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield embedding and its norm, layers, norm, logits."""
+    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    yield norm(use, "embedding norm", c.d_model, "layer")
+    yield from repeated(layer(c, use), c.layers)
+    yield norm(use, "final norm", c.d_model, "layer")
+    yield logits(use, c.vocab, c.d_model)
+
+
+RWKV = Family(
+    types=("rwkv",),
+    fields=FIELDS,
+    parts=parts,
+    source="Peng et al., arXiv 2305.13048, §3 (RWKV-4); Hugging Face transformers, modeling_rwkv.py",
+)

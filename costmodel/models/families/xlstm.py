@@ -1,0 +1,77 @@
+"""xLSTM as its 7B model has it: matrix memories (mLSTM) between gated feed-forward layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from costmodel.models._blocks import (
+    Use,
+    embedding,
+    feed_forward,
+    gate,
+    linear,
+    logits,
+    norm,
+    repeated,
+    residual,
+    with_extra,
+)
+from costmodel.models._family import Family
+from costmodel.models._fields import D_MODEL, HEADS, LAYERS, UNTIED, VOCAB, Field, Fields
+from costmodel.models._model import Part
+
+FIELDS = {
+    "vocab": VOCAB,
+    "d_model": D_MODEL,
+    "layers": LAYERS,
+    "heads": HEADS,
+    "key_factor": Field(("qk_dim_factor",), 0.5, float),
+    "value_factor": Field(("v_dim_factor",), 1.0, float),
+    "ff_factor": Field(("ffn_proj_factor",), 2.667, float),
+    "ff_multiple": Field(("ffn_round_up_to_multiple_of",), 64),
+    "key_multiple": Field(("mlstm_round_up_to_multiple_of",), 64),
+    "chunk": Field(("chunk_size",), 64),
+    "tied": UNTIED,
+}
+
+
+def _round_up(width: float, multiple: int) -> int:
+    """Return the width, cut to a whole number, rounded up to a multiple."""
+    return -(-int(width) // multiple) * multiple
+
+
+def mixer(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield Q, K, V and output gate; input and forget gates; the matrix memory; norm, gate, product out."""
+    keys = _round_up(c.d_model * c.key_factor, c.key_multiple)
+    values = _round_up(c.d_model * c.value_factor, c.key_multiple)
+    yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
+    yield linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True)
+    memory = use.layer("mlstm", form="recurrent" if use.decoding else "chunked")
+    sizes = {"heads": c.heads, "head_dim": keys // c.heads, "value_dim": values // c.heads, "block": c.chunk}
+    yield Part.of("matrix memory", memory, **use.tokens, **sizes)
+    # Each head is normed by itself, and each has gains of its own.
+    part = norm(use, "head norm", values // c.heads, rows=use.rows * c.heads)
+    yield with_extra(part, values - values // c.heads)
+    yield gate(use, "output gate", values)
+    yield linear(use, "output projection", values, c.d_model)
+
+
+def parts(c: Fields, use: Use) -> Iterator[Part]:
+    """Yield embedding, layers, norm, logits."""
+    inner = _round_up(c.d_model * c.ff_factor, c.ff_multiple)
+    layer = [
+        *residual(use, "mixer", c.d_model, mixer(c, use)),
+        *residual(use, "feed-forward", c.d_model, [feed_forward(use, c.d_model, inner, "silu", gated=True)]),
+    ]
+    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    yield from repeated(layer, c.layers)
+    yield norm(use, "final norm", c.d_model)
+    yield logits(use, c.vocab, c.d_model)
+
+
+XLSTM = Family(
+    types=("xlstm",),
+    fields=FIELDS,
+    parts=parts,
+    source="Beck et al., arXiv 2405.04517 and 2503.13427; Hugging Face transformers, modeling_xlstm.py",
+)

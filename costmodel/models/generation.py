@@ -1,0 +1,124 @@
+"""A whole generation: the prompt once, then every token against a cache that grows by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from costmodel.errors import SizeError
+from costmodel.evaluate import as_size
+from costmodel.hardware import Device
+from costmodel.models.architecture import Architecture
+from costmodel.predict import Prediction, predict
+
+
+@dataclass(frozen=True, eq=False)
+class Generation:
+    """The predicted time of a generation, token by token.
+
+    Attributes
+    ----------
+    prefill : Prediction
+        The prompt, which gives the first new token.
+    decode : Prediction or None
+        Every further token, an array; None where there is none.
+    batch, new : int
+        Sequences, and new tokens of each.
+    """
+
+    prefill: Prediction
+    decode: Prediction | None
+    batch: int
+    new: int
+
+    @property
+    def first_s(self) -> float:
+        """Time to the first token [s]."""
+        return float(self.prefill.seconds)
+
+    @property
+    def decode_s(self) -> float:
+        """Time of all further tokens [s]: the sum over the growing cache, no step left out."""
+        return self._total("seconds")
+
+    @property
+    def seconds(self) -> float:
+        """Time of the whole [s]."""
+        return self.first_s + self.decode_s
+
+    @property
+    def lower_s(self) -> float:
+        """Time that no measurement undercuts [s]."""
+        return float(self.prefill.lower_s) + self._total("lower_s")
+
+    @property
+    def token_s(self) -> float:
+        """Time of one further token, on average [s]; NaN where there is none."""
+        return self.decode_s / (self.new - 1) if self.new > 1 else float("nan")
+
+    @property
+    def tokens_per_s(self) -> float:
+        """New tokens of all sequences a second."""
+        return self.batch * self.new / self.seconds
+
+    def _total(self, what: str) -> float:
+        if self.decode is None:
+            return 0.0
+        steps = np.broadcast_to(getattr(self.decode, what), (self.new - 1,))
+        return float(steps.sum())
+
+
+def generation(
+    model: Architecture,
+    device: Device | str | Path,
+    *,
+    prompt: int,
+    new: int,
+    batch: int = 1,
+    dtype: str = "bf16",
+    attention: str = "tiled",
+    **options: Any,
+) -> Generation:
+    """Predict a whole generation.
+
+    The prompt's pass gives the first token; token i + 1 is made against a cache of prompt + i positions.
+    Of a model with an encoder, the prompt is the encoder's, and the decoder starts from one token.
+
+    Parameters
+    ----------
+    model : Architecture
+        The model.
+    device : Device, str or Path
+        A device, its name, or its spec file.
+    prompt, new, batch : int
+        Tokens of each prompt, tokens generated for each, sequences.
+    dtype, attention : str
+        See `Architecture`.
+    **options : Any
+        ``rung``, ``framework``, ``state`` and ``harness`` of `predict`.
+
+    Raises
+    ------
+    UnavailableError
+        If the model generates nothing, or the device cannot do it.
+    SizeError
+        If a size is not a whole number of at least 1.
+    """
+    for name, size in (("seq", prompt), ("seq", new), ("batch", batch)):
+        as_size(name, size)
+    if new > 2**20:
+        raise SizeError(f"generation: wanted at most {2**20:,} new tokens, got {new:,}")
+    decoder = model.decode(dtype)
+    encoded = model.family.encodes
+    start = {"seq": 1, "seq_kv": prompt} if encoded else {"seq": prompt}
+    whole = model.prefill(dtype, attention=attention)
+    prefill = predict(whole, device, {"batch": batch, **start}, **options)
+    decode = None
+    if new > 1:
+        cache = np.arange(1, new) + (1 if encoded else prompt)
+        sizes: dict[str, Any] = {"batch": batch, "seq": prompt, "seq_kv": cache}
+        decode = predict(decoder, device, {name: sizes[name] for name in decoder.required}, **options)
+    return Generation(prefill, decode, batch, new)

@@ -1,0 +1,12 @@
+"""Training a Transformer on many devices: layouts, their memory and time, and the fastest that fits."""
+
+from __future__ import annotations
+
+from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.layout import Layout
+from costmodel.parallel.limits import largest_batch, longest_sequence
+from costmodel.parallel.search import plan
+from costmodel.parallel.training import Training
+from costmodel.parallel.transformer import Transformer
+
+__all__ = ["Cluster", "Layout", "Training", "Transformer", "largest_batch", "longest_sequence", "plan"]

@@ -1,0 +1,84 @@
+"""Devices in nodes, joined by links inside a node and a network between nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import hardware
+from costmodel.errors import CostmodelError
+from costmodel.kernels import collective
+from costmodel.kernels.base import Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cluster:
+    """Devices that are all alike.
+
+    Parameters
+    ----------
+    device : Device, str or Path
+        What each of them is.
+    devices : int
+        How many there are.
+    node : int
+        How many share a node, and its links.
+    network : float, optional
+        One-way bandwidth of each device's port to other nodes [B/s]; default: see
+        ``costmodel.kernels.collective``.
+    price : float, optional
+        Of one device for an hour, in any currency.
+
+    Raises
+    ------
+    CostmodelError
+        If the devices do not fill nodes.
+    """
+
+    device: hardware.Device | str | Path
+    devices: int
+    node: int = 8
+    network: float | None = None
+    price: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check that nodes are full."""
+        if self.devices < 1 or self.node < 1:
+            raise CostmodelError(
+                f"cluster: wanted at least one device, got {self.devices} in nodes of {self.node}"
+            )
+        if self.devices > self.node and self.devices % self.node:
+            full = self.devices // self.node * self.node
+            raise CostmodelError(
+                f"cluster: {self.devices} devices do not fill nodes of {self.node}; "
+                f"{full} or {full + self.node} would"
+            )
+
+    @cached_property
+    def machine(self) -> hardware.Device:
+        """The device."""
+        return self.device if isinstance(self.device, hardware.Device) else hardware.load(self.device)
+
+    def collective_s(self, name: str, size: ArrayLike, devices: ArrayLike, node: ArrayLike) -> Array:
+        """Return the time of a collective [s].
+
+        Parameters
+        ----------
+        name : str
+            As ``costmodel.kernels.collective`` names it.
+        size : array_like
+            Buffer of one device [bytes].
+        devices, node : array_like
+            How many take part, and how many of them one node holds.
+        """
+        constants: dict[str, Any] = {} if self.network is None else {"network_bandwidth": self.network}
+        node = np.maximum(1.0, np.minimum(np.asarray(node, dtype=np.float64), devices))
+        estimate = collective.seconds(
+            self.machine, constants, size=size, devices=devices, node=node, collective=name
+        )
+        return np.asarray(estimate.seconds)

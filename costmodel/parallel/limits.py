@@ -1,0 +1,69 @@
+"""The longest sequence and the largest batch that a layout has memory for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from costmodel.errors import CostmodelError
+from costmodel.parallel.training import Training
+
+#: Part of the memory that allocators lose, or that is not the model's (context, buffers of collectives).
+MARGIN = 0.08
+
+
+def fits(training: Training, margin: float = MARGIN) -> bool:
+    """Return whether the fullest device has room for a step, less a margin."""
+    return bool((training.memory_bytes <= (1 - margin) * training.capacity).all())
+
+
+def longest_sequence(training: Training, *, margin: float = MARGIN) -> int:
+    """Return the longest sequence [tokens] that there is memory for, all else as it is.
+
+    Parameters
+    ----------
+    training : Training
+        A step in one layout; its own length does not matter.
+    margin : float
+        Part of the memory that is not the model's to use.
+
+    Raises
+    ------
+    CostmodelError
+        If not even one token fits, with how much is missing.
+    """
+    return _largest(lambda n: replace(training, seq=n), margin, 1)
+
+
+def largest_batch(training: Training, *, margin: float = MARGIN) -> int:
+    """Return the largest micro-batch [sequences] that there is memory for, all else as it is.
+
+    The batch of the step grows with it, so that the number of micro-batches stays.
+
+    Raises
+    ------
+    CostmodelError
+        If not even one sequence fits, with how much is missing.
+    """
+    steps = int(training.micro_batches) * int(training.layout.numbers.data)
+
+    def wider(n: int) -> Training:
+        return replace(training, batch=n * steps, layout=replace(training.layout, micro_batch=n))
+
+    return _largest(wider, margin, 1)
+
+
+def _largest(at: Callable[[int], Training], margin: float, least: int) -> int:
+    """Return the largest number that fits; memory grows with it, so that halving finds it exactly."""
+    if not fits(at(least), margin):
+        short = float(at(least).memory_bytes - (1 - margin) * at(least).capacity)
+        raise CostmodelError(f"even {least} does not fit: {short / 1e9:.1f} GB a device are missing")
+    low, high = least, 2 * least
+    while fits(at(high), margin):
+        low, high = high, 2 * high
+        if high > 2**40:
+            return low
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if fits(at(middle), margin) else (low, middle)
+    return low

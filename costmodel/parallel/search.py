@@ -1,0 +1,151 @@
+"""The fastest layout that fits: all of them, whole columns at a time."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+from costmodel.errors import CostmodelError
+from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.layout import Layout
+from costmodel.parallel.limits import MARGIN
+from costmodel.parallel.training import Training
+from costmodel.parallel.transformer import RECOMPUTE, Transformer
+
+#: Largest micro-batch and number of parts a stage that are tried.
+MICRO_BATCHES = (1, 2, 4, 8, 16)
+INTERLEAVES = (1, 2, 3, 4, 6, 8)
+
+
+def plan(
+    model: Transformer,
+    cluster: Cluster,
+    *,
+    batch: int,
+    seq: int,
+    margin: float = MARGIN,
+    gradient_bytes: int = 2,
+    rung: str | None = None,
+) -> pd.DataFrame:
+    """Return every layout that fits, the fastest first.
+
+    Parameters
+    ----------
+    model : Transformer
+        What is trained.
+    cluster : Cluster
+        On what; all of its devices are used.
+    batch, seq : int
+        Sequences of a step, and tokens of each.
+    margin : float
+        Part of the memory that is not the model's to use (fragmentation, buffers, the context).
+    gradient_bytes, rung
+        See `Training`.
+
+    Returns
+    -------
+    DataFrame
+        One row a layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``,
+        ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts (``forward_s``, …),
+        ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``, ``tokens_per_second``,
+        ``energy_j``, and ``cost`` where the cluster has a price.
+
+    Raises
+    ------
+    CostmodelError
+        If no layout comes out even, or none fits: how much is missing, and what would help most.
+    """
+    frames = [
+        _frame(Training(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq,
+                        gradient_bytes=gradient_bytes, rung=rung))
+        for layout in layouts(model, cluster, batch)
+    ]  # fmt: skip
+    if not frames:
+        raise CostmodelError(
+            f"no layout of {cluster.devices} devices divides {model.sizes['heads']} heads, "
+            f"{model.num_layers} layers and a batch of {batch}"
+        )
+    every = pd.concat(frames, ignore_index=True)
+    room = (1 - margin) * cluster.machine.hbm_capacity
+    fitting = every[every["memory_bytes"] <= room]
+    if fitting.empty:
+        raise CostmodelError(_missing(every, room, cluster))
+    return fitting.sort_values("seconds", kind="stable", ignore_index=True)
+
+
+def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout]:
+    """Yield all layouts that come out even, those that differ in numbers alone together."""
+    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 5)
+    kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
+    for parallel, recompute, zero in kinds:
+        # Without devices that share a layer, or copies that share state, the choice is not one.
+        chosen = numbers[(numbers[:, 0] > 1) | (not parallel)]
+        chosen = chosen[(chosen[:, 2] > 1) | (zero == 0)]
+        # ZeRO 2 and 3 scatter gradients after every micro-batch: nobody has them with a pipeline.
+        chosen = chosen[(chosen[:, 1] == 1) | (zero < 2)]
+        if len(chosen):
+            t, p, d, b, v = chosen.T
+            yield Layout(
+                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v,
+                sequence_parallel=parallel, recompute=recompute, zero=zero,
+            )  # fmt: skip
+
+
+def _recompute(model: Transformer) -> tuple[str, ...]:
+    return RECOMPUTE if model.attention == "dense" else ("none", "full")
+
+
+def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
+    """Yield (tensor, pipeline, data, micro_batch, interleave) that come out even."""
+    heads = model.sizes["kv_heads"]
+    for t in (n for n in range(1, min(cluster.node, cluster.devices) + 1) if heads % n == 0):
+        if cluster.devices % t:
+            continue
+        rest = cluster.devices // t
+        for p in (n for n in range(1, rest + 1) if rest % n == 0 and model.num_layers % n == 0):
+            d = rest // p
+            for b, v in itertools.product(MICRO_BATCHES, INTERLEAVES):
+                if batch % (d * b) or model.num_layers % (p * v) or (v > 1 and p == 1):
+                    continue
+                if v == 1 or (batch // (d * b)) % p == 0:
+                    yield t, p, d, b, v
+
+
+def _frame(training: Training) -> pd.DataFrame:
+    """Return one row for each layout of a step."""
+    layout = training.layout
+    columns = {name: column.astype(np.int64) for name, column in layout.numbers._asdict().items()}
+    cost = {} if training.cost is None else {"cost": training.cost}
+    return pd.DataFrame(
+        {
+            **columns,
+            "sequence_parallel": layout.sequence_parallel,
+            "recompute": layout.recompute,
+            "zero": layout.zero,
+            "seconds": training.seconds,
+            **{f"{name}_s": value for name, value in training.parts.items()},
+            "memory_bytes": training.memory_bytes,
+            **{f"{name}_bytes": value for name, value in training.memory.items()},
+            "utilisation": training.utilisation,
+            "tokens_per_second": training.tokens_per_second,
+            "energy_j": training.energy_j,
+            **cost,
+        }
+    )
+
+
+def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
+    """Return how much memory the smallest layout lacks, and how many devices have it."""
+    least = every.loc[every["memory_bytes"].idxmin()]
+    named = ", ".join(f"{name} {least[name]}" for name in ("tensor", "pipeline", "data", "recompute", "zero"))
+    kinds = {name: least[f"{name}_bytes"] for name in ("weights", "gradients", "optimiser", "activations")}
+    largest = max(kinds, key=lambda name: kinds[name])
+    times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))
+    return (
+        f"nothing fits: the smallest layout ({named}) takes {least['memory_bytes'] / 1e9:.1f} GB of "
+        f"{room / 1e9:.1f} GB a device, {(least['memory_bytes'] - room) / 1e9:.1f} GB too much, most of it "
+        f"{largest}; about {times * cluster.devices} devices would do"
+    )

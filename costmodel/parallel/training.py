@@ -1,0 +1,300 @@
+"""One training step of a Transformer in a layout: its time, and the memory of its fullest device.
+
+Time (Narayanan et al., arXiv 2104.04473, §2.2): with m micro-batches, p stages and v parts a stage, the
+pipeline takes m + (p − 1)/v times a stage's forward and backward; the last stage has the logits besides. To
+that come the exchange of gradients between copies, as far as backward does not hide it, and the optimiser.
+
+Memory (Korthikanti et al., arXiv 2205.05198, §4): weights, gradients and the optimiser's state of one
+stage's part of the layers and of the embedding; what forward keeps, of as many micro-batches as are
+under way.
+
+Left out: biases and position tables, the start of the pipeline's first receive, failures, and the reading
+of data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from costmodel.dtypes import dtype as parse_dtype
+from costmodel.evaluate import evaluate
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array
+from costmodel.layers import Layer, get
+from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.layout import Layout, Numbers
+from costmodel.parallel.transformer import Transformer
+from costmodel.predict import predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """A step over `batch` sequences of `seq` tokens.
+
+    Parameters
+    ----------
+    model : Transformer
+        What is trained.
+    cluster : Cluster
+        On what.
+    layout : Layout
+        How it is spread; numbers may be arrays, and the answers then are.
+    batch, seq : int or float
+        Sequences of a step, over all copies; tokens of each.
+    gradient_bytes : int
+        Bytes of a gradient: 2, or 4 where it is summed in fp32 (Megatron-LM).
+    rung : str, optional
+        See `costmodel.predict`.
+    """
+
+    model: Transformer
+    cluster: Cluster
+    layout: Layout
+    batch: float
+    seq: float
+    gradient_bytes: int = 2
+    rung: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the layout comes out even."""
+        self.layout.check(self.model, int(self.batch), self.cluster.devices)
+
+    # -- pieces ----------------------------------------------------------------------------
+
+    def _layer(self, direction: str, recompute: str | None = None) -> Layer:
+        again = self.layout.recompute if recompute is None else recompute
+        return self.model.layer(direction, recompute=again, sequence_parallel=self.layout.sequence_parallel)
+
+    @cached_property
+    def _numbers(self) -> Numbers:
+        return self.layout.numbers
+
+    @cached_property
+    def _sizes(self) -> dict[str, Any]:
+        n = self._numbers
+        # Whoever shares a layer sits in one node, as far as a node reaches.
+        node = np.minimum(n.tensor, self.cluster.node)
+        own = {"batch": n.micro_batch, "seq": self.seq, "devices": n.tensor, "node": node}
+        return {**own, **self.model.sizes}
+
+    def _seconds(self, layer: Layer, **sizes: Any) -> Array:
+        prediction = predict(layer, self.cluster.machine, sizes, rung=self.rung)
+        return np.asarray(prediction.seconds, dtype=np.float64)
+
+    def _of_pairs(self, compute: Callable[[Array, Array], Array]) -> Array:
+        """Return what depends on tensor and micro_batch alone: computed once for each pair of them."""
+        n = self._numbers
+        pairs, of = np.unique(
+            np.stack([n.tensor.ravel(), n.micro_batch.ravel()]), axis=1, return_inverse=True
+        )
+        return compute(*pairs)[of.ravel()].reshape(n.tensor.shape)
+
+    def _layer_seconds(self, direction: str) -> Array:
+        """Return the time of one layer [s]."""
+        sizes = (*self.model.sizes.items(), ("seq", self.seq))
+        given = (self._layer(direction), self.cluster.machine, sizes, self.cluster.node, self.rung)
+        return self._of_pairs(lambda t, b: _layer_seconds(*given, tuple(t), tuple(b)))
+
+    @property
+    def _weight_bytes(self) -> float:
+        return float(parse_dtype(self.model.dtype).bytes)
+
+    @property
+    def micro_batches(self) -> Array:
+        """Micro-batches of one copy in a step."""
+        return np.asarray(self.batch / (self._numbers.data * self._numbers.micro_batch))
+
+    @property
+    def stage_layers(self) -> Array:
+        """Layers of one stage."""
+        return self.model.num_layers / self._numbers.pipeline
+
+    @cached_property
+    def parameters(self) -> Array:
+        """Learned numbers on the device that has most of them."""
+        n = self._numbers
+        layer = evaluate(self._layer("fwd"), **self._sizes)["parameters"]
+        table = self.model.vocab * self.model.d_model / n.tensor
+        # One stage holds both ends, and two tables where they are not tied.
+        tables = np.where((n.pipeline == 1) & (not self.model.tied), 2.0, 1.0)
+        return np.asarray(layer * self.stage_layers + tables * table)
+
+    # -- time ------------------------------------------------------------------------------
+
+    @cached_property
+    def parts(self) -> Mapping[str, Array]:
+        """Where the time of a step goes [s]: ``forward``, ``backward``, ``head``, ``sends``, ``bubble``,
+        ``gradients``, ``optimiser``.
+        """
+        n, m = self._numbers, self.micro_batches
+        forward = self.stage_layers * self._layer_seconds("fwd")
+        backward = self.stage_layers * self._layer_seconds("bwd")
+        sends = self._sends()
+        return {
+            "forward": m * forward,
+            "backward": m * backward,
+            "head": m * self._head(),
+            "sends": m * sends,
+            "bubble": (n.pipeline - 1) / n.interleave * (forward + backward + sends),
+            "gradients": self._gradients(forward, backward),
+            "optimiser": self._optimiser(),
+        }
+
+    @cached_property
+    def seconds(self) -> Array:
+        """Time of a step [s]."""
+        return np.asarray(sum(self.parts.values()))
+
+    def _head(self) -> Array:
+        """Return the time that logits, loss and embedding add for a micro-batch [s]."""
+        logits, embedding = (self._end_seconds(end) for end in (self.model.head(), self.model.ends()))
+        # Both ends in one stage, or in two: the later one is what the pipeline waits for.
+        return logits + np.where(self._numbers.pipeline == 1, embedding, 0.0)
+
+    def _end_seconds(self, end: Layer) -> Array:
+        sizes = {"seq": self.seq, "d_model": self.model.d_model}
+        return self._of_pairs(
+            lambda t, b: self._seconds(end, batch=b, vocab=np.ceil(self.model.vocab / t), **sizes)
+        )
+
+    def _sends(self) -> Array:
+        """Return the time of passing a micro-batch on, there and back, at every part of a stage [s]."""
+        n = self._numbers
+        whole = self._weight_bytes * n.micro_batch * self.seq * self.model.d_model
+        # Copies lie between stages, so that neighbours are in other nodes as soon as those fill one.
+        node = np.where(n.tensor * n.data >= self.cluster.node, 1.0, 2.0)
+        once = self.cluster.collective_s("send-receive", whole / n.tensor, np.full_like(whole, 2.0), node)
+        if not self.layout.sequence_parallel:
+            # Each device sends its part, and gathers the others' over the link (ibid., §4.1).
+            once = once + self.cluster.collective_s("all-gather", whole, n.tensor, self.cluster.node)
+        return np.where(n.pipeline > 1, 2 * n.interleave * once, 0.0)
+
+    def _gradients(self, forward: Array, backward: Array) -> Array:
+        """Return the time that copies take to exchange gradients and weights, where it is not hidden [s]."""
+        d, node = self._numbers.data, self.cluster.node / self._numbers.tensor
+        weights, gradients = self._weight_bytes * self.parameters, self.gradient_bytes * self.parameters
+
+        def over_copies(name: str, size: Array) -> Array:
+            return self.cluster.collective_s(name, size, d, node)
+
+        if self.layout.zero == 0:
+            exchanged, gathered = over_copies("all-reduce", gradients), np.zeros_like(d)
+        else:
+            exchanged, gathered = over_copies("reduce-scatter", gradients), over_copies("all-gather", weights)
+        if self.layout.zero == 3:
+            # Weights are gathered for each pass of each micro-batch, and gradients scattered after it.
+            each = gathered + np.zeros_like(d)
+            hidden = (forward, backward) if self.layout.overlap else (0.0, 0.0)
+            forward_s = np.maximum(0.0, each - hidden[0])
+            backward_s = np.maximum(0.0, each + exchanged - hidden[1])
+            return np.where(d > 1, self.micro_batches * (forward_s + backward_s), 0.0)
+        if self.layout.overlap:
+            exchanged = np.maximum(0.0, exchanged - backward)
+        return np.where(d > 1, exchanged + gathered, 0.0)
+
+    def _optimiser(self) -> Array:
+        share = self._numbers.data if self.layout.zero >= 1 else 1.0
+        layer = get("optimizer-step")(dtype=self.model.dtype)
+        return self._seconds(layer, params=np.ceil(self.parameters / share))
+
+    # -- memory ----------------------------------------------------------------------------
+
+    @cached_property
+    def memory(self) -> Mapping[str, Array]:
+        """What the fullest device holds, by kind [bytes].
+
+        ``weights``, ``gradients``, ``optimiser``, ``activations``.
+        """
+        d, zero = self._numbers.data, self.layout.zero
+        return {
+            "weights": self._weight_bytes * self.parameters / (d if zero >= 3 else 1.0),
+            "gradients": self.gradient_bytes * self.parameters / (d if zero >= 2 else 1.0),
+            # A master weight and two moments in fp32.
+            "optimiser": 12.0 * self.parameters / (d if zero >= 1 else 1.0),
+            "activations": self._activations(),
+        }
+
+    @cached_property
+    def memory_bytes(self) -> Array:
+        """What the fullest device holds in all [bytes]; no margin for fragmentation."""
+        return np.asarray(sum(self.memory.values()))
+
+    def _activations(self) -> Array:
+        """Return what forward keeps of the micro-batches under way, in first or last stage [bytes]."""
+        n = self._numbers
+        p, v = n.pipeline, n.interleave
+        kept = np.asarray(evaluate(self._layer("fwd"), **self._sizes)["kept_bytes"])
+        under_way = np.minimum(self.micro_batches, p) * np.where(v > 1, 1 + (p - 1) / (p * v), 1.0)
+        working = 0.0 * kept
+        if self.layout.recompute == "full":
+            # The layer that is computed again has all of its activations for a while.
+            working = np.asarray(evaluate(self._layer("fwd", "none"), **self._sizes)["kept_bytes"])
+        tokens = n.micro_batch * self.seq
+        share = n.tensor if self.layout.sequence_parallel else 1.0
+        # Last norm's and logits' inputs, and the scores of the loss in fp32.
+        head = (
+            2 * self._weight_bytes * tokens * self.model.d_model / share
+            + 4 * tokens * self.model.vocab / n.tensor
+        )
+        first = under_way * self.stage_layers * kept + np.where(p == 1, head, 0.0)
+        last = self.stage_layers * kept + head
+        return np.maximum(first, last) + working
+
+    @property
+    def capacity(self) -> float:
+        """Memory of one device [bytes]."""
+        return self.cluster.machine.hbm_capacity
+
+    # -- what follows ----------------------------------------------------------------------
+
+    @cached_property
+    def model_flops(self) -> float:
+        """Matrix FLOP of forward and backward over the batch; nothing twice, masked pairs left out."""
+        sizes = {**self.model.sizes, "batch": self.batch, "seq": self.seq, "devices": 1}
+        layers = self.model.num_layers * evaluate(self.model.layer("fwd"), **sizes)["matrix_flops"]
+        logits = 2.0 * self.batch * self.seq * self.model.d_model * self.model.vocab
+        return float(3 * (layers + logits))
+
+    @property
+    def utilisation(self) -> Array:
+        """Model FLOPs utilisation: model FLOP over what all devices could do in a step."""
+        peak = self.cluster.machine.peak(self.model.dtype) * self.cluster.devices
+        return np.asarray(self.model_flops / (peak * self.seconds))
+
+    @property
+    def tokens_per_second(self) -> Array:
+        """Tokens trained on in a second."""
+        return np.asarray(self.batch * self.seq / self.seconds)
+
+    @property
+    def energy_j(self) -> Array:
+        """Energy of a step at the devices' rated power [J]; hosts and cooling are left out."""
+        return np.asarray(self.cluster.machine.tdp_w * self.cluster.devices * self.seconds)
+
+    @property
+    def cost(self) -> Array | None:
+        """Cost of a step, in the currency of the cluster's price; None without one."""
+        if self.cluster.price is None:
+            return None
+        return np.asarray(self.cluster.price * self.cluster.devices * self.seconds / 3600)
+
+
+@lru_cache(maxsize=1024)
+def _layer_seconds(
+    layer: Layer,
+    machine: Device,
+    sizes: tuple[tuple[str, float], ...],
+    node: int,
+    rung: str | None,
+    tensor: tuple[float, ...],
+    micro_batch: tuple[float, ...],
+) -> Array:
+    """Return the time of one layer for each pair of tensor and micro_batch [s]."""
+    t = np.array(tensor)
+    given = {**dict(sizes), "batch": np.array(micro_batch), "devices": t, "node": np.minimum(t, node)}
+    return np.asarray(predict(layer, machine, given, rung=rung).seconds, dtype=np.float64)

@@ -1,0 +1,139 @@
+"""The model that is trained: a stack of Transformer layers between an embedding and its logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from costmodel.errors import CostmodelError, UnavailableError, unknown_name
+from costmodel.layers import Layer, get
+
+if TYPE_CHECKING:
+    from costmodel.models import Architecture
+
+RECOMPUTE = ("none", "selective", "full")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transformer:
+    """A decoder or an encoder of equal layers.
+
+    Parameters
+    ----------
+    num_layers, d_model, heads, vocab : int
+        Its sizes.
+    kv_heads, d_ff : int, optional
+        Default `heads`, 4 `d_model`.
+    head_dim : int, optional
+        Default `d_model` / `heads`.
+    attention : str
+        ``dense`` (stored scores) or ``tiled`` (FlashAttention-2).
+    gated : bool
+        Whether the feed-forward layer is SwiGLU.
+    norm : str
+        ``layer`` or ``rms``.
+    causal, dropout : bool
+        Causal mask; dropout after attention's probabilities and both parts.
+    tied : bool
+        Whether logits have the embedding's weights.
+    dtype : str
+        Of weights, activations and gradients.
+    """
+
+    num_layers: int
+    d_model: int
+    heads: int
+    vocab: int
+    kv_heads: int | None = None
+    d_ff: int | None = None
+    head_dim: int | None = None
+    attention: str = "tiled"
+    gated: bool = False
+    norm: str = "layer"
+    causal: bool = True
+    dropout: bool = False
+    tied: bool = True
+    dtype: str = "bf16"
+
+    def __post_init__(self) -> None:
+        """Check that heads fill the width."""
+        if self.head_dim is None and self.d_model % self.heads:
+            raise CostmodelError(
+                f"model: {self.heads} heads do not divide d_model = {self.d_model}; give head_dim"
+            )
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """The sizes of one layer, by the vocabulary's names."""
+        return {
+            "d_model": self.d_model,
+            "heads": self.heads,
+            "kv_heads": self.kv_heads or self.heads,
+            "head_dim": self.head_dim or self.d_model // self.heads,
+            "d_ff": self.d_ff or 4 * self.d_model,
+        }
+
+    @classmethod
+    def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
+        """Return the stack that a model of the catalogue is.
+
+        Raises
+        ------
+        UnavailableError
+            If its layers are not all alike, or not an attention and a feed-forward layer.
+        """
+        fields, types = architecture.fields, architecture.family.types
+        known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
+        if not known or getattr(fields, "experts", 0):
+            raise UnavailableError(
+                f"{architecture.name}: a plan is made for stacks of equal layers of attention and "
+                "feed-forward (Llama, Mistral, Qwen, Gemma, GPT, OPT, BERT), without experts"
+            )
+        gated = known[0] == "llama"
+        return cls(
+            num_layers=fields.layers,
+            d_model=fields.d_model,
+            heads=fields.heads,
+            kv_heads=getattr(fields, "kv_heads", None),
+            head_dim=fields.head_dim,
+            d_ff=fields.d_ff,
+            vocab=fields.vocab,
+            gated=gated,
+            norm="rms" if gated else "layer",
+            causal=known[0] != "bert",
+            tied=getattr(fields, "tied", True),
+            attention=attention,
+            dtype=dtype,
+        )
+
+    def layer(self, direction: str, *, recompute: str = "none", sequence_parallel: bool = False) -> Layer:
+        """Return one layer, cut over devices.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such way to recompute.
+        """
+        if recompute not in RECOMPUTE:
+            raise unknown_name("recompute", recompute, RECOMPUTE)
+        # Tiled attention stores no scores: selective recomputation is what it does anyway.
+        again = "none" if self.attention == "tiled" and recompute == "selective" else recompute
+        options: dict[str, Any] = {
+            "attention": self.attention,
+            "gated": self.gated,
+            "norm": self.norm,
+            "causal": self.causal,
+            "dropout": self.dropout,
+            "activation": "silu" if self.gated else "gelu",
+            "recompute": again,
+            "sequence_parallel": sequence_parallel,
+        }
+        return get("megatron")(dtype=self.dtype, direction=direction, **options)
+
+    def head(self) -> Layer:
+        """Return the product with the vocabulary and its loss, forward and backward."""
+        return get("logits")(dtype=self.dtype, direction="fwd+bwd", head="cross-entropy")  # type: ignore[call-arg]
+
+    def ends(self) -> Layer:
+        """Return the embedding, forward and backward."""
+        return get("embedding")(dtype=self.dtype, direction="fwd+bwd")

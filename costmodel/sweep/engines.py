@@ -1,0 +1,209 @@
+"""Who works through a grid: threads of this process, or the workers of a Dask cluster.
+
+Whoever does it, a job turns a chunk of the grid into the same bytes or the same summary: results differ in
+the order in which they come, and in nothing else. (Powers and logarithms are the processor's library's: a
+worker of another kind may round the last digit of a time at ``kernel`` and ``calibrated`` differently.)
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import pickle
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Protocol, TypeVar
+
+from costmodel._version import __version__
+from costmodel.errors import CostmodelError, UnavailableError, unknown_name
+from costmodel.sweep.grid import Chunk, Grid
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+ENGINES = ("threads", "dask")
+#: Chunks under way, for each worker: one is worked on while another waits.
+_AHEAD = 2
+#: Times that a chunk is given out again after the workers that had it died, over and above Dask's own three.
+_PATIENCE = 3
+#: How long a cluster has to answer [s].
+_CONNECT_S = 10.0
+
+
+class Job(Protocol[T_co]):
+    """What is done with each chunk; it can be pickled."""
+
+    def __call__(self, grid: Grid, chunk: Chunk) -> T_co:
+        """Return what becomes of a chunk."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Who does the work.
+
+    Attributes
+    ----------
+    name : {"threads", "dask"}
+        Threads of this process, or a Dask cluster's workers.
+    workers : int, optional
+        How many threads, or processes of a local cluster; default as many as processors are free to use.
+    cluster : str, optional
+        Address of a Dask scheduler; default a cluster on this machine, for this sweep alone.
+    """
+
+    name: str = "threads"
+    workers: int | None = None
+    cluster: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check the options.
+
+        Raises
+        ------
+        UnknownNameError, CostmodelError
+            If there is no such engine, or no worker.
+        """
+        if self.name not in ENGINES:
+            raise unknown_name("engine", self.name, ENGINES)
+        if self.workers is not None and self.workers < 1:
+            raise CostmodelError(f"workers: wanted at least 1, got {self.workers}")
+        if self.cluster is not None and self.name != "dask":
+            raise CostmodelError("a cluster's address goes with engine dask")
+
+    @property
+    def count(self) -> int:
+        """How many threads, or local processes."""
+        return self.workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
+
+    def run(self, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, T]]:
+        """Yield each chunk with what the job makes of it, as they are done.
+
+        Raises
+        ------
+        UnavailableError
+            If Dask is not installed, the cluster is not there, its versions differ, or its workers keep
+            dying.
+        """
+        if self.name == "dask":
+            return _on_dask(self, grid, job, chunks)
+        return _in_threads(self.count, grid, job, chunks)
+
+
+def _in_threads(workers: int, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, T]]:
+    pool = ThreadPoolExecutor(workers)
+    try:
+        waiting = iter(chunks)
+        running: dict[Future[T], Chunk] = {}
+        while True:
+            for chunk in _next(waiting, _AHEAD * workers - len(running)):
+                running[pool.submit(job, grid, chunk)] = chunk
+            if not running:
+                return
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _next(chunks: Iterator[Chunk], count: int) -> Iterable[Chunk]:
+    for _, chunk in zip(range(count), chunks, strict=False):
+        yield chunk
+
+
+# -- Dask --------------------------------------------------------------------------------------
+
+
+def _versions() -> tuple[str, ...]:
+    """Return what a chunk's bytes depend on beside the grid."""
+    return (__version__, *(metadata.version(name) for name in ("numpy", "pyarrow")))
+
+
+def _loaded(payload: bytes) -> Any:
+    """Unpack the grid and the job; a task of its own, which a cluster can repeat if it loses the result."""
+    return pickle.loads(payload)
+
+
+def _worked(work: tuple[Grid, Job[T]], number: int, versions: tuple[str, ...]) -> T:
+    """Do one chunk, on a worker."""
+    if _versions() != versions:
+        raise UnavailableError(
+            f"a worker has costmodel, numpy, pyarrow {', '.join(_versions())}, wanted {', '.join(versions)}: "
+            "its file would differ; install the same there"
+        )
+    grid, job = work
+    return job(grid, grid.chunks[number])
+
+
+def _distributed() -> Any:
+    """Import Dask's scheduler, which is an extra."""
+    try:
+        return importlib.import_module("distributed")
+    except ImportError:
+        raise UnavailableError("engine dask needs Dask: pip install 'costmodel[dask]'") from None
+
+
+@contextlib.contextmanager
+def _client(engine: Engine) -> Iterator[Any]:
+    """Connect to the cluster, or start one of this machine's processes."""
+    distributed = _distributed()
+    if engine.cluster is None:
+        local = distributed.LocalCluster(
+            n_workers=engine.count,
+            threads_per_worker=1,
+            dashboard_address=None,
+            silence_logs=logging.CRITICAL,
+        )
+        with local, distributed.Client(local) as client:
+            yield client
+        return
+    try:
+        client = distributed.Client(engine.cluster, timeout=_CONNECT_S)
+    except (OSError, ValueError) as error:
+        raise UnavailableError(f"no Dask cluster at {engine.cluster}: {error}") from None
+    with client:
+        yield client
+
+
+def _on_dask(engine: Engine, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, T]]:
+    distributed = _distributed()
+    with _client(engine) as client:
+        versions, payload = _versions(), pickle.dumps((grid, job))
+        # Given as a task, not scattered: what is scattered is lost with the worker that has it.
+        work = client.submit(_loaded, payload)
+
+        def start(chunk: Chunk) -> Any:
+            future = client.submit(_worked, work, chunk.number, versions, pure=False)
+            running[future] = chunk
+            return future
+
+        running: dict[Any, Chunk] = {}
+        deaths: dict[int, int] = {}
+        waiting = iter(chunks)
+        ahead = _AHEAD * max(1, sum(client.nthreads().values()))
+        done = distributed.as_completed([start(chunk) for chunk in _next(waiting, ahead)])
+        for future in done:
+            chunk = running.pop(future)
+            try:
+                result = future.result()
+            except distributed.KilledWorker as error:
+                deaths[chunk.number] = deaths.get(chunk.number, 0) + 1
+                if deaths[chunk.number] > _PATIENCE:
+                    raise UnavailableError(
+                        f"workers of the cluster keep dying ({error}); what is done is kept: "
+                        "give the same command again to go on"
+                    ) from None
+                work = client.submit(_loaded, payload, pure=False)
+                done.add(start(chunk))
+                continue
+            yield chunk, result
+            for following in _next(waiting, 1):
+                done.add(start(following))
+
+
+#: Told after each chunk how many points are done.
+Progress = Callable[[int], None]

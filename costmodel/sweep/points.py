@@ -1,0 +1,262 @@
+"""Some points of a sweep with what is predicted of them; a column is computed when it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.layers import Layer
+from costmodel.predict import Prediction
+from costmodel.sweep.where import Condition
+
+if TYPE_CHECKING:
+    from costmodel.sweep.grid import Case
+
+Array = NDArray[np.float64]
+
+#: Columns of text, the same in all rows of a case.
+TEXT = ("layer", "options", "dtype", "direction", "device", "rung", "state", "constants_from")
+TIMES = ("seconds", "lower_s", "serial_s")
+#: Counts that every row shows, beside its times.
+COUNTS = (
+    "matrix_flops",
+    "vector_flops",
+    "special_flops",
+    "hbm_bytes",
+    "l2_bytes",
+    "depth",
+    "launches",
+    "footprint_bytes",
+    "kept_bytes",
+)
+#: What a run takes of power: its time at the device's TDP [J]; missing where the spec has no TDP.
+ENERGY = "energy_j"
+#: What a run costs: its time at the price of the device's hour [the price's currency].
+COST = "cost"
+_HOUR = 3600.0
+
+
+def size_column(name: str) -> str:
+    """Return the column of a size; one may be called as a column of text is: `state`."""
+    return f"{name}_size" if name in TEXT else name
+
+
+def known_columns(sizes: Sequence[str], *, priced: bool) -> tuple[str, ...]:
+    """Return all columns of a table with these sizes, in order."""
+    answers = (*TIMES, "bound", *COUNTS, ENERGY, *([COST] if priced else []))
+    return (*TEXT, *map(size_column, sizes), *answers)
+
+
+def text_of(prediction: Prediction) -> dict[str, str]:
+    """Return the columns of text of a prediction."""
+    layer = prediction.layer
+    return {
+        "layer": layer.name,
+        "options": layer.label,
+        "dtype": layer.dtype,
+        "direction": layer.direction,
+        "device": prediction.device.name,
+        "rung": prediction.rung,
+        "state": prediction.state,
+        "constants_from": prediction.constants_from,
+    }
+
+
+def number_of(prediction: Prediction, name: str, price: float | None = None) -> Any:
+    """Return a column of numbers, as the sizes broadcast or narrower; NaN where there is none."""
+    if name in TIMES:
+        return getattr(prediction, name)
+    if name in COUNTS:
+        return prediction.counts[name]
+    if name == ENERGY:
+        power = prediction.device.tdp_w
+        return np.nan if power is None else prediction.seconds * power
+    if name == COST:
+        return np.nan if price is None else prediction.seconds * (price / _HOUR)
+    size = name if name in prediction.shapes else name.removesuffix("_size")
+    return prediction.shapes[size] if size in prediction.layer.sizes() else np.nan
+
+
+@dataclass(frozen=True, eq=False)
+class Points:
+    """Points of one case.
+
+    Attributes
+    ----------
+    case : Case
+        The layer and the device.
+    start : int or array of int
+        The number of the first point, the others following in order; or the number of each.
+    prediction : Prediction
+        Of the box of sizes, or flat, of those of its points that are looked at.
+    mesh : mapping of str to array
+        The box: each size along an axis of its own. Empty for points that are no box.
+    mask : array of bool, optional
+        Shape of the box: which of its points are wanted; default all.
+    picked : array of bool, optional
+        Of a flat prediction: which of its rows are those points; default all.
+    """
+
+    case: Case
+    start: int | NDArray[np.int64]
+    prediction: Prediction
+    mesh: Mapping[str, Array] = field(default_factory=dict)
+    mask: NDArray[np.bool_] | None = None
+    picked: NDArray[np.bool_] | None = None
+
+    @classmethod
+    def of(
+        cls, case: Case, start: int, mesh: Mapping[str, Array], where: Sequence[Condition]
+    ) -> Points | None:
+        """Return the points of a box that are as wanted, or None.
+
+        What conditions say of sizes alone is tried first: nothing else of these points is predicted,
+        and sizes that do not go together may be among them.
+        """
+        shape = np.broadcast_shapes(*(axis.shape for axis in mesh.values()))
+        known = _early(case.layer, mesh) | {"device": case.device.name} if where else {}
+        early = [part for part in where if part.columns <= known.keys()]
+        mask = _all(early, known, shape)
+        if mask is not None and not mask.any():
+            return None
+        if mask is None or mask.all():
+            mask, sizes = None, dict(mesh)
+        else:
+            sizes = {name: np.broadcast_to(axis, shape)[mask] for name, axis in mesh.items()}
+        points = cls(case, start, case.predict(sizes), mesh, mask)
+        late = [part for part in where if part not in early]
+        if not late:
+            return points
+        looked_at = {name: points.column(name) for name in frozenset().union(*(p.columns for p in late))}
+        holds = _all(late, looked_at, points.prediction.shape)
+        if holds is None or not holds.any():
+            return None
+        if mask is None:
+            return cls(case, start, points.prediction, mesh, holds)
+        wanted = mask.copy()
+        wanted[mask] = holds
+        return cls(case, start, points.prediction, mesh, wanted, holds)
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the box."""
+        return np.broadcast_shapes(*(axis.shape for axis in self.mesh.values()))
+
+    @property
+    def _flat(self) -> bool:
+        """Whether the prediction is flat: of those points alone that sizes do not rule out."""
+        return self.prediction.shape != self.shape
+
+    @cached_property
+    def numbers(self) -> NDArray[np.int64]:
+        """The number of each wanted point."""
+        if not isinstance(self.start, int):
+            return self.start
+        if self.mask is None:
+            return np.arange(self.start, self.start + int(np.prod(self.shape)))
+        return self.start + np.flatnonzero(self.mask)
+
+    @property
+    def count(self) -> int:
+        """How many points are wanted."""
+        return self.numbers.size
+
+    @property
+    def begin(self) -> int:
+        """The number of the box's first point."""
+        return int(np.min(self.start))
+
+    def keys(self, names: Sequence[str], positions: NDArray[np.int64]) -> list[tuple[Any, ...]]:
+        """Return text and sizes at places in the box; None for a size that the case is not given."""
+        places = np.unravel_index(positions, self.shape)
+        columns: list[Any] = [[None] * positions.size for _ in names]
+        axes = {size_column(axis): i for i, axis in enumerate(self.mesh)}
+        for i, name in enumerate(names):
+            if name in TEXT:
+                columns[i] = [self.case.text[name]] * positions.size
+            elif name in axes:
+                values = list(self.mesh.values())[axes[name]].reshape(-1)
+                columns[i] = values[places[axes[name]]].tolist()
+        return list(zip(*columns, strict=True)) if names else [()] * positions.size
+
+    def column(self, name: str) -> Any:
+        """Return a column as the sizes broadcast: text, a number, or an array."""
+        if name in TEXT:
+            return self.case.text[name]
+        if name == "bound":
+            return self.prediction.bound
+        return number_of(self.prediction, name, self.case.price)
+
+    def values(self, name: str) -> NDArray[Any]:
+        """Return a column's numbers for the wanted points, one after the other; of ``bound`` their codes."""
+        found = self.prediction.limit if name == "bound" else self.column(name)
+        whole = np.broadcast_to(np.asarray(found), self.prediction.shape)
+        if self.picked is not None:
+            return whole[self.picked]
+        return whole[self.mask] if self.mask is not None and not self._flat else whole.reshape(-1)
+
+    def boxed(self, name: str) -> Array:
+        """Return a column of numbers in the shape of the box, infinite where no point is wanted."""
+        if self.mask is None:
+            return np.broadcast_to(np.asarray(self.column(name), dtype=np.float64), self.shape)
+        box = np.full(self.shape, np.inf)
+        box[self.mask] = self.values(name)
+        return box
+
+
+def gather(found: Iterable[Points], names: Collection[str], most: int) -> dict[str, NDArray[Any]]:
+    """Return columns of numbers of many points, one after the other.
+
+    Parameters
+    ----------
+    found : iterable of Points
+        Box by box.
+    names : collection of str
+        Columns that are not text; ``bound`` as codes.
+    most : int
+        Points there are at most.
+    """
+    columns = {name: np.empty(most, np.int8 if name == "bound" else np.float64) for name in names}
+    filled = 0
+    for points in found:
+        rows = slice(filled, filled + points.count)
+        for name, column in columns.items():
+            column[rows] = points.values(name)
+        filled = rows.stop
+    return {name: column[:filled] for name, column in columns.items()}
+
+
+def absent(case: Case, sizes: Iterable[str]) -> set[str]:
+    """Return the columns that no point of a case has: others' sizes, figures that the device has not."""
+    found = {size_column(name) for name in sizes if name not in case.layer.sizes()}
+    if case.device.tdp_w is None:
+        found.add(ENERGY)
+    return found if case.price is not None else found | {COST}
+
+
+def _all(
+    conditions: Iterable[Condition], columns: Mapping[str, Any], shape: tuple[int, ...]
+) -> NDArray[np.bool_] | None:
+    """Return which points meet all conditions, in that shape; None if there are no conditions."""
+    mask: NDArray[np.bool_] | None = None
+    for part in conditions:
+        holds = np.broadcast_to(part(columns.__getitem__), shape)
+        mask = holds if mask is None else mask & holds
+    return mask
+
+
+def _early(layer: Layer, mesh: Mapping[str, Array]) -> dict[str, Any]:
+    """Return the columns that are known before a prediction is made: sizes, and the layer's text."""
+    known: dict[str, Any] = {"layer": layer.name, "options": layer.label, "dtype": layer.dtype}
+    known |= {size_column(name): axis for name, axis in mesh.items()}
+    for name, default in layer.defaults.items():
+        if name not in mesh and isinstance(default, int):
+            known[size_column(name)] = float(default)
+        elif name not in mesh and default in mesh:
+            known[size_column(name)] = mesh[str(default)]
+    return known

@@ -1,0 +1,185 @@
+"""Many predictions as one table: layers × devices × grids of sizes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from costmodel import hardware
+from costmodel.errors import SizeError
+from costmodel.layers import Layer
+from costmodel.predict import LIMITS, Prediction
+from costmodel.sweep.grid import Grid, make_grid
+from costmodel.sweep.points import (
+    COST,
+    COUNTS,
+    ENERGY,
+    TEXT,
+    TIMES,
+    gather,
+    known_columns,
+    number_of,
+    size_column,
+    text_of,
+)
+
+
+def log2_range(start: int, stop: int) -> NDArray[np.int64]:
+    """Return the sizes start, 2·start, 4·start, … up to and including `stop`.
+
+    Raises
+    ------
+    SizeError
+        Unless 1 ≤ start ≤ stop.
+    """
+    if not 1 <= start <= stop:
+        raise SizeError(f"log2_range: wanted 1 <= start <= stop, got {start} and {stop}")
+    doublings = int(stop // start).bit_length() - 1
+    return start * 2 ** np.arange(doublings + 1, dtype=np.int64)
+
+
+def sweep(
+    layers: Layer | Iterable[Layer],
+    devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
+    sizes: Mapping[str, ArrayLike] | None = None,
+    *,
+    rung: str | None = None,
+    state: ArrayLike = "warm",
+    framework: str | None = None,
+    where: str | None = None,
+    prices: Mapping[str, float] | None = None,
+    **grids: ArrayLike,
+) -> pd.DataFrame:
+    """Predict every layer on every device over the product of all grids.
+
+    The whole table is held in memory; `stream` writes one of any length, and `best` and `front` search a
+    grid without making its table.
+
+    Parameters
+    ----------
+    layers, devices : one or several
+        Each layer takes those of the sizes that it has.
+    sizes, rung, state, framework : see `predict`
+    where : str, optional
+        Which rows to keep: ``"seconds < 1e-3 and heads % kv_heads == 0"``.
+    prices : mapping of str to float, optional
+        Device → price of an hour, in any currency.
+    **grids : int or 1-d sequence of int
+        Sizes; every combination is one row.
+
+    Returns
+    -------
+    DataFrame
+        Tidy, SI units, the unit in the column's name: layer, options, dtype,
+        direction, device, rung, state, constants_from, the sizes, ``seconds``,
+        ``lower_s``, ``serial_s``, ``bound``, FLOPs, bytes, depth, launches,
+        footprint, ``energy_j`` (seconds × TDP: what the device may draw, not
+        what it was seen to), and with `prices` ``cost`` (in their currency).
+        Sizes that a layer does not take are missing in its rows; the size
+        `state` is in the column ``state_size``.
+
+    Raises
+    ------
+    UnknownNameError, SizeError, UnavailableError, CostmodelError
+        See `make_grid`.
+    """
+    return whole(
+        make_grid(
+            layers,
+            devices,
+            sizes,
+            rung=rung,
+            state=state,
+            framework=framework,
+            where=where,
+            prices=prices,
+            **grids,
+        )
+    )
+
+
+def whole(grid: Grid) -> pd.DataFrame:
+    """Return a grid as one table."""
+    frames = []
+    for index, case in enumerate(grid.cases):
+        found = itertools.chain.from_iterable(
+            grid.predicted(chunk) for chunk in grid.chunks if chunk.case == index
+        )
+        names = [name for name in _columns(case.layer, grid) if name not in TEXT]
+        frames.append(_frame(case.text, gather(found, names, case.points)))
+    return concat(frames)
+
+
+def rows_of(grid: Grid, numbers: Sequence[int]) -> pd.DataFrame:
+    """Return the rows of some points, by their numbers and in their order."""
+    frames, places = [], []
+    for points, where in grid.at(numbers):
+        names = [name for name in _columns(points.case.layer, grid) if name not in TEXT]
+        frames.append(_frame(points.case.text, gather([points], names, points.count)))
+        places.append(where)
+    if not frames:
+        return pd.DataFrame({name: pd.Series(dtype=object) for name in grid.columns})
+    order = np.argsort(np.concatenate(places), kind="stable")
+    # Sizes of layers that none of the points is of are missing, as in the whole table.
+    return concat(frames).iloc[order].reset_index(drop=True).reindex(columns=list(grid.columns))
+
+
+def _columns(layer: Layer, grid: Grid) -> tuple[str, ...]:
+    return known_columns(layer.sizes(), priced=COST in grid.columns)
+
+
+def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
+    """Return every combination of the grids' values, one flat array for each size."""
+    axes = [np.atleast_1d(np.asarray(values)) for values in grids.values()]
+    for name, axis in zip(grids, axes, strict=True):
+        if axis.ndim > 1:
+            raise SizeError(
+                f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes"
+            )
+    return {n: a.reshape(-1) for n, a in zip(grids, np.meshgrid(*axes, indexing="ij"), strict=True)}
+
+
+def as_frame(prediction: Prediction) -> pd.DataFrame:
+    """Return one prediction, scalar or array, as a table."""
+    rows = prediction.shape[0] if prediction.shape else 1
+    names = (*map(size_column, prediction.layer.sizes()), *TIMES, "bound", *COUNTS, ENERGY)
+    columns = {name: np.empty(rows, np.int8 if name == "bound" else np.float64) for name in names}
+    for where, part in prediction.blocks or [(slice(rows), prediction)]:
+        for name in names:
+            columns[name][where] = part.limit if name == "bound" else number_of(part, name)
+    return _frame(text_of(prediction), columns)
+
+
+def _frame(text: Mapping[str, str], columns: Mapping[str, NDArray[Any]]) -> pd.DataFrame:
+    rows = len(next(iter(columns.values())))
+    series: dict[str, Any] = {
+        name: pd.Categorical.from_codes(np.zeros(rows, np.int8), pd.Index([v])) for name, v in text.items()
+    }
+    for name, values in columns.items():
+        series[name] = values
+        if name == "bound":
+            limits = pd.Categorical.from_codes(values, pd.Index(LIMITS))
+            series[name] = limits.remove_unused_categories()
+    return pd.DataFrame(series, copy=False)
+
+
+def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return frames one below the other, text columns kept categorical."""
+    if len(frames) == 1:
+        return frames[0]
+    columns = list(dict.fromkeys(itertools.chain.from_iterable(frame.columns for frame in frames)))
+    for name in columns:
+        parts = [frame[name] for frame in frames if name in frame]
+        if isinstance(parts[0].dtype, pd.CategoricalDtype):
+            categories = list(dict.fromkeys(itertools.chain.from_iterable(p.cat.categories for p in parts)))
+            for frame in frames:
+                frame[name] = frame[name].cat.set_categories(categories)
+    answers = [name for name in (*TIMES, "bound", *COUNTS, ENERGY, COST) if name in columns]
+    ordered = [*(c for c in columns if c not in answers), *answers]
+    return pd.concat(frames, ignore_index=True)[ordered]

@@ -1,0 +1,212 @@
+"""Conditions on a sweep's rows: ``seconds < 1e-3 and heads % kv_heads == 0``.
+
+A condition is read as a Python expression of which only arithmetic, comparisons, ``and``, ``or``, ``not``,
+``in`` and a few functions are known. It is never executed: its tree is walked with NumPy's functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import operator
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from costmodel.errors import CostmodelError, unknown_name
+
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.mod,
+    ast.Pow: np.power,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.In: lambda value, choices: functools.reduce(np.logical_or, (value == one for one in choices), False),
+    ast.NotIn: lambda value, choices: functools.reduce(
+        np.logical_and, (value != one for one in choices), True
+    ),
+}
+_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.Not: np.logical_not,
+    ast.USub: np.negative,
+    ast.UAdd: np.positive,
+}
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "abs": np.abs,
+    "ceil": np.ceil,
+    "floor": np.floor,
+    "log2": np.log2,
+    "max": lambda *values: functools.reduce(np.maximum, values),
+    "min": lambda *values: functools.reduce(np.minimum, values),
+    "sqrt": np.sqrt,
+}
+#: How deep a condition may be nested.
+_DEPTH = 100
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What rows have to be like.
+
+    Attributes
+    ----------
+    text : str
+        As it was written.
+    columns : frozenset of str
+        The columns that it looks at.
+    """
+
+    text: str
+    columns: frozenset[str]
+
+    def __call__(self, column: Callable[[str], Any]) -> Any:
+        """Return whether each row is so.
+
+        Parameters
+        ----------
+        column : callable
+            Name → its values: numbers, text, or arrays that broadcast against each other.
+
+        Raises
+        ------
+        CostmodelError
+            If text is compared with a number, or counted with.
+        """
+        try:
+            with np.errstate(all="ignore"):
+                found = _value(ast.parse(self.text, mode="eval").body, column)
+        except (TypeError, ValueError) as error:
+            raise CostmodelError(f"condition {self.text!r}: {error}") from None
+        holds = np.asarray(found)
+        if holds.dtype.kind != "b":
+            raise CostmodelError(f"condition {self.text!r}: is a value; compare it with something")
+        return holds
+
+    def parts(self) -> list[Condition]:
+        """Return the conditions that this one joins by ``and``."""
+        body = ast.parse(self.text, mode="eval").body
+        joined = body.values if isinstance(body, ast.BoolOp) and isinstance(body.op, ast.And) else [body]
+        return [Condition(ast.unparse(part), frozenset(_names(part))) for part in joined]
+
+
+def condition(text: str, known: Collection[str]) -> Condition:
+    """Return a condition, read and checked.
+
+    Parameters
+    ----------
+    text : str
+        Such as ``"seconds < 1e-3 and bound == 'hbm'"``.
+    known : collection of str
+        The columns there are.
+
+    Raises
+    ------
+    CostmodelError
+        If it is no expression, or of more than arithmetic and comparisons.
+    UnknownNameError
+        If it names a column or function that there is not.
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise CostmodelError(
+            f"condition {text!r}: wanted an expression, such as 'seconds < 1e-3 and batch >= 8'"
+        ) from None
+    _check(tree, text, _DEPTH)
+    names = frozenset(_names(tree))
+    for name in sorted(names):
+        if name not in known:
+            raise unknown_name("column", name, known)
+    return Condition(text.strip(), names)
+
+
+def _names(tree: ast.expr) -> set[str]:
+    called = {id(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called}
+
+
+def _check(node: ast.AST, text: str, depth: int) -> None:
+    """Refuse what is more than arithmetic, comparisons and known functions."""
+    plain: tuple[type[ast.AST], ...] = (
+        ast.Name,
+        ast.Load,
+        ast.BoolOp,
+        ast.And,
+        ast.Or,
+        ast.Compare,
+        ast.BinOp,
+        ast.UnaryOp,
+    )
+    plain += (ast.Tuple, ast.List)
+    known = isinstance(node, (*plain, *_BINARY, *_COMPARE, *_UNARY))
+    if isinstance(node, ast.Constant):
+        known = isinstance(node.value, str | int | float) and (not isinstance(node.value, int) or _fits(node))
+    elif isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if name not in _FUNCTIONS:
+            raise unknown_name("function", name or ast.unparse(node.func), _FUNCTIONS)
+        known = bool(node.args) and not node.keywords
+    elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
+        known = len(node.ops) == 1 and isinstance(node.comparators[0], ast.Tuple | ast.List)
+    if not known or depth == 0:
+        what = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__
+        raise CostmodelError(f"condition {text!r}: {what} is not arithmetic or a comparison of columns")
+    for child in ast.iter_child_nodes(node):
+        _check(child, text, depth - 1)
+
+
+def _fits(node: ast.Constant) -> bool:
+    return abs(int(node.value)) < 2**63  # type: ignore[arg-type]
+
+
+def _value(node: ast.expr, column: Callable[[str], Any]) -> Any:
+    if isinstance(node, ast.Name):
+        return column(node.id)
+    if isinstance(node, ast.Constant):
+        # Whole numbers as floats, as all sizes are: 10**30 does not wrap round.
+        return float(node.value) if isinstance(node.value, int) else node.value
+    return _joined(node, [_value(part, column) for part in _operands(node)])
+
+
+def _operands(node: ast.expr) -> list[ast.expr]:
+    match node:
+        case ast.Tuple() | ast.List():
+            return node.elts
+        case ast.UnaryOp():
+            return [node.operand]
+        case ast.BinOp():
+            return [node.left, node.right]
+        case ast.BoolOp():
+            return node.values
+        case ast.Compare():
+            return [node.left, *node.comparators]
+    assert isinstance(node, ast.Call), "checked when the condition was read"
+    return node.args
+
+
+def _joined(node: ast.expr, values: list[Any]) -> Any:
+    """Return what an operator makes of its operands' values."""
+    match node:
+        case ast.UnaryOp() | ast.BinOp():
+            operators: dict[Any, Callable[..., Any]] = {**_UNARY, **_BINARY}
+            return operators[type(node.op)](*values)
+        case ast.BoolOp():
+            return functools.reduce(np.logical_and if isinstance(node.op, ast.And) else np.logical_or, values)
+        case ast.Compare():
+            pairs = zip(node.ops, values, values[1:], strict=False)
+            return functools.reduce(np.logical_and, (_COMPARE[type(op)](a, b) for op, a, b in pairs))
+        case ast.Call(func=ast.Name(id=name)):
+            return _FUNCTIONS[name](*values)
+    return tuple(values)

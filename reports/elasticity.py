@@ -1,0 +1,68 @@
+"""How a model's time follows each rate of the device and each size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.binding import LIMITS
+from costmodel.reports.frames import axis_title
+
+NAME = "elasticity"
+ABOUT = (
+    "1 % more of a rate or a size changes the time of the cold roofline by so many per cent: exact "
+    "derivatives of its formula. Those of the rates add up to −1."
+)
+#: Kinds in words, each with its colour.
+KINDS = {"rate": ("rate of the device", "#0072B2"), "size": ("size of the question", "#D55E00")}
+
+
+def rows(slopes: pd.DataFrame) -> pd.DataFrame:
+    """Return the slopes in words, kinds as categories: all that occur."""
+    known = [KINDS[kind][0] for kind in slopes["kind"]]
+    occurring = [name for name, _ in KINDS.values() if name in known]
+    return slopes.assign(of=[_said(of) for of in slopes["of"]], kind=pd.Categorical(known, occurring))
+
+
+def _said(of: str) -> str:
+    """Return a rate or a size in words: ``matrix:bf16 → matrix engine, bf16``."""
+    kind, _, dtype = of.partition(":")
+    if kind not in LIMITS:
+        return axis_title(of).partition(" [")[0]
+    return f"{LIMITS[kind][0]}, {dtype}" if dtype else LIMITS[kind][0]
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a bar for each rate and size, to the left where it shortens the time.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device and use.
+    """
+    alt = style.altair()
+    kinds = style.domain(frame["kind"])
+    scale = alt.Scale(domain=kinds, range=[dict(KINDS.values())[kind] for kind in kinds])
+    bars = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            alt.X("elasticity:Q", title="change of the time for 1 % more [%]", axis=alt.Axis(tickCount=8)),
+            alt.Y("of:N", title=None, sort=None),
+            alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
+            tooltip=style.tips(("of:N", "1 % more of", ""), ("elasticity:Q", "changes the time by [%]", "+.3~f")),
+        )
+        .properties(width="container", height=alt.Step(24))
+    )
+    return style.titled(bars, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return the rate that the time follows most, and how it follows the sizes."""
+    rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable")
+    sizes = frame[frame["kind"] == KINDS["size"][0]]
+    said = [f"10 % more of the {row.of} saves {-10 * row.elasticity:.1f} %" for row in rates.head(1).itertuples()]
+    said += [f"10 % more {row.of} costs {10 * row.elasticity:.1f} %" for row in sizes.itertuples()]
+    return words.sentence("; ".join(said)) or "Nothing that the roofline has changes the time"

@@ -1,0 +1,156 @@
+"""The charts of the explorer: of rows that the reader's browser computes.
+
+A row's ``kind`` says what of a chart it is: a point of a curve, the setting that is looked at, a
+corner of the roof, a crossover.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from costmodel.reports import style
+
+#: Stands in a chart's specification for the size that its curves run along.
+ALONG = "ALONG"
+
+ROOFLINE = (
+    "Arithmetic of matrix products for each byte of main-memory traffic, and how much of it is done a "
+    "second. Lines run along the size chosen, dots are the setting above. The roof is the lesser of what the "
+    "memory can feed and what the engines can do. A layer without a matrix product has no place here."
+)
+TIME = (
+    "Time at rung bound along the size chosen. Thin lines: the lower bound, a promise that no measurement "
+    "undercuts. Dots: the setting above. Rings: where the fastest changes."
+)
+WAITING = (
+    "The roofline's time, and what waiting would add if none of it were hidden: dependent steps, each at the "
+    "device's step latency, and launches, each at its launch latency. Both latencies are mostly assumed, and "
+    "no part of rung bound."
+)
+MEMORY = (
+    "Operands, intermediates and, for training, gradients and what is kept for the backward pass; no "
+    "optimiser's state, no allocator's loss. The upright line is the device's memory."
+)
+#: Height that one bar takes [px].
+_BAR = 40
+PARTS = ("roofline", "dependent steps", "launches")
+
+
+def roofline() -> Any:
+    """Return the roofline: rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s]."""
+    alt = style.altair()
+    labels = style.log_axis("x", "format(datum.value, ',~r')")
+    intensity = alt.X("intensity:Q", title="arithmetic intensity [FLOP/B]", scale=style.LOG, axis=labels)
+    rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
+    tooltip = style.tips(
+        ("label:N", "layer", ""),
+        ("at:Q", ALONG, ","),
+        ("intensity:Q", "FLOP/B", ",.3~r"),
+        ("rate:Q", "FLOP/s", ".3~s"),
+        ("share:Q", "of peak", ".1~%"),
+        ("seconds:Q", "time [s]", ".3~s"),
+        ("limit:N", "limited by", ""),
+    )
+    roof, curve, now = (_kind(alt, kind) for kind in ("roof", "curve", "now"))
+    return alt.layer(
+        roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
+        roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
+        .encode(rate, x=alt.value(alt.ExprRef("width")), text="note:N")
+        .transform_filter("isValid(datum.note)")
+        .properties(name="ink_roof_label"),
+        curve.mark_line(strokeWidth=2).encode(intensity, rate, *style.series_line(), order=alt.Order("at:Q")),
+        _dots(now).encode(intensity, rate, style.series_fill(), tooltip=tooltip),
+    ).properties(width="container", height=style.HEIGHT + 40)
+
+
+def time() -> Any:
+    """Return time along a size: rows of kinds curve, now and cross, with ``at``, seconds and lower_s [s]."""
+    alt = style.altair()
+    axis = alt.Axis(format=",", labelOverlap=True, labelSeparation=8, tickCount=10, grid=False)
+    along = alt.X("at:Q", title=ALONG, scale=alt.Scale(type="log", base=2, nice=False), axis=axis)
+    seconds = style.log_y("seconds", "time [s]", style.SECONDS)
+    tooltip = style.tips(
+        ("label:N", "layer", ""),
+        ("at:Q", ALONG, ","),
+        ("seconds:Q", "time [s]", ".3~s"),
+        ("lower_s:Q", "lower bound [s]", ".3~s"),
+        ("limit:N", "limited by", ""),
+    )
+    curve, now, cross = (_kind(alt, kind) for kind in ("curve", "now", "cross"))
+    lower = curve.transform_filter("datum.lower_s > 0")
+    return alt.layer(
+        curve.mark_line(strokeWidth=2.5).encode(along, seconds, *style.series_line()),
+        lower.mark_line(strokeWidth=1, opacity=0.7).encode(along, alt.Y("lower_s:Q"), *style.series_line()),
+        _dots(now).encode(along, seconds, style.series_fill(), tooltip=tooltip),
+        cross.mark_point(size=190, strokeWidth=2, color="#555555")
+        .encode(along, seconds)
+        .properties(name="ink_cross"),
+        cross.mark_text(dy=-14, fontSize=11, fontWeight=600, color="#444444")
+        .encode(along, seconds, text="note:N")
+        .properties(name="ink_cross_label"),
+    ).properties(width="container", height=style.HEIGHT)
+
+
+def waiting(layers: int) -> Any:
+    """Return bars of what a layer's time is made of: label, part (of `PARTS`), order, seconds [s].
+
+    Parameters
+    ----------
+    layers : int
+        As many bars as there are.
+    """
+    alt = style.altair()
+    scale = alt.Scale(domain=list(PARTS), range=[style.OKABE_ITO[0], style.OKABE_ITO[1], style.OKABE_ITO[3]])
+    legend = alt.Legend(title=None, orient="top")
+    return (
+        alt.Chart()
+        .mark_bar(stroke="white", strokeWidth=1)
+        .encode(
+            alt.Y("label:N", title=None, sort=None),
+            alt.X("seconds:Q", title="time [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)),
+            alt.Color("part:N", scale=scale, legend=legend),
+            order=alt.Order("order:Q"),
+            tooltip=style.tips(
+                ("label:N", "layer", ""), ("part:N", "part", ""), ("seconds:Q", "time [s]", ".3~s")
+            ),
+        )
+        .properties(width="container", height=_BAR * layers)
+    )
+
+
+def memory(layers: int) -> Any:
+    """Return bars of memory occupied: label, footprint_bytes, capacity_bytes of the device, note (the axis).
+
+    Parameters
+    ----------
+    layers : int
+        As many bars as there are.
+    """
+    alt = style.altair()
+    base = alt.Chart()
+    tooltip = style.tips(
+        ("label:N", "layer", ""),
+        ("footprint_bytes:Q", "memory [B]", ".4~s"),
+        ("capacity_bytes:Q", "device has [B]", ".4~s"),
+    )
+    axis = alt.Axis(labelExpr=style.BYTES, tickCount=6)
+    level = base.transform_aggregate(capacity="max(capacity_bytes)")
+    return alt.layer(
+        base.mark_bar().encode(
+            alt.Y("note:N", title=None, sort=None),
+            alt.X("footprint_bytes:Q", title="memory occupied [B]", axis=axis),
+            alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=None),
+            tooltip=tooltip,
+        ),
+        level.mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
+        .encode(alt.X("capacity:Q"))
+        .properties(name="ink_capacity"),
+    ).properties(width="container", height=_BAR * layers)
+
+
+def _kind(alt: Any, kind: str) -> Any:
+    return alt.Chart().transform_filter(f"datum.kind === '{kind}'")
+
+
+def _dots(chart: Any) -> Any:
+    return chart.mark_point(size=150, strokeWidth=1.5, stroke="white", opacity=1)

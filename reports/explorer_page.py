@@ -1,0 +1,287 @@
+"""The explorer: a page that computes the model in the reader's browser, at rung ``bound``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import explorer_charts as charts
+from costmodel.reports.compose import RUNGS, STATUS, layers, sources
+from costmodel.reports.figure import Figure
+from costmodel.reports.frames import SIZES, Facts
+from costmodel.reports.page import Live, Page, Section
+from costmodel.reports.table import Column, Table
+from costmodel.reports.words import listed
+
+#: What the reader may change of a device: name as ``--device-set`` has it, words, unit, its size in SI.
+FIGURES = (
+    ("peak", "Peak of the number format", "TFLOP/s", 1e12),
+    ("fp32", "Peak of fp32", "TFLOP/s", 1e12),
+    ("hbm", "Memory bandwidth", "GB/s", 1e9),
+    ("hbm_capacity", "Memory", "GB", 1e9),
+    ("l2", "L2 cache", "MB", 1e6),
+    ("shared", "On-chip memory of a unit", "kB", 1e3),
+    ("step", "Latency of a dependent step", "us", 1e-6),
+    ("launch", "Latency of a launch", "us", 1e-6),
+)
+WORDS = {"dtype": "Number format", "direction": "Direction", "causal": "Causal mask"}
+WORDS |= {"schedule": "Schedule of tiles", "tile": "Tile"}
+SAID = {"fwd": "forward", "bwd": "backward", "fwd+bwd": "forward and backward", "true": "yes", "false": "no"}
+SAID |= {"auto": "the paper's", "free": "set below", "fa1": "FlashAttention", "fa2": "FlashAttention-2"}
+
+
+@dataclass(frozen=True, eq=False)
+class Explorer:
+    """What is explored; `costmodel.explore` makes it.
+
+    Attributes
+    ----------
+    devices : list of dict
+        Figures of each, in SI units; ``first`` is the index of the one shown at first.
+    choices : list of dict
+        Options that the reader sets: name, values, first.
+    layers : list of dict
+        Name, sizes, and the program of each variant: steps of Vega code.
+    controls : list of dict
+        Sizes that the reader moves: name, meaning, value, stops, group.
+    tied : dict
+        Vega code of the sizes that follow the width.
+    facts : Facts
+        Figures and sources of the devices, and of the layers.
+    """
+
+    devices: list[dict[str, Any]]
+    first: int
+    choices: list[dict[str, Any]]
+    layers: list[dict[str, Any]]
+    controls: list[dict[str, Any]]
+    tied: dict[str, str]
+    facts: Facts
+
+
+@dataclass(frozen=True, eq=False)
+class _LiveFigure(Figure):
+    """A chart whose rows, and what they show, come when the page is opened."""
+
+    def say(self, chosen: dict[str, Any]) -> str:  # noqa: ARG002 - a figure's own method
+        """Return what stands there until then."""
+        return "Computed when the page is opened"
+
+
+def page(explorer: Explorer, *, title: str | None = None, command: str) -> Page:
+    """Return the explorer's page."""
+    names = [layer["name"] for layer in explorer.layers]
+    text = (
+        f"{listed(names)}, on any of {len(explorer.devices)} devices or one of your own making. Move a "
+        "size, pick a device, change its figures: this page computes the model anew, in your browser and "
+        "nowhere else. Its numbers are those of costmodel's rung bound, and the address holds all settings: "
+        "share it and others see the same."
+    )
+    return Page(
+        title=title or f"{listed(names)}: explore",
+        asked=(text,),
+        findings=(),
+        lead="For the setting at hand:",
+        caveat=f"Rung bound: {RUNGS['bound']}",
+        sections=_sections(explorer),
+        command=command,
+        version=explorer.facts.version,
+        live=Live(_controls(explorer), _data(explorer), "explorer.js", "explorer.css"),
+    )
+
+
+def _sections(explorer: Explorer) -> tuple[Section, ...]:
+    bars = len(explorer.layers)
+    figures = {
+        "roofline": _figure("roofline", charts.roofline, charts.ROOFLINE),
+        "time": _figure("time", charts.time, charts.TIME),
+        "waiting": _figure("waiting", lambda: charts.waiting(bars), charts.WAITING),
+        "memory": _figure("memory", lambda: charts.memory(bars), charts.MEMORY),
+    }
+    return (
+        Section("roofline", "The roofline", figures=(figures["roofline"],)),
+        Section("time", "Time, and where the fastest changes", figures=(figures["time"],)),
+        Section("waiting", "What waiting would add", figures=(figures["waiting"],)),
+        Section("memory", "Memory", figures=(figures["memory"],)),
+        Section("numbers", "The numbers", tables=_tables()),
+        Section(
+            "command",
+            "The same from the command line",
+            text=("These commands print the numbers above.",),
+            code="commands",
+        ),
+        Section("means", "What the numbers mean", notes=_notes(explorer.facts)),
+        Section(
+            "sources",
+            "Where the figures are from",
+            text=(STATUS,),
+            tables=sources(explorer.facts),
+            folded=True,
+        ),
+    )
+
+
+def _figure(name: str, chart: Callable[[], Any], about: str) -> Figure:
+    return _LiveFigure(name, pd.DataFrame(), lambda _: chart().properties(data={"name": "rows"}), str, about)
+
+
+def _tables() -> tuple[Table, ...]:
+    now = (
+        Column("label", "Layer"),
+        Column("seconds", "Time", "seconds"),
+        Column("lower_s", "Lower bound", "seconds"),
+        Column("limit", "Limited by"),
+        Column("waiting_s", "Waiting", "seconds"),
+        Column("matrix_flops", "Matrix FLOP", "flop"),
+        Column("hbm_bytes", "Traffic", "bytes"),
+        Column("l2_bytes", "Cache traffic", "bytes"),
+        Column("depth", "Depth", "count"),
+        Column("launches", "Launches", "count"),
+        Column("footprint_bytes", "Memory", "bytes"),
+    )
+    crossing = (
+        Column("first", "Of"),
+        Column("second", "and"),
+        Column("size", "From", "count"),
+        Column("cheaper", "takes less"),
+    )
+    curve = (
+        Column("label", "Layer"),
+        Column("at", "Size", "count"),
+        Column("seconds", "Time", "seconds"),
+        Column("lower_s", "Lower bound", "seconds"),
+        Column("limit", "Limited by"),
+        Column("footprint_bytes", "Memory", "bytes"),
+    )
+    return (
+        Table("now", "The setting at hand", pd.DataFrame(), now),
+        Table(
+            "crossovers", "Where one layer overtakes another, along the size chosen", pd.DataFrame(), crossing
+        ),
+        Table("curve", "Along the size chosen", pd.DataFrame(), curve),
+    )
+
+
+def _notes(facts: Facts) -> tuple[tuple[str, str], ...]:
+    terms = [
+        (
+            "Lower bound",
+            "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
+            "FLOPs over the fastest engine at the highest clock known, and the compulsory bytes that no "
+            "cache can hold over the memory's bandwidth.",
+        ),
+        ("Waiting", charts.WAITING),
+    ]
+    return (*terms, *layers(facts))
+
+
+# -- what the page's script needs ------------------------------------------------------------------
+
+
+def _data(explorer: Explorer) -> dict[str, Any]:
+    """Return the programs with every distinct step once: variants of a layer share most of theirs."""
+    pool: dict[tuple[str, str], int] = {}
+    layers = []
+    for layer in explorer.layers:
+        variants = {}
+        for key, variant in layer["variants"].items():
+            coded = [pool.setdefault((name, code), len(pool)) for name, code in variant.get("steps", ())]
+            variants[key] = variant | {"steps": coded}
+        layers.append(layer | {"variants": variants})
+    return {
+        "devices": explorer.devices,
+        "first": explorer.first,
+        "choices": explorer.choices,
+        "controls": [control | {"words": _words(control["name"])} for control in explorer.controls],
+        "tied": explorer.tied,
+        "layers": layers,
+        "steps": [list(step) for step in pool],
+        "figures": [{"name": name, "unit": unit, "scale": scale} for name, _, unit, scale in FIGURES],
+        "along": charts.ALONG,
+        "parts": list(charts.PARTS),
+    }
+
+
+def _words(name: str) -> str:
+    words = {"tile_rows": "tile rows", "tile_cols": "tile columns", "width": "width of the layers"}
+    return SIZES.get(name, words.get(name, name.replace("_", " ")))
+
+
+# -- what the reader sets --------------------------------------------------------------------------
+
+
+def _controls(explorer: Explorer) -> str:
+    groups: dict[str, list[str]] = {"size": [], "tile": [], "more": []}
+    for control in explorer.controls:
+        groups[control["group"]].append(_slider(control))
+    tile = f'<div data-when="tile=free">{"".join(groups["tile"])}</div>' if groups["tile"] else ""
+    more = "".join(groups["more"])
+    return "".join(
+        [
+            '<form class="controls" aria-label="What is computed">',
+            f"<fieldset><legend>Device and work</legend>{_devices(explorer)}",
+            *(_select(c["name"], WORDS[c["name"]], c["values"], c["first"]) for c in explorer.choices),
+            "</fieldset><fieldset><legend>Sizes</legend>",
+            *groups["size"],
+            tile,
+            '<label><span>Curves along</span><select data-state="along"></select></label>',
+            f"<details><summary>More sizes</summary>{more}</details>" if more else "",
+            "</fieldset>",
+            "<details><summary>A device of your own</summary>",
+            '<p class="hint">What is left empty is as the datasheet has it.</p>',
+            *(_figure_field(name, words, unit) for name, words, unit, _ in FIGURES),
+            "</details>",
+            '<p class="status" role="status"></p>',
+            '<p class="links"><a class="share" href="#">Link to this view</a> ',
+            '<button type="reset">Start over</button></p>',
+            '<output id="answer" hidden></output></form>',
+        ]
+    )
+
+
+def _devices(explorer: Explorer) -> str:
+    def vendor(device: dict[str, Any]) -> str:
+        return str(device["vendor"])
+
+    first = explorer.devices[explorer.first]["name"]
+    found = []
+    for name, members in groupby(sorted(explorer.devices, key=vendor), key=vendor):
+        options = "".join(_option(device["name"], device["title"], first) for device in members)
+        found.append(f'<optgroup label="{escape(name)}">{options}</optgroup>')
+    return f'<label><span>Device</span><select data-state="device">{"".join(found)}</select></label>'
+
+
+def _option(value: str, text: str, first: str) -> str:
+    return f'<option value="{escape(value)}"{" selected" if value == first else ""}>{escape(text)}</option>'
+
+
+def _select(name: str, words: str, values: Sequence[str], first: str) -> str:
+    options = "".join(_option(value, SAID.get(value, value), first) for value in values)
+    return (
+        f'<label><span>{escape(words)}</span><select data-state="{escape(name)}">{options}</select></label>'
+    )
+
+
+def _slider(control: dict[str, Any]) -> str:
+    name, words = escape(control["name"]), escape(_words(control["name"]).partition(" [")[0].capitalize())
+    value = "" if control["value"] is None else f"{control['value']:.0f}"
+    return (
+        f'<div class="slider" title="{escape(control["meaning"])}"><label for="size-{name}">{words}</label>'
+        f'<input type="range" data-slider="{name}" min="0" max="{len(control["stops"]) - 1}" value="0" '
+        f'aria-label="{words}, slider"><input type="number" id="size-{name}" data-state="{name}" '
+        f'min="1" step="1" value="{value}" inputmode="numeric"></div>'
+    )
+
+
+def _figure_field(name: str, words: str, unit: str) -> str:
+    shown = unit.replace("us", "µs")
+    return (
+        f'<label class="figure"><span>{escape(words)} [{escape(shown)}]</span>'
+        f'<input type="number" data-state="set-{escape(name)}" min="0" step="any" inputmode="decimal">'
+        "</label>"
+    )

@@ -1,0 +1,102 @@
+"""The time of a model's use against the length of its sequences, part by part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+
+NAME = "growth"
+ABOUT = (
+    "Time of the whole (grey, wide) and of its parts over length; small parts are taken together. Beyond "
+    "the broken line the device's memory is full."
+)
+#: Parts that have a line of their own; there are seven colours.
+MOST_LINES = 5
+REST = "all other parts"
+
+
+def rows(lengths: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return the seconds of the largest parts, and the others' as one; ``whole``, and where memory is full.
+
+    Parameters
+    ----------
+    lengths : DataFrame
+        where, use, seq, part, seconds.
+    answers : DataFrame
+        where, use, longest_seq.
+    """
+    keys = ["where", "use", "seq"]
+    whole = lengths.groupby(keys, sort=False)["seconds"].transform("sum")
+    most = (lengths["seconds"] / whole).groupby([lengths["use"], lengths["part"]], sort=False).max()
+    ranked = most.groupby(level="use").rank(method="first", ascending=False).clip(upper=MOST_LINES + 1)
+    rank = ranked.loc[list(zip(lengths["use"], lengths["part"], strict=True))].to_numpy()
+    named = lengths.assign(label=lengths["part"].where(rank <= MOST_LINES, REST), rank=rank, whole=whole)
+    found = named.groupby([*keys, "label"], as_index=False, sort=False).agg(
+        seconds=("seconds", "sum"), whole=("whole", "first"), rank=("rank", "min")
+    )
+    ordered = found.sort_values("rank", kind="stable").drop(columns="rank")
+    full = ordered.merge(answers[["where", "use", "longest_seq"]], on=["where", "use"], how="left")
+    drawn = full["longest_seq"].between(full["seq"].min(), full["seq"].max())
+    return full.assign(full=full["longest_seq"].where(drawn)).drop(columns="longest_seq")
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return time over length.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device and use.
+    """
+    alt = style.altair()
+    along, time = style.length_axis("seq"), style.log_y("seconds", "time [s]", style.SECONDS)
+    tooltip = style.tips(
+        ("label:N", "part", ""),
+        ("seq:Q", "tokens", ","),
+        ("seconds:Q", "time [s]", ".3~s"),
+        ("whole:Q", "of [s]", ".3~s"),
+    )
+    base = alt.Chart(frame)
+    full = base.transform_filter("isValid(datum.full)").transform_aggregate(full="max(full)")
+    drawn = alt.layer(
+        full.mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
+        .encode(alt.X("full:Q"))
+        .properties(name="ink_full"),
+        base.mark_line(strokeWidth=5, opacity=0.35, color="#666666")
+        .encode(along, alt.Y("whole:Q"))
+        .properties(name="ink_whole"),
+        base.mark_line(strokeWidth=2.2).encode(along, time, *_lines()),
+        base.mark_point(strokeWidth=0, size=40, opacity=1).encode(
+            along, time, style.series_fill(), tooltip=tooltip
+        ),
+    ).properties(width="container", height=style.HEIGHT)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def _lines() -> list[Any]:
+    """Return colour and dashes of lines by ``label``, in the order of the rows, and a legend in columns."""
+    alt = style.altair()
+    legend = alt.Legend(title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
+    dashes = alt.Scale(range=[list(dash) for dash in style.DASHES])
+    return [
+        alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=legend),
+        alt.StrokeDash("label:N", sort=None, scale=dashes, legend=legend),
+    ]
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return how the time grows over the last doubling, and which part is largest from where to where."""
+    table = frame.pivot_table(index="seq", columns="label", values="seconds", sort=False).fillna(0.0).sort_index()
+    whole = table.sum(axis=1)
+    named = table.drop(columns=[name for name in table if name == REST])
+    largest = named.idxmax(axis=1)
+    changes = [n for n, before in zip(largest.index[1:], largest[:-1], strict=True) if largest[n] != before]
+    said = [f"{largest.iloc[0]} takes most of the time"]
+    said += [f"from {words.at('seq', n)} on {largest[n]}" for n in changes]
+    first, last = whole.index[0], whole.index[-1]
+    ratio = whole[last] / whole[first]
+    grows = "as long as" if ratio < 1.005 else f"{words.times(ratio)} as long as"
+    return f"{words.sentence(words.at('seq', last))} take {grows} {words.whole(first)}; {', '.join(said)}"

@@ -1,0 +1,123 @@
+"""The memory of a model's use against the length of its sequences, kind by kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import axis_title
+
+NAME = "holding"
+ABOUT = (
+    "What the device holds at each length, for training with nothing computed again. The level line is what "
+    "the model may use of its memory; lengths that need more than one and a half times as much are not drawn."
+)
+
+#: Kinds of memory in words, each with its colour.
+KINDS = {
+    "weights": ("weights", "#0072B2"),
+    "gradients": ("gradients", "#56B4E9"),
+    "optimiser": ("optimiser's state", "#009E73"),
+    "activations": ("activations kept for backward", "#D55E00"),
+    "cache": ("cache of keys, values and states", "#CC79A7"),
+    "working": ("while a kernel runs", "#999999"),
+}
+#: Times what may be used, beyond which a length says no more than that it does not fit.
+MOST_SHOWN = 1.5
+
+
+def rows(memory: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return the memory over the lengths drawn, kinds in words (categories: all that occur).
+
+    Parameters
+    ----------
+    memory : DataFrame
+        where, use, recompute, seq, kind, bytes, room_bytes.
+    answers : DataFrame
+        where, use, longest_seq: missing where any length fits.
+    """
+    found = memory[memory["recompute"] == "none"].drop(columns="recompute")
+    whole = found.groupby(["where", "use", "seq"])["bytes"].transform("sum")
+    first = found["seq"] == found.groupby(["where", "use"])["seq"].transform("min")
+    kept = named(found[(whole <= MOST_SHOWN * found["room_bytes"]) | first])
+    longest = answers[["where", "use", "longest_seq"]]
+    return kept.merge(longest, on=["where", "use"], how="left")
+
+
+def named(memory: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with kinds in words, those of nothing left out; ``order`` is that of the stack."""
+    found = memory[memory["bytes"] > 0]
+    order = {kind: i for i, kind in enumerate(KINDS)}
+    said = [KINDS[kind][0] for kind in found["kind"]]
+    occurring = [name for name, _ in KINDS.values() if name in said]
+    return found.assign(kind=pd.Categorical(said, occurring), order=[order[kind] for kind in found["kind"]])
+
+
+def kind_colour(names: pd.Series) -> Any:
+    """Return colour by ``kind``, and its legend."""
+    alt = style.altair()
+    colours = dict(KINDS.values())
+    occurring = style.domain(names)
+    scale = alt.Scale(domain=occurring, range=[colours[name] for name in occurring])
+    return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a column of kinds for each length, with what may be used as a level line.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device and use.
+    """
+    alt = style.altair()
+    axis = alt.Axis(format=",", labelAngle=0, labelOverlap=True)
+    base = alt.Chart(frame)
+    bars = base.mark_bar().encode(
+        alt.X("seq:O", title=axis_title("seq"), axis=axis),
+        alt.Y("bytes:Q", title="memory [B]", axis=alt.Axis(labelExpr=style.BYTES, tickCount=6)),
+        kind_colour(frame["kind"]),
+        order="order:Q",
+        tooltip=style.tips(
+            ("seq:Q", "tokens", ","),
+            ("kind:N", "holds", ""),
+            ("bytes:Q", "memory [B]", ".4~s"),
+            ("room_bytes:Q", "may use [B]", ".4~s"),
+        ),
+    )
+    level = (
+        base.transform_aggregate(capacity="max(room_bytes)")
+        .mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
+        .encode(alt.Y("capacity:Q"))
+        .properties(name="ink_capacity")
+    )
+    drawn = alt.layer(bars, level).properties(width="container", height=style.HEIGHT)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return the longest sequence that fits, and what takes most of the memory there."""
+    capacity, longest = frame["room_bytes"].max(), frame["longest_seq"].max()
+    if np.isnan(longest):
+        last = frame[frame["seq"] == frame["seq"].max()]
+        return (
+            f"Any length fits into {words.size(capacity)}: {words.size(last['bytes'].sum())} are held at "
+            f"{words.at('seq', last['seq'].max())}"
+        )
+    if longest < 1:
+        least = frame[frame["seq"] == frame["seq"].min()]
+        most = least.loc[least["bytes"].idxmax(), "kind"]
+        return (
+            f"No length fits: {words.at('seq', least['seq'].max())} need {words.size(least['bytes'].sum())} of "
+            f"{words.size(capacity)}, most of it {most}"
+        )
+    shown = frame[frame["seq"] <= longest]
+    at = shown[shown["seq"] == shown["seq"].max()] if len(shown) else frame
+    most = at.loc[at["bytes"].idxmax(), "kind"]
+    return (
+        f"Up to {words.at('seq', longest)} fit into {words.size(capacity)}; at "
+        f"{words.at('seq', at['seq'].max())} most of the memory is {most}"
+    )

@@ -1,0 +1,86 @@
+"""What limits each use of a model on each device: shares of the time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.parts import limit_colour, limits, shares, the
+
+NAME = "limits"
+ABOUT = (
+    "Each use's time on each device, shared out by what limits the kernels that it goes to: a faster memory "
+    "shortens only what main memory limits, a faster engine only what that engine does."
+)
+
+
+def rows(kernels: pd.DataFrame) -> pd.DataFrame:
+    """Return the share of each limit by ``row``: a use, and where there are several devices, one of them.
+
+    Parameters
+    ----------
+    kernels : DataFrame
+        where, use, bound, seconds.
+    """
+    several = kernels["where"].nunique() > 1
+    row = kernels["use"] + (" · " + kernels["where"] if several else "")
+    order = {use: i for i, use in enumerate(dict.fromkeys(kernels["use"]))}
+    named = kernels.assign(limit=limits(kernels["bound"]), row=row, of=kernels["use"])
+    summed = named.groupby(["row", "of", "limit"], as_index=False, sort=False, observed=True)[["seconds"]].sum()
+    whole = summed.groupby("row", sort=False)["seconds"].transform("sum")
+    shared = summed.assign(share=summed["seconds"] / whole)
+    return shared.sort_values("of", key=lambda uses: uses.map(order), kind="stable", ignore_index=True)
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a bar of shares for each use and device.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`.
+    """
+    alt = style.altair()
+    bars = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            alt.X(
+                "share:Q",
+                title="share of time",
+                scale=alt.Scale(domain=[0, 1]),
+                axis=alt.Axis(format="%", tickCount=5),
+            ),
+            alt.Y("row:N", title=None, sort=None),
+            limit_colour(frame["limit"]),
+            tooltip=style.tips(
+                ("row:N", "use", ""),
+                ("limit:N", "limited by", ""),
+                ("seconds:Q", "time [s]", ".3~s"),
+                ("share:Q", "share", ".1~%"),
+            ),
+        )
+        .properties(width="container", height=alt.Step(26))
+    )
+    return style.titled(bars, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return for each use what takes most of its time, and which share of that, device by device."""
+    said = []
+    for use, rows_of_use in frame.groupby("of", sort=False):
+        most: dict[str, list[float]] = {}
+        for _, row in rows_of_use.groupby("row", sort=False):
+            limit, share = next(iter(shares(row, "limit").items()))
+            most.setdefault(the(str(limit)), []).append(share)
+        ways = [f"by {limit} ({_span(found)})" for limit, found in most.items()]
+        said.append(f"{use} {' or '.join(ways)}")
+    return f"Limited most: {'; '.join(said)}"
+
+
+def _span(found: list[float]) -> str:
+    """Return one share, or the smallest and the largest."""
+    low, high = (words.share(end) for end in (min(found), max(found)))
+    return high if low == high else f"{low} to {high}"

@@ -1,0 +1,102 @@
+"""Where the time of a model's use goes: part by part, each by what limits it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.binding import LIMITS
+
+NAME = "parts"
+ABOUT = (
+    "Time of each part of the model, all of its layers together, coloured by what limits the kernels in it: "
+    "an engine, main memory, a cache, dependent steps or launches."
+)
+#: Parts that a sentence names.
+MOST_SAID = 3
+
+
+def rows(kernels: pd.DataFrame) -> pd.DataFrame:
+    """Return the seconds of each part and limit (categories: all that occur) with their ``share``.
+
+    Parameters
+    ----------
+    kernels : DataFrame
+        where, use, part, bound, seconds.
+    """
+    keys = ["where", "use"]
+    named = kernels.assign(limit=limits(kernels["bound"]))
+    summed = named.groupby([*keys, "part", "limit"], as_index=False, sort=False, observed=True)[
+        ["seconds"]
+    ].sum()
+    whole = summed.groupby(keys, sort=False)["seconds"].transform("sum")
+    return summed.assign(share=summed["seconds"] / whole)
+
+
+def limits(bound: pd.Series) -> pd.Categorical:
+    """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
+    kinds = [str(kind).partition(":")[0] for kind in bound]
+    found = [LIMITS[kind][0] if kind in LIMITS else kind for kind in kinds]
+    known = [name for name, *_ in LIMITS.values() if name in found]
+    return pd.Categorical(found, [*known, *sorted(set(found) - set(known))])
+
+
+def limit_colour(names: pd.Series) -> Any:
+    """Return colour by ``limit``, and its legend."""
+    alt = style.altair()
+    colours = {name: colour for name, _, colour, _ in LIMITS.values()}
+    occurring = style.domain(names)
+    scale = alt.Scale(domain=occurring, range=[colours.get(name, "#DDDDDD") for name in occurring])
+    return alt.Color("limit:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a bar for each part, the longest first.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device and use.
+    """
+    alt = style.altair()
+    bars = (
+        alt.Chart(frame)
+        .mark_bar()
+        .encode(
+            alt.X("seconds:Q", title="time [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)),
+            alt.Y("part:N", title=None, sort=alt.EncodingSortField("seconds", op="sum", order="descending")),
+            limit_colour(frame["limit"]),
+            tooltip=style.tips(
+                ("part:N", "part", ""),
+                ("limit:N", "limited by", ""),
+                ("seconds:Q", "time [s]", ".3~s"),
+                ("share:Q", "share", ".1~%"),
+            ),
+        )
+        .properties(width="container", height=alt.Step(24))
+    )
+    return style.titled(bars, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return the whole time, the parts that take most of it, and what limits most of it."""
+    total = frame["seconds"].sum()
+    by_part = shares(frame, "part")
+    by_limit = shares(frame, "limit")
+    said = [f"{words.share(share)} into {part}" for part, share in by_part.head(MOST_SAID).items()]
+    limit, most = next(iter(by_limit.items()))
+    how = "all" if most > 0.995 else words.share(most)
+    return f"Of {words.seconds(total)}, {words.listed(said)} go; {how} of the time goes by {the(str(limit))}"
+
+
+def shares(frame: pd.DataFrame, column: str) -> pd.Series:
+    """Return the share of the time of each value of a column, most first."""
+    summed = frame.groupby(column, sort=False, observed=True)["seconds"].sum()
+    return (summed / summed.sum()).sort_values(ascending=False, kind="stable")
+
+
+def the(limit: str) -> str:
+    """Return a limit as a sentence has it: ``the matrix engine``, ``dependent steps``."""
+    return limit if limit.endswith("s") else f"the {limit}"

@@ -1,0 +1,77 @@
+"""The memory of a model's uses, and of its training with activations kept or computed again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.holding import kind_colour, named
+
+NAME = "recompute"
+ABOUT = (
+    "Memory at the sizes asked for. Selective recomputation keeps no scores of attention (tiled attention "
+    "never does); full recomputation keeps each layer's input. The upright line is what the model may use."
+)
+#: What backward computes again, in words.
+AGAIN = {"none": "all kept", "selective": "selective", "full": "full"}
+
+
+def rows(memory: pd.DataFrame, seq: int) -> pd.DataFrame:
+    """Return the memory at one length, by ``state``: a use, and what training computes again.
+
+    Parameters
+    ----------
+    memory : DataFrame
+        where, use, recompute, seq, kind, bytes, room_bytes.
+    seq : int
+        The length asked for.
+    """
+    found = memory[memory["seq"] == seq]
+    several = found.groupby(["where", "use"])["recompute"].transform("nunique") > 1
+    said = found["use"] + (", " + found["recompute"].map(AGAIN)).where(several, "")
+    stacked = named(found.assign(state=said)).drop(columns=["use", "seq", "recompute"])
+    return stacked.reset_index(drop=True)
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a bar of kinds for each use.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device.
+    """
+    alt = style.altair()
+    base = alt.Chart(frame)
+    bars = base.mark_bar().encode(
+        alt.X("bytes:Q", title="memory [B]", axis=alt.Axis(labelExpr=style.BYTES, tickCount=6)),
+        alt.Y("state:N", title=None, sort=None),
+        kind_colour(frame["kind"]),
+        order="order:Q",
+        tooltip=style.tips(
+            ("state:N", "use", ""),
+            ("kind:N", "holds", ""),
+            ("bytes:Q", "memory [B]", ".4~s"),
+            ("room_bytes:Q", "may use [B]", ".4~s"),
+        ),
+    )
+    level = (
+        base.transform_aggregate(capacity="max(room_bytes)")
+        .mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
+        .encode(alt.X("capacity:Q"))
+        .properties(name="ink_capacity")
+    )
+    drawn = alt.layer(bars, level).properties(width="container", height=alt.Step(28))
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return which uses there is memory for, and how much each of the others lacks."""
+    capacity = frame["room_bytes"].max()
+    held = frame.groupby("state", sort=False)["bytes"].sum()
+    fitting = [f"{state} ({words.size(size)})" for state, size in held.items() if size <= capacity]
+    lacking = [f"{state}, lacks {words.size(size - capacity)}" for state, size in held.items() if size > capacity]
+    said = [f"has room for {words.listed(fitting)}"] if fitting else ["has room for none of its uses"]
+    return f"Memory of {words.size(capacity)} {'; '.join([*said, *lacking])}"

@@ -1,0 +1,120 @@
+"""What is kept for backward is what autograd saves on a CPU; parameters are the module's."""
+
+import dataclasses
+
+import pytest
+
+from costmodel.capture import from_torch
+from costmodel.symbols import symbol
+
+torch = pytest.importorskip("torch", reason="from_torch needs torch")
+
+from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
+
+from .zoo import BATCH_FIRST, ZOO, Attention, GatedFeedForward, rows, tokens  # noqa: E402
+
+#: What recurrent layers keep depends on the library; their `Layer` has it from cuDNN's cells.
+RECURRENT = ("lstm", "projected lstm", "gru, both ways", "rnn")
+
+
+def saved(module, given, backend=SDPBackend.MATH):
+    """Return the bytes that autograd saves, weights left out, each memory once."""
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    found, alive = {}, []
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        alive.append(storage)
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with sdpa_kernel(backend), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = module(given)
+    del result
+    return sum(found.values())
+
+
+def kept(model, batch, seq):
+    return int(model.cost.kept.xreplace({symbol("batch"): batch, symbol("seq"): seq}))
+
+
+@pytest.mark.parametrize("name", [name for name in ZOO if name not in RECURRENT])
+def test_kept_is_what_autograd_saves(name, monkeypatch):
+    monkeypatch.setattr(torch.backends.mha, "_is_fastpath_enabled", False)
+    specimen = ZOO[name]
+    module = specimen.make()
+    model = from_torch(module, specimen.inputs(3, 6), dims=specimen.dims, direction="fwd+bwd")
+    for batch, free in ((3, 6), (2, 11), (5, 16)):
+        seq = specimen.fixed or free
+        assert kept(model, batch, seq) == saved(module, specimen.inputs(batch, seq))
+
+
+def test_tiled_attention_keeps_nothing_of_size_n_squared():
+    module = Attention(kv_heads=4)
+    model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd", fusion="flash")
+    for batch, seq in ((3, 6), (2, 11)):
+        assert kept(model, batch, seq) == saved(module, rows(batch, seq), SDPBackend.FLASH_ATTENTION)
+    assert model.cost.kept.as_poly(symbol("seq")).degree() == 1
+
+
+def test_recurrent_layers_keep_what_their_layer_says():
+    """An LSTM of one layer: its input, four gates, and the states c and h of each step."""
+    model = from_torch(torch.nn.LSTM(16, 8), rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
+    assert kept(model, 3, 6) == 4 * 3 * 6 * (16 + 6 * 8)
+
+
+def test_dropout_keeps_one_byte_an_element():
+    module = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Dropout(0.5))
+    model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
+    assert kept(model, 3, 6) == 4 * 3 * 6 * 16 + 3 * 6 * 16  # the linear layer's input; the mask
+    module.eval()
+    model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
+    assert kept(model, 3, 6) == 4 * 3 * 6 * 16
+
+
+def test_dropout_inside_attention_is_one_kernel_with_a_mask_of_bytes():
+    class Self(torch.nn.Module):
+        def __init__(self, dropout):
+            super().__init__()
+            self.attention = torch.nn.MultiheadAttention(16, 4, dropout=dropout, batch_first=True)
+
+        def forward(self, x):
+            return self.attention(x, x, x, need_weights=False)[0]
+
+    with_mask, without = (
+        from_torch(Self(p), rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd") for p in (0.1, 0.0)
+    )
+    scores = 3 * 4 * 6 * 6
+    # The mask, one byte; the dropped probabilities, which the product with V reads.
+    assert kept(with_mask, 3, 6) - kept(without, 3, 6) == scores * (1 + 4)
+    assert not [p.name for p in with_mask.forward() if "bernoulli" in p.name]
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_parameters_are_the_modules(name):
+    specimen = ZOO[name]
+    module = specimen.make()
+    model = from_torch(module, specimen.inputs(3, 6), dims=specimen.dims)
+    assert model.cost.parameters == sum(p.numel() for p in module.parameters())
+
+
+def test_bytes_that_have_to_move():
+    """Input and output once, every weight once; a table of which rows are taken, none for certain."""
+    module = GatedFeedForward()
+    model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
+    tokens_, weights = 4 * symbol("batch") * symbol("seq") * 16, 4 * 3 * 16 * 32
+    assert dataclasses.replace(model, direction="fwd").cost.compulsory == 2 * tokens_ + weights
+    assert dataclasses.replace(model, direction="bwd").cost.compulsory == weights  # their gradients
+    table = from_torch(torch.nn.Embedding(50, 16), tokens(3, 6), dims=BATCH_FIRST)
+    ids = 8 * symbol("batch") * symbol("seq")
+    assert table.cost.compulsory == ids + tokens_
+
+
+def test_live_memory_of_a_chain_is_that_of_two_neighbours():
+    """Of a chain of pointwise operations in inference, an operation's input and output live at once."""
+    module = torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Tanh(), torch.nn.Sigmoid())
+    model = from_torch(module, rows(3, 6), dims=BATCH_FIRST)
+    array = 4 * 16 * symbol("batch") * symbol("seq")
+    assert model.live_forward == 2 * array
+    assert model.cost.footprint == 4 * array  # with the module's own input and output

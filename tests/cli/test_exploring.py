@@ -1,0 +1,49 @@
+"""``explore``: what it writes, and what it refuses."""
+
+import json
+import re
+
+import pytest
+
+pytest.importorskip("vl_convert", reason="a page needs the extra costmodel[report]")
+
+REFUSED = {
+    "a page that is no page": (("-o", "x.pdf"), ".html"),
+    "a range": (("lstm", "-o", "x.html", "-D", "seq=1..10"), "one number to start from"),
+    "an unknown layer": (("lstn", "-o", "x.html"), "unknown layer", "'lstm'"),
+    "an unknown device": (("lstm", "-m", "h20-sxm", "-o", "x.html"), "unknown device", "h200-sxm"),
+    "a size of no layer": (("lstm", "-o", "x.html", "-D", "heads=3"), "unknown size of lstm"),
+    "a layer twice": (("lstm", "lstm", "-o", "x.html"), "is there twice"),
+    "changes of no device": (("lstm", "--device-set", "hbm=6 TB/s", "-o", "x.html"), "give one"),
+    "options of no layer": (("--set", "causal=true", "-o", "x.html"), "give one"),
+    "no output": (("lstm",), "--output"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_bad_input_is_one_clear_line(costmodel, monkeypatch, tmp_path, case):
+    monkeypatch.chdir(tmp_path)
+    words, *fragments = REFUSED[case]
+    ended = costmodel("explore", *words)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    for fragment in fragments:
+        assert fragment in ended.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_asked_for_is_on_the_page(costmodel, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    words = ("gru[bias=false]", "scan", "-m", "t4", "mi300x", "-D", "hidden=96", "--title", "A <b>title</b>")
+    assert costmodel("explore", *words, "-o", "page.html").status == 0
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    store = json.loads(re.findall(r'<script type="application/json" id="store">(.*?)</script>', text)[0])[
+        "live"
+    ]
+    assert [layer["kind"] for layer in store["layers"]] == ["gru", "scan"]
+    assert store["layers"][0]["options"] == ["bias=false"]
+    assert [device["name"] for device in store["devices"]] == ["nvidia/t4", "amd/mi300x"]
+    assert next(c for c in store["controls"] if c["name"] == "hidden")["value"] == 96
+    assert "<title>A &lt;b&gt;title&lt;/b&gt;</title>" in text
+    again = costmodel("explore", "lstm", "-m", "t4", "-o", "page.html")
+    assert (again.status, "it exists" in again.err) == (2, True)
+    assert (tmp_path / "page.html").read_text(encoding="utf-8") == text

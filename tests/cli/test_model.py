@@ -1,0 +1,82 @@
+"""``costmodel model``: a model of the catalogue or of a file, with and without a device."""
+
+import json
+
+import pytest
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 100,
+}
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return the path of a small configuration."""
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(TINY), encoding="utf-8")
+    return path
+
+
+def test_the_catalogue_is_listed(costmodel):
+    ended = costmodel("model")
+    assert ended.status == 0
+    assert "llama-2-7b" in ended.out
+    assert "6.738e+09" in ended.out
+    rows = json.loads(costmodel("model", "--json").out)
+    assert {"model", "title", "parameters", "source"} <= set(rows[0])
+
+
+def test_a_model_without_a_device(costmodel, config):
+    ended = costmodel("model", config)
+    assert ended.status == 0
+    assert "tiny: " in ended.out
+    assert "bytes in bf16" in ended.out
+    answer = json.loads(costmodel("model", config, "--json").out)
+    assert sum(answer["parts"].values()) == answer["parameters"]
+
+
+@pytest.mark.parametrize("use", ["training", "prefill", "decode"])
+def test_times_by_part_and_by_limit(costmodel, config, use):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", use, "--rung", "bound"]
+    ended = costmodel(*words)
+    assert ended.status == 0, ended.err
+    assert "limited by" in ended.out
+    answer = json.loads(costmodel(*words, "--json").out)
+    assert answer["shapes"]["batch"] == 1
+    for key in ("seconds_by_part", "seconds_by_bound"):
+        assert sum(answer[key].values()) == pytest.approx(answer["seconds"])
+
+
+def test_a_generation(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "generation", "--new", "8"]
+    ended = costmodel(*words, "--rung", "bound")
+    assert ended.status == 0, ended.err
+    assert "each next" in ended.out
+    answer = json.loads(costmodel(*words, "--rung", "bound", "--json").out)
+    assert answer["seconds"] == pytest.approx(answer["first_s"] + 7 * answer["token_s"])
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["no-such-model"], "unknown model"),
+        (["gpt2", "-m", "h200-sxm"], "needs seq"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=1,2"], "one value of seq"),
+        (["gpt2", "-m", "h200-sxm", "--use", "training", "-D", "sequ=1"], "unknown size"),
+        (["gpt2", "-m", "h200-sxm", "--use", "traning", "-D", "seq=1"], "training"),
+        (["gpt2", "-m", "h200-sxm", "--use", "generation"], "length of the prompt"),
+        (["bert-base", "-m", "h200-sxm", "--use", "decode", "-D", "seq=1"], "does not generate"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--dtype", "bf17"], "bf16"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "heads=3"], "heads"),
+    ],
+)
+def test_refusals_are_one_line(costmodel, words, expected):
+    ended = costmodel("model", *words)
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
+    assert expected in ended.err

@@ -1,0 +1,232 @@
+"""Collectives against schedules that are run message by message, lower bounds of the literature, and laws."""
+
+import math
+
+import numpy as np
+import pytest
+
+from costmodel import hardware
+from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.kernels import collective
+
+A100 = hardware.load("nvidia/a100-sxm-80gb")
+#: α and β of a link, and of a network that is slower in both; starting costs nothing.
+ALPHA, FAR_ALPHA = 2e-6, 1e-5
+PLAIN = {
+    "bandwidth_share": 1.0, "network_share": 1.0, "hop_s": ALPHA, "network_hop_s": FAR_ALPHA,
+    "start_s": 0.0, "network_bandwidth": 20e9,
+}  # fmt: skip
+BETA, FAR_BETA = 1 / A100.link_bandwidth, 1 / 20e9
+
+
+def seconds(kind, size, devices, node=None, **options):
+    return collective.seconds(
+        A100, PLAIN, size=size, devices=devices, node=node, collective=kind, **options
+    ).seconds
+
+
+class Wires:
+    """Devices with one port out and one in: messages are sent when both ends are free and ready."""
+
+    def __init__(self, devices, node=None):
+        self.node = node or devices
+        self.out, self.into, self.sent = [0.0] * devices, [0.0] * devices, [0.0] * devices
+
+    def send(self, source, target, size, ready):
+        """Return when the message is there."""
+        near = source // self.node == target // self.node
+        alpha, beta = (ALPHA, BETA) if near else (FAR_ALPHA, FAR_BETA)
+        end = max(self.out[source], self.into[target], ready) + alpha + size * beta
+        self.out[source] = self.into[target] = end
+        self.sent[source] += size
+        return end
+
+
+def ring(devices, size, rounds):
+    """Run so many rounds, each passing one p-th of the buffer on; return the time and the bytes."""
+    wires, there = Wires(devices), [0.0] * devices
+    for _ in range(rounds):
+        arrivals = [wires.send(i, (i + 1) % devices, size / devices, there[i]) for i in range(devices)]
+        there = [arrivals[(i - 1) % devices] for i in range(devices)]
+    return max(there), max(wires.sent)
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4, 7, 8, 16])
+@pytest.mark.parametrize(("kind", "rounds"), [("all-gather", 1), ("reduce-scatter", 1), ("all-reduce", 2)])
+def test_a_ring_takes_as_long_as_its_messages_do(kind, rounds, devices):
+    time, sent = ring(devices, 3e8, rounds * (devices - 1))
+    assert seconds(kind, 3e8, devices, algorithm="ring") == pytest.approx(time, rel=1e-12)
+    assert sent == pytest.approx(rounds * (devices - 1) / devices * 3e8)
+
+
+@pytest.mark.parametrize("devices", [2, 3, 8, 13])
+def test_an_all_to_all_is_a_pairwise_exchange(devices):
+    """In round r everyone sends to the device r further on: all ports are busy, none twice."""
+    wires = Wires(devices)
+    for step in range(1, devices):
+        for i in range(devices):
+            end = wires.send(i, (i + step) % devices, 1e8 / devices, 0.0)
+    assert seconds("all-to-all", 1e8, devices) == pytest.approx(end, rel=1e-12)
+
+
+@pytest.mark.parametrize("devices", [2, 5, 8, 64])
+def test_a_broadcast_goes_down_a_binomial_tree_or_a_pipelined_chain(devices):
+    size = 1e6
+    wires, has = Wires(devices), {0: 0.0}
+    while len(has) < devices:  # everyone who has it passes it on
+        for source, target in zip(sorted(has), range(len(has), devices), strict=False):
+            has[target] = wires.send(source, target, size, has[source])
+    assert seconds("broadcast", size, devices, algorithm="tree") == pytest.approx(
+        max(has.values()), rel=1e-12
+    )
+    # A chain of ever smaller pieces, whose latency does not count against each, tends to α(p − 1) + N β.
+    pieces = 4000
+    there = [[0.0] * devices for _ in range(pieces)]
+    free = [0.0] * devices
+    for piece in range(pieces):
+        for i in range(1, devices):
+            start = max(free[i - 1], there[piece][i - 1])
+            free[i - 1] = start + size / pieces * BETA
+            there[piece][i] = free[i - 1] + ALPHA
+    chain = seconds("broadcast", size, devices, algorithm="ring")
+    assert chain == pytest.approx(there[-1][-1], rel=devices / pieces * 2)
+    assert seconds("reduce", size, devices) == seconds("broadcast", size, devices)
+
+
+def double_tree(devices):
+    """Two trees, children by parent: who is inside the first is a leaf of the second."""
+
+    def inner(low, high, into):
+        """The middle of a range above its halves; leaves are the even places."""
+        if low >= high:
+            return None
+        step = 1
+        while low + 2 * step <= high:
+            step *= 2
+        top = low + step - 1 if high - low > 1 else low
+        into[top] = [x for x in (inner(low, top, into), inner(top + 1, high, into)) if x is not None]
+        return top
+
+    first = {}
+    inner(0, devices, first)
+    return first, {(i + 1) % devices: [(c + 1) % devices for c in below] for i, below in first.items()}
+
+
+@pytest.mark.parametrize("devices", [3, 7, 15, 31])
+def test_two_trees_send_twice_the_buffer_and_are_as_deep_as_a_logarithm(devices):
+    """Sanders et al. 2009: half the buffer up and down each; no device sends more than 2 N."""
+    trees, sent = double_tree(devices), np.zeros(devices)
+    for tree in trees:
+        children = {c for below in tree.values() for c in below}
+        (root,) = set(tree) - children
+        for node, below in tree.items():
+            sent[node] += 0.5 * len(below) + (0.5 if node != root else 0)  # down; up
+
+        def depth(node, tree=tree):
+            return 1 + max((depth(c) for c in tree[node]), default=-1)
+
+        assert depth(root) + 1 <= math.ceil(math.log2(devices + 1))
+    assert sent.max() <= 2.0
+    hops = 2 * math.ceil(math.log2(devices))
+    assert seconds("all-reduce", 1e9, devices, algorithm="tree") == pytest.approx(hops * ALPHA + 2e9 * BETA)
+
+
+def test_the_faster_algorithm_serves_a_ring_for_much_a_tree_for_little():
+    ways = {way: seconds("all-reduce", np.array([1e3, 1e10]), 64, algorithm=way) for way in ("ring", "tree")}
+    best = seconds("all-reduce", np.array([1e3, 1e10]), 64)
+    assert best[0] == ways["tree"][0] < ways["ring"][0]
+    assert best[1] == ways["ring"][1] < ways["tree"][1]
+
+
+@pytest.mark.parametrize("kind", collective.ALGORITHMS)
+def test_no_collective_beats_its_lower_bound(kind):
+    """Chan et al. 2007, Table 1: ⌈log₂ p⌉ steps, and (p − 1)/p of the buffer, twice for an all-reduce."""
+    for devices in (2, 3, 8, 100):
+        bytes_ = {"all-reduce": 2 * (devices - 1) / devices, "send-receive": 1, "broadcast": 1, "reduce": 1}
+        least = bytes_.get(kind, (devices - 1) / devices) * 1e7 * BETA
+        steps = 1 if kind == "send-receive" else math.ceil(math.log2(devices))
+        got = collective.seconds(A100, PLAIN, size=1e7, devices=devices, collective=kind)
+        assert got.terms["link"] >= least * (1 - 1e-12)
+        assert got.terms["depth"] >= steps * ALPHA * (1 - 1e-12)
+
+
+def test_across_nodes_the_levels_follow_each_other():
+    """Reduce-scatter in the node, all-reduce of the g-th part over the network, all-gather in the node."""
+    size, node, nodes = 1e9, 8, 4
+    inside = 2 * (7 * ALPHA + 7 / 8 * size * BETA)
+    outside = 2 * (3 * FAR_ALPHA + 3 / 4 * size / 8 * FAR_BETA)
+    got = seconds("all-reduce", size, node * nodes, node, algorithm="ring")
+    assert got == pytest.approx(inside + outside, rel=1e-12)
+    assert seconds("all-gather", size, 32, 8) == pytest.approx((inside + outside) / 2, rel=1e-12)
+    assert seconds("reduce-scatter", size, 32, 8) == seconds("all-gather", size, 32, 8)
+    # Root: scatter and gather in the node, the g-th part down a tree of nodes.
+    assert seconds("broadcast", size, 32, 8, algorithm="tree") == pytest.approx(
+        inside + 2 * (FAR_ALPHA + size / 8 * FAR_BETA), rel=1e-12
+    )
+
+
+def test_levels_are_what_a_simulation_of_them_takes():
+    """An all-gather over 2 nodes of 4: first with the peers of other nodes, then in the node."""
+    wires, part = Wires(8, node=4), 1e7
+    across = [wires.send(i, (i + 4) % 8, part, 0.0) for i in range(8)]
+    there = across
+    for _ in range(3):
+        arrivals = [wires.send(i, i // 4 * 4 + (i + 1) % 4, 2 * part, there[i]) for i in range(8)]
+        there = [arrivals[i // 4 * 4 + (i - 1) % 4] for i in range(8)]
+    assert seconds("all-gather", 8 * part, 8, 4) == pytest.approx(max(there), rel=1e-12)
+
+
+def test_an_all_to_all_uses_link_and_network_at_once():
+    size = 1.6e8
+    near, far = 7 * (ALPHA + size / 16 * BETA), 8 * (FAR_ALPHA + size / 16 * FAR_BETA)
+    assert near < far
+    assert seconds("all-to-all", size, 16, 8) == pytest.approx(far, rel=1e-12)
+    assert seconds("send-receive", size, 16, 8) == pytest.approx(FAR_ALPHA + size * FAR_BETA)
+    assert seconds("send-receive", size, 8, 8) == pytest.approx(ALPHA + size * BETA)
+
+
+@pytest.mark.parametrize("kind", collective.ALGORITHMS)
+def test_one_device_waits_for_nobody(kind):
+    got = collective.seconds(A100, {}, size=1e9, devices=np.array([1, 2]), collective=kind)
+    assert got.seconds[0] == 0 < got.seconds[1]
+    assert got.seconds == pytest.approx(sum(got.terms.values()))
+
+
+def test_a_spec_may_have_a_network():
+    port = {"value": "50 GB/s", "status": "assumed", "reason": "a test", "range": ("50 GB/s", "50 GB/s")}
+    data = A100.spec.model_dump(by_alias=True, exclude_none=True)
+    data["links"]["network"] = {"oneway": port}
+    joined = hardware.Device(hardware.schema.Spec.model_validate(data))
+    sizes = {"size": 1e9, "devices": 2, "node": 1, "collective": "send-receive"}
+    fast, plain = (collective.seconds(d, PLAIN, **sizes).terms["link"] for d in (joined, A100))
+    assert (fast, plain) == (pytest.approx(1e9 / 50e9), pytest.approx(1e9 / 20e9))
+    inside = {**sizes, "node": 2}
+    assert collective.seconds(joined, PLAIN, **inside).seconds == pytest.approx(ALPHA + 1e9 * BETA)
+
+
+def test_what_is_not_there_is_refused():
+    with pytest.raises(UnknownNameError, match="all-reduce"):
+        seconds("allreduce", 1e6, 8)
+    with pytest.raises(UnknownNameError, match="ring"):
+        seconds("all-gather", 1e6, 8, algorithm="tree")
+    alone = next(d for d in map(hardware.load, hardware.available()) if not d.link_bandwidth)
+    with pytest.raises(UnavailableError, match="no link"):
+        collective.seconds(alone, {}, size=1e6, devices=2)
+
+
+@pytest.mark.parametrize("name", collective.CONSTANTS)
+def test_every_constant_matters(name):
+    constant = collective.CONSTANTS[name]
+    sizes = {"size": 1e8, "devices": 32, "node": 8, "collective": "all-reduce"}
+    low, high = (collective.seconds(A100, {name: x}, **sizes).seconds for x in (constant.low, constant.high))
+    assert low != high
+    assert constant.low <= constant.default <= constant.high
+
+
+def test_bus_bandwidth_of_eight_a100_is_near_what_nccl_reaches():
+    """NCCL tests, all-reduce and send-receive of 1 GB in a DGX A100: bus bandwidth of 195 to 240 GB/s."""
+    size = 2.0**30
+    reduced = 2 * 7 / 8 * size / collective.seconds(A100, {}, size=size, devices=8).seconds
+    passed = size / collective.seconds(A100, {}, size=size, devices=8, collective="send-receive").seconds
+    assert 190e9 < passed < 245e9
+    assert 190e9 < reduced < 245e9

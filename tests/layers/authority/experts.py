@@ -1,0 +1,230 @@
+"""Gated feed-forward layers, and mixtures of them: products one by one, gates as counted programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+from .chances import expected_distinct
+from .counted import Counted, above_zero, exp, log2_ceil, maximum, special, tally, tanh
+from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
+from .pointwise import CUBIC, PROGRAMS, ROOT, SLOPE, sigmoid, silu_and_mul_gradient
+from .rows import row_cost
+from .tokens import directed
+
+Sizes = dict[str, int]
+Pair = tuple[Counted, Counted]
+
+
+# -- gates: gradients of f(a)·b ----------------------------------------------------------------
+
+
+def relu_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    return (g * b) * above_zero(a), g * maximum(a, 0.0)
+
+
+def tanh_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    t = tanh(a)
+    return (g * b) * (1 - t * t), g * t
+
+
+def sigmoid_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    s = sigmoid(a)
+    return (g * b) * (s * (1 - s)), g * s
+
+
+def gelu_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    u = a * ROOT
+    cumulative = (1 + special(math.erf, u)) * 0.5
+    density = exp(-(u * u)) * (a * (1 / math.sqrt(2 * math.pi)))
+    return (g * b) * (cumulative + density), g * (a * cumulative)
+
+
+def gelu_tanh_gate(a: Counted, b: Counted, g: Counted) -> Pair:
+    cubic = (a * a) * CUBIC
+    t = tanh((1 + cubic) * (a * SLOPE))
+    half = (1 + t) * 0.5
+    inner = cubic * (3 * SLOPE) + SLOPE
+    return (g * b) * (half + (1 - t * t) * ((a * 0.5) * inner)), g * (a * half)
+
+
+GATES: dict[str, Callable[..., Any]] = {
+    "relu": relu_gate,
+    "tanh": tanh_gate,
+    "sigmoid": sigmoid_gate,
+    "gelu": gelu_gate,
+    "gelu-tanh": gelu_tanh_gate,
+    "silu": silu_and_mul_gradient,
+}
+
+
+# -- one set of weights, or several ------------------------------------------------------------
+
+
+def _grouped(w: Number, m: Fraction, n: int, k: int, sets: Fraction, **more: Any) -> Kernel:
+    """m·sets rows in as many groups as there are sets of weights: each set's matrix is read once."""
+    return Kernel(
+        matrix=2 * m * n * k * sets,
+        read=w * sets * (m * k + k * n),
+        write=w * sets * m * n,
+        depth=dot_depth(k),
+        sizes={"batch": sets, "m": m, "n": n, "k": k},
+        **more,
+    )
+
+
+def _transposed(w: Number, m: int, n: int, k: Fraction, sets: Fraction, deep: int) -> Kernel:
+    """A weight's gradient: a sum over the rows of each set."""
+    return Kernel(
+        matrix=2 * m * n * k * sets,
+        read=w * sets * (m * k + k * n),
+        write=w * sets * m * n,
+        depth=deep,
+        sizes={"batch": sets, "m": m, "n": n, "k": k},
+    )
+
+
+def _layer(
+    o: dict[str, Any], w: Number, rows: Fraction, d: int, f: int, sets: Fraction, again: Number
+) -> tuple[list[Kernel], list[Kernel]]:
+    """Forward and backward; `again`: bytes of the input that are read, but not from memory."""
+    _, program, plain_gradient = PROGRAMS[o["activation"]]
+    function, gated = o["activation"], o["gated"]
+    every = sets * rows
+    there = (
+        tally(lambda a, b: program(a) * b, 0.7, 0.3) if gated else tally(program, 0.7)  # type: ignore[operator, arg-type]
+    )
+    back = tally(GATES[function], 0.7, 0.3, 0.2) if gated else tally(plain_gradient, 0.7, 0.3)  # type: ignore[arg-type]
+    ups = [f] if not gated else ([2 * f] if o["fused"] else [f, f])
+    parts = 2 if gated else 1
+    forward = [_grouped(w, rows, u, d, sets, workspace=w * every * u) for u in ups]
+    forward = [replace(k, read=k.read - again, l2=again) for k in forward]
+    forward.append(table(w, every, f, parts, 1, **vars(there), workspace=w * every * f))  # type: ignore[arg-type]
+    forward.append(_grouped(w, rows, d, f, sets))
+    deep = dot_depth(rows)  # type: ignore[arg-type]
+    backward = [
+        _grouped(w, rows, f, d, sets, workspace=w * every * f),
+        _transposed(w, f, d, rows, sets, deep),
+        table(w, every, f, parts + 1, parts, **vars(back), workspace=w * every * parts * f),  # type: ignore[arg-type]
+    ]
+    for i, u in enumerate(ups):
+        first = i + 1 < len(ups)
+        of_weights = _transposed(w, d, u, rows, sets, deep)
+        backward += [
+            _grouped(w, rows, d, u, sets, workspace=w * every * d if first else 0),
+            replace(of_weights, read=of_weights.read - again, l2=again),
+        ]
+    if len(ups) > 1:
+        backward.append(table(w, every, d, 2, 1, vector=1))  # type: ignore[arg-type]
+    return forward, backward
+
+
+def swiglu(o: dict[str, Any], s: Sizes) -> Expected:
+    """6·B·n·d·d_ff (formulas.md §6); kept: x, both parts, and their product."""
+    w, rows, d, f = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
+    forward, backward = _layer(o | {"gated": True}, w, rows, d, f, 1, 0)  # type: ignore[arg-type]
+    return Expected(
+        kernels=directed(o, tuple(forward), tuple(backward)),
+        inputs=w * rows * d,
+        weights=w * 3 * d * f,
+        outputs=w * rows * d,
+        kept=w * rows * (d + 3 * f),
+        parameters=3 * d * f,
+    )
+
+
+def moe(o: dict[str, Any], s: Sizes) -> Expected:
+    """2dE + k·(4 or 6)·d·d_ff a token; weights of the experts expected to be chosen (formulas.md §6)."""
+    w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
+    tokens, d, f = s["batch"] * s["seq"], s["d_model"], s["d_ff"]
+    e, k, shared = s["experts"], s["top_k"], o["shared"]
+    busy = expected_distinct(e, k, tokens)
+    forward, backward = _layer(o, w, tokens * k / busy, d, f, busy, w * tokens * d * (k - 1))
+    common: tuple[list[Kernel], list[Kernel]] = ([], [])
+    if shared:
+        common = _layer(o, w, tokens, d, shared * f, 1, 0)  # type: ignore[arg-type]
+    for kernels in (forward, common[0]):
+        if kernels:
+            kernels[-1] = replace(kernels[-1], workspace=kernels[-1].write)
+    for kernels in (backward, common[1]):
+        if kernels:  # what is the input's gradient of this branch only: the unfused sum, or the product
+            last = len(kernels) - (1 if o["gated"] and not o["fused"] else 2)
+            kernels[last] = replace(kernels[last], workspace=kernels[last].write)
+    weights = stat * tokens * k
+    choices = weights + 4 * tokens * k  # int32
+    soft = row_cost("softmax", "fwd", e)
+    choice = table(
+        w,
+        tokens,
+        e,
+        1,
+        1,
+        vector=soft.vector + k,  # a maximum of the row for each expert chosen
+        special=soft.special,
+        depth=soft.depth + k * log2_ceil(e),
+        more_write=choices,
+        workspace=w * tokens * e + choices,
+    )
+    branches = k + (1 if shared else 0)
+    total = table(
+        w,
+        tokens,
+        d,
+        branches,
+        1,
+        vector=2 * k + (1 if shared else 0),
+        depth=1 + log2_ceil(branches),
+        more_read=choices,
+    )
+    back_total = table(
+        w,
+        tokens,
+        d,
+        1 + k,
+        k,
+        vector=3 * k,  # weight times g; g times what came back, added up
+        depth=dot_depth(d),
+        more_read=choices,
+        more_write=weights,
+        workspace=w * tokens * k * d + weights,
+    )
+    back_choice = table(
+        w,
+        tokens,
+        e,
+        1,
+        1,
+        vector=2 + Fraction(2 * k, e),
+        depth=dot_depth(k) + 2,
+        more_read=choices,
+        workspace=w * tokens * e,
+    )
+    back_choice = replace(back_choice, vector=tokens * (2 * e + 2 * k))
+    added = branches + 1  # and the router's
+    back_sum = table(w, tokens, d, added, 1, vector=added, depth=log2_ceil(added))
+    one = (3 if o["gated"] else 2) * d * f
+    inside = (3 if o["gated"] else 2) * f
+    return Expected(
+        kernels=directed(
+            o,
+            (product(w, tokens, e, d, workspace=w * tokens * e), choice, *forward, *common[0], total),
+            (
+                back_total,
+                *backward,
+                *common[1],
+                back_choice,
+                product(w, tokens, d, e, workspace=w * tokens * d),
+                product(w, d, e, tokens),
+                back_sum,
+            ),
+        ),
+        inputs=w * tokens * d,
+        weights=w * (d * e + (k + shared) * one),  # all tokens choose the same
+        outputs=w * tokens * d,
+        unread=w * (e - k) * one,
+        kept=w * tokens * (d + e + k * d + (k + shared) * inside) + choices,
+        parameters=d * e + (e + shared) * one,
+    )

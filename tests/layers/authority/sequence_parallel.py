@@ -1,0 +1,268 @@
+"""Attention over devices: schedules run device by device and round by round, then grouped as kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from functools import cache, partial
+from typing import Any
+
+from .attention import attention
+from .exchanges import message
+from .kernels import WIDTH, Expected, Kernel, Number, product, statistic, table
+from .rows import softmax_pass
+
+Sizes = dict[str, int]
+Options = dict[str, Any]
+
+
+class Part:
+    """What one device holds of a sequence, padded to as many positions for each [bytes]."""
+
+    def __init__(self, o: Options, s: Sizes) -> None:
+        self.w, self.stat, self.p = WIDTH[o["dtype"]], statistic(o["dtype"]), s["devices"]
+        self.chunk = (s["seq"] + self.p - 1) // self.p
+        rows, d, dv = s["batch"] * self.chunk, s["head_dim"], s["value_dim"]
+        self.heads, self.kv_heads = s["batch"] * s["heads"], s["batch"] * s["kv_heads"]
+        self.queries, self.outputs = (self.w * rows * s["heads"] * x for x in (d, dv))
+        self.keys, self.values = (self.w * rows * s["kv_heads"] * x for x in (d, dv))
+        self.statistics = self.stat * rows * s["heads"]
+        self.wide = Fraction(self.stat) / Fraction(self.w)
+
+    def block(self, o: Options, s: Sizes, direction: str, causal: bool) -> tuple[Kernel, ...]:
+        """FlashAttention-2 of a device's queries with one device's keys."""
+        tiled = {"schedule": "fa2", "tile": None, "projections": False, "cross": False, "causal": causal}
+        shared = {"dtype": o["dtype"], "convention": o["convention"], "direction": direction}
+        return attention(
+            "tiled", tiled | shared, {**s, "seq": self.chunk, "seq_kv": self.chunk, "d_model": 1}
+        ).kernels
+
+    def merge(self, dv: int, repeats: int) -> Kernel:
+        """Read a block's O, the sum in fp32 and both LSE; write sum and LSE: o −= σ(…)·(o − o′)."""
+        rows = self.heads * self.chunk
+        return Kernel(
+            vector=3 * rows * dv,
+            read=rows * dv * (self.w + self.stat) + 2 * self.stat * rows,
+            write=rows * dv * self.stat + self.stat * rows,
+            depth=6,
+            workspace=self.stat * rows * dv,
+            repeats=repeats,
+            sizes={"rows": rows, "cols": dv, "reads": 1 + self.wide, "writes": self.wide},
+        )
+
+    def add(self, heads: int, cols: int, repeats: int) -> Kernel:
+        """Read a block's gradient and the sum in fp32; write the sum."""
+        rows = heads * self.chunk
+        return Kernel(
+            vector=rows * cols,
+            read=rows * cols * (self.w + self.stat),
+            write=rows * cols * self.stat,
+            depth=1,
+            workspace=self.stat * rows * cols,
+            repeats=repeats,
+            sizes={"rows": rows, "cols": cols, "reads": 1 + self.wide, "writes": self.wide},
+        )
+
+    def expected(self, kernels: tuple[Kernel, ...], kept: Number) -> Expected:
+        inputs = self.queries + self.keys + self.values
+        return Expected(kernels=kernels, inputs=inputs, outputs=self.outputs, kept=kept)
+
+
+def _often(kernels: tuple[Kernel, ...], repeats: int) -> tuple[Kernel, ...]:
+    return tuple(replace(kernel, repeats=kernel.repeats * repeats) for kernel in kernels)
+
+
+def _both(o: Options, forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
+    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
+
+
+# -- Ring Attention ----------------------------------------------------------------------------
+
+
+@cache
+def ring_messages(p: int) -> list[str]:
+    """Run the ring; return what the last device sends after it has begun each block: keys, gradients."""
+    holds, seen, log = list(range(p)), [set() for _ in range(p)], []
+    for step in range(p):
+        for device in range(p):
+            seen[device].add(holds[device])
+        # Keys go on until all have seen them; gradients of those computed before follow.
+        log.append(("keys " if step < p - 1 else "") + ("gradients" if step > 0 else ""))
+        holds = [holds[(device - 1) % p] for device in range(p)]
+    assert all(blocks == set(range(p)) for blocks in seen)
+    return log
+
+
+def ring_attention(o: Options, s: Sizes) -> Expected:
+    """Liu et al., Algorithm 1; gradients of K and V travel in fp32, one round behind, and home."""
+    part, p = Part(o, s), s["devices"]
+    keys, gradients = (
+        part.keys + part.values,
+        part.stat * (part.keys + part.values) / Fraction(part.w),
+    )
+    log = ring_messages(p)
+    first, last = int(p > 1), int(p > 1)
+    middle = sum(entry == "keys gradients" for entry in log)
+    assert log.count("keys ") == first
+    send = partial(message, o["dtype"], s, "send-receive")
+    own, other = (part.block(o, s, "fwd", causal) for causal in (o["causal"], False))
+    forward = (
+        *own,
+        send(keys, first),
+        *_often(other, middle),
+        send(keys, middle),
+        *_often(other, last),
+        part.merge(s["value_dim"], p - 1),
+    )
+    (sums, mine), (_, theirs) = (part.block(o, s, "bwd", causal) for causal in (o["causal"], False))
+    backward = (
+        sums,
+        mine,
+        send(keys, first),
+        *_often((theirs,), middle),
+        send(keys + gradients, middle),
+        *_often((theirs,), last),
+        send(gradients, last),
+        part.add(part.heads, s["head_dim"], p - 1),
+        part.add(part.kv_heads, s["head_dim"] + s["value_dim"], p - 1),
+        send(gradients, last),  # home, after the last block
+    )
+    kept = part.queries + part.keys + part.values + part.outputs + part.statistics
+    return part.expected(_both(o, forward, backward), kept)
+
+
+# -- DistFlashAttn -----------------------------------------------------------------------------
+
+
+@cache
+def schedule(p: int, balanced: bool) -> tuple[list[tuple[int, bool]], int]:
+    """Run the schedule; return each round's (blocks of their owner, is anyone helped), and idle slots.
+
+    Every block (queries of i, keys of j < i) must be computed once.
+    """
+    done = {(i, i) for i in range(p)}
+    rounds, idle = [], 0
+    for t in range(1, p):
+        owners = {(i, i - t) for i in range(t, p)}
+        helped = {(i + p - t, i) for i in range(t)} if balanced else set()
+        work = (owners | helped) - done
+        if not work:
+            break
+        helping = helped - owners - done
+        idle += p - len(work)
+        done |= work
+        rounds.append((len(owners), bool(helping)))
+    assert done == {(i, j) for i in range(p) for j in range(i + 1)}
+    return rounds, idle
+
+
+def dist_flash_attention(o: Options, s: Sizes) -> Expected:
+    """Li et al. 2024, Algorithms 1 and 2, with the transfer of the device that sends most."""
+    part, p = Part(o, s), s["devices"]
+    rounds, _ = schedule(p, o["balanced"])
+    first, middle, last = int(bool(rounds)), max(len(rounds) - 1, 0), int(bool(rounds))
+    keys, asked = part.keys + part.values, part.queries
+    helped_first = bool(rounds) and rounds[0][1]
+    helped_last = bool(rounds) and rounds[-1][1]
+    outputs = part.outputs + part.statistics
+    send = partial(message, o["dtype"], s, "send-receive")
+    own, other = (part.block(o, s, "fwd", causal) for causal in (True, False))
+    fetch = max(keys, asked if helped_first else 0)
+    onward = max(keys + outputs, asked) if o["balanced"] else keys
+    late = (send(outputs, int(helped_last)),) if o["balanced"] else ()
+    forward = (
+        *own,
+        send(fetch, first),
+        *_often(other, middle),
+        send(onward, middle),
+        *_often(other, last),
+        *late,
+        part.merge(s["value_dim"], p - 1),
+    )
+    (sums, mine), (_, theirs) = (part.block(o, s, "bwd", causal) for causal in (True, False))
+    asking = part.queries + part.outputs + 2 * part.statistics
+    # A device that fetched and returns; one that helped and returns; one that returns and asks.
+    onward = max(keys + keys, keys + part.queries, keys + asking) if o["balanced"] else keys + keys
+    backward = (
+        sums,
+        mine,
+        send(max(keys, asking if helped_first else 0), first),
+        *_often((theirs,), middle),
+        send(onward, middle),
+        *_often((theirs,), last),
+        send(max(keys, part.queries if helped_last else 0), last),
+        part.add(part.heads, s["head_dim"], p - 1),
+        part.add(part.kv_heads, s["head_dim"] + s["value_dim"], p - 1),
+    )
+    everything = part.queries + part.keys + part.values + outputs
+    kept = {"none": everything, "attention": outputs, "layer": 0}[o["checkpoint"]]
+    again = forward if o["checkpoint"] == "layer" else ()
+    return part.expected(_both(o, forward, (*again, *backward)), kept)
+
+
+# -- Ulysses, Ring Self-Attention --------------------------------------------------------------
+
+
+def ulysses(o: Options, s: Sizes) -> Expected:
+    """Jacobs et al., §3: a device's heads over the whole sequence, between two exchanges."""
+    part, p = Part(o, s), s["devices"]
+    length = p * part.chunk
+    heads, kv_heads = (-(-s[name] // p) for name in ("heads", "kv_heads"))
+    local = {**s, "seq": length, "seq_kv": length, "heads": heads, "kv_heads": kv_heads, "d_model": 1}
+    tiled = {"schedule": "fa2", "tile": None, "projections": False, "cross": False, "causal": o["causal"]}
+    shared = {"dtype": o["dtype"], "convention": o["convention"]}
+    there, back = (attention("tiled", tiled | shared | {"direction": way}, local) for way in ("fwd", "bwd"))
+    rows = part.w * s["batch"] * length
+    turn = partial(message, o["dtype"], s, "all-to-all")
+    arrive = (
+        turn(rows * heads * s["head_dim"]),
+        turn(rows * kv_heads * s["head_dim"]),
+        turn(rows * kv_heads * s["value_dim"]),
+    )
+    leave = turn(rows * heads * s["value_dim"])
+    kernels = _both(o, (*arrive, *there.kernels, leave), (leave, *back.kernels, *arrive))
+    return part.expected(kernels, there.kept)
+
+
+def ring_self_attention(o: Options, s: Sizes) -> Expected:
+    """Li et al. 2021, §3.1: Q Kᵀ and P V block by block; backward K and V again, and two all-reduces."""
+    part, p = Part(o, s), s["devices"]
+    w, c, d, dv = part.w, part.chunk, s["head_dim"], s["value_dim"]
+    every, scores = p * c, w * part.heads * c * p * c
+    multiply = partial(product, w, times=part.heads)
+    send = partial(message, o["dtype"], s, "send-receive", repeats=p - 1)
+    reduce = partial(message, o["dtype"], s, "all-reduce")
+
+    def total(cols: int) -> Kernel:
+        return replace(table(w, part.heads * c, cols, 2, 1, vector=1), repeats=p - 1)
+
+    forward = (
+        send(part.keys),
+        multiply(c, c, d, b=part.kv_heads, workspace=Fraction(scores) / p, repeats=p),
+        softmax_pass(w, part.heads * c, every, "fwd", workspace=scores),
+        send(part.values),
+        multiply(c, dv, c, b=part.kv_heads, repeats=p),
+        total(dv),
+    )
+    backward = (
+        send(part.values),
+        multiply(c, c, dv, b=part.kv_heads, workspace=Fraction(scores) / p, repeats=p),  # dP = dO Vᵀ
+        multiply(every, dv, c, out=part.kv_heads),  # dV = Pᵀ dO, of all keys
+        reduce(p * part.values),
+        softmax_pass(w, part.heads * c, every, "bwd", workspace=scores),
+        send(part.keys),
+        multiply(c, d, c, b=part.kv_heads, repeats=p),  # dQ = dS K
+        total(d),
+        multiply(every, d, c, out=part.kv_heads),  # dK = dSᵀ Q
+        reduce(p * part.keys),
+    )
+    return part.expected(_both(o, forward, backward), part.queries + part.keys + part.values + scores)
+
+
+AUTHORITIES: dict[str, Callable[[Options, Sizes], Expected]] = {
+    "ring-attention": ring_attention,
+    "dist-flash-attention": dist_flash_attention,
+    "ulysses": ulysses,
+    "ring-self-attention": ring_self_attention,
+}

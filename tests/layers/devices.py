@@ -1,0 +1,71 @@
+"""Cases of the layers over many devices, for `cases`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from typing import Any
+
+from costmodel.layers import Layer, get
+
+Sizes = dict[str, int]
+Points = tuple[Sizes, ...]
+
+
+def _sizes(names: str, *rows: tuple[int, ...]) -> Points:
+    return tuple(dict(zip(names.split(), row, strict=True)) for row in rows)
+
+
+#: Of 1 to 9 devices, odd and even; sequences and heads that do and do not share out evenly.
+SEQUENCE = _sizes(
+    "batch heads kv_heads seq head_dim value_dim devices node sram",
+    (3, 6, 2, 11, 18, 7, 4, 2, 1400),
+    (2, 8, 8, 9, 4, 5, 3, 6, 96),
+    (5, 12, 2, 34, 33, 2, 2, 7, 1600),
+    (7, 12, 3, 40, 4, 9, 5, 1, 64),
+    (4, 18, 2, 61, 2, 3, 8, 4, 96),
+    (6, 10, 5, 70, 65, 1, 9, 3, 1000),
+    (2, 8, 1, 33, 5, 4, 6, 2, 128),
+    (3, 6, 3, 17, 9, 7, 1, 4, 300),
+    (2, 6, 1, 10, 7, 2, 3, 1, 90),
+)
+BLOCK = _sizes(
+    "batch seq d_model heads kv_heads head_dim value_dim d_ff num_layers devices node sram",
+    (3, 5, 12, 6, 2, 7, 4, 20, 2, 4, 2, 700),
+    (2, 9, 16, 4, 4, 3, 5, 33, 5, 3, 6, 96),
+    (5, 34, 9, 3, 1, 4, 2, 65, 3, 2, 7, 1600),
+    (4, 17, 10, 18, 9, 2, 3, 130, 6, 8, 4, 64),
+    (6, 8, 33, 10, 5, 5, 9, 7, 4, 1, 3, 128),
+)
+
+
+def _attention() -> Iterator[tuple[str, dict[str, Any]]]:
+    for name in ("ring-attention", "ulysses"):
+        for causal, convention in product((False, True), ("exact", "torch")):
+            yield name, {"causal": causal, "convention": convention}
+    yield "ring-self-attention", {}
+    for balanced, checkpoint in product((True, False), ("none", "layer", "attention")):
+        yield "dist-flash-attention", {"balanced": balanced, "checkpoint": checkpoint}
+
+
+def _block() -> Iterator[dict[str, Any]]:
+    for cut, dropout, recompute in product((False, True), (False, True), ("none", "selective", "full")):
+        yield {"sequence_parallel": cut, "dropout": dropout, "recompute": recompute}
+    for cut, recompute in product((False, True), ("none", "full")):
+        options = {"attention": "tiled", "causal": True, "norm": "rms", "activation": "silu"}
+        yield {**options, "sequence_parallel": cut, "recompute": recompute}
+
+
+def device_cases() -> Iterator[tuple[Layer, Points]]:
+    """Every layer of this family, with its options, in every direction; and once in other formats."""
+    for name, options in _attention():
+        for direction in ("fwd", "bwd"):
+            yield get(name)(**options, direction=direction), SEQUENCE
+    for options in _block():
+        for direction in ("fwd", "bwd"):
+            yield get("megatron")(**options, direction=direction), BLOCK
+    for name in ("ring-attention", "ulysses", "ring-self-attention", "dist-flash-attention"):
+        for dtype in ("fp64", "fp8"):
+            yield get(name)(dtype=dtype, direction="fwd+bwd"), SEQUENCE
+    for dtype in ("fp64", "fp8"):
+        yield get("megatron")(dtype=dtype, direction="fwd+bwd", dropout=True), BLOCK

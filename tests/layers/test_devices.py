@@ -1,0 +1,275 @@
+"""Layers over many devices: published formulas, schedules run device by device, a device alone."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import sympy as sp
+from authority.sequence_parallel import ring_messages, schedule
+
+import costmodel as cm
+from costmodel import hardware
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, UnknownNameError
+from costmodel.layers import get
+from costmodel.symbols import symbols
+
+B, S, H, A, T, D = symbols("batch seq d_model heads devices head_dim")
+SEQUENCE = ("ring-attention", "ring-self-attention", "ulysses", "dist-flash-attention")
+SHAPE = {"batch": 1, "heads": 32, "seq": 65536, "head_dim": 128}
+
+
+def even(expression):
+    """An expression where everything shares out evenly over several devices, and heads are d/h wide."""
+    expression = expression.subs(sp.Min(1, T - 1), 1)
+    shared = expression.replace(lambda e: e.func.__name__ == "CeilDiv", lambda e: e.args[0] / e.args[1])
+    kv, value, inner, layers = symbols("kv_heads value_dim d_ff num_layers")
+    sizes = {kv: A, value: D, inner: 4 * H, layers: 1}
+    return sp.expand(shared.subs(sizes).subs(D, H / A))
+
+
+# -- Megatron: Korthikanti et al. 2022 ---------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, S * B * H * (10 + 24 / T + 5 * A * S / (H * T))),
+        ({"sequence_parallel": True}, S * B * H / T * (34 + 5 * A * S / H)),
+        ({"sequence_parallel": True, "recompute": "selective"}, 34 * S * B * H / T),
+        ({"recompute": "selective"}, S * B * H * (10 + 24 / T)),
+        ({"recompute": "full"}, 2 * S * B * H),
+    ],
+)
+def test_activation_memory_is_korthikantis(options, wanted):
+    """arXiv 2205.05198, Table 2: bytes a layer in 16 bits, with dropout."""
+    layer = get("megatron")(dtype="fp16", dropout=True, **options)
+    assert sp.expand(even(layer.kept()) - wanted) == 0
+
+
+def test_activation_memory_of_one_device_is_the_unsharded_one():
+    """sbh(34 + 5as/h), Korthikanti et al., eq. 1; GPT-3: 5as/h = 80."""
+    sizes = {"batch": 1, "seq": 2048, "d_model": 12288, "heads": 96}
+    sbh = 2048 * 12288
+    kept = cm.evaluate(get("megatron")(dropout=True), **sizes, devices=1)["kept_bytes"]
+    assert kept == sbh * (34 + 80)
+    flash = cm.evaluate(get("megatron")(dropout=True, attention="tiled"), **sizes, devices=1)["kept_bytes"]
+    assert flash == sbh * 34 + 4 * 96 * 2048  # and the fp32 log-sum-exp
+
+
+def test_a_megatron_of_one_device_is_a_transformer_block():
+    sizes = {"batch": 2, "seq": 384, "d_model": 512, "heads": 8}
+    for attention in ("dense", "tiled"):
+        options = {"attention": attention, "causal": True, "direction": "fwd+bwd"}
+        one = cm.evaluate(get("megatron")(**options), **sizes, devices=1, sram=65536)
+        block = cm.evaluate(get("transformer-block")(**options), **sizes, sram=65536)
+        for count in (*_COUNTS, "compulsory_bytes", "kept_bytes", "parameters", "launches"):
+            assert one[count] == block[count], (attention, count)
+
+
+_COUNTS = ("matrix_flops", "vector_flops", "special_flops", "hbm_bytes", "l2_bytes", "pram_depth")
+
+
+def test_tensor_parallelism_sends_as_much_with_positions_cut_as_without():
+    """Korthikanti et al., §4.2.2: an all-gather and a reduce-scatter are an all-reduce."""
+    tokens = 2 * B * S * H
+    for cut in (False, True):
+        sent = even(get("megatron")(sequence_parallel=cut).cost.bytes["link"])
+        assert sp.expand(sent - 4 * (T - 1) / T * tokens) == 0
+    # With an all-reduce at the start of each of two parts backward too; cut, two gathers are added.
+    plain, cut = (
+        even(get("megatron")(direction="bwd", sequence_parallel=cut).cost.bytes["link"])
+        for cut in (False, True)
+    )
+    assert sp.expand(cut - plain - 2 * (T - 1) / T * tokens) == 0
+
+
+def test_selective_recomputation_is_for_scores():
+    with pytest.raises(CostmodelError, match="dense"):
+        get("megatron")(attention="tiled", recompute="selective")
+    with pytest.raises(UnknownNameError, match="full"):
+        get("megatron")(recompute="all")
+    with pytest.raises(SizeError, match="kv_heads"):
+        cm.evaluate(get("megatron")(), batch=1, seq=8, d_model=64, heads=8, kv_heads=3, devices=2)
+
+
+# -- schedules ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("devices", range(1, 34))
+@pytest.mark.parametrize("balanced", [True, False])
+def test_idle_slots_are_those_of_the_schedule(balanced, devices):
+    """arXiv 2310.03294, §3.2: 0 for odd p, 1/(2p) for even; unbalanced (p² − p)/(2p²)."""
+    layer = get("dist-flash-attention")(balanced=balanced)
+    rounds, idle = schedule(devices, balanced)
+    assert layer.idle_share.subs(T, devices) == sp.Rational(idle, devices**2)
+    assert layer.rounds.subs(T, devices) == len(rounds)
+    assert layer.helped.subs(T, devices) == sum(helped for _, helped in rounds)
+    if balanced:
+        wanted = sp.Rational(1, 2 * devices) if devices % 2 == 0 else 0
+    else:
+        wanted = sp.Rational(devices**2 - devices, 2 * devices**2)
+    assert layer.idle_share.subs(T, devices) == wanted
+
+
+@pytest.mark.parametrize("devices", [1, 3, 5, 9])
+def test_a_balanced_schedule_of_an_odd_number_does_no_more_than_one_device_would(devices):
+    sizes = {"batch": 2, "heads": 4, "seq": 32 * devices, "head_dim": 8}
+    parts = cm.evaluate(get("dist-flash-attention")(), **sizes, devices=devices, sram=4096)
+    whole = cm.evaluate(get("tiled-attention")(causal=True), **sizes, sram=4096)
+    assert parts["matrix_flops"] * devices == whole["matrix_flops"]
+    assert parts["special_flops"] * devices >= whole["special_flops"]
+
+
+def test_balance_is_worth_what_the_paper_measured():
+    """1.67 times faster than Ring Attention (arXiv 2310.03294): 7½ blocks against 4½ on 8 devices."""
+    sizes = {**SHAPE, "devices": 8, "sram": 163840}
+    ring = cm.evaluate(get("ring-attention")(causal=True), **sizes)["matrix_flops"]
+    balanced = cm.evaluate(get("dist-flash-attention")(), **sizes)["matrix_flops"]
+    assert ring / balanced == pytest.approx(5 / 3, rel=1e-3)
+
+
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+def test_the_ring_passes_keys_on_until_all_have_seen_them(devices):
+    assert sum("keys" in sent for sent in ring_messages(devices)) == devices - 1
+
+
+def test_ring_self_attention_sends_as_much_as_tensor_parallelism():
+    """arXiv 2105.13120, §3.2: 8 (p − 1) messages of B·(L/p)·A·Z in a training step, as Megatron."""
+    sent = even(get("ring-self-attention")(direction="fwd+bwd").cost.bytes["link"])
+    assert sp.expand(sp.simplify(sent / _own_keys() - 8 * (T - 1))) == 0
+    megatron = sum(even(get("megatron")(direction=way).cost.bytes["link"]) for way in ("fwd", "bwd"))
+    assert sp.simplify(sent / (megatron / 2)) == 2  # Megatron's other half is of feed-forward
+
+
+def _own_keys():
+    return 2 * B * S / T * H
+
+
+def test_what_a_device_sends_shrinks_with_ulysses_and_not_with_a_ring():
+    """arXiv 2309.14509, §3.2: 4·N·h/p forward; a ring passes all keys and values through every device."""
+    ulysses, ring = (even(get(name)().cost.bytes["link"]) for name in ("ulysses", "ring-attention"))
+    assert sp.simplify(ulysses - 4 * (T - 1) / T * _own_keys()) == 0
+    assert sp.simplify(ring - 2 * (T - 1) * _own_keys()) == 0
+
+
+@pytest.mark.parametrize("name", ["ring-attention", "ulysses", "dist-flash-attention"])
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+def test_alone_a_device_does_what_tiled_attention_does(name, direction):
+    causal = {} if name.startswith("dist") else {"causal": True}
+    sizes = {"batch": 2, "heads": 6, "kv_heads": 3, "seq": 77, "head_dim": 16, "sram": 4096}
+    one = cm.evaluate(get(name)(direction=direction, **causal), **sizes, devices=1)
+    alone = cm.evaluate(get("tiled-attention")(direction=direction, causal=True), **sizes)
+    for count in (*_COUNTS, "compulsory_bytes", "kept_bytes", "launches"):
+        assert one[count] == alone[count], count
+    assert one["link_bytes"] == 0
+
+
+def test_checkpoints_leave_less_and_compute_more():
+    """Rematerialisation-aware: O and its statistics are kept, and no attention is computed again (§3.3)."""
+    none, layer, attention = (
+        get("dist-flash-attention")(direction="bwd", checkpoint=c) for c in ("none", "layer", "attention")
+    )
+    counts = [cm.evaluate(x, **SHAPE, devices=8, sram=163840) for x in (none, layer, attention)]
+    forward = cm.evaluate(get("dist-flash-attention")(), **SHAPE, devices=8, sram=163840)
+    assert counts[1]["matrix_flops"] == counts[0]["matrix_flops"] + forward["matrix_flops"]
+    assert counts[1]["link_bytes"] == counts[0]["link_bytes"] + forward["link_bytes"]
+    assert counts[2]["matrix_flops"] == counts[0]["matrix_flops"]
+    own = 65536 / 8 * 32 * 128 * 2
+    assert [c["kept_bytes"] for c in counts] == [4 * own + own / 64, 0, own + own / 64]
+    with pytest.raises(UnknownNameError, match="layer"):
+        get("dist-flash-attention")(checkpoint="output")
+
+
+# -- time --------------------------------------------------------------------------------------
+
+
+def simulate(devices, own, block, transfer):
+    """Run a ring: a block can be computed when it is there, and goes on as soon as it is; return the end."""
+    there, busy = [0.0] * devices, [own] * devices
+    for _ in range(1, devices):
+        there = [there[(i - 1) % devices] + transfer for i in range(devices)]
+        busy = [max(busy[i], there[i]) + block for i in range(devices)]
+    return max(busy)
+
+
+@pytest.mark.parametrize("seq", [8 * 32, 8 * 300, 8 * 700, 8 * 1500, 8 * 8192])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("devices", [1, 2, 3, 8])
+def test_a_rounds_transfer_hides_behind_its_arithmetic(devices, causal, seq):
+    """The predicted time against a ring run with the predicted times of a block and of a transfer."""
+    layer = get("ring-attention")(causal=causal)
+    p = cm.predict(layer, "a100-sxm-80gb", rung="bound", **{**SHAPE, "seq": seq, "devices": devices})
+    chunk = math.ceil(seq / devices) * 32 * 128 * 2
+    transfer = 2 * chunk / p.device.link_bandwidth
+    phases = p.phases
+    last = next(i for i, x in enumerate(phases) if x["phase"] == "merge")
+    merging = phases[last]["seconds"]
+    blocks = [x["seconds"] for x in phases[:last] if x["kernel"] == "attention"]
+    assert p.seconds - merging == pytest.approx(simulate(devices, blocks[0], blocks[2] or 0, transfer))
+    assert sum(x["seconds"] for x in phases) == pytest.approx(p.seconds)
+
+
+def test_transfers_that_are_too_long_show_and_limit():
+    short, long = (
+        cm.predict(get("ring-attention")(), "a100-pcie-80gb", rung="bound", **{**SHAPE, "seq": n}, devices=8)
+        for n in (1024, 2**20)
+    )
+    assert (short.bound, long.bound) == ("link", "matrix:bf16")
+    assert sum(x["seconds"] for x in long.phases if x["kernel"] == "collective") == 0
+    sizes = {**SHAPE, "seq": [1024, 2**20], "devices": 8}
+    many = cm.predict(get("ring-attention")(), "a100-pcie-80gb", rung="bound", **sizes)
+    assert list(many.bound) == ["link", "matrix:bf16"]
+    assert many.seconds == pytest.approx([short.seconds, long.seconds])
+
+
+@pytest.mark.parametrize("name", [*SEQUENCE, "megatron"])
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
+def test_an_estimate_is_longer_than_its_bound(name, direction):
+    sizes = {**SHAPE, "seq": 16384, "devices": 16, "node": 8}
+    if name == "megatron":
+        sizes = {**sizes, "d_model": 4096}
+    layer = get(name)(direction=direction)
+    bound = cm.predict(layer, "a100-sxm-80gb", rung="bound", **sizes)
+    for rung in (None, "kernel"):
+        p = cm.predict(layer, "a100-sxm-80gb", rung=rung, **sizes)
+        assert bound.lower_s <= bound.seconds <= p.seconds
+        assert p.rung == "kernel"
+        assert "none" in p.constants_from
+    with pytest.raises(UnavailableError, match="collective"):
+        cm.predict(layer, "a100-sxm-80gb", rung="calibrated", **sizes)
+
+
+def test_between_nodes_a_ring_waits_for_the_network():
+    sizes = {**SHAPE, "seq": 16384, "devices": 16}
+    near, far = (cm.predict(get("ring-attention")(), "a100-sxm-80gb", **sizes, node=n) for n in (16, 8))
+    assert far.seconds > near.seconds
+    assert far.bound == "link"
+
+
+def test_without_a_link_the_bound_says_so_and_an_estimate_is_refused():
+    alone = next(d for d in map(hardware.load, hardware.available()) if not d.link_bandwidth)
+    layer = get("ulysses")(dtype="fp32")
+    sizes = {**SHAPE, "seq": 512, "devices": 4}
+    assert "link" in cm.predict(layer, alone, rung="bound", **sizes).missing
+    with pytest.raises(UnavailableError, match="no link"):
+        _ = cm.predict(layer, alone, rung="kernel", **sizes).seconds
+
+
+def test_a_layer_of_one_device_sends_nothing():
+    assert "link_bytes" not in cm.evaluate(get("tiled-attention")(), **SHAPE, sram=65536)
+    counts = cm.evaluate(get("ulysses")(), **SHAPE, devices=np.array([1, 2, 4]), sram=65536)
+    assert list(counts["link_bytes"]) == [0, 4 * 2**29 / 4, 4 * 2**29 * 3 / 16]
+
+
+@pytest.mark.parametrize("name", [*SEQUENCE, "megatron"])
+def test_dtypes_share_the_schedule(name):
+    """Bytes double with the format; the schedule does not change."""
+    sizes = {**SHAPE, "seq": 4096, "devices": 4, "sram": 65536}
+    if name == "megatron":
+        sizes = {**sizes, "d_model": 4096}
+    narrow, wide = (get(name)(dtype=dtype) for dtype in ("bf16", "fp32"))
+    assert [p.name for p in narrow.phases()] == [p.name for p in wide.phases()]
+    assert dataclasses.replace(narrow, dtype="fp32") == wide
+    few, many = (cm.evaluate(layer, **sizes)["link_bytes"] for layer in (narrow, wide))
+    assert many / few == pytest.approx(2, rel=0.02)  # statistics are fp32 in both

@@ -1,0 +1,114 @@
+"""Memory of training: Korthikanti et al.'s activations exactly, FlashAttention's table of measured peaks."""
+
+from fractions import Fraction
+
+import pytest
+
+from costmodel import evaluate
+from costmodel.layers import get
+
+# -- activations ---------------------------------------------------------------------------------
+
+GPT3 = {"batch": 1, "seq": 2048, "d_model": 12288, "heads": 96}
+
+
+@pytest.mark.parametrize("sizes", [GPT3, {"batch": 3, "seq": 512, "d_model": 768, "heads": 12}])
+def test_activation_memory_of_korthikanti(sizes):
+    """§4: sbh(34 + 5as/h); selective 34sbh; in full 2sbh (claims.md §4): GPT-3's 5as/h is 80."""
+    s, b, h, a = (sizes[k] for k in ("seq", "batch", "d_model", "heads"))
+    block = get("transformer-block")
+    paper = {"dtype": "fp16", "dropout": True, "attention": "dense", "direction": "fwd+bwd"}
+    kept = {
+        recompute: evaluate(block(**paper, recompute=recompute), **sizes)["kept_bytes"]
+        for recompute in ("none", "selective", "full")
+    }
+    assert kept["none"] == s * b * h * (34 + 5 * Fraction(a * s, h))
+    assert kept["selective"] == 34 * s * b * h
+    assert kept["full"] == 2 * s * b * h
+    # FlashAttention keeps as little as selective recomputation, and one fp32 number a row (formulas.md §7).
+    tiled = evaluate(block(**paper | {"attention": "tiled"}), **sizes)["kept_bytes"]
+    assert tiled == 34 * s * b * h + 4 * a * s * b
+    if sizes is GPT3:
+        assert kept["none"] / (s * b * h) == 34 + 80
+        assert 0.65 <= 1 - kept["selective"] / kept["none"] <= 0.70 + 0.005, "§5: saves 65–70 %"
+
+
+def test_work_of_recomputation():
+    """§5: selective 4·B·s²·h more, 2.7 % of forward for GPT-3; in full one forward more: 96 instead of 72."""
+    block = get("transformer-block")
+    paper = {"dtype": "fp16", "attention": "dense", "direction": "fwd+bwd"}
+    none, selective, full = (
+        evaluate(block(**paper, recompute=r), **GPT3)["matrix_flops"] for r in ("none", "selective", "full")
+    )
+    s, h = GPT3["seq"], GPT3["d_model"]
+    assert none == 72 * s * h * h + 12 * s * s * h
+    assert selective - none == 4 * s * s * h
+    assert (selective - none) / (none / 3) == pytest.approx(0.027, abs=0.0005)
+    assert full == 96 * s * h * h + 16 * s * s * h
+
+
+# -- measured peaks ------------------------------------------------------------------------------
+
+MIB = 2**20
+#: FlashAttention (arXiv 2205.14135 v2), Table 21 [MiB]: batch 16, 8 heads of 64, fp16, no dropout, no mask.
+TILED = {
+    128: 22, 256: 44, 512: 104, 1024: 209, 2048: 418, 4096: 836,
+    8192: 1672, 16384: 3344, 32768: 6688, 65536: 13376,
+}  # fmt: skip
+DENSE = {128: 36, 256: 104, 512: 336, 1024: 1184, 2048: 4416, 4096: 17024}
+
+
+def sizes(length):
+    return {"batch": 16, "heads": 8, "seq": length, "head_dim": 64}
+
+
+def footprint(name, length, **options):
+    layer = get(name)(dtype="fp16", direction="fwd+bwd", **options)
+    return evaluate(layer, **sizes(length))["footprint_bytes"]
+
+
+def table(length):
+    """Bytes of one of Q, K, V, O."""
+    return 16 * 8 * length * 64 * 2
+
+
+@pytest.mark.parametrize("length", TILED)
+def test_memory_of_tiled_attention(length):
+    """Charged besides the footprint: gradients of an earlier call, to which torch adds, 3 tables.
+
+    Not charged: O a second time (it is among the outputs and among what is kept). The gradient of Q is
+    added up in fp32 where there are several blocks of keys, of 256 here; otherwise as in Algorithm 4.
+    """
+    schedule = {"schedule": "fa1", "tile": (64, 256)} if length <= 256 else {"tile": (128, 128)}
+    bytes_ = footprint("tiled-attention", length, **schedule) + 3 * table(length) - table(length)
+    assert bytes_ / MIB == pytest.approx(TILED[length], rel=0.02)
+
+
+@pytest.mark.parametrize("length", DENSE)
+def test_memory_of_dense_attention(length):
+    """Charged besides the footprint: the scores, which torch's softmax kept though its gradient does not
+    need them (pytorch/pytorch#64000, 2021); the scaled keys; gradients of an earlier call, 3 tables.
+
+    Not charged: the gradients of Q and K, which are not made yet when those of P and of S are both there.
+    """
+    scores = 16 * 8 * length**2 * 2
+    bytes_ = footprint("dense-attention", length) + scores + (1 + 3 - 2) * table(length)
+    assert bytes_ / MIB == pytest.approx(DENSE[length], rel=0.001)
+
+
+@pytest.mark.parametrize("length", DENSE)
+def test_footprints_alone_are_right_in_order(length):
+    """Without any of these: up to 29 % too little."""
+    if length >= 512:
+        tiled = footprint("tiled-attention", length, tile=(128, 128)) / MIB
+        assert 0.80 <= tiled / TILED[length] <= 1
+    assert 0.70 <= footprint("dense-attention", length) / MIB / DENSE[length] <= 1
+
+
+def test_memory_grows_linearly_instead_of_quadratically():
+    """claims S24: 20 times less at 4K; each doubling doubles, or quadruples."""
+    tiled = {n: footprint("tiled-attention", n, tile=(128, 128)) for n in (4096, 8192, 65536, 131072)}
+    dense = {n: footprint("dense-attention", n) for n in (4096, 8192, 65536, 131072)}
+    assert dense[4096] / tiled[4096] == pytest.approx(17024 / 836, rel=0.12)
+    assert tiled[131072] / tiled[65536] == 2
+    assert dense[131072] / dense[65536] == pytest.approx(4, rel=0.01)

@@ -1,0 +1,147 @@
+"""Reading configurations: what is said of bad ones, and that spellings of one model agree."""
+
+import json
+
+import pytest
+
+from costmodel.errors import CostmodelError, UnknownNameError
+from costmodel.models import available, from_config, load, title
+
+LLAMA = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 100,
+}
+
+
+def refused(config, **options):
+    with pytest.raises(CostmodelError) as caught:
+        from_config(config, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_missing_fields_are_all_named_with_what_is_near():
+    config = {key: value for key, value in LLAMA.items() if key != "intermediate_size"}
+    text = refused({**config, "hidden_sizes": 64, "hidden_size": None})
+    assert "lacks hidden_size (there is 'hidden_sizes'), intermediate_size" in text
+
+
+def test_an_unknown_architecture_says_which_is_nearest():
+    text = refused({**LLAMA, "model_type": "lama"})
+    assert "nearest is 'llama'" in text
+    assert "nothing it lacks" in text
+
+
+def test_an_unknown_architecture_says_what_the_nearest_would_need():
+    text = refused({"model_type": "deepseek_v9", "hidden_size": 64, "vocab_size": 10})
+    assert "nearest is 'deepseek_v" in text
+    assert "kv_lora_rank" in text
+
+
+def test_a_name_like_no_other_is_compared_by_its_fields():
+    falcon = {key: value for key, value in LLAMA.items() if key != "intermediate_size"}
+    text = refused({**falcon, "model_type": "falcon"})
+    assert "nearest is 'llama', which would need intermediate_size besides" in text
+    opt = {**falcon, "ffn_dim": 8, "max_position_embeddings": 8, "word_embed_proj_dim": 64}
+    assert "nearest is 'gpt2'" in refused({**opt, "model_type": "xyz"})
+
+
+def test_no_architecture_at_all():
+    text = refused({key: value for key, value in LLAMA.items() if key != "model_type"})
+    assert "no model_type" in text
+
+
+def test_an_unknown_architecture_can_be_read_as_another():
+    model = from_config({**LLAMA, "model_type": "brand_new"}, model_type="llama")
+    assert model.parameters == from_config(LLAMA).parameters
+
+
+@pytest.mark.parametrize("value", ["64", 0, -1, 2.5, True, [64]])
+def test_a_field_of_the_wrong_kind(value):
+    assert "hidden_size should be a whole number" in refused({**LLAMA, "hidden_size": value})
+
+
+def test_heads_that_do_not_divide_the_width():
+    assert "multiple" in refused({**LLAMA, "num_attention_heads": 5})
+
+
+@pytest.mark.parametrize("config", [[], "llama", 7, None])
+def test_what_is_no_mapping(config):
+    assert "mapping" in refused(config)
+
+
+def test_files(tmp_path):
+    file = tmp_path / "tiny" / "config.json"
+    file.parent.mkdir()
+    file.write_text(json.dumps(LLAMA), encoding="utf-8")
+    from_file, from_folder = load(file), load(file.parent)
+    assert from_file.parameters == from_folder.parameters == from_config(LLAMA).parameters
+    assert from_file.name == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("config.json", "{", "not JSON"),
+        ("config.json", "[1]", "mapping"),
+        ("model.yaml", "name: [", "not YAML"),
+        ("model.yaml", "name: x", "wanted the keys"),
+        ("model.yaml", "{name: x, sources: {}, figures: {d: 3}}", "should be"),
+        ("model.yaml", "{name: x, sources: {}, figures: {d: {value: 3, source: y}}}", "not listed"),
+    ],
+)
+def test_bad_files(tmp_path, name, text, expected):
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(CostmodelError, match=expected):
+        load(file)
+
+
+def test_what_is_not_there(tmp_path):
+    with pytest.raises(CostmodelError, match="without a config"):
+        load(tmp_path)
+    with pytest.raises(CostmodelError, match="no such file"):
+        load(tmp_path / "config.json")
+    with pytest.raises(UnknownNameError, match="llama-2-7b"):
+        load("llama-2-7")
+
+
+def test_a_language_model_inside_another():
+    """Multimodal configurations keep it in ``text_config``."""
+    outer = {"model_type": "something_with_pictures", "vision_config": {}, "text_config": LLAMA}
+    assert from_config(outer).parameters == from_config(LLAMA).parameters
+
+
+def test_names_of_the_same_thing_agree():
+    gpt2 = {"model_type": "gpt2", "vocab_size": 100, "n_positions": 32}
+    ours = from_config({**gpt2, "n_embd": 64, "n_layer": 2, "n_head": 4})
+    theirs = from_config({**gpt2, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4})
+    assert ours.parameters == theirs.parameters
+
+
+def test_layer_types_decide_which_layers_look_back_on_a_window():
+    gemma = {**LLAMA, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8}
+    listed = {**gemma, "layer_types": ["sliding_attention", "full_attention"]}
+    windows = [
+        sum(int(p.repeats) for p in from_config(config).prefill().parts if p.layer.name == "sliding-window")
+        for config in (gemma, listed)
+    ]
+    assert windows == [2, 1]
+    assert "3 entries for 2 layers" in refused_use({**gemma, "layer_types": ["full_attention"] * 3})
+
+
+def refused_use(config):
+    """Return what is said when a configuration that can be read is used."""
+    with pytest.raises(CostmodelError) as caught:
+        from_config(config).prefill()
+    return str(caught.value)
+
+
+def test_the_catalogue_has_titles():
+    assert "llama-2-7b" in available()
+    assert all(title(name) for name in available())

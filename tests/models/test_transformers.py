@@ -1,0 +1,111 @@
+"""Hugging Face's own code as authority: parameters of every catalogue entry, FLOPs of whole forward passes.
+
+Models are built on the meta device: nothing is allocated, nothing is downloaded.
+"""
+
+import dataclasses
+import warnings
+
+import pytest
+
+from costmodel import evaluate
+from costmodel.models import available, from_config, load
+from costmodel.models.config import CATALOGUE, _yaml
+
+torch = pytest.importorskip("torch")
+flop_counter = pytest.importorskip("torch.utils.flop_counter")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    transformers = pytest.importorskip(
+        "transformers", reason="the authority on configurations is Hugging Face transformers"
+    )
+
+#: Not Hugging Face's.
+OWN = ("transformer", "gnmt")
+#: What the class of a causal language model is not right for.
+CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
+
+
+def build(figures, device):
+    """Return the model of a configuration; with attention as products, which are counted anywhere."""
+    figures = dict(figures)
+    kind = figures.pop("model_type")
+    with warnings.catch_warnings(), torch.device(device):
+        warnings.simplefilter("ignore")
+        config = transformers.AutoConfig.for_model(kind, **figures)
+        config._attn_implementation = "eager"
+        config._experts_implementation = "eager"
+        if kind in CLASSES:
+            return getattr(transformers, CLASSES[kind])(config)
+        return transformers.AutoModelForCausalLM.from_config(config)
+
+
+def figures_of(name):
+    return {key: figure["value"] for key, figure in _yaml(CATALOGUE / f"{name}.yaml")["figures"].items()}
+
+
+@pytest.mark.parametrize("name", available())
+def test_parameters_are_those_of_the_code(name):
+    figures = figures_of(name)
+    if figures["model_type"] in OWN:
+        pytest.skip("not one of Hugging Face's architectures")
+    module = build(figures, "meta")
+    # The router's offsets are a parameter in DeepSeek's code, and a buffer in Hugging Face's.
+    offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
+    assert load(name).parameters == sum(p.numel() for p in module.parameters()) + offsets
+
+
+SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4}
+GATED = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
+LATENT = {
+    "kv_lora_rank": 16, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4,
+    "n_shared_experts": 1, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+}  # fmt: skip
+CONFIGS = {
+    "llama": {**GATED},
+    "mistral": {**GATED, "sliding_window": None},
+    "qwen2": {**GATED},
+    "qwen3": {**GATED, "head_dim": 32},
+    "gemma": {**GATED, "head_dim": 32},
+    "gemma2": {**GATED, "head_dim": 32, "sliding_window": 4096},
+    "gpt2": {"vocab_size": 1000, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128},
+    "mixtral": {**GATED, "num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen3_moe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "deepseek_v2": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "topk_method": "greedy"},
+    "deepseek_v3": {
+        **GATED,
+        "num_key_value_heads": 4,
+        **LATENT,
+        "q_lora_rank": 24,
+        "n_group": 1,
+        "topk_group": 1,
+    },
+    "mamba": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8},
+    "opt": {**SMALL, "ffn_dim": 256, "max_position_embeddings": 128, "word_embed_proj_dim": 64},
+    "bert": {**SMALL, "intermediate_size": 256, "max_position_embeddings": 128},
+    "t5": {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4},
+    "rwkv": {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "context_length": 128},
+}
+
+
+@pytest.mark.parametrize("kind", CONFIGS)
+def test_flops_are_those_that_torch_counts(kind):
+    figures = {"model_type": kind, **CONFIGS[kind]}
+    batch, seq = 2, 40
+    module = build(figures, "cpu").eval()
+    tokens = torch.zeros(batch, seq, dtype=torch.long)
+    inputs = {"input_ids": tokens}
+    if kind == "t5":
+        inputs["decoder_input_ids"] = tokens[:, :24]
+    counter = flop_counter.FlopCounterMode(display=False)
+    with warnings.catch_warnings(), torch.no_grad(), counter:
+        warnings.simplefilter("ignore")
+        module(**inputs, use_cache=False) if kind != "bert" else module(**inputs)
+    model = from_config(figures).training("fp32", optimizer=None)
+    ours = dataclasses.replace(model, direction="fwd", convention="torch")
+    sizes = {"seq": 24, "seq_kv": seq} if kind == "t5" else {"seq": seq}
+    counted = counter.get_total_flops()
+    if kind == "mamba":
+        # C·h of the scan, and the convolution over its padding too, are no matrix products here.
+        counted -= 3 * 2 * batch * 128 * (seq * 8 + (seq + 3) * 4)
+    assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted

@@ -1,0 +1,229 @@
+"""What a model is used for: arithmetic against the papers' formulas, times against published ones."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from costmodel import evaluate, predict
+from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.models import available, from_config, load
+from costmodel.models.config import CATALOGUE, _yaml
+from costmodel.models.generation import generation
+from costmodel.validation import published_training, whole_models
+
+A100 = "nvidia/a100-sxm-80gb"
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+def sizes_of(model, **more):
+    given = {"batch": 2, "seq": 96, "seq_kv": 96, **more}
+    return {name: given[name] for name in model.required}
+
+
+def _figures(name):
+    return {key: figure["value"] for key, figure in _yaml(CATALOGUE / f"{name}.yaml")["figures"].items()}
+
+
+# -- arithmetic --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gpt2", "gpt3-1.3b", "gpt3-175b", "opt-6.7b"])
+def test_training_flops_are_megatrons(name):
+    """72·B·s·l·h²(1 + s/6h + V/12lh) without a mask's half (Korthikanti et al., arXiv 2205.05198, §5.1)."""
+    model, (b, s) = load(name), (3, 512)
+    c = model.fields
+    whole = dataclasses.replace(model.training(optimizer=None, attention="dense"), convention="torch")
+    h, layers = c.d_model, c.layers
+    formula = 72 * b * s * layers * h**2 * (1 + s / (6 * h) + c.vocab / (12 * layers * h))
+    assert evaluate(whole, batch=b, seq=s)["matrix_flops"] == pytest.approx(formula, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "llama-3-8b", "qwen3-0.6b", "gemma-7b"])
+def test_prefill_and_decode_flops_of_gated_models(name):
+    """Two a weight and token but for the table of embeddings; 4·h·d_h a pair; scores of the last token."""
+    model, (b, s) = load(name), (2, 300)
+    c = model.fields
+    table = c.vocab * c.d_model
+    norms = c.d_model * (2 * c.layers + 1) + (2 * c.head_dim * c.layers if name.startswith("qwen3") else 0)
+    weights = model.parameters - table * (1 if c.tied else 2) - norms
+    pair = 4 * c.heads * c.head_dim * c.layers
+    prefill = evaluate(model.prefill(), batch=b, seq=s)["matrix_flops"]
+    assert prefill == 2 * b * s * weights + 2 * b * table + pair * b * s * (s + 1) // 2
+    decode = evaluate(model.decode(), batch=b, seq_kv=s)["matrix_flops"]
+    assert decode == 2 * b * (weights + table) + pair * b * s
+
+
+@pytest.mark.parametrize(
+    "name", ["mixtral-8x7b", "deepseek-v3", "qwen3-next-80b-a3b", "t5-base", "bert-base"]
+)
+def test_training_does_thrice_the_products_of_forward(name):
+    model = load(name).training(optimizer=None, attention="dense")
+    both = evaluate(model, **sizes_of(model))["matrix_flops"]
+    once = evaluate(dataclasses.replace(model, direction="fwd"), **sizes_of(model))["matrix_flops"]
+    if "next" in name:  # the delta rule computes its chunks again
+        assert 3 * once < both < 3.3 * once
+    else:
+        assert both == pytest.approx(3 * once, rel=1e-12)
+
+
+def test_absorbed_latent_attention_against_the_formula():
+    """Core 2·s·h(2c + d_r); absorption 2·h·c(d_n + d_v); the other products' weights (arXiv 2405.04434)."""
+    model, s = load("deepseek-v2"), 1000
+    c = model.fields
+    h, d, q, r = c.heads, c.d_model, c.q_rank, c.kv_rank
+    products = d * q + q * h * (c.nope + c.rope) + d * (r + c.rope) + h * c.value_dim * d
+    per_layer = 2 * products + 2 * h * r * (c.nope + c.value_dim) + 2 * s * h * (2 * r + c.rope)
+    sparse = c.layers - c.dense_first
+    experts = 6 * d * c.d_expert * (c.top_k + c.shared) + 2 * d * c.experts
+    formula = c.layers * per_layer + c.dense_first * 6 * d * c.d_ff + sparse * experts + 2 * d * c.vocab
+    assert evaluate(model.decode(), batch=1, seq_kv=s)["matrix_flops"] == pytest.approx(formula, rel=1e-12)
+
+
+def test_a_window_costs_pairs_inside_it():
+    model = load("mistral-7b")
+    c, s, w = model.fields, 8192, 4096
+    windowed, whole = (
+        evaluate(m.prefill(), batch=1, seq=s)["matrix_flops"]
+        for m in (model, from_config({**_figures("mistral-7b"), "sliding_window": None}))
+    )
+    saved = s * (s + 1) // 2 - (w * s - w * (w - 1) // 2)
+    assert whole - windowed == 4 * c.heads * c.head_dim * c.layers * saved
+
+
+def test_the_optimiser_occupies_sixteen_bytes_a_parameter():
+    """2 + 2 of weights and gradients, 4 each of copies, m and v (Rajbhandari et al., arXiv 1910.02054)."""
+    model = load("llama-2-7b")
+    least = evaluate(model.training(), batch=1, seq=1)["footprint_bytes"]
+    assert least == pytest.approx(16 * model.parameters, rel=1e-3)
+    without = evaluate(model.training(optimizer=None), batch=1, seq=1)["footprint_bytes"]
+    assert least - without == 12 * model.parameters
+
+
+@pytest.mark.parametrize(("attention", "scores"), [("dense", 2), ("eager", 5), ("tiled", 0)])
+def test_what_a_layer_keeps_is_korthikantis(attention, scores):
+    """sbh(34 + 5as/h) less the masks of dropout outside attention, which is left out: 2 bytes of 34.
+
+    Without dropout inside it, attention keeps P alone, 2as/h; tiled, a statistic of 4 bytes a row and head.
+    """
+    b, s = 3, 256
+    kept = []
+    for layers in (3, 4):
+        config = {**_figures("gpt2"), "n_layer": layers}
+        model = from_config(config).training("fp16", attention=attention, optimizer=None)
+        kept.append(evaluate(model, batch=b, seq=s)["kept_bytes"])
+    h, a = 768, 12
+    layer = 32 * s * b * h + scores * a * s * s * b + (4 * a * s * b if attention == "tiled" else 0)
+    assert kept[1] - kept[0] == layer
+
+
+# -- every architecture, every use -------------------------------------------------------------
+
+#: The first model of each architecture.
+FIRST = {_figures(name)["model_type"]: name for name in reversed(available())}
+
+
+@pytest.mark.parametrize("name", FIRST.values())
+def test_bounds_of_every_architecture_hold(name):
+    model = load(name)
+    uses = [model.training(), model.prefill()] + ([model.decode()] if model.family.decodes else [])
+    for use in uses:
+        found = predict(use, "nvidia/h200-sxm", **sizes_of(use), rung="bound")
+        assert 0 < found.lower_s <= found.seconds * (1 + 1e-9), use.title
+        assert found.counts["hbm_bytes"] >= found.counts["compulsory_bytes"] * (1 - 1e-9), use.title
+
+
+# -- published times ---------------------------------------------------------------------------
+
+
+def test_llama_on_a100_prefill_and_decode():
+    """2,048 tokens: TensorRT-LLM 120.5 ms, a sum of measured kernels 144 ms; 10.6 ms a token.
+
+    In fp16, the format that it is published in.
+    """
+    llama = load("llama-2-7b")
+    prefill = predict(llama.prefill("fp16"), A100, batch=1, seq=2048)
+    assert prefill.rung == "calibrated"
+    assert 0.1205 <= prefill.seconds <= 0.144
+    for cached in (512, 2048):
+        token = predict(llama.decode("fp16"), A100, batch=1, seq_kv=cached)
+        assert token.seconds == pytest.approx(10.6e-3, rel=0.1)
+
+
+def test_gpt3_training_throughput_of_flash_attention_2(shared):
+    """Dao, arXiv 2307.08691, Table 1; no row of it was fitted on."""
+    rows = whole_models.table(shared / "reference")
+    found = rows[(rows["impl"] == "FlashAttention-2") & (rows["reason"] == "")]
+    assert len(found) == 4
+    assert found["error"].abs().max() < 0.10
+
+
+def test_every_published_row_has_a_prediction_or_a_reason(shared):
+    rows = whole_models.table(shared / "reference")
+    assert len(rows) == 85
+    assert (rows["predicted"].notna() == (rows["reason"] == "")).all()
+    assert (rows["assumed"] != "").eq(rows["reason"] == "").all()
+
+
+def _table_2():
+    with (GOLDEN / "training_flops_2017.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("row", _table_2(), ids=lambda row: f"{row['system']}, {row['pair']}")
+def test_training_cost_by_the_convention_of_2017(row):
+    seconds = float(row["days"]) * 86400
+    one = published_training.device_time_flops(row["gpu"], int(row["devices"]), seconds)
+    assert int(row["models"]) * one == pytest.approx(float(row["printed_flops"]), rel=0.035)
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "days"), [("transformer-base", 1e5, 0.5), ("transformer-big", 3e5, 3.5)]
+)
+def test_counted_flops_are_a_fifth_to_two_fifths_of_that(name, steps, days):
+    step = load(name).training("fp32", optimizer=None)
+    counted = evaluate(step, batch=1000, seq=25, seq_kv=25)["matrix_flops"] * steps
+    share = counted / published_training.device_time_flops("p100", 8, days * 86400)
+    assert 0.2 < share < 0.5
+
+
+# -- generation --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "mamba-130m", "t5-small"])
+def test_a_generation_is_the_sum_of_its_steps(name):
+    model, prompt, new = load(name), 100, 6
+    found = generation(model, A100, prompt=prompt, new=new, batch=2)
+    decode = model.decode()
+    start = 1 if model.family.encodes else prompt
+    steps = [
+        predict(decode, A100, **sizes_of(decode, seq=prompt, seq_kv=start + i)).seconds for i in range(1, new)
+    ]
+    assert found.decode_s == pytest.approx(sum(steps), rel=1e-9)
+    assert found.seconds == pytest.approx(found.first_s + sum(steps), rel=1e-9)
+    assert found.tokens_per_s == pytest.approx(2 * new / found.seconds)
+    assert found.lower_s <= found.seconds
+
+
+def test_one_new_token_is_the_prompts():
+    found = generation(load("gpt2"), A100, prompt=10, new=1)
+    assert found.decode is None
+    assert found.seconds == found.first_s
+    assert np.isnan(found.token_s)
+
+
+def test_what_does_not_generate_says_so():
+    with pytest.raises(UnavailableError, match="does not generate"):
+        load("bert-large").decode()
+    with pytest.raises(CostmodelError, match="attention of gpt2"):
+        load("gpt2").prefill(attention="tilde")
+    with pytest.raises(CostmodelError, match="whole number"):
+        generation(load("gpt2"), A100, prompt=10, new=0)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024])
+def test_maxtexts_scales_are_billions_of_parameters(scale):
+    """Their names are about what they have (MaxText's `get_individual_scales`)."""
+    assert published_training.maxtext_model(scale).parameters == pytest.approx(scale * 1e9, rel=0.12)

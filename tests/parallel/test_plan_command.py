@@ -1,0 +1,51 @@
+"""`costmodel plan`: models of the catalogue, on clusters that have room for them or not."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from costmodel.cli import run
+from costmodel.evaluate import evaluate
+from costmodel.models import load
+from costmodel.parallel import Transformer
+
+MODEL = ["plan", "llama-2-7b", "-m", "a100-sxm-80gb", "--devices", "8", "-D", "batch=64", "seq=4096"]
+
+
+def test_the_fastest_is_printed_first_and_all_are_written(tmp_path, capsys):
+    file = tmp_path / "layouts.csv"
+    assert run([*MODEL, "--top", "3", "--json", "-o", str(file)]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    written = pd.read_csv(file)
+    assert len(shown) == 3 < len(written)
+    assert shown[0]["seconds"] == pytest.approx(written["seconds"].min())
+    assert (written["tensor"] * written["pipeline"] * written["data"] == 8).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["plan", "mixtral-8x7b", *MODEL[2:]], "without experts"),
+        (["plan", "llama-3-70b", *MODEL[2:]], "nothing fits"),
+        (["plan", "lama-2-7b", *MODEL[2:]], "llama-2-7b"),
+        ([*MODEL[:-1], "seq=1,2"], "one value each"),
+        ([*MODEL[:5], "12", *MODEL[6:]], "do not fill nodes"),
+    ],
+)
+def test_what_cannot_be_planned_is_one_line(words, message, capsys):
+    assert run(words) == 2
+    err = capsys.readouterr().err
+    assert message in err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", ["llama-2-7b", "qwen2-7b", "gemma-7b", "gpt2-xl", "opt-13b"])
+def test_a_stack_has_the_models_weights(name):
+    """But for biases, position tables and the last norm, which it leaves out: under half a per cent."""
+    model = load(name)
+    stack = Transformer.of(model)
+    sizes = {**stack.sizes, "batch": 1, "seq": 1, "devices": 1}
+    one = evaluate(stack.layer("fwd"), **sizes)["parameters"]
+    tables = stack.vocab * stack.d_model * (1 if stack.tied else 2)
+    assert one * stack.num_layers + tables == pytest.approx(model.parameters, rel=0.005)

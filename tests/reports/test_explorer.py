@@ -1,0 +1,391 @@
+"""The explorer: what the browser computes is what Python predicts, for any setting of any layer."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+import random
+import re
+import shlex
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+
+import costmodel as cm
+from costmodel import explore, models, reports
+from costmodel.cli import run
+from costmodel.layers import get
+from costmodel.reports import words
+
+#: The tolerance of the promise: relative.
+CLOSE = 1e-9
+#: What the browser gives, beside every count.
+TIMES = ("seconds", "lower_s", "serial_s")
+DTYPES = ("fp32", "tf32", "bf16", "fp16", "fp8")
+
+#: Goes through settings one after the other, as a reader who edits the address would.
+DRIVER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  const field = document.getElementById("answer");
+  if (!field.value) await settled();
+  const found = [];
+  for (const fragment of %s) {
+    location.hash = fragment;
+    await settled();
+    found.push(field.value);
+  }
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+Explored = Callable[[reports.Page, list[dict[str, Any]]], list[dict[str, Any]]]
+
+
+@pytest.fixture
+def explored(drawn: Callable[..., tuple[str, str]]) -> Explored:
+    """Return a function that gives the page's answers to settings, from one opening of it."""
+
+    def answers(page: reports.Page, settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        # The page's policy allows its own scripts alone: it is lifted for the one that drives it.
+        text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
+        fragments = json.dumps([urlencode(setting) for setting in settings])
+        body, _, end = text.rpartition("</body>")
+        dom, log = drawn(f"{body}{DRIVER % fragments}</body>{end}", seconds=600)
+        assert "Uncaught" not in log
+        found = re.search(r'data-found="([^"]*)"', dom)
+        assert found, log
+        return [json.loads(answer) for answer in json.loads(html.unescape(found.group(1)))]
+
+    return answers
+
+
+def close(found: float | None, expected: float) -> bool:
+    return found == pytest.approx(expected, rel=CLOSE, abs=0.0)
+
+
+def agree(found: dict[str, Any], prediction: cm.Prediction) -> None:
+    """Hold one layer's numbers in the browser against Python's."""
+    for name in TIMES:
+        assert close(found[name], getattr(prediction, name)), name
+    for name, value in prediction.counts.items():
+        assert close(found[name], value), name
+    assert found["bound"] == prediction.bound
+    # Of a layer that sees all positions at once the depth counts layers, and no step waits in a kernel.
+    waits = any(phase.steps != 0 for phase in prediction.layer.cost.phases)
+    steps = prediction.depth if waits else 0
+    device = prediction.device
+    assert close(found["waiting_s"], steps * device.step_s + prediction.launches * device.launch_s)
+
+
+# -- any setting -----------------------------------------------------------------------------------
+
+
+def setting(chance: random.Random) -> dict[str, Any]:
+    """Return sizes of no particular roundness, options and, sometimes, a device with other figures."""
+    heads = chance.choice((1, 2, 3, 8, 12, 16, 40))
+    said: dict[str, Any] = {
+        "device": chance.choice(cm.hardware.available()),
+        "dtype": chance.choice(DTYPES),
+        "direction": chance.choice(("fwd", "fwd+bwd")),
+        "causal": chance.choice(("true", "false")),
+        "schedule": chance.choice(("fa1", "fa2")),
+        "tile": chance.choice(("auto", "free")),
+        "batch": round(2 ** chance.uniform(0, 10)),
+        "seq": round(2 ** chance.uniform(0, 20)),
+        "heads": heads,
+        "width": heads * chance.choice((1, 7, 32, 64, 100, 128, 256)),
+    }
+    if said["tile"] == "free":
+        said |= {name: chance.randint(1, 300) for name in ("tile_rows", "tile_cols")}
+    if chance.random() < 0.3:
+        said |= {"num_layers": chance.randint(1, 100)}
+    if chance.random() < 0.3:
+        said |= {"seq_kv": round(2 ** chance.uniform(0, 20))}
+    if chance.random() < 0.3:
+        said |= {"kv_heads": chance.choice((1, 2, 3, 4))}
+    if chance.random() < 0.4:
+        said |= {"set-hbm": chance.uniform(100, 9000), "set-peak": chance.uniform(10, 3000)}
+    if chance.random() < 0.4:
+        said |= {"set-l2": chance.uniform(1, 200), "set-shared": chance.uniform(20, 500)}
+    if chance.random() < 0.3:
+        said |= {"set-step": chance.uniform(0.1, 20), "set-launch": chance.uniform(0.5, 20)}
+    return said
+
+
+UNITS = {"hbm": "GB/s", "peak": "TFLOP/s", "l2": "MB", "shared": "kB", "step": "us", "launch": "us"}
+
+
+def machine(said: dict[str, Any]) -> cm.hardware.Device:
+    changes = {
+        name: f"{said[f'set-{name}']!r} {unit}" for name, unit in UNITS.items() if f"set-{name}" in said
+    }
+    if "peak" in changes:
+        changes[said["dtype"]] = changes.pop("peak")
+    device = cm.hardware.load(said["device"])
+    return device.replace(**changes) if changes else device
+
+
+def asked(kind: str, said: dict[str, Any]) -> tuple[cm.layers.Layer, dict[str, Any]]:
+    """Return the layer and the sizes that a setting means, as the issue's reader would write them."""
+    options = {"dtype": said["dtype"], "direction": said["direction"]}
+    if kind == "lstm":
+        sizes = {
+            "hidden": said["width"],
+            **({"num_layers": said["num_layers"]} if "num_layers" in said else {}),
+        }
+    else:
+        options |= {"causal": said["causal"] == "true", "projections": True}
+        sizes = {"heads": said["heads"], "head_dim": said["width"] // said["heads"]}
+        sizes |= {name: said[name] for name in ("seq_kv", "kv_heads") if name in said}
+    if kind == "tiled-attention":
+        tile = (said["tile_rows"], said["tile_cols"]) if said["tile"] == "free" else None
+        options |= {"schedule": said["schedule"], "tile": tile}
+    return get(kind)(**options), {"batch": said["batch"], "seq": said["seq"], **sizes}
+
+
+def predicted(
+    layer: cm.layers.Layer, sizes: dict[str, Any], device: cm.hardware.Device
+) -> cm.Prediction | None:
+    """Return Python's prediction, or None where it refuses."""
+    try:
+        return cm.predict(layer, device, sizes, rung="bound")
+    except cm.CostmodelError:
+        return None
+
+
+@pytest.fixture(scope="module")
+def page() -> reports.Page:
+    return explore.page()
+
+
+def test_random_settings_give_pythons_numbers(page: reports.Page, explored: Explored) -> None:
+    chance = random.Random(20260721)
+    settings = [setting(chance) for _ in range(40)]
+    compared = refused = 0
+    for said, answer in zip(settings, explored(page, settings), strict=True):
+        for kind in ("lstm", "dense-attention", "tiled-attention"):
+            prediction = predicted(*asked(kind, said), machine(said))
+            assert (prediction is None) == (kind not in answer["layers"]), (said, answer["problems"])
+            if prediction is None:
+                assert answer["problems"], said
+                refused += 1
+            else:
+                agree(answer["layers"][kind], prediction)
+                compared += 1
+    assert compared > 40
+    assert refused > 5
+
+
+def test_the_commands_on_the_page_print_the_same_numbers(
+    page: reports.Page, explored: Explored, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(11)
+    settings = [setting(chance) for _ in range(6)]
+    compared = 0
+    for answer in explored(page, settings):
+        for line, name in zip(answer["commands"], answer["layers"], strict=True):
+            words = shlex.split(line)
+            assert words[0] == "costmodel"
+            assert run([*words[1:], "--json"]) == 0, line
+            printed = json.loads(capsys.readouterr().out)
+            for key in (*TIMES, "hbm_bytes", "matrix_flops", "footprint_bytes"):
+                assert close(answer["layers"][name][key], printed[key]), (line, key)
+            compared += 1
+    assert compared > 4
+
+
+def test_crossovers_are_pythons(page: reports.Page, explored: Explored) -> None:
+    settings = [
+        {"batch": batch, "width": width, "device": device, "direction": direction}
+        for batch, width in ((1, 512), (8, 1024), (64, 4096))
+        for device in ("nvidia/h200-sxm", "google/tpu-v5e")
+        for direction in ("fwd", "fwd+bwd")
+    ]
+    found = 0
+    for said, answer in zip(settings, explored(page, settings), strict=True):
+        for pair in answer["crossing"]:
+            first, second = (
+                get(pair[key])(
+                    direction=said["direction"], **({} if pair[key] == "lstm" else {"projections": True})
+                )
+                for key in ("first", "second")
+            )
+            sizes = {"batch": said["batch"], "heads": 16, "head_dim": said["width"] // 16}
+            sizes |= {"hidden": said["width"]} if "lstm" in (pair["first"], pair["second"]) else {}
+            expected = cm.crossover(
+                first, second, said["device"], over="seq", rung="bound", limit=2**20, **sizes
+            )
+            assert tuple(pair["sizes"]) == expected.sizes, (said, pair)
+            order = {-1: pair["first"], 0: "neither", 1: pair["second"]}
+            assert tuple(order[sign] for sign in pair["orders"]) == expected.cheaper
+            found += len(expected.sizes)
+    assert found > 10
+
+
+# -- what it says where there is no number ------------------------------------------------------------
+
+
+def test_what_cannot_be_computed_is_said(page: reports.Page, explored: Explored) -> None:
+    cases = {
+        "no fp8 rate; it has": {"device": "nvidia/p100-sxm2-16gb", "dtype": "fp8"},
+        "head_dim would be 62.5": {"heads": 16, "width": 1000},
+        "multiple of kv_heads": {"heads": 16, "kv_heads": 3},
+        "needs seq_kv of at least seq": {"causal": "true", "seq": 4096, "seq_kv": 100},
+        "wanted a whole number from 1": {"batch": "2.5"},
+        "sequence length [tokens]: wanted": {"seq": "-3"},
+        "wanted a number above 0": {"set-hbm": "-5"},
+    }
+    for wanted, answer in zip(cases, explored(page, list(cases.values())), strict=True):
+        assert wanted in " ".join(answer["problems"])
+
+
+def test_an_address_of_nonsense_is_the_first_view(page: reports.Page, explored: Explored) -> None:
+    plain, odd = explored(
+        page, [{"seq": 4097}, {"seq": 4097, "device": "no/such", "x": "<script>", "dtype": "fp3"}]
+    )
+    assert odd == plain
+
+
+# -- as a reader uses it -------------------------------------------------------------------------------
+
+#: Moves the slider of the length to its last stop, and reads the page.
+READER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  const field = document.getElementById("answer");
+  if (!field.value) await settled();
+  const slider = document.querySelector("[data-slider=seq]");
+  slider.value = slider.max;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  await settled();
+  const found = { address: location.hash, share: document.querySelector(".share").getAttribute("href"),
+    number: document.querySelector("[data-state=seq]").value, said: slider.getAttribute("aria-valuetext"),
+    findings: [...document.querySelectorAll("#findings li")].map((item) => item.textContent),
+    plots: [...document.querySelectorAll(".plot")].map((plot) => plot.getAttribute("aria-label")) };
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+
+def test_a_slider_moves_the_view_and_the_address(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
+    body, _, end = text.rpartition("</body>")
+    dom, _ = drawn(f"{body}{READER}</body>{end}", seconds=60)
+    match = re.search(r'data-found="([^"]*)"', dom)
+    assert match
+    found = json.loads(html.unescape(match.group(1)))
+    assert found["address"] == found["share"] == "#seq=1048576"
+    assert (found["number"], found["said"]) == ("1048576", "1,048,576")
+    lstm = cm.predict(get("lstm")(), "nvidia/h200-sxm", rung="bound", batch=8, seq=2**20, hidden=1024)
+    assert any(f"lstm takes {words.seconds(lstm.seconds)}" in text for text in found["findings"])
+    assert all(label.startswith("Chart. ") and len(label) > 100 for label in found["plots"])
+
+
+def test_it_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+    dom, log = drawn(page.html, {"seq": "8192", "device": "amd/mi300x"})
+    assert re.search(r"<html[^>]*data-drawn=\"4\"", dom)
+    assert "could not be drawn" not in dom
+    assert "Content Security Policy" not in log
+    assert "Uncaught" not in log
+    assert "AMD Instinct MI300X" in dom
+
+
+def test_a_page_of_users_own_choice(explored: Explored) -> None:
+    layers = [get("gru")(dtype="fp32"), get("matmul")(dtype="fp32"), get("mamba")(dtype="fp32")]
+    page = explore.page(layers, ["nvidia/v100-sxm2-16gb"], {"hidden": 300, "m": 64}, title="Mine")
+    (answer,) = explored(page, [{"seq": 100}])
+    device = "nvidia/v100-sxm2-16gb"
+    sizes = {
+        "gru": {"batch": 8, "seq": 100, "hidden": 300},
+        "matmul": {"m": 64, "n": 4096, "k": 4096, "batch": 8},
+    }
+    sizes["mamba"] = {"batch": 8, "seq": 100, "d_model": 1024, "hidden": 300, "k": 4096}
+    for layer in layers:
+        agree(answer["layers"][layer.name], cm.predict(layer, device, sizes[layer.name], rung="bound"))
+    assert page.title == "Mine"
+
+
+def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
+    model = models.load("llama-2-7b").prefill()
+    page = explore.page([model], ["nvidia/h200-sxm", "nvidia/l40s"])
+    settings = [{"batch": 3, "seq": 2000}, {"batch": 1, "seq": 77, "device": "nvidia/l40s"}]
+    for said, answer in zip(settings, explored(page, settings), strict=True):
+        device = said.get("device", "nvidia/h200-sxm")
+        sizes = {"batch": said["batch"], "seq": said["seq"]}
+        agree(answer["layers"][model.name], cm.predict(model, device, sizes, rung="bound"))
+        assert answer["commands"] == []
+
+
+def test_what_makes_no_page_is_refused() -> None:
+    lstm = get("lstm")()
+    with pytest.raises(cm.CostmodelError, match="is there twice"):
+        explore.page([lstm, lstm])
+    with pytest.raises(cm.CostmodelError, match="at least one layer"):
+        explore.page([])
+    with pytest.raises(cm.CostmodelError, match="unknown size of lstm 'heads'"):
+        explore.page([lstm], sizes={"heads": 3})
+    with pytest.raises(cm.CostmodelError, match="size batch: wanted a whole number"):
+        explore.page([lstm], sizes={"batch": 2.5})
+
+
+# -- for every reader ----------------------------------------------------------------------------------
+
+
+def test_page_is_small_and_loads_nothing(page: reports.Page) -> None:
+    assert len(page.html.encode()) < 3_000_000
+    markup = re.sub(r"<script.*?</script>", "", page.html, flags=re.DOTALL)
+    assert not re.search(r"""(src|srcset|action)=|url\(|@import|href="(?!#)""", markup)
+
+
+def test_every_field_has_a_name_that_is_read_out(page: reports.Page) -> None:
+    form = re.search(r"<form.*?</form>", page.html, re.DOTALL)
+    assert form
+    labels = set(re.findall(r'<label for="([^"]+)"', form.group()))
+    for field in re.findall(r"<(?:input|select)[^>]*>", form.group()):
+        identity = re.search(r' id="([^"]+)"', field)
+        inside = re.search(rf"<label[^>]*>(?:(?!</label>).)*{re.escape(field)}", form.group(), re.DOTALL)
+        assert inside or "aria-label=" in field or (identity and identity.group(1) in labels), field
+
+
+HOSTILE = (
+    "</script><script>document.documentElement.dataset.pwned='1'</script>",
+    '"><img src=x onerror="document.documentElement.dataset.pwned=\'2\'">',
+    "<!--<script>",
+)
+
+
+def test_hostile_names_stay_text(
+    drawn: Callable[..., tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    real = reports.explorer
+
+    def spoiled(explored: reports.Explorer, **given: Any) -> reports.Page:
+        layers = [
+            layer | {"name": name, "options": [f"{HOSTILE[1]}={HOSTILE[0]}"]}
+            for layer, name in zip(explored.layers, HOSTILE, strict=True)
+        ]
+        devices = [
+            device | {"name": name, "title": name, "vendor": name}
+            for device, name in zip(explored.devices, HOSTILE, strict=True)
+        ]
+        controls = [control | {"meaning": HOSTILE[1]} for control in explored.controls]
+        made.append(
+            real(dataclasses.replace(explored, layers=layers, devices=devices, controls=controls), **given)
+        )
+        return made[-1]
+
+    monkeypatch.setattr(reports, "explorer", spoiled)
+    explore.page(
+        devices=["nvidia/h200-sxm", "amd/mi300x", "google/tpu-v5e"], title=HOSTILE[0], command=HOSTILE[1]
+    )
+    dom, log = drawn(made[0].html, {"seq": HOSTILE[0], "device": HOSTILE[1], "set-hbm": HOSTILE[1]})
+    again, _ = drawn(made[0].html, {"device": HOSTILE[2], "seq": "77"})
+    for page in (dom, again):
+        assert "data-pwned" not in page.split("<head>")[0]
+        assert "<img" not in page
+    assert "Content Security Policy" not in log
+    assert re.search(r"<html[^>]*data-drawn=\"4\"", again)
+    assert html.escape(HOSTILE[0], quote=False) in again

@@ -1,0 +1,98 @@
+"""What would change a time: slopes against small steps, what-ifs against the predictions they are."""
+
+import dataclasses
+
+import pytest
+
+import costmodel as cm
+from costmodel.errors import SizeError
+from costmodel.explain import elasticities, what_if
+from costmodel.models import load
+
+H200 = "nvidia/h200-sxm"
+CASES = [
+    (cm.Matmul(), {"m": 64, "n": 4096, "k": 8192}),
+    (cm.Matmul(), {"m": 8192, "n": 4096, "k": 8192}),
+    (cm.LSTM(), {"batch": 2, "seq": 500, "hidden": 640, "num_layers": 2}),
+    (cm.DenseAttention(direction="fwd+bwd"), {"batch": 1, "seq": 3000, "heads": 8, "head_dim": 64}),
+    (cm.TransformerBlock(), {"batch": 3, "seq": 1500, "d_model": 1024, "heads": 16}),
+]
+
+
+@pytest.mark.parametrize(("layer", "sizes"), CASES, ids=lambda value: getattr(value, "label", ""))
+def test_slopes_to_rates_are_what_a_faster_rate_gives(layer, sizes):
+    """One part in a million more of a rate; all rates together are the whole time."""
+    found = elasticities(cm.predict(layer, H200, rung="bound", **sizes))
+    rates = {name: slope for name, slope in found.items() if name == "hbm" or ":" in name}
+    assert sum(rates.values()) == pytest.approx(-1, rel=1e-12)
+    device = cm.hardware.load(H200)
+    before = cm.predict(layer, device, rung="bound", **sizes).seconds
+    more = device.replace(hbm=f"{device.hbm_bandwidth * (1 + 1e-6):.12g} B/s")
+    slope = (cm.predict(layer, more, rung="bound", **sizes).seconds / before - 1) / 1e-6
+    assert found.get("hbm", 0.0) == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize(("layer", "sizes"), CASES, ids=lambda value: getattr(value, "label", ""))
+def test_slopes_to_sizes_are_what_one_more_gives(layer, sizes):
+    """One more of a size, and one less: sizes that follow from it (d_ff, seq_kv, input) go along."""
+    found = elasticities(cm.predict(layer, H200, rung="bound", **sizes))
+    for name in sizes:
+        step = 16 if name in ("d_model", "heads") else 1
+        if sizes[name] <= 2 * step or name in ("heads", "d_model"):
+            continue
+        low, high = (
+            cm.predict(layer, H200, rung="bound", **{**sizes, name: sizes[name] + change}).seconds
+            for change in (-step, step)
+        )
+        mean = cm.predict(layer, H200, rung="bound", **sizes).seconds
+        slope = (high - low) / (2 * step) * sizes[name] / mean
+        assert found[name] == pytest.approx(slope, rel=2e-3), name
+
+
+def test_what_if_is_the_prediction_with_that_one_thing_changed():
+    layer, sizes = cm.Matmul(dtype="bf16"), {"m": 64, "n": 8192, "k": 8192}
+    p = cm.predict(layer, H200, rung="bound", **sizes)
+    found = what_if(p, ["nvidia/b200-sxm"]).set_index("change")
+    assert found.loc["hbm times 2", "speedup"] == pytest.approx(2, rel=1e-9)
+    assert found.loc["bf16 times 2", "speedup"] == pytest.approx(1)
+    fp8 = cm.predict(cm.Matmul(dtype="fp8"), H200, rung="bound", **sizes)
+    assert found.loc["in fp8", "seconds"] == fp8.seconds
+    b200 = cm.predict(layer, "nvidia/b200-sxm", rung="bound", **sizes)
+    assert found.loc["on nvidia/b200-sxm", "seconds"] == b200.seconds
+    assert found["speedup"].is_monotonic_decreasing
+
+
+def test_a_recurrence_is_not_helped_by_more_of_the_device():
+    p = cm.predict(cm.LSTM(dtype="bf16"), H200, batch=1, seq=4096, hidden=1024)
+    figures = what_if(p).query("kind == 'figure'")
+    assert len(figures) >= 4
+    assert (figures["speedup"] < 1.1).all()
+
+
+def test_a_format_that_the_device_has_not_is_not_tried():
+    p = cm.predict(cm.Matmul(dtype="bf16"), "nvidia/a100-sxm-80gb", m=64, n=64, k=64)
+    assert not what_if(p)["change"].str.contains("fp8").any()
+
+
+def test_a_whole_model_is_explained_as_a_layer_is():
+    p = cm.predict(load("gpt2").decode(), H200, rung="bound", batch=1, seq_kv=512)
+    assert elasticities(p)["hbm"] == pytest.approx(-1, abs=0.01)
+    assert what_if(p).set_index("change").loc["in fp8", "speedup"] == pytest.approx(2, rel=0.05)
+
+
+@pytest.mark.parametrize("function", [elasticities, what_if])
+def test_many_shapes_are_refused(function):
+    p = cm.predict(cm.Matmul(), H200, m=[1, 2], n=64, k=64)
+    with pytest.raises(SizeError, match="one shape"):
+        function(p)
+
+
+def test_choices_are_of_how_and_not_of_what():
+    p = cm.predict(cm.TransformerBlock(attention="dense"), H200, batch=1, seq=4096, d_model=1024, heads=16)
+    assert "attention = tiled" in set(what_if(p)["change"])
+    causal = dataclasses.replace(cm.TransformerBlock(), causal=True)
+    assert (
+        not what_if(cm.predict(causal, H200, batch=1, seq=64, d_model=64, heads=1))["change"]
+        .str.contains("causal")
+        .any()
+    )

@@ -1,0 +1,126 @@
+"""Scoring tables of measured kernels: each row is the prediction of its layer, wherever it stands."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import costmodel as cm
+from costmodel.errors import TableError
+from costmodel.score import ADDED, NUMBERS, score, summary
+
+#: Rows as measurement tables have them, beside what each asks for.
+ROWS = [
+    ({"op": "gemm", "m": 512, "n": 1024, "k": 4096, "framework": "trtllm 1.3"}, "trtllm"),
+    ({"op": "gemm", "m": 8, "n": 4096, "k": 4096, "framework": "trtllm 1.3"}, "trtllm"),
+    ({"op": "softmax", "m": 4096, "n": 1024, "framework": None}, None),
+    (
+        {"op": "attention_prefill", "batch": 2, "seq_q": 2048, "heads_q": 16, "heads_kv": 4, "head_dim": 128},
+        None,
+    ),
+    ({"op": "attention_prefill", "batch": 2, "seq_q": 2048, "heads_q": 16, "head_dim": 128}, None),
+    ({"op": "lstm", "batch": 4, "seq": 128, "hidden": 256, "direction": "bwd", "bidirectional": True}, None),
+    ({"op": "lstm", "batch": 4, "seq": 128, "hidden": 256, "input": 64}, None),
+]
+
+
+def asked(row: dict, framework: str | None) -> cm.Prediction:
+    """Return the prediction of a row, asked for by hand."""
+    if row["op"] == "gemm":
+        return cm.predict(cm.Matmul(), "h200-sxm", m=row["m"], n=row["n"], k=row["k"], framework=framework)
+    if row["op"] == "softmax":
+        return cm.predict(cm.Softmax(), "h200-sxm", m=row["m"], n=row["n"])
+    if row["op"] == "lstm":
+        layer = cm.LSTM(direction=row.get("direction", "fwd"), bidirectional=row.get("bidirectional", False))
+        sizes = {name: row[name] for name in ("batch", "seq", "hidden", "input") if name in row}
+        return cm.predict(layer, "h200-sxm", sizes)
+    kv = {"kv_heads": row["heads_kv"]} if "heads_kv" in row else {}
+    sizes = {"batch": row["batch"], "seq": row["seq_q"], "heads": row["heads_q"], "head_dim": row["head_dim"]}
+    return cm.predict(cm.TiledAttention(causal=True), "h200-sxm", sizes | kv)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    rows = pd.DataFrame([{"gpu": "h200-sxm", "dtype": "bf16", **row} for row, _ in ROWS] * 20)
+    return rows.assign(number=np.arange(len(rows)))
+
+
+def test_every_row_is_the_prediction_of_its_layer(table):
+    scored = score(table)
+    assert list(scored.columns) == [*table.columns, *ADDED]
+    assert (scored["reason"] == "").all()
+    for number, (row, framework) in enumerate(ROWS):
+        p = asked(row, framework)
+        same = scored[scored["number"] % len(ROWS) == number]
+        for name in NUMBERS:
+            wanted = getattr(p, name)
+            assert np.allclose(same[name], wanted, rtol=1e-12, equal_nan=True), (row, name)
+        assert set(same["bound"]) == {p.bound}
+        assert set(same["rung"]) == {p.rung}
+        assert set(same["constants_from"]) == {p.constants_from}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_an_answer_does_not_depend_on_where_its_row_stands(table, seed):
+    shuffled = table.sample(frac=1.0, random_state=seed)
+    again = score(shuffled)
+    # The index is kept, and so is the order.
+    assert list(again.index) == list(shuffled.index)
+    wanted = score(table).loc[shuffled.index]
+    pd.testing.assert_frame_equal(again, wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["category", "object", "str"])
+def test_text_may_be_of_any_kind(table, kind):
+    text = ["gpu", "op", "dtype", "framework"]
+    again = score(table.astype(dict.fromkeys(text, kind)))
+    assert np.array_equal(again["seconds"], score(table)["seconds"])
+
+
+def test_a_row_that_cannot_be_predicted_says_why_and_harms_no_other(table):
+    broken = table.astype({"m": object})
+    broken.loc[0, "m"] = "many"
+    broken.loc[1, "k"] = -4
+    broken.loc[2, "op"] = "sofmax"
+    broken.loc[3, "gpu"] = None
+    broken.loc[4, "gpu"] = "h201"
+    broken.loc[5, "dtype"] = "fp3"
+    scored = score(broken)
+    said = ["m: wanted", "k: wanted", "unknown op 'sofmax'", "gpu: empty", "unknown device 'h201'", "fp3"]
+    for row, text in enumerate(said):
+        assert text in scored["reason"][row]
+        assert np.isnan(scored["seconds"][row])
+        assert scored["bound"][row] == ""
+    assert np.array_equal(scored["seconds"][6:], score(table)["seconds"][6:])
+    assert (scored["reason"][6:] == "").all()
+
+
+def test_kernels_are_told_apart_only_where_their_name_matters():
+    # Of a product's kernel only the tile matters; of attention's the whole name.
+    rows = {"gpu": "h200-sxm", "dtype": "bf16", "op": "gemm", "m": 512, "n": 512, "k": 512}
+    names = ["nvjet_a", "nvjet_b", None, "ampere_sgemm_128x64_tn"]
+    found = score(pd.DataFrame([{**rows, "kernel": name} for name in names]))["seconds"]
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_summary_is_the_errors_of_each_cell():
+    table = pd.DataFrame(
+        {
+            "gpu": "a", "op": ["x", "x", "x", "y"], "dtype": "bf16", "framework": "f",
+            "latency_s": [1.0, 2.0, np.nan, 4.0],
+            "seconds": [1.1, 1.6, 1.0, np.nan],
+            "lower_s": [0.5, 2.5, 0.5, np.nan],
+        }
+    )  # fmt: skip
+    x, y = summary(table).to_dict("records")
+    assert (x["rows"], x["predicted"]) == (3, 2)
+    # +10 % and −20 %.
+    assert x["mean_ape"] == pytest.approx(15)
+    assert x["median_ape"] == pytest.approx(15)
+    assert x["bias"] == pytest.approx(-5)
+    assert x["under_lower"] == pytest.approx(50)
+    assert (y["rows"], y["predicted"]) == (1, 0)
+
+
+def test_a_table_without_what_every_row_needs_is_refused():
+    with pytest.raises(TableError, match="lacks the columns gpu, op"):
+        score(pd.DataFrame({"dtype": ["bf16"]}))

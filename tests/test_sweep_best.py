@@ -1,0 +1,133 @@
+"""The best of a grid, against the whole table sorted by pandas."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel.errors import CostmodelError, UnknownNameError
+from costmodel.sweep import Engine, best, front, make_grid, whole
+from costmodel.sweep import grid as grids
+from costmodel.sweep.best import Front, front_of
+
+LEAST = {"seconds": "seconds", "energy": "energy_j", "cost": "cost", "footprint_bytes": "footprint_bytes"}
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes and chunks so small that a test's grid has many."""
+    monkeypatch.setattr(grids, "BOX", 40)
+    monkeypatch.setattr(grids, "CHUNK", 130)
+
+
+@pytest.fixture
+def grid() -> grids.Grid:
+    return make_grid(
+        [cm.TiledAttention(), cm.LSTM()],
+        ["h200-sxm", "a100-sxm-80gb"],
+        rung="bound",
+        seq=np.arange(1, 13) * 64,
+        batch=[4, 1, 2],
+        heads=[8, 2, 4],
+        kv_heads=[1, 4],
+        head_dim=[64, 128],
+        hidden=[256, 64],
+        where="heads % kv_heads == 0 and seconds > 2e-6",
+        prices={"h200-sxm": 3.5, "a100-sxm-80gb": 1.2},
+    )
+
+
+@pytest.mark.parametrize("of", LEAST)
+def test_the_least_of_a_column_is_the_tables(grid, of):
+    frame = whole(grid)
+    # idxmin gives the first of equals, and so do we.
+    wanted = frame.loc[[frame[LEAST[of]].idxmin()]].reset_index(drop=True)
+    found = best(grid, of, engine=Engine(workers=2))
+    pd.testing.assert_frame_equal(
+        found.astype({"bound": str}), wanted.astype({"bound": str}), check_categorical=False
+    )
+    assert best(grid, f"-{of}")[LEAST[of]][0] == frame[LEAST[of]].max()
+
+
+@pytest.mark.parametrize(
+    "by", [["layer"], ["seq"], ["batch", "device"], ["head_dim", "seq", "batch"], ["heads"]]
+)
+def test_there_is_a_least_for_every_group(grid, by):
+    frame = whole(grid).astype({"layer": str, "device": str})
+    first = frame.groupby(by, dropna=False)["cost"].idxmin().sort_values()
+    found = best(grid, "cost", by=by)
+    # The layers have sizes that the others have not: those are one group more.
+    assert np.array_equal(found["cost"], frame.loc[first, "cost"])
+    for name in by:
+        assert list(found[name].astype(str)) == list(frame.loc[first, name].astype(str))
+
+
+@pytest.mark.parametrize(
+    "pair", [("seconds", "-matrix_flops"), ("cost", "seconds"), ("-seq", "footprint_bytes")]
+)
+def test_the_front_is_what_no_row_of_the_table_beats(grid, pair):
+    frame = whole(grid)
+    found = front(grid, *pair, engine=Engine(workers=2))
+    values = np.array([-frame[p[1:]] if p[0] == "-" else frame[p] for p in pair])
+    answer = np.array([-found[p[1:]] if p[0] == "-" else found[p] for p in pair])
+    # Nothing in the table is at least as good in both and better in one; nothing like that is left out.
+    for point in answer.T:
+        no_worse, better = (values <= point[:, None]).all(axis=0), (values < point[:, None]).any(axis=0)
+        assert not (no_worse & better).any()
+    beaten = [((answer <= p[:, None]).all(axis=0)).any() for p in values.T]
+    assert all(beaten)
+    assert len(np.unique(answer, axis=1).T) == len(found)
+    assert (np.diff(answer[0]) > 0).all()
+
+
+numbers = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), max_size=30)
+
+
+@given(one=numbers, other=numbers)
+def test_fronts_merge_to_the_front_of_all(one, other):
+    def of(pairs, first):
+        array = np.array(pairs, dtype=float).reshape(-1, 2)
+        return front_of(array[:, 0], array[:, 1], np.arange(first, first + len(pairs)))
+
+    merged = of(one, 0).merge(of(other, len(one)))
+    turned = of(other, len(one)).merge(of(one, 0))
+    points = [*one, *other]
+    wanted = {p for p in points if not any(q != p and q[0] <= p[0] and q[1] <= p[1] for q in points)}
+    assert {(a, b) for a, b in zip(merged.first, merged.second, strict=True)} == wanted
+    assert len(merged.number) == len(wanted)
+    # Of equal points the first, in whatever order fronts are merged.
+    assert merged.numbers() == turned.numbers() == [points.index(p) for p in sorted(wanted)]
+    assert not Front().beats(np.ones(2), np.ones(2)).any()
+
+
+def test_what_is_not_known_is_never_the_best():
+    grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=64, where="seq > 99")
+    assert best(grid, "seconds").empty
+    assert list(best(grid, "seconds")) == list(grid.columns)
+    two = make_grid(
+        cm.LSTM(),
+        ["h200-sxm", "a100-sxm-80gb"],
+        rung="bound",
+        batch=1,
+        seq=8,
+        hidden=8,
+        prices={"h200-sxm": 99.0},
+    )
+    assert list(best(two, "cost", by=["device"])["device"]) == ["nvidia/h200-sxm"]
+
+
+@pytest.mark.parametrize(
+    ("of", "by", "error", "text"),
+    [
+        ("cost", [], CostmodelError, "prices"),
+        ("bound", [], UnknownNameError, "unknown column 'bound'"),
+        ("second", [], UnknownNameError, "'seconds'"),
+        ("seconds", ["colour"], UnknownNameError, "group by"),
+    ],
+)
+def test_what_cannot_be_best_is_refused(of, by, error, text):
+    grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=64)
+    with pytest.raises(error, match=text):
+        best(grid, of, by=by)

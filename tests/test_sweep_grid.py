@@ -1,0 +1,248 @@
+"""Grids: every point once and in order, the numbers of single predictions, conditions, energy and cost."""
+
+import itertools
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel import layers
+from costmodel.errors import CostmodelError, SizeError, UnknownNameError
+from costmodel.sweep import grid as grids
+from costmodel.sweep import make_grid, product, rows_of, whole
+from costmodel.sweep.where import condition
+
+SIZES = {"batch": [1, 2, 8], "seq": np.arange(1, 9) * 128, "heads": [4, 8, 12], "head_dim": 64}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Boxes and chunks so small that a test's grid has many."""
+    monkeypatch.setattr(grids, "BOX", 7)
+    monkeypatch.setattr(grids, "CHUNK", 20)
+
+
+@given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=5), box=st.integers(1, 40))
+def test_boxes_are_every_point_once_and_in_order(shape, box):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(grids, "BOX", box)
+        axes = {name: np.arange(1.0, n + 1) for name, n in zip("abcde", shape, strict=False)}
+        case = grids.Case(cm.LSTM(), cm.hardware.load("h200-sxm"), axes, {})
+        found = []
+        for number in range(case.boxes):
+            start, slices = case.box(number)
+            inside = list(
+                itertools.product(*(axis[s] for axis, s in zip(axes.values(), slices, strict=True)))
+            )
+            assert start == len(found)
+            assert len(inside) <= box
+            found += inside
+    assert found == list(itertools.product(*axes.values()))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_a_grid_has_the_numbers_of_single_predictions(rung):
+    kinds = [cm.TiledAttention(causal=True), cm.LSTM()]
+    grid = make_grid(kinds, ["h200-sxm", "a100-sxm-80gb"], rung=rung, hidden=[64, 96], **SIZES)
+    frame = whole(grid)
+    assert len(frame) == grid.points
+    for row in frame.sample(12, random_state=1).itertuples():
+        layer = kinds[row.layer == "lstm"]
+        sizes = {n: getattr(row, n) for n in ("batch", "seq", "heads", "head_dim", "hidden")}
+        p = cm.predict(layer, row.device, {n: v for n, v in sizes.items() if n in layer.sizes()}, rung=rung)
+        assert row.seconds == pytest.approx(p.seconds, rel=1e-12)
+        assert (row.depth, row.hbm_bytes, row.launches) == (p.depth, p.hbm_bytes, p.launches)
+    chosen = [0, grid.points - 1, 17, 5]
+    pd.testing.assert_frame_equal(
+        rows_of(grid, chosen).astype({"bound": str}),
+        frame.iloc[chosen].reset_index(drop=True).astype({"bound": str}),
+        check_categorical=False,
+        rtol=1e-12,
+    )
+
+
+#: Sizes that go together in every layer; what is not named here takes 64.
+USUAL = {
+    "batch": [1, 3], "seq": [64, 256, 4096], "heads": [8, 16], "head_dim": [64, 128], "hidden": [256, 512],
+    "d_model": [1024, 2048], "m": [64, 999], "n": [128, 4096], "k": [4, 256], "state": [16, 64],
+    "experts": 8, "top_k": 2, "seq_kv": 8192,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(layers.classes()))
+def test_every_layers_boxes_are_what_flat_columns_are(name):
+    layer = layers.get(name)()
+    sizes = {size: USUAL.get(size, 64) for size in layer.required}
+    flat = cm.predict(layer, "h200-sxm", product(sizes))
+    frame = whole(make_grid(layer, "h200-sxm", sizes))
+    for column in (
+        "seconds",
+        "lower_s",
+        "serial_s",
+        "matrix_flops",
+        "hbm_bytes",
+        "l2_bytes",
+        "footprint_bytes",
+    ):
+        assert np.allclose(frame[column], getattr(flat, column), rtol=1e-12, atol=0), column
+    assert list(frame["bound"].astype(str)) == list(flat.bound)
+
+
+def test_chunks_are_all_points_and_do_not_cross_cases():
+    grid = make_grid(
+        [cm.LSTM(), cm.GRU()], "h200-sxm", rung="bound", batch=range(1, 900), seq=range(1, 900), hidden=8
+    )
+    assert sum(grid.points_of(chunk) for chunk in grid.chunks) == grid.points == 2 * 899 * 899
+    assert max(grid.points_of(chunk) for chunk in grid.chunks) <= 2 * grids.CHUNK
+    assert [chunk.case for chunk in grid.chunks] == sorted(chunk.case for chunk in grid.chunks)
+
+
+def test_a_grid_of_any_size_costs_nothing_until_it_is_asked():
+    grid = make_grid(cm.Matmul(), "h200-sxm", rung="bound", **{n: np.arange(1, 1001) for n in "mnk"})
+    assert grid.points == 10**9
+    last = rows_of(grid, [10**9 - 1])
+    assert list(last.loc[0, ["m", "n", "k"]]) == [1000, 1000, 1000]
+    assert last["matrix_flops"][0] == 2 * 1000**3
+
+
+def test_a_grid_goes_to_another_process():
+    grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 2], hidden=8, where="seq > 1")
+    grid.warm_up()
+    back = pickle.loads(pickle.dumps(grid))
+    assert back.identity == grid.identity
+    assert len(whole(back)) == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rung": "bound"},
+        {"seq": [1, 2, 4]},
+        {"where": "seq > 1"},
+        {"prices": {"h200-sxm": 2.0}},
+        {"state": "cold"},
+    ],
+)
+def test_another_sweep_is_known_as_another(change):
+    given = {"batch": 1, "seq": [1, 2, 3], "hidden": 8}
+    one, other = (make_grid(cm.LSTM(), "h200-sxm", **{**given, **more}) for more in ({}, change))
+    assert one.identity == make_grid(cm.LSTM(), "h200-sxm", **given).identity
+    assert one.identity != other.identity
+    faster = cm.hardware.load("h200-sxm").replace(hbm="6 TB/s")
+    assert one.identity != make_grid(cm.LSTM(), faster, **given).identity
+
+
+# -- energy and cost ---------------------------------------------------------------------------
+
+
+def test_energy_is_the_datasheets_power_and_cost_the_users_price():
+    sizes = {"batch": 1, "seq": [8, 16], "hidden": 256}
+    frame = cm.sweep(
+        cm.LSTM(),
+        ["h200-sxm", "a100-sxm-80gb"],
+        rung="bound",
+        prices={"a100-sxm-80gb": 0.36},
+        **{**sizes},
+        where="seq > 0",
+    )
+    h200, a100 = (frame[frame["device"] == name] for name in ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb"))
+    # NVIDIA's datasheets: up to 700 W, and 400 W.
+    assert np.allclose(h200["energy_j"], 700 * h200["seconds"], rtol=1e-15)
+    assert np.allclose(a100["energy_j"], 400 * a100["seconds"], rtol=1e-15)
+    assert np.allclose(a100["cost"], 1e-4 * a100["seconds"], rtol=1e-15)
+    assert h200["cost"].isna().all()
+    assert "cost" not in cm.sweep(cm.LSTM(), "a100-sxm-80gb", rung="bound", **sizes)
+
+
+def test_a_device_without_a_tdp_has_no_energy():
+    tpu = cm.hardware.load("google/tpu-v5e")
+    frame = cm.sweep(cm.LSTM(), tpu, rung="bound", batch=1, seq=8, hidden=8)
+    assert frame["energy_j"].isna().all() == (tpu.tdp_w is None)
+
+
+@pytest.mark.parametrize(
+    ("prices", "text"),
+    [({"a100-sxm-80gb": 1.0}, "device of this sweep"), ({"h200-sxm": -1.0}, "positive number")],
+)
+def test_bad_prices_are_refused(prices, text):
+    with pytest.raises(CostmodelError, match=text):
+        make_grid(cm.LSTM(), "h200-sxm", rung="bound", prices=prices, batch=1, seq=8, hidden=8)
+
+
+# -- conditions --------------------------------------------------------------------------------
+
+CONDITIONS = [
+    "seq >= 512",
+    "heads % kv_heads == 0",
+    "seconds < 1e-5 and batch in (1, 8)",
+    "layer == 'lstm' or heads == 8",
+    "bound != 'hbm' and not seq == 128",
+    "256 <= seq <= 512 and l2_bytes / hbm_bytes > 0.1",
+    "batch * seq + 1 > 1000 and device != 'nvidia/a100-sxm-80gb'",
+    "footprint_bytes < 2.5e6 and batch not in (2,)",
+    "seq > 1e9",
+]
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("text", CONDITIONS)
+def test_conditions_keep_the_rows_that_pandas_keeps(text):
+    kinds = [cm.TiledAttention(), cm.LSTM()]
+    given = {**SIZES, "kv_heads": [2, 4], "hidden": 64}
+    both = "heads % kv_heads == 0"
+    # The layer refuses heads that kv_heads do not divide: what is left out is not predicted.
+    everything = cm.sweep(
+        kinds, ["h200-sxm", "a100-sxm-80gb"], rung="bound", where=f"layer == 'lstm' or {both}", **given
+    )
+    text = text if text == both else f"(layer == 'lstm' or {both}) and ({text})"
+    found = cm.sweep(kinds, ["h200-sxm", "a100-sxm-80gb"], rung="bound", where=text, **given)
+    wanted = everything.astype(dict.fromkeys(everything.select_dtypes("category"), object)).query(text)
+    assert len(found) == len(wanted)
+    assert np.array_equal(found["seconds"], wanted["seconds"])
+    assert np.array_equal(found["heads"], wanted["heads"], equal_nan=True)
+
+
+def test_sizes_that_do_not_go_together_are_found_before_anything_is_predicted():
+    with pytest.raises(SizeError, match="heads"):
+        make_grid(cm.TiledAttention(), "h200-sxm", rung="bound", kv_heads=[1, 5], **SIZES)
+
+
+@given(a=st.integers(-5, 5), b=st.integers(1, 5))
+@pytest.mark.parametrize(
+    "text", ["a // b + a % b * 2 - -a", "max(a, b, 2) ** 2 / min(a, b) > abs(a)", "sqrt(b) < 2"]
+)
+def test_arithmetic_is_pythons(text, a, b):
+    if "min" in text and min(a, b) == 0:
+        return
+    names = {"a": float(a), "b": float(b), "max": max, "min": min, "abs": abs, "sqrt": np.sqrt}
+    compared = f"{text} == {eval(text, {}, names)!r}" if "<" not in text and ">" not in text else text
+    wanted = eval(compared, {}, names)
+    assert bool(condition(compared, ["a", "b"])({"a": float(a), "b": float(b)}.__getitem__)) == bool(wanted)
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "says"),
+    [
+        ("", CostmodelError, "wanted an expression"),
+        ("seq <", CostmodelError, "wanted an expression"),
+        ("seq", CostmodelError, "compare it"),
+        ("sek > 1", UnknownNameError, "'seq'"),
+        ("exp(seq) > 1", UnknownNameError, "unknown function"),
+        ("__import__('os').system('true')", UnknownNameError, "unknown function"),
+        ("seq.real > 1", CostmodelError, "not arithmetic"),
+        ("(lambda: 1)() > 0", UnknownNameError, "unknown function"),
+        ("[x for x in (1, 2)]", CostmodelError, "not arithmetic"),
+        ("seq in 'abc'", CostmodelError, "not arithmetic"),
+        ("layer + 1 > 2", CostmodelError, "condition"),
+        ("-" * 500 + "seq > 1", CostmodelError, "condition"),
+        ("seq > 1" + " + 1" * 5000, CostmodelError, "condition"),
+    ],
+)
+def test_what_is_no_condition_is_refused(text, error, says):
+    with pytest.raises(error, match=says):
+        cm.sweep(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8], hidden=8, where=text or " ")

@@ -1,0 +1,74 @@
+"""Intervals judged by rows that they were not taken from: against noise whose quantiles are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel.validation import intervals
+from costmodel.validation.calibrate import spread
+from costmodel.validation.heldout import SHARE, held_out, second_half
+
+
+def _products(rows, noise):
+    """Products of random sizes with `noise` as measured over predicted time."""
+    sizes = np.random.default_rng(1).integers(1, 20_000, size=(rows, 3))
+    frame = pd.DataFrame(sizes, columns=["m", "n", "k"])
+    return frame.assign(
+        **{"gpu": "t4", "op": "gemm", "dtype": "fp32", "framework": "pytorch", "timer": "", "kernel": ""},
+        seconds=1e-4 * np.arange(1, rows + 1),
+        latency_s=1e-4 * np.arange(1, rows + 1) * noise,
+    )
+
+
+def test_halves_are_by_shape_and_no_matter_of_what_is_held_out():
+    frame = _products(4000, 1.0)
+    second, out = second_half(frame), held_out(frame)
+    assert second.mean() == pytest.approx(0.5, abs=0.03)
+    assert second[out].mean() == pytest.approx(0.5, abs=0.05)
+    assert out.mean() == pytest.approx(SHARE, abs=0.03)
+    again = frame.assign(op="bmm", gpu="v100-pcie-32gb", latency_s=0.0)
+    assert (second_half(again) == second).all()
+
+
+@pytest.mark.parametrize("rows", [9, 24, 60])
+def test_quantiles_of_few_rows_hold_what_they_promise(rows):
+    """The k-th of n is expected to have k/(n + 1) of further rows below it (Weibull 1939)."""
+    rng = np.random.default_rng(rows)
+    held = []
+    for _ in range(400):
+        taken = spread(np.full(rows, 1e-3), 1e-3 * rng.lognormal(0, 0.1, rows))
+        further = rng.lognormal(0, 0.1, 200)
+        _, low, high, _ = taken[0].q
+        held.append(np.mean((further >= low) & (further <= high)))
+    assert np.mean(held) == pytest.approx(0.80, abs=0.015)
+
+
+def test_coverage_of_known_noise():
+    noise = np.random.default_rng(2).lognormal(0, 0.2, 3000)
+    rows = intervals.judged(_products(3000, noise))
+    found = intervals.coverage(rows, ["gpu"]).loc["t4"]
+    assert found["judged"] == 3000
+    assert found["covered_80"] == pytest.approx(80, abs=2.5)
+    assert found["covered_95"] == pytest.approx(95, abs=1.5)
+    # ±1.2816 standard deviations hold 80 %, ±1.96 hold 95 %.
+    assert found["width_80"] == pytest.approx(np.exp(2 * 1.2816 * 0.2), rel=0.06)
+    assert found["width_95"] == pytest.approx(np.exp(2 * 1.9600 * 0.2), rel=0.08)
+
+
+def test_rows_are_judged_by_intervals_of_other_shapes():
+    """A shape that is off by a factor of 100 is outside: it did not open its own interval."""
+    frame = _products(60, np.random.default_rng(3).lognormal(0, 0.05, 60))
+    odd = frame.index[30]
+    frame.loc[odd, "latency_s"] *= 100
+    rows = intervals.judged(frame)
+    assert rows.loc[odd, "latency_s"] > rows.loc[odd, "hi95_s"]
+    assert sorted(rows.index) == list(frame.index)
+
+
+def test_a_cell_of_few_rows_is_left_out():
+    assert intervals.judged(_products(10, 1.0)).empty
+
+
+def test_regimes_go_by_the_predicted_time():
+    rows = pd.DataFrame({"seconds": [1e-6, 1e-5, 9e-4, 1.0]})
+    assert list(intervals.regime(rows["seconds"])) == [name for _, name in intervals.REGIMES]

@@ -1,0 +1,157 @@
+"""What an eager framework's host costs in a chain of kernels, fitted on whole models.
+
+The kernels' constants come from single calls; whole passes show how much of the dispatch the host hides
+by running ahead, and where launching takes longer than the kernels. Fitted on 70 % of the shapes of
+``model_end_to_end``; ``python -m costmodel.validation.calibrate_harness`` writes ``hardware/harness.yaml``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+
+from costmodel import hardware
+from costmodel.files import write_whole
+from costmodel.harness import Host
+from costmodel.measured import OPERATIONS_MEASURED, framework, harness
+from costmodel.predict import Prediction, predict
+from costmodel.score import read_table
+from costmodel.validation.calibrate import digest
+from costmodel.validation.heldout import NEVER_FITTED, held_out
+
+#: Shares of the dispatch that are tried.
+SHARES = np.linspace(0.0, 1.0, 11)
+#: Host-bound is a pass of which the kernels explain less than this, and that takes least a launch.
+EXPLAINED = 0.8
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One measured pass of a whole model: what it was, and its prediction before a host is known."""
+
+    row: pd.Series
+    prediction: Prediction
+
+    @property
+    def launches(self) -> float:
+        """How many kernels it launches."""
+        return float(self.prediction.launches)
+
+    def seconds(self, host: Host) -> float:
+        """Return its time [s] where this host launches the kernels."""
+        plan = self.prediction.plan.launched_by(host)
+        return float(replace(self.prediction, plan=plan).seconds)
+
+
+def passes(rows: pd.DataFrame) -> list[Pass]:
+    """Return the passes of whole models among measured rows, on devices that may be fitted on."""
+    operation = OPERATIONS_MEASURED["model_end_to_end"]
+    found = []
+    for _, row in rows[rows["op"] == "model_end_to_end"].iterrows():
+        if hardware.load(row["gpu"]).name in NEVER_FITTED:
+            continue
+        optional = {c: s for c, s in operation.optional.items() if c in row and pd.notna(row[c])}
+        sizes = {size: float(row[column]) for column, size in {**operation.columns, **optional}.items()}
+        layer = operation.layer(str(row["dtype"]), row)
+        whose = framework(row["framework"])[0]
+        found.append(Pass(row, predict(layer, row["gpu"], sizes, framework=whose)))
+    return found
+
+
+def fit(measured: list[Pass]) -> dict[str, Any]:
+    """Return the share of the dispatch that is hidden, and the hosts that were what limited.
+
+    A pass bounds its host's time for each launch from above; the least bound is the host's time if the
+    kernels explain less than ``EXPLAINED`` of that pass.
+    """
+    errors = [_errors(measured, Host(hidden=share)) for share in SHARES]
+    # The mean: hosts that limit are off whatever the share.
+    hidden = float(SHARES[int(np.argmin([np.mean(e) for e in errors]))].round(1))
+    launch_s: dict[str, dict[str, float]] = {}
+    groups: dict[tuple[str, str], list[Pass]] = {}
+    for one in measured:
+        key = (hardware.load(one.row["gpu"]).name, str(one.row["direction"]))
+        groups.setdefault(key, []).append(one)
+    for (device, direction), group in sorted(groups.items()):
+        least = min(group, key=lambda one: float(one.row["latency_s"]) / one.launches)
+        seconds = float(least.row["latency_s"])
+        if least.seconds(Host(hidden=hidden)) < EXPLAINED * seconds:
+            launch_s.setdefault(device, {})[direction] = float(f"{seconds / least.launches:.4g}")
+    return {"hidden": hidden, "launch_s": launch_s}
+
+
+def _errors(measured: list[Pass], host: Host) -> NDArray[np.float64]:
+    """Return absolute errors [%]."""
+    seconds = np.array([one.seconds(host) for one in measured])
+    return np.asarray(100 * np.abs(seconds / np.array([one.row["latency_s"] for one in measured]) - 1))
+
+
+def judge(measured: list[Pass], found: dict[str, Any]) -> dict[str, float]:
+    """Return mean and median absolute error and bias [%] of passes with the hosts that were found."""
+    ratios = np.array(
+        [
+            one.seconds(
+                Host(
+                    found["hidden"],
+                    found["launch_s"]
+                    .get(hardware.load(one.row["gpu"]).name, {})
+                    .get(str(one.row["direction"]), 0.0),
+                )
+            )
+            / float(one.row["latency_s"])
+            for one in measured
+        ]
+    )
+    error = 100 * (ratios - 1)
+    return {
+        "mape": round(float(np.mean(np.abs(error))), 2),
+        "mdape": round(float(np.median(np.abs(error))), 2),
+        "bias": round(float(np.median(error)), 2),
+    }
+
+
+def calibrate(path: Path) -> dict[str, Any]:
+    """Return the content of ``harness.yaml``, fitted on a table's passes of whole models."""
+    rows = read_table(path)
+    rows = rows[rows["op"] == "model_end_to_end"].reset_index(drop=True)
+    out, timed = held_out(rows), rows["timer"].map(harness)
+    table: dict[str, Any] = {}
+    for name in sorted(timed.dropna().unique()):
+        fitted, judged = (passes(rows[(timed == name) & part]) for part in (~out, out))
+        found = fit(fitted)
+        table[str(name)] = found | {
+            "provenance": {
+                "source": "; ".join(sorted(rows["source"].unique())),
+                "licence": "; ".join(sorted(rows["licence"].unique())),
+                "table_hash": f"{path.name} {digest(path)}",
+                "rows_fitted": len(fitted),
+                "rows_held_out": len(judged),
+                **judge(judged, found),
+            }
+        }
+    return table
+
+
+def main() -> None:
+    """Write ``harness.yaml`` beside the specs."""
+    parser = argparse.ArgumentParser(description="Fit what hosts cost between kernels on whole models.")
+    parser.add_argument("table", type=Path, nargs="?", default=Path("../shared/measurements/model.parquet"))
+    table = calibrate(parser.parse_args().table)
+    text = "# Written by `python -m costmodel.validation.calibrate_harness`; not edited by hand.\n"
+    text += "# hidden: share of a kernel's dispatch that the kernels before it hide. launch_s [s]: least\n"
+    text += "# time from launch to launch, where that was what limited a pass.\n"
+    text += yaml.safe_dump(table, sort_keys=False, default_flow_style=None)
+    place = Path(hardware.__file__).parent / "harness.yaml"
+    write_whole(place, lambda temporary: temporary.write_text(text, "utf-8"), overwrite=True)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,95 @@
+"""Do intervals hold what they promise, on rows they were not taken from?
+
+A calibration's intervals are quantiles of its held-out residuals, so those rows lie inside them by
+construction. Here the held-out rows are halved once more, by shape: quantiles are taken from one half and
+judged by the other, both ways, so that every row is judged once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from costmodel import calibration, hardware
+from costmodel.measured import OPERATIONS_MEASURED
+from costmodel.validation.calibrate import cells, spread
+from costmodel.validation.heldout import second_half
+
+LEVELS = (80, 95)
+#: Upper edges of the regimes that intervals are reported by: predicted time [s], and what they are called.
+REGIMES = (
+    (10e-6, "under 10 µs"),
+    (100e-6, "10–100 µs"),
+    (1e-3, "0.1–1 ms"),
+    (np.inf, "1 ms and more"),
+)
+
+
+def judged(scored: pd.DataFrame) -> pd.DataFrame:
+    """Return held-out rows with intervals taken from rows of other shapes.
+
+    Parameters
+    ----------
+    scored : DataFrame
+        Held-out rows of measured tables with their ``seconds``, as `costmodel.score.score` gives them.
+
+    Returns
+    -------
+    DataFrame
+        The rows that could be judged, with ``lo80_s``, ``hi80_s``, ``lo95_s``, ``hi95_s`` replaced. A
+        cell of which one half has fewer than 8 rows gives no interval, and its rows are left out.
+    """
+    known = scored[scored["seconds"].notna() & scored["op"].isin(OPERATIONS_MEASURED)]
+    parts = []
+    for label, rows in known.groupby("gpu"):
+        for _, cell in cells(rows, hardware.load(str(label))):
+            second = second_half(cell)
+            for taken, left in ((cell[second], cell[~second]), (cell[~second], cell[second])):
+                quantiles = spread(taken["seconds"].to_numpy(), taken["latency_s"].to_numpy())
+                if quantiles and len(left):
+                    parts.append(_with_intervals(left, quantiles))
+    return pd.concat(parts) if parts else known.iloc[:0]
+
+
+def _with_intervals(rows: pd.DataFrame, quantiles: tuple[calibration.Spread, ...]) -> pd.DataFrame:
+    ends = {}
+    for level in LEVELS:
+        low, high = calibration.interval(quantiles, rows["seconds"].to_numpy(), level)
+        ends |= {f"lo{level}_s": low, f"hi{level}_s": high}
+    return rows.assign(**ends)
+
+
+def coverage(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Return how many rows lie inside their intervals [%], and how wide those are, group by group.
+
+    Returns
+    -------
+    DataFrame
+        ``judged``, and for each level ``covered_80`` and ``width_80``: the median of the upper over the
+        lower end.
+    """
+    table = {"judged": rows.groupby(by, observed=True).size()}
+    for level in LEVELS:
+        low, high = rows[f"lo{level}_s"], rows[f"hi{level}_s"]
+        inside = rows.assign(value=100.0 * rows["latency_s"].between(low, high))
+        table[f"covered_{level}"] = inside.groupby(by, observed=True)["value"].mean()
+        table[f"width_{level}"] = rows.assign(value=high / low).groupby(by, observed=True)["value"].median()
+    return pd.DataFrame(table)
+
+
+def regime(seconds: pd.Series) -> pd.Series:
+    """Return which regime of time each row is of, in the order of ``REGIMES``."""
+    edges = [0.0, *(edge for edge, _ in REGIMES)]
+    return pd.cut(seconds, edges, right=False, labels=[name for _, name in REGIMES])
+
+
+def by_regime(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the `coverage` of each kernel model by regime of the predicted time, all devices together."""
+    models = {op: _kernel(op) for op in rows["op"].unique()}
+    named = rows.assign(kernel=rows["op"].map(models), regime=regime(rows["seconds"]))
+    return coverage(named, ["kernel", "regime"]).reset_index()
+
+
+def _kernel(op: str) -> str:
+    """Return the kernel model that times an operation of the shared tables."""
+    return OPERATIONS_MEASURED[op].layer("fp32", {"op": op}).cost.phases[0].kernel

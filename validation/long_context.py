@@ -1,0 +1,225 @@
+"""Training of LLaMA on long sequences over several devices, put together from layers.
+
+The iteration times of DistFlashAttn (Li et al., arXiv 2310.03294, Tables 1 and 3) are of whole models: a
+system's attention between kernels that every system has. What a device does is predicted layer by layer
+and added up. No constant is fitted on these rows; but which library's attention, which network and what
+is hidden was settled when first errors had been seen.
+
+Counted: 32 layers forward, backward and what is computed again; the logits with their loss; where the
+sequence is cut, weights gathered twice and gradients scattered once (ZeRO-3), of which nothing is taken to
+be hidden. Left out: the optimiser's step, the embedding, rotary embedding, the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from costmodel import hardware, kernels
+from costmodel.errors import TableError
+from costmodel.hardware.schema import Spec
+from costmodel.layers import Layer
+from costmodel.layers.dist_flash_attention import DistFlashAttention
+from costmodel.layers.matmul import Matmul
+from costmodel.layers.megatron import Megatron
+from costmodel.layers.pointwise import Elementwise, Norm, Softmax
+from costmodel.layers.ring_attention import RingAttention
+from costmodel.layers.ring_self_attention import RingSelfAttention
+from costmodel.layers.ulysses import Ulysses
+from costmodel.predict import predict
+from costmodel.validation import published
+
+#: Devices of a node: a DGX A100 has 8. The paper's two were joined by InfiniBand of 100 Gbit/s
+#: (from memory), taken as a port of each device.
+NODE, NETWORK = 8, "12.5 GB/s"
+DTYPE = "bf16"
+#: Whose constants serve, where there are any: vLLM's attention is FlashAttention-2, as these systems' is.
+FRAMEWORK = "vllm"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A LLaMA of 32 layers (Touvron et al., arXiv 2302.13971, Table 2), with these heads of 128.
+
+    Attributes
+    ----------
+    heads, kv_heads : int
+        Query heads; key and value heads.
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int = 128
+    d_model: int = 4096
+    d_ff: int = 11008
+    num_layers: int = 32
+    vocab: int = 32000
+
+    @property
+    def products(self) -> tuple[tuple[int, int], ...]:
+        """(Output, input) widths of a layer's products: Q, K and V; O; gate and up; down."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        wide = self.d_model
+        return ((queries + 2 * keys, wide), (wide, queries), (2 * self.d_ff, wide), (wide, self.d_ff))
+
+    @property
+    def parameters(self) -> int:
+        """Learned numbers, norms apart."""
+        return self.num_layers * sum(n * k for n, k in self.products) + 2 * self.vocab * self.d_model
+
+
+MODELS = {"LLaMA-7B": Model(32, 32), "LLaMA-GQA": Model(32, 8), "LLaMA-33H": Model(33, 33)}
+
+#: Attention of the systems that cut the sequence, forward and backward.
+SYSTEMS: dict[str, Layer] = {
+    "ring-attention": RingAttention(dtype=DTYPE, direction="fwd+bwd", causal=True),
+    "ring-self-attention": RingSelfAttention(dtype=DTYPE, direction="fwd+bwd"),
+    "ulysses": Ulysses(dtype=DTYPE, direction="fwd+bwd", causal=True),
+    "dist-flash-attention": DistFlashAttention(dtype=DTYPE, direction="fwd+bwd", checkpoint="attention"),
+}
+#: The only one whose checkpoint is after attention. The others' is at each layer's input, as Hugging Face
+#: has it: attention, too, is computed again.
+REMATERIALISES = "dist-flash-attention"
+#: Name of a system in the published table → layer.
+_PRINTED = {
+    "DistFlashAttn": "dist-flash-attention",
+    "Megatron-LM+FlashAttention": "megatron",
+    "Ring Self-Attention": "ring-self-attention",
+}
+
+
+def cluster(device: str, network: str = NETWORK) -> hardware.Device:
+    """Return a device that has a network port of this bandwidth [B/s], as a node of the paper's had."""
+    data = hardware.load(device).spec.model_dump(by_alias=True, exclude_none=True)
+    reason = "of the cluster, not of the device: InfiniBand of 100 Gbit/s (arXiv 2310.03294, §4; from memory)"
+    port = {"value": network, "status": "assumed", "reason": reason, "range": (network, network)}
+    data["links"] = {**data.get("links", {}), "network": {"oneway": port}}
+    return hardware.Device(Spec.model_validate(data))
+
+
+def iteration_s(
+    system: str, model: Model, device: hardware.Device, seq: int, devices: int, rung: str | None = None
+) -> float:
+    """Return the time of a training iteration on one sequence [s].
+
+    Parameters
+    ----------
+    system : str
+        ``megatron`` or one of ``SYSTEMS``.
+    model : Model
+        What is trained.
+    device : Device
+        What each of the devices is.
+    seq, devices : int
+        Length of the sequence; devices it is trained on, in nodes of ``NODE``.
+    rung : str, optional
+        See `costmodel.predict`.
+    """
+    whole = system == "megatron"
+    parts = _megatron(model, seq, devices) if whole else _cut(system, model, seq, devices)
+    logits = Matmul(dtype=DTYPE, direction="fwd+bwd")
+    loss = Softmax(dtype=DTYPE, direction="fwd+bwd")
+    rows = -(-seq // devices)
+    ends = (
+        (logits, {"m": rows, "n": model.vocab, "k": model.d_model}),
+        (loss, {"m": rows, "n": model.vocab}),
+    )
+    layers_s = sum(
+        repeats * float(predict(layer, device, sizes, rung=rung, framework=FRAMEWORK).seconds)
+        for repeats, layers in ((1, ends), (model.num_layers, parts))
+        for layer, sizes in layers
+    )
+    return layers_s if whole else layers_s + _zero_s(model, device, devices)
+
+
+def _zero_s(model: Model, device: hardware.Device, devices: int) -> float:
+    """Return the time of ZeRO-3's exchanges: weights gathered twice, gradients scattered [s]."""
+    sizes = {"size": 2 * model.parameters, "devices": devices, "node": min(NODE, devices)}
+    timed = kernels.model("collective").seconds
+    ways = ("all-gather", "all-gather", "reduce-scatter")
+    return float(sum(timed(device, {}, collective=way, **sizes).seconds for way in ways))
+
+
+def _megatron(model: Model, seq: int, devices: int) -> Iterator[tuple[Layer, dict[str, int]]]:
+    """Yield tensor parallelism: one layer of it, everything computed again.
+
+    SwiGLU's three products of width d_ff are as many FLOP as two of 3/2 d_ff.
+    """
+    layer = Megatron(
+        dtype=DTYPE,
+        direction="fwd+bwd",
+        attention="tiled",
+        causal=True,
+        recompute="full",
+        activation="silu",
+        norm="rms",
+    )
+    shape = {"batch": 1, "seq": seq, "d_model": model.d_model, "d_ff": 3 * model.d_ff // 2}
+    heads = {"heads": model.heads, "kv_heads": model.kv_heads, "head_dim": model.head_dim}
+    yield layer, shape | heads | {"devices": devices, "node": min(NODE, devices)}
+
+
+def _cut(system: str, model: Model, seq: int, devices: int) -> Iterator[tuple[Layer, dict[str, int]]]:
+    """Yield a layer of which a device has a part of the positions: all but attention on its own."""
+    rows, wide = -(-seq // devices), model.d_model
+    # Forward, again before backward, and backward.
+    for direction in ("fwd", "fwd+bwd"):
+        for n, k in model.products:
+            yield Matmul(dtype=DTYPE, direction=direction), {"m": rows, "n": n, "k": k}
+        for _ in range(2):
+            yield Norm(dtype=DTYPE, kind="rms", direction=direction), {"m": rows, "n": wide}
+            yield Elementwise(dtype=DTYPE, op="add", direction=direction), {"m": rows, "n": wide}
+        gate = Elementwise(dtype=DTYPE, op="silu-and-mul", direction=direction)
+        yield gate, {"m": rows, "n": model.d_ff}
+    sizes = {"batch": 1, "heads": model.heads, "kv_heads": model.kv_heads, "head_dim": model.head_dim}
+    sizes |= {"seq": seq, "devices": devices, "node": min(NODE, devices)}
+    if system != REMATERIALISES:
+        yield replace(SYSTEMS[system], direction="fwd"), sizes
+    yield SYSTEMS[system], sizes
+
+
+def read(reference: Path) -> pd.DataFrame:
+    """Return the published iterations, in the table's order.
+
+    Parameters
+    ----------
+    reference : Path
+        Folder with ``published_runtimes.csv`` and ``device_names.csv``.
+
+    Returns
+    -------
+    DataFrame
+        ``source``, ``where``, ``system``, ``model``, ``seq``, ``devices``, ``latency_s``.
+
+    Raises
+    ------
+    TableError
+        If the table is missing, or has none.
+    """
+    rows = published.read(reference)
+    printed = pd.read_csv(reference / "published_runtimes.csv", usecols=["op"])["op"].astype(str)
+    model = printed.str.extract(r"^(LLaMA-\w+) training iteration$", expand=False)
+    count = rows["gpu"].str.extract(r"^(\d+)x A100 80GB", expand=False)
+    ours = model.isin(list(MODELS)) & count.notna() & rows["kernel"].isin(list(_PRINTED))
+    if not ours.any():
+        raise TableError(f"no training iteration of {', '.join(MODELS)} in {reference}")
+    found = rows.loc[ours, ["source", "where", "seq", "latency_s"]].astype({"seq": np.int64})
+    found["system"] = rows.loc[ours, "kernel"].map(_PRINTED)
+    found["model"] = model[ours]
+    found["devices"] = count[ours].astype(np.int64)
+    return found.reset_index(drop=True)
+
+
+def compare(rows: pd.DataFrame, rung: str | None = None) -> pd.DataFrame:
+    """Return the rows of `read` with ``seconds``, the prediction, and ``error``, (prediction − time)/time."""
+    a100 = cluster("nvidia/a100-sxm-80gb")
+    cases = zip(*(rows[name].tolist() for name in ("system", "model", "seq", "devices")), strict=True)
+    seconds = [
+        iteration_s(system, MODELS[model], a100, seq, devices, rung) for system, model, seq, devices in cases
+    ]
+    compared = rows.assign(seconds=seconds)
+    return compared.assign(error=compared["seconds"] / compared["latency_s"] - 1)

@@ -1,0 +1,162 @@
+"""Published times of whole models, each beside what the package predicts, with what had to be assumed.
+
+The rows are those of ``../shared/reference/published_runtimes.csv`` that are no kernel: training steps,
+training runs, training throughputs. ``python -m costmodel.validation.whole_models ../shared`` prints the page
+WHOLE_MODELS.md.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.errors import TableError
+from costmodel.score import read_table, score
+from costmodel.validation.published_training import Answer, gpt2, gpt3, maxtext, transformer
+
+COLUMNS = (
+    *("source", "where", "model", "impl", "device", "quantity", "unit"),
+    *("published", "predicted", "error", "rung", "assumed", "reason"),
+)
+
+#: A row's op (a pattern of it) → its prediction, or why there is none.
+_KINDS: tuple[tuple[str, Callable[[pd.Series], Answer | str] | str], ...] = (
+    (r"Transformer (base|big)", transformer),
+    (r"GPT-2 (small|medium) OpenWebText", gpt2),
+    (r"GPT3-", gpt3),
+    (r"BERT-large train", "the steps to the target, and the padding left out, are not published"),
+    (r"LLaMA-\w+ training iteration", "several devices share a sequence: see the distributed layers"),
+    (r"\d+B dense LM training", maxtext),
+    (r"training step runtime ratio", "a ratio of two programs, one of which is a loop of a framework"),
+)
+
+
+def table(reference: Path) -> pd.DataFrame:
+    """Return the published whole-model rows with a prediction, or the reason why there is none.
+
+    Parameters
+    ----------
+    reference : Path
+        Folder with ``published_runtimes.csv``.
+
+    Returns
+    -------
+    DataFrame
+        ``COLUMNS``; `error` is predicted over published, less 1.
+
+    Raises
+    ------
+    TableError
+        If the table cannot be read.
+    """
+    try:
+        rows = pd.read_csv(reference / "published_runtimes.csv", low_memory=False)
+    except (OSError, ValueError) as error:
+        raise TableError(f"cannot read the published runtimes in {reference}: {error}") from error
+    return pd.DataFrame(_lines(rows), columns=list(COLUMNS))
+
+
+def _lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for _, row in rows.iterrows():
+        kind = next((kind for pattern, kind in _KINDS if re.match(pattern, str(row["op"]))), None)
+        if kind is None:
+            continue
+        found = kind if isinstance(kind, str) else kind(row)
+        answer = None if isinstance(found, str) else found
+        published = float(row["value"])
+        yield {
+            "source": row["source"],
+            "where": row["where"],
+            "model": row["op"],
+            "impl": row["impl"],
+            "device": answer.device if answer else row["gpu"],
+            "quantity": row["direction"],
+            "unit": str(row["unit"]).partition(" (")[0],
+            "published": published,
+            "predicted": answer.value if answer else np.nan,
+            "error": answer.value / published - 1 if answer else np.nan,
+            "rung": answer.rung if answer else "",
+            "assumed": answer.assumed if answer else "",
+            "reason": found if isinstance(found, str) else "",
+        }
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return rows, median and mean absolute error and bias [%] of each source and implementation."""
+    known = frame[frame["reason"] == ""].assign(absolute=lambda f: f["error"].abs() * 100)
+    groups = known.groupby(["source", "impl"], sort=False)
+    return groups.agg(
+        rows=("error", "size"),
+        median=("absolute", "median"),
+        mean=("absolute", "mean"),
+        bias=("error", lambda e: e.mean() * 100),
+    ).reset_index()
+
+
+def recorded(measurements: Path) -> pd.DataFrame:
+    """Return the end-to-end passes of eager models in ``../shared/measurements``, scored, as `table` is.
+
+    Raises
+    ------
+    TableError
+        If the table cannot be read.
+    """
+    rows = read_table(measurements / "model.parquet")
+    scored = score(rows[rows["op"] == "model_end_to_end"].reset_index(drop=True))
+    return pd.DataFrame(
+        {
+            "source": scored["source"],
+            "where": "recorded passes",
+            "model": scored["kernel"],
+            "impl": "eager, " + scored["direction"],
+            "device": scored["gpu"],
+            "quantity": scored["direction"],
+            "unit": "s",
+            "published": scored["latency_s"],
+            "predicted": scored["seconds"],
+            "error": scored["seconds"] / scored["latency_s"] - 1,
+            "rung": scored["rung"],
+            "assumed": "",
+            "reason": scored["reason"],
+        },
+        columns=list(COLUMNS),
+    )
+
+
+def markdown(published: pd.DataFrame, passes: pd.DataFrame) -> str:
+    """Return the published rows one by one, and both tables' errors, as a page."""
+    lines = [
+        "# Whole models beside their published times",
+        "",
+        "Written by `costmodel.validation.whole_models`. Nothing here was fitted on; communication between "
+        "devices is left out. Error is predicted over published, less 1.",
+        "",
+        "| source | rows | median % | mean % | bias % |",
+        "|---|---|---|---|---|",
+    ]
+    for _, r in summary(pd.concat([published, passes])).iterrows():
+        numbers = f"{r['median']:.1f} | {r['mean']:.1f} | {r['bias']:+.1f}"
+        lines.append(f"| {r['source']}: {r['impl']} | {r['rows']} | {numbers} |")
+    lines += [
+        "",
+        "| model | where | published | predicted | error | rung | assumed, or why not |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for _, r in published.iterrows():
+        name = f"{r['model']}, {r['impl']}"
+        value = f"{r['published']:g} {r['unit']}"
+        found = f"{r['predicted']:.3g} | {r['error']:+.0%}" if not r["reason"] else "– | –"
+        why = r["assumed"] or r["reason"]
+        lines.append(f"| {name} | {r['source']}, {r['where']} | {value} | {found} | {r['rung']} | {why} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    shared = Path(sys.argv[1])
+    print(markdown(table(shared / "reference"), recorded(shared / "measurements")), end="")
