@@ -11,6 +11,7 @@ READY := .venv/ready
 report: env
 	mkdir -p out
 	$(BIN)/costmodel report --force -o out/report.html
+	$(BIN)/costmodel explore --force -o out/explorer.html
 
 test: lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile

@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from costmodel import hardware
+from costmodel import hardware, implementations
 from costmodel.errors import SpecError
 from costmodel.files import user_folder, write_whole
 
@@ -260,6 +260,10 @@ class Wanted:
 def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choice:
     """Return the constants for a kernel on a device: its own, else its nearest relative's.
 
+    Its own go first even if they are of another framework: they say more of it than those of the very
+    kernel on another device do (validation/DIARY.md). Not so where that framework's kernel is an
+    algorithm with other constants; then a relative's of the same algorithm go before them.
+
     Parameters
     ----------
     device : Device
@@ -270,17 +274,47 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
         Whether the device's own constants may be taken.
     """
     name = device.name.rstrip("*")
-    if own:
-        section = best(load(name), wanted)
-        if section is not None:
-            # What-if devices rest on the constants of the device they were made from.
-            origin = "self" if name == device.name else name
-            return Choice(origin, section, section.constants, section.spread)
+    mine = load(name) if own else ()
+    section = best(mine, wanted)
+    if section is not None and not _serves(section, wanted, device):
+        alike = best((s for s in mine if _serves(s, wanted, device)), wanted)
+        if alike is not None:
+            section = alike
+        else:
+            for relative, relation in relatives(device):
+                carried = best((s for s in load(relative) if _serves(s, wanted, device)), wanted)
+                if carried is not None:
+                    return _carried(carried, relative, relation)
+    if section is not None:
+        # What-if devices rest on the constants of the device they were made from.
+        origin = "self" if name == device.name else name
+        return Choice(origin, section, section.constants, section.spread)
     for relative, relation in relatives(device):
         section = best(load(relative), wanted)
         if section is not None:
-            return Choice(relative, section, section.constants, transfer(wanted.kernel, relation))
+            return _carried(section, relative, relation)
     return Choice("none")
+
+
+def _carried(section: Section, relative: str, relation: str) -> Choice:
+    return Choice(relative, section, section.constants, transfer(section.kernel, relation))
+
+
+def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
+    """Return whether a section's constants are those that the kernel asked for has.
+
+    Of most kernel models any section's are. Where algorithms have constants of their own, a section of
+    the framework asked for serves, whatever it runs, and of others one of the same algorithm.
+    """
+    if wanted.kernel not in implementations.ALGORITHMS or wanted.framework is None:
+        return True
+    if section.op != wanted.op:
+        return False
+    if section.framework == wanted.framework and wanted.label is None:
+        return True
+    asked = implementations.arguments(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
+    theirs = implementations.arguments(wanted.kernel, wanted.op, *section.implementation, device)
+    return asked.get("kernel") == theirs.get("kernel")
 
 
 @lru_cache(maxsize=1)

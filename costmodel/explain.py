@@ -154,6 +154,7 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
                 device,
                 _given(prediction),
                 rung=prediction.rung if prediction.rung == "bound" else None,
+                state=prediction.plan.state,
             )
             seconds = float(other.seconds)
         except CostmodelError:

@@ -18,6 +18,9 @@ Options = dict[str, Any]
 #: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
 ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 
+#: Kernel models whose algorithms have constants of their own: one's say nothing of another.
+ALGORITHMS = ("delta",)
+
 
 def arguments(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> Options:
     """Return the static arguments of a kernel model that an implementation decides.

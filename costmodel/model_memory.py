@@ -122,7 +122,10 @@ class Memory:
 
     def _trained(self, stack: Transformer, recompute: str, batch: float, lengths: Array) -> dict[str, Array]:
         """Return the memory of a step of a stack of equal layers, its whole batch at once."""
-        cluster, layout = Cluster(device=self.device, devices=1), Layout(recompute=recompute, micro_batch=batch)
+        cluster, layout = (
+            Cluster(device=self.device, devices=1),
+            Layout(recompute=recompute, micro_batch=batch),
+        )
         steps = [
             Training(model=stack, cluster=cluster, layout=layout, batch=batch, seq=float(n)).memory
             for n in lengths

@@ -15,13 +15,12 @@ import numpy as np
 import pandas as pd
 
 from costmodel import hardware, reports
-from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_size
 from costmodel.explain import elasticities, what_if
 from costmodel.facts import facts_of
 from costmodel.model_memory import Memory, sizes_of
+from costmodel.model_plans import plans
 from costmodel.models import Architecture
-from costmodel.parallel import Cluster, Transformer, plan
 from costmodel.predict import Prediction, as_device, predict
 
 #: What a model is used for, and what that is.
@@ -32,9 +31,8 @@ USES = {
 }
 #: Devices that are tried beside those given, where nobody has said which.
 OTHERS = ("nvidia/a100-sxm-80gb", "nvidia/h100-sxm", "nvidia/h200-sxm", "nvidia/b200-sxm", "amd/mi300x")
-#: Devices that training is planned for, and layouts that are shown of each plan.
+#: Numbers of devices that training is planned for.
 CLUSTERS = (8, 64)
-MOST_LAYOUTS = 8
 #: Lengths that are drawn, in doublings from here; to there, or twice what was asked.
 SHORTEST, LONGEST = 128, 2**17
 
@@ -157,7 +155,10 @@ def story(
             alternatives = [other for name, other in every.items() if name != device.name]
             changes.append(what_if(prediction, alternatives).assign(**keys))
             slopes.append(_slopes(prediction).assign(**keys))
-    layouts, refused = _layouts(asked, clusters)
+    layouts, refused = plans(
+        architecture, asked.places, clusters, batch=asked.batch, seq=asked.seq,
+        dtype=dtype, attention=attention, rung=rung,
+    )  # fmt: skip
     return reports.ModelFrames(
         name=architecture.name,
         parameters=architecture.parameters,
@@ -215,7 +216,11 @@ def _kernels(prediction: Prediction) -> pd.DataFrame:
     """Return a row for each kernel that takes time, with the part that it belongs to."""
     columns = ("kernel", "seconds", "bound", "matrix_flops", "hbm_bytes", "constants_from")
     rows = [
-        {"part": part_of(row), "phase": row["phase"].partition(": ")[2], **{name: row[name] for name in columns}}
+        {
+            "part": part_of(row),
+            "phase": row["phase"].partition(": ")[2],
+            **{name: row[name] for name in columns},
+        }
         for row in prediction.phases
     ]
     return pd.DataFrame(rows)
@@ -278,67 +283,6 @@ def _memory(asked: Question) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-# -- on many devices ---------------------------------------------------------------------------
-
-
-def _layouts(asked: Question, clusters: Iterable[int]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return the fastest layouts that train the model on so many devices, and what none was found for."""
-    frames: list[pd.DataFrame] = []
-    refused: list[str] = []
-    numbers = list(clusters)
-    try:
-        attention = "dense" if asked.attention == "eager" else asked.attention
-        stack = Transformer.of(asked.architecture, dtype=asked.dtype, attention=attention)
-    except CostmodelError as error:
-        return pd.DataFrame(), (str(error),) if numbers else ()
-    for where, device in asked.places.items():
-        for number in numbers:
-            name = f"{number} devices"
-            try:
-                cluster = Cluster(device=device, devices=number)
-                found = plan(stack, cluster, batch=asked.batch * number, seq=asked.seq, rung=asked.rung)
-            except CostmodelError as error:
-                refused.append(f"{name} of {where}: {error}")
-                continue
-            best = found.head(MOST_LAYOUTS)
-            frames.append(
-                best.assign(
-                    where=where,
-                    cluster=name,
-                    rank=np.arange(1, len(best) + 1),
-                    found=len(found),
-                    layout=[_layout(row) for row in best.to_dict("records")],
-                    short=[_short(row) for row in best.to_dict("records")],
-                )
-            )
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), tuple(refused)
-
-
-def _layout(row: dict[Any, Any]) -> str:
-    """Return a layout in a few words."""
-    said = [
-        f"{row[name]} {word}"
-        for name, word in (("tensor", "tensor"), ("pipeline", "pipeline"), ("data", "data"))
-        if row[name] > 1
-    ]
-    words = [" × ".join(said) or "one device", f"micro-batch {row['micro_batch']}"]
-    words += [f"interleaved {row['interleave']}"] if row["interleave"] > 1 else []
-    words += ["sequence parallel"] if row["sequence_parallel"] else []
-    words += [f"{row['recompute']} recomputation"] if row["recompute"] != "none" else []
-    words += [f"ZeRO {row['zero']}"] if row["zero"] else []
-    return ", ".join(words)
-
-
-def _short(row: dict[Any, Any]) -> str:
-    """Return a layout in the letters of a chart."""
-    letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data")]
-    words = [f"{letter}{row[name]}" for letter, name in letters if row[name] > 1] + [f"b{row['micro_batch']}"]
-    words += ["SP"] if row["sequence_parallel"] else []
-    words += [f"Z{row['zero']}"] if row["zero"] else []
-    words += [row["recompute"]] if row["recompute"] != "none" else []
-    return " ".join(words)
-
-
 # -- what it rests on --------------------------------------------------------------------------
 
 
@@ -347,7 +291,13 @@ def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
     model = asked.architecture
     source = model.origin or model.family.source
     said = model.published
-    published = "" if said is None else f" (published: {said:,})" if isinstance(said, int) else f" (published: {said})"
+    published = (
+        ""
+        if said is None
+        else f" (published: {said:,})"
+        if isinstance(said, int)
+        else f" (published: {said})"
+    )
     return (
         (model.name, f"{model.parameters:,} parameters{published}. Source: {source}."),
         ("Not counted", f"{model.family.left_out}."),
@@ -359,7 +309,9 @@ def _facts(asked: Question, devices: dict[str, hardware.Device]) -> reports.Fact
     memory = asked.memory(asked.devices[0])
     models = [memory.model(use) for use in asked.uses]
     layers = dict.fromkeys(part.layer.name for model in models for part in (*model.parts, *model.updates))
-    rows = [{"device": device, "layer": layer, "dtype": asked.dtype} for device in devices for layer in layers]
+    rows = [
+        {"device": device, "layer": layer, "dtype": asked.dtype} for device in devices for layer in layers
+    ]
     return facts_of(pd.DataFrame(rows), devices)
 
 

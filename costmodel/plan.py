@@ -7,10 +7,8 @@ from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
-import sympy as sp
-
 from costmodel import calibration, hardware, implementations, kernels
-from costmodel.cost import ENGINES, Phase
+from costmodel.cost import ENGINES, ZERO, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
 from costmodel.harness import NONE, Host, host
@@ -109,8 +107,8 @@ class Plan:
         return any(part.phase.overlaps for part in self.phases)
 
     @cached_property
-    def _launches(self) -> sp.Expr:
-        return sp.sympify(sum(part.phase.launches * part.phase.repeats for part in self.phases))
+    def _launches(self) -> Any:
+        return sum((part.phase.launches * part.phase.repeats for part in self.phases), ZERO)
 
     def launched_by(self, launcher: Host) -> Plan:
         """Return the plan as a harness's host launches its kernels, one after the other."""

@@ -242,12 +242,12 @@ class Prediction:
 
     @cached_property
     def _host_s(self) -> Number:
-        """Time that the host needs to launch all kernels, where a harness is named [s]."""
+        """Time from the first launch to the last, where a harness is named [s]."""
         launch_s = self.plan.host.launch_s
         if not launch_s:
             return 0.0
         (launches,) = self.plan.launch_function(*(self.shapes[name] for name in self.plan.arguments))
-        return launch_s * launches  # type: ignore[no-any-return]
+        return launch_s * (launches - 1.0)  # type: ignore[no-any-return]
 
     @cached_property
     def serial_s(self) -> Any:

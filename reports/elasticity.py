@@ -52,7 +52,9 @@ def chart(frame: pd.DataFrame) -> Any:
             alt.X("elasticity:Q", title="change of the time for 1 % more [%]", axis=alt.Axis(tickCount=8)),
             alt.Y("of:N", title=None, sort=None),
             alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
-            tooltip=style.tips(("of:N", "1 % more of", ""), ("elasticity:Q", "changes the time by [%]", "+.3~f")),
+            tooltip=style.tips(
+                ("of:N", "1 % more of", ""), ("elasticity:Q", "changes the time by [%]", "+.3~f")
+            ),
         )
         .properties(width="container", height=alt.Step(24))
     )
@@ -61,8 +63,12 @@ def chart(frame: pd.DataFrame) -> Any:
 
 def finding(frame: pd.DataFrame) -> str:
     """Return the rate that the time follows most, and how it follows the sizes."""
-    rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable")
+    rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable").head(1)
     sizes = frame[frame["kind"] == KINDS["size"][0]]
-    said = [f"10 % more of the {row.of} saves {-10 * row.elasticity:.1f} %" for row in rates.head(1).itertuples()]
-    said += [f"10 % more {row.of} costs {10 * row.elasticity:.1f} %" for row in sizes.itertuples()]
+    said = [f"10 % more of the {of} saves about {-10 * slope:.1f} %" for of, slope in _pairs(rates)]
+    said += [f"10 % more {of} costs about {10 * slope:.1f} %" for of, slope in _pairs(sizes)]
     return words.sentence("; ".join(said)) or "Nothing that the roofline has changes the time"
+
+
+def _pairs(frame: pd.DataFrame) -> list[tuple[str, float]]:
+    return list(zip(frame["of"], frame["elasticity"], strict=True))

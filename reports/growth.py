@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
+from costmodel.reports.parts import quoted
 
 NAME = "growth"
 ABOUT = (
@@ -88,14 +89,17 @@ def _lines() -> list[Any]:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return how the time grows over the last doubling, and which part is largest from where to where."""
-    table = frame.pivot_table(index="seq", columns="label", values="seconds", sort=False).fillna(0.0).sort_index()
+    """Return how the time grows, and which part is largest at first and at last."""
+    table = (
+        frame.pivot_table(index="seq", columns="label", values="seconds", sort=False).fillna(0.0).sort_index()
+    )
     whole = table.sum(axis=1)
-    named = table.drop(columns=[name for name in table if name == REST])
-    largest = named.idxmax(axis=1)
-    changes = [n for n, before in zip(largest.index[1:], largest[:-1], strict=True) if largest[n] != before]
-    said = [f"{largest.iloc[0]} takes most of the time"]
-    said += [f"from {words.at('seq', n)} on {largest[n]}" for n in changes]
+    parts = [str(name) for name in table if name != REST]
+    largest = [parts[place] for place in table[parts].to_numpy().argmax(axis=1)]
+    said = [f"the largest part is {quoted(largest[0])}"]
+    if largest[0] != largest[-1]:
+        start = max(i for i, part in enumerate(largest) if part != largest[-1]) + 1
+        said.append(f"from {words.at('seq', float(table.index[start]))} on {quoted(largest[-1])}")
     first, last = whole.index[0], whole.index[-1]
     ratio = whole[last] / whole[first]
     grows = "as long as" if ratio < 1.005 else f"{words.times(ratio)} as long as"

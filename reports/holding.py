@@ -23,7 +23,7 @@ KINDS = {
     "optimiser": ("optimiser's state", "#009E73"),
     "activations": ("activations kept for backward", "#D55E00"),
     "cache": ("cache of keys, values and states", "#CC79A7"),
-    "working": ("while a kernel runs", "#999999"),
+    "working": ("working memory of a kernel", "#999999"),
 }
 #: Times what may be used, beyond which a length says no more than that it does not fit.
 MOST_SHOWN = 1.5
@@ -107,17 +107,15 @@ def finding(frame: pd.DataFrame) -> str:
             f"Any length fits into {words.size(capacity)}: {words.size(last['bytes'].sum())} are held at "
             f"{words.at('seq', last['seq'].max())}"
         )
+    drawn = frame["seq"][frame["seq"] <= longest].max()
+    at = frame[frame["seq"] == (frame["seq"].min() if np.isnan(drawn) else drawn)]
+    length, held = words.at("seq", at["seq"].max()), words.size(at["bytes"].sum())
+    most = str(at["kind"].iloc[int(at["bytes"].to_numpy().argmax())])
     if longest < 1:
-        least = frame[frame["seq"] == frame["seq"].min()]
-        most = least.loc[least["bytes"].idxmax(), "kind"]
         return (
-            f"No length fits: {words.at('seq', least['seq'].max())} need {words.size(least['bytes'].sum())} of "
-            f"{words.size(capacity)}, most of it {most}"
+            f"No length fits: {length} need {held} of {words.size(capacity)}, the largest part of it {most}"
         )
-    shown = frame[frame["seq"] <= longest]
-    at = shown[shown["seq"] == shown["seq"].max()] if len(shown) else frame
-    most = at.loc[at["bytes"].idxmax(), "kind"]
     return (
-        f"Up to {words.at('seq', longest)} fit into {words.size(capacity)}; at "
-        f"{words.at('seq', at['seq'].max())} most of the memory is {most}"
+        f"Up to {words.at('seq', longest)} fit into {words.size(capacity)}; at {length} the largest part of "
+        f"{held} is {most}"
     )

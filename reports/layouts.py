@@ -10,9 +10,9 @@ from costmodel.reports import style, words
 
 NAME = "layouts"
 ABOUT = (
-    "Time of a step by what it goes into, in the fastest layouts within memory. T: devices that share a layer; "
-    "P: stages, in v parts each; D: copies; b: sequences that pass at once; SP: split by positions between "
-    "products; Z: what copies share (ZeRO); full, selective: what is computed again."
+    "Time of a step by what it goes into, in the fastest layouts within memory. T: devices that share a "
+    "layer; P: stages, in v parts each; D: copies; b: sequences that pass at once; SP: split by positions "
+    "between products; Z: what copies share (ZeRO); full, selective: what is computed again."
 )
 #: Parts of a step in words, each with its colour.
 PARTS = {
@@ -54,7 +54,9 @@ def chart(frame: pd.DataFrame) -> Any:
         alt.Chart(frame)
         .mark_bar()
         .encode(
-            alt.X("seconds:Q", title="time of a step [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)),
+            alt.X(
+                "seconds:Q", title="time of a step [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)
+            ),
             alt.Y("short:N", title=None, sort=alt.EncodingSortField("rank", op="min")),
             alt.Color("part:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
             order="order:Q",
@@ -81,5 +83,9 @@ def finding(frame: pd.DataFrame) -> str:
     return (
         f"Fastest of {words.whole(first['found'])} layouts on {first['cluster']}: {first['layout']}, "
         f"{words.seconds(first['step_s'])} a step, {words.share(first['utilisation'])} of the peak; "
-        + (f"{words.share(lost)} goes into exchange and waiting" if lost > 0 else "no exchange is left to wait for")
+        + (
+            f"{words.share(lost)} goes into exchange and waiting"
+            if lost > 0
+            else "no exchange is left to wait for"
+        )
     )

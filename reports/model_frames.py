@@ -45,7 +45,8 @@ class ModelFrames:
     slopes : DataFrame
         where, use, of, kind (``rate`` or ``size``), elasticity.
     layouts : DataFrame
-        where, cluster, rank, found, layout, short, its numbers, seconds and its parts (``…_s``), memory_bytes, utilisation,
+        where, cluster, rank, found (how many fit), layout and short (in words and in letters), the
+        layout's numbers, seconds and its parts (``…_s``), memory_bytes, utilisation,
         tokens_per_second; empty where no plan is made.
     refused : tuple of str
         What could not be planned, and why.

@@ -35,7 +35,7 @@ def rows(kernels: pd.DataFrame) -> pd.DataFrame:
     return summed.assign(share=summed["seconds"] / whole)
 
 
-def limits(bound: pd.Series) -> pd.Categorical:
+def limits(bound: pd.Series) -> Any:
     """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
     kinds = [str(kind).partition(":")[0] for kind in bound]
     found = [LIMITS[kind][0] if kind in LIMITS else kind for kind in kinds]
@@ -85,10 +85,13 @@ def finding(frame: pd.DataFrame) -> str:
     total = frame["seconds"].sum()
     by_part = shares(frame, "part")
     by_limit = shares(frame, "limit")
-    said = [f"{words.share(share)} into {part}" for part, share in by_part.head(MOST_SAID).items()]
+    (_, first), *others = by_part.head(MOST_SAID).items()
+    names = [quoted(str(part)) for part in by_part.index]
+    said = [f"{words.share(first)} of {words.seconds(total)} goes into {names[0]}"]
+    said += [f"{words.share(share)} into {name}" for (_, share), name in zip(others, names[1:], strict=False)]
     limit, most = next(iter(by_limit.items()))
     how = "all" if most > 0.995 else words.share(most)
-    return f"Of {words.seconds(total)}, {words.listed(said)} go; {how} of the time goes by {the(str(limit))}"
+    return f"{', '.join(said)}; {how} of the time is limited by {the(str(limit))}"
 
 
 def shares(frame: pd.DataFrame, column: str) -> pd.Series:
@@ -98,5 +101,10 @@ def shares(frame: pd.DataFrame, column: str) -> pd.Series:
 
 
 def the(limit: str) -> str:
-    """Return a limit as a sentence has it: ``the matrix engine``, ``dependent steps``."""
-    return limit if limit.endswith("s") else f"the {limit}"
+    """Return a limit as a sentence has it: ``the matrix engine``, ``main memory``, ``launches``."""
+    return f"the {limit}" if limit.endswith(("engine", "cache")) else limit
+
+
+def quoted(part: str) -> str:
+    """Return the name of a part, in quotes where it has a comma of its own."""
+    return f"“{part}”" if "," in part else part

@@ -72,6 +72,8 @@ def finding(frame: pd.DataFrame) -> str:
     capacity = frame["room_bytes"].max()
     held = frame.groupby("state", sort=False)["bytes"].sum()
     fitting = [f"{state} ({words.size(size)})" for state, size in held.items() if size <= capacity]
-    lacking = [f"{state}, lacks {words.size(size - capacity)}" for state, size in held.items() if size > capacity]
+    lacking = [
+        f"{state}, lacks {words.size(size - capacity)}" for state, size in held.items() if size > capacity
+    ]
     said = [f"has room for {words.listed(fitting)}"] if fitting else ["has room for none of its uses"]
     return f"Memory of {words.size(capacity)} {'; '.join([*said, *lacking])}"

@@ -17,6 +17,7 @@ ABOUT = (
 KINDS = {
     "figure": ("a figure of the device", "#0072B2"),
     "format": ("a narrower format", "#009E73"),
+    "unlike": ("narrower, with other constants", "#E69F00"),
     "choice": ("another way to compute it", "#CC79A7"),
     "device": ("another device", "#D55E00"),
 }
@@ -30,12 +31,34 @@ FIGURES = {
 MOST_SAID = 3
 
 
-def rows(changes: pd.DataFrame) -> pd.DataFrame:
-    """Return the changes in words, kinds as categories: all that occur; ``start`` is 1, as fast as it is."""
-    known = [KINDS[kind][0] for kind in changes["kind"]]
+def rows(changes: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+    """Return the changes in words, kinds as categories: all that occur; ``start`` is 1, as fast as it is.
+
+    A narrower format whose kernels have other constants than the present one's is a kind of its own: part
+    of the difference is theirs.
+
+    Parameters
+    ----------
+    changes : DataFrame
+        where, use, change, kind, speedup, constants_from.
+    answers : DataFrame
+        where, use, device, constants_from.
+    """
+    present = answers.rename(columns={"constants_from": "present"})[["where", "use", "device", "present"]]
+    both = changes.merge(present, on=["where", "use"], how="left")
+    kinds = [
+        "unlike" if kind == "format" and _origins(tried, device) != _origins(present, device) else kind
+        for kind, tried, present, device in both[["kind", "constants_from", "present", "device"]].to_numpy()
+    ]
+    known = [KINDS[kind][0] for kind in kinds]
     occurring = [name for name, _ in KINDS.values() if name in known]
     said = [_said(change) for change in changes["change"]]
     return changes.assign(change=said, kind=pd.Categorical(known, occurring), start=1.0)
+
+
+def _origins(constants_from: str, device: str) -> set[str]:
+    """Return whose constants they are, the device itself by its name."""
+    return {device if origin == "self" else origin for origin in constants_from.split(", ")}
 
 
 def _said(change: str) -> str:
@@ -75,15 +98,27 @@ def chart(frame: pd.DataFrame) -> Any:
 
 def finding(frame: pd.DataFrame) -> str:
     """Return the figures and formats that help most, the fastest device, and what does not help."""
-    own = frame[frame["kind"] != KINDS["device"][0]].sort_values("speedup", ascending=False, kind="stable")
+    device, unlike = KINDS["device"][0], KINDS["unlike"][0]
+    own = _best(frame[~frame["kind"].isin([device, unlike])])
     helping = own[own["speedup"] >= 1.05]
-    said = [f"{row.change}: {words.times(row.speedup)} as fast" for row in helping.head(MOST_SAID).itertuples()]
-    text = "; ".join(said) or "No figure of the device by itself makes it 5 % faster"
-    devices = frame[frame["kind"] == KINDS["device"][0]].sort_values("speedup", ascending=False, kind="stable")
-    if len(devices):
-        best = devices.iloc[0]
-        text += f"; {best['change']} {words.times(best['speedup'])}"
+    most = helping.head(MOST_SAID)
+    said = [
+        f"{change}: {words.times(times)} as fast"
+        for change, times in zip(most["change"], most["speedup"], strict=True)
+    ]
+    text = "; ".join(said) or "Nothing by itself makes it 5 % faster"
+    devices = _best(frame[frame["kind"] == device])
+    if len(devices) and devices["speedup"].iloc[0] > 1:
+        text += f"; {devices['change'].iloc[0]}: {words.times(devices['speedup'].iloc[0])}"
+    elif len(devices):
+        text += "; no other device tried is faster"
     idle = own[own["speedup"] < 1.01]
     if len(idle) and len(helping):
-        text += f"; {words.listed([str(change) for change in idle['change']])} hardly help{'s' * (len(idle) == 1)}"
+        help_ = "helps" if len(idle) == 1 else "help"
+        text += f"; {words.listed([str(change) for change in idle['change']])} hardly {help_}"
     return words.sentence(text)
+
+
+def _best(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the changes, the most helpful first."""
+    return frame.sort_values("speedup", ascending=False, kind="stable")

@@ -205,3 +205,43 @@ def test_intervals_are_the_quantiles_of_the_regime():
     wide = calibration.interval(part.spread, seconds, 95)
     assert (wide[0] < low).all()
     assert (wide[1] > high).all()
+
+
+# -- whose constants, where the kernel asked for is another ------------------------------------
+
+DELTA = {"kernel": "delta", "op": "gdn_chunk_prefill", "framework": "vllm"}
+FUSED = section(**DELTA, kernels=("chunk_gated_delta_rule_flashinfer",))
+CHUNKED = section(**DELTA | {"framework": "sglang"}, kernels=("chunk_gated_delta_rule",))
+
+
+def test_own_constants_of_another_framework_go_before_a_relatives(shelf):
+    """Taking one framework's constants away on open devices: 9 % against 21 for products (DIARY)."""
+    own, other = section(framework="trtllm"), section(framework="sglang")
+    shelf(nvidia_b200_sxm=(own,), nvidia_h200_sxm=(other,))
+    wanted = Wanted("gemm", "gemm", "bf16", framework="sglang")
+    assert calibration.choose(load("nvidia/b200-sxm"), wanted).section == own
+
+
+def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
+    """Fused and chunked delta nets have different terms: what one says of the other is its defaults."""
+    shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED, CHUNKED))
+    h200 = load("nvidia/h200-sxm")
+    asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
+    choice = calibration.choose(h200, asked)
+    assert (choice.origin, choice.section) == ("nvidia/b200-sxm", CHUNKED)
+    assert choice.spread == calibration.transfer("delta", "sibling")
+    # Nobody named, its own framework named, or nothing like it anywhere: its own.
+    plain = Wanted("delta", "gdn_chunk_prefill", "bf16")
+    assert calibration.choose(h200, plain).section == FUSED
+    named = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
+    assert calibration.choose(h200, named).section == FUSED
+    shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED,))
+    assert calibration.choose(h200, asked).section == FUSED
+
+
+def test_a_framework_runs_on_each_device_what_it_runs_there(shelf):
+    """vLLM's delta net is Triton's chunked kernel on L40S, FlashInfer's elsewhere."""
+    triton = section(**DELTA, kernels=("chunk_gated_delta_rule_triton",))
+    shelf(nvidia_l40s=(triton,), nvidia_h200_sxm=(FUSED,))
+    asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
+    assert calibration.choose(load("nvidia/l40s"), asked).section == triton

@@ -69,6 +69,13 @@ def test_a_recurrence_is_not_helped_by_more_of_the_device():
     assert (figures["speedup"] < 1.1).all()
 
 
+def test_a_cold_prediction_is_compared_with_cold_ones():
+    p = cm.predict(cm.Matmul(), "nvidia/a100-sxm-80gb", state="cold", m=16, n=4096, k=4096)
+    found = what_if(p, ["nvidia/h200-sxm"]).set_index("change")
+    other = cm.predict(cm.Matmul(), "nvidia/h200-sxm", state="cold", m=16, n=4096, k=4096)
+    assert found.loc["on nvidia/h200-sxm", "seconds"] == other.seconds
+
+
 def test_a_format_that_the_device_has_not_is_not_tried():
     p = cm.predict(cm.Matmul(dtype="bf16"), "nvidia/a100-sxm-80gb", m=64, n=64, k=64)
     assert not what_if(p)["change"].str.contains("fp8").any()

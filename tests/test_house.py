@@ -26,14 +26,17 @@ MAY_IMPORT = {
     "cost": (),
     "hardware": (),
     "layers": ("cost",),
-    "calibration": ("hardware",),
+    "calibration": ("hardware", "implementations"),
+    "harness": ("hardware",),
     "implementations": ("hardware", "kernels"),
     "evaluate": ("cost", "layers"),
     "asymptotics": ("cost", "layers"),
     "vega": (),
     "programs": ("cost", "layers", "vega"),
     "kernels": ("hardware",),
-    "plan": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations"),
+    "plan": (
+        "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations", "harness",
+    ),
     "predict": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "plan"),
     "models": ("cost", "layers", "evaluate", "predict", "hardware"),
     "capture": ("cost", "layers", "evaluate", "predict", "models"),
@@ -46,18 +49,21 @@ MAY_IMPORT = {
     "reports": (),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations",
-        "predict", "sweep", "crossing", "measured", "score", "models", "reports",
+        "harness", "predict", "sweep", "crossing", "measured", "score", "models", "reports",
     ),
 }  # fmt: skip
 #: The facade, the story and the command line stand above all of it.
-TOP = {"", "__main__", "story", "systems", "facts", "explore", "cli"}
+TOP = {
+    "", "__main__", "story", "systems", "facts", "explore", "cli",
+    "model_story", "model_memory", "model_plans",
+}  # fmt: skip
 #: `reports.compare(frame)` alone has to work: one function asks for the devices' facts itself.
 EXCEPTIONS = {("reports", "facts")}
 
 #: Where tables are made, and pandas is at home.
 TABLES = {
     "sweep", "measured", "score", "explain", "parallel", "reports", "validation",
-    "story", "systems", "facts", "explore",
+    "story", "systems", "facts", "explore", "model_story", "model_plans",
 }  # fmt: skip
 #: Third parties, where they are not allowed everywhere.
 OUTSIDE = {
@@ -65,10 +71,10 @@ OUTSIDE = {
     "scipy": {"validation"},
     "sympy": {
         "symbols", "cost", "layers", "evaluate", "asymptotics", "explain", "vega", "programs", "models",
-        "capture", "cli",
+        "capture", "model_memory", "cli",
     },
     "pydantic": {"hardware", "calibration", "models", "validation"},
-    "yaml": {"hardware", "calibration", "models", "facts", "validation"},
+    "yaml": {"hardware", "calibration", "harness", "models", "facts", "validation"},
     "altair": {"reports"},
     "vl_convert": {"reports"},
     "rich": {"cli", "validation"},

@@ -120,6 +120,35 @@ def transfers(rows: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
     return table
 
 
+def whole_models(folder: Path) -> pd.DataFrame:
+    """Return how far off whole passes of eager models are, by device and use: held-out shapes, and all."""
+    rows = pd.read_parquet(folder / "model.parquet")
+    rows = rows[rows["op"] == "model_end_to_end"].reset_index(drop=True)
+    scored = score(rows)
+    error = 100.0 * (scored["seconds"] / scored["latency_s"] - 1.0)
+    frame = scored[["gpu", "mode", "direction"]].assign(error=error, out=held_out(rows))
+    whole = frame.assign(gpu="all", mode="", direction="")
+    return pd.DataFrame(_whole_line(name, part) for name, part in _groups(pd.concat([frame, whole])))
+
+
+def _groups(frame: pd.DataFrame) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
+    for name, part in frame.groupby(["gpu", "mode", "direction"], sort=False):
+        yield tuple(str(word) for word in name), part
+
+
+def _whole_line(name: tuple[str, ...], part: pd.DataFrame) -> dict[str, object]:
+    out = part.loc[part["out"], "error"]
+    return {
+        **dict(zip(("device", "use", "pass"), name, strict=True)),
+        "held out": len(out),
+        "mean ": float(out.abs().mean()),
+        "bias ": float(out.median()),
+        "all": len(part),
+        "mean": float(part["error"].abs().mean()),
+        "bias": float(part["error"].median()),
+    }
+
+
 def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
     """Return a line for each cell whose mean error has grown by over ``SLACK`` points, or that is gone."""
     both = then.merge(now, on=CELL, how="left", suffixes=("_then", "_now"))
@@ -134,7 +163,7 @@ def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
     return worse
 
 
-def markdown(own: pd.DataFrame, carried: pd.DataFrame, regimes: pd.DataFrame) -> str:
+def markdown(own: pd.DataFrame, carried: pd.DataFrame, regimes: pd.DataFrame, whole: pd.DataFrame) -> str:
     """Return the page: calibrated predictions, their intervals, those with a relative's constants, peers.
 
     Parameters
@@ -143,6 +172,8 @@ def markdown(own: pd.DataFrame, carried: pd.DataFrame, regimes: pd.DataFrame) ->
         `by_cell` at the best rung, `with_other_half`; and at rung ``kernel``.
     regimes : DataFrame
         See `intervals.by_regime`.
+    whole : DataFrame
+        See `whole_models`.
     """
     lines = [
         "# Accuracy",
@@ -163,6 +194,15 @@ def markdown(own: pd.DataFrame, carried: pd.DataFrame, regimes: pd.DataFrame) ->
         *_table(own, ("rows", "predicted", *_ERRORS, "covered_80", "width_80", *_OTHERS)),
         "",
         *_intervals(own, regimes),
+        "",
+        "## Whole models, eager",
+        "",
+        "Sums of kernels, with the harness's host (`calibrate_harness.py`) fitted on the shapes that are not "
+        "held out. `inf` is inference, `train` a training pass, forward or backward.",
+        "",
+        "| " + " | ".join(str(column).strip() for column in whole) + " |",
+        "|" + "---|" * len(whole.columns),
+        *(f"| {' | '.join(_written(value) for value in row)} |" for row in whole.itertuples(index=False)),
         "",
         "## Without them (rung `kernel`): constants of the nearest relative, one device left out at a time",
         "",
@@ -231,7 +271,7 @@ def main() -> None:
     scored = scored_rows(rows)
     judged = intervals.judged(scored)
     own, carried = with_other_half(table_of(scored), judged), by_cell(rows, rung="kernel")
-    page = markdown(own, carried, intervals.by_regime(judged))
+    page = markdown(own, carried, intervals.by_regime(judged), whole_models(folder))
     write_whole(FOLDER / "ACCURACY.md", lambda path: path.write_text(page, "utf-8"), overwrite=True)
     write_whole(
         GATE,

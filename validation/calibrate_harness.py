@@ -59,7 +59,7 @@ def passes(rows: pd.DataFrame) -> list[Pass]:
             continue
         optional = {c: s for c, s in operation.optional.items() if c in row and pd.notna(row[c])}
         sizes = {size: float(row[column]) for column, size in {**operation.columns, **optional}.items()}
-        layer = operation.layer(str(row["dtype"]), row)
+        layer = operation.layer(str(row["dtype"]), {str(name): value for name, value in row.items()})
         whose = framework(row["framework"])[0]
         found.append(Pass(row, predict(layer, row["gpu"], sizes, framework=whose)))
     return found
@@ -83,7 +83,7 @@ def fit(measured: list[Pass]) -> dict[str, Any]:
         least = min(group, key=lambda one: float(one.row["latency_s"]) / one.launches)
         seconds = float(least.row["latency_s"])
         if least.seconds(Host(hidden=hidden)) < EXPLAINED * seconds:
-            launch_s.setdefault(device, {})[direction] = float(f"{seconds / least.launches:.4g}")
+            launch_s.setdefault(device, {})[direction] = float(f"{seconds / (least.launches - 1):.4g}")
     return {"hidden": hidden, "launch_s": launch_s}
 
 

@@ -7,6 +7,8 @@ judged by the other, both ways, so that every row is judged once.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 
@@ -52,7 +54,7 @@ def judged(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_intervals(rows: pd.DataFrame, quantiles: tuple[calibration.Spread, ...]) -> pd.DataFrame:
-    ends = {}
+    ends: dict[str, Any] = {}
     for level in LEVELS:
         low, high = calibration.interval(quantiles, rows["seconds"].to_numpy(), level)
         ends |= {f"lo{level}_s": low, f"hi{level}_s": high}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -59,10 +60,14 @@ def explain(
     output.print_table(["of", "changes by"], [[n, f"{slope:+.2f} %"] for n, slope in slopes.items()])
     print()
     rows = [
-        [row.change, output.seconds(row.seconds), f"{row.speedup:.2f} ×", row.rung]
-        for row in changes.itertuples()
+        [row["change"], output.seconds(row["seconds"]), f"{row['speedup']:.2f} ×", _grounds(row)]
+        for row in changes.to_dict("records")
     ]
-    output.print_table(["what if", "time", "as fast", "rung"], rows)
+    output.print_table(["what if", "time", "as fast", "rung and constants"], rows)
+
+
+def _grounds(row: dict[Hashable, Any]) -> str:
+    return f"{row['rung']}: {row['constants_from']}"
 
 
 def _layer(name: str, settings: list[str], use: str | None) -> Layer:

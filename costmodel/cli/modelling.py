@@ -88,7 +88,9 @@ def model(
         _show(found, dtype, as_json)
         return
     if len(devices) > 1:
-        raise CostmodelError(f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several")
+        raise CostmodelError(
+            f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several"
+        )
     (device,) = devices
     sizes = _sizes(defines)
     options: dict[str, Any] = {"rung": rung, "state": state, "framework": framework}

@@ -77,8 +77,9 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     headers = [*(name.replace("_", " ") for name in _SHOWN), "step", "memory", "of peak"]
     output.print_table(headers, rows, left=0)
     best = found.iloc[0]
-    kinds = [column for column in found if column.endswith("_s") and best[column] > 0.001 * best["seconds"]]
-    where = ", ".join(f"{c.removesuffix('_s')} {best[c] / best['seconds']:.0%}" for c in kinds)
+    shares = {name: float(best[name] / best["seconds"]) for name in map(str, found) if name.endswith("_s")}
+    kept = {name.removesuffix("_s"): share for name, share in shares.items() if share > 0.001}
+    where = ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
     print(f"where the fastest step goes: {where}")
 
 

@@ -111,9 +111,9 @@ def _choose(
             cost, here = _cost(device, c, some, part, split), index * len(tiles.SPLITS) + number
             better = (cost < least[rows]) | ((cost == least[rows]) & (here < place[rows]))
             least[rows[better]], place[rows[better]] = cost[better], here
-    chosen, number = np.divmod(place.astype(int), len(tiles.SPLITS))
+    chosen, parts = np.divmod(place.astype(int), len(tiles.SPLITS))
     picked = [np.choose(chosen, list(values)) for values in zip(*candidates, strict=True)]
-    return picked, np.take(tiles.SPLITS, number)
+    return picked, np.take(tiles.SPLITS, parts)
 
 
 def _cost(device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling, split: float) -> Array:

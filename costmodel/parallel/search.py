@@ -139,7 +139,7 @@ def _frame(training: Training) -> pd.DataFrame:
 
 def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
     """Return how much memory the smallest layout lacks, and how many devices have it."""
-    least = every.loc[every["memory_bytes"].idxmin()]
+    least = every.iloc[int(np.argmin(every["memory_bytes"]))]
     named = ", ".join(f"{name} {least[name]}" for name in ("tensor", "pipeline", "data", "recompute", "zero"))
     kinds = {name: least[f"{name}_bytes"] for name in ("weights", "gradients", "optimiser", "activations")}
     largest = max(kinds, key=lambda name: kinds[name])

@@ -243,7 +243,7 @@ class Training:
         )
         first = under_way * self.stage_layers * kept + np.where(p == 1, head, 0.0)
         last = self.stage_layers * kept + head
-        return np.maximum(first, last) + working
+        return np.asarray(np.maximum(first, last) + working)
 
     @property
     def capacity(self) -> float:
@@ -273,8 +273,12 @@ class Training:
 
     @property
     def energy_j(self) -> Array:
-        """Energy of a step at the devices' rated power [J]; hosts and cooling are left out."""
-        return np.asarray(self.cluster.machine.tdp_w * self.cluster.devices * self.seconds)
+        """Energy of a step at the devices' rated power [J]; NaN where the spec has no power.
+
+        Hosts and cooling are left out.
+        """
+        power = self.cluster.machine.tdp_w
+        return np.asarray((np.nan if power is None else power) * self.cluster.devices * self.seconds)
 
     @property
     def cost(self) -> Array | None:

@@ -84,7 +84,7 @@ class Transformer:
         """
         fields, types = architecture.fields, architecture.family.types
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
-        if not known or getattr(fields, "experts", 0):
+        if not known or getattr(fields, "experts", False):
             raise UnavailableError(
                 f"{architecture.name}: a plan is made for stacks of equal layers of attention and "
                 "feed-forward (Llama, Mistral, Qwen, Gemma, GPT, OPT, BERT), without experts"

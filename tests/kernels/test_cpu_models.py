@@ -46,7 +46,8 @@ def test_rows_of_b_of_a_page_or_more_cost_a_translation_each_element():
         sizes = {"m": 4096, "n": n, "k": 4096}
         more = cpu_gemm.seconds(DEVICE, page, **sizes).terms["vector:fp32"]
         more = more - cpu_gemm.seconds(DEVICE, IDEAL, **sizes).terms["vector:fp32"]
-        assert more == pytest.approx(cycles * 4096 * n / (DEVICE.units * DEVICE.clock_hz), rel=1e-6, abs=1e-12)
+        expected = cycles * 4096 * n / (DEVICE.units * DEVICE.clock_hz)
+        assert more == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
 def test_small_product_stays_on_one_thread():

@@ -23,6 +23,7 @@ MASKED = _sizes(
     (6, 6, 3, 21, 8, 65, 30, 1, 2, 4, 3, 20, 9),
     (3, 2, 2, 24, 5, 7, 3, 15, 20, 4, 30, 6, 2),
     (3, 4, 2, 1, 5, 7, 2, 3, 1, 1, 30, 2, 1),
+    (6, 3, 1, 8, 2, 48, 9, 30, 10, 11, 23, 12, 3),
 )
 #: Many blocks, of which few are global.
 BLOCKS = _sizes(
@@ -57,6 +58,8 @@ COMBINED = _sizes(
     (6, 2, 2, 33, 5),
     (9, 3, 100, 2, 65),
     (2, 11, 7, 6, 4),
+    (8, 10, 8, 62, 10),
+    (1, 10, 25, 58, 40),
 )
 SEGMENTED = _sizes(
     f"{_CORE} block",
@@ -92,6 +95,7 @@ LATENT = _sizes(
     (5, 2, 1, 65, 9, 4, 7, 3, 2, 12, 300),
     (4, 3, 140, 300, 2, 33, 5, 6, 9, 4, 64),
     (2, 3, 61, 121, 5, 4, 7, 6, 9, 8, 400),
+    (1, 3, 96, 287, 9, 8, 30, 2, 17, 7, 684),
 )
 TILED = _sizes(
     "batch heads kv_heads seq seq_kv head_dim value_dim d_model sram",
@@ -99,6 +103,7 @@ TILED = _sizes(
     (2, 4, 4, 9, 33, 3, 5, 16, 96),
     (5, 3, 1, 17, 17, 33, 2, 7, 1600),
     (6, 2, 1, 61, 121, 2, 9, 3, 96),
+    (5, 4, 2, 46, 61, 31, 13, 10, 475),
 )
 DECODED = _sizes(
     "batch heads kv_heads seq_kv head_dim value_dim block splits",

@@ -222,6 +222,9 @@ def test_energy_and_cost_follow_from_power_and_price():
     assert float(training.energy_j) == pytest.approx(8 * 400 * float(training.seconds))
     assert float(training.cost) == pytest.approx(16 * float(training.seconds) / 3600)
     assert small().cost is None
+    tpu = Cluster(device="google/tpu-v5p", devices=8)
+    assert tpu.machine.tdp_w is None
+    assert np.isnan(small_with(small(), cluster=tpu).energy_j)
 
 
 @pytest.mark.parametrize(

@@ -19,10 +19,10 @@ def test_where_the_published_kernel_was_fitted_the_crossover_is_right():
 
 
 def test_with_constants_of_a_relative_it_is_right_on_h200():
-    """5 to 6K: its own rows are of another kernel (FlashInfer's), which is nearly twice as fast."""
+    """5 to 6K: its own rows are of another kernel (FlashInfer's), so that B200's serve, of sglang's."""
     low, high = crossovers.PUBLISHED["nvidia/h200-sxm"]
     assert low <= crossovers.crossover("nvidia/h200-sxm", rung="kernel", framework="sglang") <= high
-    assert 0.6 <= ratio("nvidia/h200-sxm", "calibrated", "sglang") <= 1
+    assert low <= crossovers.crossover("nvidia/h200-sxm", framework="sglang") <= high
 
 
 def test_on_h100_which_nothing_was_fitted_on():

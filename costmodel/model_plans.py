@@ -1,0 +1,109 @@
+"""Plans of training a whole model on several devices: the fastest layouts of each, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.errors import CostmodelError
+from costmodel.hardware import Device
+from costmodel.models import Architecture
+from costmodel.parallel import Cluster, Transformer, plan
+
+#: Layouts that are shown of each plan.
+MOST_LAYOUTS = 8
+
+
+def plans(
+    architecture: Architecture,
+    places: Mapping[str, Device],
+    clusters: Iterable[int],
+    *,
+    batch: int,
+    seq: int,
+    dtype: str = "bf16",
+    attention: str = "tiled",
+    rung: str | None = None,
+) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Return the fastest layouts that train a model, and what none was found for.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The model.
+    places : mapping of str to Device
+        Devices, by what they are called in the table.
+    clusters : iterable of int
+        Numbers of devices.
+    batch, seq : int
+        Sequences of a step for every device, and tokens of each.
+    dtype, attention, rung
+        See `Transformer` and `predict`; eager attention is planned as stored scores.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `costmodel.parallel.plan`, and where, cluster, rank, found (how many fit), layout,
+        short; empty if there is no plan.
+    tuple of str
+        Reasons.
+    """
+    numbers = list(clusters)
+    try:
+        kind = "dense" if attention == "eager" else attention
+        stack = Transformer.of(architecture, dtype=dtype, attention=kind)
+    except CostmodelError as error:
+        return pd.DataFrame(), (str(error),) if numbers else ()
+    frames: list[pd.DataFrame] = []
+    refused: list[str] = []
+    for where, device in places.items():
+        for number in numbers:
+            name = "one device" if number == 1 else f"{number} devices"
+            try:
+                cluster = Cluster(device=device, devices=number)
+                found = plan(stack, cluster, batch=batch * number, seq=seq, rung=rung)
+            except CostmodelError as error:
+                refused.append(f"{name} of {where}: {error}")
+                continue
+            frames.append(_best(found).assign(where=where, cluster=name))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(), tuple(refused)
+
+
+def _best(found: pd.DataFrame) -> pd.DataFrame:
+    """Return the first layouts of a plan, ranked and in words."""
+    best = found.head(MOST_LAYOUTS)
+    rows = best.to_dict("records")
+    return best.assign(
+        rank=np.arange(1, len(best) + 1),
+        found=len(found),
+        layout=[_layout(row) for row in rows],
+        short=[_short(row) for row in rows],
+    )
+
+
+def _layout(row: dict[Any, Any]) -> str:
+    """Return a layout in a few words."""
+    said = [
+        f"{row[name]} {word}"
+        for name, word in (("tensor", "tensor"), ("pipeline", "stages"), ("data", "copies"))
+        if row[name] > 1
+    ]
+    words = [" × ".join(said) or "one device", f"micro-batch {row['micro_batch']}"]
+    words += [f"interleaved {row['interleave']}"] if row["interleave"] > 1 else []
+    words += ["sequence parallel"] if row["sequence_parallel"] else []
+    words += [f"{row['recompute']} recomputation"] if row["recompute"] != "none" else []
+    words += [f"ZeRO {row['zero']}"] if row["zero"] else []
+    return ", ".join(words)
+
+
+def _short(row: dict[Any, Any]) -> str:
+    """Return a layout in the letters of a chart."""
+    letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data")]
+    words = [f"{letter}{row[name]}" for letter, name in letters if row[name] > 1] + [f"b{row['micro_batch']}"]
+    words += ["SP"] if row["sequence_parallel"] else []
+    words += [f"Z{row['zero']}"] if row["zero"] else []
+    words += [row["recompute"]] if row["recompute"] != "none" else []
+    return " ".join(words)

@@ -1,0 +1,130 @@
+"""The tables on the page of a whole model."""
+
+from __future__ import annotations
+
+from costmodel.reports import elasticity, whatif
+from costmodel.reports.model_frames import ModelFrames
+from costmodel.reports.table import Column, Table
+from costmodel.reports.words import share, size
+
+_WHERE, _FOR = Column("row", "Device"), Column("for", "Use")
+#: The numbers that a layout is.
+_NUMBERS = ("tensor", "pipeline", "data", "micro_batch", "interleave")
+
+
+def kernels(frames: ModelFrames) -> Table:
+    """Return every kernel of every use."""
+    columns = (
+        Column("part", "Part"),
+        Column("phase", "Kernel"),
+        Column("seconds", "Time", "seconds"),
+        Column("bound", "Limited by"),
+        Column("matrix_flops", "Matrix FLOP", "flop"),
+        Column("hbm_bytes", "Traffic", "bytes"),
+        Column("constants_from", "Constants from"),
+    )
+    return Table("kernels", "Every kernel, all of its runs together", frames.kernels, columns)
+
+
+def changes(frames: ModelFrames) -> Table:
+    """Return what one change at a time would do."""
+    columns = (
+        Column("change", "What if"),
+        Column("kind", "Which is"),
+        Column("seconds", "Time", "seconds"),
+        Column("gain", "Time saved", "percent"),
+        Column("rung", "Rung"),
+        Column("constants_from", "Constants from"),
+    )
+    rows = whatif.rows(frames.changes, frames.answers)
+    return Table("whatifs", "What if", rows.assign(gain=100 * (1 - 1 / rows["speedup"])), columns)
+
+
+def slopes(frames: ModelFrames) -> Table:
+    """Return how the roofline's time follows each rate and size."""
+    rows = elasticity.rows(frames.slopes)
+    columns = (
+        Column("of", "10 % more of"),
+        Column("kind", "Which is a"),
+        Column("change", "Changes the time by about", "percent"),
+    )
+    return Table(
+        "elasticities",
+        "How the roofline's time follows",
+        rows.assign(change=10 * rows["elasticity"]),
+        columns,
+    )
+
+
+def layouts(frames: ModelFrames) -> Table:
+    """Return the fastest layouts of training, number by number."""
+    columns = (
+        Column("rank", "Rank", "count"),
+        *(Column(name, name.replace("_", " ").capitalize(), "count") for name in _NUMBERS),
+        Column("sequence_parallel", "Sequence parallel"),
+        Column("recompute", "Computed again"),
+        Column("zero", "ZeRO", "count"),
+        Column("seconds", "Step", "seconds"),
+        Column("memory_bytes", "Memory", "bytes"),
+        Column("used", "Of the peak", "percent"),
+        Column("tokens_per_second", "Tokens a second", "count"),
+    )
+    parallel = frames.layouts["sequence_parallel"].map({True: "yes", False: "no"})
+    rows = frames.layouts.assign(used=100 * frames.layouts["utilisation"], sequence_parallel=parallel)
+    return Table("layouts", "The fastest layouts", rows, columns)
+
+
+def answers(frames: ModelFrames) -> Table:
+    """Return the times at the sizes asked for: every device and use."""
+    # Renamed, so that no pick hides a row: what is compared stands together.
+    rows = frames.answers.rename(columns={"where": "row", "use": "for"})
+    columns = (
+        _WHERE,
+        _FOR,
+        Column("seconds", "Time", "seconds"),
+        Column("lo80_s", "80 % from", "seconds"),
+        Column("hi80_s", "to", "seconds"),
+        Column("lower_s", "Lower bound", "seconds"),
+        Column("bound", "Limited by"),
+        Column("used", "Utilisation", "percent"),
+        Column("matrix_flops", "Matrix FLOP", "flop"),
+        Column("hbm_bytes", "Traffic", "bytes"),
+        Column("launches", "Launches", "count"),
+        Column("rung", "Rung"),
+        Column("constants_from", "Constants from"),
+    )
+    rows = rows.assign(used=100 * rows["utilisation"])
+    return Table("answers", "Times at the sizes asked for", rows, columns)
+
+
+def room(frames: ModelFrames) -> Table:
+    """Return what each device has memory for."""
+    rows = frames.answers.rename(columns={"where": "row", "use": "for"})
+    lacking = rows["memory_bytes"] - (1 - frames.margin) * rows["hbm_capacity_bytes"]
+    columns = (
+        _WHERE,
+        _FOR,
+        Column("memory_bytes", "Memory", "bytes"),
+        Column("hbm_capacity_bytes", "Device has", "bytes"),
+        Column("fits", "Fits"),
+        Column("longest_seq", "Longest sequence", "count"),
+        Column("largest_batch", "Largest batch", "count"),
+    )
+    fits = ["yes" if bytes_ <= 0 else f"lacks {size(bytes_)}" for bytes_ in lacking]
+    caption = f"What there is room for, {share(frames.margin)} of the memory left free (empty: any)"
+    return Table("room", caption, rows.assign(fits=fits), columns)
+
+
+def lengths(frames: ModelFrames) -> Table:
+    """Return time and memory along the length, training with nothing computed again."""
+    keys = ["where", "use", "seq"]
+    held = frames.memory[frames.memory["recompute"] == "none"]
+    times = frames.lengths.groupby(keys, as_index=False, sort=False)[["seconds"]].sum()
+    occupied = held.groupby(keys, as_index=False, sort=False)[["bytes"]].sum()
+    columns = (
+        Column("seq", "Tokens", "count"),
+        Column("seconds", "Time", "seconds"),
+        Column("bytes", "Memory", "bytes"),
+    )
+    rows = times.merge(occupied, on=keys, how="left")
+    return Table("lengths", "Time and memory along the length", rows, columns)

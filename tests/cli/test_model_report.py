@@ -1,0 +1,69 @@
+"""``costmodel model --report``: the page of a whole model."""
+
+import json
+import sys
+
+import pytest
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "vocab_size": 100,
+}
+ASKED = ("-m", "h200-sxm", "a100-sxm-80gb", "-D", "seq=64", "--rung", "bound")
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Return the path of a small configuration, whose name is hostile."""
+    path = tmp_path / "<img src=x>.json"
+    path.write_text(json.dumps(TINY), encoding="utf-8")
+    return path
+
+
+def test_the_page_is_written_and_kept(costmodel, config, tmp_path, monkeypatch):
+    page = tmp_path / "page.html"
+    words = ["model", config, *ASKED, "--use", "decode", "--report", page]
+    monkeypatch.setattr(sys, "argv", ["costmodel", *map(str, words)])
+    ended = costmodel(*words)
+    assert ended.status == 0, ended.err
+    assert ended.out == ""
+    text = page.read_text(encoding="utf-8")
+    assert "where its time goes, and what would help" in text
+    assert "costmodel model" in text
+    assert "<img" not in text.partition("<script")[0]
+    assert "<option selected>decode</option>" in text
+    assert "a100-sxm-80gb and h200-sxm" in text or "h200-sxm and a100-sxm-80gb" in text
+    again = costmodel(*words)
+    assert again.status == 2
+    assert "exists" in again.err
+    assert page.read_text(encoding="utf-8") == text
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--report", "page.txt"], "ends in .html"),
+        (["gpt2", "-D", "seq=8", "--report", "page.html"], "needs a device"),
+        (["gpt2", "-m", "h200-sxm", "--report", "page.html"], "seq"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "seq_kv=9", "--report", "page.html"], "one length"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "heads=2", "--report", "page.html"], "batch"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=1,2", "--report", "page.html"], "one value"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--use", "generation", "--report", "page.html"], "decode"),
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--state", "cold", "--report", "page.html"], "--state"),
+        (["gpt2", "-m", "v100-sxm2-16gb", "-D", "seq=8", "--report", "page.html"], "no bf16"),
+        (["gpt2", "-m", "h200-sxm", "a100-sxm-80gb", "-D", "seq=8"], "wanted one device, got 2"),
+        (["-m", "h200-sxm", "--report", "page.html"], "wanted a model"),
+        (["h200-sxm"], "wanted a model"),
+    ],
+)
+def test_refusals_are_one_line_and_write_nothing(costmodel, tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(tmp_path)
+    ended = costmodel("model", *words)
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
+    assert expected in ended.err
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,100 @@
+"""Hosts that launch chains of kernels: what they hide, what they limit, and where they are not meant."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel import hardware, harness, predict
+from costmodel.harness import NONE, Host
+from costmodel.layers.eager_transformer import EagerTransformer
+from costmodel.layers.pointwise import Elementwise
+from costmodel.plan import make_plan
+from costmodel.predict import LIMITS
+from costmodel.score import score
+from costmodel.validation import calibrate_harness
+from costmodel.validation.heldout import NEVER_FITTED
+
+A100 = "nvidia/a100-pcie-80gb"
+BERT = {"batch": 2, "seq": 512, "d_model": 1024, "heads": 16, "num_layers": 24, "vocab": 30522}
+
+
+@pytest.fixture
+def known(monkeypatch):
+    """Pretend that this is known of hosts."""
+
+    def put(**table):
+        named = {name.replace("_", "-"): entry for name, entry in table.items()}
+        monkeypatch.setattr(harness, "_table", lambda: named)
+        make_plan.cache_clear()
+
+    yield put
+    make_plan.cache_clear()
+
+
+@pytest.mark.parametrize(("kernels", "left"), [(1.0, 1.0), (2.0, 0.75), (10.0, 0.55), (None, 0.5)], ids=str)
+def test_the_first_of_a_chain_hides_behind_nothing(kernels, left):
+    constants = {"dispatch_s": 2e-5, "record_s": 1e-5, "row_s": 3e-6}
+    found = Host(hidden=0.5).dispatched(constants, kernels)
+    assert found == pytest.approx({"dispatch_s": 2e-5 * left, "record_s": 1e-5 * left, "row_s": 3e-6})
+    assert NONE.dispatched(constants, kernels) is constants
+
+
+def test_a_prediction_that_names_no_harness_knows_no_host(known):
+    layer = EagerTransformer(dtype="fp32", style="bert")
+    before = predict(layer, A100, **BERT)
+    known(eager_events={"hidden": 1.0, "launch_s": {A100: {"fwd": 1.0}}})
+    assert predict(layer, A100, **BERT).seconds == before.seconds
+    assert predict(layer, A100, **BERT, harness="host-wall").seconds == before.seconds
+    assert predict(layer, A100, **BERT, rung="bound", harness="eager-events").seconds < before.seconds
+
+
+def test_a_single_kernel_hides_nothing():
+    layer = Elementwise(dtype="fp32", op="relu")
+    alone, timed = (predict(layer, A100, m=512, n=512, harness=h) for h in (None, "eager-events"))
+    assert timed.seconds == alone.seconds
+
+
+def test_where_launching_takes_longer_the_host_limits(known):
+    layer = EagerTransformer(dtype="fp32", style="bert")
+    batch = np.array([1.0, 64.0])
+    kernels = predict(layer, A100, **BERT | {"batch": batch}, harness="eager-events")
+    launches = float(predict(layer, A100, **BERT).launches)
+    between = float(np.sqrt(np.prod(kernels.seconds))) / launches
+    known(eager_events={"launch_s": {A100: {"fwd": between}}})
+    found = predict(layer, A100, **BERT | {"batch": batch}, harness="eager-events")
+    assert found.seconds[0] == pytest.approx((launches - 1) * between)
+    assert found.bound[0] == "launch"
+    assert found.seconds[1] > launches * between
+    assert LIMITS[found.limit[1]] != "launch"
+    assert (found.lo80_s <= found.seconds).all()
+    assert (found.seconds <= found.hi80_s).all()
+    # Backward is launched by another program: nothing is known of it.
+    back = EagerTransformer(dtype="fp32", style="bert", direction="bwd")
+    assert predict(back, A100, **BERT, harness="eager-events").plan.host == NONE
+
+
+def test_what_ships_is_not_of_devices_kept_aside():
+    for table in harness._table().values():
+        assert 0 <= table["hidden"] <= 1
+        assert not set(table["launch_s"]) & NEVER_FITTED
+        assert set(table["launch_s"]) <= set(hardware.available())
+        assert table["provenance"]["rows_fitted"] > table["provenance"]["rows_held_out"] > 0
+
+
+def test_whole_models_are_within_what_was_asked_for(shared):
+    """≤ 8 % mean, on shapes that the hosts were not fitted on, and on all."""
+    rows = pd.read_parquet(shared / "measurements" / "model.parquet")
+    rows = rows[rows["op"] == "model_end_to_end"].reset_index(drop=True)
+    out = calibrate_harness.held_out(rows)
+    scored = score(rows)
+    error = 100 * (scored["seconds"] / scored["latency_s"] - 1).abs()
+    assert (scored["reason"] == "").all()
+    assert error[out].mean() < 8
+    assert error.mean() < 8
+
+
+def test_training_passes_are_scored_as_training(shared):
+    """Dropout and the logits of every token are in them: `mode` tells."""
+    rows = pd.read_parquet(shared / "measurements" / "model.parquet")
+    one = rows[(rows["op"] == "model_end_to_end") & (rows["mode"] == "train")].iloc[:1]
+    assert score(one)["seconds"].iloc[0] > 1.05 * score(one.assign(mode="inf"))["seconds"].iloc[0]

@@ -1,0 +1,184 @@
+"""The tables of a whole model's report: they add up to what `predict` says, and lose nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from costmodel import hardware, model_story, models, predict, reports
+from costmodel.errors import SizeError, UnavailableError
+from costmodel.explain import elasticities
+
+TINY = {
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "num_hidden_layers": 4,
+    "vocab_size": 1000,
+}
+DEVICES = ("nvidia/a100-sxm-80gb", "nvidia/h200-sxm")
+BATCH, SEQ = 2, 300
+USES = ["prefill", "decode", "training"]
+
+
+@pytest.fixture(scope="module")
+def model() -> models.Architecture:
+    return models.from_config(TINY, name="tiny")
+
+
+@pytest.fixture(scope="module")
+def frames(model: models.Architecture) -> reports.ModelFrames:
+    return model_story.story(
+        model, DEVICES, batch=BATCH, seq=SEQ, clusters=(2, 4), others=("nvidia/b200-sxm",)
+    )
+
+
+def predicted(model: models.Architecture, device: str, use: str, seq: float = SEQ) -> object:
+    whole = getattr(model, use)()
+    sizes = {"batch": BATCH, "seq": seq, "seq_kv": seq}
+    return predict(whole, device, {name: sizes[name] for name in whole.required})
+
+
+def test_answers_are_what_predict_says(model, frames):
+    assert len(frames.answers) == len(DEVICES) * len(USES)
+    for row in frames.answers.to_dict("records"):
+        wanted = predicted(model, row["device"], row["use"])
+        assert row["where"] == row["device"].partition("/")[2]
+        assert row["seconds"] == pytest.approx(wanted.seconds, rel=1e-12)
+        assert (row["bound"], row["rung"]) == (wanted.bound, wanted.rung)
+        assert row["lower_s"] <= row["seconds"]
+        peak = hardware.load(row["device"]).peak("bf16")
+        assert row["utilisation"] == pytest.approx(wanted.matrix_flops / wanted.seconds / peak)
+
+
+def test_kernels_and_lengths_add_up_to_the_time(frames):
+    answers = frames.answers.set_index(["where", "use"])["seconds"]
+    for key, seconds in frames.kernels.groupby(["where", "use"])["seconds"].sum().items():
+        assert seconds == pytest.approx(answers[key], rel=1e-9)
+    at = frames.lengths[frames.lengths["seq"] == SEQ]
+    for key, seconds in at.groupby(["where", "use"])["seconds"].sum().items():
+        assert seconds == pytest.approx(answers[key], rel=1e-9)
+
+
+def test_lengths_are_what_predict_says_at_each(model, frames):
+    lengths = sorted(set(frames.lengths["seq"]))
+    assert {128.0, float(SEQ), 131072.0} <= set(lengths)
+    for seq in (lengths[0], lengths[-1]):
+        rows = frames.lengths[(frames.lengths["seq"] == seq) & (frames.lengths["where"] == "h200-sxm")]
+        for use, seconds in rows.groupby("use")["seconds"].sum().items():
+            assert seconds == pytest.approx(predicted(model, DEVICES[1], use, seq).seconds, rel=1e-9)
+
+
+def test_parts_are_the_models(model, frames):
+    for use in USES:
+        whole = getattr(model, use)()
+        wanted = {part.name for part in (*whole.parts, *whole.updates)}
+        assert set(frames.kernels[frames.kernels["use"] == use]["part"]) == wanted
+
+
+def test_memory_adds_up_and_is_the_answers(frames):
+    at = frames.memory[(frames.memory["seq"] == SEQ) & (frames.memory["recompute"] == "none")]
+    answers = frames.answers.set_index(["where", "use"])
+    for key, held in at.groupby(["where", "use"])["bytes"].sum().items():
+        assert held == pytest.approx(answers.loc[key, "memory_bytes"], rel=1e-12)
+    room = frames.memory.groupby("where")["room_bytes"].first()
+    capacity = frames.answers.groupby("where")["hbm_capacity_bytes"].first()
+    np.testing.assert_allclose(room, (1 - frames.margin) * capacity)
+    training = frames.memory[frames.memory["use"] == "training"]
+    assert set(training["recompute"]) == {"none", "selective", "full"}
+
+
+def test_what_ifs_are_predictions(model, frames):
+    decode = frames.changes[
+        (frames.changes["use"] == "decode") & (frames.changes["where"] == "a100-sxm-80gb")
+    ]
+    by_change = decode.set_index("change")["seconds"]
+    assert by_change["on nvidia/h200-sxm"] == pytest.approx(predicted(model, DEVICES[1], "decode").seconds)
+    assert {"on nvidia/b200-sxm", "hbm times 2", "bf16 times 2"} <= set(by_change.index)
+    assert "on nvidia/a100-sxm-80gb" not in by_change
+
+
+def test_slopes_are_the_elasticities(model, frames):
+    rows = frames.slopes[(frames.slopes["use"] == "prefill") & (frames.slopes["where"] == "h200-sxm")]
+    found = dict(zip(rows["of"], rows["elasticity"], strict=True))
+    assert found == pytest.approx(elasticities(predicted(model, DEVICES[1], "prefill")))
+    rates = frames.slopes[frames.slopes["kind"] == "rate"]
+    np.testing.assert_allclose(rates.groupby(["where", "use"])["elasticity"].sum(), -1.0)
+
+
+def test_layouts_are_ranked_and_fit(frames):
+    assert set(frames.layouts["cluster"]) == {"2 devices", "4 devices"}
+    for (_, cluster), rows in frames.layouts.groupby(["where", "cluster"]):
+        assert rows["rank"].tolist() == list(range(1, len(rows) + 1))
+        assert rows["seconds"].is_monotonic_increasing
+        devices = rows["tensor"] * rows["pipeline"] * rows["data"]
+        assert set(devices) == {int(cluster.split()[0])}
+        # A sequence of the batch for every device.
+        tokens = BATCH * devices.iloc[0] * SEQ
+        np.testing.assert_allclose(rows["tokens_per_second"], tokens / rows["seconds"])
+    assert (frames.layouts["memory_bytes"] <= (1 - frames.margin) * 141e9).all()
+
+
+def test_facts_have_every_device_that_is_named(frames):
+    assert {*DEVICES, "nvidia/b200-sxm"} <= set(frames.facts.devices["device"])
+    assert "swiglu" in set(frames.facts.layers["layer"])
+
+
+# -- models that lack something ----------------------------------------------------------------
+
+
+def small(name: str, **options: object) -> reports.ModelFrames:
+    return model_story.story(
+        models.load(name), ["nvidia/h200-sxm"], seq=64, rung="bound", clusters=(2,), others=(), **options
+    )
+
+
+def test_a_model_that_generates_nothing_has_no_decoding():
+    frames = small("bert-base")
+    assert list(frames.uses) == ["prefill", "training"]
+    assert set(frames.answers["use"]) == {"prefill", "training"}
+
+
+def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
+    frames = small("mamba-130m")
+    assert frames.layouts.empty
+    assert frames.refused == (
+        "mamba-130m: a plan is made for stacks of equal layers of attention and feed-forward (Llama, "
+        "Mistral, Qwen, Gemma, GPT, OPT, BERT), without experts",
+    )
+    decode = frames.answers.set_index("use").loc["decode"]
+    assert np.isnan(decode["longest_seq"])  # any length fits
+
+
+def test_an_encoder_and_decoder_have_the_same_length():
+    frames = small("t5-small")
+    whole = models.load("t5-small").prefill()
+    wanted = predict(whole, "nvidia/h200-sxm", rung="bound", batch=1, seq=64, seq_kv=64)
+    assert frames.answers.set_index("use").loc["prefill", "seconds"] == pytest.approx(wanted.seconds)
+
+
+def test_a_step_too_large_for_the_devices_is_refused_with_the_reason():
+    found = model_story.story(
+        models.load("llama-2-70b"),
+        ["nvidia/t4"],
+        seq=64,
+        dtype="fp16",
+        rung="bound",
+        clusters=(1,),
+        others=(),
+    )
+    assert found.layouts.empty
+    assert found.refused[0].startswith("one device of t4: nothing fits")
+
+
+@pytest.mark.parametrize("size", [{"seq": 0}, {"seq": 2.5}, {"batch": -1}])
+def test_sizes_are_whole_numbers(model, size):
+    with pytest.raises(SizeError):
+        model_story.story(model, DEVICES, **size)
+
+
+def test_a_format_that_a_device_lacks(model):
+    with pytest.raises(UnavailableError, match="no bf16"):
+        model_story.story(model, ["nvidia/v100-sxm2-16gb"], seq=8)
