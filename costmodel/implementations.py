@@ -22,7 +22,14 @@ ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 ALGORITHMS = ("delta",)
 
 
-def arguments(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> Options:
+def arguments(
+    kernel: str,
+    op: str,
+    framework: str | None,
+    label: str | None,
+    device: Device,
+    fitted: str | None = None,
+) -> Options:
     """Return the static arguments of a kernel model that an implementation decides.
 
     Parameters
@@ -37,9 +44,16 @@ def arguments(kernel: str, op: str, framework: str | None, label: str | None, de
         Its own name for the kernel.
     device : Device
         Where it runs: libraries choose by architecture.
+    fitted : str, optional
+        The operation that the constants were fitted on, where it is another.
     """
     found = _READERS.get(kernel)
-    return found(op, framework or "", label or "", device) if found else {}
+    options = found(op, framework or "", label or "", device) if found else {}
+    if kernel == "attention" and fitted == _CAUSAL and op != _CAUSAL:
+        # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache.
+        causal = _flash.library(device, label or "", framework or "", True)
+        options["kernel"] = causal.removesuffix("-paged")
+    return options
 
 
 def _gemm(op: str, framework: str, label: str, _: Device) -> Options:
@@ -48,6 +62,10 @@ def _gemm(op: str, framework: str, label: str, _: Device) -> Options:
         rows, cols, step = (float(v[0]) for v in _tiles.from_names([label]))
         options |= {"tile_m": rows, "tile_n": cols, "tile_k": step}
     return options
+
+
+#: The operation that most constants of attention are fitted on.
+_CAUSAL = "attention_prefill"
 
 
 def _attention(op: str, framework: str, label: str, device: Device) -> Options:

@@ -188,7 +188,8 @@ def make_plan(
             # gets the algorithm that one would pick.
             named, section = framework or phase.kernel == "recurrence", choice.section
             whose = (framework, label) if named or section is None else section.implementation
-            options |= implementations.arguments(kernel, phase.op, *whose, device)
+            fitted = section.op if section else None
+            options |= implementations.arguments(kernel, phase.op, *whose, device, fitted)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
         parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options))

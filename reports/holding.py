@@ -88,13 +88,7 @@ def chart(frame: pd.DataFrame) -> Any:
             ("room_bytes:Q", "may use [B]", ".4~s"),
         ),
     )
-    level = (
-        base.transform_aggregate(capacity="max(room_bytes)")
-        .mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
-        .encode(alt.Y("capacity:Q"))
-        .properties(name="ink_capacity")
-    )
-    drawn = alt.layer(bars, level).properties(width="container", height=style.HEIGHT)
+    drawn = alt.layer(bars, style.capacity_rule(base, "Y")).properties(width="container", height=style.HEIGHT)
     return style.titled(drawn, finding(frame), ABOUT)
 
 

@@ -161,3 +161,22 @@ def titled(chart: Any, text: str, alt_text: str) -> Any:
     """Return the chart with its finding as title and its description for those who do not see it."""
     alt = altair()
     return chart.properties(title=alt.TitleParams(text, anchor="start"), description=alt_text)
+
+
+def capacity_rule(base: Any, along: str) -> Any:
+    """Return a dashed rule where a device's memory ends (``room_bytes`` of the frame).
+
+    Parameters
+    ----------
+    base : Chart
+        Of a frame with the column.
+    along : str
+        ``X`` or ``Y``: the axis that memory is drawn along.
+    """
+    alt = altair()
+    return (
+        base.transform_aggregate(capacity="max(room_bytes)")
+        .mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
+        .encode(getattr(alt, along)("capacity:Q"))
+        .properties(name="ink_capacity")
+    )

@@ -12,8 +12,8 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm
-from costmodel.symbols import symbols
+from costmodel.layers._kernels import gemm, stream
+from costmodel.symbols import symbols, tree_depth
 
 B, N, NKV, HQ, HKV, D, DV, DM = symbols("batch seq seq_kv heads kv_heads head_dim value_dim d_model")
 
@@ -149,6 +149,24 @@ class _Attention(Layer):
             gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
             gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
         return (*gradients[4:], *self.core_backward(), *gradients[:4])
+
+
+def gradient_row_sums(layer: Layer) -> Phase:
+    """Return the row sums of dO∘O, which backward needs of every query: D in FlashAttention's Algorithm 4."""
+    heads = B * HQ
+    return stream(
+        layer,
+        "row sums of dO∘O",
+        rows=heads * N,
+        cols=DV,
+        reads=2,
+        writes=0,
+        # Short rows, many to a block: a pass over both tables, not a norm's block for each row.
+        op="elementwise_mul",
+        vector=2,
+        depth=tree_depth(DV),
+        extra_write=layer.stat_bytes * heads * N,
+    )
 
 
 def check_heads(name: str, sizes: Mapping[str, Any]) -> None:

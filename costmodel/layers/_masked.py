@@ -14,9 +14,8 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads
+from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads, gradient_row_sums
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import stream
 from costmodel.layers._pairs import Mask
 from costmodel.symbols import CeilLog2, symbol, tree_depth
 
@@ -85,18 +84,7 @@ class _MaskedAttention(Layer):
     def backward(self) -> tuple[Phase, ...]:
         """Row sums of dO∘O; then the scores again, dV, dP, dQ, dK, a block of K at a time."""
         heads, w, stat, mask = B * HQ, self.bytes, self.stat_bytes, self.mask()
-        rows = stream(
-            self,
-            "row sums of dO∘O",
-            rows=heads * N,
-            cols=DV,
-            reads=2,
-            writes=0,
-            op="elementwise_mul",
-            vector=2,
-            depth=tree_depth(DV),
-            extra_write=stat * heads * N,
-        )
+        rows = gradient_row_sums(self)
         main = Phase(
             name="attention, backward",
             kernel="attention",

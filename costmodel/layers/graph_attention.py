@@ -48,7 +48,10 @@ class GraphAttention(Layer):
         """Every node sees one at least, and none twice."""
         edges, nodes = sizes["edges"], sizes["seq"]
         if np.any(edges < nodes) or np.any(edges > nodes * nodes):
-            raise SizeError(f"{self.name}: wanted edges from seq (one a node) to seq² (all pairs)")
+            raise SizeError(
+                f"{self.name}: wanted edges from seq (one a node) to seq² (all pairs), "
+                f"or a degree of at most seq; got edges={np.max(edges):g} (degree times seq, if not given)"
+            )
 
     def _kernel(self, name: str, rows_read: int, rows_written: int, **counts: Any) -> Phase:
         """Return a kernel that gathers (and adds to) rows of K and V, edge by edge."""

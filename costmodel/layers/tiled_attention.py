@@ -10,8 +10,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase
 from costmodel.errors import unknown_name
-from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention
-from costmodel.layers._kernels import stream
+from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention, gradient_row_sums
 from costmodel.symbols import CeilLog2, ceil_div, symbol, tree_depth
 
 SCHEDULES = ("fa1", "fa2")
@@ -130,19 +129,7 @@ class TiledAttention(_Attention):
         """Row sums of dO∘O, then one kernel that computes the scores again."""
         heads, w = B * HQ, self.bytes
         keys = w * B * NKV * HKV * (D + DV)
-        rows = stream(
-            self,
-            "row sums of dO∘O",
-            rows=heads * N,
-            cols=DV,
-            reads=2,
-            writes=0,
-            # Short rows, many to a block: a pass over both tables, not a norm's block for each row.
-            op="elementwise_mul",
-            vector=2,
-            depth=tree_depth(DV),
-            extra_write=self.stat_bytes * heads * N,
-        )
+        rows = gradient_row_sums(self)
         if self.schedule == "fa1":
             # Algorithm 4: K, V read and dK, dV written once; for each block of K, Q, O, dO and
             # the statistics are read and dQ is read and written.
