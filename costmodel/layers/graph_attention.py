@@ -49,8 +49,8 @@ class GraphAttention(Layer):
         edges, nodes = sizes["edges"], sizes["seq"]
         if np.any(edges < nodes) or np.any(edges > nodes * nodes):
             raise SizeError(
-                f"{self.name}: wanted edges from seq (one a node) to seq² (all pairs), "
-                f"or a degree of at most seq; got edges={np.max(edges):g} (degree times seq, if not given)"
+                f"{self.name}: wanted edges from seq (one a node) to seq² (all pairs); they are "
+                "seq times degree where not given"
             )
 
     def _kernel(self, name: str, rows_read: int, rows_written: int, **counts: Any) -> Phase:
