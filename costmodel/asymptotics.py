@@ -16,7 +16,7 @@ import sympy as sp
 
 from costmodel.cost import latex
 from costmodel.layers import Layer
-from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbol
+from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, as_symbols, symbol
 
 #: Factors are written in this order: Table 1 has k·n·d² and r·n·d.
 _ORDER = {
@@ -101,7 +101,7 @@ def in_width(layer: Layer, expression: sp.Expr) -> sp.Expr:
     Defaults are filled in; hidden and input width become d, and so do all
     heads together (heads · head_dim = d).
     """
-    values = {name: sp.sympify(text, locals=_locals()) for name, text in _derived(layer).items()}
+    values = {name: as_symbols(text) for name, text in _derived(layer).items()}
     for _ in values:
         expression = expression.subs({symbol(name): value for name, value in values.items()})
     width, head = symbol("d_model"), symbol("head_dim")
@@ -130,10 +130,6 @@ def table1(layers: Iterable[Layer]) -> list[Table1Row]:
 
 
 # -- bounds ------------------------------------------------------------------------------------
-
-
-def _locals() -> dict[str, sp.Symbol]:
-    return {name: symbol(name) for name in GLOSSARY}
 
 
 def _derived(layer: Layer) -> dict[str, str]:

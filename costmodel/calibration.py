@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from costmodel import hardware, implementations
 from costmodel.errors import SpecError
 from costmodel.files import user_folder, write_whole
+from costmodel.hardware.tables import FOLDER, table
 
 #: Version of the calibration files' format.
 SCHEMA = 1
@@ -319,13 +320,7 @@ def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
 
 @lru_cache(maxsize=1)
 def _transfers() -> dict[str, dict[str, Any]]:
-    path = Path(hardware.__file__).parent / "transfer.yaml"
-    if not path.is_file():
-        return {}
-    table: dict[str, dict[str, Any]] = yaml.load(
-        path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    )
-    return table
+    return table("transfer.yaml") if (FOLDER / "transfer.yaml").is_file() else {}
 
 
 def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:

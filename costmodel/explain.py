@@ -22,7 +22,7 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.hardware import Device
 from costmodel.layers import Layer
 from costmodel.predict import Prediction, predict
-from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbol
+from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, as_symbols, symbol
 
 #: Figures that are tried, what they are multiplied by, and their unit.
 FIGURES = {
@@ -102,7 +102,7 @@ def _followed(roof: Prediction) -> dict[sp.Symbol, sp.Expr]:
     follow: dict[sp.Symbol, sp.Expr] = {}
     for name, default in roof.layer.defaults.items():
         if isinstance(default, str):
-            expression = sp.sympify(default, locals=names).xreplace(follow)
+            expression = as_symbols(default).xreplace(follow)
             value = expression.xreplace({names[n]: sp.Float(float(roof.shapes[n])) for n in names})
             if value == float(roof.shapes[name]):
                 follow[names[name]] = expression

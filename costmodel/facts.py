@@ -7,13 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import pandas as pd
-import yaml
 
 from costmodel import hardware
 from costmodel._version import __version__
 from costmodel.dtypes import DTYPES
 from costmodel.errors import UnavailableError, UnknownNameError
-from costmodel.hardware.tables import FOLDER
+from costmodel.hardware.tables import sources
 from costmodel.layers import Layer, get
 from costmodel.reports import Facts
 
@@ -99,7 +98,7 @@ def _figures(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
 
 def _sources(figures: pd.DataFrame) -> pd.DataFrame:
     """Return what the figures' source keys stand for, those that occur."""
-    documents: dict[str, str] = yaml.safe_load((FOLDER / "sources.yaml").read_text(encoding="utf-8"))
+    documents = sources()
     cited = {key for text in figures["source"] for key in text.split(", ") if key}
     rows = [{"source": key, "document": documents.get(key, "")} for key in sorted(cited)]
     return pd.DataFrame(rows, columns=["source", "document"])

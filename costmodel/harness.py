@@ -11,12 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import yaml
-
-from costmodel import hardware
+from costmodel.hardware.tables import table
 
 #: Constants of kernel models that are the dispatch of one call.
 DISPATCH = ("dispatch_s", "record_s")
@@ -60,9 +57,7 @@ NONE = Host()
 
 @cache
 def _table() -> dict[str, Any]:
-    path = Path(hardware.__file__).parent / "harness.yaml"
-    table: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return table
+    return table("harness.yaml")
 
 
 def host(name: str | None, device: str, direction: str) -> Host:
@@ -77,6 +72,8 @@ def host(name: str | None, device: str, direction: str) -> Host:
     direction : str
         ``fwd``, ``bwd`` or ``fwd+bwd``: autograd launches backward kernels from C++, not from Python.
     """
-    known = _table().get(name or "", {})
+    if name is None:
+        return NONE  # and nothing is read: most predictions name no harness
+    known = _table().get(name, {})
     launch_s = known.get("launch_s", {}).get(device.rstrip("*"), {}).get(direction, 0.0)
     return Host(hidden=known.get("hidden", 0.0), launch_s=launch_s)

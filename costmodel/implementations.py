@@ -51,7 +51,7 @@ def arguments(
     options = found(op, framework or "", label or "", device) if found else {}
     if kernel == "attention" and fitted == _CAUSAL and op != _CAUSAL:
         # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache.
-        causal = _flash.library(device, label or "", framework or "", True)
+        causal = _flash.kernel_named(device, label or "", framework or "", True)
         options["kernel"] = causal.removesuffix("-paged")
     return options
 
@@ -73,11 +73,11 @@ def _attention(op: str, framework: str, label: str, device: Device) -> Options:
     written = "none"
     if causal and framework:
         written = "token" if framework == "vllm" else "bytes"
-    return {"kernel": _flash.library(device, label, framework, causal), "cache_write": written}
+    return {"kernel": _flash.kernel_named(device, label, framework, causal), "cache_write": written}
 
 
 def _decode(_: str, framework: str, label: str, device: Device) -> Options:
-    return {"kernel": _flash.library(device, label, framework, True)}
+    return {"kernel": _flash.kernel_named(device, label, framework, True)}
 
 
 def _delta(op: str, framework: str, label: str, _: Device) -> Options:

@@ -119,6 +119,11 @@ def _raised(text: str, exponent: str) -> str:
     return rf"\left({text}\right)^{{{exponent}}}" if exponent else text
 
 
+def as_symbols(text: str | int) -> sp.Expr:
+    """Return arithmetic on sizes, such as a layer's default ``heads*head_dim``, in their symbols."""
+    return sp.sympify(text, locals=_SYMBOLS)
+
+
 class CeilLog2(sp.Function):  # type: ignore[misc]
     """⌈log₂ x⌉, the depth of a balanced tree over x ≥ 1 leaves.
 

@@ -1,4 +1,4 @@
-"""The two small tables beside the specs: architecture families, and what source keys stand for."""
+"""The small tables beside the specs: architecture families, what source keys stand for, fitted ones."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ def families() -> dict[str, Family]:
             matrix_16bit=row.get("matrix_16bit"),
             vector_fp32=row.get("vector_fp32"),
         )
-        for name, row in _table("families.yaml").items()
+        for name, row in table("families.yaml").items()
     }
 
 
 @cache
 def sources() -> dict[str, str]:
     """Return what each source key stands for."""
-    return {str(key): str(citation) for key, citation in _table("sources.yaml").items()}
+    return {str(key): str(citation) for key, citation in table("sources.yaml").items()}
 
 
-def _table(name: str) -> dict[str, Any]:
+def table(name: str) -> dict[str, Any]:
+    """Return the content of a table beside the specs, such as ``transfer.yaml``."""
     text = (FOLDER / name).read_text(encoding="utf-8")
-    table: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    return table
+    content: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return content

@@ -134,7 +134,6 @@ def memory(layers: int) -> Any:
         ("capacity_bytes:Q", "device has [B]", ".4~s"),
     )
     axis = alt.Axis(labelExpr=style.BYTES, tickCount=6)
-    level = base.transform_aggregate(capacity="max(capacity_bytes)")
     return alt.layer(
         base.mark_bar().encode(
             alt.Y("note:N", title=None, sort=None),
@@ -142,9 +141,7 @@ def memory(layers: int) -> Any:
             alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=None),
             tooltip=tooltip,
         ),
-        level.mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
-        .encode(alt.X("capacity:Q"))
-        .properties(name="ink_capacity"),
+        style.capacity_rule(base, "X", "capacity_bytes"),
     ).properties(width="container", height=_BAR * layers)
 
 

@@ -41,13 +41,9 @@ def chart(frame: pd.DataFrame) -> Any:
         ("hbm_capacity_bytes:Q", "device has [B]", ".4~s"),
     )
     base = alt.Chart(frame)
-    level = base.transform_filter("isValid(datum.hbm_capacity_bytes)").transform_aggregate(
-        capacity="max(hbm_capacity_bytes)"
-    )
+    known = base.transform_filter("isValid(datum.hbm_capacity_bytes)")
     drawn = alt.layer(
-        level.mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
-        .encode(alt.Y("capacity:Q"))
-        .properties(name="ink_capacity"),
+        style.capacity_rule(known, "Y", "hbm_capacity_bytes"),
         base.mark_line(strokeWidth=2.5).encode(along, occupied, *style.series_line()),
         base.mark_point(strokeWidth=0, size=45, opacity=1).encode(
             along, occupied, style.series_fill(), tooltip=tooltip

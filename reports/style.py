@@ -163,8 +163,8 @@ def titled(chart: Any, text: str, alt_text: str) -> Any:
     return chart.properties(title=alt.TitleParams(text, anchor="start"), description=alt_text)
 
 
-def capacity_rule(base: Any, along: str) -> Any:
-    """Return a dashed rule where a device's memory ends (``room_bytes`` of the frame).
+def capacity_rule(base: Any, along: str, column: str = "room_bytes") -> Any:
+    """Return a dashed rule where a device's memory ends.
 
     Parameters
     ----------
@@ -172,10 +172,12 @@ def capacity_rule(base: Any, along: str) -> Any:
         Of a frame with the column.
     along : str
         ``X`` or ``Y``: the axis that memory is drawn along.
+    column : str
+        That says where.
     """
     alt = altair()
     return (
-        base.transform_aggregate(capacity="max(room_bytes)")
+        base.transform_aggregate(capacity=f"max({column})")
         .mark_rule(strokeWidth=2, strokeDash=[6, 4], color="#666666")
         .encode(getattr(alt, along)("capacity:Q"))
         .properties(name="ink_capacity")

@@ -74,7 +74,7 @@ OUTSIDE = {
         "capture", "model_memory", "cli",
     },
     "pydantic": {"hardware", "calibration", "models", "validation"},
-    "yaml": {"hardware", "calibration", "harness", "models", "facts", "validation"},
+    "yaml": {"hardware", "calibration", "models", "validation"},
     "altair": {"reports"},
     "vl_convert": {"reports"},
     "rich": {"cli", "validation"},

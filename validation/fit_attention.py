@@ -51,7 +51,7 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     common = {
         **sizes,
         "dtype": first.get("dtype", "bf16"),
-        "kernel": flash.library(device, first.get("kernel", ""), framework, causal),
+        "kernel": flash.kernel_named(device, first.get("kernel", ""), framework, causal),
     }
     if first["op"] == DECODE:
         uncounted = framework == _UNCOUNTED and device.family == "ampere"

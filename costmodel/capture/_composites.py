@@ -31,8 +31,8 @@ def composites(recorder: Any, *, whole_attention: bool) -> Iterator[None]:
     whole_attention : bool
         Whether attention is one of them; else it runs as it is defined: product, softmax, product.
     """
-    import torch  # noqa: PLC0415
-    from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: PLC0415
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
 
     own = torch._VF
     with contextlib.ExitStack() as stack:
@@ -74,7 +74,7 @@ def _as_if_real() -> Iterator[None]:
 @contextlib.contextmanager
 def _flat_weights() -> Iterator[None]:
     """Let recurrent modules, which hold their weights in a list as well, run on those they are given."""
-    import torch  # noqa: PLC0415
+    import torch
 
     changed = []
 
@@ -98,7 +98,7 @@ def _function(recorder: Any, op: str) -> Callable[..., Any]:
 
     ``kept`` is (how many operands, how many results, shapes of statistics): what is kept for backward.
     """
-    import torch  # noqa: PLC0415
+    import torch
 
     class Composite(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
@@ -151,7 +151,7 @@ def _attention(
     enable_gqa: bool = False,
 ) -> Any:
     """scaled_dot_product_attention as one operation, which keeps Q, K, V, O and a statistic a row."""
-    import torch  # noqa: PLC0415
+    import torch
 
     facts = {"causal": is_causal, "dropout": dropout_p > 0, "grouped": enable_gqa}
     shape = (*query.shape[:-1], value.shape[-1])
@@ -193,7 +193,7 @@ def _recurrent(function: Callable[..., Any], original: Any, cell: str, *args: An
 
 def _cell(function: Callable[..., Any], data: Any, state: Any, into: Any, within: Any, *biases: Any) -> Any:
     """One step of an LSTM or GRU: two products, and one kernel for the gates."""
-    from torch.nn.functional import linear  # noqa: PLC0415
+    from torch.nn.functional import linear
 
     states = state if isinstance(state, (tuple, list)) else (state,)
     given = [bias for bias in biases if bias is not None]
@@ -205,6 +205,6 @@ def _cell(function: Callable[..., Any], data: Any, state: Any, into: Any, within
 
 def _dropout(data: Any, p: float, train: bool) -> Any:
     """Dropout as the one kernel that an accelerator runs."""
-    import torch  # noqa: PLC0415
+    import torch
 
     return torch.native_dropout(data, p, train)[0] if train and p > 0 else data

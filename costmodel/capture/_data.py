@@ -74,7 +74,7 @@ def _positions(indices: Any) -> list[Any]:
 
 
 def _long() -> Any:
-    import torch  # noqa: PLC0415
+    import torch
 
     return torch.int64
 

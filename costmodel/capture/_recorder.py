@@ -44,7 +44,7 @@ class Recorder:
 
     def note(self, tree: Any) -> Any:
         """Return arguments with operands for tensors and expressions for symbolic numbers."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if isinstance(tree, torch.Tensor):
             return self.operand(tree)
@@ -113,7 +113,7 @@ class Recorder:
         return dataclasses.replace(mask, dtype="bool")
 
     def _counted(self, func: Any, args: Any, kwargs: Any, out: Any) -> sp.Expr | None:
-        from torch.utils.flop_counter import flop_registry  # noqa: PLC0415
+        from torch.utils.flop_counter import flop_registry
 
         if func.overloadpacket not in flop_registry:
             return None
@@ -147,13 +147,13 @@ class Recorder:
     @property
     def in_backward(self) -> bool:
         """Whether autograd is running backward."""
-        import torch  # noqa: PLC0415
+        import torch
 
         return bool(torch._C._current_graph_task_id() != -1)
 
     def module(self) -> str:
         """Return the path of the module that the present operation is of; backward, of its forward."""
-        import torch  # noqa: PLC0415
+        import torch
 
         if not self.in_backward:
             path = self.path[-1] if self.path else ""
@@ -192,8 +192,8 @@ def _by_argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 @cache
 def _in_symbols(func: Any) -> Callable[..., Any]:
     """Return an operation; what Python says it does, where torch's C++ asks for sizes as numbers."""
-    import torch  # noqa: PLC0415
-    from torch._decomp import decomposition_table  # noqa: PLC0415
+    import torch
+    from torch._decomp import decomposition_table
 
     has = partial(torch._C._dispatch_has_kernel_for_dispatch_key, func.name())
     if func in decomposition_table and has("CompositeExplicitAutograd") and not has("Meta"):
@@ -204,7 +204,7 @@ def _in_symbols(func: Any) -> Callable[..., Any]:
 @cache
 def _composite(func: Any) -> bool:
     """Whether an operation is only a name for several others, with no kernel of its own."""
-    import torch  # noqa: PLC0415
+    import torch
 
     try:
         own = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CPU")
@@ -215,7 +215,7 @@ def _composite(func: Any) -> bool:
 
 def dispatch_mode(recorder: Recorder) -> Any:
     """Return the dispatch mode that shows the recorder every operation below autograd."""
-    from torch.utils._python_dispatch import TorchDispatchMode  # noqa: PLC0415
+    from torch.utils._python_dispatch import TorchDispatchMode
 
     class Mode(TorchDispatchMode):  # type: ignore[misc]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -233,7 +233,7 @@ def dispatch_mode(recorder: Recorder) -> Any:
 @contextlib.contextmanager
 def module_paths(module: Any, recorder: Recorder) -> Iterator[None]:
     """Keep the path of the running module."""
-    import torch  # noqa: PLC0415
+    import torch
 
     names = {inner: name for name, inner in module.named_modules()}
 

@@ -24,7 +24,7 @@ class StandIns:
 
     def _like(self, tensor: Any, shape: Sequence[Any] | None = None) -> Any:
         """Return an empty tensor of the same format and layout, or of another shape."""
-        import torch  # noqa: PLC0415
+        import torch
 
         dtype = tensor.dtype
         if self.dtype is not None and dtype.is_floating_point:
@@ -37,7 +37,7 @@ class StandIns:
 
     def weights(self, module: Any) -> dict[str, Any]:
         """Return stand-ins for parameters and buffers; tied ones stay tied."""
-        import torch  # noqa: PLC0415
+        import torch
 
         trace, made, found = self.recorder.trace, {}, {}
         parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -62,7 +62,7 @@ class StandIns:
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return stand-ins for the example inputs, named dimensions as symbols."""
-        from torch.utils._pytree import tree_map  # noqa: PLC0415
+        from torch.utils._pytree import tree_map
 
         symbols = {name: self._symbol(name, where, args, kwargs) for name, where in self.sizes.items()}
         trace = self.recorder.trace
@@ -93,8 +93,8 @@ class StandIns:
         self, name: str, where: Sequence[Place], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Return torch's symbol of a named size; its example value is that of the inputs."""
-        from torch._dynamo.source import ConstantSource  # noqa: PLC0415
-        from torch.fx.experimental.symbolic_shapes import DimDynamic  # noqa: PLC0415
+        from torch._dynamo.source import ConstantSource
+        from torch.fx.experimental.symbolic_shapes import DimDynamic
 
         values = {_size(name, place, args, kwargs) for place in where}
         if len(values) != 1:

@@ -54,9 +54,9 @@ def run(
     loss : callable, optional
         From the module's result, what backward starts from.
     """
-    import torch  # noqa: PLC0415
-    from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: PLC0415
-    from torch.fx.experimental.symbolic_shapes import ShapeEnv  # noqa: PLC0415
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+    from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
     environment = ShapeEnv(duck_shape=False, specialize_zero_one=False)
     fake = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
@@ -110,8 +110,8 @@ def _said_in_one_line(module: Any) -> Iterator[None]:
 
 def _tensors(tree: Any) -> list[Any]:
     """Return the tensors of a result, whatever holds them."""
-    import torch  # noqa: PLC0415
-    from torch.utils._pytree import tree_leaves  # noqa: PLC0415
+    import torch
+    from torch.utils._pytree import tree_leaves
 
     return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
@@ -154,7 +154,7 @@ def _settled(environment: Any, recorder: Recorder) -> dict[sp.Symbol, sp.Expr]:
 
 def _place(guard: Any) -> str:
     """Return where the module's code asked about a size; nothing if that was torch."""
-    import torch  # noqa: PLC0415
+    import torch
 
     frame = guard.sloc.framework_loc
     if frame is None or not hasattr(frame, "filename"):

@@ -13,7 +13,6 @@ from costmodel.errors import CostmodelError
 
 if TYPE_CHECKING:
     from costmodel.layers import Layer
-    from costmodel.predict import Prediction
 
 #: Uses of a model, as the option --use names them.
 USES = ("training", "prefill", "decode")
@@ -45,15 +44,15 @@ def explain(
     layer = _layer(name, settings, use)
     device = o.device(machine, device_set)
     p = predict(layer, device, o.sizes(defines), rung=rung, framework=framework)
+    limits = output.time_by(p.phases, output.limit_of)
     slopes = elasticities(p)
     changes = what_if(p, [o.device(other) for other in others])
     if as_json:
         answer = {"seconds": p.seconds, "rung": p.rung, "constants_from": p.constants_from, "bound": p.bound}
-        answer |= {"limits": _limits(p), "elasticities": slopes, "what_if": changes.to_dict("records")}
+        answer |= {"limits": limits, "elasticities": slopes, "what_if": changes.to_dict("records")}
         output.print_json({"layer": layer.label, "device": device.name, "shapes": p.sizes, **answer})
         return
     print(f"{layer.label} on {device.name}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
-    limits = _limits(p)
     where = [[limit, output.seconds(t), f"{t / sum(limits.values()):.1%}"] for limit, t in limits.items()]
     output.print_table(["where the time goes", "time", "share"], where)
     print("\n1 % more of …, and the cold roofline's time changes by …")
@@ -81,14 +80,6 @@ def _layer(name: str, settings: list[str], use: str | None) -> Layer:
         raise CostmodelError(f"wanted --use training, prefill or decode, and no --set, got {use!r}")
     found: Layer = getattr(load(name), use)()
     return found
-
-
-def _limits(p: Prediction) -> dict[str, float]:
-    """Return the time of the kernels that each limit bounds, most first [s]."""
-    found: dict[str, float] = {}
-    for row in p.phases:
-        found[row["bound"]] = found.get(row["bound"], 0.0) + row["seconds"]
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 COMMANDS = (

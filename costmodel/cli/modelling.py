@@ -232,17 +232,8 @@ def _published(found: Architecture) -> str:
 # -- on a device -------------------------------------------------------------------------------
 
 
-def _grouped(p: Prediction, key: str) -> dict[str, float]:
-    """Return the seconds of a prediction's kernels by part, or by what limits them, most first."""
-    found: dict[str, float] = {}
-    for row in p.phases:
-        name = row["phase"].partition(":")[0] if key == "part" else row["bound"]
-        found[name] = found.get(name, 0.0) + row["seconds"]
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
-
-
 def _print(found: Architecture, p: Prediction, as_json: bool) -> None:
-    by_part, by_limit = _grouped(p, "part"), _grouped(p, "bound")
+    by_part, by_limit = (output.time_by(p.phases, of) for of in (output.part_of, output.limit_of))
     if as_json:
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})

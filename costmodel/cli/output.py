@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +75,26 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
         frame.to_parquet(path, index=False)
     else:
         frame.to_csv(path, index=False)
+
+
+def time_by(phases: Iterable[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:
+    """Return the seconds of a prediction's kernels by what `of` says of each, most first."""
+    found: dict[str, float] = {}
+    for row in phases:
+        found[of(row)] = found.get(of(row), 0.0) + row["seconds"]
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def part_of(phase: Mapping[str, Any]) -> str:
+    """Return the part of a model that a kernel is of."""
+    name: str = phase["phase"]
+    return name.partition(":")[0]
+
+
+def limit_of(phase: Mapping[str, Any]) -> str:
+    """Return what limits a kernel."""
+    limit: str = phase["bound"]
+    return limit
 
 
 def seconds(value: float) -> str:

@@ -238,7 +238,7 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
     return Decoding(rows, np.where(matrix, 64.0, 8.0), jobs, splits, 0 * rows, 0 * rows)
 
 
-def library(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:
+def kernel_named(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:
     """Return the kernel that a measured row or a user names.
 
     Parameters

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -57,12 +57,25 @@ class Layer:
     def __post_init__(self) -> None:
         """Check the options, and write the dtype by its own name."""
         object.__setattr__(self, "dtype", parse_dtype(self.dtype).name)
-        for option, value, known in (
-            ("direction", self.direction, self.directions),
-            ("convention", self.convention, CONVENTIONS),
-        ):
-            if value not in known:
-                raise unknown_name(f"{option} of {self.name}", value, known)
+        self.check_options(direction=self.directions, convention=CONVENTIONS)
+
+    def check_options(self, **known: Collection[str]) -> None:
+        """Refuse an option whose value is not among those that are known.
+
+        Parameters
+        ----------
+        **known : collection of str
+            Option → the values it can have.
+
+        Raises
+        ------
+        UnknownNameError
+            If it has another; the text offers the nearest.
+        """
+        for option, values in known.items():
+            value = getattr(self, option)
+            if value not in values:
+                raise unknown_name(f"{option} of {self.name}", value, values)
 
     # -- what a layer writes ---------------------------------------------------------------
 

@@ -89,8 +89,7 @@ class _ElementwiseRecurrent(Layer):
     def __post_init__(self) -> None:
         """Check the algorithm, and that what is generated is not trained at once."""
         super().__post_init__()
-        if self.algorithm not in SCANS:
-            raise unknown_name(f"algorithm of {self.name}", self.algorithm, SCANS)
+        self.check_options(algorithm=SCANS)
         if self.generation and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with generation", self.direction, ("fwd",))
 

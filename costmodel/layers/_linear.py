@@ -45,8 +45,7 @@ class _MatrixState(_Decaying):
     def __post_init__(self) -> None:
         """Check the form."""
         super().__post_init__()
-        if self.form not in FORMS:
-            raise unknown_name(f"form of {self.name}", self.form, FORMS)
+        self.check_options(form=FORMS)
         if self.form == "recurrent" and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with form=recurrent", self.direction, ("fwd",))
 

@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase
-from costmodel.errors import unknown_name
 from costmodel.layers._attention import DV, HQ, B, D, N
 from costmodel.layers._masked import _MaskedAttention
 from costmodel.layers._pairs import Mask, whole_before
@@ -49,8 +48,7 @@ class Combiner(_MaskedAttention):
     def __post_init__(self) -> None:
         """Check the pattern."""
         super().__post_init__()
-        if self.pattern not in PATTERNS:
-            raise unknown_name(f"pattern of {self.name}", self.pattern, PATTERNS)
+        self.check_options(pattern=PATTERNS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Take any sizes: every head has keys of its own."""

@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase
-from costmodel.errors import unknown_name
 from costmodel.layers._blockwise import DV, HKV, HQ, D, P, SequenceParallel, first, middle
 from costmodel.layers._devices import exchange, times
 from costmodel.symbols import ceil_div
@@ -47,8 +46,7 @@ class DistFlashAttention(SequenceParallel):
     def __post_init__(self) -> None:
         """Check the checkpoint."""
         super().__post_init__()
-        if self.checkpoint not in CHECKPOINTS:
-            raise unknown_name(f"checkpoint of {self.name}", self.checkpoint, CHECKPOINTS)
+        self.check_options(checkpoint=CHECKPOINTS)
 
     # -- the schedule ----------------------------------------------------------------------
 

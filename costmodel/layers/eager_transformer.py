@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import activation, gemm, norm, softmax, stream
 from costmodel.symbols import CeilLog2, symbols
@@ -157,8 +156,7 @@ class EagerTransformer(Layer):
     def __post_init__(self) -> None:
         """Check the style."""
         super().__post_init__()
-        if self.style not in STYLES:
-            raise unknown_name(f"style of {self.name}", self.style, STYLES)
+        self.check_options(style=STYLES)
 
     # -- one layer -------------------------------------------------------------------------
 

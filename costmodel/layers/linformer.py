@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, softmax
 from costmodel.symbols import symbols
@@ -43,8 +42,7 @@ class Linformer(Layer):
     def __post_init__(self) -> None:
         """Check the sharing."""
         super().__post_init__()
-        if self.sharing not in SHARING:
-            raise unknown_name(f"sharing of {self.name}", self.sharing, SHARING)
+        self.check_options(sharing=SHARING)
 
     @property
     def _matrices(self) -> sp.Expr:

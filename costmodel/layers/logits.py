@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import TOKEN_BYTES, IndexedTensors
 from costmodel.layers._kernels import gemm, softmax, stream
@@ -44,8 +43,7 @@ class Logits(Layer):
     def __post_init__(self) -> None:
         """Check the head."""
         super().__post_init__()
-        if self.head not in HEADS:
-            raise unknown_name(f"head of {self.name}", self.head, HEADS)
+        self.check_options(head=HEADS)
 
     @property
     def _scores(self) -> sp.Expr:

@@ -61,8 +61,7 @@ class Mamba(Layer):
     def __post_init__(self) -> None:
         """Check the algorithm."""
         super().__post_init__()
-        if self.algorithm not in SCANS:
-            raise unknown_name(f"algorithm of {self.name}", self.algorithm, SCANS)
+        self.check_options(algorithm=SCANS)
         if not self.fused and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with fused=false", self.direction, ("fwd",))
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import CostmodelError
 from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import P, exchange, share
@@ -81,14 +81,7 @@ class Megatron(Layer):
     def __post_init__(self) -> None:
         """Check the options, each and together."""
         super().__post_init__()
-        for option, value, known in (
-            ("attention", self.attention, ATTENTION),
-            ("recompute", self.recompute, RECOMPUTE),
-            ("activation", self.activation, POINTWISE),
-            ("norm", self.norm, NORMS),
-        ):
-            if value not in known:
-                raise unknown_name(f"{option} of {self.name}", value, known)
+        self.check_options(attention=ATTENTION, recompute=RECOMPUTE, activation=POINTWISE, norm=NORMS)
         if self.recompute == "selective" and self.attention == "tiled":
             raise CostmodelError(
                 f"{self.name}: tiled attention keeps no scores; recompute=selective needs attention=dense"

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
@@ -62,8 +62,7 @@ class MoE(Layer):
     def __post_init__(self) -> None:
         """Check the experts' form."""
         super().__post_init__()
-        if self.activation not in POINTWISE:
-            raise unknown_name(f"activation of {self.name}", self.activation, POINTWISE)
+        self.check_options(activation=POINTWISE)
         if self.shared < 0:
             raise CostmodelError(f"shared of {self.name}: wanted 0 or more experts, got {self.shared}")
 

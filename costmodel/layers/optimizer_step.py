@@ -9,7 +9,6 @@ from typing import ClassVar, NamedTuple
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import stream
 from costmodel.symbols import symbols
@@ -93,12 +92,7 @@ class OptimizerStep(Layer):
     def __post_init__(self) -> None:
         """Check optimiser and implementation."""
         super().__post_init__()
-        for option, value, known in (
-            ("optimiser", self.optimiser, OPTIMISERS),
-            ("implementation", self.implementation, IMPLEMENTATIONS),
-        ):
-            if value not in known:
-                raise unknown_name(f"{option} of {self.name}", value, known)
+        self.check_options(optimiser=OPTIMISERS, implementation=IMPLEMENTATIONS)
 
     @property
     def _copied(self) -> bool:

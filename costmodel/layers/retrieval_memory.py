@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import SizeError
 from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, stream
@@ -58,8 +58,7 @@ class RetrievalMemory(Layer):
     def __post_init__(self) -> None:
         """Check the index."""
         super().__post_init__()
-        if self.index not in INDEXES:
-            raise unknown_name(f"index of {self.name}", self.index, INDEXES)
+        self.check_options(index=INDEXES)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """As many entries are looked at as are wanted."""

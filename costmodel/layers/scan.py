@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._scan import COMBINE_DEPTH, SCANS, scan_phase
 from costmodel.symbols import symbols
@@ -50,8 +49,7 @@ class Scan(Layer):
     def __post_init__(self) -> None:
         """Check the algorithm."""
         super().__post_init__()
-        if self.algorithm not in SCANS:
-            raise unknown_name(f"algorithm of {self.name}", self.algorithm, SCANS)
+        self.check_options(algorithm=SCANS)
 
     def _scan(self, name: str, *, reads: int, writes: int, vector: int, after: int) -> Phase:
         """Return the scan over arrays of which so many are read and written, and pointwise work after."""

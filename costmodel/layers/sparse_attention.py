@@ -44,8 +44,7 @@ class Strided(_MaskedAttention):
     def __post_init__(self) -> None:
         """Check the pattern."""
         super().__post_init__()
-        if self.pattern not in PATTERNS:
-            raise unknown_name(f"pattern of {self.name}", self.pattern, PATTERNS)
+        self.check_options(pattern=PATTERNS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """A summary is part of its block."""

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import CostmodelError
 from costmodel.layers._attention import _Attention
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
@@ -86,14 +86,7 @@ class TransformerBlock(Layer):
     def __post_init__(self) -> None:
         """Check the parts' options."""
         super().__post_init__()
-        for option, value, known in (
-            ("attention", self.attention, ATTENTION),
-            ("activation", self.activation, POINTWISE),
-            ("norm", self.norm, NORMS),
-            ("recompute", self.recompute, RECOMPUTE),
-        ):
-            if value not in known:
-                raise unknown_name(f"{option} of {self.name}", value, known)
+        self.check_options(attention=ATTENTION, activation=POINTWISE, norm=NORMS, recompute=RECOMPUTE)
         if self.recompute == "selective" and self.attention == "tiled":
             raise CostmodelError(
                 f"{self.name}: tiled attention keeps no scores; recompute=selective needs attention=dense"

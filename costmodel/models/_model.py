@@ -16,7 +16,7 @@ from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
 from costmodel.layers._indexed import IndexedTensors
-from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY, as_symbols, symbol
 
 Replacements = Mapping[sp.Symbol, sp.Expr]
 
@@ -82,7 +82,7 @@ class Part:
         for size, default in layer.defaults.items():
             if size not in given:
                 terms = {symbol(other): value for other, value in given.items()}
-                given[size] = _parse(default).xreplace(terms)
+                given[size] = as_symbols(default).xreplace(terms)
         numbers = {size: float(value) for size, value in given.items() if value.is_number}
         if len(numbers) == len(given):
             layer.check_sizes(numbers)
@@ -116,11 +116,6 @@ _COUNTS = tuple(
     for field in dataclasses.fields(Phase)
     if field.name not in ("name", "kernel", "op", "sizes", "options", "flops", "repeats")
 )
-
-
-def _parse(default: str | int) -> sp.Expr:
-    """Return a layer's default, such as ``heads*head_dim``, in symbols."""
-    return sp.sympify(default, locals={name: symbol(name) for name in GLOSSARY})
 
 
 @dataclass(frozen=True, kw_only=True)

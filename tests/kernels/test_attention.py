@@ -104,7 +104,7 @@ def test_an_unknown_kernel_is_named() -> None:
 def test_labels_name_the_library(
     device: str, label: str, framework: str, causal: bool, expected: str
 ) -> None:
-    assert _flash.library(hardware.load(device), label, framework, causal) == expected
+    assert _flash.kernel_named(hardware.load(device), label, framework, causal) == expected
 
 
 def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:

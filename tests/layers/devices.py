@@ -6,15 +6,9 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
+from families import Points, _sizes
+
 from costmodel.layers import Layer, get
-
-Sizes = dict[str, int]
-Points = tuple[Sizes, ...]
-
-
-def _sizes(names: str, *rows: tuple[int, ...]) -> Points:
-    return tuple(dict(zip(names.split(), row, strict=True)) for row in rows)
-
 
 #: Of 1 to 9 devices, odd and even; sequences and heads that do and do not share out evenly.
 SEQUENCE = _sizes(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from flop_counter import flops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,15 +152,6 @@ def test_recurrent_form_decays_its_state(name, extra):
 
 
 # -- torch -------------------------------------------------------------------------------------
-
-
-def flops(run, *inputs):
-    FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
-    with FlopCounterMode(display=False) as forward:
-        result = run(*inputs)
-    with FlopCounterMode(display=False) as backward:
-        result.sum().backward()
-    return forward.get_total_flops(), backward.get_total_flops()
 
 
 def torch_counts(name, sizes, **options):

@@ -10,6 +10,7 @@ import sympy as sp
 from authority import experts, optimisers, tokens
 from authority.chances import expected_distinct
 from authority.counted import Counted
+from flop_counter import flops
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,15 +120,6 @@ def test_optimiser_steps(name):
 
 
 # -- torch's counter -----------------------------------------------------------------------------
-
-
-def flops(run, *inputs):
-    FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
-    with FlopCounterMode(display=False) as forward:
-        result = run(*inputs)
-    with FlopCounterMode(display=False) as backward:
-        result.sum().backward()
-    return forward.get_total_flops(), backward.get_total_flops()
 
 
 def counted(name, sizes, **options):
