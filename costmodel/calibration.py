@@ -83,6 +83,8 @@ class Section(BaseModel):
         ``kernel-time``, ``host-wall``): its overhead is in the constants.
     constants : mapping of str to float
         In the units of the kernel model's ``CONSTANTS``.
+    intervals : mapping of str to (float, float)
+        What 80 % of refits on shapes drawn anew find, of the constants that were fitted; where known.
     kernels : tuple of str
         The implementation's own names for the kernel, where they matter.
     sizes : mapping of str to (float, float)
@@ -100,6 +102,7 @@ class Section(BaseModel):
     direction: str = "fwd"
     harness: str = ""
     constants: dict[str, float]
+    intervals: dict[str, tuple[float, float]] = {}
     kernels: tuple[str, ...] = ()
     sizes: dict[str, tuple[float, float]] = {}
     spread: tuple[Spread, ...] = ()
@@ -364,6 +367,9 @@ def _same_speed(dtype: str) -> tuple[str, ...]:
 def dump(path: Path, file: File) -> None:
     """Write a calibration file, the same bytes for the same content."""
     content: dict[str, Any] = file.model_dump(by_alias=True, mode="json")
+    for section in content["sections"]:
+        if not section["intervals"]:
+            del section["intervals"]
     header = "# Written by `costmodel validate --fit`; not edited by hand.\n"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
     write_whole(path, lambda part: part.write_text(header + text, encoding="utf-8"), overwrite=True)

@@ -178,7 +178,7 @@ def make_plan(
                 kernel=kernel,
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
-                direction=str(phase.options.get("direction", "fwd")),
+                direction=direction_of(layer, phase),
                 framework=framework,
                 harness=harness,
                 label=label,
@@ -205,6 +205,15 @@ def make_plan(
     )
     launcher = host(harness, device.name, layer.direction) if rung != "bound" else NONE
     return plan if launcher == NONE else plan.launched_by(launcher)
+
+
+def direction_of(layer: Layer, phase: Phase) -> str:
+    """Return the direction that a kernel's constants are of: its own, where it says one.
+
+    Of the others, a pass over memory has other operands in a backward layer; a product is a product.
+    """
+    backward = layer.direction == "bwd" and phase.kernel == "stream"
+    return str(phase.options.get("direction", "bwd" if backward else "fwd"))
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:

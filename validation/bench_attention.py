@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import sympy as sp
+
 from costmodel.layers import Layer
 from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.dense_attention import DenseAttention
@@ -12,6 +14,7 @@ from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.models import Model, Part
 from costmodel.symbols import symbol, symbols
 from costmodel.validation.case import Case
+from costmodel.validation.passes import Pass
 from costmodel.validation.registry import FLOATS, Maker, Work, bench
 from costmodel.validation.torch_env import sdpa_backend
 
@@ -64,13 +67,15 @@ def _dense(case: Case) -> Layer:
     """Return dense attention with the passes that ATen's math backend adds (``attention.cpp``).
 
     Q and K are scaled by kernels of their own; the causal mask is added to the scores; and a softmax
-    that is to give 0 for rows without a key looks for them (`isneginf`, `all`) and replaces them
-    (`where`): a pass over the scores that writes a byte, one that reads it, and one over both.
+    that is to give 0 for rows without a key (``_safe_softmax``) looks for them: `isneginf` reads the
+    scores and writes a byte for each, `all` reads those row by row, and `where` reads the probabilities
+    and writes them anew. The three are timed as one.
     """
     causal, dtype = bool(case.option("causal", False)), case.dtype
-    one_pass = Elementwise(dtype=dtype, op="copy")
+    byte = sp.Rational(1) / DenseAttention(dtype=dtype).bytes
+    keyless = Pass(dtype=dtype, called="safe_softmax", reads=2 + byte, writes=1 + byte)
     parts = (
-        Part.of("scale", one_pass, repeats=2, m=B * H * N, n=D),
+        Part.of("scale", Elementwise(dtype=dtype, op="copy"), repeats=2, m=B * H * N, n=D),
         Part.of(
             "attention",
             DenseAttention(dtype=dtype, causal=causal, mask=causal),
@@ -80,7 +85,7 @@ def _dense(case: Case) -> Layer:
             head_dim=D,
             **{name: symbol(name) for name in ("kv_heads", "seq_kv") if case.get(name, 0)},
         ),
-        Part.of("rows without a key", one_pass, repeats=2, m=B * H * N, n=N),
+        Part.of("rows without a key", keyless, m=B * H * N, n=N),
     )
     elements = parts[1].layer.bytes * B * H * N * D
     return Model(

@@ -4,14 +4,40 @@ from __future__ import annotations
 
 from typing import Any
 
+from costmodel.cost import ONE
 from costmodel.layers.linear_attention import LinearAttention
+from costmodel.layers.matmul import Matmul
+from costmodel.layers.pointwise import Elementwise
 from costmodel.layers.scan import Scan
+from costmodel.models import Model, Part
+from costmodel.symbols import symbols
 from costmodel.validation.case import Case
+from costmodel.validation.passes import Pass
 from costmodel.validation.registry import Maker, Work, bench
 
+B, H, N, D = symbols("batch heads seq head_dim")
 
-def _linear_layer(case: Case) -> LinearAttention:
-    return LinearAttention(dtype=case.dtype, direction=case.direction)
+
+def _linear_layer(case: Case) -> Model:
+    """Return linear attention as the calls below are run: each a pass, or a product, of its own.
+
+    The layer of that name fuses φ and the division; here elu, the addition of 1, the sum of the keys and
+    the product with it are calls that read and write whole tables.
+    """
+    dtype, tokens = case.dtype, B * H * N
+    each = {"dtype": dtype, "direction": case.direction}
+    product = Matmul(**each, batched=True)
+    parts = (
+        Part.of("elu", Pass(**each, called="elu"), repeats=2, m=tokens, n=D),
+        Part.of("plus 1", Elementwise(**each, op="add-scalar"), repeats=2, m=tokens, n=D),
+        Part.of("state", product, shared=True, batch=B * H, m=D, n=D, k=N),
+        Part.of("sum of keys", Pass(**each, called="elementwise_sum", writes=ONE / N), m=tokens, n=D),
+        Part.of("outputs", product, shared=True, batch=B * H, m=N, n=D, k=D),
+        Part.of("divisors", product, shared=True, batch=B * H, m=N, n=1, k=D),
+        Part.of("division", Elementwise(**each, op="div"), m=tokens, n=D),
+    )
+    elements = product.bytes * tokens * D
+    return Model(title=LinearAttention.name, **each, parts=parts, inputs=3 * elements, outputs=elements)
 
 
 @bench("linear-attention", kernel="torch matmul", op="linear_attention", layer=_linear_layer)

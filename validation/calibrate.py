@@ -26,24 +26,24 @@ from numpy.typing import NDArray
 
 from costmodel import calibration, hardware, kernels
 from costmodel._version import __version__
-from costmodel.calibration import File, Provenance, Section, Spread
+from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
 from costmodel.files import write_whole
 from costmodel.hardware import Device
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.score import read_table
+from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
+from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.residuals import checked, provenance, ranges, spread
+from costmodel.validation.uncertainty import intervals
 
 Array = NDArray[np.float64]
 
 #: Fewer rows than this to fit on determine nothing.
 FEWEST = 8
-#: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
-REGIME_ROWS, REGIMES = 40, 4
 #: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
 _BY_LABEL = ("attention", "decode", "delta")
-#: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
-_QUANTILES = (2.5, 10.0, 90.0, 97.5)
 TABLES = ("gemm", "attention", "scan", "memops")
 
 
@@ -86,10 +86,9 @@ class Result:
 
 
 @dataclass
-class _Found:
-    sections: list[Section] = field(default_factory=list)
-    held_out: list[pd.DataFrame] = field(default_factory=list)
-    refused: list[str] = field(default_factory=list)
+class _Found(Calibrated):
+    """And the constants by kernel model, operation and format, as what contains them needs them."""
+
     constants: dict[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
 
 
@@ -230,15 +229,18 @@ def calibrate(
     """
     if device.name in NEVER_FITTED:
         raise TableError(f"{device.name}: nothing is fitted on this device; accuracy is judged on it")
-    rows = usable(rows)
-    if rows.empty:
+    single = usable(rows)
+    if single.empty:
         raise TableError(f"{device.name}: no row is forward, warm and measured, of an operation with a model")
     found = _Found()
-    for cell, part in cells(rows, device):
+    for cell, part in cells(single, device):
         try:
             _fit_cell(cell, part, device, hashes or {}, found)
         except CostmodelError as error:
             found.refused.append(f"{cell}: {error}")
+            found.tried.append((cell.kernel, cell.op, "fwd"))
+    if device.spec.units.kind == "core":
+        calibrate_chains(chained(rows), device, hashes or {}, found)
     file = File(
         schema=calibration.SCHEMA,
         device=device.name,
@@ -257,28 +259,26 @@ def _fit_cell(
     fitted, judged = rows[~out], rows[out]
     if len(fitted) < FEWEST or judged.empty:
         raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
-    model = kernels.model(cell.kernel)
+    model, fit, ends = kernels.model(cell.kernel), recipe(cell.kernel).fit, {}
     start: Mapping[str, float] | None = None
     if cell.kernel.startswith("cpu_"):
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
         start = found.constants.get(("memory", "", ""))
     constants = {
         name: float(f"{value:.6g}")
-        for name, value in recipe(cell.kernel).fit(fitted, device, start).items()
+        for name, value in fit(fitted, device, start).items()
         if name in model.CONSTANTS
     }
+    if cell.kernel.startswith("cpu_"):  # of the others a fit takes minutes, and is not done over and over
+        ends = intervals(
+            fitted, constants, start or {}, lambda drawn: fit(fitted.iloc[drawn], device, constants)
+        )
     predicted = _seconds(cell, constants, judged, device)
     wanted = calibration.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
     without = _seconds(cell, calibration.choose(device, wanted, own=False).constants, judged, device)
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
-    error, before = (_errors(seconds, measured) for seconds in (predicted, without))
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
-    if np.median(np.abs(error)) > np.median(np.abs(before)):
-        found.refused.append(
-            f"{cell}: {np.median(np.abs(error)):.1f} % off on {len(judged)} held-out rows, "
-            f"{np.median(np.abs(before)):.1f} % without it"
-        )
-        return
+    error = checked(predicted, without, measured)
     found.constants[cell.kernel, cell.op, cell.dtype] = constants
     if cell.op == "elementwise_copy":
         found.constants["memory", "", ""] = {k: constants[k] for k in _memory(model) if k in constants}
@@ -290,10 +290,11 @@ def _fit_cell(
             framework=cell.framework,
             harness=cell.harness,
             constants=constants,
+            intervals=ends,
             kernels=(cell.label,) if cell.label else (),
-            sizes=_ranges(arguments(cell, fitted, device)),
+            sizes=ranges(arguments(cell, fitted, device)),
             spread=spread(predicted, measured),
-            provenance=_provenance(rows, fitted, judged, error, hashes),
+            provenance=provenance(rows, fitted, judged, error, hashes),
         )
     )
 
@@ -326,59 +327,6 @@ def _seconds(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, dev
     estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(cell, rows, device))
     other = rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
     return np.asarray(np.broadcast_to(estimate.seconds, (len(rows),)) + other, dtype=np.float64)
-
-
-def _errors(predicted: Array, measured: Array) -> Array:
-    return np.asarray(100.0 * (predicted / measured - 1.0))
-
-
-def _ranges(sizes: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Return smallest and largest of each size among the fitted rows; tiles are choices, not sizes."""
-    return {
-        name: (float(np.min(values)), float(np.max(values)))
-        for name, values in sizes.items()
-        if isinstance(values, np.ndarray) and not name.startswith("tile_")
-    }
-
-
-def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
-    """Return the quantiles of measured over predicted time, by regime of the predicted time.
-
-    As many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``; one of
-    fewer rows if there are no more, none for fewer than 8. The k-th of n ratios stands for the share
-    k/(n + 1): that of further rows which is expected below it, so that intervals from few rows are wider.
-    """
-    if len(predicted) < 8:
-        return ()
-    count = int(np.clip(len(predicted) // REGIME_ROWS, 1, REGIMES))
-    order = np.argsort(predicted, kind="stable")
-    answer = []
-    for number, places in enumerate(np.array_split(order, count)):
-        quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES, method="weibull")
-        low, inner_low, inner_high, high = (float(f"{q:.5g}") for q in quantiles)
-        above = float(f"{predicted[places].min():.5g}") if number else 0.0
-        answer.append(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high)))
-    return tuple(answer)
-
-
-def _provenance(
-    rows: pd.DataFrame, fitted: pd.DataFrame, judged: pd.DataFrame, error: Array, hashes: Mapping[str, str]
-) -> Provenance:
-    def named(column: str) -> str:
-        return "; ".join(sorted(rows[column].dropna().astype(str).unique())) if column in rows else ""
-
-    tables = sorted(rows["table"].unique()) if "table" in rows else []
-    return Provenance(
-        source=named("source"),
-        licence=named("licence"),
-        versions=named("framework"),
-        table_hash="; ".join(f"{name} {hashes.get(name, '')}".strip() for name in tables),
-        rows_fitted=len(fitted),
-        rows_held_out=len(judged),
-        mdape=round(float(np.median(np.abs(error))), 2),
-        mape=round(float(np.mean(np.abs(error))), 2),
-        bias=round(float(np.median(error)), 2),
-    )
 
 
 # -- many devices ---------------------------------------------------------------------------------

@@ -14,8 +14,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel import kernels
+from costmodel.errors import TableError
 from costmodel.hardware import Device
-from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_stream
+from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
+from costmodel.validation.chains import Chain
 from costmodel.validation.log_fit import least_log_error
 
 _READS = {"elementwise_add": 2.0, "elementwise_mul": 2.0}
@@ -76,12 +79,62 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
 
 def free(op: str) -> tuple[str, ...]:
     """Return the constants that rows of an op determine, memory levels apart."""
-    names = [name for name in model(op).CONSTANTS if name not in _cpu.MEMORY and name != "overlap"]
+    names = [n for n in model(op).CONSTANTS if n not in _cpu.MEMORY and n not in ("overlap", "sum_cycles")]
     if model(op) is cpu_stream and op not in _PATTERNS:
         names.remove("row_cycles")
     if op == "gemm":
         names.remove("matrix_s")
     return tuple(names)
+
+
+#: What is fitted of a kernel that is one of a chain, by its model: what each call, step and element costs.
+_CHAINED = {
+    cpu_stream: ("start_s", "element_cycles", "row_cycles"),
+    cpu_recurrence: ("step_s", "sum_cycles"),
+    cpu_attention: ("start_s", "peak_share"),
+    cpu_scan: ("start_s", "flop_cycles"),
+}
+
+
+def fit_chained(
+    chain: Chain,
+    device: Device,
+    others: NDArray[np.float64],
+    rows: NDArray[np.intp],
+    start: Mapping[str, float],
+) -> dict[str, float]:
+    """Return the constants of the one kernel of a chain that has none.
+
+    Parameters
+    ----------
+    chain : Chain
+        Rows and their kernels.
+    device : Device
+        Where they were measured.
+    others : array
+        Time of the other kernels, row by row [s].
+    rows : array of int
+        Rows to fit on.
+    start : mapping of str to float
+        Values to begin with: those of the nearest kernel that has some.
+
+    Raises
+    ------
+    TableError
+        If the rows are fewer than twice the constants.
+    """
+    kernel = kernels.model(chain.open.kernel)
+    names = _CHAINED.get(kernel, ())
+    if kernel is cpu_stream and not chain.reduces:
+        names = names[:2]
+    if not names or len(rows) < 2 * len(names):
+        raise TableError(f"{len(rows)} rows to fit {len(names)} constants on; wanted two for each")
+    measured = chain.rows["latency_s"].to_numpy(dtype=np.float64)
+
+    def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
+        return (others + chain.own_seconds(device, values))[rows]
+
+    return least_log_error(predict, measured[rows], kernel.CONSTANTS, names, start)[1]
 
 
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
@@ -106,7 +159,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     begin = dict(start or {})
     names = free(op)
     if op == "elementwise_copy":
-        names = (*names, *_cpu.MEMORY)
+        names = (*names, *_cpu.LEVELS)
     harness = kernel.HARNESS[0]
     begin.setdefault(harness, 0.8 * float(measured.min()))
     if device.units == 1:

@@ -52,13 +52,24 @@ def second_half(rows: pd.DataFrame) -> NDArray[np.bool_]:
     return _shares(rows, "half of ") < 0.5
 
 
-def _shares(rows: pd.DataFrame, salt: str = "") -> NDArray[np.float64]:
-    """Return a number from 0 to 1 for each row, the same wherever the sizes are the same."""
+def shapes(rows: pd.DataFrame) -> NDArray[np.intp]:
+    """Return the number of each row's shape: the same where all sizes are the same."""
+    return _distinct(rows)[2]
+
+
+def _distinct(rows: pd.DataFrame) -> tuple[list[str], NDArray[np.float64], NDArray[np.intp]]:
+    """Return the size columns there are, the distinct shapes, and which of them each row has."""
     names = [name for name in _SIZES if name in rows]
     sizes = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     distinct, places = np.unique(np.nan_to_num(sizes, nan=-1.0), axis=0, return_inverse=True)
+    return names, distinct, places.reshape(-1)
+
+
+def _shares(rows: pd.DataFrame, salt: str = "") -> NDArray[np.float64]:
+    """Return a number from 0 to 1 for each row, the same wherever the sizes are the same."""
+    names, distinct, places = _distinct(rows)
     drawn = np.array([_drawn(names, shape, salt) for shape in distinct], dtype=np.float64)
-    return np.asarray(drawn[places.reshape(-1)], dtype=np.float64)
+    return np.asarray(drawn[places], dtype=np.float64)
 
 
 def _drawn(names: list[str], shape: NDArray[np.float64], salt: str) -> float:

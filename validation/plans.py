@@ -167,7 +167,7 @@ def _attention(scale: Scale) -> list[Case]:
     cases = _cases(_BACKENDS, shapes, scale, options={"causal": False})
     cases += _cases(_BACKENDS, [s for s in shapes if s["seq"] >= 256], scale, options={"causal": True})
     small = [s for s in shapes if work(s) <= scale.flops[1] / 3]
-    cases += _cases(_BACKENDS, small[:6], scale, directions=("bwd",), options={"causal": False})
+    cases += _cases(_BACKENDS, small[:12], scale, directions=("bwd",), options={"causal": False})
     # Fewer key heads: the math backend copies keys for every query head, which no layer describes.
     grouped = [{**s, "kv_heads": s["heads"] // 4} for s in shapes[:6]]
     return cases + _cases(_BACKENDS[1:], grouped, scale, options={"causal": True})
@@ -208,10 +208,15 @@ def _recurrent(scale: Scale) -> list[Case]:
     for name, count in (("rnn", 18), ("lstm", 26), ("gru", 24)):
         shapes = _walk(scale, _GATES[name], count * scale.share)
         cases += _cases((name,), shapes, scale)
-        small = [s for s in shapes if s["batch"] * s["seq"] * s["hidden"] ** 2 <= 2e8]
-        cases += _cases((name,), small[:4], scale, directions=("bwd",))
+        cases += _cases((name,), _short(shapes, 10), scale, directions=("bwd",))
     stacked = [{**s, "num_layers": 2, "input": 96} for s in _walk(scale, 8, 4 * scale.share)]
     return cases + _cases(("lstm", "gru"), stacked, scale)
+
+
+def _short(shapes: Sequence[Sizes], count: int) -> list[Sizes]:
+    """Return shapes of few steps and little work: backward, frameworks record every step."""
+    work = [s for s in shapes if s["seq"] <= 512 and s["batch"] * s["seq"] * s["hidden"] ** 2 <= 2e9]
+    return work[:count]
 
 
 def _loops(scale: Scale) -> list[Case]:
@@ -245,6 +250,9 @@ def _linear(scale: Scale) -> list[Case]:
 _ROW_WISE = {"softmax": 20, "layernorm": 18, "rmsnorm": 14}
 _POINTWISE = {"copy": 24, "add": 18, "gelu": 18, "relu": 18, "tanh": 18, "mul": 18}
 
+#: Copies whose result is larger than what an allocator keeps: more than 32 MiB in fp32.
+_MAPPED = ({"m": 9000, "n": 1000}, {"m": 11000, "n": 1000}, {"m": 13000, "n": 1000}, {"m": 16000, "n": 1000})
+
 
 def _memory(scale: Scale) -> list[Case]:
     grid = {
@@ -258,7 +266,8 @@ def _memory(scale: Scale) -> list[Case]:
     cases = []
     for name, count in {**_ROW_WISE, **_POINTWISE}.items():
         cases += _cases((name,), draw(grid, fits, count * scale.share), scale)
-    backward = draw(grid, fits, 4 * scale.share)
+    cases += _cases(("copy",), [s for s in _MAPPED if fits(s)], scale)
+    backward = draw(grid, fits, 12 * scale.share)
     return cases + _cases(("softmax", "layernorm"), backward, scale, directions=("bwd",))
 
 

@@ -23,8 +23,11 @@ MEMORY = {
     "l3_share": Constant(
         0.7, 0.1, 2.0, "1", "working set, over the shared cache, up to which it stays there"
     ),
+    "warm_share": Constant(1.0, 0.0, 1.0, "1", "of what caches can hold, what the call before left there"),
 }
-#: glibc's malloc gives larger blocks back at once, and maps them anew (``DEFAULT_MMAP_THRESHOLD_MAX``).
+#: Those that rows of copies determine: the others are no property of the machine.
+LEVELS = tuple(name for name in MEMORY if name != "warm_share")
+#: glibc's malloc maps larger blocks anew each time, and gives them back (``DEFAULT_MMAP_THRESHOLD_MAX``).
 _MAPPED, PAGE = 32 * 2.0**20, 4096.0
 #: Sharpness of the steps between cache levels: a shared cache has neighbours.
 _L2_ORDER, _L3_ORDER = 3.0, 4.0
@@ -53,6 +56,7 @@ def seconds_per_byte(
     """
     beyond_l2 = misses(working_set / threads, c["l2_share"] * device.l2_capacity / device.units, _L2_ORDER)
     beyond_l3 = misses(working_set, c["l3_share"] * device.llc_capacity, _L3_ORDER)
+    beyond_l2, beyond_l3 = (1 - c["warm_share"] * (1 - beyond) for beyond in (beyond_l2, beyond_l3))
     own = 1 / (c["l2_bytes_cycle"] * device.clock_hz * threads)
     shared = 1 / (c["l3_bytes_cycle"] * device.clock_hz * threads)
     memory = 1 / (c["bandwidth_share"] * device.hbm_bandwidth)
@@ -61,8 +65,11 @@ def seconds_per_byte(
 
 
 def mapping_seconds(c: dict[str, float], result: Array) -> Array:
-    """Return the time to map a new result of that many bytes, a page fault a page, where it is large [s]."""
-    return np.where(result >= _MAPPED, result / PAGE * c["page_s"], 0.0)
+    """Return the time to map a new result of that many bytes, a page fault a page, where it is large [s].
+
+    A result of just the limit is taken to be kept: it is, once the heap has grown by more than that.
+    """
+    return np.where(result > _MAPPED, result / PAGE * c["page_s"], 0.0)
 
 
 def joined(order: float, *times: Array) -> Array:

@@ -28,6 +28,9 @@ CONSTANTS = {
     ),
     "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, for each pre-activation"),
     "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, whatever its size"),
+    "sum_cycles": Constant(
+        0.0, 0.0, 40.0, "cycles", "backward, for each weight, each step: its gradient added to the sum"
+    ),
     "call_s": Constant(
         2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, its result allocated"
     ),
@@ -71,7 +74,8 @@ def seconds(
         Of weights and activations.
     direction : str
         ``fwd`` or ``bwd_data``: both are one product and the gates' arithmetic a step.
-        ``bwd_weights`` is one product over all steps at once.
+        ``bwd_weights`` is one product over all steps at once where ``sum_cycles`` is 0; a framework that
+        records every step makes each step's gradient, and adds it to the sum.
     persistent : bool, optional
         True where weights are known to stay in the cores' own caches; otherwise they stay as far
         as they fit.
@@ -96,7 +100,10 @@ def seconds(
     )
     if direction == "bwd_weights":
         sizes_of = {"m": gates * hidden, "n": width, "k": batch * steps, "batch": parallel}
-        return cpu_gemm.seconds(device, {**c, "start_s": c["call_s"]}, dtype=dtype, **sizes_of)
+        product = cpu_gemm.seconds(device, {**c, "start_s": c["call_s"]}, dtype=dtype, **sizes_of)
+        sums = steps * gates * hidden * width * parallel * c["sum_cycles"] / (device.units * device.clock_hz)
+        vector = f"vector:{dtype}"
+        return Estimate(product.seconds + sums, {**product.terms, vector: product.terms[vector] + sums})
     weights = gates * hidden * width * parallel
     loaded = weights * dtypes.dtype(dtype).bytes
     choices = []

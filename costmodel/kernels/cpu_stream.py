@@ -3,6 +3,7 @@
 ATen cuts a table into chunks of at least 32,768 elements for its threads (rows of a softmax: 2,048;
 a layer norm: single rows), and each core streams its chunk by vectors. A call costs its dispatch,
 waking the other threads, something for each row, and the larger of its instructions and its bytes.
+An RMS norm is not one kernel: ATen squares, averages, scales, and multiplies by the gain.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ HARNESS = ("start_s",)
 
 #: Elements of a chunk, by how rows are reduced (``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
 _CHUNK = {"softmax": GRAIN / 16, "norm": 1.0}
+#: Reads and writes of each element beyond one of each, where a pattern is several passes; how many write.
+_MORE = {"rmsnorm": (3.0, 2.0)}
 
 
 def seconds(
@@ -76,12 +79,15 @@ def seconds(
     chunks = np.ceil(elements / np.maximum(_CHUNK.get(pattern, GRAIN), cols if pattern in _CHUNK else 1.0))
     threads = np.clip(chunks, 1.0, device.units)
     width = dtypes.dtype(dtype).bytes
+    more_reads, more_writes = _MORE.get(pattern, (0.0, 0.0))
+    # Each pass has its own operands at hand: those of all passes are not in the caches together.
+    cached, memory = seconds_per_byte(device, c, elements * (reads + writes) * width, threads)
+    reads, writes = reads + more_reads, writes + more_writes
     traffic = elements * (reads + writes) * width
-    cached, memory = seconds_per_byte(device, c, traffic, threads)
     by_rows = rows * c["row_cycles"] if pattern != "elementwise" else 0.0
     issue = (elements * c["element_cycles"] + by_rows) / (threads * device.clock_hz)
     launch = c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0)
-    launch = launch + mapping_seconds(c, elements * writes * width)
+    launch = launch + writes * mapping_seconds(c, elements * width)
     body = joined(c["overlap"], issue, traffic * (cached + memory))
     return Estimate(
         seconds=launch + body,

@@ -1,0 +1,105 @@
+"""Calibration of kernels that never run alone: forward's first, then what rows of chains determine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from costmodel import calibration
+from costmodel.calibration import Section
+from costmodel.errors import CostmodelError, TableError
+from costmodel.hardware import Device
+from costmodel.validation.chains import Chain, Kernel, chains
+from costmodel.validation.fit_cpu import fit_chained
+from costmodel.validation.heldout import held_out
+from costmodel.validation.residuals import checked, provenance, ranges, spread
+from costmodel.validation.uncertainty import intervals
+
+
+@dataclass
+class Calibrated:
+    """What has been found of a device so far.
+
+    Attributes
+    ----------
+    sections : list of Section
+        Constants.
+    held_out : list of DataFrame
+        Held-out rows of each cell, with ``seconds``, ``without_s`` and ``cell``.
+    refused : list of str
+        Cells without constants, and why.
+    tried : list of Kernel
+        Kernels of these cells.
+    """
+
+    sections: list[Section] = field(default_factory=list)
+    held_out: list[pd.DataFrame] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    tried: list[Kernel] = field(default_factory=list)
+
+
+def calibrate_chains(
+    rows: pd.DataFrame, device: Device, hashes: Mapping[str, str], found: Calibrated
+) -> None:
+    """Fit what has no constants yet, and is the only such kernel in the chains that it is part of.
+
+    What is fitted may be what another chain lacked: they are looked for until there is none left.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As `costmodel.validation.chains.chained` returns them.
+    device : Device
+        A CPU.
+    hashes : mapping of str to str
+        Hash of each table that the column ``table`` names.
+    found : Calibrated
+        What there is; added to.
+    """
+    while todo := list(chains(rows, device, found.sections, found.tried)):
+        for chain in todo:
+            found.tried.append((chain.open.kernel, chain.open.op, chain.open.direction))
+            try:
+                _calibrate(chain, device, hashes, found)
+            except CostmodelError as error:
+                found.refused.append(f"{chain}: {error}")
+
+
+def _calibrate(chain: Chain, device: Device, hashes: Mapping[str, str], found: Calibrated) -> None:
+    rows, wanted = chain.rows, chain.open
+    out = held_out(rows)
+    if not out.any():
+        raise TableError("no held-out row to judge by")
+    nearest = calibration.best(found.sections, wanted)
+    before = dict(nearest.constants) if nearest else {}
+    others = chain.others_seconds(device, found.sections)
+    places = np.flatnonzero(~out)
+    fitted = fit_chained(chain, device, others, places, before)
+    constants = {name: float(f"{value:.6g}") for name, value in fitted.items()}
+    measured = rows["latency_s"].to_numpy(dtype=np.float64)[out]
+    predicted, without = ((others + chain.own_seconds(device, c))[out] for c in (constants, before))
+    found.held_out.append(rows[out].assign(seconds=predicted, without_s=without, cell=str(chain)))
+    error = checked(predicted, without, measured)
+    found.sections.append(
+        Section(
+            kernel=wanted.kernel,
+            op=wanted.op,
+            dtype=wanted.dtype,
+            direction=wanted.direction,
+            framework=wanted.framework or "",
+            harness=wanted.harness or "",
+            constants=constants,
+            intervals=intervals(
+                rows[~out],
+                constants,
+                before,
+                lambda drawn: fit_chained(chain, device, others, places[drawn], constants),
+            ),
+            sizes=ranges(chain.sizes),
+            spread=spread(predicted, measured),
+            provenance=provenance(rows, rows[~out], rows[out], error, hashes),
+        )
+    )

@@ -1,0 +1,234 @@
+"""Rows that hold several kernels, of which one has no constants yet: fitted through the layer they measure.
+
+A framework's call may be a chain: the math backend is two products, a softmax and passes of its own; a
+backward pass of a GRU is a walk, and products. The layer that describes a row names its kernels, and how
+large each is. Where constants of all but one are known, rows determine those of the one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from costmodel import calibration, kernels
+from costmodel.calibration import Section, Wanted
+from costmodel.errors import CostmodelError
+from costmodel.hardware import Device
+from costmodel.measured import framework, harness
+from costmodel.plan import direction_of
+from costmodel.predict import predict
+from costmodel.validation.case import Case
+from costmodel.validation.record import cases_of
+from costmodel.validation.registry import find
+
+Array = NDArray[np.float64]
+#: What a kernel's constants are of, one framework and format given: kernel model, operation, direction.
+Kernel = tuple[str, str, str]
+#: One operation of arithmetic costs what another does: constants of any of them serve.
+_ARITHMETIC = "elementwise_"
+
+
+@dataclass(frozen=True)
+class Link:
+    """One kernel of some of the rows.
+
+    Attributes
+    ----------
+    wanted : Wanted
+        Whose constants time it.
+    sizes : mapping of str to array
+        Arguments of its kernel model, a value a row.
+    options : mapping
+        Its static arguments.
+    repeats : array
+        How often it runs.
+    rows : array of int
+        Which rows have it.
+    """
+
+    wanted: Wanted
+    sizes: Mapping[str, Array]
+    options: Mapping[str, Any]
+    repeats: Array
+    rows: NDArray[np.intp]
+
+    @property
+    def kernel(self) -> Kernel:
+        """What its constants are of."""
+        return self.wanted.kernel, self.wanted.op, self.wanted.direction
+
+    def seconds(self, device: Device, constants: Mapping[str, float], count: int) -> Array:
+        """Return its time in each of `count` rows, 0 in those without it [s]."""
+        estimate = kernels.model(self.wanted.kernel).seconds(device, constants, **self.sizes, **self.options)
+        total = np.zeros(count)
+        total[self.rows] = self.repeats * estimate.seconds
+        return total
+
+
+@dataclass
+class Chain:
+    """Rows that are chains around one and the same kernel without constants.
+
+    Attributes
+    ----------
+    open : Wanted
+        That kernel.
+    rows : DataFrame
+        Measured rows.
+    links : list of Link
+        All kernels of these rows.
+    """
+
+    open: Wanted
+    rows: pd.DataFrame
+    links: list[Link] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """Render for messages."""
+        wanted = self.open
+        words = (wanted.op, wanted.dtype, wanted.direction, wanted.framework, wanted.harness)
+        return " ".join(word for word in words if word)
+
+    @property
+    def reduces(self) -> bool:
+        """Whether the open kernel reduces rows, so that something is done for each."""
+        return any(link.options.get("pattern", "elementwise") != "elementwise" for link in self.own)
+
+    @property
+    def own(self) -> list[Link]:
+        """Where the open kernel runs."""
+        return [link for link in self.links if _same(link.wanted, self.open)]
+
+    def others_seconds(self, device: Device, sections: Sequence[Section]) -> Array:
+        """Return the time of all other kernels, row by row, by the nearest constants there are [s]."""
+        total = np.zeros(len(self.rows))
+        for link in self.links:
+            if not _same(link.wanted, self.open):
+                section = calibration.best(sections, link.wanted)
+                total += link.seconds(device, section.constants if section else {}, len(total))
+        return total
+
+    def own_seconds(self, device: Device, constants: Mapping[str, float]) -> Array:
+        """Return the time of the open kernel with those constants, row by row [s]."""
+        total = np.zeros(len(self.rows))
+        for link in self.own:
+            total += link.seconds(device, constants, len(total))
+        return total
+
+    @property
+    def sizes(self) -> dict[str, Array]:
+        """The sizes of the open kernel, of all rows."""
+        return {n: np.concatenate([link.sizes[n] for link in self.own]) for n in self.own[0].sizes}
+
+
+def _same(one: Wanted, other: Wanted) -> bool:
+    """Return whether two kernels of a chain share their constants: one op of one model."""
+    return (one.kernel, one.op) == (other.kernel, other.op)
+
+
+def chained(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the warm rows, forward or backward, that say which layer describes them."""
+    if "case" not in rows or rows.empty:
+        return rows.iloc[:0]
+    good = (rows["status"] == "ok") & (rows["state"] == "warm") & rows["direction"].isin(("fwd", "bwd"))
+    described = pd.Series([find(c.bench).layer(c) is not None for c in cases_of(rows)], index=rows.index)
+    return rows[good & described]
+
+
+def chains(
+    rows: pd.DataFrame, device: Device, sections: Sequence[Section], tried: Sequence[Kernel]
+) -> Iterator[Chain]:
+    """Yield rows around each kernel that has no constants, where it is the only one of its chain.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        As `chained` returns them.
+    device : Device
+        Where they ran.
+    sections : sequence of Section
+        Constants there are.
+    tried : sequence of Kernel
+        Kernels of which rows gave no constants: they are not tried again.
+    """
+    if rows.empty:
+        return
+    known = {(s.kernel, s.op, s.direction) for s in sections} | set(tried)
+    arithmetic = any(s.op.startswith(_ARITHMETIC) for s in sections)
+    found: dict[tuple[str, ...], list[tuple[pd.DataFrame, list[Link]]]] = {}
+    for _, part in rows.groupby(_static(rows), sort=True):
+        links = _links(part, device)
+        missing = {
+            (link.wanted.kernel, link.wanted.op): link.wanted
+            for link in reversed(links)
+            if link.kernel not in known and not (arithmetic and link.wanted.op.startswith(_ARITHMETIC))
+        }
+        if len(missing) == 1:
+            (wanted,) = missing.values()
+            key = (wanted.kernel, wanted.op, wanted.direction, wanted.dtype)
+            key = (*key, str(wanted.framework), str(wanted.harness))
+            found.setdefault(key, []).append((part, links))
+    for key in sorted(found):
+        yield _joined(found[key], key)
+
+
+def _joined(groups: Sequence[tuple[pd.DataFrame, list[Link]]], key: tuple[str, ...]) -> Chain:
+    """Return groups of rows around the same kernel as one chain, their links' rows counted on."""
+    kernel, op, direction, dtype, name, timed = key
+    chain = Chain(Wanted(kernel, op, dtype, direction, name, timed), pd.concat([part for part, _ in groups]))
+    before = 0
+    for part, links in groups:
+        for link in links:
+            shifted = Link(link.wanted, link.sizes, link.options, link.repeats, link.rows + before)
+            chain.links.append(shifted)
+        before += len(part)
+    return chain
+
+
+def _static(rows: pd.DataFrame) -> list[str]:
+    """Return, row by row, all of a case but the values of its sizes, and how it was timed."""
+
+    def text(case: Case, timer: object, whose: object) -> str:
+        names = ",".join(name for name, _ in case.sizes)
+        return f"{case.bench}|{case.dtype}|{case.direction}|{case.options}|{names}|{timer}|{whose}"
+
+    columns = zip(cases_of(rows), rows["timer"], rows["framework"], strict=True)
+    return [text(case, timer, whose) for case, timer, whose in columns]
+
+
+def _links(rows: pd.DataFrame, device: Device) -> list[Link]:
+    """Return the kernels of rows that differ in the values of their sizes alone."""
+    described = cases_of(rows)
+    layer = find(described[0].bench).layer(described[0])
+    assert layer is not None, "rows of a chain have a layer"
+    sizes = {
+        name: np.array([case[name] for case in described], dtype=np.float64)
+        for name, _ in described[0].sizes
+        if name in layer.sizes()
+    }
+    row = rows.iloc[0]
+    whose, timed = framework(row["framework"])[0], harness(row["timer"])
+    try:
+        prediction = predict(layer, device, sizes, rung="kernel", framework=whose, harness=timed)
+    except CostmodelError:
+        return []
+    plan = prediction.plan
+    values = iter(plan.kernel_function(*(prediction.shapes[name] for name in plan.arguments)))
+
+    def each(value: Any) -> Array:
+        return np.broadcast_to(np.asarray(value, dtype=np.float64), (len(rows),))
+
+    links = []
+    for part in plan.phases:
+        repeats = each(next(values))
+        wanted = Wanted(
+            part.kernel, part.phase.op, layer.dtype, direction_of(layer, part.phase), whose, timed
+        )
+        own = {name: each(next(values)) for name in part.phase.sizes}
+        links.append(Link(wanted, own, part.options, repeats, np.arange(len(rows), dtype=np.intp)))
+    return links

@@ -1,0 +1,46 @@
+"""Passes over a table that a framework makes, and the mathematics does not ask for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import sympy as sp
+
+from costmodel.cost import ONE, Phase
+from costmodel.layers._kernels import stream
+from costmodel.layers.pointwise import Elementwise
+from costmodel.symbols import symbols
+
+ROWS, COLS = symbols("m n")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pass(Elementwise):
+    """One call, or a few that always go together, over an m × n table.
+
+    Parameters
+    ----------
+    called : str
+        The operation, as its constants are to be named.
+    reads, writes : Expr
+        Elements read and written for each element of the table.
+    """
+
+    source: ClassVar[str] = "the framework's own code, named where the pass is used"
+    not_counted: ClassVar[str] = "arithmetic, beyond one operation an element"
+
+    called: str
+    reads: sp.Expr = ONE
+    writes: sp.Expr = ONE
+
+    def forward(self) -> tuple[Phase, ...]:
+        """One pass."""
+        return (self._counted(self.called, self.reads, self.writes),)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """One pass: what forward wrote, and its gradient, in; the gradient of what it read out."""
+        return (self._counted(f"{self.called} gradient", self.writes + 1, self.reads),)
+
+    def _counted(self, name: str, reads: sp.Expr, writes: sp.Expr) -> Phase:
+        return stream(self, name, op=self.called, rows=ROWS, cols=COLS, reads=reads, writes=writes, vector=1)

@@ -1,0 +1,91 @@
+"""How far predictions are off on rows that nothing was fitted on, as a calibration states it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from costmodel.calibration import Provenance, Spread
+from costmodel.errors import TableError
+
+Array = NDArray[np.float64]
+
+#: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
+REGIME_ROWS, REGIMES = 40, 4
+#: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
+_QUANTILES = (2.5, 10.0, 90.0, 97.5)
+
+
+def errors(predicted: Array, measured: Array) -> Array:
+    """Return the signed errors [%]."""
+    return np.asarray(100.0 * (predicted / measured - 1.0))
+
+
+def checked(predicted: Array, without: Array, measured: Array) -> Array:
+    """Return the errors of held-out rows [%]; refuse constants that are worse than there being none.
+
+    Raises
+    ------
+    TableError
+        If they are.
+    """
+    error, before = (errors(seconds, measured) for seconds in (predicted, without))
+    own, other = (float(np.median(np.abs(found))) for found in (error, before))
+    if own > other:
+        raise TableError(f"{own:.1f} % off on {len(measured)} held-out rows, {other:.1f} % without it")
+    return error
+
+
+def ranges(sizes: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Return smallest and largest of each size among the fitted rows; tiles are choices, not sizes."""
+    return {
+        name: (float(np.min(values)), float(np.max(values)))
+        for name, values in sizes.items()
+        if isinstance(values, np.ndarray) and not name.startswith("tile_")
+    }
+
+
+def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
+    """Return the quantiles of measured over predicted time, by regime of the predicted time.
+
+    As many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``; one of
+    fewer rows if there are no more, none for fewer than 8. The k-th of n ratios stands for the share
+    k/(n + 1): that of further rows which is expected below it, so that intervals from few rows are wider.
+    """
+    if len(predicted) < 8:
+        return ()
+    count = int(np.clip(len(predicted) // REGIME_ROWS, 1, REGIMES))
+    order = np.argsort(predicted, kind="stable")
+    answer = []
+    for number, places in enumerate(np.array_split(order, count)):
+        quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES, method="weibull")
+        low, inner_low, inner_high, high = (float(f"{q:.5g}") for q in quantiles)
+        above = float(f"{predicted[places].min():.5g}") if number else 0.0
+        answer.append(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high)))
+    return tuple(answer)
+
+
+def provenance(
+    rows: pd.DataFrame, fitted: pd.DataFrame, judged: pd.DataFrame, error: Array, hashes: Mapping[str, str]
+) -> Provenance:
+    """Return what a section's constants rest on: whose rows, how many, and the errors of those held out."""
+
+    def named(column: str) -> str:
+        return "; ".join(sorted(rows[column].dropna().astype(str).unique())) if column in rows else ""
+
+    tables = sorted(rows["table"].unique()) if "table" in rows else []
+    return Provenance(
+        source=named("source"),
+        licence=named("licence"),
+        versions=named("framework"),
+        table_hash="; ".join(f"{name} {hashes.get(name, '')}".strip() for name in tables),
+        rows_fitted=len(fitted),
+        rows_held_out=len(judged),
+        mdape=round(float(np.median(np.abs(error))), 2),
+        mape=round(float(np.mean(np.abs(error))), 2),
+        bias=round(float(np.median(error)), 2),
+    )
