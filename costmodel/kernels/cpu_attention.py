@@ -2,8 +2,8 @@
 
 Blocks of 32, 64 or 256 queries (by the sequence's length) meet blocks of 512 keys: two products and
 an online softmax each. A causal mask leaves out key blocks that lie wholly above the diagonal, and
-computes the rest whole. Every query head walks its keys on its own, shared or not; blocks of queries
-are dealt to the threads.
+computes the rest whole. Every query head walks its keys on its own, shared or not, and finds them in a
+cache as far as one head's fit; blocks of queries are dealt to the threads.
 """
 
 from __future__ import annotations
@@ -111,19 +111,24 @@ def seconds(
 
     width = dtypes.dtype(dtype).bytes
     distinct = batch * (heads * seq + kv_heads * seq_kv) * (head_dim + value_dim) * width * passes
-    traffic = np.maximum(distinct, met * width)
+    again = np.maximum(0.0, met * width - distinct)
     cached, memory = seconds_per_byte(device, c, distinct, threads)
+    # Keys and values are met again head by head: what has to stay for that is one head's, of each thread.
+    one_head = keys * (head_dim + value_dim) * width
+    cached_again, memory_again = seconds_per_byte(device, c, one_head * threads, threads)
+    from_caches = distinct * cached + again * cached_again
+    from_memory = distinct * memory + again * memory_again
     launch = c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0)
     arithmetic = (products + softmax + packing + calls) * waves
-    body = joined(c["overlap"], arithmetic, traffic * cached + distinct * memory)
+    body = joined(c["overlap"], arithmetic, from_caches + from_memory)
     return Estimate(
         seconds=launch + body,
         terms={
             f"vector:{dtype}": products + packing,
             "special:fp32": softmax,
             "depth": calls + arithmetic * (1 - 1 / waves),
-            "l2": traffic * cached,
-            "hbm": distinct * memory,
+            "l2": from_caches,
+            "hbm": from_memory,
             "launch": launch,
         },
     )
