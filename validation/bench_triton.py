@@ -42,6 +42,7 @@ def tiled(case: Case, make: Maker) -> Work:
         raise UnavailableError(f"the hand-written kernels need Triton: {error}; pip install triton") from None
     layer = _layer(case)
     shape = (case["batch"], case["heads"], case["seq"], case["head_dim"])
+    shared = (case["batch"], case.get("kv_heads", case["heads"]), case["seq"], case["head_dim"])
 
     def call(q: Any, k: Any, v: Any) -> Any:
         return kernels.attention(
@@ -57,4 +58,4 @@ def tiled(case: Case, make: Maker) -> Work:
     def exact(q: Any, k: Any, v: Any) -> Any:
         return exact_attention(make.torch, q, k, v, causal=layer.causal)
 
-    return Work((make(*shape), make(*shape), make(*shape)), call, exact)
+    return Work((make(*shape), make(*shared), make(*shared)), call, exact)

@@ -25,6 +25,7 @@ def _fa2(
     out,
     lse,
     n,
+    group,
     scale,
     D: tl.constexpr,
     ROWS: tl.constexpr,
@@ -35,6 +36,7 @@ def _fa2(
     """One block of Q stays; blocks of K and V pass by; O and the log-sum-exp are written once."""
     block = tl.program_id(0)
     base = tl.program_id(1).to(tl.int64) * n
+    base_kv = (tl.program_id(1) // group).to(tl.int64) * n
     rows = block * ROWS + tl.arange(0, ROWS)
     wide = tl.arange(0, D)
     inside = rows < n
@@ -49,7 +51,7 @@ def _fa2(
     for start in range(0, last, COLS):
         cols = start + tl.arange(0, COLS)
         seen = cols < n
-        there = (base + cols)[:, None] * D + wide[None, :]
+        there = (base_kv + cols)[:, None] * D + wide[None, :]
         keys = tl.load(k + there, mask=seen[:, None], other=0.0)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
         allowed = seen[None, :]
@@ -76,22 +78,28 @@ def _fa1(
     sums,
     tops,
     n,
+    group,
     scale,
     D: tl.constexpr,
     ROWS: tl.constexpr,
     COLS: tl.constexpr,
+    CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """One block of K and V stays; blocks of Q pass by; O, l and m go through memory every time."""
     base = tl.program_id(0).to(tl.int64) * n
+    base_kv = (tl.program_id(0) // group).to(tl.int64) * n
     wide = tl.arange(0, D)
     for start in range(0, n, COLS):
         cols = start + tl.arange(0, COLS)
         seen = cols < n
-        there = (base + cols)[:, None] * D + wide[None, :]
+        there = (base_kv + cols)[:, None] * D + wide[None, :]
         keys = tl.load(k + there, mask=seen[:, None], other=0.0)
         values = tl.load(v + there, mask=seen[:, None], other=0.0)
-        for first in range(0, n, ROWS):
+        first_row = 0
+        if CAUSAL:
+            first_row = start // ROWS * ROWS  # rows above see none of these keys
+        for first in range(first_row, n, ROWS):
             rows = first + tl.arange(0, ROWS)
             inside = rows < n
             # The first block of K finds nothing in memory, and reads nothing.
@@ -102,7 +110,10 @@ def _fa1(
             top = tl.load(tops + base + rows, mask=before, other=float("-inf"))
             so_far = tl.load(out + places, mask=before[:, None], other=0.0).to(tl.float32)
             scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
-            scores = tl.where(seen[None, :], scores, float("-inf"))
+            allowed = seen[None, :]
+            if CAUSAL:
+                allowed = allowed & (cols[None, :] <= rows[:, None])
+            scores = tl.where(allowed, scores, float("-inf"))
             higher = tl.maximum(top, tl.max(scores, 1))
             weights = tl.exp(scores - higher[:, None])
             fade = tl.exp(top - higher)
@@ -123,14 +134,15 @@ def attention(
 
     Parameters
     ----------
-    q, k, v : Tensor, shape (batch, heads, seq, head_dim)
+    q : Tensor, shape (batch, heads, seq, head_dim)
+    k, v : Tensor, shape (batch, kv_heads, seq, head_dim)
         Contiguous, on CUDA (or on the CPU under Triton's interpreter); ``head_dim`` a power of 2.
     schedule : str
         ``fa1`` or ``fa2``.
     tile : (int, int)
         Rows of Q and of K in a tile: powers of 2, at least 16.
     causal : bool
-        FA-2 only.
+        Query i sees keys 0 … i; tiles that lie wholly above the diagonal are left out.
     precision : str
         ``ieee`` or ``tf32``, for fp32 operands.
 
@@ -147,13 +159,14 @@ def attention(
         "D": width,
         "ROWS": rows,
         "COLS": cols,
+        "CAUSAL": causal,
         "PRECISION": precision,
         "num_warps": 8 if rows >= 128 else 4,
     }
-    scale = width**-0.5
+    group, scale = heads // k.shape[1], width**-0.5
     if schedule == "fa2":
         grid = (triton.cdiv(n, rows), batch * heads)
-        _fa2[grid](q, k, v, out, statistics[0], n, scale, CAUSAL=causal, **common)
+        _fa2[grid](q, k, v, out, statistics[0], n, group, scale, **common)
     else:
-        _fa1[(batch * heads,)](q, k, v, out, *statistics, n, scale, **common)
+        _fa1[(batch * heads,)](q, k, v, out, *statistics, n, group, scale, **common)
     return out

@@ -1,30 +1,62 @@
-"""The hand-written attention, on a GPU, or on the CPU where Triton's interpreter is switched on."""
+"""The hand-written attention, on a GPU where there is one, else by Triton's interpreter on the CPU."""
 
 import os
+from unittest.mock import patch
 
 import pytest
 
 torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
-pytest.importorskip("triton", reason="needs Triton: pip install triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 from costmodel.validation.bench_attention import exact_attention  # noqa: E402
-from costmodel.validation.triton_attention import attention  # noqa: E402
+
+# Triton asks whether kernels are interpreted where they are declared, and where they are called.
+INTERPRETED = {} if DEVICE == "cuda" else {"TRITON_INTERPRET": "1"}
+with patch.dict(os.environ, INTERPRETED):
+    pytest.importorskip("triton", reason="needs Triton: pip install triton")
+    from costmodel.validation.triton_attention import attention
 
 
-@pytest.fixture
-def device():
-    if torch.cuda.is_available():
-        return "cuda"
-    if os.environ.get("TRITON_INTERPRET") == "1":
-        return "cpu"
-    return pytest.skip("needs an NVIDIA GPU, or: TRITON_INTERPRET=1 pytest tests/validation/test_triton.py")
-
-
-@pytest.mark.parametrize("tile", [(16, 32), (32, 16)])
-@pytest.mark.parametrize(("schedule", "causal"), [("fa2", False), ("fa2", True), ("fa1", False)])
-@pytest.mark.parametrize("seq", [64, 100])
-def test_attention_by_hand_is_attention(schedule, causal, tile, seq, device):
-    q, k, v = (torch.randn(1, 2, seq, 32, device=device) for _ in range(3))
-    got = attention(q, k, v, schedule=schedule, tile=tile, causal=causal, precision="ieee")
+def error(schedule, tile, causal, *, heads=2, kv_heads=2, seq=64, width=32, dtype=torch.float32):
+    """Return the relative error against softmax(QKᵀ/√d)V by its definition, in float64."""
+    draw = torch.Generator(device=DEVICE).manual_seed(3)
+    q, k, v = (
+        torch.randn(2, count, seq, width, device=DEVICE, generator=draw).to(dtype)
+        for count in (heads, kv_heads, kv_heads)
+    )
+    with patch.dict(os.environ, INTERPRETED):
+        got = attention(q, k, v, schedule=schedule, tile=tile, causal=causal, precision="ieee")
     want = exact_attention(torch, q.double(), k.double(), v.double(), causal=causal)
-    assert float((got.double() - want).norm() / want.norm()) < 1e-5
+    return float((got.double() - want).norm() / want.norm())
+
+
+@pytest.mark.parametrize("tile", [(16, 16), (16, 64), (32, 16), (64, 32)], ids=str)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("schedule", ["fa1", "fa2"])
+def test_every_tile_gives_attention(schedule, causal, tile):
+    assert error(schedule, tile, causal) < 1e-5
+
+
+@pytest.mark.parametrize("seq", [1, 17, 63, 100])
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("schedule", ["fa1", "fa2"])
+def test_lengths_that_fill_no_tile(schedule, causal, seq):
+    assert error(schedule, (16, 32), causal, seq=seq) < 1e-5
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("schedule", ["fa1", "fa2"])
+def test_query_heads_share_keys(schedule, kv_heads):
+    assert error(schedule, (16, 16), True, heads=4, kv_heads=kv_heads, seq=40) < 1e-5
+
+
+@pytest.mark.parametrize("schedule", ["fa1", "fa2"])
+def test_half_precision(schedule):
+    # FA-1 keeps O in memory, and rounds it in every round, as its paper's algorithm does.
+    assert error(schedule, (32, 32), False, seq=100, dtype=torch.float16) < 2e-3
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs an NVIDIA GPU: Triton's interpreter has no bf16 products")
+@pytest.mark.parametrize("schedule", ["fa1", "fa2"])
+def test_bf16(schedule):
+    assert error(schedule, (32, 32), False, seq=100, dtype=torch.bfloat16) < 2e-2
