@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from costmodel.errors import UnavailableError
 from costmodel.layers.matmul import Matmul
 from costmodel.validation.case import Case
 from costmodel.validation.registry import Maker, Work, bench
@@ -37,8 +38,16 @@ def bmm(case: Case, make: Maker) -> Work:
     directions=("fwd",),
 )
 def scaled_mm(case: Case, make: Maker) -> Work:
-    """Product of two e4m3 matrices, accumulated in fp32, bf16 out; scales of 1, no quantisation timed."""
+    """Product of two e4m3 matrices, accumulated in fp32, bf16 out; scales of 1, no quantisation timed.
+
+    Raises
+    ------
+    UnavailableError
+        If n or k is no multiple of 16: cuBLASLt has no such kernel.
+    """
     torch, m, n, k = make.torch, case["m"], case["n"], case["k"]
+    if n % 16 or k % 16:
+        raise UnavailableError(f"fp8 products exist for n and k that are multiples of 16, not {n} and {k}")
     one = torch.ones((), device=make.device)
 
     def call(a: Any, b: Any) -> Any:

@@ -27,6 +27,9 @@ COPIES = 3
 #: A visit that is given less time than this measures little but its own preparation [s].
 LEAST_VISIT_S = 0.02
 
+#: How libraries say that they have no kernel for a case.
+_MISSING = ("no available kernel", "not implemented", "not supported")
+
 Progress = Callable[[int, int, str], None]
 
 
@@ -134,7 +137,8 @@ def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float
     try:
         before = _allocated(torch, machine.kind)
         prepared = prepare(case, machine.kind)
-        peak = _peak_bytes(torch, machine.kind, prepared, before)
+        operands = _allocated(torch, machine.kind) - before
+        peak = _peak_bytes(torch, machine.kind, prepared, operands)
         if check:
             error = relative_error(case, prepared)
         left = budget_s - (time.perf_counter() - began)
@@ -143,7 +147,7 @@ def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float
         return _failed("incorrect", wrong)
     except UnavailableError as missing:
         return _failed("unavailable", missing)
-    except (MemoryError, RuntimeError) as fault:
+    except Exception as fault:  # Triton's and cuDNN's errors have no base in common but this
         return _failed(_kind_of(torch, fault), fault)
     return {
         "status": "ok",
@@ -181,20 +185,23 @@ def _allocated(torch: Any, kind: str) -> int:
     return int(torch.cuda.memory_allocated()) if kind == "cuda" else 0
 
 
-def _peak_bytes(torch: Any, kind: str, prepared: Prepared, before: int) -> int | None:
-    """Run once, and return the most memory that was taken at once since `before`.
+def _peak_bytes(torch: Any, kind: str, prepared: Prepared, operands: int) -> int | None:
+    """Run a case twice, and return the most memory that its operands and the second run took at once.
 
-    Operands are counted, what was needed to make them is not; the library's workspace is counted.
+    What was needed to make the operands is not counted, nor what the library keeps for all its calls
+    from the first on; workspaces of this call are.
     """
-    if kind == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
     with prepared.scope():
         prepared.run()
     if kind != "cuda":
         return None
     torch.cuda.synchronize()
-    return int(torch.cuda.max_memory_allocated()) - before
+    torch.cuda.reset_peak_memory_stats()
+    held = _allocated(torch, kind)
+    with prepared.scope():
+        prepared.run()
+    torch.cuda.synchronize()
+    return int(torch.cuda.max_memory_allocated()) - held + operands
 
 
 def _kind_of(torch: Any, fault: Exception) -> str:
@@ -203,7 +210,7 @@ def _kind_of(torch: Any, fault: Exception) -> str:
         return "out of memory"
     if "out of memory" in text or "can't allocate memory" in text or "cannot allocate memory" in text:
         return "out of memory"
-    if "no available kernel" in text or "not implemented" in text or "not supported" in text:
+    if any(words in text for words in _MISSING) or type(fault).__name__ == "OutOfResources":
         return "unavailable"
     return "failed"
 
@@ -224,9 +231,13 @@ def _after_failure(machine: Machine, case: Case, row: Row) -> None:
     gc.collect()
     if machine.kind != "cuda":
         return
-    if row["status"] == "failed" and "cuda error" in str(row["reason"]).lower():
+    torch = load_torch()
+    try:
+        torch.cuda.empty_cache()
+        torch.zeros(1, device=machine.kind).add_(1.0)
+        torch.cuda.synchronize()
+    except RuntimeError as fault:
         raise UnavailableError(
-            f"the device stopped working at {case} ({row['reason']}); "
+            f"the device stopped working at {case} ({row['reason']}; then {str(fault).splitlines()[0]}); "
             "run the same command again to go on with the cases after it"
-        )
-    load_torch().cuda.empty_cache()
+        ) from None

@@ -2,7 +2,7 @@
 
 Each is one quantity measured the simplest way: a copy and a sum over working sets from the first
 cache to well beyond the last; the fastest square product; the smallest kernel in a row; the same
-kernel with each call waiting for the one before.
+kernel with each call waiting for the one before, and steps that wait inside one kernel.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pandas as pd
 
 from costmodel import dtypes
 from costmodel.validation import timing
+from costmodel.validation.persistent import persistent_steps
 from costmodel.validation.torch_env import Machine, load_torch, math_mode, torch_dtype
 
 #: Times around the largest cache that a working set has to be for main memory to be what is measured.
@@ -114,7 +115,8 @@ def _products(torch: Any, machine: Machine, watch: timing.Stopwatch, share: floa
 def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
     """Time the smallest kernel: independent calls, and a chain in which each needs the one before.
 
-    On CUDA both are captured in a graph as well, where the host has no part in them.
+    On CUDA both are captured in a graph as well, where the host has no part in them. Steps inside one
+    kernel are those of `costmodel.validation.persistent`.
     """
     apart = [torch.zeros(1, device=machine.kind) for _ in range(8)]
     chained = torch.zeros(1, device=machine.kind)
@@ -135,4 +137,5 @@ def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: flo
             replay = timing.captured(call, torch.inference_mode())
             taken = timing.measure_warm(watch, replay, share, per_call=8 * timing.GRAPH_CALLS)
             rows.append(_row(quantity, "graph", 4, 0, "s", taken))
-    return rows
+    inside = persistent_steps(machine, watch, share)
+    return rows + [_row("step", f"persistent, {name}", 4, 0, "s", taken) for name, taken in inside]

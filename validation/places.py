@@ -44,7 +44,18 @@ def find_device(machine: Machine, folder: Path | None = None) -> Device:
     )
 
 
+#: What drivers call devices whose specs have another name.
+_DRIVER_NAMES = {
+    "H100 80GB HBM3": "H100 SXM",
+    "GH200 480GB": "GH200 96GB",  # the processor's memory, not the GPU's
+    "RTX PRO 6000 Blackwell Server Edition": "RTX PRO 6000 Server",
+}
+
+
 def _spellings(title: str) -> list[str]:
     """Return the names under which the specs may know what a driver calls ``NVIDIA H200``."""
-    plain = title.removeprefix("NVIDIA ").removeprefix("Tesla ").removesuffix(" HBM3").strip()
+    plain = title
+    for maker in ("NVIDIA ", "GeForce ", "Tesla "):
+        plain = plain.removeprefix(maker)
+    plain = _DRIVER_NAMES.get(plain.strip(), plain.strip())
     return [title, plain, f"Tesla {plain}", f"{plain} SXM", f"{plain} PCIe"]

@@ -66,7 +66,7 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
         if level in (2, 3)
     }
     launch = float(measured.query("quantity == 'launch'")["value"].min())
-    step = float(measured.query("quantity == 'step'")["value"].min())
+    step = float(measured.query("quantity == 'step' and pattern == 'eager'")["value"].min())
     return {
         "schema": 1,
         "name": cpu_name(machine),

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -114,8 +115,7 @@ def captured(call: Callable[[], object], scope: AbstractContextManager[Any]) -> 
     RuntimeError
         If the call does what a graph cannot hold (a synchronisation, an allocation of another stream).
     """
-    torch = load_torch()
-    side = torch.cuda.Stream()
+    torch, side = load_torch(), _side_stream()
     side.wait_stream(torch.cuda.current_stream())
     with scope, torch.cuda.stream(side):
         for _ in range(3):  # lazy initialisation must be over before the capture
@@ -131,6 +131,12 @@ def captured(call: Callable[[], object], scope: AbstractContextManager[Any]) -> 
         return graph.replay()
 
     return replay
+
+
+@cache
+def _side_stream() -> Any:
+    """Return the stream that graphs are captured on: one for all, as libraries keep memory for each."""
+    return load_torch().cuda.Stream()
 
 
 def warm_up(watch: Stopwatch, call: Callable[[], object], budget_s: float) -> tuple[float, int, bool]:

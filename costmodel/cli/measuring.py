@@ -28,7 +28,13 @@ def validate(
         typer.Argument(metavar="TABLE", help="With --fit: measured rows to fit, .parquet or .csv."),
     ] = [],
     device: Annotated[str, typer.Option(metavar="KIND", help="cpu or cuda: what is measured.")] = "cpu",
-    record: Annotated[bool, typer.Option("--record", help="Write the rows: NAME.parquet, NAME.csv.")] = False,
+    record: Annotated[
+        bool,
+        typer.Option(
+            "--record",
+            help="Write the rows: NAME.parquet, NAME.csv; of a GPU also NAME.micro.csv, its rates.",
+        ),
+    ] = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the device's constants, judged on held-out shapes.")
     ] = False,
@@ -54,7 +60,9 @@ def validate(
 ) -> None:
     """Measure kernels on this machine, and say how far off their predictions are."""
     name = out or Path(f"validation-{device}")
-    for wanted, suffix in ((record, ".parquet"), (record, ".csv"), (report, ".html")):
+    micro = record and device == "cuda"
+    files = ((record, ".parquet"), (record, ".csv"), (micro, ".micro.csv"), (report, ".html"))
+    for wanted, suffix in files:
         if wanted:
             check_writable(name.with_suffix(suffix), overwrite=force)
     if tables:
@@ -70,6 +78,8 @@ def validate(
         from costmodel.validation.record import save
 
         save(rows, name, overwrite=force)
+    if micro:
+        _record_rates(device, name.with_suffix(".micro.csv"), force)
     if fit:
         _fit_rows(rows, machine)
     if report:
@@ -97,6 +107,16 @@ def _measure(kind: str, spec: str | None, full: bool, budget: float | None) -> t
 
     known = hardware.load(spec) if spec else measuring.known_device(machine(kind))
     return measuring.measure(kind, full=full, budget_s=budget, device_name=known.name), known
+
+
+def _record_rates(kind: str, path: Path, force: bool) -> None:
+    """Write bandwidths, peaks and latencies: what a GPU's spec states, as it is reached here."""
+    from costmodel.files import write_whole
+    from costmodel.validation.microbench import microbenchmarks
+    from costmodel.validation.torch_env import machine
+
+    rates = microbenchmarks(machine(kind))
+    write_whole(path, lambda place: rates.to_csv(place, index=False, float_format="%.5g"), overwrite=force)
 
 
 def _fit_tables(tables: Sequence[Path]) -> None:

@@ -1,0 +1,219 @@
+"""The path that a GPU takes, walked on a machine without one: see ``fake_cuda``."""
+
+import contextlib
+import importlib
+import types
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
+
+from costmodel import hardware  # noqa: E402
+from costmodel.errors import CostmodelError, UnavailableError  # noqa: E402
+from costmodel.validation import (  # noqa: E402
+    campaign,
+    journal,
+    microbench,
+    places,
+    plans,
+    registry,
+    report,
+    timing,
+    torch_env,
+)
+from costmodel.validation.case import case  # noqa: E402
+from costmodel.validation.join import with_predictions  # noqa: E402
+from costmodel.validation.journal import Journal  # noqa: E402
+from costmodel.validation.measuring import measure  # noqa: E402
+from costmodel.validation.torch_env import machine  # noqa: E402
+
+from .fake_cuda import Torch  # noqa: E402
+
+SIZES = {
+    "matmul": {"m": 32, "n": 16, "k": 64},
+    "bmm": {"batch": 2, "m": 8, "n": 8, "k": 8},
+    "sdpa-math": {"batch": 1, "heads": 2, "seq": 8, "head_dim": 8},
+    "softmax": {"m": 8, "n": 8},
+    "linear-attention": {"batch": 1, "heads": 2, "seq": 8, "head_dim": 8},
+    "scan-levels": {"batch": 1, "seq": 8, "hidden": 8},
+    "lstm": {"batch": 2, "seq": 3, "hidden": 8},
+    "lstm-loop": {"batch": 2, "seq": 3, "hidden": 8},
+}
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """Give what measures a torch whose CUDA device is the CPU; torch itself knows nothing of it."""
+    module = Torch()
+
+    def imported(name):
+        return module if name == "torch" else importlib.import_module(name)
+
+    monkeypatch.setattr(torch_env, "importlib", types.SimpleNamespace(import_module=imported))
+    move = torch.nn.Module.to
+    monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, dtype: move(self, dtype=dtype))
+    timing._side_stream.cache_clear()
+    yield module
+    timing._side_stream.cache_clear()
+
+
+def cases(names=SIZES):
+    for name in names:
+        for direction in registry.find(name).directions:
+            for launch in ("graph", "eager") if direction == "fwd" else ("eager",):
+                yield case(name, SIZES[name], direction=direction, launch=launch)
+    yield case("matmul", SIZES["matmul"], dtype="bf16", state="cold")
+
+
+def test_a_campaign_goes_through(fake, tmp_path):
+    wanted = list(cases())
+    frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=60.0, passes=2)
+    assert set(frame["status"]) == {"ok"}, frame[["case", "reason"]].to_string()
+    assert len(frame) == len(wanted)
+    assert set(frame["gpu"]) == {"nvidia/h200-sxm"}
+    assert (frame["visits"] == 2).all()
+    graphs = frame[frame["launch"] == "graph"]
+    assert set(graphs["timer"]) == {"cudagraph-event-median"}
+    assert set(frame[frame["launch"] == "eager"]["timer"]) == {"queued-event-median"}
+    assert fake.cuda.captured == 2 * len(graphs)
+    assert fake.cuda.replayed > 0
+    # A sensor that is not there is empty, and the others are read in their units.
+    assert frame["temperature_c"].isna().all()
+    assert (frame["clock_hz"] == 1.98e9).all()
+    assert (frame["power_w"] == 350.0).all()
+    joined = with_predictions(frame, hardware.load("nvidia/h200-sxm"))
+    assert joined[joined["bench"] != "lstm-loop"]["seconds"].notna().all()
+    assert list(report.verdicts(joined, "cuda")["demand"]) == ["matmul", "attention", "recurrent"]
+
+
+def test_peak_memory_leaves_out_what_a_library_keeps(fake):
+    """Operands 300, a workspace kept from the first call on 5,000, a call's own 40."""
+    fake.cuda.allocated = 1300
+    calls = []
+
+    def run():
+        if not calls:
+            fake.cuda.allocated += 5000
+        calls.append(1)
+        fake.cuda.peak = fake.cuda.allocated + 40
+
+    prepared = type("P", (), {"scope": contextlib.nullcontext, "run": staticmethod(run)})
+    assert campaign._peak_bytes(fake, "cuda", prepared, 300) == 340
+
+
+class OutOfResources(Exception):
+    """As Triton's: no RuntimeError."""
+
+
+def failing(monkeypatch, error):
+    right = registry.find("softmax")
+
+    def build(case, make):
+        if case.launch == "graph":
+            raise error
+        return right.build(case, make)
+
+    monkeypatch.setitem(registry.benches(), "softmax", type(right)(**{**right.__dict__, "build": build}))
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out of memory"),
+        (OutOfResources("out of resource: shared memory, Required: 294912"), "unavailable"),
+        (RuntimeError("CUDA error: operation not permitted when stream is capturing"), "failed"),
+        (TypeError("unexpected"), "failed"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_goes_wrong_with_one_case_stays_with_it(error, status, fake, tmp_path, monkeypatch):
+    failing(monkeypatch, error)
+    frame = measure(
+        "cuda", cases=list(cases(["softmax", "bmm"])), journal=tmp_path / "j.jsonl", budget_s=20.0, passes=1
+    )
+    bad = frame[frame["status"] != "ok"]
+    assert list(bad["status"]) == [status]
+    assert list(bad["launch"]) == ["graph"]
+    assert fake.cuda.emptied == 1  # what it held was given back
+
+
+def test_a_device_that_works_no_more_ends_the_campaign(fake, tmp_path, monkeypatch):
+    failing(monkeypatch, RuntimeError("CUDA error: an illegal memory access was encountered"))
+    fake.cuda.broken = "CUDA error: an illegal memory access was encountered"
+    monkeypatch.setattr(campaign, "_peak_bytes", lambda *_: 0)  # it synchronises; other cases shall pass
+    wanted, path = list(cases(["softmax", "bmm"])), tmp_path / "j.jsonl"
+    with pytest.raises(UnavailableError, match=r"stopped working at softmax .* run the same command again"):
+        measure("cuda", cases=wanted, journal=path, budget_s=20.0, passes=1)
+    # The case that broke it is recorded: the next run does not try it again.
+    fake.cuda.broken = ""
+    frame = measure("cuda", cases=wanted, journal=path, budget_s=20.0, passes=1)
+    assert list(frame[frame["status"] != "ok"]["bench"]) == ["softmax"]
+    assert len(frame) == len(wanted)
+
+
+def test_a_machine_with_cuda_but_no_gpu_is_one_line(fake, tmp_path):
+    fake.cuda.available = False
+    with pytest.raises(UnavailableError, match="no NVIDIA GPU or driver is visible; use --device cpu"):
+        measure("cuda", journal=tmp_path / "j.jsonl")
+    fake.version.cuda = None
+    with pytest.raises(UnavailableError, match="built without CUDA"):
+        machine("cuda")
+
+
+def test_rows_of_one_machine_are_not_gone_on_with_on_another(fake, tmp_path, here):
+    path = tmp_path / "j.jsonl"
+    with Journal(path, machine("cuda")):
+        pass
+    with pytest.raises(CostmodelError, match="its rows are of kind 'cuda'"):
+        journal.read(path, here)
+
+
+def test_microbenchmarks_go_through(fake, monkeypatch):
+    monkeypatch.setattr(microbench, "_SIDES", {"cuda": (8,)})
+    rows = microbench.microbenchmarks(machine("cuda"), budget_s=1.0)
+    assert {"bandwidth", "matmul", "launch", "step"} == set(rows["quantity"])
+    assert {"eager", "graph"} <= set(rows[rows["quantity"] == "step"]["pattern"])
+    assert (rows["value"] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("NVIDIA H200", "nvidia/h200-sxm"),
+        ("NVIDIA H100 80GB HBM3", "nvidia/h100-sxm"),
+        ("NVIDIA H100 PCIe", "nvidia/h100-pcie"),
+        ("NVIDIA A100-SXM4-80GB", "nvidia/a100-sxm-80gb"),
+        ("NVIDIA A100 80GB PCIe", "nvidia/a100-pcie-80gb"),
+        ("NVIDIA GH200 480GB", "nvidia/gh200-96gb"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "nvidia/rtx-pro-6000-server"),
+        ("NVIDIA GeForce RTX 4090", "nvidia/rtx-4090"),
+        ("Tesla V100-SXM2-16GB", "nvidia/v100-sxm2-16gb"),
+        ("Tesla T4", "nvidia/t4"),
+    ],
+)
+def test_names_that_drivers_give(title, name, fake, monkeypatch):
+    facts = fake.cuda.get_device_properties(0)
+    facts.name = title
+    monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
+    assert places.find_device(machine("cuda")).name == name
+
+
+def test_a_gpu_without_a_spec_says_what_to_do(fake, monkeypatch):
+    facts = fake.cuda.get_device_properties(0)
+    facts.name = "NVIDIA Z9000"
+    monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
+    with pytest.raises(UnavailableError, match=r"no spec of NVIDIA Z9000: .* --spec SPEC.yaml"):
+        places.find_device(machine("cuda"))
+
+
+def test_the_plan_is_what_a_gpu_can_run():
+    """Every case's kernel exists there in its format and direction; no backward pass is captured alone."""
+    wanted = plans.plan("cuda")
+    assert {c.bench for c in wanted} >= {"matmul", "sdpa-flash", "sdpa-cudnn", "lstm", "triton-attention"}
+    for one in wanted:
+        bench = registry.find(one.bench)
+        assert "cuda" in bench.devices
+        assert one.dtype in bench.dtypes
+        assert one.direction in bench.directions
+        assert not (one.launch == "graph" and one.direction == "bwd")
+        assert not (one.launch == "graph" and one.state == "cold")

@@ -1,0 +1,79 @@
+"""What a dependent step costs inside one kernel, where no launch lies between steps.
+
+On CUDA, blocks that stay resident meet at a barrier in memory, once a step, as persistent recurrent
+kernels do (Diamos et al. 2016, "Persistent RNNs"): one block alone pays the round trip to L2, all of
+them what a grid-wide step costs. On the CPU it is a step of an LSTM so small that oneDNN's one call
+for all steps does next to no arithmetic. Steps are the difference of a long chain and a short one, so
+that launches and calls drop out.
+"""
+
+# Triton has no types, and reads those of its kernels' parameters as its own.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+from costmodel.validation import timing
+from costmodel.validation.torch_env import Machine, load_torch
+
+#: Steps of the short chain, and of the long one.
+SHORT, LONG = 64, 1088
+
+
+def persistent_steps(
+    machine: Machine, watch: timing.Stopwatch, budget_s: float
+) -> list[tuple[str, timing.Timing]]:
+    """Return the time of a step by how many units take part.
+
+    Parameters
+    ----------
+    machine : Machine
+        Where.
+    watch : Stopwatch
+        Its clock.
+    budget_s : float
+        About how long each may take [s].
+
+    Returns
+    -------
+    list of (str, Timing)
+        ``one block`` and ``all units`` on CUDA (nothing without Triton), ``one call`` on the CPU; of the
+        timing, times are of one step [s]: quartiles are those of the long chain less the short one's
+        median.
+    """
+    if machine.kind == "cpu":
+        return [("one call", _step(watch, _recurrent_chain, budget_s))]
+    try:
+        barriers = importlib.import_module("costmodel.validation.triton_barrier")
+    except ImportError:
+        return []
+    counter = load_torch().zeros(1, dtype=load_torch().int32, device=machine.kind)
+    found = []
+    for name, blocks in (("one block", 1), ("all units", machine.units)):
+        found.append((name, _step(watch, lambda n, b=blocks: barriers.chain(counter, n, b), budget_s)))
+    return found
+
+
+def _recurrent_chain(steps: int) -> Callable[[], object]:
+    """Return a call of an LSTM of that many steps, eight units wide."""
+    torch = load_torch()
+    module = torch.nn.LSTM(8, 8).eval().requires_grad_(False)
+    sequence = torch.zeros(steps, 1, 8)
+    return lambda: module(sequence)
+
+
+def _step(
+    watch: timing.Stopwatch, chain: Callable[[int], Callable[[], object]], budget_s: float
+) -> timing.Timing:
+    """Return the time of one step: of a long chain less a short one, over the steps between them."""
+    short, long = (timing.measure_warm(watch, chain(n), budget_s / 2) for n in (SHORT, LONG))
+    each: dict[str, Any] = {
+        name: max(0.0, getattr(long, name) - short.median_s) / (LONG - SHORT)
+        for name in ("median_s", "q1_s", "q3_s", "min_s")
+    }
+    return timing.Timing(
+        **each, samples=long.samples, calls=long.calls, warmup=long.warmup, stable=long.stable
+    )
