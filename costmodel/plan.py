@@ -35,6 +35,8 @@ class PhasePlan:
         The constants its kernel model uses; origin ``none`` at rung ``bound``.
     options : mapping
         Static arguments of its kernel model: the layer's, and the implementation's.
+    direction : str
+        The direction that its constants are of.
     """
 
     phase: Phase
@@ -42,6 +44,7 @@ class PhasePlan:
     rates: tuple[tuple[str, tuple[str, str], float], ...]
     choice: calibration.Choice
     options: Mapping[str, Any]
+    direction: str
 
     @cached_property
     def sends(self) -> bool:
@@ -172,13 +175,13 @@ def make_plan(
                     raise
                 missing[f"{engine}:{dtype} rate"] = None
         choice, options = calibration.Choice("none"), dict(phase.options)
-        kernel = kernels.on(phase.kernel, device)
+        kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
         if rung != "bound":
             wanted = calibration.Wanted(
                 kernel=kernel,
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
-                direction=direction_of(layer, phase),
+                direction=direction,
                 framework=framework,
                 harness=harness,
                 label=label,
@@ -192,7 +195,7 @@ def make_plan(
             options |= implementations.arguments(kernel, phase.op, *whose, device, fitted)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
-        parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options))
+        parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options, direction))
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
         lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
@@ -207,7 +210,7 @@ def make_plan(
     return plan if launcher == NONE else plan.launched_by(launcher)
 
 
-def direction_of(layer: Layer, phase: Phase) -> str:
+def _direction(layer: Layer, phase: Phase) -> str:
     """Return the direction that a kernel's constants are of: its own, where it says one.
 
     Of the others, a pass over memory has other operands in a backward layer; a product is a product.

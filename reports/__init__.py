@@ -92,7 +92,11 @@ def story(frames: Frames, *, command: str = "costmodel report -o REPORT.html") -
 
 
 def validation(
-    frame: pd.DataFrame, *, facts: Facts | None = None, command: str = "costmodel validate --report"
+    frame: pd.DataFrame,
+    *,
+    constants: pd.DataFrame | None = None,
+    facts: Facts | None = None,
+    command: str = "costmodel validate --report",
 ) -> Page:
     """Return the report of predictions against measurements.
 
@@ -101,6 +105,8 @@ def validation(
     frame : DataFrame
         One row a measurement: layer, options, device, op, dtype, rung, state, measured_s, seconds,
         lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``.
+    constants : DataFrame, optional
+        One row a fitted constant: op, direction, dtype, constant, value, low, high, unit, meaning.
     facts : Facts, optional
         Figures and sources of its devices and layers; default those of the shipped specs.
     command : str
@@ -120,7 +126,7 @@ def validation(
 
         known = frame.reindex(columns=["device", "layer"]).dropna()
         facts = facts_of(known.drop_duplicates())
-    return validation_page.page(frame, facts, command=command)
+    return validation_page.page(frame, facts, constants, command=command)
 
 
 def explorer(explored: Explorer, *, title: str | None = None, command: str) -> Page:

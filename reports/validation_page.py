@@ -22,8 +22,8 @@ NEEDED = ("device", "op", "dtype", "rung", "measured_s", "seconds", "lower_s", "
 CASES = {"device": "Device", "rung": "Rung", "state": "State"}
 
 
-def page(frame: pd.DataFrame, facts: Facts, *, command: str) -> Page:
-    """Return the page of a table of measurements with their predictions.
+def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, command: str) -> Page:
+    """Return the page of a table of measurements with their predictions, and of the constants they rest on.
 
     Raises
     ------
@@ -52,6 +52,9 @@ def page(frame: pd.DataFrame, facts: Facts, *, command: str) -> Page:
         Section("residuals", "Errors by size and regime", figures=figures[1:2]),
         Section("roofline", "Where the roofline holds", figures=figures[2:]),
         Section("numbers", "The accuracy table", tables=(_table(table),)),
+        Section(
+            "constants", "What was fitted, and how sure it is", tables=_constants(constants), folded=True
+        ),
         Section("means", "What the numbers mean", notes=_notes(rows, facts)),
         Section(
             "sources",
@@ -134,6 +137,29 @@ def _table(frame: pd.DataFrame) -> Table:
     return Table(
         "accuracy", "Errors by cell: absolute, and as signed bias (positive: too long)", frame, columns
     )
+
+
+def _constants(frame: pd.DataFrame | None) -> tuple[Table, ...]:
+    """Return the table of fitted constants, if there are any."""
+    if frame is None or frame.empty:
+        return ()
+    headings = {
+        "op": "Op",
+        "direction": "Direction",
+        "dtype": "Format",
+        "constant": "Constant",
+        "value": "Value",
+        "low": "From",
+        "high": "To",
+        "unit": "Unit",
+        "meaning": "What it is",
+    }
+    columns = tuple(Column(name, heading) for name, heading in headings.items())
+    caption = (
+        "Fitted constants; from and to hold 80 % of what is found on shapes drawn anew from those fitted on. "
+        "A wide interval is a constant that these rows do not determine"
+    )
+    return (Table("constants", caption, frame, columns),)
 
 
 def _caveat(rows: pd.DataFrame) -> str:

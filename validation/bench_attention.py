@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import sympy as sp
-
+from costmodel.cost import ONE
 from costmodel.layers import Layer
 from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.dense_attention import DenseAttention
@@ -72,7 +71,7 @@ def _dense(case: Case) -> Layer:
     and writes them anew. The three are timed as one.
     """
     causal, dtype = bool(case.option("causal", False)), case.dtype
-    byte = sp.Rational(1) / DenseAttention(dtype=dtype).bytes
+    byte = ONE / DenseAttention(dtype=dtype).bytes
     keyless = Pass(dtype=dtype, called="safe_softmax", reads=2 + byte, writes=1 + byte)
     parts = (
         Part.of("scale", Elementwise(dtype=dtype, op="copy"), repeats=2, m=B * H * N, n=D),

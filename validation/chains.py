@@ -20,7 +20,6 @@ from costmodel.calibration import Section, Wanted
 from costmodel.errors import CostmodelError
 from costmodel.hardware import Device
 from costmodel.measured import framework, harness
-from costmodel.plan import direction_of
 from costmodel.predict import predict
 from costmodel.validation.case import Case
 from costmodel.validation.record import cases_of
@@ -226,9 +225,7 @@ def _links(rows: pd.DataFrame, device: Device) -> list[Link]:
     links = []
     for part in plan.phases:
         repeats = each(next(values))
-        wanted = Wanted(
-            part.kernel, part.phase.op, layer.dtype, direction_of(layer, part.phase), whose, timed
-        )
+        wanted = Wanted(part.kernel, part.phase.op, layer.dtype, part.direction, whose, timed)
         own = {name: each(next(values)) for name in part.phase.sizes}
         links.append(Link(wanted, own, part.options, repeats, np.arange(len(rows), dtype=np.intp)))
     return links

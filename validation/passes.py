@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
-
-import sympy as sp
+from typing import Any, ClassVar
 
 from costmodel.cost import ONE, Phase
 from costmodel.layers._kernels import stream
@@ -31,8 +29,8 @@ class Pass(Elementwise):
     not_counted: ClassVar[str] = "arithmetic, beyond one operation an element"
 
     called: str
-    reads: sp.Expr = ONE
-    writes: sp.Expr = ONE
+    reads: Any = ONE
+    writes: Any = ONE
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""
@@ -42,5 +40,5 @@ class Pass(Elementwise):
         """One pass: what forward wrote, and its gradient, in; the gradient of what it read out."""
         return (self._counted(f"{self.called} gradient", self.writes + 1, self.reads),)
 
-    def _counted(self, name: str, reads: sp.Expr, writes: sp.Expr) -> Phase:
+    def _counted(self, name: str, reads: Any, writes: Any) -> Phase:
         return stream(self, name, op=self.called, rows=ROWS, cols=COLS, reads=reads, writes=writes, vector=1)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from costmodel import hardware
+from costmodel import calibration, hardware, kernels
 from costmodel.predict import RUNGS
 from costmodel.validation.heldout import held_out
 from costmodel.validation.join import with_predictions
@@ -45,18 +45,18 @@ def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.D
     DataFrame
         One row for each measured case and rung: ``layer``, ``options``, ``device``, ``op``,
         ``dtype``, ``framework``, ``rung``, ``state``, ``measured_s``, ``seconds``, ``lower_s`` [s],
-        ``bound``, ``held_out``, ``spread``. Constants are fitted on warm forward rows alone: all
+        ``bound``, ``held_out``, ``spread``. Constants are fitted on warm rows, forward or backward: all
         others are held out.
     """
     good = frame[(frame["status"] == "ok") & frame["latency_s"].notna()].reset_index(drop=True)
     layers = [find(case.bench).layer(case) for case in cases_of(good)]
-    warm_forward = ((good["direction"] == "fwd") & (good["state"] == "warm")).to_numpy(dtype=bool)
+    fittable = (good["direction"].isin(("fwd", "bwd")) & (good["state"] == "warm")).to_numpy(dtype=bool)
     named = good.assign(
         layer=[layer.name if layer else "" for layer in layers],
         options=[layer.label if layer else "" for layer in layers],
         device=good["gpu"],
         measured_s=good["latency_s"],
-        held_out=held_out(good) | ~warm_forward,
+        held_out=held_out(good) | ~fittable,
     )
     parts = [with_predictions(named, device, rung=rung) for rung in RUNGS]
     both = pd.concat([part[part["seconds"].notna()] for part in parts], ignore_index=True)
@@ -65,6 +65,34 @@ def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.D
         *("seconds", "lower_s", "bound", "held_out", "spread"),
     )
     return both[list(columns)]
+
+
+def fitted_constants(device: hardware.Device) -> pd.DataFrame:
+    """Return the constants that were fitted on a device, with their intervals, as the report shows them.
+
+    Returns
+    -------
+    DataFrame
+        ``op``, ``direction``, ``dtype``, ``constant``, ``value``, ``low``, ``high`` (text, four digits),
+        ``unit`` and ``meaning``: those that have an interval.
+    """
+    rows = []
+    for section in calibration.load(device.name):
+        described = kernels.model(section.kernel).CONSTANTS
+        for name, (low, high) in section.intervals.items():
+            numbers = {"value": section.constants[name], "low": low, "high": high}
+            rows.append(
+                {
+                    "op": section.op,
+                    "direction": section.direction,
+                    "dtype": section.dtype,
+                    "constant": name,
+                    **{key: f"{value:.4g}" for key, value in numbers.items()},
+                    "unit": described[name].unit,
+                    "meaning": described[name].meaning,
+                }
+            )
+    return pd.DataFrame(rows)
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,13 @@ def _write_fit(result: Result) -> None:
 
 def _report(rows: pd.DataFrame, device: Device, path: Path, force: bool) -> None:
     from costmodel import reports
-    from costmodel.validation.report import as_report
+    from costmodel.validation.report import as_report, fitted_constants
 
-    page = reports.validation(as_report(rows, device), command=shlex.join(["costmodel", *sys.argv[1:]]))
+    page = reports.validation(
+        as_report(rows, device),
+        constants=fitted_constants(device),
+        command=shlex.join(["costmodel", *sys.argv[1:]]),
+    )
     reports.save(page, path, overwrite=force)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import costmodel as cm
 from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
@@ -68,13 +69,58 @@ def test_long_copy_runs_at_the_memory_and_short_ones_in_the_caches():
 
 
 def test_large_results_are_mapped_page_by_page():
-    """Results from 32 MiB on cost one fault for each 4 KiB; smaller ones none."""
-    cells = np.array([2.0**22, 2.0**23])
+    """Results of more than 32 MiB cost one fault for each 4 KiB, each; smaller ones none."""
+    cells = np.array([2.0**22, 2.0**23, 2.0**24])
     free, paid = (
         cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": page}, rows=cells, cols=1.0).seconds
         for page in (0, 1e-6)
     )
-    np.testing.assert_allclose(paid - free, [0.0, 4 * 2**23 / 4096 * 1e-6], atol=1e-12)
+    np.testing.assert_allclose(paid - free, [0.0, 0.0, 4 * 2**24 / 4096 * 1e-6], atol=1e-12)
+    two = cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": 1e-6}, rows=cells[2:], cols=1.0, writes=2.0)
+    one = cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": 1e-6}, rows=cells[2:], cols=1.0, writes=1.0)
+    np.testing.assert_allclose(two.terms["launch"], 2 * one.terms["launch"])
+
+
+def test_a_cold_call_finds_nothing_in_the_caches():
+    """A table of 64 KiB, read and written: warm it is in L2, cold it comes from memory."""
+    bytes_moved = 2 * 2**16
+    cold = cpu_stream.seconds(DEVICE, {**IDEAL, "warm_share": 0.0}, rows=2.0**14, cols=1.0)
+    assert cold.terms["hbm"] == pytest.approx(bytes_moved / DEVICE.hbm_bandwidth)
+    assert cold.terms["l2"] == 0.0
+    assert cpu_stream.seconds(DEVICE, IDEAL, rows=2.0**14, cols=1.0).terms["hbm"] < 1e-3 * cold.terms["hbm"]
+    layer = cm.Softmax(dtype="fp32")
+    times = [
+        cm.predict(layer, DEVICE, rung="kernel", state=state, m=16, n=1024) for state in ("warm", "cold")
+    ]
+    assert times[0].seconds < times[1].seconds
+
+
+def test_rms_norm_is_four_passes():
+    """Square: 1 read, 1 write; mean: 1 read; scaling and gain: 1 and 1 each. Seven tables, from memory."""
+    sizes = {"rows": 2.0**16, "cols": 2.0**12, "dtype": "fp32"}
+    got = cpu_stream.seconds(DEVICE, IDEAL, **sizes, pattern="rmsnorm").terms["hbm"]
+    assert got == pytest.approx(7 * 4 * 2**28 / DEVICE.hbm_bandwidth, rel=0.01)
+
+
+def test_keys_beyond_the_caches_are_read_again_from_memory():
+    """Four query heads on one key head of twice the last-level cache read it four times, not once."""
+    keys = DEVICE.llc_capacity  # of 64 wide K and V, 4 bytes: 512 bytes a key
+    sizes = {"batch": 1, "kv_heads": 1, "seq_kv": 2 * keys // 512, "head_dim": 64}
+    one, four = (cpu_decode.seconds(DEVICE, IDEAL, heads=heads, **sizes).terms["hbm"] for heads in (1, 4))
+    assert four / one == pytest.approx(4.0, rel=0.05)
+    # Short ones stay where they are.
+    short = cpu_decode.seconds(DEVICE, IDEAL, heads=4, **{**sizes, "seq_kv": 256}).terms["hbm"]
+    assert short < 1e-3 * one
+
+
+def test_gradients_summed_step_by_step_cost_each_weight_each_step():
+    sizes = {"steps": 100, "batch": 1, "hidden": 64, "gates": 3, "direction": "bwd_weights"}
+    at_once, summed = (
+        cpu_recurrence.seconds(DEVICE, {**IDEAL, "sum_cycles": cycles}, **sizes).seconds
+        for cycles in (0.0, 2.0)
+    )
+    cycles = 100 * 3 * 64 * 64 * 2.0
+    assert summed - at_once == pytest.approx(cycles / (DEVICE.units * DEVICE.clock_hz))
 
 
 def causal_blocks_by_hand(seq, seq_kv, rows, cols):
