@@ -37,8 +37,8 @@ class Pass(Elementwise):
         return (self._counted(self.called, self.reads, self.writes),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass: what forward wrote, and its gradient, in; the gradient of what it read out."""
-        return (self._counted(f"{self.called} gradient", self.writes + 1, self.reads),)
+        """One pass: what forward kept, and the gradient, in; a gradient out."""
+        return (self._counted(f"{self.called} gradient", 2 * ONE, ONE),)
 
     def _counted(self, name: str, reads: Any, writes: Any) -> Phase:
         return stream(self, name, op=self.called, rows=ROWS, cols=COLS, reads=reads, writes=writes, vector=1)

@@ -4,11 +4,13 @@ import contextlib
 import importlib
 import types
 
+import pandas as pd
 import pytest
 
 torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
 
 from costmodel import hardware  # noqa: E402
+from costmodel.cli import run  # noqa: E402
 from costmodel.errors import CostmodelError, UnavailableError  # noqa: E402
 from costmodel.validation import (  # noqa: E402
     campaign,
@@ -84,6 +86,23 @@ def test_a_campaign_goes_through(fake, tmp_path):
     joined = with_predictions(frame, hardware.load("nvidia/h200-sxm"))
     assert joined[joined["bench"] != "lstm-loop"]["seconds"].notna().all()
     assert list(report.verdicts(joined, "cuda")["demand"]) == ["matmul", "attention", "recurrent"]
+
+
+def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
+    """`validate --device cuda` on a short plan: rows, rates and a page, and the verdicts."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul", "softmax"])))
+    monkeypatch.setattr(microbench, "_SIDES", {"cuda": (8,)})
+    name = tmp_path / "h200"
+    words = ["validate", "--device", "cuda", "--record", "--report", "--budget", "20", "-o", str(name)]
+    assert run(words) == 0, capsys.readouterr().err
+    assert "held-out shapes" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.glob("h200.*")} == {
+        "h200.csv", "h200.parquet", "h200.micro.csv", "h200.html",
+    }  # fmt: skip
+    assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
+    assert run(words) != 0  # nothing that exists is replaced unasked
+    assert "exists" in capsys.readouterr().err
 
 
 def test_peak_memory_leaves_out_what_a_library_keeps(fake):
