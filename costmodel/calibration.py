@@ -249,7 +249,8 @@ class Wanted:
         known = DEFAULT_FRAMEWORKS
         return (
             section.op != self.op,
-            section.direction != self.direction,
+            # Constants of `bwd` serve its parts, `bwd_data` and `bwd_weights`.
+            not self.direction.startswith(section.direction),
             self.framework is not None and section.framework != self.framework,
             self.harness is not None and section.harness != self.harness,
             self.label is not None and bool(section.kernels) and self.label not in section.kernels,

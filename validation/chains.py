@@ -26,7 +26,7 @@ from costmodel.validation.record import cases_of
 from costmodel.validation.registry import find
 
 Array = NDArray[np.float64]
-#: What a kernel's constants are of, one framework and format given: kernel model, operation, direction.
+#: What a kernel's constants are of, framework and format given: kernel model, operation, `fwd` or `bwd`.
 Kernel = tuple[str, str, str]
 #: One operation of arithmetic costs what another does: constants of any of them serve.
 _ARITHMETIC = "elementwise_"
@@ -58,8 +58,8 @@ class Link:
 
     @property
     def kernel(self) -> Kernel:
-        """What its constants are of."""
-        return self.wanted.kernel, self.wanted.op, self.wanted.direction
+        """What its constants are of: one set for both parts of a backward pass."""
+        return self.wanted.kernel, self.wanted.op, self.wanted.direction[:3]
 
     def seconds(self, device: Device, constants: Mapping[str, float], count: int) -> Array:
         """Return its time in each of `count` rows, 0 in those without it [s]."""
@@ -169,7 +169,7 @@ def chains(
         }
         if len(missing) == 1:
             (wanted,) = missing.values()
-            key = (wanted.kernel, wanted.op, wanted.direction, wanted.dtype)
+            key = (wanted.kernel, wanted.op, wanted.direction[:3], wanted.dtype)
             key = (*key, str(wanted.framework), str(wanted.harness))
             found.setdefault(key, []).append((part, links))
     for key in sorted(found):
