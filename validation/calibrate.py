@@ -32,6 +32,7 @@ from costmodel.files import write_whole
 from costmodel.hardware import Device
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.score import read_table
+from costmodel.validation import fit_cpu
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, held_out
@@ -325,8 +326,10 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
 
 def _seconds(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:
     estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(cell, rows, device))
-    other = rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
-    return np.asarray(np.broadcast_to(estimate.seconds, (len(rows),)) + other, dtype=np.float64)
+    seconds = np.broadcast_to(estimate.seconds, (len(rows),))
+    if "other_s" in rows:
+        seconds = fit_cpu.repeats(rows) * seconds + rows["other_s"].to_numpy(dtype=np.float64)
+    return np.asarray(seconds, dtype=np.float64)
 
 
 # -- many devices ---------------------------------------------------------------------------------

@@ -77,6 +77,13 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
+def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Return how often each row runs its kernel: a recurrent stack, once a layer."""
+    if str(rows["op"].iloc[0]) not in _GATES or "num_layers" not in rows:
+        return np.ones(len(rows))
+    return rows["num_layers"].to_numpy(dtype=np.float64)
+
+
 def free(op: str) -> tuple[str, ...]:
     """Return the constants that rows of an op determine, memory levels apart."""
     names = [n for n in model(op).CONSTANTS if n not in _cpu.MEMORY and n not in ("overlap", "sum_cycles")]
@@ -158,7 +165,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     other: NDArray[np.float64] | float = (
         rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
     )
-    measured = rows["latency_s"].to_numpy(dtype=np.float64)
+    measured, times = rows["latency_s"].to_numpy(dtype=np.float64), repeats(rows)
     begin = dict(start or {})
     names = free(op)
     if op == "elementwise_copy":
@@ -169,6 +176,6 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
         names = tuple(name for name in names if name != "fork_s")
 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
-        return np.asarray(kernel.seconds(device, values, **kwargs).seconds + other)
+        return np.asarray(times * kernel.seconds(device, values, **kwargs).seconds + other)
 
     return least_log_error(predict, measured, kernel.CONSTANTS, names, begin)[1]

@@ -30,8 +30,11 @@ CONSTANTS = {
         3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
     ),
     "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "vector_bytes_cycle": Constant(
+        8.0, 1.0, 64.0, "B/cycle", "what a core streams of a matrix that meets one vector"
+    ),
     "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "start of each further matrix of a batch"),
-    "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
+    "overlap": Constant(1.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes: 1 adds them"),
     **MEMORY,
 }
 #: Which of them belong to the harness, not the device.
@@ -110,6 +113,8 @@ def _with_threads(
     arithmetic = arithmetic + packed / (threads * device.clock_hz)
     traffic = batch * (m * k + k * n + m * n) * width
     cached, memory = seconds_per_byte(device, c, traffic, np.full(m.shape, threads))
+    streamed = 1 / (c["vector_bytes_cycle"] * device.clock_hz * threads)
+    cached = np.where(narrow > 1, cached, np.maximum(cached, streamed - memory))
     launch = c["start_s"] + (batch - 1) * c["matrix_s"] / threads + (c["fork_s"] if threads > 1 else 0.0)
     launch = launch + mapping_seconds(c, batch * m * n * width)
     body = joined(c["overlap"], arithmetic, traffic * (cached + memory))

@@ -102,6 +102,17 @@ def test_rms_norm_is_four_passes():
     assert got == pytest.approx(7 * 4 * 2**28 / DEVICE.hbm_bandwidth, rel=0.01)
 
 
+def test_a_matrix_that_meets_one_vector_is_streamed_once():
+    """2 MiB per core of weights, 8 bytes a cycle of each core; two vectors use each element twice, packed."""
+    side, cores = 4096.0, DEVICE.units
+    streaming = {**IDEAL, "vector_bytes_cycle": 8.0}
+    got = cpu_gemm.seconds(DEVICE, streaming, m=1, n=side, k=side).terms["l2"]
+    in_caches = cpu_gemm.seconds(DEVICE, {**IDEAL, "vector_bytes_cycle": 64.0}, m=1, n=side, k=side)
+    rates = {threads: 8.0 * DEVICE.clock_hz * threads for threads in (1.0, cores)}
+    assert min(abs(got * rate / (4 * (side**2 + 2 * side)) - 1) for rate in rates.values()) < 0.02
+    assert got > in_caches.terms["l2"]
+
+
 def test_keys_beyond_the_caches_are_read_again_from_memory():
     """Four query heads on one key head of twice the last-level cache read it four times, not once."""
     keys = DEVICE.llc_capacity  # of 64 wide K and V, 4 bytes: 512 bytes a key

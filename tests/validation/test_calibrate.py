@@ -7,8 +7,17 @@ import pytest
 from costmodel import calibration, hardware
 from costmodel.errors import CostmodelError, TableError
 from costmodel.kernels import cpu_gemm, cpu_recurrence, cpu_stream
-from costmodel.validation import calibrate, fit_cpu
+from costmodel.validation import calibrate, fit_cpu, residuals, uncertainty
 from costmodel.validation.heldout import held_out
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_draws():
+    """Refit three times for intervals: how sure they are is another test's matter."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(uncertainty, "DRAWS", 3)
+        yield
+
 
 DEVICE = hardware.load("cpu/i9-13900k")
 TRUE = {
@@ -191,6 +200,30 @@ def test_recurrent_rows_are_fitted_without_their_input_products():
     rows["other_s"] = 0.3 * chain
     got = fit_cpu.fit(rows.assign(latency_s=1.3 * chain), DEVICE)
     assert got["step_s"] == pytest.approx(2e-5, rel=0.2)
+
+
+def test_a_stack_runs_its_recurrence_once_a_layer():
+    """Rows of one and of two layers, made of one step's time: both are fitted by the same constants."""
+    true = {"step_s": 2e-5, "gate_cycles": 20.0, "peak_share": 0.5, "call_s": 1e-5}
+    draw = np.random.default_rng(7)
+    rows = pd.DataFrame({
+        "seq": 2.0 ** draw.integers(5, 11, 80), "batch": 4.0 ** draw.integers(0, 4, 80),
+        "hidden": 2.0 ** draw.integers(6, 11, 80), "num_layers": draw.integers(1, 3, 80).astype(float),
+        "op": "gru", "dtype": "fp32",
+    })  # fmt: skip
+    sizes = {"steps": rows["seq"], "batch": rows["batch"], "hidden": rows["hidden"], "gates": 3.0}
+    once = cpu_recurrence.seconds(DEVICE, true, **sizes).seconds
+    got = fit_cpu.fit(rows.assign(latency_s=rows["num_layers"] * once), DEVICE)
+    assert got["step_s"] == pytest.approx(2e-5, rel=0.1)
+
+
+def test_constants_worse_in_the_median_alone_are_kept():
+    """Of ten rows, six a little worse and four much better: the mean decides against chance."""
+    measured, before = np.ones(10), np.array([1.01] * 6 + [2.0] * 4)
+    better_on_average = np.array([1.02] * 6 + [1.03] * 4)
+    assert np.median(residuals.checked(better_on_average, before, measured)) == pytest.approx(2.0)
+    with pytest.raises(TableError, match=r"5.0 % off on 10 held-out rows, 1.0 % without it"):
+        residuals.checked(np.full(10, 1.05), np.full(10, 1.01), measured)
 
 
 @pytest.mark.shared
