@@ -25,19 +25,25 @@ def _linear_layer(case: Case) -> Model:
     the product with it are calls that read and write whole tables.
     """
     dtype, tokens = case.dtype, B * H * N
-    each = {"dtype": dtype, "direction": case.direction}
-    product = Matmul(**each, batched=True)
+    product = Matmul(dtype=dtype, batched=True)
     parts = (
-        Part.of("elu", Pass(**each, called="elu"), repeats=2, m=tokens, n=D),
-        Part.of("plus 1", Elementwise(**each, op="add-scalar"), repeats=2, m=tokens, n=D),
+        Part.of("elu", Pass(dtype=dtype, called="elu"), repeats=2, m=tokens, n=D),
+        Part.of("plus 1", Elementwise(dtype=dtype, op="add-scalar"), repeats=2, m=tokens, n=D),
         Part.of("state", product, shared=True, batch=B * H, m=D, n=D, k=N),
-        Part.of("sum of keys", Pass(**each, called="elementwise_sum", writes=ONE / N), m=tokens, n=D),
+        Part.of("sum of keys", Pass(dtype=dtype, called="elementwise_sum", writes=ONE / N), m=tokens, n=D),
         Part.of("outputs", product, shared=True, batch=B * H, m=N, n=D, k=D),
         Part.of("divisors", product, shared=True, batch=B * H, m=N, n=1, k=D),
-        Part.of("division", Elementwise(**each, op="div"), m=tokens, n=D),
+        Part.of("division", Elementwise(dtype=dtype, op="div"), m=tokens, n=D),
     )
     elements = product.bytes * tokens * D
-    return Model(title=LinearAttention.name, **each, parts=parts, inputs=3 * elements, outputs=elements)
+    return Model(
+        title=LinearAttention.name,
+        dtype=dtype,
+        direction=case.direction,
+        parts=parts,
+        inputs=3 * elements,
+        outputs=elements,
+    )
 
 
 @bench("linear-attention", kernel="torch matmul", op="linear_attention", layer=_linear_layer)

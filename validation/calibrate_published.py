@@ -17,8 +17,9 @@ from costmodel.calibration import File, Provenance, Section
 from costmodel.kernels import recurrence
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
-from costmodel.validation.calibrate import Result, digest, spread
+from costmodel.validation.calibrate import Result, digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.residuals import spread
 
 
 def calibrate_published(reference: Path, *, date: str) -> list[Result]:

@@ -169,11 +169,11 @@ def chains(
         }
         if len(missing) == 1:
             (wanted,) = missing.values()
-            key = (wanted.kernel, wanted.op, wanted.direction[:3], wanted.dtype)
-            key = (*key, str(wanted.framework), str(wanted.harness))
+            of = (wanted.kernel, wanted.op, wanted.direction[:3], wanted.dtype)
+            key = (*of, str(wanted.framework), str(wanted.harness))
             found.setdefault(key, []).append((part, links))
-    for key in sorted(found):
-        yield _joined(found[key], key)
+    for whose, groups in sorted(found.items(), key=lambda item: item[0]):
+        yield _joined(groups, whose)
 
 
 def _joined(groups: Sequence[tuple[pd.DataFrame, list[Link]]], key: tuple[str, ...]) -> Chain:

@@ -14,8 +14,9 @@ import pandas as pd
 
 from costmodel import calibration, hardware
 from costmodel.measured import OPERATIONS_MEASURED
-from costmodel.validation.calibrate import cells, spread
+from costmodel.validation.calibrate import cells
 from costmodel.validation.heldout import second_half
+from costmodel.validation.residuals import spread
 
 LEVELS = (80, 95)
 #: Upper edges of the regimes that intervals are reported by: predicted time [s], and what they are called.

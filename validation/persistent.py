@@ -7,13 +7,11 @@ for all steps does next to no arithmetic. Steps are the difference of a long cha
 that launches and calls drop out.
 """
 
-# Triton has no types, and reads those of its kernels' parameters as its own.
-# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
-
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from costmodel.validation import timing
@@ -51,10 +49,10 @@ def persistent_steps(
     except ImportError:
         return []
     counter = load_torch().zeros(1, dtype=load_torch().int32, device=machine.kind)
-    found = []
-    for name, blocks in (("one block", 1), ("all units", machine.units)):
-        found.append((name, _step(watch, lambda n, b=blocks: barriers.chain(counter, n, b), budget_s)))
-    return found
+    return [
+        (name, _step(watch, partial(barriers.chain, counter, blocks), budget_s))
+        for name, blocks in (("one block", 1), ("all units", machine.units))
+    ]
 
 
 def _recurrent_chain(steps: int) -> Callable[[], object]:

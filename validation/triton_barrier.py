@@ -26,17 +26,17 @@ def _barriers(counter, steps, blocks):
         tl.debug_barrier()
 
 
-def chain(counter: Any, steps: int, blocks: int) -> Callable[[], object]:
+def chain(counter: Any, blocks: int, steps: int) -> Callable[[], object]:
     """Return a call that walks that many steps with that many blocks.
 
     Parameters
     ----------
     counter : Tensor, shape (1,), int32
         Where blocks arrive; set to 0 by every call.
-    steps : int
-        Barriers in a row.
     blocks : int
         Blocks that meet; at most as many as are resident at once, or they wait for ever.
+    steps : int
+        Barriers in a row.
     """
 
     def call() -> None:

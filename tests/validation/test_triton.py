@@ -14,6 +14,7 @@ from costmodel.validation.bench_attention import exact_attention  # noqa: E402
 INTERPRETED = {} if DEVICE == "cuda" else {"TRITON_INTERPRET": "1"}
 with patch.dict(os.environ, INTERPRETED):
     pytest.importorskip("triton", reason="needs Triton: pip install triton")
+    from costmodel.validation import triton_barrier
     from costmodel.validation.triton_attention import attention
 
 
@@ -60,3 +61,12 @@ def test_half_precision(schedule):
 @pytest.mark.parametrize("schedule", ["fa1", "fa2"])
 def test_bf16(schedule):
     assert error(schedule, (32, 32), False, seq=100, dtype=torch.bfloat16) < 2e-2
+
+
+def test_a_chain_of_barriers_ends_with_every_block_having_arrived():
+    """Interpreted, blocks run one after the other: one alone may wait for all."""
+    blocks = torch.cuda.get_device_properties(0).multi_processor_count if DEVICE == "cuda" else 1
+    counter = torch.full((1,), 99, dtype=torch.int32, device=DEVICE)
+    with patch.dict(os.environ, INTERPRETED):
+        triton_barrier.chain(counter, blocks, 50)()
+    assert int(counter) == 50 * blocks
