@@ -114,3 +114,13 @@ def test_what_the_page_rests_on_is_on_it(measured: pd.DataFrame) -> None:
     assert (bandwidth["value"], bandwidth["device"]) == ("4800 GB/s", "nvidia/h200-sxm")
     assert bandwidth["source"]
     assert "made --so" in page.html
+
+
+def test_fitted_constants_are_shown_with_their_intervals(measured: pd.DataFrame) -> None:
+    constants = pd.DataFrame(
+        [{"op": "gemm", "direction": "fwd", "dtype": "fp32", "constant": "peak_share", "value": "0.81",
+          "low": "0.78", "high": "0.85", "unit": "1", "meaning": "share of the peak"}]
+    )  # fmt: skip
+    names = [section.name for section in reports.validation(measured, constants=constants).sections]
+    assert "constants" in names
+    assert "constants" not in [section.name for section in reports.validation(measured).sections]

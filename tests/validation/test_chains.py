@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from costmodel import hardware
+from costmodel import calibration, hardware
 from costmodel.calibration import Provenance, Section
 from costmodel.kernels import cpu_gemm, cpu_stream
-from costmodel.validation import calibrate, registry
+from costmodel.validation import calibrate, registry, report
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.case import case
 from costmodel.validation.chains import chained, chains
@@ -123,3 +123,15 @@ def test_too_few_rows_are_refused_by_name():
 def test_chains_are_no_cells_of_their_own():
     """The single-kernel fit leaves the math backend's rows to the chains."""
     assert calibrate.usable(rows(4)).empty
+
+
+def test_what_was_fitted_is_tabled_with_unit_and_meaning(found, monkeypatch):
+    monkeypatch.setattr(calibration, "load", lambda _: tuple(found.sections))
+    table = report.fitted_constants(DEVICE).set_index("constant")
+    # Constants that were given, and cells without intervals, are left out.
+    assert set(table["op"]) == {"safe_softmax"}
+    assert set(TRUE) <= set(table.index)
+    row = table.loc["element_cycles"]
+    assert row["unit"] == "cycles"
+    assert float(row["low"]) <= float(row["value"]) * 1.01
+    assert "each element" in row["meaning"]
