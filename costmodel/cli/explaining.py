@@ -34,6 +34,7 @@ def explain(
     ] = None,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
+    state: o.State = "warm",
     framework: o.Framework = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -43,7 +44,7 @@ def explain(
 
     layer = _layer(name, settings, use)
     device = o.device(machine, device_set)
-    p = predict(layer, device, o.sizes(defines), rung=rung, framework=framework)
+    p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework)
     limits = output.time_by(p.phases, output.limit_of)
     slopes = elasticities(p)
     changes = what_if(p, [o.device(other) for other in others])
@@ -66,7 +67,8 @@ def explain(
 
 
 def _grounds(row: dict[Hashable, Any]) -> str:
-    return f"{row['rung']}: {row['constants_from']}"
+    unlike = "" if row["alike"] else "; not alike: other constants than the present format's"
+    return f"{row['rung']}: {row['constants_from']}{unlike}"
 
 
 def _layer(name: str, settings: list[str], use: str | None) -> Layer:

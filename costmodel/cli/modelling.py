@@ -51,6 +51,9 @@ def model(
     attention: Annotated[
         str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
     ] = "tiled",
+    recompute: Annotated[
+        str, typer.Option(metavar="WHAT", help="Training: none, selective or full, made again in backward.")
+    ] = "none",
     model_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
     ] = None,
@@ -75,6 +78,8 @@ def model(
         return
     if use not in USES:
         raise unknown_name("use of a model", use, USES)
+    if recompute != "none" and (use != "training" or report is not None):
+        raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
     name, more = _sorted(names)
     found = load(name, model_type=model_type)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
@@ -105,7 +110,11 @@ def model(
         return
     from costmodel.predict import predict
 
-    chosen = found.decode(dtype) if use == "decode" else getattr(found, use)(dtype, attention=attention)
+    how = {"attention": attention}
+    if use == "training":
+        chosen = found.training(dtype, recompute=recompute, **how)
+    else:
+        chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, **how)
     prediction = predict(chosen, device, _wanted(chosen, sizes), **options)
     _print(found, prediction, as_json)
 

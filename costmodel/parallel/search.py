@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import CostmodelError
+from costmodel.models.stack import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN
 from costmodel.parallel.training import Training
-from costmodel.parallel.transformer import RECOMPUTE, Transformer
+from costmodel.parallel.transformer import Transformer
 
 #: Largest micro-batch and number of parts a stage that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16)

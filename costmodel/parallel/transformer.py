@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import CostmodelError, UnavailableError, unknown_name
 from costmodel.layers import Layer, get
+from costmodel.models.stack import RECOMPUTE
 
 if TYPE_CHECKING:
     from costmodel.models import Architecture
-
-RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
