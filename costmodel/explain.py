@@ -150,7 +150,7 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     """
     if prediction.shape:
         raise SizeError("what-ifs are of one shape; give one value for each size")
-    asked = dict(prediction.plan.asked)
+    asked: dict[str, Any] = dict(prediction.plan.asked)
     if asked["rung"] == "calibrated":
         asked["rung"] = None
     rows = []

@@ -76,12 +76,11 @@ class Memory:
 
     def model(self, use: str, recompute: str = "none") -> Model:
         """Return the model in a use: ``training``, ``prefill`` or ``decode``."""
-        how: dict[str, Any] = {"attention": self.attention}
         if use == "decode":
             return self.architecture.decode(self.dtype)
         if use == "prefill":
-            return self.architecture.prefill(self.dtype, **how)
-        return self.architecture.training(self.dtype, recompute=recompute, **how)
+            return self.architecture.prefill(self.dtype, attention=self.attention)
+        return self.architecture.training(self.dtype, attention=self.attention, recompute=recompute)
 
     def kinds(
         self, use: str, *, batch: float, lengths: ArrayLike, recompute: str = "none"
@@ -135,7 +134,7 @@ class Memory:
 
     def _counted(self, model: Model, use: str, batch: float, lengths: Array) -> dict[str, Array]:
         """Return the memory as the model's own parts count it."""
-        tensors = model.tensors()
+        tensors = model.held()
         weights = tensors.weights + tensors.offsets + tensors.unread
         trained = use == "training"
         kinds = {

@@ -110,11 +110,10 @@ def model(
         return
     from costmodel.predict import predict
 
-    how = {"attention": attention}
     if use == "training":
-        chosen = found.training(dtype, recompute=recompute, **how)
+        chosen = found.training(dtype, attention=attention, recompute=recompute)
     else:
-        chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, **how)
+        chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
     prediction = predict(chosen, device, _wanted(chosen, sizes), **options)
     _print(found, prediction, as_json)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ONE, ZERO, Phase
+from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import compile_expressions
@@ -281,8 +281,12 @@ class Model(Layer):
     def _sum(self, of_part: Iterable[tuple[Part, sp.Expr]]) -> sp.Expr:
         return sp.Add(*(part.expression(value) * part.repeats for part, value in of_part))
 
-    def tensors(self) -> ModelTensors:
+    def tensors(self) -> Tensors:
         """The model's own input, output and state; the weights of all its parts."""
+        return self.held()
+
+    def held(self) -> ModelTensors:
+        """Return these operands, and what the model occupies beside them."""
         own = [part for part in self.parts if not part.shared]
         found = {part: part.layer.tensors() for part in self.parts}
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
