@@ -8,6 +8,8 @@ kernel needs while it runs.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -115,6 +117,34 @@ class Memory:
     def largest(self, use: str, *, length: float, recompute: str = "none") -> int | None:
         """Return the largest batch that there is room for [sequences]; 0: none, None: any."""
         return _most(lambda n: self.total(use, batch=n, length=length, recompute=recompute) <= self.room)
+
+    def lacking(self, use: str, *, batch: float, length: float, recompute: str = "none") -> str | None:
+        """Return how much memory is missing, and the cheapest remedy, in a line; None where it fits.
+
+        Remedies, as far as they do: to compute more again, fewer sequences at a time, a narrower format
+        (not for training), more devices, among which everything is divided evenly.
+        """
+        given = {"batch": batch, "length": length}
+        total = self.total(use, **given, recompute=recompute)
+        if total <= self.room:
+            return None
+        short = f"{(total - self.room) / 1e9:.1f} GB more than {self.room / 1e9:.1f} GB of room"
+        return f"{short}; {self._remedy(use, batch, length, recompute, total)} would do"
+
+    def _remedy(self, use: str, batch: float, length: float, recompute: str, total: float) -> str:
+        """Return the first remedy that does."""
+        if use == "training":
+            for more in self.recomputations[self.recomputations.index(recompute) + 1 :]:
+                if self.total(use, batch=batch, length=length, recompute=more) <= self.room:
+                    return f"--recompute {more}"
+        most = self.largest(use, length=length, recompute=recompute)
+        if most:
+            return f"batch={most}"
+        narrow = dataclasses.replace(self, dtype="fp8")
+        possible = use != "training" and self.dtype != "fp8" and "fp8" in self.device.matrix_dtypes
+        if possible and narrow.total(use, batch=batch, length=length) <= self.room:
+            return "--dtype fp8"
+        return f"{math.ceil(total / self.room)} such devices (costmodel plan)"
 
     # -- the two ways of counting ----------------------------------------------------------
 

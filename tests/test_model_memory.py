@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -222,3 +223,38 @@ def test_the_memory_of_prefill_has_its_weights_its_cache_and_its_busiest_part():
         2 * architecture.parameters + 4 * c.layers * c.d_model * n + 2 * n * (3 * c.d_ff + 2 * c.d_model)
     )
     assert found == pytest.approx(by_hand + ends, rel=1e-12)
+
+
+# -- what does not fit -------------------------------------------------------------------------
+
+
+def test_what_fits_lacks_nothing():
+    assert memory("llama-2-7b").lacking("prefill", batch=1, length=2048) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "batch", "length", "remedy"),
+    [
+        ("gpt2", "training", 24, 8192, "--recompute full would do"),
+        ("llama-2-7b", "decode", 2000, 4096, r"batch=\d+ would do"),
+        ("llama-2-70b", "prefill", 1, 128, r"2 such devices \(costmodel plan\) would do"),
+    ],
+)
+def test_what_is_missing_is_said_with_a_remedy_that_does(name, use, batch, length, remedy):
+    found = memory(name)
+    said = found.lacking(use, batch=batch, length=length)
+    assert said is not None
+    total = found.total(use, batch=batch, length=length)
+    assert said.startswith(f"{(total - found.room) / 1e9:.1f} GB more than 73.6 GB of room; ")
+    assert re.search(remedy, said)
+
+
+def test_the_remedy_does():
+    found = memory("gpt2")
+    assert found.total("training", batch=24, length=8192, recompute="full") <= found.room
+    said = memory("llama-2-7b").lacking("decode", batch=2000, length=4096)
+    batch = int(re.search(r"batch=(\d+)", said)[1])
+    assert memory("llama-2-7b").total("decode", batch=batch, length=4096) <= found.room
+    assert memory("llama-2-7b").total("decode", batch=batch + 1, length=4096) > found.room
+    h200 = dataclasses.replace(memory("llama-2-70b"), device=hardware.load("nvidia/h200-sxm"))
+    assert "--dtype fp8 would do" in h200.lacking("prefill", batch=1, length=8192)

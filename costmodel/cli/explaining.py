@@ -73,10 +73,13 @@ def _grounds(row: dict[Hashable, Any]) -> str:
 
 def _layer(name: str, settings: list[str], use: str | None) -> Layer:
     """Return a layer, or a model in one of its uses."""
+    from costmodel.models import available, load
+
     if use is None:
+        if name in available():
+            raise CostmodelError(f"{name} is a model: wanted --use training, prefill or decode")
         (layer,) = o.layers([name], settings)
         return layer
-    from costmodel.models import load
 
     if use not in USES or settings:
         raise CostmodelError(f"wanted --use training, prefill or decode, and no --set, got {use!r}")

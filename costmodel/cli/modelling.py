@@ -108,6 +108,7 @@ def model(
         )
         _print_generation(found, answer, as_json)
         return
+    from costmodel.model_memory import Memory
     from costmodel.predict import predict
 
     if use == "training":
@@ -115,7 +116,11 @@ def model(
     else:
         chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
     prediction = predict(chosen, device, _wanted(chosen, sizes), **options)
-    _print(found, prediction, as_json)
+    memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
+    shapes = {name: float(size) for name, size in prediction.sizes.items()}
+    length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
+    lacking = memory.lacking(use, batch=shapes["batch"], length=length, recompute=recompute)
+    _print(found, prediction, lacking, as_json)
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -240,10 +245,10 @@ def _published(found: Architecture) -> str:
 # -- on a device -------------------------------------------------------------------------------
 
 
-def _print(found: Architecture, p: Prediction, as_json: bool) -> None:
+def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: bool) -> None:
     by_part, by_limit = (output.time_by(p.phases, of) for of in (output.part_of, output.limit_of))
     if as_json:
-        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters}
+        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, "lacking": lacking}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
     peak = p.device.peak(p.layer.dtype)
@@ -253,6 +258,7 @@ def _print(found: Architecture, p: Prediction, as_json: bool) -> None:
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
         f"  memory       {output.count(p.footprint_bytes, 'bytes')}",
+        *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
         f"  utilisation  {p.matrix_flops / p.seconds / peak:.1%} of {peak / 1e12:.4g} TFLOP/s",
