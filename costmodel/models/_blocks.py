@@ -15,7 +15,7 @@ import sympy as sp
 
 from costmodel.layers import Layer, get
 from costmodel.models._decoding import StateUpdate
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import symbols
 

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import sympy as sp
 
 from costmodel.cost import ZERO
-
-if TYPE_CHECKING:
-    from costmodel.models._model import Part
+from costmodel.models._part import Part
 
 
 def cached(parts: Iterable[Part]) -> sp.Expr:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from costmodel.models._blocks import Use
 from costmodel.models._fields import Field, Fields
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 

@@ -16,7 +16,8 @@ from costmodel.models._blocks import ATTENTION, B, N, S, Use
 from costmodel.models._cache import cached
 from costmodel.models._family import Family
 from costmodel.models._fields import Fields
-from costmodel.models._model import Model, Part
+from costmodel.models._model import Model
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack, again
 
 #: Bytes of a token's number.

@@ -24,7 +24,8 @@ from costmodel.layers._devices import exchange
 from costmodel.layers.expert_parallel import ExpertParallel
 from costmodel.models._blocks import B, N, Use
 from costmodel.models._fields import Fields
-from costmodel.models._model import Model, Part
+from costmodel.models._model import Model
+from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
 from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div, symbols

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import sympy as sp
 
 from costmodel.errors import unknown_name
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 
 #: What backward computes again: nothing; the cores of attention that store their scores; every layer
 #: (Korthikanti et al., arXiv 2205.05198, §5).

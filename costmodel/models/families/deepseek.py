@@ -9,7 +9,7 @@ from costmodel.models._blocks import Use, embedding, experts, feed_forward, logi
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields
 from costmodel.models._latent import Latent, latent_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 

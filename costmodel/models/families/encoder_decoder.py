@@ -24,7 +24,7 @@ from costmodel.models._blocks import (
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, DENSE, TIED, Field, Fields, fraction, same
 from costmodel.models._heads import Heads, cross_attention, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 Half = Callable[[Use, str, int, Iterable[Part]], Iterator[Part]]

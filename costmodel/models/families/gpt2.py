@@ -19,7 +19,7 @@ from costmodel.models._blocks import (
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 #: OPT's table of positions starts at 2, as its padding took the first two.

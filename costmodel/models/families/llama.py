@@ -10,7 +10,7 @@ from costmodel.models._blocks import Use, embedding, experts, feed_forward, logi
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 

@@ -17,7 +17,7 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
 FIELDS = {
