@@ -8,7 +8,18 @@ import pytest
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.models import load
-from costmodel.parallel import Cluster, Layout, Mixture, MixtureTraining, Transformer, plan, stack_of
+from costmodel.parallel import (
+    Cluster,
+    Layout,
+    Mixture,
+    MixtureTraining,
+    Transformer,
+    largest_batch,
+    longest_sequence,
+    plan,
+    stack_of,
+)
+from costmodel.parallel.limits import fits
 
 H200 = "nvidia/h200-sxm"
 MODELS = ["mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "deepseek-v3"]
@@ -134,6 +145,17 @@ def test_stages_have_the_first_layers_without_experts():
     first, last = training._ends
     assert [float(x) for x in first] == [1, 8]
     assert [float(x) for x in last] == [0, 9]
+
+
+def test_the_longest_sequence_and_the_largest_batch_are_the_last_that_fit():
+    training = step(expert=8, zero=1)
+    n = longest_sequence(training)
+    assert fits(dataclasses.replace(training, seq=n))
+    assert not fits(dataclasses.replace(training, seq=n + 1))
+    b = largest_batch(training)
+    for sequences, fitting in ((b, True), (b + 1, False)):
+        layout = dataclasses.replace(training.layout, micro_batch=sequences)
+        assert fits(dataclasses.replace(training, layout=layout, batch=64 * sequences)) is fitting
 
 
 def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
