@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.hardware import Device
 from costmodel.kernels.base import Array
@@ -69,6 +70,8 @@ class Training:
     # -- pieces ----------------------------------------------------------------------------
 
     def _layer(self, direction: str, recompute: str | None = None) -> Layer:
+        if self.model.experts:
+            raise UnavailableError("a mixture of experts is trained by MixtureTraining")
         again = self.layout.recompute if recompute is None else recompute
         return self.model.layer(direction, recompute=again, sequence_parallel=self.layout.sequence_parallel)
 

@@ -13,6 +13,7 @@ from costmodel.parallel import (
     Layout,
     Mixture,
     MixtureTraining,
+    Training,
     Transformer,
     largest_batch,
     longest_sequence,
@@ -191,6 +192,9 @@ def test_a_model_without_experts_has_none_to_spread():
         Layout(data=8, expert=2).check(model, 8, 8)
     with pytest.raises(UnavailableError, match="no mixture of experts"):
         Mixture.of(load("llama-2-7b"))
+    alone = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": 64}
+    with pytest.raises(UnavailableError, match="by MixtureTraining"):
+        _ = Training(model=_STACKS["mixtral-8x7b"], **alone).seconds
     with pytest.raises(UnavailableError, match="attention=tiled"):
         stack_of(load("mixtral-8x7b"), attention="dense")
     with pytest.raises(UnavailableError, match="can be planned"):
