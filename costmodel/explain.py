@@ -125,6 +125,9 @@ def _given(prediction: Prediction) -> dict[str, Any]:
 def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ()) -> pd.DataFrame:
     """Return what the time would be with one thing changed, the most helpful first.
 
+    Rung, state, framework, harness and kernel are those that the prediction was asked for; but where
+    constants of the device's own were insisted on, changed ones rest on what there is.
+
     Parameters
     ----------
     prediction : Prediction
@@ -136,8 +139,9 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     -------
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
-        ``speedup`` (over the prediction), ``rung``, ``constants_from``. A figure that the spec lacks is
-        not tried.
+        ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
+        lacks is not tried. Not alike, and last, are formats whose kernels have constants of other
+        origin than the prediction's: part of the difference is theirs.
 
     Raises
     ------
@@ -146,16 +150,13 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     """
     if prediction.shape:
         raise SizeError("what-ifs are of one shape; give one value for each size")
+    asked: dict[str, Any] = dict(prediction.plan.asked)
+    if asked["rung"] == "calibrated":
+        asked["rung"] = None
     rows = []
     for kind, change, layer, device in _changes(prediction, devices):
         try:
-            other = predict(
-                layer,
-                device,
-                _given(prediction),
-                rung=prediction.rung if prediction.rung == "bound" else None,
-                state=prediction.plan.state,
-            )
+            other = predict(layer, device, _given(prediction), **asked)
             seconds = float(other.seconds)
         except CostmodelError:
             continue  # a device without that format, a layer that is not defined in it
@@ -167,11 +168,19 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
                 "speedup": float(prediction.seconds) / seconds,
                 "rung": other.rung,
                 "constants_from": other.constants_from,
+                "alike": kind != "format" or _origins(other) == _origins(prediction),
             }
         )
-    columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from"]
+    columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from", "alike"]
     frame = pd.DataFrame(rows, columns=columns)
-    return frame.sort_values("speedup", ascending=False, kind="stable", ignore_index=True)
+    return frame.sort_values(["alike", "speedup"], ascending=False, kind="stable", ignore_index=True)
+
+
+def _origins(prediction: Prediction) -> set[tuple[str, str]]:
+    """Return each kernel with whose constants it has, the device itself by its name."""
+    own = prediction.device.name
+    choices = ((part.kernel, part.choice.origin) for part in prediction.plan.phases)
+    return {(kernel, own if origin == "self" else origin) for kernel, origin in choices}
 
 
 def _changes(

@@ -1,32 +1,31 @@
 """The memory of a whole model in each of its uses, by kind, and what there is room for.
 
 A model that is a stack of equal layers is trained as `costmodel.parallel` counts it, on one device
-(Korthikanti et al., arXiv 2205.05198, §4); of any other the parts keep what each of them keeps, and
-nothing is computed again. Decoding and prefill hold weights, the cache of keys, values and states, and
-what a kernel needs while it runs.
+(Korthikanti et al., arXiv 2205.05198, §4); of any other the parts keep what each of them keeps, or its
+layers their inputs. Decoding and prefill hold weights, the cache of keys, values and states, and what a
+kernel needs while it runs.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel.cost import ZERO
 from costmodel.errors import UnavailableError
-from costmodel.evaluate import compile_expressions
+from costmodel.evaluate import bind, compile_expressions
 from costmodel.hardware import Device
 from costmodel.models import Architecture, Model
+from costmodel.models.stack import RECOMPUTE
 from costmodel.parallel import Cluster, Layout, Training, Transformer
 from costmodel.parallel.limits import MARGIN
-from costmodel.parallel.transformer import RECOMPUTE
-from costmodel.predict import predict
-from costmodel.symbols import symbol
 
 Array = NDArray[np.float64]
 #: What a use of a model holds, in the order in which it is stacked up.
@@ -74,15 +73,16 @@ class Memory:
 
     @property
     def recomputations(self) -> tuple[str, ...]:
-        """The ways to train it: ``none``, and of a stack of equal layers ``selective`` and ``full``."""
-        return RECOMPUTE if self.stack else RECOMPUTE[:1]
+        """The ways to train it: ``none``, and where it has equal layers ``selective`` and ``full``."""
+        return RECOMPUTE if self.architecture.layered else RECOMPUTE[:1]
 
-    def model(self, use: str) -> Model:
+    def model(self, use: str, recompute: str = "none") -> Model:
         """Return the model in a use: ``training``, ``prefill`` or ``decode``."""
         if use == "decode":
             return self.architecture.decode(self.dtype)
-        chosen: Model = getattr(self.architecture, use)(self.dtype, attention=self.attention)
-        return chosen
+        if use == "prefill":
+            return self.architecture.prefill(self.dtype, attention=self.attention)
+        return self.architecture.training(self.dtype, attention=self.attention, recompute=recompute)
 
     def kinds(
         self, use: str, *, batch: float, lengths: ArrayLike, recompute: str = "none"
@@ -103,7 +103,7 @@ class Memory:
         given = np.atleast_1d(np.asarray(lengths, dtype=np.float64))
         if use == "training" and self.stack:
             return self._trained(self.stack, recompute, batch, given)
-        return self._counted(use, batch, given)
+        return self._counted(self.model(use, recompute), use, batch, given)
 
     def total(self, use: str, *, batch: float, length: float, recompute: str = "none") -> float:
         """Return the memory of all kinds [bytes]."""
@@ -117,6 +117,34 @@ class Memory:
     def largest(self, use: str, *, length: float, recompute: str = "none") -> int | None:
         """Return the largest batch that there is room for [sequences]; 0: none, None: any."""
         return _most(lambda n: self.total(use, batch=n, length=length, recompute=recompute) <= self.room)
+
+    def lacking(self, use: str, *, batch: float, length: float, recompute: str = "none") -> str | None:
+        """Return how much memory is missing, and the cheapest remedy, in a line; None where it fits.
+
+        Remedies, as far as they do: to compute more again, fewer sequences at a time, a narrower format
+        (not for training), more devices, among which everything is divided evenly.
+        """
+        given = {"batch": batch, "length": length}
+        total = self.total(use, **given, recompute=recompute)
+        if total <= self.room:
+            return None
+        short = f"{(total - self.room) / 1e9:.1f} GB more than {self.room / 1e9:.1f} GB of room"
+        return f"{short}; {self._remedy(use, batch, length, recompute, total)} would do"
+
+    def _remedy(self, use: str, batch: float, length: float, recompute: str, total: float) -> str:
+        """Return the first remedy that does."""
+        if use == "training":
+            for more in self.recomputations[self.recomputations.index(recompute) + 1 :]:
+                if self.total(use, batch=batch, length=length, recompute=more) <= self.room:
+                    return f"--recompute {more}"
+        most = self.largest(use, length=length, recompute=recompute)
+        if most:
+            return f"batch={most}"
+        narrow = dataclasses.replace(self, dtype="fp8")
+        possible = use != "training" and self.dtype != "fp8" and "fp8" in self.device.matrix_dtypes
+        if possible and narrow.total(use, batch=batch, length=length) <= self.room:
+            return "--dtype fp8"
+        return f"{math.ceil(total / self.room)} such devices (costmodel plan)"
 
     # -- the two ways of counting ----------------------------------------------------------
 
@@ -134,46 +162,23 @@ class Memory:
             kind: np.array([float(step.get(kind, np.zeros(())).item()) for step in steps]) for kind in KINDS
         }
 
-    def _counted(self, use: str, batch: float, lengths: Array) -> dict[str, Array]:
+    def _counted(self, model: Model, use: str, batch: float, lengths: Array) -> dict[str, Array]:
         """Return the memory as the model's own parts count it."""
-        model = self.model(use)
-        counted = predict(model, self.device, sizes_of(model, batch, lengths), rung="bound")
-        expressions = [*self._expressions(model, use), _busiest(model)]
-        *values, busiest = (
-            np.broadcast_to(np.asarray(value, dtype=np.float64), lengths.shape)
-            for value in compile_expressions(expressions, list(counted.shapes))(*counted.shapes.values())
-        )
-        weights, gradients, optimiser, activations, cache, own = values
-        occupied = np.broadcast_to(counted.footprint_bytes, lengths.shape)
-        working = np.maximum(0.0, occupied - weights - gradients - optimiser - activations - own)
-        if use == "prefill":
-            working = np.maximum(working, busiest)
-        return dict(zip(KINDS, (weights, gradients, optimiser, activations, cache, working), strict=True))
-
-    def _expressions(self, model: Model, use: str) -> list[sp.Expr]:
-        """Return the bytes of every kind but the last, and of what the footprint has of the cache."""
-        tensors = model.tensors()
-        weights = tensors.weights + tensors.offsets + getattr(tensors, "unread", ZERO)
-        own = model.state + tensors.updated
-        if use == "training":
-            optimiser = getattr(tensors, "optimizer", ZERO)
-            return [weights, weights, optimiser, model.kept(), own, 2 * own]
-        cache = own
-        if use == "prefill" and self.architecture.family.decodes:
-            # The pass leaves every position's keys and values behind; its footprint has only its kernels'.
-            cache = self.architecture.cache_bytes(self.dtype)
-            cache = cache.xreplace({symbol("seq_kv"): symbol("seq")})
-        return [weights, ZERO, ZERO, ZERO, cache, own]
-
-
-def _busiest(model: Model) -> sp.Expr:
-    """Return what the part that needs most of it has at once: its inputs, results, intermediates [bytes]."""
-    found = []
-    for part in model.parts:
-        tensors = part.layer.tensors()
-        between = sp.Add(*(phase.workspace for phase in part.layer.forward()))
-        found.append(part.expression(tensors.inputs + tensors.outputs + between))
-    return sp.Max(*dict.fromkeys(found))
+        tensors = model.held()
+        weights = tensors.weights + tensors.offsets + tensors.unread
+        trained = use == "training"
+        kinds = {
+            "weights": weights,
+            "gradients": weights if trained else ZERO,
+            "optimiser": tensors.optimizer,
+            "activations": model.kept() if trained else ZERO,
+            "cache": model.state + tensors.updated + tensors.left,
+            "working": tensors.working,
+        }
+        bound = bind(model, sizes_of(model, batch, lengths))
+        values = compile_expressions([kinds[kind] for kind in KINDS], list(bound))(*bound.values())
+        found = (np.broadcast_to(np.asarray(v, dtype=np.float64), lengths.shape) for v in values)
+        return dict(zip(KINDS, found, strict=True))
 
 
 def sizes_of(model: Model, batch: float, lengths: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pandas as pd
 from costmodel.errors import CostmodelError
 from costmodel.hardware import Device
 from costmodel.models import Architecture
-from costmodel.parallel import Cluster, Transformer, plan
+from costmodel.parallel import Cluster, plan, stack_of
 
 #: Layouts that are shown of each plan.
 MOST_LAYOUTS = 8
@@ -54,7 +54,7 @@ def plans(
     numbers = list(clusters)
     try:
         kind = "dense" if attention == "eager" else attention
-        stack = Transformer.of(architecture, dtype=dtype, attention=kind)
+        stack = stack_of(architecture, dtype=dtype, attention=kind)
     except CostmodelError as error:
         return pd.DataFrame(), (str(error),) if numbers else ()
     frames: list[pd.DataFrame] = []
@@ -92,6 +92,7 @@ def _layout(row: dict[Any, Any]) -> str:
         if row[name] > 1
     ]
     words = [" × ".join(said) or "one device", f"micro-batch {row['micro_batch']}"]
+    words += [f"experts over {row['expert']}"] if row["expert"] > 1 else []
     words += [f"interleaved {row['interleave']}"] if row["interleave"] > 1 else []
     words += ["sequence parallel"] if row["sequence_parallel"] else []
     words += [f"{row['recompute']} recomputation"] if row["recompute"] != "none" else []
@@ -101,7 +102,7 @@ def _layout(row: dict[Any, Any]) -> str:
 
 def _short(row: dict[Any, Any]) -> str:
     """Return a layout in the letters of a chart."""
-    letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data")]
+    letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data"), ("E", "expert")]
     words = [f"{letter}{row[name]}" for letter, name in letters if row[name] > 1] + [f"b{row['micro_batch']}"]
     words += ["SP"] if row["sequence_parallel"] else []
     words += [f"Z{row['zero']}"] if row["zero"] else []

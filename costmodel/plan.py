@@ -54,7 +54,11 @@ class PhasePlan:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A layer on a device at a rung, before its sizes are known; `host` is the harness's, if one is named."""
+    """A layer on a device at a rung, before its sizes are known.
+
+    `asked` is what `predict` was asked for beside them, by the names of its arguments; `host` is the
+    harness's, if one is named.
+    """
 
     layer: Layer
     device: hardware.Device
@@ -62,6 +66,7 @@ class Plan:
     state: str
     phases: tuple[PhasePlan, ...]
     missing: tuple[str, ...]
+    asked: Mapping[str, str | None]
     host: Host = NONE
 
     @cached_property
@@ -203,9 +208,9 @@ def make_plan(
             f"{device.name} has no constants of its own for {', '.join(lacking)} in {layer.dtype}: "
             "fit them there with `costmodel validate --record --fit`, or ask for rung kernel"
         )
-    plan = Plan(
-        layer, device, rung or ("calibrated" if calibrated else "kernel"), state, tuple(parts), tuple(missing)
-    )
+    found = rung or ("calibrated" if calibrated else "kernel")
+    asked = {"rung": rung, "state": state, "framework": framework, "harness": harness, "kernel": label}
+    plan = Plan(layer, device, found, state, tuple(parts), tuple(missing), asked)
     launcher = host(harness, device.name, layer.direction) if rung != "bound" else NONE
     return plan if launcher == NONE else plan.launched_by(launcher)
 

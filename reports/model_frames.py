@@ -41,7 +41,7 @@ class ModelFrames:
         where, use, recompute, seq, kind, bytes, room_bytes; training recomputes in several ways,
         other uses none.
     changes : DataFrame
-        where, use, change, kind, seconds, speedup, rung, constants_from.
+        where, use, change, kind, seconds, speedup, rung, constants_from, alike.
     slopes : DataFrame
         where, use, of, kind (``rate`` or ``size``), elasticity.
     layouts : DataFrame

@@ -113,7 +113,7 @@ def _figures(frames: ModelFrames) -> dict[str, Figure]:
         (growth, growth.rows(frames.lengths, frames.answers)),
         (holding, holding.rows(frames.memory, frames.answers)),
         (recompute, recompute.rows(frames.memory, frames.seq)),
-        (whatif, whatif.rows(frames.changes, frames.answers)),
+        (whatif, whatif.rows(frames.changes)),
         (elasticity, elasticity.rows(frames.slopes)),
     ]
     if not frames.layouts.empty:

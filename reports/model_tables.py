@@ -36,7 +36,7 @@ def changes(frames: ModelFrames) -> Table:
         Column("rung", "Rung"),
         Column("constants_from", "Constants from"),
     )
-    rows = whatif.rows(frames.changes, frames.answers)
+    rows = whatif.rows(frames.changes)
     return Table("whatifs", "What if", rows.assign(gain=100 * (1 - 1 / rows["speedup"])), columns)
 
 

@@ -31,7 +31,7 @@ FIGURES = {
 MOST_SAID = 3
 
 
-def rows(changes: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
+def rows(changes: pd.DataFrame) -> pd.DataFrame:
     """Return the changes in words, kinds as categories: all that occur; ``start`` is 1, as fast as it is.
 
     A narrower format whose kernels have other constants than the present one's is a kind of its own: part
@@ -40,25 +40,13 @@ def rows(changes: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     changes : DataFrame
-        where, use, change, kind, speedup, constants_from.
-    answers : DataFrame
-        where, use, device, constants_from.
+        where, use, change, kind, speedup, alike.
     """
-    present = answers.rename(columns={"constants_from": "present"})[["where", "use", "device", "present"]]
-    both = changes.merge(present, on=["where", "use"], how="left")
-    kinds = [
-        "unlike" if kind == "format" and _origins(tried, device) != _origins(present, device) else kind
-        for kind, tried, present, device in both[["kind", "constants_from", "present", "device"]].to_numpy()
-    ]
+    kinds = changes["kind"].where(changes["alike"].astype(bool), "unlike")
     known = [KINDS[kind][0] for kind in kinds]
     occurring = [name for name, _ in KINDS.values() if name in known]
     said = [_said(change) for change in changes["change"]]
     return changes.assign(change=said, kind=pd.Categorical(known, occurring), start=1.0)
-
-
-def _origins(constants_from: str, device: str) -> set[str]:
-    """Return whose constants they are, the device itself by its name."""
-    return {device if origin == "self" else origin for origin in constants_from.split(", ")}
 
 
 def _said(change: str) -> str:

@@ -76,6 +76,35 @@ def test_a_cold_prediction_is_compared_with_cold_ones():
     assert found.loc["on nvidia/h200-sxm", "seconds"] == other.seconds
 
 
+@pytest.mark.parametrize(
+    "asked",
+    [{"rung": "kernel"}, {"framework": "trtllm"}, {"harness": "eager-events"}, {"rung": "calibrated"}],
+)
+def test_what_was_asked_of_the_prediction_is_asked_of_what_ifs(asked):
+    """A device as it is, given again, is the prediction again; and a changed one is asked the same."""
+    layer, sizes = cm.Matmul(dtype="bf16"), {"m": 8, "n": 4096, "k": 4096}
+    device = cm.hardware.load("nvidia/a100-sxm-80gb")
+    p = cm.predict(layer, device, sizes, **asked)
+    found = what_if(p, [device]).set_index("change")
+    assert found.loc[f"on {device.name}", "seconds"] == p.seconds
+    faster = device.replace(hbm=f"{2 * device.hbm_bandwidth:.10g} B/s")
+    kept = {name: value for name, value in asked.items() if value != "calibrated"}
+    assert found.loc["hbm times 2", "seconds"] == cm.predict(layer, faster, sizes, **kept).seconds
+
+
+def test_a_format_with_other_constants_is_marked_and_comes_last():
+    """T5's matrix products on MI300X: bf16 has a relative's constants, fp8 has none."""
+    p = cm.predict(load("t5-base").decode(), "amd/mi300x", batch=1, seq=64, seq_kv=64)
+    found = what_if(p)
+    narrower = found[found["kind"] == "format"]
+    same = (narrower["constants_from"] == p.constants_from).to_numpy()
+    assert len(narrower)
+    assert not narrower["alike"][~same].any()
+    assert found["alike"].tolist() == sorted(found["alike"], reverse=True)
+    at_bound = cm.predict(cm.Matmul(), H200, rung="bound", m=64, n=64, k=64)
+    assert what_if(at_bound)["alike"].all()
+
+
 def test_a_format_that_the_device_has_not_is_not_tried():
     p = cm.predict(cm.Matmul(dtype="bf16"), "nvidia/a100-sxm-80gb", m=64, n=64, k=64)
     assert not what_if(p)["change"].str.contains("fp8").any()

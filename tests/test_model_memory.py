@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+
 import numpy as np
 import pytest
 
-from costmodel import hardware
+from costmodel import evaluate, hardware
 from costmodel.model_memory import KINDS, Memory
 from costmodel.models import load
+from costmodel.symbols import symbol
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 UNKEPT = {"gradients", "optimiser", "activations"}
@@ -142,6 +146,115 @@ def test_the_largest_batch_is_the_last_that_fits():
 
 
 def test_only_equal_layers_have_a_way_to_recompute():
-    assert memory("llama-2-7b").recomputations == ("none", "selective", "full")
-    assert memory("mixtral-8x7b").recomputations == ("none",)
-    assert memory("t5-base").recomputations == ("none",)
+    for name in ("llama-2-7b", "mixtral-8x7b", "t5-base", "mamba-130m", "deepseek-v2-lite"):
+        assert memory(name).recomputations == ("none", "selective", "full")
+    assert memory("gnmt").recomputations == ("none",)
+
+
+@pytest.mark.parametrize("attention", ["dense", "tiled"])
+@pytest.mark.parametrize("recompute", ["selective", "full"])
+def test_parts_that_are_computed_again_keep_what_the_formula_says(recompute, attention):
+    """GPT-2's parts, one by one: 34sbh + 5as²b a layer become 34sbh or 2sbh, less dropout's (ibid., §5)."""
+    found = memory("gpt2", attention)
+    c, s, b = found.architecture.fields, 1024, 4
+    model = found.architecture.training(attention=attention, recompute=recompute)
+    kept = evaluate(model, batch=b, seq=s)["kept_bytes"]
+    row, square = 2 * s * b * c.d_model, 2 * c.heads * s**2 * b
+    stored = 4 * s * b * c.heads if attention == "tiled" else square
+    layer = row if recompute == "full" else 16 * row + (stored if attention == "tiled" else 0)
+    everything = evaluate(found.architecture.training(attention=attention), batch=b, seq=s)["kept_bytes"]
+    assert everything - kept == pytest.approx(c.layers * (16 * row + stored - layer), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mixtral-8x7b", "t5-small", "mamba-130m", "deepseek-v2-lite", "gpt2"])
+def test_full_recomputation_is_one_more_forward_pass_of_the_layers(name):
+    """As many FLOP more as forward's layers have: all of forward but logits and embedding."""
+    architecture = load(name)
+    sizes = {"batch": 2, "seq": 256, "seq_kv": 256}
+    plain, again = (architecture.training(recompute=r, optimizer=None) for r in ("none", "full"))
+    forward = dataclasses.replace(plain, direction="fwd")
+    given = {size: sizes[size] for size in plain.required}
+    flops = [evaluate(m, **given)["matrix_flops"] for m in (plain, again, forward)]
+    c = architecture.fields
+    logits = 2 * 2 * 256 * c.d_model * c.vocab
+    assert flops[1] - flops[0] == pytest.approx(flops[2] - logits, rel=1e-12)
+    kept = [evaluate(m, **given)["kept_bytes"] for m in (plain, again)]
+    assert kept[1] < 0.7 * kept[0]
+
+
+# -- what a use leaves in memory --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["llama-3-8b", "deepseek-v2-lite", "mamba-2.8b", "t5-base", "rwkv-4-169m"])
+def test_prefill_leaves_what_decoding_finds(name):
+    """The cache that decoding reads at the same length, and the states it updates; one sequence length."""
+    architecture = load(name)
+    sizes = {"batch": 3, "seq": 640, "seq_kv": 640}
+
+    def evaluated(expression):
+        return float(expression.subs({symbol(size): value for size, value in sizes.items()}))
+
+    left = evaluated(architecture.prefill().tensors().left)
+    assert left == evaluated(architecture.cache_bytes()) > 0
+
+
+def test_prefill_of_an_encoder_and_decoder_leaves_both_lengths():
+    """T5: keys and values of 64·12 numbers a layer, of 7 decoded positions and of 500 encoded ones."""
+    model = load("t5-base").prefill()
+    left = model.tensors().left.subs({symbol("batch"): 1, symbol("seq"): 7, symbol("seq_kv"): 500})
+    assert left == 2 * 2 * 12 * 768 * (7 + 500)
+
+
+def test_an_encoder_stays_in_memory_when_its_decoder_runs():
+    for name in ("t5-base", "transformer-big", "gnmt"):
+        architecture = load(name)
+        tensors = architecture.decode("fp16").tensors()
+        weights = float((tensors.weights + tensors.offsets + tensors.unread).subs(symbol("batch"), 1))
+        assert weights == pytest.approx(2 * architecture.parameters, rel=1e-12)
+
+
+def test_the_memory_of_prefill_has_its_weights_its_cache_and_its_busiest_part():
+    """By hand for Llama-2-7B: 2 bytes a weight, 2·2·L·d a token, and SwiGLU's rows."""
+    architecture, n = load("llama-2-7b"), 2048
+    c = architecture.fields
+    found = evaluate(architecture.prefill(), batch=1, seq=n)["footprint_bytes"]
+    ends = 8 * n + 2 * c.vocab
+    by_hand = (
+        2 * architecture.parameters + 4 * c.layers * c.d_model * n + 2 * n * (3 * c.d_ff + 2 * c.d_model)
+    )
+    assert found == pytest.approx(by_hand + ends, rel=1e-12)
+
+
+# -- what does not fit -------------------------------------------------------------------------
+
+
+def test_what_fits_lacks_nothing():
+    assert memory("llama-2-7b").lacking("prefill", batch=1, length=2048) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "use", "batch", "length", "remedy"),
+    [
+        ("gpt2", "training", 24, 8192, "--recompute full would do"),
+        ("llama-2-7b", "decode", 2000, 4096, r"batch=\d+ would do"),
+        ("llama-2-70b", "prefill", 1, 128, r"2 such devices \(costmodel plan\) would do"),
+    ],
+)
+def test_what_is_missing_is_said_with_a_remedy_that_does(name, use, batch, length, remedy):
+    found = memory(name)
+    said = found.lacking(use, batch=batch, length=length)
+    assert said is not None
+    total = found.total(use, batch=batch, length=length)
+    assert said.startswith(f"{(total - found.room) / 1e9:.1f} GB more than 73.6 GB of room; ")
+    assert re.search(remedy, said)
+
+
+def test_the_remedy_does():
+    found = memory("gpt2")
+    assert found.total("training", batch=24, length=8192, recompute="full") <= found.room
+    said = memory("llama-2-7b").lacking("decode", batch=2000, length=4096)
+    batch = int(re.search(r"batch=(\d+)", said)[1])
+    assert memory("llama-2-7b").total("decode", batch=batch, length=4096) <= found.room
+    assert memory("llama-2-7b").total("decode", batch=batch + 1, length=4096) > found.room
+    h200 = dataclasses.replace(memory("llama-2-70b"), device=hardware.load("nvidia/h200-sxm"))
+    assert "--dtype fp8 would do" in h200.lacking("prefill", batch=1, length=8192)

@@ -145,8 +145,8 @@ def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
     frames = small("mamba-130m")
     assert frames.layouts.empty
     assert frames.refused == (
-        "mamba-130m: a plan is made for stacks of equal layers of attention and feed-forward (Llama, "
-        "Mistral, Qwen, Gemma, GPT, OPT, BERT), without experts",
+        "mamba-130m: is no stack of equal layers of attention and feed-forward (Llama, Mistral, Qwen, "
+        "Gemma, GPT, OPT, BERT)",
     )
     decode = frames.answers.set_index("use").loc["decode"]
     assert np.isnan(decode["longest_seq"])  # any length fits

@@ -23,7 +23,8 @@ from costmodel.predict import RUNGS
 SIZES = {
     "batch": 4, "seq": 512, "seq_kv": 1024, "heads": 8, "kv_heads": 2, "head_dim": 64, "value_dim": 64,
     "d_model": 512, "d_ff": 2048, "hidden": 256, "input": 256, "projection": 128, "num_layers": 2,
-    "vocab": 32000, "window": 128, "block": 64, "experts": 8, "top_k": 2, "m": 384, "n": 512, "k": 4,
+    "vocab": 32000, "window": 128, "block": 64, "experts": 8, "top_k": 2, "devices": 8,
+    "m": 384, "n": 512, "k": 4,
 }  # fmt: skip
 #: A GPU with everything, one without matrix engines, a TPU: few special figures, no shared memory.
 DEVICES = ("nvidia/h200-sxm", "nvidia/p100-sxm2-16gb", "google/tpu-v5e")

@@ -70,7 +70,7 @@ def test_a_grid_has_the_numbers_of_single_predictions(rung):
 USUAL = {
     "batch": [1, 3], "seq": [64, 256, 4096], "heads": [8, 16], "head_dim": [64, 128], "hidden": [256, 512],
     "d_model": [1024, 2048], "m": [64, 999], "n": [128, 4096], "k": [4, 256], "state": [16, 64],
-    "experts": 8, "top_k": 2, "seq_kv": 8192,
+    "experts": 8, "top_k": 2, "seq_kv": 8192, "devices": 8,
 }  # fmt: skip
 
 

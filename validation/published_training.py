@@ -14,12 +14,19 @@ import pandas as pd
 
 from costmodel.layers import Layer
 from costmodel.layers.eager_transformer import EagerTransformer
+from costmodel.layers.logits import Logits
 from costmodel.layers.optimizer_step import OptimizerStep
+from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.models import Architecture, from_config, load
 from costmodel.predict import predict
 
 #: Optimiser steps, and sequences of 1,024 tokens a step, of FlashAttention's GPT-2 runs (its appendix E.2).
 GPT2_STEPS, GPT2_SEQUENCES = 400_000, 512
+#: Kernels of attention's core, by the first words of their names, in a model as eager frameworks run it.
+CORE = ("scores", "values", "softmax", "scale", "causal mask", "attention dropout")
+#: Sequences a GPU and the most steps of NVIDIA's BERT in MLPerf 1.1 (its config_DGXA100_1x8x56x1.sh, which
+#: leaves padding out); its time [min] (FlashAttention, Table 1); tokens of a sequence: assumed, of 512.
+BERT_SEQUENCES, BERT_STEPS, BERT_MINUTES, BERT_LENGTH = 56, 7_100, 20.0, 256
 GPUS, DAY = 8, 86400.0
 
 
@@ -70,31 +77,75 @@ def transformer(row: pd.Series) -> Answer | str:
 def gpt2(row: pd.Series) -> Answer | str:
     """Return the time of a GPT-2 training run on one of 8 A100 [days]."""
     model = load("gpt2-medium" if "medium" in row["op"] else "gpt2")
-    length = int(row["seq"])
+    length, device = int(row["seq"]), "nvidia/a100-sxm-40gb"
     batch = 16 * 1024 // length
     passes = GPT2_SEQUENCES * 1024 // (GPUS * batch * length)
-    layer, how = _gpt2(model, row["impl"])
-    device = "nvidia/a100-sxm-40gb"
-    step, rung = _seconds(layer, device, batch=batch, seq=length, **_eager_sizes(layer, model))
+    if row["impl"] == "Megatron-LM":
+        layer = model.training("fp16", attention="eager", optimizer=None)
+        step, rung = _seconds(layer, device, batch=batch, seq=length)
+        how = "scores in memory, with dropout; the rest fused"
+    else:
+        flash = row["impl"] == "FlashAttention"
+        step, rung = _line_by_line(model, device, batch, length, flash)
+        how = "every line of HuggingFace's code a kernel" + (", attention's core one" if flash else "")
     update = OptimizerStep(dtype="fp16", implementation="foreach")
     last, _ = _seconds(update, device, params=model.parameters)
     assumed = f"{how}; {batch} sequences at a time, {passes} times a step; fp16; no all-reduce, no input"
     return Answer((passes * step + last) * GPT2_STEPS / DAY, device, rung, assumed)
 
 
-def _gpt2(model: Architecture, impl: str) -> tuple[Layer, str]:
-    if impl == "HuggingFace":
-        eager: Layer = EagerTransformer(dtype="fp16", direction="fwd+bwd", style="gpt2", dropout=True)
-        return eager, "every line of its code a kernel"
-    if impl == "Megatron-LM":
-        return model.training("fp16", attention="eager", optimizer=None), "scores in memory, with dropout"
-    return model.training("fp16", optimizer=None), "tiled attention without dropout"
+def _line_by_line(
+    model: Architecture, device: str, batch: int, length: int, flash: bool
+) -> tuple[float, str]:
+    """Return the time of a pass of HuggingFace's GPT-2 and its loss, attention's core fused or not [s].
 
-
-def _eager_sizes(layer: Layer, model: Architecture) -> dict[str, float]:
+    Fused kernels for the rest of the model were published by FlashAttention's authors half a year after
+    the paper.
+    """
     c = model.fields
-    sizes = {"d_model": c.d_model, "heads": c.heads, "num_layers": c.layers, "vocab": c.vocab}
-    return sizes if layer.name == "eager-transformer" else {}
+    layer = EagerTransformer(dtype="fp16", direction="fwd+bwd", style="gpt2", dropout=True)
+    sizes = {"batch": batch, "seq": length, "d_model": c.d_model, "heads": c.heads}
+    found = predict(layer, device, {**sizes, "num_layers": c.layers, "vocab": c.vocab})
+    kernels = [(str(row["phase"]), float(row["seconds"])) for row in found.phases]
+    logits = Logits(dtype="fp16", direction="fwd+bwd", head="cross-entropy")
+    ends = predict(logits, device, batch=batch, seq=length, d_model=c.d_model, vocab=c.vocab)
+    loss = sum(float(row["seconds"]) for row in ends.phases if row["kernel"] != "gemm")
+    if not flash:
+        return sum(seconds for _, seconds in kernels) + loss, found.rung
+    core = TiledAttention(dtype="fp16", direction="fwd+bwd", causal=True)
+    one, _ = _seconds(core, device, batch=batch, seq=length, heads=c.heads, head_dim=c.head_dim)
+    rest = sum(seconds for name, seconds in kernels if name.partition(",")[0] not in CORE)
+    return rest + c.layers * one + loss, found.rung
+
+
+# -- BERT in MLPerf 1.1 ------------------------------------------------------------------------
+
+
+def bert(row: pd.Series) -> Answer | str:
+    """Return the time of training BERT-large with FlashAttention on one of 8 A100 [min], from NVIDIA's.
+
+    Neither how many steps were needed nor how long sequences are without their padding is published.
+    Both are the same in the two rows, so that one follows from the other.
+    """
+    theirs, rung = _bert_step("dense")
+    if row["impl"] != "FlashAttention":
+        most = theirs * BERT_STEPS / 60
+        return (
+            f"steps and padding are not published; {BERT_STEPS:,} steps, the most it is allowed, of "
+            f"{BERT_SEQUENCES} sequences a GPU with {BERT_LENGTH} tokens would take {most:.1f} min"
+        )
+    ours, _ = _bert_step("tiled")
+    assumed = (
+        f"{BERT_MINUTES} min of NVIDIA's row times the ratio of two steps of {BERT_SEQUENCES} sequences a "
+        f"GPU with {BERT_LENGTH} tokens and no padding, {theirs * 1e3:.0f} and {ours * 1e3:.0f} ms: "
+        "probabilities stored for backward, or tiled attention; every word scored"
+    )
+    return Answer(BERT_MINUTES * ours / theirs, "nvidia/a100-sxm-80gb", rung, assumed)
+
+
+def _bert_step(attention: str) -> tuple[float, str]:
+    model = load("bert-large").training("fp16", attention=attention, optimizer="adam")
+    return _seconds(model, "nvidia/a100-sxm-80gb", batch=BERT_SEQUENCES, seq=BERT_LENGTH)
 
 
 # -- FlashAttention-2's GPT-3 throughputs ------------------------------------------------------

@@ -34,6 +34,7 @@ def explain(
     ] = None,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
+    state: o.State = "warm",
     framework: o.Framework = None,
     as_json: o.AsJson = False,
 ) -> None:
@@ -43,7 +44,7 @@ def explain(
 
     layer = _layer(name, settings, use)
     device = o.device(machine, device_set)
-    p = predict(layer, device, o.sizes(defines), rung=rung, framework=framework)
+    p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework)
     limits = output.time_by(p.phases, output.limit_of)
     slopes = elasticities(p)
     changes = what_if(p, [o.device(other) for other in others])
@@ -66,15 +67,19 @@ def explain(
 
 
 def _grounds(row: dict[Hashable, Any]) -> str:
-    return f"{row['rung']}: {row['constants_from']}"
+    unlike = "" if row["alike"] else "; not alike: other constants than the present format's"
+    return f"{row['rung']}: {row['constants_from']}{unlike}"
 
 
 def _layer(name: str, settings: list[str], use: str | None) -> Layer:
     """Return a layer, or a model in one of its uses."""
+    from costmodel.models import available, load
+
     if use is None:
+        if name in available():
+            raise CostmodelError(f"{name} is a model: wanted --use training, prefill or decode")
         (layer,) = o.layers([name], settings)
         return layer
-    from costmodel.models import load
 
     if use not in USES or settings:
         raise CostmodelError(f"wanted --use training, prefill or decode, and no --set, got {use!r}")

@@ -51,6 +51,9 @@ def model(
     attention: Annotated[
         str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
     ] = "tiled",
+    recompute: Annotated[
+        str, typer.Option(metavar="WHAT", help="Training: none, selective or full, made again in backward.")
+    ] = "none",
     model_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
     ] = None,
@@ -75,6 +78,8 @@ def model(
         return
     if use not in USES:
         raise unknown_name("use of a model", use, USES)
+    if recompute != "none" and (use != "training" or report is not None):
+        raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
     name, more = _sorted(names)
     found = load(name, model_type=model_type)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
@@ -103,11 +108,19 @@ def model(
         )
         _print_generation(found, answer, as_json)
         return
+    from costmodel.model_memory import Memory
     from costmodel.predict import predict
 
-    chosen = found.decode(dtype) if use == "decode" else getattr(found, use)(dtype, attention=attention)
+    if use == "training":
+        chosen = found.training(dtype, attention=attention, recompute=recompute)
+    else:
+        chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
     prediction = predict(chosen, device, _wanted(chosen, sizes), **options)
-    _print(found, prediction, as_json)
+    memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
+    shapes = {name: float(size) for name, size in prediction.sizes.items()}
+    length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
+    lacking = memory.lacking(use, batch=shapes["batch"], length=length, recompute=recompute)
+    _print(found, prediction, lacking, as_json)
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -232,10 +245,10 @@ def _published(found: Architecture) -> str:
 # -- on a device -------------------------------------------------------------------------------
 
 
-def _print(found: Architecture, p: Prediction, as_json: bool) -> None:
+def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: bool) -> None:
     by_part, by_limit = (output.time_by(p.phases, of) for of in (output.part_of, output.limit_of))
     if as_json:
-        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters}
+        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, "lacking": lacking}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
     peak = p.device.peak(p.layer.dtype)
@@ -245,6 +258,7 @@ def _print(found: Architecture, p: Prediction, as_json: bool) -> None:
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
         f"  memory       {output.count(p.footprint_bytes, 'bytes')}",
+        *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
         f"  utilisation  {p.matrix_flops / p.seconds / peak:.1%} of {peak / 1e12:.4g} TFLOP/s",

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: The columns that a terminal has room for.
-_SHOWN = ("tensor", "pipeline", "data", "micro_batch", "interleave", "sequence_parallel", "recompute", "zero")
+_SHOWN = (
+    *("tensor", "pipeline", "data", "expert", "micro_batch", "interleave"),
+    *("sequence_parallel", "recompute", "zero"),
+)
 
 
 def plan(
@@ -45,9 +48,9 @@ def plan(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Find the fastest layout that trains a model on many devices: tensor, pipeline, data, what is kept."""
+    """Find the fastest layout that trains a model on many devices: how it is cut, and what is kept."""
     from costmodel.models import load
-    from costmodel.parallel import Cluster, Transformer
+    from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search
     from costmodel.units import parse
 
@@ -61,7 +64,7 @@ def plan(
     cluster = Cluster(
         device=o.device(machine, device_set), devices=devices, node=node, network=bandwidth, price=price
     )
-    model = Transformer.of(load(name), dtype=dtype, attention=attention)
+    model = stack_of(load(name), dtype=dtype, attention=attention)
     found = search(model, cluster, batch=int(sizes["batch"]), seq=int(sizes["seq"]), margin=margin, rung=rung)
     if out is not None:
         write_whole(out, lambda place: output.write_table(found, place), overwrite=force)
@@ -73,8 +76,9 @@ def plan(
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
     print(f"{what}: {len(found):,} layouts fit")
-    rows = [[*(_said(row[c]) for c in _SHOWN), *_answers(row)] for _, row in found.head(top).iterrows()]
-    headers = [*(name.replace("_", " ") for name in _SHOWN), "step", "memory", "of peak"]
+    shown = [name for name in _SHOWN if name != "expert" or (found["expert"] > 1).any()]
+    rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in found.head(top).iterrows()]
+    headers = [*(name.replace("_", " ") for name in shown), "step", "memory", "of peak"]
     output.print_table(headers, rows, left=0)
     best = found.iloc[0]
     shares = {name: float(best[name] / best["seconds"]) for name in map(str, found) if name.endswith("_s")}

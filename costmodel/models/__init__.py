@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from costmodel.models._model import Model, Part
+from costmodel.models._model import Model
+from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
 from costmodel.models.config import available, from_config, load, title
 

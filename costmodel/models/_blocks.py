@@ -15,7 +15,8 @@ import sympy as sp
 
 from costmodel.layers import Layer, get
 from costmodel.models._decoding import StateUpdate
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 from costmodel.symbols import symbols
 
 B, N, S = symbols("batch seq seq_kv")
@@ -81,10 +82,9 @@ class Use:
         return get(name)(dtype=self.dtype, **options)  # type: ignore[arg-type]
 
 
-def repeated(parts: Iterable[Part], times: Size) -> Iterator[Part]:
-    """Yield parts as often as a stack of `times` layers has them."""
-    for part in parts:
-        yield dataclasses.replace(part, repeats=part.repeats * times)
+def repeated(parts: Iterable[Part], times: Size) -> Stack:
+    """Return a stack of `times` layers with these parts."""
+    return Stack(tuple(parts), sp.sympify(times))
 
 
 def with_extra(part: Part, numbers: Size) -> Part:

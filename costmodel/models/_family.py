@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from costmodel.models._blocks import Use
 from costmodel.models._fields import Field, Fields
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +22,8 @@ class Family:
     fields : mapping of str to Field
         What a configuration has to say, by our names.
     parts : callable
-        The parts of a model with those fields, for one use, in the order they run.
+        The parts of a model with those fields, for one use, in the order they run; its equal layers
+        as stacks.
     source : str
         Papers and code that the parts follow.
     left_out : str
@@ -34,7 +36,7 @@ class Family:
 
     types: tuple[str, ...]
     fields: Mapping[str, Field]
-    parts: Callable[[Fields, Use], Iterator[Part]]
+    parts: Callable[[Fields, Use], Iterator[Part | Stack]]
     source: str
     left_out: str = "dropout, masks, the scaling of logits, sampling"
     decodes: bool = True

@@ -51,6 +51,10 @@ class Fields:
             raise AttributeError(f"no field {name!r}; there are {', '.join(self._values)}")
         return self._values[name]
 
+    def replaced(self, **values: Any) -> Fields:
+        """Return the fields with other values for some."""
+        return Fields({**self._values, **values})
+
 
 def missing(config: Mapping[str, Any], table: Mapping[str, Field]) -> list[str]:
     """Return the fields that a configuration lacks, by their usual names."""

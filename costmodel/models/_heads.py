@@ -10,7 +10,7 @@ from typing import Any
 import sympy as sp
 
 from costmodel.models._blocks import B, N, S, Use, gate, linear, norm
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 
 
 @dataclass(frozen=True, kw_only=True)

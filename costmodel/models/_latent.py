@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from costmodel.models._blocks import B, S, Use, linear, norm
 from costmodel.models._decoding import LatentCore
 from costmodel.models._heads import Heads, core, rotary
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,127 +12,38 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import SizeError
 from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
 from costmodel.layers._indexed import IndexedTensors
-from costmodel.symbols import DEVICE_SIZES, GLOSSARY, as_symbols, symbol
-
-Replacements = Mapping[sp.Symbol, sp.Expr]
-
-
-@dataclass(frozen=True)
-class Part:
-    """A layer inside a model, with its sizes as expressions of the model's sizes.
-
-    Attributes
-    ----------
-    name : str
-        What it is in the model ("attention", "experts", "logits"): parts of one name are shown as one.
-    layer : Layer
-        With its static options; its direction is the model's.
-    sizes : tuple of (str, Expr)
-        Every size the layer takes, see `Part.of`.
-    repeats : Expr
-        How often the model has it, each time with weights of its own.
-    shared : bool
-        Whether its weights are not its own, and counted elsewhere or not at all: an earlier part's
-        (tied embeddings), or an activation (a product of two activations).
-    extra : Expr
-        Learned numbers of the model that the layer does not count (biases, mixing weights, a table of
-        positions), each time it runs; they occupy memory, and cost no time.
-    keeps : bool
-        Whether what it keeps for backward is not already kept by the part before it.
-    """
-
-    name: str
-    layer: Layer
-    sizes: tuple[tuple[str, sp.Expr], ...]
-    repeats: sp.Expr = ONE
-    shared: bool = False
-    extra: sp.Expr = ZERO
-    keeps: bool = True
-
-    @classmethod
-    def of(
-        cls,
-        name: str,
-        layer: Layer,
-        *,
-        repeats: sp.Expr | int = 1,
-        shared: bool = False,
-        **sizes: sp.Expr | int,
-    ) -> Part:
-        """Return a part; sizes that are not given have the layer's defaults.
-
-        Raises
-        ------
-        UnknownNameError
-            If the layer takes no size of that name.
-        SizeError
-            If a size that it needs is missing, or whole numbers do not go together.
-        """
-        for size in sizes:
-            if size not in layer.sizes():
-                raise unknown_name(f"size of {layer.name}", size, layer.sizes())
-        given = {size: sp.sympify(value) for size, value in sizes.items()}
-        missing = [size for size in layer.required if size not in given]
-        if missing:
-            raise SizeError(f"{name} ({layer.name}) needs {', '.join(missing)}")
-        for size, default in layer.defaults.items():
-            if size not in given:
-                terms = {symbol(other): value for other, value in given.items()}
-                given[size] = as_symbols(default).xreplace(terms)
-        numbers = {size: float(value) for size, value in given.items() if value.is_number}
-        if len(numbers) == len(given):
-            layer.check_sizes(numbers)
-        return cls(name, layer, tuple(given.items()), sp.sympify(repeats), shared)
-
-    @cached_property
-    def replacements(self) -> Replacements:
-        """The layer's symbols, and what stands for them in the model."""
-        return {symbol(name): value for name, value in self.sizes}
-
-    def expression(self, of_layer: sp.Expr) -> sp.Expr:
-        """Return one of the layer's expressions in the model's sizes."""
-        return sp.sympify(of_layer).xreplace(self.replacements)
-
-    def phase(self, of_layer: Phase) -> Phase:
-        """Return one of the layer's kernels in the model's sizes, as often as the model has it."""
-        write = self.expression
-        return dataclasses.replace(
-            of_layer,
-            name=f"{self.name}: {of_layer.name}",
-            sizes={name: write(value) for name, value in of_layer.sizes.items()},
-            flops={key: write(value) for key, value in of_layer.flops.items()},
-            repeats=write(of_layer.repeats) * self.repeats,
-            **{name: write(getattr(of_layer, name)) for name in _COUNTS},
-        )
-
-
-#: The counts of a phase that are expressions, but for those named in `Part.phase`.
-_COUNTS = tuple(
-    field.name
-    for field in dataclasses.fields(Phase)
-    if field.name not in ("name", "kernel", "op", "sizes", "options", "flops", "repeats")
-)
+from costmodel.models._cache import cached, states
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTensors(IndexedTensors):
-    """A model's operands, and what training occupies beside them [bytes].
+    """A model's operands, and what it occupies beside them [bytes].
 
     Attributes
     ----------
     optimizer : Expr
         The optimiser's state, its copies of the weights included.
+    left : Expr
+        Keys, values and states that the pass leaves behind.
+    working : Expr
+        What the part that needs most has at once: its inputs, its results, what lies between its
+        kernels; of what backward computes again, what one layer keeps for a while.
     """
 
     optimizer: sp.Expr = ZERO
+    left: sp.Expr = ZERO
+    working: sp.Expr = ZERO
 
-    def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:
-        """Return the memory occupied at once [bytes], the optimiser's state included."""
-        return super().footprint(direction, kept, workspace) + self.optimizer
+    def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:  # noqa: ARG002
+        """Return the memory occupied at once [bytes]; parts run one by one: not all workspace is in use."""
+        return super().footprint(direction, kept, self.working) + self.optimizer + self.left
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +64,12 @@ class Model(Layer):
         What it reads that an earlier call wrote (a KV cache) [bytes].
     updates : tuple of Part
         What runs once, forward, after the backward pass: the optimiser.
+    again : tuple of Stack
+        What backward computes again, from the input of each layer, which is all that is kept of it.
+    leaves : tuple of Part
+        Parts of decoding whose keys, values and states a forward pass leaves in memory.
+    idle : Expr
+        Learned numbers that this use does not touch, and that lie in memory: an encoder's, decoding.
     origin : str
         Where its sizes are published.
     left_out : str
@@ -165,6 +82,9 @@ class Model(Layer):
     outputs: sp.Expr
     state: sp.Expr = ZERO
     updates: tuple[Part, ...] = ()
+    again: tuple[Stack, ...] = ()
+    leaves: tuple[Part, ...] = ()
+    idle: sp.Expr = ZERO
     origin: str = ""
     left_out: str = ""
 
@@ -251,33 +171,54 @@ class Model(Layer):
         return tuple(part.phase(phase) for part in self.parts for phase in self._layer(part).forward())
 
     def backward(self) -> tuple[Phase, ...]:
-        """Each part's backward kernels, the last part first; then the updates."""
+        """What is computed again; each part's backward kernels, the last part first; then the updates."""
+        again = tuple(part for stack in self.again for part in stack)
+        first = (part.phase(p) for part in again for p in self._layer(part).forward())
         back = (part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
         updates = (part.phase(p) for part in self.updates for p in self._layer(part).forward())
-        return (*back, *updates)
+        return (*first, *back, *updates)
 
     def _sum(self, of_part: Iterable[tuple[Part, sp.Expr]]) -> sp.Expr:
         return sp.Add(*(part.expression(value) * part.repeats for part, value in of_part))
 
     def tensors(self) -> Tensors:
         """The model's own input, output and state; the weights of all its parts."""
+        return self.held()
+
+    def held(self) -> ModelTensors:
+        """Return these operands, and what the model occupies beside them."""
         own = [part for part in self.parts if not part.shared]
         found = {part: part.layer.tensors() for part in self.parts}
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
         training = ((part, part.layer.tensors().updated) for part in self.updates)
         return ModelTensors(
             optimizer=self._sum(training),
+            left=cached(self.leaves) + states(self.leaves),
+            working=self._working(),
             inputs=self.inputs + self.state,
             outputs=self.outputs,
             weights=self._sum((part, found[part].weights) for part in own if part.layer.parameters() != 0),
             offsets=self._sum((part, found[part].offsets) for part in own),
             updated=self._sum((part, found[part].updated) for part in self.parts),
-            unread=unread + self.bytes * self._extra(),
+            unread=unread + self.bytes * (self._extra() + self.idle),
         )
 
+    def _working(self) -> sp.Expr:
+        """Return what the part that needs most has at once, and what is there again meanwhile [bytes]."""
+        found = []
+        for part in self.parts:
+            tensors = part.layer.tensors()
+            phases = part.layer.forward() if self.direction == "fwd" else part.layer.backward()
+            between = sp.Add(*(phase.workspace for phase in phases))
+            # A cache is among attention's inputs, and there for all parts.
+            there = cached((dataclasses.replace(part, repeats=ONE),))
+            found.append(part.expression(tensors.inputs + tensors.outputs + between) - there)
+        return sp.Max(*found) + sp.Max(ZERO, *(stack.kept() for stack in self.again))
+
     def kept(self) -> sp.Expr:
-        """What each part keeps."""
-        return self._sum((part, part.layer.kept()) for part in self.parts if part.keeps)
+        """What each part keeps; of a layer that is computed again, its input."""
+        every = self._sum((part, part.layer.kept()) for part in self.parts if part.keeps)
+        return every + sp.Add(*(stack.times * (stack.input() - stack.kept()) for stack in self.again))
 
     def path(self) -> sp.Expr:
         """The longest path in any of its parts."""
@@ -316,6 +257,8 @@ class Model(Layer):
             dtype=name,
             parts=converted(self.parts),
             updates=converted(self.updates),
+            again=tuple(dataclasses.replace(s, layer=converted(s.layer)) for s in self.again),
+            leaves=converted(self.leaves),
             inputs=self.inputs * scale,
             outputs=self.outputs * scale,
             state=self.state * scale,

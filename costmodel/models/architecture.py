@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,9 +13,12 @@ from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import UnavailableError, unknown_name
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models._blocks import ATTENTION, B, N, S, Use
+from costmodel.models._cache import cached
 from costmodel.models._family import Family
 from costmodel.models._fields import Fields
-from costmodel.models._model import Model, Part
+from costmodel.models._model import Model
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack, again
 
 #: Bytes of a token's number.
 TOKEN_BYTES = 8
@@ -51,7 +53,12 @@ class Architecture:
     # -- uses ------------------------------------------------------------------------------
 
     def training(
-        self, dtype: str = "bf16", *, attention: str = "tiled", optimizer: str | None = "adamw"
+        self,
+        dtype: str = "bf16",
+        *,
+        attention: str = "tiled",
+        optimizer: str | None = "adamw",
+        recompute: str = "none",
     ) -> Model:
         """Return one step of training: forward, backward, and the optimiser's update.
 
@@ -66,8 +73,13 @@ class Architecture:
             kernels of their own.
         optimizer : str, optional
             ``sgd``, ``momentum``, ``adam``, ``adamw``; None: gradients are made and not used.
+        recompute : {"none", "selective", "full"}
+            What backward computes again instead of keeping it: ``selective``, attention with stored
+            scores, from Q, K and V; ``full``, every layer, from its input.
         """
-        model = self._model(Use("training", dtype, self._attention(attention)), "training", "fwd+bwd")
+        use = Use("training", dtype, self._attention(attention))
+        model = self._model(use, "training", "fwd+bwd")
+        model = dataclasses.replace(model, again=again(self._stacks(use), recompute))
         if optimizer is None:
             return model
         step = OptimizerStep(dtype=dtype, optimiser=optimizer)
@@ -78,7 +90,8 @@ class Architecture:
 
         Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
         """
-        return self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
+        model = self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
+        return dataclasses.replace(model, leaves=self._left(dtype))
 
     def decode(self, dtype: str = "bf16") -> Model:
         """Return one new token of each sequence.
@@ -93,7 +106,29 @@ class Architecture:
         """
         if not self.family.decodes:
             raise UnavailableError(f"{self.name} does not generate tokens: it has prefill and training only")
-        return self._model(Use("decode", dtype), "decode", "fwd")
+        model = self._model(Use("decode", dtype), "decode", "fwd")
+        return dataclasses.replace(model, idle=self.parameters - model.parameters())
+
+    @property
+    def layered(self) -> bool:
+        """Whether it has equal layers; GNMT's are none, each is fed in its own way."""
+        return bool(self._stacks(Use("training")))
+
+    def _stacks(self, use: Use) -> tuple[Stack, ...]:
+        """Return the model's equal layers."""
+        return tuple(item for item in self.family.parts(self.fields, use) if isinstance(item, Stack))
+
+    def _left(self, dtype: str) -> tuple[Part, ...]:
+        """Return the parts of decoding that keep what a pass over a whole sequence leaves behind."""
+        if not self.family.decodes:
+            return ()
+        # Decoding, the model's own sequence is `seq_kv`, and an encoder's is `seq`.
+        turned = {S: N, N: S} if self.family.encodes else {S: N}
+        return tuple(
+            dataclasses.replace(part, sizes=tuple((name, v.xreplace(turned)) for name, v in part.sizes))
+            for part in self._parts(Use("decode", dtype))
+            if part.layer.name in ("decode-attention", "mla-core") or part.layer.tensors().updated != 0
+        )
 
     def _attention(self, attention: str) -> str:
         if attention not in ATTENTION:
@@ -101,7 +136,7 @@ class Architecture:
         return attention
 
     def _model(self, use: Use, what: str, direction: str) -> Model:
-        parts = _merged(self.family.parts(self.fields, use))
+        parts = self._parts(use)
         tokens = B * (1 if use.decoding else N + (S if self.family.encodes else 0))
         # Scores of a token, or the pooled sequence; of training, the loss.
         width = self.fields.vocab if self.family.decodes else self.fields.d_model
@@ -113,10 +148,19 @@ class Architecture:
             parts=parts,
             inputs=sp.Integer(TOKEN_BYTES) * tokens,
             outputs=sp.nsimplify(result),
-            state=_cached(parts),
+            state=cached(parts),
             origin=self.origin or self.family.source,
             left_out=self.family.left_out,
         )
+
+    def _parts(self, use: Use) -> tuple[Part, ...]:
+        """Return all parts in the order they run, those that are alike taken as one that repeats."""
+        found: dict[Part, sp.Expr] = {}
+        for item in self.family.parts(self.fields, use):
+            for part in item if isinstance(item, Stack) else (item,):
+                once = dataclasses.replace(part, repeats=sp.Integer(1))
+                found[once] = found.get(once, ZERO) + part.repeats
+        return tuple(dataclasses.replace(part, repeats=times) for part, times in found.items())
 
     # -- numbers ---------------------------------------------------------------------------
 
@@ -136,27 +180,3 @@ class Architecture:
     def __repr__(self) -> str:
         """Show the name and the number of parameters."""
         return f"<{self.name}: {self.parameters:,} parameters>"
-
-
-def _merged(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Return the parts, those that are alike taken as one that repeats."""
-    found: dict[Part, sp.Expr] = {}
-    for part in parts:
-        once = dataclasses.replace(part, repeats=sp.Integer(1))
-        found[once] = found.get(once, ZERO) + part.repeats
-    return tuple(dataclasses.replace(part, repeats=times) for part, times in found.items())
-
-
-def _cached(parts: tuple[Part, ...]) -> sp.Expr:
-    """Return the keys and values that decoding attention reads [bytes]."""
-    found = ZERO
-    for part in parts:
-        sizes = dict(part.sizes)
-        if part.layer.name == "decode-attention":
-            width = sizes["kv_heads"] * (sizes["head_dim"] + sizes["value_dim"])
-        elif part.layer.name == "mla-core":
-            width = sizes["kv_rank"] + sizes["rope_dim"]
-        else:
-            continue
-        found += part.repeats * part.layer.bytes * sizes["batch"] * sizes["seq_kv"] * width
-    return found

@@ -5,8 +5,20 @@ from __future__ import annotations
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import largest_batch, longest_sequence
+from costmodel.parallel.mixture import Mixture, MixtureTraining, stack_of
 from costmodel.parallel.search import plan
 from costmodel.parallel.training import Training
 from costmodel.parallel.transformer import Transformer
 
-__all__ = ["Cluster", "Layout", "Training", "Transformer", "largest_batch", "longest_sequence", "plan"]
+__all__ = [
+    "Cluster",
+    "Layout",
+    "Mixture",
+    "MixtureTraining",
+    "Training",
+    "Transformer",
+    "largest_batch",
+    "longest_sequence",
+    "plan",
+    "stack_of",
+]

@@ -1,4 +1,4 @@
-"""How a model is spread: tensor, pipeline and data parallelism, and what is kept or computed again."""
+"""How a model is spread: tensor, pipeline, data and expert parallelism, what is kept or computed again."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class Numbers(NamedTuple):
     data: Array
     micro_batch: Array
     interleave: Array
+    expert: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +40,9 @@ class Layout:
         Sequences that pass through a stage at once.
     interleave : array_like
         Parts of the model that a stage holds, not next to each other (virtual stages).
+    expert : array_like
+        Devices that the experts of a layer are spread over: some of the tensor · data devices that have
+        the layer, so that every expert is there tensor · data / expert times.
     sequence_parallel : bool
         Whether what lies between a layer's products is cut by positions.
     recompute : str
@@ -48,6 +52,9 @@ class Layout:
         (Rajbhandari et al., arXiv 1910.02054).
     overlap : bool
         Whether gradients are exchanged while backward runs on.
+    overlap_experts : bool
+        Whether tokens travel to experts and back while another micro-batch is computed (DualPipe:
+        DeepSeek-AI, arXiv 2412.19437, §3.2.1); else nothing hides them.
     """
 
     tensor: ArrayLike = 1
@@ -55,10 +62,12 @@ class Layout:
     data: ArrayLike = 1
     micro_batch: ArrayLike = 1
     interleave: ArrayLike = 1
+    expert: ArrayLike = 1
     sequence_parallel: bool = False
     recompute: str = "none"
     zero: int = 0
     overlap: bool = True
+    overlap_experts: bool = False
 
     def __post_init__(self) -> None:
         """Check the stage of ZeRO."""
@@ -68,7 +77,7 @@ class Layout:
     @property
     def numbers(self) -> Numbers:
         """The numbers, broadcast against each other."""
-        given = (self.tensor, self.pipeline, self.data, self.micro_batch, self.interleave)
+        given = (self.tensor, self.pipeline, self.data, self.micro_batch, self.interleave, self.expert)
         return Numbers(*np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in given)))
 
     @property
@@ -91,21 +100,40 @@ class Layout:
             raise CostmodelError(
                 f"layout: tensor · pipeline · data is {wrong:g}, and the cluster has {devices} devices"
             )
-        for whole, parts, what in (
-            (model.sizes["heads"], n.tensor, "heads over tensor"),
-            (model.num_layers, n.pipeline * n.interleave, "layers over pipeline · interleave"),
-            (batch, n.data * n.micro_batch, "sequences of the batch over data · micro_batch"),
-        ):
-            odd = np.mod(float(whole), parts) != 0
-            if np.any(odd):
-                wrong = np.ravel(parts)[np.ravel(odd)][0]
-                raise CostmodelError(
-                    f"layout: {whole} {what} = {wrong:g} does not come out even; {_near(whole, wrong)} would"
-                )
+        _even(model.sizes["heads"], n.tensor, "heads over tensor")
+        _even(model.num_layers, n.pipeline * n.interleave, "layers over pipeline · interleave")
+        _even(batch, n.data * n.micro_batch, "sequences of the batch over data · micro_batch")
+        self._check_experts(model)
         if np.any((n.interleave > 1) & (np.mod(batch / (n.data * n.micro_batch), n.pipeline) != 0)):
             raise CostmodelError(
                 "layout: with interleave > 1 the micro-batches of a copy must be a multiple of the stages"
             )
+
+    def _check_experts(self, model: Transformer) -> None:
+        """Refuse experts that cannot be spread as asked."""
+        n = self.numbers
+        if not model.experts:
+            if np.any(n.expert != 1):
+                raise CostmodelError("layout: expert is more than 1, and the model is no mixture of experts")
+            return
+        _even(model.experts, n.expert, "experts over expert")
+        _even(model.sizes["kv_heads"], n.tensor, "key and value heads over tensor")
+        for whole, expert in zip(np.ravel(n.tensor * n.data), np.ravel(n.expert), strict=True):
+            _even(int(whole), expert, "devices that have a layer, tensor · data, over expert")
+        if np.any(n.tensor > 1) and not self.sequence_parallel:
+            raise CostmodelError(
+                "layout: with experts, tensor > 1 needs sequence_parallel=True: each sends tokens of its own"
+            )
+
+
+def _even(whole: int, parts: ArrayLike, what: str) -> None:
+    """Refuse parts that do not divide a whole number."""
+    odd = np.mod(float(whole), parts) != 0
+    if np.any(odd):
+        wrong = np.ravel(parts)[np.ravel(odd)][0]
+        raise CostmodelError(
+            f"layout: {whole} {what} = {wrong:g} does not come out even; {_near(whole, wrong)} would"
+        )
 
 
 def _near(whole: int, parts: float) -> str:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from costmodel.errors import CostmodelError
+from costmodel.models.stack import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN
+from costmodel.parallel.mixture import Mixture, MixtureTraining
 from costmodel.parallel.training import Training
-from costmodel.parallel.transformer import RECOMPUTE, Transformer
+from costmodel.parallel.transformer import Transformer
 
 #: Largest micro-batch and number of parts a stage that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -48,7 +51,7 @@ def plan(
     Returns
     -------
     DataFrame
-        One row a layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``,
+        One row a layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``, ``expert``,
         ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts (``forward_s``, …),
         ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``, ``tokens_per_second``,
         ``energy_j``, and ``cost`` where the cluster has a price.
@@ -58,11 +61,8 @@ def plan(
     CostmodelError
         If no layout comes out even, or none fits: how much is missing, and what would help most.
     """
-    frames = [
-        _frame(Training(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq,
-                        gradient_bytes=gradient_bytes, rung=rung))
-        for layout in layouts(model, cluster, batch)
-    ]  # fmt: skip
+    given: dict[str, Any] = {"batch": batch, "seq": seq, "gradient_bytes": gradient_bytes, "rung": rung}
+    frames = [_frame(_step(model, cluster, layout, given)) for layout in layouts(model, cluster, batch)]
     if not frames:
         raise CostmodelError(
             f"no layout of {cluster.devices} devices divides {model.sizes['heads']} heads, "
@@ -76,9 +76,15 @@ def plan(
     return fitting.sort_values("seconds", kind="stable", ignore_index=True)
 
 
+def _step(model: Transformer, cluster: Cluster, layout: Layout, given: dict[str, Any]) -> Training:
+    if isinstance(model, Mixture):
+        return MixtureTraining(model=model, cluster=cluster, layout=layout, **given)
+    return Training(model=model, cluster=cluster, layout=layout, **given)
+
+
 def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout]:
     """Yield all layouts that come out even, those that differ in numbers alone together."""
-    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 5)
+    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 6)
     kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
     for parallel, recompute, zero in kinds:
         # Without devices that share a layer, or copies that share state, the choice is not one.
@@ -86,10 +92,12 @@ def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout
         chosen = chosen[(chosen[:, 2] > 1) | (zero == 0)]
         # ZeRO 2 and 3 scatter gradients after every micro-batch: nobody has them with a pipeline.
         chosen = chosen[(chosen[:, 1] == 1) | (zero < 2)]
+        # Tokens go to experts from the device that has their position.
+        chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.experts)]
         if len(chosen):
-            t, p, d, b, v = chosen.T
+            t, p, d, b, v, e = chosen.T
             yield Layout(
-                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v,
+                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v, expert=e,
                 sequence_parallel=parallel, recompute=recompute, zero=zero,
             )  # fmt: skip
 
@@ -99,7 +107,7 @@ def _recompute(model: Transformer) -> tuple[str, ...]:
 
 
 def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield (tensor, pipeline, data, micro_batch, interleave) that come out even."""
+    """Yield (tensor, pipeline, data, micro_batch, interleave, expert) that come out even."""
     heads = model.sizes["kv_heads"]
     for t in (n for n in range(1, min(cluster.node, cluster.devices) + 1) if heads % n == 0):
         if cluster.devices % t:
@@ -111,7 +119,12 @@ def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple
                 if batch % (d * b) or model.num_layers % (p * v) or (v > 1 and p == 1):
                     continue
                 if v == 1 or (batch // (d * b)) % p == 0:
-                    yield t, p, d, b, v
+                    yield from ((t, p, d, b, v, e) for e in _spreads(model, t * d))
+
+
+def _spreads(model: Transformer, devices: int) -> list[int]:
+    """Return over how many of the devices that have a layer its experts can be spread."""
+    return [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0 and devices % e == 0]
 
 
 def _frame(training: Training) -> pd.DataFrame:
@@ -140,7 +153,8 @@ def _frame(training: Training) -> pd.DataFrame:
 def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
     """Return how much memory the smallest layout lacks, and how many devices have it."""
     least = every.iloc[int(np.argmin(every["memory_bytes"]))]
-    named = ", ".join(f"{name} {least[name]}" for name in ("tensor", "pipeline", "data", "recompute", "zero"))
+    numbers = ("tensor", "pipeline", "data", "expert", "recompute", "zero")
+    named = ", ".join(f"{name} {least[name]}" for name in numbers if name != "expert" or least[name] > 1)
     kinds = {name: least[f"{name}_bytes"] for name in ("weights", "gradients", "optimiser", "activations")}
     largest = max(kinds, key=lambda name: kinds[name])
     times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))

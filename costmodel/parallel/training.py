@@ -20,13 +20,16 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from costmodel.dtypes import dtype as parse_dtype
+from costmodel.errors import UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.hardware import Device
 from costmodel.kernels.base import Array
 from costmodel.layers import Layer, get
 from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.copies import Group, exchanges, held
 from costmodel.parallel.layout import Layout, Numbers
 from costmodel.parallel.transformer import Transformer
 from costmodel.predict import predict
@@ -67,6 +70,8 @@ class Training:
     # -- pieces ----------------------------------------------------------------------------
 
     def _layer(self, direction: str, recompute: str | None = None) -> Layer:
+        if self.model.experts:
+            raise UnavailableError("a mixture of experts is trained by MixtureTraining")
         again = self.layout.recompute if recompute is None else recompute
         return self.model.layer(direction, recompute=again, sequence_parallel=self.layout.sequence_parallel)
 
@@ -94,11 +99,18 @@ class Training:
         )
         return compute(*pairs)[of.ravel()].reshape(n.tensor.shape)
 
-    def _layer_seconds(self, direction: str) -> Array:
-        """Return the time of one layer [s]."""
+    def _stage_seconds(self, direction: str) -> Array:
+        """Return the time that the slowest stage takes for a micro-batch, one way [s]."""
         sizes = (*self.model.sizes.items(), ("seq", self.seq))
         given = (self._layer(direction), self.cluster.machine, sizes, self.cluster.node, self.rung)
-        return self._of_pairs(lambda t, b: _layer_seconds(*given, tuple(t), tuple(b)))
+        return self.stage_layers * self._of_pairs(lambda t, b: _layer_seconds(*given, tuple(t), tuple(b)))
+
+    def _travel(self) -> Array:
+        """Return the time that a stage's tokens are on the way to experts and back, and nothing else is [s].
+
+        There and back, of one micro-batch.
+        """
+        return np.zeros_like(self._numbers.tensor)
 
     @property
     def _weight_bytes(self) -> float:
@@ -114,33 +126,44 @@ class Training:
         """Layers of one stage."""
         return self.model.num_layers / self._numbers.pipeline
 
-    @cached_property
+    @property
     def parameters(self) -> Array:
         """Learned numbers on the device that has most of them."""
+        return np.asarray(sum(group.parameters for group in self._groups))
+
+    @cached_property
+    def _groups(self) -> tuple[Group, ...]:
+        """The learned numbers of a device, those together that as many devices have copies of."""
         n = self._numbers
-        layer = evaluate(self._layer("fwd"), **self._sizes)["parameters"]
-        table = self.model.vocab * self.model.d_model / n.tensor
-        # One stage holds both ends, and two tables where they are not tied.
+        numbers = self._layer_parameters() * self.stage_layers + self._table_parameters()
+        return (Group(numbers, n.data, self.cluster.node / n.tensor),)
+
+    def _layer_parameters(self) -> Array:
+        return np.asarray(evaluate(self._layer("fwd"), **self._sizes)["parameters"])
+
+    def _table_parameters(self) -> Array:
+        """Return those of embedding and logits: one stage holds both, and two tables unless they are tied."""
+        n = self._numbers
         tables = np.where((n.pipeline == 1) & (not self.model.tied), 2.0, 1.0)
-        return np.asarray(layer * self.stage_layers + tables * table)
+        return tables * (self.model.vocab * self.model.d_model / n.tensor)
 
     # -- time ------------------------------------------------------------------------------
 
     @cached_property
     def parts(self) -> Mapping[str, Array]:
-        """Where the time of a step goes [s]: ``forward``, ``backward``, ``head``, ``sends``, ``bubble``,
-        ``gradients``, ``optimiser``.
+        """Where the time of a step goes [s]: ``forward``, ``backward``, ``experts`` (tokens on their way to
+        them and back, and nothing hides it), ``head``, ``sends``, ``bubble``, ``gradients``, ``optimiser``.
         """
         n, m = self._numbers, self.micro_batches
-        forward = self.stage_layers * self._layer_seconds("fwd")
-        backward = self.stage_layers * self._layer_seconds("bwd")
-        sends = self._sends()
+        forward, backward = self._stage_seconds("fwd"), self._stage_seconds("bwd")
+        travel, sends = self._travel(), self._sends()
         return {
             "forward": m * forward,
             "backward": m * backward,
+            "experts": m * travel,
             "head": m * self._head(),
             "sends": m * sends,
-            "bubble": (n.pipeline - 1) / n.interleave * (forward + backward + sends),
+            "bubble": (n.pipeline - 1) / n.interleave * (forward + backward + travel + sends),
             "gradients": self._gradients(forward, backward),
             "optimiser": self._optimiser(),
         }
@@ -176,31 +199,26 @@ class Training:
 
     def _gradients(self, forward: Array, backward: Array) -> Array:
         """Return the time that copies take to exchange gradients and weights, where it is not hidden [s]."""
-        d, node = self._numbers.data, self.cluster.node / self._numbers.tensor
-        weights, gradients = self._weight_bytes * self.parameters, self.gradient_bytes * self.parameters
-
-        def over_copies(name: str, size: Array) -> Array:
-            return self.cluster.collective_s(name, size, d, node)
-
-        if self.layout.zero == 0:
-            exchanged, gathered = over_copies("all-reduce", gradients), np.zeros_like(d)
-        else:
-            exchanged, gathered = over_copies("reduce-scatter", gradients), over_copies("all-gather", weights)
+        exchanged, gathered = exchanges(
+            self._groups, self.cluster, self.layout.zero, self.gradient_bytes, self._weight_bytes
+        )
         if self.layout.zero == 3:
             # Weights are gathered for each pass of each micro-batch, and gradients scattered after it.
-            each = gathered + np.zeros_like(d)
             hidden = (forward, backward) if self.layout.overlap else (0.0, 0.0)
-            forward_s = np.maximum(0.0, each - hidden[0])
-            backward_s = np.maximum(0.0, each + exchanged - hidden[1])
-            return np.where(d > 1, self.micro_batches * (forward_s + backward_s), 0.0)
+            forward_s = np.maximum(0.0, gathered - hidden[0])
+            backward_s = np.maximum(0.0, gathered + exchanged - hidden[1])
+            return np.asarray(self.micro_batches * (forward_s + backward_s))
         if self.layout.overlap:
             exchanged = np.maximum(0.0, exchanged - backward)
-        return np.where(d > 1, exchanged + gathered, 0.0)
+        return np.asarray(exchanged + gathered)
 
     def _optimiser(self) -> Array:
-        share = self._numbers.data if self.layout.zero >= 1 else 1.0
         layer = get("optimizer-step")(dtype=self.model.dtype)
-        return self._seconds(layer, params=np.ceil(self.parameters / share))
+        return self._seconds(layer, params=np.ceil(self._held(1)))
+
+    def _held(self, stage: int) -> Array:
+        """Return the learned numbers of which a device holds what ZeRO shares from that stage on."""
+        return held(self._groups, self.layout.zero, stage)
 
     # -- memory ----------------------------------------------------------------------------
 
@@ -210,12 +228,11 @@ class Training:
 
         ``weights``, ``gradients``, ``optimiser``, ``activations``.
         """
-        d, zero = self._numbers.data, self.layout.zero
         return {
-            "weights": self._weight_bytes * self.parameters / (d if zero >= 3 else 1.0),
-            "gradients": self.gradient_bytes * self.parameters / (d if zero >= 2 else 1.0),
+            "weights": self._weight_bytes * self._held(3),
+            "gradients": self.gradient_bytes * self._held(2),
             # A master weight and two moments in fp32.
-            "optimiser": 12.0 * self.parameters / (d if zero >= 1 else 1.0),
+            "optimiser": 12.0 * self._held(1),
             "activations": self._activations(),
         }
 
@@ -228,12 +245,8 @@ class Training:
         """Return what forward keeps of the micro-batches under way, in first or last stage [bytes]."""
         n = self._numbers
         p, v = n.pipeline, n.interleave
-        kept = np.asarray(evaluate(self._layer("fwd"), **self._sizes)["kept_bytes"])
+        first, last, working = self._stage_kept()
         under_way = np.minimum(self.micro_batches, p) * np.where(v > 1, 1 + (p - 1) / (p * v), 1.0)
-        working = 0.0 * kept
-        if self.layout.recompute == "full":
-            # The layer that is computed again has all of its activations for a while.
-            working = np.asarray(evaluate(self._layer("fwd", "none"), **self._sizes)["kept_bytes"])
         tokens = n.micro_batch * self.seq
         share = n.tensor if self.layout.sequence_parallel else 1.0
         # Last norm's and logits' inputs, and the scores of the loss in fp32.
@@ -241,9 +254,20 @@ class Training:
             2 * self._weight_bytes * tokens * self.model.d_model / share
             + 4 * tokens * self.model.vocab / n.tensor
         )
-        first = under_way * self.stage_layers * kept + np.where(p == 1, head, 0.0)
-        last = self.stage_layers * kept + head
-        return np.asarray(np.maximum(first, last) + working)
+        first = under_way * first + np.where(p == 1, head, 0.0)
+        return np.asarray(np.maximum(first, last + head) + working)
+
+    def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:
+        """Return what the first and the last stage keep of a micro-batch, and need for a while [bytes].
+
+        The layer that is computed again in full has all of its activations for a while.
+        """
+        kept, everything = (
+            np.asarray(evaluate(self._layer("fwd", again), **self._sizes)["kept_bytes"])
+            for again in (self.layout.recompute, "none")
+        )
+        stage = self.stage_layers * kept
+        return stage, stage, everything if self.layout.recompute == "full" else 0.0
 
     @property
     def capacity(self) -> float:
@@ -255,10 +279,13 @@ class Training:
     @cached_property
     def model_flops(self) -> float:
         """Matrix FLOP of forward and backward over the batch; nothing twice, masked pairs left out."""
-        sizes = {**self.model.sizes, "batch": self.batch, "seq": self.seq, "devices": 1}
-        layers = self.model.num_layers * evaluate(self.model.layer("fwd"), **sizes)["matrix_flops"]
         logits = 2.0 * self.batch * self.seq * self.model.d_model * self.model.vocab
-        return float(3 * (layers + logits))
+        return float(3 * (self._forward_flops() + logits))
+
+    def _forward_flops(self) -> float:
+        """Return those of all layers forward."""
+        sizes = {**self.model.sizes, "batch": self.batch, "seq": self.seq, "devices": 1}
+        return float(self.model.num_layers * evaluate(self.model.layer("fwd"), **sizes)["matrix_flops"])
 
     @property
     def utilisation(self) -> Array:

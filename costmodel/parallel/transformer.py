@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import CostmodelError, UnavailableError, unknown_name
 from costmodel.layers import Layer, get
+from costmodel.models.stack import RECOMPUTE
 
 if TYPE_CHECKING:
     from costmodel.models import Architecture
-
-RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +72,11 @@ class Transformer:
             "d_ff": self.d_ff or 4 * self.d_model,
         }
 
+    @property
+    def experts(self) -> int:
+        """Experts of a layer; 0: it has none."""
+        return 0
+
     @classmethod
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
         """Return the stack that a model of the catalogue is.
@@ -86,8 +90,8 @@ class Transformer:
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
         if not known or getattr(fields, "experts", False):
             raise UnavailableError(
-                f"{architecture.name}: a plan is made for stacks of equal layers of attention and "
-                "feed-forward (Llama, Mistral, Qwen, Gemma, GPT, OPT, BERT), without experts"
+                f"{architecture.name}: is no stack of equal layers of attention and feed-forward "
+                "(Llama, Mistral, Qwen, Gemma, GPT, OPT, BERT)"
             )
         gated = known[0] == "llama"
         return cls(

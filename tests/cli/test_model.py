@@ -61,9 +61,33 @@ def test_a_generation(costmodel, config):
     assert answer["seconds"] == pytest.approx(answer["first_s"] + 7 * answer["token_s"])
 
 
+def test_training_with_less_kept_takes_less_memory_and_more_time(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=512", "--use", "training", "--json"]
+    kept, again = (json.loads(costmodel(*words, "--recompute", how).out) for how in ("none", "full"))
+    assert again["kept_bytes"] < kept["kept_bytes"]
+    assert again["matrix_flops"] > kept["matrix_flops"]
+    assert kept["lacking"] is None
+
+
+def test_what_does_not_fit_is_said_with_a_remedy(costmodel):
+    """54 caches of 2.147 GB go into 0.92 of 141 GB, less 13.48 GB of weights."""
+    words = ["model", "llama-2-7b", "-m", "h200-sxm", "--use", "decode", "-D", "seq=4096", "batch=999"]
+    out = costmodel(*words, "--rung", "bound").out
+    assert "does not fit" in out
+    assert "batch=54 would do" in out
+
+
+def test_a_model_that_is_explained_as_a_layer_is_told_what_is_missing(costmodel):
+    ended = costmodel("explain", "llama-2-7b", "-m", "h200-sxm", "-D", "batch=1", "seq_kv=64")
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "wanted --use training, prefill or decode" in ended.err
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--recompute", "full"], "--use training"),
+        (["gpt2", "-m", "h200-sxm", "--use", "training", "-D", "seq=8", "--recompute", "all"], "recompute"),
         (["no-such-model"], "unknown model"),
         (["gpt2", "-m", "h200-sxm"], "needs seq"),
         (["gpt2", "-m", "h200-sxm", "-D", "seq=1,2"], "one value of seq"),

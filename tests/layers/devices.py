@@ -35,6 +35,16 @@ BLOCK = _sizes(
     (7, 46, 2, 2, 1, 16, 18, 82, 1, 6, 8, 128),
     (3, 24, 3, 3, 1, 19, 12, 49, 6, 4, 1, 1600),
 )
+#: One expert a device and several, one and all chosen, devices alone and in nodes.
+EXPERTS = _sizes(
+    "batch seq d_model d_ff experts top_k devices node",
+    (2, 3, 8, 12, 8, 2, 4, 2),
+    (1, 5, 6, 7, 6, 3, 6, 3),
+    (3, 2, 5, 9, 4, 4, 2, 2),
+    (1, 1, 9, 4, 6, 5, 3, 4),
+    (2, 4, 17, 33, 5, 1, 1, 2),
+    (3, 7, 2, 65, 12, 7, 2, 1),
+)
 
 
 def _attention() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -62,6 +72,12 @@ def device_cases() -> Iterator[tuple[Layer, Points]]:
     for options in _block():
         for direction in ("fwd", "bwd"):
             yield get("megatron")(**options, direction=direction), BLOCK
+    for gated, fused, shared in ((True, True, 0), (True, False, 2), (False, True, 1)):
+        for direction in ("fwd", "bwd"):
+            options = {"gated": gated, "fused": fused, "shared": shared}
+            yield get("expert-parallel")(**options, direction=direction), EXPERTS
+    for dtype in ("fp64", "fp8"):
+        yield get("expert-parallel")(dtype=dtype, direction="fwd+bwd"), EXPERTS
     for name in ("ring-attention", "ulysses", "ring-self-attention", "dist-flash-attention"):
         for dtype in ("fp64", "fp8"):
             yield get(name)(dtype=dtype, direction="fwd+bwd"), SEQUENCE

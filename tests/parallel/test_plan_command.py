@@ -23,10 +23,24 @@ def test_the_fastest_is_printed_first_and_all_are_written(tmp_path, capsys):
     assert (written["tensor"] * written["pipeline"] * written["data"] == 8).all()
 
 
+def test_a_mixture_of_experts_is_spread_over_devices(capsys):
+    words = ["plan", "mixtral-8x7b", "-m", "h200-sxm", "--devices", "16", "-D", "batch=64", "seq=4096"]
+    assert run([*words, "--top", "5", "--json"]) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert any(row["expert"] > 1 for row in shown)
+    assert run([*words, "--top", "1"]) == 0
+    assert "expert" in capsys.readouterr().out.splitlines()[1]
+    assert run([*MODEL, "--top", "1"]) == 0
+    assert "expert" not in capsys.readouterr().out.splitlines()[1]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "mixtral-8x7b", *MODEL[2:]], "without experts"),
+        (["plan", "t5-base", *MODEL[2:]], "is no stack of equal layers"),
+        (["plan", "qwen3-next-80b-a3b", *MODEL[2:]], "is no mixture of experts that can be planned"),
+        (["plan", "mixtral-8x7b", *MODEL[2:], "--attention", "dense"], "attention=tiled"),
+        (["plan", "mixtral-8x7b", *MODEL[2:]], "nothing fits"),
         (["plan", "llama-3-70b", *MODEL[2:]], "nothing fits"),
         (["plan", "lama-2-7b", *MODEL[2:]], "llama-2-7b"),
         ([*MODEL[:-1], "seq=1,2"], "one value each"),

@@ -168,13 +168,10 @@ def test_what_would_help(tables: reports.ModelFrames, model_page: reports.Page) 
 
 
 def test_a_format_with_other_constants_is_told_apart(tables: reports.ModelFrames) -> None:
-    changes = tables.changes.assign(constants_from="none")
-    changes.loc[changes["kind"] == "figure", "constants_from"] = "self"
-    answers = tables.answers.assign(constants_from="self")
-    found = whatif.rows(changes, answers)
+    found = whatif.rows(tables.changes.assign(alike=tables.changes["kind"] != "format"))
     narrower = found["change"].str.startswith("in fp8")
     assert set(found[narrower]["kind"]) == {"narrower, with other constants"}
-    alike = whatif.rows(changes, tables.answers.assign(constants_from="none"))
+    alike = whatif.rows(tables.changes.assign(alike=True))
     assert set(alike[narrower]["kind"]) == {"a narrower format"}
     first = found[(found["where"] == "h200-sxm") & (found["use"] == "decode")]
     assert "fp8" not in whatif.finding(first)

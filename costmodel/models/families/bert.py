@@ -20,7 +20,8 @@ from costmodel.models._blocks import (
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, Field, Fields, fraction, same
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 FIELDS = {
     **DENSE,
@@ -48,12 +49,12 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
     yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embeddings and their norm, layers, the pooler of the first token; in training also the heads."""
     tables = (c.positions + c.kinds) * c.d_model
     yield with_extra(embedding(use, c.vocab, c.d_model, tied=use.mode == "training"), tables)
     yield norm(use, "embedding norm", c.d_model, "layer")
-    yield from repeated(layer(c, use), c.layers)
+    yield repeated(layer(c, use), c.layers)
     yield linear(use, "pooler", c.d_model, c.d_model, bias=True, rows=B)
     yield pointwise(use, "pooler's activation", "tanh", c.d_model, rows=B)
     if use.mode == "training":

@@ -9,7 +9,8 @@ from costmodel.models._blocks import Use, embedding, experts, feed_forward, logi
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields
 from costmodel.models._latent import Latent, latent_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,13 @@ def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
     yield from residual(use, "feed-forward", c.d_model, half)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, the dense layers and those with experts, norm, logits."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     sparse = sum(i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers))
     for count, has_experts in ((c.layers - sparse, False), (sparse, True)):
         if count:
-            yield from repeated(layer(c, use, has_experts), count)
+            yield repeated(layer(c, use, has_experts), count)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)
 

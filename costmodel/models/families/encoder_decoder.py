@@ -24,12 +24,13 @@ from costmodel.models._blocks import (
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, DENSE, TIED, Field, Fields, fraction, same
 from costmodel.models._heads import Heads, cross_attention, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 Half = Callable[[Use, str, int, Iterable[Part]], Iterator[Part]]
 
 
-def _stack(c: Fields, use: Use, half: Half, inner: Callable[[Use, str], Part]) -> Iterator[Part]:
+def _stack(c: Fields, use: Use, half: Half, inner: Callable[[Use, str], Part]) -> Iterator[Stack]:
     """Yield the encoder's layers, unless decoding, then the decoder's."""
     own = Heads(
         d_model=c.d_model, heads=c.heads, kv_heads=c.heads, head_dim=c.head_dim, rotary=False, causal=True
@@ -43,19 +44,19 @@ def _stack(c: Fields, use: Use, half: Half, inner: Callable[[Use, str], Part]) -
             ),
             *half(encoder, "encoder's feed-forward", c.d_model, [inner(encoder, "encoder's feed-forward")]),
         ]
-        yield from repeated(one, c.layers)
+        yield repeated(one, c.layers)
     one = [
         *half(use, "attention", c.d_model, self_attention(use, own)),
         *half(use, "cross-attention", c.d_model, cross_attention(use, own)),
         *half(use, "feed-forward", c.d_model, [inner(use, "feed-forward")]),
     ]
-    yield from repeated(one, c.decoder_layers)
+    yield repeated(one, c.decoder_layers)
 
 
 # -- Vaswani et al. 2017 -----------------------------------------------------------------------
 
 
-def transformer_parts(c: Fields, use: Use) -> Iterator[Part]:
+def transformer_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embeddings, encoder, decoder, logits; one table for both embeddings and the logits."""
 
     def inner(use: Use, name: str) -> Part:
@@ -98,7 +99,7 @@ T5_FIELDS = {
 }
 
 
-def t5_parts(c: Fields, use: Use) -> Iterator[Part]:
+def t5_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embeddings, encoder, norm, decoder, norm, logits; norms have no offset, products no bias.
 
     The first layer of each stack has a table of biases by distance, for each head.

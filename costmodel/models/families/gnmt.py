@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from costmodel.models._blocks import B, N, S, Use, embedding, linear, logits, pointwise, repeated
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, LAYERS, VOCAB, Field, Fields, same
-from costmodel.models._model import Part
+from costmodel.models._part import Part
 
 FIELDS = {
     "vocab": VOCAB,

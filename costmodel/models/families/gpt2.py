@@ -19,7 +19,8 @@ from costmodel.models._blocks import (
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 #: OPT's table of positions starts at 2, as its padding took the first two.
 OFFSET = {"gpt2": 0, "opt": 2}
@@ -59,14 +60,14 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
         yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding (projected where it is narrower), layers, norm, logits."""
     narrow = c.embedded != c.d_model
     positions = (c.positions + OFFSET[c.type]) * c.d_model
     yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)
     if narrow:
         yield linear(use, "embedding's projection", c.embedded, c.d_model)
-    yield from repeated(layer(c, use), c.layers)
+    yield repeated(layer(c, use), c.layers)
     if c.norm_first:
         yield norm(use, "final norm", c.d_model, "layer")
     if narrow:

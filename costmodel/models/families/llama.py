@@ -10,7 +10,8 @@ from costmodel.models._blocks import Use, embedding, experts, feed_forward, logi
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -120,11 +121,11 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
     yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=gate)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     for (window, sparse), count in kinds(c).items():
-        yield from repeated(layer(c, use, window, sparse), count)
+        yield repeated(layer(c, use, window, sparse), count)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)
 

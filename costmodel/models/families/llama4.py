@@ -9,7 +9,8 @@ from costmodel.models._blocks import Use, embedding, experts, feed_forward, logi
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 FIELDS = {
     **DENSE,
@@ -46,12 +47,12 @@ def layer(c: Fields, use: Use, whole: bool, sparse: bool) -> Iterator[Part]:
     yield from residual(use, "feed-forward", c.d_model, half)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
     kinds = Counter(((i + 1) % c.global_step == 0, (i + 1) % c.sparse_step == 0) for i in range(c.layers))
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     for (whole, sparse), count in kinds.items():
-        yield from repeated(layer(c, use, whole, sparse), count)
+        yield repeated(layer(c, use, whole, sparse), count)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)
 

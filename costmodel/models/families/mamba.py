@@ -17,7 +17,8 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 FIELDS = {
     "vocab": VOCAB,
@@ -53,10 +54,10 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     yield linear(use, "output projection", c.inner, c.d_model, bias=c.bias)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield from repeated(residual(use, "mixer", c.d_model, mixer(c, use)), c.layers)
+    yield repeated(residual(use, "mixer", c.d_model, mixer(c, use)), c.layers)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)
 

@@ -21,7 +21,8 @@ from costmodel.models._blocks import (
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction, of_layers
 from costmodel.models._heads import Heads, self_attention
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 FIELDS = {
     **DENSE,
@@ -89,7 +90,7 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
     yield from residual(use, "feed-forward", c.d_model, half)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
     kinds: Counter[tuple[bool, bool]] = Counter()
     types = of_layers(c, c.layer_types)
@@ -99,7 +100,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part]:
         kinds[full, sparse] += 1
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     for (full, sparse), count in kinds.items():
-        yield from repeated(layer(c, use, full, sparse), count)
+        yield repeated(layer(c, use, full, sparse), count)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)
 

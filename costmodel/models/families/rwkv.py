@@ -19,7 +19,8 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, LAYERS, UNTIED, VOCAB, Field, Fields, same
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 FIELDS = {
     "vocab": VOCAB,
@@ -62,11 +63,11 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
     yield from residual(use, "channel mixing", c.d_model, channel_mixing(c, use), kind="layer")
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding and its norm, layers, norm, logits."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     yield norm(use, "embedding norm", c.d_model, "layer")
-    yield from repeated(layer(c, use), c.layers)
+    yield repeated(layer(c, use), c.layers)
     yield norm(use, "final norm", c.d_model, "layer")
     yield logits(use, c.vocab, c.d_model)
 

@@ -18,7 +18,8 @@ from costmodel.models._blocks import (
 )
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, HEADS, LAYERS, UNTIED, VOCAB, Field, Fields
-from costmodel.models._model import Part
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
 
 FIELDS = {
     "vocab": VOCAB,
@@ -56,7 +57,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     yield linear(use, "output projection", values, c.d_model)
 
 
-def parts(c: Fields, use: Use) -> Iterator[Part]:
+def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
     inner = _round_up(c.d_model * c.ff_factor, c.ff_multiple)
     layer = [
@@ -64,7 +65,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part]:
         *residual(use, "feed-forward", c.d_model, [feed_forward(use, c.d_model, inner, "silu", gated=True)]),
     ]
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield from repeated(layer, c.layers)
+    yield repeated(layer, c.layers)
     yield norm(use, "final norm", c.d_model)
     yield logits(use, c.vocab, c.d_model)
 

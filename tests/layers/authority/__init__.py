@@ -70,6 +70,7 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "dropout": tokens.dropout_layer,
     "swiglu": experts.swiglu,
     "moe": experts.moe,
+    "expert-parallel": experts.expert_parallel,
     "optimizer-step": optimisers.optimizer_step,
     **sequence_parallel.AUTHORITIES,
     "megatron": megatron.megatron,

@@ -10,6 +10,7 @@ from typing import Any
 
 from .chances import expected_distinct
 from .counted import Counted, above_zero, exp, log2_ceil, maximum, special, tally, tanh
+from .exchanges import message
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
 from .pointwise import CUBIC, PROGRAMS, ROOT, SLOPE, sigmoid, silu_and_mul_gradient
 from .rows import row_cost
@@ -138,11 +139,61 @@ def swiglu(o: dict[str, Any], s: Sizes) -> Expected:
 
 def moe(o: dict[str, Any], s: Sizes) -> Expected:
     """2dE + k·(4 or 6)·d·d_ff a token; weights of the experts expected to be chosen (formulas.md §6)."""
+    w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
+    busy = expected_distinct(e, k, tokens)
+    forward, backward = _layer(o, w, tokens * k / busy, d, s["d_ff"], busy, w * tokens * d * (k - 1))
+    one = (3 if o["gated"] else 2) * d * s["d_ff"]
+    mixed = _mixed(o, s, forward, backward)
+    return replace(
+        mixed,
+        weights=w * (d * e + (k + o["shared"]) * one),  # all tokens choose the same
+        unread=w * (e - k) * one,
+        parameters=d * e + (e + o["shared"]) * one,
+    )
+
+
+def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
+    """The same on a device with e/p of the experts, in the place that Lepikhin et al., §3.2, give it.
+
+    All devices' tokens together choose among all experts, of which each device has its part, and as
+    many copies as it sent. Each goes into the exchange as a row, and is read as one.
+    """
+    w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
+    p = s["devices"]
+    busy = expected_distinct(e, k, tokens * p) / p
+    send = message(o["dtype"], s, "all-to-all", w * tokens * k * d)
+    forward, backward = _layer(o, w, tokens * k / busy, d, s["d_ff"], busy, 0)
+    choices = (statistic(o["dtype"]) + 4) * tokens * k
+    copied = table(w, tokens, d, 1, k, depth=0, more_read=choices, workspace=w * tokens * k * d)
+    one = (3 if o["gated"] else 2) * d * s["d_ff"]
+    mixed = _mixed(o, s, forward, backward, before=(copied, send), around=(send,))
+    # What all tokens choose lies elsewhere, as far as others have room for it.
+    least = len(set(range(k)) - set(range(e - e // p)))
+    return replace(
+        mixed,
+        weights=w * (d * e + (least + o["shared"]) * one),
+        unread=w * (e // p - least) * one,
+        kept=mixed.kept + w * tokens * k * d,
+        parameters=d * e + (e // p + o["shared"]) * one,
+    )
+
+
+def _mixed(
+    o: dict[str, Any],
+    s: Sizes,
+    forward: list[Kernel],
+    backward: list[Kernel],
+    before: tuple[Kernel, ...] = (),
+    around: tuple[Kernel, ...] = (),
+) -> Expected:
+    """The experts' kernels between what chooses them and what adds them up.
+
+    before : what stands before the experts, forward; around : what stands after them, and on both
+    sides of them backward.
+    """
     w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
     tokens, d, f = s["batch"] * s["seq"], s["d_model"], s["d_ff"]
     e, k, shared = s["experts"], s["top_k"], o["shared"]
-    busy = expected_distinct(e, k, tokens)
-    forward, backward = _layer(o, w, tokens * k / busy, d, f, busy, w * tokens * d * (k - 1))
     common: tuple[list[Kernel], list[Kernel]] = ([], [])
     if shared:
         common = _layer(o, w, tokens, d, shared * f, 1, 0)  # type: ignore[arg-type]
@@ -205,15 +256,24 @@ def moe(o: dict[str, Any], s: Sizes) -> Expected:
     back_choice = replace(back_choice, vector=tokens * (2 * e + 2 * k))
     added = branches + 1  # and the router's
     back_sum = table(w, tokens, d, added, 1, vector=added, depth=log2_ceil(added))
-    one = (3 if o["gated"] else 2) * d * f
     inside = (3 if o["gated"] else 2) * f
     return Expected(
         kernels=directed(
             o,
-            (product(w, tokens, e, d, workspace=w * tokens * e), choice, *forward, *common[0], total),
+            (
+                product(w, tokens, e, d, workspace=w * tokens * e),
+                choice,
+                *before,
+                *forward,
+                *around,
+                *common[0],
+                total,
+            ),
             (
                 back_total,
+                *around,
                 *backward,
+                *around,
                 *common[1],
                 back_choice,
                 product(w, tokens, d, e, workspace=w * tokens * d),
@@ -222,9 +282,6 @@ def moe(o: dict[str, Any], s: Sizes) -> Expected:
             ),
         ),
         inputs=w * tokens * d,
-        weights=w * (d * e + (k + shared) * one),  # all tokens choose the same
         outputs=w * tokens * d,
-        unread=w * (e - k) * one,
         kept=w * tokens * (d + e + k * d + (k + shared) * inside) + choices,
-        parameters=d * e + (e + shared) * one,
     )

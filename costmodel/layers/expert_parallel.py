@@ -1,0 +1,110 @@
+"""Expert parallelism: each device has some of the experts, and tokens travel to them and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import sympy as sp
+
+from costmodel.cost import Phase, Tensors
+from costmodel.errors import SizeError
+from costmodel.layers import _ffn
+from costmodel.layers._devices import P, exchange
+from costmodel.layers._indexed import IndexedTensors
+from costmodel.layers._kernels import stream
+from costmodel.layers.moe import D, E, K, MoE, T
+from costmodel.symbols import Distinct
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExpertParallel(MoE):
+    """A mixture of experts whose E experts lie E/p each on p `devices`, every one with tokens of its own.
+
+    A token's k copies go to their experts and back, in two all-to-all exchanges of 2·k·d bytes a token
+    forward and two backward, in 16 bits, of which (p − 1)/p leave the device. A device runs as many copies
+    as it sent, on its E/p experts. Counts are of one device; `batch` and `seq` are its own tokens'.
+    """
+
+    name: ClassVar[str] = "expert-parallel"
+    family: ClassVar[str] = "many devices"
+    source: ClassVar[str] = (
+        "Lepikhin et al., arXiv 2006.16668, §3.2 (two all-to-alls); Fedus et al., arXiv 2101.03961, §5.4; "
+        "Liu et al., arXiv 2504.14960 (experts that are not cut by tensor parallelism)"
+    )
+    not_counted: ClassVar[str] = (
+        f"{MoE.not_counted}; how many copies go where (exchanged first); copies of one token that "
+        "travel together to a device with several of its experts; anything that hides the exchanges"
+    )
+    required: ClassVar[tuple[str, ...]] = (*MoE.required, "devices")
+    defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """Every device has as many experts as any other."""
+        super().check_sizes(sizes)
+        if np.any(np.mod(sizes["experts"], sizes["devices"]) != 0):
+            raise SizeError(f"{self.name}: devices must divide experts: each has as many as any other")
+
+    @property
+    def working(self) -> sp.Expr:
+        """Of one device's experts, those that a token of any device is expected to choose."""
+        return Distinct(E, K, T * P) / P
+
+    def _gathered(self, phase: Phase) -> Phase:
+        """Return the product as it is: each copy of a token has arrived as a row of its own."""
+        return phase
+
+    def _travelling(self, phases: tuple[Phase, ...], there: str, back: str) -> tuple[Phase, ...]:
+        """Return the kernels with an exchange before those of the experts, and one after them."""
+        inside = [i for i, phase in enumerate(phases) if phase.name.startswith("experts: ")]
+        first, last = inside[0], inside[-1] + 1
+        size = self.bytes * T * K * D
+        go, come = (exchange(self, name, "all-to-all", size) for name in (there, back))
+        return (*phases[:first], go, *phases[first:last], come, *phases[last:])
+
+    def forward(self) -> tuple[Phase, ...]:
+        """Scores, choice, a copy of the token for each expert; there, experts, back; the weighted sum."""
+        router, choice, *rest = super().forward()
+        copies = self.bytes * T * K * D
+        ordered = stream(
+            self,
+            "copies by expert",
+            op="elementwise_copy",
+            rows=T,
+            cols=D,
+            reads=1,
+            writes=K,
+            depth=0,
+            extra_read=self._choices,
+            workspace=copies,
+        )
+        return self._travelling((router, choice, ordered, *rest), "tokens to experts", "results back")
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The same backward: gradients of the results there, gradients of the copies back."""
+        return self._travelling(super().backward(), "gradients to experts", "input's gradients back")
+
+    def tensors(self) -> Tensors:
+        """The tokens in and out; the router, and of its experts those that tokens cannot but choose."""
+        sequence, one = self.bytes * T * D, self.bytes * _ffn.parameters(self._chosen, self._form)
+        least = sp.Max(0, K - (E - E / P))
+        return IndexedTensors(
+            inputs=sequence,
+            weights=self.bytes * D * E + (least + self.shared) * one,
+            outputs=sequence,
+            unread=(E / P - least) * one,
+        )
+
+    def kept(self) -> sp.Expr:
+        """What a mixture keeps, and the copies that have arrived."""
+        return super().kept() + self.bytes * T * K * D
+
+    def parameters(self) -> sp.Expr:
+        """The router, the shared experts, and one device's part of the others."""
+        return D * E + self.shared * _ffn.parameters(self._chosen, self._form) + self.spread()
+
+    def spread(self) -> sp.Expr:
+        """Return the learned numbers that no other of the `devices` has: those of its part of the experts."""
+        return E / P * _ffn.parameters(self._chosen, self._form)

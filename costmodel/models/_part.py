@@ -1,0 +1,114 @@
+"""A layer inside a model, with its sizes written in the model's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import sympy as sp
+
+from costmodel.cost import ONE, ZERO, Phase
+from costmodel.errors import SizeError, unknown_name
+from costmodel.layers import Layer
+from costmodel.symbols import as_symbols, symbol
+
+Replacements = Mapping[sp.Symbol, sp.Expr]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A layer inside a model, with its sizes as expressions of the model's sizes.
+
+    Attributes
+    ----------
+    name : str
+        What it is in the model ("attention", "experts", "logits"): parts of one name are shown as one.
+    layer : Layer
+        With its static options; its direction is the model's.
+    sizes : tuple of (str, Expr)
+        Every size the layer takes, see `Part.of`.
+    repeats : Expr
+        How often the model has it, each time with weights of its own.
+    shared : bool
+        Whether its weights are not its own, and counted elsewhere or not at all: an earlier part's
+        (tied embeddings), or an activation (a product of two activations).
+    extra : Expr
+        Learned numbers of the model that the layer does not count (biases, mixing weights, a table of
+        positions), each time it runs; they occupy memory, and cost no time.
+    keeps : bool
+        Whether what it keeps for backward is not already kept by the part before it.
+    """
+
+    name: str
+    layer: Layer
+    sizes: tuple[tuple[str, sp.Expr], ...]
+    repeats: sp.Expr = ONE
+    shared: bool = False
+    extra: sp.Expr = ZERO
+    keeps: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        layer: Layer,
+        *,
+        repeats: sp.Expr | int = 1,
+        shared: bool = False,
+        **sizes: sp.Expr | int,
+    ) -> Part:
+        """Return a part; sizes that are not given have the layer's defaults.
+
+        Raises
+        ------
+        UnknownNameError
+            If the layer takes no size of that name.
+        SizeError
+            If a size that it needs is missing, or whole numbers do not go together.
+        """
+        for size in sizes:
+            if size not in layer.sizes():
+                raise unknown_name(f"size of {layer.name}", size, layer.sizes())
+        given = {size: sp.sympify(value) for size, value in sizes.items()}
+        missing = [size for size in layer.required if size not in given]
+        if missing:
+            raise SizeError(f"{name} ({layer.name}) needs {', '.join(missing)}")
+        for size, default in layer.defaults.items():
+            if size not in given:
+                terms = {symbol(other): value for other, value in given.items()}
+                given[size] = as_symbols(default).xreplace(terms)
+        numbers = {size: float(value) for size, value in given.items() if value.is_number}
+        if len(numbers) == len(given):
+            layer.check_sizes(numbers)
+        return cls(name, layer, tuple(given.items()), sp.sympify(repeats), shared)
+
+    @cached_property
+    def replacements(self) -> Replacements:
+        """The layer's symbols, and what stands for them in the model."""
+        return {symbol(name): value for name, value in self.sizes}
+
+    def expression(self, of_layer: sp.Expr) -> sp.Expr:
+        """Return one of the layer's expressions in the model's sizes."""
+        return sp.sympify(of_layer).xreplace(self.replacements)
+
+    def phase(self, of_layer: Phase) -> Phase:
+        """Return one of the layer's kernels in the model's sizes, as often as the model has it."""
+        write = self.expression
+        return dataclasses.replace(
+            of_layer,
+            name=f"{self.name}: {of_layer.name}",
+            sizes={name: write(value) for name, value in of_layer.sizes.items()},
+            flops={key: write(value) for key, value in of_layer.flops.items()},
+            repeats=write(of_layer.repeats) * self.repeats,
+            **{name: write(getattr(of_layer, name)) for name in _COUNTS},
+        )
+
+
+#: The counts of a phase that are expressions, but for those named in `Part.phase`.
+_COUNTS = tuple(
+    field.name
+    for field in dataclasses.fields(Phase)
+    if field.name not in ("name", "kernel", "op", "sizes", "options", "flops", "repeats")
+)

@@ -1,0 +1,248 @@
+"""A training step of a mixture of experts: layers of one or two kinds, experts spread over devices.
+
+As `training` has it, and besides: tokens travel to their experts and back, twice each way for each layer
+(Lepikhin et al., arXiv 2006.16668, §3.2), over the link to devices of the node and over the network to
+others, at once. Of the learned numbers, experts have as many copies as there are devices with the layer
+over those they are spread over, all others as many as the layout has.
+
+Left out: uneven loads, what copies of routers, norms and shared experts exchange between the devices
+that share a layer, and layers that predict further tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.errors import UnavailableError
+from costmodel.evaluate import compile_expressions, evaluate
+from costmodel.hardware import Device
+from costmodel.kernels.base import Array
+from costmodel.models import Architecture, Model
+from costmodel.models.shares import Kind, kinds
+from costmodel.parallel.copies import Group
+from costmodel.parallel.training import Training
+from costmodel.parallel.transformer import Transformer
+from costmodel.predict import predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixture(Transformer):
+    """A stack whose layers, or all but the first few, have experts; made by `of`.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        The model.
+    """
+
+    architecture: Architecture
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer."""
+        return int(self.architecture.fields.experts)
+
+    @classmethod
+    def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Mixture:
+        """Return the stack that a model of the catalogue is.
+
+        Raises
+        ------
+        UnavailableError
+            If it is no mixture of experts, or one whose layers are of more than two kinds; or its
+            attention is not to be tiled.
+        """
+        if attention != "tiled":
+            raise UnavailableError(
+                f"{architecture.name}: a mixture of experts is planned with attention=tiled"
+            )
+        found = kinds(architecture, dtype=dtype, tensor=1, node=1)
+        if len(found) > 2:
+            raise UnavailableError(
+                f"{architecture.name}: has layers of {len(found)} kinds; two can be planned"
+            )
+        c = architecture.fields
+        return cls(
+            architecture=architecture,
+            num_layers=c.layers,
+            d_model=c.d_model,
+            heads=c.heads,
+            kv_heads=getattr(c, "kv_heads", c.heads),
+            head_dim=getattr(c, "head_dim", 1),
+            vocab=c.vocab,
+            tied=c.tied,
+            gated=True,
+            norm="rms",
+            dtype=dtype,
+        )
+
+    def kinds(self, tensor: int, node: int) -> tuple[Kind, ...]:
+        """Return its kinds of layers, one device's share of each, in their order."""
+        return _kinds(self.architecture, self.dtype, tensor, node)
+
+
+@lru_cache(maxsize=64)
+def _kinds(architecture: Architecture, dtype: str, tensor: int, node: int) -> tuple[Kind, ...]:
+    return kinds(architecture, dtype=dtype, tensor=tensor, node=node)
+
+
+def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
+    """Return the stack that a model of the catalogue is, with experts or without.
+
+    Raises
+    ------
+    UnavailableError
+        See `Transformer.of` and `Mixture.of`.
+    """
+    of = Mixture.of if getattr(architecture.fields, "experts", 0) else Transformer.of
+    return of(architecture, dtype=dtype, attention=attention)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtureTraining(Training):
+    """A step of a mixture of experts; see `Training`."""
+
+    model: Mixture
+
+    # -- layers and stages -----------------------------------------------------------------
+
+    def _of_kinds(self, measure: Callable[[Kind, Array, Array], Array]) -> list[Array]:
+        """Return for each kind of layer what `measure` says of it in each layout.
+
+        It is asked once for each number of devices that share a layer, with the micro-batches, and the
+        numbers of devices that experts are spread over, that go with it.
+        """
+        n = self._numbers
+        columns = np.stack([n.tensor.ravel(), n.micro_batch.ravel(), n.expert.ravel()])
+        unique, of = np.unique(columns, axis=1, return_inverse=True)
+        found = [np.empty(unique.shape[1]) for _ in self.model.kinds(1, 1)]
+        for tensor in np.unique(unique[0]):
+            rows = unique[0] == tensor
+            for column, kind in zip(found, self._kinds_over(int(tensor)), strict=True):
+                column[rows] = measure(kind, unique[1, rows], unique[2, rows])
+        return [column[of.ravel()].reshape(n.tensor.shape) for column in found]
+
+    def _kinds_over(self, tensor: int) -> tuple[Kind, ...]:
+        return self.model.kinds(tensor, min(tensor, self.cluster.node))
+
+    @cached_property
+    def _ends(self) -> tuple[list[Array], list[Array]]:
+        """How many layers of each kind the first and the last stage have."""
+        stage, first, last, start = self.stage_layers, [], [], 0
+        for kind in self.model.kinds(1, 1):
+            end = start + kind.count
+            first.append(np.maximum(0.0, np.minimum(end, stage) - start))
+            last.append(np.maximum(0.0, end - np.maximum(start, self.model.num_layers - stage)))
+            start = end
+        return first, last
+
+    def _fuller_end(self, of_layers: list[Array]) -> Array:
+        """Return what the first or the last stage has of something, whichever has more."""
+        return np.maximum(*(_over(layers, of_layers) for layers in self._ends))
+
+    # -- time ------------------------------------------------------------------------------
+
+    def _seconds_of(self, direction: str, part: int) -> Array:
+        """Return the time of a stage without the tokens' travel (part 0), or of that alone (1) [s]."""
+
+        def measure(kind: Kind, micro_batch: Array, expert: Array) -> Array:
+            again = self.layout.recompute if direction == "bwd" else "none"
+            model = kind.model(direction, recompute=again)
+            where = (self.cluster.machine, self.cluster.node, float(self.seq), self.rung)
+            return _kind_seconds(model, *where, tuple(micro_batch), tuple(expert))[part]
+
+        return self._fuller_end(self._of_kinds(measure))
+
+    def _stage_seconds(self, direction: str) -> Array:
+        return self._seconds_of(direction, 0)
+
+    def _travel(self) -> Array:
+        both = [np.asarray(sum(self._seconds_of(way, part) for way in ("fwd", "bwd"))) for part in (0, 1)]
+        return np.maximum(0.0, both[1] - both[0]) if self.layout.overlap_experts else both[1]
+
+    @cached_property
+    def travel_bytes(self) -> Array:
+        """What a device sends to experts and back in a step, to itself nothing [bytes]."""
+        return np.asarray(self.micro_batches * _over(self._ends[1], self._of_kinds(self._sent)))
+
+    def _sent(self, kind: Kind, micro_batch: Array, expert: Array) -> Array:
+        """Return the bytes of one layer and micro-batch, both ways."""
+        model = kind.model("fwd+bwd", recompute=self.layout.recompute)
+        sizes = self._given(model, micro_batch, expert)
+        sent = [p.link * p.repeats for p in model.cost.phases if p.options.get("collective") == "all-to-all"]
+        values = compile_expressions(sent, list(sizes))(*sizes.values())
+        return np.asarray(sum(values, start=np.zeros_like(expert)))
+
+    # -- memory ----------------------------------------------------------------------------
+
+    def _given(self, model: Model, micro_batch: ArrayLike, expert: ArrayLike) -> dict[str, ArrayLike]:
+        """Return the sizes of one kind of layer."""
+        given = {"batch": micro_batch, "seq": self.seq, "devices": expert, "node": self.cluster.node}
+        return {name: given[name] for name in model.required}
+
+    @cached_property
+    def _groups(self) -> tuple[Group, ...]:
+        n, node = self._numbers, self.cluster.node
+
+        def spread(kind: Kind, _: Array, expert: Array) -> Array:
+            values = compile_expressions([kind.spread], ["devices"])(expert)
+            return np.asarray(values[0]) + np.zeros_like(expert)
+
+        def every(kind: Kind, micro_batch: Array, expert: Array) -> Array:
+            model = kind.model("fwd")
+            return np.asarray(evaluate(model, **self._given(model, micro_batch, expert))["parameters"])
+
+        experts = self._fuller_end(self._of_kinds(spread))
+        numbers = self._fuller_end(self._of_kinds(every)) + self._table_parameters()
+        return (
+            Group(numbers - experts, n.data, node / n.tensor),
+            Group(experts, n.tensor * n.data / n.expert, node / n.expert),
+        )
+
+    def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:
+        def of(recompute: str) -> list[Array]:
+            def measure(kind: Kind, micro_batch: Array, expert: Array) -> Array:
+                model = kind.model("fwd", recompute=recompute)
+                return np.asarray(evaluate(model, **self._given(model, micro_batch, expert))["kept_bytes"])
+
+            return self._of_kinds(measure)
+
+        first, last = (_over(layers, of(self.layout.recompute)) for layers in self._ends)
+        return first, last, np.max(of("none"), axis=0) if self.layout.recompute == "full" else 0.0
+
+    def _forward_flops(self) -> float:
+        total = 0.0
+        for kind in self.model.kinds(1, 1):
+            model = kind.model("fwd")
+            total += kind.count * evaluate(model, **self._given(model, self.batch, 1.0))["matrix_flops"]
+        return float(total)
+
+
+def _over(layers: list[Array], of_layers: list[Array]) -> Array:
+    """Return the sum over a stage's layers."""
+    return np.asarray(sum(count * each for count, each in zip(layers, of_layers, strict=True)))
+
+
+@lru_cache(maxsize=1024)
+def _kind_seconds(
+    model: Model,
+    machine: Device,
+    node: int,
+    seq: float,
+    rung: str | None,
+    micro_batch: tuple[float, ...],
+    expert: tuple[float, ...],
+) -> tuple[Array, Array]:
+    """Return the time of one layer but for all-to-alls, and that of those [s]."""
+    e = np.array(expert)
+    given = {"batch": np.array(micro_batch), "seq": seq, "devices": e, "node": np.minimum(e, node)}
+    found = predict(model, machine, {name: given[name] for name in model.required}, rung=rung)
+    times: list[Array] = [np.zeros_like(e), np.zeros_like(e)]
+    for part, seconds in zip(found.plan.phases, found._phase_seconds, strict=True):
+        times[part.phase.options.get("collective") == "all-to-all"] += seconds
+    return times[0], times[1]

@@ -1,0 +1,201 @@
+"""Mixtures of experts on many devices: the papers' volumes, what is conserved, what is refused."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.evaluate import evaluate
+from costmodel.models import load
+from costmodel.parallel import (
+    Cluster,
+    Layout,
+    Mixture,
+    MixtureTraining,
+    Training,
+    Transformer,
+    largest_batch,
+    longest_sequence,
+    plan,
+    stack_of,
+)
+from costmodel.parallel.limits import fits
+
+H200 = "nvidia/h200-sxm"
+MODELS = ["mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "deepseek-v3"]
+_STACKS = {name: Mixture.of(load(name)) for name in MODELS}
+
+
+def step(name="mixtral-8x7b", devices=16, batch=64, seq=2048, node=8, **numbers):
+    layout = Layout(**{"data": devices, **numbers})
+    cluster = Cluster(device=H200, devices=devices, node=node)
+    return MixtureTraining(model=_STACKS[name], cluster=cluster, layout=layout, batch=batch, seq=seq)
+
+
+# -- what is conserved -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_device_has_the_whole_model(name):
+    """But for the last norm, and for biases and the offsets of routers: under a thousandth."""
+    whole = step(name, devices=1, batch=1)
+    assert float(whole.parameters) == pytest.approx(load(name).parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_arithmetic_is_that_of_the_model_without_layouts(name):
+    """All of forward but the logits, as the model's own parts count it."""
+    architecture = load(name)
+    model = dataclasses.replace(architecture.training(optimizer=None), direction="fwd")
+    c = architecture.fields
+    whole = evaluate(model, batch=4, seq=512)["matrix_flops"] - 2 * 4 * 512 * c.d_model * c.vocab
+    assert step(name, devices=1, batch=4, seq=512)._forward_flops() == pytest.approx(whole, rel=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_experts_are_divided_and_nothing_else_is(name):
+    """Experts of all devices they are spread over are those of one device that has all."""
+    one = step(name, devices=8, expert=1)._groups
+    for expert in (e for e in (2, 4, 8) if _STACKS[name].experts % e == 0):
+        others, experts = step(name, devices=8, expert=expert)._groups
+        assert float(others.parameters) == float(one[0].parameters)
+        assert expert * float(experts.parameters) == pytest.approx(float(one[1].parameters), rel=1e-12)
+        assert float(experts.copies) == 8 / expert
+
+
+@pytest.mark.parametrize("expert", [1, 4, 8])
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_state_that_copies_share_is_there_once(zero, expert):
+    """12 bytes a number on all devices together; without ZeRO experts 8/e times, all else 8 times."""
+    alone = step(devices=1, batch=1)
+    once, experts = 12 * float(alone.parameters), 12 * float(alone._groups[1].parameters)
+    shared, whole = (step(devices=8, expert=expert, zero=z).memory["optimiser"] for z in (zero, 0))
+    assert 8 * float(shared) == pytest.approx(once, rel=1e-12)
+    assert 8 * float(whole) == pytest.approx(8 * (once - experts) + 8 / expert * experts, rel=1e-12)
+
+
+def test_tensor_devices_share_attention_and_not_experts():
+    """Megatron's third of a layer is cut, and experts are spread: over two devices each way."""
+    alone, cut = (step(devices=2, tensor=t, data=2 // t, sequence_parallel=t > 1) for t in (1, 2))
+    c = load("mixtral-8x7b").fields
+    attention = c.layers * (2 * c.d_model * c.heads * c.head_dim + 2 * c.d_model * c.kv_heads * c.head_dim)
+    tables = c.vocab * c.d_model * 2
+    assert float(alone.parameters - cut.parameters) == pytest.approx((attention + tables) / 2, rel=1e-12)
+    assert float(cut._groups[1].parameters) == float(alone._groups[1].parameters)
+
+
+# -- what travels ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("expert", [1, 2, 4])
+def test_tokens_travel_four_times_a_layer(name, expert):
+    """Two all-to-alls forward (GShard, §3.2), two backward: k·d numbers each, (e − 1)/e of them far."""
+    training = step(name, expert=expert, batch=32, seq=1024)
+    c = load(name).fields
+    sparse = c.layers - getattr(c, "dense_first", 0)
+    tokens = 32 * 1024 / 16
+    expected = 4 * 2 * tokens * c.top_k * c.d_model * sparse * (expert - 1) / expert
+    assert float(training.travel_bytes) == pytest.approx(expected, rel=1e-12)
+    again = step(name, expert=expert, batch=32, seq=1024, recompute="full")
+    assert float(again.travel_bytes) == pytest.approx(1.5 * expected, rel=1e-12)
+
+
+def test_devices_that_share_a_layer_send_their_own_positions():
+    """With t devices for attention each sends a t-th of the tokens: as much in all."""
+    wide, cut = (step(tensor=t, data=16 // t, expert=8, sequence_parallel=t > 1, batch=32) for t in (1, 4))
+    assert float(cut.travel_bytes) == pytest.approx(float(wide.travel_bytes), rel=1e-12)
+
+
+def test_travel_takes_as_long_as_its_bytes_over_the_slower_way():
+    """One device a node: (e − 1)/e of k·d·2 bytes a token over the network, four times a layer."""
+    training = step(expert=8, node=1)
+    cluster = training.cluster
+    size = 2.0 * 2048 * 2 * 4096
+    once = cluster.collective_s("all-to-all", size, 8, 1)
+    assert float(training.parts["experts"]) == pytest.approx(4 * 4 * 32 * float(once), rel=1e-9)
+    assert float(step(expert=8, node=8).parts["experts"]) < 0.5 * float(training.parts["experts"])
+    assert float(step(expert=1, node=1).parts["experts"]) == 0
+
+
+def test_what_hides_behind_another_micro_batch_is_not_charged():
+    shown, hidden = (step(expert=8, node=1, overlap_experts=o) for o in (False, True))
+    both = {way: float(shown.parts[way]) for way in ("forward", "backward", "experts")}
+    left = max(0.0, both["experts"] - both["forward"] - both["backward"])
+    assert float(hidden.parts["experts"]) == pytest.approx(left)
+    assert float(hidden.seconds) < float(shown.seconds)
+
+
+# -- layouts -----------------------------------------------------------------------------------
+
+
+def test_many_layouts_are_each_what_they_are_alone():
+    numbers = {"tensor": [1, 2, 4, 1], "pipeline": [1, 2, 1, 4], "data": [16, 4, 4, 4],
+               "micro_batch": [1, 2, 1, 1], "expert": [8, 4, 2, 1]}  # fmt: skip
+    together = step(**{k: np.array(v) for k, v in numbers.items()}, sequence_parallel=True)
+    for i in range(4):
+        alone = step(**{name: values[i] for name, values in numbers.items()}, sequence_parallel=True)
+        assert float(together.seconds[i]) == pytest.approx(float(alone.seconds), rel=1e-12)
+        assert float(together.memory_bytes[i]) == pytest.approx(float(alone.memory_bytes), rel=1e-12)
+
+
+def test_stages_have_the_first_layers_without_experts():
+    """DeepSeek-V2-Lite: the first of 27 layers has none; nine a stage."""
+    training = step("deepseek-v2-lite", devices=3, pipeline=3, data=1, batch=3)
+    first, last = training._ends
+    assert [float(x) for x in first] == [1, 8]
+    assert [float(x) for x in last] == [0, 9]
+
+
+def test_the_longest_sequence_and_the_largest_batch_are_the_last_that_fit():
+    training = step(expert=8, zero=1)
+    n = longest_sequence(training)
+    assert fits(dataclasses.replace(training, seq=n))
+    assert not fits(dataclasses.replace(training, seq=n + 1))
+    b = largest_batch(training)
+    for sequences, fitting in ((b, True), (b + 1, False)):
+        layout = dataclasses.replace(training.layout, micro_batch=sequences)
+        assert fits(dataclasses.replace(training, layout=layout, batch=64 * sequences)) is fitting
+
+
+def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
+    cluster = Cluster(device=H200, devices=16)
+    found = plan(_STACKS["mixtral-8x7b"], cluster, batch=64, seq=2048)
+    best = found.iloc[0]
+    names = ("tensor", "pipeline", "data", "micro_batch", "interleave", "expert")
+    how = {name: int(best[name]) for name in names} | {"zero": int(best["zero"])}
+    again = step(**how, sequence_parallel=bool(best["sequence_parallel"]), recompute=best["recompute"])
+    assert float(again.seconds) == pytest.approx(best["seconds"], rel=1e-12)
+    assert best["expert"] > 1
+    assert set(found["expert"]) <= {1, 2, 4, 8}
+    assert (found["memory_bytes"] <= 0.92 * again.capacity).all()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"expert": 3}, "8 experts over expert = 3 .* 2 or 4 would"),
+        ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that have a layer.* = 8 .* 4 would"),
+        ({"tensor": 2, "data": 8}, "needs sequence_parallel"),
+        ({"tensor": 16, "data": 1, "sequence_parallel": True}, "8 key and value heads over tensor = 16"),
+    ],
+)
+def test_what_cannot_be_split_as_asked_is_one_clear_line(numbers, message):
+    with pytest.raises(CostmodelError, match=message):
+        step(**numbers)
+
+
+def test_a_model_without_experts_has_none_to_spread():
+    model = Transformer.of(load("llama-2-7b"))
+    with pytest.raises(CostmodelError, match="no mixture of experts"):
+        Layout(data=8, expert=2).check(model, 8, 8)
+    with pytest.raises(UnavailableError, match="no mixture of experts"):
+        Mixture.of(load("llama-2-7b"))
+    alone = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": 64}
+    with pytest.raises(UnavailableError, match="by MixtureTraining"):
+        _ = Training(model=_STACKS["mixtral-8x7b"], **alone).seconds
+    with pytest.raises(UnavailableError, match="attention=tiled"):
+        stack_of(load("mixtral-8x7b"), attention="dense")
+    with pytest.raises(UnavailableError, match="can be planned"):
+        stack_of(load("qwen3-next-80b-a3b"))

@@ -1,0 +1,75 @@
+"""Published training of mixtures of experts on many devices, and what `costmodel.parallel` predicts for it.
+
+The layouts are the publishers' where they give them, else the fastest that is found. Nothing is fitted
+on these rows, and nothing is gated by them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+from costmodel.models import load
+from costmodel.parallel import Cluster, Layout, Mixture, MixtureTraining, plan
+from costmodel.validation.published_training import Answer
+
+#: One way, of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
+PORT = 50e9
+H100 = "nvidia/h100-sxm"
+#: Devices, and their utilisation [%] at sequences of 4,096 tokens: Liu et al., arXiv 2504.14960, abstract.
+FOLDED = {"mixtral-8x22b": (128, 49.3)}
+#: Sequences of a step of `FOLDED`, which are not known here.
+SEQUENCES = 256
+#: DeepSeek-AI, arXiv 2412.19437: devices (§3.1), sequences of a step and their tokens (§4.2), device-hours
+#: for 10¹² tokens (§1, Table 1).
+DEVICES, BATCH, SEQ, HOURS = 2048, 15_360, 4096, 180_000.0
+
+
+def mixtures() -> Iterator[tuple[dict[str, Any], Answer]]:
+    """Yield each published row, in the columns of `whole_models`, with its prediction."""
+    paper = {"source": "DeepSeek-V3 (arXiv 2412.19437)", "where": "Table 1", "impl": "HAI-LLM"}
+    about = {"model": "DeepSeek-V3 training", "quantity": "train", "unit": "GPU-hours for 10¹² tokens"}
+    yield {**paper, **about, "published": HOURS}, deepseek("fp8", True)
+    paper = {
+        "source": "MoE Parallel Folding (arXiv 2504.14960)",
+        "where": "abstract",
+        "impl": "Megatron-Core",
+    }
+    for name, (devices, published) in FOLDED.items():
+        about = {"model": f"{name} training", "quantity": "train", "unit": "% of peak"}
+        yield {**paper, **about, "published": published}, folded(name, devices)
+
+
+def deepseek(dtype: str, hidden: bool) -> Answer:
+    """Return the device-hours of training DeepSeek-V3 on 10¹² tokens, in its publishers' layout [h].
+
+    Its 61 layers are on 16 stages, so that the fullest has four: taken as if all had.
+    """
+    found = load("deepseek-v3")
+    stages, each = 16, 4
+    even = dataclasses.replace(found, fields=found.fields.replaced(layers=stages * each))
+    layout = Layout(pipeline=stages, data=DEVICES // stages, expert=64, zero=1, overlap_experts=hidden)
+    step = MixtureTraining(
+        model=Mixture.of(even, dtype=dtype),
+        cluster=Cluster(device=H100, devices=DEVICES, network=PORT),
+        layout=layout,
+        batch=BATCH,
+        seq=SEQ,
+    )
+    hours = float(step.seconds) * DEVICES / 3600 * 1e12 / (BATCH * SEQ)
+    assumed = (
+        f"all in {dtype}; 16 stages of 4 layers, experts over 64, one sequence at a time; tokens travel "
+        f"{'while others are computed' if hidden else 'and nothing hides it'}, each copy by itself; no layer "
+        "for further tokens; H100's links for H800's"
+    )
+    return Answer(hours, H100, "kernel", assumed)
+
+
+def folded(name: str, devices: int) -> Answer:
+    """Return the utilisation of the fastest layout that is found for a mixture of experts [%]."""
+    cluster = Cluster(device=H100, devices=devices, network=PORT)
+    best = plan(Mixture.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
+    said = ", ".join(f"{what} {best[what]}" for what in ("tensor", "pipeline", "data", "expert", "zero"))
+    assumed = f"the fastest of all layouts ({said}); {SEQUENCES} sequences a step, even loads; bf16"
+    return Answer(100 * float(best["utilisation"]), H100, "kernel", assumed)
