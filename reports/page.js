@@ -148,6 +148,7 @@
     bytes: (value) => prefixed(value, prefixes, "B", 3),
     flop: (value) => prefixed(value, prefixes, "FLOP", 3),
     percent: (value) => `${value.toFixed(1)} %`,
+    si: (value, unit) => prefixed(value, prefixes, unit, 4),
   };
 
   function compare(a, b) {
@@ -268,9 +269,10 @@
 
   // -- a page whose rows are computed while it is read ---------------------------------------------
 
-  // Puts rows, objects of the same keys, in the place of a frame's.
+  // Puts rows in the place of a frame's; what a row does not have is null there.
   function replaceRows(name, rows) {
-    const columns = Object.keys(rows[0] ?? {}).map((key) => [key, rows.map((row) => row[key])]);
+    const keys = [...new Set(rows.flatMap(Object.keys))];
+    const columns = keys.map((key) => [key, rows.map((row) => row[key] ?? null)]);
     decoded.set(name, { rows: rows.length, columns: new Map(columns) });
   }
 
