@@ -68,7 +68,7 @@ def chart(frame: pd.DataFrame) -> Any:
         alt.Chart(frame)
         .mark_point(size=90, strokeWidth=2)
         .encode(
-            alt.X("median_ape:Q", title="median absolute error [%]", axis=alt.Axis(format="~g", tickCount=8)),
+            alt.X("median_ape:Q", title="median absolute error [%]", axis=alt.Axis(format=",", tickCount=8)),
             alt.Y("op:N", sort=None, title=None, axis=alt.Axis(grid=True)),
             *style.groups("at_rung"),
             tooltip=style.tips(

@@ -85,7 +85,8 @@ def time() -> Any:
         cross.mark_point(size=190, strokeWidth=2, color="#555555")
         .encode(along, seconds)
         .properties(name="ink_cross"),
-        cross.mark_text(dy=-14, fontSize=11, fontWeight=600, color="#444444")
+        # Below the fastest layer nothing is drawn but lower bounds: there is room for a number.
+        cross.mark_text(align="left", dx=9, dy=13, fontSize=11, fontWeight=600, color="#444444")
         .encode(along, seconds, text="note:N")
         .properties(name="ink_cross_label"),
     ).properties(width="container", height=style.HEIGHT)

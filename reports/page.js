@@ -74,6 +74,11 @@
     const plot = document.querySelector(`[data-figure="${figure.name}"] .plot`);
     const rows = objects(figure.frame);
     say(figure);
+    if (!rows.length) {
+      forget(figure);
+      plot.textContent = "Nothing to draw here.";
+      return;
+    }
     const known = views.get(figure.name);
     if (known) {
       await known.data("rows", rows).resize().runAsync();
