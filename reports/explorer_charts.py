@@ -39,7 +39,7 @@ PARTS = ("roofline", "dependent steps", "launches")
 def roofline() -> Any:
     """Return the roofline: rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s]."""
     alt = style.altair()
-    labels = style.log_axis("x", "format(datum.value, ',~r')")
+    labels = style.log_axis("x", style.WRITTEN_OUT)
     intensity = alt.X("intensity:Q", title="arithmetic intensity [FLOP/B]", scale=style.LOG, axis=labels)
     rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     tooltip = style.tips(

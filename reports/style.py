@@ -19,6 +19,7 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 SECONDS = "format(datum.value, '~s') + 's'"
 BYTES = "format(datum.value, '~s') + 'B'"
 PLAIN = "format(datum.value, '~s')"
+WRITTEN_OUT = "format(datum.value, ',~r')"
 
 #: A logarithmic scale that ends a little beyond the data.
 LOG = {"type": "log", "nice": False, "padding": 14}
