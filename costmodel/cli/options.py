@@ -42,7 +42,7 @@ Settings = Annotated[
 ]
 DeviceSettings = Annotated[
     list[str],
-    typer.Option("--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', power='500 W'."),
+    typer.Option("--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', network='50 GB/s'."),
 ]
 Rung = Annotated[
     str | None,
