@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from costmodel.errors import CostmodelError
 
-#: Nothing; dense attention between its projections; the whole layer (Korthikanti et al., arXiv 2205.05198, §5).
+#: Nothing; dense attention between its projections; the whole layer (Korthikanti et al., arXiv 2205.05198).
 RECOMPUTE = ("none", "selective", "full")
 
 
