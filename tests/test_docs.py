@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 
+from costmodel import LSTM, hardware, predict
 from costmodel.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +37,15 @@ def test_every_block_of_python_has_its_output():
 def test_commands_run(command, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     assert run(shlex.split(command)) == 0, capsys.readouterr().err
+
+
+def test_the_device_that_is_shown_is_sound(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGES["adding.md"], re.DOTALL)
+    file = tmp_path / "one.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert hardware.check(file) == []
+    p = predict(LSTM(dtype="fp16"), file, batch=8, seq=100, hidden=512)
+    assert (p.device.name, p.bound) == ("acme/one", "depth")
 
 
 def drawn(name):
