@@ -21,7 +21,7 @@ def _lines(frame: pd.DataFrame, y: str, title: str, labels: str, x: str = "seq")
     base = alt.Chart(frame).encode(style.length_axis(x), style.log_y(y, title, labels))
     lines = base.mark_line(strokeWidth=2.5).encode(*style.series_line())
     points = base.mark_point(strokeWidth=0, size=35, opacity=1).encode(style.series_fill())
-    return (lines + points).properties(width=560, height=280).configure(background="white")
+    return (lines + points).properties(width=440, height=260).configure(background="white")
 
 
 def _sweep(layers: Mapping[str, Any], device: Any = H200, **sizes: Any) -> pd.DataFrame:

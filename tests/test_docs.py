@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
-from costmodel import LSTM, hardware, predict
+import costmodel
+from costmodel import LSTM, hardware, parallel, predict
 from costmodel.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,6 +104,16 @@ def test_pictures_named_in_pages_exist_and_are_described():
     assert {name for _, name in named} == set(charts.CHARTS)
     assert all(len(about) > 20 for about, _ in named)
     assert "(charts/work.svg)" in hooks.on_page_markdown("![x](chart:work)")
+
+
+def test_the_reference_has_every_public_name():
+    said = set(re.findall(r"^::: ([\w.]+)$", hooks.on_page_markdown(PAGES["reference.md"]), re.MULTILINE))
+    for name in set(dir(costmodel)) - {"__version__", "layers", "models", "parallel"}:
+        value = getattr(costmodel, name)
+        home = getattr(value, "__module__", None)
+        names = {f"costmodel.{name}", home, f"{home}.{name}", (home or "").rpartition(".")[0]}
+        assert names & said, name
+    assert {f"costmodel.parallel.{name}" for name in parallel.__all__} <= said
 
 
 def test_the_contents_list_every_page_and_links_lead_to_one():
