@@ -140,8 +140,8 @@ class Device:
         dtype : str
             ``fp32`` is true FP32, on whichever engine does it fastest (AMD's matrix
             cores included); ``tf32`` is a matrix rate of its own.
-        engine : {"matrix", "vector", "special"}, optional
-            Default: the faster of matrix and vector for this dtype. The vector and
+        engine : str, optional
+            matrix, vector or special. Default: the faster of matrix and vector for this dtype. The vector and
             special engines do formats that they have no rate for in fp32, at its
             rate, as elementwise kernels do.
 

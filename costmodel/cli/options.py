@@ -49,8 +49,21 @@ Rung = Annotated[
     typer.Option(metavar="RUNG", help="bound, kernel or calibrated; default the best there is."),
 ]
 State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether caches hold the inputs.")]
+
+
+def _known(framework: str | None) -> str | None:
+    """Refuse a framework of which nothing is known: the constants of others would stand in unasked."""
+    if framework is not None:
+        from costmodel.calibration import frameworks
+
+        if framework not in (known := frameworks()):
+            raise unknown_name("framework", framework, known)
+    return framework
+
+
 Framework = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …")
+    str | None,
+    typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …", callback=_known),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]

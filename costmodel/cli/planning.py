@@ -52,7 +52,7 @@ def plan(
     if unknown or set(sizes) != {"batch", "seq"} or not all(isinstance(v, float) for v in sizes.values()):
         raise SizeError(f"plan: wanted -D batch=… seq=…, one value each, got {' '.join(defines)!r}")
     if out is not None:
-        check_writable(out, overwrite=force)
+        check_writable(out, overwrite=force, suffixes=(".csv", ".parquet"))
     cluster = Cluster(device=o.device(machine, device_set), devices=devices, node=node, price=price)
     model = Transformer.of(load(name), dtype=dtype, attention=attention)
     found = search(model, cluster, batch=int(sizes["batch"]), seq=int(sizes["seq"]), margin=margin, rung=rung)
