@@ -197,6 +197,22 @@ def _bracketed(text: str) -> tuple[str, dict[str, str]]:
     return match["name"].strip(), pairs(settings, "lstm[dtype=fp16,bias=false]")
 
 
+def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
+    from costmodel import hardware
+    from costmodel.layers import classes
+
+    layers, devices = [], []
+    for name in names:
+        if name.partition("[")[0] in classes():
+            layers.append(name)
+        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
+            devices.append(name)
+        else:
+            layers.append(name)
+    return layers, devices
+
+
 def device(name: str, settings: Iterable[str] = ()) -> Device:
     """Return a device, changed as ``--device-set`` says.
 
