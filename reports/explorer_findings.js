@@ -12,7 +12,7 @@
   function sized(result, value) {
     const words = controls.get(result.along).words;
     const size = value.toLocaleString("en");
-    return words.includes("[tokens]") ? `${size} tokens` : `${words.replace(/ \[.*/, "")} ${size}`;
+    return words.includes("[tokens]") ? `${size} tokens` : `${result.along} = ${size}`;
   }
 
   // A sentence for each chart; where nothing can be computed, why.
