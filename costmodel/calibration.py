@@ -200,6 +200,12 @@ def calibrated_devices() -> tuple[str, ...]:
     )
 
 
+def frameworks() -> set[str]:
+    """Return every framework that is known: by constants of some device, or by how its kernels work."""
+    fitted = {section.framework for device in calibrated_devices() for section in load(device)}
+    return {*fitted, *DEFAULT_FRAMEWORKS, *implementations.STEP_BY_STEP, implementations.FUSED}
+
+
 def forget() -> None:
     """Forget the files that were read: one of them has been written anew."""
     load.cache_clear()

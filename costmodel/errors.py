@@ -34,8 +34,12 @@ class OutputError(CostmodelError):
     """A file cannot be written where it was asked for; nothing was overwritten."""
 
 
+#: Kinds of names that are too many for a line → the command that lists them.
+_LISTED = {"device": "costmodel devices", "layer": "costmodel layers", "model": "costmodel model"}
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
-    """Return the error for a name that is not known, with the nearest right ones.
+    """Return the error for a name that is not known, with the nearest right ones, or where to find them.
 
     Parameters
     ----------
@@ -48,5 +52,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     """
     names = sorted(set(known))
     near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(names)}"
+    if near:
+        hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
+    else:
+        hint = f"`{_LISTED[kind]}` lists them" if kind in _LISTED else f"known: {', '.join(names)}"
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}")

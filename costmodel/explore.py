@@ -18,7 +18,7 @@ from costmodel import hardware, reports
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.evaluate import as_size
 from costmodel.facts import facts_of
-from costmodel.layers import Layer, classes, get
+from costmodel.layers import Layer, classes, get, option_text
 from costmodel.predict import as_device
 from costmodel.programs import defaults, free_tile, program, rules
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY
@@ -159,7 +159,7 @@ def _shared(layers: Sequence[Layer]) -> dict[str, dict[str, Any]]:
         first = {getattr(layer, option) for layer in having}
         if len(first) == 1 and first <= set(values):
             common = [v for v in values if all(v in getattr(la, f"{option}s", values) for la in having)]
-            found[option] = {"values": [_text(v) for v in common], "first": _text(first.pop())}
+            found[option] = {"values": [option_text(v) for v in common], "first": option_text(first.pop())}
     return found
 
 
@@ -173,10 +173,6 @@ def _is_named(layer: Layer) -> bool:
     return classes().get(layer.name) is type(layer)
 
 
-def _text(value: Any) -> str:
-    return "auto" if value is None else str(value).lower()
-
-
 def _layer(layer: Layer, name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
     """Return a layer for the page: its sizes, rules and, for each of its variants, its program."""
     takes = [option for option in shared if _has(layer, option)]
@@ -185,9 +181,7 @@ def _layer(layer: Layer, name: str, shared: Mapping[str, Any]) -> dict[str, Any]
         variants["|".join(values)] = _variant(layer, dict(zip(takes, values, strict=True)))
     own = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer) if f.name not in takes}
     changed = {n: v for n, v in own.items() if v != getattr(type(layer), n, None)}
-    options = [
-        f"{n}={'x'.join(map(str, v)) if isinstance(v, tuple) else _text(v)}" for n, v in changed.items()
-    ]
+    options = [f"{option}={option_text(value)}" for option, value in changed.items()]
     return {
         "name": name,
         "kind": layer.name if _is_named(layer) else None,

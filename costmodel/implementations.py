@@ -18,6 +18,9 @@ Options = dict[str, Any]
 #: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
 ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 
+#: Whose recurrences run step by step, each a kernel, and whose runs as one.
+STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"
+
 #: Kernel models whose algorithms have constants of their own: one's say nothing of another.
 ALGORITHMS = ("delta",)
 
@@ -91,9 +94,9 @@ def _delta(op: str, framework: str, label: str, _: Device) -> Options:
 def _recurrence(_: str, framework: str, label: str, __: Device) -> Options:
     """DeepBench times cuDNN's standard algorithm and MIOpen's, both step by step; FlashRNN fuses."""
     name = (label or framework).lower()
-    if name.startswith("flashrnn"):
+    if name.startswith(FUSED):
         return {"persistent": name.endswith("fused")}
-    return {"persistent": False} if name.startswith(("cudnn", "miopen", "haste")) else {}
+    return {"persistent": False} if name.startswith(STEP_BY_STEP) else {}
 
 
 _READERS: dict[str, Callable[[str, str, str, Device], Options]] = {

@@ -64,8 +64,8 @@ def predict(
         A device, its name, or its spec file.
     sizes : mapping, optional
         Sizes by name, beside those given as keywords.
-    rung : {"bound", "kernel", "calibrated"}, optional
-        How far to go from the datasheet; default the best there is.
+    rung : str, optional
+        How far to go from the datasheet: bound, kernel, calibrated; default the best there is.
     state : {"warm", "cold"}
         Whether inputs are resident, as far as the last-level cache holds them.
         The bound is cold always. A number is the size of that name; to give

@@ -140,8 +140,8 @@ class Device:
         dtype : str
             ``fp32`` is true FP32, on whichever engine does it fastest (AMD's matrix
             cores included); ``tf32`` is a matrix rate of its own.
-        engine : {"matrix", "vector", "special"}, optional
-            Default: the faster of matrix and vector for this dtype. The vector and
+        engine : str, optional
+            matrix, vector or special. Default: the faster of matrix and vector for this dtype. The vector and
             special engines do formats that they have no rate for in fp32, at its
             rate, as elementwise kernels do.
 
@@ -307,7 +307,8 @@ class Device:
         **changes : str or float
             Quantities with units; `costmodel.hardware.whatif` lists the names. ``units``
             is a number, and scales every rate with it; so does ``clock``. A rate given
-            by its dtype (``bf16="1.2 PFLOP/s"``) is taken as it is.
+            by its dtype (``bf16="1.2 PFLOP/s"``) is taken as it is. ``network`` is what the
+            device is joined to, one way, and leaves its name and its constants as they are.
 
         Raises
         ------

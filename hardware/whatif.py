@@ -27,6 +27,9 @@ _FIGURES: dict[str, tuple[Keys, str]] = {
     "power": (("power", "tdp"), "W"),
 }
 
+#: What a device is joined to, and no figure of its own: constants that were fitted on it hold all the same.
+_AROUND = frozenset({"network"})
+
 #: Every name that `changed` knows.
 NAMES = (*_FIGURES, "units", "clock", *DTYPES)
 
@@ -53,16 +56,16 @@ def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
 
 
 def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
-    """Return a copy of a spec with other figures.
+    """Return a copy of a spec with other figures; its name ends in ``*`` if they are the device's own.
 
     Parameters
     ----------
     spec : Spec
         What to change.
     changes : mapping of str to str or float
-        By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth
-        [B/s], network (one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the engine that is
-        fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz].
+        By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth [B/s], network (each
+        device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the
+        engine that is fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz].
         The last two scale every rate; a dtype given beside them is taken as it is.
 
     Raises
@@ -84,7 +87,8 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
                 _put(data, keys, _quantity(value, dimension))
             elif name in DTYPES:
                 _put(data, ("compute", _engine(spec, name), name), _quantity(value, "FLOP/s"))
-        data["name"] = spec.name if spec.name.endswith("*") or not changes else f"{spec.name}*"
+        marked = spec.name.endswith("*") or changes.keys() <= _AROUND
+        data["name"] = spec.name if marked else f"{spec.name}*"
         result = Spec.model_validate(data)
     except CostmodelError as error:
         raise SpecError(f"cannot change {spec.name}: {error}") from error

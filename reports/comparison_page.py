@@ -36,16 +36,18 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
     rows = thinned(whole, [x, *chosen_by])
     picks = [_pick(rows, column) for column in chosen_by]
     layers, devices = list(dict.fromkeys(rows["series"])), list(dict.fromkeys(rows["device"]))
-    asked = [
-        f"{listed(layers)} on {listed(devices)}, along {axis_title(x).partition(' [')[0]} from "
-        f"{rows[x].min():,.0f} to {rows[x].max():,.0f}."
-    ]
+    low, high = rows[x].min(), rows[x].max()
+    along = axis_title(x).partition(" [")[0]
+    span = f"along {along} from {low:,.0f} to {high:,.0f}" if low < high else f"at {along} {low:,.0f}"
+    asked = [f"{listed(layers)} on {listed(devices)}, {span}."]
     if len(rows) < len(whole):
         asked.append(
             f"The table has {len(whole):,} rows; this page shows {len(rows):,} of them, evenly spread over "
             "its sizes."
         )
-    frames = Frames(rows=rows, facts=facts, fastest=fastest.rows(rows, chosen_by))
+    raced = len(layers) > 1 and low < high
+    crossings = fastest.rows(rows, chosen_by) if raced else pd.DataFrame()
+    frames = Frames(rows=rows, facts=facts, fastest=crossings)
     heading = title or f"{listed([name.partition('[')[0] for name in layers])} compared"
     return compose(frames, picks, title=heading, asked=tuple(asked), command=command)
 

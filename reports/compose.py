@@ -87,7 +87,7 @@ def compose(
         sections=kept,
         command=command,
         version=frames.facts.version,
-        lead=_lead(picks),
+        lead=lead(picks),
         caveat=" ".join([*(text for _, text in rungs(frames.rows)), _constants(frames.rows, picks)]).strip(),
     )
 
@@ -121,7 +121,8 @@ def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
     return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
 
 
-def _lead(picks: Sequence[Pick]) -> str:
+def lead(picks: Sequence[Pick]) -> str:
+    """Return what the findings are of: what is picked at first, where there is something to pick."""
     if not picks:
         return ""
     values = [(pick.label.lower(), pick.values[pick.default]) for pick in picks]

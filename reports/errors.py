@@ -64,11 +64,12 @@ def chart(frame: pd.DataFrame) -> Any:
         From `rows` by op and rung, of one case; rung as ``at_rung``, so that picking one leaves all there.
     """
     alt = style.altair()
+    axis = alt.Axis(labelExpr=style.WRITTEN_OUT, tickCount=8)
     points = (
         alt.Chart(frame)
         .mark_point(size=90, strokeWidth=2)
         .encode(
-            alt.X("median_ape:Q", title="median absolute error [%]", axis=alt.Axis(format="~g", tickCount=8)),
+            alt.X("median_ape:Q", title="median absolute error [%]", axis=axis),
             alt.Y("op:N", sort=None, title=None, axis=alt.Axis(grid=True)),
             *style.groups("at_rung"),
             tooltip=style.tips(

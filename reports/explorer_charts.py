@@ -39,7 +39,7 @@ PARTS = ("roofline", "dependent steps", "launches")
 def roofline() -> Any:
     """Return the roofline: rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s]."""
     alt = style.altair()
-    labels = style.log_axis("x", "format(datum.value, ',~r')")
+    labels = style.log_axis("x", style.WRITTEN_OUT)
     intensity = alt.X("intensity:Q", title="arithmetic intensity [FLOP/B]", scale=style.LOG, axis=labels)
     rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     tooltip = style.tips(
@@ -85,7 +85,8 @@ def time() -> Any:
         cross.mark_point(size=190, strokeWidth=2, color="#555555")
         .encode(along, seconds)
         .properties(name="ink_cross"),
-        cross.mark_text(dy=-14, fontSize=11, fontWeight=600, color="#444444")
+        # Below the fastest layer nothing is drawn but lower bounds: there is room for a number.
+        cross.mark_text(align="left", dx=9, dy=13, fontSize=11, fontWeight=600, color="#444444")
         .encode(along, seconds, text="note:N")
         .properties(name="ink_cross_label"),
     ).properties(width="container", height=style.HEIGHT)

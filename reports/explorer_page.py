@@ -33,6 +33,9 @@ WORDS = {"dtype": "Number format", "direction": "Direction", "causal": "Causal m
 WORDS |= {"schedule": "Schedule of tiles", "tile": "Tile"}
 SAID = {"fwd": "forward", "bwd": "backward", "fwd+bwd": "forward and backward", "true": "yes", "false": "no"}
 SAID |= {"auto": "the paper's", "free": "set below", "fa1": "FlashAttention", "fa2": "FlashAttention-2"}
+#: What the page runs, each on what stands before it: the numbers, the words, the form, and who calls whom.
+PARTS = ("state", "device", "programs", "crossings", "round", "rows", "findings", "commands", "form")
+SCRIPTS = (*(f"explorer_{part}.js" for part in PARTS), "explorer.js")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,7 @@ def page(explorer: Explorer, *, title: str | None = None, command: str) -> Page:
         sections=_sections(explorer),
         command=command,
         version=explorer.facts.version,
-        live=Live(_controls(explorer), _data(explorer), "explorer.js", "explorer.css"),
+        live=Live(_controls(explorer), _data(explorer), SCRIPTS, "explorer.css"),
     )
 
 

@@ -43,7 +43,7 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
     rise = np.log(frame["seconds"] / before["seconds"]) / np.log(frame["seq"] / before["seq"])
     slope = pd.Series(rise, index=frame.index)
     frame = frame.assign(slope=slope.where(last))
-    text = frame["layer"].astype(str) + "  n^" + frame["slope"].map(_power)
+    text = frame["layer"].astype(str) + "  " + frame["slope"].map(_power)
     frame = frame.assign(text=text.where(frame["slope"].notna()), place=np.nan)
     for _, group in frame.groupby("where", sort=False):
         ends = group[group["slope"].notna()]
@@ -53,8 +53,11 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _power(slope: float) -> str:
-    """Return an exponent to one digit: 1.04 → 1, 1.52 → 1.5; nothing for a missing one."""
-    return "" if np.isnan(slope) else f"{slope:.1f}".removesuffix(".0")
+    """Return the power of n to one digit: 1.04 → n, 1.97 → n², 1.52 → n^1.5; nothing for a missing one."""
+    if np.isnan(slope):
+        return ""
+    exponent = f"{slope:.1f}"
+    return {"1.0": "n", "2.0": "n²"}.get(exponent, f"n^{exponent}")
 
 
 def _spread(values: np.ndarray, span: np.ndarray) -> np.ndarray:

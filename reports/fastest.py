@@ -119,7 +119,7 @@ def finding(frame: pd.DataFrame) -> str:
     pieces = timed["series"].astype(str).groupby(timed["row"], sort=False).agg(list)
     throughout = pieces[pieces.map(len) == 1].map(lambda names: names[0])
     said = [
-        f"{name} is fastest at every length on {_of(count, devices)}"
+        f"on {_of(count, devices)} {name} is fastest at every length"
         for name, count in throughout.value_counts(sort=False).items()
     ]
     crossing = timed[timed["row"].isin(pieces.index[pieces.map(len) > 1])]

@@ -63,7 +63,7 @@
       font,
       background: null,
       axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: 500, gridColor: "#e3e6ea", titlePadding: 8 },
-      axisY: { labelLimit: narrow ? 132 : 250, minExtent: narrow ? 34 : 44 },
+      axisY: { labelLimit: narrow ? 170 : 250, minExtent: narrow ? 34 : 44 },
       legend: { labelFontSize: 12, rowPadding: 2, columnPadding: 14, labelLimit: Math.max(120, width - 110), columns: narrow ? 1 : 4 },
       header: { labelFontSize: 12, labelFontWeight: 600 },
       view: { stroke: null },
@@ -74,6 +74,11 @@
     const plot = document.querySelector(`[data-figure="${figure.name}"] .plot`);
     const rows = objects(figure.frame);
     say(figure);
+    if (!rows.length) {
+      forget(figure);
+      plot.textContent = "Nothing to draw here.";
+      return;
+    }
     const known = views.get(figure.name);
     if (known) {
       await known.data("rows", rows).resize().runAsync();
@@ -148,6 +153,7 @@
     bytes: (value) => prefixed(value, prefixes, "B", 3),
     flop: (value) => prefixed(value, prefixes, "FLOP", 3),
     percent: (value) => `${value.toFixed(1)} %`,
+    si: (value, unit) => prefixed(value, prefixes, unit, 4),
   };
 
   function compare(a, b) {
@@ -268,9 +274,10 @@
 
   // -- a page whose rows are computed while it is read ---------------------------------------------
 
-  // Puts rows, objects of the same keys, in the place of a frame's.
+  // Puts rows in the place of a frame's; what a row does not have is null there.
   function replaceRows(name, rows) {
-    const columns = Object.keys(rows[0] ?? {}).map((key) => [key, rows.map((row) => row[key])]);
+    const keys = [...new Set(rows.flatMap(Object.keys))];
+    const columns = keys.map((key) => [key, rows.map((row) => row[key] ?? null)]);
     decoded.set(name, { rows: rows.length, columns: new Map(columns) });
   }
 

@@ -63,13 +63,15 @@ class Live:
         HTML of what the reader sets.
     data : dict
         What its script needs, for JSON.
-    script, style : str
-        Names of the script and the style that it has beside every page's.
+    scripts : tuple of str
+        Names of the scripts that it has beside every page's, in the order that they run.
+    style : str
+        Name of its style.
     """
 
     controls: str
     data: dict[str, Any]
-    script: str
+    scripts: tuple[str, ...]
     style: str
 
 

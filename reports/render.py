@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def render(page: Page) -> str:
     """Return a page as HTML."""
     live = page.live
-    scripts = [_charts_script(), asset("page.js"), *([asset(live.script)] if live else [])]
+    scripts = [_charts_script(), asset("page.js"), *map(asset, live.scripts if live else ())]
     style = asset("page.css") + (asset(live.style) if live else "")
     policy = (
         "default-src 'none'; "

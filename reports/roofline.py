@@ -84,7 +84,7 @@ def chart(frame: pd.DataFrame) -> Any:
         "intensity:Q",
         title="arithmetic intensity [FLOP/B]",
         scale=style.LOG,
-        axis=style.log_axis("x", "format(datum.value, ',~r')"),
+        axis=style.log_axis("x", style.WRITTEN_OUT),
     )
     rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     base = alt.Chart(frame)

@@ -16,9 +16,10 @@ DASHES = ([1, 0], [8, 3], [2, 2], [10, 3, 2, 3], [5, 2], [1, 3], [14, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
 #: Vega expressions that label an axis: 0.00032 → 320µs, 1.2e9 → 1.2GB.
-SECONDS = "format(datum.value, '~s') + 's'"
-BYTES = "format(datum.value, '~s') + 'B'"
-PLAIN = "format(datum.value, '~s')"
+SECONDS = "format(datum.value, '.3~s') + 's'"
+BYTES = "format(datum.value, '.3~s') + 'B'"
+PLAIN = "format(datum.value, '.3~s')"
+WRITTEN_OUT = "format(datum.value, ',~r')"
 
 #: A logarithmic scale that ends a little beyond the data.
 LOG = {"type": "log", "nice": False, "padding": 14}

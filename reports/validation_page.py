@@ -10,7 +10,7 @@ import pandas as pd
 from costmodel._version import __version__
 from costmodel.errors import TableError
 from costmodel.reports import agreement, errors, residuals, tightness
-from costmodel.reports.compose import STATUS, layers, rungs, sources
+from costmodel.reports.compose import RUNGS, STATUS, layers, lead, rungs, sources
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.frames import Facts
 from costmodel.reports.page import Page, Section
@@ -37,11 +37,7 @@ def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, c
             "no row has both a measured and a predicted time: nothing to hold against each other"
         )
     cases = [name for name in CASES if name in both]
-    picks = tuple(
-        Pick(name, CASES[name], tuple(dict.fromkeys(both[name])))
-        for name in cases
-        if both[name].nunique() > 1
-    )
+    picks = tuple(_pick(name, both[name]) for name in cases if both[name].nunique() > 1)
     figures = tuple(_figure(module, module.rows(both, cases)) for module in (agreement, residuals, tightness))
     by_rung = errors.rows(rows, [*cases, "op"])
     wide = _figure(errors, by_rung.rename(columns={"rung": "at_rung"}))
@@ -80,8 +76,18 @@ def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, c
         sections=kept,
         command=command,
         version=__version__,
+        lead=lead(picks),
         caveat=_caveat(rows),
     )
+
+
+def _pick(name: str, column: pd.Series) -> Pick:
+    """Return a choice among a column's values; of the rungs, which rise from rough to fitted, the last."""
+    values = tuple(dict.fromkeys(column))
+    if name == "rung":
+        known = [rung for rung in RUNGS if rung in values]
+        return Pick(name, CASES[name], values, values.index(known[-1]) if known else 0)
+    return Pick(name, CASES[name], values)
 
 
 def _notes(rows: pd.DataFrame, facts: Facts) -> tuple[tuple[str, str], ...]:

@@ -5,9 +5,12 @@ import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
+import costmodel
+from costmodel import LSTM, hardware, parallel, predict
 from costmodel.cli import run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,12 +40,63 @@ def test_commands_run(command, monkeypatch, capsys):
     assert run(shlex.split(command)) == 0, capsys.readouterr().err
 
 
+def test_the_device_that_is_shown_is_sound(tmp_path):
+    (text,) = re.findall(r"```yaml\n(.*?)```", PAGES["adding.md"], re.DOTALL)
+    file = tmp_path / "one.yaml"
+    file.write_text(text, encoding="utf-8")
+    assert hardware.check(file) == []
+    p = predict(LSTM(dtype="fp16"), file, batch=8, seq=100, hidden=512)
+    assert (p.device.name, p.bound) == ("acme/one", "depth")
+
+
+def drawn(name):
+    """The points of a picture on its logarithmic axes: label → rows of x and y, at rising x."""
+    chart = charts.CHARTS[name]().to_dict()
+    (rows,) = chart["datasets"].values()
+    channels = chart["layer"][0]["encoding"]
+    x, y = (channels[axis]["field"] for axis in "xy")
+    lines = {}
+    for row in sorted(rows, key=lambda row: row[x]):
+        lines.setdefault(row["label"], []).append((row[x], row[y]))
+    return {label: np.log2(np.array(points, dtype=float)) for label, points in lines.items()}
+
+
+def slopes(lines):
+    return {label: np.diff(points[:, 1]) / np.diff(points[:, 0]) for label, points in lines.items()}
+
+
 @pytest.mark.parametrize("name", charts.CHARTS)
 def test_charts_draw_what_they_are_given(name):
-    drawn = charts.CHARTS[name]().to_dict()
-    (rows,) = drawn["datasets"].values()
-    assert len({row["series"] for row in rows}) >= 2
-    assert all(row[drawn["encoding"]["y"]["field"]] > 0 for row in rows)
+    lines = drawn(name)
+    assert len(lines) >= 2
+    assert all(np.isfinite(points).all() for points in lines.values())
+
+
+def test_pictures_show_what_is_said_of_them():
+    hardware = {label: points[-1, 1] for label, points in drawn("hardware").items()}
+    assert hardware["LSTM, H200"] == pytest.approx(hardware["LSTM, ten times the device"], abs=0.1)
+    assert hardware["tiled attention, H200"] > hardware["tiled attention, ten times the device"] + 3
+    batch = slopes(drawn("batch"))
+    assert batch["LSTM"][:3].max() < 0.2
+    assert batch["LSTM"][-1] > 0.5
+    assert batch["tiled attention"][2:].min() > 0.8
+    race = drawn("race")
+    assert (race["attention"][:, 1] < race["recurrence"][:, 1]).all()
+    work = slopes(drawn("work"))
+    assert work["core"] == pytest.approx(2)
+    assert 1 <= work["whole layer"][0] < 1.1
+    assert 1.6 < work["whole layer"][-1] < 2
+    memory = slopes(drawn("memory"))
+    assert memory["tiled"][-1] == pytest.approx(1)
+    assert 1.9 < memory["stored scores"][-1] < 2
+    intensity = {label: 2 ** points[:, 1] for label, points in drawn("intensity").items()}
+    assert intensity["stored scores"].max() <= 32 < intensity["ridge of the A100"][0] < intensity["tiled"][-1]
+    cache = slopes(drawn("cache"))
+    assert (cache["llama-2-7b"][-1], cache["mistral-7b"][-1]) == (pytest.approx(1), 0)
+    assert slopes(drawn("devices"))["DistFlashAttn"] == pytest.approx(-1, abs=0.05)
+    pairs = {label: rising[-1] for label, rising in slopes(drawn("pairs")).items()}
+    wanted = {"all pairs": 2, "combiner": 1.5, "window of 1,024": 1, "bigbird": 1}
+    assert pairs == pytest.approx(wanted, abs=0.05)
 
 
 def test_pictures_named_in_pages_exist_and_are_described():
@@ -50,6 +104,16 @@ def test_pictures_named_in_pages_exist_and_are_described():
     assert {name for _, name in named} == set(charts.CHARTS)
     assert all(len(about) > 20 for about, _ in named)
     assert "(charts/work.svg)" in hooks.on_page_markdown("![x](chart:work)")
+
+
+def test_the_reference_has_every_public_name():
+    said = set(re.findall(r"^::: ([\w.]+)$", hooks.on_page_markdown(PAGES["reference.md"]), re.MULTILINE))
+    for name in set(dir(costmodel)) - {"__version__", "layers", "models", "parallel"}:
+        value = getattr(costmodel, name)
+        home = getattr(value, "__module__", None)
+        names = {f"costmodel.{name}", home, f"{home}.{name}", (home or "").rpartition(".")[0]}
+        assert names & said, name
+    assert {f"costmodel.parallel.{name}" for name in parallel.__all__} <= said
 
 
 def test_the_contents_list_every_page_and_links_lead_to_one():

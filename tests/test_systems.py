@@ -92,7 +92,7 @@ def test_slopes_are_of_the_last_two_lengths():
     assert len(ends) == 6
     assert (ends["seq"] == 2048).all()
     assert ends.groupby("layer")["slope"].mean().round(9).to_dict() == {"line": 1.0, "root": 1.5, "square": 2}
-    assert set(ends["text"]) == {"square  n^2", "line  n^1", "root  n^1.5"}
+    assert set(ends["text"]) == {"square  n²", "line  n", "root  n^1.5"}
 
 
 def test_names_do_not_overlap():

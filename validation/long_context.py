@@ -21,7 +21,6 @@ import pandas as pd
 
 from costmodel import hardware, kernels
 from costmodel.errors import TableError
-from costmodel.hardware.schema import Spec
 from costmodel.layers import Layer
 from costmodel.layers.dist_flash_attention import DistFlashAttention
 from costmodel.layers.matmul import Matmul
@@ -34,8 +33,8 @@ from costmodel.predict import predict
 from costmodel.validation import published
 
 #: Devices of a node: a DGX A100 has 8. The paper's two were joined by InfiniBand of 100 Gbit/s
-#: (from memory), taken as a port of each device.
-NODE, NETWORK = 8, "12.5 GB/s"
+#: (arXiv 2310.03294, §4; from memory), taken as a port of each device.
+DEVICE, NODE, NETWORK = "nvidia/a100-sxm-80gb", 8, "12.5 GB/s"
 DTYPE = "bf16"
 #: Whose constants serve, where there are any: vLLM's attention is FlashAttention-2, as these systems' is.
 FRAMEWORK = "vllm"
@@ -90,15 +89,6 @@ _PRINTED = {
     "Megatron-LM+FlashAttention": "megatron",
     "Ring Self-Attention": "ring-self-attention",
 }
-
-
-def cluster(device: str, network: str = NETWORK) -> hardware.Device:
-    """Return a device that has a network port of this bandwidth [B/s], as a node of the paper's had."""
-    data = hardware.load(device).spec.model_dump(by_alias=True, exclude_none=True)
-    reason = "of the cluster, not of the device: InfiniBand of 100 Gbit/s (arXiv 2310.03294, §4; from memory)"
-    port = {"value": network, "status": "assumed", "reason": reason, "range": (network, network)}
-    data["links"] = {**data.get("links", {}), "network": {"oneway": port}}
-    return hardware.Device(Spec.model_validate(data))
 
 
 def iteration_s(
@@ -216,7 +206,7 @@ def read(reference: Path) -> pd.DataFrame:
 
 def compare(rows: pd.DataFrame, rung: str | None = None) -> pd.DataFrame:
     """Return the rows of `read` with ``seconds``, the prediction, and ``error``, (prediction − time)/time."""
-    a100 = cluster("nvidia/a100-sxm-80gb")
+    a100 = hardware.load(DEVICE).replace(network=NETWORK)
     cases = zip(*(rows[name].tolist() for name in ("system", "model", "seq", "devices")), strict=True)
     seconds = [
         iteration_s(system, MODELS[model], a100, seq, devices, rung) for system, model, seq, devices in cases

@@ -67,9 +67,10 @@ def from_torch(
         The format that floating-point tensors are taken to have instead of their own.
     loss : callable, optional
         From the module's result, the tensor that backward starts from.
-    optimizer : {"sgd", "momentum", "adam", "adamw"}, optional
-        What updates the trained parameters after the backward pass, in their own format: a kernel for
-        each operation over all of them (torch's ``foreach``), one for all under ``compile``.
+    optimizer : str, optional
+        ``sgd``, ``momentum``, ``adam`` or ``adamw``: what updates the trained parameters after the backward
+        pass, in their own format: a kernel for each operation over all of them (torch's ``foreach``), one
+        for all under ``compile``.
     title : str, optional
         The model's name; default the class's.
     **keywords

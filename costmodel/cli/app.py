@@ -70,9 +70,10 @@ def arguments(argv: Sequence[str]) -> list[str]:
     for word in argv:
         if word.startswith("-"):
             setting = word if word in _SETTINGS else None
-        elif setting is None or "=" not in word:
-            setting = None
-        elif result[-1] != setting:
-            result.append(setting)
+        elif setting is not None and result[-1] != setting:
+            if "=" in word:
+                result.append(setting)
+            else:
+                setting = None
         result.append(word)
     return result

@@ -95,7 +95,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 def show_layers(as_json: AsJson = False) -> None:
     """List the layers by family: the sizes each needs, its options, its source."""
-    from costmodel.layers import classes
+    from costmodel.layers import classes, option_text
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
     if as_json:
@@ -105,7 +105,7 @@ def show_layers(as_json: AsJson = False) -> None:
         print(f"{family}")
         for row in members:
             sizes = [*row["required"], *(f"[{name}={value}]" for name, value in row["defaults"].items())]
-            options = (f"{name}={_plain(value['default'])}" for name, value in row["options"].items())
+            options = (f"{name}={option_text(value['default'])}" for name, value in row["options"].items())
             print(f"  {row['layer']}: {row['summary']}")
             print(f"    sizes    {' '.join(sizes)}")
             print(f"    options  {' '.join(options)}")
@@ -127,10 +127,6 @@ def _layer(kind: type[Layer]) -> dict[str, Any]:
         "source": kind.source,
         "not_counted": kind.not_counted,
     }
-
-
-def _plain(value: object) -> str:
-    return "auto" if value is None else str(value).lower()
 
 
 def show(

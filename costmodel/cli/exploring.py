@@ -11,7 +11,6 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.cli.sweeping import _sorted as sorted_names
 from costmodel.errors import CostmodelError
 from costmodel.files import check_writable
 
@@ -39,7 +38,7 @@ def explore(
     check_writable(out, overwrite=force, suffixes=(".html",))
     if device_set and not machines:
         raise CostmodelError("explore: --device-set changes the devices given with -m; give one")
-    named, extra = sorted_names(names)
+    named, extra = o.layers_and_devices(names)
     layers = o.layers(named, settings) if named else None
     if settings and layers is None:
         raise CostmodelError("explore: --set changes the layers given; give one")

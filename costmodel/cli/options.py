@@ -42,15 +42,28 @@ Settings = Annotated[
 ]
 DeviceSettings = Annotated[
     list[str],
-    typer.Option("--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', power='500 W'."),
+    typer.Option("--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', network='50 GB/s'."),
 ]
 Rung = Annotated[
     str | None,
     typer.Option(metavar="RUNG", help="bound, kernel or calibrated; default the best there is."),
 ]
 State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether caches hold the inputs.")]
+
+
+def _known(framework: str | None) -> str | None:
+    """Refuse a framework of which nothing is known: the constants of others would stand in unasked."""
+    if framework is not None:
+        from costmodel.calibration import frameworks
+
+        if framework not in (known := frameworks()):
+            raise unknown_name("framework", framework, known)
+    return framework
+
+
 Framework = Annotated[
-    str | None, typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …")
+    str | None,
+    typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …", callback=_known),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]
@@ -182,6 +195,22 @@ def _bracketed(text: str) -> tuple[str, dict[str, str]]:
     parts = [part for part in (match["options"] or "").split(",") if part]
     settings = [part if "=" in part else f"dtype={part}" for part in parts]
     return match["name"].strip(), pairs(settings, "lstm[dtype=fp16,bias=false]")
+
+
+def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
+    from costmodel import hardware
+    from costmodel.layers import classes
+
+    layers, devices = [], []
+    for name in names:
+        if name.partition("[")[0] in classes():
+            layers.append(name)
+        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
+            devices.append(name)
+        else:
+            layers.append(name)
+    return layers, devices
 
 
 def device(name: str, settings: Iterable[str] = ()) -> Device:

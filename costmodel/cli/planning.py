@@ -28,9 +28,6 @@ def plan(
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of the cluster.", min=1)],
     defines: o.Defines,
     node: Annotated[int, typer.Option(metavar="N", help="Devices of a node.", min=1)] = 8,
-    network: Annotated[
-        str | None, typer.Option(metavar="BANDWIDTH", help="One way, of each device: '50 GB/s'.")
-    ] = None,
     price: Annotated[
         float | None, typer.Option(metavar="PRICE", help="Of a device for an hour.", min=0.0)
     ] = None,
@@ -52,18 +49,14 @@ def plan(
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search
-    from costmodel.units import parse
 
     sizes = o.sizes(defines)
     unknown = sorted(set(sizes) - {"batch", "seq"})
     if unknown or set(sizes) != {"batch", "seq"} or not all(isinstance(v, float) for v in sizes.values()):
         raise SizeError(f"plan: wanted -D batch=… seq=…, one value each, got {' '.join(defines)!r}")
     if out is not None:
-        check_writable(out, overwrite=force)
-    bandwidth = None if network is None else float(parse(network, "bytes/s"))
-    cluster = Cluster(
-        device=o.device(machine, device_set), devices=devices, node=node, network=bandwidth, price=price
-    )
+        check_writable(out, overwrite=force, suffixes=(".csv", ".parquet"))
+    cluster = Cluster(device=o.device(machine, device_set), devices=devices, node=node, price=price)
     model = stack_of(load(name), dtype=dtype, attention=attention)
     found = search(model, cluster, batch=int(sizes["batch"]), seq=int(sizes["seq"]), margin=margin, rung=rung)
     if out is not None:

@@ -97,7 +97,7 @@ def sweep(
     _check(out, best, by, pareto, columns, force=force, searched=searched)
     from costmodel.sweep import Engine, make_grid, stream, whole
 
-    names, extra = _sorted(names)
+    names, extra = o.layers_and_devices(names)
     layers = o.layers(names, settings)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     sizes = o.sizes(defines)
@@ -170,22 +170,6 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
         except ValueError:
             raise CostmodelError(f"price of {name}: wanted a number for an hour, got {text!r}") from None
     return found
-
-
-def _sorted(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
-    from costmodel import hardware
-    from costmodel.layers import classes
-
-    layers, devices = [], []
-    for name in names:
-        if name.partition("[")[0] in classes():
-            layers.append(name)
-        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
-            devices.append(name)
-        else:
-            layers.append(name)
-    return layers, devices
 
 
 def _check_rows(layers: Sequence[Layer], devices: int, sizes: Mapping[str, Any]) -> None:

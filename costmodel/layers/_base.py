@@ -181,7 +181,7 @@ class Layer:
     def label(self) -> str:
         """The layer's name with the options that differ from their defaults."""
         changed = [
-            f"{f.name}={_show(getattr(self, f.name))}"
+            f"{f.name}={option_text(getattr(self, f.name))}"
             for f in dataclasses.fields(self)
             if f.name not in ("dtype",) and getattr(self, f.name) != f.default
         ]
@@ -205,7 +205,10 @@ class Layer:
         )
 
 
-def _show(value: object) -> str:
+def option_text(value: object) -> str:
+    """Return an option's value as people write it: ``auto`` for none, ``128x64`` for a tile."""
+    if value is None:
+        return "auto"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
 
 

@@ -9,12 +9,13 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError
 from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import P, exchange, share
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
+from costmodel.layers.dropout import dropout
 from costmodel.layers.feed_forward import FeedForward
 from costmodel.layers.swiglu import SwiGLU
 from costmodel.layers.tiled_attention import TiledAttention
@@ -24,7 +25,6 @@ B, N, D, F, L, HD, DV = symbols("batch seq d_model d_ff num_layers head_dim valu
 HEADS, KV_HEADS, INNER, CHUNK = ceil_div(HQ, P), ceil_div(HKV, P), ceil_div(F, P), ceil_div(N, P)
 
 ATTENTION = ("dense", "tiled")
-RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,10 +82,7 @@ class Megatron(Layer):
         """Check the options, each and together."""
         super().__post_init__()
         self.check_options(attention=ATTENTION, recompute=RECOMPUTE, activation=POINTWISE, norm=NORMS)
-        if self.recompute == "selective" and self.attention == "tiled":
-            raise CostmodelError(
-                f"{self.name}: tiled attention keeps no scores; recompute=selective needs attention=dense"
-            )
+        check_recompute(self.name, self.recompute, self.attention)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Heads share keys evenly."""
@@ -144,11 +141,8 @@ class Megatron(Layer):
         """Return dropout of a part's output, with a mask of one byte an element."""
         if not self.dropout:
             return ()
-        mask = self.rows * D
-        extra = {"extra_write": mask} if direction == "fwd" else {"extra_read": mask}
         name = "dropout" if direction == "fwd" else "dropout gradient"
-        counts: dict[str, Any] = {"reads": 1, "writes": 1, "vector": 2, "depth": 2}
-        return (stream(self, name, rows=self.rows, cols=D, **counts, **extra),)
+        return (dropout(self, name, direction, rows=self.rows, cols=D),)
 
     def _around(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """Return a part of forward: norm, gathered, its kernels, reduced, dropped, added."""

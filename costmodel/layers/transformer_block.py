@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError
 from costmodel.layers._attention import _Attention
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.dropout import dropout
 from costmodel.layers.feed_forward import FeedForward
@@ -24,7 +24,6 @@ from costmodel.symbols import symbols
 B, N, D, L = symbols("batch seq d_model num_layers")
 
 ATTENTION: dict[str, type[_Attention]] = {"tiled": TiledAttention, "dense": DenseAttention}
-RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,10 +86,7 @@ class TransformerBlock(Layer):
         """Check the parts' options."""
         super().__post_init__()
         self.check_options(attention=ATTENTION, activation=POINTWISE, norm=NORMS, recompute=RECOMPUTE)
-        if self.recompute == "selective" and self.attention == "tiled":
-            raise CostmodelError(
-                f"{self.name}: tiled attention keeps no scores; recompute=selective needs attention=dense"
-            )
+        check_recompute(self.name, self.recompute, self.attention)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Heads share keys evenly, and a causal query needs its own key."""

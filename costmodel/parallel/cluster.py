@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,14 +22,12 @@ class Cluster:
     Parameters
     ----------
     device : Device, str or Path
-        What each of them is.
+        What each of them is; ``device.replace(network="50 GB/s")`` has that port to other nodes, one without
+        the default of ``costmodel.kernels.collective``.
     devices : int
         How many there are.
     node : int
         How many share a node, and its links.
-    network : float, optional
-        One-way bandwidth of each device's port to other nodes [B/s]; default: see
-        ``costmodel.kernels.collective``.
     price : float, optional
         Of one device for an hour, in any currency.
 
@@ -43,7 +40,6 @@ class Cluster:
     device: hardware.Device | str | Path
     devices: int
     node: int = 8
-    network: float | None = None
     price: float | None = None
 
     def __post_init__(self) -> None:
@@ -76,9 +72,8 @@ class Cluster:
         devices, node : array_like
             How many take part, and how many of them one node holds.
         """
-        constants: dict[str, Any] = {} if self.network is None else {"network_bandwidth": self.network}
         node = np.maximum(1.0, np.minimum(np.asarray(node, dtype=np.float64), devices))
         estimate = collective.seconds(
-            self.machine, constants, size=size, devices=devices, node=node, collective=name
+            self.machine, {}, size=size, devices=devices, node=node, collective=name
         )
         return np.asarray(estimate.seconds)

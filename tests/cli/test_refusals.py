@@ -24,6 +24,8 @@ CATALOGUE = {
     "unknown command": (("predic",), "did you mean", "predict"),
     "unknown layer": (("predict", "lstn", "-m", "t4"), "unknown layer", "'lstm'"),
     "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
+    "nothing like a device": (("predict", "lstm", "-m", "zzzzz"), "unknown device", "`costmodel devices`"),
+    "unknown framework": ((*FULL, "seq=3", "--framework", "torch"), "unknown framework", "'pytorch'"),
     "no device": (("predict", "lstm"), "--machine"),
     "no layer": (("predict", "-m", "t4"), "LAYER"),
     "unknown size": ((*FULL, "sequ=3"), "unknown size", "'seq'"),
@@ -42,6 +44,7 @@ CATALOGUE = {
     "a range too long": (size("1..1000000000"), "10,000,000 values", ":log2"),
     "a size twice": ((*FULL, "seq=3", "seq=4"), "seq is given twice"),
     "no equals sign": ((*LSTM, "-D", "seq8192"), "wanted NAME=VALUE", "seq8192"),
+    "no equals sign at first": ((*LSTM, "-D", "batch", "seq=3"), "wanted NAME=VALUE", "'batch'"),
     "unknown option": ((*FULL, "seq=3", "--set", "projecte=true"), "unknown option of lstm", "'projected'"),
     "option of a wrong kind": ((*FULL, "seq=3", "--set", "bias=maybe"), "true or false", "maybe"),
     "unknown dtype": ((*FULL, "seq=3", "--set", "dtype=bf61"), "unknown dtype", "'bf16'"),
@@ -71,6 +74,10 @@ CATALOGUE = {
         "10,000,000,000",
     ),
     "output of no known kind": (("sweep", "lstm", "-m", "t4", "-o", "x.xlsx"), ".csv or .parquet"),
+    "layouts of no known kind": (
+        ("plan", "llama-2-7b", "-m", "t4", "--devices", "1", "-D", "batch=1", "seq=8", "-o", "x.txt"),
+        ".csv or .parquet",
+    ),
     "output nowhere": (("sweep", "lstm", "-m", "t4", "-o", "no/such/x.csv"), "no folder"),
     "crossing what is not compared": (
         ("crossover", "lstm", "gru", "--over", "seq", "--of", "floops"),

@@ -149,6 +149,16 @@ def test_devices_are_values():
     assert len({load(name).spec_hash for name in available()}) == len(available())
 
 
+def test_a_network_is_around_a_device_and_no_change_of_it():
+    alone = load("nvidia/a100-sxm-80gb")
+    joined = alone.replace(network="50 GB/s")
+    assert joined.spec.links["network"].oneway.si == 50e9
+    assert joined.name == alone.name
+    assert joined.spec_hash != alone.spec_hash
+    assert joined.replace(hbm="3 TB/s").name == f"{alone.name}*"
+    assert alone.replace(hbm="3 TB/s", network="50 GB/s").name == f"{alone.name}*"
+
+
 def test_replace_changes_what_it_names_and_says_so():
     before = load("nvidia/h200-sxm")
     after = before.replace(hbm="6 TB/s", power="500 W", l2="60 MB", launch="3 us", bf16="1.2 PFLOP/s")

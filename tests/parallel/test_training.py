@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from costmodel import hardware
 from costmodel.errors import CostmodelError
+from costmodel.kernels import collective
 from costmodel.parallel import Cluster, Layout, Training, Transformer, largest_batch, longest_sequence, plan
 from costmodel.parallel.limits import fits
 
@@ -53,6 +55,16 @@ def test_megatrons_published_iterations_are_closer_than_the_best_peer_has_them()
     errors = np.abs(found / TABLE["seconds"].to_numpy() - 1)
     assert errors.mean() <= 0.0365
     assert errors.max() <= 0.0887
+
+
+def test_between_nodes_bytes_take_what_the_port_gives():
+    """2 (g - 1) / g of a buffer pass each device's port in a ring's all-reduce: Thakur et al. 2005, §4.4."""
+    a100 = hardware.load(A100)
+    ports = {width: Cluster(device=a100.replace(network=f"{width} GB/s"), devices=16) for width in (10, 40)}
+    times = {w: float(c.collective_s("all-reduce", 1e10, 16, 1)) for w, c in ports.items()}
+    sent, share = 2 * 15 / 16 * 1e10, collective.CONSTANTS["network_share"].default
+    assert times[10] - times[40] == pytest.approx(sent * (1 / 10e9 - 1 / 40e9) / share, rel=1e-6)
+    assert ports[10].machine.name == A100
 
 
 def test_less_is_computed_again_and_it_is_faster():

@@ -82,6 +82,11 @@ def test_one_point_is_a_report_too(table: pd.DataFrame, facts: reports.Facts) ->
     assert page.html
 
 
+def test_one_layer_runs_no_race(table: pd.DataFrame, facts: reports.Facts) -> None:
+    page = reports.compare(table[table["layer"] == "chain"], facts=facts)
+    assert "crossovers" not in {section.name for section in page.sections}
+
+
 def test_devices_without_a_spec_are_named(table: pd.DataFrame, facts: reports.Facts) -> None:
     table["device"] = table["device"].replace("maker/two", "mine/chip")
     page = reports.compare(table, facts=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import html
 import json
@@ -267,6 +268,20 @@ READER = """<script>(async () => {
 })();</script>"""
 
 
+#: Exports the first table once it is there, and keeps what would be the file.
+EXPORT = """<script>(async () => {
+  if (!document.getElementById("answer").value) {
+    await new Promise((done) => addEventListener("explored", done, { once: true }));
+  }
+  URL.createObjectURL = (blob) => {
+    blob.text().then((text) => { document.documentElement.dataset.csv = text; });
+    return "about:blank";
+  };
+  HTMLAnchorElement.prototype.click = () => {};
+  document.querySelector("[data-table=now] .csv").click();
+})();</script>"""
+
+
 def test_a_slider_moves_the_view_and_the_address(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
@@ -290,6 +305,30 @@ def test_it_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., 
     assert "Content Security Policy" not in log
     assert "Uncaught" not in log
     assert "AMD Instinct MI300X" in dom
+
+
+def test_a_chart_without_rows_says_so(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
+    dom, log = drawn(page.html, {"device": "google/tpu-v5e", "dtype": "fp8"})
+    assert dom.count("Nothing to draw here.") == 4
+    assert "Google TPU v5e has no fp8 rate" in dom
+    assert "Expected length" not in log  # of a picture of no height
+
+
+def test_the_file_of_a_table_has_every_layers_sizes(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
+    body, _, end = text.rpartition("</body>")
+    dom, _ = drawn(f"{body}{EXPORT}</body>{end}")
+    match = re.search(r'data-csv="([^"]*)"', dom)
+    assert match
+    rows = list(csv.DictReader(html.unescape(match.group(1)).lstrip("\ufeff").splitlines()))
+    sizes = {row["label"]: {name for name in ("hidden", "heads", "head_dim") if row[name]} for row in rows}
+    assert sizes == {
+        "lstm": {"hidden"},
+        "dense-attention": {"heads", "head_dim"},
+        "tiled-attention": {"heads", "head_dim"},
+    }
 
 
 def test_a_page_of_users_own_choice(explored: Explored) -> None:

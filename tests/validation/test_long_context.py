@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+from costmodel import hardware
 from costmodel.errors import TableError
 from costmodel.validation import long_context as lc
 
@@ -22,7 +23,7 @@ def golden(request):
 @pytest.fixture(scope="module")
 def times():
     """Iteration times of every system on eight devices, by model and system."""
-    device = lc.cluster("nvidia/a100-sxm-80gb")
+    device = hardware.load(lc.DEVICE).replace(network=lc.NETWORK)
     return {
         name: {
             system: lc.iteration_s(system, lc.MODELS[name], device, 65536, 8)

@@ -1,0 +1,71 @@
+// What a round's numbers say, in words.
+((page) => {
+  "use strict";
+  const { controls } = page.state;
+  const { ofNow, now, crossed, memory } = page.rows;
+  const { seconds, si } = page.writers;
+
+  const listed = (items) => (items.length > 1 ? `${items.slice(0, -1).join(", ")} and ${items.at(-1)}` : items.join(""));
+  const percent = (share) => `${share >= 0.1 ? Math.round(100 * share) : Number((100 * share).toPrecision(2))} %`;
+  const ratio = (value) => `${value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString("en")} times`;
+
+  function sized(result, value) {
+    const words = controls.get(result.along).words;
+    const size = value.toLocaleString("en");
+    return words.includes("[tokens]") ? `${size} tokens` : `${result.along} = ${size}`;
+  }
+
+  // A sentence for each chart; where nothing can be computed, why.
+  function findings(result) {
+    const said = { roofline, time, waiting, memory: memoryHeld };
+    const problems = listed(result.problems);
+    const some = result.now.some(Boolean);
+    return Object.fromEntries(Object.entries(said).map(([name, say]) => [name, some ? say(result) : problems]));
+  }
+
+  function roofline(result) {
+    const said = now(result)
+      .filter((row) => row.rate > 0)
+      .sort((a, b) => b.share - a.share)
+      .map((row) => `${row.label} ${percent(row.share)} (limited by ${row.limit})`);
+    return said.length ? `Share of the peak: ${listed(said)}` : "No matrix products, so nothing to place under the roof";
+  }
+
+  function time(result) {
+    const order = now(result).sort((a, b) => a.seconds - b.seconds);
+    const [best, worst] = [order[0], order.at(-1)];
+    let text = `At ${sized(result, result.at)}, ${best.label} takes ${seconds(best.seconds)}`;
+    if (worst.seconds > 1.005 * best.seconds) {
+      text += ` and ${worst.label} ${seconds(worst.seconds)}, ${ratio(worst.seconds / best.seconds)} as long`;
+    }
+    if (order.length < 2) return text;
+    const sizes = [...new Set(crossed(result).map((row) => row.at))].sort((a, b) => a - b);
+    const where = listed(sizes.map((size) => sized(result, size)));
+    return sizes.length ? `${text}; the fastest changes at ${where}` : `${text}; the fastest is the same along the whole range`;
+  }
+
+  function waiting(result) {
+    const said = ofNow(result, ({ name }, { seconds: time, waiting_s, steps }) => [
+      { name, wait: waiting_s, factor: (time + waiting_s) / time, steps },
+    ]);
+    const { name, wait, factor, steps } = said.reduce((most, one) => (one.factor > most.factor ? one : most));
+    if (factor < 1.05) return `Waiting would add little: at most ${seconds(wait)}, to ${name}`;
+    const chain = steps ? `its ${steps.toLocaleString("en")} dependent steps and its launches` : "its launches";
+    return `Waiting weighs most on ${name}: ${chain} would add ${seconds(wait)}, ${ratio(factor)} the roofline's time in all`;
+  }
+
+  function memoryHeld(result) {
+    const rows = memory(result);
+    const capacity = si(result.own.hbm_capacity, "B");
+    const out = rows.filter((row) => row.footprint_bytes > row.capacity_bytes);
+    if (out.length) {
+      const most = out.map((row) => `${row.label} (${si(row.footprint_bytes, "B")})`);
+      return `Memory of ${capacity} does not hold ${listed(most)}`;
+    }
+    const most = rows.reduce((a, b) => (b.footprint_bytes > a.footprint_bytes ? b : a));
+    const [who, also] = rows.length > 1 ? ["every layer", `${most.label} takes most, `] : [most.label, ""];
+    return `Memory of ${capacity} holds ${who}; ${also}${si(most.footprint_bytes, "B")}`;
+  }
+
+  page.findings = { findings };
+})(window.costmodelPage);
