@@ -10,12 +10,13 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
+from costmodel import hardware
 from costmodel.models import load
 from costmodel.parallel import Cluster, Layout, Mixture, MixtureTraining, plan
 from costmodel.validation.published_training import Answer
 
 #: One way, of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
-PORT = 50e9
+PORT = "50 GB/s"
 H100 = "nvidia/h100-sxm"
 #: Devices, and their utilisation [%] at sequences of 4,096 tokens: Liu et al., arXiv 2504.14960, abstract.
 FOLDED = {"mixtral-8x22b": (128, 49.3)}
@@ -52,7 +53,7 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
     layout = Layout(pipeline=stages, data=DEVICES // stages, expert=64, zero=1, overlap_experts=hidden)
     step = MixtureTraining(
         model=Mixture.of(even, dtype=dtype),
-        cluster=Cluster(device=H100, devices=DEVICES, network=PORT),
+        cluster=Cluster(device=hardware.load(H100).replace(network=PORT), devices=DEVICES),
         layout=layout,
         batch=BATCH,
         seq=SEQ,
@@ -68,7 +69,7 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
 
 def folded(name: str, devices: int) -> Answer:
     """Return the utilisation of the fastest layout that is found for a mixture of experts [%]."""
-    cluster = Cluster(device=H100, devices=devices, network=PORT)
+    cluster = Cluster(device=hardware.load(H100).replace(network=PORT), devices=devices)
     best = plan(Mixture.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
     said = ", ".join(f"{what} {best[what]}" for what in ("tensor", "pipeline", "data", "expert", "zero"))
     assumed = f"the fastest of all layouts ({said}); {SEQUENCES} sequences a step, even loads; bf16"
