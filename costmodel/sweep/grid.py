@@ -210,7 +210,8 @@ class Grid:
         names = [name for name in self.columns if name not in TEXT]
         for _, chunks in itertools.groupby(self.chunks, key=lambda chunk: chunk.case):
             for points in itertools.islice(self.predicted(next(chunks)), 1):
-                gather([points], names, points.count)
+                for one, _ in self.at(points.numbers[:1]):
+                    gather([one], names, one.count)
 
     def predicted(self, chunk: Chunk) -> Iterator[Points]:
         """Yield the points of a chunk, a box at a time; boxes where no point is wanted are left out."""
