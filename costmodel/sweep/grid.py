@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
-from costmodel._version import __version__
 from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import as_size, bind
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
 from costmodel.predict import RUNGS, STATES, Prediction, as_device, predict
 from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
+from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
 
 Array = NDArray[np.float64]
@@ -236,8 +236,8 @@ class Grid:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all that its predictions depend on but the program's own text."""
-        told: list[Any] = [__version__, BOX, CHUNK, [part.text for part in self.where]]
+        """A hash of all that its predictions depend on, the program's own text included."""
+        told: list[Any] = [program(), BOX, CHUNK, [part.text for part in self.where]]
         for case in self.cases:
             plan = case.plan
             constants = [[p.kernel, p.choice.origin, sorted(p.choice.constants.items())] for p in plan.phases]
