@@ -99,7 +99,22 @@ def test_fronts_merge_to_the_front_of_all(one, other):
     assert len(merged.number) == len(wanted)
     # Of equal points the first, in whatever order fronts are merged.
     assert merged.numbers() == turned.numbers() == [points.index(p) for p in sorted(wanted)]
-    assert not Front().beats(np.ones(2), np.ones(2)).any()
+
+
+def test_no_point_of_a_front_is_left_out_however_long_the_front_that_is_known():
+    rng = np.random.default_rng(0)
+    first = rng.random(20_000)
+    # A hyperbola's points are all on the front; half are moved off it, and some are not known.
+    second = 1 / first + np.where(rng.random(first.size) < 0.5, rng.random(first.size), 0.0)
+    second[::100] = np.inf
+    known = front_of(first[:10_000], second[:10_000], np.arange(10_000))
+    later = known.may_join(first[10_000:], second[10_000:]) + 10_000
+    assert later.size < 9_500
+    whole = front_of(first, second, np.arange(first.size))
+    joined = known.merge(front_of(first[later], second[later], later))
+    assert joined.numbers() == whole.numbers()
+    assert len(whole.number) > 9_000
+    assert list(Front().may_join(np.array([1.0, np.inf]), np.ones(2))) == [0]
 
 
 def test_what_is_not_known_is_never_the_best():

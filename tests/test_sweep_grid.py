@@ -14,6 +14,7 @@ from costmodel import layers
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
 from costmodel.sweep import grid as grids
 from costmodel.sweep import make_grid, product, rows_of, whole
+from costmodel.sweep import program as program_of
 from costmodel.sweep.where import condition
 
 SIZES = {"batch": [1, 2, 8], "seq": np.arange(1, 9) * 128, "heads": [4, 8, 12], "head_dim": 64}
@@ -135,6 +136,30 @@ def test_another_sweep_is_known_as_another(change):
     assert one.identity != other.identity
     faster = cm.hardware.load("h200-sxm").replace(hbm="6 TB/s")
     assert one.identity != make_grid(cm.LSTM(), faster, **given).identity
+
+
+def test_a_changed_line_of_the_program_makes_it_another_sweep(tmp_path, monkeypatch):
+    for name in ("plan.py", "kernels/gemm.py", "cli/app.py", "hardware/device.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    folders = {"costmodel": tmp_path, "costmodel.hardware": tmp_path / "hardware"}
+    monkeypatch.setattr(program_of.resources, "files", folders.__getitem__)
+
+    def identity():
+        program_of.program.cache_clear()
+        return make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[1, 2], hidden=8).identity
+
+    first = identity()
+    try:
+        for name in ("plan.py", "kernels/gemm.py", "hardware/device.py"):
+            before = identity()
+            (tmp_path / name).write_text("x = 2\n", encoding="utf-8")
+            assert identity() != before, name
+            (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+        (tmp_path / "cli" / "app.py").write_text("x = 2\n", encoding="utf-8")
+        assert identity() == first
+    finally:
+        program_of.program.cache_clear()
 
 
 # -- energy and cost ---------------------------------------------------------------------------

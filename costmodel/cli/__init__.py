@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import typer
 
-from costmodel.cli.app import app, arguments
+from costmodel.cli.app import arguments, command
 from costmodel.errors import CostmodelError
 
-__all__ = ["app", "main"]
+__all__ = ["main"]
 
 INTERRUPTED = 130
 
@@ -36,9 +36,9 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit status: 0, 2 on bad input, 130 on Ctrl-C."""
-    command = typer.main.get_command(app)
+    words = arguments(argv or ["--help"])
     try:
-        status = command.main(arguments(argv or ["--help"]), prog_name="costmodel", standalone_mode=False)
+        status = command(words).main(words, prog_name="costmodel", standalone_mode=False)
         sys.stdout.flush()
     except (CostmodelError, typer.TyperException) as error:
         text = error.format_message() if isinstance(error, typer.TyperException) else str(error)

@@ -19,14 +19,6 @@ from costmodel.cli import (
     tables,
 )
 
-app = typer.Typer(
-    name="costmodel",
-    help="Why a layer is as fast as it is on a device, where its limit lies, and what would change.",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
 #: Every command: its name, its function, an example that runs.
 COMMANDS = (
     *catalogue.COMMANDS,
@@ -38,9 +30,6 @@ COMMANDS = (
     *exploring.COMMANDS,
     *measuring.COMMANDS,
 )
-for _name, _function, _example in COMMANDS:
-    app.command(_name, epilog=f"\b\nExample:\n  {_example}")(_function)
-
 #: Options that take NAME=VALUE, as often as one likes.
 _SETTINGS = ("-D", "--define", "--set", "--device-set", "--price")
 
@@ -51,13 +40,34 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     pass
+
+
+def command(argv: Sequence[str]) -> typer.core.TyperGroup:
+    """Return the command line: of a command that is named, that one alone, as making all takes longer.
+
+    Parameters
+    ----------
+    argv : sequence of str
+        What follows the program's name.
+    """
+    app = typer.Typer(
+        name="costmodel",
+        help="Why a layer is as fast as it is on a device, where its limit lies, and what would change.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(_main)
+    for name, function, example in [one for one in COMMANDS if one[0] in argv[:1]] or COMMANDS:
+        app.command(name, epilog=f"\b\nExample:\n  {example}")(function)
+    return typer.main.get_group(app)
 
 
 def arguments(argv: Sequence[str]) -> list[str]:

@@ -1,23 +1,23 @@
-"""Blocks of a matrix product on a device: waves, steps, traffic, and the tile of least time."""
+"""Blocks of a matrix product on a device: waves, steps, traffic, and what no choice of tile undercuts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import _operands as operands
-from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
 #: Blocks that a unit can hold at most.
 _MOST_RESIDENT = 8.0
 #: K of a step of the tensor-core kernels [B].
-_STEP_BYTES = 128.0
+STEP_BYTES = 128.0
 #: Architectures whose kernels stay on a unit and write one tile while they compute the next.
 _PERSISTENT = ("hopper", "blackwell")
 #: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
@@ -26,48 +26,11 @@ _THIN_AREA, _THIN_STEP = 1024.0, 32.0
 _VECTOR_AREA = 128.0 * 128.0
 #: Rows of A from which on a part-filled tile delays the whole of sglang's FP8 kernel, and that tile.
 _RAGGED_ROWS, _RAGGED_TILE = 256.0, 128.0
-#: Products at a time: few enough for their arrays to stay in a processor's cache.
-_CHUNK = 8192
-#: What limits a kernel, and the parts of its time that `times` returns.
+#: What limits a kernel, and the parts of its time.
 LIMITS = ("arithmetic", "chain", "l2", "hbm", "store")
 PARTS = (*LIMITS, "tail", "total")
 
-
-def times(
-    device: Device, c: Mapping[str, float], p: Problem, tile: tuple[Array, Array, Array], rotation: str
-) -> dict[str, Array]:
-    """Return the parts of the kernel's time [s], shape (rows,) each, by the names of ``PARTS``.
-
-    Parameters
-    ----------
-    device : Device
-        Where it runs.
-    c : mapping of str to float
-        All of ``gemm.CONSTANTS``.
-    p : Problem
-        The products.
-    tile : tuple of three arrays, shape (rows,)
-        Rows, columns and K step of the tile; NaN where the library's choice is to be predicted.
-    rotation : str
-        See ``gemm.ROTATIONS``.
-
-    Notes
-    -----
-    ``total`` joins the limits by a norm, and adds the tail (stores, reduction) to it.
-    """
-    found = {name: np.empty(p.m.shape) for name in PARTS}
-    for first in range(0, p.m.size, _CHUNK):
-        rows = slice(first, first + _CHUNK)
-        part = p.take(rows)
-        cold = operands.cold(device, c, part, rotation)
-        given, split = _choose(device, c, part, cold, [t[rows] for t in tile])
-        parts = _split(device, c, part, _Tiling.of(device, c, part, cold, *given), split)
-        order = c["overlap"]
-        joined = sum(parts[name] ** order for name in LIMITS) ** (1 / order)
-        for name in (*LIMITS, "tail"):
-            found[name][rows] = parts[name]
-        found["total"][rows] = joined + parts["tail"]
-    return found
+T = TypeVar("T", Problem, "Tiling")
 
 
 def engine(device: Device, dtype: str) -> str:
@@ -75,74 +38,20 @@ def engine(device: Device, dtype: str) -> str:
     return "matrix" if dtype in device.matrix_dtypes else "vector"
 
 
-def _choose(
-    device: Device, c: Mapping[str, float], p: Problem, cold: Array, tile: list[Array]
-) -> tuple[list[Array], Array]:
-    """Return rows, columns and K step of each product's tile, and into how many parts K is split.
-
-    The library's own estimate is not known: least is the root of the sum of squares of the limits, plus
-    the tail.
-    """
-    known = ~np.isnan(tile[0])
-    candidates = [tile] if known.any() else []
-    if not known.all():
-        matrix = engine(device, p.dtype) == "matrix" and p.bytes < 4
-        listed = tiles.menu(device.family, "tn" if p.strided else "nn", _STEP_BYTES / p.bytes, matrix=matrix)
-        # A tile of the menu is three numbers: what depends on it alone is worked out once for all products.
-        candidates += [
-            [np.where(known, of, value) for of, value in zip(tile, values, strict=True)]
-            if known.any()
-            else [np.asarray(value) for value in values]
-            for values in zip(*listed, strict=True)
-        ]
-    tilings = [_Tiling.of(device, c, p, cold, *candidate) for candidate in candidates]
-    least, place = np.full(p.m.shape, np.inf), np.zeros(p.m.shape)
-    for index, tiling in enumerate(tilings):
-        cost = _cost(device, c, p, tiling, 1.0)
-        better = cost < least
-        np.copyto(least, cost, where=better)
-        np.copyto(place, float(index * len(tiles.SPLITS)), where=better)
-    # Most products are not split, and most tiles that split are far from the least: they are left out by
-    # a bound. Of equals the first counts, tile by tile and split by split.
-    for index, tiling in enumerate(tilings if p.may_split else ()):
-        rows = np.flatnonzero(_split_bound(device, c, p, tiling) <= least)
-        some, part = p.take(rows), tiling.take(rows)
-        for number, split in enumerate(tiles.SPLITS[1:] if rows.size else (), 1):
-            cost, here = _cost(device, c, some, part, split), index * len(tiles.SPLITS) + number
-            better = (cost < least[rows]) | ((cost == least[rows]) & (here < place[rows]))
-            least[rows[better]], place[rows[better]] = cost[better], here
-    chosen, parts = np.divmod(place.astype(int), len(tiles.SPLITS))
-    picked = [np.choose(chosen, list(values)) for values in zip(*candidates, strict=True)]
-    return picked, np.take(tiles.SPLITS, parts)
-
-
-def _cost(device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling, split: float) -> Array:
-    """Return what the library is taken to go by [s], K cut into `split` parts."""
-    part = _split(device, c, p, tiling, np.asarray(split))
-    squares = sum((part[name] * part[name] for name in LIMITS), np.zeros(()))
-    return np.asarray(np.sqrt(squares) + part["tail"])
-
-
-def _split_bound(device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling) -> Array:
-    """Return a time [s] that no split of K undercuts: waves and steps not rounded up, the least reduction."""
-    parallel = tiling.blocks / device.units
-    deep = parallel / tiling.resident
-    arithmetic = parallel * tiling.steps * tiling.step
-    chain = deep * tiling.steps * c["step_cycles"] + np.maximum(2 * deep, 1.0) * c["fill_cycles"]
-    chain = chain / device.clock_hz
-    reduced = 8 * 2 * p.m * p.n * p.batch
-    l2 = (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz)
-    limits = np.sqrt(arithmetic * arithmetic + chain * chain + l2 * l2 + tiling.hbm * tiling.hbm)
-    write = tiling.stored * (4.0 / (c["store_bytes"] * device.clock_hz))
-    # A hair less, so that rounding does not leave out what is equal.
-    return np.asarray((limits + write + c["split_s"]) * (1 - 1e-9))
+def single(of: T) -> T:
+    """Return a problem or a tiling in single precision: half the bytes, and good enough for a bound."""
+    arrays = {name: value for name, value in vars(of).items() if isinstance(value, np.ndarray)}
+    return replace(of, **{name: value.astype(np.float32, copy=False) for name, value in arrays.items()})
 
 
 @dataclass(frozen=True)
-class _Tiling:
-    """What a tile makes of each product, however K is split; shape (rows,)."""
+class Tiling:
+    """What a tile makes of each product, however K is split; shape (rows,), or of one tile for all (1,)."""
 
-    area: Array
+    rows: Array
+    columns: Array
+    tiles_m: Array
+    tiles_n: Array
     blocks: Array
     resident: Array
     steps: Array
@@ -151,10 +60,11 @@ class _Tiling:
     hbm: Array
     stored: Array
 
-    def take(self, rows: NDArray[np.intp]) -> _Tiling:
+    def take(self, rows: NDArray[np.intp]) -> Tiling:
         """Return some of the products; what depends on the tile alone stays one number."""
-        of = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        return _Tiling(**{name: value[rows] if value.ndim else value for name, value in of.items()})
+        return Tiling(
+            **{name: value[rows] if value.size > 1 else value for name, value in vars(self).items()}
+        )
 
     @classmethod
     def of(
@@ -166,8 +76,8 @@ class _Tiling:
         rows: Array,
         columns: Array,
         depth: Array,
-    ) -> _Tiling:
-        """Count blocks and steps, and what they load and store."""
+    ) -> Tiling:
+        """Count blocks and steps, and what they load and store where memory serves nothing twice."""
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
         area, blocks = rows * columns, p.batch * tiles_m * tiles_n
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
@@ -177,13 +87,11 @@ class _Tiling:
         if device.family in _PERSISTENT and not (p.quantised or engine(device, p.dtype) == "vector"):
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
-        again = operands.reread(device, c, p, rows, columns, tiles_m, tiles_n)
-        hbm = (cold + again) / (device.hbm_bandwidth * c["bandwidth_share"])
-        if p.strided and c["scatter_share"] > 0:
-            scattered = fed * operands.scattered(device, c, p, rows, columns, tiles_m, tiles_n, resident)
-            hbm = hbm + scattered / (device.hbm_bandwidth * c["scatter_share"])
         return cls(
-            area=area,
+            rows=rows,
+            columns=columns,
+            tiles_m=tiles_m,
+            tiles_n=tiles_n,
             blocks=blocks,
             resident=resident,
             steps=np.ceil(p.k / depth),
@@ -193,13 +101,22 @@ class _Tiling:
             * (area + c["edge_elements"] * (rows + columns))
             * _slower(c, p, area, depth),
             fed=fed,
-            hbm=hbm,
+            hbm=cold / (device.hbm_bandwidth * c["bandwidth_share"]),
             stored=np.minimum(rows, p.m) * np.minimum(columns, p.n),
         )
 
+    def reread(self, device: Device, c: Mapping[str, float], p: Problem, cold: Array) -> Tiling:
+        """Return the tiling with what memory serves again, and what it serves scattered."""
+        sides = self.rows, self.columns, self.tiles_m, self.tiles_n
+        hbm = (cold + operands.reread(device, c, p, *sides)) / (device.hbm_bandwidth * c["bandwidth_share"])
+        if p.strided and c["scatter_share"] > 0:
+            scattered = self.fed * operands.scattered(device, c, p, *sides, self.resident)
+            hbm = hbm + scattered / (device.hbm_bandwidth * c["scatter_share"])
+        return replace(self, hbm=hbm)
 
-def _split(
-    device: Device, c: Mapping[str, float], p: Problem, tiling: _Tiling, split: Array
+
+def split_times(
+    device: Device, c: Mapping[str, float], p: Problem, tiling: Tiling, split: float | Array
 ) -> dict[str, Array]:
     """Return the limits and the tail [s] of products whose K is cut into `split` parts."""
     parallel = tiling.blocks * split / device.units
@@ -207,10 +124,9 @@ def _split(
     waves = _waves(parallel, c["tail_waves"])
     deep_waves = _waves(parallel / tiling.resident, c["tail_waves"])
     # Parts are added up in fp32: written, and read again.
-    is_split = split > 1
-    reduced = np.where(is_split, 8 * split * p.m * p.n * p.batch, 0.0)
-    stored = tiling.stored * np.where(is_split, 4.0, p.out_bytes)
-    write = stored / (c["store_bytes"] * device.clock_hz)
+    is_split = np.greater(split, 1)
+    reduced = _where(is_split, 8 * split * p.m * p.n * p.batch, 0.0) if is_split.any() else 0.0
+    write = tiling.stored * _where(is_split, 4.0, p.out_bytes) / (c["store_bytes"] * device.clock_hz)
     # One tile's results are always written after its last step; those before, meanwhile, where they may.
     after = np.minimum(waves, 1.0) if device.family in _PERSISTENT else waves
     return {
@@ -219,8 +135,42 @@ def _split(
         "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
         "hbm": tiling.hbm,
         "store": (waves - after) * write,
-        "tail": after * write + np.where(is_split, c["split_s"], 0.0),
+        "tail": after * write + _where(is_split, c["split_s"], 0.0),
     }
+
+
+def effort(parts: Mapping[str, Array]) -> Array:
+    """Return what a library is taken to go by [s]: the root of the limits' sum of squares, plus the tail."""
+    squares = sum(parts[name] * parts[name] for name in LIMITS)
+    return np.asarray(np.sqrt(squares) + parts["tail"])
+
+
+def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tiling: Tiling) -> Array:
+    """Return a time [s] that no split of K undercuts: waves and steps not rounded up, the least reduction."""
+    parallel = tiling.blocks / device.units
+    deep = parallel / tiling.resident
+    waves = np.maximum(2 * parallel, 1.0)
+    chain = deep * tiling.steps * c["step_cycles"] + np.maximum(2 * deep, 1.0) * c["fill_cycles"]
+    write = tiling.stored * (4.0 / (c["store_bytes"] * device.clock_hz))
+    after = 1.0 if device.family in _PERSISTENT else waves
+    reduced = 16 * p.m * p.n * p.batch
+    return effort(
+        {
+            "arithmetic": parallel * tiling.steps * tiling.step,
+            "chain": chain / device.clock_hz,
+            "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
+            "hbm": tiling.hbm,
+            "store": (waves - after) * write,
+            "tail": after * write + c["split_s"],
+        }
+    )
+
+
+def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> Array | float:
+    """Return one value where that holds, else the other; where it is the same for all, what was given."""
+    if which.all():
+        return yes
+    return np.where(which, yes, no) if which.any() else no
 
 
 def _fetch(c: Mapping[str, float], p: Problem, rows: Array, columns: Array) -> Array | float:
@@ -246,4 +196,4 @@ def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Ar
 
 def _waves(full: Array, tail: float) -> Array:
     """Return waves of blocks: a last one that is not full takes its share, and `tail` of the rest."""
-    return np.where(full < 1, 1.0, full + tail * (np.ceil(full) - full))
+    return np.maximum(full + tail * (np.ceil(full) - full), 1.0)

@@ -103,7 +103,7 @@ def reread(
     the operand along the band is read by each wave of it, the other operand by each band.
     """
     flat = tiles_m <= tiles_n
-    short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
+    short, long = np.minimum(tiles_m, tiles_n), np.maximum(tiles_m, tiles_n)
     edge = np.where(flat, rows, columns)
     short_bytes = np.where(flat, p.m, p.n) * p.k * p.bytes
     long_bytes = np.where(flat, p.n, p.m) * p.k * p.bytes

@@ -24,8 +24,9 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _tiles as tiles
-from costmodel.kernels._blocks import engine, times
+from costmodel.kernels._blocks import engine
 from costmodel.kernels._cache import misses
+from costmodel.kernels._choice import times
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array, Constant, Estimate
 

@@ -154,6 +154,9 @@ def _unravelled(flat: Numbers, shape: tuple[int, ...]) -> tuple[Numbers, ...]:
 
 # -- Pareto fronts -----------------------------------------------------------------------------
 
+#: Points of a front that others are compared with before they are sorted: few enough for a first cache.
+_ASKED = 1024
+
 
 @dataclass
 class Front:
@@ -171,21 +174,27 @@ class Front:
     second: Array = field(default_factory=lambda: np.empty(0))
     number: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
 
-    def merge(self, other: Front) -> Front:
-        """Return the front of both."""
+    def merge(self, *others: Front) -> Front:
+        """Return the front of all."""
+        fronts = (self, *others)
         return front_of(
-            np.concatenate([self.first, other.first]),
-            np.concatenate([self.second, other.second]),
-            np.concatenate([self.number, other.number]),
+            np.concatenate([front.first for front in fronts]),
+            np.concatenate([front.second for front in fronts]),
+            np.concatenate([front.number for front in fronts]),
         )
 
-    def beats(self, first: Array, second: Array) -> NDArray[np.bool_]:
-        """Return which points a point of the front is at least as good as in both columns."""
-        if not self.first.size:
-            return np.zeros(first.shape, dtype=bool)
-        # The best second column among points that are no worse in the first.
-        place = np.searchsorted(self.first, first, side="right") - 1
-        return np.asarray((place >= 0) & (self.second[place] <= second))
+    def may_join(self, first: Array, second: Array) -> Numbers:
+        """Return where points stand that no point of the front is known to be as good as in both columns.
+
+        Of a long front every so many points are asked: a search in few is several times faster.
+        """
+        known = np.isfinite(first) & np.isfinite(second)
+        if self.first.size:
+            some = slice(None, None, math.ceil(self.first.size / _ASKED))
+            # The best second column among points that are no worse in the first.
+            place = np.searchsorted(self.first[some], first, side="right") - 1
+            known &= (place < 0) | (self.second[some][place] > second)
+        return np.flatnonzero(known)
 
     def numbers(self) -> list[int]:
         """Return the points' numbers, the least of the first column first."""
@@ -197,12 +206,22 @@ def front_of(first: Array, second: Array, number: Numbers) -> Front:
 
     Of points that are equal in both, the one with the lowest number is kept.
     """
-    order = np.lexsort((number, second, first))
+    if not first.size:
+        return Front()
+    order = np.argsort(first)
     first, second, number = first[order], second[order], number[order]
-    least = np.minimum.accumulate(second)
-    keep = np.ones(first.shape, dtype=bool)
-    keep[1:] = second[1:] < least[:-1]
-    return Front(first[keep], second[keep], number[keep])
+    starts = _starts(first)
+    least = np.minimum.reduceat(second, starts)
+    falls = np.append(True, least[1:] < np.minimum.accumulate(least)[:-1])
+    wanted = np.repeat(np.where(falls, least, np.nan), np.diff(starts, append=first.size))
+    first, second, number = (column[second == wanted] for column in (first, second, number))
+    starts = _starts(first)
+    return Front(first[starts], second[starts], np.minimum.reduceat(number, starts))
+
+
+def _starts(values: Array) -> Numbers:
+    """Return where runs of equal values start."""
+    return np.flatnonzero(np.append(True, values[1:] != values[:-1]))
 
 
 @dataclass(frozen=True)
@@ -219,14 +238,16 @@ class FindFront:
 
     def __call__(self, grid: Grid, chunk: Chunk) -> Front:
         """Return the front of the chunk's points."""
-        front = Front()
+        front, found, waiting = Front(), list[Front](), 0
         for points in grid.predicted(chunk):
             first, second = (aim.boxed(points).reshape(-1) for aim in self.aims)
-            # Nearly all points are beaten by one that is known: only the others are sorted.
-            left = np.flatnonzero(~front.beats(first, second) & (first < np.inf) & (second < np.inf))
-            found = front_of(first[left], second[left], left.astype(np.int64) + points.begin)
-            front = front.merge(found)
-        return front
+            left = front.may_join(first, second)
+            found.append(front_of(first[left], second[left], left.astype(np.int64) + points.begin))
+            waiting += found[-1].first.size
+            # Together, once they are as many as there were: each point is then merged a few times only.
+            if waiting >= front.first.size:
+                front, found, waiting = front.merge(*found), [], 0
+        return front.merge(*found)
 
 
 # -- asking ------------------------------------------------------------------------------------

@@ -22,13 +22,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
-from costmodel._version import __version__
 from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import as_size, bind
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
 from costmodel.predict import RUNGS, STATES, Prediction, as_device, predict
 from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
+from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
 
 Array = NDArray[np.float64]
@@ -210,7 +210,8 @@ class Grid:
         names = [name for name in self.columns if name not in TEXT]
         for _, chunks in itertools.groupby(self.chunks, key=lambda chunk: chunk.case):
             for points in itertools.islice(self.predicted(next(chunks)), 1):
-                gather([points], names, points.count)
+                for one, _ in self.at(points.numbers[:1]):
+                    gather([one], names, one.count)
 
     def predicted(self, chunk: Chunk) -> Iterator[Points]:
         """Yield the points of a chunk, a box at a time; boxes where no point is wanted are left out."""
@@ -235,8 +236,8 @@ class Grid:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all that its predictions depend on but the program's own text."""
-        told: list[Any] = [__version__, BOX, CHUNK, [part.text for part in self.where]]
+        """A hash of all that its predictions depend on, the program's own text included."""
+        told: list[Any] = [program(), BOX, CHUNK, [part.text for part in self.where]]
         for case in self.cases:
             plan = case.plan
             constants = [[p.kernel, p.choice.origin, sorted(p.choice.constants.items())] for p in plan.phases]

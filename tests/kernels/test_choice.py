@@ -1,0 +1,87 @@
+"""The tile and split found by bounds, against a search over every tile and every split."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import costmodel as cm
+from costmodel import dtypes, hardware
+from costmodel.kernels import _blocks as blocks
+from costmodel.kernels import _tiles as tiles
+from costmodel.kernels import gemm
+from costmodel.kernels._choice import choose
+from costmodel.kernels._operands import Problem
+from costmodel.kernels._operands import cold as cold_bytes
+from costmodel.plan import make_plan
+
+ROWS = 4000
+#: Devices with constants of their own, of every architecture whose products are modelled otherwise.
+CASES = [
+    ("nvidia/h200-sxm", "bf16"),
+    ("nvidia/h200-sxm", "fp8"),
+    ("nvidia/b200-sxm", "bf16"),
+    ("nvidia/a100-sxm-80gb", "bf16"),
+    ("nvidia/a100-sxm-80gb", "fp32"),
+    ("nvidia/l40s", "bf16"),
+    ("nvidia/p4", "fp32"),
+    ("amd/mi210", "fp32"),
+]
+
+
+def sizes(largest, rng):
+    """Return sizes of all orders of magnitude, of powers of two as of any whole numbers."""
+    whole = np.floor(2 ** rng.uniform(0, np.log2(largest), (3, ROWS)))
+    m, n, k = np.where(rng.random(ROWS) < 0.3, 2 ** np.floor(np.log2(whole)), whole)
+    return {"m": m, "n": n, "k": k, "batch": np.where(rng.random(ROWS) < 0.2, 8.0, 1.0)}
+
+
+def all_tried(device, c, p, cold, menu):
+    """Return the choice of least effort, by trying all: tile by tile, split by split, the first of equals."""
+    least, chosen = np.full(ROWS, np.inf), np.zeros((4, ROWS))
+    splits = tiles.SPLITS if p.may_split else (1.0,)
+    for tile, split in itertools.product(menu.T, splits):
+        tiling = blocks.Tiling.of(device, c, p, cold, *tile).reread(device, c, p, cold)
+        effort = blocks.effort(blocks.split_times(device, c, p, tiling, split))
+        better = effort < least
+        least[better] = effort[better]
+        chosen[:, better] = np.append(tile, split)[:, None]
+    return chosen[:3], chosen[3]
+
+
+@pytest.mark.parametrize("strided", [True, False])
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, strided):
+    device, rng = hardware.load(name), np.random.default_rng(0)
+    fitted = make_plan(cm.Matmul(dtype=dtype), device, None, "warm", (None, None, None)).phases[0].choice
+    defaults = {constant: described.default for constant, described in gemm.CONSTANTS.items()}
+    width = dtypes.dtype(dtype).bytes
+    matrix = blocks.engine(device, dtype) == "matrix" and width < 4
+    layout = "tn" if strided else "nn"
+    menu = np.stack(tiles.menu(device.family, layout, blocks.STEP_BYTES / width, matrix=matrix))
+    # Sizes that single precision does not hold are among them.
+    for c, largest in (({**defaults, **fitted.constants}, 1e5), (defaults, 1e5), (defaults, 1e8)):
+        p = Problem(**sizes(largest, rng), dtype=dtype, bytes=width, strided=strided, quantised=False)
+        cold = cold_bytes(device, c, p, "weights")
+        tile, split = choose(device, c, p, cold, np.full((3, ROWS), np.nan))
+        wanted_tile, wanted_split = all_tried(device, c, p, cold, menu)
+        assert np.array_equal(tile, wanted_tile)
+        assert np.array_equal(split, wanted_split)
+        # Some are split and some are not, or the search has nothing to find.
+        assert not strided or 0.02 < (split > 1).mean() < 0.98
+
+
+def test_a_tile_that_is_known_is_kept_and_its_split_is_the_best_of_all():
+    device, rng = hardware.load("nvidia/v100-pcie-32gb"), np.random.default_rng(1)
+    c = {constant: described.default for constant, described in gemm.CONSTANTS.items()}
+    p = Problem(**sizes(1e5, rng), dtype="fp32", bytes=4.0, strided=True, quantised=False)
+    cold = cold_bytes(device, c, p, "none")
+    known = rng.random(ROWS) < 0.5
+    given = np.where(known, [[128.0], [64.0], [8.0]], np.nan)
+    tile, split = choose(device, c, p, cold, given)
+    of_menu = np.stack(tiles.menu(device.family, "tn", 0.0, matrix=False))
+    wanted = {True: all_tried(device, c, p, cold, given[:, known][:, :1])}
+    wanted[False] = all_tried(device, c, p, cold, of_menu)
+    for which, rows in ((True, known), (False, ~known)):
+        assert np.array_equal(tile[:, rows], wanted[which][0][:, rows])
+        assert np.array_equal(split[rows], wanted[which][1][rows])
