@@ -206,6 +206,9 @@ def _split(
     steps = np.ceil(tiling.steps / split)
     waves = _waves(parallel, c["tail_waves"])
     deep_waves = _waves(parallel / tiling.resident, c["tail_waves"])
+    if _in_sets(device, p):
+        waves = np.where(parallel > tiling.resident, tiling.resident * deep_waves, waves)
+    first = np.minimum(parallel, tiling.resident) * device.units
     # Parts are added up in fp32: written, and read again.
     is_split = split > 1
     reduced = np.where(is_split, 8 * split * p.m * p.n * p.batch, 0.0)
@@ -219,8 +222,19 @@ def _split(
         "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
         "hbm": tiling.hbm,
         "store": (waves - after) * write,
-        "tail": after * write + np.where(is_split, c["split_s"], 0.0),
+        "tail": after * write
+        + np.where(is_split, c["split_s"], 0.0)
+        + first * (c["block_cycles"] / device.clock_hz),
     }
+
+
+def _in_sets(device: Device, p: Problem) -> bool:
+    """Return whether the blocks that a unit holds come and go as a set, so that waves are of whole sets.
+
+    So it is with cuBLAS's 16-bit kernels where they do not stay on a unit.
+    """
+    narrow = p.bytes == 2 and engine(device, p.dtype) == "matrix"
+    return narrow and device.family not in _PERSISTENT
 
 
 def _fetch(c: Mapping[str, float], p: Problem, rows: Array, columns: Array) -> Array | float:
