@@ -120,8 +120,6 @@ ROTATIONS = ("none", "weights", "operands", "cold")
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
-#: How sharply the multiply-adds of a single row hide behind its bytes, or the bytes behind them.
-_ROW_ORDER = 12.0
 #: Sharpness of the change from a device at its stated clock to one at its power limit.
 _POWER_ORDER = 6.0
 #: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
@@ -250,9 +248,9 @@ def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array,
     cycle, start, work = 1 / device.clock_hz, c["start_s"], p.batch * p.m * p.n * p.k
     if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
         waves = np.ceil(p.batch * p.n / (device.units * _ROWS_AT_ONCE))
-        chain, order = waves * p.k * c["row_cycles"] * cycle, _ROW_ORDER
-        single = start + (hbm**order + chain**order) ** (1 / order)
-        kernel = np.where(p.m == 1, single, kernel)
+        chain = waves * p.k * c["row_cycles"] * cycle
+        # Of the multiply-adds and the bytes, one hides behind the other.
+        kernel = np.where(p.m == 1, start + np.maximum(hbm, chain), kernel)
         if device.family == "ampere":
             cut = (p.m == 1) & (p.batch * p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW)
             parts = np.maximum(p.k * c["row_cycles"] * cycle / _ROWS_AT_ONCE, hbm)
