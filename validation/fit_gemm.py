@@ -42,6 +42,8 @@ _COMMON = (
     "energy_j",
     "droop_s",
 )
+#: What kernels of 16- and 8-bit operands show beside: the feed from L2, and block after block starting.
+_NARROW = ("l2_unit_bytes", "block_cycles")
 #: Time below which rows tell a kernel's start from its first loads [s].
 _SHORT = 5e-6
 #: Families whose rows show loads that scatter over memory pages, and those of scalar loads among them.
@@ -89,10 +91,10 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     if not host and rows["latency_s"].min() < _SHORT:
         names = (*names, "start_s")
     if op == "gemm_fp8_dynquant":
-        names = (*names, "fill_cycles", "cache_share", "l2_unit_bytes", "band_tiles", "quantise_share")
+        names = (*names, *_NARROW, "fill_cycles", "cache_share", "band_tiles", "quantise_share")
         return (*names, "ragged") if device.family == "hopper" else names
     if dtype != "fp32":
-        names = (*names, "split_s", "l2_unit_bytes")
+        names = (*names, *_NARROW, "split_s")
         fits = (
             2 * (rows["m"] * rows["k"] + rows["n"] * rows["k"] + rows["m"] * rows["n"]) < device.l2_capacity
         )
@@ -100,7 +102,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
             names = (*names, "cache_share", "fill_cycles")
         single = rows["m"] == 1
         if single.sum() >= _FEW_SMALL and device.family in _ROW_KERNELS:
-            names = (*names, "row_cycles")
+            names = (*names, "row_cycles", *(("row_split_s",) if device.family == "ampere" else ()))
         little = ~single & (rows["m"] * rows["n"] * rows["k"] < 2**21)
         if little.sum() >= _FEW_SMALL:
             names = (*names, *_LITTLE_WORK.get(device.family, ()))
@@ -140,6 +142,7 @@ _FP32 = {
 
 #: Where constants begin that are off by default.
 _BEGIN = {
+    "block_cycles": 3.0,
     "small_cycles": 10.0,
     "row_cycles": 0.5,
     "tiny_s": 1.2e-6,

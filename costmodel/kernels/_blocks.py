@@ -123,6 +123,9 @@ def split_times(
     steps = np.ceil(tiling.steps / split)
     waves = _waves(parallel, c["tail_waves"])
     deep_waves = _waves(parallel / tiling.resident, c["tail_waves"])
+    if _in_sets(device, p):
+        waves = np.where(parallel > tiling.resident, tiling.resident * deep_waves, waves)
+    first = np.minimum(parallel, tiling.resident) * device.units
     # Parts are added up in fp32: written, and read again.
     is_split = np.greater(split, 1)
     reduced = _where(is_split, 8 * split * p.m * p.n * p.batch, 0.0) if is_split.any() else 0.0
@@ -135,7 +138,9 @@ def split_times(
         "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
         "hbm": tiling.hbm,
         "store": (waves - after) * write,
-        "tail": after * write + _where(is_split, c["split_s"], 0.0),
+        "tail": after * write
+        + _where(is_split, c["split_s"], 0.0)
+        + first * (c["block_cycles"] / device.clock_hz),
     }
 
 
@@ -164,6 +169,15 @@ def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tilin
             "tail": after * write + c["split_s"],
         }
     )
+
+
+def _in_sets(device: Device, p: Problem) -> bool:
+    """Return whether the blocks that a unit holds come and go as a set, so that waves are of whole sets.
+
+    So it is with cuBLAS's 16-bit kernels where they do not stay on a unit.
+    """
+    narrow = p.bytes == 2 and engine(device, p.dtype) == "matrix"
+    return narrow and device.family not in _PERSISTENT
 
 
 def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> Array | float:

@@ -86,7 +86,7 @@ CONSTANTS = {
         0.0, 0.0, 1.0, "1", "further time of arithmetic where rows do not fill sglang's FP8 tiles"
     ),
     "small_cycles": Constant(
-        10.0, 0.0, 50.0, "cycles", "per K of cuBLAS's unsplit kernel for little work; 0: not used"
+        10.0, 0.0, 50.0, "cycles", "per further K of cuBLAS's unsplit kernel for little work; 0: not used"
     ),
     "tiny_s": Constant(
         0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for little work on more than 16 rows; 0: not used"
@@ -95,8 +95,14 @@ CONSTANTS = {
     "row_cycles": Constant(
         0.6, 0.0, 50.0, "cycles", "per K of the kernel for a single row of A (GEMV); 0: not used"
     ),
+    "row_split_s": Constant(
+        1.4e-6, 1e-7, 3e-5, "s", "the reduction after it where Ampere's kernel cuts few, long rows of B"
+    ),
     "quantise_share": Constant(
         0.7, 0.1, 1.5, "1", "share of the memory bandwidth that dynamic quantisation reaches"
+    ),
+    "block_cycles": Constant(
+        0.0, 0.0, 30.0, "cycles", "from one block's start to the next one's, in the first wave; 0: not used"
     ),
     "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
     "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
@@ -121,16 +127,17 @@ _POWER_ORDER = 6.0
 #: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 18 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
 #: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
-#: measurements, exact to the row. Rows of A to which, and K below which, by architecture.
+#: measurements, exact to the row. Rows of A to which; by architecture, K below which, up to that many
+#: rows and beyond, and the part of K that costs nothing beside the start.
 _SMALL_WORK, _SMALL_ROWS = 2.0**21, 16.0
-_SMALL_DEPTH = {"ada": (8193.0, 2048.0), "ampere": (257.0, 0.0)}
+_SMALL_DEPTH = {"ada": (8193.0, 2048.0, 128.0), "ampere": (257.0, 0.0, 64.0)}
 #: K below which Ampere has another kernel for little work on more rows.
 _TINY_DEPTH = 1024.0
 #: Architectures on which a single row of A has a kernel of its own; Hopper and Blackwell take the general.
 _ROW_FAMILIES = ("ampere", "ampere-ga10x", "ada", "blackwell-rtx")
 #: Rows of B that the kernel for a single row of A (GEMV) takes at a time, on each unit.
 _ROWS_AT_ONCE = 4.0
-#: Ampere's cuBLAS leaves a single row to the general kernels where fewer rows of B than this are longer.
+#: Where fewer rows of B than this are longer, Ampere's cuBLAS cuts them for a single row of A, and adds up.
 _FEW_LONG_ROWS, _LONG_ROW = 128.0, 256.0
 
 
@@ -241,15 +248,18 @@ def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array,
     """Return kernel times [s] with those of the kernels for one row, and for little work, put in."""
     cycle, start, work = 1 / device.clock_hz, c["start_s"], p.batch * p.m * p.n * p.k
     if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
-        waves = np.maximum(p.batch * p.n / (device.units * _ROWS_AT_ONCE), 1.0)
-        chain, order = waves * p.k * c["row_cycles"] * cycle, c["overlap"]
-        left = (p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW) & (device.family == "ampere")
-        single = start + (hbm**order + chain**order) ** (1 / order)
-        kernel = np.where((p.m == 1) & ~left, single, kernel)
+        waves = np.ceil(p.batch * p.n / (device.units * _ROWS_AT_ONCE))
+        chain = waves * p.k * c["row_cycles"] * cycle
+        # Of the multiply-adds and the bytes, one hides behind the other.
+        kernel = np.where(p.m == 1, start + np.maximum(hbm, chain), kernel)
+        if device.family == "ampere":
+            cut = (p.m == 1) & (p.batch * p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW)
+            parts = np.maximum(p.k * c["row_cycles"] * cycle / _ROWS_AT_ONCE, hbm)
+            kernel = np.where(cut, start + parts + c["row_split_s"], kernel)
     if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
-        few, many = _SMALL_DEPTH[device.family]
+        few, many, free = _SMALL_DEPTH[device.family]
         small = (p.m > 1) & (work < _SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
-        kernel = np.where(small, start + p.k * c["small_cycles"] * cycle, kernel)
+        kernel = np.where(small, start + np.maximum(p.k - free, 0.0) * c["small_cycles"] * cycle, kernel)
     if c["tiny_s"] > 0 and device.family == "ampere":
         tiny = (p.m > _SMALL_ROWS) & (work < _SMALL_WORK) & (p.k < _TINY_DEPTH)
         kernel = np.where(tiny, start + c["tiny_s"] + p.k * c["tiny_cycles"] * cycle, kernel)

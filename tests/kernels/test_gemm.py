@@ -261,3 +261,67 @@ def test_a_fit_predicts_shapes_it_has_not_seen(measured):
     error = gemm.seconds(device, constants, **fit_gemm.arguments(unseen)).seconds / unseen["latency_s"] - 1
     assert error.abs().median() < 0.06
     assert error.abs().mean() < 0.09
+
+
+def test_blocks_that_share_a_unit_take_waves_of_whole_sets():
+    # Two 128 × 128 tiles a unit: 217 blocks on 108 units begin a second set, as 432 fill it.
+    tile = {"tile_m": 128, "tile_n": 128, "tile_k": 64, "layout": "nn", "m": 128, "n": 128, "k": 65536}
+    constants = {**IDEAL, "bandwidth_share": 1e6, "tail_waves": 1.0}
+    few, full = (seconds(batch=blocks, constants=constants, **tile) for blocks in (217, 432))
+    assert few == pytest.approx(full, rel=0.01)
+    # Kernels that stay on a unit take tile after tile.
+    few, full = (seconds(H200, constants, batch=blocks, **tile) for blocks in (265, 528))
+    assert few / full == pytest.approx(3 / 4, rel=0.02)
+
+
+def test_a100_takes_as_long_for_a_quarter_more_columns_of_the_same_waves(measured):
+    rows = measured[(measured["gpu"] == "a100-sxm-80gb") & measured["framework"].str.startswith("trtllm")]
+    rows = rows[(rows["m"] == 512) & (rows["k"] == 5120)].set_index("n")["latency_s"]
+    assert rows[8192.0] / rows[10240.0] == pytest.approx(1, abs=0.02)
+
+
+def test_each_block_of_the_first_wave_starts_after_the_one_before(measured):
+    # Products so small that starting is all they do: the more blocks, the later the last one begins.
+    rows = measured[(measured["gpu"] == "h200-sxm") & measured["framework"].str.startswith("trtllm")]
+    rows = rows[rows["m"].between(2, 32) & (rows["k"] == 32)]
+    few, many = (rows[rows["n"] == n]["latency_s"].median() for n in (64, 8192))
+    tile = {"tile_m": 64, "tile_n": 64, "tile_k": 64}
+    start = {**IDEAL, "block_cycles": 5.0, "cache_share": 4.0}
+    got = [seconds(H200, start, m=16, n=n, k=32, **tile) for n in (64, 8192)]
+    assert got[1] - got[0] == pytest.approx(127 * 5 / H200.clock_hz, rel=0.1)
+    assert got[1] - got[0] == pytest.approx(many - few, rel=0.35)
+
+
+def test_a_single_row_hides_its_arithmetic_behind_memory_or_memory_behind_it():
+    cold = {"m": 1.0, "n": 432.0 * 24, "k": 8192.0, "rotation": "cold"}
+    bytes_alone = seconds(**cold)
+    hidden = {**IDEAL, "row_cycles": 0.5}
+    assert seconds(constants=hidden, **cold) == pytest.approx(bytes_alone, rel=0.01)
+    # Four rows of B at once on each of 108 units: a row more than 432 begins another wave.
+    slow = {**IDEAL, "row_cycles": 2.0}
+    wave = 8192 * 2.0 / A100.clock_hz
+    assert seconds(constants=slow, m=1, n=432, k=8192) == pytest.approx(wave)
+    assert seconds(constants=slow, m=1, n=433, k=8192) == pytest.approx(2 * wave)
+
+
+def test_a100_cuts_few_long_rows_of_b_for_a_single_row_of_a(measured):
+    rows = measured[(measured["gpu"] == "a100-sxm-80gb") & measured["framework"].str.startswith("trtllm")]
+    rows = rows[(rows["m"] == 1) & (rows["n"] == 32)].set_index("k")["latency_s"]
+    # Sixteen times the depth for a tenth of the time: the reduction is most of it.
+    assert rows[8192.0] / rows[512.0] < 1.2
+    for k in (512.0, 1536.0, 4096.0):
+        got = seconds(constants={"start_s": 3.0e-6, "row_cycles": 0.76}, m=1, n=32, k=k)
+        assert got == pytest.approx(rows[k], rel=0.06)
+
+
+def test_the_first_steps_of_little_work_come_with_the_start(measured):
+    rows = measured[(measured["gpu"] == "l40s") & measured["framework"].str.startswith("trtllm")]
+    rows = rows[rows["m"].between(2, 16) & (rows["n"] <= 256)]
+    by_k = rows.groupby("k")["latency_s"].median()
+    assert by_k[32.0] == pytest.approx(by_k[128.0], abs=5e-8)
+    further = (by_k[512.0] - by_k[128.0]) / 384 * hardware.load("nvidia/l40s").clock_hz
+    assert further == pytest.approx(10.5, rel=0.05)
+    device = hardware.load("nvidia/l40s")
+    constants = {"small_cycles": further, "start_s": by_k[128.0]}
+    got = seconds(device, constants, m=8, n=64, k=np.array([32.0, 128.0, 256.0, 512.0]))
+    assert got == pytest.approx(by_k[[32.0, 128.0, 256.0, 512.0]].to_numpy(), rel=0.03)
