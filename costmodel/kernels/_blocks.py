@@ -20,6 +20,9 @@ _MOST_RESIDENT = 8.0
 _STEP_BYTES = 128.0
 #: Architectures whose kernels stay on a unit and write one tile while they compute the next.
 _PERSISTENT = ("hopper", "blackwell")
+#: Bytes that a unit's shared memory serves in a cycle, where not 128 (32 banks of 4 bytes): NVIDIA's
+#: whitepaper on Ampere GA102 (2021), on what it doubles.
+_SHARED_BYTES = {"turing": 64.0}
 #: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
 #: From this tile on, kernels load their operands in whole vectors.
@@ -34,7 +37,11 @@ PARTS = (*LIMITS, "tail", "total")
 
 
 def times(
-    device: Device, c: Mapping[str, float], p: Problem, tile: tuple[Array, Array, Array], rotation: str
+    device: Device,
+    c: Mapping[str, float],
+    p: Problem,
+    tile: tuple[Array, Array, Array, Array],
+    rotation: str,
 ) -> dict[str, Array]:
     """Return the parts of the kernel's time [s], shape (rows,) each, by the names of ``PARTS``.
 
@@ -46,8 +53,9 @@ def times(
         All of ``gemm.CONSTANTS``.
     p : Problem
         The products.
-    tile : tuple of three arrays, shape (rows,)
-        Rows, columns and K step of the tile; NaN where the library's choice is to be predicted.
+    tile : tuple of four arrays, shape (rows,)
+        Rows, columns and K step of the tile, and into how many parts K is split; NaN where the library's
+        choice is to be predicted.
     rotation : str
         See ``gemm.ROTATIONS``.
 
@@ -75,10 +83,27 @@ def engine(device: Device, dtype: str) -> str:
     return "matrix" if dtype in device.matrix_dtypes else "vector"
 
 
+def _persistent(device: Device, p: Problem) -> bool:
+    """Return whether blocks stay on their units: those of tensor cores, where kernels are so written."""
+    return device.family in _PERSISTENT and engine(device, p.dtype) == "matrix"
+
+
 def _choose(
     device: Device, c: Mapping[str, float], p: Problem, cold: Array, tile: list[Array]
 ) -> tuple[list[Array], Array]:
-    """Return rows, columns and K step of each product's tile, and into how many parts K is split.
+    """Return rows, columns and K step of each product's tile, and into how many parts K is split."""
+    *given, split = tile
+    told = ~np.isnan(given[0]) & ~np.isnan(split)
+    if told.all():
+        return given, split
+    picked, parts = _least(device, c, p, cold, given)
+    return [np.where(told, *pair) for pair in zip(given, picked, strict=True)], np.where(told, split, parts)
+
+
+def _least(
+    device: Device, c: Mapping[str, float], p: Problem, cold: Array, tile: list[Array]
+) -> tuple[list[Array], Array]:
+    """Return tile and split of least time, over the menu or for the tile that is known.
 
     The library's own estimate is not known: least is the root of the sum of squares of the limits, plus
     the tail.
@@ -174,7 +199,7 @@ class _Tiling:
         rate = device.peak(p.dtype) / device.units * c["peak_share"]
         # Rows and columns beyond the edge are not loaded.
         fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes * _fetch(c, p, rows, columns)
-        if device.family in _PERSISTENT and not (p.quantised or engine(device, p.dtype) == "vector"):
+        if _persistent(device, p) and not p.quantised:
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
         again = operands.reread(device, c, p, rows, columns, tiles_m, tiles_n)
@@ -190,7 +215,7 @@ class _Tiling:
             step=2
             * depth
             / rate
-            * (area + c["edge_elements"] * (rows + columns))
+            * (area + c["edge_elements"] * _balance(device, p.dtype) * (rows + columns))
             * _slower(c, p, area, depth),
             fed=fed,
             hbm=hbm,
@@ -212,7 +237,7 @@ def _split(
     stored = tiling.stored * np.where(is_split, 4.0, p.out_bytes)
     write = stored / (c["store_bytes"] * device.clock_hz)
     # One tile's results are always written after its last step; those before, meanwhile, where they may.
-    after = np.minimum(waves, 1.0) if device.family in _PERSISTENT else waves
+    after = np.minimum(waves, 1.0) if _persistent(device, p) else waves
     return {
         "arithmetic": waves * steps * tiling.step,
         "chain": deep_waves * (steps * c["step_cycles"] + c["fill_cycles"]) / device.clock_hz,
@@ -221,6 +246,12 @@ def _split(
         "store": (waves - after) * write,
         "tail": after * write + np.where(is_split, c["split_s"], 0.0),
     }
+
+
+def _balance(device: Device, dtype: str) -> float:
+    """Return operations a unit does while its shared memory serves a byte."""
+    served = _SHARED_BYTES.get(device.family, 128.0) * device.units * device.clock_hz
+    return device.peak(dtype) / served
 
 
 def _fetch(c: Mapping[str, float], p: Problem, rows: Array, columns: Array) -> Array | float:
