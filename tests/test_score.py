@@ -113,7 +113,7 @@ def test_a_launch_tells_into_how_many_parts_k_is_cut():
         ("gemm", name, np.nan, "fwd"),
     ]
     rows += [("gemm", "tensile_MT128x64x16", 40, "fwd"), ("bmm", name, 40, "fwd"), ("gemm", None, 40, "fwd")]
-    table = pd.DataFrame(rows, columns=["op", "kernel", "grid", "direction"]).assign(m=256, n=256, k=65536)
+    table = pd.DataFrame(rows, columns=["op", "kernel", "grid", "direction"]).assign(m=256, n=256, k=4096)
     names = with_parts(table)["kernel"]
     assert names[0] == f"{name}_parts5"
     assert names[1:4].tolist() == [name] * 3
