@@ -118,7 +118,7 @@ def test_a_launch_tells_into_how_many_parts_k_is_cut():
     assert names[0] == f"{name}_parts5"
     assert names[1:4].tolist() == [name] * 3
     assert names[4:6].tolist() == table["kernel"][4:6].tolist()
-    table = table.assign(gpu="t4", dtype="fp32")
+    table = table.assign(gpu="t4", dtype="fp32", framework="pytorch")
     told, named, whole = (
         score(table[:1].assign(**change))["seconds"][0]
         for change in ({}, {"kernel": f"{name}_parts5", "grid": np.nan}, {"grid": 8})

@@ -118,7 +118,7 @@ ROTATIONS = ("none", "weights", "operands", "cold")
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
-#: Sharpness of the change from a device at its stated clock to one at its power limit.
+#: Sharpness of the change from tensor cores at their stated clock to their power limit.
 _POWER_ORDER = 6.0
 #: Power of a board whose clocks are up, without arithmetic [W]. With it the energy of an fp32 operation comes
 #: out alike on P4, T4, V100 and A100 (11 to 13 pJ); with none T4's is half as much again as A100's.
@@ -247,10 +247,9 @@ def _droop(device: Device, c: Mapping[str, float], dtype: str) -> float:
     power = c["energy_j"] * device.peak(dtype)
     if engine(device, dtype) == "matrix":
         return float((1 + (power / device.tdp_w) ** _POWER_ORDER) ** (1 / (3 * _POWER_ORDER)) - 1)
-    left = max(device.tdp_w - _BOARD_W, device.tdp_w / 2)
+    slower = max(power / max(device.tdp_w - _BOARD_W, device.tdp_w / 2), 1.0)
     base = device.spec.clocks.base
-    slower = (1 + (power / left) ** _POWER_ORDER) ** (1 / _POWER_ORDER)
-    return float(min(slower, device.clock_hz / base.si if base else np.inf) - 1)
+    return min(slower, device.clock_hz / base.si if base else np.inf) - 1
 
 
 def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array, hbm: Array) -> Array:
