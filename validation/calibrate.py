@@ -3,7 +3,7 @@
 Rows fall into cells: one operation, format, framework and way of timing on one device. Each cell's
 kernel model has a recipe (``fit_<kernel>.py``) that fits it on 70 % of the shapes; the others say how
 far off it is, and by how much its intervals have to be open. Constants that predict held-out rows
-worse than what there would be without them (a relative's, or the defaults) are refused.
+clearly worse than what there would be without them (a relative's, or the defaults) are refused.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ Array = NDArray[np.float64]
 
 #: Fewer rows than this to fit on determine nothing.
 FEWEST = 8
+#: How much worse than a relative's constants may be those of a device's own: between equals, its own.
+WORSE = 1.1
 #: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
 REGIME_ROWS, REGIMES = 40, 4
 #: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
@@ -273,7 +275,7 @@ def _fit_cell(
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
     error, before = (_errors(seconds, measured) for seconds in (predicted, without))
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
-    if np.median(np.abs(error)) > np.median(np.abs(before)):
+    if np.median(np.abs(error)) > WORSE * np.median(np.abs(before)):
         found.refused.append(
             f"{cell}: {np.median(np.abs(error)):.1f} % off on {len(judged)} held-out rows, "
             f"{np.median(np.abs(before)):.1f} % without it"
