@@ -61,7 +61,7 @@ CONSTANTS = {
         1e7, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
     ),
     "reach_device": Constant(
-        1e11, 1e6, 1e11, "B", "span of the rows of a wave beyond which loads reopen memory pages"
+        1e11, 1e6, 1e11, "B", "span of what a wave's rows touch at a time beyond which loads reopen pages"
     ),
     "scatter_share": Constant(
         0.0, 0.0, 1.0, "1", "share of the memory bandwidth that such scattered loads reach; 0: not used"
