@@ -135,7 +135,7 @@ _FP32 = {
     "energy_j": 1.2e-11,
     "droop_s": 3e-3,
     "peak_share": 0.98,
-    "edge_elements": 6.0,
+    "edge_elements": 15.0,
     "step_cycles": 400.0,
     "fill_cycles": 1500.0,
     "tail_waves": 0.8,

@@ -215,7 +215,7 @@ class _Tiling:
             step=2
             * depth
             / rate
-            * (area + c["edge_elements"] * _balance(device, p.dtype) * (rows + columns))
+            * np.hypot(area, c["edge_elements"] * _balance(device, p.dtype) * (rows + columns))
             * _slower(c, p, area, depth),
             fed=fed,
             hbm=hbm,

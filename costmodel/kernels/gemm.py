@@ -36,7 +36,7 @@ CONSTANTS = {
         0.0,
         60.0,
         "elements",
-        "tile edge whose loads cost its arithmetic's time, at an operation a byte of shared memory",
+        "tile edge whose loads take as long as its arithmetic, at an operation a byte of shared memory",
     ),
     "step_cycles": Constant(
         200.0, 10.0, 4000.0, "cycles", "latency of one step of the K loop, its loads overlapped as they are"

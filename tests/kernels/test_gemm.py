@@ -237,9 +237,9 @@ def test_small_tiles_lose_more_where_shared_memory_serves_half_as_much(measured)
         long = rate[(rows["latency_s"] > 1e-2) & (rows["k"] > 256)].groupby(rows["kernel"]).quantile(0.9)
         loss[gpu] = long.max() / long["volta_sgemm_64x64_nn"]
         sizes = {"m": 4096, "n": 4096, "k": 4096, "dtype": "fp32", "layout": "nn", "tile_k": 8}
-        constants = {**IDEAL, "edge_elements": 6.0}
+        constants = {**IDEAL, "edge_elements": 15.0}
         of = [seconds(device, constants, **sizes, tile_m=side, tile_n=side) for side in (128, 64)]
-        assert of[1] / of[0] == pytest.approx({"t4": 1.16, "v100-pcie-32gb": 1.085}[gpu], abs=0.01)
+        assert of[1] / of[0] == pytest.approx({"t4": 1.241, "v100-pcie-32gb": 1.075}[gpu], abs=0.01)
     assert loss["t4"] > loss["v100-pcie-32gb"] + 0.1
 
 
