@@ -121,10 +121,10 @@ _HOST_ORDER = 12.0
 #: Sharpness of the change from tensor cores at their stated clock to their power limit.
 _POWER_ORDER = 6.0
 #: Power of a board whose clocks are up, without arithmetic [W]. With it the energy of an fp32 operation comes
-#: out alike on P4, T4, V100 and A100 (11 to 13 pJ); with none T4's is half as much again as A100's.
+#: out alike in linear layers on T4 and A100 (13 pJ); with none T4's is half as much again.
 _BOARD_W = 25.0
 #: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
-#: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 18 pJ fp32.
+#: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 13 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
 #: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
 #: measurements, exact to the row. Rows of A to which, and K below which, by architecture.
