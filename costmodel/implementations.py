@@ -62,8 +62,8 @@ def arguments(
 def _gemm(op: str, framework: str, label: str, _: Device) -> Options:
     options: Options = {"layout": "nn" if op == "bmm" else "tn", "rotation": ROTATIONS.get(framework, "none")}
     if op in ("gemm", "bmm"):
-        rows, cols, step = (float(v[0]) for v in _tiles.from_names([label]))
-        options |= {"tile_m": rows, "tile_n": cols, "tile_k": step}
+        rows, cols, step, split = (float(v[0]) for v in _tiles.from_names([label]))
+        options |= {"tile_m": rows, "tile_n": cols, "tile_k": step, "split": split}
     return options
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel.errors import UnavailableError
+from costmodel.kernels import _tiles
 from costmodel.layers import Layer
 from costmodel.layers.causal_conv1d import CausalConv1d
 from costmodel.layers.decode_attention import DecodeAttention
@@ -226,7 +227,45 @@ def uncounted(row: Mapping[str, Any]) -> dict[str, int]:
 #: Operations of which a framework has several kernels, told apart by name.
 _NAMED = ("attention_", "gdn_", "rnn", "lstm", "gru", "model_")
 #: What a name of a product's kernel says of its tile.
-_TILE = re.compile(r"(?:sgemm_|MT)\d+x\d+\S*")
+_TILE = re.compile(r"(?:sgemm_|MT|tilesize)\d+x\d+\S*")
+#: Kernels whose launch counts blocks (AMD's counts threads).
+_COUNTED = "sgemm_"
+
+
+def with_parts(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose kernels of products say into how many parts K is split, where ``grid`` tells.
+
+    A launch has a block for every tile of the result, and for every part of K: ``…sgemm_128x64_tn`` on 10
+    blocks of a result of 2 tiles becomes ``…sgemm_128x64_tn_parts5``. Rows that are not forward products,
+    or whose blocks are no multiple of their tiles, stay as they are.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of measured kernels, in any order.
+    """
+    if not {"grid", "kernel", "op", "m", "n"} <= set(table):
+        return table
+    codes, names = pd.factorize(table["kernel"].astype(object).where(table["kernel"].notna(), ""))
+    tile_m, tile_n, _, _ = (of[codes] for of in _tiles.from_names(names))
+    grid, m, n = (
+        pd.to_numeric(table[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        for name in ("grid", "m", "n")
+    )
+    parts = grid / (np.ceil(m / tile_m) * np.ceil(n / tile_n))
+    told = (parts >= 1) & (parts % 1 == 0) & (table["op"] == "gemm").to_numpy()
+    told &= np.array([_COUNTED in str(name) for name in names], dtype=bool)[codes]
+    if "direction" in table:
+        told &= (table["direction"].fillna("fwd") == "fwd").to_numpy()
+    if not told.any():
+        return table
+    pairs, distinct = pd.factorize(np.where(told, parts, 0) * len(names) + codes)
+    whole, of = np.divmod(distinct.astype(np.int64), len(names))
+    named = [
+        f"{names[code]}{_tiles.PARTS}{number}" if number else names[code]
+        for number, code in zip(whole, of, strict=True)
+    ]
+    return table.assign(kernel=np.array(named, dtype=object)[pairs])
 
 
 def label(op: Any, kernel: Any) -> str:

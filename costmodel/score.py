@@ -22,6 +22,7 @@ from costmodel.measured import (
     harness,
     label,
     uncounted,
+    with_parts,
 )
 from costmodel.predict import Prediction, predict
 from costmodel.symbols import GLOSSARY
@@ -93,7 +94,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     answers |= {name: np.full(len(table), "", dtype=object) for name in TEXTS}
     answers["in_range"] = np.zeros(len(table), dtype=bool)
     columns = _Columns(table)
-    for static, index in _kinds(table):
+    for static, index in _kinds(with_parts(table)):
         empty = [name for name in NEEDED if static[name] is None]
         if empty:
             answers["reason"][index] = f"{', '.join(empty)}: empty, and every row needs it"

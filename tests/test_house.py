@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "parallel": ("layers", "evaluate", "predict", "hardware", "kernels", "models"),
     "crossing": ("layers", "evaluate", "predict", "hardware"),
     "sweep": ("layers", "evaluate", "plan", "predict", "hardware"),
-    "measured": ("layers", "evaluate", "predict", "hardware"),
+    "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),
     "score": ("layers", "evaluate", "predict", "hardware", "measured"),
     "reports": (),
     "validation": (

@@ -6,6 +6,7 @@ import pytest
 
 import costmodel as cm
 from costmodel.errors import TableError
+from costmodel.measured import with_parts
 from costmodel.score import ADDED, NUMBERS, score, summary
 
 #: Rows as measurement tables have them, beside what each asks for.
@@ -100,6 +101,29 @@ def test_kernels_are_told_apart_only_where_their_name_matters():
     names = ["nvjet_a", "nvjet_b", None, "ampere_sgemm_128x64_tn"]
     found = score(pd.DataFrame([{**rows, "kernel": name} for name in names]))["seconds"]
     assert found[0] == found[1] == found[2]
+
+
+def test_a_launch_tells_into_how_many_parts_k_is_cut():
+    # 4 × 2 tiles of 64 rows and 128 columns: 8 blocks a part. Not told: not whole, not forward, not a gemm.
+    name = "volta_sgemm_128x64_tn"
+    rows = [
+        ("gemm", name, 40, "fwd"),
+        ("gemm", name, 41, "fwd"),
+        ("gemm", name, 40, "bwd"),
+        ("gemm", name, np.nan, "fwd"),
+    ]
+    rows += [("gemm", "tensile_MT128x64x16", 40, "fwd"), ("bmm", name, 40, "fwd"), ("gemm", None, 40, "fwd")]
+    table = pd.DataFrame(rows, columns=["op", "kernel", "grid", "direction"]).assign(m=256, n=256, k=4096)
+    names = with_parts(table)["kernel"]
+    assert names[0] == f"{name}_parts5"
+    assert names[1:4].tolist() == [name] * 3
+    assert names[4:6].tolist() == table["kernel"][4:6].tolist()
+    table = table.assign(gpu="t4", dtype="fp32", framework="pytorch")
+    told, named, whole = (
+        score(table[:1].assign(**change))["seconds"][0]
+        for change in ({}, {"kernel": f"{name}_parts5", "grid": np.nan}, {"grid": 8})
+    )
+    assert told == named != whole
 
 
 def test_a_summary_is_the_errors_of_each_cell():

@@ -3,7 +3,7 @@
 Rows fall into cells: one operation, format, framework and way of timing on one device. Each cell's
 kernel model has a recipe (``fit_<kernel>.py``) that fits it on 70 % of the shapes; the others say how
 far off it is, and by how much its intervals have to be open. Constants that predict held-out rows
-worse than what there would be without them (a relative's, or the defaults) are refused.
+clearly worse than what there would be without them (a relative's, or the defaults) are refused.
 """
 
 from __future__ import annotations

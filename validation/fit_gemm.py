@@ -17,6 +17,7 @@ from costmodel.hardware import Device
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
 from costmodel.kernels.base import Array
+from costmodel.measured import with_parts
 from costmodel.validation.log_fit import least_log_error
 
 _ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
@@ -61,7 +62,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     ----------
     rows : DataFrame
         With the columns ``op``, ``dtype``, ``m``, ``n``, ``k``, and where they are there ``b``,
-        ``framework`` and ``kernel``.
+        ``framework``, ``kernel`` and ``grid``.
     """
     op = str(rows["op"].iloc[0])
     sizes = {name: rows[name].to_numpy(dtype=np.float64) for name in ("m", "n", "k")}
@@ -69,7 +70,8 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     framework = str(rows["framework"].iloc[0]).split()[0] if "framework" in rows else ""
     tile: dict[str, Array] = {}
     if "kernel" in rows and op != "gemm_fp8_dynquant":
-        tile = dict(zip(("tile_m", "tile_n", "tile_k"), tiles.from_names(rows["kernel"]), strict=True))
+        names = with_parts(rows)["kernel"]
+        tile = dict(zip(("tile_m", "tile_n", "tile_k", "split"), tiles.from_names(names), strict=True))
     return {
         **sizes,
         **tile,
@@ -130,15 +132,28 @@ _STARTS: tuple[dict[str, float], ...] = (
         "reach_device": 3e7,
     },
 )
+#: What constants of fp32 products came out as on most devices: a fit goes from them as far as rows say.
 _FP32 = {
-    "energy_j": 2e-11,
-    "edge_elements": 8.0,
-    "fill_cycles": 1000.0,
-    "peak_share": 0.95,
-    "split_s": 6e-6,
-    "reach_unit": 1e7,
+    "energy_j": 1.2e-11,
+    "droop_s": 3e-3,
+    "peak_share": 0.98,
+    "edge_elements": 15.0,
+    "step_cycles": 400.0,
+    "fill_cycles": 1500.0,
+    "tail_waves": 0.8,
+    "overlap": 2.3,
+    "l2_unit_bytes": 60.0,
+    "store_bytes": 40.0,
+    "bandwidth_share": 0.85,
+    "split_s": 1e-5,
+    "reach_unit": 2e7,
+    "reach_device": 1e9,
+    "scatter_share": 0.5,
+    "square_fetch": 2.0,
+    "narrow_fetch": 1.4,
+    "thin_cost": 2.0,
+    "cache_share": 1.0,
 }
-
 
 #: Where constants begin that are off by default.
 _BEGIN = {
@@ -171,13 +186,15 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, _ENOUGH).astype(int))]
     kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
     names = free(rows, device)
-    begin = dict(_FP32) if kwargs["dtype"] == "fp32" else {}
+    wide = kwargs["dtype"] == "fp32"
+    expected = {name: value for name, value in _FP32.items() if wide and name in (*names, "cache_share")}
+    begin: dict[str, float] = {}
     if "dispatch_s" in names:
         floor = float(measured.min())
         hidden = 0.4 * floor if "record_s" in names else 0.0
         begin |= {"dispatch_s": floor - hidden, "record_s": hidden}
-    begin |= {name: value for name, value in _BEGIN.items() if name in names}
-    if "l2_unit_bytes" in names and "cache_share" not in names and kwargs["dtype"] != "fp32":
+    begin |= {name: value for name, value in _BEGIN.items() if name in names and name not in expected}
+    if "l2_unit_bytes" in names and "cache_share" not in names and not wide:
         begin |= {"cache_share": gemm.CONSTANTS["cache_share"].default}
 
     def predict(values: Mapping[str, float]) -> Array:
@@ -185,8 +202,14 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
 
     tries = [
         least_log_error(
-            predict, measured, gemm.CONSTANTS, names, {**first, **begin, **(start or {})}, evaluations=40
+            predict,
+            measured,
+            gemm.CONSTANTS,
+            names,
+            {**first, **begin, **(start or {})},
+            expected=expected,
+            evaluations=40,
         )
-        for first in _STARTS
+        for first in ((expected,) if wide else _STARTS)
     ]
     return min(tries, key=lambda found: found[0])[1]

@@ -14,6 +14,8 @@ from costmodel.kernels.base import Constant
 _SCALE = 0.03
 #: Constants whose range begins at 0 are fitted down to this share of its other end.
 _FLOOR = 1e-5
+#: What a constant costs that is at the other end of its plausible range than expected: error of every row.
+_PULL = 3e-3
 
 
 def least_log_error(
@@ -23,6 +25,7 @@ def least_log_error(
     free: Sequence[str],
     start: Mapping[str, float],
     *,
+    expected: Mapping[str, float] | None = None,
     evaluations: int = 100,
 ) -> tuple[float, dict[str, float]]:
     """Return the loss, and the constants that minimise it within their plausible ranges.
@@ -39,6 +42,9 @@ def least_log_error(
         Which are fitted, on a logarithmic scale.
     start : mapping of str to float
         Where they begin; values of constants that are not free stay as given, other names are left out.
+    expected : mapping of str to float, optional
+        What constants are where rows do not say. To be elsewhere must make up for ``_PULL`` of error in
+        every row, for the whole of the plausible range (on the logarithm), less for less of it.
     evaluations : int
         At most this many evaluations of the Jacobian.
     """
@@ -53,8 +59,12 @@ def least_log_error(
     def constants(x: NDArray[np.float64]) -> dict[str, float]:
         return {**known, **dict(zip(free, np.exp(x).tolist(), strict=True))}
 
+    held = [place for place, name in enumerate(free) if name in (expected or {})]
+    home = np.log([(expected or {})[free[place]] for place in held])
+
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.log(predict(constants(x))) - target
+        away = _PULL * len(target) * (x[held] - home) / (high - low)[held]
+        return np.concatenate([np.log(predict(constants(x))) - target, away])
 
     found = least_squares(
         residuals,

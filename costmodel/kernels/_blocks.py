@@ -20,6 +20,9 @@ _MOST_RESIDENT = 8.0
 STEP_BYTES = 128.0
 #: Architectures whose kernels stay on a unit and write one tile while they compute the next.
 _PERSISTENT = ("hopper", "blackwell")
+#: Bytes that a unit's shared memory serves in a cycle, where not 128 (32 banks of 4 bytes): NVIDIA's
+#: whitepaper on Ampere GA102 (2021), on what it doubles.
+_SHARED_BYTES = {"turing": 64.0}
 #: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
 #: From this tile on, kernels load their operands in whole vectors.
@@ -42,6 +45,11 @@ def single(of: T) -> T:
     """Return a problem or a tiling in single precision: half the bytes, and good enough for a bound."""
     arrays = {name: value for name, value in vars(of).items() if isinstance(value, np.ndarray)}
     return replace(of, **{name: value.astype(np.float32, copy=False) for name, value in arrays.items()})
+
+
+def _persistent(device: Device, p: Problem) -> bool:
+    """Return whether blocks stay on their units: those of tensor cores, where kernels are so written."""
+    return device.family in _PERSISTENT and engine(device, p.dtype) == "matrix"
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,7 @@ class Tiling:
         rate = device.peak(p.dtype) / device.units * c["peak_share"]
         # Rows and columns beyond the edge are not loaded.
         fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes * _fetch(c, p, rows, columns)
-        if device.family in _PERSISTENT and not (p.quantised or engine(device, p.dtype) == "vector"):
+        if _persistent(device, p) and not p.quantised:
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
         return cls(
@@ -98,7 +106,7 @@ class Tiling:
             step=2
             * depth
             / rate
-            * (area + c["edge_elements"] * (rows + columns))
+            * np.hypot(area, c["edge_elements"] * _balance(device, p.dtype) * (rows + columns))
             * _slower(c, p, area, depth),
             fed=fed,
             hbm=cold / (device.hbm_bandwidth * c["bandwidth_share"]),
@@ -131,7 +139,7 @@ def split_times(
     reduced = _where(is_split, 8 * split * p.m * p.n * p.batch, 0.0) if is_split.any() else 0.0
     write = tiling.stored * _where(is_split, 4.0, p.out_bytes) / (c["store_bytes"] * device.clock_hz)
     # One tile's results are always written after its last step; those before, meanwhile, where they may.
-    after = np.minimum(waves, 1.0) if device.family in _PERSISTENT else waves
+    after = np.minimum(waves, 1.0) if _persistent(device, p) else waves
     return {
         "arithmetic": waves * steps * tiling.step,
         "chain": deep_waves * (steps * c["step_cycles"] + c["fill_cycles"]) / device.clock_hz,
@@ -157,7 +165,7 @@ def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tilin
     waves = np.maximum(2 * parallel, 1.0)
     chain = deep * tiling.steps * c["step_cycles"] + np.maximum(2 * deep, 1.0) * c["fill_cycles"]
     write = tiling.stored * (4.0 / (c["store_bytes"] * device.clock_hz))
-    after = 1.0 if device.family in _PERSISTENT else waves
+    after = 1.0 if _persistent(device, p) else waves
     reduced = 16 * p.m * p.n * p.batch
     return effort(
         {
@@ -185,6 +193,12 @@ def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> A
     if which.all():
         return yes
     return np.where(which, yes, no) if which.any() else no
+
+
+def _balance(device: Device, dtype: str) -> float:
+    """Return operations a unit does while its shared memory serves a byte."""
+    served = _SHARED_BYTES.get(device.family, 128.0) * device.units * device.clock_hz
+    return device.peak(dtype) / served
 
 
 def _fetch(c: Mapping[str, float], p: Problem, rows: Array, columns: Array) -> Array | float:

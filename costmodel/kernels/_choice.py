@@ -10,7 +10,7 @@ of a search over everything, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -36,7 +36,7 @@ _SPLITS = np.array(tiles.SPLITS)
 
 
 def times(
-    device: Device, c: Mapping[str, float], p: Problem, tile: tuple[Array, Array, Array], rotation: str
+    device: Device, c: Mapping[str, float], p: Problem, tile: Sequence[Array], rotation: str
 ) -> dict[str, Array]:
     """Return the parts of the kernel's time [s], shape (rows,) each, by the names of ``blocks.PARTS``.
 
@@ -48,8 +48,9 @@ def times(
         All of ``gemm.CONSTANTS``.
     p : Problem
         The products.
-    tile : tuple of three arrays, shape (rows,)
-        Rows, columns and K step of the tile; NaN where the library's choice is to be predicted.
+    tile : sequence of four arrays, shape (rows,)
+        Rows, columns and K step of the tile, and the parts that K is split into; NaN where the library's
+        choice is to be predicted. Parts count only where the tile is known, too.
     rotation : str
         See ``gemm.ROTATIONS``.
 
@@ -88,8 +89,8 @@ def choose(
         See `times`.
     cold : array, shape (rows,)
         Bytes that a call does not find in L2 [B].
-    tile : array, shape (3, rows)
-        The tile where it is known, else NaN.
+    tile : array, shape (4, rows)
+        The tile and the parts K is split into where they are known, else NaN.
 
     Notes
     -----
@@ -97,14 +98,13 @@ def choose(
     the tail. Of equals the first counts, tile by tile and split by split.
     """
     known = ~np.isnan(tile[0])
-    if known.all():
-        return tile, _given(_Part.of(device, c, p, cold), tile)
-    if not known.any():
-        return _searched(_Part.of(device, c, p, cold))
-    chosen, split = np.array(tile), np.empty(p.m.shape)
-    for rows in (np.flatnonzero(known), np.flatnonzero(~known)):
-        found = choose(device, c, p.take(rows), cold[rows], tile[:, rows])
-        chosen[:, rows], split[rows] = found
+    told = known & ~np.isnan(tile[3])
+    chosen, split = np.array(tile[:3]), np.array(tile[3])
+    unsplit, free = np.flatnonzero(known & ~told), np.flatnonzero(~known)
+    if unsplit.size:
+        split[unsplit] = _given(_Part.of(device, c, p.take(unsplit), cold[unsplit]), chosen[:, unsplit])
+    if free.size:
+        chosen[:, free], split[free] = _searched(_Part.of(device, c, p.take(free), cold[free]))
     return chosen, split
 
 

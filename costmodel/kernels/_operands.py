@@ -14,7 +14,10 @@ from costmodel.kernels.base import Array
 
 #: Sharpness of the cache's step between calls, for operands that all calls share and within a call, and
 #: of the translation's two.
-_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 8.0, 4.0, 2.5, 0.85
+_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 8.0, 4.0, 1.5, 0.85
+#: A wave's blocks do not wait for each other: they drift apart as a random walk does, by the root of a row's
+#: length. What they touch at a time is so counted that for rows of this many bytes it is the rows themselves.
+_DRIFT_BYTES = 8192.0
 #: Share of L2 in which an operand that all calls share is found again: seen alike on A100, H200, B200.
 _SHARED = 0.7
 #: Rows of a pitch that is a multiple of this meet the same channels of memory on AMD's CDNA [B]: in the
@@ -131,7 +134,7 @@ def scattered(
     of_unit = misses((rows + columns) * row_bytes, c["reach_unit"], _UNIT_ORDER)
     wave = np.minimum(device.units * resident, tiles_m * tiles_n)
     across = np.minimum(tiles_n, wave)
-    span = (across * columns + np.ceil(wave / tiles_n) * rows) * row_bytes
+    span = (across * columns + np.ceil(wave / tiles_n) * rows) * np.sqrt(row_bytes * _DRIFT_BYTES)
     of_device = misses(span, c["reach_device"], _DEVICE_ORDER)
     share = 1 - (1 - of_unit) * (1 - of_device)
     if device.family.startswith("cdna"):

@@ -76,38 +76,41 @@ def menu(family: str, layout: str, step: float, *, matrix: bool) -> tuple[Array,
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-_NAME = re.compile(r"(?:sgemm_|MT)(\d+)x(\d+)(?:x(\d+))?")
+_NAME = re.compile(r"(?:sgemm_|MT|tilesize)(\d+)x(\d+)(?:x(\d+))?")
+#: How a name tells the parts of K: what `costmodel.measured` adds to it.
+PARTS = "_parts"
+_PARTS = re.compile(rf"{PARTS}(\d+)")
 #: What one step of the K loop covers, where the name does not say it (cuBLAS's sgemm: 8; its
 #: ``sliced1x4`` kernels, whose four slices of the block share it: 32).
 _VECTOR_STEP, _SLICED_STEP = 8.0, 32.0
 
 
-def from_names(names: Iterable[object]) -> tuple[Array, Array, Array]:
-    """Return rows, columns and K step of the tile that each kernel name tells, NaN where it tells none.
+def from_names(names: Iterable[object]) -> tuple[Array, Array, Array, Array]:
+    """Return rows, columns and K step of the tile, and the parts of K, that names tell; NaN where none.
 
     Parameters
     ----------
     names : iterable of str
         Such as ``ampere_sgemm_128x64_tn`` (cuBLAS counts columns first, being column-major) or
-        ``tensile_MT64x32x32_MI16x16x4x1`` (rocBLAS, column-major too).
+        ``tensile_MT64x32x32_MI16x16x4x1`` (rocBLAS, column-major too); ``…_parts5``: K in five parts.
     """
-    known: dict[object, tuple[float, float, float]] = {}
+    known: dict[object, tuple[float, float, float, float]] = {}
     out = []
     for name in names:
         if name not in known:
             known[name] = _parse(str(name))
         out.append(known[name])
-    table = np.array(out, dtype=np.float64).reshape(-1, 3)
-    return table[:, 0], table[:, 1], table[:, 2]
+    table = np.array(out, dtype=np.float64).reshape(-1, 4)
+    return table[:, 0], table[:, 1], table[:, 2], table[:, 3]
 
 
-def _parse(name: str) -> tuple[float, float, float]:
-    found = _NAME.search(name)
+def _parse(name: str) -> tuple[float, float, float, float]:
+    found, parts = _NAME.search(name), _PARTS.search(name)
     if not found:
-        return (np.nan, np.nan, np.nan)
+        return (np.nan, np.nan, np.nan, np.nan)
     columns, rows, depth = found.groups()
     step = float(depth) if depth else (_SLICED_STEP if "sliced" in name else _VECTOR_STEP)
-    return (float(rows), float(columns), step)
+    return (float(rows), float(columns), step, float(parts.group(1)) if parts else np.nan)
 
 
 def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:

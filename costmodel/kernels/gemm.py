@@ -33,7 +33,11 @@ from costmodel.kernels.base import Array, Constant, Estimate
 CONSTANTS = {
     "peak_share": Constant(0.9, 0.3, 1.1, "1", "share of the stated peak that a large tile's steps reach"),
     "edge_elements": Constant(
-        0.0, 0.0, 60.0, "elements", "tile edge whose loads cost as much as its arithmetic: small tiles lose"
+        0.0,
+        0.0,
+        60.0,
+        "elements",
+        "tile edge whose loads take as long as its arithmetic, at an operation a byte of shared memory",
     ),
     "step_cycles": Constant(
         200.0, 10.0, 4000.0, "cycles", "latency of one step of the K loop, its loads overlapped as they are"
@@ -58,7 +62,7 @@ CONSTANTS = {
         1e7, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
     ),
     "reach_device": Constant(
-        1e11, 1e6, 1e11, "B", "span of the rows of a wave beyond which loads reopen memory pages"
+        1e11, 1e6, 1e11, "B", "span of what a wave's rows touch at a time beyond which loads reopen pages"
     ),
     "scatter_share": Constant(
         0.0, 0.0, 1.0, "1", "share of the memory bandwidth that such scattered loads reach; 0: not used"
@@ -121,10 +125,13 @@ ROTATIONS = ("none", "weights", "operands", "cold")
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
-#: Sharpness of the change from a device at its stated clock to one at its power limit.
+#: Sharpness of the change from tensor cores at their stated clock to their power limit.
 _POWER_ORDER = 6.0
+#: Power of a board whose clocks are up, without arithmetic [W]. With it the energy of an fp32 operation comes
+#: out alike in linear layers on T4 and A100 (13 pJ); with none T4's is half as much again.
+_BOARD_W = 25.0
 #: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
-#: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 18 pJ fp32.
+#: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 13 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
 #: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
 #: measurements, exact to the row. Rows of A to which; by architecture, K below which, up to that many
@@ -156,6 +163,7 @@ def seconds(
     tile_m: ArrayLike = np.nan,
     tile_n: ArrayLike = np.nan,
     tile_k: ArrayLike = np.nan,
+    split: ArrayLike = np.nan,
 ) -> Estimate:
     """Return the time of a matrix product.
 
@@ -176,8 +184,9 @@ def seconds(
         sglang's ``fp8_scaled_mm``.
     rotation : {"none", "weights", "operands", "cold"}
         What lies between two calls (``ROTATIONS``).
-    tile_m, tile_n, tile_k : array_like
-        The tile where it is known (`tiles.from_names`); NaN: the library's choice is predicted.
+    tile_m, tile_n, tile_k, split : array_like
+        The tile, and the parts that K is cut into, where they are known (`tiles.from_names`); NaN: the
+        library's choice is predicted.
 
     Returns
     -------
@@ -205,12 +214,13 @@ def seconds(
     batch_, m_, n_, k_ = (np.ravel(x) for x in sizes)
     p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, strided=layout == "tn", quantised=quantise)
     tile = [
-        np.ravel(np.broadcast_to(np.asarray(t, dtype=np.float64), shape)) for t in (tile_m, tile_n, tile_k)
+        np.ravel(np.broadcast_to(np.asarray(t, dtype=np.float64), shape))
+        for t in (tile_m, tile_n, tile_k, split)
     ]
     if quantise:
-        tile = list(tiles.fp8_scaled(device.family, m_, n_))
+        tile[:3] = tiles.fp8_scaled(device.family, m_, n_)
 
-    found = times(device, c, p, (tile[0], tile[1], tile[2]), rotation)
+    found = times(device, c, p, tile, rotation)
     kernel = found["total"]
     # Power and heat: only arithmetic draws enough, and only while it lasts.
     strain = found["arithmetic"] / (kernel + c["droop_s"])
@@ -236,12 +246,18 @@ def seconds(
 def _droop(device: Device, c: Mapping[str, float], dtype: str) -> float:
     """Return the further time of arithmetic at the power limit, over that at the stated clock.
 
-    Power goes with the cube of the clock, as voltage goes with the clock. None where no limit is known.
+    On tensor cores power goes with the cube of the clock, as voltage goes with the clock. On CUDA cores it
+    goes with the clock, voltage being at its least, and the clock does not go below the datasheet's base.
+    None where no limit is known.
     """
     if device.tdp_w is None:
         return 0.0
-    draw = c["energy_j"] * device.peak(dtype) / device.tdp_w
-    return float((1 + draw**_POWER_ORDER) ** (1 / (3 * _POWER_ORDER)) - 1)
+    power = c["energy_j"] * device.peak(dtype)
+    if engine(device, dtype) == "matrix":
+        return float((1 + (power / device.tdp_w) ** _POWER_ORDER) ** (1 / (3 * _POWER_ORDER)) - 1)
+    slower = max(power / max(device.tdp_w - _BOARD_W, device.tdp_w / 2), 1.0)
+    base = device.spec.clocks.base
+    return min(slower, device.clock_hz / base.si if base else np.inf) - 1
 
 
 def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array, hbm: Array) -> Array:

@@ -63,7 +63,7 @@ def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, stride
     for c, largest in (({**defaults, **fitted.constants}, 1e5), (defaults, 1e5), (defaults, 1e8)):
         p = Problem(**sizes(largest, rng), dtype=dtype, bytes=width, strided=strided, quantised=False)
         cold = cold_bytes(device, c, p, "weights")
-        tile, split = choose(device, c, p, cold, np.full((3, ROWS), np.nan))
+        tile, split = choose(device, c, p, cold, np.full((4, ROWS), np.nan))
         wanted_tile, wanted_split = all_tried(device, c, p, cold, menu)
         assert np.array_equal(tile, wanted_tile)
         assert np.array_equal(split, wanted_split)
@@ -77,11 +77,16 @@ def test_a_tile_that_is_known_is_kept_and_its_split_is_the_best_of_all():
     p = Problem(**sizes(1e5, rng), dtype="fp32", bytes=4.0, strided=True, quantised=False)
     cold = cold_bytes(device, c, p, "none")
     known = rng.random(ROWS) < 0.5
-    given = np.where(known, [[128.0], [64.0], [8.0]], np.nan)
+    given = np.where(known, [[128.0], [64.0], [8.0], [np.nan]], np.nan)
     tile, split = choose(device, c, p, cold, given)
     of_menu = np.stack(tiles.menu(device.family, "tn", 0.0, matrix=False))
-    wanted = {True: all_tried(device, c, p, cold, given[:, known][:, :1])}
+    wanted = {True: all_tried(device, c, p, cold, given[:3, known][:, :1])}
     wanted[False] = all_tried(device, c, p, cold, of_menu)
     for which, rows in ((True, known), (False, ~known)):
         assert np.array_equal(tile[:, rows], wanted[which][0][:, rows])
         assert np.array_equal(split[rows], wanted[which][1][rows])
+    parts = np.where(known, [[128.0], [64.0], [8.0], [5.0]], np.nan)
+    told, in_parts = choose(device, c, p, cold, parts)
+    assert np.array_equal(told, tile)
+    assert np.all(in_parts[known] == 5)
+    assert np.array_equal(in_parts[~known], split[~known])
