@@ -37,6 +37,15 @@ _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
 _LARGE_SHARED = 128 * 1024
 #: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
 _MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
+#: Start of a kernel that does next to nothing [cycles]: the convolution's, the same on three families.
+_START_CYCLES = 4000.0
+#: Libraries whose kernels look up every sequence's length; FlashInfer's are given a plan by the host.
+LOOKING_UP = ("fa2", "fa2-paged", "fa3")
+#: Libraries that merge the splits of a decoding step in a kernel of its own; trtllm's last thread block does.
+MERGING = ("fa2", "fa2-paged", "fa3", "flashinfer")
+#: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
+#: inferred from calls that take as much longer than those of the libraries without one.
+_PREPARING = {"fa3": 1.0, "trtllm": 1.0}
 #: Thread blocks of FlashInfer's vector decode kernel on a unit.
 _VECTOR_SLOTS = 8.0
 
@@ -67,6 +76,11 @@ class Tiling:
 def default_kernel(device: Device) -> str:
     """Return the library that serving frameworks take on that device, where a user names none."""
     return _DEFAULT.get(device.family, "fa2")
+
+
+def preparation(kernel: str) -> float:
+    """Return the cycles of the kernels that a library launches before that of the attention itself."""
+    return _START_CYCLES * _PREPARING.get(kernel, 0.0)
 
 
 def check(kernel: str) -> str:
@@ -103,7 +117,7 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
     if kernel == "fa2":
         return Tiling(by_size(128, 128, 128, 64), by_size(128, 64, 64, 64), one, one, causal)
     if kernel == "fa2-paged":
-        return Tiling(64 * one, by_size(128, 64, 64, 64), one, one, causal)
+        return Tiling(64 * one, _paged_cols(size), one, one, causal)
     if kernel == "fa3":
         packed = group if causal else one
         rows = _fa3_rows(seq * packed, head_dim)
@@ -119,6 +133,11 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, causal)
     return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
+
+
+def _paged_cols(size: Array) -> Array:
+    """Return the keys of a tile of flash-attention 2's split-KV kernel (``run_mha_fwd_splitkv_dispatch``)."""
+    return np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0))
 
 
 def _fa3_rows(packed: Array, head_dim: Array) -> Array:
@@ -206,7 +225,7 @@ def decode(
         # One query: its heads become rows of their KV head, and only then are keys split
         # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
         swapped = group > 1
-        rows, cols = 64 * one, np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0)) * one
+        rows, cols = 64 * one, _paged_cols(size)
         jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
         splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
         copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)

@@ -73,3 +73,20 @@ def test_a_fit_finds_the_constants_that_made_the_times():
     )
     assert found["bandwidth_share"] == pytest.approx(0.73, rel=1e-3)
     assert found["start_s"] == pytest.approx(4e-6, rel=1e-3)
+
+
+def test_what_rows_do_not_tell_stays_at_its_default():
+    """Rows of a megabyte and more say nothing of a kernel's start, wherever the fit begins."""
+    device = hardware.load("nvidia/v100-pcie-32gb")
+    sizes = {"rows": np.geomspace(1e6, 1e8, 60), "cols": 1024.0, "reads": 1.0}
+    measured = stream.seconds(device, {"bandwidth_share": 0.73, "warm_share": 0.0}, **sizes).seconds
+    _, found = log_fit.least_log_error(
+        lambda c: stream.seconds(device, c, **sizes).seconds,
+        measured,
+        stream.CONSTANTS,
+        ("bandwidth_share", "start_s"),
+        {"warm_share": 0.0, "start_s": stream.CONSTANTS["start_s"].low},
+        prior=log_fit.PRIOR,
+    )
+    assert found["bandwidth_share"] == pytest.approx(0.73, rel=1e-2)
+    assert found["start_s"] == pytest.approx(stream.CONSTANTS["start_s"].default, rel=0.05)
