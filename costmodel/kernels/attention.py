@@ -81,8 +81,8 @@ HARNESS = ("launch_cycles", "tick_s", "phase_s")
 
 #: Duration at which half of the slowing has set in [s]: the scale on which a power limit acts.
 _DROOP_S = 1e-2
-#: Order of the norm that joins what overlaps in part: products and softmax of a step, a step and its
-#: latency, tiles and memory. 1 would add them, and many take the largest.
+#: Order of the norm that joins what overlaps in part: a step and its latency, tiles and memory. 1 would add
+#: them, and many take the largest.
 _JOIN = 2.0
 #: Threads that a unit holds, and most that vLLM's cache write takes for a token.
 _THREADS, _TOKEN_THREADS = 2048.0, 512.0
@@ -176,12 +176,12 @@ def seconds(
     flops = 2 * cut.rows * cut.cols * widths
     product = flops * units / device.peak(dtype) / given["matrix_efficiency"]
     special = given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
-    busy = norm(_JOIN, product, special)
+    busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(jobs * splits / units, 1.0, cut.slots)
     step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
     rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
-    mean = steps / row_blocks / splits * step + once
+    mean = steps / row_blocks / splits * step + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + once
     tiles = makespan(jobs * splits, units * cut.slots, mean, longest, cut.ascending)
 

@@ -72,7 +72,7 @@ HARNESS = ("launch_cycles", "tick_s", "phase_s")
 #: Order of the norm that joins the thread blocks' time and the memory's.
 _JOIN = 2.0
 #: Sharpness of the change from a cache that stays in L2 between replays to one that does not.
-_MISS_ORDER = 10.0
+_MISS_ORDER = 16.0
 
 
 def seconds(
@@ -129,8 +129,9 @@ def seconds(
     stream = 2 * kv_width * head_dim * keys / given["stream_bytes_per_cycle"]
     ends = 2 * width * plan.rows * head_dim / given["row_bytes_per_cycle"]
     reduction = 4 * plan.reduced * head_dim / given["reduce_bytes_per_cycle"]
-    block = (given["block_cycles"] + ends + stream + reduction) * cycle
-    tiles = makespan(plan.jobs * plan.splits, device.units, block, block, ascending=False)
+    fixed, jobs = given["block_cycles"] + ends + reduction, plan.jobs * plan.splits
+    mean = stream + fixed / np.where(jobs > device.units, plan.overlapping, 1.0)
+    tiles = makespan(jobs, device.units, mean * cycle, (stream + fixed) * cycle, ascending=False)
 
     out = batch * heads * head_dim
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
