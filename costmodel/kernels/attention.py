@@ -133,8 +133,9 @@ def seconds(
     tile : (int, int), optional
         Rows of Q and of K in a tile; default: the kernel's own.
     direction : {"fwd", "bwd"}
-        Backward computes the scores again and makes four products of them, in the same blocks, and
-        moves twice the operands: not fitted, as no open measurement tells more.
+        Backward computes the scores again and makes four products of them, in the same blocks, takes
+        the softmax's derivative in as long as the softmax, and moves twice the operands: not fitted, as
+        no open measurement tells more.
 
     Returns
     -------
@@ -161,7 +162,8 @@ def seconds(
     # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK.
     backward = direction == "bwd"
     widths = 3 * size + 2 * value_size if backward else size + value_size
-    moved = 2.0 if backward else 1.0
+    # Backward also moves twice the operands, and after the exponentials takes the softmax's derivative.
+    again = 2.0 if backward else 1.0
 
     packed_heads = heads / cut.group
     blocks = ceil_div(seq_kv, cut.cols)
@@ -175,7 +177,7 @@ def seconds(
     # One step, with all the unit to itself, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
     product = flops * units / device.peak(dtype) / given["matrix_efficiency"]
-    special = given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
+    special = again * given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
     busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(jobs * splits / units, 1.0, cut.slots)
     step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
@@ -192,7 +194,7 @@ def seconds(
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written)
     rate = byte_time(device, given, miss)
-    memory = moved * 2 * width * (out + keys) * rate
+    memory = again * 2 * width * (out + keys) * rate
     core = norm(_JOIN, tiles, memory)
     slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
     core = core * (1 + slowing * core / (core + _DROOP_S))

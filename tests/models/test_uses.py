@@ -157,8 +157,7 @@ def test_gpt3_training_throughput_of_flash_attention_2(shared):
     rows = whole_models.table(shared / "reference")
     found = rows[(rows["impl"] == "FlashAttention-2") & (rows["reason"] == "")]
     assert len(found) == 4
-    assert found["error"].abs().mean() < 0.08
-    assert found["error"].abs().max() < 0.105
+    assert found["error"].abs().max() < 0.10
 
 
 def test_every_published_row_has_a_prediction_or_a_reason(shared):
