@@ -286,25 +286,24 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     """
     name = device.name.rstrip("*")
     mine = load(name) if own else ()
-    section = best(mine, wanted)
-    if section is not None and not _serves(section, wanted, device):
-        alike = best((s for s in mine if _serves(s, wanted, device)), wanted)
-        if alike is not None:
-            section = alike
-        else:
-            for relative, relation in relatives(device):
-                carried = best((s for s in load(relative) if _serves(s, wanted, device)), wanted)
-                if carried is not None:
-                    return _carried(carried, relative, relation)
-    if section is not None:
+    serving = best((s for s in mine if _serves(s, wanted, device)), wanted)
+    carried = None if serving else _from_relative(device, wanted, alike=True)
+    section = serving or best(mine, wanted)
+    if section is not None and carried is None:
         # What-if devices rest on the constants of the device they were made from.
         origin = "self" if name == device.name else name
         return Choice(origin, section, section.constants, section.spread)
+    return carried or _from_relative(device, wanted, alike=False) or Choice("none")
+
+
+def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool) -> Choice | None:
+    """Return the constants of the nearest relative that has some: of the same algorithm, or of any."""
     for relative, relation in relatives(device):
-        section = best(load(relative), wanted)
+        sections = load(relative)
+        section = best((s for s in sections if not alike or _serves(s, wanted, device)), wanted)
         if section is not None:
             return _carried(section, relative, relation)
-    return Choice("none")
+    return None
 
 
 def _carried(section: Section, relative: str, relation: str) -> Choice:

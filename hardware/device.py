@@ -14,6 +14,7 @@ from costmodel.errors import UnavailableError, unknown_name
 from costmodel.hardware import whatif
 from costmodel.hardware.quantities import Count, Quantity
 from costmodel.hardware.schema import Level, Rates, Spec, quantities
+from costmodel.hardware.tables import families
 
 ENGINES = ("matrix", "vector", "special")
 
@@ -225,6 +226,16 @@ class Device:
     def llc_capacity(self) -> float:
         """Size of the largest cache, L2 or L3 [B]."""
         return max(self.l2_capacity, _capacity(self.spec.memory.l3))
+
+    @cached_property
+    def llc_distinct(self) -> float:
+        """What the largest cache holds of bytes that units all over the device read [B].
+
+        Where it is in partitions that each keep a copy of what the units beside them read, that is the
+        capacity of one (``l2_partitions`` in ``families.yaml``).
+        """
+        family = families().get(self.family)
+        return self.llc_capacity / (family.l2_partitions if family else 1)
 
     @cached_property
     def shared_per_unit(self) -> float:

@@ -24,12 +24,15 @@ class Family:
         Families whose kernels work most alike, best first.
     matrix_16bit, vector_fp32 : float, optional
         Dense FLOP per clock and unit, where known.
+    l2_partitions : int
+        Parts of L2 that each cache what the units beside them read.
     """
 
     vendor: str
     nearest: tuple[str, ...]
     matrix_16bit: float | None = None
     vector_fp32: float | None = None
+    l2_partitions: int = 1
 
 
 @cache
@@ -41,6 +44,7 @@ def families() -> dict[str, Family]:
             nearest=tuple(row["nearest"]),
             matrix_16bit=row.get("matrix_16bit"),
             vector_fp32=row.get("vector_fp32"),
+            l2_partitions=row.get("l2_partitions", 1),
         )
         for name, row in table("families.yaml").items()
     }

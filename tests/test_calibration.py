@@ -245,3 +245,11 @@ def test_a_framework_runs_on_each_device_what_it_runs_there(shelf):
     shelf(nvidia_l40s=(triton,), nvidia_h200_sxm=(FUSED,))
     asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
     assert calibration.choose(load("nvidia/l40s"), asked).section == triton
+
+
+def test_a_relative_with_the_algorithm_asked_for_goes_before_a_nearer_one(shelf):
+    """B200 is nearer to H200 than to L40S, but chunked delta nets were measured on L40S alone."""
+    shelf(nvidia_h200_sxm=(FUSED,), nvidia_l40s=(CHUNKED,))
+    asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
+    choice = calibration.choose(load("nvidia/b200-sxm"), asked)
+    assert (choice.origin, choice.section) == ("nvidia/l40s", CHUNKED)

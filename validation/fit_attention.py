@@ -7,7 +7,8 @@ constants that a cell's kernel has; the rest keep what ``start`` gives them, or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,18 @@ from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import attention, decode
 from costmodel.kernels.base import Array
-from costmodel.validation.log_fit import least_log_error
+from costmodel.validation.log_fit import defaults, least_log_error
 
 DECODE, ENCODER = "attention_decode", "attention_prefill_noncausal"
 #: The release whose decode rows on A100 leave the new token out of seq_kv (its harness's README).
 _UNCOUNTED = "vllm 0.14.0"
 #: Libraries that split the keys of a prefill, and so launch a kernel that merges.
 _SPLITTING = ("fa3", "fa4")
-#: A step bound by its work, and one bound by its latency: the loss has a valley at each.
-_STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0})
+#: Clock at whose ticks a replayed graph ends [s]: measured times of calls of under 20 µs lie at whole numbers
+#: of it (on Blackwell; with n calls a graph, at whole numbers of its n-th part).
+_TICKS = {"blackwell": 2.048e-6}
+#: A step bound by its work, and one by its latency, with L2 as fast as units take it: valleys of the loss.
+_STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0, "l2_unit_bytes": 100.0})
 
 
 def model(op: str) -> Any:
@@ -68,13 +72,17 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
 def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     static, op = arguments(rows.iloc[:1], device), str(rows["op"].iloc[0])
-    kernel, fixed = static["kernel"], set()
+    kernel, fixed = static["kernel"], {"tick_s", "phase_s"}
     if static.get("cache_write") != "token":
         fixed.add("token_cycles")
     if op != DECODE and kernel not in _SPLITTING:
-        fixed.add("merge_s")
+        fixed.add("merge_cycles")
+    if op == DECODE and kernel not in flash.MERGING:
+        fixed.add("merge_cycles")
+    if kernel not in flash.LOOKING_UP:
+        fixed.add("sequence_cycles")
     if not kernel.startswith("fa2"):
-        fixed.add("copy_s")
+        fixed.add("copy_cycles")
     if kernel != "trtllm":
         fixed.add("reduce_bytes_per_cycle")
     return tuple(name for name in model(op).CONSTANTS if name not in fixed)
@@ -95,13 +103,33 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     kernel = model(str(rows["op"].iloc[0]))
     kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
     begin = {name: constant.default for name, constant in kernel.CONSTANTS.items()} | dict(start or {})
+    names = free(rows, device)
 
     def predict(values: Mapping[str, float]) -> Array:
         return np.asarray(kernel.seconds(device, values, **kwargs).seconds, dtype=np.float64)
 
-    names = free(rows, device)
-    tries = [
-        least_log_error(predict, measured, kernel.CONSTANTS, names, {**begin, **first}, evaluations=60)
-        for first in _STARTS
-    ]
-    return min(tries, key=lambda found: found[0])[1]
+    def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
+        tries = [
+            least_log_error(
+                predict,
+                measured,
+                kernel.CONSTANTS,
+                free,
+                {**begin, **first},
+                evaluations=60,
+                expected=defaults(kernel.CONSTANTS, free),
+            )
+            for first in starts
+        ]
+        return min(tries, key=lambda found: found[0])[1]
+
+    smooth = best(_STARTS, names)
+    tick = _TICKS.get(device.family)
+    return smooth if tick is None else best(_on_ticks(smooth, tick, device), (*names, "phase_s"))
+
+
+def _on_ticks(smooth: Mapping[str, float], tick: float, device: Device) -> Iterator[dict[str, float]]:
+    """Yield where to begin with ticks: in each of their steps the loss has valleys of its own."""
+    for phase, shift in itertools.product((0.1, 0.35), (-0.5, -0.25, 0.0, 0.25)):
+        launch = smooth["launch_cycles"] + shift * tick * device.clock_hz
+        yield {**smooth, "tick_s": tick, "phase_s": phase * tick, "launch_cycles": launch}

@@ -18,7 +18,7 @@ from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
 from costmodel.kernels.base import Array
 from costmodel.measured import with_parts
-from costmodel.validation.log_fit import least_log_error
+from costmodel.validation.log_fit import known, least_log_error
 
 _ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 #: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
@@ -207,7 +207,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
             gemm.CONSTANTS,
             names,
             {**first, **begin, **(start or {})},
-            expected=expected,
+            expected=known(gemm.CONSTANTS, expected),
             evaluations=40,
         )
         for first in ((expected,) if wide else _STARTS)

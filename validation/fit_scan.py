@@ -15,18 +15,26 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import conv, delta
-from costmodel.validation.log_fit import least_log_error
+from costmodel.validation.log_fit import defaults, least_log_error
 
-_WARM = ("start_s", "bandwidth_share", "cache_share", "cache_bytes")
+_WARM = ("start_cycles", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
-    "causal_conv1d_prefill": (*_WARM, "token_s", "element_cycles"),
+    "causal_conv1d_prefill": (*_WARM, "token_cycles", "unit_bytes"),
     "causal_conv1d_decode": _WARM,
     "gdn_recurrent_decode": _WARM,
-    "fused": ("start_s", "block_s", "chunk_s", "droop", "droop_s", "bandwidth_share", "overlap"),
+    "fused": (
+        "start_cycles",
+        "block_cycles",
+        "chunk_cycles",
+        "droop",
+        "droop_s",
+        "bandwidth_share",
+        "overlap",
+    ),
     "chunked": (
         *_WARM,
-        "token_s",
-        "chunk_s",
+        "token_cycles",
+        "chunk_cycles",
         "head_units",
         "extra_passes",
     ),
@@ -34,13 +42,13 @@ _FREE = {
 _STARTS: tuple[dict[str, float], ...] = (
     {},
     {"overlap": 1.05, "head_units": 1.5, "cache_share": 0.2, "cache_bytes": 30.0},
-    {"overlap": 6.0, "cache_share": 1.0, "bandwidth_share": 0.6, "element_cycles": 60.0},
+    {"overlap": 6.0, "cache_share": 1.0, "bandwidth_share": 0.6},
 )
 #: Constants that a kernel does not have.
 _ABSENT: dict[str, dict[str, float]] = {
-    "fused": {"token_s": 0.0},
-    "chunked": {"droop": 0.0, "overlap": 1.2, "block_s": 0.0},
-    "causal_conv1d_decode": {"token_s": 0.0, "element_cycles": 0.0},
+    "fused": {"token_cycles": 0.0},
+    "chunked": {"droop": 0.0, "overlap": 1.2, "block_cycles": 0.0},
+    "causal_conv1d_decode": {"token_cycles": 0.0},
 }
 
 
@@ -93,7 +101,11 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
     model: ModuleType = conv if op.startswith("causal_conv1d") else delta
     part = kwargs["kernel"] if op == "gdn_chunk_prefill" else op
-    fixed = {"start_s": float(measured.min()), **_ABSENT.get(part, {}), **(start or {})}
+    fixed = {
+        "start_cycles": float(measured.min()) * device.clock_hz,
+        **_ABSENT.get(part, {}),
+        **(start or {}),
+    }
 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.asarray(model.seconds(device, values, **kwargs).seconds)
@@ -101,6 +113,14 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     free = _FREE[part]
     starts = [{name: value for name, value in first.items() if name in free} for first in _STARTS]
     tries = [
-        least_log_error(predict, measured, model.CONSTANTS, free, {**first, **fixed}) for first in starts
+        least_log_error(
+            predict,
+            measured,
+            model.CONSTANTS,
+            free,
+            {**first, **fixed},
+            expected=defaults(model.CONSTANTS, free),
+        )
+        for first in starts
     ]
     return min(tries, key=lambda found: found[0])[1]

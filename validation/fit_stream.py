@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import stream
-from costmodel.validation.log_fit import least_log_error
+from costmodel.validation.log_fit import known, least_log_error
 
 #: Elements read for each element of the result, where that is not one.
 _READS = {
@@ -140,7 +140,12 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
         starts = _starts(kwargs["pattern"])
         tries = [
             least_log_error(
-                predict, measured, stream.CONSTANTS, names, {**first, **start, **more}, expected=expected
+                predict,
+                measured,
+                stream.CONSTANTS,
+                names,
+                {**first, **start, **more},
+                expected=known(stream.CONSTANTS, expected),
             )
             for first in starts
         ]

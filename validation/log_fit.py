@@ -14,8 +14,33 @@ from costmodel.kernels.base import Constant
 _SCALE = 0.03
 #: Constants whose range begins at 0 are fitted down to this share of its other end.
 _FLOOR = 1e-5
-#: What a constant costs that is at the other end of its plausible range than expected: error of every row.
-_PULL = 3e-3
+#: How much error of every row it costs to leave what is expected: by a factor of e, where that is a default,
+#: so little that no fit changes which rows determine; by the whole plausible range, where it is known better.
+_WEAK, _STRONG = 1e-4, 3e-3
+#: What a constant is where rows do not say, and how much of the mean relative error it must mend to leave
+#: that by a factor of e.
+Expected = tuple[float, float]
+
+
+def defaults(described: Mapping[str, Constant], names: Sequence[str]) -> dict[str, Expected]:
+    """Return that constants are expected at their defaults, where they mean the same on every device."""
+    return {name: (_default(described[name]), _WEAK) for name in names}
+
+
+def known(described: Mapping[str, Constant], values: Mapping[str, float]) -> dict[str, Expected]:
+    """Return that constants are expected at these values, which other devices have shown."""
+    return {
+        name: (value, _STRONG / float(np.diff(_range(described[name]))[0])) for name, value in values.items()
+    }
+
+
+def _default(constant: Constant) -> float:
+    return constant.default or constant.high / 10
+
+
+def _range(constant: Constant) -> tuple[float, float]:
+    """Return the logarithms of the ends of the plausible range."""
+    return float(np.log(max(constant.low, _FLOOR * constant.high))), float(np.log(constant.high))
 
 
 def least_log_error(
@@ -25,7 +50,7 @@ def least_log_error(
     free: Sequence[str],
     start: Mapping[str, float],
     *,
-    expected: Mapping[str, float] | None = None,
+    expected: Mapping[str, Expected] | None = None,
     evaluations: int = 100,
 ) -> tuple[float, dict[str, float]]:
     """Return the loss, and the constants that minimise it within their plausible ranges.
@@ -42,29 +67,27 @@ def least_log_error(
         Which are fitted, on a logarithmic scale.
     start : mapping of str to float
         Where they begin; values of constants that are not free stay as given, other names are left out.
-    expected : mapping of str to float, optional
-        What constants are where rows do not say. To be elsewhere must make up for ``_PULL`` of error in
-        every row, for the whole of the plausible range (on the logarithm), less for less of it.
+    expected : mapping of str to Expected, optional
+        Of constants that are free: what they are where rows do not say (`defaults`, `known`).
     evaluations : int
         At most this many evaluations of the Jacobian.
     """
-    known = {name: value for name, value in start.items() if name in described}
-    low = np.log([max(described[n].low, _FLOOR * described[n].high) for n in free])
-    high = np.log([described[n].high for n in free])
-    begin = np.array([start.get(n) or described[n].default or described[n].high / 10 for n in free])
+    fixed = {name: value for name, value in start.items() if name in described}
+    low, high = np.array([_range(described[name]) for name in free]).T
+    begin = np.array([start.get(name) or _default(described[name]) for name in free])
     margin = 1e-6 * (high - low)
     begin = np.clip(np.log(begin), low + margin, high - margin)
     target = np.log(measured)
 
     def constants(x: NDArray[np.float64]) -> dict[str, float]:
-        return {**known, **dict(zip(free, np.exp(x).tolist(), strict=True))}
+        return {**fixed, **dict(zip(free, np.exp(x).tolist(), strict=True))}
 
     held = [place for place, name in enumerate(free) if name in (expected or {})]
-    home = np.log([(expected or {})[free[place]] for place in held])
+    pairs = np.array([(expected or {})[free[place]] for place in held]).reshape(-1, 2)
+    home, pull = np.clip(np.log(pairs[:, 0]), low[held], high[held]), pairs[:, 1] * len(target)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
-        away = _PULL * len(target) * (x[held] - home) / (high - low)[held]
-        return np.concatenate([np.log(predict(constants(x))) - target, away])
+        return np.concatenate([np.log(predict(constants(x))) - target, pull * (x[held] - home)])
 
     found = least_squares(
         residuals,

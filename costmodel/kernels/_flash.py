@@ -21,7 +21,7 @@ no gain from saying so, and it is left out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -37,8 +37,19 @@ _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
 _LARGE_SHARED = 128 * 1024
 #: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
 _MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
-#: Thread blocks of FlashInfer's vector decode kernel on a unit.
-_VECTOR_SLOTS = 8.0
+#: Start of a kernel that does next to nothing [cycles]: the convolution's, the same on three families.
+_START_CYCLES = 4000.0
+#: Libraries whose kernels look up every sequence's length; FlashInfer's are given a plan by the host.
+LOOKING_UP = ("fa2", "fa2-paged", "fa3")
+#: Libraries that merge the splits of a decoding step in a kernel of its own; trtllm's last thread block does.
+MERGING = ("fa2", "fa2-paged", "fa3", "flashinfer")
+#: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
+#: inferred from calls that take as much longer than those of the libraries without one.
+_PREPARING = {"fa3": 1.0, "trtllm": 1.0}
+#: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
+_VECTOR_SLOTS, _VECTOR_OVERLAPPING = 8.0, 2.0
+#: Shared memory that the system keeps of every thread block [B].
+_RESERVED = 1024.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +66,8 @@ class Tiling:
         Thread blocks resident on one unit.
     ascending : bool
         Whether a head's row blocks run shortest first.
+    overlapping : array
+        Thread blocks of a unit whose prologues and epilogues overlap.
     """
 
     rows: Array
@@ -62,11 +75,17 @@ class Tiling:
     group: Array
     slots: Array
     ascending: bool
+    overlapping: Array = field(default_factory=lambda: np.ones(()))
 
 
 def default_kernel(device: Device) -> str:
     """Return the library that serving frameworks take on that device, where a user names none."""
     return _DEFAULT.get(device.family, "fa2")
+
+
+def preparation(kernel: str) -> float:
+    """Return the cycles of the kernels that a library launches before that of the attention itself."""
+    return _START_CYCLES * _PREPARING.get(kernel, 0.0)
 
 
 def check(kernel: str) -> str:
@@ -100,10 +119,11 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
     def by_size(d64: float, d96: float, d128: float, d256: float) -> Array:
         return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
 
-    if kernel == "fa2":
-        return Tiling(by_size(128, 128, 128, 64), by_size(128, 64, 64, 64), one, one, causal)
-    if kernel == "fa2-paged":
-        return Tiling(64 * one, by_size(128, 64, 64, 64), one, one, causal)
+    if kernel.startswith("fa2"):
+        rows, cols = by_size(128, 128, 128, 64), by_size(128, 64, 64, 64)
+        if kernel == "fa2-paged":
+            rows, cols = 64 * one, _paged_cols(size)
+        return Tiling(rows, cols, one, one, causal, _overlapping(device, rows, cols, size))
     if kernel == "fa3":
         packed = group if causal else one
         rows = _fa3_rows(seq * packed, head_dim)
@@ -119,6 +139,28 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, causal)
     return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
+
+
+def softmax_order(kernel: str) -> float:
+    """Return the order of the norm that joins a step's products and its softmax: 1 adds them.
+
+    A warp of flash-attention 2 does one after the other; overlapping them is version 3's first contribution
+    (Shah et al., 2024, arXiv:2407.08608, section 3.1), and the later libraries' too.
+    """
+    return 1.0 if kernel.startswith("fa2") else 2.0
+
+
+def _paged_cols(size: Array) -> Array:
+    """Return the keys of a tile of flash-attention 2's split-KV kernel (``run_mha_fwd_splitkv_dispatch``)."""
+    return np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0))
+
+
+def _overlapping(device: Device, rows: Array, cols: Array, size: Array) -> Array:
+    """Return whether a unit's shared memory holds Q, K and V (16 bits) of two thread blocks: 2, or else 1.
+
+    Of flash-attention 2's, of four warps with nearly all the registers a thread can have, no third fits.
+    """
+    return np.where(2 * (2 * size * (rows + 2 * cols) + _RESERVED) <= device.shared_per_unit, 2.0, 1.0)
 
 
 def _fa3_rows(packed: Array, head_dim: Array) -> Array:
@@ -186,6 +228,8 @@ class Decoding:
         Further kernels that rearrange Q and O around the attention.
     reduced : array
         Rows of one KV head that a single thread block reduces over its peers.
+    overlapping : array
+        Thread blocks of a unit whose fixed costs overlap.
     """
 
     rows: Array
@@ -194,6 +238,7 @@ class Decoding:
     splits: Array
     copies: Array
     reduced: Array
+    overlapping: Array
 
 
 def decode(
@@ -206,17 +251,17 @@ def decode(
         # One query: its heads become rows of their KV head, and only then are keys split
         # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
         swapped = group > 1
-        rows, cols = 64 * one, np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0)) * one
+        rows, cols = 64 * one, _paged_cols(size)
         jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
         splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
         copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
-        return Decoding(rows, cols, jobs, splits, copies, 0 * one)
+        return Decoding(rows, cols, jobs, splits, copies, 0 * one, _overlapping(device, rows, cols, size))
     if kernel == "fa3":
         rows = _fa3_rows(group, head_dim)
         cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))
         heads = kv_heads * ceil_div(group, rows)
         splits = dynamic_splits(units, batch * heads, heads, ceil_div(seq_kv, cols))
-        return Decoding(rows, cols, batch * heads, splits, 0 * one, 0 * one)
+        return Decoding(rows, cols, batch * heads, splits, 0 * one, 0 * one, one)
     if kernel == "flashinfer":
         return _flashinfer_decode(units, batch * kv_heads * one, group * one, seq_kv, size)
     # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
@@ -225,7 +270,7 @@ def decode(
     splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
     # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
     reduced = np.where(jobs <= units / 2, group, 0.0)
-    return Decoding(rows, cols, jobs, splits, 0 * one, reduced)
+    return Decoding(rows, cols, jobs, splits, 0 * one, reduced, one)
 
 
 def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
@@ -235,7 +280,8 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
     slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
     jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
     splits = np.clip(np.floor(slots * units / jobs), 1.0, ceil_div(seq_kv, _MIN_SPLIT_KEYS))
-    return Decoding(rows, np.where(matrix, 64.0, 8.0), jobs, splits, 0 * rows, 0 * rows)
+    cols, overlapping = np.where(matrix, 64.0, 8.0), np.where(matrix, 1.0, _VECTOR_OVERLAPPING)
+    return Decoding(rows, cols, jobs, splits, 0 * rows, 0 * rows, overlapping)
 
 
 def kernel_named(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:

@@ -35,7 +35,7 @@ def miss_share(device: Device, cache_share: float, working_set: Array, order: fl
     order : float
         Sharpness of the change between all and nothing.
     """
-    return misses(working_set, cache_share * device.l2_capacity, order)
+    return misses(working_set, cache_share * device.llc_distinct, order)
 
 
 def byte_time(device: Device, constants: Mapping[str, float], miss: Array) -> Array:

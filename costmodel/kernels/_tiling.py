@@ -13,8 +13,8 @@ from costmodel.kernels.base import Array
 #: Share of the longest job that a list schedule loses at its end where jobs come in ascending order
 #: (a causal head's row blocks in grid order); found by simulating such schedules, see the test.
 ASCENDING_TAIL = 0.6
-#: Share of the last, partly empty wave that is lost where the longest jobs come first.
-LONGEST_FIRST_TAIL = 0.5
+#: Mean over longest job from which on jobs are even, and run in whole waves in whatever order.
+_EVEN = 0.9
 #: FlashAttention merges at most so many splits.
 _MOST_SPLITS = 128
 
@@ -96,12 +96,17 @@ def makespan(
         Their mean and longest time, in one unit, which is the result's.
     ascending : bool
         Whether the longest of each head come last (grid order of a causal kernel).
+
+    Notes
+    -----
+    Of the last, partly empty wave even jobs lose all; with the longest first, short ones fill what is
+    left: as much is lost as the mean job is of the longest.
     """
     waves, mean, longest = _array(jobs) / _array(slots), _array(mean), _array(longest)
+    even = mean / longest
+    end = mean * (waves + even * (np.ceil(waves) - waves))
     if ascending:
-        end = mean * waves + ASCENDING_TAIL * longest * (waves > 1)
-    else:
-        end = mean * (waves + LONGEST_FIRST_TAIL * (np.ceil(waves) - waves))
+        end = np.where(even < _EVEN, mean * waves + ASCENDING_TAIL * longest * (waves > 1), end)
     return np.asarray(np.maximum(longest, end))
 
 

@@ -27,8 +27,10 @@ from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels._join import byte_time, miss_share, norm
+from costmodel.kernels._power import droop
+from costmodel.kernels._replay import ticked
 from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
-from costmodel.kernels.base import Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
     "matrix_efficiency": Constant(
@@ -50,25 +52,37 @@ CONSTANTS = {
     ),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "cache_share": Constant(
-        0.6, 0.3, 2.0, "1", "working set, over L2 capacity, up to which a replay finds it there"
+        1.0,
+        0.3,
+        2.0,
+        "1",
+        "working set, over what the cache holds of it, up to which a replay finds it there",
     ),
     "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
-    "droop": Constant(
-        0.15, 0.0, 0.6, "1", "slow-down of kernels much longer than 10 ms: power and clock at full load"
+    "energy_j": Constant(
+        1.3e-12,
+        1e-13,
+        1e-11,
+        "J",
+        "energy of an operation, and of what goes with it: long kernels slow to the power limit",
     ),
     "token_cycles": Constant(
         4000.0, 0.0, 60000.0, "cycles", "thread block that stores one token's K and V (vLLM's kernel)"
     ),
-    "merge_s": Constant(2e-6, 0.0, 2e-5, "s", "launch of the kernel that merges splits"),
-    "launch_s": Constant(8e-6, 1e-6, 3e-5, "s", "harness: launches of a call in a replayed graph"),
+    "merge_cycles": Constant(5000.0, 0.0, 40000.0, "cycles", "launch of the kernel that merges splits"),
+    "launch_cycles": Constant(
+        11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
+    ),
+    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
+    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
 }
 #: Which of them belong to the harness and the library's host side, not to the device.
-HARNESS = ("launch_s",)
+HARNESS = ("launch_cycles", "tick_s", "phase_s")
 
-#: Duration at which half of the droop has set in [s]: the scale on which a power limit acts.
+#: Duration at which half of the slowing has set in [s]: the scale on which a power limit acts.
 _DROOP_S = 1e-2
-#: Order of the norm that joins what overlaps in part: products and softmax of a step, a step and its
-#: latency, tiles and memory. 1 would add them, and many take the largest.
+#: Order of the norm that joins what overlaps in part: a step and its latency, tiles and memory. 1 would add
+#: them, and many take the largest.
 _JOIN = 2.0
 #: Threads that a unit holds, and most that vLLM's cache write takes for a token.
 _THREADS, _TOKEN_THREADS = 2048.0, 512.0
@@ -119,8 +133,9 @@ def seconds(
     tile : (int, int), optional
         Rows of Q and of K in a tile; default: the kernel's own.
     direction : {"fwd", "bwd"}
-        Backward computes the scores again and makes four products of them, in the same blocks, and
-        moves twice the operands: not fitted, as no open measurement tells more.
+        Backward computes the scores again and makes four products of them, in the same blocks, takes
+        the softmax's derivative in as long as the softmax, and moves twice the operands: not fitted, as
+        no open measurement tells more.
 
     Returns
     -------
@@ -147,7 +162,8 @@ def seconds(
     # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK.
     backward = direction == "bwd"
     widths = 3 * size + 2 * value_size if backward else size + value_size
-    moved = 2.0 if backward else 1.0
+    # Backward also moves twice the operands, and after the exponentials takes the softmax's derivative.
+    again = 2.0 if backward else 1.0
 
     packed_heads = heads / cut.group
     blocks = ceil_div(seq_kv, cut.cols)
@@ -159,34 +175,37 @@ def seconds(
     splits = flash.prefill_splits(kernel, units, jobs, packed_heads, row_blocks, blocks)
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
-    product = 2 * cut.rows * cut.cols * widths * units / device.peak(dtype)
-    product = product / given["matrix_efficiency"]
-    special = given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
-    busy = norm(_JOIN, product, special)
+    flops = 2 * cut.rows * cut.cols * widths
+    product = flops * units / device.peak(dtype) / given["matrix_efficiency"]
+    special = again * given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
+    busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(jobs * splits / units, 1.0, cut.slots)
     step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
     rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
-    mean = steps / row_blocks / splits * step + once
+    mean = steps / row_blocks / splits * step + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + once
     tiles = makespan(jobs * splits, units * cut.slots, mean, longest, cut.ascending)
+
+    ideal = batch * packed_heads * steps / units
 
     out = batch * heads * seq * (head_dim + values) / 2
     keys = batch * kv_heads * seq_kv * (head_dim + values) / 2
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written)
     rate = byte_time(device, given, miss)
-    memory = moved * 2 * width * (out + keys) * rate
+    memory = again * 2 * width * (out + keys) * rate
     core = norm(_JOIN, tiles, memory)
-    core = core * (1 + given["droop"] * core / (core + _DROOP_S))
-    merge = np.where(splits > 1, given["merge_s"], 0.0)
+    slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
+    core = core * (1 + slowing * core / (core + _DROOP_S))
+    merge = np.where(splits > 1, given["merge_cycles"] * cycle, 0.0)
     store = 2 * written * rate
     if cache_write == "token":
-        resident = _THREADS / np.minimum(kv_heads * head_dim, _TOKEN_THREADS)
-        store = norm(3.0, store, batch * seq * given["token_cycles"] * cycle / (units * resident))
-    launch = np.asarray(given["launch_s"])
+        store = norm(
+            3.0, store, given["token_cycles"] * cycle * _token_waves(units, batch * seq, kv_heads * head_dim)
+        )
+    launch = np.asarray((given["launch_cycles"] + flash.preparation(kernel)) * cycle)
 
-    ideal = batch * packed_heads * steps / units
     terms = {
         f"matrix:{dtype}": ideal * product,
         "special:fp32": ideal * special,
@@ -195,8 +214,14 @@ def seconds(
         "l2": (memory + store) * (1 - miss) + merge,
         "launch": launch,
     }
-    total = core + merge + store + launch
+    total = ticked(core + merge + store + launch, given)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
+
+
+def _token_waves(units: float, tokens: Array, width: Array) -> Array:
+    """Return how often all units are full of thread blocks, one for each token's K and V of that width."""
+    resident = _THREADS / np.minimum(width, _TOKEN_THREADS)
+    return np.asarray(tokens / (units * resident))
 
 
 def _special_rate(device: Device) -> float:

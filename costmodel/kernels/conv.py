@@ -2,8 +2,9 @@
 
 Prefill (``causal_conv1d_fn``) is a pass over tokens × channels: one block takes a few tokens, one
 after the other, of many channels, so that a short sequence costs its tokens in latency and a long
-one bytes or instructions. Decode (``causal_conv1d_update``) shifts a state of k − 1 inputs for each
-channel and is a pass over that state. Replays find in the last-level cache what fits there.
+one bytes: as fast as memory gives them, or as the loads that the units keep in flight take them.
+Decode (``causal_conv1d_update``) shifts a state of k − 1 inputs for each channel and is a pass over
+that state. Replays find in the last-level cache what fits there.
 """
 
 from __future__ import annotations
@@ -19,24 +20,24 @@ from costmodel.kernels._cache import warm_seconds
 from costmodel.kernels.base import Constant, Estimate
 
 CONSTANTS = {
-    "start_s": Constant(2e-6, 5e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
-    "token_s": Constant(1.5e-7, 0.0, 2e-6, "s", "latency of one token after another in a block"),
-    "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
+    "start_cycles": Constant(
+        4000.0, 1000.0, 20000.0, "cycles", "start and end of a kernel that does nothing"
+    ),
+    "token_cycles": Constant(360.0, 0.0, 4000.0, "cycles", "latency of one token after another in a block"),
+    "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        0.7, 0.05, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
+        0.9, 0.4, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
     ),
     "cache_bytes": Constant(
-        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
+        11.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
     ),
-    "element_cycles": Constant(
-        20.0, 0.0, 500.0, "cycles", "lane cycles of instructions for each element of the result"
+    "unit_bytes": Constant(
+        10.0, 2.0, 128.0, "B/cycle", "what one unit takes from memory: its loads in flight over their latency"
     ),
 }
 
 #: Tokens that one block takes in turn (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
 _BLOCK = 8.0
-#: Order of the norm that joins bytes and instructions: they overlap, but not wholly.
-_ORDER = 4.0
 
 
 def seconds(
@@ -68,8 +69,8 @@ def seconds(
     Returns
     -------
     Estimate
-        Terms ``hbm``, ``l2``, ``vector:fp32`` (instructions), ``depth`` (tokens in turn),
-        ``launch``. Not counted: biases, and the state written at the end of a prefill.
+        Terms ``hbm``, ``l2``, ``depth`` (tokens in turn), ``launch``. Not counted: biases, and the state
+        written at the end of a prefill.
     """
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
     size = dtypes.dtype(dtype).bytes
@@ -80,23 +81,22 @@ def seconds(
     state = batch * channels * (width - 1) * (1.0 if decode else 0.0)
     distinct = size * (2 * elements + state + channels * width)
     traffic = distinct + size * state
-    bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
-    cached = device.units * device.clock_hz * c["cache_bytes"]
+    cycle = 1 / device.clock_hz
+    bandwidth = min(device.hbm_bandwidth * c["bandwidth_share"], device.units * c["unit_bytes"] / cycle)
+    cached = device.units * c["cache_bytes"] / cycle
     moved = warm_seconds(
         distinct,
         traffic,
-        capacity=c["cache_share"] * device.llc_capacity,
+        capacity=c["cache_share"] * device.llc_distinct,
         bandwidth=bandwidth,
         cache_bandwidth=cached,
     )
-    issue = elements * c["element_cycles"] / (device.peak("fp32", "vector") / 2)
-    depth = c["token_s"] * np.minimum(seq, _BLOCK)
-    total = c["start_s"] + depth + (moved**_ORDER + issue**_ORDER) ** (1 / _ORDER)
+    start, depth = c["start_cycles"] * cycle, c["token_cycles"] * cycle * np.minimum(seq, _BLOCK)
+    total = start + depth + moved
     terms = {
         "hbm": traffic / bandwidth,
         "l2": traffic / cached,
-        "vector:fp32": issue,
         "depth": depth,
-        "launch": np.full_like(elements, c["start_s"]),
+        "launch": np.full_like(elements, start),
     }
     return Estimate(seconds=total, terms=terms)

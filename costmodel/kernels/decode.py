@@ -22,13 +22,18 @@ from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels._join import byte_time, miss_share, norm
+from costmodel.kernels._replay import ticked
 from costmodel.kernels._tiling import ceil_div, makespan
 from costmodel.kernels.base import Constant, Estimate
 
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "cache_share": Constant(
-        0.8, 0.3, 2.0, "1", "working set, over L2 capacity, up to which a replay finds it there"
+        1.0,
+        0.3,
+        2.0,
+        "1",
+        "working set, over what the cache holds of it, up to which a replay finds it there",
     ),
     "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
     "block_cycles": Constant(4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
@@ -41,25 +46,33 @@ CONSTANTS = {
     "reduce_bytes_per_cycle": Constant(
         20.0, 1.0, 512.0, "B/cycle", "rate at which a thread block reduces its group's outputs (trtllm)"
     ),
-    "sequence_s": Constant(
-        5e-9,
+    "sequence_cycles": Constant(
+        10.0,
         0.0,
-        1e-7,
-        "s",
+        200.0,
+        "cycles",
         "further time for each sequence of the batch: the scheduler's look-up of its length",
     ),
-    "merge_s": Constant(2e-6, 0.0, 1.5e-5, "s", "launch of the kernel that merges splits"),
-    "merge_split_s": Constant(5e-8, 0.0, 1e-6, "s", "time of that kernel for each split that it reads"),
-    "copy_s": Constant(3.5e-6, 0.0, 1.5e-5, "s", "two kernels that rearrange Q and O (FlashAttention-2)"),
-    "launch_s": Constant(8e-6, 1e-6, 3e-5, "s", "harness: launches of a call in a replayed graph"),
+    "merge_cycles": Constant(5000.0, 0.0, 30000.0, "cycles", "launch of the kernel that merges splits"),
+    "merge_split_cycles": Constant(
+        150.0, 0.0, 2000.0, "cycles", "time of that kernel for each split that it reads"
+    ),
+    "copy_cycles": Constant(
+        9000.0, 0.0, 30000.0, "cycles", "two kernels that rearrange Q and O (FlashAttention-2)"
+    ),
+    "launch_cycles": Constant(
+        11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
+    ),
+    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
+    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
 }
 #: Which of them belong to the harness and the library's host side, not to the device.
-HARNESS = ("launch_s",)
+HARNESS = ("launch_cycles", "tick_s", "phase_s")
 
 #: Order of the norm that joins the thread blocks' time and the memory's.
 _JOIN = 2.0
 #: Sharpness of the change from a cache that stays in L2 between replays to one that does not.
-_MISS_ORDER = 10.0
+_MISS_ORDER = 16.0
 
 
 def seconds(
@@ -108,6 +121,7 @@ def seconds(
         np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim)
     )
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
+    cycle = 1 / device.clock_hz
     plan = flash.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
 
     blocks = ceil_div(ceil_div(seq_kv, plan.cols), plan.splits)
@@ -115,8 +129,9 @@ def seconds(
     stream = 2 * kv_width * head_dim * keys / given["stream_bytes_per_cycle"]
     ends = 2 * width * plan.rows * head_dim / given["row_bytes_per_cycle"]
     reduction = 4 * plan.reduced * head_dim / given["reduce_bytes_per_cycle"]
-    block = (given["block_cycles"] + ends + stream + reduction) / device.clock_hz
-    tiles = makespan(plan.jobs * plan.splits, device.units, block, block, ascending=False)
+    fixed, jobs = given["block_cycles"] + ends + reduction, plan.jobs * plan.splits
+    mean = stream + fixed / np.where(jobs > device.units, plan.overlapping, 1.0)
+    tiles = makespan(jobs, device.units, mean * cycle, (stream + fixed) * cycle, ascending=False)
 
     out = batch * heads * head_dim
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
@@ -125,15 +140,17 @@ def seconds(
     moved = cache + 2 * width * out + np.where(split, 8 * plan.splits * out, 0.0)
     miss = miss_share(device, given["cache_share"], moved, _MISS_ORDER)
     rate = byte_time(device, given, miss)
-    merge = np.where(split, given["merge_s"] + given["merge_split_s"] * plan.splits, 0.0)
+    another = given["merge_cycles"] if kernel in flash.MERGING else 0.0
+    merge = np.where(split, another + given["merge_split_cycles"] * plan.splits, 0.0) * cycle
     # Each of the two copies reads and writes Q or O.
-    copy = plan.copies * (given["copy_s"] + 4 * width * out * rate)
-    launch = given["launch_s"] + given["sequence_s"] * batch
+    copy = plan.copies * (given["copy_cycles"] * cycle + 4 * width * out * rate)
+    looked_up = given["sequence_cycles"] * batch if kernel in flash.LOOKING_UP else 0.0
+    launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     terms = {
         "hbm": moved * rate * miss,
         "l2": moved * rate * (1 - miss),
         "depth": tiles,
-        "launch": launch + merge + copy,
+        "launch": launch * cycle + merge + copy,
     }
-    total = norm(_JOIN, tiles, moved * rate) + launch + merge + copy
+    total = ticked(norm(_JOIN, tiles, moved * rate) + launch * cycle + merge + copy, given)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})

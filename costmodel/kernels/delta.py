@@ -24,18 +24,24 @@ from costmodel.kernels._cache import misses, warm_seconds
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
-    "start_s": Constant(
-        5e-6, 5e-7, 6e-5, "s", "start and end of the kernels of one call, with nothing to do"
+    "start_cycles": Constant(
+        8000.0, 1000.0, 120000.0, "cycles", "start and end of the kernels of one call, with nothing to do"
     ),
-    "block_s": Constant(5e-6, 0.0, 5e-5, "s", "a block's load of its state, first chunk and store"),
-    "token_s": Constant(2e-7, 0.0, 2e-6, "s", "one row of the triangular solve inside a chunk, in turn"),
-    "chunk_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "one chunk after another: the recurrence's dependent step"),
+    "block_cycles": Constant(
+        14000.0, 0.0, 100000.0, "cycles", "a block's load of its state, first chunk and store"
+    ),
+    "token_cycles": Constant(
+        450.0, 0.0, 4000.0, "cycles", "one row of the triangular solve inside a chunk, in turn"
+    ),
+    "chunk_cycles": Constant(
+        5000.0, 400.0, 40000.0, "cycles", "one chunk after another: the recurrence's dependent step"
+    ),
     "head_units": Constant(
         2.0, 1.0, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
     ),
     "bandwidth_share": Constant(0.8, 0.4, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        0.7, 0.02, 2.0, "1", "working set, over cache capacity, up to which it is found there"
+        1.0, 0.4, 2.0, "1", "working set, over cache capacity, up to which it is found there"
     ),
     "cache_bytes": Constant(
         20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
@@ -107,8 +113,9 @@ def seconds(
     compulsory = 2 * values + 2 * batch * seq * heads * head_dim * width + 2 * states
     bandwidth = device.hbm_bandwidth * c["bandwidth_share"]
     cached = device.units * device.clock_hz * c["cache_bytes"]
-    capacity = c["cache_share"] * device.llc_capacity
-    launch = np.full_like(states, c["start_s"])
+    capacity = c["cache_share"] * device.llc_distinct
+    cycle = 1 / device.clock_hz
+    launch = np.full_like(states, c["start_cycles"] * cycle)
 
     if kernel == "decode":
         moved = warm_seconds(
@@ -121,12 +128,13 @@ def seconds(
     blocks = batch * value_heads / device.units
     flops = batch * seq * value_heads * (10 * _CHUNK * head_dim + 6 * head_dim**2)
     matrix = flops / device.peak(dtype)
-    solve = c["token_s"] * np.minimum(seq, _CHUNK)
+    solve = c["token_cycles"] * cycle * np.minimum(seq, _CHUNK)
+    walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle
     if kernel == "fused":
-        chain = np.ceil(blocks) * (c["block_s"] + chunks * c["chunk_s"])
+        chain = np.ceil(blocks) * walk
         hbm = compulsory / bandwidth
     else:
-        chain = np.maximum(1.0, c["head_units"] * blocks) * (c["block_s"] + chunks * c["chunk_s"])
+        chain = np.maximum(1.0, c["head_units"] * blocks) * walk
         traffic = compulsory + c["extra_passes"] * values + 2 * chunks * states * width / _STATE_BYTES
         missed = misses(4 * values + states, capacity, _REUSE_ORDER)
         hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)

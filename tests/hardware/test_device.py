@@ -237,3 +237,9 @@ def test_device_set_of_the_command_line():
             parse_device_set([bad])
     with pytest.raises(CostmodelError, match="twice"):
         parse_device_set(["hbm=6 TB/s", "hbm=5 TB/s"])
+
+
+def test_half_of_a_cache_in_two_partitions_holds_what_all_units_read():
+    """A100's whitepaper: each partition caches for the units connected to it."""
+    assert load("nvidia/a100-sxm-80gb").llc_distinct == 20 * 2**20
+    assert load("nvidia/l40s").llc_distinct == load("nvidia/l40s").l2_capacity

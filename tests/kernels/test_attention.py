@@ -55,9 +55,26 @@ def test_nothing_is_faster_than_its_flops_at_the_highest_clock() -> None:
 
 def test_time_grows_with_the_square_of_long_sequences_and_not_below_the_launch() -> None:
     seconds = attention.seconds(H200, {}, **(SIZES | {"seq": np.array([1.0, 32768.0, 65536.0])})).seconds
-    launch = attention.CONSTANTS["launch_s"].default
+    launch = attention.CONSTANTS["launch_cycles"].default / H200.clock_hz
     assert launch < seconds[0] < 2 * launch
     assert seconds[2] / seconds[1] == pytest.approx(4, rel=0.02)
+
+
+def test_at_the_power_limit_time_goes_with_the_cube_root_of_the_power() -> None:
+    long = SIZES | {"batch": 64, "seq": 32768}
+    slow, slower = (
+        attention.seconds(H200.replace(power=power), {"energy_j": 1e-11}, **long).seconds
+        for power in ("200 W", "25 W")
+    )
+    assert slower / slow == pytest.approx(2, rel=0.1)
+
+
+def test_twice_the_clock_halves_what_is_not_memory() -> None:
+    small = SIZES | {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 64}
+    once, twice = (
+        attention.seconds(H200.replace(clock=clock), {}, **small).seconds for clock in ("1 GHz", "2 GHz")
+    )
+    assert once / twice == pytest.approx(2, rel=0.05)
 
 
 def test_scalars_and_arrays_agree() -> None:

@@ -11,7 +11,7 @@ L40S = hardware.load("nvidia/l40s")
 
 
 def seconds(constants=None, **sizes):
-    return conv.seconds(L40S, {"element_cycles": 0.0, **(constants or {})}, **sizes).seconds
+    return conv.seconds(L40S, constants or {}, **sizes).seconds
 
 
 def test_prefill_reads_and_writes_once():
@@ -41,6 +41,8 @@ def test_measured_rows_show_the_cache(shared):
 
 
 def test_a_short_sequence_costs_its_tokens_in_turn():
-    got = seconds({"token_s": 1e-7}, batch=1, seq=np.array([1.0, 8.0, 16.0]), channels=512)
+    got = seconds(
+        {"token_cycles": 1e-7 * L40S.clock_hz}, batch=1, seq=np.array([1.0, 8.0, 16.0]), channels=512
+    )
     assert got[1] - got[0] == pytest.approx(7e-7, rel=0.05)
     assert got[2] - got[1] < 1e-8

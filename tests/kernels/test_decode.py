@@ -75,7 +75,7 @@ def test_a_narrower_cache_is_faster_where_memory_binds() -> None:
 
 def test_one_token_of_one_sequence_costs_little_beyond_the_launch() -> None:
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq_kv": 1, "head_dim": 128}
-    launch = decode.CONSTANTS["launch_s"].default
+    launch = decode.CONSTANTS["launch_cycles"].default / H200.clock_hz
     assert launch < float(decode.seconds(H200, {}, **one).seconds) < 2 * launch
 
 

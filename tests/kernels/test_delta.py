@@ -9,7 +9,7 @@ from costmodel.errors import UnknownNameError
 from costmodel.kernels import delta
 
 H200 = hardware.load("nvidia/h200-sxm")
-IDLE = {"droop": 0.0, "overlap": 12.0, "token_s": 0.0}
+IDLE = {"droop": 0.0, "overlap": 12.0, "token_cycles": 0.0}
 
 
 def seconds(constants=None, **sizes):
@@ -19,7 +19,7 @@ def seconds(constants=None, **sizes):
 
 def test_a_fused_chain_costs_a_step_a_chunk():
     one, two = seconds(seq=64 * 100), seconds(seq=64 * 200)
-    assert two - one == pytest.approx(100 * delta.CONSTANTS["chunk_s"].default, rel=1e-6)
+    assert two - one == pytest.approx(100 * delta.CONSTANTS["chunk_cycles"].default / H200.clock_hz, rel=1e-6)
 
 
 def test_a_part_of_a_chunk_costs_a_chunk():
@@ -65,7 +65,8 @@ def test_measured_chains_are_linear_in_their_chunks(shared):
         & (rows["seq_q"] >= 128)
     ]
     chunks = np.ceil(one["seq_q"].to_numpy(dtype=float) / 64)
-    got = seconds({"start_s": 2e-6, "block_s": 7e-6, "chunk_s": 3.05e-6}, seq=64 * chunks)
+    times = {"start_cycles": 2e-6, "block_cycles": 7e-6, "chunk_cycles": 3.05e-6}
+    got = seconds({name: time * H200.clock_hz for name, time in times.items()}, seq=64 * chunks)
     error = np.abs(got / one["latency_s"].to_numpy(dtype=float) - 1)
     assert len(one) > 40
     assert error.mean() < 0.05

@@ -75,18 +75,28 @@ def test_a_fit_finds_the_constants_that_made_the_times():
     assert found["start_s"] == pytest.approx(4e-6, rel=1e-3)
 
 
-def test_what_rows_do_not_tell_stays_where_it_is_expected():
-    # Passes of a second tell the bandwidth, and nothing of how a kernel starts.
+@pytest.mark.parametrize(
+    ("expected", "start_s"),
+    [
+        (log_fit.known(stream.CONSTANTS, {"bandwidth_share": 0.9, "start_s": 1.5e-6}), 1.5e-6),
+        (
+            log_fit.defaults(stream.CONSTANTS, ("bandwidth_share", "start_s")),
+            stream.CONSTANTS["start_s"].default,
+        ),
+    ],
+)
+def test_what_rows_do_not_tell_stays_where_it_is_expected(expected, start_s):
+    """Passes of milliseconds tell the bandwidth, and nothing of how a kernel starts, wherever fits begin."""
     device = hardware.load("nvidia/v100-pcie-32gb")
-    sizes = {"rows": np.geomspace(1e8, 1e9, 40), "cols": 1024.0, "reads": 1.0}
-    measured = stream.seconds(device, {"bandwidth_share": 0.73, "start_s": 4e-6}, **sizes).seconds
+    sizes = {"rows": np.geomspace(1e6, 1e9, 60), "cols": 1024.0, "reads": 1.0}
+    measured = stream.seconds(device, {"bandwidth_share": 0.73, "warm_share": 0.0}, **sizes).seconds
     _, found = log_fit.least_log_error(
         lambda c: stream.seconds(device, c, **sizes).seconds,
         measured,
         stream.CONSTANTS,
         ("bandwidth_share", "start_s"),
-        {"start_s": 9e-6},
-        expected={"bandwidth_share": 0.9, "start_s": 1.5e-6},
+        {"warm_share": 0.0, "start_s": stream.CONSTANTS["start_s"].low},
+        expected=expected,
     )
     assert found["bandwidth_share"] == pytest.approx(0.73, rel=0.01)
-    assert found["start_s"] == pytest.approx(1.5e-6, rel=0.05)
+    assert found["start_s"] == pytest.approx(start_s, rel=0.05)

@@ -1,0 +1,39 @@
+"""Ticks of a replayed graph against rounding, and against measured times."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from costmodel.kernels._replay import ticked
+
+TICK = {"tick_s": 2.048e-6, "phase_s": 3e-7}
+
+
+def test_without_a_clock_times_stay():
+    seconds = np.geomspace(1e-6, 1e-2, 50)
+    assert (ticked(seconds, {**TICK, "tick_s": 0.0}) == seconds).all()
+
+
+def test_short_times_are_drawn_to_whole_ticks_and_long_ones_are_not():
+    seconds = np.arange(2e-6, 9e-6, 1e-7)
+    whole = TICK["phase_s"] + TICK["tick_s"] * np.round((seconds - TICK["phase_s"]) / TICK["tick_s"])
+    assert np.abs(ticked(seconds, TICK) - whole).mean() < 0.3 * np.abs(seconds - whole).mean()
+    late = 1e-3 + seconds
+    assert ticked(late, TICK) == pytest.approx(late, rel=1e-9)
+
+
+def test_what_takes_longer_is_never_said_to_end_sooner():
+    assert (np.diff(ticked(np.linspace(2e-6, 1e-4, 20001), TICK)) > 0).all()
+
+
+def test_measured_replays_on_blackwell_last_whole_ticks(shared):
+    """Mean length of the resultant of phases: 1 if all are whole ticks apart, 1/√n by chance (Rayleigh)."""
+    rows = pd.read_parquet(shared / "measurements" / "attention.parquet")
+    rows = rows[rows["latency_s"] < 2e-5]
+    found = {}
+    for cell, part in rows.groupby(["gpu", "framework"]):
+        turns = part["latency_s"].to_numpy(dtype=float) / TICK["tick_s"]
+        found[cell] = np.abs(np.exp(2j * np.pi * turns).mean())
+    blackwell = [value for (gpu, _), value in found.items() if gpu == "b200-sxm"]
+    assert min(blackwell) > 0.7
+    assert max(value for (gpu, _), value in found.items() if gpu != "b200-sxm") < 0.4
