@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,8 @@ def engine(device: Device, dtype: str) -> str:
 def single(of: T) -> T:
     """Return a problem or a tiling in single precision: half the bytes, and good enough for a bound."""
     arrays = {name: value for name, value in vars(of).items() if isinstance(value, np.ndarray)}
-    return replace(of, **{name: value.astype(np.float32, copy=False) for name, value in arrays.items()})
+    halved: dict[str, Any] = {name: value.astype(np.float32, copy=False) for name, value in arrays.items()}
+    return replace(of, **halved)
 
 
 def _persistent(device: Device, p: Problem) -> bool:

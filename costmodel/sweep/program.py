@@ -28,6 +28,6 @@ def program() -> str:
             if name.parts[0] not in _NOT_COUNTED:
                 texts[name.as_posix()] = path.read_bytes()
     told = hashlib.sha256()
-    for name, text in sorted(texts.items()):
-        told.update(f"{name} {len(text)} ".encode() + text)
+    for place, text in sorted(texts.items()):
+        told.update(f"{place} {len(text)} ".encode() + text)
     return f"{__version__}+{told.hexdigest()[:12]}"
