@@ -28,6 +28,7 @@ from costmodel.kernels._blocks import engine
 from costmodel.kernels._cache import misses
 from costmodel.kernels._choice import times
 from costmodel.kernels._operands import Problem
+from costmodel.kernels._power import droop, plain_droop
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -125,11 +126,6 @@ ROTATIONS = ("none", "weights", "operands", "cold")
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
-#: Sharpness of the change from tensor cores at their stated clock to their power limit.
-_POWER_ORDER = 6.0
-#: Power of a board whose clocks are up, without arithmetic [W]. With it the energy of an fp32 operation comes
-#: out alike in linear layers on T4 and A100 (13 pJ); with none T4's is half as much again.
-_BOARD_W = 25.0
 #: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
 #: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 13 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
@@ -223,8 +219,10 @@ def seconds(
     found = times(device, c, p, tile, rotation)
     kernel = found["total"]
     # Power and heat: only arithmetic draws enough, and only while it lasts.
+    watts = c["energy_j"] * device.peak(kind.name)
+    slower = droop(device, watts) if engine(device, kind.name) == "matrix" else plain_droop(device, watts)
     strain = found["arithmetic"] / (kernel + c["droop_s"])
-    arithmetic = found["arithmetic"] * (1 + _droop(device, c, kind.name) * strain)
+    arithmetic = found["arithmetic"] * (1 + slower * strain)
     kernel = kernel + arithmetic - found["arithmetic"] + c["start_s"]
     if kind.bytes == _SIXTEEN_BIT:
         kernel = _few_rows(device, c, p, kernel, found["hbm"])
@@ -241,23 +239,6 @@ def seconds(
         "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"]),
     }
     return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})
-
-
-def _droop(device: Device, c: Mapping[str, float], dtype: str) -> float:
-    """Return the further time of arithmetic at the power limit, over that at the stated clock.
-
-    On tensor cores power goes with the cube of the clock, as voltage goes with the clock. On CUDA cores it
-    goes with the clock, voltage being at its least, and the clock does not go below the datasheet's base.
-    None where no limit is known.
-    """
-    if device.tdp_w is None:
-        return 0.0
-    power = c["energy_j"] * device.peak(dtype)
-    if engine(device, dtype) == "matrix":
-        return float((1 + (power / device.tdp_w) ** _POWER_ORDER) ** (1 / (3 * _POWER_ORDER)) - 1)
-    slower = max(power / max(device.tdp_w - _BOARD_W, device.tdp_w / 2), 1.0)
-    base = device.spec.clocks.base
-    return min(slower, device.clock_hz / base.si if base else np.inf) - 1
 
 
 def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array, hbm: Array) -> Array:
