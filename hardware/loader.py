@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 
 from costmodel.errors import UnknownNameError, unknown_name
+from costmodel.files import user_folder
 from costmodel.hardware.check import read_spec
 from costmodel.hardware.device import Device
 from costmodel.hardware.relatives import rank
@@ -39,7 +40,8 @@ def load(name: str | Path) -> Device:
     ----------
     name : str or Path
         ``vendor/device``; the device alone, where that is unique; another name that its
-        spec lists as alias; or the path of a YAML file.
+        spec lists as alias; or the path of a YAML file. Devices measured on this machine
+        (`costmodel validate --record`) have names, too.
 
     Raises
     ------
@@ -50,12 +52,19 @@ def load(name: str | Path) -> Device:
     """
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
         return Device(read_spec(Path(name)))
-    return _load(resolve(name))
+    full = resolve(name)
+    return _load(full) if full in _names() else Device(read_spec(_measured()[full]))
 
 
 @cache
 def _load(name: str) -> Device:
     return Device(read_spec(FOLDER / f"{name}.yaml"))
+
+
+def _measured() -> dict[str, Path]:
+    """Return the specs measured on this machine, by the devices' names; not kept, as they come and go."""
+    files = (path for path in user_folder().glob("*-*.yaml") if not path.name.endswith(_CALIBRATION))
+    return {path.stem.replace("-", "/", 1): path for path in files}
 
 
 def resolve(name: str) -> str:
@@ -70,7 +79,8 @@ def resolve(name: str) -> str:
     if key in names:
         return key
     short = [full for full in names if full.partition("/")[2] == key]
-    found = short or sorted(_aliases().get(key, ()))
+    own = [full for full in _measured() if key in (full, full.partition("/")[2])]
+    found = short or sorted(_aliases().get(key, ())) or own
     if len(found) > 1:
         raise UnknownNameError(f"device name {name!r} is not unique: give one of {', '.join(found)}")
     if not found:
