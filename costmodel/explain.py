@@ -199,6 +199,14 @@ def _changes(
     for option, value in CHOICES:
         if getattr(layer, option, value) != value:
             yield "choice", f"{option} = {value}", _replaced(layer, option, value), device
+    longer = _longer_tile(prediction)
+    if longer:
+        yield (
+            "choice",
+            f"a tile twice as long, {longer[0]} × {longer[1]}",
+            _replaced(layer, "tile", longer),
+            device,
+        )
     for other in devices:
         yield "device", f"on {getattr(other, 'name', other)}", layer, other
 
@@ -216,6 +224,19 @@ def _scaled(device: Device, name: str, factor: float, unit: str) -> Device | Non
         return device.replace(**{name: f"{factor * value:.10g} {unit}".strip()}) if value else None
     except CostmodelError:
         return None
+
+
+def _longer_tile(prediction: Prediction) -> tuple[int, int] | None:
+    """Return the layer's tile with twice the rows, whether or not it fits.
+
+    None where there are no tiles, or the tile is a library's own and not the layer's to choose.
+    """
+    layer = prediction.layer
+    if not hasattr(layer, "tile") or (layer.tile is None and prediction.rung != "bound"):
+        return None
+    values = {symbol(name): int(value) for name, value in prediction.shapes.items()}
+    rows, cols = (int(side.xreplace(values)) for side in (layer.tile_rows, layer.tile_cols))
+    return 2 * rows, cols
 
 
 def _replaced(layer: Layer, option: str, value: Any) -> Layer:

@@ -62,6 +62,23 @@ def test_what_if_is_the_prediction_with_that_one_thing_changed():
     assert found["speedup"].is_monotonic_decreasing
 
 
+def test_a_longer_tile_reads_keys_and_values_half_as_often():
+    """Where memory limits: K and V once per row block (FlashAttention-2), Q and O once."""
+    sizes = {"batch": 4, "heads": 8, "seq": 4096, "head_dim": 64}
+    slow = cm.hardware.load(H200).replace(hbm="50 GB/s")
+    for rung, layer in (("bound", cm.TiledAttention()), ("kernel", cm.TiledAttention(tile=(16, 16)))):
+        asked = cm.predict(layer, slow, rung=rung, state="cold", **sizes)
+        found = what_if(asked).set_index("kind").loc["choice"]
+        rows, cols = (int(n) for n in found.change.rpartition(", ")[2].split(" × "))
+        longer = cm.predict(cm.TiledAttention(tile=(rows, cols)), slow, rung=rung, state="cold", **sizes)
+        assert found.seconds == float(longer.seconds)
+        if rung == "kernel":
+            assert (rows, cols) == (32, 16)
+            assert found.speedup > 1.1
+    # A library's own tile is not the layer's to choose.
+    assert "choice" not in set(what_if(cm.predict(cm.TiledAttention(), H200, **sizes)).kind)
+
+
 def test_a_recurrence_is_not_helped_by_more_of_the_device():
     p = cm.predict(cm.LSTM(dtype="bf16"), H200, batch=1, seq=4096, hidden=1024)
     figures = what_if(p).query("kind == 'figure'")
