@@ -63,11 +63,11 @@ def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, c
     kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
     devices, ops = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
     asked = [
-        f"{whole(len(rows))} measurements of {listed(ops)} on {listed(devices)}: how far off are the "
-        "predictions, which way, and where?"
+        f"{whole(_measurements(rows))} measurements of {listed(ops)} on {listed(devices)}: how far off "
+        "are the predictions, which way, and where?"
     ]
     if fitted:
-        asked.append(f"{whole(fitted)} further rows served to fit constants, and are not counted here.")
+        asked.append(f"{whole(fitted)} others served to fit constants, and are not counted here.")
     return Page(
         title=f"Predictions held against measurements on {listed(devices[:3])}",
         asked=tuple(asked),
@@ -105,7 +105,7 @@ def _notes(rows: pd.DataFrame, facts: Facts) -> tuple[tuple[str, str], ...]:
 
 
 def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the measured rows that nothing was fitted on, and how many were left out."""
+    """Return the measured rows that nothing was fitted on, and how many measurements were left out."""
     missing = [name for name in NEEDED if name not in frame]
     if missing:
         raise TableError(f"not a table of measurements with predictions: it lacks {', '.join(missing)}")
@@ -115,7 +115,14 @@ def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     if "held_out" not in rows:
         return rows, 0
     held_out = rows["held_out"].astype(bool)
-    return rows[held_out], int((~held_out).sum())
+    return rows[held_out], _measurements(rows[~held_out])
+
+
+def _measurements(rows: pd.DataFrame) -> int:
+    """Return how many measurements there are: each has a row for every rung that it is predicted on."""
+    return len(
+        rows[[name for name in ("device", "op", "dtype", "measured_s") if name in rows]].drop_duplicates()
+    )
 
 
 def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
@@ -169,7 +176,7 @@ def _constants(frame: pd.DataFrame | None) -> tuple[Table, ...]:
 
 
 def _caveat(rows: pd.DataFrame) -> str:
-    under = int((rows["measured_s"] < rows["lower_s"]).sum())
+    under = _measurements(rows[rows["measured_s"] < rows["lower_s"]])
     if under == 0:
         return "No measurement is under the lower bound."
     return (

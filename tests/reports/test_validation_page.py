@@ -61,7 +61,13 @@ def test_only_rows_not_fitted_on_count(measured: pd.DataFrame) -> None:
     page = reports.validation(measured)
     table = next(t for s in page.sections for t in s.tables).frame
     assert table["rows"].sum() == measured["held_out"].sum()
-    assert f"{(~measured['held_out']).sum():,} further rows served to fit" in page.asked[1]
+    assert f"{(~measured['held_out']).sum():,} others served to fit" in page.asked[1]
+
+
+def test_a_measurement_predicted_on_two_rungs_is_one(measured: pd.DataFrame) -> None:
+    once = reports.validation(measured.assign(rung="bound"))
+    both = [measured.assign(rung=rung) for rung in ("bound", "kernel")]
+    assert reports.validation(pd.concat(both, ignore_index=True)).asked == once.asked
 
 
 def test_findings(measured: pd.DataFrame) -> None:
