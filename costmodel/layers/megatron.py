@@ -15,7 +15,6 @@ from costmodel.layers._devices import P, exchange, share
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
-from costmodel.layers.dropout import dropout
 from costmodel.layers.feed_forward import FeedForward
 from costmodel.layers.swiglu import SwiGLU
 from costmodel.layers.tiled_attention import TiledAttention
@@ -141,8 +140,11 @@ class Megatron(Layer):
         """Return dropout of a part's output, with a mask of one byte an element."""
         if not self.dropout:
             return ()
+        mask = self.rows * D
+        extra = {"extra_write": mask} if direction == "fwd" else {"extra_read": mask}
         name = "dropout" if direction == "fwd" else "dropout gradient"
-        return (dropout(self, name, direction, rows=self.rows, cols=D),)
+        counts: dict[str, Any] = {"reads": 1, "writes": 1, "vector": 2, "depth": 2}
+        return (stream(self, name, rows=self.rows, cols=D, **counts, **extra),)
 
     def _around(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """Return a part of forward: norm, gathered, its kernels, reduced, dropped, added."""
