@@ -37,8 +37,8 @@ def _sweep(layers: Mapping[str, Any], device: Any = H200, **sizes: Any) -> pd.Da
 
 
 def hardware() -> Any:
-    """Return recurrence and attention on a device, and on one of ten times its units and bandwidth."""
-    faster = cm.hardware.load(H200).replace(hbm="48 TB/s", units=1320)
+    """Return recurrence and attention on a device, and on one of ten times its units, bandwidth and power."""
+    faster = cm.hardware.load(H200).replace(hbm="48 TB/s", units=1320, power="7 kW")
     layers = {"LSTM": cm.LSTM(dtype="bf16"), "tiled attention": cm.TiledAttention(dtype="bf16")}
     sizes = {"batch": 4, "heads": 16, "head_dim": 64, "hidden": 1024, "seq": LENGTHS}
     frames = [
