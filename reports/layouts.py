@@ -11,7 +11,7 @@ from costmodel.reports import style, words
 NAME = "layouts"
 ABOUT = (
     "Time of a step by what it goes into, in the fastest layouts within memory. T: devices that share a "
-    "layer; P: stages, in v parts each; D: copies; E: devices that share a layer's experts; b: sequences that "
+    "layer; P: stages, in v parts each; D: copies; E: devices that share its experts; b: sequences that "
     "pass at once; SP: split by positions between products; Z: what copies share (ZeRO); full, selective: "
     "what is computed again."
 )

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import CostmodelError
-from costmodel.models.stack import RECOMPUTE
+from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN
