@@ -125,7 +125,7 @@ def _micro(seconds: float) -> str:
 
 
 def _clock(product: float, machine: Machine) -> tuple[float, str]:
-    """Return the highest clock seen [Hz]; without a loop to time, the least that explains `product`, FLOP/s."""
+    """Return the highest clock seen [Hz]; without a loop to time, the least that explains a `product`."""
     clock = clock_hz()
     if clock is not None:
         return clock, "highest over short loops of one cycle a turn, one thread"
