@@ -71,8 +71,10 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the time of the whole, of its first and of its further tokens, and how many come a second."""
     whole = frame[frame["label"] == TIMES["elapsed_s"]].sort_values("made")
     last = whole.iloc[-1]
-    made, total, prompt = last["made"], last["seconds"], words.at("seq", last["prompt"])
-    rate = words.rounded(float(f"{last['batch'] * made / total:.3g}"))
+    made, total, batch = last["made"], last["seconds"], last["batch"]
+    each_of = f" in each of {words.whole(batch)} sequences" if batch > 1 else ""
+    prompt = words.at("seq", last["prompt"]) + each_of
+    rate = words.rounded(float(f"{batch * made / total:.3g}"))
     if made == 1:
         said = [f"One token after a prompt of {prompt} takes {words.seconds(total)}"]
     else:

@@ -164,7 +164,8 @@ def test_a_generation_is_told_token_by_token(tables: reports.ModelFrames, model_
     rows = tables.tokens[tables.tokens["where"] == "h200-sxm"].set_index("made")
     whole, first = rows["elapsed_s"][128], rows["first_s"][128]
     text = said(model_page, "generation", where="h200-sxm")
-    assert text.startswith(f"128 tokens after a prompt of 512 tokens take {words.seconds(whole)}: ")
+    asked = "128 tokens after a prompt of 512 tokens in each of 2 sequences"
+    assert text.startswith(f"{asked} take {words.seconds(whole)}: ")
     assert f"{words.seconds(first)} to the first, then {words.seconds(rows['step_s'][2])}" in text
     rate = float(re.findall(r"([\d,]+) tokens a second", text)[0].replace(",", ""))
     assert rate == pytest.approx(2 * 128 / whole, rel=6e-3)
