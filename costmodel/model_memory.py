@@ -22,8 +22,8 @@ from costmodel.cost import ZERO
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import bind, compile_expressions
 from costmodel.hardware import Device
+from costmodel.layers._recompute import RECOMPUTE
 from costmodel.models import Architecture, Model
-from costmodel.models.stack import RECOMPUTE
 from costmodel.parallel import Cluster, Layout, Training, Transformer
 from costmodel.parallel.limits import MARGIN
 

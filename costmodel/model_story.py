@@ -21,6 +21,7 @@ from costmodel.facts import facts_of
 from costmodel.model_memory import Memory, sizes_of
 from costmodel.model_plans import plans
 from costmodel.models import Architecture
+from costmodel.models.generation import Generation, generation
 from costmodel.predict import Prediction, as_device, predict
 
 #: What a model is used for, and what that is.
@@ -49,6 +50,8 @@ class Question:
         On what.
     batch, seq : int
         Sequences, and tokens of each; when decoding, those in the cache.
+    new : int
+        Tokens of a generation after a prompt of `seq`.
     dtype, attention : str
         See `Architecture`.
     rung : str, optional
@@ -59,6 +62,7 @@ class Question:
     devices: tuple[hardware.Device, ...]
     batch: int
     seq: int
+    new: int
     dtype: str = "bf16"
     attention: str = "tiled"
     rung: str | None = None
@@ -96,6 +100,24 @@ class Question:
         sizes = sizes_of(model, self.batch, lengths)
         return predict(model, device, sizes, rung=self.rung)
 
+    def generation(self, device: hardware.Device) -> Generation:
+        """Return the prediction of a whole generation."""
+        return generation(
+            self.architecture, device, prompt=self.seq, new=self.new, batch=self.batch,
+            dtype=self.dtype, attention=self.attention, rung=self.rung,
+        )  # fmt: skip
+
+    def lacking(self, device: hardware.Device) -> float:
+        """Return the memory that a generation needs beyond what there is room for, at least none [bytes]."""
+        memory = self.memory(device)
+        # An encoder's cache is the prompt's, and its decoder's grows from nothing.
+        end = max(self.seq, self.new) if self.architecture.family.encodes else self.seq + self.new
+        needed = (
+            memory.total(use, batch=self.batch, length=length)
+            for use, length in (("prefill", self.seq), ("decode", end))
+        )
+        return max(0.0, *(held - memory.room for held in needed))
+
 
 def story(
     architecture: Architecture,
@@ -103,6 +125,7 @@ def story(
     *,
     batch: int = 1,
     seq: int = 2048,
+    new: int = 128,
     dtype: str = "bf16",
     attention: str = "tiled",
     rung: str | None = None,
@@ -120,6 +143,8 @@ def story(
     batch, seq : int
         Sequences, and tokens of each; when decoding, those in the cache. What trains on several
         devices has as many sequences for each of them.
+    new : int
+        Tokens of a generation after a prompt of `seq`.
     dtype, attention : str
         See `Architecture`.
     rung : str, optional
@@ -136,11 +161,11 @@ def story(
     UnavailableError
         If a device cannot do it.
     """
-    for name, size in (("batch", batch), ("seq", seq)):
+    for name, size in (("batch", batch), ("seq", seq), ("seq", new)):
         as_size(name, size)
     machines = tuple(as_device(device) for device in devices)
     asked = Question(
-        architecture=architecture, devices=machines, batch=int(batch), seq=int(seq),
+        architecture=architecture, devices=machines, batch=int(batch), seq=int(seq), new=int(new),
         dtype=dtype, attention=attention, rung=rung,
     )  # fmt: skip
     tried = [as_device(other) for other in (*machines, *others)]
@@ -169,6 +194,7 @@ def story(
         answers=pd.DataFrame(answers),
         kernels=pd.concat(kernels, ignore_index=True),
         lengths=_lengths(asked),
+        tokens=_tokens(asked),
         memory=_memory(asked),
         changes=pd.concat(changes, ignore_index=True),
         slopes=pd.concat(slopes, ignore_index=True),
@@ -265,6 +291,34 @@ def _lengths(asked: Question) -> pd.DataFrame:
     return pd.concat(frames).groupby(keys, as_index=False, sort=False)[["seconds"]].sum()
 
 
+def _tokens(asked: Question) -> pd.DataFrame:
+    """Return a generation on each device, at doublings of the tokens made."""
+    if "decode" not in asked.uses:
+        return pd.DataFrame()
+    doubled = 2 ** np.arange(int(np.log2(asked.new)) + 1)
+    made = np.unique([*doubled, asked.new])
+    frames = []
+    for where, device in asked.places.items():
+        found = asked.generation(device)
+        steps, lower = found.steps("seconds"), found.steps("lower_s")
+        elapsed = np.cumsum(steps)
+        later = np.flatnonzero(elapsed > 2 * found.first_s)
+        columns = {
+            "where": where,
+            "prompt": asked.seq,
+            "batch": asked.batch,
+            "made": made,
+            "step_s": steps[made - 1],
+            "elapsed_s": elapsed[made - 1],
+            "lower_s": np.cumsum(lower)[made - 1],
+            "first_s": found.first_s,
+            "even": later[0] + 1.0 if later.size else np.nan,
+            "lacks_bytes": asked.lacking(device),
+        }
+        frames.append(pd.DataFrame(columns))
+    return pd.concat(frames, ignore_index=True)
+
+
 def _memory(asked: Question) -> pd.DataFrame:
     """Return the memory of every kind over the lengths, of each use on each device."""
     frames = []
@@ -330,7 +384,7 @@ def page(
     architecture, devices, **options
         See `story`.
     first : str
-        The use that is shown at first.
+        The use that is shown at first; a generation, which is none of them, is shown beside any.
     command : str
         What made it.
     """

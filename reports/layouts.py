@@ -11,13 +11,15 @@ from costmodel.reports import style, words
 NAME = "layouts"
 ABOUT = (
     "Time of a step by what it goes into, in the fastest layouts within memory. T: devices that share a "
-    "layer; P: stages, in v parts each; D: copies; b: sequences that pass at once; SP: split by positions "
-    "between products; Z: what copies share (ZeRO); full, selective: what is computed again."
+    "layer; P: stages, in v parts each; D: copies; E: devices that share its experts; b: sequences that "
+    "pass at once; SP: split by positions between products; Z: what copies share (ZeRO); full, selective: "
+    "what is computed again."
 )
 #: Parts of a step in words, each with its colour.
 PARTS = {
     "forward_s": ("forward", "#0072B2"),
     "backward_s": ("backward", "#56B4E9"),
+    "experts_s": ("tokens on the way to experts", "#F0E442"),
     "head_s": ("logits, loss and embedding", "#009E73"),
     "sends_s": ("passing on between stages", "#E69F00"),
     "bubble_s": ("stages that wait", "#999999"),

@@ -37,6 +37,11 @@ class ModelFrames:
         seconds of one use on one device add up to its answer.
     lengths : DataFrame
         where, use, seq, part, seconds.
+    tokens : DataFrame
+        A generation after a prompt of `seq` tokens: where, prompt, batch, made (doublings, and all),
+        step_s (of that token alone), elapsed_s and lower_s (of all until then), first_s (of the prompt),
+        even (from which token on more time is not the prompt's than is; missing: from none),
+        lacks_bytes; empty for a model that generates nothing.
     memory : DataFrame
         where, use, recompute, seq, kind, bytes, room_bytes; training recomputes in several ways,
         other uses none.
@@ -65,6 +70,7 @@ class ModelFrames:
     answers: pd.DataFrame
     kernels: pd.DataFrame
     lengths: pd.DataFrame
+    tokens: pd.DataFrame
     memory: pd.DataFrame
     changes: pd.DataFrame
     slopes: pd.DataFrame

@@ -8,6 +8,7 @@ import pandas as pd
 
 from costmodel.reports import (
     elasticity,
+    generation,
     growth,
     holding,
     layouts,
@@ -24,7 +25,7 @@ from costmodel.reports.page import Page, Section
 from costmodel.reports.words import listed, share, whole
 
 #: Figures whose findings stand at the top, in that order.
-FIRST = ("parts", "limits", "growth", "holding", "recompute", "whatif", "layouts")
+FIRST = ("parts", "limits", "growth", "holding", "generation", "recompute", "whatif", "layouts")
 
 
 def page(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
@@ -50,6 +51,7 @@ def page(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
             folded=True,
         ),
         Section("length", "Along the length", figures=(figures["growth"], figures["holding"])),
+        _generation(frames, figures.get("generation")),
         Section("memory", "Memory, and what there is room for", figures=(figures["recompute"],)),
         Section(
             "help",
@@ -116,6 +118,8 @@ def _figures(frames: ModelFrames) -> dict[str, Figure]:
         (whatif, whatif.rows(frames.changes)),
         (elasticity, elasticity.rows(frames.slopes)),
     ]
+    if not frames.tokens.empty:
+        drawn.append((generation, generation.rows(frames.tokens)))
     if not frames.layouts.empty:
         drawn.append((layouts, layouts.rows(frames.layouts)))
     return {
@@ -153,6 +157,13 @@ def _constants(answers: pd.DataFrame) -> str:
         for where, origin in pairs.itertuples(index=False)
     ]
     return f"Fitted constants: {'; '.join(said)}."
+
+
+def _generation(frames: ModelFrames, figure: Figure | None) -> Section:
+    """Return the section on a whole generation; an empty one for a model that generates nothing."""
+    tables = () if figure is None else (model_tables.tokens(frames),)
+    figures = () if figure is None else (figure,)
+    return Section("generation", "A whole generation", figures=figures, tables=tables, folded=True)
 
 
 def _training(frames: ModelFrames, figure: Figure | None) -> Section:

@@ -9,7 +9,7 @@ from costmodel.reports.words import share, size
 
 _WHERE, _FOR = Column("row", "Device"), Column("for", "Use")
 #: The numbers that a layout is.
-_NUMBERS = ("tensor", "pipeline", "data", "micro_batch", "interleave")
+_NUMBERS = ("tensor", "pipeline", "data", "expert", "micro_batch", "interleave")
 
 
 def kernels(frames: ModelFrames) -> Table:
@@ -72,6 +72,21 @@ def layouts(frames: ModelFrames) -> Table:
     parallel = frames.layouts["sequence_parallel"].map({True: "yes", False: "no"})
     rows = frames.layouts.assign(used=100 * frames.layouts["utilisation"], sequence_parallel=parallel)
     return Table("layouts", "The fastest layouts", rows, columns)
+
+
+def tokens(frames: ModelFrames) -> Table:
+    """Return a whole generation, at doublings of the tokens made."""
+    columns = (
+        Column("made", "Token", "count"),
+        Column("step_s", "It takes", "seconds"),
+        Column("elapsed_s", "All so far", "seconds"),
+        Column("lower_s", "Lower bound", "seconds"),
+        Column("rate", "Tokens a second", "count"),
+    )
+    rows = frames.tokens
+    rate = rows["batch"] * rows["made"] / rows["elapsed_s"]
+    caption = "A whole generation; the first token's time is the prompt's"
+    return Table("tokens", caption, rows.assign(rate=rate), columns)
 
 
 def answers(frames: ModelFrames) -> Table:

@@ -71,6 +71,21 @@ def test_lengths_are_what_predict_says_at_each(model, frames):
             assert seconds == pytest.approx(predicted(model, DEVICES[1], use, seq).seconds, rel=1e-9)
 
 
+def test_a_generation_is_the_sum_of_its_predictions(model, frames):
+    """The prompt's, and of further tokens as many as are made, against caches of 301, 302, …"""
+    rows = frames.tokens[frames.tokens["where"] == "h200-sxm"].set_index("made")
+    assert rows.index.tolist() == [1, 2, 4, 8, 16, 32, 64, 128]
+    first = predicted(model, DEVICES[1], "prefill").seconds
+    steps = [predicted(model, DEVICES[1], "decode", SEQ + i).seconds for i in range(1, 128)]
+    for made, row in rows.iterrows():
+        assert row["elapsed_s"] == pytest.approx(first + sum(steps[: made - 1]), rel=1e-9)
+        assert row["lower_s"] <= row["elapsed_s"]
+    even = rows["even"].iloc[0]
+    whole = first + np.cumsum([0, *steps])
+    assert even == np.flatnonzero(whole > 2 * first)[0] + 1
+    assert rows["lacks_bytes"].max() == 0
+
+
 def test_parts_are_the_models(model, frames):
     for use in USES:
         whole = getattr(model, use)()
@@ -139,6 +154,7 @@ def test_a_model_that_generates_nothing_has_no_decoding():
     frames = small("bert-base")
     assert list(frames.uses) == ["prefill", "training"]
     assert set(frames.answers["use"]) == {"prefill", "training"}
+    assert frames.tokens.empty
 
 
 def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
@@ -150,6 +166,7 @@ def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
     )
     decode = frames.answers.set_index("use").loc["decode"]
     assert np.isnan(decode["longest_seq"])  # any length fits
+    assert frames.tokens["step_s"].iloc[1:].nunique() == 1  # nothing grows
 
 
 def test_an_encoder_and_decoder_have_the_same_length():
@@ -173,7 +190,14 @@ def test_a_step_too_large_for_the_devices_is_refused_with_the_reason():
     assert found.refused[0].startswith("one device of t4: nothing fits")
 
 
-@pytest.mark.parametrize("size", [{"seq": 0}, {"seq": 2.5}, {"batch": -1}])
+def test_a_generation_that_outgrows_the_memory_says_how_much_is_lacking():
+    """Keys and values of 2 · 32 · 4096 numbers a token and sequence, and weights, in 92 % of 141 GB."""
+    found = small("llama-2-7b", batch=64, new=4096)
+    held = 2 * (6.74e9 + 64 * (64 + 4096) * 2 * 32 * 4096)
+    assert found.tokens["lacks_bytes"].iloc[0] == pytest.approx(held - 0.92 * 141e9, rel=0.02)
+
+
+@pytest.mark.parametrize("size", [{"seq": 0}, {"new": 0}, {"seq": 2.5}, {"batch": -1}])
 def test_sizes_are_whole_numbers(model, size):
     with pytest.raises(SizeError):
         model_story.story(model, DEVICES, **size)

@@ -6,7 +6,6 @@ on these rows, and nothing is gated by them.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
@@ -45,14 +44,12 @@ def mixtures() -> Iterator[tuple[dict[str, Any], Answer]]:
 def deepseek(dtype: str, hidden: bool) -> Answer:
     """Return the device-hours of training DeepSeek-V3 on 10¹² tokens, in its publishers' layout [h].
 
-    Its 61 layers are on 16 stages, so that the fullest has four: taken as if all had.
+    Its 61 layers are on 16 stages, so that the fullest has four.
     """
-    found = load("deepseek-v3")
-    stages, each = 16, 4
-    even = dataclasses.replace(found, fields=found.fields.replaced(layers=stages * each))
+    stages = 16
     layout = Layout(pipeline=stages, data=DEVICES // stages, expert=64, zero=1, overlap_experts=hidden)
     step = MixtureTraining(
-        model=Mixture.of(even, dtype=dtype),
+        model=Mixture.of(load("deepseek-v3"), dtype=dtype),
         cluster=Cluster(device=hardware.load(H100).replace(network=PORT), devices=DEVICES),
         layout=layout,
         batch=BATCH,
@@ -60,7 +57,7 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
     )
     hours = float(step.seconds) * DEVICES / 3600 * 1e12 / (BATCH * SEQ)
     assumed = (
-        f"all in {dtype}; 16 stages of 4 layers, experts over 64, one sequence at a time; tokens travel "
+        f"all in {dtype}; 16 stages of up to 4 layers, experts over 64, a sequence at a time; tokens travel "
         f"{'while others are computed' if hidden else 'and nothing hides it'}, each copy by itself; no layer "
         "for further tokens; H100's links for H800's"
     )

@@ -52,10 +52,10 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
     caches = dict(cpu_caches())
     if not caches:
         raise UnavailableError("this system does not tell its caches: write a spec by hand")
-    clock, clock_note = _clock(measured, machine)
+    product = float(measured.query("quantity == 'matmul' and pattern == 'fp32'")["best"].max())
+    clock, clock_note = _clock(product, machine)
     per_cycle = _flop_a_cycle(machine)
     peak = machine.units * per_cycle * clock
-    product = float(measured.query("quantity == 'matmul' and pattern == 'fp32'")["best"].max())
     lanes = f"{machine.units} threads × {per_cycle} FLOP a cycle × {clock / 1e9:.2f} GHz"
     note = f"{lanes}; the fastest product ran at {units.render(product, 'FLOP/s')}"
     day = datetime.now(UTC).date()
@@ -124,15 +124,13 @@ def _micro(seconds: float) -> str:
     return f"{seconds * 1e6:.3g} us"
 
 
-def _clock(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
-    """Return the highest clock seen [Hz]; without a loop to time, the least that explains the products."""
+def _clock(product: float, machine: Machine) -> tuple[float, str]:
+    """Return the highest clock seen [Hz]; without a loop to time, the least that explains a `product`."""
     clock = clock_hz()
     if clock is not None:
         return clock, "highest over short loops of one cycle a turn, one thread"
-    product = float(measured.query("quantity == 'matmul' and pattern == 'fp32'")["best"].max())
-    return product / (
-        machine.units * _flop_a_cycle(machine)
-    ), "the least at which the fastest product can run"
+    least = product / (machine.units * _flop_a_cycle(machine))
+    return least, "the least at which the fastest product can run"
 
 
 def _flop_a_cycle(machine: Machine) -> int:

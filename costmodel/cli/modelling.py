@@ -86,7 +86,7 @@ def model(
     if report is not None:
         if state != "warm" or framework is not None:
             raise CostmodelError("model: --report compares devices as they are: without --state, --framework")
-        how = {"first": use, "dtype": dtype, "attention": attention, "rung": rung}
+        how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
         _report(found, devices, _sizes(defines), how, report, force)
         return
     if not devices:
@@ -147,8 +147,6 @@ def _report(
 
     if not devices:
         raise CostmodelError("model: --report needs a device: -m DEVICE")
-    if how["first"] == "generation":
-        raise CostmodelError("model: --report shows training, prefill and decode; give --use one of these")
     lengths = {sizes[name] for name in ("seq", "seq_kv") if name in sizes}
     unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
     if unknown or len(lengths) != 1:
@@ -290,10 +288,17 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
         + " ".join(f"{name}={value:g}" for name, value in p.sizes.items())
     )
     print(f"  first token  {output.seconds(g.first_s)}")
-    print(f"  each next    {output.seconds(g.token_s)}")
+    print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
     print(f"  rate         {g.tokens_per_s:.4g} tokens a second")
     print(_footer(p))
+
+
+def _growing(g: Generation) -> str:
+    """Return the first and the last further token's time, where the growing cache tells them apart."""
+    steps = g.steps("seconds")[1:]
+    ends = [output.seconds(float(steps[i])) for i in (0, -1)] if steps.size else []
+    return f" on average, {ends[0]} at first, {ends[1]} at last" if len(set(ends)) == 2 else ""
 
 
 def _footer(p: Prediction) -> str:

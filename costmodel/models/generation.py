@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.errors import SizeError
 from costmodel.evaluate import as_size
 from costmodel.hardware import Device
 from costmodel.models.architecture import Architecture
 from costmodel.predict import Prediction, predict
+
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +45,7 @@ class Generation:
     @property
     def decode_s(self) -> float:
         """Time of all further tokens [s]: the sum over the growing cache, no step left out."""
-        return self._total("seconds")
+        return float(self.steps("seconds")[1:].sum())
 
     @property
     def seconds(self) -> float:
@@ -52,7 +55,7 @@ class Generation:
     @property
     def lower_s(self) -> float:
         """Time that no measurement undercuts [s]."""
-        return float(self.prefill.lower_s) + self._total("lower_s")
+        return float(self.steps("lower_s").sum())
 
     @property
     def token_s(self) -> float:
@@ -64,11 +67,19 @@ class Generation:
         """New tokens of all sequences a second."""
         return self.batch * self.new / self.seconds
 
-    def _total(self, what: str) -> float:
+    def steps(self, what: str) -> Array:
+        """Return a time of each new token, the first one's with the prompt [s].
+
+        Parameters
+        ----------
+        what : {"seconds", "lower_s"}
+            The time predicted, or what no measurement undercuts.
+        """
+        first = np.array([getattr(self.prefill, what)], dtype=np.float64)
         if self.decode is None:
-            return 0.0
-        steps = np.broadcast_to(getattr(self.decode, what), (self.new - 1,))
-        return float(steps.sum())
+            return first
+        # Without a cache that grows every token takes as long.
+        return np.concatenate([first, np.broadcast_to(getattr(self.decode, what), (self.new - 1,))])
 
 
 def generation(

@@ -9,11 +9,8 @@ from dataclasses import dataclass
 import sympy as sp
 
 from costmodel.errors import unknown_name
+from costmodel.layers._recompute import RECOMPUTE
 from costmodel.models._part import Part
-
-#: What backward computes again: nothing; the cores of attention that store their scores; every layer
-#: (Korthikanti et al., arXiv 2205.05198, §5).
-RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True)
@@ -43,6 +40,8 @@ class Stack:
 
 def again(stacks: Iterable[Stack], recompute: str) -> tuple[Stack, ...]:
     """Return what backward computes again, as stacks of each of which only the input is kept.
+
+    Selectively: the cores of attention that store their scores (Korthikanti et al., arXiv 2205.05198, §5).
 
     Raises
     ------

@@ -33,7 +33,7 @@ class Layout:
     tensor : array_like
         Devices that share each layer: heads and inner width are cut.
     pipeline : array_like
-        Stages, each with an equal part of the layers.
+        Stages. They need not divide the layers: counted is the fullest, see `Training.stage_layers`.
     data : array_like
         Copies of the model, each with an equal part of the batch.
     micro_batch : array_like
@@ -92,7 +92,8 @@ class Layout:
         Raises
         ------
         CostmodelError
-            If it does not take all devices, or something does not divide evenly; the text says what would.
+            If it does not take all devices, a stage is left without a layer, or something else than layers
+            over stages does not divide evenly; the text says what would.
         """
         n = self.numbers
         if np.any(self.devices != devices):
@@ -101,12 +102,21 @@ class Layout:
                 f"layout: tensor · pipeline · data is {wrong:g}, and the cluster has {devices} devices"
             )
         _even(model.sizes["heads"], n.tensor, "heads over tensor")
-        _even(model.num_layers, n.pipeline * n.interleave, "layers over pipeline · interleave")
+        self._check_stages(model)
         _even(batch, n.data * n.micro_batch, "sequences of the batch over data · micro_batch")
         self._check_experts(model)
         if np.any((n.interleave > 1) & (np.mod(batch / (n.data * n.micro_batch), n.pipeline) != 0)):
             raise CostmodelError(
                 "layout: with interleave > 1 the micro-batches of a copy must be a multiple of the stages"
+            )
+
+    def _check_stages(self, model: Transformer) -> None:
+        """Refuse more parts of the pipeline than there are layers."""
+        parts = self.numbers.pipeline * self.numbers.interleave
+        if np.any(parts > model.num_layers):
+            raise CostmodelError(
+                f"layout: {model.num_layers} layers over pipeline · interleave = {np.max(parts):g} leave "
+                f"some without one; up to {model.num_layers} would do"
             )
 
     def _check_experts(self, model: Transformer) -> None:

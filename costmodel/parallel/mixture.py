@@ -132,7 +132,7 @@ class MixtureTraining(Training):
 
     @cached_property
     def _ends(self) -> tuple[list[Array], list[Array]]:
-        """How many layers of each kind the first and the last stage have."""
+        """How many layers of each kind the first and the last stage have, both as full as any."""
         stage, first, last, start = self.stage_layers, [], [], 0
         for kind in self.model.kinds(1, 1):
             end = start + kind.count

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import CostmodelError
-from costmodel.models.stack import RECOMPUTE
+from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN
@@ -65,8 +65,8 @@ def plan(
     frames = [_frame(_step(model, cluster, layout, given)) for layout in layouts(model, cluster, batch)]
     if not frames:
         raise CostmodelError(
-            f"no layout of {cluster.devices} devices divides {model.sizes['heads']} heads, "
-            f"{model.num_layers} layers and a batch of {batch}"
+            f"no layout of {cluster.devices} devices, with a layer of {model.num_layers} in each stage, "
+            f"divides {model.sizes['heads']} heads and a batch of {batch}"
         )
     every = pd.concat(frames, ignore_index=True)
     room = (1 - margin) * cluster.machine.hbm_capacity
@@ -113,10 +113,10 @@ def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple
         if cluster.devices % t:
             continue
         rest = cluster.devices // t
-        for p in (n for n in range(1, rest + 1) if rest % n == 0 and model.num_layers % n == 0):
+        for p in (n for n in range(1, min(rest, model.num_layers) + 1) if rest % n == 0):
             d = rest // p
             for b, v in itertools.product(MICRO_BATCHES, INTERLEAVES):
-                if batch % (d * b) or model.num_layers % (p * v) or (v > 1 and p == 1):
+                if batch % (d * b) or p * v > model.num_layers or (v > 1 and p == 1):
                     continue
                 if v == 1 or (batch // (d * b)) % p == 0:
                     yield from ((t, p, d, b, v, e) for e in _spreads(model, t * d))

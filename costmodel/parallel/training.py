@@ -123,8 +123,14 @@ class Training:
 
     @property
     def stage_layers(self) -> Array:
-        """Layers of one stage."""
-        return self.model.num_layers / self._numbers.pipeline
+        """Layers of the fullest stage: of the parts that the pipeline is cut into, each as the longest.
+
+        Where stages do not divide the layers, time and memory are those of a pipeline whose stages, first
+        and last too, are all as full: the others wait for that one. That some stages have fewer,
+        which shortens only the pipeline's filling and emptying, is left out.
+        """
+        n = self._numbers
+        return n.interleave * np.ceil(self.model.num_layers / (n.pipeline * n.interleave))
 
     @property
     def parameters(self) -> Array:

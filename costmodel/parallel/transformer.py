@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from costmodel.errors import CostmodelError, UnavailableError, unknown_name
+from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.layers import Layer, get
-from costmodel.models.stack import RECOMPUTE
 
 if TYPE_CHECKING:
     from costmodel.models import Architecture
@@ -118,8 +117,6 @@ class Transformer:
         UnknownNameError
             If there is no such way to recompute.
         """
-        if recompute not in RECOMPUTE:
-            raise unknown_name("recompute", recompute, RECOMPUTE)
         # Tiled attention stores no scores: selective recomputation is what it does anyway.
         again = "none" if self.attention == "tiled" and recompute == "selective" else recompute
         options: dict[str, Any] = {

@@ -1,6 +1,7 @@
 """``costmodel model``: a model of the catalogue or of a file, with and without a device."""
 
 import json
+import re
 
 import pytest
 
@@ -59,6 +60,8 @@ def test_a_generation(costmodel, config):
     assert "each next" in ended.out
     answer = json.loads(costmodel(*words, "--rung", "bound", "--json").out)
     assert answer["seconds"] == pytest.approx(answer["first_s"] + 7 * answer["token_s"])
+    longer = costmodel(*words[:-1], "100000", "--rung", "bound")
+    assert re.search(r"each next .* on average, .* at first, .* at last", longer.out)
 
 
 def test_training_with_less_kept_takes_less_memory_and_more_time(costmodel, config):

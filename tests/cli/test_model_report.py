@@ -43,6 +43,14 @@ def test_the_page_is_written_and_kept(costmodel, config, tmp_path, monkeypatch):
     assert page.read_text(encoding="utf-8") == text
 
 
+def test_a_generation_is_on_the_page(costmodel, config, tmp_path):
+    page = tmp_path / "page.html"
+    words = ["model", config, *ASKED, "--use", "generation", "--new", "20", "--report", page]
+    ended = costmodel(*words)
+    assert ended.status == 0, ended.err
+    assert "20 tokens after a prompt of 64 tokens take " in page.read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
@@ -52,7 +60,6 @@ def test_the_page_is_written_and_kept(costmodel, config, tmp_path, monkeypatch):
         (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "seq_kv=9", "--report", "page.html"], "one length"),
         (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "heads=2", "--report", "page.html"], "batch"),
         (["gpt2", "-m", "h200-sxm", "-D", "seq=1,2", "--report", "page.html"], "one value"),
-        (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--use", "generation", "--report", "page.html"], "decode"),
         (["gpt2", "-m", "h200-sxm", "-D", "seq=8", "--state", "cold", "--report", "page.html"], "--state"),
         (["gpt2", "-m", "v100-sxm2-16gb", "-D", "seq=8", "--report", "page.html"], "no bf16"),
         (["gpt2", "-m", "h200-sxm", "a100-sxm-80gb", "-D", "seq=8"], "wanted one device, got 2"),

@@ -148,6 +148,20 @@ def test_stages_have_the_first_layers_without_experts():
     assert [float(x) for x in last] == [0, 9]
 
 
+def test_deepseeks_61_layers_are_on_16_stages():
+    """A prime: the first stage has the three layers without experts and one with, the last up to four."""
+    training = step("deepseek-v3", devices=64, pipeline=16, data=4, batch=64)
+    assert [[float(x) for x in end] for end in training._ends] == [[3, 1], [0, 4]]
+    architecture = load("deepseek-v3")
+    even = Mixture.of(dataclasses.replace(architecture, fields=architecture.fields.replaced(layers=64)))
+    full = dataclasses.replace(training, model=even)
+    assert float(training.seconds) == float(full.seconds)
+    assert float(training.memory_bytes) == float(full.memory_bytes)
+    assert training.model_flops < full.model_flops
+    with pytest.raises(CostmodelError, match=r"61 layers over .* = 64 leave .* up to 61"):
+        step("deepseek-v3", devices=64, pipeline=64, data=1, batch=64)
+
+
 def test_the_longest_sequence_and_the_largest_batch_are_the_last_that_fit():
     training = step(expert=8, zero=1)
     n = longest_sequence(training)

@@ -116,7 +116,10 @@ def test_zero_divides_what_its_paper_says(zero, gigabytes):
 
 
 def simulated(stages, micro_batches, forward, backward):
-    """One forward, one backward, as each stage may (Narayanan et al., arXiv 2104.04473, §2.2)."""
+    """One forward, one backward, as each stage may (Narayanan et al., arXiv 2104.04473, §2.2).
+
+    Forward and backward take each stage as long as its entry says.
+    """
     done = {}
     free = [0.0] * stages
     queues = []
@@ -141,7 +144,7 @@ def simulated(stages, micro_batches, forward, backward):
             }[kind, True]
             if before is None:
                 continue
-            free[stage] = max(free[stage], before) + (forward if kind == "f" else backward)
+            free[stage] = max(free[stage], before) + (forward if kind == "f" else backward)[stage]
             done[kind, stage, i] = free[stage]
             queue.pop(0)
     return max(free)
@@ -159,10 +162,59 @@ def test_the_bubble_is_that_of_a_simulated_pipeline(stages, micro_batches):
     )
     parts = training.parts
     forward, backward = (float(parts[name]) / micro_batches for name in ("forward", "backward"))
-    expected = simulated(stages, micro_batches, forward, backward)
+    expected = simulated(stages, micro_batches, [forward] * stages, [backward] * stages)
     sends = float(parts["sends"]) / micro_batches * (stages - 1)
     found = float(parts["forward"] + parts["backward"] + parts["bubble"]) - sends
     assert found == pytest.approx(expected, rel=1e-12)
+
+
+def uneven(layers, **numbers):
+    """Layers of one width in a pipeline, one sequence at a time."""
+    devices = int(np.prod([numbers.get(name, 1) for name in ("tensor", "pipeline", "data")]))
+    return Training(
+        model=Transformer(num_layers=layers, d_model=1024, heads=16, vocab=32000),
+        cluster=Cluster(device=A100, devices=devices),
+        layout=Layout(**numbers),
+        batch=64,
+        seq=512,
+    )
+
+
+@pytest.mark.parametrize(("layers", "stages"), [(5, 2), (7, 4), (13, 4), (61, 16)])
+def test_stages_that_do_not_divide_the_layers_wait_for_the_fullest(layers, stages):
+    """Of ceil and of floor, simulated: the fullest rests no longer than the pipeline fills and empties."""
+    training = uneven(layers, pipeline=stages)
+    fullest = -(-layers // stages)
+    assert float(training.stage_layers) == fullest
+    one = [float(training.parts[name]) / 64 / fullest for name in ("forward", "backward")]
+    has = [fullest if stage < layers % stages else fullest - 1 for stage in range(stages)]
+    assert sum(has) == layers
+    took = simulated(stages, 64, *([each * n for n in has] for each in one))
+    sends = float(training.parts["sends"]) / 64 * (stages - 1)
+    found = float(training.parts["forward"] + training.parts["backward"] + training.parts["bubble"]) - sends
+    assert 64 * fullest * sum(one) <= took * (1 + 1e-12)
+    assert took <= found * (1 + 1e-12)
+
+
+@pytest.mark.parametrize("numbers", [{}, {"tensor": 2}, {"data": 2, "zero": 1}])
+def test_layers_that_do_not_come_out_even_are_as_the_next_that_do(numbers):
+    """Every device's time and memory; the arithmetic that utilisation counts is the model's own."""
+    for layers, even in ((13, 16), (15, 16), (16, 16)):
+        odd, full = (uneven(n, pipeline=4, **numbers) for n in (layers, even))
+        assert float(odd.seconds) == float(full.seconds)
+        assert float(odd.memory_bytes) == float(full.memory_bytes)
+        assert odd.model_flops <= full.model_flops
+
+
+def test_more_layers_take_longer_and_more_stages_hold_no_more():
+    steps = [uneven(n, pipeline=4) for n in range(4, 18)]
+    for what in ("seconds", "memory_bytes", "parameters"):
+        assert (np.diff([float(getattr(step, what)) for step in steps]) >= 0).all()
+    for interleave in (1, 2):
+        stages = [2, 4, 8]
+        layers = [float(uneven(19, pipeline=p, interleave=interleave).stage_layers) for p in stages]
+        assert layers == [interleave * -(-19 // (p * interleave)) for p in stages]
+        assert (np.diff(layers) <= 0).all()
 
 
 def test_many_layouts_are_each_what_they_are_alone():
@@ -243,7 +295,10 @@ def test_energy_and_cost_follow_from_power_and_price():
     ("numbers", "message"),
     [
         ({"tensor": 4}, "is 16, and the cluster has 8 devices"),
-        ({"tensor": 1, "pipeline": 8, "interleave": 2, "data": 1}, "8 layers over .* = 16 .* 8 would"),
+        (
+            {"tensor": 1, "pipeline": 8, "interleave": 2, "data": 1},
+            "8 layers over .* = 16 leave .* up to 8",
+        ),
         ({"tensor": 2, "micro_batch": 3}, "32 sequences of the batch .* = 6 .* 4 or 8 would"),
         ({"zero": 4}, "zero is 0, 1, 2 or 3"),
         ({"interleave": 2, "micro_batch": 16}, "multiple of the stages"),

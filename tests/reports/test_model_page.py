@@ -13,7 +13,7 @@ import pytest
 import vl_convert
 
 from costmodel import model_story, models, reports
-from costmodel.reports import whatif
+from costmodel.reports import generation, layouts, whatif, words
 from costmodel.reports.figure import Figure, at_first, choose
 
 TINY = {
@@ -24,7 +24,17 @@ TINY = {
     "num_hidden_layers": 4,
     "vocab_size": 1000,
 }
-FIGURES = ["parts", "limits", "growth", "holding", "recompute", "whatif", "elasticity", "layouts"]
+FIGURES = [
+    "parts",
+    "limits",
+    "growth",
+    "holding",
+    "generation",
+    "recompute",
+    "whatif",
+    "elasticity",
+    "layouts",
+]
 HOSTILE = (
     "</script><script>document.documentElement.dataset.pwned='1'</script>",
     '"><img src=x onerror="document.documentElement.dataset.pwned=\'2\'">',
@@ -150,6 +160,28 @@ def test_the_longest_that_fits(tables: reports.ModelFrames, model_page: reports.
         assert text.startswith(f"Up to {longest['a100-sxm-80gb', use]:,.0f} tokens fit into 73.6 GB")
 
 
+def test_a_generation_is_told_token_by_token(tables: reports.ModelFrames, model_page: reports.Page) -> None:
+    rows = tables.tokens[tables.tokens["where"] == "h200-sxm"].set_index("made")
+    whole, first = rows["elapsed_s"][128], rows["first_s"][128]
+    text = said(model_page, "generation", where="h200-sxm")
+    asked = "128 tokens after a prompt of 512 tokens in each of 2 sequences"
+    assert text.startswith(f"{asked} take {words.seconds(whole)}: ")
+    assert f"{words.seconds(first)} to the first, then {words.seconds(rows['step_s'][2])}" in text
+    rate = float(re.findall(r"([\d,]+) tokens a second", text)[0].replace(",", ""))
+    assert rate == pytest.approx(2 * 128 / whole, rel=6e-3)
+    drawn = figures(model_page)["generation"].frame
+    at = drawn[(drawn["where"] == "h200-sxm") & (drawn["made"] == 64)].set_index("label")["seconds"]
+    assert at["all so far"] == pytest.approx(at["the prompt, with the first token"] + at["tokens after that"])
+    short = tables.tokens.assign(lacks_bytes=3e9)
+    assert "; 3 GB of memory are lacking" in generation.finding(generation.rows(short))
+
+
+def test_a_model_that_generates_nothing_has_no_picture_of_it(tables: reports.ModelFrames) -> None:
+    page = reports.model(dataclasses.replace(tables, tokens=tables.tokens.head(0)), command="x")
+    assert "generation" not in figures(page)
+    assert "generation" not in [section.name for section in page.sections]
+
+
 def test_memory_bars_are_the_tables(tables: reports.ModelFrames, model_page: reports.Page) -> None:
     bars = figures(model_page)["recompute"].frame
     at = tables.memory[tables.memory["seq"] == 512]
@@ -191,13 +223,21 @@ def test_the_fastest_layout(tables: reports.ModelFrames, model_page: reports.Pag
     )
 
 
+def test_a_mixtures_step_has_the_tokens_travel(tables: reports.ModelFrames) -> None:
+    """No part of a step is left out of its bar, those of mixtures too."""
+    parts = [name for name in tables.layouts if str(name).endswith("_s")]
+    assert set(parts) == set(layouts.PARTS)
+    travelling = layouts.rows(tables.layouts.assign(experts_s=1.0))
+    assert (travelling["part"] == "tokens on the way to experts").sum() == len(tables.layouts)
+
+
 # -- the page ----------------------------------------------------------------------------------
 
 
 def test_the_page_says_what_was_asked_and_what_made_it(model_page: reports.Page) -> None:
     assert "2 sequences of 512 tokens on a100-sxm-80gb and h200-sxm" in model_page.asked[0]
     assert html.escape(model_page.command) in model_page.html
-    assert len(model_page.findings) == 7
+    assert len(model_page.findings) == 8
     assert len(model_page.html.encode()) < 3_000_000
     assert [section.name for section in model_page.sections][-1] == "sources"
     assert not re.findall(r'(?:src|href)="(?!#)', model_page.html.partition("<script")[0])
@@ -228,7 +268,7 @@ def test_tables_have_what_the_frames_have(tables: reports.ModelFrames, model_pag
     assert found["answers"].frame["seconds"].tolist() == tables.answers["seconds"].tolist()
     assert len(found["kernels"].frame) == len(tables.kernels)
     assert set(found["room"].frame["fits"]) == {"yes"}
-    assert {"whatifs", "elasticities", "layouts", "lengths", "rooflines", "figures"} <= set(found)
+    assert {"whatifs", "elasticities", "layouts", "lengths", "tokens", "rooflines", "figures"} <= set(found)
 
 
 def test_hostile_names_stay_text(hostile: reports.Page) -> None:

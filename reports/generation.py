@@ -1,0 +1,92 @@
+"""A whole generation: the prompt, and every token after it, against a cache that grows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from costmodel.reports import style, words
+
+NAME = "generation"
+ABOUT = (
+    "Time over the tokens made: all of it so far, what of it goes into the prompt (which gives the first "
+    "token) and into the tokens after that, and one token there; with each the cache grows by one."
+)
+#: Times in words.
+TIMES = {
+    "elapsed_s": "all so far",
+    "first_s": "the prompt, with the first token",
+    "further_s": "tokens after that",
+    "step_s": "one token",
+}
+
+
+def rows(tokens: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each time and number of tokens made; before there is a second, the prompt's alone.
+
+    Parameters
+    ----------
+    tokens : DataFrame
+        where, made, step_s, elapsed_s, first_s, even, lacks_bytes, prompt, batch.
+    """
+    whole = tokens.assign(further_s=tokens["elapsed_s"] - tokens["first_s"], step=tokens["step_s"])
+    keys = [name for name in whole if name not in TIMES]
+    long = whole.melt([*keys], list(TIMES), var_name="label", value_name="seconds")
+    drawn = long[(long["made"] > 1) | long["label"].isin(["elapsed_s", "first_s"])]
+    return drawn.assign(label=drawn["label"].map(TIMES)).reset_index(drop=True)
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a line for each time over the tokens made.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device.
+    """
+    alt = style.altair()
+    along = alt.X(
+        "made:Q",
+        title="tokens made",
+        scale=alt.Scale(type="log", base=2, nice=False),
+        axis=alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=False),
+    )
+    time = style.log_y("seconds", "time [s]", style.SECONDS)
+    tooltip = style.tips(
+        ("label:N", "time of", ""), ("made:Q", "tokens made", ","), ("seconds:Q", "time [s]", ".3~s")
+    )
+    base = alt.Chart(frame)
+    drawn = alt.layer(
+        base.mark_line(strokeWidth=2.2).encode(along, time, *style.series_line()),
+        base.mark_point(strokeWidth=0, size=40, opacity=1).encode(
+            along, time, style.series_fill(), tooltip=tooltip
+        ),
+    ).properties(width="container", height=style.HEIGHT)
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return the time of the whole, of its first and of its further tokens, and how many come a second."""
+    whole = frame[frame["label"] == TIMES["elapsed_s"]].sort_values("made")
+    last = whole.iloc[-1]
+    made, total, batch = last["made"], last["seconds"], last["batch"]
+    each_of = f" in each of {words.whole(batch)} sequences" if batch > 1 else ""
+    prompt = words.at("seq", last["prompt"]) + each_of
+    rate = words.rounded(float(f"{batch * made / total:.3g}"))
+    if made == 1:
+        said = [f"One token after a prompt of {prompt} takes {words.seconds(total)}"]
+    else:
+        first = frame.loc[frame["label"] == TIMES["first_s"], "seconds"].iloc[0]
+        ends = [words.seconds(whole["step"].iloc[i]) for i in (1, -1)]
+        each = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
+        said = [
+            f"{words.at('seq', made)} after a prompt of {prompt} take {words.seconds(total)}: "
+            f"{words.seconds(first)} to the first, then {each} each; {rate} tokens a second"
+        ]
+        if np.isfinite(last["even"]):
+            said.append(f"from token {words.whole(last['even'])} on most of the time is not the prompt's")
+    if last["lacks_bytes"] > 0:
+        said.append(f"{words.size(last['lacks_bytes'])} of memory are lacking")
+    return "; ".join(said)
