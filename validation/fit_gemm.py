@@ -21,7 +21,7 @@ from costmodel.kernels import gemm
 from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
 from costmodel.measured import with_parts
-from costmodel.validation.log_fit import known, least_log_error
+from costmodel.validation.log_fit import Expected, known, least_log_error
 
 _ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 #: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
@@ -231,27 +231,26 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     def predict(values: Mapping[str, float]) -> Array:
         return gemm.seconds(device, values, **kwargs).seconds
 
-    def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
+    def best(
+        starts: Iterable[Mapping[str, float]], free: tuple[str, ...], said: Mapping[str, Expected]
+    ) -> dict[str, float]:
         tries = [
-            least_log_error(
-                predict,
-                measured,
-                gemm.CONSTANTS,
-                free,
-                first,
-                expected=known(gemm.CONSTANTS, expected, sure=1.0 if wide else _HALF_SURE),
-                evaluations=40,
-            )
+            least_log_error(predict, measured, gemm.CONSTANTS, free, first, expected=said, evaluations=40)
             for first in starts
         ]
         return min(tries, key=lambda found: found[0])[1]
 
-    starts = (expected,) if wide else (*_STARTS, expected)
-    smooth = best(({**first, **begin, **(start or {})} for first in starts), names)
+    if wide:
+        first = {**expected, **begin, **(start or {})}
+        return best((first,), names, known(gemm.CONSTANTS, expected))
+    # First what rows say alone, then what is expected where they do not: from there, and from the other end.
+    said = known(gemm.CONSTANTS, expected, sure=_HALF_SURE)
+    alone = best(({**first, **begin, **(start or {})} for first in _STARTS), names, {})
+    smooth = best((alone, {**alone, **expected}), names, said)
     tick = TICKS.get(device.family) if kwargs["rotation"] in gemm.REPLAYED else None
     if tick is None or "start_s" not in names:
         return smooth
-    return best(_on_ticks(smooth, tick, gemm.REPLAYED[kwargs["rotation"]]), (*names, "phase_s"))
+    return best(_on_ticks(smooth, tick, gemm.REPLAYED[kwargs["rotation"]]), (*names, "phase_s"), said)
 
 
 def _expected(dtype: str, names: tuple[str, ...]) -> dict[str, float]:
