@@ -8,13 +8,15 @@ device, and hold only for predictions of such a measurement: one whose harness i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from costmodel.hardware.tables import table
 
+#: Harnesses whose times hold the host's dispatch; those of the others hold the device's alone.
+_HOSTED = ("eager-events", "host-wall")
 #: Constants of kernel models that are the dispatch of one call.
 DISPATCH = ("dispatch_s", "record_s")
 
@@ -49,6 +51,26 @@ class Host:
             return constants
         left = 1.0 - self.hidden * (1.0 if kernels is None else max(0.0, 1.0 - 1.0 / kernels))
         return {name: value * left if name in DISPATCH else value for name, value in constants.items()}
+
+
+def as_timed(
+    constants: Mapping[str, float], own: Collection[str], fitted: str, asked: str | None
+) -> Mapping[str, float]:
+    """Return a kernel model's constants without those of a harness that is not the one asked for.
+
+    Parameters
+    ----------
+    constants : mapping of str to float
+        As they were fitted.
+    own : collection of str
+        Which of them belong to the harness (a kernel model's ``HARNESS``).
+    fitted, asked : str, str or None
+        Harness of the rows they were fitted on, and of the prediction; where either is not said, nothing
+        is left out. Of two that time the host the dispatch is much the same, and stays.
+    """
+    if not asked or not fitted or asked == fitted or {asked, fitted} <= set(_HOSTED):
+        return constants
+    return {name: value for name, value in constants.items() if name not in own}
 
 
 #: No host in the prediction.

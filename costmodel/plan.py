@@ -11,7 +11,7 @@ from costmodel import calibration, hardware, implementations, kernels
 from costmodel.cost import ENGINES, ZERO, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
-from costmodel.harness import NONE, Host, host
+from costmodel.harness import NONE, Host, as_timed, host
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES
 
@@ -192,6 +192,7 @@ def make_plan(
                 label=label,
             )
             choice = calibration.choose(device, wanted, own=own)
+            choice = _timed(kernel, choice, harness)
             # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
             # gets the algorithm that one would pick.
             named, section = framework or phase.kernel == "recurrence", choice.section
@@ -222,6 +223,14 @@ def _direction(layer: Layer, phase: Phase) -> str:
     """
     backward = layer.direction == "bwd" and phase.kernel == "stream"
     return str(phase.options.get("direction", "bwd" if backward else "fwd"))
+
+
+def _timed(kernel: str, choice: calibration.Choice, harness: str | None) -> calibration.Choice:
+    """Return a choice of constants as the harness asked for would time the kernel."""
+    if choice.section is None:
+        return choice
+    own = getattr(kernels.model(kernel), "HARNESS", ())
+    return replace(choice, constants=as_timed(choice.constants, own, choice.section.harness, harness))
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:

@@ -54,6 +54,36 @@ def test_a_single_kernel_hides_nothing():
     assert timed.seconds == alone.seconds
 
 
+@pytest.mark.parametrize(
+    ("fitted", "asked", "kept"),
+    [
+        ("eager-events", "graph-replay", False),
+        ("graph-replay", "eager-events", False),
+        ("graph-replay", "kernel-time", False),
+        ("eager-events", "host-wall", True),
+        ("eager-events", "eager-events", True),
+        ("eager-events", None, True),
+        ("", "graph-replay", True),
+    ],
+)
+def test_what_belongs_to_another_harness_is_left_out(fitted, asked, kept):
+    constants = {"dispatch_s": 2e-5, "tick_s": 2e-6, "bandwidth_share": 0.8}
+    found = harness.as_timed(constants, ("dispatch_s", "record_s", "tick_s"), fitted, asked)
+    assert found == (constants if kept else {"bandwidth_share": 0.8})
+
+
+def test_a_replayed_graph_has_no_dispatch_in_it():
+    """H200 has no elementwise constants of its own; its relative's are of eager calls, most of them host."""
+    layer = Elementwise(dtype="fp32", op="relu")
+    unsaid, eager, replayed = (
+        predict(layer, "nvidia/h200-sxm", m=64, n=64, harness=h)
+        for h in (None, "eager-events", "graph-replay")
+    )
+    assert unsaid.seconds == eager.seconds > 2e-5
+    assert replayed.seconds < 1e-5
+    assert replayed.lo80_s <= replayed.seconds <= replayed.hi80_s
+
+
 def test_where_launching_takes_longer_the_host_limits(known):
     layer = EagerTransformer(dtype="fp32", style="bert")
     batch = np.array([1.0, 64.0])

@@ -17,6 +17,7 @@ import pandas as pd
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import attention, decode
+from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
 from costmodel.validation.log_fit import defaults, least_log_error
 
@@ -25,9 +26,6 @@ DECODE, ENCODER = "attention_decode", "attention_prefill_noncausal"
 _UNCOUNTED = "vllm 0.14.0"
 #: Libraries that split the keys of a prefill, and so launch a kernel that merges.
 _SPLITTING = ("fa3", "fa4")
-#: Clock at whose ticks a replayed graph ends [s]: measured times of calls of under 20 µs lie at whole numbers
-#: of it (on Blackwell; with n calls a graph, at whole numbers of its n-th part).
-_TICKS = {"blackwell": 2.048e-6}
 #: A step bound by its work, and one by its latency, with L2 as fast as units take it: valleys of the loss.
 _STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0, "l2_unit_bytes": 100.0})
 
@@ -124,7 +122,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
         return min(tries, key=lambda found: found[0])[1]
 
     smooth = best(_STARTS, names)
-    tick = _TICKS.get(device.family)
+    tick = TICKS.get(device.family)
     return smooth if tick is None else best(_on_ticks(smooth, tick, device), (*names, "phase_s"))
 
 

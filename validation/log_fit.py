@@ -27,10 +27,23 @@ def defaults(described: Mapping[str, Constant], names: Sequence[str]) -> dict[st
     return {name: (_default(described[name]), _WEAK) for name in names}
 
 
-def known(described: Mapping[str, Constant], values: Mapping[str, float]) -> dict[str, Expected]:
-    """Return that constants are expected at these values, which other devices have shown."""
+def known(
+    described: Mapping[str, Constant], values: Mapping[str, float], *, sure: float = 1.0
+) -> dict[str, Expected]:
+    """Return that constants are expected at these values, which other devices have shown.
+
+    Parameters
+    ----------
+    described : mapping of str to Constant
+        Ranges of the kernel model's constants.
+    values : mapping of str to float
+        What is expected.
+    sure : float
+        Less than 1 where devices differ more than their rows leave open.
+    """
     return {
-        name: (value, _STRONG / float(np.diff(_range(described[name]))[0])) for name, value in values.items()
+        name: (value, sure * _STRONG / float(np.diff(_range(described[name]))[0]))
+        for name, value in values.items()
     }
 
 

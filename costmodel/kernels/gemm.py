@@ -29,6 +29,7 @@ from costmodel.kernels._cache import misses
 from costmodel.kernels._choice import times
 from costmodel.kernels._operands import Problem
 from costmodel.kernels._power import droop, plain_droop
+from costmodel.kernels._replay import ticked
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -114,15 +115,19 @@ CONSTANTS = {
     "record_s": Constant(
         0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
     ),
+    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
+    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
 }
 #: Which of them belong to the harness, not the device: not carried to another host.
-HARNESS = ("dispatch_s", "record_s")
+HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
 #: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's);
 #: or, no harness, a cold cache.
 ROTATIONS = ("none", "weights", "operands", "cold")
+#: Calls that a replayed graph of those has, one for each of what it rotates over.
+REPLAYED = {"weights": 5.0, "operands": 6.0}
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
@@ -231,6 +236,7 @@ def seconds(
         kernel = kernel + c["start_s"] + _quantise(device, c, p)
         starts *= 2
     total = c["dispatch_s"] + (kernel**_HOST_ORDER + c["record_s"] ** _HOST_ORDER) ** (1 / _HOST_ORDER)
+    total = ticked(total, c, REPLAYED.get(rotation, 1.0))
     terms = {
         f"{engine(device, kind.name)}:{kind.name}": arithmetic,
         "l2": found["l2"],

@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from costmodel.kernels._replay import ticked
+from costmodel.kernels import gemm
+from costmodel.kernels._replay import TICKS, ticked
+from costmodel.validation import fit_gemm
 
 TICK = {"tick_s": 2.048e-6, "phase_s": 3e-7}
 
@@ -22,6 +24,11 @@ def test_short_times_are_drawn_to_whole_ticks_and_long_ones_are_not():
     assert ticked(late, TICK) == pytest.approx(late, rel=1e-9)
 
 
+def test_a_replay_of_several_calls_ends_at_ticks_once():
+    seconds, calls = np.arange(1e-6, 3e-6, 1e-8), 5.0
+    assert calls * ticked(seconds, TICK, calls) == pytest.approx(ticked(calls * seconds, TICK))
+
+
 def test_what_takes_longer_is_never_said_to_end_sooner():
     assert (np.diff(ticked(np.linspace(2e-6, 1e-4, 20001), TICK)) > 0).all()
 
@@ -37,3 +44,16 @@ def test_measured_replays_on_blackwell_last_whole_ticks(shared):
     blackwell = [value for (gpu, _), value in found.items() if gpu == "b200-sxm"]
     assert min(blackwell) > 0.7
     assert max(value for (gpu, _), value in found.items() if gpu != "b200-sxm") < 0.4
+
+
+def test_measured_replays_of_products_hold_as_many_calls_as_the_collectors_rotate_over(shared):
+    """Of one to twelve calls, the number of which the phases are most alike."""
+    rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
+    rows = rows[(rows["gpu"] == "b200-sxm") & (rows["latency_s"] < 8e-6)]
+    for (op, framework), part in rows.groupby(["op", rows["framework"].str.split().str[0]]):
+        calls = np.arange(1, 13)
+        turns = np.outer(calls, part["latency_s"].to_numpy(dtype=float)) / TICKS["blackwell"]
+        alike = np.abs(np.exp(2j * np.pi * turns).mean(axis=1))
+        rotation = fit_gemm.arguments(part)["rotation"]
+        assert calls[alike.argmax()] == gemm.REPLAYED[rotation], (op, framework)
+        assert alike.max() > 0.6
