@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from costmodel import hardware, implementations
+from costmodel import hardware, implementations, kernels
 from costmodel.errors import SpecError
 from costmodel.files import user_folder, write_whole
 from costmodel.hardware.tables import FOLDER, table
@@ -302,12 +302,16 @@ def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool) -> C
         sections = load(relative)
         section = best((s for s in sections if not alike or _serves(s, wanted, device)), wanted)
         if section is not None:
-            return _carried(section, relative, relation)
+            return _carried(section, device, relative, relation)
     return None
 
 
-def _carried(section: Section, relative: str, relation: str) -> Choice:
-    return Choice(relative, section, section.constants, transfer(section.kernel, relation))
+def _carried(section: Section, device: hardware.Device, relative: str, relation: str) -> Choice:
+    """Return a relative's constants; its times that are cycles (``CLOCKED``) by the clock of the device."""
+    clocked = getattr(kernels.model(section.kernel), "CLOCKED", ())
+    slower = hardware.load(relative).clock_hz / device.clock_hz
+    constants = {n: value * slower if n in clocked else value for n, value in section.constants.items()}
+    return Choice(relative, section, constants, transfer(section.kernel, relation))
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:

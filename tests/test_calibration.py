@@ -253,3 +253,18 @@ def test_a_relative_with_the_algorithm_asked_for_goes_before_a_nearer_one(shelf)
     asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
     choice = calibration.choose(load("nvidia/b200-sxm"), asked)
     assert (choice.origin, choice.section) == ("nvidia/l40s", CHUNKED)
+
+
+def test_times_that_are_cycles_are_carried_by_the_clock():
+    """A kernel's start is as many cycles on H200 as on A100, 1.98 GHz against 1.41; shares are shares."""
+    h200, a100 = hardware.load("nvidia/h200-sxm"), hardware.load("nvidia/a100-sxm-80gb")
+    wanted = calibration.Wanted(kernel="gemm", op="gemm", dtype="bf16", framework="trtllm")
+    carried = calibration.choose(h200, wanted, own=False)
+    assert carried.origin == a100.name
+    theirs = carried.section.constants
+    for name in ("start_s", "split_s"):
+        cycles = theirs[name] * a100.clock_hz
+        assert carried.constants[name] * h200.clock_hz == pytest.approx(cycles)
+    assert carried.constants["start_s"] < theirs["start_s"]
+    for name in ("bandwidth_share", "droop_s"):
+        assert carried.constants[name] == theirs[name]

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "cost": (),
     "hardware": (),
     "layers": ("cost",),
-    "calibration": ("hardware", "implementations"),
+    "calibration": ("hardware", "implementations", "kernels"),
     "harness": ("hardware",),
     "implementations": ("hardware", "kernels"),
     "evaluate": ("cost", "layers"),

@@ -120,6 +120,8 @@ CONSTANTS = {
 }
 #: Which of them belong to the harness, not the device: not carried to another host.
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
+#: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
+CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;

@@ -60,6 +60,8 @@ CONSTANTS = {
 }
 #: Which of them belong to the harness, not the device: not carried to another host.
 HARNESS = ("dispatch_s", "record_s", "slow_clock", "slow_host", "slow_rows")
+#: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
+CLOCKED = ("start_s", "row_s", "iteration_s")
 
 PATTERNS = ("elementwise", "gated", "softmax", "norm", "rmsnorm")
 
