@@ -232,10 +232,13 @@ def _longer_tile(prediction: Prediction) -> tuple[int, int] | None:
     None where there are no tiles, or the tile is a library's own and not the layer's to choose.
     """
     layer = prediction.layer
-    if not hasattr(layer, "tile") or (layer.tile is None and prediction.rung != "bound"):
+    sides: list[sp.Expr] = [
+        getattr(layer, name) for name in ("tile_rows", "tile_cols") if hasattr(layer, name)
+    ]
+    if not sides or (getattr(layer, "tile", None) is None and prediction.rung != "bound"):
         return None
     values = {symbol(name): int(value) for name, value in prediction.shapes.items()}
-    rows, cols = (int(side.xreplace(values)) for side in (layer.tile_rows, layer.tile_cols))
+    rows, cols = (int(side.xreplace(values)) for side in sides)
     return 2 * rows, cols
 
 
