@@ -1,9 +1,15 @@
 """Fixtures that every test may use."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+# Triton asks once in a process, when it is first imported, whether kernels are interpreted: so it is said
+# before anything imports it, as torch may, and where there is no GPU to run them.
+if not Path("/dev/nvidiactl").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 # These machines are noisy: how long an example takes says nothing.
 settings.register_profile("costmodel", deadline=None)

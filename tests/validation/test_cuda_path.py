@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import sys
 import types
 
 import pandas as pd
@@ -52,6 +53,9 @@ def fake(monkeypatch):
         return module if name == "torch" else importlib.import_module(name)
 
     monkeypatch.setattr(torch_env, "importlib", types.SimpleNamespace(import_module=imported))
+    # Triton would launch on a real device, or interpret: a barrier over all units never ends there.
+    for name in ("triton", "costmodel.validation.triton_attention", "costmodel.validation.triton_barrier"):
+        monkeypatch.setitem(sys.modules, name, None)
     move = torch.nn.Module.to
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, dtype: move(self, dtype=dtype))
     timing._side_stream.cache_clear()

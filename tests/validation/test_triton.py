@@ -1,8 +1,5 @@
 """The hand-written attention, on a GPU where there is one, else by Triton's interpreter on the CPU."""
 
-import os
-from unittest.mock import patch
-
 import pytest
 
 torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
@@ -10,12 +7,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 from costmodel.validation.bench_attention import exact_attention  # noqa: E402
 
-# Triton asks whether kernels are interpreted where they are declared, and where they are called.
-INTERPRETED = {} if DEVICE == "cuda" else {"TRITON_INTERPRET": "1"}
-with patch.dict(os.environ, INTERPRETED):
-    pytest.importorskip("triton", reason="needs Triton: pip install triton")
-    from costmodel.validation import triton_barrier
-    from costmodel.validation.triton_attention import attention
+pytest.importorskip("triton", reason="needs Triton: pip install triton")
+
+from costmodel.validation import triton_barrier  # noqa: E402
+from costmodel.validation.triton_attention import attention  # noqa: E402
 
 
 def error(schedule, tile, causal, *, heads=2, kv_heads=2, seq=64, width=32, dtype=torch.float32):
@@ -25,8 +20,7 @@ def error(schedule, tile, causal, *, heads=2, kv_heads=2, seq=64, width=32, dtyp
         torch.randn(2, count, seq, width, device=DEVICE, generator=draw).to(dtype)
         for count in (heads, kv_heads, kv_heads)
     )
-    with patch.dict(os.environ, INTERPRETED):
-        got = attention(q, k, v, schedule=schedule, tile=tile, causal=causal, precision="ieee")
+    got = attention(q, k, v, schedule=schedule, tile=tile, causal=causal, precision="ieee")
     want = exact_attention(torch, q.double(), k.double(), v.double(), causal=causal)
     return float((got.double() - want).norm() / want.norm())
 
@@ -67,6 +61,5 @@ def test_a_chain_of_barriers_ends_with_every_block_having_arrived():
     """Interpreted, blocks run one after the other: one alone may wait for all."""
     blocks = torch.cuda.get_device_properties(0).multi_processor_count if DEVICE == "cuda" else 1
     counter = torch.full((1,), 99, dtype=torch.int32, device=DEVICE)
-    with patch.dict(os.environ, INTERPRETED):
-        triton_barrier.chain(counter, blocks, 50)()
+    triton_barrier.chain(counter, blocks, 50)()
     assert int(counter) == 50 * blocks
