@@ -12,13 +12,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TypeAlias
 
 from costmodel.validation import timing
 from costmodel.validation.torch_env import Machine, load_torch
 
 #: Steps of the short chain, and of the long one.
 SHORT, LONG = 64, 1088
+#: From a number of steps to the call that walks them.
+Chain: TypeAlias = Callable[[int], Callable[[], object]]
 
 
 def persistent_steps(
@@ -38,21 +40,30 @@ def persistent_steps(
     Returns
     -------
     list of (str, Timing)
-        ``one block`` and ``all units`` on CUDA (nothing without Triton), ``one call`` on the CPU; of the
-        timing, times are of one step [s]: quartiles are those of the long chain less the short one's
-        median.
+        ``one block`` and ``all units`` on CUDA (nothing without Triton), ``one call`` on the CPU; times
+        are of one step [s]. One that could not be told from the noise is left out.
     """
-    if machine.kind == "cpu":
-        return [("one call", _step(watch, _recurrent_chain, budget_s))]
+    chains: dict[str, Chain] = (
+        {"one call": _recurrent_chain} if machine.kind == "cpu" else _barrier_chains(machine)
+    )
+    steps = {
+        name: timing.measure_difference(watch, chain(LONG), chain(SHORT), budget_s, apart=LONG - SHORT)
+        for name, chain in chains.items()
+    }
+    return [(name, step) for name, step in steps.items() if step is not None]
+
+
+def _barrier_chains(machine: Machine) -> dict[str, Chain]:
+    """Return chains of barriers by how many units meet at them; none without Triton."""
     try:
         barriers = importlib.import_module("costmodel.validation.triton_barrier")
     except ImportError:
-        return []
+        return {}
     counter = load_torch().zeros(1, dtype=load_torch().int32, device=machine.kind)
-    return [
-        (name, _step(watch, partial(barriers.chain, counter, blocks), budget_s))
+    return {
+        name: partial(barriers.chain, counter, blocks)
         for name, blocks in (("one block", 1), ("all units", machine.units))
-    ]
+    }
 
 
 def _recurrent_chain(steps: int) -> Callable[[], object]:
@@ -61,17 +72,3 @@ def _recurrent_chain(steps: int) -> Callable[[], object]:
     module = torch.nn.LSTM(8, 8).eval().requires_grad_(False)
     sequence = torch.zeros(steps, 1, 8)
     return lambda: module(sequence)
-
-
-def _step(
-    watch: timing.Stopwatch, chain: Callable[[int], Callable[[], object]], budget_s: float
-) -> timing.Timing:
-    """Return the time of one step: of a long chain less a short one, over the steps between them."""
-    short, long = (timing.measure_warm(watch, chain(n), budget_s / 2) for n in (SHORT, LONG))
-    each: dict[str, Any] = {
-        name: max(0.0, getattr(long, name) - short.median_s) / (LONG - SHORT)
-        for name in ("median_s", "q1_s", "q3_s", "min_s")
-    }
-    return timing.Timing(
-        **each, samples=long.samples, calls=long.calls, warmup=long.warmup, stable=long.stable
-    )

@@ -197,6 +197,43 @@ def measure_cold(watch: Stopwatch, calls: Sequence[Callable[[], object]], budget
     return _summary(samples, 1, len(calls), stable=True)
 
 
+def measure_difference(
+    watch: Stopwatch, long: Callable[[], object], short: Callable[[], object], budget_s: float, *, apart: int
+) -> Timing | None:
+    """Time what a longer call does beyond a shorter one, each sample taken of both in turn.
+
+    Whatever else the machine does, it does to both; pairs whose longer call was no slower were disturbed
+    in between, and are left out.
+
+    Parameters
+    ----------
+    watch : Stopwatch
+        The clock.
+    long, short : callable
+        The same work `apart` times more often in one than in the other.
+    budget_s : float
+        How long the whole may take; at least ``MIN_SAMPLES`` pairs are taken.
+    apart : int
+        Times are of one of these.
+
+    Returns
+    -------
+    Timing or None
+        None where every pair was disturbed.
+    """
+    began = time.perf_counter()
+    warmed = [warm_up(watch, call, 0.15 * budget_s) for call in (short, long)]
+    both = sum(once for once, _, _ in warmed)
+    pairs: list[float] = []
+    while _wanted(pairs, both, began, budget_s):
+        base = watch.seconds(short, 1)
+        pairs.append((watch.seconds(long, 1) - base) / apart)
+    sound = [each for each in pairs if each > 0]
+    if not sound:
+        return None
+    return _summary(sound, 1, sum(n for _, n, _ in warmed), stable=all(stable for _, _, stable in warmed))
+
+
 def _wanted(samples: Sequence[float], sample_s: float, began: float, budget_s: float) -> bool:
     """Return whether another sample is to be taken."""
     if len(samples) >= MAX_SAMPLES:

@@ -55,6 +55,21 @@ def test_long_call_is_sampled_thrice_at_most_over_budget():
     assert timing.measure_warm(Script([5.0] * 100), lambda: None, 0.0).samples == 1
 
 
+def test_difference_is_of_pairs_and_leaves_disturbed_ones_out():
+    warm = [0.1, 0.3]
+    # The second pair's short call was interrupted: its difference is below zero.
+    watch = Script([*warm, 0.1, 0.3, 0.9, 0.3, 0.1, 0.5])
+    got = timing.measure_difference(watch, lambda: None, lambda: None, 0.0, apart=2)
+    assert got.samples == 2
+    assert got.min_s == pytest.approx(0.1)
+    assert got.median_s == pytest.approx(0.15)
+
+
+def test_difference_that_was_always_disturbed_is_none():
+    watch = Script([0.1, 0.1] + [0.2, 0.1] * timing.MIN_SAMPLES)
+    assert timing.measure_difference(watch, lambda: None, lambda: None, 0.0, apart=2) is None
+
+
 def test_cold_flushes_before_each_call_and_rotates():
     watch, seen = Script([1.0] * timing.MAX_SAMPLES), []
     operands = [lambda n=n: seen.append(n) for n in range(3)]
