@@ -21,6 +21,7 @@ from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.hardware import Device
 from costmodel.layers import Layer
+from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.predict import Prediction, predict
 from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, as_symbols, symbol
 
@@ -232,13 +233,10 @@ def _longer_tile(prediction: Prediction) -> tuple[int, int] | None:
     None where there are no tiles, or the tile is a library's own and not the layer's to choose.
     """
     layer = prediction.layer
-    sides: list[sp.Expr] = [
-        getattr(layer, name) for name in ("tile_rows", "tile_cols") if hasattr(layer, name)
-    ]
-    if not sides or (getattr(layer, "tile", None) is None and prediction.rung != "bound"):
+    if not isinstance(layer, TiledAttention) or (layer.tile is None and prediction.rung != "bound"):
         return None
     values = {symbol(name): int(value) for name, value in prediction.shapes.items()}
-    rows, cols = (int(side.xreplace(values)) for side in sides)
+    rows, cols = (int(side.xreplace(values)) for side in (layer.tile_rows, layer.tile_cols))
     return 2 * rows, cols
 
 

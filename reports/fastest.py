@@ -82,13 +82,11 @@ def chart(frame: pd.DataFrame) -> Any:
     """
     alt = style.altair()
     x = _axis(frame)
-    axis = alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=True)
-    scale = alt.Scale(type="log", base=2, nice=False)
     bars = (
         alt.Chart(frame)
         .mark_bar(height={"band": 0.72})
         .encode(
-            alt.X(f"from_{x}:Q", title=axis_title(x), scale=scale, axis=axis),
+            style.length_axis(f"from_{x}", axis_title(x), grid=True),
             alt.X2(f"to_{x}:Q"),
             alt.Y("row:N", sort=None, title=None),
             style.series_bars(style.domain(frame["series"])),

@@ -47,12 +47,7 @@ def chart(frame: pd.DataFrame) -> Any:
         From `rows`, for one device.
     """
     alt = style.altair()
-    along = alt.X(
-        "made:Q",
-        title="tokens made",
-        scale=alt.Scale(type="log", base=2, nice=False),
-        axis=alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=False),
-    )
+    along = style.length_axis("made", "tokens made")
     time = style.log_y("seconds", "time [s]", style.SECONDS)
     tooltip = style.tips(
         ("label:N", "time of", ""), ("made:Q", "tokens made", ","), ("seconds:Q", "time [s]", ".3~s")

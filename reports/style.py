@@ -110,12 +110,24 @@ def domain(column: pd.Series) -> list[str]:
     return [str(name) for name in dict.fromkeys(column)]
 
 
-def length_axis(name: str) -> Any:
-    """Return the x channel for a size that doubles from point to point."""
+def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
+    """Return the x channel for a size that doubles from point to point.
+
+    Parameters
+    ----------
+    column : str
+        Where it is.
+    title : str, optional
+        What it is called; left out, what the size is called that the column is named after.
+    grid : bool
+        Whether lines are drawn.
+    """
     alt = altair()
-    axis = alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=False)
     return alt.X(
-        f"{name}:Q", title=axis_title(name), scale=alt.Scale(type="log", base=2, nice=False), axis=axis
+        f"{column}:Q",
+        title=title or axis_title(column),
+        scale=alt.Scale(type="log", base=2, nice=False),
+        axis=alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=grid),
     )
 
 

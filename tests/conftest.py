@@ -16,6 +16,19 @@ settings.register_profile("costmodel", deadline=None)
 settings.load_profile("costmodel")
 
 
+@pytest.fixture
+def llama() -> dict[str, object]:
+    """Return the configuration of a small model."""
+    return {
+        "model_type": "llama",
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_attention_heads": 4,
+        "num_hidden_layers": 2,
+        "vocab_size": 100,
+    }
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Return the folder of reference and measurement tables beside the checkout."""

@@ -10,10 +10,10 @@ from costmodel.layers.decode_attention import DecodeAttention
 from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.pointwise import Elementwise
 from costmodel.layers.tiled_attention import TiledAttention
-from costmodel.models import Model, Part
+from costmodel.models import Part
 from costmodel.symbols import symbol, symbols
 from costmodel.validation.case import Case
-from costmodel.validation.passes import Pass
+from costmodel.validation.passes import Pass, in_calls
 from costmodel.validation.registry import FLOATS, Maker, Work, bench
 from costmodel.validation.torch_env import sdpa_backend
 
@@ -86,15 +86,7 @@ def _dense(case: Case) -> Layer:
         ),
         Part.of("rows without a key", keyless, m=B * H * N, n=N),
     )
-    elements = parts[1].layer.bytes * B * H * N * D
-    return Model(
-        title=DenseAttention.name,
-        dtype=dtype,
-        direction=case.direction,
-        parts=parts,
-        inputs=3 * elements,
-        outputs=elements,
-    )
+    return in_calls(DenseAttention.name, case, parts)
 
 
 def _tiled(case: Case) -> Layer:

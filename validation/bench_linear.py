@@ -12,7 +12,7 @@ from costmodel.layers.scan import Scan
 from costmodel.models import Model, Part
 from costmodel.symbols import symbols
 from costmodel.validation.case import Case
-from costmodel.validation.passes import Pass
+from costmodel.validation.passes import Pass, in_calls
 from costmodel.validation.registry import Maker, Work, bench
 
 B, H, N, D = symbols("batch heads seq head_dim")
@@ -35,15 +35,7 @@ def _linear_layer(case: Case) -> Model:
         Part.of("divisors", product, shared=True, batch=B * H, m=N, n=1, k=D),
         Part.of("division", Elementwise(dtype=dtype, op="div"), m=tokens, n=D),
     )
-    elements = product.bytes * tokens * D
-    return Model(
-        title=LinearAttention.name,
-        dtype=dtype,
-        direction=case.direction,
-        parts=parts,
-        inputs=3 * elements,
-        outputs=elements,
-    )
+    return in_calls(LinearAttention.name, case, parts)
 
 
 @bench("linear-attention", kernel="torch matmul", op="linear_attention", layer=_linear_layer)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from costmodel.cost import ONE, Phase
 from costmodel.layers._kernels import stream
 from costmodel.layers.pointwise import Elementwise
+from costmodel.models import Model, Part
 from costmodel.symbols import symbols
+from costmodel.validation.case import Case
 
 ROWS, COLS = symbols("m n")
+B, H, N, D = symbols("batch heads seq head_dim")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,3 +46,26 @@ class Pass(Elementwise):
 
     def _counted(self, name: str, reads: Any, writes: Any) -> Phase:
         return stream(self, name, op=self.called, rows=ROWS, cols=COLS, reads=reads, writes=writes, vector=1)
+
+
+def in_calls(name: str, case: Case, parts: Sequence[Part]) -> Model:
+    """Return attention as the calls that a framework makes of it: Q, K and V in, a table like Q out.
+
+    Parameters
+    ----------
+    name : str
+        Of the layer it is.
+    case : Case
+        Whose format and direction it has.
+    parts : sequence of Part
+        The calls.
+    """
+    elements = parts[0].layer.bytes * B * H * N * D
+    return Model(
+        title=name,
+        dtype=case.dtype,
+        direction=case.direction,
+        parts=tuple(parts),
+        inputs=3 * elements,
+        outputs=elements,
+    )

@@ -11,9 +11,8 @@ import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
 from costmodel.errors import SizeError
-from costmodel.layers._attention import DV, HQ, B, D, N
+from costmodel.layers._attention import DV, HQ, B, D, N, gradient_row_sums
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import stream
 from costmodel.symbols import CeilLog, CeilLog2, ceil_div, symbol, tree_depth
 
 E = symbol("edges")
@@ -93,18 +92,6 @@ class GraphAttention(Layer):
     def backward(self) -> tuple[Phase, ...]:
         """Row sums of dO∘O; then for each edge the score again, and its parts of dQ, dK and dV."""
         edges, rows, w, stat = B * HQ * E, B * HQ * N, self.bytes, self.stat_bytes
-        sums = stream(
-            self,
-            "row sums of dO∘O",
-            rows=rows,
-            cols=DV,
-            reads=2,
-            writes=0,
-            op="elementwise_mul",
-            vector=2,
-            depth=tree_depth(DV),
-            extra_write=self._statistics(),
-        )
         inputs = self.tensors().inputs
         main = self._kernel(
             "attention along edges, backward",
@@ -122,7 +109,7 @@ class GraphAttention(Layer):
             pram_depth=sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1) + 1 + tree_depth(N),
             workspace=self._statistics() + self._index() + stat * rows * (D + DV),
         )
-        return sums, main
+        return gradient_row_sums(self), main
 
     def tensors(self) -> Tensors:
         """Q, K, V in and O out; the graph is no operand: it may follow from a rule."""

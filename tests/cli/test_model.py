@@ -5,21 +5,12 @@ import re
 
 import pytest
 
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "vocab_size": 100,
-}
-
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, llama):
     """Return the path of a small configuration."""
     path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(TINY), encoding="utf-8")
+    path.write_text(json.dumps(llama), encoding="utf-8")
     return path
 
 

@@ -5,22 +5,14 @@ import sys
 
 import pytest
 
-TINY = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "vocab_size": 100,
-}
 ASKED = ("-m", "h200-sxm", "a100-sxm-80gb", "-D", "seq=64", "--rung", "bound")
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, llama):
     """Return the path of a small configuration, whose name is hostile."""
     path = tmp_path / "<img src=x>.json"
-    path.write_text(json.dumps(TINY), encoding="utf-8")
+    path.write_text(json.dumps(llama), encoding="utf-8")
     return path
 
 

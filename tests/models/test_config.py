@@ -7,15 +7,6 @@ import pytest
 from costmodel.errors import CostmodelError, UnknownNameError
 from costmodel.models import available, from_config, load, title
 
-LLAMA = {
-    "model_type": "llama",
-    "hidden_size": 64,
-    "intermediate_size": 128,
-    "num_attention_heads": 4,
-    "num_hidden_layers": 2,
-    "vocab_size": 100,
-}
-
 
 def refused(config, **options):
     with pytest.raises(CostmodelError) as caught:
@@ -25,14 +16,14 @@ def refused(config, **options):
     return text
 
 
-def test_missing_fields_are_all_named_with_what_is_near():
-    config = {key: value for key, value in LLAMA.items() if key != "intermediate_size"}
+def test_missing_fields_are_all_named_with_what_is_near(llama):
+    config = {key: value for key, value in llama.items() if key != "intermediate_size"}
     text = refused({**config, "hidden_sizes": 64, "hidden_size": None})
     assert "lacks hidden_size (there is 'hidden_sizes'), intermediate_size" in text
 
 
-def test_an_unknown_architecture_says_which_is_nearest():
-    text = refused({**LLAMA, "model_type": "lama"})
+def test_an_unknown_architecture_says_which_is_nearest(llama):
+    text = refused({**llama, "model_type": "lama"})
     assert "nearest is 'llama'" in text
     assert "nothing it lacks" in text
 
@@ -43,31 +34,31 @@ def test_an_unknown_architecture_says_what_the_nearest_would_need():
     assert "kv_lora_rank" in text
 
 
-def test_a_name_like_no_other_is_compared_by_its_fields():
-    falcon = {key: value for key, value in LLAMA.items() if key != "intermediate_size"}
+def test_a_name_like_no_other_is_compared_by_its_fields(llama):
+    falcon = {key: value for key, value in llama.items() if key != "intermediate_size"}
     text = refused({**falcon, "model_type": "falcon"})
     assert "nearest is 'llama', which would need intermediate_size besides" in text
     opt = {**falcon, "ffn_dim": 8, "max_position_embeddings": 8, "word_embed_proj_dim": 64}
     assert "nearest is 'gpt2'" in refused({**opt, "model_type": "xyz"})
 
 
-def test_no_architecture_at_all():
-    text = refused({key: value for key, value in LLAMA.items() if key != "model_type"})
+def test_no_architecture_at_all(llama):
+    text = refused({key: value for key, value in llama.items() if key != "model_type"})
     assert "no model_type" in text
 
 
-def test_an_unknown_architecture_can_be_read_as_another():
-    model = from_config({**LLAMA, "model_type": "brand_new"}, model_type="llama")
-    assert model.parameters == from_config(LLAMA).parameters
+def test_an_unknown_architecture_can_be_read_as_another(llama):
+    model = from_config({**llama, "model_type": "brand_new"}, model_type="llama")
+    assert model.parameters == from_config(llama).parameters
 
 
 @pytest.mark.parametrize("value", ["64", 0, -1, 2.5, True, [64]])
-def test_a_field_of_the_wrong_kind(value):
-    assert "hidden_size should be a whole number" in refused({**LLAMA, "hidden_size": value})
+def test_a_field_of_the_wrong_kind(value, llama):
+    assert "hidden_size should be a whole number" in refused({**llama, "hidden_size": value})
 
 
-def test_heads_that_do_not_divide_the_width():
-    assert "multiple" in refused({**LLAMA, "num_attention_heads": 5})
+def test_heads_that_do_not_divide_the_width(llama):
+    assert "multiple" in refused({**llama, "num_attention_heads": 5})
 
 
 @pytest.mark.parametrize("config", [[], "llama", 7, None])
@@ -75,12 +66,12 @@ def test_what_is_no_mapping(config):
     assert "mapping" in refused(config)
 
 
-def test_files(tmp_path):
+def test_files(tmp_path, llama):
     file = tmp_path / "tiny" / "config.json"
     file.parent.mkdir()
-    file.write_text(json.dumps(LLAMA), encoding="utf-8")
+    file.write_text(json.dumps(llama), encoding="utf-8")
     from_file, from_folder = load(file), load(file.parent)
-    assert from_file.parameters == from_folder.parameters == from_config(LLAMA).parameters
+    assert from_file.parameters == from_folder.parameters == from_config(llama).parameters
     assert from_file.name == "tiny"
 
 
@@ -111,10 +102,10 @@ def test_what_is_not_there(tmp_path):
         load("llama-2-7")
 
 
-def test_a_language_model_inside_another():
+def test_a_language_model_inside_another(llama):
     """Multimodal configurations keep it in ``text_config``."""
-    outer = {"model_type": "something_with_pictures", "vision_config": {}, "text_config": LLAMA}
-    assert from_config(outer).parameters == from_config(LLAMA).parameters
+    outer = {"model_type": "something_with_pictures", "vision_config": {}, "text_config": llama}
+    assert from_config(outer).parameters == from_config(llama).parameters
 
 
 def test_names_of_the_same_thing_agree():
@@ -124,8 +115,8 @@ def test_names_of_the_same_thing_agree():
     assert ours.parameters == theirs.parameters
 
 
-def test_layer_types_decide_which_layers_look_back_on_a_window():
-    gemma = {**LLAMA, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8}
+def test_layer_types_decide_which_layers_look_back_on_a_window(llama):
+    gemma = {**llama, "model_type": "gemma3_text", "head_dim": 16, "sliding_window": 8}
     listed = {**gemma, "layer_types": ["sliding_attention", "full_attention"]}
     windows = [
         sum(int(p.repeats) for p in from_config(config).prefill().parts if p.layer.name == "sliding-window")
