@@ -95,6 +95,8 @@ def validation(
     frame: pd.DataFrame,
     *,
     constants: pd.DataFrame | None = None,
+    memory: pd.DataFrame | None = None,
+    traffic: pd.DataFrame | None = None,
     facts: Facts | None = None,
     command: str = "costmodel validate --report",
 ) -> Page:
@@ -107,6 +109,11 @@ def validation(
         lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``.
     constants : DataFrame, optional
         One row a fitted constant: op, direction, dtype, constant, value, low, high, unit, meaning.
+    memory : DataFrame, optional
+        One row a measurement: op, kernel, dtype, direction, measured_bytes (most memory occupied),
+        stated_bytes, ratio.
+    traffic : DataFrame, optional
+        The same of bytes that the hardware counted, and case, l2_bytes, lts_bytes, status, reason.
     facts : Facts, optional
         Figures and sources of its devices and layers; default those of the shipped specs.
     command : str
@@ -126,7 +133,9 @@ def validation(
 
         known = frame.reindex(columns=["device", "layer"]).dropna()
         facts = facts_of(known.drop_duplicates())
-    return validation_page.page(frame, facts, constants, command=command)
+    return validation_page.page(
+        frame, facts, constants=constants, memory=memory, traffic=traffic, command=command
+    )
 
 
 def explorer(explored: Explorer, *, title: str | None = None, command: str) -> Page:

@@ -14,6 +14,7 @@ from costmodel.reports.compose import RUNGS, STATUS, layers, lead, rungs, source
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.frames import Facts
 from costmodel.reports.page import Page, Section
+from costmodel.reports.stated import MEMORY, TRAFFIC, Stated
 from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed, whole
 
@@ -22,8 +23,16 @@ NEEDED = ("device", "op", "dtype", "rung", "measured_s", "seconds", "lower_s", "
 CASES = {"device": "Device", "rung": "Rung", "state": "State"}
 
 
-def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, command: str) -> Page:
-    """Return the page of a table of measurements with their predictions, and of the constants they rest on.
+def page(
+    frame: pd.DataFrame,
+    facts: Facts,
+    *,
+    constants: pd.DataFrame | None,
+    memory: pd.DataFrame | None,
+    traffic: pd.DataFrame | None,
+    command: str,
+) -> Page:
+    """Return the page of a table of measurements with their predictions; see `costmodel.reports.validation`.
 
     Raises
     ------
@@ -42,11 +51,19 @@ def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, c
     by_rung = errors.rows(rows, [*cases, "op"])
     wide = _figure(errors, by_rung.rename(columns={"rung": "at_rung"}))
     table = errors.rows(rows, [name for name in errors.CELL if name in rows])
+    stated = {one.name: _stated(one, more) for one, more in ((MEMORY, memory), (TRAFFIC, traffic))}
     sections = (
         Section("agreement", "Predicted against measured", figures=figures[:1]),
         Section("errors", "Errors by op and rung", figures=(wide,)),
         Section("residuals", "Errors by size and regime", figures=figures[1:2]),
         Section("roofline", "Where the roofline holds", figures=figures[2:]),
+        Section("memory", "Memory occupied against the footprint", figures=stated[MEMORY.name]),
+        Section(
+            "traffic",
+            "Traffic that the hardware counted",
+            figures=stated[TRAFFIC.name],
+            tables=_counted(traffic),
+        ),
         Section("numbers", "The accuracy table", tables=(_table(table),)),
         Section(
             "constants", "What was fitted, and how sure it is", tables=_constants(constants), folded=True
@@ -71,7 +88,10 @@ def page(frame: pd.DataFrame, facts: Facts, constants: pd.DataFrame | None, *, c
     return Page(
         title=f"Predictions held against measurements on {listed(devices[:3])}",
         asked=tuple(asked),
-        findings=tuple(figure.say(at_first(picks)) for figure in (figures[0], wide, *figures[1:])),
+        findings=tuple(
+            figure.say(at_first(picks))
+            for figure in (figures[0], wide, *figures[1:], *stated[MEMORY.name], *stated[TRAFFIC.name])
+        ),
         picks=picks,
         sections=kept,
         command=command,
@@ -127,6 +147,31 @@ def _measurements(rows: pd.DataFrame) -> int:
 
 def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
     return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
+
+
+def _stated(what: Stated, frame: pd.DataFrame | None) -> tuple[Figure, ...]:
+    """Return the chart of stated over measured bytes, if any were measured."""
+    rows = None if frame is None else what.rows(frame)
+    if rows is None or rows.empty:
+        return ()
+    return (Figure(what.name, rows, what.chart, what.finding, what.about),)
+
+
+def _counted(frame: pd.DataFrame | None) -> tuple[Table, ...]:
+    """Return the table of counted cases, and of those that could not be."""
+    if frame is None:
+        return ()
+    columns = (
+        Column("case", "Case"),
+        Column("measured_bytes", "Main memory, counted", "bytes"),
+        Column("stated_bytes", "stated", "bytes"),
+        Column("lts_bytes", "L2, counted", "bytes"),
+        Column("l2_bytes", "stated", "bytes"),
+        Column("instructions", "Instructions", "count"),
+        Column("status", "Status"),
+        Column("reason", "Why not"),
+    )
+    return (Table("counters", "Cases whose bytes were to be counted, from cold caches", frame, columns),)
 
 
 def _table(frame: pd.DataFrame) -> Table:

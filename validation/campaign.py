@@ -16,6 +16,7 @@ from typing import Any
 
 from costmodel.errors import UnavailableError
 from costmodel.validation import timing
+from costmodel.validation.allocations import prepare_watched
 from costmodel.validation.case import Case
 from costmodel.validation.execute import IncorrectResultError, Prepared, prepare, relative_error
 from costmodel.validation.journal import Journal, Row
@@ -123,7 +124,7 @@ def schedule(cases: Sequence[Case], passes: int) -> Iterator[tuple[int, Case]]:
 
 
 def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float, *, check: bool) -> Row:
-    """Prepare, check and time one case; return what is recorded of it.
+    """Prepare and time one case, and where asked check it and watch its memory; return what is recorded.
 
     Returns
     -------
@@ -133,14 +134,13 @@ def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float
     """
     torch = load_torch()
     began = time.perf_counter()
-    error: float | None = None
+    error = peak = None
     try:
-        before = _allocated(torch, machine.kind)
-        prepared = prepare(case, machine.kind)
-        operands = _allocated(torch, machine.kind) - before
-        peak = _peak_bytes(torch, machine.kind, prepared, operands)
         if check:
+            prepared, peak = prepare_watched(case, machine.kind)
             error = relative_error(case, prepared)
+        else:
+            prepared = prepare(case, machine.kind)
         left = budget_s - (time.perf_counter() - began)
         measured = _time(case, prepared, machine, watch, max(left, LEAST_VISIT_S))
     except IncorrectResultError as wrong:
@@ -178,30 +178,6 @@ def _timer(case: Case, watch: timing.Stopwatch) -> str:
     if watch.kind == "cpu":
         return "perf_counter-median"
     return "cudagraph-event-median" if case.launch == "graph" else "queued-event-median"
-
-
-def _allocated(torch: Any, kind: str) -> int:
-    """Return the bytes that tensors occupy now; 0 where the allocator does not say (the CPU's)."""
-    return int(torch.cuda.memory_allocated()) if kind == "cuda" else 0
-
-
-def _peak_bytes(torch: Any, kind: str, prepared: Prepared, operands: int) -> int | None:
-    """Run a case twice, and return the most memory that its operands and the second run took at once.
-
-    What was needed to make the operands is not counted, nor what the library keeps for all its calls
-    from the first on; workspaces of this call are.
-    """
-    with prepared.scope():
-        prepared.run()
-    if kind != "cuda":
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    held = _allocated(torch, kind)
-    with prepared.scope():
-        prepared.run()
-    torch.cuda.synchronize()
-    return int(torch.cuda.max_memory_allocated()) - held + operands
 
 
 def _kind_of(torch: Any, fault: Exception) -> str:

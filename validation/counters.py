@@ -27,7 +27,7 @@ from costmodel.validation.torch_env import load_torch, machine
 METRICS = {
     "dram__bytes_read.sum": "dram_read_bytes",
     "dram__bytes_write.sum": "dram_write_bytes",
-    "lts__t_bytes.sum": "l2_bytes",
+    "lts__t_bytes.sum": "lts_bytes",
     "smsp__inst_executed.sum": "instructions",
 }
 #: What a counted case has.
@@ -56,10 +56,14 @@ class Counts:
 
 
 def count_cases(cases: Iterable[Case], *, timeout_s: float = TIMEOUT_S) -> pd.DataFrame:
-    """Return the counts of cases, one row each: ``row_id``, ``status``, ``reason`` and ``COUNTED``."""
+    """Return the counts of cases, one row each: ``row_id``, ``status``, ``reason`` and ``COUNTED``.
+
+    Where counters are not to be had, that is found out once, and holds for all the cases after it.
+    """
     rows = []
     for one in cases:
-        counts = count(one, timeout_s=timeout_s)
+        if not rows or rows[-1]["status"] != "unavailable":
+            counts = count(one, timeout_s=timeout_s)
         rows.append({"row_id": one.key, "status": counts.status, "reason": counts.reason, **counts.values})
     return pd.DataFrame(rows, columns=["row_id", "status", "reason", *COUNTED])
 

@@ -1,10 +1,16 @@
-"""Measured peak memory held against the footprint that layers state."""
+"""Memory and traffic as they were measured, held against what layers state of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pandas as pd
 
-from costmodel.validation.counters import COUNTED
+from costmodel import hardware
+from costmodel.predict import predict
+from costmodel.validation.case import Case
+from costmodel.validation.counters import TIMEOUT_S, count_cases
+from costmodel.validation.registry import find
 
 
 def footprints(frame: pd.DataFrame) -> pd.DataFrame:
@@ -13,41 +19,62 @@ def footprints(frame: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     frame : DataFrame
-        As `costmodel.validation.run` returns it. ``peak_bytes`` is measured on CUDA alone: the
-        CPU's allocator does not say.
+        As `costmodel.validation.run` returns it.
 
     Returns
     -------
     DataFrame
-        The case, ``peak_bytes`` (most that tensors took at once, the library's workspace included),
-        ``footprint_bytes`` (operands, intermediates, what is kept), and ``ratio``, stated over
-        measured.
+        ``op``, ``kernel``, ``dtype``, ``direction``, ``case``; ``measured_bytes`` (most that torch's
+        allocator gave out at once, workspaces that libraries take from it included), ``stated_bytes``
+        (the footprint: operands, intermediates, what is kept), and ``ratio``, stated over measured.
     """
     rows = frame[frame["peak_bytes"].notna() & frame["footprint_bytes"].notna()]
-    names = ["op", "kernel", "dtype", "direction", "case", "peak_bytes", "footprint_bytes"]
-    answer = rows[names].reset_index(drop=True)
-    return answer.assign(ratio=answer["footprint_bytes"] / answer["peak_bytes"].astype("float64"))
+    answer = rows[["op", "kernel", "dtype", "direction", "case"]].assign(
+        measured_bytes=rows["peak_bytes"].astype("float64"), stated_bytes=rows["footprint_bytes"]
+    )
+    return answer.assign(ratio=answer["stated_bytes"] / answer["measured_bytes"]).reset_index(drop=True)
 
 
-def traffic(counted: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
-    """Return counted and stated traffic of each case that was counted.
+def traffic(cases: Sequence[Case], device: hardware.Device, *, timeout_s: float = TIMEOUT_S) -> pd.DataFrame:
+    """Count the bytes that cases move on the GPU at hand, beside those that layers state.
 
     Parameters
     ----------
-    counted : DataFrame
-        As `costmodel.validation.counters.count_cases` returns it.
-    frame : DataFrame
-        As `costmodel.validation.run` returns it: ``hbm_bytes`` is what layers state.
+    cases : sequence of Case
+        What to count; see `costmodel.validation.plans.counted`.
+    device : Device
+        Where that is.
+    timeout_s : float
+        How long one case may take [s].
 
     Returns
     -------
     DataFrame
-        One row for each counted case: what the hardware counted, ``hbm_bytes``, ``status`` and
-        ``reason``, and ``ratio``, stated over counted bytes of the main memory.
+        One row a case: ``row_id``, ``op``, ``kernel``, ``dtype``, ``direction``, ``case`` (in words),
+        ``status`` and ``reason`` (see `costmodel.validation.counters.Counts`), the counted columns,
+        ``measured_bytes`` (of them, those of main memory), ``stated_bytes`` (a layer's ``hbm_bytes``),
+        ``l2_bytes`` (stated; beside the counted ``lts_bytes``) and ``ratio``, stated over measured.
     """
-    stated = frame[["row_id", "op", "kernel", "dtype", "direction", "hbm_bytes"]]
-    answer = counted.merge(stated, on="row_id", how="left", validate="one_to_one")
-    for name in COUNTED:
-        if name not in answer:
-            answer[name] = float("nan")
-    return answer.assign(ratio=answer["hbm_bytes"] / answer["dram_bytes"])
+    rows = []
+    for case in cases:
+        bench = find(case.bench)
+        layer = bench.layer(case)
+        assert layer is not None, f"{case} is counted, and no layer states its traffic"
+        sizes = {name: value for name, value in case.sizes if name in layer.sizes()}
+        stated = predict(layer, device, sizes, rung="bound", state=case.state)
+        rows.append(
+            {
+                "row_id": case.key,
+                "op": bench.op(case),
+                "kernel": bench.kernel,
+                "dtype": case.dtype,
+                "direction": case.direction,
+                "case": str(case),
+                "stated_bytes": stated.hbm_bytes,
+                "l2_bytes": stated.l2_bytes,
+            }
+        )
+    counted = count_cases(cases, timeout_s=timeout_s)
+    answer = pd.DataFrame(rows).merge(counted, on="row_id", validate="one_to_one")
+    measured = answer.pop("dram_bytes").astype("float64")
+    return answer.assign(measured_bytes=measured, ratio=answer["stated_bytes"] / measured)

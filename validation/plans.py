@@ -77,6 +77,31 @@ def plan(kind: str, *, full: bool = False) -> list[Case]:
     return list(dict.fromkeys(known))
 
 
+def counted() -> list[Case]:
+    """Return the cases whose bytes are counted on a GPU, each from cold caches.
+
+    A copy and a product, whose traffic nobody doubts; dense against tiled attention over length; tile
+    sizes of both schedules, for the law that traffic falls as 1/M (Dao et al. 2022, Theorem 2); an LSTM
+    whose weights fit on the chip, and one whose do not.
+    """
+    heads = {"batch": 4, "heads": 16, "head_dim": 64}
+    cases = [
+        case("copy", {"m": 8192, "n": 8192}, state="cold"),
+        case("matmul", {"m": 4096, "n": 4096, "k": 4096}, dtype="bf16", state="cold"),
+    ]
+    for name, seq in itertools.product(("sdpa-math", "sdpa-flash"), (512, 1024, 2048, 4096)):
+        options: dict[str, Option] = {"causal": False}
+        cases.append(case(name, {**heads, "seq": seq}, dtype="bf16", options=options, state="cold"))
+    for schedule, tiles in _COUNTED_TILES.items():
+        for rows, cols in tiles:
+            options = {"schedule": schedule, "tile_rows": rows, "tile_cols": cols}
+            sizes = {**heads, "seq": 4096}
+            cases.append(case("triton-attention", sizes, dtype="bf16", options=options, state="cold"))
+    for hidden in (512, 4096):
+        cases.append(case("lstm", {"batch": 16, "hidden": hidden, "seq": 64}, dtype="bf16", state="cold"))
+    return cases
+
+
 # -- drawing from grids ---------------------------------------------------------------------------
 
 
@@ -282,6 +307,12 @@ def _cold(scale: Scale) -> list[Case]:
         4 * scale.share,
     )
     return _cases(("copy", "softmax"), tables, scale, **cold) + _cases(("matmul",), products, scale, **cold)  # type: ignore[arg-type]
+
+
+_COUNTED_TILES = {
+    "fa1": ((16, 16), (16, 64), (32, 32), (64, 16), (64, 64)),
+    "fa2": ((32, 32), (32, 128), (64, 64), (128, 32), (128, 128)),
+}
 
 
 def _tiles(scale: Scale) -> list[Case]:

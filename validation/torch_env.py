@@ -35,6 +35,8 @@ def load_torch() -> Any:
     UnavailableError
         If it is not installed: the text names the extra that brings it.
     """
+    # The profiler, which watches memory, would write of its starts and stops to standard error.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         return importlib.import_module("torch")
     except ImportError as error:

@@ -35,6 +35,12 @@ def validate(
             help="Write the rows: NAME.parquet, NAME.csv; of a GPU also NAME.micro.csv, its rates.",
         ),
     ] = False,
+    count: Annotated[
+        bool,
+        typer.Option(
+            "--count", help="Count bytes and instructions of a GPU (Nsight Compute): NAME.counters.csv."
+        ),
+    ] = False,
     fit: Annotated[
         bool, typer.Option("--fit", help="Fit the device's constants, judged on held-out shapes.")
     ] = False,
@@ -61,12 +67,17 @@ def validate(
     """Measure kernels on this machine, and say how far off their predictions are."""
     name = out or Path(f"validation-{device}")
     micro = record and device == "cuda"
-    files = ((record, ".parquet"), (record, ".csv"), (micro, ".micro.csv"), (report, ".html"))
+    if count and device != "cuda":
+        raise CostmodelError("--count: only a GPU has the counters meant; ask for --device cuda")
+    files = (
+        *((record, ".parquet"), (record, ".csv"), (micro, ".micro.csv")),
+        *((count, ".counters.csv"), (report, ".html")),
+    )
     for wanted, suffix in files:
         if wanted:
             check_writable(name.with_suffix(suffix), overwrite=force)
     if tables:
-        if not fit or record or report:
+        if not fit or record or report or count:
             raise CostmodelError(
                 "tables of measurements go with --fit alone; score them with `costmodel score`"
             )
@@ -80,10 +91,11 @@ def validate(
         save(rows, name, overwrite=force)
     if micro:
         _record_rates(device, name.with_suffix(".micro.csv"), force)
+    counted = _count(machine, name.with_suffix(".counters.csv"), force) if count else None
     if fit:
         _fit_rows(rows, machine)
     if report:
-        _report(rows, machine, name.with_suffix(".html"), force)
+        _report(rows, machine, counted, name.with_suffix(".html"), force)
     _print_errors(rows, machine, device, rung, as_json)
 
 
@@ -119,6 +131,19 @@ def _record_rates(kind: str, path: Path, force: bool) -> None:
     write_whole(path, lambda place: rates.to_csv(place, index=False, float_format="%.5g"), overwrite=force)
 
 
+def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
+    """Write what the hardware counted of some cases, or why it was not to be had; return it."""
+    from costmodel.files import write_whole
+    from costmodel.validation import memory, plans
+
+    counted = memory.traffic(plans.counted(), device)
+    write_whole(path, lambda place: counted.to_csv(place, index=False, float_format="%.6g"), overwrite=force)
+    failed = counted[counted["status"] != "ok"]
+    if len(failed):
+        output.note(f"not counted: {len(failed)} of {len(counted)} cases: {failed['reason'].iloc[0]}")
+    return counted
+
+
 def _fit_tables(tables: Sequence[Path]) -> None:
     from costmodel.validation import calibrate
 
@@ -143,13 +168,19 @@ def _write_fit(result: Result) -> None:
         output.note(f"  not fitted: {reason}")
 
 
-def _report(rows: pd.DataFrame, device: Device, path: Path, force: bool) -> None:
+def _report(
+    rows: pd.DataFrame, device: Device, counted: pd.DataFrame | None, path: Path, force: bool
+) -> None:
     from costmodel import reports
+    from costmodel.validation.join import with_predictions
+    from costmodel.validation.memory import footprints
     from costmodel.validation.report import as_report, fitted_constants
 
     page = reports.validation(
         as_report(rows, device),
         constants=fitted_constants(device),
+        memory=footprints(with_predictions(rows, device, rung="bound")),
+        traffic=counted,
         command=shlex.join(["costmodel", *sys.argv[1:]]),
     )
     reports.save(page, path, overwrite=force)

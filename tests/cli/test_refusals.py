@@ -93,6 +93,7 @@ CATALOGUE = {
     "measuring on no kind of device": (("validate", "--device", "gpu"), "unknown kind", "'cpu'"),
     "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
     "tables that are not fitted": (("validate", "none.parquet"), "--fit", "costmodel score"),
+    "counting on a CPU": (("validate", "--count"), "--count", "--device cuda"),
     "a negative budget": (("validate", "--budget", "-3"), "--budget"),
     "a report of what is no sweep": (("report", "none.csv", "-o", "x.html"), "none.csv"),
     "a page that is no page": (("report", "-o", "x.pdf"), ".html"),

@@ -130,6 +130,33 @@ def test_what_the_page_rests_on_is_on_it(measured: pd.DataFrame) -> None:
     assert "made --so" in page.html
 
 
+def test_stated_bytes_stand_beside_measured_ones(measured: pd.DataFrame) -> None:
+    some = {"op": ["gemm", "gemm", "lstm"], "kernel": "k", "dtype": "fp32", "direction": "fwd"}
+    bytes_ = pd.DataFrame(
+        {**some, "measured_bytes": [100.0, 200.0, 1000.0], "stated_bytes": [100.0, 210.0, 500.0]}
+    )
+    memory = bytes_.assign(ratio=bytes_["stated_bytes"] / bytes_["measured_bytes"])
+    page = reports.validation(measured, memory=memory)
+    (section,) = (one for one in page.sections if one.name == "memory")
+    wanted = (
+        "The stated footprint is within 10 % of 67 % of 3 measured; furthest off is lstm: 0.5 times as much "
+        "is stated"
+    )
+    assert page.findings[-1] == wanted
+    vl_convert.vegalite_to_vega(section.figures[0].chart(section.figures[0].frame).to_dict())
+    assert "memory" not in [one.name for one in reports.validation(measured).sections]
+
+
+def test_counted_cases_are_listed_even_where_none_could_be(measured: pd.DataFrame) -> None:
+    row = {"case": "copy fp32", "op": "copy", "kernel": "k", "dtype": "fp32", "direction": "fwd"}
+    nothing = dict.fromkeys(("measured_bytes", "ratio", "lts_bytes", "instructions"), np.nan)
+    told = {"status": "unavailable", "reason": "no permission", "stated_bytes": 8.0, "l2_bytes": 0.0}
+    page = reports.validation(measured, traffic=pd.DataFrame([{**row, **nothing, **told}]))
+    (section,) = (one for one in page.sections if one.name == "traffic")
+    assert not section.figures
+    assert list(section.tables[0].frame["reason"]) == ["no permission"]
+
+
 def test_fitted_constants_are_shown_with_their_intervals(measured: pd.DataFrame) -> None:
     constants = pd.DataFrame(
         [{"op": "gemm", "direction": "fwd", "dtype": "fp32", "constant": "peak_share", "value": "0.81",

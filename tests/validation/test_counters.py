@@ -5,7 +5,8 @@ import subprocess
 import pandas as pd
 import pytest
 
-from costmodel.validation import counters, memory
+from costmodel import hardware
+from costmodel.validation import counters, memory, plans
 from costmodel.validation.case import case
 
 ONE = case("copy", {"m": 1024, "n": 256}, dtype="bf16")
@@ -28,7 +29,7 @@ def test_counts_are_summed_over_kernels():
         "dram_bytes": 524288 + 1024 + 100,
         "dram_read_bytes": 524388.0,
         "dram_write_bytes": 1024.0,
-        "l2_bytes": 1048576.0,
+        "lts_bytes": 1048576.0,
         "instructions": 8192.0,
         "kernels": 2.0,
     }
@@ -81,10 +82,49 @@ def test_tool_that_hangs_is_given_up(monkeypatch):
 
 def test_counted_traffic_stands_beside_the_stated_one(monkeypatch):
     monkeypatch.setattr(counters, "count", lambda *_, **__: counters.Counts("ok", "", counters.parse(OUTPUT)))
-    counted = counters.count_cases([ONE])
-    stated = {"row_id": ONE.key, "op": "elementwise_copy", "kernel": "k", "dtype": "bf16", "direction": "fwd"}
-    got = memory.traffic(counted, pd.DataFrame([{**stated, "hbm_bytes": 1048576.0}]))
-    assert got.loc[0, "ratio"] == pytest.approx(1048576 / 525412)
+    got = memory.traffic([ONE], hardware.load("nvidia/h200-sxm"))
+    # One table of 1024 × 256 in 16 bits is read, one is written.
+    assert got.loc[0, "stated_bytes"] == 2 * 2 * 1024 * 256
+    assert got.loc[0, "ratio"] == pytest.approx(2 * 2 * 1024 * 256 / 525412)
+
+
+def test_counters_that_are_not_to_be_had_are_asked_for_once(monkeypatch):
+    asked = []
+
+    def count(one, **_):
+        asked.append(one)
+        return counters.Counts("unavailable", "no permission", {})
+
+    monkeypatch.setattr(counters, "count", count)
+    got = memory.traffic(plans.counted(), hardware.load("nvidia/h200-sxm"))
+    assert asked == plans.counted()[:1]
+    assert set(got["status"]) == {"unavailable"}
+    assert set(got["reason"]) == {"no permission"}
+    assert got["ratio"].isna().all()
+
+
+def test_a_case_that_fails_leaves_the_others_counted(monkeypatch):
+    answers = iter(("failed", "ok"))
+    monkeypatch.setattr(counters, "count", lambda *_, **__: counters.Counts(next(answers), "", {}))
+    assert list(counters.count_cases(plans.counted()[:2])["status"]) == ["failed", "ok"]
+
+
+def test_what_is_counted_shows_the_laws_it_is_there_for():
+    """Dense traffic grows with n², tiled with n (FlashAttention-2 re-reads from L2); FA-1's falls as 1/M."""
+    table = memory.traffic(plans.counted(), hardware.load("nvidia/h200-sxm"))
+    stated = dict(zip(table["case"], table["stated_bytes"], strict=True))
+
+    def of(*words):
+        return [size for name, size in stated.items() if all(word in name.split() for word in words)]
+
+    dense, tiled = of("sdpa-math"), of("sdpa-flash")
+    assert dense[-1] / dense[-2] == pytest.approx(4, rel=0.05)
+    assert tiled[-1] / tiled[-2] == pytest.approx(2, rel=0.01)
+    (small,), (large,) = (of("schedule=fa1", f"tile_cols={n}", f"tile_rows={n}") for n in (16, 64))
+    assert small / large == pytest.approx(4, rel=0.01)
+    device = hardware.load("nvidia/h200-sxm")
+    fits, does_not = (4 * 2 * n * 2 * n for n in (512, 4096))
+    assert fits < device.onchip_capacity < does_not
 
 
 def test_peak_memory_stands_beside_the_footprint():

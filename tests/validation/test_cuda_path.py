@@ -14,7 +14,9 @@ from costmodel import hardware  # noqa: E402
 from costmodel.cli import run  # noqa: E402
 from costmodel.errors import CostmodelError, UnavailableError  # noqa: E402
 from costmodel.validation import (  # noqa: E402
+    allocations,
     campaign,
+    counters,
     journal,
     microbench,
     places,
@@ -25,6 +27,7 @@ from costmodel.validation import (  # noqa: E402
     torch_env,
 )
 from costmodel.validation.case import case  # noqa: E402
+from costmodel.validation.execute import prepare  # noqa: E402
 from costmodel.validation.join import with_predictions  # noqa: E402
 from costmodel.validation.journal import Journal  # noqa: E402
 from costmodel.validation.measuring import measure  # noqa: E402
@@ -98,20 +101,23 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul", "softmax"])))
     monkeypatch.setattr(microbench, "_SIDES", {"cuda": (8,)})
     name = tmp_path / "h200"
-    words = ["validate", "--device", "cuda", "--record", "--report", "--budget", "20", "-o", str(name)]
+    monkeypatch.setattr(counters.shutil, "which", lambda _: None)
+    asked = ["--record", "--count", "--report"]
+    words = ["validate", "--device", "cuda", *asked, "--budget", "20", "-o", str(name)]
     assert run(words) == 0, capsys.readouterr().err
     assert "held-out shapes" in capsys.readouterr().out
     assert {path.name for path in tmp_path.glob("h200.*")} == {
-        "h200.csv", "h200.parquet", "h200.micro.csv", "h200.html",
+        "h200.csv", "h200.parquet", "h200.micro.csv", "h200.counters.csv", "h200.html",
     }  # fmt: skip
+    assert set(pd.read_csv(name.with_suffix(".counters.csv"))["status"]) == {"unavailable"}
+    assert "Traffic that the hardware counted" in name.with_suffix(".html").read_text(encoding="utf-8")
     assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
     assert run(words) != 0  # nothing that exists is replaced unasked
     assert "exists" in capsys.readouterr().err
 
 
-def test_peak_memory_leaves_out_what_a_library_keeps(fake):
+def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     """Operands 300, a workspace kept from the first call on 5,000, a call's own 40."""
-    fake.cuda.allocated = 1300
     calls = []
 
     def run():
@@ -120,8 +126,13 @@ def test_peak_memory_leaves_out_what_a_library_keeps(fake):
         calls.append(1)
         fake.cuda.peak = fake.cuda.allocated + 40
 
+    def made(*_):
+        fake.cuda.allocated += 300
+        return prepared
+
     prepared = type("P", (), {"scope": contextlib.nullcontext, "run": staticmethod(run)})
-    assert campaign._peak_bytes(fake, "cuda", prepared, 300) == 340
+    monkeypatch.setattr(allocations, "prepare", made)
+    assert allocations.prepare_watched(None, "cuda") == (prepared, 340)
 
 
 class OutOfResources(Exception):
@@ -163,7 +174,8 @@ def test_what_goes_wrong_with_one_case_stays_with_it(error, status, fake, tmp_pa
 def test_a_device_that_works_no_more_ends_the_campaign(fake, tmp_path, monkeypatch):
     failing(monkeypatch, RuntimeError("CUDA error: an illegal memory access was encountered"))
     fake.cuda.broken = "CUDA error: an illegal memory access was encountered"
-    monkeypatch.setattr(campaign, "_peak_bytes", lambda *_: 0)  # it synchronises; other cases shall pass
+    # Watching memory synchronises; the other cases shall pass.
+    monkeypatch.setattr(campaign, "prepare_watched", lambda case, kind: (prepare(case, kind), 0))
     wanted, path = list(cases(["softmax", "bmm"])), tmp_path / "j.jsonl"
     with pytest.raises(UnavailableError, match=r"stopped working at softmax .* run the same command again"):
         measure("cuda", cases=wanted, journal=path, budget_s=20.0, passes=1)

@@ -1,0 +1,111 @@
+"""Bytes as they were measured, against those that layers state: memory occupied, traffic counted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, words
+from costmodel.reports.frames import MOST_ROWS
+
+
+@dataclass(frozen=True)
+class Stated:
+    """What is stated, over what was measured: a chart of its own.
+
+    Attributes
+    ----------
+    name : str
+        The chart's name on a page.
+    what : str
+        What is measured, as an axis calls it.
+    said : str
+        What layers state, as the start of a finding.
+    about : str
+        What is counted, and what is not.
+    """
+
+    name: str
+    what: str
+    said: str
+    about: str
+
+    def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows that have both numbers, at most 5,000.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            op, kernel, dtype, direction, measured_bytes, stated_bytes, ratio.
+        """
+        both = frame[frame["ratio"].notna() & (frame["measured_bytes"] > 0)]
+        columns = ["op", "kernel", "dtype", "direction", "measured_bytes", "stated_bytes", "ratio"]
+        return both[columns].sort_values("measured_bytes", kind="stable").iloc[:MOST_ROWS]
+
+    def chart(self, frame: pd.DataFrame) -> Any:
+        """Return stated over measured bytes, a colour and shape for each op.
+
+        Parameters
+        ----------
+        frame : DataFrame
+            From `rows`.
+        """
+        alt = style.altair()
+        along = alt.X(
+            "measured_bytes:Q",
+            title=f"{self.what} [B]",
+            scale=style.LOG,
+            axis=style.log_axis("x", style.BYTES),
+        )
+        ratio = alt.Y("ratio:Q", title="stated / measured", scale=alt.Scale(domainMin=0, nice=True))
+        base = alt.Chart(frame)
+        one = base.transform_aggregate(count="count()").transform_calculate(one="1")
+        tooltip = style.tips(
+            ("op:N", "op", ""),
+            ("kernel:N", "kernel", ""),
+            ("direction:N", "direction", ""),
+            ("measured_bytes:Q", "measured [B]", ".4~s"),
+            ("stated_bytes:Q", "stated [B]", ".4~s"),
+            ("ratio:Q", "stated / measured", ".3f"),
+        )
+        drawn = alt.layer(
+            one.mark_rule(color="#666666", strokeWidth=1.5).encode(alt.Y("one:Q")).properties(name="ink_one"),
+            base.mark_point(size=40, strokeWidth=1.5).encode(
+                along, ratio, *style.groups("op"), tooltip=tooltip
+            ),
+        ).properties(width="container", height=style.HEIGHT)
+        return style.titled(drawn, self.finding(frame), self.about)
+
+    def finding(self, frame: pd.DataFrame) -> str:
+        """Return how many are within 10 %, and the op that is furthest off."""
+        close = ((frame["ratio"] - 1).abs() <= 0.1).mean()
+        text = f"{self.said} within 10 % of {words.share(close)} of {words.whole(len(frame))} measured"
+        middle = frame.groupby("op", sort=True)["ratio"].median()
+        furthest = (middle.where(middle >= 1, 1 / middle)).idxmax()
+        if abs(middle[furthest] - 1) <= 0.1:
+            return text
+        return f"{text}; furthest off is {furthest}: {words.times(float(middle[furthest]))} as much is stated"
+
+
+MEMORY = Stated(
+    name="occupied",
+    what="most memory occupied",
+    said="The stated footprint is",
+    about=(
+        "Footprint as layers state it over the most that torch's allocator gave out at once: operands, "
+        "intermediates, gradients, and workspaces that libraries ask it for. What a library takes from the "
+        "system by itself is not seen."
+    ),
+)
+TRAFFIC = Stated(
+    name="counted",
+    what="main-memory traffic counted",
+    said="The stated traffic is",
+    about=(
+        "Main-memory traffic as layers state it over what the hardware counted (Nsight Compute), each case "
+        "once and from cold caches. Below 1, re-reads were not served by a cache; above 1, a cache kept what "
+        "is stated to be written."
+    ),
+)

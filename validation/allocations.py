@@ -1,0 +1,98 @@
+"""Memory that a call takes, as torch's own allocator saw it.
+
+On CUDA the allocator keeps the figure; on the CPU torch's profiler is told of each block that is taken
+and given back. What libraries take from the system behind torch's back (packed panels, scratchpads of
+oneDNN) is not seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from costmodel.validation.case import Case
+from costmodel.validation.execute import Prepared, prepare
+from costmodel.validation.torch_env import load_torch
+
+T = TypeVar("T")
+
+
+def watched(kind: str, call: Callable[[], T]) -> tuple[T, int, int]:
+    """Call, and return what came of it with the memory that it took.
+
+    Parameters
+    ----------
+    kind : str
+        ``cpu`` or ``cuda``.
+    call : callable
+        What is watched.
+
+    Returns
+    -------
+    result, stayed, most : T, int, int
+        What it returned; how much more is occupied after it than before; how much more was occupied
+        at once [bytes].
+    """
+    return (_on_cuda if kind == "cuda" else _on_cpu)(load_torch(), call)
+
+
+def _on_cuda(torch: Any, call: Callable[[], T]) -> tuple[T, int, int]:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = int(torch.cuda.memory_allocated())
+    result = call()
+    torch.cuda.synchronize()
+    return (
+        result,
+        int(torch.cuda.memory_allocated()) - before,
+        int(torch.cuda.max_memory_allocated()) - before,
+    )
+
+
+def _on_cpu(torch: Any, call: Callable[[], T]) -> tuple[T, int, int]:
+    profiler = torch.profiler
+    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        result = call()
+    held: dict[int, int] = {}
+    level = most = 0
+    for block, size in _blocks(torch, seen.profiler.kineto_results.experimental_event_tree()):
+        if size > 0:
+            held[block] = size
+            level += size
+        else:  # what others took before may be given back meanwhile: it is none of this call's
+            level -= held.pop(block, 0)
+        most = max(most, level)
+    return result, level, most
+
+
+def _blocks(torch: Any, tree: Sequence[Any]) -> list[tuple[int, int]]:
+    """Return the address and size [bytes] of each block taken, and with a minus given back, in order."""
+    allocation, found, todo = torch._C._profiler._EventType.Allocation, [], list(tree)
+    while todo:
+        event = todo.pop()
+        todo += event.children
+        if event.tag == allocation:
+            found.append((event.start_time_ns, event.extra_fields.ptr, event.extra_fields.alloc_size))
+    return [(block, size) for _, block, size in sorted(found, key=lambda one: one[0])]
+
+
+def prepare_watched(case: Case, kind: str) -> tuple[Prepared, int]:
+    """Prepare a case, run it twice, and return it with the most that it took at once [bytes].
+
+    Counted are operands, and what the second run took beyond them: a library's workspace of this call
+    is, what it keeps for all its calls from the first on is not, nor what making the operands needed.
+
+    Raises
+    ------
+    UnavailableError
+        See `costmodel.validation.execute.prepare`.
+    """
+    prepared, operands, _ = watched(kind, lambda: prepare(case, kind))
+
+    def once() -> None:
+        with prepared.scope():
+            prepared.run()
+
+    once()
+    _, _, most = watched(kind, once)
+    return prepared, operands + most
