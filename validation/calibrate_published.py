@@ -6,6 +6,7 @@ The shapes are few, so the ops of one device, dtype, library and direction are f
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -22,15 +23,20 @@ from costmodel.validation.heldout import NEVER_FITTED, held_out
 from costmodel.validation.residuals import spread
 
 
-def calibrate_published(reference: Path, *, date: str) -> list[Result]:
+def is_published(path: Path) -> bool:
+    """Return whether a table is the one of published runtimes, which is in its sources' words."""
+    return path.name == published.FILE
+
+
+def calibrate_published(reference: Path, *, date: str | None = None) -> list[Result]:
     """Return a calibration of each device that published recurrent rows are of.
 
     Parameters
     ----------
     reference : Path
         Folder with ``published_runtimes.csv``.
-    date : str
-        Of the fit.
+    date : str, optional
+        Of the fit; default today.
 
     Raises
     ------
@@ -40,7 +46,7 @@ def calibrate_published(reference: Path, *, date: str) -> list[Result]:
     rows = published.read(reference)
     rows = rows[rows["op"].isin(fit_recurrence.GATES) & (rows["reason"] == "") & rows["recurrent_only"]]
     rows = rows[rows["framework"].str.startswith(("cudnn", "miopen")) & ~rows["device"].isin(NEVER_FITTED)]
-    table = f"published_runtimes.csv {digest(reference / 'published_runtimes.csv')}"
+    table = f"{published.FILE} {digest(reference / published.FILE)}"
     results = []
     for name, part in rows.groupby("device", sort=True):
         sections: list[Section] = []
@@ -50,7 +56,7 @@ def calibrate_published(reference: Path, *, date: str) -> list[Result]:
             schema=calibration.SCHEMA,
             device=str(name),
             program=f"costmodel {__version__}",
-            date=date,
+            date=date or datetime.now(UTC).date().isoformat(),
             sections=tuple(sections),
         )
         results.append(Result(file, part[held_out(part)]))

@@ -15,6 +15,8 @@ import pandas as pd
 
 from costmodel.errors import TableError
 
+#: The table's name.
+FILE = "published_runtimes.csv"
 #: op as printed (a prefix of it) → layer.
 _OPS = {
     "vanilla_rnn": "rnn",
@@ -95,7 +97,7 @@ def read(reference: Path) -> pd.DataFrame:
         If a file is missing or is not what it should be.
     """
     try:
-        table = pd.read_csv(reference / "published_runtimes.csv", low_memory=False)
+        table = pd.read_csv(reference / FILE, low_memory=False)
         names = pd.read_csv(reference / "device_names.csv")
     except (OSError, ValueError) as error:
         raise TableError(f"cannot read the published runtimes in {reference}: {error}") from error

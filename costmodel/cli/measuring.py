@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -145,9 +145,15 @@ def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
 
 
 def _fit_tables(tables: Sequence[Path]) -> None:
-    from costmodel.validation import calibrate
+    from costmodel.validation.calibrate import calibrate_tables
+    from costmodel.validation.calibrate_published import calibrate_published, is_published
 
-    for result in calibrate.calibrate_tables(tables):
+    measured = [table for table in tables if not is_published(table)]
+    results = calibrate_tables(measured) if measured else []
+    for table in tables:
+        if is_published(table):
+            results += calibrate_published(table.parent)
+    for result in results:
         _write_fit(result)
 
 
@@ -189,14 +195,15 @@ def _report(
 def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | None, as_json: bool) -> None:
     from costmodel.validation.join import with_predictions
     from costmodel.validation.record import disturbance
-    from costmodel.validation.report import ORDER_PERCENT, order, verdicts
+    from costmodel.validation.report import ORDER_PERCENT, mispredicted, order, verdicts
 
     joined = with_predictions(rows, device, rung=rung)
     found = verdicts(joined, kind).to_dict("records")
     pairs, right = order(joined)
+    wrong = mispredicted(joined).to_dict("records")
     if as_json:
         answer = {"device": device.name, "spec_hash": device.spec_hash, "verdicts": found}
-        output.print_json({**answer, "order": {"pairs": pairs, "right": right}})
+        output.print_json({**answer, "order": {"pairs": pairs, "right": right}, "mispredicted": wrong})
         return
     shown = ("median", "mean", "bias", "reruns", "limit")
     cells = [
@@ -206,7 +213,21 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
     output.print_table(["held-out shapes", "rows", *(f"{n} %" for n in shown), "met"], cells)
     if pairs:
         print(f"the faster of two told right in {right:.1%} of {pairs:,} pairs; wanted {ORDER_PERCENT} %")
+    if wrong:
+        _print_mispredicted(wrong)
     print(disturbance(rows))
+
+
+def _print_mispredicted(cells: Sequence[dict[str, Any]]) -> None:
+    """Print what the diary has to explain."""
+    names, shown = ("bench", "dtype", "direction", "launch", "state"), ("error", "bias", "spread")
+    output.print_table(
+        ["off by over 30 %", "rows", *(f"{name} %" for name in shown)],
+        [
+            [" ".join(cell[name] for name in names), str(cell["rows"]), *(f"{cell[n]:.1f}" for n in shown)]
+            for cell in cells
+        ],
+    )
 
 
 COMMANDS = (("validate", validate, "costmodel validate --device cpu --budget 60 --record --report"),)

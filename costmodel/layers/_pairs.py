@@ -37,11 +37,6 @@ class Mask(NamedTuple):
     column: sp.Expr
 
 
-def triangle(n: sp.Expr) -> sp.Expr:
-    """Return the pairs of a causal mask, n(n+1)/2."""
-    return n * (n + 1) / 2
-
-
 def window_pairs(n: sp.Expr, before: sp.Expr) -> sp.Expr:
     """Return the pairs where each query sees itself and so many before it: w·n − w(w−1)/2, w ≤ n."""
     before = sp.Min(before, n - 1)

@@ -92,6 +92,7 @@ CATALOGUE = {
     ),
     "measuring on no kind of device": (("validate", "--device", "gpu"), "unknown kind", "'cpu'"),
     "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
+    "fitting no runtimes": (("validate", "--fit", "published_runtimes.csv"), "cannot read the published"),
     "tables that are not fitted": (("validate", "none.parquet"), "--fit", "costmodel score"),
     "counting on a CPU": (("validate", "--count"), "--count", "--device cuda"),
     "a negative budget": (("validate", "--budget", "-3"), "--budget"),

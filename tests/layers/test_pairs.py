@@ -38,7 +38,7 @@ def test_papers_formulas():
             assert exact(_pairs.window_pairs(N, W - 1), sizes) == w * n - w * (w - 1) // 2
         if w < n:
             assert exact(_pairs.local_pairs(N, W), sizes) == n * (2 * w + 1) - w * (w + 1)
-        assert exact(_pairs.triangle(N), sizes) == masks.count(n, lambda i, j: j <= i)
+        assert exact(causal_pairs(N, N), sizes) == masks.count(n, lambda i, j: j <= i)
         seen = sum(1 for i in range(n) for j in range(n + w) if j <= w + i)
         assert exact(causal_pairs(N, N + W), sizes) == seen == n * w + n * (n + 1) // 2
 

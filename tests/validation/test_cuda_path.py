@@ -105,7 +105,10 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     asked = ["--record", "--count", "--report"]
     words = ["validate", "--device", "cuda", *asked, "--budget", "20", "-o", str(name)]
     assert run(words) == 0, capsys.readouterr().err
-    assert "held-out shapes" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "held-out shapes" in said
+    # A CPU takes other times than the H200 that it pretends to be: that is said, cell by cell.
+    assert "matmul fp32 fwd+bwd eager warm" in said.partition("off by over 30 %")[2]
     assert {path.name for path in tmp_path.glob("h200.*")} == {
         "h200.csv", "h200.parquet", "h200.micro.csv", "h200.counters.csv", "h200.html",
     }  # fmt: skip

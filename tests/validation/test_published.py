@@ -3,8 +3,11 @@
 import pandas as pd
 import pytest
 
+from costmodel import calibration
 from costmodel.errors import TableError
 from costmodel.validation import published
+from costmodel.validation.calibrate_published import calibrate_published
+from costmodel.validation.heldout import NEVER_FITTED
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +70,15 @@ def test_recurrent_rows_have_what_the_contract_needs(rows):
 def test_a_folder_without_the_table_is_one_clear_line(tmp_path):
     with pytest.raises(TableError, match="cannot read the published runtimes"):
         published.read(tmp_path)
+
+
+def test_shipped_recurrent_constants_are_what_published_rows_fit_to(shared):
+    """Refitting is deterministic: whoever has the table gets the constants that are shipped, to the digit."""
+    fits = calibrate_published(shared / "reference", date="2026-01-01")
+    assert {fit.file.device for fit in fits} >= {"nvidia/m40", "nvidia/v100-sxm2-16gb", "amd/mi25"}
+    assert not {fit.file.device for fit in fits} & NEVER_FITTED
+    for fit in fits:
+        shipped = {section.cell: section for section in calibration.load(fit.file.device)}
+        for section in fit.file.sections:
+            assert shipped[section.cell].constants == section.constants, (fit.file.device, section.cell)
+            assert shipped[section.cell].provenance == section.provenance
