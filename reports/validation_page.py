@@ -162,7 +162,7 @@ def _counted(frame: pd.DataFrame | None) -> tuple[Table, ...]:
     if frame is None:
         return ()
     columns = (
-        Column("case", "Case"),
+        Column("kernel", "Kernel"),
         Column("measured_bytes", "Main memory, counted", "bytes"),
         Column("stated_bytes", "stated", "bytes"),
         Column("lts_bytes", "L2, counted", "bytes"),
@@ -170,6 +170,7 @@ def _counted(frame: pd.DataFrame | None) -> tuple[Table, ...]:
         Column("instructions", "Instructions", "count"),
         Column("status", "Status"),
         Column("reason", "Why not"),
+        Column("case", "Case"),
     )
     return (Table("counters", "Cases whose bytes were to be counted, from cold caches", frame, columns),)
 
