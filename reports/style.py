@@ -127,7 +127,7 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
         f"{column}:Q",
         title=title or axis_title(column),
         scale=alt.Scale(type="log", base=2, nice=False),
-        axis=alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=grid),
+        axis=alt.Axis(format=",", labelOverlap=True, labelSeparation=8, tickCount=12, grid=grid),
     )
 
 
