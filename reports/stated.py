@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,11 +83,11 @@ class Stated:
         """Return how many are within 10 %, and the op that is furthest off."""
         close = ((frame["ratio"] - 1).abs() <= 0.1).mean()
         text = f"{self.said} within 10 % of {words.share(close)} of {words.whole(len(frame))} measured"
-        middle = frame.groupby("op", sort=True)["ratio"].median()
-        furthest = (middle.where(middle >= 1, 1 / middle)).idxmax()
+        middle = {str(op): float(ratio.median()) for op, ratio in frame.groupby("op", sort=True)["ratio"]}
+        furthest = max(middle, key=lambda op: abs(math.log(middle[op])))
         if abs(middle[furthest] - 1) <= 0.1:
             return text
-        return f"{text}; furthest off is {furthest}: {words.times(float(middle[furthest]))} as much is stated"
+        return f"{text}; furthest off is {furthest}: {words.times(middle[furthest])} as much is stated"
 
 
 MEMORY = Stated(

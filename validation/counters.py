@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -60,7 +61,7 @@ def count_cases(cases: Iterable[Case], *, timeout_s: float = TIMEOUT_S) -> pd.Da
 
     Where counters are not to be had, that is found out once, and holds for all the cases after it.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in cases:
         if not rows or rows[-1]["status"] != "unavailable":
             counts = count(one, timeout_s=timeout_s)

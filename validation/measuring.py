@@ -11,10 +11,10 @@ from pathlib import Path
 import pandas as pd
 
 from costmodel import hardware
-from costmodel.errors import OutputError
+from costmodel.errors import OutputError, UnavailableError
 from costmodel.files import user_folder
 from costmodel.predict import as_device
-from costmodel.validation import campaign, microbench, places, plans, record, spec
+from costmodel.validation import campaign, places, plans, record, spec
 from costmodel.validation.case import Case
 from costmodel.validation.join import with_predictions
 from costmodel.validation.journal import Journal
@@ -166,12 +166,20 @@ def run(
 
 
 def known_device(here: Machine, folder: Path | None = None) -> hardware.Device:
-    """Return the device that a machine is; a CPU's spec is measured and written if there is none."""
-    path = places.spec_path(here, folder)
-    if here.kind == "cpu" and not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        spec.write(spec.cpu_spec(here, microbench.microbenchmarks(here)), path)
-    return places.find_device(here, folder)
+    """Return the device that a machine is; its spec is measured and written if there is none.
+
+    Raises
+    ------
+    UnavailableError
+        If there is none, and it does not tell what cannot be measured.
+    """
+    try:
+        return places.find_device(here, folder)
+    except UnavailableError:
+        path = places.spec_path(here, folder)
+        content = spec.measure_spec(here)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return hardware.load(spec.write(content, path))
 
 
 @contextmanager

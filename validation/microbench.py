@@ -1,12 +1,14 @@
 """Small measurements that a spec is made of: bandwidth by working set, peaks, launch and step latency.
 
 Each is one quantity measured the simplest way: a copy and a sum over working sets from the first
-cache to well beyond the last; the fastest square product; the smallest kernel in a row; the same
-kernel with each call waiting for the one before, and steps that wait inside one kernel.
+cache to well beyond the last; the fastest square product; multiply-adds in registers; the smallest
+kernel in a row; the same kernel with each call waiting for the one before, and steps that wait
+inside one kernel.
 """
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,6 +24,10 @@ BEYOND_CACHE = 6
 #: Sides of the square products of which the fastest is the peak, by kind of device.
 _SIDES = {"cpu": (256, 512, 1024, 1536), "cuda": (2048, 4096, 8192)}
 _DTYPES = {"cpu": ("fp32", "fp64"), "cuda": ("fp32", "tf32", "bf16", "fp16")}
+#: Formats that the vector units are measured in; a CPU's products run on those, and are their peak.
+_VECTOR = {"cpu": (), "cuda": ("fp64", "fp32", "bf16", "fp16")}
+#: Multiply-adds of a chain, and numbers at once for each unit: a few milliseconds.
+_STEPS, _NUMBERS = 8192, 4096
 
 
 def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame:
@@ -44,11 +50,13 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
     torch = load_torch()
     watch = timing.stopwatch(machine.kind, machine.cache_bytes)
     sets = working_sets(machine)
-    share = budget_s / (len(sets) * 3 + len(_SIDES[machine.kind]) * len(_DTYPES[machine.kind]) + 3)
+    products = len(_SIDES[machine.kind]) * len(_DTYPES[machine.kind])
+    share = budget_s / (len(sets) * 3 + products + len(_VECTOR[machine.kind]) + 3)
     with torch.inference_mode():
         rows = [
             *_bandwidths(torch, machine, watch, sets, share),
             *_products(torch, machine, watch, share),
+            *_vector(torch, machine, watch, share),
             *_latencies(torch, machine, watch, share),
         ]
     return pd.DataFrame(rows)
@@ -109,6 +117,24 @@ def _products(torch: Any, machine: Machine, watch: timing.Stopwatch, share: floa
             with math_mode(dtype):
                 taken = timing.measure_warm(watch, lambda one=one: one @ one, share)  # type: ignore[misc]
             rows.append(_row("matmul", dtype, size, 2.0 * side**3, "FLOP/s", taken))
+    return rows
+
+
+def _vector(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
+    """Time multiply-adds on numbers in registers; nothing without Triton."""
+    if not _VECTOR[machine.kind]:
+        return []
+    try:
+        arithmetic = importlib.import_module("costmodel.validation.triton_arithmetic")
+    except ImportError:
+        return []
+    rows = []
+    for dtype in _VECTOR[machine.kind]:
+        values = torch.full((machine.units * _NUMBERS,), 0.5, device=machine.kind).to(torch_dtype(dtype))
+        call = arithmetic.multiply_adds(values, torch.empty_like(values), _STEPS)
+        taken = timing.measure_warm(watch, call, share)
+        flops = float(values.numel() * _STEPS * arithmetic.STEP_FLOPS)
+        rows.append(_row("vector", dtype, 0, flops, "FLOP/s", taken))
     return rows
 
 

@@ -8,39 +8,37 @@ from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.files import user_folder
 from costmodel.hardware import Device
-from costmodel.validation.spec import cpu_name
+from costmodel.validation.spec import spec_name
 from costmodel.validation.torch_env import Machine
 
 
 def spec_path(machine: Machine, folder: Path | None = None) -> Path:
-    """Return where the measured spec of a CPU is, or would be."""
-    return (folder or user_folder()) / f"{cpu_name(machine).replace('/', '-')}.yaml"
+    """Return where the measured spec of a device is, or would be."""
+    return (folder or user_folder()) / f"{spec_name(machine).replace('/', '-')}.yaml"
 
 
 def find_device(machine: Machine, folder: Path | None = None) -> Device:
     """Return the device that a machine is, from its spec.
 
-    A CPU has the spec measured on it earlier: those that come with the program are of whole sockets.
+    A GPU has the one that comes with the program, by the name that its driver gives it, or that measured on
+    it earlier; a CPU the latter: those that come with the program are of whole sockets.
 
     Raises
     ------
     UnavailableError
         If there is none: the text says how to get one.
     """
-    if machine.kind == "cpu":
-        path = spec_path(machine, folder)
-        if path.is_file():
-            return hardware.load(path)
-        raise UnavailableError(
-            f"no spec of {machine.title} at {path}: `costmodel validate --record` writes one"
-        )
-    for name in _spellings(machine.title):
+    for name in _spellings(machine.title) if machine.kind == "cuda" else ():
         try:
             return hardware.load(name)
         except UnknownNameError:
             continue
+    path = spec_path(machine, folder)
+    if path.is_file():
+        return hardware.load(path)
     raise UnavailableError(
-        f"no spec of {machine.title}: write one (costmodel check SPEC.yaml) and give it with --spec SPEC.yaml"
+        f"no spec of {machine.title}: `costmodel validate` measures one, and writes it to {path}; "
+        "or give another with --spec SPEC.yaml"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -218,7 +218,7 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
     print(disturbance(rows))
 
 
-def _print_mispredicted(cells: Sequence[dict[str, Any]]) -> None:
+def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:
     """Print what the diary has to explain."""
     names, shown = ("bench", "dtype", "direction", "launch", "state"), ("error", "bias", "spread")
     output.print_table(

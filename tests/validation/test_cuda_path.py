@@ -23,6 +23,8 @@ from costmodel.validation import (  # noqa: E402
     plans,
     registry,
     report,
+    spec,
+    spec_gpu,
     timing,
     torch_env,
 )
@@ -30,7 +32,7 @@ from costmodel.validation.case import case  # noqa: E402
 from costmodel.validation.execute import prepare  # noqa: E402
 from costmodel.validation.join import with_predictions  # noqa: E402
 from costmodel.validation.journal import Journal  # noqa: E402
-from costmodel.validation.measuring import measure  # noqa: E402
+from costmodel.validation.measuring import known_device, measure  # noqa: E402
 from costmodel.validation.torch_env import machine  # noqa: E402
 
 from .fake_cuda import Torch  # noqa: E402
@@ -57,7 +59,8 @@ def fake(monkeypatch):
 
     monkeypatch.setattr(torch_env, "importlib", types.SimpleNamespace(import_module=imported))
     # Triton would launch on a real device, or interpret: a barrier over all units never ends there.
-    for name in ("triton", "costmodel.validation.triton_attention", "costmodel.validation.triton_barrier"):
+    kernels = [f"costmodel.validation.triton_{name}" for name in ("attention", "arithmetic", "barrier")]
+    for name in ("triton", *kernels):
         monkeypatch.setitem(sys.modules, name, None)
     move = torch.nn.Module.to
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, dtype: move(self, dtype=dtype))
@@ -242,6 +245,25 @@ def test_a_gpu_without_a_spec_says_what_to_do(fake, monkeypatch):
     monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
     with pytest.raises(UnavailableError, match=r"no spec of NVIDIA Z9000: .* --spec SPEC.yaml"):
         places.find_device(machine("cuda"))
+
+
+def test_the_spec_of_a_gpu_without_one_is_measured(fake, monkeypatch, tmp_path):
+    facts = fake.cuda.get_device_properties(0)
+    facts.name = "NVIDIA Z9000"
+    monkeypatch.setattr(fake.cuda, "get_device_properties", lambda _: facts)
+    monkeypatch.setattr(spec_gpu, "_highest_clock", lambda: 1.98e9)
+    # What a replay of nothing takes on the CPU is no launch: rates of a GPU, as microbenchmarks give them.
+    rows = [("matmul", name, 2**26, 4e14, "FLOP/s") for name in ("bf16", "tf32")]
+    rows += [("bandwidth", "copy", 2**28, 4e12, "B/s"), ("launch", "graph", 4, 2e-6, "s")]
+    rows += [("step", "graph", 4, 2e-6, "s")]
+    table = pd.DataFrame(rows, columns=["quantity", "pattern", "bytes", "value", "unit"])
+    monkeypatch.setattr(spec, "microbenchmarks", lambda _: table.assign(best=table["value"]))
+    device = known_device(machine("cuda"), tmp_path)
+    assert (device.name, device.family, device.units) == ("nvidia/z9000", "hopper", 132)
+    # Hopper's unit does 4,096 FLOP a clock in 16 bits, and half as many in TF32.
+    assert device.peak("bf16") == pytest.approx(132 * 4096 * 1.98e9, rel=1e-3)
+    assert device.peak("tf32") == pytest.approx(132 * 2048 * 1.98e9, rel=1e-3)
+    assert places.find_device(machine("cuda"), tmp_path).name == "nvidia/z9000"
 
 
 def test_the_plan_is_what_a_gpu_can_run():

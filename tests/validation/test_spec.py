@@ -1,14 +1,16 @@
 """A spec for a device that has none: measured, marked so, and sound."""
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+import costmodel
 from costmodel import calibration, hardware
 from costmodel.errors import UnavailableError
-from costmodel.validation import microbench, places, spec
+from costmodel.validation import microbench, places, spec, spec_cpu, spec_figures, spec_gpu
 from costmodel.validation.cpu_clock import clock_hz
 from costmodel.validation.torch_env import cpu_caches
 
@@ -48,10 +50,10 @@ def test_measured_spec_is_sound_and_says_that_it_is_measured(measured, here, tmp
     # What a busy machine moves a second says nothing: bandwidths that fall with the working set instead.
     plausible = 3e10 * (small.cache_bytes / table["bytes"].clip(lower=1)).clip(1, 8)
     table = table.assign(best=table["best"].where(table["quantity"] != "bandwidth", plausible))
-    path = spec.write(spec.cpu_spec(small, table), tmp_path / "here.yaml")
+    path = spec.write(spec_cpu.cpu_spec(small, table), tmp_path / "here.yaml")
     assert hardware.check(path) == []
     device = hardware.load(path)
-    assert device.name == spec.cpu_name(here)
+    assert device.name == spec.spec_name(here)
     assert device.units == here.units
     figures = device.quantities
     assert figures["memory.hbm.bandwidth"].status == "measured"
@@ -64,11 +66,9 @@ def test_measured_spec_is_sound_and_says_that_it_is_measured(measured, here, tmp
 
 def test_spec_of_a_machine_that_hides_its_caches_is_refused(measured, monkeypatch):
     table, small = measured
-    monkeypatch.setattr(spec, "cpu_caches", list)
+    monkeypatch.setattr(spec_cpu, "cpu_caches", list)
     with pytest.raises(UnavailableError, match="write a spec by hand"):
-        spec.cpu_spec(small, table)
-    with pytest.raises(UnavailableError, match="for CPUs only"):
-        spec.cpu_spec(dataclasses.replace(small, kind="cuda"), table)
+        spec_cpu.cpu_spec(small, table)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,70 @@ def test_spec_of_a_machine_that_hides_its_caches_is_refused(measured, monkeypatc
     ],
 )
 def test_names_of_cpus(title, name, here):
-    assert spec.cpu_name(dataclasses.replace(here, title=title, units=2)) == name
+    assert spec_cpu.cpu_name(dataclasses.replace(here, title=title, units=2)) == name
+
+
+def rates(device):
+    """Return microbenchmarks of a GPU that reaches nine tenths of its datasheet."""
+    cache = int(device.l2_capacity)
+    reached = 0.9 * device.hbm_bandwidth
+    rows = [
+        ("bandwidth", "copy", size, reached * (3 if size <= cache else 1), "B/s")
+        for size in (2**20, cache // 4, 8 * cache)
+    ]
+    rows += [("matmul", name, 2**26, 0.9 * device.peak(name), "FLOP/s") for name in ("fp16", "fp32")]
+    rows += [("launch", "graph", 4, 2e-6, "s"), ("step", "persistent, all units", 4, 1.5e-6, "s")]
+    table = pd.DataFrame(rows, columns=["quantity", "pattern", "bytes", "value", "unit"])
+    return table.assign(best=table["value"])
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "megahertz"),
+    [
+        ("nvidia/v100-sxm2-16gb", "7.0", 1530),
+        ("nvidia/t4", "7.5", 1590),
+        ("nvidia/a100-sxm-80gb", "8.0", 1410),
+        ("nvidia/a40", "8.6", 1740),
+        ("nvidia/l40s", "8.9", 2490),
+        ("nvidia/h200-sxm", "9.0", 1830),
+    ],
+)
+def test_spec_of_a_gpu_comes_to_its_datasheet(name, capability, megahertz, here, monkeypatch, tmp_path):
+    """Units × FLOP a clock × clock are the vendor's dense peaks, where the clock is that of the peaks."""
+    shipped = hardware.load(name)
+    machine = dataclasses.replace(
+        here, kind="cuda", title="NVIDIA Z9000 Ti", capability=capability, units=int(shipped.units),
+        cache_bytes=int(shipped.l2_capacity), memory_bytes=int(shipped.hbm_capacity),
+    )  # fmt: skip
+    monkeypatch.setattr(spec_gpu, "_highest_clock", lambda: megahertz * 1e6)
+    path = spec.write(spec_gpu.gpu_spec(machine, rates(shipped)), tmp_path / "z9000.yaml")
+    assert hardware.check(path) == []
+    got = hardware.load(path)
+    assert (got.name, got.family) == ("nvidia/z9000-ti", shipped.family)
+    assert got.peak("fp16") == pytest.approx(shipped.peak("fp16"), rel=0.02)
+    assert got.quantities["memory.hbm.bandwidth"].status == "measured"
+    assert got.hbm_bandwidth == pytest.approx(0.9 * shipped.hbm_bandwidth, rel=1e-3)
+    answer = costmodel.predict(costmodel.Matmul(dtype="fp16"), got, m=4096, n=4096, k=4096)
+    assert answer.lower_s <= answer.seconds
+    assert answer.rung == "kernel"
+
+
+def test_gpu_that_does_not_tell_enough_is_refused(here, monkeypatch):
+    machine = dataclasses.replace(here, kind="cuda", title="NVIDIA Z9000", capability="99.0")
+    table = rates(hardware.load("nvidia/t4"))
+    monkeypatch.setattr(spec_gpu, "_highest_clock", lambda: 1e9)
+    with pytest.raises(UnavailableError, match=r"architecture is not known; .* --spec SPEC.yaml"):
+        spec_gpu.gpu_spec(machine, table)
+    monkeypatch.setattr(spec_gpu, "_highest_clock", lambda: None)
+    with pytest.raises(UnavailableError, match="does not state its clock"):
+        spec_gpu.gpu_spec(dataclasses.replace(machine, capability="8.0"), table)
+
+
+@pytest.mark.parametrize(("said", "hertz"), [("1980\n", 1.98e9), ("[N/A]\n", None), ("", None)])
+def test_highest_clock_is_the_drivers(said, hertz, monkeypatch):
+    done = subprocess.CompletedProcess([], 0, stdout=said)
+    monkeypatch.setattr(spec_gpu.subprocess, "run", lambda *_, **__: done)
+    assert spec_gpu._highest_clock() == hertz
 
 
 @pytest.mark.parametrize(
@@ -100,7 +163,7 @@ def test_drivers_names_are_known(title, name, here):
 def test_devices_without_a_spec_say_what_to_do(here, tmp_path):
     with pytest.raises(UnavailableError, match=r"--spec SPEC\.yaml"):
         places.find_device(dataclasses.replace(here, kind="cuda", title="NVIDIA Z9000"))
-    with pytest.raises(UnavailableError, match="costmodel validate --record"):
+    with pytest.raises(UnavailableError, match="`costmodel validate` measures one"):
         places.find_device(here, tmp_path)
 
 
@@ -121,4 +184,4 @@ def test_bandwidth_is_of_working_sets_beyond_the_caches():
     rows = [("copy", 2**20, 9e9), ("copy", 2**27, 3e9), ("sum", 2**28, 4e9)]
     table = pd.DataFrame([{"quantity": "bandwidth", "pattern": p, "bytes": b, "best": v} for p, b, v in rows])
     machine = type("Machine", (), {"cache_bytes": 2**25})
-    assert spec._main_memory(table, machine) == (4e9, "highest seen: sum over 256 MiB")
+    assert spec_figures.main_memory(table, machine) == (4e9, "highest seen: sum over 256 MiB")

@@ -9,7 +9,7 @@ from costmodel.validation.bench_attention import exact_attention  # noqa: E402
 
 pytest.importorskip("triton", reason="needs Triton: pip install triton")
 
-from costmodel.validation import triton_barrier  # noqa: E402
+from costmodel.validation import triton_arithmetic, triton_barrier  # noqa: E402
 from costmodel.validation.triton_attention import attention  # noqa: E402
 
 
@@ -63,3 +63,18 @@ def test_a_chain_of_barriers_ends_with_every_block_having_arrived():
     counter = torch.full((1,), 99, dtype=torch.int32, device=DEVICE)
     triton_barrier.chain(counter, blocks, 50)()
     assert int(counter) == 50 * blocks
+
+
+def test_multiply_adds_are_all_made():
+    """Four chains of a ← a·x + x from x, 2x, x² and 0, summed."""
+    values = torch.linspace(0.1, 0.9, triton_arithmetic.BLOCK, device=DEVICE)
+    results = torch.empty_like(values)
+    triton_arithmetic.multiply_adds(values, results, 7)()
+    wanted = torch.zeros_like(values)
+    for begin in (values, 2 * values, values**2, 0 * values):
+        chain = begin
+        for _ in range(7):
+            chain = chain * values + values
+        wanted += chain
+    assert torch.allclose(results, wanted, rtol=1e-5)
+    assert triton_arithmetic.STEP_FLOPS == 2 * 4

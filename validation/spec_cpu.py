@@ -1,0 +1,118 @@
+"""A spec for the CPU in front of us: caches as the system states them, clock and bandwidths measured."""
+
+from __future__ import annotations
+
+import platform
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import pandas as pd
+
+from costmodel import units
+from costmodel._version import __version__
+from costmodel.errors import UnavailableError
+from costmodel.validation.cpu_clock import clock_hz
+from costmodel.validation.spec_figures import derived, level, main_memory, measured_figure, micro
+from costmodel.validation.torch_env import Machine, cpu_caches
+
+#: FLOP a cycle of one core in fp32: two multiply-add units of this many lanes each.
+_FLOP_A_CYCLE = {"avx512": 64, "avx2": 32, "other": 16, "neon": 32}
+
+
+def cpu_name(machine: Machine) -> str:
+    """Return the name of a CPU's spec: ``cpu/amd-epyc-2-threads``."""
+    words = re.sub(r"\(r\)|\(tm\)|cpu|processor|@.*", " ", machine.title.lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", words).strip("-") or "unknown"
+    return f"cpu/{slug}-{machine.units}-thread{'s' if machine.units > 1 else ''}"
+
+
+def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
+    """Return the content of a spec file for the CPU in front of us.
+
+    Parameters
+    ----------
+    machine : Machine
+        Its facts.
+    measured : DataFrame
+        As `costmodel.validation.microbench.microbenchmarks` returns it.
+
+    Raises
+    ------
+    UnavailableError
+        If it does not tell its caches.
+    """
+    caches = dict(cpu_caches())
+    if not caches:
+        raise UnavailableError("this system does not tell its caches: write a spec by hand")
+    product = float(measured.query("quantity == 'matmul' and pattern == 'fp32'")["best"].max())
+    clock, clock_note = _clock(product, machine)
+    per_cycle = _flop_a_cycle(machine)
+    peak = machine.units * per_cycle * clock
+    lanes = f"{machine.units} threads × {per_cycle} FLOP a cycle × {clock / 1e9:.2f} GHz"
+    note = f"{lanes}; the fastest product ran at {units.render(product, 'FLOP/s')}"
+    day = datetime.now(UTC).date()
+    memory, memory_note = main_memory(measured, machine)
+    levels = {
+        f"l{number}": level(size * machine.units if number == 2 else size, measured, memory)
+        for number, size in caches.items()  # L2 is each core's own
+        if number in (2, 3)
+    }
+    launch = float(measured.query("quantity == 'launch'")["value"].min())
+    step = float(measured.query("quantity == 'step' and pattern == 'eager'")["value"].min())
+    return {
+        "schema": 1,
+        "name": cpu_name(machine),
+        "title": f"{machine.title}, {machine.units} threads",
+        "vendor": _vendor(machine),
+        "family": "x86" if platform.machine() in ("x86_64", "AMD64") else "other",
+        "chip": machine.title,
+        "year": day.year,
+        "scope": f"what {machine.units} threads of one process reach; year is that of the measurement",
+        "units": {"kind": "core", "count": measured_figure(machine.units, "threads that torch uses")},
+        "clocks": {"boost": measured_figure(units.render(clock, "Hz"), clock_note)},
+        "compute": {
+            "vector": {
+                "fp64": derived(units.render(max(peak, product) / 2, "FLOP/s"), "half of fp32"),
+                "fp32": derived(units.render(max(peak, product), "FLOP/s"), note),
+            }
+        },
+        "memory": {
+            "hbm": {
+                "technology": "DRAM",
+                "bandwidth": measured_figure(units.render(memory, "B/s"), memory_note),
+                "capacity": measured_figure(
+                    units.render(float(machine.memory_bytes), "B"), "as the system states it"
+                ),
+            },
+            **levels,
+        },
+        "latency": {
+            "launch": measured_figure(
+                micro(launch), f"one element added to, called from Python, costmodel {__version__}"
+            ),
+            "step": measured_figure(micro(step), "the same, each call on the result of the one before"),
+        },
+    }
+
+
+def _clock(product: float, machine: Machine) -> tuple[float, str]:
+    """Return the highest clock seen [Hz]; without a loop to time, the least that explains a `product`."""
+    clock = clock_hz()
+    if clock is not None:
+        return clock, "highest over short loops of one cycle a turn, one thread"
+    least = product / (machine.units * _flop_a_cycle(machine))
+    return least, "the least at which the fastest product can run"
+
+
+def _flop_a_cycle(machine: Machine) -> int:
+    """Return fp32 FLOP a cycle of one core: two multiply-add units as wide as the instruction set."""
+    if platform.machine() in ("arm64", "aarch64"):
+        return _FLOP_A_CYCLE["neon"]
+    capability = machine.capability.lower()
+    return _FLOP_A_CYCLE["avx512" if "512" in capability else "avx2" if "avx2" in capability else "other"]
+
+
+def _vendor(machine: Machine) -> str:
+    known = ("AMD", "Intel", "Apple", "Ampere", "AWS")
+    return next((name for name in known if name.lower() in machine.title.lower()), "unknown")

@@ -1,0 +1,53 @@
+"""Figures of a measured spec: values with their unit, source, status and a note."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel import units
+from costmodel.validation.microbench import BEYOND_CACHE
+from costmodel.validation.torch_env import Machine
+
+#: The source key of what was measured on the device itself.
+SOURCE = "own"
+
+
+def measured_figure(value: str | int, note: str) -> dict[str, Any]:
+    """Return what was measured here, or the system said."""
+    return {"value": value, "source": [SOURCE], "status": "measured", "note": note}
+
+
+def derived(value: str, note: str) -> dict[str, Any]:
+    """Return what follows from other figures."""
+    return {"value": value, "source": ["calc"], "status": "derived", "note": note}
+
+
+def micro(seconds: float) -> str:
+    """Return a time in microseconds."""
+    return f"{seconds * 1e6:.3g} us"
+
+
+def main_memory(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
+    """Return the highest bandwidth over working sets well beyond the caches [B/s]."""
+    beyond = measured[
+        (measured["quantity"] == "bandwidth") & (measured["bytes"] >= BEYOND_CACHE / 2 * machine.cache_bytes)
+    ]
+    top = beyond.sort_values("best").iloc[-1]
+    return float(top["best"]), f"highest seen: {top['pattern']} over {int(top['bytes']) >> 20} MiB"
+
+
+def level(whole: int, measured: pd.DataFrame, memory: float) -> dict[str, Any]:
+    """Return a cache level: its size [bytes], and its highest bandwidth.
+
+    A cache that looks slower than main memory was measured under another load: its bandwidth is left out.
+    """
+    inside = measured[
+        (measured["quantity"] == "bandwidth") & measured["bytes"].between(whole // 8, whole // 2)
+    ]
+    entry = {"capacity": measured_figure(f"{whole // 2**10} KiB", "as the system states it")}
+    best = float(inside["best"].max()) if not inside.empty else 0.0
+    if best >= memory:
+        entry["bandwidth"] = measured_figure(units.render(best, "B/s"), "highest over working sets that fit")
+    return entry
