@@ -159,6 +159,7 @@ def seconds(
     n: ArrayLike,
     k: ArrayLike,
     batch: ArrayLike = 1.0,
+    passing: ArrayLike = 0.0,
     dtype: str = "bf16",
     layout: str = "tn",
     quantise: bool = False,
@@ -178,6 +179,8 @@ def seconds(
         Values of ``CONSTANTS``; those not given have their defaults.
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
+    passing : array_like
+        Bytes that pass the cache between two uses of B, where other kernels run in between [B].
     dtype : str
         Of the operands. Results are 16 bit where operands are 16 or 8 bit.
     layout : {"tn", "nn"}
@@ -212,10 +215,10 @@ def seconds(
     kind = dtypes.dtype(dtype)
     if "energy_j" not in constants:
         c["energy_j"] *= (kind.bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER
-    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k)))
+    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k, passing)))
     shape = sizes[0].shape
-    batch_, m_, n_, k_ = (np.ravel(x) for x in sizes)
-    p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, strided=layout == "tn", quantised=quantise)
+    batch_, m_, n_, k_, passing_ = (np.ravel(x) for x in sizes)
+    p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, layout == "tn", quantise, passing_)
     tile = [
         np.ravel(np.broadcast_to(np.asarray(t, dtype=np.float64), shape))
         for t in (tile_m, tile_n, tile_k, split)
