@@ -17,6 +17,9 @@ from costmodel.symbols import DEVICE_SIZES
 
 #: Constants that say how much of the operands a cache still holds from the call before.
 RESIDENCY = ("warm_share", "cache_share")
+#: Kernel models of what a layer uses once each time it runs, and may find in a cache the next time: weights,
+#: cached keys.
+KEEPING = ("gemm", "decode")
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +204,8 @@ def make_plan(
             options |= implementations.arguments(kernel, phase.op, *whose, device, fitted)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
-        parts.append(PhasePlan(phase, kernel, tuple(rates), choice, options, direction))
+        placed = _in_layer(phase, kernel, layer)
+        parts.append(PhasePlan(placed, kernel, tuple(rates), choice, options, direction))
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
         lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
@@ -214,6 +218,13 @@ def make_plan(
     plan = Plan(layer, device, found, state, tuple(parts), tuple(missing), asked)
     launcher = host(harness, device.name, layer.direction) if rung != "bound" else NONE
     return plan if launcher == NONE else plan.launched_by(launcher)
+
+
+def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
+    """Return a kernel as one of a layer's: all that the layer reads and writes passes the cache meanwhile."""
+    if kernel not in KEEPING or len(layer.cost.phases) == 1:
+        return phase
+    return replace(phase, sizes={**phase.sizes, "passing": layer.cost.compulsory})
 
 
 def _direction(layer: Layer, phase: Phase) -> str:

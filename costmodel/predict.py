@@ -310,7 +310,8 @@ class Prediction:
         """Return the interval [s] that holds `level` % (80 or 95) of measurements.
 
         From residuals on rows that the constants were not fitted on (of a relative's constants: on
-        other devices); NaN where that is not known. Kernels are taken to err together.
+        other devices); NaN where that is not known. Kernels are taken to err together. No end is
+        below the lower bound, as no measurement is.
         """
         low: Number = 0.0
         high: Number = 0.0
@@ -324,10 +325,11 @@ class Prediction:
             each = np.asarray(seconds / runs, dtype=np.float64)
             below, above = calibration.interval(part.choice.spread, each, level)
             low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
-        if self.plan.host.launch_s:
-            longer = self.seconds / sum(self._phase_seconds)
-            low, high = low * longer, high * longer
-        return spread(low, self.shape), spread(high, self.shape)
+        # What raises the time above its kernels' sum, the host or the lower bound, raises both ends.
+        longer = self.seconds / sum(self._phase_seconds)
+        ends = (np.maximum(end * longer, self.lower_s) for end in (low, high))
+        lower, upper = (spread(end, self.shape) for end in ends)
+        return lower, upper
 
     @property
     def lo80_s(self) -> Any:

@@ -24,7 +24,7 @@ from costmodel.measured import (
     uncounted,
     with_parts,
 )
-from costmodel.predict import Prediction, predict
+from costmodel.predict import RUNGS, Prediction, predict
 from costmodel.symbols import GLOSSARY
 
 #: Where rows stand in a table.
@@ -84,7 +84,11 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     ------
     TableError
         If a column that every row needs is missing.
+    UnknownNameError
+        If there is no such rung: no row is to blame for it.
     """
+    if rung is not None and rung not in RUNGS:
+        raise unknown_name("rung", rung, RUNGS)
     missing = [name for name in NEEDED if name not in table]
     if missing:
         raise TableError(
@@ -258,14 +262,15 @@ def summary(scored: pd.DataFrame) -> pd.DataFrame:
         error [%]), ``bias`` (median signed error [%], positive where the
         prediction is too long), ``under_lower`` (share [%] of rows measured
         below the lower bound). Rows without a positive measured time count as
-        rows only.
+        rows only; a cell's name is empty where the table does not say it.
     """
     cell = [name for name in CELL if name in scored]
     measured = _numbers(scored["latency_s"])
     valid = (measured > 0) & np.isfinite(measured)
     error = np.where(valid, 100.0 * (scored["seconds"] / np.where(valid, measured, 1.0) - 1.0), np.nan)
     under = np.where(valid & scored["lower_s"].notna(), 100.0 * (scored["lower_s"] > measured), np.nan)
-    frame = scored[cell].astype(str).assign(error=error, ape=np.abs(error), under=under)
+    names = scored[cell].astype(object).where(scored[cell].notna(), "").astype(str)
+    frame = names.assign(error=error, ape=np.abs(error), under=under)
     grouped = frame.groupby(cell, sort=True, observed=True)
     return pd.DataFrame(
         {

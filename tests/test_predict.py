@@ -222,6 +222,21 @@ def test_state_is_a_size_where_it_is_a_number():
     assert set(frame["state"]) == {"cold"}
 
 
+@pytest.mark.parametrize(
+    ("layer", "device", "sizes"),
+    [
+        (cm.FeedForward(dtype="fp32"), "v100-pcie-32gb", {"seq": 512, "d_model": [64, 1024, 8192]}),
+        (cm.SwiGLU(), "mi100", {"seq": 512, "d_model": [64, 1024, 8192]}),
+    ],
+)
+def test_no_interval_begins_where_no_measurement_can_be(layer, device, sizes):
+    p = cm.predict(layer, device, batch=8, **sizes)
+    assert (p.lo95_s >= p.lower_s).all()
+    assert (p.lo95_s <= p.lo80_s).all()
+    assert (p.lo80_s <= p.hi80_s).all()
+    assert (p.hi80_s <= p.hi95_s).all()
+
+
 @pytest.mark.parametrize("wrong", [{"rung": "bond"}, {"state": "tepid"}])
 def test_unknown_choices_are_refused_with_the_nearest(wrong):
     with pytest.raises(UnknownNameError, match=r"unknown (rung|state)"):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 import costmodel as cm
-from costmodel.errors import TableError
+from costmodel.errors import TableError, UnknownNameError
 from costmodel.measured import with_parts
 from costmodel.score import ADDED, NUMBERS, score, summary
 
@@ -143,6 +143,29 @@ def test_a_summary_is_the_errors_of_each_cell():
     assert x["bias"] == pytest.approx(-5)
     assert x["under_lower"] == pytest.approx(50)
     assert (y["rows"], y["predicted"]) == (1, 0)
+
+
+@pytest.mark.parametrize("nothing", [None, np.nan, ""])
+def test_a_summary_leaves_out_no_row(nothing):
+    # Most tables of one's own name no framework, or only some rows do; an unknown device may be empty too.
+    table = pd.DataFrame(
+        {
+            "gpu": ["a", "a", nothing], "op": "x", "dtype": "bf16", "framework": ["f", nothing, "f"],
+            "latency_s": 1.0, "seconds": [1.1, 1.2, np.nan], "lower_s": 0.5,
+        }
+    )  # fmt: skip
+    cells = summary(table).to_dict("records")
+    assert [(cell["gpu"], cell["framework"], cell["rows"]) for cell in cells] == [
+        ("", "f", 1),
+        ("a", "", 1),
+        ("a", "f", 1),
+    ]
+    assert [cell["mean_ape"] for cell in cells[1:]] == pytest.approx([20, 10])
+
+
+def test_a_rung_that_is_none_is_refused_before_any_row(table):
+    with pytest.raises(UnknownNameError, match="unknown rung 'kernl'; did you mean 'kernel'"):
+        score(table, rung="kernl")
 
 
 def test_a_table_without_what_every_row_needs_is_refused():

@@ -27,7 +27,7 @@ _ALIASED_PITCH = 131072.0
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of the products, shape (rows,), and what they are made of."""
+    """Sizes of the products, shape (rows,), what they are made of, and what passes the cache beside [B]."""
 
     batch: Array
     m: Array
@@ -37,6 +37,7 @@ class Problem:
     bytes: float
     strided: bool
     quantised: bool
+    passing: Array | float = 0.0
 
     @property
     def out_bytes(self) -> float:
@@ -65,14 +66,17 @@ class Problem:
 
     def take(self, rows: slice | NDArray[np.intp]) -> Problem:
         """Return some of the products."""
-        return replace(self, batch=self.batch[rows], m=self.m[rows], n=self.n[rows], k=self.k[rows])
+        passing = np.broadcast_to(self.passing, self.m.shape)[rows]
+        sizes = {name: getattr(self, name)[rows] for name in ("batch", "m", "n", "k")}
+        return replace(self, **sizes, passing=passing)
 
 
 def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
     """Return the bytes of operands and result that a call does not find in L2 [B].
 
     What calls touch goes round: an operand is found again where all that lies between two of its uses
-    fits. Copies of the weights lie between two uses of one of them, but not of the shared A.
+    fits. Copies of the weights lie between two uses of one of them, but not of the shared A; what a layer of
+    several kernels reads lies between two uses of its weights, but not before A, which was just made.
     """
     right, left = p.right, 0.0 * p.left if p.quantised else p.left
     if rotation == "cold":
@@ -88,7 +92,8 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     if rotation == "weights":
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
         missed_left = np.minimum(missed, alone)
-    return np.asarray((right + p.result) * missed + left * missed_left)
+    passed = misses(np.maximum(between, p.passing), c["cache_share"] * device.l2_capacity, _WARM_ORDER)
+    return np.asarray((right + p.result) * missed + left * missed_left + right * (passed - missed))
 
 
 def reread(

@@ -84,6 +84,7 @@ def seconds(
     kv_heads: ArrayLike,
     seq_kv: ArrayLike,
     head_dim: ArrayLike,
+    passing: ArrayLike = 0.0,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
     kernel: str | None = None,
@@ -98,6 +99,8 @@ def seconds(
         Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq_kv, head_dim : array_like
         Sizes, broadcast together; `seq_kv` counts the new token, `heads` is a multiple of `kv_heads`.
+    passing : array_like
+        Bytes that pass L2 between two steps, where other kernels run in between [B].
     dtype, kv_dtype : str
         Format of Q and O, and of the cache (default: the same).
     kernel : str, optional
@@ -138,7 +141,7 @@ def seconds(
     split = plan.splits > 1
     # Partial outputs in fp32, written and read back.
     moved = cache + 2 * width * out + np.where(split, 8 * plan.splits * out, 0.0)
-    miss = miss_share(device, given["cache_share"], moved, _MISS_ORDER)
+    miss = miss_share(device, given["cache_share"], np.maximum(moved, passing), _MISS_ORDER)
     rate = byte_time(device, given, miss)
     another = given["merge_cycles"] if kernel in flash.MERGING else 0.0
     merge = np.where(split, another + given["merge_split_cycles"] * plan.splits, 0.0) * cycle

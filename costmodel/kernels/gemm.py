@@ -15,10 +15,10 @@ bands: CUTLASS's threadblock swizzle; the rest from the residuals of the measure
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from costmodel import dtypes
 from costmodel.errors import unknown_name
@@ -159,6 +159,7 @@ def seconds(
     n: ArrayLike,
     k: ArrayLike,
     batch: ArrayLike = 1.0,
+    passing: ArrayLike = 0.0,
     dtype: str = "bf16",
     layout: str = "tn",
     quantise: bool = False,
@@ -178,6 +179,8 @@ def seconds(
         Values of ``CONSTANTS``; those not given have their defaults.
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
+    passing : array_like
+        Bytes that pass the cache between two uses of B, where other kernels run in between [B].
     dtype : str
         Of the operands. Results are 16 bit where operands are 16 or 8 bit.
     layout : {"tn", "nn"}
@@ -212,10 +215,10 @@ def seconds(
     kind = dtypes.dtype(dtype)
     if "energy_j" not in constants:
         c["energy_j"] *= (kind.bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER
-    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k)))
+    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k, passing)))
     shape = sizes[0].shape
-    batch_, m_, n_, k_ = (np.ravel(x) for x in sizes)
-    p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, strided=layout == "tn", quantised=quantise)
+    batch_, m_, n_, k_, passing_ = (np.ravel(x) for x in sizes)
+    p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, layout == "tn", quantise, passing_)
     tile = [
         np.ravel(np.broadcast_to(np.asarray(t, dtype=np.float64), shape))
         for t in (tile_m, tile_n, tile_k, split)
@@ -231,44 +234,53 @@ def seconds(
     strain = found["arithmetic"] / (kernel + c["droop_s"])
     arithmetic = found["arithmetic"] * (1 + slower * strain)
     kernel = kernel + arithmetic - found["arithmetic"] + c["start_s"]
+    limits = {
+        f"{engine(device, kind.name)}:{kind.name}": arithmetic,
+        "l2": found["l2"],
+        "hbm": found["hbm"],
+        "depth": found["chain"] + found["store"] + found["tail"],
+    }
     if kind.bytes == _SIXTEEN_BIT:
-        kernel = _few_rows(device, c, p, kernel, found["hbm"])
+        for rows, time, own in _few_rows(device, c, p, found["hbm"]):
+            kernel = np.where(rows, c["start_s"] + time, kernel)
+            limits = {name: np.where(rows, own.get(name, 0.0), limit) for name, limit in limits.items()}
     starts = c["start_s"]
     if quantise:
         kernel = kernel + c["start_s"] + _quantise(device, c, p)
         starts *= 2
     total = c["dispatch_s"] + (kernel**_HOST_ORDER + c["record_s"] ** _HOST_ORDER) ** (1 / _HOST_ORDER)
     total = ticked(total, c, REPLAYED.get(rotation, 1.0))
-    terms = {
-        f"{engine(device, kind.name)}:{kind.name}": arithmetic,
-        "l2": found["l2"],
-        "hbm": found["hbm"],
-        "depth": found["chain"] + found["store"] + found["tail"],
-        "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"]),
-    }
+    terms = {**limits, "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"])}
     return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})
 
 
-def _few_rows(device: Device, c: Mapping[str, float], p: Problem, kernel: Array, hbm: Array) -> Array:
-    """Return kernel times [s] with those of the kernels for one row, and for little work, put in."""
-    cycle, start, work = 1 / device.clock_hz, c["start_s"], p.batch * p.m * p.n * p.k
+def _few_rows(
+    device: Device, c: Mapping[str, float], p: Problem, hbm: Array
+) -> Iterator[tuple[NDArray[np.bool_], Array, dict[str, Array]]]:
+    """Yield the kernels for one row, and for little work: of which products, time after the start, limits.
+
+    All times in s; `hbm` is that of the bytes. Of two that take the same products the later one counts.
+    """
+    cycle, work = 1 / device.clock_hz, p.batch * p.m * p.n * p.k
     if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
         waves = np.ceil(p.batch * p.n / (device.units * _ROWS_AT_ONCE))
         chain = waves * p.k * c["row_cycles"] * cycle
         # Of the multiply-adds and the bytes, one hides behind the other.
-        kernel = np.where(p.m == 1, start + np.maximum(hbm, chain), kernel)
+        yield p.m == 1, np.maximum(hbm, chain), {"hbm": hbm, "depth": chain}
         if device.family == "ampere":
             cut = (p.m == 1) & (p.batch * p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW)
-            parts = np.maximum(p.k * c["row_cycles"] * cycle / _ROWS_AT_ONCE, hbm)
-            kernel = np.where(cut, start + parts + c["row_split_s"], kernel)
+            chain = p.k * c["row_cycles"] * cycle / _ROWS_AT_ONCE
+            added = c["row_split_s"]
+            yield cut, np.maximum(chain, hbm) + added, {"hbm": hbm, "depth": chain + added}
     if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
         few, many, free = _SMALL_DEPTH[device.family]
         small = (p.m > 1) & (work < _SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
-        kernel = np.where(small, start + np.maximum(p.k - free, 0.0) * c["small_cycles"] * cycle, kernel)
+        chain = np.maximum(p.k - free, 0.0) * c["small_cycles"] * cycle
+        yield small, chain, {"depth": chain}
     if c["tiny_s"] > 0 and device.family == "ampere":
         tiny = (p.m > _SMALL_ROWS) & (work < _SMALL_WORK) & (p.k < _TINY_DEPTH)
-        kernel = np.where(tiny, start + c["tiny_s"] + p.k * c["tiny_cycles"] * cycle, kernel)
-    return kernel
+        chain = c["tiny_s"] + p.k * c["tiny_cycles"] * cycle
+        yield tiny, chain, {"depth": chain}
 
 
 def _quantise(device: Device, c: Mapping[str, float], p: Problem) -> Array:

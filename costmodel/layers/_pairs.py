@@ -124,11 +124,10 @@ def bigbird(n: sp.Expr, near: sp.Expr, g: sp.Expr, drawn: sp.Expr, b: sp.Expr) -
     """Return BigBird's mask of whole tiles: g global tokens, `near` blocks around, `drawn` random tokens.
 
     At the edges random blocks take the place of those that the window lacks: all that are not global
-    see equally many. The sequence is padded to whole blocks, whose pairs count.
+    see equally many. A last block that is not full counts as its share of all, what pads it not at all.
     """
-    blocks = ceil_div(n, b)
-    tiles, met = by_blocks(n, b, global_tiles(blocks, ceil_div(g, b), near + ceil_div(drawn, b)))
-    return Mask(b**2 * blocks * tiles, tiles, met, n, n)
+    tiles, met = by_blocks(n, b, global_tiles(ceil_div(n, b), ceil_div(g, b), near + ceil_div(drawn, b)))
+    return Mask(n * met, tiles, met, n, n)
 
 
 def blocks_of_density(n: sp.Expr, share: sp.Expr, b: sp.Expr) -> Mask:

@@ -362,3 +362,30 @@ def test_the_first_steps_of_little_work_come_with_the_start(measured):
     constants = {"small_cycles": further, "start_s": by_k[128.0]}
     got = seconds(device, constants, m=8, n=64, k=np.array([32.0, 128.0, 256.0, 512.0]))
     assert got == pytest.approx(by_k[[32.0, 128.0, 256.0, 512.0]].to_numpy(), rel=0.03)
+
+
+def test_what_passes_the_cache_between_two_uses_takes_the_weights_out_of_it():
+    """Weights of 8 MB in an L2 of 40: found there, unless more than that passes. A was just made."""
+    sizes = {"m": 64.0, "n": 2048.0, "k": 2048.0}
+    passing = np.array([0.0, 1e6, 1e9])
+    warm, little, much = gemm.seconds(A100, IDEAL, **sizes, passing=passing).terms["hbm"]
+    assert warm == little < 1e-6 * much
+    assert much == pytest.approx(2 * 2048.0**2 / A100.hbm_bandwidth, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("device", "constants", "sizes", "limit"),
+    [
+        ("l40s", {"small_cycles": 10.0}, {"m": 2, "n": 490, "k": 1470}, "depth"),
+        ("a100-sxm-80gb", {"tiny_s": 1e-6}, {"m": 40, "n": 64, "k": 128}, "depth"),
+        ("a100-sxm-80gb", {"row_cycles": 0.5}, {"m": 1, "n": 8192, "k": 8192, "rotation": "cold"}, "hbm"),
+        ("a100-sxm-80gb", {"row_cycles": 0.5}, {"m": 1, "n": 32, "k": 8192}, "depth"),
+    ],
+)
+def test_what_limits_a_kernel_for_few_rows_is_its_own(device, constants, sizes, limit):
+    """Its terms are those of the kernel that runs, not of the tiles it stands for: nothing is left over."""
+    estimate = gemm.seconds(hardware.load(device), {**constants, "start_s": 2e-6}, **sizes)
+    terms = {name: float(term) for name, term in estimate.terms.items()}
+    assert max(terms, key=lambda name: terms[name] * (name != "launch")) == limit
+    assert terms[limit] + terms["launch"] == pytest.approx(float(estimate.seconds), rel=1e-9)
+    assert terms["matrix:bf16"] == terms["l2"] == 0

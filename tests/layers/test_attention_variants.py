@@ -166,6 +166,17 @@ def test_the_densest_mask_is_dense_attention(name, options, more, direction):
         assert found["hbm_bytes"] == whole["hbm_bytes"]
 
 
+@pytest.mark.parametrize("name", ["sliding-window", "longformer", "strided", "bigbird", "block-sparse"])
+def test_no_mask_leaves_more_than_there_is(name):
+    """The lower bound counts them: what pads a short sequence to whole blocks is nobody's work."""
+    lengths = np.array([1.0, 2.0, 63.0, 65.0, 100.0, 511.0, 513.0])
+    whole = evaluate(get("tiled-attention")(), seq=lengths, **CORE, sram=1e5)
+    layer = get(name)()
+    window = {"window": 100} if "window" in layer.required else {}
+    found = evaluate(layer, seq=lengths, **CORE, **window)
+    assert (found["matrix_flops"] <= whole["matrix_flops"] * (1 + 1e-12)).all()
+
+
 def test_windows_take_less_time():
     """At every rung, where the window is short."""
     sizes = {"batch": 1, "heads": 32, "seq": 65536, "head_dim": 128}

@@ -253,3 +253,18 @@ def test_what_does_not_generate_says_so():
 def test_maxtexts_scales_are_billions_of_parameters(scale):
     """Their names are about what they have (MaxText's `get_individual_scales`)."""
     assert published_training.maxtext_model(scale).parameters == pytest.approx(scale * 1e9, rel=0.12)
+
+
+@pytest.mark.parametrize("name", ["llama-3.2-3b", "qwen3-8b", "opt-125m"])
+@pytest.mark.parametrize("device", ["nvidia/l40s", "nvidia/rtx-4090", A100])
+@pytest.mark.parametrize("framework", [None, "vllm"])
+def test_weights_and_keys_of_a_model_pass_through_the_cache(name, device, framework):
+    """One layer's weights fit into an L2 of 96 MB; between two uses of them all the others pass.
+
+    So each kernel that reads them takes as long as main memory takes to give them, at least.
+    """
+    use, sizes = load(name).decode("bf16"), {"batch": 1, "seq_kv": 2048}
+    kernels = predict(use, device, **sizes, framework=framework).phases
+    for kernel, alone in zip(kernels, predict(use, device, **sizes, rung="bound").phases, strict=True):
+        if kernel["kernel"] in ("gemm", "decode"):
+            assert kernel["seconds"] > alone["seconds"], kernel["phase"]

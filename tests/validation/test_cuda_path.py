@@ -79,7 +79,7 @@ def cases(names=SIZES):
 
 def test_a_campaign_goes_through(fake, tmp_path):
     wanted = list(cases())
-    frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=60.0, passes=2)
+    frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=600.0, passes=2)
     assert set(frame["status"]) == {"ok"}, frame[["case", "reason"]].to_string()
     assert len(frame) == len(wanted)
     assert set(frame["gpu"]) == {"nvidia/h200-sxm"}
@@ -106,7 +106,7 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     name = tmp_path / "h200"
     monkeypatch.setattr(counters.shutil, "which", lambda _: None)
     asked = ["--record", "--count", "--report"]
-    words = ["validate", "--device", "cuda", *asked, "--budget", "20", "-o", str(name)]
+    words = ["validate", "--device", "cuda", *asked, "--budget", "200", "-o", str(name)]
     assert run(words) == 0, capsys.readouterr().err
     said = capsys.readouterr().out
     assert "held-out shapes" in said
@@ -169,7 +169,7 @@ def failing(monkeypatch, error):
 def test_what_goes_wrong_with_one_case_stays_with_it(error, status, fake, tmp_path, monkeypatch):
     failing(monkeypatch, error)
     frame = measure(
-        "cuda", cases=list(cases(["softmax", "bmm"])), journal=tmp_path / "j.jsonl", budget_s=20.0, passes=1
+        "cuda", cases=list(cases(["softmax", "bmm"])), journal=tmp_path / "j.jsonl", budget_s=200.0, passes=1
     )
     bad = frame[frame["status"] != "ok"]
     assert list(bad["status"]) == [status]
@@ -184,10 +184,10 @@ def test_a_device_that_works_no_more_ends_the_campaign(fake, tmp_path, monkeypat
     monkeypatch.setattr(campaign, "prepare_watched", lambda case, kind: (prepare(case, kind), 0))
     wanted, path = list(cases(["softmax", "bmm"])), tmp_path / "j.jsonl"
     with pytest.raises(UnavailableError, match=r"stopped working at softmax .* run the same command again"):
-        measure("cuda", cases=wanted, journal=path, budget_s=20.0, passes=1)
+        measure("cuda", cases=wanted, journal=path, budget_s=200.0, passes=1)
     # The case that broke it is recorded: the next run does not try it again.
     fake.cuda.broken = ""
-    frame = measure("cuda", cases=wanted, journal=path, budget_s=20.0, passes=1)
+    frame = measure("cuda", cases=wanted, journal=path, budget_s=200.0, passes=1)
     assert list(frame[frame["status"] != "ok"]["bench"]) == ["softmax"]
     assert len(frame) == len(wanted)
 

@@ -35,7 +35,7 @@ CASES = [
 @pytest.fixture(scope="module")
 def table(here, tmp_path_factory):
     path = tmp_path_factory.mktemp("records") / "j.jsonl"
-    return measure("cpu", journal=path, cases=CASES, budget_s=30.0, passes=2, device_name=DEVICE)
+    return measure("cpu", journal=path, cases=CASES, budget_s=300.0, passes=2, device_name=DEVICE)
 
 
 def row(table, bench, **where):
@@ -151,7 +151,7 @@ def test_report_has_every_rung_and_says_what_was_fitted(table):
 def test_journal_of_another_machine_is_not_taken_for_ours(here, tmp_path):
     path = tmp_path / "j.jsonl"
     with Journal(path, here) as book:
-        run_campaign(CASES[:1], here, book, budget_s=5.0, passes=1)
+        run_campaign(CASES[:1], here, book, budget_s=50.0, passes=1)
     path.write_text(path.read_text().replace(f'"torch": "{here.torch}"', '"torch": "0.0"'))
     with pytest.raises(TableError, match=r"of torch '0\.0'"):
         measure("cpu", journal=path, cases=CASES[:1], device_name=DEVICE)

@@ -139,7 +139,8 @@ def _of_blocks(name: str, o: dict[str, Any], s: dict[str, int]) -> Counts:
     if name == "bigbird":
         first, near, drawn = (math.ceil(s[size] / b) for size in ("globals", "window", "random"))
         kept = global_tiles(len(cut), first, near + drawn)
-        return Counts(kept * b * b, *by_tiles(n, b, kept), n, n)  # padded to whole blocks
+        each, met = by_tiles(n, b, kept)
+        return Counts(n * met, each, met, n, n)
     full = o["convention"] == "torch"
     pairs = sum(1 for span in cut for i in span for j in span if full or j <= i)
     return Counts(pairs, 1, Fraction(n, len(cut)), len(cut[0]), len(cut[0]))
