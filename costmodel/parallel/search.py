@@ -12,11 +12,11 @@ import pandas as pd
 from costmodel.errors import CostmodelError
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.language_model import LanguageModel
+from costmodel.parallel.layered import Layered, LayeredTraining
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN
-from costmodel.parallel.mixture import Mixture, MixtureTraining
 from costmodel.parallel.training import Training
-from costmodel.parallel.transformer import Transformer
 
 #: Largest micro-batch and number of parts a stage that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -24,11 +24,12 @@ INTERLEAVES = (1, 2, 3, 4, 6, 8)
 
 
 def plan(
-    model: Transformer,
+    model: LanguageModel,
     cluster: Cluster,
     *,
     batch: int,
     seq: int,
+    seq_kv: int | None = None,
     margin: float = MARGIN,
     gradient_bytes: int = 2,
     rung: str | None = None,
@@ -37,12 +38,14 @@ def plan(
 
     Parameters
     ----------
-    model : Transformer
+    model : LanguageModel
         What is trained.
     cluster : Cluster
         On what; all of its devices are used.
     batch, seq : int
         Sequences of a step, and tokens of each.
+    seq_kv : int, optional
+        Tokens of an encoder's sequences, beside a decoder; default `seq`.
     margin : float
         Part of the memory that is not the model's to use (fragmentation, buffers, the context).
     gradient_bytes, rung
@@ -61,12 +64,15 @@ def plan(
     CostmodelError
         If no layout comes out even, or none fits: how much is missing, and what would help most.
     """
+    if seq_kv is not None and not model.encodes:
+        raise CostmodelError("plan: seq_kv is of a decoder beside an encoder, and the model has none")
     given: dict[str, Any] = {"batch": batch, "seq": seq, "gradient_bytes": gradient_bytes, "rung": rung}
+    given |= {} if seq_kv is None else {"seq_kv": seq_kv}
     frames = [_frame(_step(model, cluster, layout, given)) for layout in layouts(model, cluster, batch)]
     if not frames:
         raise CostmodelError(
             f"no layout of {cluster.devices} devices, with a layer of {model.num_layers} in each stage, "
-            f"divides {model.sizes['heads']} heads and a batch of {batch}"
+            f"divides {', '.join(f'{n} {what}' for what, n in model.divided.items())} and a batch of {batch}"
         )
     every = pd.concat(frames, ignore_index=True)
     room = (1 - margin) * cluster.machine.hbm_capacity
@@ -76,13 +82,13 @@ def plan(
     return fitting.sort_values("seconds", kind="stable", ignore_index=True)
 
 
-def _step(model: Transformer, cluster: Cluster, layout: Layout, given: dict[str, Any]) -> Training:
-    if isinstance(model, Mixture):
-        return MixtureTraining(model=model, cluster=cluster, layout=layout, **given)
+def _step(model: LanguageModel, cluster: Cluster, layout: Layout, given: dict[str, Any]) -> Training:
+    if isinstance(model, Layered):
+        return LayeredTraining(model=model, cluster=cluster, layout=layout, **given)
     return Training(model=model, cluster=cluster, layout=layout, **given)
 
 
-def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout]:
+def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:
     """Yield all layouts that come out even, those that differ in numbers alone together."""
     numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 6)
     kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
@@ -92,8 +98,7 @@ def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout
         chosen = chosen[(chosen[:, 2] > 1) | (zero == 0)]
         # ZeRO 2 and 3 scatter gradients after every micro-batch: nobody has them with a pipeline.
         chosen = chosen[(chosen[:, 1] == 1) | (zero < 2)]
-        # Tokens go to experts from the device that has their position.
-        chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.experts)]
+        chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.by_positions)]
         if len(chosen):
             t, p, d, b, v, e = chosen.T
             yield Layout(
@@ -102,14 +107,13 @@ def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout
             )  # fmt: skip
 
 
-def _recompute(model: Transformer) -> tuple[str, ...]:
+def _recompute(model: LanguageModel) -> tuple[str, ...]:
     return RECOMPUTE if model.attention == "dense" else ("none", "full")
 
 
-def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
+def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
     """Yield (tensor, pipeline, data, micro_batch, interleave, expert) that come out even."""
-    heads = model.sizes["kv_heads"]
-    for t in (n for n in range(1, min(cluster.node, cluster.devices) + 1) if heads % n == 0):
+    for t in model.shares(min(cluster.node, cluster.devices)):
         if cluster.devices % t:
             continue
         rest = cluster.devices // t
@@ -122,7 +126,7 @@ def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple
                     yield from ((t, p, d, b, v, e) for e in _spreads(model, t * d))
 
 
-def _spreads(model: Transformer, devices: int) -> list[int]:
+def _spreads(model: LanguageModel, devices: int) -> list[int]:
     """Return over how many of the devices that have a layer its experts can be spread."""
     return [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0 and devices % e == 0]
 
