@@ -68,6 +68,7 @@ def folded(name: str, devices: int) -> Answer:
     """Return the utilisation of the fastest layout that is found for a mixture of experts [%]."""
     cluster = Cluster(device=hardware.load(H100).replace(network=PORT), devices=devices)
     best = plan(Layered.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
-    said = ", ".join(f"{what} {best[what]}" for what in ("tensor", "pipeline", "data", "expert", "zero"))
+    numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "zero")
+    said = ", ".join(f"{what} {best[what]}" for what in numbers)
     assumed = f"the fastest of all layouts ({said}); {SEQUENCES} sequences a step, even loads; bf16"
     return Answer(100 * float(best["utilisation"]), H100, "kernel", assumed)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: The columns that a terminal has room for.
 _SHOWN = (
-    *("tensor", "pipeline", "data", "expert", "micro_batch", "interleave"),
+    *("tensor", "pipeline", "data", "expert", "expert_tensor", "micro_batch", "interleave"),
     *("sequence_parallel", "recompute", "zero"),
 )
 
@@ -73,7 +73,8 @@ def plan(
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
     print(f"{what}: {len(found):,} layouts fit")
-    shown = [name for name in _SHOWN if name != "expert" or (found["expert"] > 1).any()]
+    mixture = (found["expert"] * found["expert_tensor"] > 1).any()
+    shown = [name for name in _SHOWN if mixture or not name.startswith("expert")]
     rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in found.head(top).iterrows()]
     headers = [*(name.replace("_", " ") for name in shown), "step", "memory", "of peak"]
     output.print_table(headers, rows, left=0)

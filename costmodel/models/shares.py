@@ -4,9 +4,9 @@ Products with weights come in pairs, the first cut by columns and the second by 
 (Shoeybi et al., arXiv 1909.08053, §3); so are heads, and the channels of recurrences and scans, between
 them. What lies between the pairs is cut by positions (Korthikanti et al., arXiv 2205.05198, §4.2.2): norms,
 sums of rows, and whatever has none of what is cut, which is whole on every device: shared experts, RWKV's
-second receptance. A mixture of experts is not cut: each of these devices sends its own positions' tokens to
-whole experts, that are spread over devices of their own number (Liu et al., arXiv 2504.14960, §3: folded,
-expert tensor parallelism 1). Products that make latents of queries and keys, and RWKV's mixing with the
+second receptance. Each of these devices sends its own positions' tokens to experts that are spread over
+devices of their own number, and whole or cut over a number of their own (Liu et al., arXiv 2504.14960, §3:
+folded). Products that make latents of queries and keys, and RWKV's mixing with the
 token before, are whole on every device and of all positions. Mamba's Δ, B and C are made of all channels,
 and summed over devices each way. A decoder gathers its encoder's output in each layer.
 """
@@ -82,10 +82,13 @@ class Kind:
     layer : Stack
         One such layer. Its sizes: `batch`, `seq` (an encoder's `seq_kv`); of a mixture `devices` that
         experts are spread over, `node` of them in a node.
+    expert_tensor : int
+        Devices that share each expert.
     """
 
     count: int
     layer: Stack
+    expert_tensor: int = 1
 
     def model(self, direction: str, *, recompute: str = "none") -> Model:
         """Return one such layer."""
@@ -107,7 +110,13 @@ class Kind:
 
 
 def kinds(
-    architecture: Architecture, *, dtype: str, tensor: int, node: int, attention: str = "tiled"
+    architecture: Architecture,
+    *,
+    dtype: str,
+    tensor: int,
+    node: int,
+    expert_tensor: int = 1,
+    attention: str = "tiled",
 ) -> tuple[Kind, ...]:
     """Return the kinds of a model's layers, one device's share of each, in their order.
 
@@ -121,6 +130,8 @@ def kinds(
         Devices that share a layer.
     node : int
         Of these, how many sit in one node.
+    expert_tensor : int
+        Of these, how many share each expert.
     attention : str
         See `Architecture.training`.
 
@@ -137,25 +148,26 @@ def kinds(
     use = Use("training", dtype, attention)
     own = fields.replaced(**{name: getattr(fields, name) // tensor for name in family.cut})
     whole, cut = ([item for item in family.parts(f, use) if isinstance(item, Stack)] for f in (fields, own))
-    devices = _Sharing(int(fields.d_model), tensor, min(tensor, node))
+    devices = _Sharing(int(fields.d_model), tensor, min(tensor, node), expert_tensor)
     return tuple(
-        Kind(int(stack.times), Stack(tuple(devices.parts(stack, before)), sp.Integer(1)))
+        Kind(int(stack.times), Stack(tuple(devices.parts(stack, before)), sp.Integer(1)), expert_tensor)
         for stack, before in zip(cut, whole, strict=True)
     )
 
 
 @dataclass(frozen=True)
 class _Sharing:
-    """Devices that share a layer of that width: how many, and how many of them in a node."""
+    """Devices that share a layer of that width: how many, of them in a node, and to an expert."""
 
     width: int
     tensor: int
     node: int
+    expert_tensor: int
 
     def parts(self, cut: Stack, whole: Stack) -> Iterator[Part]:
         """Yield the parts on one device, and an exchange wherever own positions and all of them meet."""
         if self.tensor == 1:
-            yield from (_sliced(part, 1) for part in cut.layer)
+            yield from (self._sliced(part) for part in cut.layer)
             return
         length = _length(whole.layer[0])
         gathered = False
@@ -167,7 +179,7 @@ class _Sharing:
                 )
             if _length(part) != length:
                 yield self._exchange(part, "all-gather", B * _length(part), self.width)
-            yield part if gathered else _sliced(part, self.tensor)
+            yield part if gathered else self._sliced(part)
             if part.name in SUMMED:
                 sizes = dict(part.sizes)
                 yield self._exchange(part, "all-reduce", sizes["m"], sizes["n"])
@@ -176,6 +188,17 @@ class _Sharing:
         """Return whether a device runs it for its own positions only: norms and sums of rows, mixtures."""
         between = part.layer.name in ("norm", "elementwise") and dict(part.sizes)["n"] == self.width
         return (part == whole and between) or part.layer.name == "moe" or part.name in OWN
+
+    def _sliced(self, part: Part) -> Part:
+        """Return a part for one device's positions; a mixture with its experts spread over devices."""
+        whole = self.tensor == 1
+        own = {} if whole else {length: ceil_div(length, sp.Integer(self.tensor)) for length in (N, S)}
+        sizes = {name: value.xreplace(own) for name, value in part.sizes}
+        if part.layer.name != "moe":
+            return dataclasses.replace(part, sizes=tuple(sizes.items()))
+        layer = ExpertParallel(**part.layer.options, cut=self.expert_tensor)
+        spread = Part.of(part.name, layer, **sizes, devices=P, node=NODE)
+        return dataclasses.replace(spread, extra=part.extra)
 
     def _exchange(self, part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int) -> Part:
         layer = _Exchange(dtype=part.layer.dtype, collective=collective)
@@ -186,14 +209,3 @@ def _length(part: Part) -> sp.Symbol:
     """Return the sequence that a part works on: a cross-attention's queries' is `seq`, not `seq_kv`."""
     found = {s for _, size in part.sizes for s in size.free_symbols}
     return S if S in found and N not in found else N
-
-
-def _sliced(part: Part, tensor: int) -> Part:
-    """Return a part for one device's positions; a mixture with its experts spread over devices."""
-    own = {length: ceil_div(length, sp.Integer(tensor)) for length in (N, S)} if tensor > 1 else {}
-    sizes = {name: value.xreplace(own) for name, value in part.sizes}
-    if part.layer.name != "moe":
-        return dataclasses.replace(part, sizes=tuple(sizes.items()))
-    layer = ExpertParallel(**part.layer.options)
-    spread = Part.of(part.name, layer, **sizes, devices=P, node=NODE)
-    return dataclasses.replace(spread, extra=part.extra)

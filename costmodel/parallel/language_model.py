@@ -42,6 +42,11 @@ class LanguageModel:
         return 0
 
     @property
+    def expert_width(self) -> int:
+        """Inner width of an expert; 0: it has none."""
+        return 0
+
+    @property
     def encodes(self) -> bool:
         """Whether it is a decoder beside an encoder."""
         return False

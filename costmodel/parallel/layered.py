@@ -62,6 +62,11 @@ class Layered(LanguageModel):
         return int(getattr(self.architecture.fields, "experts", 0))
 
     @property
+    def expert_width(self) -> int:
+        """Inner width of an expert; 0: it has none."""
+        return int(getattr(self.architecture.fields, "d_expert", 0)) if self.experts else 0
+
+    @property
     def encodes(self) -> bool:
         """Whether it is a decoder beside an encoder."""
         return self.architecture.family.encodes
@@ -92,16 +97,17 @@ class Layered(LanguageModel):
             dtype=dtype,
         )
 
-    def kinds(self, tensor: int, node: int) -> tuple[Kind, ...]:
+    def kinds(self, tensor: int, node: int, expert_tensor: int = 1) -> tuple[Kind, ...]:
         """Return its kinds of layers, one device's share of each, in their order."""
-        return _kinds(self.architecture, self.dtype, self.attention, tensor, node)
+        return _kinds(self.architecture, self.dtype, self.attention, tensor, node, expert_tensor)
 
 
 @lru_cache(maxsize=64)
 def _kinds(
-    architecture: Architecture, dtype: str, attention: str, tensor: int, node: int
+    architecture: Architecture, dtype: str, attention: str, tensor: int, node: int, expert_tensor: int
 ) -> tuple[Kind, ...]:
-    return kinds(architecture, dtype=dtype, tensor=tensor, node=node, attention=attention)
+    devices = {"tensor": tensor, "node": node, "expert_tensor": expert_tensor}
+    return kinds(architecture, dtype=dtype, attention=attention, **devices)
 
 
 def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> LanguageModel:
@@ -145,21 +151,21 @@ class LayeredTraining(Training):
     def _of_kinds(self, measure: Callable[[Kind, Array, Array], Array]) -> list[Array]:
         """Return for each kind of layer what `measure` says of it in each layout.
 
-        It is asked once for each number of devices that share a layer, with the micro-batches, and the
-        numbers of devices that experts are spread over, that go with it.
+        It is asked once for each number of devices that share a layer, and its experts, with the
+        micro-batches, and the numbers of devices that experts are spread over, that go with it.
         """
         n = self._numbers
-        columns = np.stack([n.tensor.ravel(), n.micro_batch.ravel(), n.expert.ravel()])
+        columns = np.stack([x.ravel() for x in (n.tensor, n.expert_tensor, n.micro_batch, n.expert)])
         unique, of = np.unique(columns, axis=1, return_inverse=True)
         found = [np.empty(unique.shape[1]) for _ in self.model.kinds(1, 1)]
-        for tensor in np.unique(unique[0]):
-            rows = unique[0] == tensor
-            for column, kind in zip(found, self._kinds_over(int(tensor)), strict=True):
-                column[rows] = measure(kind, unique[1, rows], unique[2, rows])
+        for shares in np.unique(unique[:2], axis=1).T:
+            rows = np.equal(unique[:2].T, shares).all(axis=1)
+            for column, kind in zip(found, self._kinds_over(*shares.astype(int)), strict=True):
+                column[rows] = measure(kind, unique[2, rows], unique[3, rows])
         return [column[of.ravel()].reshape(n.tensor.shape) for column in found]
 
-    def _kinds_over(self, tensor: int) -> tuple[Kind, ...]:
-        return self.model.kinds(tensor, min(tensor, self.cluster.node))
+    def _kinds_over(self, tensor: int, expert_tensor: int) -> tuple[Kind, ...]:
+        return self.model.kinds(int(tensor), min(int(tensor), self.cluster.node), int(expert_tensor))
 
     @cached_property
     def _ends(self) -> tuple[list[Array], list[Array]]:
@@ -189,10 +195,14 @@ class LayeredTraining(Training):
             again = self.layout.recompute if direction == "bwd" else "none"
             model = kind.model(direction, recompute=again)
             sizes = tuple(self._given(model, 1.0, 1.0).items())
-            where = (self.cluster.machine, self.cluster.node, sizes, self.rung)
+            where = (self.cluster.machine, self._node_of(kind), sizes, self.rung)
             return _kind_seconds(model, *where, tuple(micro_batch), tuple(expert))[part]
 
         return self._fuller_end(self._of_kinds(measure))
+
+    def _node_of(self, kind: Kind) -> int:
+        """Return how many of the devices that experts are spread over a node has room for."""
+        return max(1, self.cluster.node // kind.expert_tensor)
 
     def _stage_seconds(self, direction: str) -> Array:
         return self._seconds_of(direction, 0)
@@ -240,7 +250,9 @@ class LayeredTraining(Training):
         experts = self._fuller_end(self._of_kinds(spread))
         return (
             Group(numbers - experts, n.data, node / n.tensor),
-            Group(experts, n.tensor * n.data / n.expert, node / n.expert),
+            Group(
+                experts, n.tensor * n.data / (n.expert * n.expert_tensor), node / (n.expert * n.expert_tensor)
+            ),
         )
 
     def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:

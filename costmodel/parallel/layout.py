@@ -22,6 +22,7 @@ class Numbers(NamedTuple):
     micro_batch: Array
     interleave: Array
     expert: Array
+    expert_tensor: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +43,9 @@ class Layout:
         Parts of the model that a stage holds, not next to each other (virtual stages).
     expert : array_like
         Devices that the experts of a layer are spread over: some of the tensor · data devices that have
-        the layer, so that every expert is there tensor · data / expert times.
+        the layer, so that every expert is there tensor · data / (expert · expert_tensor) times.
+    expert_tensor : array_like
+        Devices that share each expert, by its inner width: some of those that share the layer.
     sequence_parallel : bool
         Whether what lies between a layer's products is cut by positions.
     recompute : str
@@ -63,6 +66,7 @@ class Layout:
     micro_batch: ArrayLike = 1
     interleave: ArrayLike = 1
     expert: ArrayLike = 1
+    expert_tensor: ArrayLike = 1
     sequence_parallel: bool = False
     recompute: str = "none"
     zero: int = 0
@@ -77,8 +81,8 @@ class Layout:
     @property
     def numbers(self) -> Numbers:
         """The numbers, broadcast against each other."""
-        given = (self.tensor, self.pipeline, self.data, self.micro_batch, self.interleave, self.expert)
-        return Numbers(*np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in given)))
+        given = (np.asarray(getattr(self, name), dtype=np.float64) for name in Numbers._fields)
+        return Numbers(*np.broadcast_arrays(*given))
 
     @property
     def devices(self) -> Array:
@@ -129,12 +133,16 @@ class Layout:
         """Refuse experts that cannot be spread as asked."""
         n = self.numbers
         if not model.experts:
-            if np.any(n.expert != 1):
+            if np.any(n.expert * n.expert_tensor != 1):
                 raise CostmodelError("layout: expert is more than 1, and the model is no mixture of experts")
             return
         _even(model.experts, n.expert, "experts over expert")
-        for whole, expert in zip(np.ravel(n.tensor * n.data), np.ravel(n.expert), strict=True):
-            _even(int(whole), expert, "devices that have a layer, tensor · data, over expert")
+        _even(model.expert_width, n.expert_tensor, "numbers of an expert's width over expert_tensor")
+        columns = (n.tensor, n.tensor * n.data, n.expert, n.expert_tensor)
+        for t, whole, expert, share in zip(*map(np.ravel, columns), strict=True):
+            _even(int(t), share, "devices that share a layer, tensor, over expert_tensor")
+            what = "devices that have a layer, tensor · data, over expert · expert_tensor"
+            _even(int(whole), expert * share, what)
 
 
 def _even(whole: int, parts: ArrayLike, what: str) -> None:

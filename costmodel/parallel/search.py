@@ -55,9 +55,9 @@ def plan(
     -------
     DataFrame
         One row a layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``, ``expert``,
-        ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts (``forward_s``, …),
-        ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``, ``tokens_per_second``,
-        ``energy_j``, and ``cost`` where the cluster has a price.
+        ``expert_tensor``, ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts
+        (``forward_s``, …), ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``,
+        ``tokens_per_second``, ``energy_j``, and ``cost`` where the cluster has a price.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def _step(model: LanguageModel, cluster: Cluster, layout: Layout, given: dict[st
 
 def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:
     """Yield all layouts that come out even, those that differ in numbers alone together."""
-    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 6)
+    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 7)
     kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
     for parallel, recompute, zero in kinds:
         # Without devices that share a layer, or copies that share state, the choice is not one.
@@ -100,9 +100,9 @@ def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layo
         chosen = chosen[(chosen[:, 1] == 1) | (zero < 2)]
         chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.by_positions)]
         if len(chosen):
-            t, p, d, b, v, e = chosen.T
+            t, p, d, b, v, e, x = chosen.T
             yield Layout(
-                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v, expert=e,
+                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v, expert=e, expert_tensor=x,
                 sequence_parallel=parallel, recompute=recompute, zero=zero,
             )  # fmt: skip
 
@@ -112,7 +112,7 @@ def _recompute(model: LanguageModel) -> tuple[str, ...]:
 
 
 def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield (tensor, pipeline, data, micro_batch, interleave, expert) that come out even."""
+    """Yield the numbers of layouts that come out even, in the order of `Numbers`."""
     for t in model.shares(min(cluster.node, cluster.devices)):
         if cluster.devices % t:
             continue
@@ -123,12 +123,14 @@ def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tup
                 if batch % (d * b) or p * v > model.num_layers or (v > 1 and p == 1):
                     continue
                 if v == 1 or (batch // (d * b)) % p == 0:
-                    yield from ((t, p, d, b, v, e) for e in _spreads(model, t * d))
+                    yield from ((t, p, d, b, v, e, x) for e, x in _spreads(model, t, t * d))
 
 
-def _spreads(model: LanguageModel, devices: int) -> list[int]:
-    """Return over how many of the devices that have a layer its experts can be spread."""
-    return [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0 and devices % e == 0]
+def _spreads(model: LanguageModel, tensor: int, devices: int) -> list[tuple[int, int]]:
+    """Return over how many of the devices with a layer experts are spread, and each of them is cut."""
+    numbers = [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0]
+    cuts = [1, tensor] if tensor > 1 and model.experts and model.expert_width % tensor == 0 else [1]
+    return [(e, x) for x in cuts for e in numbers if devices % (e * x) == 0]
 
 
 def _frame(training: Training) -> pd.DataFrame:
@@ -157,8 +159,8 @@ def _frame(training: Training) -> pd.DataFrame:
 def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
     """Return how much memory the smallest layout lacks, and how many devices have it."""
     least = every.iloc[int(np.argmin(every["memory_bytes"]))]
-    numbers = ("tensor", "pipeline", "data", "expert", "recompute", "zero")
-    named = ", ".join(f"{name} {least[name]}" for name in numbers if name != "expert" or least[name] > 1)
+    numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "recompute", "zero")
+    named = ", ".join(f"{n} {least[n]}" for n in numbers if not n.startswith("expert") or least[n] > 1)
     kinds = {name: least[f"{name}_bytes"] for name in ("weights", "gradients", "optimiser", "activations")}
     largest = max(kinds, key=lambda name: kinds[name])
     times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))
