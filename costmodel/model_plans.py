@@ -93,6 +93,7 @@ def _layout(row: dict[Any, Any]) -> str:
     ]
     words = [" × ".join(said) or "one device", f"micro-batch {row['micro_batch']}"]
     words += [f"experts over {row['expert']}"] if row["expert"] > 1 else []
+    words += [f"each cut in {row['expert_tensor']}"] if row["expert_tensor"] > 1 else []
     words += [f"interleaved {row['interleave']}"] if row["interleave"] > 1 else []
     words += ["sequence parallel"] if row["sequence_parallel"] else []
     words += [f"{row['recompute']} recomputation"] if row["recompute"] != "none" else []
@@ -103,6 +104,7 @@ def _layout(row: dict[Any, Any]) -> str:
 def _short(row: dict[Any, Any]) -> str:
     """Return a layout in the letters of a chart."""
     letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data"), ("E", "expert")]
+    letters += [("X", "expert_tensor")]
     words = [f"{letter}{row[name]}" for letter, name in letters if row[name] > 1] + [f"b{row['micro_batch']}"]
     words += ["SP"] if row["sequence_parallel"] else []
     words += [f"Z{row['zero']}"] if row["zero"] else []

@@ -158,12 +158,14 @@ def test_a_model_that_generates_nothing_has_no_decoding():
 
 
 def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
-    frames = small("mamba-130m")
+    frames = small("gnmt")
     assert frames.layouts.empty
-    assert frames.refused == (
-        "mamba-130m: is no stack of equal layers of attention and feed-forward (Llama, Mistral, Qwen, "
-        "Gemma, GPT, OPT, BERT)",
-    )
+    assert frames.refused == ("gnmt: is no stack of layers of which it is known how devices share them",)
+
+
+def test_a_model_without_attention_is_planned_and_has_no_longest_sequence():
+    frames = small("mamba-130m")
+    assert set(frames.layouts["cluster"]) == {"2 devices"}
     decode = frames.answers.set_index("use").loc["decode"]
     assert np.isnan(decode["longest_seq"])  # any length fits
     assert frames.tokens["step_s"].iloc[1:].nunique() == 1  # nothing grows

@@ -11,7 +11,7 @@ from typing import Any
 
 from costmodel import hardware
 from costmodel.models import load
-from costmodel.parallel import Cluster, Layout, Mixture, MixtureTraining, plan
+from costmodel.parallel import Cluster, Layered, LayeredTraining, Layout, plan
 from costmodel.validation.published_training import Answer
 
 #: One way, of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
@@ -48,8 +48,8 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
     """
     stages = 16
     layout = Layout(pipeline=stages, data=DEVICES // stages, expert=64, zero=1, overlap_experts=hidden)
-    step = MixtureTraining(
-        model=Mixture.of(load("deepseek-v3"), dtype=dtype),
+    step = LayeredTraining(
+        model=Layered.of(load("deepseek-v3"), dtype=dtype),
         cluster=Cluster(device=hardware.load(H100).replace(network=PORT), devices=DEVICES),
         layout=layout,
         batch=BATCH,
@@ -67,7 +67,8 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
 def folded(name: str, devices: int) -> Answer:
     """Return the utilisation of the fastest layout that is found for a mixture of experts [%]."""
     cluster = Cluster(device=hardware.load(H100).replace(network=PORT), devices=devices)
-    best = plan(Mixture.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
-    said = ", ".join(f"{what} {best[what]}" for what in ("tensor", "pipeline", "data", "expert", "zero"))
+    best = plan(Layered.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
+    numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "zero")
+    said = ", ".join(f"{what} {best[what]}" for what in numbers)
     assumed = f"the fastest of all layouts ({said}); {SEQUENCES} sequences a step, even loads; bf16"
     return Answer(100 * float(best["utilisation"]), H100, "kernel", assumed)

@@ -13,17 +13,13 @@ from dataclasses import dataclass
 import pandas as pd
 
 from costmodel.layers import Layer
-from costmodel.layers.eager_transformer import EagerTransformer
-from costmodel.layers.logits import Logits
 from costmodel.layers.optimizer_step import OptimizerStep
-from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.models import Architecture, from_config, load
 from costmodel.predict import predict
+from costmodel.validation.amp_gpt2 import largest_pass
 
 #: Optimiser steps, and sequences of 1,024 tokens a step, of FlashAttention's GPT-2 runs (its appendix E.2).
 GPT2_STEPS, GPT2_SEQUENCES = 400_000, 512
-#: Kernels of attention's core, by the first words of their names, in a model as eager frameworks run it.
-CORE = ("scores", "values", "softmax", "scale", "causal mask", "attention dropout")
 #: Sequences a GPU and the most steps of NVIDIA's BERT in MLPerf 1.1 (its config_DGXA100_1x8x56x1.sh, which
 #: leaves padding out); its time [min] (FlashAttention, Table 1); tokens of a sequence: assumed, of 512.
 BERT_SEQUENCES, BERT_STEPS, BERT_MINUTES, BERT_LENGTH = 56, 7_100, 20.0, 256
@@ -74,48 +70,32 @@ def transformer(row: pd.Series) -> Answer | str:
 # -- FlashAttention's GPT-2 runs ---------------------------------------------------------------
 
 
+#: Whose code → whether attention is one kernel, whether chains of pointwise operations are, in words.
+GPT2_CODE = {
+    "HuggingFace": (False, False, "every line of HuggingFace's code a kernel"),
+    "Megatron-LM": (False, True, "scores in memory, with dropout; chains of pointwise operations one kernel"),
+    "FlashAttention": (True, True, "attention and chains of pointwise operations one kernel each"),
+}
+
+
 def gpt2(row: pd.Series) -> Answer | str:
-    """Return the time of a GPT-2 training run on one of 8 A100 [days]."""
-    model = load("gpt2-medium" if "medium" in row["op"] else "gpt2")
-    length, device = int(row["seq"]), "nvidia/a100-sxm-40gb"
-    batch = 16 * 1024 // length
-    passes = GPT2_SEQUENCES * 1024 // (GPUS * batch * length)
-    if row["impl"] == "Megatron-LM":
-        layer = model.training("fp16", attention="eager", optimizer=None)
-        step, rung = _seconds(layer, device, batch=batch, seq=length)
-        how = "scores in memory, with dropout; the rest fused"
-    else:
-        flash = row["impl"] == "FlashAttention"
-        step, rung = _line_by_line(model, device, batch, length, flash)
-        how = "every line of HuggingFace's code a kernel" + (", attention's core one" if flash else "")
-    update = OptimizerStep(dtype="fp16", implementation="foreach")
-    last, _ = _seconds(update, device, params=model.parameters)
-    assumed = f"{how}; {batch} sequences at a time, {passes} times a step; fp16; no all-reduce, no input"
-    return Answer((passes * step + last) * GPT2_STEPS / DAY, device, rung, assumed)
+    """Return the time of a GPT-2 training run on one of 8 A100 [days].
 
-
-def _line_by_line(
-    model: Architecture, device: str, batch: int, length: int, flash: bool
-) -> tuple[float, str]:
-    """Return the time of a pass of HuggingFace's GPT-2 and its loss, attention's core fused or not [s].
-
-    Fused kernels for the rest of the model were published by FlashAttention's authors half a year after
-    the paper.
+    All under PyTorch's automatic mixed precision, with as many sequences at a time as there is memory for
+    (FlashAttention, appendix E.2).
     """
-    c = model.fields
-    layer = EagerTransformer(dtype="fp16", direction="fwd+bwd", style="gpt2", dropout=True)
-    sizes = {"batch": batch, "seq": length, "d_model": c.d_model, "heads": c.heads}
-    found = predict(layer, device, {**sizes, "num_layers": c.layers, "vocab": c.vocab})
-    kernels = [(str(row["phase"]), float(row["seconds"])) for row in found.phases]
-    logits = Logits(dtype="fp16", direction="fwd+bwd", head="cross-entropy")
-    ends = predict(logits, device, batch=batch, seq=length, d_model=c.d_model, vocab=c.vocab)
-    loss = sum(float(row["seconds"]) for row in ends.phases if row["kernel"] != "gemm")
-    if not flash:
-        return sum(seconds for _, seconds in kernels) + loss, found.rung
-    core = TiledAttention(dtype="fp16", direction="fwd+bwd", causal=True)
-    one, _ = _seconds(core, device, batch=batch, seq=length, heads=c.heads, head_dim=c.head_dim)
-    rest = sum(seconds for name, seconds in kernels if name.partition(",")[0] not in CORE)
-    return rest + c.layers * one + loss, found.rung
+    name = "gpt2-medium" if "medium" in row["op"] else "gpt2"
+    length, device = int(row["seq"]), "nvidia/a100-sxm-40gb"
+    tiled, fused, how = GPT2_CODE[row["impl"]]
+    step = largest_pass(name, device, length, tiled=tiled, fused=fused)
+    passes = GPT2_SEQUENCES * 1024 // (GPUS * step.batch * length)
+    update = OptimizerStep(dtype="fp32", implementation="foreach")
+    last, _ = _seconds(update, device, params=load(name).parameters)
+    assumed = (
+        f"{how}; automatic mixed precision; {step.batch} sequences at a time, which 40 GB have room for, "
+        f"{passes} times a step; no all-reduce, no input"
+    )
+    return Answer((passes * step.seconds + last) * GPT2_STEPS / DAY, device, step.rung, assumed)
 
 
 # -- BERT in MLPerf 1.1 ------------------------------------------------------------------------

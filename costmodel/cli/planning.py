@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: The columns that a terminal has room for.
 _SHOWN = (
-    *("tensor", "pipeline", "data", "expert", "micro_batch", "interleave"),
+    *("tensor", "pipeline", "data", "expert", "expert_tensor", "micro_batch", "interleave"),
     *("sequence_parallel", "recompute", "zero"),
 )
 
@@ -51,14 +51,18 @@ def plan(
     from costmodel.parallel import plan as search
 
     sizes = o.sizes(defines)
-    unknown = sorted(set(sizes) - {"batch", "seq"})
-    if unknown or set(sizes) != {"batch", "seq"} or not all(isinstance(v, float) for v in sizes.values()):
-        raise SizeError(f"plan: wanted -D batch=… seq=…, one value each, got {' '.join(defines)!r}")
+    whole = set(sizes) - {"seq_kv"} == {"batch", "seq"}
+    if not whole or not all(isinstance(v, float) for v in sizes.values()):
+        raise SizeError(
+            "plan: wanted -D batch=… seq=… (and seq_kv=… of an encoder beside a decoder), one value each, "
+            f"got {' '.join(defines)!r}"
+        )
     if out is not None:
         check_writable(out, overwrite=force, suffixes=(".csv", ".parquet"))
     cluster = Cluster(device=o.device(machine, device_set), devices=devices, node=node, price=price)
     model = stack_of(load(name), dtype=dtype, attention=attention)
-    found = search(model, cluster, batch=int(sizes["batch"]), seq=int(sizes["seq"]), margin=margin, rung=rung)
+    given: dict[str, Any] = {name: int(value) for name, value in sizes.items()}
+    found = search(model, cluster, **given, margin=margin, rung=rung)
     if out is not None:
         write_whole(out, lambda place: output.write_table(found, place), overwrite=force)
     if as_json:
@@ -69,7 +73,8 @@ def plan(
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
     print(f"{what}: {len(found):,} layouts fit")
-    shown = [name for name in _SHOWN if name != "expert" or (found["expert"] > 1).any()]
+    mixture = (found["expert"] * found["expert_tensor"] > 1).any()
+    shown = [name for name in _SHOWN if mixture or not name.startswith("expert")]
     rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in found.head(top).iterrows()]
     headers = [*(name.replace("_", " ") for name in shown), "step", "memory", "of peak"]
     output.print_table(headers, rows, left=0)
@@ -78,6 +83,10 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     kept = {name.removesuffix("_s"): share for name, share in shares.items() if share > 0.001}
     where = ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
     print(f"where the fastest step goes: {where}")
+    spent = [f"{best['energy_j']:.4g} J at rated power"] if best["energy_j"] > 0 else []
+    spent += [f"a cost of {best['cost']:.3g}"] if "cost" in found else []
+    if spent:
+        print(f"and takes {' and '.join(spent)}")
 
 
 def _said(value: Any) -> str:

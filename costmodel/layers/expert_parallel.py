@@ -10,12 +10,12 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import SizeError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import _ffn
-from costmodel.layers._devices import P, exchange
+from costmodel.layers._devices import NODE, P, exchange, share
 from costmodel.layers._indexed import IndexedTensors
 from costmodel.layers._kernels import stream
-from costmodel.layers.moe import D, E, K, MoE, T
+from costmodel.layers.moe import D, E, F, K, MoE, T
 from costmodel.symbols import Distinct
 
 
@@ -26,13 +26,20 @@ class ExpertParallel(MoE):
     A token's k copies go to their experts and back, in two all-to-all exchanges of 2·k·d bytes a token
     forward and two backward, in 16 bits, of which (p − 1)/p leave the device. A device runs as many copies
     as it sent, on its E/p experts. Counts are of one device; `batch` and `seq` are its own tokens'.
+
+    Parameters
+    ----------
+    cut : int
+        Devices that share each expert, beside the p: each has a c-th of its inner width, gathers the copies
+        that have arrived at any of the c, and its part of the results is added to theirs (expert tensor
+        parallelism). They are neighbours in a node.
     """
 
     name: ClassVar[str] = "expert-parallel"
     family: ClassVar[str] = "many devices"
     source: ClassVar[str] = (
         "Lepikhin et al., arXiv 2006.16668, §3.2 (two all-to-alls); Fedus et al., arXiv 2101.03961, §5.4; "
-        "Liu et al., arXiv 2504.14960 (experts that are not cut by tensor parallelism)"
+        "Liu et al., arXiv 2504.14960, §3 (experts that tensor parallelism does not cut, or cuts)"
     )
     not_counted: ClassVar[str] = (
         f"{MoE.not_counted}; how many copies go where (exchanged first); copies of one token that "
@@ -41,16 +48,32 @@ class ExpertParallel(MoE):
     required: ClassVar[tuple[str, ...]] = (*MoE.required, "devices")
     defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
 
+    cut: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the number of devices that share an expert."""
+        super().__post_init__()
+        if self.cut < 1:
+            raise CostmodelError(f"cut of {self.name}: wanted at least one device, got {self.cut}")
+
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Every device has as many experts as any other."""
+        """Every device has as many experts, and as much of each, as any other."""
         super().check_sizes(sizes)
         if np.any(np.mod(sizes["experts"], sizes["devices"]) != 0):
             raise SizeError(f"{self.name}: devices must divide experts: each has as many as any other")
+        if np.any(np.mod(sizes["d_ff"], self.cut) != 0):
+            raise SizeError(f"{self.name}: cut = {self.cut} must divide d_ff: each has as much of an expert")
 
     @property
     def working(self) -> sp.Expr:
         """Of one device's experts, those that a token of any device is expected to choose."""
-        return Distinct(E, K, T * P) / P
+        return Distinct(E, K, T * self.cut * P) / P
+
+    @property
+    def _chosen(self) -> _ffn.Shape:
+        return _ffn.Shape(
+            rows=self.cut * T * K / self.working, width=D, inner=F / self.cut, sets=self.working
+        )
 
     def _gathered(self, phase: Phase) -> Phase:
         """Return the product as it is: each copy of a token has arrived as a row of its own."""
@@ -62,7 +85,16 @@ class ExpertParallel(MoE):
         first, last = inside[0], inside[-1] + 1
         size = self.bytes * T * K * D
         go, come = (exchange(self, name, "all-to-all", size) for name in (there, back))
-        return (*phases[:first], go, *phases[first:last], come, *phases[last:])
+        gather, add = (self._among(name) for name in ("all-gather", "reduce-scatter"))
+        return (*phases[:first], go, *gather, *phases[first:last], *add, come, *phases[last:])
+
+    def _among(self, collective: str) -> tuple[Phase, ...]:
+        """Return what the devices that share an expert exchange: the copies of all of them; none if alone."""
+        if self.cut == 1:
+            return ()
+        size = self.bytes * self.cut * T * K * D
+        phase = exchange(self, "copies of those that share an expert", collective, size)
+        return share((phase,), {P: sp.Integer(self.cut), NODE: sp.Integer(self.cut)})
 
     def forward(self) -> tuple[Phase, ...]:
         """Scores, choice, a copy of the token for each expert; there, experts, back; the weighted sum."""
@@ -92,18 +124,23 @@ class ExpertParallel(MoE):
         least = sp.Max(0, K - (E - E / P))
         return IndexedTensors(
             inputs=sequence,
-            weights=self.bytes * D * E + (least + self.shared) * one,
+            weights=self.bytes * (D * E + self._everyone) + least * one,
             outputs=sequence,
             unread=(E / P - least) * one,
         )
 
     def kept(self) -> sp.Expr:
-        """What a mixture keeps, and the copies that have arrived."""
-        return super().kept() + self.bytes * T * K * D
+        """What a mixture keeps, and the copies that have arrived at those that share an expert."""
+        return super().kept() + self.bytes * self.cut * T * K * D
 
     def parameters(self) -> sp.Expr:
         """The router, the shared experts, and one device's part of the others."""
-        return D * E + self.shared * _ffn.parameters(self._chosen, self._form) + self.spread()
+        return D * E + self._everyone + self.spread()
+
+    @property
+    def _everyone(self) -> sp.Expr:
+        """Learned numbers of the experts that all tokens pass, which are whole on every device."""
+        return _ffn.parameters(self._common, self._form)
 
     def spread(self) -> sp.Expr:
         """Return the learned numbers that no other of the `devices` has: those of its part of the experts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from costmodel.models._blocks import Use
 from costmodel.models._fields import Field, Fields
@@ -32,6 +32,11 @@ class Family:
         Whether it generates token by token.
     encodes : bool
         Whether a decoder attends to an encoder's sequence, of `seq_kv` positions.
+    cut : mapping of str to str
+        Fields that devices which share a layer divide evenly among them, and what they are in words;
+        none: how its layers are shared is not known.
+    alternates : bool
+        Whether layers of several kinds take turns; else those of one kind follow each other.
     """
 
     types: tuple[str, ...]
@@ -41,3 +46,5 @@ class Family:
     left_out: str = "dropout, masks, the scaling of logits, sampling"
     decodes: bool = True
     encodes: bool = False
+    cut: Mapping[str, str] = field(default_factory=dict)
+    alternates: bool = False

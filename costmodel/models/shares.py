@@ -1,11 +1,14 @@
-"""One device's share of the layers of a mixture of experts: heads and inner width cut, experts spread.
+"""One device's share of a model's layers: what a family's `cut` names is divided, experts are spread.
 
-Attention and plain feed-forward layers are cut over `tensor` devices (Shoeybi et al., arXiv 1909.08053,
-§3), what lies between them by positions (Korthikanti et al., arXiv 2205.05198, §4.2.2). A mixture of
-experts is not cut: each of these devices sends its own positions' tokens to whole experts, that are
-spread over devices of their own number (Liu et al., arXiv 2504.14960, §3: folded, expert tensor
-parallelism 1). Products that make latents of queries and keys, routers and shared experts are whole on
-every device.
+Products with weights come in pairs, the first cut by columns and the second by rows, over `tensor` devices
+(Shoeybi et al., arXiv 1909.08053, §3); so are heads, and the channels of recurrences and scans, between
+them. What lies between the pairs is cut by positions (Korthikanti et al., arXiv 2205.05198, §4.2.2): norms,
+sums of rows, and whatever has none of what is cut, which is whole on every device: shared experts, RWKV's
+second receptance. Each of these devices sends its own positions' tokens to experts that are spread over
+devices of their own number, and whole or cut over a number of their own (Liu et al., arXiv 2504.14960, §3:
+folded). Products that make latents of queries and keys, and RWKV's mixing with the
+token before, are whole on every device and of all positions. Mamba's Δ, B and C are made of all channels,
+and summed over devices each way. A decoder gathers its encoder's output in each layer.
 """
 
 from __future__ import annotations
@@ -22,8 +25,7 @@ from costmodel.errors import UnavailableError
 from costmodel.layers import Layer
 from costmodel.layers._devices import exchange
 from costmodel.layers.expert_parallel import ExpertParallel
-from costmodel.models._blocks import B, N, Use
-from costmodel.models._fields import Fields
+from costmodel.models._blocks import B, N, S, Use
 from costmodel.models._model import Model
 from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
@@ -31,15 +33,18 @@ from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div, symbols
 
 P, NODE, M, COLS = symbols("devices node m n")
-#: Families whose layers are cut as said here, by one of their types.
-CUT = ("llama", "deepseek_v3")
-#: Fields that are cut over the devices of a layer.
-WIDTHS = ("heads", "kv_heads", "d_ff")
+#: A collective, and the one that its gradient takes: the adjoint. What each device computes a part of is
+#: summed forward; backward each has used the sum, so that its gradients are summed.
+ADJOINT = {"all-gather": "reduce-scatter", "reduce-scatter": "all-gather", "all-reduce": "all-reduce"}
+#: Parts that have nothing to cut, and are made for each device's own positions.
+OWN = ("shared expert", "channel receptance")
+#: Parts whose inner width is cut and whose result every device needs: their results are summed.
+SUMMED = ("step, B and C",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Positions(Layer):
-    """Rows of all positions from each device's part of them, or sums of them to each its part."""
+class _Exchange(Layer):
+    """Rows of all positions from each device's part of them, sums of them to each its part, or to all."""
 
     name: ClassVar[str] = "positions"
     family: ClassVar[str] = "many devices"
@@ -47,19 +52,15 @@ class _Positions(Layer):
     not_counted: ClassVar[str] = "gathering the input again for the weights' gradient, hidden behind products"
     required: ClassVar[tuple[str, ...]] = ("m", "n", "devices", "node")
 
-    gather: bool = True
-
-    def _collective(self, gather: bool) -> tuple[Phase, ...]:
-        size = self.bytes * M * COLS
-        return (exchange(self, "positions", "all-gather" if gather else "reduce-scatter", size),)
+    collective: str = "all-gather"
 
     def forward(self) -> tuple[Phase, ...]:
-        """All-gather, or reduce-scatter."""
-        return self._collective(self.gather)
+        """The collective."""
+        return (exchange(self, "positions", self.collective, self.bytes * M * COLS),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The other of the two."""
-        return self._collective(not self.gather)
+        """Its adjoint."""
+        return (exchange(self, "positions", ADJOINT[self.collective], self.bytes * M * COLS),)
 
     def tensors(self) -> Tensors:
         """Rows of all positions, and one device's part of them."""
@@ -79,12 +80,15 @@ class Kind:
     count : int
         Layers of this kind.
     layer : Stack
-        One such layer. Its sizes: `batch`, `seq`; `devices` that experts are spread over, `node` of them
-        in a node.
+        One such layer. Its sizes: `batch`, `seq` (an encoder's `seq_kv`); of a mixture `devices` that
+        experts are spread over, `node` of them in a node.
+    expert_tensor : int
+        Devices that share each expert.
     """
 
     count: int
     layer: Stack
+    expert_tensor: int = 1
 
     def model(self, direction: str, *, recompute: str = "none") -> Model:
         """Return one such layer."""
@@ -105,8 +109,16 @@ class Kind:
         return sp.Add(*(p.expression(of.spread()) for p, of in layers if isinstance(of, ExpertParallel)))
 
 
-def kinds(architecture: Architecture, *, dtype: str, tensor: int, node: int) -> tuple[Kind, ...]:
-    """Return the kinds of layers of a mixture of experts, one device's share of each, in their order.
+def kinds(
+    architecture: Architecture,
+    *,
+    dtype: str,
+    tensor: int,
+    node: int,
+    expert_tensor: int = 1,
+    attention: str = "tiled",
+) -> tuple[Kind, ...]:
+    """Return the kinds of a model's layers, one device's share of each, in their order.
 
     Parameters
     ----------
@@ -118,57 +130,82 @@ def kinds(architecture: Architecture, *, dtype: str, tensor: int, node: int) -> 
         Devices that share a layer.
     node : int
         Of these, how many sit in one node.
+    expert_tensor : int
+        Of these, how many share each expert.
+    attention : str
+        See `Architecture.training`.
 
     Raises
     ------
     UnavailableError
-        If the model has no experts, or layers of which it is not known how they are cut.
+        If the model has no equal layers, or it is not known how they are cut.
     """
-    types = architecture.family.types
-    if not getattr(architecture.fields, "experts", 0) or not any(known in types for known in CUT):
+    family, fields = architecture.family, architecture.fields
+    if not family.cut:
         raise UnavailableError(
-            f"{architecture.name}: is no mixture of experts that can be planned (Mixtral, Qwen-MoE, DeepSeek)"
+            f"{architecture.name}: is no stack of layers of which it is known how devices share them"
         )
-    use, fields = Use("training", dtype), _cut(architecture.fields, tensor)
-    stacks = [item for item in architecture.family.parts(fields, use) if isinstance(item, Stack)]
-    found = []
-    for stack in stacks:
-        parts = tuple(_shared_out(stack.layer, fields.d_model, tensor, node))
-        found.append(Kind(int(stack.times), Stack(parts, sp.Integer(1))))
-    return tuple(found)
+    use = Use("training", dtype, attention)
+    own = fields.replaced(**{name: getattr(fields, name) // tensor for name in family.cut})
+    whole, cut = ([item for item in family.parts(f, use) if isinstance(item, Stack)] for f in (fields, own))
+    devices = _Sharing(int(fields.d_model), tensor, min(tensor, node), expert_tensor)
+    return tuple(
+        Kind(int(stack.times), Stack(tuple(devices.parts(stack, before)), sp.Integer(1)), expert_tensor)
+        for stack, before in zip(cut, whole, strict=True)
+    )
 
 
-def _cut(fields: Fields, tensor: int) -> Fields:
-    """Return the fields with the heads and the inner width of one device."""
-    cut = {name: getattr(fields, name) // tensor for name in WIDTHS if hasattr(fields, name)}
-    return fields.replaced(**cut)
+@dataclass(frozen=True)
+class _Sharing:
+    """Devices that share a layer of that width: how many, of them in a node, and to an expert."""
+
+    width: int
+    tensor: int
+    node: int
+    expert_tensor: int
+
+    def parts(self, cut: Stack, whole: Stack) -> Iterator[Part]:
+        """Yield the parts on one device, and an exchange wherever own positions and all of them meet."""
+        if self.tensor == 1:
+            yield from (self._sliced(part) for part in cut.layer)
+            return
+        length = _length(whole.layer[0])
+        gathered = False
+        for part, before in zip(cut.layer, whole.layer, strict=True):
+            if self._of_positions(part, before) == gathered:
+                gathered = not gathered
+                yield self._exchange(
+                    part, "all-gather" if gathered else "reduce-scatter", B * length, self.width
+                )
+            if _length(part) != length:
+                yield self._exchange(part, "all-gather", B * _length(part), self.width)
+            yield part if gathered else self._sliced(part)
+            if part.name in SUMMED:
+                sizes = dict(part.sizes)
+                yield self._exchange(part, "all-reduce", sizes["m"], sizes["n"])
+
+    def _of_positions(self, part: Part, whole: Part) -> bool:
+        """Return whether a device runs it for its own positions only: norms and sums of rows, mixtures."""
+        between = part.layer.name in ("norm", "elementwise") and dict(part.sizes)["n"] == self.width
+        return (part == whole and between) or part.layer.name == "moe" or part.name in OWN
+
+    def _sliced(self, part: Part) -> Part:
+        """Return a part for one device's positions; a mixture with its experts spread over devices."""
+        whole = self.tensor == 1
+        own = {} if whole else {length: ceil_div(length, sp.Integer(self.tensor)) for length in (N, S)}
+        sizes = {name: value.xreplace(own) for name, value in part.sizes}
+        if part.layer.name != "moe":
+            return dataclasses.replace(part, sizes=tuple(sizes.items()))
+        layer = ExpertParallel(**part.layer.options, cut=self.expert_tensor)
+        spread = Part.of(part.name, layer, **sizes, devices=P, node=NODE)
+        return dataclasses.replace(spread, extra=part.extra)
+
+    def _exchange(self, part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int) -> Part:
+        layer = _Exchange(dtype=part.layer.dtype, collective=collective)
+        return Part.of("positions", layer, m=rows, n=width, devices=self.tensor, node=self.node)
 
 
-def _shared_out(parts: tuple[Part, ...], width: int, tensor: int, node: int) -> Iterator[Part]:
-    """Yield the parts on one device, and an exchange wherever own positions and all of them meet."""
-    all_of_them = False
-    for part in parts:
-        if _of_positions(part, width) == all_of_them and tensor > 1:
-            all_of_them = not all_of_them
-            layer = _Positions(dtype=part.layer.dtype, gather=all_of_them)
-            rows = {"m": B * N, "n": width, "devices": tensor, "node": min(tensor, node)}
-            yield Part.of("positions", layer, **rows)
-        yield part if all_of_them else _sliced(part, tensor)
-
-
-def _of_positions(part: Part, width: int) -> bool:
-    """Return whether a device runs it for its own positions only: norms and sums of rows, mixtures."""
-    sizes = dict(part.sizes)
-    between = part.layer.name in ("norm", "elementwise") and sizes["n"] == width
-    return between or part.layer.name == "moe" or part.name == "shared expert"
-
-
-def _sliced(part: Part, tensor: int) -> Part:
-    """Return a part for one device's positions; a mixture with its experts spread over devices."""
-    own = {N: ceil_div(N, sp.Integer(tensor))}
-    sizes = {name: value.xreplace(own) for name, value in part.sizes}
-    if part.layer.name != "moe":
-        return dataclasses.replace(part, sizes=tuple(sizes.items()))
-    layer = ExpertParallel(**part.layer.options)
-    spread = Part.of(part.name, layer, **sizes, devices=P, node=NODE)
-    return dataclasses.replace(spread, extra=part.extra)
+def _length(part: Part) -> sp.Symbol:
+    """Return the sequence that a part works on: a cross-attention's queries' is `seq`, not `seq_kv`."""
+    found = {s for _, size in part.sizes for s in size.free_symbols}
+    return S if S in found and N not in found else N

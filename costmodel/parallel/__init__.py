@@ -1,20 +1,22 @@
-"""Training a Transformer on many devices: layouts, their memory and time, and the fastest that fits."""
+"""Training a model on many devices: layouts, their memory and time, and the fastest that fits."""
 
 from __future__ import annotations
 
 from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.language_model import LanguageModel
+from costmodel.parallel.layered import Layered, LayeredTraining, stack_of
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import largest_batch, longest_sequence
-from costmodel.parallel.mixture import Mixture, MixtureTraining, stack_of
 from costmodel.parallel.search import plan
 from costmodel.parallel.training import Training
 from costmodel.parallel.transformer import Transformer
 
 __all__ = [
     "Cluster",
+    "LanguageModel",
+    "Layered",
+    "LayeredTraining",
     "Layout",
-    "Mixture",
-    "MixtureTraining",
     "Training",
     "Transformer",
     "largest_batch",

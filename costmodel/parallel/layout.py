@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from costmodel.errors import CostmodelError
 from costmodel.kernels.base import Array
-from costmodel.parallel.transformer import Transformer
+from costmodel.parallel.language_model import LanguageModel
 
 
 class Numbers(NamedTuple):
@@ -22,6 +22,7 @@ class Numbers(NamedTuple):
     micro_batch: Array
     interleave: Array
     expert: Array
+    expert_tensor: Array
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +32,7 @@ class Layout:
     Parameters
     ----------
     tensor : array_like
-        Devices that share each layer: heads and inner width are cut.
+        Devices that share each layer: heads, channels and inner width are cut.
     pipeline : array_like
         Stages. They need not divide the layers: counted is the fullest, see `Training.stage_layers`.
     data : array_like
@@ -42,7 +43,9 @@ class Layout:
         Parts of the model that a stage holds, not next to each other (virtual stages).
     expert : array_like
         Devices that the experts of a layer are spread over: some of the tensor · data devices that have
-        the layer, so that every expert is there tensor · data / expert times.
+        the layer, so that every expert is there tensor · data / (expert · expert_tensor) times.
+    expert_tensor : array_like
+        Devices that share each expert, by its inner width: some of those that share the layer.
     sequence_parallel : bool
         Whether what lies between a layer's products is cut by positions.
     recompute : str
@@ -63,6 +66,7 @@ class Layout:
     micro_batch: ArrayLike = 1
     interleave: ArrayLike = 1
     expert: ArrayLike = 1
+    expert_tensor: ArrayLike = 1
     sequence_parallel: bool = False
     recompute: str = "none"
     zero: int = 0
@@ -77,8 +81,8 @@ class Layout:
     @property
     def numbers(self) -> Numbers:
         """The numbers, broadcast against each other."""
-        given = (self.tensor, self.pipeline, self.data, self.micro_batch, self.interleave, self.expert)
-        return Numbers(*np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in given)))
+        given = (np.asarray(getattr(self, name), dtype=np.float64) for name in Numbers._fields)
+        return Numbers(*np.broadcast_arrays(*given))
 
     @property
     def devices(self) -> Array:
@@ -86,7 +90,7 @@ class Layout:
         n = self.numbers
         return n.tensor * n.pipeline * n.data
 
-    def check(self, model: Transformer, batch: int, devices: int) -> None:
+    def check(self, model: LanguageModel, batch: int, devices: int) -> None:
         """Refuse what cannot be split as asked.
 
         Raises
@@ -101,7 +105,13 @@ class Layout:
             raise CostmodelError(
                 f"layout: tensor · pipeline · data is {wrong:g}, and the cluster has {devices} devices"
             )
-        _even(model.sizes["heads"], n.tensor, "heads over tensor")
+        for what, whole in model.divided.items():
+            _even(whole, n.tensor, f"{what} over tensor")
+        if model.by_positions and np.any(n.tensor > 1) and not self.sequence_parallel:
+            raise CostmodelError(
+                "layout: with layers of this model, tensor > 1 needs sequence_parallel=True: each device has "
+                "positions of its own"
+            )
         self._check_stages(model)
         _even(batch, n.data * n.micro_batch, "sequences of the batch over data · micro_batch")
         self._check_experts(model)
@@ -110,7 +120,7 @@ class Layout:
                 "layout: with interleave > 1 the micro-batches of a copy must be a multiple of the stages"
             )
 
-    def _check_stages(self, model: Transformer) -> None:
+    def _check_stages(self, model: LanguageModel) -> None:
         """Refuse more parts of the pipeline than there are layers."""
         parts = self.numbers.pipeline * self.numbers.interleave
         if np.any(parts > model.num_layers):
@@ -119,21 +129,20 @@ class Layout:
                 f"some without one; up to {model.num_layers} would do"
             )
 
-    def _check_experts(self, model: Transformer) -> None:
+    def _check_experts(self, model: LanguageModel) -> None:
         """Refuse experts that cannot be spread as asked."""
         n = self.numbers
         if not model.experts:
-            if np.any(n.expert != 1):
+            if np.any(n.expert * n.expert_tensor != 1):
                 raise CostmodelError("layout: expert is more than 1, and the model is no mixture of experts")
             return
         _even(model.experts, n.expert, "experts over expert")
-        _even(model.sizes["kv_heads"], n.tensor, "key and value heads over tensor")
-        for whole, expert in zip(np.ravel(n.tensor * n.data), np.ravel(n.expert), strict=True):
-            _even(int(whole), expert, "devices that have a layer, tensor · data, over expert")
-        if np.any(n.tensor > 1) and not self.sequence_parallel:
-            raise CostmodelError(
-                "layout: with experts, tensor > 1 needs sequence_parallel=True: each sends tokens of its own"
-            )
+        _even(model.expert_width, n.expert_tensor, "numbers of an expert's width over expert_tensor")
+        columns = (n.tensor, n.tensor * n.data, n.expert, n.expert_tensor)
+        for t, whole, expert, share in zip(*map(np.ravel, columns), strict=True):
+            _even(int(t), share, "devices that share a layer, tensor, over expert_tensor")
+            what = "devices that have a layer, tensor · data, over expert · expert_tensor"
+            _even(int(whole), expert * share, what)
 
 
 def _even(whole: int, parts: ArrayLike, what: str) -> None:

@@ -12,11 +12,11 @@ import pandas as pd
 from costmodel.errors import CostmodelError
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
+from costmodel.parallel.language_model import LanguageModel
+from costmodel.parallel.layered import Layered, LayeredTraining
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN
-from costmodel.parallel.mixture import Mixture, MixtureTraining
 from costmodel.parallel.training import Training
-from costmodel.parallel.transformer import Transformer
 
 #: Largest micro-batch and number of parts a stage that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16)
@@ -24,11 +24,12 @@ INTERLEAVES = (1, 2, 3, 4, 6, 8)
 
 
 def plan(
-    model: Transformer,
+    model: LanguageModel,
     cluster: Cluster,
     *,
     batch: int,
     seq: int,
+    seq_kv: int | None = None,
     margin: float = MARGIN,
     gradient_bytes: int = 2,
     rung: str | None = None,
@@ -37,12 +38,14 @@ def plan(
 
     Parameters
     ----------
-    model : Transformer
+    model : LanguageModel
         What is trained.
     cluster : Cluster
         On what; all of its devices are used.
     batch, seq : int
         Sequences of a step, and tokens of each.
+    seq_kv : int, optional
+        Tokens of an encoder's sequences, beside a decoder; default `seq`.
     margin : float
         Part of the memory that is not the model's to use (fragmentation, buffers, the context).
     gradient_bytes, rung
@@ -52,21 +55,24 @@ def plan(
     -------
     DataFrame
         One row a layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``, ``expert``,
-        ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts (``forward_s``, …),
-        ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``, ``tokens_per_second``,
-        ``energy_j``, and ``cost`` where the cluster has a price.
+        ``expert_tensor``, ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts
+        (``forward_s``, …), ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``,
+        ``tokens_per_second``, ``energy_j``, and ``cost`` where the cluster has a price.
 
     Raises
     ------
     CostmodelError
         If no layout comes out even, or none fits: how much is missing, and what would help most.
     """
+    if seq_kv is not None and not model.encodes:
+        raise CostmodelError("plan: seq_kv is of a decoder beside an encoder, and the model has none")
     given: dict[str, Any] = {"batch": batch, "seq": seq, "gradient_bytes": gradient_bytes, "rung": rung}
+    given |= {} if seq_kv is None else {"seq_kv": seq_kv}
     frames = [_frame(_step(model, cluster, layout, given)) for layout in layouts(model, cluster, batch)]
     if not frames:
         raise CostmodelError(
             f"no layout of {cluster.devices} devices, with a layer of {model.num_layers} in each stage, "
-            f"divides {model.sizes['heads']} heads and a batch of {batch}"
+            f"divides {', '.join(f'{n} {what}' for what, n in model.divided.items())} and a batch of {batch}"
         )
     every = pd.concat(frames, ignore_index=True)
     room = (1 - margin) * cluster.machine.hbm_capacity
@@ -76,15 +82,15 @@ def plan(
     return fitting.sort_values("seconds", kind="stable", ignore_index=True)
 
 
-def _step(model: Transformer, cluster: Cluster, layout: Layout, given: dict[str, Any]) -> Training:
-    if isinstance(model, Mixture):
-        return MixtureTraining(model=model, cluster=cluster, layout=layout, **given)
+def _step(model: LanguageModel, cluster: Cluster, layout: Layout, given: dict[str, Any]) -> Training:
+    if isinstance(model, Layered):
+        return LayeredTraining(model=model, cluster=cluster, layout=layout, **given)
     return Training(model=model, cluster=cluster, layout=layout, **given)
 
 
-def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout]:
+def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:
     """Yield all layouts that come out even, those that differ in numbers alone together."""
-    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 6)
+    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 7)
     kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
     for parallel, recompute, zero in kinds:
         # Without devices that share a layer, or copies that share state, the choice is not one.
@@ -92,24 +98,22 @@ def layouts(model: Transformer, cluster: Cluster, batch: int) -> Iterator[Layout
         chosen = chosen[(chosen[:, 2] > 1) | (zero == 0)]
         # ZeRO 2 and 3 scatter gradients after every micro-batch: nobody has them with a pipeline.
         chosen = chosen[(chosen[:, 1] == 1) | (zero < 2)]
-        # Tokens go to experts from the device that has their position.
-        chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.experts)]
+        chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.by_positions)]
         if len(chosen):
-            t, p, d, b, v, e = chosen.T
+            t, p, d, b, v, e, x = chosen.T
             yield Layout(
-                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v, expert=e,
+                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v, expert=e, expert_tensor=x,
                 sequence_parallel=parallel, recompute=recompute, zero=zero,
             )  # fmt: skip
 
 
-def _recompute(model: Transformer) -> tuple[str, ...]:
+def _recompute(model: LanguageModel) -> tuple[str, ...]:
     return RECOMPUTE if model.attention == "dense" else ("none", "full")
 
 
-def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield (tensor, pipeline, data, micro_batch, interleave, expert) that come out even."""
-    heads = model.sizes["kv_heads"]
-    for t in (n for n in range(1, min(cluster.node, cluster.devices) + 1) if heads % n == 0):
+def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
+    """Yield the numbers of layouts that come out even, in the order of `Numbers`."""
+    for t in model.shares(min(cluster.node, cluster.devices)):
         if cluster.devices % t:
             continue
         rest = cluster.devices // t
@@ -119,12 +123,14 @@ def _numbers(model: Transformer, cluster: Cluster, batch: int) -> Iterator[tuple
                 if batch % (d * b) or p * v > model.num_layers or (v > 1 and p == 1):
                     continue
                 if v == 1 or (batch // (d * b)) % p == 0:
-                    yield from ((t, p, d, b, v, e) for e in _spreads(model, t * d))
+                    yield from ((t, p, d, b, v, e, x) for e, x in _spreads(model, t, t * d))
 
 
-def _spreads(model: Transformer, devices: int) -> list[int]:
-    """Return over how many of the devices that have a layer its experts can be spread."""
-    return [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0 and devices % e == 0]
+def _spreads(model: LanguageModel, tensor: int, devices: int) -> list[tuple[int, int]]:
+    """Return over how many of the devices with a layer experts are spread, and each of them is cut."""
+    numbers = [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0]
+    cuts = [1, tensor] if tensor > 1 and model.experts and model.expert_width % tensor == 0 else [1]
+    return [(e, x) for x in cuts for e in numbers if devices % (e * x) == 0]
 
 
 def _frame(training: Training) -> pd.DataFrame:
@@ -153,8 +159,8 @@ def _frame(training: Training) -> pd.DataFrame:
 def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
     """Return how much memory the smallest layout lacks, and how many devices have it."""
     least = every.iloc[int(np.argmin(every["memory_bytes"]))]
-    numbers = ("tensor", "pipeline", "data", "expert", "recompute", "zero")
-    named = ", ".join(f"{name} {least[name]}" for name in numbers if name != "expert" or least[name] > 1)
+    numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "recompute", "zero")
+    named = ", ".join(f"{n} {least[n]}" for n in numbers if not n.startswith("expert") or least[n] > 1)
     kinds = {name: least[f"{name}_bytes"] for name in ("weights", "gradients", "optimiser", "activations")}
     largest = max(kinds, key=lambda name: kinds[name])
     times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))

@@ -30,6 +30,7 @@ from costmodel.kernels.base import Array
 from costmodel.layers import Layer, get
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.copies import Group, exchanges, held
+from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layout import Layout, Numbers
 from costmodel.parallel.transformer import Transformer
 from costmodel.predict import predict
@@ -41,7 +42,7 @@ class Training:
 
     Parameters
     ----------
-    model : Transformer
+    model : LanguageModel
         What is trained.
     cluster : Cluster
         On what.
@@ -55,7 +56,7 @@ class Training:
         See `costmodel.predict`.
     """
 
-    model: Transformer
+    model: LanguageModel
     cluster: Cluster
     layout: Layout
     batch: float
@@ -69,11 +70,23 @@ class Training:
 
     # -- pieces ----------------------------------------------------------------------------
 
+    @property
+    def _stack(self) -> Transformer:
+        """The model, whose layers are all alike."""
+        if not isinstance(self.model, Transformer):
+            raise UnavailableError(
+                "a model that is no Transformer of equal layers is trained by LayeredTraining"
+            )
+        return self.model
+
     def _layer(self, direction: str, recompute: str | None = None) -> Layer:
-        if self.model.experts:
-            raise UnavailableError("a mixture of experts is trained by MixtureTraining")
         again = self.layout.recompute if recompute is None else recompute
-        return self.model.layer(direction, recompute=again, sequence_parallel=self.layout.sequence_parallel)
+        return self._stack.layer(direction, recompute=again, sequence_parallel=self.layout.sequence_parallel)
+
+    @property
+    def _positions(self) -> float:
+        """Positions of a sequence that are embedded, and that are passed from stage to stage."""
+        return self.seq
 
     @cached_property
     def _numbers(self) -> Numbers:
@@ -85,7 +98,7 @@ class Training:
         # Whoever shares a layer sits in one node, as far as a node reaches.
         node = np.minimum(n.tensor, self.cluster.node)
         own = {"batch": n.micro_batch, "seq": self.seq, "devices": n.tensor, "node": node}
-        return {**own, **self.model.sizes}
+        return {**own, **self._stack.sizes}
 
     def _seconds(self, layer: Layer, **sizes: Any) -> Array:
         prediction = predict(layer, self.cluster.machine, sizes, rung=self.rung)
@@ -101,7 +114,7 @@ class Training:
 
     def _stage_seconds(self, direction: str) -> Array:
         """Return the time that the slowest stage takes for a micro-batch, one way [s]."""
-        sizes = (*self.model.sizes.items(), ("seq", self.seq))
+        sizes = (*self._stack.sizes.items(), ("seq", self.seq))
         given = (self._layer(direction), self.cluster.machine, sizes, self.cluster.node, self.rung)
         return self.stage_layers * self._of_pairs(lambda t, b: _layer_seconds(*given, tuple(t), tuple(b)))
 
@@ -181,12 +194,13 @@ class Training:
 
     def _head(self) -> Array:
         """Return the time that logits, loss and embedding add for a micro-batch [s]."""
-        logits, embedding = (self._end_seconds(end) for end in (self.model.head(), self.model.ends()))
+        logits = self._end_seconds(self.model.head(), self.seq)
+        embedding = self._end_seconds(self.model.ends(), self._positions)
         # Both ends in one stage, or in two: the later one is what the pipeline waits for.
         return logits + np.where(self._numbers.pipeline == 1, embedding, 0.0)
 
-    def _end_seconds(self, end: Layer) -> Array:
-        sizes = {"seq": self.seq, "d_model": self.model.d_model}
+    def _end_seconds(self, end: Layer, seq: float) -> Array:
+        sizes = {"seq": seq, "d_model": self.model.d_model}
         return self._of_pairs(
             lambda t, b: self._seconds(end, batch=b, vocab=np.ceil(self.model.vocab / t), **sizes)
         )
@@ -194,7 +208,7 @@ class Training:
     def _sends(self) -> Array:
         """Return the time of passing a micro-batch on, there and back, at every part of a stage [s]."""
         n = self._numbers
-        whole = self._weight_bytes * n.micro_batch * self.seq * self.model.d_model
+        whole = self._weight_bytes * n.micro_batch * self._positions * self.model.d_model
         # Copies lie between stages, so that neighbours are in other nodes as soon as those fill one.
         node = np.where(n.tensor * n.data >= self.cluster.node, 1.0, 2.0)
         once = self.cluster.collective_s("send-receive", whole / n.tensor, np.full_like(whole, 2.0), node)
@@ -290,8 +304,8 @@ class Training:
 
     def _forward_flops(self) -> float:
         """Return those of all layers forward."""
-        sizes = {**self.model.sizes, "batch": self.batch, "seq": self.seq, "devices": 1}
-        return float(self.model.num_layers * evaluate(self.model.layer("fwd"), **sizes)["matrix_flops"])
+        sizes = {**self._stack.sizes, "batch": self.batch, "seq": self.seq, "devices": 1}
+        return float(self._stack.num_layers * evaluate(self._stack.layer("fwd"), **sizes)["matrix_flops"])
 
     @property
     def utilisation(self) -> Array:
@@ -301,8 +315,8 @@ class Training:
 
     @property
     def tokens_per_second(self) -> Array:
-        """Tokens trained on in a second."""
-        return np.asarray(self.batch * self.seq / self.seconds)
+        """Tokens trained on in a second, an encoder's too."""
+        return np.asarray(self.batch * self._positions / self.seconds)
 
     @property
     def energy_j(self) -> Array:

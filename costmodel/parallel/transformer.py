@@ -2,56 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.layers import Layer, get
+from costmodel.parallel.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from costmodel.models import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transformer:
-    """A decoder or an encoder of equal layers.
+class Transformer(LanguageModel):
+    """A decoder or an encoder of equal layers; see `LanguageModel`.
 
     Parameters
     ----------
-    num_layers, d_model, heads, vocab : int
-        Its sizes.
+    heads : int
+        Of attention.
     kv_heads, d_ff : int, optional
         Default `heads`, 4 `d_model`.
     head_dim : int, optional
         Default `d_model` / `heads`.
-    attention : str
-        ``dense`` (stored scores) or ``tiled`` (FlashAttention-2).
     gated : bool
         Whether the feed-forward layer is SwiGLU.
     norm : str
         ``layer`` or ``rms``.
     causal, dropout : bool
         Causal mask; dropout after attention's probabilities and both parts.
-    tied : bool
-        Whether logits have the embedding's weights.
-    dtype : str
-        Of weights, activations and gradients.
     """
 
-    num_layers: int
-    d_model: int
     heads: int
-    vocab: int
     kv_heads: int | None = None
     d_ff: int | None = None
     head_dim: int | None = None
-    attention: str = "tiled"
     gated: bool = False
     norm: str = "layer"
     causal: bool = True
     dropout: bool = False
-    tied: bool = True
-    dtype: str = "bf16"
 
     def __post_init__(self) -> None:
         """Check that heads fill the width."""
@@ -72,9 +62,13 @@ class Transformer:
         }
 
     @property
-    def experts(self) -> int:
-        """Experts of a layer; 0: it has none."""
-        return 0
+    def divided(self) -> Mapping[str, int]:
+        """Its heads."""
+        return {"heads": self.heads}
+
+    def shares(self, most: int) -> list[int]:
+        """Return the numbers of devices that divide the keys' heads: more would have copies of these."""
+        return [n for n in range(1, most + 1) if self.sizes["kv_heads"] % n == 0]
 
     @classmethod
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
@@ -130,11 +124,3 @@ class Transformer:
             "sequence_parallel": sequence_parallel,
         }
         return get("megatron")(dtype=self.dtype, direction=direction, **options)
-
-    def head(self) -> Layer:
-        """Return the product with the vocabulary and its loss, forward and backward."""
-        return get("logits")(dtype=self.dtype, direction="fwd+bwd", head="cross-entropy")  # type: ignore[call-arg]
-
-    def ends(self) -> Layer:
-        """Return the embedding, forward and backward."""
-        return get("embedding")(dtype=self.dtype, direction="fwd+bwd")

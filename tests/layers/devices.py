@@ -45,6 +45,14 @@ EXPERTS = _sizes(
     (2, 4, 17, 33, 5, 1, 1, 2),
     (3, 7, 2, 65, 12, 7, 2, 1),
 )
+#: Of a width that two or four devices can share.
+SHARED_EXPERTS = _sizes(
+    "batch seq d_model d_ff experts top_k devices node",
+    (2, 3, 8, 12, 8, 2, 4, 2),
+    (1, 5, 6, 8, 6, 3, 6, 3),
+    (3, 2, 5, 28, 4, 4, 2, 2),
+    (2, 4, 17, 36, 5, 1, 1, 2),
+)
 
 
 def _attention() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -76,6 +84,8 @@ def device_cases() -> Iterator[tuple[Layer, Points]]:
         for direction in ("fwd", "bwd"):
             options = {"gated": gated, "fused": fused, "shared": shared}
             yield get("expert-parallel")(**options, direction=direction), EXPERTS
+    for cut, direction in product((2, 4), ("fwd", "bwd")):
+        yield get("expert-parallel")(cut=cut, shared=1, direction=direction), SHARED_EXPERTS
     for dtype in ("fp64", "fp8"):
         yield get("expert-parallel")(dtype=dtype, direction="fwd+bwd"), EXPERTS
     for name in ("ring-attention", "ulysses", "ring-self-attention", "dist-flash-attention"):

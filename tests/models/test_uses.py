@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costmodel import evaluate, predict
+from costmodel import evaluate, from_torch, predict
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.models.generation import generation
-from costmodel.validation import published_training, whole_models
+from costmodel.validation import amp_gpt2, published_training, whole_models
 
 A100 = "nvidia/a100-sxm-80gb"
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
@@ -169,6 +169,28 @@ def test_bert_gains_from_tiled_attention_what_was_published(shared):
     found = rows[rows["model"].str.startswith("BERT-large")].set_index("impl")
     assert found.loc["FlashAttention", "predicted"] == pytest.approx(17.4, rel=0.05)
     assert "not published" in found.loc["Nvidia MLPerf 1.1", "reason"]
+
+
+@pytest.mark.parametrize(("name", "sequences"), [("gpt2", 8), ("gpt2-medium", 4)])
+def test_as_many_sequences_fit_as_the_authors_of_flash_attention_had_at_a_time(name, sequences):
+    """HuggingFace's code: their repository, training/configs/experiment/owt, gpt2s-hf and gpt2m-hf.yaml."""
+    pytest.importorskip("torch", reason="the code is captured by from_torch")
+    found = amp_gpt2.largest_pass(name, "nvidia/a100-sxm-40gb", 1024, tiled=False, fused=False)
+    assert found.batch == sequences
+
+
+@pytest.mark.parametrize("tiled", [False, True])
+def test_gpt2_of_torch_has_the_products_of_the_catalogues(tiled):
+    """But for the logits of the last position, which has no successor to be told."""
+    pytest.importorskip("torch", reason="the code is captured by from_torch")
+    architecture = load("gpt2")
+    module, tokens = amp_gpt2.gpt2(architecture, 12, 2, 256, tiled=tiled)
+    captured = from_torch(module, tokens, direction="fwd+bwd", fusion="flash")
+    ours = dataclasses.replace(architecture.training(optimizer=None, attention="dense"), convention="torch")
+    theirs = dataclasses.replace(captured, convention="torch")
+    recomputed = 12 * 2 * 2 * 256**2 * 768 if tiled else 0  # scores again, backward
+    assert evaluate(theirs)["matrix_flops"] == evaluate(ours, batch=2, seq=256)["matrix_flops"] + recomputed
+    assert captured.unmapped == ()
 
 
 def test_gpt2_line_by_line_takes_longer_than_fused(shared):

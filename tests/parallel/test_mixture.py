@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from costmodel.errors import CostmodelError, UnavailableError
-from costmodel.evaluate import evaluate
+from costmodel.evaluate import compile_expressions, evaluate
 from costmodel.models import load
 from costmodel.parallel import (
     Cluster,
+    Layered,
+    LayeredTraining,
     Layout,
-    Mixture,
-    MixtureTraining,
     Training,
     Transformer,
     largest_batch,
@@ -24,13 +24,13 @@ from costmodel.parallel.limits import fits
 
 H200 = "nvidia/h200-sxm"
 MODELS = ["mixtral-8x7b", "qwen1.5-moe-a2.7b", "qwen3-30b-a3b", "deepseek-v2-lite", "deepseek-v3"]
-_STACKS = {name: Mixture.of(load(name)) for name in MODELS}
+_STACKS = {name: Layered.of(load(name)) for name in MODELS}
 
 
 def step(name="mixtral-8x7b", devices=16, batch=64, seq=2048, node=8, **numbers):
     layout = Layout(**{"data": devices, **numbers})
     cluster = Cluster(device=H200, devices=devices, node=node)
-    return MixtureTraining(model=_STACKS[name], cluster=cluster, layout=layout, batch=batch, seq=seq)
+    return LayeredTraining(model=_STACKS[name], cluster=cluster, layout=layout, batch=batch, seq=seq)
 
 
 # -- what is conserved -------------------------------------------------------------------------
@@ -83,6 +83,38 @@ def test_tensor_devices_share_attention_and_not_experts():
     tables = c.vocab * c.d_model * 2
     assert float(alone.parameters - cut.parameters) == pytest.approx((attention + tables) / 2, rel=1e-12)
     assert float(cut._groups[1].parameters) == float(alone._groups[1].parameters)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("cut", [2, 4])
+def test_devices_that_share_an_expert_have_parts_of_it_and_do_its_work_once(name, cut):
+    """Liu et al., §3: of width, in place of number; the same arithmetic for as many tokens each."""
+    numbers = {"devices": 16, "tensor": 4, "data": 4, "expert": 2, "sequence_parallel": True, "batch": 16}
+    whole, shared = (step(name, expert_tensor=c, **numbers) for c in (1, cut))
+    assert cut * float(shared._groups[1].parameters) == pytest.approx(float(whole._groups[1].parameters))
+    assert float(shared._groups[0].parameters) == float(whole._groups[0].parameters)
+    assert float(shared._groups[1].copies) == 16 / (2 * cut)
+    sizes = {"batch": 2, "seq": 512, "devices": 2, "node": 2}
+    for kinds in zip(*(whole.model.kinds(4, 4, c) for c in (1, cut)), strict=True):
+        models = [kind.model("fwd+bwd") for kind in kinds]
+        counts = [evaluate(m, **{n: sizes[n] for n in m.required})["matrix_flops"] for m in models]
+        assert counts[0] == pytest.approx(counts[1], rel=1e-12)
+
+
+def test_copies_are_gathered_by_those_that_share_an_expert_and_results_added():
+    """As many bytes again for each other of the c: (c − 1)·k·d numbers a token, there and back, each way."""
+    numbers = {"devices": 8, "tensor": 4, "data": 2, "expert": 2, "sequence_parallel": True, "batch": 8}
+    whole, shared = (step(expert_tensor=c, **numbers) for c in (1, 4))
+    assert float(shared.travel_bytes) == float(whole.travel_bytes)
+    (kind,) = shared.model.kinds(4, 4, 4)
+    names = [p.name for p in kind.model("fwd").cost.phases]
+    share = "experts: copies of those that share an expert"
+    first, last = (i for i, name in enumerate(names) if name == share)
+    assert names[first - 1] == "experts: tokens to experts"
+    assert names[last + 1] == "experts: results back"
+    sent = [p.link for p in kind.model("fwd").cost.phases if p.name == share]
+    values = compile_expressions(sent, ["batch", "seq"])(1.0, 2048.0)
+    assert [float(v) for v in values] == [3 * 2 * (2048 / 4) * 2 * 4096] * 2
 
 
 # -- what travels ------------------------------------------------------------------------------
@@ -153,7 +185,7 @@ def test_deepseeks_61_layers_are_on_16_stages():
     training = step("deepseek-v3", devices=64, pipeline=16, data=4, batch=64)
     assert [[float(x) for x in end] for end in training._ends] == [[3, 1], [0, 4]]
     architecture = load("deepseek-v3")
-    even = Mixture.of(dataclasses.replace(architecture, fields=architecture.fields.replaced(layers=64)))
+    even = Layered.of(dataclasses.replace(architecture, fields=architecture.fields.replaced(layers=64)))
     full = dataclasses.replace(training, model=even)
     assert float(training.seconds) == float(full.seconds)
     assert float(training.memory_bytes) == float(full.memory_bytes)
@@ -177,12 +209,14 @@ def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
     cluster = Cluster(device=H200, devices=16)
     found = plan(_STACKS["mixtral-8x7b"], cluster, batch=64, seq=2048)
     best = found.iloc[0]
-    names = ("tensor", "pipeline", "data", "micro_batch", "interleave", "expert")
+    names = ("tensor", "pipeline", "data", "micro_batch", "interleave", "expert", "expert_tensor")
     how = {name: int(best[name]) for name in names} | {"zero": int(best["zero"])}
     again = step(**how, sequence_parallel=bool(best["sequence_parallel"]), recompute=best["recompute"])
     assert float(again.seconds) == pytest.approx(best["seconds"], rel=1e-12)
     assert best["expert"] > 1
     assert set(found["expert"]) <= {1, 2, 4, 8}
+    assert set(found["expert_tensor"]) <= {1, 2, 4, 8}
+    assert (found["expert_tensor"] > 1).any()
     assert (found["memory_bytes"] <= 0.92 * again.capacity).all()
 
 
@@ -192,6 +226,11 @@ def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
         ({"expert": 3}, "8 experts over expert = 3 .* 2 or 4 would"),
         ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that have a layer.* = 8 .* 4 would"),
         ({"tensor": 2, "data": 8}, "needs sequence_parallel"),
+        ({"expert_tensor": 2}, "1 devices that share a layer.* = 2 .* 1 would"),
+        (
+            {"tensor": 4, "data": 4, "sequence_parallel": True, "expert": 8, "expert_tensor": 4},
+            "16 devices that have a layer.* = 32 .* 16 would",
+        ),
         ({"tensor": 16, "data": 1, "sequence_parallel": True}, "8 key and value heads over tensor = 16"),
     ],
 )
@@ -204,12 +243,8 @@ def test_a_model_without_experts_has_none_to_spread():
     model = Transformer.of(load("llama-2-7b"))
     with pytest.raises(CostmodelError, match="no mixture of experts"):
         Layout(data=8, expert=2).check(model, 8, 8)
-    with pytest.raises(UnavailableError, match="no mixture of experts"):
-        Mixture.of(load("llama-2-7b"))
     alone = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": 64}
-    with pytest.raises(UnavailableError, match="by MixtureTraining"):
+    with pytest.raises(UnavailableError, match="by LayeredTraining"):
         _ = Training(model=_STACKS["mixtral-8x7b"], **alone).seconds
-    with pytest.raises(UnavailableError, match="attention=tiled"):
-        stack_of(load("mixtral-8x7b"), attention="dense")
-    with pytest.raises(UnavailableError, match="can be planned"):
-        stack_of(load("qwen3-next-80b-a3b"))
+    with pytest.raises(UnavailableError, match="how devices share them"):
+        stack_of(load("gnmt"))

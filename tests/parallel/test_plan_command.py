@@ -1,6 +1,7 @@
 """`costmodel plan`: models of the catalogue, on clusters that have room for them or not."""
 
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -37,9 +38,8 @@ def test_a_mixture_of_experts_is_spread_over_devices(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "t5-base", *MODEL[2:]], "is no stack of equal layers"),
-        (["plan", "qwen3-next-80b-a3b", *MODEL[2:]], "is no mixture of experts that can be planned"),
-        (["plan", "mixtral-8x7b", *MODEL[2:], "--attention", "dense"], "attention=tiled"),
+        (["plan", "gnmt", *MODEL[2:]], "is no stack of layers of which it is known"),
+        ([*MODEL, "seq_kv=128"], "seq_kv is of a decoder beside an encoder"),
         (["plan", "mixtral-8x7b", *MODEL[2:]], "nothing fits"),
         (["plan", "llama-3-70b", *MODEL[2:]], "nothing fits"),
         (["plan", "lama-2-7b", *MODEL[2:]], "llama-2-7b"),
@@ -52,6 +52,17 @@ def test_what_cannot_be_planned_is_one_line(words, message, capsys):
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_an_encoder_has_a_length_of_its_own_and_a_price_gives_a_cost(capsys):
+    words = ["plan", "t5-base", *MODEL[2:-1], "seq=128", "--top", "1", "--json"]
+    steps = []
+    for more in ([], ["seq_kv=128"], ["seq_kv=512"]):
+        assert run([*words, *(["-D", *more] if more else [])]) == 0
+        steps.append(json.loads(capsys.readouterr().out)[0]["seconds"])
+    assert steps[0] == steps[1] < steps[2]
+    assert run([*words[:-1], "--price", "3"]) == 0
+    assert re.search(r"takes [\d.]+ J at rated power and a cost of [\d.e-]+", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "qwen2-7b", "gemma-7b", "gpt2-xl", "opt-13b"])

@@ -80,4 +80,5 @@ BERT = Family(
     ),
     left_out="dropout, masks; in training, words are scored at every position, not only at masked ones",
     decodes=False,
+    cut={"heads": "heads", "d_ff": "inner width"},
 )

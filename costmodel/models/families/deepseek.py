@@ -94,4 +94,5 @@ DEEPSEEK = Family(
         "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py"
     ),
     left_out="dropout, masks, sampling; the layers that predict further tokens (MTP)",
+    cut={"heads": "heads", "d_ff": "inner width"},
 )

@@ -27,6 +27,8 @@ from costmodel.models._heads import Heads, cross_attention, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
+CUT = {"heads": "heads", "d_ff": "inner width"}
+
 Half = Callable[[Use, str, int, Iterable[Part]], Iterator[Part]]
 
 
@@ -81,6 +83,7 @@ TRANSFORMER = Family(
     parts=transformer_parts,
     source="Vaswani et al., arXiv 1706.03762, §3 and Table 3",
     encodes=True,
+    cut=CUT,
 )
 
 # -- T5 ----------------------------------------------------------------------------------------
@@ -128,4 +131,5 @@ T5 = Family(
     source="Raffel et al., arXiv 1910.10683, §2.1; Hugging Face transformers, modeling_t5.py",
     left_out="dropout, masks, adding the biases of distance to the scores",
     encodes=True,
+    cut=CUT,
 )

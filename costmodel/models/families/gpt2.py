@@ -84,4 +84,5 @@ GPT2 = Family(
         "arXiv 2005.14165, Table 2.1; Zhang et al., arXiv 2205.01068; Hugging Face transformers, "
         "modeling_gpt2.py and modeling_opt.py"
     ),
+    cut={"heads": "heads", "d_ff": "inner width"},
 )

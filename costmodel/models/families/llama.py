@@ -139,4 +139,6 @@ LLAMA = Family(
         "2401.04088 (Mistral, Mixtral); arXiv 2407.10671 and 2505.09388 (Qwen); arXiv 2403.08295, "
         "2408.00118 and 2503.19786 (Gemma); Hugging Face transformers, modeling_*.py"
     ),
+    cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
+    alternates=True,
 )

@@ -66,4 +66,6 @@ LLAMA4 = Family(
         "dropout, masks, sampling; the vision model; chunked attention is taken as a window of a chunk's "
         "length, which costs up to twice as much"
     ),
+    cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
+    alternates=True,
 )

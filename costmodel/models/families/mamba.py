@@ -67,4 +67,5 @@ MAMBA = Family(
     fields=FIELDS,
     parts=parts,
     source="Gu & Dao, arXiv 2312.00752, §3.4; Hugging Face transformers, modeling_mamba.py",
+    cut={"inner": "channels"},
 )

@@ -114,4 +114,12 @@ QWEN3_NEXT = Family(
         "dropout, masks, sampling; rotation is charged to whole heads, a quarter of which is rotated; the "
         "layers that predict further tokens (MTP)"
     ),
+    cut={
+        "heads": "heads",
+        "kv_heads": "key and value heads",
+        "key_heads": "key heads of the delta net",
+        "value_heads": "value heads of the delta net",
+        "d_ff": "inner width",
+    },
+    alternates=True,
 )

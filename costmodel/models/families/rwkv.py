@@ -77,4 +77,5 @@ RWKV = Family(
     fields=FIELDS,
     parts=parts,
     source="Peng et al., arXiv 2305.13048, §3 (RWKV-4); Hugging Face transformers, modeling_rwkv.py",
+    cut={"width": "channels", "d_ff": "inner width"},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from costmodel.models._blocks import (
     Use,
@@ -21,6 +21,17 @@ from costmodel.models._fields import D_MODEL, HEADS, LAYERS, UNTIED, VOCAB, Fiel
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
+
+def _width(factor: str, multiple: str) -> Callable[[Fields], int]:
+    """Return a default: so many times the model's width, cut to a whole number, rounded up to a multiple."""
+
+    def default(c: Fields) -> int:
+        step = int(getattr(c, multiple))
+        return -(-int(c.d_model * getattr(c, factor)) // step) * step
+
+    return default
+
+
 FIELDS = {
     "vocab": VOCAB,
     "d_model": D_MODEL,
@@ -33,18 +44,16 @@ FIELDS = {
     "key_multiple": Field(("mlstm_round_up_to_multiple_of",), 64),
     "chunk": Field(("chunk_size",), 64),
     "tied": UNTIED,
+    # What follows from these, and no configuration says.
+    "keys": Field((), _width("key_factor", "key_multiple")),
+    "values": Field((), _width("value_factor", "key_multiple")),
+    "d_ff": Field((), _width("ff_factor", "ff_multiple")),
 }
-
-
-def _round_up(width: float, multiple: int) -> int:
-    """Return the width, cut to a whole number, rounded up to a multiple."""
-    return -(-int(width) // multiple) * multiple
 
 
 def mixer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K, V and output gate; input and forget gates; the matrix memory; norm, gate, product out."""
-    keys = _round_up(c.d_model * c.key_factor, c.key_multiple)
-    values = _round_up(c.d_model * c.value_factor, c.key_multiple)
+    keys, values = c.keys, c.values
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
     yield linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True)
     memory = use.layer("mlstm", form="recurrent" if use.decoding else "chunked")
@@ -59,10 +68,9 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
-    inner = _round_up(c.d_model * c.ff_factor, c.ff_multiple)
     layer = [
         *residual(use, "mixer", c.d_model, mixer(c, use)),
-        *residual(use, "feed-forward", c.d_model, [feed_forward(use, c.d_model, inner, "silu", gated=True)]),
+        *residual(use, "feed-forward", c.d_model, [feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)]),
     ]
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     yield repeated(layer, c.layers)
@@ -75,4 +83,5 @@ XLSTM = Family(
     fields=FIELDS,
     parts=parts,
     source="Beck et al., arXiv 2405.04517 and 2503.13427; Hugging Face transformers, modeling_xlstm.py",
+    cut={"heads": "heads", "keys": "keys' width", "values": "values' width", "d_ff": "inner width"},
 )

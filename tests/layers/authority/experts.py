@@ -156,25 +156,30 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
     """The same on a device with e/p of the experts, in the place that Lepikhin et al., §3.2, give it.
 
     All devices' tokens together choose among all experts, of which each device has its part, and as
-    many copies as it sent. Each goes into the exchange as a row, and is read as one.
+    many copies as it sent. Each goes into the exchange as a row, and is read as one. Where c devices cut
+    each expert's width, each of them has the copies of all c, and what they make of these is added.
     """
     w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
-    p = s["devices"]
-    busy = expected_distinct(e, k, tokens * p) / p
+    p, c = s["devices"], o["cut"]
+    busy = expected_distinct(e, k, tokens * c * p) / p
     send = message(o["dtype"], s, "all-to-all", w * tokens * k * d)
-    forward, backward = _layer(o, w, tokens * k / busy, d, s["d_ff"], busy, 0)
+    gather, add = (
+        (message(o["dtype"], s | {"node": c}, name, w * c * tokens * k * d, p=c),) if c > 1 else ()
+        for name in ("all-gather", "reduce-scatter")
+    )
+    forward, backward = _layer(o, w, c * tokens * k / busy, d, s["d_ff"] // c, busy, 0)
     choices = (statistic(o["dtype"]) + 4) * tokens * k
     copied = table(w, tokens, d, 1, k, depth=0, more_read=choices, workspace=w * tokens * k * d)
     one = (3 if o["gated"] else 2) * d * s["d_ff"]
-    mixed = _mixed(o, s, forward, backward, before=(copied, send), around=(send,))
+    mixed = _mixed(o, s, forward, backward, (copied,), arrive=(send, *gather), leave=(*add, send))
     # What all tokens choose lies elsewhere, as far as others have room for it.
     least = len(set(range(k)) - set(range(e - e // p)))
     return replace(
         mixed,
-        weights=w * (d * e + (least + o["shared"]) * one),
-        unread=w * (e // p - least) * one,
-        kept=mixed.kept + w * tokens * k * d,
-        parameters=d * e + (e // p + o["shared"]) * one,
+        weights=w * (d * e + (Fraction(least, c) + o["shared"]) * one),
+        unread=w * Fraction(e // p - least, c) * one,
+        kept=mixed.kept + w * c * tokens * k * d,
+        parameters=d * e + (Fraction(e // p, c) + o["shared"]) * one,
     )
 
 
@@ -184,12 +189,13 @@ def _mixed(
     forward: list[Kernel],
     backward: list[Kernel],
     before: tuple[Kernel, ...] = (),
-    around: tuple[Kernel, ...] = (),
+    arrive: tuple[Kernel, ...] = (),
+    leave: tuple[Kernel, ...] = (),
 ) -> Expected:
     """The experts' kernels between what chooses them and what adds them up.
 
-    before : what stands before the experts, forward; around : what stands after them, and on both
-    sides of them backward.
+    before : what stands before the experts, forward; arrive, leave : what stands directly before and after
+    them, both ways.
     """
     w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
     tokens, d, f = s["batch"] * s["seq"], s["d_model"], s["d_ff"]
@@ -264,16 +270,17 @@ def _mixed(
                 product(w, tokens, e, d, workspace=w * tokens * e),
                 choice,
                 *before,
+                *arrive,
                 *forward,
-                *around,
+                *leave,
                 *common[0],
                 total,
             ),
             (
                 back_total,
-                *around,
+                *arrive,
                 *backward,
-                *around,
+                *leave,
                 *common[1],
                 back_choice,
                 product(w, tokens, d, e, workspace=w * tokens * d),

@@ -1,17 +1,24 @@
-"""A training step of a mixture of experts: layers of one or two kinds, experts spread over devices.
+"""A training step of a model by its own layers: of one kind or several, experts spread over devices.
 
-As `training` has it, and besides: tokens travel to their experts and back, twice each way for each layer
+As `training` has it, of any model whose layers are known to be shared (`costmodel.models.shares`):
+recurrences and scans, decoders beside encoders, mixtures of experts.
+
+Layers of several kinds take turns (a stage has its part of each), or follow each other: then time and
+memory are those of the first or the last stage, whichever has more. A decoder's stages pass the encoder's
+output on with their own.
+
+Tokens travel to their experts and back, twice each way for each layer
 (Lepikhin et al., arXiv 2006.16668, §3.2), over the link to devices of the node and over the network to
 others, at once. Of the learned numbers, experts have as many copies as there are devices with the layer
 over those they are spread over, all others as many as the layout has.
 
-Left out: uneven loads, what copies of routers, norms and shared experts exchange between the devices
-that share a layer, and layers that predict further tokens.
+Left out: uneven loads, what copies of parts that are whole on each device (routers, norms, shared experts)
+exchange between the devices that share a layer, and layers that predict further tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -25,14 +32,15 @@ from costmodel.kernels.base import Array
 from costmodel.models import Architecture, Model
 from costmodel.models.shares import Kind, kinds
 from costmodel.parallel.copies import Group
+from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.training import Training
 from costmodel.parallel.transformer import Transformer
 from costmodel.predict import predict
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixture(Transformer):
-    """A stack whose layers, or all but the first few, have experts; made by `of`.
+class Layered(LanguageModel):
+    """A model of the catalogue with the layers that it has; made by `of`. See `LanguageModel`.
 
     Parameters
     ----------
@@ -43,98 +51,131 @@ class Mixture(Transformer):
     architecture: Architecture
 
     @property
+    def divided(self) -> Mapping[str, int]:
+        """What its family says is divided."""
+        cut, fields = self.architecture.family.cut, self.architecture.fields
+        return {what: int(getattr(fields, name)) for name, what in cut.items()}
+
+    @property
     def experts(self) -> int:
-        """Experts of a layer."""
-        return int(self.architecture.fields.experts)
+        """Experts of a layer; 0: it has none."""
+        return int(getattr(self.architecture.fields, "experts", 0))
+
+    @property
+    def expert_width(self) -> int:
+        """Inner width of an expert; 0: it has none."""
+        return int(getattr(self.architecture.fields, "d_expert", 0)) if self.experts else 0
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is a decoder beside an encoder."""
+        return self.architecture.family.encodes
+
+    @property
+    def by_positions(self) -> bool:
+        """Whatever is not divided is cut by positions."""
+        return True
 
     @classmethod
-    def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Mixture:
-        """Return the stack that a model of the catalogue is.
+    def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Layered:
+        """Return the stack of layers that a model of the catalogue is.
 
         Raises
         ------
         UnavailableError
-            If it is no mixture of experts, or one whose layers are of more than two kinds; or its
-            attention is not to be tiled.
+            If it has no equal layers, or it is not known how they are shared.
         """
-        if attention != "tiled":
-            raise UnavailableError(
-                f"{architecture.name}: a mixture of experts is planned with attention=tiled"
-            )
-        found = kinds(architecture, dtype=dtype, tensor=1, node=1)
-        if len(found) > 2:
-            raise UnavailableError(
-                f"{architecture.name}: has layers of {len(found)} kinds; two can be planned"
-            )
+        found = kinds(architecture, dtype=dtype, tensor=1, node=1, attention=attention)
         c = architecture.fields
         return cls(
             architecture=architecture,
-            num_layers=c.layers,
+            num_layers=sum(kind.count for kind in found),
             d_model=c.d_model,
-            heads=c.heads,
-            kv_heads=getattr(c, "kv_heads", c.heads),
-            head_dim=getattr(c, "head_dim", 1),
             vocab=c.vocab,
-            tied=c.tied,
-            gated=True,
-            norm="rms",
+            tied=getattr(c, "tied", True),
+            attention=attention,
             dtype=dtype,
         )
 
-    def kinds(self, tensor: int, node: int) -> tuple[Kind, ...]:
+    def kinds(self, tensor: int, node: int, expert_tensor: int = 1) -> tuple[Kind, ...]:
         """Return its kinds of layers, one device's share of each, in their order."""
-        return _kinds(self.architecture, self.dtype, tensor, node)
+        return _kinds(self.architecture, self.dtype, self.attention, tensor, node, expert_tensor)
 
 
 @lru_cache(maxsize=64)
-def _kinds(architecture: Architecture, dtype: str, tensor: int, node: int) -> tuple[Kind, ...]:
-    return kinds(architecture, dtype=dtype, tensor=tensor, node=node)
+def _kinds(
+    architecture: Architecture, dtype: str, attention: str, tensor: int, node: int, expert_tensor: int
+) -> tuple[Kind, ...]:
+    devices = {"tensor": tensor, "node": node, "expert_tensor": expert_tensor}
+    return kinds(architecture, dtype=dtype, attention=attention, **devices)
 
 
-def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
-    """Return the stack that a model of the catalogue is, with experts or without.
+def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> LanguageModel:
+    """Return the stack that a model of the catalogue is: a Transformer's equal layers, or its own.
 
     Raises
     ------
     UnavailableError
-        See `Transformer.of` and `Mixture.of`.
+        See `Layered.of`.
     """
-    of = Mixture.of if getattr(architecture.fields, "experts", 0) else Transformer.of
-    return of(architecture, dtype=dtype, attention=attention)
+    try:
+        return Transformer.of(architecture, dtype=dtype, attention=attention)
+    except UnavailableError:
+        return Layered.of(architecture, dtype=dtype, attention=attention)
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixtureTraining(Training):
-    """A step of a mixture of experts; see `Training`."""
+class LayeredTraining(Training):
+    """A step of a model by its own layers; see `Training`.
 
-    model: Mixture
+    Parameters
+    ----------
+    seq_kv : float, optional
+        Tokens of an encoder's sequences; default `seq`.
+    """
+
+    model: Layered
+    seq_kv: float | None = None
+
+    @property
+    def _encoded(self) -> float:
+        """Tokens of an encoder's sequences."""
+        return self.seq if self.seq_kv is None else self.seq_kv
+
+    @property
+    def _positions(self) -> float:
+        return self.seq + (self._encoded if self.model.encodes else 0.0)
 
     # -- layers and stages -----------------------------------------------------------------
 
     def _of_kinds(self, measure: Callable[[Kind, Array, Array], Array]) -> list[Array]:
         """Return for each kind of layer what `measure` says of it in each layout.
 
-        It is asked once for each number of devices that share a layer, with the micro-batches, and the
-        numbers of devices that experts are spread over, that go with it.
+        It is asked once for each number of devices that share a layer, and its experts, with the
+        micro-batches, and the numbers of devices that experts are spread over, that go with it.
         """
         n = self._numbers
-        columns = np.stack([n.tensor.ravel(), n.micro_batch.ravel(), n.expert.ravel()])
+        columns = np.stack([x.ravel() for x in (n.tensor, n.expert_tensor, n.micro_batch, n.expert)])
         unique, of = np.unique(columns, axis=1, return_inverse=True)
         found = [np.empty(unique.shape[1]) for _ in self.model.kinds(1, 1)]
-        for tensor in np.unique(unique[0]):
-            rows = unique[0] == tensor
-            for column, kind in zip(found, self._kinds_over(int(tensor)), strict=True):
-                column[rows] = measure(kind, unique[1, rows], unique[2, rows])
+        for shares in np.unique(unique[:2], axis=1).T:
+            rows = np.equal(unique[:2].T, shares).all(axis=1)
+            for column, kind in zip(found, self._kinds_over(*shares.astype(int)), strict=True):
+                column[rows] = measure(kind, unique[2, rows], unique[3, rows])
         return [column[of.ravel()].reshape(n.tensor.shape) for column in found]
 
-    def _kinds_over(self, tensor: int) -> tuple[Kind, ...]:
-        return self.model.kinds(tensor, min(tensor, self.cluster.node))
+    def _kinds_over(self, tensor: int, expert_tensor: int) -> tuple[Kind, ...]:
+        return self.model.kinds(int(tensor), min(int(tensor), self.cluster.node), int(expert_tensor))
 
     @cached_property
     def _ends(self) -> tuple[list[Array], list[Array]]:
         """How many layers of each kind the first and the last stage have, both as full as any."""
         stage, first, last, start = self.stage_layers, [], [], 0
-        for kind in self.model.kinds(1, 1):
+        every = self.model.kinds(1, 1)
+        if self.model.architecture.family.alternates:
+            each = [stage * kind.count / self.model.num_layers for kind in every]
+            return each, each
+        for kind in every:
             end = start + kind.count
             first.append(np.maximum(0.0, np.minimum(end, stage) - start))
             last.append(np.maximum(0.0, end - np.maximum(start, self.model.num_layers - stage)))
@@ -153,10 +194,15 @@ class MixtureTraining(Training):
         def measure(kind: Kind, micro_batch: Array, expert: Array) -> Array:
             again = self.layout.recompute if direction == "bwd" else "none"
             model = kind.model(direction, recompute=again)
-            where = (self.cluster.machine, self.cluster.node, float(self.seq), self.rung)
+            sizes = tuple(self._given(model, 1.0, 1.0).items())
+            where = (self.cluster.machine, self._node_of(kind), sizes, self.rung)
             return _kind_seconds(model, *where, tuple(micro_batch), tuple(expert))[part]
 
         return self._fuller_end(self._of_kinds(measure))
+
+    def _node_of(self, kind: Kind) -> int:
+        """Return how many of the devices that experts are spread over a node has room for."""
+        return max(1, self.cluster.node // kind.expert_tensor)
 
     def _stage_seconds(self, direction: str) -> Array:
         return self._seconds_of(direction, 0)
@@ -182,7 +228,8 @@ class MixtureTraining(Training):
 
     def _given(self, model: Model, micro_batch: ArrayLike, expert: ArrayLike) -> dict[str, ArrayLike]:
         """Return the sizes of one kind of layer."""
-        given = {"batch": micro_batch, "seq": self.seq, "devices": expert, "node": self.cluster.node}
+        lengths = {"seq": self.seq, "seq_kv": self._encoded}
+        given = {"batch": micro_batch, **lengths, "devices": expert, "node": self.cluster.node}
         return {name: given[name] for name in model.required}
 
     @cached_property
@@ -197,11 +244,15 @@ class MixtureTraining(Training):
             model = kind.model("fwd")
             return np.asarray(evaluate(model, **self._given(model, micro_batch, expert))["parameters"])
 
-        experts = self._fuller_end(self._of_kinds(spread))
         numbers = self._fuller_end(self._of_kinds(every)) + self._table_parameters()
+        if not self.model.experts:
+            return (Group(numbers, n.data, node / n.tensor),)
+        experts = self._fuller_end(self._of_kinds(spread))
         return (
             Group(numbers - experts, n.data, node / n.tensor),
-            Group(experts, n.tensor * n.data / n.expert, node / n.expert),
+            Group(
+                experts, n.tensor * n.data / (n.expert * n.expert_tensor), node / (n.expert * n.expert_tensor)
+            ),
         )
 
     def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:
@@ -233,15 +284,16 @@ def _kind_seconds(
     model: Model,
     machine: Device,
     node: int,
-    seq: float,
+    sizes: tuple[tuple[str, float], ...],
     rung: str | None,
     micro_batch: tuple[float, ...],
     expert: tuple[float, ...],
 ) -> tuple[Array, Array]:
     """Return the time of one layer but for all-to-alls, and that of those [s]."""
     e = np.array(expert)
-    given = {"batch": np.array(micro_batch), "seq": seq, "devices": e, "node": np.minimum(e, node)}
-    found = predict(model, machine, {name: given[name] for name in model.required}, rung=rung)
+    varied = {"batch": np.array(micro_batch), "devices": e, "node": np.minimum(e, node)}
+    given = {name: varied.get(name, size) for name, size in sizes}
+    found = predict(model, machine, given, rung=rung)
     times: list[Array] = [np.zeros_like(e), np.zeros_like(e)]
     for part, seconds in zip(found.plan.phases, found._phase_seconds, strict=True):
         times[part.phase.options.get("collective") == "all-to-all"] += seconds

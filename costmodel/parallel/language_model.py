@@ -1,0 +1,69 @@
+"""What every model that is trained has: layers between an embedding and its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from costmodel.layers import Layer, get
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModel:
+    """A stack of layers between an embedding and its logits; `Transformer` and `Layered` say which layers.
+
+    Parameters
+    ----------
+    num_layers, d_model, vocab : int
+        Its sizes.
+    attention : str
+        ``dense`` (stored scores) or ``tiled`` (FlashAttention-2).
+    tied : bool
+        Whether logits have the embedding's weights.
+    dtype : str
+        Of weights, activations and gradients.
+    """
+
+    num_layers: int
+    d_model: int
+    vocab: int
+    attention: str = "tiled"
+    tied: bool = True
+    dtype: str = "bf16"
+
+    @property
+    def divided(self) -> Mapping[str, int]:
+        """What devices that share a layer divide evenly among them, in words, and how many there are."""
+        raise NotImplementedError
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer; 0: it has none."""
+        return 0
+
+    @property
+    def expert_width(self) -> int:
+        """Inner width of an expert; 0: it has none."""
+        return 0
+
+    @property
+    def encodes(self) -> bool:
+        """Whether it is a decoder beside an encoder."""
+        return False
+
+    @property
+    def by_positions(self) -> bool:
+        """Whether devices that share a layer always have positions of their own between its products."""
+        return False
+
+    def shares(self, most: int) -> list[int]:
+        """Return the numbers of devices, `most` at most, that a layer is worth sharing among."""
+        return [n for n in range(1, most + 1) if all(whole % n == 0 for whole in self.divided.values())]
+
+    def head(self) -> Layer:
+        """Return the product with the vocabulary and its loss, forward and backward."""
+        return get("logits")(dtype=self.dtype, direction="fwd+bwd", head="cross-entropy")  # type: ignore[call-arg]
+
+    def ends(self) -> Layer:
+        """Return the embedding, forward and backward."""
+        return get("embedding")(dtype=self.dtype, direction="fwd+bwd")

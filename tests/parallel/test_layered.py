@@ -1,0 +1,189 @@
+"""Recurrences, scans and encoders beside decoders on many devices: what is conserved, sent and held."""
+
+import dataclasses
+
+import pytest
+
+from costmodel.errors import CostmodelError
+from costmodel.evaluate import compile_expressions, evaluate
+from costmodel.models import load
+from costmodel.parallel import (
+    Cluster,
+    Layered,
+    LayeredTraining,
+    Layout,
+    Training,
+    Transformer,
+    plan,
+    stack_of,
+)
+from costmodel.predict import predict
+
+H200 = "nvidia/h200-sxm"
+MODELS = [
+    "t5-large", "transformer-big", "mamba-130m", "rwkv-4-169m", "xlstm-7b", "gemma-2-2b",
+    "qwen3-next-80b-a3b", "llama-4-scout",
+]  # fmt: skip
+SIZES = {"batch": 4, "seq": 512, "seq_kv": 256, "devices": 1, "node": 1}
+
+
+def step(name, devices=8, batch=8, seq=512, attention="tiled", seq_kv=None, **numbers):
+    layout = Layout(**{"data": devices, **numbers})
+    model = Layered.of(load(name), attention=attention)
+    cluster = Cluster(device=H200, devices=devices)
+    return LayeredTraining(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq, seq_kv=seq_kv)
+
+
+def given(model):
+    return {name: SIZES[name] for name in model.required}
+
+
+def sent(model, collective):
+    """Bytes that a device sends by one kind of collective."""
+    phases = [p for p in model.cost.phases if p.options.get("collective") == collective]
+    sizes = given(model)
+    return sum(compile_expressions([p.link * p.repeats for p in phases], list(sizes))(*sizes.values()))
+
+
+# -- what is conserved -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_one_device_takes_as_long_as_the_model_and_holds_all_of_it(name):
+    """The model by its own parts, without layouts: but for the last norm, and for tables of positions."""
+    training = step(name, devices=1, batch=4, micro_batch=4, seq_kv=256)
+    architecture = load(name)
+    whole = architecture.training()
+    assert float(training.seconds) == pytest.approx(
+        float(predict(whole, H200, given(whole)).seconds), rel=0.015
+    )
+    rows = getattr(architecture.fields, "other_rows", 0)
+    assert float(training.parameters) + rows * architecture.fields.d_model == pytest.approx(
+        architecture.parameters, rel=1e-4
+    )
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+def test_devices_that_share_a_layer_do_its_arithmetic_once(name, direction):
+    """Products, whether cut by heads, by channels, by inner width or by positions."""
+    model = Layered.of(load(name))
+    for whole, cut in zip(model.kinds(1, 1), model.kinds(2, 2), strict=True):
+        one, two = (evaluate(k.model(direction), **given(k.model(direction))) for k in (whole, cut))
+        assert 2 * float(two["matrix_flops"]) == pytest.approx(float(one["matrix_flops"]), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_layer_is_on_some_stage(name):
+    """Stages that divide each kind of layers evenly have equal parts of all."""
+    training = step(name, devices=2, pipeline=2, data=1)
+    kinds = training.model.kinds(1, 1)
+    both = [sum(float(end[i]) for end in training._ends) for i in range(len(kinds))]
+    assert both == [kind.count for kind in kinds]
+
+
+# -- what travels ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "pairs"), [("xlstm-7b", [2]), ("rwkv-4-169m", [2]), ("mamba-130m", [1]),
+                                             ("t5-large", [2, 3])])  # fmt: skip
+@pytest.mark.parametrize("tensor", [2, 4])
+def test_each_pair_of_products_gathers_and_scatters_its_positions_once(name, pairs, tensor):
+    """Korthikanti et al., §4.2.2: (t − 1)/t of b·s·d numbers before, and after, each way.
+
+    A decoder's layer gathers its encoder's output besides; Mamba's sums rank + 2·states numbers a token,
+    at twice its bytes (a ring's all-reduce).
+    """
+    model, c = Layered.of(load(name)), load(name).fields
+    lengths = [256, 512] if model.encodes else [512]
+    for i, kind in enumerate(model.kinds(tensor, tensor)):
+        rows = (tensor - 1) / tensor * 2 * 4 * lengths[i] * c.d_model
+        encoded = (tensor - 1) / tensor * 2 * 4 * 256 * c.d_model if i else 0
+        forward, backward = kind.model("fwd"), kind.model("bwd")
+        assert sent(forward, "all-gather") == sent(backward, "reduce-scatter") == pairs[i] * rows + encoded
+        assert sent(forward, "reduce-scatter") == sent(backward, "all-gather") == pairs[i] * rows
+        summed = c.rank + 2 * c.state if name.startswith("mamba") else 0
+        assert sent(forward, "all-reduce") == sent(backward, "all-reduce") == 2 * rows * summed / c.d_model
+
+
+def test_a_decoders_stages_pass_the_encoders_output_on():
+    """b·(s + s_e)·d numbers between stages, there and back, of each of 8 micro-batches."""
+    for seq_kv in (64, 2048):
+        training = step("t5-large", devices=2, pipeline=2, data=1, seq_kv=seq_kv)
+        once = training.cluster.collective_s("send-receive", 2 * (512 + seq_kv) * 1024, 2, 2)
+        assert float(training.parts["sends"]) == pytest.approx(8 * 2 * float(once), rel=1e-9)
+
+
+def test_a_longer_encoders_sequence_counts_and_is_the_decoders_if_not_said():
+    times = [float(step("t5-large", seq_kv=n).seconds) for n in (None, 512, 1024)]
+    assert times[0] == times[1] < times[2]
+    assert step("t5-large", seq_kv=1024).model_flops > step("t5-large").model_flops
+
+
+# -- what is held ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_less_is_kept_with_more_devices_and_with_more_computed_again(name):
+    alone, shared, again = (
+        step(name, devices=2, tensor=t, data=2 // t, sequence_parallel=t > 1, recompute=r)
+        for t, r in ((1, "none"), (2, "none"), (1, "full"))
+    )
+    for kind in ("weights", "optimiser", "activations"):
+        assert float(shared.memory[kind]) < float(alone.memory[kind])
+    assert float(again.memory["activations"]) < float(alone.memory["activations"])
+    assert float(again.seconds) > float(alone.seconds)
+
+
+def test_scores_are_computed_again_where_they_are_stored():
+    kept = [
+        float(step("t5-large", attention="dense", recompute=again).memory["activations"])
+        for again in ("none", "selective", "full")
+    ]
+    assert kept[0] > kept[1] > kept[2]
+
+
+# -- plans -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["t5-large", "mamba-2.8b", "rwkv-4-14b", "xlstm-7b"])
+def test_the_plan_is_the_step_of_its_layout(name):
+    model = stack_of(load(name))
+    found = plan(model, Cluster(device=H200, devices=8), batch=32, seq=1024)
+    assert (found["tensor"] > 1).any()
+    assert (found["pipeline"] > 1).any()
+    row = found[found["tensor"] > 1].iloc[0]
+    names = ("tensor", "pipeline", "data", "micro_batch", "interleave", "zero")
+    how = {**{n: int(row[n]) for n in names}, "recompute": row["recompute"]}
+    again = step(name, batch=32, seq=1024, sequence_parallel=True, **how)
+    assert float(again.seconds) == pytest.approx(row["seconds"], rel=1e-12)
+    assert float(again.memory_bytes) == pytest.approx(row["memory_bytes"], rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers", "message"),
+    [
+        ("mamba-130m", {"tensor": 5}, "1536 channels over tensor = 5 .* 4 or 6 would"),
+        ("xlstm-7b", {"tensor": 3}, "8 heads over tensor = 3 .* 2 or 4 would"),
+        ("t5-large", {"tensor": 2}, "needs sequence_parallel"),
+        ("t5-large", {"pipeline": 64}, "48 layers over .* = 64 leave .* up to 48"),
+    ],
+)
+def test_what_cannot_be_split_as_asked_is_one_clear_line(name, numbers, message):
+    devices = next(iter(numbers.values()))
+    with pytest.raises(CostmodelError, match=message):
+        step(name, devices=devices, batch=64, **{"data": 1, **numbers})
+
+
+def test_equal_layers_by_their_parts_are_those_of_megatron():
+    """Two ways of writing the same layer: OPT's, biases and their time apart."""
+    architecture = load("opt-2.7b")
+    layout = Layout(tensor=2, data=4, micro_batch=2, sequence_parallel=True)
+    cluster = Cluster(device=H200, devices=8)
+    sizes = {"cluster": cluster, "layout": layout, "batch": 16, "seq": 2048}
+    theirs = Training(model=Transformer.of(architecture), **sizes)
+    ours = LayeredTraining(model=Layered.of(architecture), **sizes)
+    assert ours.model_flops == pytest.approx(theirs.model_flops, rel=1e-12)
+    assert float(ours.parameters) == pytest.approx(float(theirs.parameters), rel=1e-3)
+    assert float(ours.seconds) == pytest.approx(float(theirs.seconds), rel=0.05)
+    assert dataclasses.replace(ours, seq=4096).seconds > ours.seconds
