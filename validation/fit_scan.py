@@ -5,7 +5,7 @@ The loss is soft-L1 on log(predicted/measured) at a scale of 3 %.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import conv, delta
-from costmodel.validation.log_fit import defaults, least_log_error
+from costmodel.kernels._replay import SCANS, TICKS
+from costmodel.validation.log_fit import defaults, least_log_error, on_ticks
 
 _WARM = ("start_cycles", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
@@ -111,16 +112,19 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
         return np.asarray(model.seconds(device, values, **kwargs).seconds)
 
     free = _FREE[part]
-    starts = [{name: value for name, value in first.items() if name in free} for first in _STARTS]
-    tries = [
-        least_log_error(
-            predict,
-            measured,
-            model.CONSTANTS,
-            free,
-            {**first, **fixed},
-            expected=defaults(model.CONSTANTS, free),
-        )
-        for first in starts
-    ]
-    return min(tries, key=lambda found: found[0])[1]
+
+    def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
+        expected = defaults(model.CONSTANTS, free)
+        tries = [
+            least_log_error(predict, measured, model.CONSTANTS, free, first, expected=expected)
+            for first in starts
+        ]
+        return min(tries, key=lambda found: found[0])[1]
+
+    own = ({name: value for name, value in first.items() if name in free} for first in _STARTS)
+    smooth = best(({**first, **fixed} for first in own), free)
+    tick = TICKS.get(device.family)
+    if tick is None:
+        return smooth
+    starts = on_ticks(smooth, tick, "start_cycles", tick / SCANS * device.clock_hz)
+    return best(starts, (*free, "phase_s"))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,26 @@ def _default(constant: Constant) -> float:
 def _range(constant: Constant) -> tuple[float, float]:
     """Return the logarithms of the ends of the plausible range."""
     return float(np.log(max(constant.low, _FLOOR * constant.high))), float(np.log(constant.high))
+
+
+def on_ticks(
+    smooth: Mapping[str, float], tick: float, start: str, a_tick: float
+) -> Iterator[dict[str, float]]:
+    """Yield where to begin a fit with ticks: in each of their steps the loss has valleys of its own.
+
+    Parameters
+    ----------
+    smooth : mapping of str to float
+        Constants fitted without ticks.
+    tick : float
+        How long one is [s].
+    start : str
+        Which of the constants is how a call starts and ends.
+    a_tick : float
+        By how much it is more, where a replay is a tick longer, in its unit.
+    """
+    for phase, shift in itertools.product((0.1, 0.35), (-0.5, -0.25, 0.0, 0.25)):
+        yield {**smooth, "tick_s": tick, "phase_s": phase * tick, start: smooth[start] + shift * a_tick}
 
 
 def least_log_error(
