@@ -170,7 +170,7 @@ _NARROW_KNOWN = {
     "store_bytes": 14.0,
     "bandwidth_share": 0.8,
     "block_cycles": 4.0,
-    "cache_share": 0.4,
+    "cache_share": 0.8,
     "split_s": 2.5e-6,
     "start_s": 2.3e-6,
     "row_cycles": 0.8,

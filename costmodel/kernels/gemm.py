@@ -55,7 +55,11 @@ CONSTANTS = {
     "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
-        0.7, 0.02, 4.0, "1", "working set, over the capacity of L2, of which half stays from call to call"
+        0.7,
+        0.02,
+        4.0,
+        "1",
+        "working set, over what the cache holds of it, of which half stays from call to call",
     ),
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
