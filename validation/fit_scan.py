@@ -86,6 +86,17 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     return {**common, **heads, "kernel": kernel}
 
 
+def free(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return the names of the constants that rows of this cell determine."""
+    return _FREE[_part(rows)]
+
+
+def _part(rows: pd.DataFrame) -> str:
+    """Return the operation of a cell, or of a delta net's prefill which of two kernels it is."""
+    op = str(rows["op"].iloc[0])
+    return delta_kernel(str(rows["kernel"].iloc[0])) if op == "gdn_chunk_prefill" else op
+
+
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
     """Return the constants of one cell.
 
@@ -98,10 +109,9 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     start : mapping of str to float, optional
         Values to begin with (a relative's); those that are not free stay.
     """
-    op = str(rows["op"].iloc[0])
+    part, names = _part(rows), free(rows)
     kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
-    model: ModuleType = conv if op.startswith("causal_conv1d") else delta
-    part = kwargs["kernel"] if op == "gdn_chunk_prefill" else op
+    model: ModuleType = conv if part.startswith("causal_conv1d") else delta
     fixed = {
         "start_cycles": float(measured.min()) * device.clock_hz,
         **_ABSENT.get(part, {}),
@@ -111,8 +121,6 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.asarray(model.seconds(device, values, **kwargs).seconds)
 
-    free = _FREE[part]
-
     def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
         expected = defaults(model.CONSTANTS, free)
         tries = [
@@ -121,10 +129,10 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
         ]
         return min(tries, key=lambda found: found[0])[1]
 
-    own = ({name: value for name, value in first.items() if name in free} for first in _STARTS)
-    smooth = best(({**first, **fixed} for first in own), free)
+    own = ({name: value for name, value in first.items() if name in names} for first in _STARTS)
+    smooth = best(({**first, **fixed} for first in own), names)
     tick = TICKS.get(device.family)
     if tick is None:
         return smooth
     starts = on_ticks(smooth, tick, "start_cycles", tick / SCANS * device.clock_hz)
-    return best(starts, (*free, "phase_s"))
+    return best(starts, (*names, "phase_s"))
