@@ -5,8 +5,8 @@ constants, though, the logarithm of a predicted time is nearly linear in those o
 linear system says where a fit on the drawn rows would go. What rows do not tell has no place to go, and would
 seem sure: so each draw also begins anew within the plausible range, and stays there as far as rows allow.
 
-Sources: the one-step bootstrap (Efron and Tibshirani, 1993, An Introduction to the Bootstrap, on
-linearisation); beginnings drawn anew: Bardsley et al., 2014, SIAM J. Sci. Comput. 36(4), randomize-then-optimize.
+Sources: the bootstrap, Efron, 1979; slope and curvature of a robust loss, Huber, 1981, Robust Statistics, on
+M-estimates; beginnings drawn anew, Bardsley et al., 2014, "Randomize-then-optimize", SIAM J. Sci. Comput. 36.
 """
 
 from __future__ import annotations
@@ -53,8 +53,9 @@ def linear_refit(
 
     Notes
     -----
-    Rows count as in the fit (soft-L1, whose slope and curvature these are); errors vary as their median says. What is expected of a constant is
-    its plausible range, uniformly on a logarithmic scale: to that deviation beginnings are drawn.
+    Rows count by the slope and the curvature of the fit's loss (soft-L1); errors vary as their median says.
+    What is expected of a constant is its plausible range, uniformly on a logarithmic scale: to that
+    deviation beginnings are drawn.
     """
     error = np.log(predict(constants) / measured)
     slopes = np.stack([_slope(predict, constants, name) for name in free], axis=1)
