@@ -36,6 +36,7 @@ from costmodel.validation import fit_cpu
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.linear_refit import linear_refit
 from costmodel.validation.residuals import checked, provenance, ranges, spread
 from costmodel.validation.uncertainty import intervals
 
@@ -46,6 +47,8 @@ FEWEST = 8
 #: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
 _BY_LABEL = ("attention", "decode", "delta")
 TABLES = ("gemm", "attention", "scan", "memops")
+#: What a fit frees last, where it has found that the first has a value: ticks, and a clock raised late.
+_FREED_LAST = {"tick_s": ("phase_s",), "slow_rows": ("slow_clock", "slow_host")}
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,7 @@ def _fit_cell(
     fitted, judged = rows[~out], rows[out]
     if len(fitted) < FEWEST or judged.empty:
         raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
-    model, fit, ends = kernels.model(cell.kernel), recipe(cell.kernel).fit, {}
+    model, fit = kernels.model(cell.kernel), recipe(cell.kernel).fit
     start: Mapping[str, float] | None = None
     if cell.kernel.startswith("cpu_"):
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
@@ -270,10 +273,12 @@ def _fit_cell(
         for name, value in fit(fitted, device, start).items()
         if name in model.CONSTANTS
     }
-    if cell.kernel.startswith("cpu_"):  # of the others a fit takes minutes, and is not done over and over
+    if cell.kernel.startswith("cpu_"):
         ends = intervals(
             fitted, constants, start or {}, lambda drawn: fit(fitted.iloc[drawn], device, constants)
         )
+    else:  # of the others a fit takes seconds, and is not done over and over
+        ends = linear_intervals(cell, fitted, device, constants)
     predicted = _seconds(cell, constants, judged, device)
     wanted = calibration.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
     without = _seconds(cell, calibration.choose(device, wanted, own=False).constants, judged, device)
@@ -298,6 +303,30 @@ def _fit_cell(
             provenance=provenance(rows, fitted, judged, error, hashes),
         )
     )
+
+
+def linear_intervals(
+    cell: Cell, rows: pd.DataFrame, device: Device, constants: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return the 80 % interval of each constant fitted on rows of a cell, by refits that are linear.
+
+    None where the kernel model's recipe does not say which constants it frees.
+    """
+    told = getattr(recipe(cell.kernel), "free", None)
+    if told is None:
+        return {}
+    names = told(rows, device) if len(inspect.signature(told).parameters) > 1 else told(rows)
+    last = [name for given, more in _FREED_LAST.items() if constants.get(given, 0) > 0 for name in more]
+    free = [name for name in (*names, *last) if constants.get(name, 0) > 0]
+    model, kwargs = kernels.model(cell.kernel), arguments(cell, rows, device)
+
+    def predict(values: Mapping[str, float]) -> Array:
+        return np.broadcast_to(model.seconds(device, values, **kwargs).seconds, (len(rows),))
+
+    measured = rows["latency_s"].to_numpy(dtype=np.float64)
+    refit = linear_refit(predict, measured, model.CONSTANTS, constants, free)
+    held = {name: value for name, value in constants.items() if name not in free}
+    return intervals(rows, constants, held, refit)
 
 
 def _memory(model: ModuleType) -> Sequence[str]:

@@ -7,8 +7,7 @@ constants that a cell's kernel has; the rest keep what ``start`` gives them, or 
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ from costmodel.kernels import _flash as flash
 from costmodel.kernels import attention, decode
 from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
-from costmodel.validation.log_fit import defaults, least_log_error
+from costmodel.validation.log_fit import defaults, least_log_error, on_ticks
 
 DECODE, ENCODER = "attention_decode", "attention_prefill_noncausal"
 #: The release whose decode rows on A100 leave the new token out of seq_kv (its harness's README).
@@ -123,11 +122,6 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
 
     smooth = best(_STARTS, names)
     tick = TICKS.get(device.family)
-    return smooth if tick is None else best(_on_ticks(smooth, tick, device), (*names, "phase_s"))
-
-
-def _on_ticks(smooth: Mapping[str, float], tick: float, device: Device) -> Iterator[dict[str, float]]:
-    """Yield where to begin with ticks: in each of their steps the loss has valleys of its own."""
-    for phase, shift in itertools.product((0.1, 0.35), (-0.5, -0.25, 0.0, 0.25)):
-        launch = smooth["launch_cycles"] + shift * tick * device.clock_hz
-        yield {**smooth, "tick_s": tick, "phase_s": phase * tick, "launch_cycles": launch}
+    if tick is None:
+        return smooth
+    return best(on_ticks(smooth, tick, "launch_cycles", tick * device.clock_hz), (*names, "phase_s"))

@@ -7,8 +7,7 @@ gives them, or their defaults.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from costmodel.kernels import gemm
 from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
 from costmodel.measured import with_parts
-from costmodel.validation.log_fit import Expected, known, least_log_error
+from costmodel.validation.log_fit import Expected, known, least_log_error, on_ticks
 
 _ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 #: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
@@ -171,7 +170,7 @@ _NARROW_KNOWN = {
     "store_bytes": 14.0,
     "bandwidth_share": 0.8,
     "block_cycles": 4.0,
-    "cache_share": 0.4,
+    "cache_share": 0.8,
     "split_s": 2.5e-6,
     "start_s": 2.3e-6,
     "row_cycles": 0.8,
@@ -250,7 +249,8 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     tick = TICKS.get(device.family) if kwargs["rotation"] in gemm.REPLAYED else None
     if tick is None or "start_s" not in names:
         return smooth
-    return best(_on_ticks(smooth, tick, gemm.REPLAYED[kwargs["rotation"]]), (*names, "phase_s"), said)
+    starts = on_ticks(smooth, tick, "start_s", tick / gemm.REPLAYED[kwargs["rotation"]])
+    return best(starts, (*names, "phase_s"), said)
 
 
 def _expected(dtype: str, names: tuple[str, ...]) -> dict[str, float]:
@@ -259,10 +259,3 @@ def _expected(dtype: str, names: tuple[str, ...]) -> dict[str, float]:
         return {name: value for name, value in _FP32.items() if name in (*names, "cache_share")}
     values = _NARROW_KNOWN if dtypes.dtype(dtype).bytes < 2 else _SIXTEEN_BIT_KNOWN
     return {name: value for name, value in values.items() if name in names}
-
-
-def _on_ticks(smooth: Mapping[str, float], tick: float, calls: float) -> Iterator[dict[str, float]]:
-    """Yield where to begin with ticks: in each of their steps the loss has valleys of its own."""
-    for phase, shift in itertools.product((0.1, 0.35), (-0.5, -0.25, 0.0, 0.25)):
-        start_s = smooth["start_s"] + shift * tick / calls
-        yield {**smooth, "tick_s": tick, "phase_s": phase * tick, "start_s": start_s}

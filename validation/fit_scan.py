@@ -5,7 +5,7 @@ The loss is soft-L1 on log(predicted/measured) at a scale of 3 %.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import conv, delta
-from costmodel.validation.log_fit import defaults, least_log_error
+from costmodel.kernels._replay import SCANS, TICKS
+from costmodel.validation.log_fit import defaults, least_log_error, on_ticks
 
 _WARM = ("start_cycles", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
@@ -85,6 +86,17 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     return {**common, **heads, "kernel": kernel}
 
 
+def free(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Return the names of the constants that rows of this cell determine."""
+    return _FREE[_part(rows)]
+
+
+def _part(rows: pd.DataFrame) -> str:
+    """Return the operation of a cell, or of a delta net's prefill which of two kernels it is."""
+    op = str(rows["op"].iloc[0])
+    return delta_kernel(str(rows["kernel"].iloc[0])) if op == "gdn_chunk_prefill" else op
+
+
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
     """Return the constants of one cell.
 
@@ -97,10 +109,9 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     start : mapping of str to float, optional
         Values to begin with (a relative's); those that are not free stay.
     """
-    op = str(rows["op"].iloc[0])
+    part, names = _part(rows), free(rows)
     kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
-    model: ModuleType = conv if op.startswith("causal_conv1d") else delta
-    part = kwargs["kernel"] if op == "gdn_chunk_prefill" else op
+    model: ModuleType = conv if part.startswith("causal_conv1d") else delta
     fixed = {
         "start_cycles": float(measured.min()) * device.clock_hz,
         **_ABSENT.get(part, {}),
@@ -110,17 +121,18 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.asarray(model.seconds(device, values, **kwargs).seconds)
 
-    free = _FREE[part]
-    starts = [{name: value for name, value in first.items() if name in free} for first in _STARTS]
-    tries = [
-        least_log_error(
-            predict,
-            measured,
-            model.CONSTANTS,
-            free,
-            {**first, **fixed},
-            expected=defaults(model.CONSTANTS, free),
-        )
-        for first in starts
-    ]
-    return min(tries, key=lambda found: found[0])[1]
+    def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
+        expected = defaults(model.CONSTANTS, free)
+        tries = [
+            least_log_error(predict, measured, model.CONSTANTS, free, first, expected=expected)
+            for first in starts
+        ]
+        return min(tries, key=lambda found: found[0])[1]
+
+    own = ({name: value for name, value in first.items() if name in names} for first in _STARTS)
+    smooth = best(({**first, **fixed} for first in own), names)
+    tick = TICKS.get(device.family)
+    if tick is None:
+        return smooth
+    starts = on_ticks(smooth, tick, "start_cycles", tick / SCANS * device.clock_hz)
+    return best(starts, (*names, "phase_s"))

@@ -40,6 +40,7 @@ _SHORT = 7e-5
 #: What constants of passes came out as on most devices: eager fits go from them as far as rows say.
 _EXPECTED = {
     "bandwidth_share": 0.87,
+    "cache_share": 1.0,
     "element_cycles": 10.0,
     "row_s": 2.5e-6,
     "iteration_s": 4e-7,
@@ -105,7 +106,7 @@ def free(rows: pd.DataFrame) -> tuple[str, ...]:
     if len(rows) < _FEW:
         return (*names, *(() if pattern == "elementwise" else ("row_s",)))
     if pattern == "elementwise" or not host:
-        names += ["warm_share"]
+        names += ["warm_share", *(["cache_share"] if host else [])]
     if pattern != "elementwise":
         names += [*_ROW_WISE, *(("occupancy",) if pattern == "norm" else ())]
     return tuple(names)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from scipy.optimize import least_squares
 from costmodel.kernels.base import Constant
 
 #: Relative error from which on a row counts linearly, not by its square.
-_SCALE = 0.03
+SCALE = 0.03
 #: Constants whose range begins at 0 are fitted down to this share of its other end.
 _FLOOR = 1e-5
 #: How much error of every row it costs to leave what is expected: by a factor of e, where that is a default,
@@ -42,7 +43,7 @@ def known(
         Less than 1 where devices differ more than their rows leave open.
     """
     return {
-        name: (value, sure * _STRONG / float(np.diff(_range(described[name]))[0]))
+        name: (value, sure * _STRONG / float(np.diff(plausible(described[name]))[0]))
         for name, value in values.items()
     }
 
@@ -51,9 +52,29 @@ def _default(constant: Constant) -> float:
     return constant.default or constant.high / 10
 
 
-def _range(constant: Constant) -> tuple[float, float]:
+def plausible(constant: Constant) -> tuple[float, float]:
     """Return the logarithms of the ends of the plausible range."""
     return float(np.log(max(constant.low, _FLOOR * constant.high))), float(np.log(constant.high))
+
+
+def on_ticks(
+    smooth: Mapping[str, float], tick: float, start: str, a_tick: float
+) -> Iterator[dict[str, float]]:
+    """Yield where to begin a fit with ticks: in each of their steps the loss has valleys of its own.
+
+    Parameters
+    ----------
+    smooth : mapping of str to float
+        Constants fitted without ticks.
+    tick : float
+        How long one is [s].
+    start : str
+        Which of the constants is how a call starts and ends.
+    a_tick : float
+        By how much it is more, where a replay is a tick longer, in its unit.
+    """
+    for phase, shift in itertools.product((0.1, 0.35), (-0.5, -0.25, 0.0, 0.25)):
+        yield {**smooth, "tick_s": tick, "phase_s": phase * tick, start: smooth[start] + shift * a_tick}
 
 
 def least_log_error(
@@ -86,7 +107,7 @@ def least_log_error(
         At most this many evaluations of the Jacobian.
     """
     fixed = {name: value for name, value in start.items() if name in described}
-    low, high = np.array([_range(described[name]) for name in free]).T
+    low, high = np.array([plausible(described[name]) for name in free]).T
     begin = np.array([start.get(name) or _default(described[name]) for name in free])
     margin = 1e-6 * (high - low)
     begin = np.clip(np.log(begin), low + margin, high - margin)
@@ -107,7 +128,7 @@ def least_log_error(
         begin,
         bounds=(low, high),
         loss="soft_l1",
-        f_scale=_SCALE,
+        f_scale=SCALE,
         max_nfev=evaluations,
     )
     return float(found.cost), constants(found.x)

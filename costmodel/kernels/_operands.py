@@ -87,12 +87,13 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     elif rotation == "operands":
         # What is quantised is 16 bit wide before, and 8 bit after.
         between = 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
-    missed = misses(between, c["cache_share"] * device.l2_capacity, _WARM_ORDER)
+    held = c["cache_share"] * device.llc_distinct
+    missed = misses(between, held, _WARM_ORDER)
     missed_left = missed
     if rotation == "weights":
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
         missed_left = np.minimum(missed, alone)
-    passed = misses(np.maximum(between, p.passing), c["cache_share"] * device.l2_capacity, _WARM_ORDER)
+    passed = misses(np.maximum(between, p.passing), held, _WARM_ORDER)
     return np.asarray((right + p.result) * missed + left * missed_left + right * (passed - missed))
 
 

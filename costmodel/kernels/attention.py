@@ -26,9 +26,9 @@ from costmodel import dtypes
 from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
+from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._power import droop
-from costmodel.kernels._replay import ticked
 from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
 from costmodel.kernels.base import Array, Constant, Estimate
 
@@ -73,8 +73,7 @@ CONSTANTS = {
     "launch_cycles": Constant(
         11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
     ),
-    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
-    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
+    **replay.CONSTANTS,
 }
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
@@ -214,7 +213,7 @@ def seconds(
         "l2": (memory + store) * (1 - miss) + merge,
         "launch": launch,
     }
-    total = ticked(core + merge + store + launch, given)
+    total = replay.ticked(device, given, core + merge + store + launch)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
 
 

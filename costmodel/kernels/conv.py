@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
+from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import warm_seconds
 from costmodel.kernels.base import Constant, Estimate
 
@@ -34,7 +35,10 @@ CONSTANTS = {
     "unit_bytes": Constant(
         10.0, 2.0, 128.0, "B/cycle", "what one unit takes from memory: its loads in flight over their latency"
     ),
+    **replay.CONSTANTS,
 }
+#: Which of them belong to the harness, not the device.
+HARNESS = tuple(replay.CONSTANTS)
 
 #: Tokens that one block takes in turn (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
 _BLOCK = 8.0
@@ -92,7 +96,7 @@ def seconds(
         cache_bandwidth=cached,
     )
     start, depth = c["start_cycles"] * cycle, c["token_cycles"] * cycle * np.minimum(seq, _BLOCK)
-    total = start + depth + moved
+    total = replay.ticked(device, c, start + depth + moved, replay.SCANS)
     terms = {
         "hbm": traffic / bandwidth,
         "l2": traffic / cached,

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
+from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import byte_time, miss_share, norm
-from costmodel.kernels._replay import ticked
 from costmodel.kernels._tiling import ceil_div, makespan
 from costmodel.kernels.base import Constant, Estimate
 
@@ -63,8 +63,7 @@ CONSTANTS = {
     "launch_cycles": Constant(
         11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
     ),
-    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
-    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
+    **replay.CONSTANTS,
 }
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
@@ -155,5 +154,5 @@ def seconds(
         "depth": tiles,
         "launch": launch * cycle + merge + copy,
     }
-    total = ticked(norm(_JOIN, tiles, moved * rate) + launch * cycle + merge + copy, given)
+    total = replay.ticked(device, given, norm(_JOIN, tiles, moved * rate) + launch * cycle + merge + copy)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})

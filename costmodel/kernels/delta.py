@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import misses, warm_seconds
 from costmodel.kernels.base import Array, Constant, Estimate
 
@@ -54,7 +55,10 @@ CONSTANTS = {
     ),
     "droop": Constant(0.1, 0.0, 0.3, "1", "slow-down of long work on all units (power, clock)"),
     "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
+    **replay.CONSTANTS,
 }
+#: Which of them belong to the harness, not the device.
+HARNESS = tuple(replay.CONSTANTS)
 
 KERNELS = ("fused", "chunked", "decode")
 
@@ -122,7 +126,7 @@ def seconds(
             compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
         )
         terms = {"hbm": compulsory / bandwidth, "l2": compulsory / cached, "launch": launch}
-        return Estimate(seconds=launch + moved, terms=terms)
+        return Estimate(seconds=replay.ticked(device, c, launch + moved, replay.SCANS), terms=terms)
 
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units
@@ -141,9 +145,8 @@ def seconds(
     order = c["overlap"]
     work = (chain**order + hbm**order + matrix**order) ** (1 / order)
     total = launch + solve + work * _droop(c, work, np.minimum(1.0, blocks))
-    return Estimate(
-        seconds=total, terms={f"matrix:{dtype}": matrix, "hbm": hbm, "depth": chain + solve, "launch": launch}
-    )
+    terms = {f"matrix:{dtype}": matrix, "hbm": hbm, "depth": chain + solve, "launch": launch}
+    return Estimate(seconds=replay.ticked(device, c, total, replay.SCANS), terms=terms)
 
 
 def _droop(c: Mapping[str, float], work: Array, busy: Array) -> Array:

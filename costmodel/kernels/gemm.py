@@ -23,13 +23,13 @@ from numpy.typing import ArrayLike, NDArray
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import _replay as replay
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._blocks import engine
 from costmodel.kernels._cache import misses
 from costmodel.kernels._choice import times
 from costmodel.kernels._operands import Problem
 from costmodel.kernels._power import droop, plain_droop
-from costmodel.kernels._replay import ticked
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -55,7 +55,11 @@ CONSTANTS = {
     "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
-        0.7, 0.02, 4.0, "1", "working set, over the capacity of L2, of which half stays from call to call"
+        0.7,
+        0.02,
+        4.0,
+        "1",
+        "working set, over what the cache holds of it, of which half stays from call to call",
     ),
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
@@ -115,8 +119,7 @@ CONSTANTS = {
     "record_s": Constant(
         0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
     ),
-    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
-    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
+    **replay.CONSTANTS,
 }
 #: Which of them belong to the harness, not the device: not carried to another host.
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
@@ -249,7 +252,7 @@ def seconds(
         kernel = kernel + c["start_s"] + _quantise(device, c, p)
         starts *= 2
     total = c["dispatch_s"] + (kernel**_HOST_ORDER + c["record_s"] ** _HOST_ORDER) ** (1 / _HOST_ORDER)
-    total = ticked(total, c, REPLAYED.get(rotation, 1.0))
+    total = replay.ticked(device, c, total, REPLAYED.get(rotation, 1.0))
     terms = {**limits, "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"])}
     return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})
 

@@ -28,7 +28,11 @@ CONSTANTS = {
         0.1, 0.0, 1.0, "1", "share of the last-level cache still valid from the last replay"
     ),
     "cache_share": Constant(
-        0.7, 0.05, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
+        1.0,
+        0.05,
+        2.0,
+        "1",
+        "working set, over what the cache holds of it, up to which a replay finds it there",
     ),
     "cache_bytes": Constant(
         20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
@@ -121,8 +125,8 @@ def seconds(
     )
     elements = rows * cols
     passes = elements * (reads + writes) * width
-    cold = misses(passes, c["cache_share"] * device.llc_capacity)
-    traffic = np.maximum(0.0, cold * (passes - c["warm_share"] * device.llc_capacity))
+    cold = misses(passes, c["cache_share"] * device.llc_distinct)
+    traffic = np.maximum(0.0, cold * (passes - c["warm_share"] * device.llc_distinct))
     chain = np.zeros_like(elements)
     if pattern != "elementwise":
         how = layout(pattern, cols, width, amd=device.vendor.lower() == "amd")

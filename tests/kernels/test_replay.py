@@ -4,33 +4,40 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from costmodel import hardware
 from costmodel.kernels import gemm
-from costmodel.kernels._replay import TICKS, ticked
+from costmodel.kernels._replay import SCANS, TICKS, ticked
 from costmodel.validation import fit_gemm
 
+B200, H200 = hardware.load("nvidia/b200-sxm"), hardware.load("nvidia/h200-sxm")
 TICK = {"tick_s": 2.048e-6, "phase_s": 3e-7}
 
 
 def test_without_a_clock_times_stay():
     seconds = np.geomspace(1e-6, 1e-2, 50)
-    assert (ticked(seconds, {**TICK, "tick_s": 0.0}) == seconds).all()
+    assert (ticked(B200, {**TICK, "tick_s": 0.0}, seconds) == seconds).all()
+
+
+def test_constants_of_a_clock_bring_none_to_an_architecture_without():
+    seconds = np.geomspace(1e-6, 1e-2, 50)
+    assert (ticked(H200, TICK, seconds) == seconds).all()
 
 
 def test_short_times_are_drawn_to_whole_ticks_and_long_ones_are_not():
     seconds = np.arange(2e-6, 9e-6, 1e-7)
     whole = TICK["phase_s"] + TICK["tick_s"] * np.round((seconds - TICK["phase_s"]) / TICK["tick_s"])
-    assert np.abs(ticked(seconds, TICK) - whole).mean() < 0.3 * np.abs(seconds - whole).mean()
+    assert np.abs(ticked(B200, TICK, seconds) - whole).mean() < 0.3 * np.abs(seconds - whole).mean()
     late = 1e-3 + seconds
-    assert ticked(late, TICK) == pytest.approx(late, rel=1e-9)
+    assert ticked(B200, TICK, late) == pytest.approx(late, rel=1e-9)
 
 
 def test_a_replay_of_several_calls_ends_at_ticks_once():
     seconds, calls = np.arange(1e-6, 3e-6, 1e-8), 5.0
-    assert calls * ticked(seconds, TICK, calls) == pytest.approx(ticked(calls * seconds, TICK))
+    assert calls * ticked(B200, TICK, seconds, calls) == pytest.approx(ticked(B200, TICK, calls * seconds))
 
 
 def test_what_takes_longer_is_never_said_to_end_sooner():
-    assert (np.diff(ticked(np.linspace(2e-6, 1e-4, 20001), TICK)) > 0).all()
+    assert (np.diff(ticked(B200, TICK, np.linspace(2e-6, 1e-4, 20001))) > 0).all()
 
 
 def test_measured_replays_on_blackwell_last_whole_ticks(shared):
@@ -51,9 +58,21 @@ def test_measured_replays_of_products_hold_as_many_calls_as_the_collectors_rotat
     rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
     rows = rows[(rows["gpu"] == "b200-sxm") & (rows["latency_s"] < 8e-6)]
     for (op, framework), part in rows.groupby(["op", rows["framework"].str.split().str[0]]):
-        calls = np.arange(1, 13)
-        turns = np.outer(calls, part["latency_s"].to_numpy(dtype=float)) / TICKS["blackwell"]
-        alike = np.abs(np.exp(2j * np.pi * turns).mean(axis=1))
         rotation = fit_gemm.arguments(part)["rotation"]
-        assert calls[alike.argmax()] == gemm.REPLAYED[rotation], (op, framework)
-        assert alike.max() > 0.6
+        assert _calls_whose_phases_are_most_alike(part) == gemm.REPLAYED[rotation], (op, framework)
+
+
+def test_measured_replays_of_scans_hold_ten_calls(shared):
+    rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
+    rows = rows[(rows["gpu"] == "b200-sxm") & (rows["latency_s"] < 6e-6)]
+    for cell, part in rows.groupby(["op", rows["framework"].str.split().str[0]]):
+        assert _calls_whose_phases_are_most_alike(part) == SCANS, cell
+
+
+def _calls_whose_phases_are_most_alike(rows):
+    """Return which number of calls a replay, of one to twelve, leaves the phases of ticks most alike."""
+    calls = np.arange(1, 13)
+    turns = np.outer(calls, rows["latency_s"].to_numpy(dtype=float)) / TICKS["blackwell"]
+    alike = np.abs(np.exp(2j * np.pi * turns).mean(axis=1))
+    assert alike.max() > 0.6
+    return calls[alike.argmax()]

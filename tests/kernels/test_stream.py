@@ -23,6 +23,16 @@ def test_a_long_pass_takes_its_bytes_over_the_bandwidth():
     assert got == pytest.approx(3 * 4 * 2**32 / (0.9 * V100.hbm_bandwidth), rel=1e-3)
 
 
+def test_a_replay_finds_half_as_much_where_l2_is_two_halves_of_copies():
+    """A100's whitepaper: each of the two partitions caches what the units connected to it read."""
+    constants = {"cache_share": 1.0, "warm_share": 0.0, "start_s": 1e-9, "bandwidth_share": 1.0}
+    for name, partitions in (("nvidia/a100-sxm-80gb", 2), ("nvidia/l40s", 1)):
+        device = hardware.load(name)
+        cols = device.l2_capacity / partitions / 8  # read and written once in fp32: as many bytes as stay
+        moved = stream.seconds(device, constants, rows=1, cols=cols).terms["hbm"] * device.hbm_bandwidth
+        assert moved == pytest.approx(8 * cols / 2), name
+
+
 def test_half_the_width_takes_half_the_time_of_a_long_pass():
     sizes = {"rows": 1 << 20, "cols": 8192}
     assert seconds(**sizes, dtype="fp16") == pytest.approx(seconds(**sizes, dtype="fp32") / 2, rel=1e-3)
