@@ -365,12 +365,12 @@ def test_the_first_steps_of_little_work_come_with_the_start(measured):
 
 
 def test_what_passes_the_cache_between_two_uses_takes_the_weights_out_of_it():
-    """Weights of 8 MB in an L2 of 40: found there, unless more than that passes. A was just made."""
-    sizes = {"m": 64.0, "n": 2048.0, "k": 2048.0}
+    """Weights of 4 MB in an L2 of two times 20: found there, unless more than that passes. A was just made."""
+    sizes = {"m": 64.0, "n": 2048.0, "k": 1024.0}
     passing = np.array([0.0, 1e6, 1e9])
     warm, little, much = gemm.seconds(A100, IDEAL, **sizes, passing=passing).terms["hbm"]
     assert warm == little < 1e-6 * much
-    assert much == pytest.approx(2 * 2048.0**2 / A100.hbm_bandwidth, rel=1e-6)
+    assert much == pytest.approx(2 * 2048.0 * 1024.0 / A100.hbm_bandwidth, rel=1e-6)
 
 
 @pytest.mark.parametrize(
