@@ -8,17 +8,12 @@ clearly worse than what there would be without them (a relative's, or the defaul
 
 from __future__ import annotations
 
-import hashlib
-import importlib
 import inspect
-import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,10 +25,9 @@ from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
 from costmodel.files import write_whole
 from costmodel.hardware import Device
-from costmodel.measured import OPERATIONS_MEASURED, framework, harness
-from costmodel.score import read_table
 from costmodel.validation import fit_cpu
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
+from costmodel.validation.cells import Cell, arguments, cells, recipe, rows_of, usable
 from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 from costmodel.validation.linear_refit import linear_refit
@@ -44,29 +38,8 @@ Array = NDArray[np.float64]
 
 #: Fewer rows than this to fit on determine nothing.
 FEWEST = 8
-#: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
-_BY_LABEL = ("attention", "decode", "delta")
-TABLES = ("gemm", "attention", "scan", "memops")
 #: What a fit frees last, where it has found that the first has a value: ticks, and a clock raised late.
 _FREED_LAST = {"tick_s": ("phase_s",), "slow_rows": ("slow_clock", "slow_host")}
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What one set of constants is of; ``label`` is the implementation's own name, where it matters."""
-
-    kernel: str
-    op: str
-    dtype: str
-    framework: str
-    harness: str
-    label: str = ""
-
-    def __str__(self) -> str:
-        """Render for messages."""
-        return " ".join(
-            word for word in (self.op, self.dtype, self.framework, self.label, self.harness) if word
-        )
 
 
 @dataclass(frozen=True)
@@ -94,120 +67,6 @@ class _Found(Calibrated):
     """And the constants by kernel model, operation and format, as what contains them needs them."""
 
     constants: dict[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
-
-
-# -- from a table to cells ------------------------------------------------------------------------
-
-
-def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the rows of tables one below the other, and each table's hash.
-
-    Raises
-    ------
-    TableError
-        If one of them cannot be read, or lacks what is needed of it.
-    """
-    frames, hashes = [], {}
-    for path in paths:
-        frame = read_table(path)
-        missing = {"gpu", "op", "dtype", "framework", "timer", "latency_s"} - set(frame)
-        if missing:
-            raise TableError(f"{path}: lacks the columns {', '.join(sorted(missing))}, which a fit needs")
-        hashes[path.name] = digest(path)
-        frames.append(frame.assign(table=path.name))
-    if not frames:
-        raise TableError("nothing to fit: no table was given")
-    return pd.concat(frames, ignore_index=True), hashes
-
-
-def digest(path: Path) -> str:
-    """Return the first 12 hex digits of a file's SHA-256."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-
-
-def usable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that a fit may use: forward, warm, measured, of an operation that a model knows."""
-    good = rows["latency_s"].notna() & (rows["latency_s"] > 0)
-    good &= rows["op"].map(_kernel_of).notna()
-    for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
-        if name in rows:
-            good &= rows[name].fillna(value) == value
-    if "bench" in rows:
-        # A loop of framework calls, and attention as a chain of kernels, are not the op's one kernel.
-        good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")
-    return rows[good]
-
-
-def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    """Yield each cell of one device's rows, products before what contains products."""
-    labels = rows["kernel"].fillna("") if "kernel" in rows else pd.Series("", index=rows.index)
-    frameworks = rows["framework"].map(lambda text: framework(text)[0] or "")
-    models = {op: model_of(op, device) for op in rows["op"].unique()}
-    labels = labels.where(rows["op"].map(models).isin(_BY_LABEL), "")
-    keys = [rows["op"], rows["dtype"], frameworks, rows["timer"].map(harness), labels]
-    found = []
-    for key, part in rows.groupby(keys, sort=True, dropna=False):
-        op, dtype, name, timed, label = (str(word) for word in key)
-        found.append((Cell(models[op], op, dtype, name, timed, label), part))
-    order = ("elementwise_copy", "gemm", "bmm")
-    yield from sorted(found, key=lambda pair: order.index(pair[0].op) if pair[0].op in order else len(order))
-
-
-@cache
-def _kernel_of(op: str) -> str | None:
-    """Return the kernel model that an operation is timed by; None if it is a chain of several kernels."""
-    if op not in OPERATIONS_MEASURED:
-        return None
-    try:
-        phases = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"}).cost.phases
-    except CostmodelError:
-        return None  # a whole model: its row alone says what it is
-    named = [phase.kernel for phase in phases if phase.op == op]
-    return named[0] if named else phases[0].kernel if len(phases) == 1 else None
-
-
-def model_of(op: str, device: Device) -> str:
-    """Return the kernel model of an operation on a device: CPUs have their own.
-
-    Raises
-    ------
-    TableError
-        If no single model times it.
-    """
-    name = _kernel_of(op)
-    if name is None:
-        raise TableError(f"{op}: no single kernel model times it, so nothing can be fitted to it")
-    own = f"cpu_{name}"
-    return own if device.spec.units.kind == "core" and own in kernels.available() else name
-
-
-@cache
-def recipe(kernel: str) -> ModuleType:
-    """Return the module that fits a kernel model: the ``fit_*.py`` that imports it.
-
-    Raises
-    ------
-    TableError
-        If there is none.
-    """
-    package = __name__.rpartition(".")[0]
-    model = kernels.model(kernel)
-    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
-        if module.name.startswith("fit_"):
-            found = importlib.import_module(f"{package}.{module.name}")
-            if model in vars(found).values():
-                return found
-    raise TableError(f"nothing fits the kernel model {kernel}: no fit_*.py imports it")
-
-
-def arguments(cell: Cell, rows: pd.DataFrame, device: Device) -> dict[str, Any]:
-    """Return the arguments of the cell's kernel model for rows, as its recipe reads them."""
-    read = recipe(cell.kernel).arguments
-    found: dict[str, Any] = read(rows, device) if len(inspect.signature(read).parameters) > 1 else read(rows)
-    return found
-
-
-# -- one device -----------------------------------------------------------------------------------
 
 
 def calibrate(

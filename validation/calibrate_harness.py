@@ -23,7 +23,7 @@ from costmodel.harness import Host
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.predict import Prediction, predict
 from costmodel.score import read_table
-from costmodel.validation.calibrate import digest
+from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 
 #: Shares of the dispatch that are tried.

@@ -13,7 +13,8 @@ import pandas as pd
 from costmodel import calibration, hardware
 from costmodel.calibration import File, Section
 from costmodel.hardware import Device
-from costmodel.validation.calibrate import TABLES, Cell, cells, linear_intervals, rows_of, usable
+from costmodel.validation.calibrate import linear_intervals
+from costmodel.validation.cells import TABLES, Cell, cells, rows_of, usable
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 
 

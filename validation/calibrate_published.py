@@ -18,7 +18,8 @@ from costmodel.calibration import File, Provenance, Section
 from costmodel.kernels import recurrence
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
-from costmodel.validation.calibrate import Result, digest
+from costmodel.validation.calibrate import Result
+from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 from costmodel.validation.residuals import spread
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from costmodel import calibration, hardware
 from costmodel.measured import OPERATIONS_MEASURED
-from costmodel.validation.calibrate import cells
+from costmodel.validation.cells import cells
 from costmodel.validation.heldout import second_half
 from costmodel.validation.residuals import spread
 

@@ -365,7 +365,7 @@ def test_the_first_steps_of_little_work_come_with_the_start(measured):
 
 
 def test_what_passes_the_cache_between_two_uses_takes_the_weights_out_of_it():
-    """Weights of 4 MB in an L2 of two times 20: found there, unless more than that passes. A was just made."""
+    """Weights of 4 MB in two halves of 20: found there, unless more than that passes. A was just made."""
     sizes = {"m": 64.0, "n": 2048.0, "k": 1024.0}
     passing = np.array([0.0, 1e6, 1e9])
     warm, little, much = gemm.seconds(A100, IDEAL, **sizes, passing=passing).terms["hbm"]

@@ -7,7 +7,7 @@ import pytest
 from costmodel import calibration, hardware
 from costmodel.errors import CostmodelError, TableError
 from costmodel.kernels import cpu_gemm, cpu_recurrence, cpu_stream
-from costmodel.validation import calibrate, fit_cpu, residuals, uncertainty
+from costmodel.validation import calibrate, cells, fit_cpu, residuals, uncertainty
 from costmodel.validation.heldout import held_out
 
 
@@ -127,14 +127,14 @@ def test_too_few_rows_determine_nothing():
 def test_rows_of_no_use_are_left_out():
     rows = table(count=12)
     for name, value in (("direction", "bwd"), ("state", "cold"), ("status", "incorrect"), ("latency_s", 0.0)):
-        assert calibrate.usable(rows.assign(**{name: value})).empty
-    assert calibrate.usable(rows.assign(bench="lstm-loop")).empty
-    assert calibrate.usable(rows.assign(op="no_such_operation")).empty
+        assert cells.usable(rows.assign(**{name: value})).empty
+    assert cells.usable(rows.assign(bench="lstm-loop")).empty
+    assert cells.usable(rows.assign(op="no_such_operation")).empty
     # Whole models are chains of kernels: no one model is fitted to them.
-    assert calibrate.usable(rows.assign(op="model_end_to_end")).empty
+    assert cells.usable(rows.assign(op="model_end_to_end")).empty
     with pytest.raises(TableError, match="no single kernel model"):
-        calibrate.model_of("no_such_operation", DEVICE)
-    assert len(calibrate.usable(rows)) == 12
+        cells.model_of("no_such_operation", DEVICE)
+    assert len(cells.usable(rows)) == 12
 
 
 @pytest.mark.parametrize("name", ["nvidia/h100-sxm", "amd/mi100"])
@@ -145,12 +145,12 @@ def test_devices_kept_aside_are_never_fitted(name):
 
 def test_tables_that_are_none_are_one_line(tmp_path):
     with pytest.raises(TableError, match="no such file"):
-        calibrate.rows_of([tmp_path / "none.parquet"])
+        cells.rows_of([tmp_path / "none.parquet"])
     (tmp_path / "bad.csv").write_text("gpu,op\na,b\n")
     with pytest.raises(TableError, match="lacks the columns dtype, framework, latency_s, timer"):
-        calibrate.rows_of([tmp_path / "bad.csv"])
+        cells.rows_of([tmp_path / "bad.csv"])
     with pytest.raises(TableError, match="no table was given"):
-        calibrate.rows_of([])
+        cells.rows_of([])
 
 
 def test_every_measured_operation_has_a_recipe():
@@ -165,12 +165,12 @@ def test_every_measured_operation_has_a_recipe():
         "lstm",
     ):
         for device in (gpu, DEVICE):
-            model = calibrate.model_of(op, device)
-            assert hasattr(calibrate.recipe(model), "fit"), model
-    assert calibrate.model_of("gemm", DEVICE) == "cpu_gemm"
-    assert calibrate.model_of("gemm", gpu) == "gemm"
+            model = cells.model_of(op, device)
+            assert hasattr(cells.recipe(model), "fit"), model
+    assert cells.model_of("gemm", DEVICE) == "cpu_gemm"
+    assert cells.model_of("gemm", gpu) == "gemm"
     with pytest.raises(CostmodelError, match="unknown kernel model"):
-        calibrate.recipe("no-such")
+        cells.recipe("no-such")
 
 
 def test_machine_wide_constants_come_from_copies():

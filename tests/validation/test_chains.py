@@ -9,7 +9,7 @@ import pytest
 from costmodel import calibration, hardware
 from costmodel.calibration import Provenance, Section
 from costmodel.kernels import cpu_gemm, cpu_stream
-from costmodel.validation import calibrate, registry, report
+from costmodel.validation import cells, registry, report
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.case import case
 from costmodel.validation.chains import chained, chains
@@ -122,7 +122,7 @@ def test_too_few_rows_are_refused_by_name():
 
 def test_chains_are_no_cells_of_their_own():
     """The single-kernel fit leaves the math backend's rows to the chains."""
-    assert calibrate.usable(rows(4)).empty
+    assert cells.usable(rows(4)).empty
 
 
 def test_what_was_fitted_is_tabled_with_unit_and_meaning(found, monkeypatch):
