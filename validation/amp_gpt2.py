@@ -95,7 +95,7 @@ def gpt2(
 ) -> tuple[Any, Any]:
     """Return the first layers of a GPT-2 with embedding, logits and loss, and tokens, without values.
 
-    It returns the loss. Source: transformers 4.18, modeling_gpt2.py (GPT2LMHeadModel, gelu_new).
+    It returns the loss. Source: Hugging Face transformers, modeling_gpt2.py (GPT2LMHeadModel, gelu_new).
     """
     torch = load_torch()
     ops = torch.nn.functional
