@@ -49,7 +49,8 @@ MAY_IMPORT = {
     "reports": (),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations",
-        "harness", "predict", "sweep", "crossing", "measured", "score", "models", "parallel", "reports",
+        "harness", "predict", "sweep", "crossing", "measured", "score", "models", "capture", "parallel",
+        "reports",
     ),
 }  # fmt: skip
 #: The facade, the story and the command line stand above all of it.

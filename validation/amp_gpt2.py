@@ -95,7 +95,7 @@ def gpt2(
 ) -> tuple[Any, Any]:
     """Return the first layers of a GPT-2 with embedding, logits and loss, and tokens, without values.
 
-    It returns the loss. Source: transformers 4.18, modeling_gpt2.py (GPT2LMHeadModel, gelu_new).
+    It returns the loss. Source: Hugging Face transformers, modeling_gpt2.py (GPT2LMHeadModel, gelu_new).
     """
     torch = load_torch()
     ops = torch.nn.functional
@@ -106,7 +106,7 @@ def gpt2(
         shapes |= {f"norm{i}a": (2, d), f"norm{i}b": (2, d), f"qkv{i}": (3 * d, d), f"out{i}": (d, d)}
         shapes |= {f"up{i}": (4 * d, d), f"down{i}": (d, 4 * d)}
 
-    class GPT2(torch.nn.Module):
+    class GPT2(torch.nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             for name, shape in shapes.items():

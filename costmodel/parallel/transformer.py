@@ -77,14 +77,14 @@ class Transformer(LanguageModel):
         Raises
         ------
         UnavailableError
-            If its layers are not all alike, or not an attention and a feed-forward layer.
+            If its layers are not all alike, or not an attention to all positions and a feed-forward layer.
         """
         fields, types = architecture.fields, architecture.family.types
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
-        if not known or getattr(fields, "experts", False):
+        if not known or getattr(fields, "experts", False) or _looks_back_only_so_far(architecture):
             raise UnavailableError(
-                f"{architecture.name}: is no stack of equal layers of attention and feed-forward "
-                "(Llama, Mistral, Qwen, Gemma, GPT, OPT, BERT)"
+                f"{architecture.name}: is no stack of equal layers of attention to all positions and "
+                "feed-forward (Llama, Qwen, GPT, OPT, BERT)"
             )
         gated = known[0] == "llama"
         return cls(
@@ -124,3 +124,9 @@ class Transformer(LanguageModel):
             "sequence_parallel": sequence_parallel,
         }
         return get("megatron")(dtype=self.dtype, direction=direction, **options)
+
+
+def _looks_back_only_so_far(architecture: Architecture) -> bool:
+    """Return whether attention of any layer has a window."""
+    parts = architecture.training(optimizer=None).parts
+    return any(part.layer.name == "sliding-window" for part in parts)

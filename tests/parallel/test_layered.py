@@ -187,3 +187,18 @@ def test_equal_layers_by_their_parts_are_those_of_megatron():
     assert float(ours.parameters) == pytest.approx(float(theirs.parameters), rel=1e-3)
     assert float(ours.seconds) == pytest.approx(float(theirs.seconds), rel=0.05)
     assert dataclasses.replace(ours, seq=4096).seconds > ours.seconds
+
+
+@pytest.mark.parametrize("name", ["mistral-7b", "gemma-2-2b", "gemma-3-1b"])
+def test_layers_with_a_window_are_planned_with_it(name):
+    """Beyond the window a position has as many keys whatever the length: a step's FLOP grow by less."""
+    stack = stack_of(load(name))
+    assert isinstance(stack, Layered)
+    windowed, whole = [], []
+    for seq in (8192, 32768):
+        steps = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": seq}
+        windowed.append(LayeredTraining(model=stack, **steps).model_flops / seq)
+        everything = load(name).fields.replaced(window=0)
+        model = Layered.of(dataclasses.replace(load(name), fields=everything))
+        whole.append(LayeredTraining(model=model, **steps).model_flops / seq)
+    assert windowed[1] - windowed[0] < 0.6 * (whole[1] - whole[0])
