@@ -78,8 +78,9 @@ def test_no_layer_moves_less_than_it_has_to(layer, data):
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.label)
 def test_no_layer_moves_less_than_it_has_to_when_small(layer):
     """The same where everything is one or two: no re-read and no second block hides a missing term."""
-    smallest = 2 if getattr(layer, "groups", 1) == 2 else 1  # channels are shared evenly between groups
-    for size in (smallest, 2):
+    # Channels are shared evenly between groups, and experts' width between devices.
+    smallest = max(getattr(layer, "groups", 1), getattr(layer, "cut", 1))
+    for size in {smallest, max(smallest, 2)}:
         sizes = dict.fromkeys(layer.sizes(), size) | {"sram": 8, "onchip": 1}
         counts = evaluate(layer, **sizes)
         assert counts["hbm_bytes"] >= counts["compulsory_bytes"]
