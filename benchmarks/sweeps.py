@@ -40,6 +40,13 @@ def products(rung: str | None) -> Grid:
     return make_grid(cm.Matmul(), H200, edges, rung=rung)
 
 
+def by_the_clock(space: Grid, engine: str) -> float:
+    """Return the predictions a second of two workers, their start included."""
+    began = time.perf_counter()
+    best(space, "seconds", engine=Engine(engine, workers=2))
+    return space.points / (time.perf_counter() - began)
+
+
 def plain() -> object:
     """Write tiled attention's roofline out by hand, over the same million points, and take the least."""
     s = {name: values.astype(np.float64) for name, values in product(SIZES).items()}
@@ -72,10 +79,11 @@ def spaces() -> bool:
         report("a file of all columns", PLAIN, times, 60),
     ]
     for name, space in (("bound", bound), ("calibrated", fitted), ("products, calibrated", gemm)):
-        began = time.perf_counter()
-        best(space, "seconds", engine=Engine(workers=2))
-        rate = space.points / (time.perf_counter() - began)
+        rate = by_the_clock(space, "threads")
         print(f"  two threads, by the clock: {rate:>12,.0f} predictions/s at {name}")
+    more = {"m": np.arange(1, 201) * 32, "n": np.arange(1, 201) * 32, "k": np.arange(1, 126) * 64}
+    rate = by_the_clock(make_grid(cm.Matmul(), H200, more, rung="calibrated"), "processes")
+    print(f"  two processes, started with it: {rate:>7,.0f} predictions/s at five million products")
     return all(good)
 
 

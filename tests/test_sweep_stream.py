@@ -92,10 +92,12 @@ def test_only_the_columns_and_rows_that_are_wanted(tmp_path):
         stream(grid, tmp_path / "y.parquet", columns=["costs"])
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_the_file_is_the_same_whoever_makes_it(tmp_path, workers):
+@pytest.mark.parametrize("engine", [Engine(workers=1), Engine(workers=3), Engine("processes", workers=2)])
+def test_the_file_is_the_same_whoever_makes_it(tmp_path, engine, monkeypatch):
+    if engine.name == "processes":
+        monkeypatch.undo()  # other processes have chunks of the usual size: one for each layer and device
     stream(a_grid(), tmp_path / "one.parquet", engine=Engine(workers=1))
-    stream(a_grid(), tmp_path / "many.parquet", engine=Engine(workers=workers))
+    stream(a_grid(), tmp_path / "many.parquet", engine=engine)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "many.parquet").read_bytes()
 
 
@@ -250,6 +252,19 @@ def test_an_estimate_says_how_many_points_and_bytes(tmp_path):
 def test_bad_engines_are_refused(options, text):
     with pytest.raises(CostmodelError, match=text):
         Engine(**options)
+
+
+class Deadly:
+    """A job that ends the process that takes it."""
+
+    def __reduce__(self):
+        return os._exit, (3,)
+
+
+def test_a_worker_that_dies_is_said_to():
+    grid = a_grid()
+    with pytest.raises(UnavailableError, match=r"a worker process died.* same command again"):
+        list(Engine("processes", workers=1).run(grid, Deadly(), grid.chunks))
 
 
 def test_dask_is_asked_for_where_it_is_not(tmp_path, monkeypatch):

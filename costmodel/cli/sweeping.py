@@ -47,8 +47,8 @@ Prices = Annotated[
     list[str], typer.Option("--price", metavar="DEVICE=PRICE", help="Price of an hour: h200-sxm=3.5.")
 ]
 Columns = Annotated[str | None, typer.Option(metavar="COLUMNS", help="Which columns a Parquet file has.")]
-EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="threads, or dask.")]
-Workers = Annotated[int | None, typer.Option(metavar="N", help="Threads, or processes of a local cluster.")]
+EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="threads, processes or dask.")]
+Workers = Annotated[int | None, typer.Option(metavar="N", help="Threads, or processes of this machine.")]
 Cluster = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786.")
 ]

@@ -1,4 +1,4 @@
-"""Who works through a grid: threads of this process, or the workers of a Dask cluster.
+"""Who works through a grid: threads of this process, processes of this machine, or a Dask cluster's workers.
 
 Whoever does it, a job turns a chunk of the grid into the same bytes or the same summary: results differ in
 the order in which they come, and in nothing else. (Powers and logarithms are the processor's library's: a
@@ -10,11 +10,21 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import multiprocessing
 import os
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from typing import Any, Protocol, TypeVar
 
@@ -27,7 +37,7 @@ from costmodel.sweep.program import program
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
-ENGINES = ("threads", "dask")
+ENGINES = ("threads", "processes", "dask")
 #: Chunks under way, for each worker: one is worked on while another waits.
 _AHEAD = 2
 #: Memory that is kept between boxes [B]: more than all arrays of one of them need.
@@ -51,10 +61,12 @@ class Engine:
 
     Attributes
     ----------
-    name : {"threads", "dask"}
-        Threads of this process, or a Dask cluster's workers.
+    name : {"threads", "processes", "dask"}
+        Threads of this process; processes of this machine, which take a second to start and serve products
+        at ``calibrated``, whose many short steps threads take turns in (a script that asks for them needs
+        its ``if __name__ == "__main__"``); or a Dask cluster's workers.
     workers : int, optional
-        How many threads, or processes of a local cluster; default as many as processors are free to use.
+        How many threads, or processes here; default as many as processors are free to use.
     cluster : str, optional
         Address of a Dask scheduler; default a cluster on this machine, for this sweep alone.
     """
@@ -89,25 +101,34 @@ class Engine:
         Raises
         ------
         UnavailableError
-            If Dask is not installed, the cluster is not there, its versions differ, or its workers keep
-            dying.
+            If Dask is not installed, the cluster is not there, its versions differ, or workers die.
         """
         if self.name == "dask":
             return _on_dask(self, grid, job, chunks)
-        return _in_threads(self.count, grid, job, chunks)
+        if self.name == "processes":
+            return _in_processes(self.count, grid, job, chunks)
+        _keep_memory()
+        return _in_pool(ThreadPoolExecutor(self.count), self.count, partial(job, grid), chunks)
 
 
-def _in_threads(workers: int, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, T]]:
-    # glibc returns what is freed to the system, and getting it again page by page takes a fifth of the time
-    # of products; it keeps blocks up to the size of the largest that was freed (mallopt(3)).
+def _keep_memory() -> None:
+    """Have glibc keep what is freed, as much as a box needs.
+
+    It would return it to the system, and getting it again page by page takes a fifth of the time of
+    products; it keeps blocks up to the size of the largest that was freed (mallopt(3)).
+    """
     np.empty(_KEPT, np.int8)
-    pool = ThreadPoolExecutor(workers)
+
+
+def _in_pool(
+    pool: Executor, workers: int, work: Callable[[Chunk], T], chunks: Sequence[Chunk]
+) -> Iterator[tuple[Chunk, T]]:
     try:
         waiting = iter(chunks)
         running: dict[Future[T], Chunk] = {}
         while True:
             for chunk in _next(waiting, _AHEAD * workers - len(running)):
-                running[pool.submit(job, grid, chunk)] = chunk
+                running[pool.submit(work, chunk)] = chunk
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -120,6 +141,38 @@ def _in_threads(workers: int, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) 
 def _next(chunks: Iterator[Chunk], count: int) -> Iterable[Chunk]:
     for _, chunk in zip(range(count), chunks, strict=False):
         yield chunk
+
+
+# -- processes ---------------------------------------------------------------------------------
+
+#: In a worker process: the grid, and what is done with its chunks.
+_TAKEN: dict[str, Any] = {}
+
+
+def _take(payload: bytes) -> None:
+    """Unpack the grid and the job, once in each process."""
+    _keep_memory()
+    _TAKEN["grid"], _TAKEN["job"] = pickle.loads(payload)
+
+
+def _done(chunk: Chunk) -> Any:
+    return _TAKEN["job"](_TAKEN["grid"], chunk)
+
+
+def _in_processes(
+    workers: int, grid: Grid, job: Job[T], chunks: Sequence[Chunk]
+) -> Iterator[tuple[Chunk, T]]:
+    # Started anew, not forked: threads that NumPy may have do not survive a fork.
+    context = multiprocessing.get_context("spawn")
+    payload = pickle.dumps((grid, job))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_take, initargs=(payload,))
+    try:
+        yield from _in_pool(pool, workers, _done, chunks)
+    except BrokenProcessPool:
+        raise UnavailableError(
+            "a worker process died, or could not start; what is done is kept: give the same command again to "
+            "go on, with fewer --workers if memory was short"
+        ) from None
 
 
 # -- Dask --------------------------------------------------------------------------------------

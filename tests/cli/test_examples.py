@@ -44,14 +44,14 @@ def test_the_example_of_report_runs_on_that_of_sweep(costmodel, desk):
 
 
 def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, monkeypatch):
-    """On eight of its kernels, for a second: what a minute would do, minus the minute."""
+    """On eight of its kernels, for seconds: what a minute would do, minus the minute."""
     pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
     few = plans.plan("cpu", full=False)[:8]
     monkeypatch.setattr(plans, "plan", lambda kind, *, full: few)
     monkeypatch.setattr(measuring, "known_device", lambda here: cm.hardware.load("cpu/xeon-8480plus"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(Path.cwd()))
     words = example(costmodel("validate", "--help").out)
-    words[words.index("--budget") + 1] = "1"
+    words[words.index("--budget") + 1] = "5"
     ended = costmodel(*words)
     assert (ended.status, ended.err) == (0, "")
     assert "held-out shapes" in ended.out
