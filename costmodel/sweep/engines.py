@@ -13,6 +13,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import (
     FIRST_COMPLETED,
@@ -150,7 +151,8 @@ _TAKEN: dict[str, Any] = {}
 
 
 def _take(payload: bytes) -> None:
-    """Unpack the grid and the job, once in each process."""
+    """Unpack the grid and the job, once in each process; Ctrl-C is for the process that gives out chunks."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _keep_memory()
     _TAKEN["grid"], _TAKEN["job"] = pickle.loads(payload)
 
