@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.frames import MOST_ROWS
+from costmodel.reports.frames import thinned
 
 NAME = "agreement"
 ABOUT = (
@@ -27,9 +26,7 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
     cases : list of str
         Columns that tell cases apart.
     """
-    ordered = frame.sort_values([*cases, "measured_s"], kind="stable")
-    if len(ordered) > MOST_ROWS:
-        ordered = ordered.iloc[np.unique(np.linspace(0, len(ordered) - 1, MOST_ROWS).round().astype(int))]
+    ordered = thinned(frame.sort_values([*cases, "measured_s"], kind="stable"))
     drawn = ordered[[*cases, "op", "dtype", "bound", "measured_s", "seconds"]].reset_index(drop=True)
     return drawn.assign(error=100 * (drawn["seconds"] / drawn["measured_s"] - 1))
 

@@ -170,3 +170,10 @@ def axis_of(frame: pd.DataFrame) -> str:
 def axis_title(name: str) -> str:
     """Return the words for a size."""
     return SIZES.get(name, name)
+
+
+def thinned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return at most `MOST_ROWS` rows of a frame, evenly over its order."""
+    if len(frame) <= MOST_ROWS:
+        return frame
+    return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, MOST_ROWS).round().astype(int))]

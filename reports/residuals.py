@@ -69,9 +69,8 @@ def chart(frame: pd.DataFrame) -> Any:
         ("high:Q", "10 % above [%]", "+.1f"),
         ("count:Q", "rows", ","),
     )
-    zero = base.transform_aggregate(count="count()").transform_calculate(zero="0")
     drawn = alt.layer(
-        zero.mark_rule(color="#666666", strokeWidth=1.5).encode(alt.Y("zero:Q")).properties(name="ink_zero"),
+        style.level(base, 0),
         base.mark_rule(strokeWidth=2, opacity=0.45).encode(along, alt.Y("low:Q"), alt.Y2("high:Q"), stroke),
         base.mark_line(strokeWidth=2).encode(along, error, stroke),
         base.mark_point(size=45, strokeWidth=2).encode(

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.frames import MOST_ROWS
+from costmodel.reports.frames import thinned
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Stated:
     about: str
 
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows that have both numbers, at most 5,000.
+        """Return at most 5,000 of the rows that have both numbers, evenly over the measured ones.
 
         Parameters
         ----------
@@ -43,7 +43,7 @@ class Stated:
         """
         both = frame[frame["ratio"].notna() & (frame["measured_bytes"] > 0)]
         columns = ["op", "kernel", "dtype", "direction", "measured_bytes", "stated_bytes", "ratio"]
-        return both[columns].sort_values("measured_bytes", kind="stable").iloc[:MOST_ROWS]
+        return thinned(both[columns].sort_values("measured_bytes", kind="stable"))
 
     def chart(self, frame: pd.DataFrame) -> Any:
         """Return stated over measured bytes, a colour and shape for each op.
@@ -62,7 +62,6 @@ class Stated:
         )
         ratio = alt.Y("ratio:Q", title="stated / measured", scale=alt.Scale(domainMin=0, nice=True))
         base = alt.Chart(frame)
-        one = base.transform_aggregate(count="count()").transform_calculate(one="1")
         tooltip = style.tips(
             ("op:N", "op", ""),
             ("kernel:N", "kernel", ""),
@@ -72,7 +71,7 @@ class Stated:
             ("ratio:Q", "stated / measured", ".3f"),
         )
         drawn = alt.layer(
-            one.mark_rule(color="#666666", strokeWidth=1.5).encode(alt.Y("one:Q")).properties(name="ink_one"),
+            style.level(base, 1),
             base.mark_point(size=40, strokeWidth=1.5).encode(
                 along, ratio, *style.groups("op"), tooltip=tooltip
             ),

@@ -131,6 +131,13 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
     )
 
 
+def level(base: Any, value: float) -> Any:
+    """Return a level line across a chart, drawn once and not for every row of its base."""
+    once = base.transform_aggregate(count="count()").transform_calculate(level=f"{value:g}")
+    rule = once.mark_rule(color="#666666", strokeWidth=1.5)
+    return rule.encode(altair().Y("level:Q")).properties(name="ink_level")
+
+
 def log_axis(channel: str, labels: str) -> Any:
     """Return an axis over decades: lines at each power of ten, labels there, and at 2 and 5 if few.
 

@@ -45,7 +45,6 @@ def chart(frame: pd.DataFrame) -> Any:
     )
     tight = alt.Y("tightness:Q", title="lower bound / measured", scale=alt.Scale(domainMin=0, nice=True))
     base = alt.Chart(frame)
-    one = base.transform_aggregate(count="count()").transform_calculate(one="1")
     tooltip = style.tips(
         ("op:N", "op", ""),
         ("middle_s:Q", "measured around [s]", ".3~s"),
@@ -53,7 +52,7 @@ def chart(frame: pd.DataFrame) -> Any:
         ("count:Q", "rows", ","),
     )
     drawn = alt.layer(
-        one.mark_rule(color="#666666", strokeWidth=1.5).encode(alt.Y("one:Q")).properties(name="ink_one"),
+        style.level(base, 1),
         base.mark_line(strokeWidth=2).encode(along, tight, style.group_line("op")),
         base.mark_point(size=45, strokeWidth=2).encode(along, tight, *style.groups("op"), tooltip=tooltip),
     ).properties(width="container", height=style.HEIGHT)

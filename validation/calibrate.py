@@ -23,7 +23,6 @@ from costmodel import calibration, hardware, kernels
 from costmodel._version import __version__
 from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
-from costmodel.files import write_whole
 from costmodel.hardware import Device
 from costmodel.validation import fit_cpu
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
@@ -266,6 +265,6 @@ def write(result: Result, path: Path | None = None) -> Path:
     there = calibration.read(place, result.file.device).sections if place.is_file() else ()
     cells = {section.cell: section for section in (*there, *result.file.sections)}
     whole = result.file.model_copy(update={"sections": tuple(cells[key] for key in sorted(cells))})
-    write_whole(place, lambda temporary: calibration.dump(temporary, whole), overwrite=True)
+    calibration.dump(place, whole)
     calibration.forget()
     return place

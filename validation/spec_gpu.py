@@ -67,11 +67,9 @@ def gpu_spec(machine: Machine, table: pd.DataFrame) -> dict[str, Any]:
             "(costmodel check SPEC.yaml) and give it with --spec SPEC.yaml"
         )
     known = families()[family]
+    matrix = {name: share * (known.matrix_16bit or 0) for name, share in _MATRIX.items()}
     compute = {
-        "matrix": _peaks(
-            {name: share * (known.matrix_16bit or 0) for name, share in _MATRIX.items()},
-            *("matmul", machine, clock, table),
-        ),
+        "matrix": _peaks(matrix, "matmul", machine, clock, table),
         "vector": _peaks({"fp32": known.vector_fp32 or 0}, "vector", machine, clock, table),
     }
     memory, memory_note = main_memory(table, machine)

@@ -70,8 +70,11 @@ def validate(
     if count and device != "cuda":
         raise CostmodelError("--count: only a GPU has the counters meant; ask for --device cuda")
     files = (
-        *((record, ".parquet"), (record, ".csv"), (micro, ".micro.csv")),
-        *((count, ".counters.csv"), (report, ".html")),
+        (record, ".parquet"),
+        (record, ".csv"),
+        (micro, ".micro.csv"),
+        (count, ".counters.csv"),
+        (report, ".html"),
     )
     for wanted, suffix in files:
         if wanted:

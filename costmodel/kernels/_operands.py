@@ -93,8 +93,10 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     if rotation == "weights":
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
         missed_left = np.minimum(missed, alone)
-    passed = misses(np.maximum(between, p.passing), held, _WARM_ORDER)
-    return np.asarray((right + p.result) * missed + left * missed_left + right * (passed - missed))
+    found = np.asarray((right + p.result) * missed + left * missed_left)
+    if np.any(p.passing):
+        found += right * (misses(np.maximum(between, p.passing), held, _WARM_ORDER) - missed)
+    return found
 
 
 def reread(
