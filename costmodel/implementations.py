@@ -55,7 +55,7 @@ def arguments(
     if kernel == "attention" and fitted == _CAUSAL and op != _CAUSAL:
         # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache.
         causal = _flash.kernel_named(device, label or "", framework or "", True)
-        options["kernel"] = causal.removesuffix("-paged")
+        options["kernel"] = causal.removesuffix("-paged").removesuffix("-graphs")
     return options
 
 

@@ -4,6 +4,7 @@
 ``fa2``                 FlashAttention-2, varlen: one thread block a row block and head, in grid order
 ``fa2-paged``           its split-KV kernel, which vLLM calls with a paged cache: 64-row tiles
 ``fa3``                 FlashAttention-3 (Hopper): persistent, longest first, heads packed, dynamic splits
+``fa3-graphs``          as vLLM calls it: its decoding steps are CUDA graphs, which bound the splits
 ``fa4``                 FlashAttention-4 (Blackwell): 256-row tiles, splits
 ``flashinfer``          FlashInfer's FA2 templates: heads packed, tile by packed length; decoding splits
                         the keys to fill the units
@@ -22,6 +23,7 @@ no gain from saying so, and it is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,22 +32,31 @@ from costmodel.hardware import Device
 from costmodel.kernels._tiling import ceil_div, efficient_splits
 from costmodel.kernels.base import Array
 
-KERNELS = ("fa2", "fa2-paged", "fa3", "fa4", "flashinfer", "trtllm")
+KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
 _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
+#: How vLLM calls a library, whose cache has pages and whose decoding steps are graphs.
+_BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
 
 #: Shared memory of a unit [B] from which FlashInfer takes its wider KV tiles (A100 has 164 KiB, Ada 100).
 _LARGE_SHARED = 128 * 1024
 #: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
 _MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
+#: Sequences that flash-attention 3's scheduler kernel can prepare: 32 warps of 31 (``flash_api.cpp``).
+_PREPARED = 992.0
+#: Sequences up to which vLLM runs a decoding step as a CUDA graph (``max_cudagraph_capture_size``), and parts
+#: that flash-attention 3 may then cut keys into (``flash_attn_max_num_splits_for_cuda_graph``): its defaults.
+_GRAPH_BATCH, _GRAPH_SPLITS = 512.0, 32.0
 #: Start of a kernel that does next to nothing [cycles]: the convolution's, the same on three families.
 _START_CYCLES = 4000.0
 #: Libraries whose kernels look up every sequence's length; FlashInfer's are given a plan by the host.
-LOOKING_UP = ("fa2", "fa2-paged", "fa3")
+LOOKING_UP = ("fa2", "fa2-paged", "fa3", "fa3-graphs")
 #: Libraries that merge the splits of a decoding step in a kernel of its own; trtllm's last thread block does.
-MERGING = ("fa2", "fa2-paged", "fa3", "flashinfer")
+MERGING = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "flashinfer")
+#: Libraries whose thread blocks load their first keys while the ones before still end (inferred).
+AHEAD = ("trtllm",)
 #: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
 #: inferred from calls that take as much longer than those of the libraries without one.
-_PREPARING = {"fa3": 1.0, "trtllm": 1.0}
+_PREPARING = {"fa3": 1.0, "fa3-graphs": 1.0, "trtllm": 1.0}
 #: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
 _VECTOR_SLOTS, _VECTOR_OVERLAPPING = 8.0, 2.0
 #: Shared memory that the system keeps of every thread block [B].
@@ -88,6 +99,17 @@ def preparation(kernel: str) -> float:
     return _START_CYCLES * _PREPARING.get(kernel, 0.0)
 
 
+def looked_up(kernel: str, batch: Array, splits: Splits) -> Array:
+    """Return how many times a step looks up what concerns one sequence.
+
+    Of flash-attention 3 twice where parts are to be merged, their number as well as the length: inferred from
+    H200's steps of 256 to 2,048 sequences, by libraries that allow for parts and that do not.
+    """
+    if kernel not in LOOKING_UP:
+        return np.zeros(())
+    return np.where(kernel.startswith("fa3") & splits.merged, 2.0, 1.0) * batch
+
+
 def check(kernel: str) -> str:
     """Return `kernel` if it is known.
 
@@ -124,7 +146,7 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
         if kernel == "fa2-paged":
             rows, cols = 64 * one, _paged_cols(size)
         return Tiling(rows, cols, one, one, causal, _overlapping(device, rows, cols, size))
-    if kernel == "fa3":
+    if kernel.startswith("fa3"):
         packed = group if causal else one
         rows = _fa3_rows(seq * packed, head_dim)
         cols = by_size(128, 144, 128, 80) if causal else by_size(192, 144, 176, 80)
@@ -176,11 +198,26 @@ def loaded_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
     what the measured steps show, not read from the sources.
     """
     quantum = np.minimum(tile.rows, 128.0 if kernel == "fa4" else 64.0)
-    return tile.rows if kernel == "fa3" else ceil_div(rows, quantum) * quantum
+    return tile.rows if kernel.startswith("fa3") else ceil_div(rows, quantum) * quantum
 
 
-def prefill_splits(kernel: str, units: float, jobs: Array, heads: Array, rows: Array, blocks: Array) -> Array:
-    """Return into how many parts the keys of a row block are split, merged by a second kernel.
+class Splits(NamedTuple):
+    """Into how many parts the keys of a row block are split, by row of the table.
+
+    Attributes
+    ----------
+    parts : array
+        1 where they are not split.
+    merged : array of bool
+        Whether a kernel that merges parts is launched: that may be though a sequence turns out to have one.
+    """
+
+    parts: Array
+    merged: Array
+
+
+def prefill_splits(kernel: str, units: float, batch: Array, jobs: Array, blocks: Array) -> Splits:
+    """Return the splits of a prefill.
 
     Parameters
     ----------
@@ -188,28 +225,58 @@ def prefill_splits(kernel: str, units: float, jobs: Array, heads: Array, rows: A
         The library.
     units : float
         Processors.
+    batch : array
+        Sequences.
     jobs : array
-        Thread blocks without a split.
-    heads : array
-        Heads, or packed groups of heads, of one sequence.
-    rows : array
-        Row blocks of one head.
+        Thread blocks of one sequence, without a split.
     blocks : array
         KV blocks of the longest row block.
     """
-    if kernel == "fa3":
-        return dynamic_splits(units, jobs, heads * rows, blocks)
+    if kernel.startswith("fa3"):
+        return _fa3_splits(units, batch, jobs, blocks)
+    parts = np.ones_like(batch * jobs)
     if kernel == "fa4":
-        splits = np.maximum(np.minimum(np.floor(units / jobs), blocks), 1.0)
-        return np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, splits)
-    return np.ones_like(jobs)
+        filling = np.maximum(np.minimum(np.floor(units / (batch * jobs)), blocks), 1.0)
+        parts = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling)
+    return Splits(parts, parts > 1)
 
 
-def dynamic_splits(units: float, jobs: Array, sequence_jobs: Array, blocks: Array) -> Array:
-    """Return flash-attention 3's splits: the static heuristic for one sequence, then what all need."""
-    most = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, efficient_splits(sequence_jobs, units, blocks))
-    share = np.ceil(1.1 * jobs * blocks / units)
-    return np.minimum(most, ceil_div(blocks, share))
+def _fa3_splits(
+    units: float, batch: Array, jobs: Array, blocks: Array, allowed: Array | None = None
+) -> Splits:
+    """Return flash-attention 3's splits: at most what the host allows, of these what all sequences need.
+
+    The host allows, where it is not told how many, what fills the units with one sequence's thread blocks; a
+    kernel before the attention then finds what each sequence gets. Where there are more sequences than that
+    kernel can take, each gets what fills the units with those of all.
+    """
+    prepared = batch <= _PREPARED
+    filling = efficient_splits(np.where(prepared, jobs, batch * jobs), units, blocks)
+    most = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling)
+    if allowed is not None:
+        most = np.where(allowed > 0, allowed, most)
+    share = np.ceil(1.1 * batch * jobs * blocks / units)
+    return Splits(np.where(prepared, np.minimum(most, ceil_div(blocks, share)), most), most > 1)
+
+
+def merge_blocks(kernel: str, batch: Array, rows: Array, head_dim: Array) -> Array:
+    """Return the thread blocks of flash-attention 3's merging kernel (``flash_fwd_combine.cu``), else 0.
+
+    Parameters
+    ----------
+    kernel : str
+        The library.
+    batch, rows : array
+        Sequences, and rows of O of each, of all heads.
+    head_dim : array
+        Width of a row.
+    """
+    if not kernel.startswith("fa3"):
+        return np.zeros(())
+    narrow = head_dim <= 64
+    return (
+        batch * ceil_div(rows, np.where(narrow, 16.0, 8.0)) * np.where(narrow, 1.0, ceil_div(head_dim, 128.0))
+    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +289,7 @@ class Decoding:
         Tile: rows that are worked on (query heads packed together) and keys.
     jobs : array
         Thread blocks before splitting.
-    splits : array
+    splits : Splits
         Parts that the keys are split into.
     copies : array
         Further kernels that rearrange Q and O around the attention.
@@ -235,7 +302,7 @@ class Decoding:
     rows: Array
     cols: Array
     jobs: Array
-    splits: Array
+    splits: Splits
     copies: Array
     reduced: Array
     overlapping: Array
@@ -255,13 +322,15 @@ def decode(
         jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
         splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
         copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
-        return Decoding(rows, cols, jobs, splits, copies, 0 * one, _overlapping(device, rows, cols, size))
-    if kernel == "fa3":
+        parts = Splits(splits, splits > 1)
+        return Decoding(rows, cols, jobs, parts, copies, 0 * one, _overlapping(device, rows, cols, size))
+    if kernel.startswith("fa3"):
         rows = _fa3_rows(group, head_dim)
         cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))
         heads = kv_heads * ceil_div(group, rows)
-        splits = dynamic_splits(units, batch * heads, heads, ceil_div(seq_kv, cols))
-        return Decoding(rows, cols, batch * heads, splits, 0 * one, 0 * one, one)
+        graphs = np.where(batch <= _GRAPH_BATCH, _GRAPH_SPLITS, 0.0) if kernel == "fa3-graphs" else None
+        fa3 = _fa3_splits(units, batch, heads, ceil_div(seq_kv, cols), graphs)
+        return Decoding(rows, cols, batch * heads, fa3, 0 * one, 0 * one, one)
     if kernel == "flashinfer":
         return _flashinfer_decode(units, batch * kv_heads * one, group * one, seq_kv, size)
     # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
@@ -270,7 +339,7 @@ def decode(
     splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
     # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
     reduced = np.where(jobs <= units / 2, group, 0.0)
-    return Decoding(rows, cols, jobs, splits, 0 * one, reduced, one)
+    return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * one, reduced, one)
 
 
 def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
@@ -281,7 +350,7 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
     jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
     splits = np.clip(np.floor(slots * units / jobs), 1.0, ceil_div(seq_kv, _MIN_SPLIT_KEYS))
     cols, overlapping = np.where(matrix, 64.0, 8.0), np.where(matrix, 1.0, _VECTOR_OVERLAPPING)
-    return Decoding(rows, cols, jobs, splits, 0 * rows, 0 * rows, overlapping)
+    return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * rows, 0 * rows, overlapping)
 
 
 def kernel_named(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:
@@ -299,13 +368,14 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
         False for encoders, which have no paged cache.
     """
     label, framework = str(label or "").lower(), str(framework or "").lower()
-    named = [name for name in ("trtllm", "fa4", "fa3", "flashinfer") if name in label]
-    paged = causal and ("vllm" in framework or "vllm" in label)
-    second = "fa2-paged" if paged else "fa2"
-    if label in KERNELS or named:
-        return label if label in KERNELS else named[0]
-    if "fa2" in label or label == "vllm_flash_attn":
-        return second
-    if device.family in _DEFAULT:
-        return "fa4" if device.family == "blackwell" and not causal else _DEFAULT[device.family]
-    return "flashinfer" if "sglang" in framework and causal else second
+    if label in KERNELS:
+        return label
+    named = [name for name in ("trtllm", "fa4", "fa3", "flashinfer", "fa2") if name in label]
+    if label == "vllm_flash_attn":
+        named.append("fa2")
+    if not named and device.family in _DEFAULT:
+        named.append("fa4" if device.family == "blackwell" and not causal else _DEFAULT[device.family])
+    if not named:
+        named.append("flashinfer" if "sglang" in framework and causal else "fa2")
+    served = causal and ("vllm" in framework or "vllm" in label)
+    return _BY_VLLM.get(named[0], named[0]) if served else named[0]

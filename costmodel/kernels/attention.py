@@ -167,11 +167,10 @@ def seconds(
     packed_heads = heads / cut.group
     blocks = ceil_div(seq_kv, cut.cols)
     row_blocks = ceil_div(seq * cut.group, cut.rows)
-    steps = row_blocks * blocks
-    if causal:
-        steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv)
+    seen = (seq, cut.group, cut.rows, cut.cols, seq_kv)
+    steps = causal_blocks(*seen) if causal else row_blocks * blocks
     jobs = batch * packed_heads * row_blocks
-    splits = flash.prefill_splits(kernel, units, jobs, packed_heads, row_blocks, blocks)
+    splits, merged = flash.prefill_splits(kernel, units, batch, packed_heads * row_blocks, blocks)
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
@@ -191,13 +190,15 @@ def seconds(
     out = batch * heads * seq * (head_dim + values) / 2
     keys = batch * kv_heads * seq_kv * (head_dim + values) / 2
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
-    miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written)
+    # Partial outputs in fp32, written and read back.
+    partial = np.where(splits > 1, 8 * splits * out, 0.0)
+    miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written + partial)
     rate = byte_time(device, given, miss)
     memory = again * 2 * width * (out + keys) * rate
     core = norm(_JOIN, tiles, memory)
     slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
     core = core * (1 + slowing * core / (core + _DROOP_S))
-    merge = np.where(splits > 1, given["merge_cycles"] * cycle, 0.0)
+    merge = np.where(merged, given["merge_cycles"] * cycle, 0.0) + partial * rate
     store = 2 * written * rate
     if cache_write == "token":
         store = norm(

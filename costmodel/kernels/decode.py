@@ -3,9 +3,9 @@
 The keys and values of a KV head are read once for all query heads that share it, packed into the
 rows of one tile. A thread block streams its part of the keys: a fixed cost, then tile after tile,
 each no faster than one unit can take it in. Where there are fewer KV heads than units, libraries
-split the keys, and merge partial outputs in a second kernel; how many splits is the library's choice
-(`costmodel.kernels._flash`). Beside it stands the memory: K, V, Q and O once, from L2 as far as the
-replay before left them there.
+split the keys, and merge partial outputs in a second kernel; how many splits, and whether that kernel
+is launched though it may find nothing to merge, is the library's choice (`costmodel.kernels._flash`).
+Beside it stands the memory: K, V, Q and O once, from L2 as far as the replay before left them there.
 
 Flash-decoding: Dao, Haziza, Massa and Sizov, 2023. FlashInfer: Ye et al., 2025, arXiv:2501.01005.
 Left out: prefixes shared by sequences, speculative tokens, sequences of unequal length.
@@ -36,9 +36,9 @@ CONSTANTS = {
         "working set, over what the cache holds of it, up to which a replay finds it there",
     ),
     "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
-    "block_cycles": Constant(4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
+    "block_cycles": Constant(3000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
     "row_bytes_per_cycle": Constant(
-        30.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
+        60.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads rows of Q and its first keys, and stores O"
     ),
     "stream_bytes_per_cycle": Constant(
         40.0, 5.0, 256.0, "B/cycle", "rate at which one unit takes in K and V by itself"
@@ -54,6 +54,12 @@ CONSTANTS = {
         "further time for each sequence of the batch: the scheduler's look-up of its length",
     ),
     "merge_cycles": Constant(5000.0, 0.0, 30000.0, "cycles", "launch of the kernel that merges splits"),
+    "merge_work_cycles": Constant(
+        3000.0, 0.0, 30000.0, "cycles", "what it does once there is something to merge"
+    ),
+    "merge_block_cycles": Constant(
+        5.0, 0.0, 30.0, "cycles", "from one thread block of that kernel to the next one's (flash-attention 3)"
+    ),
     "merge_split_cycles": Constant(
         150.0, 0.0, 2000.0, "cycles", "time of that kernel for each split that it reads"
     ),
@@ -69,7 +75,7 @@ CONSTANTS = {
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
 
 #: Order of the norm that joins the thread blocks' time and the memory's.
-_JOIN = 2.0
+_JOIN = 2.5
 #: Sharpness of the change from a cache that stays in L2 between replays to one that does not.
 _MISS_ORDER = 16.0
 
@@ -126,27 +132,33 @@ def seconds(
     cycle = 1 / device.clock_hz
     plan = flash.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
 
-    blocks = ceil_div(ceil_div(seq_kv, plan.cols), plan.splits)
+    splits = plan.splits.parts
+    blocks = ceil_div(ceil_div(seq_kv, plan.cols), splits)
     keys = blocks * plan.cols
     stream = 2 * kv_width * head_dim * keys / given["stream_bytes_per_cycle"]
-    ends = 2 * width * plan.rows * head_dim / given["row_bytes_per_cycle"]
+    opening = 0.0 if kernel in flash.AHEAD else 2 * kv_width * plan.cols
+    rows = 2 * width * plan.rows + opening
+    ends = rows * head_dim / given["row_bytes_per_cycle"]
     reduction = 4 * plan.reduced * head_dim / given["reduce_bytes_per_cycle"]
-    fixed, jobs = given["block_cycles"] + ends + reduction, plan.jobs * plan.splits
+    fixed, jobs = given["block_cycles"] + ends + reduction, plan.jobs * splits
     mean = stream + fixed / np.where(jobs > device.units, plan.overlapping, 1.0)
     tiles = makespan(jobs, device.units, mean * cycle, (stream + fixed) * cycle, ascending=False)
 
     out = batch * heads * head_dim
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
-    split = plan.splits > 1
+    split = splits > 1
     # Partial outputs in fp32, written and read back.
-    moved = cache + 2 * width * out + np.where(split, 8 * plan.splits * out, 0.0)
+    moved = cache + 2 * width * out + np.where(split, 8 * splits * out, 0.0)
     miss = miss_share(device, given["cache_share"], np.maximum(moved, passing), _MISS_ORDER)
     rate = byte_time(device, given, miss)
     another = given["merge_cycles"] if kernel in flash.MERGING else 0.0
-    merge = np.where(split, another + given["merge_split_cycles"] * plan.splits, 0.0) * cycle
+    another = another + given["merge_block_cycles"] * flash.merge_blocks(kernel, batch, heads, head_dim)
+    work = given["merge_work_cycles"] if kernel in flash.MERGING else 0.0
+    work = np.where(split, work + given["merge_split_cycles"] * splits, 0.0)
+    merge = (np.where(plan.splits.merged, another, 0.0) + work) * cycle
     # Each of the two copies reads and writes Q or O.
     copy = plan.copies * (given["copy_cycles"] * cycle + 4 * width * out * rate)
-    looked_up = given["sequence_cycles"] * batch if kernel in flash.LOOKING_UP else 0.0
+    looked_up = given["sequence_cycles"] * flash.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     terms = {
         "hbm": moved * rate * miss,

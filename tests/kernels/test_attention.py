@@ -108,7 +108,10 @@ def test_an_unknown_kernel_is_named() -> None:
 @pytest.mark.parametrize(
     ("device", "label", "framework", "causal", "expected"),
     [
-        ("nvidia/h200-sxm", "vllm_flash_attn_fa3", "vllm 0.24.0", True, "fa3"),
+        ("nvidia/h200-sxm", "vllm_flash_attn_fa3", "vllm 0.24.0", True, "fa3-graphs"),
+        ("nvidia/h200-sxm", "vllm_vit_flash_attn_fa3", "vllm 0.24.0", False, "fa3"),
+        ("nvidia/h100-sxm", "", "vllm 0.24.0", True, "fa3-graphs"),
+        ("nvidia/a100-sxm-80gb", "vllm_flash_attn", "vllm 0.14.0", True, "fa2-paged"),
         ("nvidia/b200-sxm", "vllm_vit_flash_attn_fa4", "vllm 0.24.0", False, "fa4"),
         ("nvidia/b200-sxm", "vllm_flashinfer_trtllmprefill", "vllm 0.24.0", True, "trtllm"),
         ("nvidia/l40s", "vllm_flash_attn_fa2", "vllm 0.24.0", True, "fa2-paged"),

@@ -23,8 +23,8 @@ def plan(device: hardware.Device, kernel: str, **sizes: float) -> _flash.Decodin
 
 def test_flash_attention_2_splits_only_where_heads_share_keys() -> None:
     one = {"batch": 1, "seq_kv": 65536, "head_dim": 128, "kv_heads": 1}
-    assert plan(A100, "fa2-paged", **one, heads=1).splits == 1
-    assert plan(A100, "fa2-paged", **one, heads=8).splits > 50
+    assert plan(A100, "fa2-paged", **one, heads=1).splits.parts == 1
+    assert plan(A100, "fa2-paged", **one, heads=8).splits.parts > 50
 
 
 def test_flash_attention_2_copies_queries_of_several_kv_heads() -> None:
@@ -35,8 +35,43 @@ def test_flash_attention_2_copies_queries_of_several_kv_heads() -> None:
 
 def test_flash_attention_3_never_splits_up_to_four_blocks() -> None:
     one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
-    assert plan(H200, "fa3", **one, seq_kv=512).splits == 1
-    assert plan(H200, "fa3", **one, seq_kv=8192).splits > 1
+    assert plan(H200, "fa3", **one, seq_kv=512).splits.parts == 1
+    assert plan(H200, "fa3", **one, seq_kv=8192).splits.parts > 1
+
+
+def test_vllm_bounds_flash_attention_3_by_its_graphs() -> None:
+    """Up to 512 sequences (vLLM's ``max_cudagraph_capture_size``) 32 parts at most, and a merge always."""
+    one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
+    assert plan(H200, "fa3-graphs", **one, seq_kv=512).splits.parts == 4  # a block of 128 keys each
+    assert plan(H200, "fa3-graphs", **one, seq_kv=131072).splits.parts == 32
+    assert plan(H200, "fa3", **one, seq_kv=131072).splits.parts > 32
+    short = one | {"seq_kv": 64}
+    assert plan(H200, "fa3-graphs", **short).splits.merged.all()
+    assert not plan(H200, "fa3", **short).splits.merged.any()
+    assert not plan(H200, "fa3-graphs", **(short | {"batch": 513})).splits.merged.any()
+
+
+def test_flash_attention_3_cannot_prepare_more_than_992_sequences() -> None:
+    """Beyond, the host counts the thread blocks of all: those of 993 fill the units, and none is split."""
+    long = {"heads": 8, "kv_heads": 1, "head_dim": 128, "seq_kv": 131072}
+    assert plan(H200, "fa3", **long, batch=992).splits.merged.all()
+    assert not plan(H200, "fa3", **long, batch=993).splits.merged.any()
+
+
+def test_the_merging_kernel_has_a_block_for_eight_rows() -> None:
+    """``flash_fwd_combine``: 8 rows of 128 numbers a block, of 64 numbers 16."""
+    batch, rows = np.array([3.0]), np.array([20.0])
+    for width, blocks in ((64, 2), (128, 3), (256, 2 * 3)):
+        assert _flash.merge_blocks("fa3", batch, rows, np.array([float(width)])) == 3 * blocks
+    assert _flash.merge_blocks("fa2-paged", batch, rows, np.array([128.0])) == 0
+
+
+def test_a_step_that_merges_looks_up_twice() -> None:
+    batch = np.array([512.0, 513.0])
+    sizes = (batch, np.ones(2), np.ones(2), np.full(2, 64.0), np.full(2, 128.0))
+    found = _flash.decode(H200, "fa3-graphs", *sizes)
+    assert _flash.looked_up("fa3-graphs", batch, found.splits).tolist() == [1024.0, 513.0]
+    assert _flash.looked_up("flashinfer", batch, found.splits) == 0
 
 
 def test_flashinfer_takes_the_matrix_engine_from_four_heads_a_group() -> None:
@@ -49,7 +84,7 @@ def test_flashinfer_takes_the_matrix_engine_from_four_heads_a_group() -> None:
 def test_a_split_has_a_block_at_least(kernel: str) -> None:
     for seq_kv in (1, 100, 5000, 131072):
         found = plan(L40S, kernel, **(SIZES | {"batch": 1, "kv_heads": 1, "seq_kv": seq_kv}))
-        assert 1 <= found.splits <= max(1, np.ceil(seq_kv / min(float(np.min(found.cols)), 128)))
+        assert 1 <= found.splits.parts <= max(1, np.ceil(seq_kv / min(float(np.min(found.cols)), 128)))
 
 
 def test_a_long_cold_cache_is_read_at_the_bandwidth() -> None:
