@@ -104,7 +104,9 @@ def free(rows: pd.DataFrame) -> tuple[str, ...]:
         long = str(rows["timer"].iloc[0]) == _EAGER and rows["latency_s"].min() > _SHORT
         names += ["dispatch_s"] if long else ["dispatch_s", "record_s"]
     if len(rows) < _FEW:
-        return (*names, *(() if pattern == "elementwise" else ("row_s",)))
+        # A norm's long rows tell when they are read again from memory; a softmax's do not.
+        more = {"elementwise": (), "norm": ("row_s", "resident_share")}
+        return (*names, *more.get(pattern, ("row_s",)))
     if pattern == "elementwise" or not host:
         names += ["warm_share", *(["cache_share"] if host else [])]
     if pattern != "elementwise":

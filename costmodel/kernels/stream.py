@@ -127,11 +127,11 @@ def seconds(
     passes = elements * (reads + writes) * width
     cold = misses(passes, c["cache_share"] * device.llc_distinct)
     traffic = np.maximum(0.0, cold * (passes - c["warm_share"] * device.llc_distinct))
-    chain = np.zeros_like(elements)
+    chain, issued = np.zeros_like(elements), elements
     if pattern != "elementwise":
         how = layout(pattern, cols, width, amd=device.vendor.lower() == "amd")
         chain, again = _row_wise(device, c, how, rows, cols * reads * width)
-        traffic = traffic + again
+        traffic, issued = traffic + again, elements * how.issued
 
     # Harnesses measured shapes in order of rows: clocks and hosts changed on the way.
     early = rows < c["slow_rows"]
@@ -140,7 +140,7 @@ def seconds(
     cached = passes / (device.units * device.clock_hz * c["cache_bytes"])
     chain = chain * clock
     # A lane does one multiply-add, 2 FLOP, a cycle.
-    issue = elements * c["element_cycles"] / (device.peak("fp32", "vector") / 2) * clock
+    issue = issued * c["element_cycles"] / (device.peak("fp32", "vector") / 2) * clock
     order = c["overlap"]
     kernel = (np.maximum(hbm, cached) ** order + chain**order + issue**order) ** (1 / order) + c["start_s"]
     hidden = (kernel**_HOST_ORDER + (c["record_s"] * host) ** _HOST_ORDER) ** (1 / _HOST_ORDER)
