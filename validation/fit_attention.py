@@ -81,7 +81,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     if kernel not in flash.LOOKING_UP:
         fixed.add("sequence_cycles")
     if not kernel.startswith("fa2"):
-        fixed.add("copy_cycles")
+        fixed |= {"copy_cycles", "return_cycles"}
     if kernel != "trtllm":
         fixed.add("reduce_bytes_per_cycle")
     return tuple(name for name in model(op).CONSTANTS if name not in fixed)

@@ -297,6 +297,8 @@ class Decoding:
         Rows of one KV head that a single thread block reduces over its peers.
     overlapping : array
         Thread blocks of a unit whose fixed costs overlap.
+    returned : array
+        Further kernels that copy O to where it was asked for.
     """
 
     rows: Array
@@ -306,6 +308,7 @@ class Decoding:
     copies: Array
     reduced: Array
     overlapping: Array
+    returned: Array = field(default_factory=lambda: np.zeros(()))
 
 
 def decode(
@@ -323,7 +326,8 @@ def decode(
         splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
         copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
         parts = Splits(splits, splits > 1)
-        return Decoding(rows, cols, jobs, parts, copies, 0 * one, _overlapping(device, rows, cols, size))
+        overlapping = _overlapping(device, rows, cols, size)
+        return Decoding(rows, cols, jobs, parts, copies, 0 * one, overlapping, np.where(swapped, 1.0, 0.0))
     if kernel.startswith("fa3"):
         rows = _fa3_rows(group, head_dim)
         cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))

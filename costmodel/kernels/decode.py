@@ -66,6 +66,9 @@ CONSTANTS = {
     "copy_cycles": Constant(
         9000.0, 0.0, 30000.0, "cycles", "two kernels that rearrange Q and O (FlashAttention-2)"
     ),
+    "return_cycles": Constant(
+        2400.0, 0.0, 30000.0, "cycles", "a copy that returns O where heads were made rows (FlashAttention-2)"
+    ),
     "launch_cycles": Constant(
         11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
     ),
@@ -158,6 +161,7 @@ def seconds(
     merge = (np.where(plan.splits.merged, another, 0.0) + work) * cycle
     # Each of the two copies reads and writes Q or O.
     copy = plan.copies * (given["copy_cycles"] * cycle + 4 * width * out * rate)
+    copy = copy + plan.returned * given["return_cycles"] * cycle
     looked_up = given["sequence_cycles"] * flash.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     terms = {

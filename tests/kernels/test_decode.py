@@ -33,6 +33,12 @@ def test_flash_attention_2_copies_queries_of_several_kv_heads() -> None:
     assert plan(A100, "fa2-paged", **(SIZES | {"batch": 1})).copies == 0
 
 
+def test_flash_attention_2_returns_what_it_swapped() -> None:
+    """``out_.copy_(out)`` of ``mha_varlen_fwd``, where query heads were made rows of their KV head."""
+    assert plan(A100, "fa2-paged", **SIZES).returned == 1
+    assert plan(A100, "fa2-paged", **(SIZES | {"kv_heads": SIZES["heads"]})).returned == 0
+
+
 def test_flash_attention_3_never_splits_up_to_four_blocks() -> None:
     one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
     assert plan(H200, "fa3", **one, seq_kv=512).splits.parts == 1
