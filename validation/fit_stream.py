@@ -47,6 +47,7 @@ _EXPECTED = {
     "resident_share": 0.7,
     "overlap": 3.0,
     "occupancy": 0.5,
+    "straddling": 0.01,
     "dispatch_s": 1.8e-5,
     "record_s": 1.2e-5,
 }
@@ -110,7 +111,7 @@ def free(rows: pd.DataFrame) -> tuple[str, ...]:
     if pattern == "elementwise" or not host:
         names += ["warm_share", *(["cache_share"] if host else [])]
     if pattern != "elementwise":
-        names += [*_ROW_WISE, *(("occupancy",) if pattern == "norm" else ())]
+        names += [*_ROW_WISE, *{"norm": ("occupancy",), "softmax": ("straddling",)}.get(pattern, ())]
     return tuple(names)
 
 

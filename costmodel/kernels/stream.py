@@ -43,6 +43,9 @@ CONSTANTS = {
     "resident_share": Constant(
         1.0, 0.05, 3.0, "1", "bytes of rows in flight, over cache capacity, that still hit"
     ),
+    "straddling": Constant(
+        0.0, 0.0, 0.5, "1", "further traffic of rows that begin inside a sector, over that of the rows"
+    ),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
@@ -71,6 +74,8 @@ PATTERNS = ("elementwise", "gated", "softmax", "norm", "rmsnorm")
 
 #: Threads that a unit holds (CUDA programming guide, compute capabilities); 2048 elsewhere.
 _THREADS = {"turing": 1024.0, "ampere-ga10x": 1536.0, "ada": 1536.0, "blackwell-rtx": 1536.0}
+#: What memory is read and written by [B] (NVIDIA, "Kernel Profiling Guide"; 32 on AMD's too).
+_SECTOR = 32.0
 #: Sharpness of the change from host- to kernel-bound.
 _HOST_ORDER = 12.0
 
@@ -131,7 +136,8 @@ def seconds(
     if pattern != "elementwise":
         how = layout(pattern, cols, width, amd=device.vendor.lower() == "amd")
         chain, again = _row_wise(device, c, how, rows, cols * reads * width)
-        traffic, issued = traffic + again, elements * how.issued
+        straddled = np.where((cols * width) % _SECTOR == 0, 1.0, 1.0 + c["straddling"])
+        traffic, issued = (traffic + again) * straddled, elements * how.issued
 
     # Harnesses measured shapes in order of rows: clocks and hosts changed on the way.
     early = rows < c["slow_rows"]

@@ -51,6 +51,23 @@ def test_a_long_norm_reads_its_rows_twice_and_a_long_softmax_three_times():
     assert seconds("softmax", **sizes) / once == pytest.approx(4 / 2, rel=0.01)
 
 
+def test_rows_that_begin_inside_a_sector_move_more():
+    """Rows of 8 numbers of fp32 are whole sectors of 32 bytes; those of 2,049 begin inside one."""
+    constants = {"straddling": 0.25, "warm_share": 0.0}
+    for cols, more in ((2048, 1.0), (2049, 1.25)):
+        sizes = {"rows": 1 << 18, "cols": cols, "pattern": "softmax"}
+        plain, straddled = (
+            stream.seconds(V100, c, **sizes).terms["hbm"] for c in ({"warm_share": 0.0}, constants)
+        )
+        assert straddled == pytest.approx(more * plain)
+
+
+def test_long_rows_of_a_softmax_take_exponentials_twice_on_amd():
+    cols = np.array([1024.0, 1032.0])
+    assert layout("softmax", cols, 2.0, amd=True).issued.tolist() == [1, 2]
+    assert layout("softmax", cols, 2.0, amd=False).issued.tolist() == [1, 1]
+
+
 def test_measured_norms_and_softmaxes_show_these_passes(shared):
     rows = pd.read_parquet(shared / "measurements" / "memops.parquet")
     rows = rows[(rows["gpu"] == "v100-pcie-32gb") & (rows["m"] >= 16384)].astype({"m": float, "n": float})
