@@ -24,7 +24,7 @@ DECODE, ENCODER = "attention_decode", "attention_prefill_noncausal"
 #: The release whose decode rows on A100 leave the new token out of seq_kv (its harness's README).
 _UNCOUNTED = "vllm 0.14.0"
 #: Libraries that split the keys of a prefill, and so launch a kernel that merges.
-_SPLITTING = ("fa3", "fa3-graphs", "fa4")
+_SPLITTING = ("fa3", "fa3-graphs", "fa4", "flashinfer")
 #: A step bound by its work, and one by its latency, with L2 as fast as units take it: valleys of the loss.
 _STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0, "l2_unit_bytes": 100.0})
 

@@ -16,8 +16,7 @@ Read from the sources: the tiles of fa2 and fa2-paged (``flash_fwd_launch_templa
 (``flash_prepare_scheduler.cu``, ``flash_attn/cute/interface.py``), FlashInfer's rows
 (``FA2DetermineCtaTileQ``, Apache-2.0) and SGLang's choice of its matrix kernel from 4 heads a group.
 Inferred from the measured waves: tiles and rows of trtllm, tiles of fa4, FlashInfer's keys a tile and
-thread blocks a unit, and what runs shortest first. FlashInfer may split prefills too: the rows show
-no gain from saying so, and it is left out.
+thread blocks a unit, and what runs shortest first.
 """
 
 from __future__ import annotations
@@ -57,6 +56,8 @@ AHEAD = ("trtllm",)
 #: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
 #: inferred from calls that take as much longer than those of the libraries without one.
 _PREPARING = {"fa3": 1.0, "fa3-graphs": 1.0, "trtllm": 1.0}
+#: Thread blocks of a unit that FlashInfer plans a prefill for (``PrefillPlan``).
+_PLANNED_SLOTS = 2.0
 #: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
 _VECTOR_SLOTS, _VECTOR_OVERLAPPING = 8.0, 2.0
 #: Shared memory that the system keeps of every thread block [B].
@@ -216,7 +217,9 @@ class Splits(NamedTuple):
     merged: Array
 
 
-def prefill_splits(kernel: str, units: float, batch: Array, jobs: Array, blocks: Array) -> Splits:
+def prefill_splits(
+    kernel: str, units: float, batch: Array, jobs: Array, keys: Array, blocks: Array
+) -> Splits:
     """Return the splits of a prefill.
 
     Parameters
@@ -229,16 +232,23 @@ def prefill_splits(kernel: str, units: float, batch: Array, jobs: Array, blocks:
         Sequences.
     jobs : array
         Thread blocks of one sequence, without a split.
-    blocks : array
-        KV blocks of the longest row block.
+    keys, blocks : array
+        Keys, and KV blocks, of the longest row block.
     """
     if kernel.startswith("fa3"):
         return _fa3_splits(units, batch, jobs, blocks)
     parts = np.ones_like(batch * jobs)
+    if kernel == "flashinfer":
+        parts = _flashinfer_splits(_PLANNED_SLOTS * units, batch * jobs, keys)
     if kernel == "fa4":
         filling = np.maximum(np.minimum(np.floor(units / (batch * jobs)), blocks), 1.0)
         parts = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling)
     return Splits(parts, parts > 1)
+
+
+def _flashinfer_splits(slots: Array | float, jobs: Array, keys: Array) -> Array:
+    """Return FlashInfer's splits: what fills the slots, of 128 keys at least (``scheduler.cuh``)."""
+    return np.clip(np.floor(slots / jobs), 1.0, ceil_div(keys, _MIN_SPLIT_KEYS))
 
 
 def _fa3_splits(
@@ -352,7 +362,7 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
     rows = np.where(matrix, np.where(group <= 16, 16.0, 64.0), group)
     slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
     jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
-    splits = np.clip(np.floor(slots * units / jobs), 1.0, ceil_div(seq_kv, _MIN_SPLIT_KEYS))
+    splits = _flashinfer_splits(slots * units, jobs, seq_kv)
     cols, overlapping = np.where(matrix, 64.0, 8.0), np.where(matrix, 1.0, _VECTOR_OVERLAPPING)
     return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * rows, 0 * rows, overlapping)
 

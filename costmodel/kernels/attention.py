@@ -170,7 +170,7 @@ def seconds(
     seen = (seq, cut.group, cut.rows, cut.cols, seq_kv)
     steps = causal_blocks(*seen) if causal else row_blocks * blocks
     jobs = batch * packed_heads * row_blocks
-    splits, merged = flash.prefill_splits(kernel, units, batch, packed_heads * row_blocks, blocks)
+    splits, merged = flash.prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths

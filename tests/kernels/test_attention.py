@@ -91,6 +91,24 @@ def test_splitting_the_keys_helps_one_long_head() -> None:
     assert split < 0.7 * whole
 
 
+@pytest.mark.parametrize("tiles", [1, 4, 30, 200])
+@pytest.mark.parametrize("keys", [100, 1024, 16384])
+def test_flashinfer_plans_parts_of_keys_as_its_search_does(tiles: int, keys: int) -> None:
+    """``PrefillBinarySearchKVChunkSize``: the shortest chunk, of 128 keys at least, whose parts fit."""
+    most = 2 * L40S.units
+    shortest = next((n for n in range(128, keys) if tiles * -(-keys // n) <= most), keys)
+    found = _flash.prefill_splits(
+        "flashinfer",
+        L40S.units,
+        np.array([1.0]),
+        np.array([float(tiles)]),
+        np.array([float(keys)]),
+        np.array([9.0]),
+    )
+    parts = int(found.parts[0])
+    assert -(-keys // -(-keys // parts)) == -(-keys // shortest)
+
+
 def test_the_cache_write_costs_bytes_or_thread_blocks() -> None:
     small = SIZES | {"kv_heads": 1, "heads": 1, "batch": 64, "seq": 128}
     none, by_bytes, by_token = (
