@@ -177,7 +177,7 @@ def seconds(
     product = flops * units / device.peak(dtype) / given["matrix_efficiency"]
     special = again * given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
     busy = norm(flash.softmax_order(kernel), product, special)
-    sharing = np.clip(jobs * splits / units, 1.0, cut.slots)
+    sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
     step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
     rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
