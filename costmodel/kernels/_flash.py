@@ -164,6 +164,14 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
     return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
 
 
+def masked_tiles(tile: Tiling, causal: bool) -> Array | float:
+    """Return how many tiles of a row block are masked element by element: those that may be cut.
+
+    By the diagonal, ``n_masking_steps`` of flash-attention's kernels, or by the last key.
+    """
+    return ceil_div(tile.rows, tile.group * tile.cols) + 1.0 if causal else 1.0
+
+
 def softmax_order(kernel: str) -> float:
     """Return the order of the norm that joins a step's products and its softmax: 1 adds them.
 

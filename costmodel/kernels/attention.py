@@ -43,12 +43,13 @@ CONSTANTS = {
         "1",
         "time of a tile's softmax, over that of its exponentials at the special-function rate",
     ),
+    "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, over that of its softmax"),
     "step_cycles": Constant(1000.0, 0.0, 8000.0, "cycles", "least time of a step over one KV tile"),
     "block_cycles": Constant(
         4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, sizes apart"
     ),
     "row_bytes_per_cycle": Constant(
-        30.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
+        60.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
     ),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "cache_share": Constant(
@@ -167,8 +168,7 @@ def seconds(
     packed_heads = heads / cut.group
     blocks = ceil_div(seq_kv, cut.cols)
     row_blocks = ceil_div(seq * cut.group, cut.rows)
-    seen = (seq, cut.group, cut.rows, cut.cols, seq_kv)
-    steps = causal_blocks(*seen) if causal else row_blocks * blocks
+    steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv) if causal else row_blocks * blocks
     jobs = batch * packed_heads * row_blocks
     splits, merged = flash.prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
 
@@ -181,8 +181,10 @@ def seconds(
     step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
     rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
-    mean = steps / row_blocks / splits * step + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
-    longest = ceil_div(blocks, splits) * step + once
+    per_row = steps / row_blocks / splits
+    masked = given["mask_cost"] * special * sharing * np.minimum(flash.masked_tiles(cut, causal), per_row)
+    mean = per_row * step + masked + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
+    longest = ceil_div(blocks, splits) * step + masked + once
     tiles = makespan(jobs * splits, units * cut.slots, mean, longest, cut.ascending)
 
     ideal = batch * packed_heads * steps / units
@@ -199,11 +201,8 @@ def seconds(
     slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
     core = core * (1 + slowing * core / (core + _DROOP_S))
     merge = np.where(merged, given["merge_cycles"] * cycle, 0.0) + partial * rate
-    store = 2 * written * rate
-    if cache_write == "token":
-        store = norm(
-            3.0, store, given["token_cycles"] * cycle * _token_waves(units, batch * seq, kv_heads * head_dim)
-        )
+    by_token = given["token_cycles"] * cycle * _token_waves(units, batch * seq, kv_heads * head_dim)
+    store = norm(3.0, 2 * written * rate, by_token if cache_write == "token" else 0.0)
     launch = np.asarray((given["launch_cycles"] + flash.preparation(kernel)) * cycle)
 
     terms = {

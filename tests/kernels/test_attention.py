@@ -84,6 +84,16 @@ def test_scalars_and_arrays_agree() -> None:
     assert together.tolist() == [float(one) for one in apart]
 
 
+def test_tiles_that_the_diagonal_cuts_are_masked() -> None:
+    """``n_masking_steps``: of 128 rows against 64 keys two and one more; without a diagonal the last."""
+    for rows, cols, cut in ((128.0, 64.0, 3), (64.0, 256.0, 2), (64.0, 128.0, 2)):
+        tile = _flash.Tiling(*(np.array(size) for size in (rows, cols, 1.0, 1.0)), ascending=True)
+        assert _flash.masked_tiles(tile, causal=True) == cut
+        assert _flash.masked_tiles(tile, causal=False) == 1
+    packed = _flash.Tiling(*(np.array(size) for size in (128.0, 64.0, 8.0, 1.0)), ascending=True)
+    assert _flash.masked_tiles(packed, causal=True) == 2  # 16 queries of 8 heads
+
+
 def test_splitting_the_keys_helps_one_long_head() -> None:
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 8192, "head_dim": 128}
     split = attention.seconds(H200, {}, **one, kernel="fa3", causal=False).seconds
