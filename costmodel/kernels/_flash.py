@@ -51,6 +51,8 @@ _START_CYCLES = 4000.0
 LOOKING_UP = ("fa2", "fa2-paged", "fa3", "fa3-graphs")
 #: Libraries that merge the splits of a decoding step in a kernel of its own; trtllm's last thread block does.
 MERGING = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "flashinfer")
+#: Kernels with warps that only load (flash-attention 3, section 3.1).
+_LOADED_AHEAD = ("fa3", "fa3-graphs", "fa4", "trtllm")
 #: Libraries whose thread blocks load their first keys while the ones before still end (inferred).
 AHEAD = ("trtllm",)
 #: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
@@ -162,6 +164,15 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, causal)
     return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
+
+
+def step_share(kernel: str, tile: Tiling) -> Array | float:
+    """Return the least time of a step over that of one of 128 keys, or of any step.
+
+    Of kernels whose loads warps of their own make ahead, a step waits for its products and softmax, and for
+    fewer of them the fewer keys it has; of the others it waits for its loads (inferred).
+    """
+    return tile.cols / 128.0 if kernel in _LOADED_AHEAD else 1.0
 
 
 def masked_tiles(tile: Tiling, causal: bool) -> Array | float:

@@ -160,10 +160,9 @@ def seconds(
         cut = replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
     size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
     # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK.
-    backward = direction == "bwd"
-    widths = 3 * size + 2 * value_size if backward else size + value_size
+    widths = 3 * size + 2 * value_size if direction == "bwd" else size + value_size
     # Backward also moves twice the operands, and after the exponentials takes the softmax's derivative.
-    again = 2.0 if backward else 1.0
+    again = 2.0 if direction == "bwd" else 1.0
 
     packed_heads = heads / cut.group
     blocks = ceil_div(seq_kv, cut.cols)
@@ -178,7 +177,8 @@ def seconds(
     special = again * given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
     busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
-    step = norm(_JOIN, sharing * busy, given["step_cycles"] * widths / (size + value_size) * cycle)
+    least = given["step_cycles"] * flash.step_share(kernel, cut) * cycle
+    step = norm(_JOIN, sharing * busy, least * widths / (size + value_size))
     rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     per_row = steps / row_blocks / splits

@@ -94,6 +94,12 @@ def test_tiles_that_the_diagonal_cuts_are_masked() -> None:
     assert _flash.masked_tiles(packed, causal=True) == 2  # 16 queries of 8 heads
 
 
+def test_a_step_of_fewer_keys_is_shorter_where_loads_are_made_ahead() -> None:
+    tile = _flash.Tiling(*(np.array(size) for size in (256.0, 64.0, 1.0, 1.0)), ascending=True)
+    assert _flash.step_share("trtllm", tile) == 0.5
+    assert _flash.step_share("flashinfer", tile) == 1
+
+
 def test_splitting_the_keys_helps_one_long_head() -> None:
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 8192, "head_dim": 128}
     split = attention.seconds(H200, {}, **one, kernel="fa3", causal=False).seconds
