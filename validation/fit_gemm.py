@@ -116,22 +116,21 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         return (*names, "thin_cost", "l2_unit_bytes") if device.family == "cdna2" else names
     names = (*names, "split_s")
     if device.family in _SCATTER:
-        names = (*names, "reach_unit", "reach_device", "scatter_share")
+        names = (*names, "drift", "reach_unit", "page_bytes", "scatter_share")
     if device.family in _SCALAR:
-        names = (*names, "l2_unit_bytes", "square_fetch", "narrow_fetch")
+        names = (*names, "lone_share")
     return names
 
 
 _STARTS: tuple[dict[str, float], ...] = (
-    {"droop_s": 5e-3, "overlap": 3.0, "l2_unit_bytes": 100.0, "cache_share": 0.05, "reach_device": 1e11},
-    {"droop_s": 3e-4, "overlap": 1.3, "l2_unit_bytes": 20.0, "cache_share": 1.0, "reach_device": 3e8},
+    {"droop_s": 5e-3, "overlap": 3.0, "l2_unit_bytes": 100.0, "cache_share": 0.05},
+    {"droop_s": 3e-4, "overlap": 1.3, "l2_unit_bytes": 20.0, "cache_share": 1.0},
     {
         "droop_s": 3e-3,
         "overlap": 3.0,
         "l2_unit_bytes": 20.0,
         "cache_share": 1.0,
         "step_cycles": 500.0,
-        "reach_device": 3e7,
     },
 )
 #: What constants of fp32 products came out as on most devices: a fit goes from them as far as rows say.
@@ -148,11 +147,11 @@ _FP32 = {
     "store_bytes": 40.0,
     "bandwidth_share": 0.85,
     "split_s": 1e-5,
+    "drift": 0.002,
     "reach_unit": 2e7,
-    "reach_device": 1e9,
-    "scatter_share": 0.5,
-    "square_fetch": 2.0,
-    "narrow_fetch": 1.4,
+    "page_bytes": 3e4,
+    "scatter_share": 0.3,
+    "lone_share": 0.5,
     "thin_cost": 2.0,
     "cache_share": 1.0,
 }
@@ -192,8 +191,6 @@ _BEGIN = {
     "row_cycles": 0.5,
     "tiny_s": 1.2e-6,
     "scatter_share": 0.3,
-    "square_fetch": 2.5,
-    "narrow_fetch": 1.5,
     "thin_cost": 2.0,
     "ragged": 0.1,
 }
