@@ -49,9 +49,11 @@ _COMMON = (
 _NARROW = ("l2_unit_bytes", "block_cycles")
 #: Time below which rows tell a kernel's start from its first loads [s].
 _SHORT = 5e-6
-#: Families whose rows show loads that scatter over memory pages, and those of scalar loads among them.
+#: Families whose rows show loads that scatter over memory pages, those of batched products too, and what
+#: loads out of step share.
 _SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
-_SCALAR = ("pascal", "pascal-gp10x", "turing")
+_PAGES = ("pascal-gp10x", "volta")
+_SHARING = ("pascal", "pascal-gp10x", "turing")
 #: Families on which cuBLAS runs one row, and little work, by kernels of their own.
 _ROW_KERNELS = ("ampere", "ada")
 _LITTLE_WORK = {"ampere": ("small_cycles", "tiny_s", "tiny_cycles"), "ada": ("small_cycles",)}
@@ -113,11 +115,13 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         return names
     names = (*names, "edge_elements", "fill_cycles")
     if op == "bmm":
-        return (*names, "thin_cost", "l2_unit_bytes") if device.family == "cdna2" else names
+        if device.family == "cdna2":
+            return (*names, "thin_cost", "l2_unit_bytes")
+        return (*names, "page_bytes", "scatter_share") if device.family in _PAGES else names
     names = (*names, "split_s")
     if device.family in _SCATTER:
         names = (*names, "drift", "reach_unit", "page_bytes", "scatter_share")
-    if device.family in _SCALAR:
+    if device.family in _SHARING:
         names = (*names, "lone_share")
     return names
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import _operands as operands
+from costmodel.kernels import _partitions as partitions
 from costmodel.kernels import _strided as strided
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
@@ -121,6 +122,7 @@ class Tiling:
             moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident)
         else:
             moved = cold + operands.reread(device, c, p, *sides)
+            moved = moved + (strided.walked(c, p, cold) if c["scatter_share"] > 0 else 0.0)
         hbm = moved / (device.hbm_bandwidth * c["bandwidth_share"])
         return replace(self, hbm=hbm)
 
@@ -135,6 +137,7 @@ def split_times(
     deep_waves = _waves(parallel / tiling.resident, c["tail_waves"])
     if _in_sets(device, p):
         waves = np.where(parallel > tiling.resident, tiling.resident * deep_waves, waves)
+    waves = partitions.crowded(device, p, tiling.rows, tiling.columns, parallel, waves)
     first = np.minimum(parallel, tiling.resident) * device.units
     # Parts are added up in fp32: written, and read again.
     is_split = np.greater(split, 1)

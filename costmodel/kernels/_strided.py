@@ -1,11 +1,11 @@
-"""What memory serves of fp32 operands whose rows lie k elements apart, as both of a linear layer's do.
+"""What memory serves of operands whose rows lie k elements apart: a linear layer's, and A of a batched one.
 
 Blocks that run at once read the same rows. While they are in step along K, L2 serves all but the first of
 them, as it does in the first wave. Later ones start as others end, ever less together: what is touched at a
 time grows from some sectors of each row to the whole of it. So it does where a tile's rows are further apart
 than a unit's translation reaches. And of a page of DRAM, opened for the sector of one row, the rest is of use
 only if other rows' lie in it: the longer rows are, the fewer. Inferred from the measurements of P4, P100 and
-T4: NVIDIA publishes neither.
+T4 (pages: of V100 as well): NVIDIA publishes neither.
 """
 
 from __future__ import annotations
@@ -74,8 +74,17 @@ def served(
         again = np.where(row_bytes % _ALIASED_PITCH == 0, 1.0, again)
     once = cold * (p.left + p.right) / (p.left + p.right + p.result)
     loads = once + again * np.maximum(fed - once, 0.0)
-    opened = 1 + (1 / c["scatter_share"] - 1) * misses(row_bytes, c["page_bytes"], _PAGE_ORDER)
-    return np.asarray(cold - once + loads * opened)
+    return np.asarray(cold - once + loads * (1 + _opening(c, p)))
+
+
+def walked(c: Mapping[str, float], p: Problem, cold: Array) -> Array:
+    """Return the bytes of a stream that it takes longer to load A, whose rows alone lie k apart in "nn"."""
+    return np.asarray(cold * p.left / (p.left + p.right + p.result) * _opening(c, p))
+
+
+def _opening(c: Mapping[str, float], p: Problem) -> Array:
+    """Return by how much a load of such rows takes longer than one of a stream, over that."""
+    return (1 / c["scatter_share"] - 1) * misses(p.k * p.bytes, c["page_bytes"], _PAGE_ORDER)
 
 
 def straddled(device: Device, p: Problem) -> Array | float:

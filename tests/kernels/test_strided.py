@@ -6,7 +6,6 @@ import pytest
 
 from costmodel import hardware
 from costmodel.kernels import _strided as strided
-from costmodel.kernels import gemm
 from costmodel.kernels._operands import Problem
 
 P4 = hardware.load("nvidia/p4")
@@ -83,7 +82,17 @@ def test_served_is_never_less_than_what_is_cold():
         assert served(float(m), float(n), float(k)) >= 1 - 1e-12
 
 
-def test_what_is_not_strided_is_not_charged():
-    sizes = {"m": 4096, "n": 4096, "k": 4096, "dtype": "fp32", "layout": "nn", "tile_m": 64, "tile_n": 64}
-    plain, charged = (gemm.seconds(P4, c, **sizes, tile_k=8).seconds for c in ({}, CONSTANTS))
-    assert plain == charged
+def test_of_a_batched_product_only_the_first_operand_is_charged():
+    p = problem(64, 8, 2.0**22)
+    further = strided.walked(CONSTANTS, p, p.left + p.right + p.result)
+    assert further.item() == pytest.approx(p.left.item() * (1 / CONSTANTS["scatter_share"] - 1), rel=0.01)
+
+
+def test_long_rows_with_few_columns_are_far_from_the_bandwidth_of_p4_and_v100(shared):
+    # Nearly all bytes are those of A, which no cache holds; alone they would take a tenth of the time.
+    rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
+    rows = rows[(rows["op"] == "bmm") & (rows["n"] < 40) & (rows["m"] > 200) & (rows["k"] > 400)]
+    bytes_of_a = 4.0 * rows["b"] * rows["m"] * rows["k"]
+    reached = (bytes_of_a / rows["latency_s"])[bytes_of_a > 1e8].groupby(rows["gpu"]).median()
+    for gpu in ("p4", "v100-pcie-32gb"):
+        assert reached[gpu] < 0.45 * hardware.load(f"nvidia/{gpu}").hbm_bandwidth
