@@ -54,6 +54,8 @@ _SHORT = 5e-6
 _SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
 _PAGES = ("pascal-gp10x", "volta")
 _SHARING = ("pascal", "pascal-gp10x", "turing")
+#: And those whose translation rows of a tile exceed.
+_REACH = ("pascal", "cdna2")
 #: Families on which cuBLAS runs one row, and little work, by kernels of their own.
 _ROW_KERNELS = ("ampere", "ada")
 _LITTLE_WORK = {"ampere": ("small_cycles", "tiny_s", "tiny_cycles"), "ada": ("small_cycles",)}
@@ -120,9 +122,11 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         return (*names, "page_bytes", "scatter_share") if device.family in _PAGES else names
     names = (*names, "split_s")
     if device.family in _SCATTER:
-        names = (*names, "drift", "reach_unit", "page_bytes", "scatter_share")
+        names = (*names, "drift", "page_bytes", "scatter_share")
     if device.family in _SHARING:
         names = (*names, "lone_share")
+    if device.family in _REACH:
+        names = (*names, "reach_unit")
     return names
 
 

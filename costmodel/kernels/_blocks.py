@@ -115,11 +115,13 @@ class Tiling:
             stored=np.minimum(rows, p.m) * np.minimum(columns, p.n),
         )
 
-    def reread(self, device: Device, c: Mapping[str, float], p: Problem, cold: Array) -> Tiling:
+    def reread(
+        self, device: Device, c: Mapping[str, float], p: Problem, cold: Array, split: float | Array = 1.0
+    ) -> Tiling:
         """Return the tiling with what memory serves again."""
         sides = self.rows, self.columns, self.tiles_m, self.tiles_n
         if p.strided and c["scatter_share"] > 0:
-            moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident)
+            moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident, split)
         else:
             moved = cold + operands.reread(device, c, p, *sides)
             moved = moved + (strided.walked(c, p, cold) if c["scatter_share"] > 0 else 0.0)

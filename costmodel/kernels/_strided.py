@@ -44,6 +44,7 @@ def served(
     tiles_m: Array,
     tiles_n: Array,
     resident: Array,
+    split: float | Array,
 ) -> Array:
     """Return the bytes of a stream that take memory as long as what it serves.
 
@@ -57,9 +58,11 @@ def served(
         Bytes that the blocks load, all of them.
     rows, columns, tiles_m, tiles_n, resident : array
         The tile, how many there are, and how many a unit holds at a time.
+    split : float or array
+        Parts that K is cut into, which run at once.
     """
     row_bytes = p.k * p.bytes
-    slots, tiles = device.units * resident, tiles_m * tiles_n
+    slots, tiles = device.units * resident / split, tiles_m * tiles_n
     wave = np.minimum(slots, tiles)
     across = np.minimum(tiles_n, wave)
     touched = (across * columns + np.ceil(wave / tiles_n) * rows) * row_bytes

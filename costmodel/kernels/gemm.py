@@ -75,7 +75,7 @@ CONSTANTS = {
         0.5, 0.05, 1.0, "1", "share of such blocks' loads that none beside them does (of 64 × 64 tiles all)"
     ),
     "reach_unit": Constant(
-        1e7, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
+        1e10, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
     ),
     "page_bytes": Constant(
         3e4,

@@ -17,14 +17,16 @@ def problem(m, n, k):
     return Problem(*sizes, "fp32", 4.0, True, False)
 
 
-def served(m, n, k, side=64.0, resident=8.0):
+def served(m, n, k, side=64.0, resident=8.0, split=1.0):
     """Return the bytes of a stream over those of both operands, none of which L2 held."""
     p, of = problem(m, n, k), lambda size: np.array([size])
     tiles_m, tiles_n = np.ceil(p.m / side), np.ceil(p.n / side)
     cold = p.left + p.right + p.result
     fed = (tiles_n * p.m + tiles_m * p.n) * p.k * 4
     tile = (of(side), of(side), tiles_m, tiles_n, of(resident))
-    return ((strided.served(P4, CONSTANTS, p, cold, fed, *tile) - p.result) / (p.left + p.right)).item()
+    return (
+        (strided.served(P4, CONSTANTS, p, cold, fed, *tile, split) - p.result) / (p.left + p.right)
+    ).item()
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +68,8 @@ def test_blocks_of_the_first_wave_keep_step_and_later_ones_do_not(rates):
     first, later = (rows["rate"][which].median() for which in (full <= 1, full > 10))
     assert first > 2 * later
     assert served(640, 1024, 8192) < 0.5 * served(6400, 1024, 8192)
+    # Parts of K are blocks as well: four times as many waves.
+    assert served(640, 1024, 8192, split=4.0) > 1.5 * served(640, 1024, 8192)
     # A unit's only block keeps step, too: 128 × 128 tiles, two a unit, lose far less.
     assert served(6400, 1024, 8192, side=128.0, resident=1.0) < 0.5 * served(6400, 1024, 8192)
 
