@@ -49,9 +49,13 @@ _COMMON = (
 _NARROW = ("l2_unit_bytes", "block_cycles")
 #: Time below which rows tell a kernel's start from its first loads [s].
 _SHORT = 5e-6
-#: Families whose rows show loads that scatter over memory pages, and those of scalar loads among them.
+#: Families whose rows show loads that scatter over memory pages, those of batched products too, and what
+#: loads out of step share.
 _SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
-_SCALAR = ("pascal", "pascal-gp10x", "turing")
+_PAGES = ("pascal-gp10x", "volta")
+_SHARING = ("pascal", "pascal-gp10x", "turing")
+#: And those whose translation rows of a tile exceed.
+_REACH = ("pascal", "cdna2")
 #: Families on which cuBLAS runs one row, and little work, by kernels of their own.
 _ROW_KERNELS = ("ampere", "ada")
 _LITTLE_WORK = {"ampere": ("small_cycles", "tiny_s", "tiny_cycles"), "ada": ("small_cycles",)}
@@ -113,25 +117,28 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         return names
     names = (*names, "edge_elements", "fill_cycles")
     if op == "bmm":
-        return (*names, "thin_cost", "l2_unit_bytes") if device.family == "cdna2" else names
+        if device.family == "cdna2":
+            return (*names, "thin_cost", "l2_unit_bytes")
+        return (*names, "page_bytes", "scatter_share") if device.family in _PAGES else names
     names = (*names, "split_s")
     if device.family in _SCATTER:
-        names = (*names, "reach_unit", "reach_device", "scatter_share")
-    if device.family in _SCALAR:
-        names = (*names, "l2_unit_bytes", "square_fetch", "narrow_fetch")
+        names = (*names, "drift", "page_bytes", "scatter_share")
+    if device.family in _SHARING:
+        names = (*names, "lone_share")
+    if device.family in _REACH:
+        names = (*names, "reach_unit")
     return names
 
 
 _STARTS: tuple[dict[str, float], ...] = (
-    {"droop_s": 5e-3, "overlap": 3.0, "l2_unit_bytes": 100.0, "cache_share": 0.05, "reach_device": 1e11},
-    {"droop_s": 3e-4, "overlap": 1.3, "l2_unit_bytes": 20.0, "cache_share": 1.0, "reach_device": 3e8},
+    {"droop_s": 5e-3, "overlap": 3.0, "l2_unit_bytes": 100.0, "cache_share": 0.05},
+    {"droop_s": 3e-4, "overlap": 1.3, "l2_unit_bytes": 20.0, "cache_share": 1.0},
     {
         "droop_s": 3e-3,
         "overlap": 3.0,
         "l2_unit_bytes": 20.0,
         "cache_share": 1.0,
         "step_cycles": 500.0,
-        "reach_device": 3e7,
     },
 )
 #: What constants of fp32 products came out as on most devices: a fit goes from them as far as rows say.
@@ -148,11 +155,11 @@ _FP32 = {
     "store_bytes": 40.0,
     "bandwidth_share": 0.85,
     "split_s": 1e-5,
+    "drift": 0.002,
     "reach_unit": 2e7,
-    "reach_device": 1e9,
-    "scatter_share": 0.5,
-    "square_fetch": 2.0,
-    "narrow_fetch": 1.4,
+    "page_bytes": 3e4,
+    "scatter_share": 0.3,
+    "lone_share": 0.5,
     "thin_cost": 2.0,
     "cache_share": 1.0,
 }
@@ -192,8 +199,6 @@ _BEGIN = {
     "row_cycles": 0.5,
     "tiny_s": 1.2e-6,
     "scatter_share": 0.3,
-    "square_fetch": 2.5,
-    "narrow_fetch": 1.5,
     "thin_cost": 2.0,
     "ragged": 0.1,
 }

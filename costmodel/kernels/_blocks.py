@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import _operands as operands
+from costmodel.kernels import _partitions as partitions
+from costmodel.kernels import _strided as strided
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
@@ -25,8 +27,6 @@ _PERSISTENT = ("hopper", "blackwell")
 _SHARED_BYTES = {"turing": 64.0}
 #: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
-#: From this tile on, kernels load their operands in whole vectors.
-_VECTOR_AREA = 128.0 * 128.0
 #: Rows of A from which on a part-filled tile delays the whole of sglang's FP8 kernel, and that tile.
 _RAGGED_ROWS, _RAGGED_TILE = 256.0, 128.0
 #: What limits a kernel, and the parts of its time.
@@ -91,8 +91,9 @@ class Tiling:
         area, blocks = rows * columns, p.batch * tiles_m * tiles_n
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
         rate = device.peak(p.dtype) / device.units * c["peak_share"]
+        edges = (rows + columns) * strided.straddled(device, p)
         # Rows and columns beyond the edge are not loaded.
-        fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes * _fetch(c, p, rows, columns)
+        fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes
         if _persistent(device, p) and not p.quantised:
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
@@ -107,20 +108,24 @@ class Tiling:
             step=2
             * depth
             / rate
-            * np.hypot(area, c["edge_elements"] * _balance(device, p.dtype) * (rows + columns))
+            * np.hypot(area, c["edge_elements"] * _balance(device, p.dtype) * edges)
             * _slower(c, p, area, depth),
             fed=fed,
             hbm=cold / (device.hbm_bandwidth * c["bandwidth_share"]),
             stored=np.minimum(rows, p.m) * np.minimum(columns, p.n),
         )
 
-    def reread(self, device: Device, c: Mapping[str, float], p: Problem, cold: Array) -> Tiling:
-        """Return the tiling with what memory serves again, and what it serves scattered."""
+    def reread(
+        self, device: Device, c: Mapping[str, float], p: Problem, cold: Array, split: float | Array = 1.0
+    ) -> Tiling:
+        """Return the tiling with what memory serves again."""
         sides = self.rows, self.columns, self.tiles_m, self.tiles_n
-        hbm = (cold + operands.reread(device, c, p, *sides)) / (device.hbm_bandwidth * c["bandwidth_share"])
         if p.strided and c["scatter_share"] > 0:
-            scattered = self.fed * operands.scattered(device, c, p, *sides, self.resident)
-            hbm = hbm + scattered / (device.hbm_bandwidth * c["scatter_share"])
+            moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident, split)
+        else:
+            moved = cold + operands.reread(device, c, p, *sides)
+            moved = moved + (strided.walked(c, p, cold) if c["scatter_share"] > 0 else 0.0)
+        hbm = moved / (device.hbm_bandwidth * c["bandwidth_share"])
         return replace(self, hbm=hbm)
 
 
@@ -134,6 +139,7 @@ def split_times(
     deep_waves = _waves(parallel / tiling.resident, c["tail_waves"])
     if _in_sets(device, p):
         waves = np.where(parallel > tiling.resident, tiling.resident * deep_waves, waves)
+    waves = partitions.crowded(device, p, tiling.rows, tiling.columns, parallel, waves)
     first = np.minimum(parallel, tiling.resident) * device.units
     # Parts are added up in fp32: written, and read again.
     is_split = np.greater(split, 1)
@@ -200,14 +206,6 @@ def _balance(device: Device, dtype: str) -> float:
     """Return operations a unit does while its shared memory serves a byte."""
     served = _SHARED_BYTES.get(device.family, 128.0) * device.units * device.clock_hz
     return device.peak(dtype) / served
-
-
-def _fetch(c: Mapping[str, float], p: Problem, rows: Array, columns: Array) -> Array | float:
-    """Return bytes that a block loads over those it needs: scalar loads of rows take whole sectors."""
-    if not (p.strided and p.bytes == 4):
-        return 1.0
-    scalar = np.where(rows == columns, c["square_fetch"], c["narrow_fetch"])
-    return np.where(rows * columns >= _VECTOR_AREA, 1.0, scalar)
 
 
 def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Array | float:

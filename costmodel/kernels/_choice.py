@@ -64,7 +64,7 @@ def times(
         part = p.take(rows)
         cold = operands.cold(device, c, part, rotation)
         given, split = choose(device, c, part, cold, np.stack([t[rows] for t in tile]))
-        tiling = blocks.Tiling.of(device, c, part, cold, *given).reread(device, c, part, cold)
+        tiling = blocks.Tiling.of(device, c, part, cold, *given).reread(device, c, part, cold, split)
         parts = blocks.split_times(device, c, part, tiling, split)
         for name, time in parts.items():
             found[name][rows] = time

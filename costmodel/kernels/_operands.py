@@ -1,4 +1,4 @@
-"""What memory serves of a matrix product's operands: cold, read again by a later wave, or scattered."""
+"""What memory serves of a matrix product's operands: cold, or read again by a later wave."""
 
 from __future__ import annotations
 
@@ -12,17 +12,10 @@ from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
 from costmodel.kernels.base import Array
 
-#: Sharpness of the cache's step between calls, for operands that all calls share and within a call, and
-#: of the translation's two.
-_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 8.0, 4.0, 1.5, 0.85
-#: A wave's blocks do not wait for each other: they drift apart as a random walk does, by the root of a row's
-#: length. What they touch at a time is so counted that for rows of this many bytes it is the rows themselves.
-_DRIFT_BYTES = 8192.0
+#: Sharpness of the cache's step between calls, for operands that all calls share and within a call.
+_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER = 20.0, 8.0, 4.0
 #: Share of L2 in which an operand that all calls share is found again: seen alike on A100, H200, B200.
 _SHARED = 0.7
-#: Rows of a pitch that is a multiple of this meet the same channels of memory on AMD's CDNA [B]: in the
-#: measurements of MI210, k of 32,768 and 65,536 in fp32, but not 16,384, 30,522 or 50,272.
-_ALIASED_PITCH = 131072.0
 
 
 @dataclass(frozen=True)
@@ -125,26 +118,3 @@ def reread(
     strip = short_bytes * (waves - 1) * misses(across * edge * p.k * p.bytes, capacity, _BAND_ORDER)
     other = long_bytes * (bands - 1) * misses(long_bytes, capacity, _BAND_ORDER)
     return np.asarray(p.batch * (strip + other))
-
-
-def scattered(
-    device: Device,
-    c: Mapping[str, float],
-    p: Problem,
-    rows: Array,
-    columns: Array,
-    tiles_m: Array,
-    tiles_n: Array,
-    resident: Array,
-) -> Array:
-    """Return the share of the loads, rows k elements apart, that scatter over memory pages or channels."""
-    row_bytes = p.k * p.bytes
-    of_unit = misses((rows + columns) * row_bytes, c["reach_unit"], _UNIT_ORDER)
-    wave = np.minimum(device.units * resident, tiles_m * tiles_n)
-    across = np.minimum(tiles_n, wave)
-    span = (across * columns + np.ceil(wave / tiles_n) * rows) * np.sqrt(row_bytes * _DRIFT_BYTES)
-    of_device = misses(span, c["reach_device"], _DEVICE_ORDER)
-    share = 1 - (1 - of_unit) * (1 - of_device)
-    if device.family.startswith("cdna"):
-        share = np.where(row_bytes % _ALIASED_PITCH == 0, 1.0, share)
-    return np.asarray(share)

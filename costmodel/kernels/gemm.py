@@ -4,8 +4,8 @@ Blocks each compute one tile of the result, stepping through K; K may be cut int
 blocks compute (split-K) and a reduction adds up. The units take the blocks in waves. A block's step is
 limited by arithmetic or by the latency of its loads; all of them together by the bandwidths of L2 and
 memory. What memory serves is what a cold cache must be given, plus what a wave reads again because L2
-could not keep it (blocks are rastered in bands), plus, where the rows of both operands lie k elements
-apart, rows that the address translation cannot hold. Arithmetic that lasts is slowed to what the power
+could not keep it (blocks are rastered in bands), or, in fp32 where the rows of both operands lie k elements
+apart, because blocks get out of step (`_strided`). Arithmetic that lasts is slowed to what the power
 limit allows. The library's tile and split are taken as those of least time over its menu, unless the
 kernel's name or a published dispatch table says them; single rows and little work have kernels of their own.
 
@@ -64,14 +64,28 @@ CONSTANTS = {
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
     ),
-    "reach_unit": Constant(
-        1e7, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
+    "drift": Constant(
+        2e-3,
+        1e-5,
+        0.1,
+        "1",
+        "share of a row by which blocks get out of step in a wave, for each further block of their unit",
     ),
-    "reach_device": Constant(
-        1e11, 1e6, 1e11, "B", "span of what a wave's rows touch at a time beyond which loads reopen pages"
+    "lone_share": Constant(
+        0.5, 0.05, 1.0, "1", "share of such blocks' loads that none beside them does (of 64 × 64 tiles all)"
+    ),
+    "reach_unit": Constant(
+        1e10, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
+    ),
+    "page_bytes": Constant(
+        3e4,
+        1e3,
+        1e7,
+        "B",
+        "distance of rows at which half of their loads open a page of memory each",
     ),
     "scatter_share": Constant(
-        0.0, 0.0, 1.0, "1", "share of the memory bandwidth that such scattered loads reach; 0: not used"
+        0.0, 0.0, 1.0, "1", "share of the bandwidth that loads reach which all open pages; 0: not used"
     ),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
@@ -85,10 +99,6 @@ CONSTANTS = {
         "energy of an operation: arithmetic that lasts is slowed to the power limit",
     ),
     "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slowing has come"),
-    "square_fetch": Constant(
-        1.0, 1.0, 20.0, "1", "bytes that square tiles of scalar loads fetch over those they need (fp32, tn)"
-    ),
-    "narrow_fetch": Constant(1.0, 1.0, 20.0, "1", "the same of tiles that are not square"),
     "thin_cost": Constant(
         1.0, 1.0, 10.0, "1", "time of a step of thin, deep fp32 tiles over that of its arithmetic"
     ),

@@ -25,6 +25,7 @@ CASES = [
     ("nvidia/a100-sxm-80gb", "fp32"),
     ("nvidia/l40s", "bf16"),
     ("nvidia/p4", "fp32"),
+    ("nvidia/v100-pcie-32gb", "fp32"),
     ("amd/mi210", "fp32"),
 ]
 
