@@ -96,6 +96,9 @@ class Tiling:
         if _persistent(device, p) and not p.quantised:
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
+        if c["l2_once_bytes"] < c["l2_unit_bytes"]:
+            # What units share comes out of L2 once, and is sent to all of them; each byte has to come out.
+            fed = np.maximum(fed, (p.left + p.right) * (c["l2_unit_bytes"] / c["l2_once_bytes"]))
         return cls(
             rows=rows,
             columns=columns,

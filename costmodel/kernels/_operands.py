@@ -14,7 +14,7 @@ from costmodel.kernels.base import Array
 
 #: Sharpness of the cache's step between calls, for operands that all calls share and within a call, and
 #: of the translation's two.
-_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 20.0, 8.0, 4.0, 1.5, 0.85
+_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER, _UNIT_ORDER, _DEVICE_ORDER = 32.0, 8.0, 4.0, 1.5, 0.85
 #: A wave's blocks do not wait for each other: they drift apart as a random walk does, by the root of a row's
 #: length. What they touch at a time is so counted that for rows of this many bytes it is the rows themselves.
 _DRIFT_BYTES = 8192.0
