@@ -58,6 +58,8 @@ _LITTLE_WORK = {
     "ampere": ("small_cycles", "small_column_cycles", "tiny_s", "tiny_cycles"),
     "ada": ("small_cycles", "small_column_cycles"),
 }
+#: What sglang's FP8 kernels have of their own.
+_FP8 = {"hopper": ("ragged",), "blackwell": ("band_tiles",)}
 #: Families whose L2 is so large that rows show how fast it gives out what no two units share.
 _LARGE_L2 = ("ada",)
 
@@ -100,8 +102,8 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     if not host and rows["latency_s"].min() < _SHORT:
         names = (*names, "start_s")
     if op == "gemm_fp8_dynquant":
-        names = (*names, *_NARROW, "fill_cycles", "cache_share", "band_tiles", "quantise_share")
-        return (*names, "ragged") if device.family == "hopper" else names
+        names = (*names, *_NARROW, "fill_cycles", "cache_share", "quantise_share")
+        return (*names, *_FP8.get(device.family, ()))
     if dtype != "fp32":
         names = (*names, *_NARROW, "split_s")
         fits = (

@@ -87,6 +87,7 @@ class Tiling:
         depth: Array,
     ) -> Tiling:
         """Count blocks and steps, and what they load and store where memory serves nothing twice."""
+        depth = np.minimum(depth, p.k)
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
         area, blocks = rows * columns, p.batch * tiles_m * tiles_n
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
@@ -148,7 +149,7 @@ def split_times(
         "arithmetic": waves * steps * tiling.step,
         "chain": deep_waves * (steps * c["step_cycles"] + c["fill_cycles"]) / device.clock_hz,
         "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
-        "hbm": tiling.hbm,
+        "hbm": _not_yet_stored(device, c, p, tiling.hbm, after * write),
         "store": (waves - after) * write,
         "tail": after * write
         + _where(is_split, c["split_s"], 0.0)
@@ -176,11 +177,21 @@ def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tilin
             "arithmetic": parallel * tiling.steps * tiling.step,
             "chain": chain / device.clock_hz,
             "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
-            "hbm": tiling.hbm,
+            "hbm": _not_yet_stored(device, c, p, tiling.hbm, after * write),
             "store": (waves - after) * write,
             "tail": after * write + c["split_s"],
         }
     )
+
+
+def _not_yet_stored(
+    device: Device, c: Mapping[str, float], p: Problem, hbm: Array, stores: Array | float
+) -> Array:
+    """Return the time of memory [s] beside that of the stores: results reach memory while blocks store them."""
+    if _persistent(device, p) or p.bytes == 4:
+        return hbm
+    written = p.result / (device.hbm_bandwidth * c["bandwidth_share"])
+    return np.asarray(hbm - np.minimum(np.minimum(written, hbm), stores))
 
 
 def _in_sets(device: Device, p: Problem) -> bool:

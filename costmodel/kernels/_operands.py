@@ -24,6 +24,11 @@ _SHARED = 0.7
 #: measurements of MI210, k of 32,768 and 65,536 in fp32, but not 16,384, 30,522 or 50,272.
 _ALIASED_PITCH = 131072.0
 
+#: Architecture of which the rows show bands of tiles in sglang's FP8 kernel. Elsewhere CUTLASS's swizzle is of
+#: one tile, its default: blocks go along the whole shorter side of the result, on Ada down its rows in any
+#: case (``DeviceGemmFp8RowwiseSm89`` in sgl-kernel's fp8_gemm_kernel.cu: ``GemmIdentityThreadblockSwizzle<>``).
+_FP8_BANDS, _FP8_DOWN = "blackwell", "ada"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -111,15 +116,17 @@ def reread(
     """Return the operand bytes that waves read again from memory [B].
 
     Blocks run through the result in bands, `band_tiles` wide across its shorter side: the strip of
-    the operand along the band is read by each wave of it, the other operand by each band.
+    the operand along the band is read by each wave of it, the other operand by each band. The FP8 kernels
+    of most architectures have one band, of the whole side.
     """
-    flat = tiles_m <= tiles_n
-    short, long = np.minimum(tiles_m, tiles_n), np.maximum(tiles_m, tiles_n)
+    flat = np.full(tiles_m.shape, True) if p.quantised and device.family == _FP8_DOWN else tiles_m <= tiles_n
+    short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
     edge = np.where(flat, rows, columns)
     short_bytes = np.where(flat, p.m, p.n) * p.k * p.bytes
     long_bytes = np.where(flat, p.n, p.m) * p.k * p.bytes
-    across = np.minimum(short, c["band_tiles"])
-    waves = np.maximum(long * across / device.units, 1.0)
+    banded = not p.quantised or device.family == _FP8_BANDS
+    across = np.minimum(short, c["band_tiles"]) if banded else short
+    waves = np.clip(long * across / device.units, 1.0, long)
     bands = short / across
     capacity = device.l2_capacity
     strip = short_bytes * (waves - 1) * misses(across * edge * p.k * p.bytes, capacity, _BAND_ORDER)
