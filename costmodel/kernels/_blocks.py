@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import _operands as operands
+from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
@@ -27,8 +28,8 @@ _SHARED_BYTES = {"turing": 64.0}
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
 #: From this tile on, kernels load their operands in whole vectors.
 _VECTOR_AREA = 128.0 * 128.0
-#: Rows of A from which on a part-filled tile delays the whole of sglang's FP8 kernel, and that tile.
-_RAGGED_ROWS, _RAGGED_TILE = 256.0, 128.0
+#: A part-filled tile delays the whole of sglang's FP8 kernel whose tiles have so many rows.
+_RAGGED_TILE = 128.0
 #: What limits a kernel, and the parts of its time.
 LIMITS = ("arithmetic", "chain", "l2", "hbm", "store")
 PARTS = (*LIMITS, "tail", "total")
@@ -89,7 +90,7 @@ class Tiling:
         """Count blocks and steps, and what they load and store where memory serves nothing twice."""
         depth = np.minimum(depth, p.k)
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
-        area, blocks = rows * columns, p.batch * tiles_m * tiles_n
+        area = rows * columns
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
         rate = device.peak(p.dtype) / device.units * c["peak_share"]
         # Rows and columns beyond the edge are not loaded.
@@ -100,12 +101,15 @@ class Tiling:
         if c["l2_once_bytes"] < c["l2_unit_bytes"]:
             # What units share comes out of L2 once, and is sent to all of them; each byte has to come out.
             fed = np.maximum(fed, (p.left + p.right) * (c["l2_unit_bytes"] / c["l2_once_bytes"]))
+        if p.quantised:
+            along_m, along_n = tiles.fp8_clusters(device.family, p.m, p.n)
+            tiles_m, tiles_n = np.ceil(tiles_m / along_m) * along_m, np.ceil(tiles_n / along_n) * along_n
         return cls(
             rows=rows,
             columns=columns,
             tiles_m=tiles_m,
             tiles_n=tiles_n,
-            blocks=blocks,
+            blocks=p.batch * tiles_m * tiles_n,
             resident=resident,
             steps=np.ceil(p.k / depth),
             step=2
@@ -187,7 +191,7 @@ def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tilin
 def _not_yet_stored(
     device: Device, c: Mapping[str, float], p: Problem, hbm: Array, stores: Array | float
 ) -> Array:
-    """Return the time of memory [s] beside that of the stores: results reach memory while blocks store them."""
+    """Return the time of memory [s] beside that of the stores: while blocks store, memory takes it up."""
     if _persistent(device, p) or p.bytes == 4:
         return hbm
     written = p.result / (device.hbm_bandwidth * c["bandwidth_share"])
@@ -230,7 +234,7 @@ def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Ar
     The smallest tiles, of one instruction a wave (16 × 16), are not among the thin.
     """
     if p.quantised and c["ragged"] > 0:
-        return np.asarray(1 + c["ragged"] * ((p.m > _RAGGED_ROWS) & (p.m % _RAGGED_TILE != 0)))
+        return np.asarray(1 + c["ragged"] * ((p.m > _RAGGED_TILE) & (p.m % _RAGGED_TILE != 0)))
     if c["thin_cost"] > 1:
         thin = (area <= _THIN_AREA) & (area > _THIN_AREA / 4) & (depth >= _THIN_STEP)
         return np.where(thin, c["thin_cost"], 1.0)

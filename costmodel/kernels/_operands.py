@@ -24,9 +24,9 @@ _SHARED = 0.7
 #: measurements of MI210, k of 32,768 and 65,536 in fp32, but not 16,384, 30,522 or 50,272.
 _ALIASED_PITCH = 131072.0
 
-#: Architecture of which the rows show bands of tiles in sglang's FP8 kernel. Elsewhere CUTLASS's swizzle is of
-#: one tile, its default: blocks go along the whole shorter side of the result, on Ada down its rows in any
-#: case (``DeviceGemmFp8RowwiseSm89`` in sgl-kernel's fp8_gemm_kernel.cu: ``GemmIdentityThreadblockSwizzle<>``).
+#: Architecture whose rows show bands of tiles in sglang's FP8 kernel. Elsewhere CUTLASS's swizzle is of one
+#: tile, its default: blocks go along the whole shorter side of the result, on Ada down its rows in any case
+#: (``DeviceGemmFp8RowwiseSm89`` of sgl-kernel's fp8_gemm_kernel.cu: ``GemmIdentityThreadblockSwizzle<>``).
 _FP8_BANDS, _FP8_DOWN = "blackwell", "ada"
 
 
