@@ -1,4 +1,4 @@
-"""What L2 gives out, what memory takes, and in which order blocks come: against arithmetic and measured rows."""
+"""What L2 gives out, what memory takes, and in which order blocks come: by arithmetic and measured rows."""
 
 import numpy as np
 import pandas as pd
@@ -70,7 +70,7 @@ def test_a_k_below_a_step_takes_its_own_length():
 
 
 def test_results_reach_memory_while_blocks_store_them_where_blocks_do_not_stay():
-    """Memory has then only the operands to itself; kernels that stay on a unit store beside their next tile."""
+    """Memory has then only the operands to itself; kernels that stay store beside their next tile."""
     sizes = {"m": 8192.0, "n": 8192.0, "k": 64.0, "rotation": "cold"}
     read, written = 2 * 2 * 8192.0 * 64, 2 * 8192.0**2
     slow = {**FREE, "store_bytes": 1.0, "band_tiles": 512.0}
@@ -80,14 +80,14 @@ def test_results_reach_memory_while_blocks_store_them_where_blocks_do_not_stay()
 
 
 def test_a100_writes_long_results_of_a_short_k_at_one_rate(measured):
-    """1.3 TB/s, below and far above what L2 holds: it is not the stores and then the memory."""
+    """1.0 to 1.4 TB/s, below and far above what L2 holds: it is not the stores and then the memory."""
     rows = measured.loc["a100-sxm-80gb", "trtllm", "gemm"]
     rows = rows[
         (rows["k"] == 32) & (rows["m"] >= 384) & (rows["n"] >= 1536) & (rows["m"] * rows["n"] > 2.5e6)
     ]
     rate = 2 * rows["m"] * rows["n"] / (rows["latency_s"] - 3e-6)
     assert len(rows) >= 6
-    assert rate.between(1.1e12, 1.4e12).mean() > 0.9
+    assert rate.between(1.0e12, 1.4e12).all()
 
 
 def test_fp8_on_ada_reads_a_again_for_each_column_of_tiles(measured):
