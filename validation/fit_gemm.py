@@ -58,7 +58,14 @@ _SHARING = ("pascal", "pascal-gp10x", "turing")
 _REACH = ("pascal", "cdna2")
 #: Families on which cuBLAS runs one row, and little work, by kernels of their own.
 _ROW_KERNELS = ("ampere", "ada")
-_LITTLE_WORK = {"ampere": ("small_cycles", "tiny_s", "tiny_cycles"), "ada": ("small_cycles",)}
+_LITTLE_WORK = {
+    "ampere": ("small_cycles", "small_column_cycles", "tiny_s", "tiny_cycles"),
+    "ada": ("small_cycles", "small_column_cycles"),
+}
+#: What sglang's FP8 kernels have of their own.
+_FP8 = {"hopper": ("ragged",), "blackwell": ("band_tiles",)}
+#: Families whose L2 is so large that rows show how fast it gives out what no two units share.
+_LARGE_L2 = ("ada",)
 
 
 def arguments(rows: pd.DataFrame) -> dict[str, Any]:
@@ -99,8 +106,8 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     if not host and rows["latency_s"].min() < _SHORT:
         names = (*names, "start_s")
     if op == "gemm_fp8_dynquant":
-        names = (*names, *_NARROW, "fill_cycles", "cache_share", "band_tiles", "quantise_share")
-        return (*names, "ragged") if device.family == "hopper" else names
+        names = (*names, *_NARROW, "fill_cycles", "cache_share", "quantise_share")
+        return (*names, *_FP8.get(device.family, ()))
     if dtype != "fp32":
         names = (*names, *_NARROW, "split_s")
         fits = (
@@ -108,6 +115,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         )
         if fits.sum() >= _FEW:  # else all rows are long, and tell neither what stays nor how a block begins
             names = (*names, "cache_share", "fill_cycles")
+            names = (*names, "l2_once_bytes") if device.family in _LARGE_L2 else names
         single = rows["m"] == 1
         if single.sum() >= _FEW_SMALL and device.family in _ROW_KERNELS:
             names = (*names, "row_cycles", *(("row_split_s",) if device.family == "ampere" else ()))
@@ -174,6 +182,7 @@ _NARROW_KNOWN = {
     "tail_waves": 0.5,
     "overlap": 2.6,
     "l2_unit_bytes": 40.0,
+    "l2_once_bytes": 7.0,
     "store_bytes": 14.0,
     "bandwidth_share": 0.8,
     "block_cycles": 4.0,
@@ -183,6 +192,7 @@ _NARROW_KNOWN = {
     "row_cycles": 0.8,
     "row_split_s": 1.4e-6,
     "small_cycles": 10.5,
+    "small_column_cycles": 0.2,
     "tiny_s": 1e-6,
     "tiny_cycles": 5.0,
     "band_tiles": 30.0,
@@ -196,6 +206,8 @@ _HALF_SURE = 0.5
 _BEGIN = {
     "block_cycles": 3.0,
     "small_cycles": 10.0,
+    "small_column_cycles": 0.2,
+    "l2_once_bytes": 7.0,
     "row_cycles": 0.5,
     "tiny_s": 1.2e-6,
     "scatter_share": 0.3,

@@ -13,6 +13,7 @@ from costmodel.hardware import Device
 from costmodel.kernels import _operands as operands
 from costmodel.kernels import _partitions as partitions
 from costmodel.kernels import _strided as strided
+from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
@@ -27,8 +28,8 @@ _PERSISTENT = ("hopper", "blackwell")
 _SHARED_BYTES = {"turing": 64.0}
 #: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
-#: Rows of A from which on a part-filled tile delays the whole of sglang's FP8 kernel, and that tile.
-_RAGGED_ROWS, _RAGGED_TILE = 256.0, 128.0
+#: A part-filled tile delays the whole of sglang's FP8 kernel whose tiles have so many rows.
+_RAGGED_TILE = 128.0
 #: What limits a kernel, and the parts of its time.
 LIMITS = ("arithmetic", "chain", "l2", "hbm", "store")
 PARTS = (*LIMITS, "tail", "total")
@@ -87,8 +88,9 @@ class Tiling:
         depth: Array,
     ) -> Tiling:
         """Count blocks and steps, and what they load and store where memory serves nothing twice."""
+        depth = np.minimum(depth, p.k)
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
-        area, blocks = rows * columns, p.batch * tiles_m * tiles_n
+        area = rows * columns
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
         rate = device.peak(p.dtype) / device.units * c["peak_share"]
         edges = (rows + columns) * strided.straddled(device, p)
@@ -97,12 +99,18 @@ class Tiling:
         if _persistent(device, p) and not p.quantised:
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
+        if c["l2_once_bytes"] < c["l2_unit_bytes"]:
+            # What units share comes out of L2 once, and is sent to all of them; each byte has to come out.
+            fed = np.maximum(fed, (p.left + p.right) * (c["l2_unit_bytes"] / c["l2_once_bytes"]))
+        if p.quantised:
+            along_m, along_n = tiles.fp8_clusters(device.family, p.m, p.n)
+            tiles_m, tiles_n = np.ceil(tiles_m / along_m) * along_m, np.ceil(tiles_n / along_n) * along_n
         return cls(
             rows=rows,
             columns=columns,
             tiles_m=tiles_m,
             tiles_n=tiles_n,
-            blocks=blocks,
+            blocks=p.batch * tiles_m * tiles_n,
             resident=resident,
             steps=np.ceil(p.k / depth),
             step=2
@@ -151,7 +159,7 @@ def split_times(
         "arithmetic": waves * steps * tiling.step,
         "chain": deep_waves * (steps * c["step_cycles"] + c["fill_cycles"]) / device.clock_hz,
         "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
-        "hbm": tiling.hbm,
+        "hbm": _not_yet_stored(device, c, p, tiling.hbm, after * write),
         "store": (waves - after) * write,
         "tail": after * write
         + _where(is_split, c["split_s"], 0.0)
@@ -179,11 +187,21 @@ def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tilin
             "arithmetic": parallel * tiling.steps * tiling.step,
             "chain": chain / device.clock_hz,
             "l2": (tiling.fed + reduced) / (c["l2_unit_bytes"] * device.units * device.clock_hz),
-            "hbm": tiling.hbm,
+            "hbm": _not_yet_stored(device, c, p, tiling.hbm, after * write),
             "store": (waves - after) * write,
             "tail": after * write + c["split_s"],
         }
     )
+
+
+def _not_yet_stored(
+    device: Device, c: Mapping[str, float], p: Problem, hbm: Array, stores: Array | float
+) -> Array:
+    """Return the time of memory [s] beside that of the stores: while blocks store, memory takes it up."""
+    if _persistent(device, p) or p.bytes == 4:
+        return hbm
+    written = p.result / (device.hbm_bandwidth * c["bandwidth_share"])
+    return np.asarray(hbm - np.minimum(np.minimum(written, hbm), stores))
 
 
 def _in_sets(device: Device, p: Problem) -> bool:
@@ -214,7 +232,7 @@ def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Ar
     The smallest tiles, of one instruction a wave (16 × 16), are not among the thin.
     """
     if p.quantised and c["ragged"] > 0:
-        return np.asarray(1 + c["ragged"] * ((p.m > _RAGGED_ROWS) & (p.m % _RAGGED_TILE != 0)))
+        return np.asarray(1 + c["ragged"] * ((p.m > _RAGGED_TILE) & (p.m % _RAGGED_TILE != 0)))
     if c["thin_cost"] > 1:
         thin = (area <= _THIN_AREA) & (area > _THIN_AREA / 4) & (depth >= _THIN_STEP)
         return np.where(thin, c["thin_cost"], 1.0)

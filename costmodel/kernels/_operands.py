@@ -13,9 +13,14 @@ from costmodel.kernels._cache import misses
 from costmodel.kernels.base import Array
 
 #: Sharpness of the cache's step between calls, for operands that all calls share and within a call.
-_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER = 20.0, 8.0, 4.0
+_WARM_ORDER, _SHARED_ORDER, _BAND_ORDER = 32.0, 8.0, 4.0
 #: Share of L2 in which an operand that all calls share is found again: seen alike on A100, H200, B200.
 _SHARED = 0.7
+
+#: Architecture whose rows show bands of tiles in sglang's FP8 kernel. Elsewhere CUTLASS's swizzle is of one
+#: tile, its default: blocks go along the whole shorter side of the result, on Ada down its rows in any case
+#: (``DeviceGemmFp8RowwiseSm89`` of sgl-kernel's fp8_gemm_kernel.cu: ``GemmIdentityThreadblockSwizzle<>``).
+_FP8_BANDS, _FP8_DOWN = "blackwell", "ada"
 
 
 @dataclass(frozen=True)
@@ -104,15 +109,17 @@ def reread(
     """Return the operand bytes that waves read again from memory [B].
 
     Blocks run through the result in bands, `band_tiles` wide across its shorter side: the strip of
-    the operand along the band is read by each wave of it, the other operand by each band.
+    the operand along the band is read by each wave of it, the other operand by each band. The FP8 kernels
+    of most architectures have one band, of the whole side.
     """
-    flat = tiles_m <= tiles_n
-    short, long = np.minimum(tiles_m, tiles_n), np.maximum(tiles_m, tiles_n)
+    flat = np.full(tiles_m.shape, True) if p.quantised and device.family == _FP8_DOWN else tiles_m <= tiles_n
+    short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
     edge = np.where(flat, rows, columns)
     short_bytes = np.where(flat, p.m, p.n) * p.k * p.bytes
     long_bytes = np.where(flat, p.n, p.m) * p.k * p.bytes
-    across = np.minimum(short, c["band_tiles"])
-    waves = np.maximum(long * across / device.units, 1.0)
+    banded = not p.quantised or device.family == _FP8_BANDS
+    across = np.minimum(short, c["band_tiles"]) if banded else short
+    waves = np.clip(long * across / device.units, 1.0, long)
     bands = short / across
     capacity = device.l2_capacity
     strip = short_bytes * (waves - 1) * misses(across * edge * p.k * p.bytes, capacity, _BAND_ORDER)

@@ -117,8 +117,8 @@ def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
     """Return rows, columns and K step of the tile that sglang's ``fp8_scaled_mm`` takes.
 
     Source: sgl-kernel/csrc/gemm/fp8_gemm_kernel.cu of sgl-project/sglang, whose dispatch is on m
-    and, on Ada, n. On Hopper the release measured (0.5.14) leaves the 64-row tile at m > 128: seen
-    in its times, which the table of the older source (256) does not explain.
+    and, on Ada, n; for Hopper fp8_gemm_sm90_dispatch.cuh beside it, where up to 64 rows of A are the
+    columns of a tile. K steps of 256 count there as two: in the rows, each half has a step's latency.
 
     Parameters
     ----------
@@ -128,8 +128,9 @@ def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
         Rows and columns of the result.
     """
     if family == "hopper":
-        side = np.where(m <= 128, 64.0, 128.0)
-        return side, side, np.full_like(m, 128.0)
+        few = (m <= 16) | ((m <= 64) & (n <= 1280))
+        rows = np.where(few, 16.0, np.where(m <= 128, 64.0, 128.0))
+        return rows, np.where(m <= 64, 64.0, 128.0), np.full_like(m, 128.0)
     if family == "blackwell":  # above m = 64 two units share a tile of twice the rows
         return (
             np.where(m <= 256, 64.0, 128.0),
@@ -149,3 +150,24 @@ def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
     )
     columns = np.select([m <= 128, m <= 256], [64.0, np.where(mid & ~low, 128.0, 64.0)], 128.0)
     return rows, columns, np.where((m > 256) | ((m > 128) & mid), 64.0, 128.0)
+
+
+def fp8_clusters(family: str, m: Array, n: Array) -> tuple[Array, Array]:
+    """Return how many blocks that kernel starts together, down the rows and along the columns.
+
+    Where tiles of the result do not fill a cluster, the others of it compute nothing. Source: as of
+    `fp8_scaled`.
+
+    Parameters
+    ----------
+    family : str
+        Architecture family of the device.
+    m, n : array
+        Rows and columns of the result.
+    """
+    alone = np.ones_like(m)
+    if family == "hopper":
+        return np.where(m > 64, 2.0, np.where(n > 1280, 1.0, np.where(m > 16, 4.0, 2.0))), alone
+    if family == "blackwell":
+        return np.where(m > 64, 2.0, 1.0), np.select([m <= 16, m <= 256], [4.0, 1.0], 2.0)
+    return alone, alone

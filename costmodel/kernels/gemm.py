@@ -52,6 +52,9 @@ CONSTANTS = {
         0.5, 0.01, 1.0, "1", "how far a last wave that is not full still takes a whole wave's time"
     ),
     "l2_unit_bytes": Constant(30.0, 4.0, 200.0, "B/cycle", "what L2 feeds to one unit"),
+    "l2_once_bytes": Constant(
+        200.0, 2.0, 200.0, "B/cycle", "the same of what no two units share; above l2_unit_bytes: not used"
+    ),
     "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
@@ -107,6 +110,9 @@ CONSTANTS = {
     ),
     "small_cycles": Constant(
         10.0, 0.0, 50.0, "cycles", "per further K of cuBLAS's unsplit kernel for little work; 0: not used"
+    ),
+    "small_column_cycles": Constant(
+        0.0, 0.0, 5.0, "cycles", "per column of its result: its blocks start one after another; 0: not used"
     ),
     "tiny_s": Constant(
         0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for little work on more than 16 rows; 0: not used"
@@ -288,7 +294,8 @@ def _few_rows(
     if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
         few, many, free = _SMALL_DEPTH[device.family]
         small = (p.m > 1) & (work < _SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
-        chain = np.maximum(p.k - free, 0.0) * c["small_cycles"] * cycle
+        columns = np.where(p.m <= _SMALL_ROWS, p.n * c["small_column_cycles"], 0.0)
+        chain = (np.maximum(p.k - free, 0.0) * c["small_cycles"] + columns) * cycle
         yield small, chain, {"depth": chain}
     if c["tiny_s"] > 0 and device.family == "ampere":
         tiny = (p.m > _SMALL_ROWS) & (work < _SMALL_WORK) & (p.k < _TINY_DEPTH)
