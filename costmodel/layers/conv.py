@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm
 from costmodel.layers._scan import scan_phase
@@ -73,12 +73,6 @@ class Conv(_Convolution):
     )
 
     groups: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the groups."""
-        super().__post_init__()
-        if not (isinstance(self.groups, int) and self.groups >= 1):
-            raise CostmodelError(f"{self.name}: groups: wanted a whole number from 1 on, got {self.groups}")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Groups are of equal width."""
