@@ -16,7 +16,7 @@ from costmodel import calibration, hardware, kernels, notebook
 from costmodel._version import __version__
 from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
-from costmodel.errors import UnavailableError, unknown_name
+from costmodel.errors import SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan, phase_rows
@@ -187,7 +187,17 @@ class Prediction:
     @cached_property
     def _parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         """For each phase: repeats, seconds of one run, terms of one run."""
-        return self._bound_parts() if self.rung == "bound" else self._kernel_parts()
+        if self.rung == "bound":
+            return self._bound_parts()
+        try:
+            with np.errstate(over="raise"):
+                return self._kernel_parts()
+        except FloatingPointError:
+            # Kernel models weigh choices in single precision: beyond it, no time is right.
+            given = (f"{name}={np.max(self.shapes[name]):g}" for name in self.layer.required)
+            raise SizeError(
+                f"sizes of {self.layer.name}: too large together to be meant: {', '.join(given)}"
+            ) from None
 
     def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))

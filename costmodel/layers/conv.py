@@ -126,7 +126,8 @@ class Conv(_Convolution):
 class SeparableConv(_Convolution):
     """Depthwise convolution, then a product over channels: 2·B·n·(k·C_in + C_in·C_out) FLOP.
 
-    The depthwise part has one weight a channel and tap, and runs on the vector engine.
+    The depthwise part has one weight a channel and tap, and runs on the vector engine. FlopCounterMode,
+    which knows no engines, adds it up with the products: so does ``convention="torch"``.
     """
 
     name: ClassVar[str] = "separable-conv"
@@ -135,8 +136,9 @@ class SeparableConv(_Convolution):
 
     def _depthwise(self, name: str, *, depth: sp.Expr, times: sp.Expr = ONE, **traffic: sp.Expr) -> Phase:
         """Return one depthwise pass: 2 FLOP for each tap of each channel and position."""
-        flops = 2 * B * N * I * K * times
-        return scan_phase(self, name, chains=ONE, vector=flops, pram_depth=tree_depth(depth), **traffic)
+        engine = "matrix" if self.convention == "torch" else "vector"
+        flops = {engine: 2 * B * N * I * K * times}
+        return scan_phase(self, name, chains=ONE, pram_depth=tree_depth(depth), **flops, **traffic)
 
     def forward(self) -> tuple[Phase, ...]:
         """Depthwise; pointwise."""
