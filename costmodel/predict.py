@@ -42,6 +42,12 @@ def as_device(device: hardware.Device | str | Path) -> hardware.Device:
     return device if isinstance(device, hardware.Device) else hardware.load(device)
 
 
+def check_rung(rung: str | None) -> None:
+    """Raise UnknownNameError unless it is a rung, or None for the best there is."""
+    if rung is not None and rung not in RUNGS:
+        raise unknown_name("rung", rung, RUNGS)
+
+
 def predict(
     layer: Layer,
     device: hardware.Device | str | Path,
@@ -87,8 +93,7 @@ def predict(
         If the rung needs what is not there, or the device has no such dtype.
     """
     machine = as_device(device)
-    if rung is not None and rung not in RUNGS:
-        raise unknown_name("rung", rung, RUNGS)
+    check_rung(rung)
     if not isinstance(state, str):
         shapes, state = {**shapes, "state": state}, "warm"
     if state not in STATES:

@@ -25,7 +25,7 @@ from costmodel.measured import (
     uncounted,
     with_parts,
 )
-from costmodel.predict import RUNGS, Prediction, predict
+from costmodel.predict import Prediction, check_rung, predict
 from costmodel.symbols import GLOSSARY
 
 #: Where rows stand in a table.
@@ -92,8 +92,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     UnknownNameError
         If there is no such rung: no row is to blame for it.
     """
-    if rung is not None and rung not in RUNGS:
-        raise unknown_name("rung", rung, RUNGS)
+    check_rung(rung)
     missing = [name for name in NEEDED if name not in table]
     if missing:
         raise TableError(

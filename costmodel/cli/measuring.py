@@ -79,6 +79,8 @@ def validate(
     for wanted, suffix in files:
         if wanted:
             check_writable(name.with_suffix(suffix), overwrite=force)
+    from costmodel.predict import check_rung
+
     if tables:
         if not fit or record or report or count:
             raise CostmodelError(
@@ -86,6 +88,7 @@ def validate(
             )
         _fit_tables(tables)
         return
+    check_rung(rung)
     _begin(device, full, fresh)
     rows, machine = _measure(device, spec, full, budget)
     if record:

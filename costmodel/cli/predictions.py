@@ -129,8 +129,6 @@ def crossover(
     for name, value in sizes.items():
         if not isinstance(value, float):
             raise CostmodelError(f"crossover: wanted one value of {name}; only --over {over} varies")
-    if over in sizes:
-        raise CostmodelError(f"crossover: {over} is what varies; leave out -D {over}=…")
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:
         output.print_json(found.to_dict())

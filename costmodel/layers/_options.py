@@ -101,7 +101,7 @@ def read(name: str, text: str, kind: Any) -> Any:
         numbers = tuple(int(part) for part in text.lower().split("x"))
     except ValueError:
         numbers = ()
-    if len(numbers) != count:
+    if len(numbers) != count or (count > 1 and min(numbers) < 1):
         example = "x".join(["128"] * count)
         raise CostmodelError(f"option {name}: wanted something like {example}, got {text!r}")
     return numbers[0] if kind is int else numbers

@@ -74,6 +74,7 @@ CATALOGUE = {
         "10,000,000,000",
     ),
     "output of no known kind": (("sweep", "lstm", "-m", "t4", "-o", "x.xlsx"), ".csv or .parquet"),
+    "output to a dash": (("sweep", "lstm", "-m", "t4", "-o", "-"), "name of a file", "CSV is printed"),
     "layouts of no known kind": (
         ("plan", "llama-2-7b", "-m", "t4", "--devices", "1", "-D", "batch=1", "seq=8", "-o", "x.txt"),
         ".csv or .parquet",
@@ -95,6 +96,13 @@ CATALOGUE = {
     "fitting no runtimes": (("validate", "--fit", "published_runtimes.csv"), "cannot read the published"),
     "tables that are not fitted": (("validate", "none.parquet"), "--fit", "costmodel score"),
     "counting on a CPU": (("validate", "--count"), "--count", "--device cuda"),
+    "measuring for no rung": (("validate", "--rung", "kernl"), "unknown rung", "'kernel'"),
+    "sizes too large together": (
+        ("predict", "matmul", "-m", "h200-sxm", "-D", "m=1e12", "n=1e12", "k=1e12"),
+        "sizes of matmul",
+        "too large together",
+        "k=1e+12",
+    ),
     "a negative budget": (("validate", "--budget", "-3"), "--budget"),
     "a report of what is no sweep": (("report", "none.csv", "-o", "x.html"), "none.csv"),
     "a page that is no page": (("report", "-o", "x.pdf"), ".html"),
