@@ -131,7 +131,8 @@ def crossover(
             raise CostmodelError(f"crossover: wanted one value of {name}; only --over {over} varies")
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:
-        output.print_json(found.to_dict())
+        where = {} if device is None else {"device": device.name, "spec_hash": device.spec_hash}
+        output.print_json(found.to_dict() | where)
         return
     print(found)
     if found.rung is not None and device is not None:

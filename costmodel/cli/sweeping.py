@@ -57,7 +57,7 @@ Plan = Annotated[bool, typer.Option("--plan", help="Only say how many points, by
 
 def sweep(
     names: Annotated[
-        list[str], typer.Argument(metavar="LAYER...", help="Layers; devices too, if more follow -m.")
+        list[str], typer.Argument(metavar="LAYER", help="Layers; devices too, if more follow -m.")
     ],
     machines: o.Machines,
     defines: o.Defines = [],

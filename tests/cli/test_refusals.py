@@ -91,6 +91,10 @@ CATALOGUE = {
         ("crossover", "lstm", "gru", "--over", "seq", "-D", "hidden=1,2", "-m", "t4"),
         "one value of hidden",
     ),
+    "explaining many": (
+        ("explain", "lstm", "-m", "h200-sxm", "-D", "batch=1", "hidden=8", "seq=1,2"),
+        "one value for each size",
+    ),
     "measuring on no kind of device": (("validate", "--device", "gpu"), "unknown kind", "'cpu'"),
     "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
     "fitting no runtimes": (("validate", "--fit", "published_runtimes.csv"), "cannot read the published"),
