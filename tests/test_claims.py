@@ -5,15 +5,15 @@ arithmetic on printed constants say nothing about a layer, and are derived, not 
 
 =========  ====================================================================================
 S4, §2     training FLOPs of the Transformer: 8 · 9.5e12 · 12 h = 3.3e18, 3.5 days = 2.3e19
-S19, §3.5  what DistFlashAttn gains over other systems: their measurements
-S21        16 bytes a parameter of mixed-precision Adam: 2 + 2 + 4 + 4 + 4
 §3.3       the GFLOP column of FlashAttention's Figure 2 does not reproduce, and is not asserted
 §3.4       utilisation: 230 of 312 TFLOP/s is 73 %
 §5         printed numbers that contradict themselves
 =========  ====================================================================================
 
-S3, S5 in seconds and the measured halves of S1, S8, S10, S14, S24 need a device; S20 and §3.6 need layers
-of their own (linear, sparse attention).
+Held elsewhere: S3, S5 in seconds, the measured halves of S1, S10, S14 and §3.7 in `test_claims_in_time`; S8's
+and the crossovers of §3.7 in `validation/test_crossovers`; S24's and §4 in `layers/test_memory`; S21 in
+`layers/test_rest`; Table 1's other rows, S20 and §3.6 in `layers/test_family_claims` and
+`layers/test_attention_variants`; S19 and §3.5 in `layers/test_devices` and `validation/test_long_context`.
 """
 
 import numpy as np
