@@ -209,7 +209,8 @@ class Layer:
 
 @cache
 def _option_types(kind: type[Layer]) -> dict[str, Any]:
-    hints = typing.get_type_hints(kind)
+    # A layer may be written where no module has the names of its annotations: in a document's example.
+    hints = typing.get_type_hints(kind, localns=vars(typing))
     return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
 
 
