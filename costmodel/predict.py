@@ -117,7 +117,7 @@ def _device_size(device: hardware.Device, name: str) -> float:
 # -- the prediction ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The predicted time of a layer on a device, and what it is made of.
 
@@ -450,6 +450,15 @@ class Prediction:
     def sizes(self) -> dict[str, Any]:
         """The layer's sizes as they were given or defaulted."""
         return {name: _plain(self.shapes[name]) for name in self.layer.sizes()}
+
+    def __repr__(self) -> str:
+        """Say what it is of; nothing is computed for that."""
+        sizes = " ".join(
+            f"{name}={size:g}" if isinstance(size, float) else f"{name}[{size.size}]"
+            for name, size in self.shapes.items()
+            if name in self.layer.sizes()
+        )
+        return f"Prediction({self.layer.label} on {self.device.name}, {self.rung}: {sizes})"
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""

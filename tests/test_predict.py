@@ -301,6 +301,12 @@ def test_an_answer_is_plain_json(rung):
     assert total == pytest.approx(answer["matrix_flops"], rel=EXACT)
 
 
+def test_a_prediction_says_in_a_line_what_it_is_of():
+    p = cm.predict(cm.LSTM(), "h200-sxm", rung="kernel", batch=1, seq=[8, 16], hidden=2**40)
+    said = "batch=1 seq[2] hidden=1.09951e+12 input=1.09951e+12 num_layers=1"
+    assert repr(p) == f"Prediction(lstm[bf16] on nvidia/h200-sxm, kernel: {said})"
+
+
 def test_a_count_that_does_not_exist_is_said_so():
     p = cm.predict(cm.Matmul(), "h200-sxm", rung="bound", m=1, n=1, k=1)
     with pytest.raises(AttributeError, match="matrix_flops"):
