@@ -208,7 +208,7 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
     pairs, right = order(joined)
     wrong = mispredicted(joined).to_dict("records")
     if as_json:
-        answer = {"device": device.name, "spec_hash": device.spec_hash, "verdicts": found}
+        answer = {**output.made_with(device.spec_hash), "device": device.name, "verdicts": found}
         output.print_json({**answer, "order": {"pairs": pairs, "right": right}, "mispredicted": wrong})
         return
     shown = ("median", "mean", "bias", "reruns", "limit")
