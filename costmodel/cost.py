@@ -114,6 +114,9 @@ class Phase:
     overlaps : bool
         Whether it runs at the same time as the phase before it, as often: a transfer that hides behind
         arithmetic. Only what it takes longer counts as time.
+    beside : bool
+        Whether its arithmetic waits for nothing of the phase before it: keys and values are projected beside
+        queries. The depth of the two is the deeper one's; their times add up, as kernels run in turn.
     """
 
     name: str
@@ -132,6 +135,7 @@ class Phase:
     repeats: sp.Expr = ONE
     launches: sp.Expr = ONE
     overlaps: bool = False
+    beside: bool = False
 
     @property
     def hbm(self) -> sp.Expr:
@@ -243,8 +247,15 @@ class Cost:
 
     @cached_property
     def pram_depth(self) -> sp.Expr:
-        """Depth of the arithmetic with unlimited processors and tree reductions."""
-        return sp.Add(*(p.pram_depth * p.repeats for p in self.phases))
+        """Depth of the arithmetic with unlimited processors and tree reductions.
+
+        Backward, the gradients of inputs and weights are taken one after the other, as they run.
+        """
+        chain: list[sp.Expr] = []
+        for phase in self.phases:
+            depth = phase.pram_depth * phase.repeats
+            chain.append(sp.Max(chain.pop(), depth) if phase.beside else depth)
+        return sp.Add(*chain)
 
     @cached_property
     def launches(self) -> sp.Expr:

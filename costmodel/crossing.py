@@ -13,14 +13,17 @@ from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
 from costmodel._version import __version__
-from costmodel.errors import CostmodelError, unknown_name
-from costmodel.evaluate import evaluate
+from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.evaluate import as_layer, as_size, evaluate
 from costmodel.layers import Layer
 from costmodel.predict import SCHEMA, as_device, predict
-from costmodel.symbols import DEVICE_SIZES, symbol
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
 #: What can be compared: the row of counts, or the time.
 QUANTITIES = {"seconds": "seconds", "flops": "matrix_flops", "hbm_bytes": "hbm_bytes", "depth": "depth"}
+
+#: Where a search ends, unless the size cannot be as large.
+MOST = 2.0**24
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ def crossover(
     over: str,
     of: str = "seconds",
     rung: str | None = None,
-    limit: int = 2**24,
+    limit: int | None = None,
     **sizes: ArrayLike,
 ) -> Crossover:
     """Find where one layer overtakes another as one size grows from 1 to `limit`.
@@ -117,8 +120,8 @@ def crossover(
         What is compared; ``flops`` are those of matrix products.
     rung : str, optional
         See `predict`.
-    limit : int
-        Where the search ends.
+    limit : int, optional
+        Where the search ends; default 2²⁴, or the most that the size can be.
     **sizes : int
         All other sizes.
 
@@ -129,7 +132,10 @@ def crossover(
     CostmodelError
         If times are to be compared and no device is given.
     """
-    symbol(over)
+    as_layer(first), as_layer(second), symbol(over)
+    last = int(as_size(over, min(MOST, GLOSSARY[over].largest) if limit is None else limit))
+    if over in sizes:
+        raise SizeError(f"crossover: {over} is what varies; leave out {over}=…")
     if of not in QUANTITIES:
         raise unknown_name("quantity", of, QUANTITIES)
     if of == "seconds" and device is None:
@@ -148,7 +154,7 @@ def crossover(
             return np.broadcast_to(evaluate(layer, **own)[QUANTITIES[of]], points.shape)
         prediction = predict(layer, machine, rung=rung, **own)
         for name, met in basis.items() if of == "seconds" else ():
-            met[getattr(prediction, name)] = None
+            met.update(dict.fromkeys(getattr(prediction, name).split(", ")))
         return np.broadcast_to(getattr(prediction, QUANTITIES[of]), points.shape)
 
     def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -156,7 +162,7 @@ def crossover(
         a, b = values(first, points), values(second, points)
         return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
 
-    found, signs = _changes(order, limit, 16 if of == "seconds" else 64)
+    found, signs = _changes(order, last, 16 if of == "seconds" else 64)
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
     return Crossover(
@@ -166,7 +172,7 @@ def crossover(
         of=of,
         sizes=tuple(found),
         cheaper=tuple(who[s] for s in signs),
-        limit=limit,
+        limit=last,
         **{name: ", ".join(met) or None for name, met in basis.items()},
     )
 

@@ -50,8 +50,11 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     known : iterable of str
         The names that would do.
     """
-    names = sorted(set(known))
-    near = difflib.get_close_matches(str(name).lower(), names, n=3, cutoff=0.5)
+    names, text = sorted(set(known)), str(name).lower()
+    # Of a name that is given in part, the whole ones: a100, of which there are four, is no slip for a10.
+    whole = [one for one in names if len(text) > 2 and one.startswith(text)][:4]
+    like = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
+    near = list(dict.fromkeys([*whole, *like]))[: max(3, len(whole))]
     if near:
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:

@@ -13,7 +13,7 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 from sympy.printing.numpy import NumPyPrinter
 
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
@@ -149,6 +149,20 @@ def _size_error(name: str, value: object, largest: float) -> SizeError:
     return SizeError(f"size {name}: wanted {wanted}, got {text}")
 
 
+def as_layer(layer: Any) -> Layer:
+    """Return a layer as it is.
+
+    Raises
+    ------
+    CostmodelError
+        If it is none: a name, or a class without its parentheses.
+    """
+    if not isinstance(layer, Layer):
+        given = layer.__name__ if isinstance(layer, type) else repr(layer)
+        raise CostmodelError(f"wanted a layer, such as costmodel.LSTM(), got {given}")
+    return layer
+
+
 def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     """Return every size a layer takes: those given, checked, and defaults for the rest.
 
@@ -159,6 +173,7 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     SizeError
         If a required size is missing, or a size is not one.
     """
+    as_layer(layer)
     bound: dict[str, Number] = {}
     for name, value in shapes.items():
         if name not in layer.required and name not in layer.defaults and name not in DEVICE_SIZES:

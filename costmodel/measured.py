@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,17 @@ HARNESSES = {
     "host-walltime-median50": "host-wall",
 }
 
+#: Words by which one knows who computes a recurrence step by step, an operation of a framework at a time.
+_LOOPS = ("loop", "theano", "torch7", "tensorflow", "tf lstm", "keras", "lasagne", "lstmcell", "baseline")
+#: What such rows are.
+LOOP = "a framework's loop"
+
+
+def is_loop(implementation: str) -> bool:
+    """Tell whether an implementation of a recurrence is a loop of framework calls, and none of cuDNN's."""
+    name = implementation.lower()
+    return "cudnn" not in name and any(word in name for word in _LOOPS)
+
 
 @dataclass(frozen=True)
 class Operation:
@@ -53,11 +64,22 @@ class Operation:
         Columns that may be missing or empty; the layer's default then holds.
     layer : callable
         (dtype, static columns of the row) → layer.
+    meaningless : mapping of str to str
+        Flag → optional column that says nothing where the flag is set.
+    one : mapping of str to str
+        Column that is 1 or empty → what a row is where it is more, and no layer describes.
     """
 
     columns: Mapping[str, str]
     layer: Callable[[str, Mapping[str, Any]], Layer]
     optional: Mapping[str, str] = field(default_factory=dict)
+    meaningless: Mapping[str, str] = field(default_factory=dict)
+    one: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, row: Mapping[str, Any]) -> Operation:
+        """Return how rows with these flags are read: without the columns that then say nothing."""
+        left_out = {column for flag, column in self.meaningless.items() if _flag(row, flag)}
+        return replace(self, optional={c: size for c, size in self.optional.items() if c not in left_out})
 
 
 def _attention(causal: bool) -> Operation:
@@ -77,17 +99,25 @@ def _elementwise(op: str) -> Operation:
 
 
 def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
-    return Operation(
-        columns={"batch": "batch", "seq": "seq", "hidden": "hidden"},
-        optional={"input": "input", "num_layers": "num_layers"},
-        layer=lambda dtype, row: kind(
+    def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
+        for name in ("framework", "kernel"):
+            if is_loop(str(row.get(name) or "")):
+                raise UnavailableError(f"no layer describes {row[name]!r}: {LOOP}")
+        return kind(
             dtype=dtype,
             direction=_direction(row),
             bidirectional=_flag(row, "bidirectional"),
             # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
             wavefront=_cudnn(row) and not _flag(row, "bidirectional"),
             recurrent_only=_flag(row, "recurrent_only"),
-        ),
+        )
+
+    return Operation(
+        columns={"batch": "batch", "seq": "seq", "hidden": "hidden"},
+        optional={"input": "input", "num_layers": "num_layers"},
+        layer=layer,
+        meaningless={"recurrent_only": "input"},
+        one={"heads_q": "a block-diagonal recurrence"},
     )
 
 

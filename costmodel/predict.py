@@ -16,7 +16,7 @@ from costmodel import calibration, hardware, kernels, notebook
 from costmodel._version import __version__
 from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
-from costmodel.errors import UnavailableError, unknown_name
+from costmodel.errors import SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan, phase_rows
@@ -40,6 +40,12 @@ BLOCK = 16384
 def as_device(device: hardware.Device | str | Path) -> hardware.Device:
     """Return the device of that name or spec file, or the device itself."""
     return device if isinstance(device, hardware.Device) else hardware.load(device)
+
+
+def check_rung(rung: str | None) -> None:
+    """Raise UnknownNameError unless it is a rung, or None for the best there is."""
+    if rung is not None and rung not in RUNGS:
+        raise unknown_name("rung", rung, RUNGS)
 
 
 def predict(
@@ -87,8 +93,7 @@ def predict(
         If the rung needs what is not there, or the device has no such dtype.
     """
     machine = as_device(device)
-    if rung is not None and rung not in RUNGS:
-        raise unknown_name("rung", rung, RUNGS)
+    check_rung(rung)
     if not isinstance(state, str):
         shapes, state = {**shapes, "state": state}, "warm"
     if state not in STATES:
@@ -112,7 +117,7 @@ def _device_size(device: hardware.Device, name: str) -> float:
 # -- the prediction ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
     """The predicted time of a layer on a device, and what it is made of.
 
@@ -187,7 +192,17 @@ class Prediction:
     @cached_property
     def _parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         """For each phase: repeats, seconds of one run, terms of one run."""
-        return self._bound_parts() if self.rung == "bound" else self._kernel_parts()
+        if self.rung == "bound":
+            return self._bound_parts()
+        try:
+            with np.errstate(over="raise"):
+                return self._kernel_parts()
+        except FloatingPointError:
+            # Kernel models weigh choices in single precision: beyond it, no time is right.
+            given = (f"{name}={np.max(self.shapes[name]):g}" for name in self.layer.required)
+            raise SizeError(
+                f"sizes of {self.layer.name}: too large together to be meant: {', '.join(given)}"
+            ) from None
 
     def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))
@@ -435,6 +450,15 @@ class Prediction:
     def sizes(self) -> dict[str, Any]:
         """The layer's sizes as they were given or defaulted."""
         return {name: _plain(self.shapes[name]) for name in self.layer.sizes()}
+
+    def __repr__(self) -> str:
+        """Say what it is of; nothing is computed for that."""
+        sizes = " ".join(
+            f"{name}={size:g}" if isinstance(size, float) else f"{name}[{size.size}]"
+            for name, size in self.shapes.items()
+            if name in self.layer.sizes()
+        )
+        return f"Prediction({self.layer.label} on {self.device.name}, {self.rung}: {sizes})"
 
     def _repr_html_(self) -> str:
         """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""

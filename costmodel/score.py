@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import hardware
-from costmodel.errors import CostmodelError, TableError, unknown_name
-from costmodel.evaluate import as_size
+from costmodel.errors import CostmodelError, SizeError, TableError, unknown_name
+from costmodel.evaluate import as_size, bind
 from costmodel.measured import (
     OPERATIONS_MEASURED,
     STATIC,
@@ -24,7 +25,7 @@ from costmodel.measured import (
     uncounted,
     with_parts,
 )
-from costmodel.predict import RUNGS, Prediction, predict
+from costmodel.predict import Prediction, check_rung, predict
 from costmodel.symbols import GLOSSARY
 
 #: Where rows stand in a table.
@@ -53,7 +54,11 @@ def read_table(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise TableError(f"{path}: no such file")
     try:
-        table = pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path, low_memory=False)
+        table = (
+            pd.read_parquet(path)
+            if path.suffix.lower() == ".parquet"
+            else pd.read_csv(path, low_memory=False)
+        )
     except Exception as error:
         # pandas and pyarrow raise many kinds for a broken file.
         raise TableError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None
@@ -83,17 +88,19 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If a column that every row needs is missing.
+        If a column that every row needs is missing, or a column is there twice.
     UnknownNameError
         If there is no such rung: no row is to blame for it.
     """
-    if rung is not None and rung not in RUNGS:
-        raise unknown_name("rung", rung, RUNGS)
+    check_rung(rung)
     missing = [name for name in NEEDED if name not in table]
     if missing:
         raise TableError(
-            f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(str, table.columns))}"
+            f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(repr, table.columns))}"
         )
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()].unique()
+        raise TableError(f"the table has more than one column {', '.join(map(str, twice))}")
     answers: dict[str, Any] = {name: np.full(len(table), np.nan) for name in NUMBERS}
     answers |= {name: np.full(len(table), "", dtype=object) for name in TEXTS}
     answers["in_range"] = np.zeros(len(table), dtype=bool)
@@ -107,6 +114,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
         if operation is None:
             answers["reason"][index] = str(unknown_name("op", str(static["op"]), OPERATIONS_MEASURED))
             continue
+        operation = operation.of(static)
         for rows in _patterns(columns, index, operation):
             _score_group(columns, rows, static, operation, rung, answers)
     return table.assign(**answers)
@@ -118,6 +126,8 @@ def _kinds(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Places]]:
     Columns are turned into codes, and codes put together to one: a million rows are told apart as whole
     numbers, not as text.
     """
+    if table.empty:
+        return
     kind = np.zeros(len(table), dtype=np.int64)
     values: dict[str, tuple[Places, Any]] = {}
     for name in STATIC:
@@ -160,6 +170,10 @@ class _Columns:
             self._numbers[name] = _numbers(self._table[name])
         return self._numbers[name][index]
 
+    def cell(self, name: str, row: int) -> Any:
+        """Return what one row has in a column."""
+        return self._table[name].iloc[row]
+
     def given(self, name: str, index: Places) -> NDArray[np.bool_]:
         """Return in which of some rows the column is not empty."""
         if name not in self._given:
@@ -184,20 +198,68 @@ def _score_group(
             sizes[name] = sizes[name] + more
         good = reasons == ""
         answers["reason"][index[~good]] = reasons[~good]
-        if not good.any():
-            return
-        prediction = predict(
+        predicted = partial(
+            predict,
             layer,
             device,
             rung=rung,
             framework=framework(static.get("framework"))[0],
             harness=harness(static.get("timer")),
             kernel=_text(static.get("kernel")),
-            **{name: values[good] for name, values in sizes.items()},
         )
-        _write(prediction, index[good], answers)
+        part = {name: values[good] for name, values in sizes.items()}
+        _answer(partial(bind, layer), predicted, part, index[good], answers)
     except CostmodelError as error:
         answers["reason"][index] = str(error)
+
+
+def _answer(
+    bound: Callable[[Sizes], object],
+    predicted: Callable[[Sizes], Prediction],
+    sizes: Sizes,
+    index: Places,
+    answers: dict[str, Any],
+) -> None:
+    """Predict rows together, without those whose sizes do not go together: they get a reason."""
+    if not index.size:
+        return
+    try:
+        _write(predicted(sizes), index, answers)
+    except SizeError:
+        for check in (bound, lambda part: predicted(part).seconds):
+            reasons = _refusals(check, sizes)
+            good = reasons == ""
+            answers["reason"][index[~good]] = reasons[~good]
+            sizes, index = {name: values[good] for name, values in sizes.items()}, index[good]
+        if index.size:
+            _write(predicted(sizes), index, answers)
+
+
+def _refusals(check: Callable[[Sizes], object], sizes: Sizes) -> NDArray[np.object_]:
+    """Return for each row why a check refuses its sizes, or nothing.
+
+    A check says of many rows only that one of them is refused: they are halved until it stands alone. Equal
+    rows are tried once, and rows that are alike are neighbours, so that few halves hold both kinds.
+    """
+    few_first = sorted(sizes, key=lambda name: len(np.unique(sizes[name])))
+    groups = pd.DataFrame(sizes).groupby(few_first).ngroup().to_numpy()
+    _, first = np.unique(groups, return_index=True)
+    distinct = {name: values[first] for name, values in sizes.items()}
+    reasons = np.full(len(first), "", dtype=object)
+
+    def halve(start: int, stop: int) -> None:
+        try:
+            check({name: values[start:stop] for name, values in distinct.items()})
+        except SizeError as error:
+            if stop - start == 1:
+                reasons[start] = str(error)
+            else:
+                halve(start, (start + stop) // 2)
+                halve((start + stop) // 2, stop)
+
+    if len(first):
+        halve(0, len(first))
+    return reasons[groups]
 
 
 def _text(value: Any) -> str | None:
@@ -231,7 +293,13 @@ def _sizes(columns: _Columns, index: Places, operation: Operation) -> tuple[Size
         if column in operation.optional and not (column in columns and columns.given(column, index).any()):
             continue
         sizes[size] = columns.numbers(column, index)
-        _refuse(sizes[size], size, column, reasons)
+        good = _is_size(sizes[size], size)
+        for position in np.flatnonzero(~good):
+            reasons[position] = _why_not(column, size, columns.cell(column, index[position]))
+        sizes[size][~good] = 1.0
+    for column, what in operation.one.items():
+        if column in columns:
+            reasons[columns.numbers(column, index) > 1] = f"no layer describes {what} ({column} above 1)"
     return sizes, reasons
 
 
@@ -241,15 +309,19 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
     return np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
 
 
-def _refuse(values: NDArray[np.float64], size: str, column: str, reasons: NDArray[np.object_]) -> None:
-    """Note the reason in rows whose value is not a size, and put 1 there."""
-    good = (values >= 1) & (values <= GLOSSARY[size].largest) & (values == np.floor(values))
-    for position in np.flatnonzero(~good):
-        try:
-            as_size(size, float(values[position]))
-        except CostmodelError as error:
-            reasons[position] = str(error).replace(f"size {size}:", f"{column}:")
-    values[~good] = 1.0
+def _is_size(values: NDArray[np.float64], size: str) -> NDArray[np.bool_]:
+    return (values >= 1) & (values <= GLOSSARY[size].largest) & (values == np.floor(values))
+
+
+def _why_not(column: str, size: str, cell: Any) -> str:
+    """Return why a cell is no size."""
+    if pd.isna(cell):
+        return f"{column}: empty, and this op needs it"
+    try:
+        as_size(size, cell)
+    except SizeError as error:
+        return str(error).replace(f"size {size}:", f"{column}:")
+    return f"{column}: wanted a whole number of at least 1, got {cell!r}"
 
 
 def summary(scored: pd.DataFrame) -> pd.DataFrame:

@@ -46,10 +46,12 @@ def load(name: str | Path) -> Device:
     Raises
     ------
     UnknownNameError
-        If there is no such device, or more than one.
+        If there is no such device, or more than one; also of what is no name at all.
     SpecError
         If a file is not a sound spec.
     """
+    if not isinstance(name, (str, Path)):
+        raise UnknownNameError(f"wanted the name of a device, or the path of its spec, got {name!r}")
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
         return Device(read_spec(Path(name)))
     full = resolve(name)

@@ -33,13 +33,14 @@ from costmodel.layers import classes
 LEVELS = ("read", "write", "l2")
 
 #: (layer, kernel, change, why it changes nothing).
-EQUIVALENT = (
+EQUIVALENT = tuple(
     (
-        "transformer-block",
+        layer,
         "attention, backward",
         "without term seq",
         "Max(seq, seq_kv) is seq_kv: a sequence that attends to itself has its own keys, so seq ≤ seq_kv",
-    ),
+    )
+    for layer in ("transformer-block", "mla")
 )
 
 

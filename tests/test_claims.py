@@ -5,16 +5,18 @@ arithmetic on printed constants say nothing about a layer, and are derived, not 
 
 =========  ====================================================================================
 S4, §2     training FLOPs of the Transformer: 8 · 9.5e12 · 12 h = 3.3e18, 3.5 days = 2.3e19
-S19, §3.5  what DistFlashAttn gains over other systems: their measurements
-S21        16 bytes a parameter of mixed-precision Adam: 2 + 2 + 4 + 4 + 4
 §3.3       the GFLOP column of FlashAttention's Figure 2 does not reproduce, and is not asserted
 §3.4       utilisation: 230 of 312 TFLOP/s is 73 %
 §5         printed numbers that contradict themselves
 =========  ====================================================================================
 
-S3, S5 in seconds and the measured halves of S1, S8, S10, S14, S24 need a device; S20 and §3.6 need layers
-of their own (linear, sparse attention).
+Held elsewhere: S3, S5 in seconds, the measured halves of S1, S10, S14 and §3.7 in `test_claims_in_time`; S8's
+and the crossovers of §3.7 in `validation/test_crossovers`; S24's and §4 in `layers/test_memory`; S21 in
+`layers/test_rest`; Table 1's other rows, S20 and §3.6 in `layers/test_family_claims` and
+`layers/test_attention_variants`; S19 and §3.5 in `layers/test_devices` and `validation/test_long_context`.
 """
+
+import math
 
 import numpy as np
 import pytest
@@ -56,6 +58,29 @@ def test_s2_sequential_steps():
     # With tree reductions, the other definition: Θ(log n + log d).
     terms = complexity(in_width(layer := DENSE(projections=True), layer.cost.pram_depth)).terms
     assert set(terms) == {sp.log(n), sp.log(d), sp.log(sp.Symbol("d_model", positive=True, integer=True))}
+
+
+@pytest.mark.parametrize(("length", "width", "count"), [(128, 64, 4), (1000, 64, 8), (7, 3, 5)])
+@pytest.mark.parametrize("layer", [DENSE(projections=True), DENSE(projections=True, cross=True)])
+def test_s2_depth_of_one_attention_layer(layer, length, width, count):
+    """formulas.md §3.3: a product is 1 + ⌈log₂ k⌉; Q, K and V at once, scores, maximum, subtract and exp,
+    sum, divide, PV, O.
+    """
+
+    def log(x):
+        return math.ceil(math.log2(x))
+
+    product, model = {"d": 1 + log(width), "n": 1 + log(length)}, 1 + log(width * count)
+    wanted = model + product["d"] + log(length) + 2 + log(length) + 1 + product["n"] + model
+    found = evaluate(layer, batch=3, seq=length, heads=count, head_dim=width)
+    assert found["pram_depth"] == wanted
+
+
+def test_s2_what_is_projected_side_by_side_is_as_deep_as_one():
+    sizes = {"batch": 1, "seq": 64, "d_model": 512, "d_ff": 2048}
+    apart, fused = (evaluate(get("swiglu")(fused=fused), **sizes) for fused in (False, True))
+    assert apart["pram_depth"] == fused["pram_depth"]
+    assert apart["launches"] == fused["launches"] + 1
 
 
 @pytest.mark.parametrize("layers", [1, 2, 7])

@@ -114,3 +114,38 @@ def test_bad_questions_are_refused(change, error, text):
     question = {"over": "seq", "of": "flops", "batch": 1, "hidden": 64} | change
     with pytest.raises(error, match=text):
         cm.crossover(cm.LSTM(), cm.GRU(), **question)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2.5, float("nan"), float("inf"), "many", 2**41])
+def test_a_search_ends_at_a_size(limit):
+    with pytest.raises(SizeError, match="size seq: wanted"):
+        cm.crossover(cm.LSTM(), cm.GRU(), over="seq", of="flops", batch=1, hidden=64, limit=limit)
+
+
+def test_what_varies_has_no_value():
+    with pytest.raises(SizeError, match="seq is what varies"):
+        cm.crossover(cm.LSTM(), cm.GRU(), over="seq", of="flops", batch=1, hidden=64, seq=8)
+
+
+def test_a_search_goes_no_further_than_the_size_can():
+    """Density is in per cent: block-sparse attention is all of dense attention at 100."""
+    sizes = {"batch": 1, "heads": 1, "head_dim": 64, "seq": 2**14}
+    found = cm.crossover(cm.BlockSparse(), cm.DenseAttention(), over="density", of="flops", **sizes)
+    assert (found.limit, found.sizes) == (100, (100,))
+    assert found.cheaper[0] == "block-sparse"
+
+
+def test_what_times_rest_on_is_said_once():
+    found = cm.crossover(
+        cm.LSTM(),
+        cm.TiledAttention(),
+        "h200-sxm",
+        over="seq",
+        limit=64,
+        batch=1,
+        hidden=64,
+        heads=1,
+        head_dim=64,
+    )
+    origins = found.constants_from.split(", ")
+    assert len(origins) == len(set(origins)) > 1

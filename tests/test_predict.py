@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import costmodel as cm
 from costmodel.calibration import calibrated_devices
-from costmodel.errors import SizeError, UnavailableError, UnknownNameError
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, UnknownNameError
 from costmodel.hardware import load
 from costmodel.layers import classes
 from costmodel.predict import RUNGS
@@ -243,6 +243,37 @@ def test_unknown_choices_are_refused_with_the_nearest(wrong):
         cm.predict(cm.Matmul(), "h200-sxm", m=1, n=1, k=1, **wrong)
 
 
+@pytest.mark.parametrize("wrong", ["lstm", cm.LSTM, None, 5])
+def test_what_is_no_layer_is_said_so(wrong):
+    sizes = {"batch": 1, "seq": 8, "hidden": 64}
+    asked = (
+        lambda: cm.predict(wrong, "h200-sxm", **sizes),
+        lambda: cm.evaluate(wrong, **sizes),
+        lambda: cm.sweep(wrong, "h200-sxm", **sizes),
+        lambda: cm.sweep([cm.GRU(), wrong], "h200-sxm", **sizes),
+        lambda: cm.crossover(cm.GRU(), wrong, "h200-sxm", over="seq", batch=1, hidden=64),
+    )
+    for ask in asked:
+        with pytest.raises(CostmodelError, match=r"wanted a layer, such as costmodel.LSTM\(\), got"):
+            ask()
+
+
+@pytest.mark.parametrize("wrong", [None, 5, b"h200-sxm", ["h200-sxm"]])
+def test_what_is_no_device_is_said_so(wrong):
+    with pytest.raises(UnknownNameError, match="wanted the name of a device"):
+        cm.predict(cm.LSTM(), wrong, batch=1, seq=8, hidden=64)
+
+
+@pytest.mark.parametrize("rung", ["kernel", "calibrated"])
+@pytest.mark.parametrize("shape", [(), (3,), (40_000,)])
+def test_sizes_too_large_together_are_an_error_and_not_infinity(rung, shape):
+    """Each is one that could be meant, but the kernel models' single precision ends at 3.4e38."""
+    p = cm.predict(cm.Matmul(), "h200-sxm", rung=rung, m=np.full(shape, 2.0**40), n=2**40, k=2**40)
+    with pytest.raises(SizeError, match=r"sizes of matmul: too large together.*m=1.09951e\+12"):
+        p.to_dict()
+    assert np.isfinite(p.lower_s).all()
+
+
 def test_a_rung_that_is_not_there_says_what_would_make_it_so():
     with pytest.raises(UnavailableError, match="validate"):
         cm.predict(cm.LSTM(dtype="fp32"), "nvidia/k40", rung="calibrated", batch=1, seq=1, hidden=1)
@@ -268,6 +299,12 @@ def test_an_answer_is_plain_json(rung):
     assert {"latency.launch", "latency.step"} <= set(answer["assumed"])
     total = sum(phase["matrix_flops"] for phase in answer["phases"])
     assert total == pytest.approx(answer["matrix_flops"], rel=EXACT)
+
+
+def test_a_prediction_says_in_a_line_what_it_is_of():
+    p = cm.predict(cm.LSTM(), "h200-sxm", rung="kernel", batch=1, seq=[8, 16], hidden=2**40)
+    said = "batch=1 seq[2] hidden=1.09951e+12 input=1.09951e+12 num_layers=1"
+    assert repr(p) == f"Prediction(lstm[bf16] on nvidia/h200-sxm, kernel: {said})"
 
 
 def test_a_count_that_does_not_exist_is_said_so():

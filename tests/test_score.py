@@ -7,7 +7,7 @@ import pytest
 import costmodel as cm
 from costmodel.errors import TableError, UnknownNameError
 from costmodel.measured import with_parts
-from costmodel.score import ADDED, NUMBERS, score, summary
+from costmodel.score import ADDED, NUMBERS, read_table, score, summary
 
 #: Rows as measurement tables have them, beside what each asks for.
 ROWS = [
@@ -95,6 +95,102 @@ def test_a_row_that_cannot_be_predicted_says_why_and_harms_no_other(table):
     assert (scored["reason"][6:] == "").all()
 
 
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"heads_kv": 5}, "heads must be a multiple of kv_heads"),
+        ({"seq_kv": 128}, "seq_kv of at least seq"),
+        ({"head_dim": "wide"}, "head_dim: wanted a whole number of at least 1, got 'wide'"),
+        ({"head_dim": None}, "head_dim: empty, and this op needs it"),
+    ],
+)
+def test_sizes_that_do_not_go_together_harm_no_row_of_their_kind(change, text):
+    row = {"gpu": "h200-sxm", "op": "attention_prefill", "dtype": "bf16", "batch": 4, "heads_q": 32}
+    row |= {"seq_q": 512, "seq_kv": 512, "heads_kv": 8, "head_dim": 128}
+    others = [row, row | {"heads_kv": 4}, row | {"seq_q": 100}]
+    scored = score(pd.DataFrame([others[0], row | change, others[1], row | change, others[2]], dtype=object))
+    assert scored["reason"].str.contains(text).tolist() == [False, True, False, True, False]
+    assert (scored["reason"][[0, 2, 4]] == "").all()
+    assert np.array_equal(scored["seconds"][[0, 2, 4]], score(pd.DataFrame(others))["seconds"])
+    assert scored["seconds"][[1, 3]].isna().all()
+
+
+def test_a_product_too_large_to_be_meant_harms_no_other():
+    row = {"gpu": "h200-sxm", "op": "gemm", "dtype": "bf16", "m": 128.0, "n": 128.0, "k": 128.0}
+    scored = score(pd.DataFrame([row, row | dict.fromkeys("mnk", 2.0**40), row]))
+    assert scored["reason"].str.contains("too large together").tolist() == [False, True, False]
+    assert scored["seconds"][0] == scored["seconds"][2] > 0
+
+
+def test_many_faults_of_many_kinds_take_seconds():
+    """Rows are refused where brute force says, and each distinct fault is found once."""
+    rng, n = np.random.default_rng(0), 20_000
+    table = pd.DataFrame(
+        {
+            "gpu": "h200-sxm", "op": "attention_prefill", "dtype": "bf16", "head_dim": 128,
+            "batch": rng.integers(1, 9, n), "seq_q": 2 ** rng.integers(4, 14, n),
+            "heads_q": rng.choice([8, 16, 32], n), "heads_kv": rng.choice([1, 3, 5, 8], n),
+        }
+    )  # fmt: skip
+    table["seq_kv"] = (table["seq_q"] * rng.choice([0.5, 1, 2], n)).astype(int)
+    wrong = (table["heads_q"] % table["heads_kv"] != 0) | (table["seq_kv"] < table["seq_q"])
+    assert 0.2 < wrong.mean() < 0.8
+    assert ((score(table, rung="bound")["reason"] != "") == wrong).all()
+
+
+LSTM = {
+    "gpu": "V100 (DGX-1, i.e. SXM2)",
+    "op": "lstm",
+    "dtype": "fp16",
+    "batch": 16,
+    "seq": 25,
+    "hidden": 512,
+}
+
+
+def test_the_recurrent_part_has_no_input():
+    """contract.md: with recurrent_only, input is ignored, whatever it says."""
+    rows = [LSTM | {"recurrent_only": True, "input": told} for told in (512, 8, 0, -1, None, "skipped")]
+    scored = score(pd.DataFrame(rows))
+    assert (scored["reason"] == "").all()
+    assert scored["seconds"].nunique() == 1
+    # Of the whole layer it is a size as any other.
+    whole = score(pd.DataFrame([LSTM | {"recurrent_only": False, "input": told} for told in (8, 0)]))
+    assert whole["reason"].tolist() == ["", "input: wanted a whole number of at least 1, got 0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"framework": "pytorch loop"}, "a framework's loop"),
+        ({"framework": "TensorFlow 1.5"}, "a framework's loop"),
+        ({"framework": "pytorch 1.0", "kernel": "LSTMCell in a for loop"}, "a framework's loop"),
+        ({"heads_q": 12}, "a block-diagonal recurrence"),
+    ],
+)
+def test_recurrences_that_no_layer_describes_have_a_reason(change, text):
+    """contract.md: block-diagonal recurrences, framework loops."""
+    same = [LSTM, LSTM | {"framework": "cudnn 7.0", "kernel": "loop over cuDNN"}, LSTM | {"heads_q": 1}]
+    scored = score(pd.DataFrame([LSTM | change, *same]))
+    assert text in scored["reason"][0]
+    assert np.isnan(scored["seconds"][0])
+    assert (scored["reason"][1:] == "").all()
+
+
+def test_tables_that_are_odd_but_whole():
+    empty = score(pd.DataFrame(columns=["gpu", "op", "dtype", "m"]))
+    assert list(empty.columns) == ["gpu", "op", "dtype", "m", *ADDED]
+    assert empty.empty
+    twice = pd.DataFrame([["t4", "softmax", "fp16", 1, 2]], columns=["gpu", "op", "dtype", "m", "m"])
+    with pytest.raises(TableError, match="more than one column m"):
+        score(twice)
+
+
+def test_the_ending_of_a_table_may_be_in_capitals(tmp_path, table):
+    table.to_parquet(tmp_path / "A.PARQUET")
+    assert read_table(tmp_path / "A.PARQUET")["op"].equals(table["op"])
+
+
 def test_kernels_are_told_apart_only_where_their_name_matters():
     # Of a product's kernel only the tile matters; of attention's the whole name.
     rows = {"gpu": "h200-sxm", "dtype": "bf16", "op": "gemm", "m": 512, "n": 512, "k": 512}
@@ -169,5 +265,5 @@ def test_a_rung_that_is_none_is_refused_before_any_row(table):
 
 
 def test_a_table_without_what_every_row_needs_is_refused():
-    with pytest.raises(TableError, match="lacks the columns gpu, op"):
-        score(pd.DataFrame({"dtype": ["bf16"]}))
+    with pytest.raises(TableError, match="lacks the columns gpu, op; it has 'dtype', ' gpu'"):
+        score(pd.DataFrame({"dtype": ["bf16"], " gpu": ["t4"]}))

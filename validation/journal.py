@@ -160,5 +160,5 @@ def _check_header(path: Path, found: Row, machine: Machine | None) -> None:
         if theirs.get(name) != value:
             raise TableError(
                 f"{path}: its rows are of {name} {theirs.get(name)!r}, this is {value!r}; "
-                "rows of both do not go into one table: give another file"
+                "rows of both do not go into one table: give another file, or begin anew with --fresh"
             )

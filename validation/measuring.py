@@ -13,7 +13,7 @@ import pandas as pd
 from costmodel import hardware
 from costmodel.errors import OutputError, UnavailableError
 from costmodel.files import user_folder
-from costmodel.predict import as_device
+from costmodel.predict import as_device, check_rung
 from costmodel.validation import campaign, places, plans, record, spec
 from costmodel.validation.case import Case
 from costmodel.validation.join import with_predictions
@@ -151,6 +151,7 @@ def run(
     DataFrame
         See `costmodel.validation.join.with_predictions`.
     """
+    check_rung(rung)
     here = machine(device)
     known = as_device(spec_file) if spec_file is not None else known_device(here)
     frame = measure(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import TableError
+from costmodel.measured import LOOP, is_loop
 
 #: The table's name.
 FILE = "published_runtimes.csv"
@@ -48,7 +49,6 @@ _DENSE = (
     "FlexAttention",
 )
 _NOT_DENSE = ("Block-Sparse", "Block Sparse")
-_LOOPS = ("loop", "Theano", "Torch7", "TensorFlow", "TF LSTM", "Keras", "Lasagne", "LSTMCell", "baseline")
 _DTYPES = (
     ("fp8", "fp8"),
     ("bf16", "bf16"),
@@ -172,7 +172,7 @@ def _reason(
         (not device, "the GPU is not stated, or has no spec"),
         (not dtype, "the dtype is not stated"),
         (op == "attention" and not _is_dense(impl), f"{impl} is not dense attention"),
-        (recurrent and "cuDNN" not in impl and any(word in impl for word in _LOOPS), "a framework's loop"),
+        (recurrent and is_loop(impl), LOOP),
         ("block-diagonal" in printed and heads != 1, "block-diagonal recurrence"),
         (recurrent and " + " in printed, "more than the recurrent layers"),
         (not (np.isfinite(latency) and latency > 0), "no time, or a unit that is not one"),

@@ -221,11 +221,6 @@ class CapturedModel(Model):
             f"{self.title} has the formats it was captured in: use from_torch(…, dtype={dtype!r})"
         )
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The static choices that a user of the model has."""
-        return {field: getattr(self, field) for field in ("dtype", "direction", "convention")}
-
 
 def same(parts: list[CapturedPart]) -> tuple[CapturedPart, ...]:
     """Return parts with equal ones as one that repeats."""

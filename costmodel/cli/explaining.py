@@ -45,13 +45,14 @@ def explain(
     layer = _layer(name, settings, use)
     device = o.device(machine, device_set)
     p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework)
-    limits = output.time_by(p.phases, output.limit_of)
     slopes = elasticities(p)
+    limits = output.time_by(p.phases, output.limit_of)
     changes = what_if(p, [o.device(other) for other in others])
     if as_json:
-        answer = {"seconds": p.seconds, "rung": p.rung, "constants_from": p.constants_from, "bound": p.bound}
+        answer = {"layer": layer.label, "device": device.name, "shapes": p.sizes, "seconds": p.seconds}
+        answer |= {"rung": p.rung, "constants_from": p.constants_from, "bound": p.bound}
         answer |= {"limits": limits, "elasticities": slopes, "what_if": changes.to_dict("records")}
-        output.print_json({"layer": layer.label, "device": device.name, "shapes": p.sizes, **answer})
+        output.print_json(output.made_with(device.spec_hash) | answer)
         return
     print(f"{layer.label} on {device.name}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
     where = [[limit, output.seconds(t), f"{t / sum(limits.values()):.1%}"] for limit, t in limits.items()]
@@ -64,6 +65,7 @@ def explain(
         for row in changes.to_dict("records")
     ]
     output.print_table(["what if", "time", "as fast", "rung and constants"], rows)
+    print(output.signature(device.spec_hash))
 
 
 def _grounds(row: dict[Hashable, Any]) -> str:

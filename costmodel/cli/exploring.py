@@ -20,7 +20,7 @@ def explore(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="[LAYER...]",
+            metavar="LAYER",
             help="Layers; devices too, if more follow -m. Left out: an LSTM, stored and tiled attention.",
         ),
     ] = [],

@@ -79,6 +79,8 @@ def validate(
     for wanted, suffix in files:
         if wanted:
             check_writable(name.with_suffix(suffix), overwrite=force)
+    from costmodel.predict import check_rung
+
     if tables:
         if not fit or record or report or count:
             raise CostmodelError(
@@ -86,6 +88,7 @@ def validate(
             )
         _fit_tables(tables)
         return
+    check_rung(rung)
     _begin(device, full, fresh)
     rows, machine = _measure(device, spec, full, budget)
     if record:
@@ -205,7 +208,7 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
     pairs, right = order(joined)
     wrong = mispredicted(joined).to_dict("records")
     if as_json:
-        answer = {"device": device.name, "spec_hash": device.spec_hash, "verdicts": found}
+        answer = {**output.made_with(device.spec_hash), "device": device.name, "verdicts": found}
         output.print_json({**answer, "order": {"pairs": pairs, "right": right}, "mispredicted": wrong})
         return
     shown = ("median", "mean", "bias", "reruns", "limit")

@@ -29,7 +29,7 @@ def model(
     names: Annotated[
         list[str],
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="A name of the catalogue, a config.json, its folder, a YAML file; none: list all. "
             "Devices too, if more follow -m.",
         ),
@@ -281,7 +281,8 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
     if as_json:
         shapes = {**p.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
-        output.print_json({**about, **numbers, "constants_from": p.constants_from})
+        answer = {**about, **numbers, "constants_from": p.constants_from}
+        output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
     print(
         f"{found.name} on {p.device.name}: {g.new} tokens after "

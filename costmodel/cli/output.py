@@ -120,3 +120,11 @@ def signature(*spec_hashes: str) -> str:
     from costmodel._version import __version__
 
     return f"costmodel {__version__}, spec {', '.join(spec_hashes)}"
+
+
+def made_with(spec_hash: str) -> dict[str, Any]:
+    """Return the same for a JSON answer, and the version of its form."""
+    from costmodel._version import __version__
+    from costmodel.predict import SCHEMA
+
+    return {"schema": SCHEMA, "version": __version__, "spec_hash": spec_hash}

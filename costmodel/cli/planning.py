@@ -69,6 +69,7 @@ def plan(
         output.print_json(found.head(top).to_dict("records"))
         return
     _print(f"{name} on {devices} × {cluster.machine.name}", found, top)
+    print(output.signature(cluster.machine.spec_hash))
 
 
 def _print(what: str, found: pd.DataFrame, top: int) -> None:

@@ -129,11 +129,10 @@ def crossover(
     for name, value in sizes.items():
         if not isinstance(value, float):
             raise CostmodelError(f"crossover: wanted one value of {name}; only --over {over} varies")
-    if over in sizes:
-        raise CostmodelError(f"crossover: {over} is what varies; leave out -D {over}=…")
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:
-        output.print_json(found.to_dict())
+        where = {} if device is None else {"device": device.name, "spec_hash": device.spec_hash}
+        output.print_json(found.to_dict() | where)
         return
     print(found)
     if found.rung is not None and device is not None:

@@ -14,7 +14,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import CostmodelError, OutputError, SizeError
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
 
@@ -57,7 +57,7 @@ Plan = Annotated[bool, typer.Option("--plan", help="Only say how many points, by
 
 def sweep(
     names: Annotated[
-        list[str], typer.Argument(metavar="LAYER...", help="Layers; devices too, if more follow -m.")
+        list[str], typer.Argument(metavar="LAYER", help="Layers; devices too, if more follow -m.")
     ],
     machines: o.Machines,
     defines: o.Defines = [],
@@ -151,6 +151,8 @@ def _check(
         raise CostmodelError("--by says for what --best is sought; give --best too")
     if pareto and len(_list(pareto) or ()) != 2:
         raise CostmodelError(f"--pareto: wanted two columns, such as seconds,footprint_bytes, got {pareto!r}")
+    if out is not None and out.name in ("", "-"):
+        raise OutputError(f"-o: wanted the name of a file, got {str(out)!r}; left out, CSV is printed")
     folder = out is not None and out.suffix == "" and not searched
     if columns and not (folder or (out is not None and not searched and out.suffix.lower() == ".parquet")):
         raise CostmodelError("--columns chooses those of a Parquet file: give -o NAME.parquet too")

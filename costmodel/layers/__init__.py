@@ -8,7 +8,8 @@ from functools import cache
 from pathlib import Path
 
 from costmodel.errors import unknown_name
-from costmodel.layers._base import Layer, option_text
+from costmodel.layers._base import Layer
+from costmodel.layers._options import option_text
 
 __all__ = ["Layer", "available", "classes", "get", "option_text"]
 

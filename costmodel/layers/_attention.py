@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -138,7 +138,7 @@ class _Attention(Layer):
         if not self.projections:
             return self.core_forward()
         query, keys, output = (self._project(*p) for p in self._projections())
-        return (query, keys, *self.core_forward(), output)
+        return (query, replace(keys, beside=True), *self.core_forward(), output)
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products for each projection, of its input and of its weights, around the core's."""

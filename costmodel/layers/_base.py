@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
 from collections.abc import Collection, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 import sympy as sp
@@ -14,7 +13,8 @@ import sympy as sp
 from costmodel import notebook
 from costmodel.cost import ONE, ZERO, Cost, Phase, Tensors, latex
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import unknown_name
+from costmodel.layers._options import checked, is_typed, option_text, read
 from costmodel.symbols import GLOSSARY
 
 CONVENTIONS = ("exact", "torch")
@@ -56,6 +56,9 @@ class Layer:
 
     def __post_init__(self) -> None:
         """Check the options, and write the dtype by its own name."""
+        for option, kind, default in _typed_options(type(self)):
+            value = checked(f"{option} of {self.name}", getattr(self, option), kind, default)
+            object.__setattr__(self, option, value)
         object.__setattr__(self, "dtype", parse_dtype(self.dtype).name)
         self.check_options(direction=self.directions, convention=CONVENTIONS)
 
@@ -154,13 +157,12 @@ class Layer:
     @property
     def options(self) -> dict[str, Any]:
         """The static choices by name."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {option: getattr(self, option) for option in self.option_types()}
 
     @classmethod
     def option_types(cls) -> dict[str, Any]:
         """Return the type of each option, for reading ``--set option=value``."""
-        hints = typing.get_type_hints(cls)
-        return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+        return dict(_option_types(cls))
 
     @classmethod
     def from_text(cls, settings: dict[str, str]) -> Layer:
@@ -175,7 +177,7 @@ class Layer:
         for option in settings:
             if option not in kinds:
                 raise unknown_name(f"option of {cls.name}", option, kinds)
-        return cls(**{option: _read(option, text, kinds[option]) for option, text in settings.items()})
+        return cls(**{option: read(option, text, kinds[option]) for option, text in settings.items()})
 
     @property
     def label(self) -> str:
@@ -205,40 +207,18 @@ class Layer:
         )
 
 
-def option_text(value: object) -> str:
-    """Return an option's value as people write it: ``auto`` for none, ``128x64`` for a tile."""
-    if value is None:
-        return "auto"
-    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+@cache
+def _option_types(kind: type[Layer]) -> dict[str, Any]:
+    # A layer may be written where no module has the names of its annotations: in a document's example.
+    hints = typing.get_type_hints(kind, localns=vars(typing))
+    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
 
 
-def _read(option: str, text: str, kind: Any) -> Any:
-    """Read one option's text as the type of its field."""
-    kinds = (
-        [k for k in typing.get_args(kind) if k is not types.NoneType]
-        if isinstance(kind, types.UnionType)
-        else [kind]
-    )
-    if len(kinds) < len(typing.get_args(kind)) and text.lower() in ("none", "auto"):
-        return None
-    wanted = kinds[0]
-    if wanted is bool:
-        if text.lower() in ("true", "yes", "1", "on"):
-            return True
-        if text.lower() in ("false", "no", "0", "off"):
-            return False
-        raise CostmodelError(f"option {option}: wanted true or false, got {text!r}")
-    if wanted is int or typing.get_origin(wanted) is tuple:
-        try:
-            numbers = tuple(int(part) for part in text.lower().split("x"))
-        except ValueError:
-            numbers = ()
-        count = 1 if wanted is int else len(typing.get_args(wanted))
-        if len(numbers) != count or min(numbers) < 1:
-            example = "128" if wanted is int else "x".join(["128"] * count)
-            raise CostmodelError(f"option {option}: wanted something like {example}, got {text!r}")
-        return numbers[0] if wanted is int else numbers
-    return text
+@cache
+def _typed_options(kind: type[Layer]) -> list[tuple[str, Any, Any]]:
+    """Return (name, type, default) of each option whose type says what it can be: flags, numbers, tiles."""
+    types = _option_types(kind)
+    return [(f.name, types[f.name], f.default) for f in dataclasses.fields(kind) if is_typed(types[f.name])]
 
 
 @lru_cache(maxsize=4096)

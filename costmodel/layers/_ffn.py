@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import sympy as sp
@@ -65,8 +66,8 @@ def forward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
     rows, width, inner, sets = shape
     unit = layer.bytes * sets * rows
     ups = (
-        gemm(layer, name, batch=sets, m=rows, n=cols, k=width, workspace=unit * cols)
-        for name, cols in _ups(shape, form)
+        replace(gemm(layer, name, batch=sets, m=rows, n=cols, k=width, workspace=unit * cols), beside=i > 0)
+        for i, (name, cols) in enumerate(_ups(shape, form))
     )
     act = _activation(layer, form, rows=sets * rows, cols=inner, workspace=unit * inner)
     return (*ups, act, gemm(layer, "down projection", batch=sets, m=rows, n=width, k=inner))

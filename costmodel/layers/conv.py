@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm
 from costmodel.layers._scan import scan_phase
@@ -74,12 +74,6 @@ class Conv(_Convolution):
 
     groups: int = 1
 
-    def __post_init__(self) -> None:
-        """Check the groups."""
-        super().__post_init__()
-        if not (isinstance(self.groups, int) and self.groups >= 1):
-            raise CostmodelError(f"{self.name}: groups: wanted a whole number from 1 on, got {self.groups}")
-
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Groups are of equal width."""
         if np.any(sizes["input"] % self.groups) or np.any(sizes["d_model"] % self.groups):
@@ -132,7 +126,8 @@ class Conv(_Convolution):
 class SeparableConv(_Convolution):
     """Depthwise convolution, then a product over channels: 2·B·n·(k·C_in + C_in·C_out) FLOP.
 
-    The depthwise part has one weight a channel and tap, and runs on the vector engine.
+    The depthwise part has one weight a channel and tap, and runs on the vector engine. FlopCounterMode,
+    which knows no engines, adds it up with the products: so does ``convention="torch"``.
     """
 
     name: ClassVar[str] = "separable-conv"
@@ -141,8 +136,9 @@ class SeparableConv(_Convolution):
 
     def _depthwise(self, name: str, *, depth: sp.Expr, times: sp.Expr = ONE, **traffic: sp.Expr) -> Phase:
         """Return one depthwise pass: 2 FLOP for each tap of each channel and position."""
-        flops = 2 * B * N * I * K * times
-        return scan_phase(self, name, chains=ONE, vector=flops, pram_depth=tree_depth(depth), **traffic)
+        engine = "matrix" if self.convention == "torch" else "vector"
+        flops = {engine: 2 * B * N * I * K * times}
+        return scan_phase(self, name, chains=ONE, pram_depth=tree_depth(depth), **flops, **traffic)
 
     def forward(self) -> tuple[Phase, ...]:
         """Depthwise; pointwise."""

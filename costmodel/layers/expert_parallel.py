@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._devices import NODE, P, exchange, share
 from costmodel.layers._indexed import IndexedTensors
@@ -49,12 +49,6 @@ class ExpertParallel(MoE):
     defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
 
     cut: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the number of devices that share an expert."""
-        super().__post_init__()
-        if self.cut < 1:
-            raise CostmodelError(f"cut of {self.name}: wanted at least one device, got {self.cut}")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Every device has as many experts, and as much of each, as any other."""

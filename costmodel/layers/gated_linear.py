@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import Phase
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import SizeError
 from costmodel.layers._decay import N
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.symbols import CeilLog2, symbol
@@ -88,12 +88,6 @@ class Mamba2(_MatrixState):
     gate_depth: ClassVar[int] = 1
 
     groups: int = 1
-
-    def __post_init__(self) -> None:
-        """Check the groups."""
-        super().__post_init__()
-        if not (isinstance(self.groups, int) and self.groups >= 1):
-            raise CostmodelError(f"{self.name}: groups: wanted a whole number from 1 on, got {self.groups}")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Groups have equally many heads."""

@@ -78,7 +78,7 @@ class MLA(Layer):
     # -- products --------------------------------------------------------------------------
 
     def _projections(self) -> tuple[tuple[str, sp.Expr, sp.Expr, sp.Expr], ...]:
-        """(name, rows, input width, output width) of the products with weights, in the order they run."""
+        """(name, rows, input width, output width) of the products with weights."""
         return (
             ("query, down", B * N, DM, Q),
             ("query, up", B * N, Q, HQ * (D + R)),
@@ -134,12 +134,13 @@ class MLA(Layer):
     # -- the layer -------------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """Down and up; the core; out."""
+        """Queries and latents down, then up; the core; out."""
         down, up, latent, values, out = (self._project(*p) for p in self._projections())
+        latent, values = (replace(phase, beside=True) for phase in (latent, values))
         if not self.absorbed:
-            return (down, up, latent, values, *self._core(self._tiled.core_forward()), out)
+            return (down, latent, up, values, *self._core(self._tiled.core_forward()), out)
         into, back = self._per_head("query to latent", D, C), self._per_head("latent to value", C, DV)
-        return (down, up, latent, into, self._latent_core(), back, out)
+        return (down, latent, up, into, self._latent_core(), back, out)
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products for each projection, of its input and of its weights, around the core's."""

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError, SizeError
+from costmodel.errors import SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
@@ -63,8 +63,6 @@ class MoE(Layer):
         """Check the experts' form."""
         super().__post_init__()
         self.check_options(activation=POINTWISE)
-        if self.shared < 0:
-            raise CostmodelError(f"shared of {self.name}: wanted 0 or more experts, got {self.shared}")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """A token cannot choose more experts than there are."""

@@ -133,10 +133,10 @@ class Model(Layer):
                 open_sizes |= {s.name for s in expression.free_symbols}
         return tuple(name for name in GLOSSARY if name in open_sizes and name not in DEVICE_SIZES)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """The static choices that a user of the model has."""
-        return {"dtype": self.dtype, "direction": self.direction, "convention": self.convention}
+    @classmethod
+    def option_types(cls) -> dict[str, Any]:
+        """Return the type of each choice that a user of the model has: those that every layer has."""
+        return Layer.option_types()
 
     @property
     def label(self) -> str:

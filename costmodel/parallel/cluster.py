@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from costmodel import hardware
 from costmodel.errors import CostmodelError
+from costmodel.evaluate import as_size
 from costmodel.kernels import collective
 from costmodel.kernels.base import Array
 
@@ -43,11 +45,11 @@ class Cluster:
     price: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that nodes are full."""
-        if self.devices < 1 or self.node < 1:
-            raise CostmodelError(
-                f"cluster: wanted at least one device, got {self.devices} in nodes of {self.node}"
-            )
+        """Check that nodes are full, and that a price is one."""
+        for name in ("devices", "node"):
+            as_size(name, getattr(self, name))
+        if self.price is not None and not (math.isfinite(self.price) and self.price >= 0):
+            raise CostmodelError(f"cluster: wanted a price of at least 0 for an hour, got {self.price}")
         if self.devices > self.node and self.devices % self.node:
             full = self.devices // self.node * self.node
             raise CostmodelError(

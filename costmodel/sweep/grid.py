@@ -23,10 +23,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
 from costmodel.errors import SizeError, unknown_name
-from costmodel.evaluate import as_size, bind
+from costmodel.evaluate import as_layer, as_size, bind
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
-from costmodel.predict import RUNGS, STATES, Prediction, as_device, predict
+from costmodel.predict import STATES, Prediction, as_device, check_rung, predict
 from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
@@ -282,7 +282,8 @@ def make_grid(
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
     given = {name: _axis(name, values) for name, values in {**(sizes or {}), **grids}.items()}
-    wanted = [layers] if isinstance(layers, Layer) else list(layers)
+    one = isinstance(layers, str) or not isinstance(layers, Iterable)
+    wanted = [as_layer(layer) for layer in ([layers] if one else layers)]
     several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
     machines = [as_device(device) for device in several]
     if not wanted or not machines:
@@ -291,8 +292,7 @@ def make_grid(
     for name in given:
         if name not in taken:
             raise unknown_name(f"size of {', '.join(layer.name for layer in wanted)}", name, taken)
-    if rung is not None and rung not in RUNGS:
-        raise unknown_name("rung", rung, RUNGS)
+    check_rung(rung)
     if state not in STATES:
         raise unknown_name("state", str(state), STATES)
     paid = _by_device(prices or {}, machines)

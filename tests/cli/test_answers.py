@@ -257,3 +257,27 @@ def test_score_adds_predictions_and_says_how_far_off(costmodel, tmp_path):
 
 def test_version_is_the_packages(costmodel):
     assert costmodel("--version").out == f"costmodel {cm.__version__}\n"
+
+
+MADE = {
+    "predict": ("predict", *FLASH, "seq=64"),
+    "crossover": ("crossover", "lstm", *FLASH, "hidden=64", "--over", "seq"),
+    "explain": ("explain", *FLASH, "seq=64"),
+    "model": ("model", "gpt2", "-m", "h200-sxm", "-D", "seq=64"),
+    "generation": ("model", "gpt2", "-m", "h200-sxm", "-D", "batch=1", "seq=64", "--use", "generation"),
+}
+
+
+@pytest.mark.parametrize("what", MADE)
+def test_every_answer_names_the_program_and_the_spec_it_was_made_with(costmodel, what):
+    h200 = cm.hardware.load("h200-sxm")
+    answer = json.loads(costmodel(*MADE[what], "--json").out)
+    assert answer["schema"] >= 1
+    assert (answer["version"], answer["spec_hash"]) == (cm.__version__, h200.spec_hash)
+    assert costmodel(*MADE[what]).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")
+
+
+def test_a_plan_names_the_program_and_the_spec_it_was_made_with(costmodel):
+    words = ("plan", "gpt2", "-m", "h200-sxm", "--devices", "8", "-D", "batch=8", "seq=128")
+    h200 = cm.hardware.load("h200-sxm")
+    assert costmodel(*words).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")

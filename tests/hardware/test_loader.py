@@ -80,3 +80,16 @@ def test_listing_and_importing_stay_light():
         "assert not {'pandas', 'torch', 'sympy', 'altair', 'numpy', 'scipy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole"),
+    [
+        ("a100", ["a100-pcie-40gb", "a100-pcie-80gb", "a100-sxm-40gb", "a100-sxm-80gb"]),
+        ("mi250", ["mi250-gcd"]),
+    ],
+)
+def test_a_name_given_in_part_gets_the_whole_ones_first(part, whole):
+    with pytest.raises(UnknownNameError) as error:
+        load(part)
+    assert f"did you mean {' or '.join(map(repr, whole))}" in str(error.value)

@@ -203,6 +203,15 @@ def test_deepseek_v2_caches_1152_bytes():
     )
 
 
+def test_mla_depth():
+    """Queries and latents go down at once, and up at once; scores, softmax, PV, O: formulas.md §3.3."""
+    sizes = {"batch": 1, "heads": 4, "seq": 32, "head_dim": 16, "value_dim": 8, "rope_dim": 4}
+    sizes |= {"d_model": 64, "q_rank": 48, "kv_rank": 200}
+    # ⌈log₂⌉ of 64; of 48 and 200, the larger; of 16 + 4; of 32 four times; of 4 · 8.
+    wanted = (1 + 6) + (1 + 8) + (1 + 5) + 5 + 2 + 5 + 1 + (1 + 5) + (1 + 5)
+    assert evaluate(get("mla")(), **sizes)["pram_depth"] == wanted
+
+
 def test_mla_per_token():
     """formulas.md §3.1, for DeepSeek-V2: d = 5120, h = 128, d_n = d_v = 128, d_r = 64, q = 1536, c = 512."""
     d, h, n_, r, q, c, s = 5120, 128, 128, 64, 1536, 512, 4096

@@ -16,8 +16,6 @@ FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMod
 nn = torch.nn
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "torch_flops.csv"
-#: Held in test_family_claims.py: its depthwise part is on the vector engine, and torch adds it up.
-ELSEWHERE = {"separable_conv1d"}
 
 
 def read(text):
@@ -46,10 +44,10 @@ def test_goldens(row):
 
 @pytest.mark.shared
 def test_goldens_are_the_reference_rows(shared):
-    """Every row of the reference table is here with its figures, or is held elsewhere."""
+    """Every row of the reference table is here with its figures."""
     with (shared / "reference" / "torch_flop_goldens.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    wanted = sorted((r["torch_fwd"], r["torch_fwd_plus_bwd"]) for r in rows if r["op"] not in ELSEWHERE)
+    wanted = sorted((r["torch_fwd"], r["torch_fwd_plus_bwd"]) for r in rows)
     assert sorted((r["fwd"], r["fwd_plus_bwd"]) for r in goldens()) == wanted
 
 

@@ -96,6 +96,7 @@ LATENT = _sizes(
     (4, 3, 140, 300, 2, 33, 5, 6, 9, 4, 64),
     (2, 3, 61, 121, 5, 4, 7, 6, 9, 8, 400),
     (1, 3, 96, 287, 9, 8, 30, 2, 17, 7, 684),
+    (33, 17, 3, 4, 5, 4, 6, 40, 9, 2, 200),
 )
 TILED = _sizes(
     "batch heads kv_heads seq seq_kv head_dim value_dim d_model sram",

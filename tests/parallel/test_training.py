@@ -318,5 +318,11 @@ def test_a_model_that_does_not_fit_says_how_much_is_missing_and_what_would_do():
 
 
 def test_devices_that_do_not_fill_nodes_are_refused():
+    for wrong in ({"devices": 0}, {"devices": 2.5}, {"devices": "8"}, {"devices": 8, "node": 0}):
+        with pytest.raises(CostmodelError, match=r"size (devices|node): wanted a whole number of at least 1"):
+            Cluster(device="h100-sxm", **wrong)
+    for price in (-1.0, float("nan")):
+        with pytest.raises(CostmodelError, match="price of at least 0"):
+            Cluster(device="h100-sxm", devices=8, price=price)
     with pytest.raises(CostmodelError, match="12 devices do not fill nodes of 8; 8 or 16 would"):
         Cluster(device=A100, devices=12)

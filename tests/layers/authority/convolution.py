@@ -71,23 +71,26 @@ def conv(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def separable(o: dict[str, Any], s: Sizes) -> Expected:
-    """formulas.md §6: 2BL(Ck + C²); the depthwise part is a convolution of C groups."""
+    """formulas.md §6: 2BL(Ck + C²); the depthwise part is a convolution of C groups.
+
+    On the vector engine; FlopCounterMode adds it up with the products.
+    """
     w = WIDTH[o["dtype"]]
     b, n, into, out, k = (s[x] for x in ("batch", "seq", "input", "d_model", "k"))
     flops = 2 * b * multiply_adds(n, into, into, k, into)
     x, taps = w * b * n * into, w * k * into
+    torch = o["convention"] == "torch"
 
     def depthwise(read: Any, write: Any, depth: int, times: int = 1, workspace: Any = 0) -> Kernel:
-        return chains(
-            Kernel(vector=flops * times, read=read, write=write, depth=depth, workspace=workspace), 1
-        )
+        engine = {"matrix" if torch else "vector": flops * times}
+        return chains(Kernel(**engine, read=read, write=write, depth=depth, workspace=workspace), 1)
 
     forward = (depthwise(x + taps, x, dot_depth(k), workspace=x), product(w, b * n, out, into))
     backward = (
         product(w, b * n, into, out, workspace=x),
         product(w, into, out, b * n),
         depthwise(x + taps, x, dot_depth(k)),
-        depthwise(2 * x, taps, dot_depth(b * n), times=into if o["convention"] == "torch" else 1),
+        depthwise(2 * x, taps, dot_depth(b * n), times=into if torch else 1),
     )
     return Expected(
         kernels=_directed(o, forward, backward),

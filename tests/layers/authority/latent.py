@@ -38,14 +38,14 @@ def mla(o: dict[str, Any], s: Sizes) -> Expected:
     if o["absorbed"]:
         into = product(w, rows, c, d, times=h, workspace=w * rows * h * c)
         back = product(w, rows, dv, c, times=h, workspace=w * rows * h * dv)
-        kernels = (down, up, latent, into, _on_latents(o, s, w), back, out)
+        kernels = (down, latent, up, into, _on_latents(o, s, w), back, out)
         return replace(expected, kernels=kernels)
     core = attention(
         "tiled",
         {**o, "schedule": "fa2", "tile": None, "projections": False, "cross": False},
         s | {"head_dim": d + r, "kv_heads": h},
     )
-    before = (down, up, latent, values)
+    before = (down, latent, up, values)
     last = (
         product(w, rows, width, q),
         product(w, width, q, rows),

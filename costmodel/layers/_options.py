@@ -1,0 +1,107 @@
+"""Options of layers: what the type of a field lets them be, as values and as text."""
+
+from __future__ import annotations
+
+import types
+import typing
+from typing import Any
+
+import numpy as np
+
+from costmodel.errors import CostmodelError
+
+
+def option_text(value: object) -> str:
+    """Return an option's value as people write it: ``auto`` for none, ``128x64`` for a tile."""
+    if value is None:
+        return "auto"
+    return "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+def is_typed(kind: Any) -> bool:
+    """Tell whether a type says what its values are: ``bool``, ``int``, a tuple of ``int``; or None as well.
+
+    Of a ``str`` the layer itself knows the values.
+    """
+    kind, _ = _without_none(kind)
+    return kind in (bool, int) or set(typing.get_args(kind)) == {int}
+
+
+def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
+    """Return an option's value as the type of its field has it: a list as tuple, numpy's numbers as Python's.
+
+    Parameters
+    ----------
+    name : str
+        Which option of which layer, for the error.
+    value : object
+        What came.
+    kind : type
+        The field's, one that `is_typed`.
+    default : object
+        The field's; whole numbers are at least 1, or 0 where that is their default.
+
+    Raises
+    ------
+    CostmodelError
+        If it is another's: ``"false"`` is no bool, it would count as true.
+    """
+    kind, may_be_none = _without_none(kind)
+    if value is None and may_be_none:
+        return value
+    sides = typing.get_args(kind)
+    if kind is bool:
+        wanted, good = "True or False", isinstance(value, (bool, np.bool_)) or _is_whole(value, 0, 1)
+    elif kind is int:
+        least = 0 if default == 0 else 1
+        wanted, good = f"a whole number of at least {least}", _is_whole(value, least)
+    else:
+        wanted = f"{len(sides)} whole numbers of at least 1"
+        good = isinstance(value, (tuple, list)) and len(value) == len(sides)
+        good = good and all(_is_whole(side, 1) for side in value)
+    if not good:
+        other = ", or None for auto" if may_be_none else ""
+        raise CostmodelError(f"option {name}: wanted {wanted}{other}, got {value!r}")
+    return tuple(map(int, value)) if sides else kind(value)
+
+
+def _is_whole(value: Any, least: int, most: float = float("inf")) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value <= most
+
+
+def _without_none(kind: Any) -> tuple[Any, bool]:
+    """Return the type of ``T | None``, or a type itself, and whether None will do."""
+    if not isinstance(kind, types.UnionType):
+        return kind, False
+    (inner,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
+    return inner, True
+
+
+def read(name: str, text: str, kind: Any) -> Any:
+    """Return an option's text (``true``, ``128x64``, ``auto``) as a value of its field's type.
+
+    Raises
+    ------
+    CostmodelError
+        If it is not text of that type.
+    """
+    kind, may_be_none = _without_none(kind)
+    if may_be_none and text.lower() in ("none", "auto"):
+        return None
+    if kind is str:
+        return text
+    if kind is bool:
+        if text.lower() in ("true", "yes", "1", "on"):
+            return True
+        if text.lower() in ("false", "no", "0", "off"):
+            return False
+        raise CostmodelError(f"option {name}: wanted true or false, got {text!r}")
+    count = len(typing.get_args(kind)) or 1
+    try:
+        numbers = tuple(int(part) for part in text.lower().split("x"))
+    except ValueError:
+        numbers = ()
+    if len(numbers) != count or (count > 1 and min(numbers) < 1):
+        example = "x".join(["128"] * count)
+        raise CostmodelError(f"option {name}: wanted something like {example}, got {text!r}")
+    return numbers[0] if kind is int else numbers
