@@ -1,4 +1,4 @@
-"""What the hand-written attention loads and stores, counted element by element, against its stated traffic."""
+"""What the hand-written attention loads and stores, counted by the element, against its stated traffic."""
 
 import itertools
 from collections import Counter
