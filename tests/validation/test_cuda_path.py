@@ -29,7 +29,7 @@ from costmodel.validation import (  # noqa: E402
     torch_env,
 )
 from costmodel.validation.case import case  # noqa: E402
-from costmodel.validation.execute import prepare  # noqa: E402
+from costmodel.validation.execute import RandomMaker, prepare  # noqa: E402
 from costmodel.validation.join import with_predictions  # noqa: E402
 from costmodel.validation.journal import Journal  # noqa: E402
 from costmodel.validation.measuring import known_device, measure  # noqa: E402
@@ -139,6 +139,19 @@ def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     prepared = type("P", (), {"scope": contextlib.nullcontext, "run": staticmethod(run)})
     monkeypatch.setattr(allocations, "prepare", made)
     assert allocations.prepare_watched(None, "cuda") == (prepared, 340)
+
+
+@pytest.mark.parametrize(("cudnn", "side_by_side"), [(91900, True), (91200, False), (None, False)])
+def test_weights_in_bf16_are_laid_side_by_side_where_cudnn_has_the_format(
+    cudnn, side_by_side, fake, monkeypatch
+):
+    known, asked = set(torch.backends.cudnn.CUDNN_TENSOR_DTYPES), []
+    flags = types.SimpleNamespace(version=lambda: cudnn, CUDNN_TENSOR_DTYPES=known)
+    monkeypatch.setattr(fake, "backends", types.SimpleNamespace(cudnn=flags))
+    monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda _: asked.append(torch.bfloat16 in known))
+    make = RandomMaker(fake, "cuda", torch.bfloat16, torch.Generator(), gradients=False)
+    registry.find("lstm").build(case("lstm", SIZES["lstm"], dtype="bf16"), make)
+    assert asked[-1] is side_by_side  # as it was moved to the device
 
 
 class OutOfResources(Exception):
