@@ -1,7 +1,9 @@
 """The path that a GPU takes, walked on a machine without one: see ``fake_cuda``."""
 
 import contextlib
+import dataclasses
 import importlib
+import json
 import sys
 import types
 
@@ -139,6 +141,25 @@ def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     prepared = type("P", (), {"scope": contextlib.nullcontext, "run": staticmethod(run)})
     monkeypatch.setattr(allocations, "prepare", made)
     assert allocations.prepare_watched(None, "cuda") == (prepared, 340)
+
+
+@pytest.mark.parametrize("state", ["cold", "warm"])
+def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
+    """Caches are emptied by reading, just before; what the case left in them is written out just after."""
+    said = []
+    one = case("matmul", SIZES["matmul"], state=state)
+    ready = prepare(one, "cuda")
+    ready = dataclasses.replace(ready, run=lambda: said.append("case"))
+    monkeypatch.setattr(counters, "prepare", lambda *_: ready)
+    elsewhere = types.SimpleNamespace(sum=lambda: said.append("sweep"))
+    fake.ones = lambda count, device: said.append(f"{count * 4} bytes on {device}") or elsewhere
+    fake.cuda.profiler = types.SimpleNamespace(
+        start=lambda: said.append("start"), stop=lambda: said.append("stop")
+    )
+    counters._run_counted(json.dumps(one.as_dict()))
+    again = ["case"] if state == "warm" else []
+    before = [f"{4 * 2**20} bytes on cuda", *["case"] * 3, "sweep", *again]
+    assert said == [*before, "start", "case", "sweep", "stop"]
 
 
 @pytest.mark.parametrize(("cudnn", "side_by_side"), [(91900, True), (91200, False), (None, False)])
@@ -282,7 +303,8 @@ def test_the_spec_of_a_gpu_without_one_is_measured(fake, monkeypatch, tmp_path):
 def test_the_plan_is_what_a_gpu_can_run():
     """Every case's kernel exists there in its format and direction; no backward pass is captured alone."""
     wanted = plans.plan("cuda")
-    assert {c.bench for c in wanted} >= {"matmul", "sdpa-flash", "sdpa-cudnn", "lstm", "triton-attention"}
+    assert {c.bench for c in wanted} >= {"matmul", "sdpa-flash", "sdpa-cudnn", "triton-attention"}
+    assert {(c.bench, c.dtype) for c in wanted} >= {("scaled-mm", "fp8"), ("lstm", "fp16"), ("gru", "bf16")}
     for one in wanted:
         bench = registry.find(one.bench)
         assert "cuda" in bench.devices
