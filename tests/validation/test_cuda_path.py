@@ -100,6 +100,20 @@ def test_a_campaign_goes_through(fake, tmp_path):
     assert list(report.verdicts(joined, "cuda")["demand"]) == ["matmul", "attention", "recurrent"]
 
 
+@pytest.mark.parametrize(("lasts", "calls"), [(1e-5, timing.GRAPH_CALLS), (2e-3, 1)])
+def test_a_graph_holds_one_long_call_or_several_short_ones(lasts, calls, fake, monkeypatch):
+    ran = []
+    watch = timing.stopwatch("cuda", 2**20)
+    ready = dataclasses.replace(prepare(case("copy", {"m": 4, "n": 4}), "cuda"), run=lambda: ran.append(1))
+    monkeypatch.setattr(timing.Stopwatch, "seconds", lambda *_: lasts)
+    held = []
+    monkeypatch.setattr(timing, "captured", lambda run, scope, calls: held.append(calls) or run)
+    one = case("copy", {"m": 4, "n": 4}, launch="graph")
+    taken = campaign._time(one, ready, machine("cuda"), watch, 0.01)
+    assert held == [calls]
+    assert taken.median_s == pytest.approx(lasts / calls)
+
+
 def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     """`validate --device cuda` on a short plan: rows, rates and a page, and the verdicts."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
