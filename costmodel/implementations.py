@@ -20,6 +20,8 @@ ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 
 #: Whose recurrences run step by step, each a kernel, and whose runs as one.
 STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"
+#: What torch 2's own modules are called, by themselves or with its release.
+_TORCH = ("torch.nn.", "pytorch 2")
 
 #: Kernel models whose algorithms have constants of their own: one's say nothing of another.
 ALGORITHMS = ("delta",)
@@ -91,9 +93,11 @@ def _delta(op: str, framework: str, label: str, _: Device) -> Options:
     return {"kernel": "fused" if fused else "chunked"}
 
 
-def _recurrence(_: str, framework: str, label: str, __: Device) -> Options:
-    """DeepBench times cuDNN's standard algorithm and MIOpen's, both step by step; FlashRNN fuses."""
+def _recurrence(_: str, framework: str, label: str, device: Device) -> Options:
+    """DeepBench times cuDNN's standard algorithm and MIOpen's, by steps; FlashRNN fuses; torch chooses."""
     name = (label or framework).lower()
+    if device.vendor == "NVIDIA" and (name == "pytorch" or name.startswith(_TORCH)):
+        return {"chosen_by": "torch"}
     if name.startswith(FUSED):
         return {"persistent": name.endswith("fused")}
     return {"persistent": False} if name.startswith(STEP_BY_STEP) else {}

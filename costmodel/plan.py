@@ -19,7 +19,7 @@ from costmodel.symbols import DEVICE_SIZES
 RESIDENCY = ("warm_share", "cache_share")
 #: Kernel models of what a layer uses once each time it runs, and may find in a cache the next time: weights,
 #: cached keys.
-KEEPING = ("gemm", "decode")
+KEEPING = ("gemm", "decode", "cpu_gemm")
 
 
 @dataclass(frozen=True, eq=False)

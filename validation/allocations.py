@@ -51,7 +51,9 @@ def _on_cuda(torch: Any, call: Callable[[], T]) -> tuple[T, int, int]:
 
 def _on_cpu(torch: Any, call: Callable[[], T]) -> tuple[T, int, int]:
     profiler = torch.profiler
-    with profiler.profile(activities=[profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+    with profiler.profile(
+        activities=[profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as seen:
         result = call()
     held: dict[int, int] = {}
     level = most = 0

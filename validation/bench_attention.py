@@ -65,15 +65,22 @@ def _op(case: Case) -> str:
 def _dense(case: Case) -> Layer:
     """Return dense attention with the passes that ATen's math backend adds (``attention.cpp``).
 
-    Q and K are scaled by kernels of their own; the causal mask is added to the scores; and a softmax
-    that is to give 0 for rows without a key (``_safe_softmax``) looks for them: `isneginf` reads the
-    scores and writes a byte for each, `all` reads those row by row, and `where` reads the probabilities
-    and writes them anew. The three are timed as one.
+    In 16 bits Q, K and V are widened first, all between is fp32, and O and the probabilities, which
+    the function returns too, are narrowed (unless torch is told otherwise, see
+    ``torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp``). Q and K are scaled by kernels of their
+    own; the causal mask is added to the scores; and a softmax that is to give 0 for rows without a key
+    (``_safe_softmax``) looks for them: `isneginf` reads the scores and writes a byte for each, `all`
+    reads those row by row, and `where` reads the probabilities and writes them anew. The three are
+    timed as one.
     """
-    causal, dtype = bool(case.option("causal", False)), case.dtype
+    causal, narrow = bool(case.option("causal", False)), case.dtype in ("bf16", "fp16")
+    dtype = "fp32" if narrow else case.dtype
     byte = ONE / DenseAttention(dtype=dtype).bytes
     keyless = Pass(dtype=dtype, called="safe_softmax", reads=2 + byte, writes=1 + byte)
-    parts = (
+    widened, narrowed = (
+        Pass(dtype=case.dtype, called="cast", reads=reads * ONE, writes=(3 - reads) * ONE) for reads in (1, 2)
+    )
+    parts = [
         Part.of("scale", Elementwise(dtype=dtype, op="copy"), repeats=2, m=B * H * N, n=D),
         Part.of(
             "attention",
@@ -85,7 +92,12 @@ def _dense(case: Case) -> Layer:
             **{name: symbol(name) for name in ("kv_heads", "seq_kv") if case.get(name, 0)},
         ),
         Part.of("rows without a key", keyless, m=B * H * N, n=N),
-    )
+    ]
+    if narrow:
+        parts.insert(0, Part.of("operands widened", widened, repeats=3, m=B * H * N, n=D))
+        parts.append(Part.of("result narrowed", narrowed, m=B * H * N, n=D))
+    if narrow and case.direction == "fwd":  # nothing asks for the gradient of probabilities
+        parts.append(Part.of("probabilities narrowed", narrowed, m=B * H * N, n=N))
     return in_calls(DenseAttention.name, case, parts)
 
 

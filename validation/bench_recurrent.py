@@ -69,11 +69,22 @@ def _layer(name: str) -> Callable[[Case], Layer | None]:
     return layer
 
 
+def _admit_bf16(torch: Any) -> None:
+    """Let torch lay bf16 weights side by side where cuDNN, since 9.13, has recurrent layers of that format.
+
+    Torch calls them, but its own list of cuDNN's formats lacks bf16 (2.11 to 2.13), so that weights would
+    be gathered anew in every call.
+    """
+    if (torch.backends.cudnn.version() or 0) >= 91300:
+        torch.backends.cudnn.CUDNN_TENSOR_DTYPES.add(torch.bfloat16)
+
+
 def _module(name: str) -> Callable[[Case, Maker], Work]:
     def build(case: Case, make: Maker) -> Work:
         torch = make.torch
         hidden, width = case["hidden"], case.get("input", case["hidden"])
         ways = 2 if case.option("bidirectional", False) else 1
+        _admit_bf16(torch)
         module = getattr(torch.nn, _CLASSES[name])(
             width, hidden, num_layers=case.get("num_layers", 1), bidirectional=ways == 2
         )

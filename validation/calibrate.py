@@ -125,7 +125,7 @@ def _fit_cell(
     start: Mapping[str, float] | None = None
     if cell.kernel.startswith("cpu_"):
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
-        start = found.constants.get(("memory", "", ""))
+        start = {**found.constants.get(("memory", "", ""), {}), **fit_cpu.GIVEN.get(cell.op, {})}
     constants = {
         name: float(f"{value:.6g}")
         for name, value in fit(fitted, device, start).items()

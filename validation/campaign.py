@@ -163,14 +163,22 @@ def _time(
     case: Case, prepared: Prepared, machine: Machine, watch: timing.Stopwatch, budget_s: float
 ) -> timing.Timing:
     if case.launch == "graph":
-        replay = timing.captured(prepared.run, prepared.scope())
-        return timing.measure_warm(watch, replay, budget_s, per_call=timing.GRAPH_CALLS)
+        calls = _calls_of_a_graph(prepared, watch)
+        replay = timing.captured(prepared.run, prepared.scope(), calls)
+        return timing.measure_warm(watch, replay, budget_s, per_call=calls)
     if case.state == "cold":
         others = [prepare(case, machine.kind, copy=number) for number in range(1, COPIES)]
         with prepared.scope():
             return timing.measure_cold(watch, [p.run for p in (prepared, *others)], budget_s)
     with prepared.scope():
         return timing.measure_warm(watch, prepared.run, budget_s)
+
+
+def _calls_of_a_graph(prepared: Prepared, watch: timing.Stopwatch) -> int:
+    with prepared.scope():
+        prepared.run()  # what is only done the first time is over
+        long = watch.seconds(prepared.run, 1) >= timing.LONG_CALL_S
+    return 1 if long else timing.GRAPH_CALLS
 
 
 def _timer(case: Case, watch: timing.Stopwatch) -> str:

@@ -77,6 +77,9 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
     for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
         if name in rows:
             good &= rows[name].fillna(value) == value
+    if "launch" in rows and (rows["launch"] == "graph").any():
+        # Launched one by one, a call shows the host's dispatch where that is the slower.
+        good &= rows["launch"] == "graph"
     if "bench" in rows:
         # A loop of framework calls, and attention as a chain of kernels, are not the op's one kernel.
         good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")

@@ -1,8 +1,11 @@
 """Bytes and instructions that the hardware counted, through Nsight Compute, where it may be used.
 
-A case runs in a process of its own under ``ncu``, once, after a warm-up and a flush of the caches,
-with the clocks left as they are. Many machines do not permit counters to users; that is recorded,
-and nothing else depends on them.
+A case runs in a process of its own under ``ncu``, once, after a warm-up, with the clocks left as they
+are. Caches are ours to empty, once for all of a case's kernels, and by reading: ncu would empty them
+before every kernel, and what was written would be evicted at the case's cost. What the case leaves
+unwritten in L2 is written when other memory is read afterwards: of that, the last kernel, writes count.
+Where counters do not fit one pass the whole process is run again, so that no pass finds what another
+left. Many machines do not permit counters to users; that is recorded, and nothing else depends on them.
 """
 
 from __future__ import annotations
@@ -24,15 +27,22 @@ from costmodel.validation.execute import prepare
 from costmodel.validation.timing import stopwatch
 from costmodel.validation.torch_env import load_torch, machine
 
-#: Nsight Compute's metric → our column.
+#: Nsight Compute's metric → our column, and how much of that one is. Of L2 it is what multiprocessors
+#: ask for, in sectors of 32 bytes: ``lts__t_bytes`` has what goes between L2's halves as well.
 METRICS = {
-    "dram__bytes_read.sum": "dram_read_bytes",
-    "dram__bytes_write.sum": "dram_write_bytes",
-    "lts__t_bytes.sum": "lts_bytes",
-    "smsp__inst_executed.sum": "instructions",
+    "dram__bytes_read.sum": ("dram_read_bytes", 1),
+    "dram__bytes_write.sum": ("dram_write_bytes", 1),
+    "lts__t_sectors_srcunit_tex.sum": ("lts_bytes", 32),
+    "smsp__inst_executed.sum": ("instructions", 1),
 }
+_COLUMNS = tuple(column for column, _ in METRICS.values())
 #: What a counted case has.
-COUNTED = ("dram_bytes", *METRICS.values(), "kernels")
+COUNTED = ("dram_bytes", *_COLUMNS, "kernels")
+#: What ncu says where counters are not to be had on this machine, whatever the case, and what it means.
+_REFUSALS = {
+    "ERR_NVGPUCTRPERM": "this user may not read the GPU's counters (ERR_NVGPUCTRPERM)",
+    "Failed to initialize the profiler": "Nsight Compute cannot reach the GPU's counters here",
+}
 #: A profiled kernel is replayed several times, and its process has to start.
 TIMEOUT_S = 300.0
 
@@ -76,6 +86,7 @@ def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
         return Counts("unavailable", "Nsight Compute (ncu) is not installed", {})
     command = [
         *(tool, "--csv", "--print-units", "base", "--clock-control", "none"),
+        *("--cache-control", "none", "--replay-mode", "application"),
         *("--profile-from-start", "off", "--metrics", ",".join(METRICS)),
         *(sys.executable, "-m", "costmodel.validation.counters", json.dumps(case.as_dict())),
     ]
@@ -86,8 +97,9 @@ def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
     except OSError as error:
         return Counts("unavailable", f"ncu cannot be started: {error.strerror or error}", {})
     said = done.stdout + done.stderr
-    if "ERR_NVGPUCTRPERM" in said:
-        return Counts("unavailable", "this user may not read the GPU's counters (ERR_NVGPUCTRPERM)", {})
+    refused = next((why for words, why in _REFUSALS.items() if words in said), None)
+    if refused:
+        return Counts("unavailable", refused, {})
     if done.returncode != 0:
         lines = [line for line in said.splitlines() if line.strip()] or ["no output"]
         return Counts("failed", lines[-1][:300], {})
@@ -96,26 +108,34 @@ def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
 
 
 def parse(text: str) -> dict[str, float]:
-    """Return the sums over kernels in the output of ``ncu --csv --print-units base``.
+    """Return the sums over a case's kernels in the output of ``ncu --csv --print-units base``.
 
-    Empty where it holds no table of ours.
+    The last kernel is the sweep after the case, whose writes alone are the case's. Empty where there is no
+    table of ours; a metric without a number makes its sum none.
     """
     lines = text.splitlines()
     first = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
     if first is None:
         return {}
-    sums = dict.fromkeys(METRICS.values(), 0.0)
-    kernels = set()
-    for row in csv.DictReader(io.StringIO("\n".join(lines[first:]))):
-        column = METRICS.get(row.get("Metric Name") or "")
-        if column is None:
-            continue
-        kernels.add(row["ID"])
-        sums[column] += float((row.get("Metric Value") or "0").replace(",", ""))
-    if not kernels:
+    table = csv.DictReader(io.StringIO("\n".join(lines[first:])))
+    rows = [(int(row["ID"]), row) for row in table if row.get("Metric Name") in METRICS]
+    kernels = sorted({number for number, _ in rows})
+    if len(kernels) < 2:
         return {}
+    sums = dict.fromkeys(_COLUMNS, 0.0)
+    for number, row in rows:
+        column, size = METRICS[row["Metric Name"]]
+        if number < kernels[-1] or column == "dram_write_bytes":
+            sums[column] += size * _number(row["Metric Value"])
     total = sums["dram_read_bytes"] + sums["dram_write_bytes"]
-    return {"dram_bytes": total, **sums, "kernels": float(len(kernels))}
+    return {"dram_bytes": total, **sums, "kernels": float(len(kernels) - 1)}
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return float("nan")
 
 
 def _run_counted(text: str) -> None:
@@ -123,15 +143,17 @@ def _run_counted(text: str) -> None:
     case = from_dict(json.loads(text))
     torch, here = load_torch(), machine("cuda")
     prepared = prepare(case, "cuda")
-    flush = stopwatch("cuda", here.cache_bytes).flusher()
+    elsewhere = torch.ones(stopwatch("cuda", here.cache_bytes).flush_bytes // 4, device="cuda")
     with prepared.scope():
         for _ in range(3):
             prepared.run()
-        if case.state == "cold":
-            flush()
+        elsewhere.sum()
+        if case.state == "warm":
+            prepared.run()
         torch.cuda.synchronize()
         torch.cuda.profiler.start()
         prepared.run()
+        elsewhere.sum()
         torch.cuda.synchronize()
         torch.cuda.profiler.stop()
 

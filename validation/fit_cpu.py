@@ -24,6 +24,9 @@ from costmodel.validation.log_fit import least_log_error
 _READS = {"elementwise_add": 2.0, "elementwise_mul": 2.0}
 _PATTERNS = {"softmax": "softmax", "layernorm": "norm", "rmsnorm": "rmsnorm"}
 _GATES = {"rnn": 1.0, "gru": 3.0, "lstm": 4.0}
+#: Constants that are facts of the library: elements of a chunk, where ATen has a number of its own
+#: (``UnaryOpsKernel.cpp``, ``Activation.cpp``).
+GIVEN = {"tanh": {"grain": 2048.0}, "gelu": {"grain": 16384.0}}
 #: Columns of tables → sizes of the models.
 _COLUMNS = {
     "gemm": {"m": "m", "n": "n", "k": "k"},
@@ -86,7 +89,8 @@ def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
 
 def free(op: str) -> tuple[str, ...]:
     """Return the constants that rows of an op determine, memory levels apart."""
-    names = [n for n in model(op).CONSTANTS if n not in _cpu.MEMORY and n not in ("overlap", "sum_cycles")]
+    given = (*_cpu.MEMORY, "overlap", "sum_cycles", "grain")
+    names = [name for name in model(op).CONSTANTS if name not in given]
     if model(op) is cpu_stream and op not in _PATTERNS:
         names.remove("row_cycles")
     if op == "gemm":

@@ -32,6 +32,8 @@ _CHAIN = {
     "share_64": 0.5,
     "split": 1.0,
 }
+#: And of a library that takes persistent kernels for some shapes.
+_PERSISTENT = {"sync_s": 0.7}
 _BATCHED = {"call_s": 0.7, "batched_share": 0.5, "bandwidth_share": 0.5}
 _STEP_PRIOR, _PRIOR_WEIGHT, _SCALE = 0.5, 0.15, 0.1
 _START = {
@@ -45,6 +47,7 @@ _START = {
     "share_64": 0.5,
     "split": 2.0,
     "batched_share": 0.7,
+    "sync_s": 2e-6,
 }
 
 
@@ -91,16 +94,18 @@ def fit_ops(
         Values to begin with and to be drawn to (a relative's).
     """
     start = {**_START, **(start or {})}
-    shared = _BATCHED if rows["direction"].iloc[0] == "bwd_weights" else _CHAIN
-    names, ops = list(shared), sorted(rows["op"].unique())
+    stepwise, ops = rows["direction"].iloc[0] != "bwd_weights", sorted(rows["op"].unique())
     parts = {op: rows[rows["op"] == op] for op in ops}
     kwargs = {op: arguments(part) | implementation(part, device) for op, part in parts.items()}
+    shared = _CHAIN if stepwise else _BATCHED
+    if stepwise and any(given.get("chosen_by") for given in kwargs.values()):
+        shared = shared | _PERSISTENT
+    names = list(shared)
     target = np.concatenate([np.log(parts[op]["latency_s"].to_numpy(dtype=np.float64)) for op in ops])
     other = {
         op: part["other_s"].to_numpy(dtype=np.float64) if "other_s" in part else 0.0
         for op, part in parts.items()
     }
-    stepwise = shared is _CHAIN
 
     begin = np.log([start[name] for name in names] + [start["step_s"]] * (len(ops) if stepwise else 0))
     limits = [recurrence.CONSTANTS[name] for name in names] + [recurrence.CONSTANTS["step_s"]] * (

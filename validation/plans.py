@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from costmodel.validation.case import Case, Option, case
 from costmodel.validation.registry import find
@@ -34,6 +34,9 @@ class Scale:
         ``eager``, and on CUDA ``graph``: the first measured most.
     thin : int
         Of how many shapes one is measured in a further format, or launched in a further way.
+    recurrent : tuple of str
+        Formats of recurrent layers, the first measured most: torch takes cuDNN's persistent kernels in
+        fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty: as for other kernels.
     """
 
     flops: tuple[float, float]
@@ -42,6 +45,7 @@ class Scale:
     share: float
     launches: tuple[str, ...]
     thin: int = 1
+    recurrent: tuple[str, ...] = ()
 
 
 #: CPU: up to about 50 ms on two cores by default; most have no fast 16-bit formats. CUDA: up to a few
@@ -49,7 +53,15 @@ class Scale:
 SCALES = {
     ("cpu", False): Scale((2e5, 6e9), (2**10, 2**24), ("fp32",), 1.0, ("eager",)),
     ("cpu", True): Scale((2e5, 1e11), (2**10, 2**27), ("fp32",), 8.0, ("eager",)),
-    ("cuda", False): Scale((1e7, 2e12), (2**14, 2**29), ("bf16", "fp32"), 1.0, ("graph", "eager"), thin=3),
+    ("cuda", False): Scale(
+        (1e7, 2e12),
+        (2**14, 2**29),
+        ("bf16", "fp32"),
+        1.0,
+        ("graph", "eager"),
+        thin=3,
+        recurrent=("fp16", "bf16", "fp32"),
+    ),
     ("cuda", True): Scale(
         (1e7, 2e13), (2**14, 2**31), ("bf16", "fp32", "fp16", "tf32", "fp8"), 8.0, ("graph", "eager")
     ),
@@ -95,10 +107,10 @@ def counted() -> list[Case]:
     for schedule, tiles in _COUNTED_TILES.items():
         for rows, cols in tiles:
             options = {"schedule": schedule, "tile_rows": rows, "tile_cols": cols}
-            sizes = {**heads, "seq": 4096}
+            sizes = {**heads, "seq": 8192}  # what passes by is more than any L2 holds
             cases.append(case("triton-attention", sizes, dtype="bf16", options=options, state="cold"))
     for hidden in (512, 4096):
-        cases.append(case("lstm", {"batch": 16, "hidden": hidden, "seq": 64}, dtype="bf16", state="cold"))
+        cases.append(case("lstm", {"batch": 16, "hidden": hidden, "seq": 64}, dtype="fp16", state="cold"))
     return cases
 
 
@@ -161,7 +173,9 @@ def _matmuls(scale: Scale) -> list[Case]:
 
     shapes = draw(grid, fits, 44 * scale.share)
     squares = [{"m": n, "n": n, "k": n} for n in sides[3:] if _within(scale, 2.0 * n**3)]
-    cases = _cases(("matmul", "scaled-mm"), [*squares, *shapes], scale)
+    cases = _cases(("matmul",), [*squares, *shapes], scale)
+    whole = [s for s in (*squares, *shapes) if s["n"] % 16 == s["k"] % 16 == 0]
+    cases += _cases(("scaled-mm",), whole[: int(16 * scale.share)], scale, dtypes=("fp8",))
     cases += _cases(("matmul",), shapes[:8], scale, directions=("fwd+bwd",))
     batched = {"batch": (4, 16, 60, 128), "m": (16, 64, 128, 500), "n": (64, 128, 300), "k": (32, 64, 128)}
     products = draw(
@@ -229,7 +243,8 @@ def _walk(scale: Scale, gates: int, count: float) -> list[Sizes]:
 
 
 def _recurrent(scale: Scale) -> list[Case]:
-    cases = []
+    cases: list[Case] = []
+    scale = replace(scale, dtypes=scale.recurrent or scale.dtypes)
     for name, count in (("rnn", 18), ("lstm", 26), ("gru", 24)):
         shapes = _walk(scale, _GATES[name], count * scale.share)
         cases += _cases((name,), shapes, scale)

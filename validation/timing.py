@@ -28,8 +28,9 @@ SAMPLE_S = {"cpu": 1e-3, "cuda": 5e-4}
 MAX_SAMPLES, MAX_CALLS = 60, 200
 #: At least these many samples, even over budget; a call that takes a second is not asked for more.
 MIN_SAMPLES = 3
-#: Calls captured in one graph.
-GRAPH_CALLS = 4
+#: Calls captured in one graph, and what a call lasts [s] of which one is enough: the gap between two
+#: replays is of microseconds.
+GRAPH_CALLS, LONG_CALL_S = 4, 1e-3
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,10 @@ def stopwatch(kind: str, cache_bytes: int) -> Stopwatch:
     return Stopwatch(kind, 4 * (cache_bytes or 64 * 2**20))
 
 
-def captured(call: Callable[[], object], scope: AbstractContextManager[Any]) -> Callable[[], object]:
-    """Return a function that replays ``GRAPH_CALLS`` of a call as one CUDA graph.
+def captured(
+    call: Callable[[], object], scope: AbstractContextManager[Any], calls: int = GRAPH_CALLS
+) -> Callable[[], object]:
+    """Return a function that replays that many of a call as one CUDA graph.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def captured(call: Callable[[], object], scope: AbstractContextManager[Any]) -> 
         side.synchronize()
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=side):
-            for _ in range(GRAPH_CALLS):
+            for _ in range(calls):
                 call()
     torch.cuda.current_stream().wait_stream(side)
 

@@ -50,7 +50,7 @@ def _fa2(
         last = tl.minimum(n, (block + 1) * ROWS)
     for start in range(0, last, COLS):
         cols = start + tl.arange(0, COLS)
-        seen = cols < n
+        seen = cols < last
         there = (base_kv + cols)[:, None] * D + wide[None, :]
         keys = tl.load(k + there, mask=seen[:, None], other=0.0)
         scores = tl.dot(queries, tl.trans(keys), input_precision=PRECISION) * scale
@@ -98,7 +98,7 @@ def _fa1(
         values = tl.load(v + there, mask=seen[:, None], other=0.0)
         first_row = 0
         if CAUSAL:
-            first_row = start // ROWS * ROWS  # rows above see none of these keys
+            first_row = start  # rows above see none of these keys
         for first in range(first_row, n, ROWS):
             rows = first + tl.arange(0, ROWS)
             inside = rows < n

@@ -184,14 +184,14 @@ def _report(
     rows: pd.DataFrame, device: Device, counted: pd.DataFrame | None, path: Path, force: bool
 ) -> None:
     from costmodel import reports
-    from costmodel.validation.join import with_predictions
     from costmodel.validation.memory import footprints
     from costmodel.validation.report import as_report, fitted_constants
 
+    predicted = as_report(rows, device)
     page = reports.validation(
-        as_report(rows, device),
+        predicted,
         constants=fitted_constants(device),
-        memory=footprints(with_predictions(rows, device, rung="bound")),
+        memory=footprints(predicted[predicted["rung"] == "bound"]),
         traffic=counted,
         command=shlex.join(["costmodel", *sys.argv[1:]]),
     )

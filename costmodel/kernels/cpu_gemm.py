@@ -49,6 +49,7 @@ def seconds(
     n: ArrayLike,
     k: ArrayLike,
     batch: ArrayLike = 1.0,
+    passing: ArrayLike = 0.0,
     dtype: str = "fp32",
 ) -> Estimate:
     """Return the time of ``batch`` matrix products.
@@ -61,6 +62,8 @@ def seconds(
         Values of ``CONSTANTS``; those not given have their defaults.
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
+    passing : array_like
+        Bytes that pass the caches between two uses of B, where other kernels run in between [B].
     dtype : str
         Of operands and result.
 
@@ -77,9 +80,8 @@ def seconds(
         If the device does not have the dtype.
     """
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = (np.asarray(x, dtype=np.float64) for x in (m, n, k, batch))
-    m, n, k, batch = np.broadcast_arrays(*sizes)
-    choices = [_with_threads(device, c, m, n, k, batch, dtype, t) for t in sorted({1.0, device.units})]
+    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (m, n, k, batch, passing)))
+    choices = [_with_threads(device, c, *sizes, dtype, threads) for threads in sorted({1.0, device.units})]
     sooner = np.argmin(np.stack([choice.seconds for choice in choices]), axis=0)
 
     def chosen(values: list[Array]) -> Array:
@@ -98,6 +100,7 @@ def _with_threads(
     n: Array,
     k: Array,
     batch: Array,
+    passing: Array,
     dtype: str,
     threads: float,
 ) -> Estimate:
@@ -111,19 +114,23 @@ def _with_threads(
     padded = np.where(narrow > 1, (m + c["edge_rows"]) * (n + c["edge_rows"]), m * n)
     arithmetic = 2 * batch * padded * k / (device.peak(dtype) * share * c["peak_share"])
     arithmetic = arithmetic + packed / (threads * device.clock_hz)
-    traffic = batch * (m * k + k * n + m * n) * width
-    cached, memory = seconds_per_byte(device, c, traffic, np.full(m.shape, threads))
+    weights, beside = batch * k * n * width, batch * (m * k + m * n) * width
     streamed = 1 / (c["vector_bytes_cycle"] * device.clock_hz * threads)
-    cached = np.where(narrow > 1, cached, np.maximum(cached, streamed - memory))
+    in_caches = in_memory = np.zeros(m.shape)
+    for moved, between in ((beside, 0.0), (weights, passing)):
+        working_set = np.maximum(weights + beside, between)
+        cached, memory = seconds_per_byte(device, c, working_set, np.full(m.shape, threads))
+        cached = np.where(narrow > 1, cached, np.maximum(cached, streamed - memory))
+        in_caches, in_memory = in_caches + moved * cached, in_memory + moved * memory
     launch = c["start_s"] + (batch - 1) * c["matrix_s"] / threads + (c["fork_s"] if threads > 1 else 0.0)
     launch = launch + mapping_seconds(c, batch * m * n * width)
-    body = joined(c["overlap"], arithmetic, traffic * (cached + memory))
+    body = joined(c["overlap"], arithmetic, in_caches + in_memory)
     return Estimate(
         seconds=launch + body,
         terms={
             f"vector:{dtype}": arithmetic,
-            "l2": traffic * cached,
-            "hbm": traffic * memory,
+            "l2": in_caches,
+            "hbm": in_memory,
             "launch": launch,
         },
     )

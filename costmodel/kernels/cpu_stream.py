@@ -1,7 +1,7 @@
 """Memory-bound kernels on a CPU: softmax, norms, activations and elementwise arithmetic.
 
-ATen cuts a table into chunks of at least 32,768 elements for its threads (rows of a softmax: 2,048;
-a layer norm: single rows), and each core streams its chunk by vectors. A call costs its dispatch,
+ATen cuts a table into chunks of at least 32,768 elements for its threads (tanh: 2,048; rows of a softmax:
+2,048; a layer norm: single rows), and each core streams its chunk by vectors. A call costs its dispatch,
 waking the other threads, something for each row, and the larger of its instructions and its bytes.
 An RMS norm is not one kernel: ATen squares, averages, scales, and multiplies by the gain.
 """
@@ -25,6 +25,9 @@ CONSTANTS = {
         2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
     ),
     "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "grain": Constant(
+        GRAIN, 1.0, GRAIN, "elements", "of an elementwise operation's chunks, at the least (the library's)"
+    ),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
     **MEMORY,
 }
@@ -76,7 +79,9 @@ def seconds(
         *(np.asarray(x, dtype=np.float64) for x in (rows, cols, reads, writes))
     )
     elements = rows * cols
-    chunks = np.ceil(elements / np.maximum(_CHUNK.get(pattern, GRAIN), cols if pattern in _CHUNK else 1.0))
+    chunks = np.ceil(
+        elements / np.maximum(_CHUNK.get(pattern, c["grain"]), cols if pattern in _CHUNK else 1.0)
+    )
     threads = np.clip(chunks, 1.0, device.units)
     width = dtypes.dtype(dtype).bytes
     more_reads, more_writes = _MORE.get(pattern, (0.0, 0.0))

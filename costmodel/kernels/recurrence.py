@@ -26,6 +26,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import UnavailableError, unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import _cudnn
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -74,6 +75,7 @@ def seconds(
     dtype: str = "fp32",
     direction: str = "fwd",
     persistent: bool | None = None,
+    chosen_by: str = "",
 ) -> Estimate:
     """Return the time of the recurrence of one layer, its input product excluded.
 
@@ -95,6 +97,8 @@ def seconds(
         ``fwd``, ``bwd_data`` (the chain in reverse) or ``bwd_weights`` (no chain).
     persistent : bool, optional
         Which algorithm; by default the persistent one where the weights are of 16 bits and fit on the chip.
+    chosen_by : str
+        ``torch``: by default the algorithm that torch asks of cuDNN, see ``_cudnn``.
 
     Returns
     -------
@@ -127,8 +131,20 @@ def seconds(
         return Estimate(seconds=launch + matrix + hbm, terms={engine: matrix, "hbm": hbm, "launch": launch})
 
     chip = c["onchip_share"] * device.onchip_capacity
-    fits = (weights <= chip) & (size <= _PERSISTENT_BYTES)
-    resident = fits if persistent is None else np.full(weights.shape, persistent)
+    if persistent is not None:
+        resident = np.full(weights.shape, persistent)
+    elif chosen_by == "torch":
+        resident = _cudnn.persistent(
+            device,
+            gates=gates,
+            hidden=hidden,
+            batch=batch,
+            parallel=parallel,
+            dtype=dtype,
+            forward=direction == "fwd",
+        )
+    else:
+        resident = (weights <= chip) & (size <= _PERSISTENT_BYTES)
     flops = 2 * weights / size * _padded(batch)
     bandwidth = c["bandwidth_share"] * device.hbm_bandwidth
 

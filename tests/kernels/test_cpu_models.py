@@ -113,6 +113,21 @@ def test_a_matrix_that_meets_one_vector_is_streamed_once():
     assert got > in_caches.terms["l2"]
 
 
+def test_weights_come_from_memory_where_others_pass_between_two_uses():
+    """64 KiB of B: alone they stay in a core's cache; after a gigabyte of other weights they do not."""
+    sizes, passing = {"m": 16, "n": 128, "k": 128}, np.array([0.0, 1e4, 1e12])
+    alone, little, much = cpu_gemm.seconds(DEVICE, IDEAL, **sizes, passing=passing).terms["hbm"]
+    assert little == alone < 1e-3 * much
+    assert much == pytest.approx(4 * 128 * 128 / DEVICE.hbm_bandwidth, rel=1e-3)
+
+
+def test_threads_are_woken_from_the_library_s_own_number_of_elements_on():
+    """A chunk of 2,048 elements for each thread: 4,096 have two, and half the instructions each."""
+    one = cpu_stream.seconds(DEVICE, IDEAL, rows=4096.0, cols=1.0).terms["vector:fp32"]
+    two = cpu_stream.seconds(DEVICE, {**IDEAL, "grain": 2048.0}, rows=4096.0, cols=1.0)
+    assert two.terms["vector:fp32"] == pytest.approx(one / 2)
+
+
 def test_keys_beyond_the_caches_are_read_again_from_memory():
     """Four query heads on one key head of twice the last-level cache read it four times, not once."""
     keys = DEVICE.llc_capacity  # of 64 wide K and V, 4 bytes: 512 bytes a key

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import costmodel as cm
 from costmodel import hardware
 from costmodel.errors import UnknownNameError
 from costmodel.kernels import recurrence
@@ -50,6 +51,45 @@ def test_weights_that_do_not_fit_are_not_persistent():
         for h in (768, 8192)
     )
     assert large > 50 * (8192 / 768) ** 2 * small
+
+
+@pytest.mark.parametrize(
+    ("op", "dtype", "hidden", "batch", "kept"),
+    [
+        ("lstm", "fp16", 512, 16, True),  # the larger persistent kernel
+        ("lstm", "bf16", 512, 16, False),  # torch asks for it in fp16 alone
+        ("lstm", "fp16", 512, 12, False),  # batches of whole eights
+        ("lstm", "fp16", 500, 16, False),  # states of whole 128s
+        ("lstm", "fp16", 2048, 16, False),
+        ("gru", "fp16", 512, 16, False),  # "flakier", its comment says
+        ("rnn", "fp16", 896, 96, False),
+        ("rnn", "fp16", 768, 96, True),
+        ("lstm", "fp32", 192, 1, True),  # the small one, in any format but fp64
+        ("gru", "bf16", 193, 1, False),
+        ("rnn", "bf16", 384, 1, True),
+    ],
+)
+def test_torch_takes_persistent_kernels_where_its_source_says(op, dtype, hidden, batch, kept):
+    """``get_algo`` of RNN.cpp; a step is then a synchronisation, and else a kernel or more."""
+    gates = {"rnn": 1, "gru": 3, "lstm": 4}[op]
+    sizes = {"steps": 1000, "batch": batch, "hidden": hidden, "gates": gates, "dtype": dtype}
+    by_torch, as_kept, by_step = (
+        recurrence.seconds(H200, {}, **sizes, **how).seconds
+        for how in ({"chosen_by": "torch"}, {"persistent": True}, {"persistent": False})
+    )
+    assert by_torch == (as_kept if kept else by_step)
+    assert as_kept < by_step
+
+
+def test_a_recurrence_that_torch_runs_is_predicted_by_its_choice():
+    sizes = {"batch": 16, "seq": 512, "hidden": 512}
+    bf16, fp16 = (
+        cm.predict(cm.LSTM(dtype=dtype), H200, rung="kernel", framework="pytorch", **sizes).seconds
+        for dtype in ("bf16", "fp16")
+    )
+    assert fp16 < bf16 / 2
+    # Who names no framework gets the better algorithm in either format.
+    assert cm.predict(cm.LSTM(dtype="bf16"), H200, rung="kernel", **sizes).seconds < bf16 / 2
 
 
 def test_the_batch_is_covered_by_tiles():

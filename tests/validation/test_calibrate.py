@@ -135,6 +135,10 @@ def test_rows_of_no_use_are_left_out():
     with pytest.raises(TableError, match="no single kernel model"):
         cells.model_of("no_such_operation", DEVICE)
     assert len(cells.usable(rows)) == 12
+    # Where a campaign has replays, calls launched one by one tell of the host, and are left out.
+    ways = ["eager"] * 5 + ["graph"] * 7
+    assert list(cells.usable(rows.assign(launch=ways))["launch"]) == ["graph"] * 7
+    assert len(cells.usable(rows.assign(launch="eager"))) == 12
 
 
 @pytest.mark.parametrize("name", ["nvidia/h100-sxm", "amd/mi100"])

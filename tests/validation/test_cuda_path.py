@@ -1,7 +1,9 @@
 """The path that a GPU takes, walked on a machine without one: see ``fake_cuda``."""
 
 import contextlib
+import dataclasses
 import importlib
+import json
 import sys
 import types
 
@@ -29,7 +31,7 @@ from costmodel.validation import (  # noqa: E402
     torch_env,
 )
 from costmodel.validation.case import case  # noqa: E402
-from costmodel.validation.execute import prepare  # noqa: E402
+from costmodel.validation.execute import RandomMaker, prepare  # noqa: E402
 from costmodel.validation.join import with_predictions  # noqa: E402
 from costmodel.validation.journal import Journal  # noqa: E402
 from costmodel.validation.measuring import known_device, measure  # noqa: E402
@@ -98,6 +100,20 @@ def test_a_campaign_goes_through(fake, tmp_path):
     assert list(report.verdicts(joined, "cuda")["demand"]) == ["matmul", "attention", "recurrent"]
 
 
+@pytest.mark.parametrize(("lasts", "calls"), [(1e-5, timing.GRAPH_CALLS), (2e-3, 1)])
+def test_a_graph_holds_one_long_call_or_several_short_ones(lasts, calls, fake, monkeypatch):
+    ran = []
+    watch = timing.stopwatch("cuda", 2**20)
+    ready = dataclasses.replace(prepare(case("copy", {"m": 4, "n": 4}), "cuda"), run=lambda: ran.append(1))
+    monkeypatch.setattr(timing.Stopwatch, "seconds", lambda *_: lasts)
+    held = []
+    monkeypatch.setattr(timing, "captured", lambda run, scope, calls: held.append(calls) or run)
+    one = case("copy", {"m": 4, "n": 4}, launch="graph")
+    taken = campaign._time(one, ready, machine("cuda"), watch, 0.01)
+    assert held == [calls]
+    assert taken.median_s == pytest.approx(lasts / calls)
+
+
 def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     """`validate --device cuda` on a short plan: rows, rates and a page, and the verdicts."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -139,6 +155,38 @@ def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     prepared = type("P", (), {"scope": contextlib.nullcontext, "run": staticmethod(run)})
     monkeypatch.setattr(allocations, "prepare", made)
     assert allocations.prepare_watched(None, "cuda") == (prepared, 340)
+
+
+@pytest.mark.parametrize("state", ["cold", "warm"])
+def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
+    """Caches are emptied by reading, just before; what the case left in them is written out just after."""
+    said = []
+    one = case("matmul", SIZES["matmul"], state=state)
+    ready = prepare(one, "cuda")
+    ready = dataclasses.replace(ready, run=lambda: said.append("case"))
+    monkeypatch.setattr(counters, "prepare", lambda *_: ready)
+    elsewhere = types.SimpleNamespace(sum=lambda: said.append("sweep"))
+    fake.ones = lambda count, device: said.append(f"{count * 4} bytes on {device}") or elsewhere
+    fake.cuda.profiler = types.SimpleNamespace(
+        start=lambda: said.append("start"), stop=lambda: said.append("stop")
+    )
+    counters._run_counted(json.dumps(one.as_dict()))
+    again = ["case"] if state == "warm" else []
+    before = [f"{4 * 2**20} bytes on cuda", *["case"] * 3, "sweep", *again]
+    assert said == [*before, "start", "case", "sweep", "stop"]
+
+
+@pytest.mark.parametrize(("cudnn", "side_by_side"), [(91900, True), (91200, False), (None, False)])
+def test_weights_in_bf16_are_laid_side_by_side_where_cudnn_has_the_format(
+    cudnn, side_by_side, fake, monkeypatch
+):
+    known, asked = set(torch.backends.cudnn.CUDNN_TENSOR_DTYPES), []
+    flags = types.SimpleNamespace(version=lambda: cudnn, CUDNN_TENSOR_DTYPES=known)
+    monkeypatch.setattr(fake, "backends", types.SimpleNamespace(cudnn=flags))
+    monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda _: asked.append(torch.bfloat16 in known))
+    make = RandomMaker(fake, "cuda", torch.bfloat16, torch.Generator(), gradients=False)
+    registry.find("lstm").build(case("lstm", SIZES["lstm"], dtype="bf16"), make)
+    assert asked[-1] is side_by_side  # as it was moved to the device
 
 
 class OutOfResources(Exception):
@@ -269,7 +317,8 @@ def test_the_spec_of_a_gpu_without_one_is_measured(fake, monkeypatch, tmp_path):
 def test_the_plan_is_what_a_gpu_can_run():
     """Every case's kernel exists there in its format and direction; no backward pass is captured alone."""
     wanted = plans.plan("cuda")
-    assert {c.bench for c in wanted} >= {"matmul", "sdpa-flash", "sdpa-cudnn", "lstm", "triton-attention"}
+    assert {c.bench for c in wanted} >= {"matmul", "sdpa-flash", "sdpa-cudnn", "triton-attention"}
+    assert {(c.bench, c.dtype) for c in wanted} >= {("scaled-mm", "fp8"), ("lstm", "fp16"), ("gru", "bf16")}
     for one in wanted:
         bench = registry.find(one.bench)
         assert "cuda" in bench.devices

@@ -1,0 +1,58 @@
+"""The kernels in Triton, compiled for an H200 where there is none: each compiles, and fits on the chip."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
+pytest.importorskip("triton", reason="needs Triton: pip install triton")
+
+from costmodel import hardware
+from costmodel.validation import plans
+
+#: What CUDA keeps of a block's shared memory for itself [bytes] (CUDA C++ Programming Guide, 9.0).
+RESERVED = 1024
+
+
+@pytest.fixture(scope="module")
+def tiles():
+    """Return schedule, rows and columns of every tile that a plan asks for."""
+    wanted = [one for one in plans.plan("cuda") + plans.counted() if one.bench == "triton-attention"]
+    assert {(one.dtype, one["head_dim"]) for one in wanted} == {("bf16", 64)}
+    return sorted(
+        {tuple(one.option(name, "") for name in ("schedule", "tile_rows", "tile_cols")) for one in wanted}
+    )
+
+
+@pytest.fixture(scope="module")
+def needs(tiles):
+    """Return what each kernel needs, compiled for compute capability 9.0."""
+    script = Path(__file__).with_name("compile_triton.py")
+    done = subprocess.run(
+        [sys.executable, script, "90", json.dumps(tiles)],
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_tile_of_the_plan_fits_on_an_h200(tiles, needs):
+    """At least the tiles of Q, K and V; more, as the next come in meanwhile, but no more than there is."""
+    most = hardware.load("nvidia/h200-sxm").shared_per_unit - RESERVED
+    for schedule, rows, cols in tiles:
+        shared, operands = needs[f"{schedule} {rows} {cols}"]["shared"], 2 * 64 * (rows + 2 * cols)
+        assert operands <= shared <= most, (schedule, rows, cols)
+
+
+def test_everything_else_compiles_too(needs):
+    """One query, shared keys, a mask, tf32; barriers of one block and of all; arithmetic."""
+    assert {"fa1 1 ieee", "fa2 99 tf32", "barrier 1", "barrier 132"} <= set(needs)
+    assert len([name for name in needs if name.startswith("arithmetic")]) == 4
