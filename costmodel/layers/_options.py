@@ -54,7 +54,8 @@ def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
         wanted, good = "True or False", isinstance(value, (bool, np.bool_)) or _is_whole(value, 0, 1)
     elif kind is int:
         least = 0 if default == 0 else 1
-        wanted, good = f"a whole number of at least {least}", _is_whole(value, least)
+        wanted = "a whole number of at least 1" if least else "a whole number, 0 or more"
+        good = _is_whole(value, least)
     else:
         wanted = f"{len(sides)} whole numbers of at least 1"
         good = isinstance(value, (tuple, list)) and len(value) == len(sides)
