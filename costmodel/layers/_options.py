@@ -67,7 +67,8 @@ def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
 
 
 def _is_whole(value: Any, least: int, most: float = float("inf")) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value <= most
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(least <= value <= most)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
