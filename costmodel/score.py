@@ -310,7 +310,10 @@ def _numbers(column: pd.Series) -> NDArray[np.float64]:
 
 
 def _is_size(values: NDArray[np.float64], size: str) -> NDArray[np.bool_]:
-    return (values >= 1) & (values <= GLOSSARY[size].largest) & (values == np.floor(values))
+    good: NDArray[np.bool_] = (
+        (values >= 1) & (values <= GLOSSARY[size].largest) & (values == np.floor(values))
+    )
+    return good
 
 
 def _why_not(column: str, size: str, cell: Any) -> str:

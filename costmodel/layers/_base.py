@@ -56,7 +56,7 @@ class Layer:
 
     def __post_init__(self) -> None:
         """Check the options, and write the dtype by its own name."""
-        for option, kind, default in _typed_options(type(self)):
+        for option, kind, default in self._typed_options():
             value = checked(f"{option} of {self.name}", getattr(self, option), kind, default)
             object.__setattr__(self, option, value)
         object.__setattr__(self, "dtype", parse_dtype(self.dtype).name)
@@ -160,9 +160,23 @@ class Layer:
         return {option: getattr(self, option) for option in self.option_types()}
 
     @classmethod
-    def option_types(cls) -> dict[str, Any]:
+    @cache
+    def option_types(cls) -> Mapping[str, Any]:
         """Return the type of each option, for reading ``--set option=value``."""
-        return dict(_option_types(cls))
+        # A layer may be written where no module has the names of its annotations: in a document's example.
+        hints = typing.get_type_hints(cls, localns=vars(typing))
+        return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
+
+    @classmethod
+    @cache
+    def _typed_options(cls) -> list[tuple[str, Any, Any]]:
+        """Return (name, type, default) of each option whose type says what it can be."""
+        kinds = cls.option_types()
+        return [
+            (f.name, kinds[f.name], f.default)
+            for f in dataclasses.fields(cls)
+            if f.name in kinds and is_typed(kinds[f.name])
+        ]
 
     @classmethod
     def from_text(cls, settings: dict[str, str]) -> Layer:
@@ -205,20 +219,6 @@ class Layer:
             notebook.table(("count", "formula"), counts),
             notebook.table(("size", "letter", "meaning"), sizes),
         )
-
-
-@cache
-def _option_types(kind: type[Layer]) -> dict[str, Any]:
-    # A layer may be written where no module has the names of its annotations: in a document's example.
-    hints = typing.get_type_hints(kind, localns=vars(typing))
-    return {f.name: hints[f.name] for f in dataclasses.fields(kind)}
-
-
-@cache
-def _typed_options(kind: type[Layer]) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, default) of each option whose type says what it can be: flags, numbers, tiles."""
-    types = _option_types(kind)
-    return [(f.name, types[f.name], f.default) for f in dataclasses.fields(kind) if is_typed(types[f.name])]
 
 
 @lru_cache(maxsize=4096)

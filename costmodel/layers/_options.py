@@ -54,7 +54,8 @@ def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
         wanted, good = "True or False", isinstance(value, (bool, np.bool_)) or _is_whole(value, 0, 1)
     elif kind is int:
         least = 0 if default == 0 else 1
-        wanted, good = f"a whole number of at least {least}", _is_whole(value, least)
+        wanted = "a whole number of at least 1" if least else "a whole number, 0 or more"
+        good = _is_whole(value, least)
     else:
         wanted = f"{len(sides)} whole numbers of at least 1"
         good = isinstance(value, (tuple, list)) and len(value) == len(sides)
@@ -66,7 +67,8 @@ def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
 
 
 def _is_whole(value: Any, least: int, most: float = float("inf")) -> bool:
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and least <= value <= most
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    return whole and bool(least <= value <= most)
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:

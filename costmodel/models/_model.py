@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import sympy as sp
@@ -134,7 +134,8 @@ class Model(Layer):
         return tuple(name for name in GLOSSARY if name in open_sizes and name not in DEVICE_SIZES)
 
     @classmethod
-    def option_types(cls) -> dict[str, Any]:
+    @cache
+    def option_types(cls) -> Mapping[str, Any]:
         """Return the type of each choice that a user of the model has: those that every layer has."""
         return Layer.option_types()
 

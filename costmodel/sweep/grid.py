@@ -282,8 +282,8 @@ def make_grid(
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
     given = {name: _axis(name, values) for name, values in {**(sizes or {}), **grids}.items()}
-    one = isinstance(layers, str) or not isinstance(layers, Iterable)
-    wanted = [as_layer(layer) for layer in ([layers] if one else layers)]
+    many = layers if isinstance(layers, Iterable) and not isinstance(layers, str) else [layers]
+    wanted = [as_layer(layer) for layer in many]
     several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
     machines = [as_device(device) for device in several]
     if not wanted or not machines:

@@ -23,7 +23,7 @@ from costmodel.layers import classes, get
         ("gated-delta-net", {"chunk": 0}, "whole number of at least 1, got 0"),
         ("conv", {"groups": 1.0}, "whole number of at least 1, got 1.0"),
         ("conv", {"groups": True}, "whole number"),
-        ("moe", {"shared": -1}, "whole number of at least 0, got -1"),
+        ("moe", {"shared": -1}, "whole number, 0 or more, got -1"),
         ("expert-parallel", {"cut": 0}, "whole number of at least 1, got 0"),
         ("lstm", {"dtype": None}, "unknown dtype"),
         ("lstm", {"direction": None}, "unknown direction"),
