@@ -36,7 +36,7 @@ class Scale:
         Of how many shapes one is measured in a further format, or launched in a further way.
     recurrent : tuple of str
         Formats of recurrent layers, the first measured most: torch takes cuDNN's persistent kernels in
-        fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty: as for other kernels.
+        fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty where there is no cuDNN: as for other kernels.
     """
 
     flops: tuple[float, float]
@@ -63,7 +63,12 @@ SCALES = {
         recurrent=("fp16", "bf16", "fp32"),
     ),
     ("cuda", True): Scale(
-        (1e7, 2e13), (2**14, 2**31), ("bf16", "fp32", "fp16", "tf32", "fp8"), 8.0, ("graph", "eager")
+        (1e7, 2e13),
+        (2**14, 2**31),
+        ("bf16", "fp32", "fp16", "tf32", "fp8"),
+        8.0,
+        ("graph", "eager"),
+        recurrent=("fp16", "bf16", "fp32", "tf32"),
     ),
 }
 
@@ -251,7 +256,9 @@ def _recurrent(scale: Scale) -> list[Case]:
         short = _short(_walk(scale, _GATES[name], 1000))[: int(10 * scale.share)]
         cases += _cases((name,), short, scale, directions=("bwd",))
     stacked = [{**s, "num_layers": 2, "input": 96} for s in _walk(scale, 8, 4 * scale.share)]
-    return cases + _cases(("lstm", "gru"), stacked, scale)
+    # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
+    overlapped: dict[str, Option] = {"wavefront": True} if scale.recurrent else {}
+    return cases + _cases(("lstm", "gru"), stacked, scale, options=overlapped)
 
 
 def _short(shapes: Sequence[Sizes]) -> list[Sizes]:
