@@ -32,8 +32,9 @@ class Scale:
         Share of the grids that is taken.
     launches : tuple of str
         ``eager``, and on CUDA ``graph``: the first measured most.
-    thin : int
-        Of how many shapes one is measured in a further format, or launched in a further way.
+    thin : (int, int)
+        Of how many shapes one is measured in a further format, and launched in a further way: the first so
+        that constants can be fitted to it, the second to show what a host adds.
     recurrent : tuple of str
         Formats of recurrent layers, the first measured most: torch takes cuDNN's persistent kernels in
         fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty where there is no cuDNN: as for other kernels.
@@ -44,7 +45,7 @@ class Scale:
     dtypes: tuple[str, ...]
     share: float
     launches: tuple[str, ...]
-    thin: int = 1
+    thin: tuple[int, int] = (1, 1)
     recurrent: tuple[str, ...] = ()
 
 
@@ -59,7 +60,7 @@ SCALES = {
         ("bf16", "fp32"),
         1.0,
         ("graph", "eager"),
-        thin=3,
+        thin=(2, 5),
         recurrent=("fp16", "bf16", "fp32"),
     ),
     ("cuda", True): Scale(
@@ -145,15 +146,15 @@ def _cases(
 ) -> list[Case]:
     """Return kernels × shapes × formats × directions × ways to launch.
 
-    All shapes in the first format and way; a further format takes one in ``scale.thin``, a further
-    way too. A graph holds no backward pass alone: its forward pass would have to be captured too.
+    All shapes in the first format and way, fewer in others (``scale.thin``). A graph holds no backward
+    pass alone: its forward pass would have to be captured too.
     """
     cases = []
     for name, direction in itertools.product(names, directions):
         kept = [w for w in launches or scale.launches if not (w == "graph" and direction == "bwd")]
         known = [d for d in dtypes or scale.dtypes if d in find(name).dtypes]
         for (i, dtype), (j, launch) in itertools.product(enumerate(known), enumerate(kept)):
-            step = scale.thin ** ((i > 0) + (j > 0))
+            step = (scale.thin[0] if i else 1) * (scale.thin[1] if j else 1)
             cases += [
                 case(name, s, dtype=dtype, direction=direction, options=options, launch=launch, state=state)
                 for s in shapes[::step]
