@@ -182,7 +182,7 @@ def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
 def test_weights_in_bf16_are_laid_side_by_side_where_cudnn_has_the_format(
     cudnn, side_by_side, fake, monkeypatch
 ):
-    known, asked = set(torch.backends.cudnn.CUDNN_TENSOR_DTYPES), []
+    known, asked = {torch.half, torch.float, torch.double}, []
     flags = types.SimpleNamespace(version=lambda: cudnn, CUDNN_TENSOR_DTYPES=known)
     monkeypatch.setattr(fake, "backends", types.SimpleNamespace(cudnn=flags))
     monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda _: asked.append(torch.bfloat16 in known))
