@@ -64,6 +64,7 @@ def _layer(name: str) -> Callable[[Case], Layer | None]:
             dtype=case.dtype,
             direction=case.direction,
             bidirectional=bool(case.option("bidirectional", False)),  # type: ignore[call-arg]
+            wavefront=bool(case.option("wavefront", False)),
         )
 
     return layer

@@ -19,14 +19,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from costmodel import calibration, hardware, kernels
+from costmodel import calibration, hardware, implementations, kernels
 from costmodel._version import __version__
 from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
 from costmodel.hardware import Device
-from costmodel.validation import fit_cpu
+from costmodel.measured import framework
+from costmodel.validation import fit_cpu, fit_recurrence
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
-from costmodel.validation.cells import Cell, arguments, cells, recipe, rows_of, usable
+from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, usable
 from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 from costmodel.validation.linear_refit import linear_refit
@@ -123,8 +124,9 @@ def _fit_cell(
         raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
     model, fit = kernels.model(cell.kernel), recipe(cell.kernel).fit
     start: Mapping[str, float] | None = None
-    if cell.kernel.startswith("cpu_"):
+    if cell.op in fit_recurrence.GATES:
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
+    if cell.kernel.startswith("cpu_"):
         start = {**found.constants.get(("memory", "", ""), {}), **fit_cpu.GIVEN.get(cell.op, {})}
     constants = {
         name: float(f"{value:.6g}")
@@ -195,16 +197,20 @@ def _memory(model: ModuleType) -> Sequence[str]:
 def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFrame:
     """Return rows with ``other_s``, the time of the products that a recurrent layer's row holds too."""
     op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
-    if op not in ("rnn", "lstm", "gru"):
-        return rows
-    gates = {"rnn": 1.0, "lstm": 4.0, "gru": 3.0}[op]
     batch, seq, hidden, width, layers = (
         rows[name].to_numpy(dtype=np.float64) for name in ("batch", "seq", "hidden", "input", "num_layers")
     )
-    constants = found.constants.get(("cpu_gemm", "gemm", dtype), {})
+    kernel, name = model_of("gemm", device), framework(rows["framework"].iloc[0])[0]
+    constants = found.constants.get((kernel, "gemm", dtype))
+    if constants is None:
+        wanted = calibration.Wanted(kernel=kernel, op="gemm", dtype=dtype, framework=name)
+        constants = calibration.choose(device, wanted, own=False).constants
+    how = implementations.arguments(kernel, "gemm", name, None, device)
     first, further = (
-        kernels.model("cpu_gemm")
-        .seconds(device, constants, m=batch * seq, n=gates * hidden, k=k, dtype=dtype)
+        kernels.model(kernel)
+        .seconds(
+            device, constants, m=batch * seq, n=fit_recurrence.GATES[op] * hidden, k=k, dtype=dtype, **how
+        )
         .seconds
         for k in (width, hidden)
     )
@@ -215,7 +221,8 @@ def _seconds(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, dev
     estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(cell, rows, device))
     seconds = np.broadcast_to(estimate.seconds, (len(rows),))
     if "other_s" in rows:
-        seconds = fit_cpu.repeats(rows) * seconds + rows["other_s"].to_numpy(dtype=np.float64)
+        layers = fit_cpu.repeats(rows) if cell.kernel.startswith("cpu_") else 1.0  # a wavefront's is one
+        seconds = layers * seconds + rows["other_s"].to_numpy(dtype=np.float64)
     return np.asarray(seconds, dtype=np.float64)
 
 

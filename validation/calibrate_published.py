@@ -82,7 +82,7 @@ def _section(
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
     predicted = np.zeros(0)
     if len(judged):
-        arguments = fit_recurrence.arguments(judged) | fit_recurrence.implementation(judged, device)
+        arguments = fit_recurrence.arguments(judged, device)
         predicted = np.asarray(recurrence.seconds(device, constants, **arguments).seconds)
     error = 100.0 * (predicted / measured - 1.0)
     used = rows[~held_out(rows)]

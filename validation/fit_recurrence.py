@@ -51,15 +51,20 @@ _START = {
 }
 
 
-def arguments(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the keyword arguments of ``recurrence.seconds`` for rows of one dtype and direction.
+def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """Return the keyword arguments of ``recurrence.seconds`` for rows of one dtype, library and direction.
 
     Parameters
     ----------
     rows : DataFrame
-        With ``op``, ``seq``, ``batch``, ``hidden``, ``dtype``, ``direction``, and ``num_layers`` if known.
-        Layers of a stack overlap as a wavefront (Appleyard et al., arXiv 1604.01946).
+        With ``op``, ``seq``, ``batch``, ``hidden``, ``dtype``, ``direction``, and ``num_layers`` and
+        ``framework`` if known: its name says which algorithm. Layers of a stack overlap as a wavefront
+        (Appleyard et al., arXiv 1604.01946).
+    device : Device
+        Where they were measured.
     """
+    framework = str(rows["framework"].iloc[0]) if "framework" in rows else None
+    how = implementations.arguments("recurrence", str(rows["op"].iloc[0]), framework, None, device)
     layers = rows["num_layers"].fillna(1).to_numpy(dtype=np.float64) if "num_layers" in rows else 1.0
     return {
         "steps": rows["seq"].to_numpy(dtype=np.float64) + layers - 1,
@@ -69,13 +74,8 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
         "gates": rows["op"].map(GATES).to_numpy(dtype=np.float64),
         "dtype": str(rows["dtype"].iloc[0]),
         "direction": str(rows["direction"].iloc[0]),
+        **how,
     }
-
-
-def implementation(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
-    """Return what the framework's name says of the algorithm."""
-    framework = str(rows["framework"].iloc[0]) if "framework" in rows else None
-    return implementations.arguments("recurrence", str(rows["op"].iloc[0]), framework, None, device)
 
 
 def fit_ops(
@@ -96,7 +96,7 @@ def fit_ops(
     start = {**_START, **(start or {})}
     stepwise, ops = rows["direction"].iloc[0] != "bwd_weights", sorted(rows["op"].unique())
     parts = {op: rows[rows["op"] == op] for op in ops}
-    kwargs = {op: arguments(part) | implementation(part, device) for op, part in parts.items()}
+    kwargs = {op: arguments(part, device) for op, part in parts.items()}
     shared = _CHAIN if stepwise else _BATCHED
     if stepwise and any(given.get("chosen_by") for given in kwargs.values()):
         shared = shared | _PERSISTENT

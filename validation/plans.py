@@ -32,11 +32,12 @@ class Scale:
         Share of the grids that is taken.
     launches : tuple of str
         ``eager``, and on CUDA ``graph``: the first measured most.
-    thin : int
-        Of how many shapes one is measured in a further format, or launched in a further way.
+    thin : (int, int)
+        Of how many shapes one is measured in a further format, and launched in a further way: the first so
+        that constants can be fitted to it, the second to show what a host adds.
     recurrent : tuple of str
         Formats of recurrent layers, the first measured most: torch takes cuDNN's persistent kernels in
-        fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty: as for other kernels.
+        fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty where there is no cuDNN: as for other kernels.
     """
 
     flops: tuple[float, float]
@@ -44,7 +45,7 @@ class Scale:
     dtypes: tuple[str, ...]
     share: float
     launches: tuple[str, ...]
-    thin: int = 1
+    thin: tuple[int, int] = (1, 1)
     recurrent: tuple[str, ...] = ()
 
 
@@ -59,11 +60,16 @@ SCALES = {
         ("bf16", "fp32"),
         1.0,
         ("graph", "eager"),
-        thin=3,
+        thin=(2, 5),
         recurrent=("fp16", "bf16", "fp32"),
     ),
     ("cuda", True): Scale(
-        (1e7, 2e13), (2**14, 2**31), ("bf16", "fp32", "fp16", "tf32", "fp8"), 8.0, ("graph", "eager")
+        (1e7, 2e13),
+        (2**14, 2**31),
+        ("bf16", "fp32", "fp16", "tf32", "fp8"),
+        8.0,
+        ("graph", "eager"),
+        recurrent=("fp16", "bf16", "fp32", "tf32"),
     ),
 }
 
@@ -140,15 +146,15 @@ def _cases(
 ) -> list[Case]:
     """Return kernels × shapes × formats × directions × ways to launch.
 
-    All shapes in the first format and way; a further format takes one in ``scale.thin``, a further
-    way too. A graph holds no backward pass alone: its forward pass would have to be captured too.
+    All shapes in the first format and way, fewer in others (``scale.thin``). A graph holds no backward
+    pass alone: its forward pass would have to be captured too.
     """
     cases = []
     for name, direction in itertools.product(names, directions):
         kept = [w for w in launches or scale.launches if not (w == "graph" and direction == "bwd")]
         known = [d for d in dtypes or scale.dtypes if d in find(name).dtypes]
         for (i, dtype), (j, launch) in itertools.product(enumerate(known), enumerate(kept)):
-            step = scale.thin ** ((i > 0) + (j > 0))
+            step = (scale.thin[0] if i else 1) * (scale.thin[1] if j else 1)
             cases += [
                 case(name, s, dtype=dtype, direction=direction, options=options, launch=launch, state=state)
                 for s in shapes[::step]
@@ -251,7 +257,9 @@ def _recurrent(scale: Scale) -> list[Case]:
         short = _short(_walk(scale, _GATES[name], 1000))[: int(10 * scale.share)]
         cases += _cases((name,), short, scale, directions=("bwd",))
     stacked = [{**s, "num_layers": 2, "input": 96} for s in _walk(scale, 8, 4 * scale.share)]
-    return cases + _cases(("lstm", "gru"), stacked, scale)
+    # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
+    overlapped: dict[str, Option] = {"wavefront": True} if scale.recurrent else {}
+    return cases + _cases(("lstm", "gru"), stacked, scale, options=overlapped)
 
 
 def _short(shapes: Sequence[Sizes]) -> list[Sizes]:

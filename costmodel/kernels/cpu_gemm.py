@@ -80,8 +80,12 @@ def seconds(
         If the device does not have the dtype.
     """
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (m, n, k, batch, passing)))
-    choices = [_with_threads(device, c, *sizes, dtype, threads) for threads in sorted({1.0, device.units})]
+    sizes = (np.asarray(x, dtype=np.float64) for x in (m, n, k, batch, passing))
+    m, n, k, batch, passing = np.broadcast_arrays(*sizes)
+    choices = [
+        _with_threads(device, c, m, n, k, batch, passing, dtype, threads)
+        for threads in sorted({1.0, device.units})
+    ]
     sooner = np.argmin(np.stack([choice.seconds for choice in choices]), axis=0)
 
     def chosen(values: list[Array]) -> Array:

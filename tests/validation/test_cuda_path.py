@@ -17,12 +17,14 @@ from costmodel.cli import run  # noqa: E402
 from costmodel.errors import CostmodelError, UnavailableError  # noqa: E402
 from costmodel.validation import (  # noqa: E402
     allocations,
+    calibrate,
     campaign,
     counters,
     journal,
     microbench,
     places,
     plans,
+    record,
     registry,
     report,
     spec,
@@ -180,7 +182,7 @@ def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
 def test_weights_in_bf16_are_laid_side_by_side_where_cudnn_has_the_format(
     cudnn, side_by_side, fake, monkeypatch
 ):
-    known, asked = set(torch.backends.cudnn.CUDNN_TENSOR_DTYPES), []
+    known, asked = {torch.half, torch.float, torch.double}, []
     flags = types.SimpleNamespace(version=lambda: cudnn, CUDNN_TENSOR_DTYPES=known)
     monkeypatch.setattr(fake, "backends", types.SimpleNamespace(cudnn=flags))
     monkeypatch.setattr(torch.nn.LSTM, "flatten_parameters", lambda _: asked.append(torch.bfloat16 in known))
@@ -312,6 +314,27 @@ def test_the_spec_of_a_gpu_without_one_is_measured(fake, monkeypatch, tmp_path):
     assert device.peak("bf16") == pytest.approx(132 * 4096 * 1.98e9, rel=1e-3)
     assert device.peak("tf32") == pytest.approx(132 * 2048 * 1.98e9, rel=1e-3)
     assert places.find_device(machine("cuda"), tmp_path).name == "nvidia/z9000"
+
+
+def test_recurrent_rows_of_a_gpu_are_fitted_as_they_are_predicted(fake):
+    """Rows made of predictions, half again as long: the fit has the products, algorithms and stacks."""
+    device = hardware.load("nvidia/h200-sxm")
+    wanted = [c for c in plans.plan("cuda") if c.bench in ("lstm", "gru") and c.dtype == "fp16"]
+    wanted = [c for c in wanted if (c.direction, c.launch) == ("fwd", "graph")]
+    words = ("timer", "median_s", "q1_s", "q3_s", "clock_hz", "temperature_c", "power_w", "load")
+    seen = dict.fromkeys((*words, "peak_bytes", "error", "samples"), 1.0) | {"status": "ok"}
+    seen["timer"] = "cudagraph-event-median"
+    visits = [{"key": c.key, "case": c.as_dict(), **seen} for c in wanted]
+    frame = record.table(visits, machine("cuda"), device.name)
+    rows = frame.assign(latency_s=1.5 * with_predictions(frame, device, rung="kernel")["seconds"])
+    got = calibrate.calibrate(rows, device, date="2025-01-01")
+    assert {(cell.op, cell.framework) for cell in got.file.sections} == {
+        ("lstm", "pytorch"),
+        ("gru", "pytorch"),
+    }
+    off = (got.held_out["seconds"] / got.held_out["latency_s"] - 1).abs()
+    assert off.median() < 0.05
+    assert off.max() < 0.3
 
 
 def test_the_plan_is_what_a_gpu_can_run():

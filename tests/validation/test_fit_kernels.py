@@ -54,7 +54,7 @@ def test_recurrent_rows(shared):
     constants = fit_ops(rows[~held_out], device)
     errors = []
     for op, part in rows[held_out].groupby("op"):
-        got = recurrence.seconds(device, constants[op], **fit_recurrence.arguments(part)).seconds
+        got = recurrence.seconds(device, constants[op], **fit_recurrence.arguments(part, device)).seconds
         errors.extend(np.abs(got / part["latency_s"].to_numpy() - 1))
     assert np.mean(errors) < 0.2
 
