@@ -1,6 +1,6 @@
 """Which of cuDNN's recurrent algorithms torch asks for: the persistent ones, or a kernel for each step.
 
-Read from torch's source (2.2 to main: ``aten/src/ATen/native/cudnn/RNN.cpp``, ``get_algo`` and the functions
+Read from torch's source (``aten/src/ATen/native/cudnn/RNN.cpp``: ``get_algo`` and the functions
 it asks). Left out: Volta's rule for the larger persistent kernel, which goes by the length too; an input
 that is no multiple of 128 wide.
 """

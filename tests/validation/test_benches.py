@@ -1,18 +1,20 @@
 """Every kernel to measure computes what it says, in every format and direction it has."""
 
-import dataclasses
+from dataclasses import replace
 
 import pytest
 
+from costmodel import evaluate
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.layers import Layer
 from costmodel.validation import registry
 from costmodel.validation.bench_attention import exact_attention
 from costmodel.validation.case import Case, case, from_dict
 from costmodel.validation.execute import TOLERANCE, IncorrectResultError, prepare, relative_error
+from costmodel.validation.torch_env import sdpa_backend
 
 torch = pytest.importorskip("torch", reason="measuring needs torch: pip install 'costmodel[validation]'")
-
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 ATTENTION = {"batch": 2, "heads": 4, "kv_heads": 2, "seq": 40, "head_dim": 16}
 RECURRENT = {"batch": 2, "seq": 5, "hidden": 16, "input": 12, "num_layers": 2}
@@ -87,6 +89,33 @@ def test_every_kernel_maps_to_a_layer_with_its_sizes():
         assert bench.op(one)
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16", "fp16"])
+def test_math_attention_is_predicted_in_the_format_that_torch_multiplies_in(dtype):
+    """Casts and products as torch's dispatcher sees them; products of a layer are on its matrix units."""
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            seen.append((function.overloadpacket.__name__, args[0].dtype if args else None))
+            return function(*args, **(kwargs or {}))
+
+    one = case("sdpa-math", {"batch": 1, "heads": 2, "seq": 8, "head_dim": 16}, dtype=dtype)
+    prepared = prepare(one, "cpu")
+    with torch.no_grad(), sdpa_backend("math"), Watch():
+        prepared.work.call(*prepared.work.inputs)
+    layer = registry.find("sdpa-math").layer(one)
+    assert {kind for name, kind in seen if name == "bmm"} == {torch.float32}
+    assert {kind for engine, kind in layer.cost.flops if engine == "matrix"} == {"fp32"}
+    counts = evaluate(layer, **dict(one.sizes))
+    products = evaluate(registry.find("sdpa-math").layer(replace(one, dtype="fp32")), **dict(one.sizes))
+    casts = [kind for name, kind in seen if name == "_to_copy"]
+    width, table, scores = 2, 2 * 8 * 16, 2 * 8 * 8
+    # Q, K and V are read narrow and written wide; O and the probabilities the other way.
+    moved = 3 * width * (4 * table + scores) if dtype != "fp32" else 0
+    assert len(casts) == (5 if dtype != "fp32" else 0)
+    assert counts["hbm_bytes"] - products["hbm_bytes"] == moved
+
+
 def test_decoding_is_predicted_as_decoding():
     one = case("sdpa-flash", {"batch": 1, "heads": 2, "seq": 1, "seq_kv": 9, "head_dim": 8})
     bench = registry.find("sdpa-flash")
@@ -100,9 +129,9 @@ def test_wrong_kernel_is_found(monkeypatch):
 
     def build(case, make):
         work = right.build(case, make)
-        return dataclasses.replace(work, call=lambda a, b: (a @ b) * 1.01)
+        return replace(work, call=lambda a, b: (a @ b) * 1.01)
 
-    monkeypatch.setitem(registry.benches(), "matmul", dataclasses.replace(right, build=build))
+    monkeypatch.setitem(registry.benches(), "matmul", replace(right, build=build))
     with pytest.raises(IncorrectResultError, match="wanted at most 1e-04"):
         relative_error(one, prepare(one, "cpu"))
 
@@ -112,9 +141,9 @@ def test_result_that_is_no_number_is_found(monkeypatch):
     right = registry.find("tanh")
 
     def build(case, make):
-        return dataclasses.replace(right.build(case, make), call=lambda x: x / 0 * 0)
+        return replace(right.build(case, make), call=lambda x: x / 0 * 0)
 
-    monkeypatch.setitem(registry.benches(), "tanh", dataclasses.replace(right, build=build))
+    monkeypatch.setitem(registry.benches(), "tanh", replace(right, build=build))
     with pytest.raises(IncorrectResultError, match="nan"):
         relative_error(one, prepare(one, "cpu"))
 
