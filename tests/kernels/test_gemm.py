@@ -98,7 +98,7 @@ def test_the_harness_is_a_floor_and_hides_no_long_kernel():
     dtype=st.sampled_from(["fp32", "bf16", "fp8"]),
 )
 def test_any_product_takes_a_finite_time_and_twice_the_batch_no_less(m, n, k, dtype):
-    """But for a percent: tiles are chosen by an estimate of their time, the library's, and another may be right."""
+    """But for a percent: tiles are chosen by an estimate of their time, as a library chooses them."""
     one = gemm.seconds(H200, {}, m=m, n=n, k=k, dtype=dtype, layout="nn").seconds
     two = gemm.seconds(H200, {}, m=m, n=n, k=k, batch=2, dtype=dtype, layout="nn").seconds
     assert 0 < one <= two * 1.01 < 1e5

@@ -19,7 +19,7 @@ def test_where_the_published_kernel_was_fitted_the_crossover_is_right():
 
 
 def test_with_constants_of_a_relative_it_is_right_on_h200():
-    """5 to 6K, to a thousand: its own rows are of another kernel (FlashInfer's), so that B200's serve, of sglang's."""
+    """5 to 6K, to a thousand: its own rows are of another kernel (FlashInfer's), B200's of sglang's."""
     low, high = crossovers.PUBLISHED["nvidia/h200-sxm"]
     for rung in ("kernel", None):
         assert (
