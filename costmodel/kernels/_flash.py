@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
@@ -110,7 +111,7 @@ def looked_up(kernel: str, batch: Array, splits: Splits) -> Array:
     """
     if kernel not in LOOKING_UP:
         return np.zeros(())
-    return np.where(kernel.startswith("fa3") & splits.merged, 2.0, 1.0) * batch
+    return batch * (np.where(splits.merged, 2.0, 1.0) if kernel.startswith("fa3") else 1.0)
 
 
 def check(kernel: str) -> str:
@@ -233,7 +234,7 @@ class Splits(NamedTuple):
     """
 
     parts: Array
-    merged: Array
+    merged: NDArray[np.bool_]
 
 
 def prefill_splits(

@@ -154,11 +154,11 @@ def seconds(
     moved = cache + 2 * width * out + np.where(split, 8 * splits * out, 0.0)
     miss = miss_share(device, given["cache_share"], np.maximum(moved, passing), _MISS_ORDER)
     rate = byte_time(device, given, miss)
-    another = given["merge_cycles"] if kernel in flash.MERGING else 0.0
-    another = another + given["merge_block_cycles"] * flash.merge_blocks(kernel, batch, heads, head_dim)
-    work = given["merge_work_cycles"] if kernel in flash.MERGING else 0.0
-    work = np.where(split, work + given["merge_split_cycles"] * splits, 0.0)
-    merge = (np.where(plan.splits.merged, another, 0.0) + work) * cycle
+    launched = given["merge_cycles"] if kernel in flash.MERGING else 0.0
+    blocked = given["merge_block_cycles"] * flash.merge_blocks(kernel, batch, heads, head_dim)
+    begun = given["merge_work_cycles"] if kernel in flash.MERGING else 0.0
+    work = np.where(split, begun + given["merge_split_cycles"] * splits, 0.0)
+    merge = (np.where(plan.splits.merged, launched + blocked, 0.0) + work) * cycle
     # Each of the two copies reads and writes Q or O.
     copy = plan.copies * (given["copy_cycles"] * cycle + 4 * width * out * rate)
     copy = copy + plan.returned * given["return_cycles"] * cycle
