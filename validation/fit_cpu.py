@@ -19,11 +19,11 @@ from costmodel.errors import TableError
 from costmodel.hardware import Device
 from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
 from costmodel.validation.chains import Chain
+from costmodel.validation.fit_recurrence import GATES
 from costmodel.validation.log_fit import least_log_error
 
 _READS = {"elementwise_add": 2.0, "elementwise_mul": 2.0}
 _PATTERNS = {"softmax": "softmax", "layernorm": "norm", "rmsnorm": "rmsnorm"}
-_GATES = {"rnn": 1.0, "gru": 3.0, "lstm": 4.0}
 #: Constants that are facts of the library: elements of a chunk, where ATen has a number of its own
 #: (``UnaryOpsKernel.cpp``, ``Activation.cpp``).
 GIVEN = {"tanh": {"grain": 2048.0}, "gelu": {"grain": 16384.0}}
@@ -48,7 +48,7 @@ def model(op: str) -> ModuleType:
     """Return the kernel model of an op on a CPU."""
     if op in ("gemm", "bmm"):
         return cpu_gemm
-    if op in _GATES:
+    if op in GATES:
         return cpu_recurrence
     if op == "attention_decode":
         return cpu_decode
@@ -72,7 +72,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     if family == "stream":
         found |= {"reads": _READS.get(op, 1.0), "pattern": _PATTERNS.get(op, "elementwise")}
     elif family == "recurrence":
-        found["gates"] = _GATES[op]
+        found["gates"] = GATES[op]
     elif op == "attention_decode":
         del found["seq"]
     elif family == "attention":
@@ -82,7 +82,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
 
 def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Return how often each row runs its kernel: a recurrent stack, once a layer."""
-    if str(rows["op"].iloc[0]) not in _GATES or "num_layers" not in rows:
+    if str(rows["op"].iloc[0]) not in GATES or "num_layers" not in rows:
         return np.ones(len(rows))
     return rows["num_layers"].to_numpy(dtype=np.float64)
 
@@ -95,7 +95,7 @@ def free(op: str) -> tuple[str, ...]:
         names.remove("row_cycles")
     if op == "gemm":
         names.remove("matrix_s")
-    if op in _GATES:
+    if op in GATES:
         # A product with one vector streams its weights; it does so slower than a copy.
         names.append("l3_bytes_cycle")
     return tuple(names)

@@ -15,6 +15,7 @@ import pandas as pd
 
 from costmodel import dtypes
 from costmodel.hardware import Device
+from costmodel.implementations import ROTATIONS
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
 from costmodel.kernels._replay import TICKS
@@ -22,7 +23,6 @@ from costmodel.kernels.base import Array
 from costmodel.measured import with_parts
 from costmodel.validation.log_fit import Expected, known, least_log_error, on_ticks
 
-_ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 #: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
 #: The others hold kernel time alone, or graph replays.
 _HOST = {
@@ -49,12 +49,12 @@ _COMMON = (
 _NARROW = ("l2_unit_bytes", "block_cycles")
 #: Time below which rows tell a kernel's start from its first loads [s].
 _SHORT = 5e-6
-#: Families whose rows show loads that scatter over memory pages, those of batched products too, and what
-#: loads out of step share.
+#: Families on which fp32 rows show that loads open pages of memory and get out of step: of linear layers,
+#: of batched products (pages alone), and those whose rows tell how much is shared out of step.
 _SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
 _PAGES = ("pascal-gp10x", "volta")
 _SHARING = ("pascal", "pascal-gp10x", "turing")
-#: And those whose translation rows of a tile exceed.
+#: Families whose rows show tiles beyond the reach of translation.
 _REACH = ("pascal", "cdna2")
 #: Families on which cuBLAS runs one row, and little work, by kernels of their own.
 _ROW_KERNELS = ("ampere", "ada")
@@ -92,7 +92,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
         "dtype": str(rows["dtype"].iloc[0]),
         "layout": "nn" if op == "bmm" else "tn",
         "quantise": op == "gemm_fp8_dynquant",
-        "rotation": _ROTATIONS.get(framework, "none"),
+        "rotation": ROTATIONS.get(framework, "none"),
     }
 
 
