@@ -12,6 +12,9 @@ pointwise arithmetic. Two algorithms do it:
   one kernel keeps the weights on the chip, and a step takes a synchronisation of all units,
   its arithmetic, and whatever of the weights did not fit.
 
+Which of them it is, the caller says, or torch's rule for cuDNN (``_cudnn``), or the weights: persistent
+where they are of 16 bits and fit on the chip.
+
 Backward data is the same chain in reverse; the gradient of the weights is one product over all
 steps at once.
 """
@@ -53,6 +56,8 @@ CONSTANTS = {
 }
 
 DIRECTIONS = ("fwd", "bwd_data", "bwd_weights")
+#: Who may choose the algorithm: the weights' size and format, or torch.
+CHOOSERS = ("", "torch")
 
 #: Widths of the product's tiles; a batch is padded to the first that holds it, or a multiple of the last.
 _WIDTHS = (4.0, 16.0, 32.0, 64.0)
@@ -98,7 +103,7 @@ def seconds(
     persistent : bool, optional
         Which algorithm; by default the persistent one where the weights are of 16 bits and fit on the chip.
     chosen_by : str
-        ``torch``: by default the algorithm that torch asks of cuDNN, see ``_cudnn``.
+        ``torch``: where `persistent` is not given, the algorithm that torch asks of cuDNN, see ``_cudnn``.
 
     Returns
     -------
@@ -109,10 +114,12 @@ def seconds(
     Raises
     ------
     UnknownNameError
-        If there is no such direction or dtype.
+        If there is no such direction, chooser or dtype.
     """
     if direction not in DIRECTIONS:
         raise unknown_name("direction of a recurrence", direction, DIRECTIONS)
+    if chosen_by not in CHOOSERS:
+        raise unknown_name("chooser of a recurrence's algorithm", chosen_by, CHOOSERS[1:])
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
     sizes = (steps, batch, hidden, gates, hidden if width is None else width, parallel)
     steps, batch, hidden, gates, width, parallel = np.broadcast_arrays(

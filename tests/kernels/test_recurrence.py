@@ -81,6 +81,11 @@ def test_torch_takes_persistent_kernels_where_its_source_says(op, dtype, hidden,
     assert as_kept < by_step
 
 
+def test_who_chooses_is_known():
+    with pytest.raises(UnknownNameError, match=r"'pytorch'.*torch"):
+        seconds(steps=1, batch=1, hidden=64, gates=4, chosen_by="pytorch")
+
+
 def test_a_recurrence_that_torch_runs_is_predicted_by_its_choice():
     sizes = {"batch": 16, "seq": 512, "hidden": 512}
     bf16, fp16 = (
