@@ -132,7 +132,9 @@ def crossover(
     CostmodelError
         If times are to be compared and no device is given.
     """
-    as_layer(first), as_layer(second), symbol(over)
+    for layer in (first, second):
+        as_layer(layer)
+    symbol(over)
     last = int(as_size(over, min(MOST, GLOSSARY[over].largest) if limit is None else limit))
     if over in sizes:
         raise SizeError(f"crossover: {over} is what varies; leave out {over}=…")

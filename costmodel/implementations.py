@@ -55,7 +55,8 @@ def arguments(
     found = _READERS.get(kernel)
     options = found(op, framework or "", label or "", device) if found else {}
     if kernel == "attention" and fitted == _CAUSAL and op != _CAUSAL:
-        # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache.
+        # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache
+        # and the graphs of its steps.
         causal = _flash.kernel_named(device, label or "", framework or "", True)
         options["kernel"] = causal.removesuffix("-paged").removesuffix("-graphs")
     return options

@@ -58,7 +58,7 @@ _LOADED_AHEAD = ("fa3", "fa3-graphs", "fa4", "trtllm")
 AHEAD = ("trtllm",)
 #: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
 #: inferred from calls that take as much longer than those of the libraries without one.
-_PREPARING = {"fa3": 1.0, "fa3-graphs": 1.0, "trtllm": 1.0}
+_PREPARING = ("fa3", "fa3-graphs", "trtllm")
 #: Thread blocks of a unit that FlashInfer plans a prefill for (``PrefillPlan``).
 _PLANNED_SLOTS = 2.0
 #: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
@@ -100,7 +100,7 @@ def default_kernel(device: Device) -> str:
 
 def preparation(kernel: str) -> float:
     """Return the cycles of the kernels that a library launches before that of the attention itself."""
-    return _START_CYCLES * _PREPARING.get(kernel, 0.0)
+    return _START_CYCLES if kernel in _PREPARING else 0.0
 
 
 def looked_up(kernel: str, batch: Array, splits: Splits) -> Array:
@@ -199,7 +199,7 @@ def _paged_cols(size: Array) -> Array:
 
 
 def _overlapping(device: Device, rows: Array, cols: Array, size: Array) -> Array:
-    """Return whether a unit's shared memory holds Q, K and V (16 bits) of two thread blocks: 2, or else 1.
+    """Return 2 where a unit's shared memory holds Q, K and V (16 bits) of two thread blocks, else 1.
 
     Of flash-attention 2's, of four warps with nearly all the registers a thread can have, no third fits.
     """
@@ -207,7 +207,7 @@ def _overlapping(device: Device, rows: Array, cols: Array, size: Array) -> Array
 
 
 def _fa3_rows(packed: Array, head_dim: Array) -> Array:
-    """One warp group, of 64 rows, where that holds all queries (``use_one_mma_wg``); else 2 or 3."""
+    """Return 64 rows, of one warp group, if all queries fit (``use_one_mma_wg``); else those of 2 or 3."""
     single = (packed <= 64) & ((head_dim == 64) | (head_dim == 128))
     return np.where(single, 64.0, np.where(padded(head_dim) <= 96, 192.0, 128.0))
 
@@ -322,13 +322,13 @@ class Decoding:
     splits : Splits
         Parts that the keys are split into.
     copies : array
-        Further kernels that rearrange Q and O around the attention.
+        1 where two further kernels rearrange Q and O around the attention, else 0.
     reduced : array
         Rows of one KV head that a single thread block reduces over its peers.
     overlapping : array
         Thread blocks of a unit whose fixed costs overlap.
     returned : array
-        Further kernels that copy O to where it was asked for.
+        1 where a further kernel copies O to where it was asked for, else 0.
     """
 
     rows: Array
@@ -347,7 +347,7 @@ def decode(
     """Return how one new token for each sequence is attended to."""
     units, size = device.units, padded(head_dim)
     one = np.ones(())
-    if kernel in ("fa2", "fa2-paged"):
+    if kernel.startswith("fa2"):
         # One query: its heads become rows of their KV head, and only then are keys split
         # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
         swapped = group > 1

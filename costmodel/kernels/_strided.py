@@ -81,7 +81,7 @@ def served(
 
 
 def walked(c: Mapping[str, float], p: Problem, cold: Array) -> Array:
-    """Return the bytes of a stream that it takes longer to load A, whose rows alone lie k apart in "nn"."""
+    """Return the bytes of a stream that take as long as opening pages for A, whose rows lie k apart."""
     return np.asarray(cold * p.left / (p.left + p.right + p.result) * _opening(c, p))
 
 

@@ -2,7 +2,8 @@
 
 One thread block takes a block of query rows of one head (or of a packed group of heads) and steps
 over the keys; a causal kernel skips the tiles above the diagonal, and only those. A step costs the
-unit its two matrix products and its softmax, which overlap in part, and no less than a latency; a
+unit its two matrix products and its softmax, which overlap as far as the library makes them, and no
+less than a latency; tiles that the diagonal or the last key cuts are masked, which takes longer; a
 thread block costs a prologue and the loading and storing of its rows. Thread blocks queue for the
 units as a list schedule, in the library's order (`costmodel.kernels._tiling.makespan`); where a
 library splits the keys, partial outputs are written in fp32, and merged. Beside it stands the
@@ -44,7 +45,9 @@ CONSTANTS = {
         "time of a tile's softmax, over that of its exponentials at the special-function rate",
     ),
     "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, over that of its softmax"),
-    "step_cycles": Constant(1000.0, 0.0, 8000.0, "cycles", "least time of a step over one KV tile"),
+    "step_cycles": Constant(
+        1000.0, 0.0, 8000.0, "cycles", "least time of a step over a KV tile (of 128 keys, if loaded ahead)"
+    ),
     "block_cycles": Constant(
         4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, sizes apart"
     ),
@@ -141,7 +144,7 @@ def seconds(
     -------
     Estimate
         Terms: ``matrix:<dtype>`` (products), ``special:fp32`` (softmax), ``depth``
-        (latency, prologues and waves not full), ``hbm``, ``l2``, ``launch``.
+        (latency, masks, prologues and waves not full), ``hbm``, ``l2`` (the merge too), ``launch``.
 
     Raises
     ------

@@ -1,9 +1,9 @@
 """Memory-bound kernels on a CPU: softmax, norms, activations and elementwise arithmetic.
 
-ATen cuts a table into chunks of at least 32,768 elements for its threads (tanh: 2,048; rows of a softmax:
-2,048; a layer norm: single rows), and each core streams its chunk by vectors. A call costs its dispatch,
-waking the other threads, something for each row, and the larger of its instructions and its bytes.
-An RMS norm is not one kernel: ATen squares, averages, scales, and multiplies by the gain.
+ATen cuts a table into chunks of at least 32,768 elements for its threads (tanh and rows of a softmax:
+2,048; GELU: 16,384; a layer norm: single rows), and each core streams its chunk by vectors. A call costs
+its dispatch, waking the other threads, something for each row, and the larger of its instructions and its
+bytes. An RMS norm is not one kernel: ATen squares, averages, scales, and multiplies by the gain.
 """
 
 from __future__ import annotations

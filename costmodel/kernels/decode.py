@@ -118,7 +118,8 @@ def seconds(
     Returns
     -------
     Estimate
-        Terms: ``hbm``, ``l2``, ``depth`` (latency of a thread block, and waves not full), ``launch``.
+        Terms: ``hbm``, ``l2``, ``depth`` (latency of a thread block, and waves not full), ``launch``
+        (looking up, merging and copying too).
 
     Raises
     ------

@@ -4,10 +4,11 @@ Blocks each compute one tile of the result, stepping through K; K may be cut int
 blocks compute (split-K) and a reduction adds up. The units take the blocks in waves. A block's step is
 limited by arithmetic or by the latency of its loads; all of them together by the bandwidths of L2 and
 memory. What memory serves is what a cold cache must be given, plus what a wave reads again because L2
-could not keep it (blocks are rastered in bands), or, in fp32 where the rows of both operands lie k elements
-apart, because blocks get out of step (`_strided`). Arithmetic that lasts is slowed to what the power
-limit allows. The library's tile and split are taken as those of least time over its menu, unless the
-kernel's name or a published dispatch table says them; single rows and little work have kernels of their own.
+could not keep it (blocks are rastered in bands), or, in fp32 where rows lie k elements apart, because
+blocks get out of step and loads open pages of memory (`_strided`). Arithmetic that lasts is slowed to what
+the power limit allows. The library's tile and split are taken as those of least time over its menu, unless
+the kernel's name or a published dispatch table says them; single rows and little work have kernels of their
+own.
 
 Sources: tiles, waves and split-K: NVIDIA, "Matrix Multiplication Background User's Guide"; raster
 bands: CUTLASS's threadblock swizzle; the rest from the residuals of the measurements.
