@@ -1,4 +1,6 @@
-"""What attention libraries launch: tiles, order, packing and KV splits (facts about each library).
+"""What attention libraries launch: names, and tiles, order and packing of a prefill: facts about each.
+
+Into how many parts they cut the keys is in `_flash_splits`, how they cut a decoding step in `_flash_decode`.
 
 ======================  ====================================================================
 ``fa2``                 FlashAttention-2, varlen: one thread block a row block and head, in grid order
@@ -6,30 +8,26 @@
 ``fa3``                 FlashAttention-3 (Hopper): persistent, longest first, heads packed, dynamic splits
 ``fa3-graphs``          as vLLM calls it: its decoding steps are CUDA graphs, which bound the splits
 ``fa4``                 FlashAttention-4 (Blackwell): 256-row tiles, splits
-``flashinfer``          FlashInfer's FA2 templates: heads packed, tile by packed length; decoding splits
-                        the keys to fill the units
+``flashinfer``          FlashInfer's FA2 templates: heads packed, tile by packed length; keys split
+                        to fill the units
 ``trtllm``              TensorRT-LLM's generated kernels, as FlashInfer and SGLang call them on Blackwell
 ======================  ====================================================================
 
 Read from the sources: the tiles of fa2 and fa2-paged (``flash_fwd_launch_template.h``, flash-attention
-2, BSD-3-Clause), those of fa3 (``hopper/tile_size.h``, ``heuristics.h``), the split rules of fa3 and fa4
-(``flash_prepare_scheduler.cu``, ``flash_attn/cute/interface.py``), FlashInfer's rows
-(``FA2DetermineCtaTileQ``, Apache-2.0) and SGLang's choice of its matrix kernel from 4 heads a group.
-Inferred from the measured waves: tiles and rows of trtllm, tiles of fa4, FlashInfer's keys a tile and
-thread blocks a unit, and what runs shortest first.
+2, BSD-3-Clause), those of fa3 (``hopper/tile_size.h``, ``heuristics.h``) and FlashInfer's rows
+(``FA2DetermineCtaTileQ``, Apache-2.0). Inferred from the measured waves: tiles and rows of trtllm, tiles of
+fa4, FlashInfer's keys a tile and thread blocks a unit, and what runs shortest first.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
-from costmodel.kernels._tiling import ceil_div, efficient_splits
+from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
 KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
@@ -39,13 +37,6 @@ _BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
 
 #: Shared memory of a unit [B] from which FlashInfer takes its wider KV tiles (A100 has 164 KiB, Ada 100).
 _LARGE_SHARED = 128 * 1024
-#: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
-_MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
-#: Sequences that flash-attention 3's scheduler kernel can prepare: 32 warps of 31 (``flash_api.cpp``).
-_PREPARED = 992.0
-#: Sequences up to which vLLM runs a decoding step as a CUDA graph (``max_cudagraph_capture_size``), and parts
-#: that flash-attention 3 may then cut keys into (``flash_attn_max_num_splits_for_cuda_graph``): its defaults.
-_GRAPH_BATCH, _GRAPH_SPLITS = 512.0, 32.0
 #: Start of a kernel that does next to nothing [cycles]: the convolution's, the same on three families.
 _START_CYCLES = 4000.0
 #: Libraries whose kernels look up every sequence's length; FlashInfer's are given a plan by the host.
@@ -59,10 +50,6 @@ AHEAD = ("trtllm",)
 #: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
 #: inferred from calls that take as much longer than those of the libraries without one.
 _PREPARING = ("fa3", "fa3-graphs", "trtllm")
-#: Thread blocks of a unit that FlashInfer plans a prefill for (``PrefillPlan``).
-_PLANNED_SLOTS = 2.0
-#: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
-_VECTOR_SLOTS, _VECTOR_OVERLAPPING = 8.0, 2.0
 #: Shared memory that the system keeps of every thread block [B].
 _RESERVED = 1024.0
 
@@ -103,17 +90,6 @@ def preparation(kernel: str) -> float:
     return _START_CYCLES if kernel in _PREPARING else 0.0
 
 
-def looked_up(kernel: str, batch: Array, splits: Splits) -> Array:
-    """Return how many times a step looks up what concerns one sequence.
-
-    Of flash-attention 3 twice where parts are to be merged, their number as well as the length: inferred from
-    H200's steps of 256 to 2,048 sequences, by libraries that allow for parts and that do not.
-    """
-    if kernel not in LOOKING_UP:
-        return np.zeros(())
-    return batch * (np.where(splits.merged, 2.0, 1.0) if kernel.startswith("fa3") else 1.0)
-
-
 def check(kernel: str) -> str:
     """Return `kernel` if it is known.
 
@@ -148,11 +124,11 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
     if kernel.startswith("fa2"):
         rows, cols = by_size(128, 128, 128, 64), by_size(128, 64, 64, 64)
         if kernel == "fa2-paged":
-            rows, cols = 64 * one, _paged_cols(size)
-        return Tiling(rows, cols, one, one, causal, _overlapping(device, rows, cols, size))
+            rows, cols = 64 * one, paged_cols(size)
+        return Tiling(rows, cols, one, one, causal, overlapping_blocks(device, rows, cols, size))
     if kernel.startswith("fa3"):
         packed = group if causal else one
-        rows = _fa3_rows(seq * packed, head_dim)
+        rows = fa3_rows(seq * packed, head_dim)
         cols = by_size(128, 144, 128, 80) if causal else by_size(192, 144, 176, 80)
         return Tiling(rows, cols, packed, one, ascending=False)
     if kernel == "flashinfer":
@@ -193,12 +169,12 @@ def softmax_order(kernel: str) -> float:
     return 1.0 if kernel.startswith("fa2") else 2.0
 
 
-def _paged_cols(size: Array) -> Array:
+def paged_cols(size: Array) -> Array:
     """Return the keys of a tile of flash-attention 2's split-KV kernel (``run_mha_fwd_splitkv_dispatch``)."""
     return np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0))
 
 
-def _overlapping(device: Device, rows: Array, cols: Array, size: Array) -> Array:
+def overlapping_blocks(device: Device, rows: Array, cols: Array, size: Array) -> Array:
     """Return 2 where a unit's shared memory holds Q, K and V (16 bits) of two thread blocks, else 1.
 
     Of flash-attention 2's, of four warps with nearly all the registers a thread can have, no third fits.
@@ -206,7 +182,7 @@ def _overlapping(device: Device, rows: Array, cols: Array, size: Array) -> Array
     return np.where(2 * (2 * size * (rows + 2 * cols) + _RESERVED) <= device.shared_per_unit, 2.0, 1.0)
 
 
-def _fa3_rows(packed: Array, head_dim: Array) -> Array:
+def fa3_rows(packed: Array, head_dim: Array) -> Array:
     """Return 64 rows, of one warp group, if all queries fit (``use_one_mma_wg``); else those of 2 or 3."""
     single = (packed <= 64) & ((head_dim == 64) | (head_dim == 128))
     return np.where(single, 64.0, np.where(padded(head_dim) <= 96, 192.0, 128.0))
@@ -220,171 +196,6 @@ def loaded_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
     """
     quantum = np.minimum(tile.rows, 128.0 if kernel == "fa4" else 64.0)
     return tile.rows if kernel.startswith("fa3") else ceil_div(rows, quantum) * quantum
-
-
-class Splits(NamedTuple):
-    """Into how many parts the keys of a row block are split, by row of the table.
-
-    Attributes
-    ----------
-    parts : array
-        1 where they are not split.
-    merged : array of bool
-        Whether a kernel that merges parts is launched: that may be though a sequence turns out to have one.
-    """
-
-    parts: Array
-    merged: NDArray[np.bool_]
-
-
-def prefill_splits(
-    kernel: str, units: float, batch: Array, jobs: Array, keys: Array, blocks: Array
-) -> Splits:
-    """Return the splits of a prefill.
-
-    Parameters
-    ----------
-    kernel : str
-        The library.
-    units : float
-        Processors.
-    batch : array
-        Sequences.
-    jobs : array
-        Thread blocks of one sequence, without a split.
-    keys, blocks : array
-        Keys, and KV blocks, of the longest row block.
-    """
-    if kernel.startswith("fa3"):
-        return _fa3_splits(units, batch, jobs, blocks)
-    parts = np.ones_like(batch * jobs)
-    if kernel == "flashinfer":
-        parts = _flashinfer_splits(_PLANNED_SLOTS * units, batch * jobs, keys)
-    if kernel == "fa4":
-        filling = np.maximum(np.minimum(np.floor(units / (batch * jobs)), blocks), 1.0)
-        parts = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling)
-    return Splits(parts, parts > 1)
-
-
-def _flashinfer_splits(slots: Array | float, jobs: Array, keys: Array) -> Array:
-    """Return FlashInfer's splits: what fills the slots, of 128 keys at least (``scheduler.cuh``)."""
-    return np.clip(np.floor(slots / jobs), 1.0, ceil_div(keys, _MIN_SPLIT_KEYS))
-
-
-def _fa3_splits(
-    units: float, batch: Array, jobs: Array, blocks: Array, allowed: Array | None = None
-) -> Splits:
-    """Return flash-attention 3's splits: at most what the host allows, of these what all sequences need.
-
-    The host allows, where it is not told how many, what fills the units with one sequence's thread blocks; a
-    kernel before the attention then finds what each sequence gets. Where there are more sequences than that
-    kernel can take, each gets what fills the units with those of all.
-    """
-    prepared = batch <= _PREPARED
-    filling = efficient_splits(np.where(prepared, jobs, batch * jobs), units, blocks)
-    most = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling)
-    if allowed is not None:
-        most = np.where(allowed > 0, allowed, most)
-    share = np.ceil(1.1 * batch * jobs * blocks / units)
-    return Splits(np.where(prepared, np.minimum(most, ceil_div(blocks, share)), most), most > 1)
-
-
-def merge_blocks(kernel: str, batch: Array, rows: Array, head_dim: Array) -> Array:
-    """Return the thread blocks of flash-attention 3's merging kernel (``flash_fwd_combine.cu``), else 0.
-
-    Parameters
-    ----------
-    kernel : str
-        The library.
-    batch, rows : array
-        Sequences, and rows of O of each, of all heads.
-    head_dim : array
-        Width of a row.
-    """
-    if not kernel.startswith("fa3"):
-        return np.zeros(())
-    narrow = head_dim <= 64
-    return (
-        batch * ceil_div(rows, np.where(narrow, 16.0, 8.0)) * np.where(narrow, 1.0, ceil_div(head_dim, 128.0))
-    )
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a kernel cuts one decoding step, by row of the table.
-
-    Attributes
-    ----------
-    rows, cols : array
-        Tile: rows that are worked on (query heads packed together) and keys.
-    jobs : array
-        Thread blocks before splitting.
-    splits : Splits
-        Parts that the keys are split into.
-    copies : array
-        1 where two further kernels rearrange Q and O around the attention, else 0.
-    reduced : array
-        Rows of one KV head that a single thread block reduces over its peers.
-    overlapping : array
-        Thread blocks of a unit whose fixed costs overlap.
-    returned : array
-        1 where a further kernel copies O to where it was asked for, else 0.
-    """
-
-    rows: Array
-    cols: Array
-    jobs: Array
-    splits: Splits
-    copies: Array
-    reduced: Array
-    overlapping: Array
-    returned: Array = field(default_factory=lambda: np.zeros(()))
-
-
-def decode(
-    device: Device, kernel: str, batch: Array, kv_heads: Array, group: Array, seq_kv: Array, head_dim: Array
-) -> Decoding:
-    """Return how one new token for each sequence is attended to."""
-    units, size = device.units, padded(head_dim)
-    one = np.ones(())
-    if kernel.startswith("fa2"):
-        # One query: its heads become rows of their KV head, and only then are keys split
-        # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
-        swapped = group > 1
-        rows, cols = 64 * one, _paged_cols(size)
-        jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
-        splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
-        copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
-        parts = Splits(splits, splits > 1)
-        overlapping = _overlapping(device, rows, cols, size)
-        return Decoding(rows, cols, jobs, parts, copies, 0 * one, overlapping, np.where(swapped, 1.0, 0.0))
-    if kernel.startswith("fa3"):
-        rows = _fa3_rows(group, head_dim)
-        cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))
-        heads = kv_heads * ceil_div(group, rows)
-        graphs = np.where(batch <= _GRAPH_BATCH, _GRAPH_SPLITS, 0.0) if kernel == "fa3-graphs" else None
-        fa3 = _fa3_splits(units, batch, heads, ceil_div(seq_kv, cols), graphs)
-        return Decoding(rows, cols, batch * heads, fa3, 0 * one, 0 * one, one)
-    if kernel == "flashinfer":
-        return _flashinfer_decode(units, batch * kv_heads * one, group * one, seq_kv, size)
-    # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
-    rows = np.where(group <= 8, 8.0, np.where(group <= 16, 16.0, 32.0)) * one
-    jobs, cols = batch * kv_heads * ceil_div(group, np.maximum(rows, 64.0)), 128 * one
-    splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
-    # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
-    reduced = np.where(jobs <= units / 2, group, 0.0)
-    return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * one, reduced, one)
-
-
-def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
-    """SGLang takes the prefill template (matrix engine) from 4 heads a group on; below, a vector kernel."""
-    matrix = group >= 4
-    rows = np.where(matrix, np.where(group <= 16, 16.0, 64.0), group)
-    slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
-    jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
-    splits = _flashinfer_splits(slots * units, jobs, seq_kv)
-    cols, overlapping = np.where(matrix, 64.0, 8.0), np.where(matrix, 1.0, _VECTOR_OVERLAPPING)
-    return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * rows, 0 * rows, overlapping)
 
 
 def kernel_named(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:

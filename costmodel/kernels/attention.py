@@ -28,6 +28,7 @@ from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _replay as replay
+from costmodel.kernels._flash_splits import prefill_splits
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._power import droop
 from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
@@ -172,7 +173,7 @@ def seconds(
     row_blocks = ceil_div(seq * cut.group, cut.rows)
     steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv) if causal else row_blocks * blocks
     jobs = batch * packed_heads * row_blocks
-    splits, merged = flash.prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
+    splits, merged = prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths

@@ -4,7 +4,7 @@ The keys and values of a KV head are read once for all query heads that share it
 rows of one tile. A thread block streams its part of the keys: a fixed cost, then tile after tile,
 each no faster than one unit can take it in. Where there are fewer KV heads than units, libraries
 split the keys, and merge partial outputs in a second kernel; how many splits, and whether that kernel
-is launched though it may find nothing to merge, is the library's choice (`costmodel.kernels._flash`).
+is launched though it may find nothing to merge, is the library's choice (`costmodel.kernels._flash_decode`).
 Beside it stands the memory: K, V, Q and O once, from L2 as far as the replay before left them there.
 
 Flash-decoding: Dao, Haziza, Massa and Sizov, 2023. FlashInfer: Ye et al., 2025, arXiv:2501.01005.
@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
+from costmodel.kernels import _flash_decode as cut
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._tiling import ceil_div, makespan
@@ -134,7 +135,7 @@ def seconds(
     )
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     cycle = 1 / device.clock_hz
-    plan = flash.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
+    plan = cut.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)
 
     splits = plan.splits.parts
     blocks = ceil_div(ceil_div(seq_kv, plan.cols), splits)
@@ -156,14 +157,14 @@ def seconds(
     miss = miss_share(device, given["cache_share"], np.maximum(moved, passing), _MISS_ORDER)
     rate = byte_time(device, given, miss)
     launched = given["merge_cycles"] if kernel in flash.MERGING else 0.0
-    blocked = given["merge_block_cycles"] * flash.merge_blocks(kernel, batch, heads, head_dim)
+    blocked = given["merge_block_cycles"] * cut.merge_blocks(kernel, batch, heads, head_dim)
     begun = given["merge_work_cycles"] if kernel in flash.MERGING else 0.0
     work = np.where(split, begun + given["merge_split_cycles"] * splits, 0.0)
     merge = (np.where(plan.splits.merged, launched + blocked, 0.0) + work) * cycle
     # Each of the two copies reads and writes Q or O.
     copy = plan.copies * (given["copy_cycles"] * cycle + 4 * width * out * rate)
     copy = copy + plan.returned * given["return_cycles"] * cycle
-    looked_up = given["sequence_cycles"] * flash.looked_up(kernel, batch, plan.splits)
+    looked_up = given["sequence_cycles"] * cut.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     terms = {
         "hbm": moved * rate * miss,

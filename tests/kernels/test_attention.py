@@ -9,7 +9,7 @@ import pytest
 
 from costmodel import hardware
 from costmodel.errors import UnknownNameError
-from costmodel.kernels import _flash, attention
+from costmodel.kernels import _flash, _flash_splits, attention
 
 H200 = hardware.load("nvidia/h200-sxm")
 L40S = hardware.load("nvidia/l40s")
@@ -113,7 +113,7 @@ def test_flashinfer_plans_parts_of_keys_as_its_search_does(tiles: int, keys: int
     """``PrefillBinarySearchKVChunkSize``: the shortest chunk, of 128 keys at least, whose parts fit."""
     most = 2 * L40S.units
     shortest = next((n for n in range(128, keys) if tiles * -(-keys // n) <= most), keys)
-    found = _flash.prefill_splits(
+    found = _flash_splits.prefill_splits(
         "flashinfer",
         L40S.units,
         np.array([1.0]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from costmodel import hardware
-from costmodel.kernels import _flash, decode
+from costmodel.kernels import _flash, _flash_decode, decode
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
@@ -16,9 +16,9 @@ L40S = hardware.load("nvidia/l40s")
 SIZES = {"batch": 16, "heads": 32, "kv_heads": 8, "seq_kv": 8192, "head_dim": 128}
 
 
-def plan(device: hardware.Device, kernel: str, **sizes: float) -> _flash.Decoding:
+def plan(device: hardware.Device, kernel: str, **sizes: float) -> _flash_decode.Decoding:
     batch, heads, kv, seq, dim = (np.asarray([sizes[k]], dtype=float) for k in SIZES)
-    return _flash.decode(device, kernel, batch, kv, heads / kv, seq, dim)
+    return _flash_decode.decode(device, kernel, batch, kv, heads / kv, seq, dim)
 
 
 def test_flash_attention_2_splits_only_where_heads_share_keys() -> None:
@@ -68,16 +68,16 @@ def test_the_merging_kernel_has_a_block_for_eight_rows() -> None:
     """``flash_fwd_combine``: 8 rows of 128 numbers a block, of 64 numbers 16."""
     batch, rows = np.array([3.0]), np.array([20.0])
     for width, blocks in ((64, 2), (128, 3), (256, 2 * 3)):
-        assert _flash.merge_blocks("fa3", batch, rows, np.array([float(width)])) == 3 * blocks
-    assert _flash.merge_blocks("fa2-paged", batch, rows, np.array([128.0])) == 0
+        assert _flash_decode.merge_blocks("fa3", batch, rows, np.array([float(width)])) == 3 * blocks
+    assert _flash_decode.merge_blocks("fa2-paged", batch, rows, np.array([128.0])) == 0
 
 
 def test_a_step_that_merges_looks_up_twice() -> None:
     batch = np.array([512.0, 513.0])
     sizes = (batch, np.ones(2), np.ones(2), np.full(2, 64.0), np.full(2, 128.0))
-    found = _flash.decode(H200, "fa3-graphs", *sizes)
-    assert _flash.looked_up("fa3-graphs", batch, found.splits).tolist() == [1024.0, 513.0]
-    assert _flash.looked_up("flashinfer", batch, found.splits) == 0
+    found = _flash_decode.decode(H200, "fa3-graphs", *sizes)
+    assert _flash_decode.looked_up("fa3-graphs", batch, found.splits).tolist() == [1024.0, 513.0]
+    assert _flash_decode.looked_up("flashinfer", batch, found.splits) == 0
 
 
 def test_flashinfer_takes_the_matrix_engine_from_four_heads_a_group() -> None:

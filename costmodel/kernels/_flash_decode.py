@@ -1,0 +1,133 @@
+"""How attention libraries cut a decoding step: tiles, thread blocks, parts of the keys, kernels around them.
+
+Read from the sources: what flash-attention 2 does with one query (``mha_varlen_fwd``), version 3's merge
+(``flash_fwd_combine.cu``), vLLM's bounds on its splits, and SGLang's choice of FlashInfer's matrix kernel
+from 4 heads a group. Inferred from the measured waves: tiles and rows of trtllm, FlashInfer's blocks a unit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from costmodel.hardware import Device
+from costmodel.kernels import _flash as flash
+from costmodel.kernels._flash_splits import Splits, fa3_splits, flashinfer_splits
+from costmodel.kernels._tiling import ceil_div, efficient_splits
+from costmodel.kernels.base import Array
+
+#: Sequences up to which vLLM runs a decoding step as a CUDA graph (``max_cudagraph_capture_size``), and parts
+#: that flash-attention 3 may then cut keys into (``flash_attn_max_num_splits_for_cuda_graph``): its defaults.
+_GRAPH_BATCH, _GRAPH_SPLITS = 512.0, 32.0
+#: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
+_VECTOR_SLOTS, _VECTOR_OVERLAPPING = 8.0, 2.0
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a kernel cuts one decoding step, by row of the table.
+
+    Attributes
+    ----------
+    rows, cols : array
+        Tile: rows that are worked on (query heads packed together) and keys.
+    jobs : array
+        Thread blocks before splitting.
+    splits : Splits
+        Parts that the keys are split into.
+    copies : array
+        1 where two further kernels rearrange Q and O around the attention, else 0.
+    reduced : array
+        Rows of one KV head that a single thread block reduces over its peers.
+    overlapping : array
+        Thread blocks of a unit whose fixed costs overlap.
+    returned : array
+        1 where a further kernel copies O to where it was asked for, else 0.
+    """
+
+    rows: Array
+    cols: Array
+    jobs: Array
+    splits: Splits
+    copies: Array
+    reduced: Array
+    overlapping: Array
+    returned: Array = field(default_factory=lambda: np.zeros(()))
+
+
+def decode(
+    device: Device, kernel: str, batch: Array, kv_heads: Array, group: Array, seq_kv: Array, head_dim: Array
+) -> Decoding:
+    """Return how one new token for each sequence is attended to."""
+    units, size = device.units, flash.padded(head_dim)
+    one = np.ones(())
+    if kernel.startswith("fa2"):
+        # One query: its heads become rows of their KV head, and only then are keys split
+        # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
+        swapped = group > 1
+        rows, cols = 64 * one, flash.paged_cols(size)
+        jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
+        splits = np.where(swapped, efficient_splits(jobs, 2 * units, ceil_div(seq_kv, cols)), 1.0)
+        copies = np.where(swapped & (kv_heads > 1) & (batch > 1), 1.0, 0.0)
+        parts = Splits(splits, splits > 1)
+        overlapping = flash.overlapping_blocks(device, rows, cols, size)
+        return Decoding(rows, cols, jobs, parts, copies, 0 * one, overlapping, np.where(swapped, 1.0, 0.0))
+    if kernel.startswith("fa3"):
+        rows = flash.fa3_rows(group, head_dim)
+        cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))
+        heads = kv_heads * ceil_div(group, rows)
+        graphs = np.where(batch <= _GRAPH_BATCH, _GRAPH_SPLITS, 0.0) if kernel == "fa3-graphs" else None
+        fa3 = fa3_splits(units, batch, heads, ceil_div(seq_kv, cols), graphs)
+        return Decoding(rows, cols, batch * heads, fa3, 0 * one, 0 * one, one)
+    if kernel == "flashinfer":
+        return _flashinfer_decode(units, batch * kv_heads * one, group * one, seq_kv, size)
+    # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
+    rows = np.where(group <= 8, 8.0, np.where(group <= 16, 16.0, 32.0)) * one
+    jobs, cols = batch * kv_heads * ceil_div(group, np.maximum(rows, 64.0)), 128 * one
+    splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
+    # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
+    reduced = np.where(jobs <= units / 2, group, 0.0)
+    return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * one, reduced, one)
+
+
+def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, size: Array) -> Decoding:
+    """SGLang takes the prefill template (matrix engine) from 4 heads a group on; below, a vector kernel."""
+    matrix = group >= 4
+    rows = np.where(matrix, np.where(group <= 16, 16.0, 64.0), group)
+    slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
+    jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
+    splits = flashinfer_splits(slots * units, jobs, seq_kv)
+    cols, overlapping = np.where(matrix, 64.0, 8.0), np.where(matrix, 1.0, _VECTOR_OVERLAPPING)
+    return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * rows, 0 * rows, overlapping)
+
+
+def looked_up(kernel: str, batch: Array, splits: Splits) -> Array:
+    """Return how many times a step looks up what concerns one sequence.
+
+    Of flash-attention 3 twice where parts are to be merged, their number as well as the length: inferred from
+    H200's steps of 256 to 2,048 sequences, by libraries that allow for parts and that do not.
+    """
+    if kernel not in flash.LOOKING_UP:
+        return np.zeros(())
+    return batch * (np.where(splits.merged, 2.0, 1.0) if kernel.startswith("fa3") else 1.0)
+
+
+def merge_blocks(kernel: str, batch: Array, rows: Array, head_dim: Array) -> Array:
+    """Return the thread blocks of flash-attention 3's merging kernel (``flash_fwd_combine.cu``), else 0.
+
+    Parameters
+    ----------
+    kernel : str
+        The library.
+    batch, rows : array
+        Sequences, and rows of O of each, of all heads.
+    head_dim : array
+        Width of a row.
+    """
+    if not kernel.startswith("fa3"):
+        return np.zeros(())
+    narrow = head_dim <= 64
+    return (
+        batch * ceil_div(rows, np.where(narrow, 16.0, 8.0)) * np.where(narrow, 1.0, ceil_div(head_dim, 128.0))
+    )
