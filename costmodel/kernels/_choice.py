@@ -95,7 +95,8 @@ def choose(
     Notes
     -----
     The library's own estimate is not known: least is the root of the sum of squares of the limits, plus
-    the tail. Of equals the first counts, tile by tile and split by split.
+    the tail; what memory serves again is taken there as it is where K is not split. Of equals the first
+    counts, tile by tile and split by split.
     """
     known = ~np.isnan(tile[0])
     told = known & ~np.isnan(tile[3])
