@@ -292,7 +292,7 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     if section is not None and carried is None:
         # What-if devices rest on the constants of the device they were made from.
         origin = "self" if name == device.name else name
-        return Choice(origin, section, section.constants, section.spread)
+        return Choice(origin, section, _constants(section, wanted), section.spread)
     return carried or _from_relative(device, wanted, alike=False) or Choice("none")
 
 
@@ -302,15 +302,26 @@ def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool) -> C
         sections = load(relative)
         section = best((s for s in sections if not alike or _serves(s, wanted, device)), wanted)
         if section is not None:
-            return _carried(section, device, relative, relation)
+            return _carried(section, device, relative, relation, wanted)
     return None
 
 
-def _carried(section: Section, device: hardware.Device, relative: str, relation: str) -> Choice:
+def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:
+    """Return a section's constants, less those of its operation (``OPERATION``) where that is another one."""
+    if section.op == wanted.op:
+        return section.constants
+    its = getattr(kernels.model(section.kernel), "OPERATION", ())
+    return {name: value for name, value in section.constants.items() if name not in its}
+
+
+def _carried(
+    section: Section, device: hardware.Device, relative: str, relation: str, wanted: Wanted
+) -> Choice:
     """Return a relative's constants; its times that are cycles (``CLOCKED``) by the clock of the device."""
     clocked = getattr(kernels.model(section.kernel), "CLOCKED", ())
     slower = hardware.load(relative).clock_hz / device.clock_hz
-    constants = {n: value * slower if n in clocked else value for n, value in section.constants.items()}
+    told = _constants(section, wanted)
+    constants = {name: value * slower if name in clocked else value for name, value in told.items()}
     return Choice(relative, section, constants, transfer(section.kernel, relation))
 
 

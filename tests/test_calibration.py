@@ -222,6 +222,17 @@ def test_own_constants_of_another_framework_go_before_a_relatives(shelf):
     assert calibration.choose(load("nvidia/b200-sxm"), wanted).section == own
 
 
+def test_what_is_an_operations_own_serves_no_other(shelf):
+    """A softmax takes ten cycles an element, ReLU one: of a softmax only the memory's constants serve it."""
+    fitted = {"element_cycles": 10.0, "start_s": 9e-6, "fork_s": 4e-6}
+    softmax = section(kernel="cpu_stream", op="softmax", dtype="fp32", constants=fitted)
+    shelf(nvidia_h200_sxm=(softmax,))
+    for op, left in (("softmax", fitted), ("relu", {"fork_s": 4e-6})):
+        wanted = Wanted("cpu_stream", op, "fp32")
+        for device in ("nvidia/h200-sxm", "nvidia/b200-sxm"):
+            assert calibration.choose(load(device), wanted).constants == left
+
+
 def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
     """Fused and chunked delta nets have different terms: what one says of the other is its defaults."""
     shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED, CHUNKED))

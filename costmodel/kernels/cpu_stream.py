@@ -33,6 +33,8 @@ CONSTANTS = {
 }
 #: Which of them belong to the harness, not the device.
 HARNESS = ("start_s",)
+#: And which to one operation: another one's say nothing of them.
+OPERATION = ("element_cycles", "row_cycles", "grain", "start_s")
 
 #: Elements of a chunk, by how rows are reduced (``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
 _CHUNK = {"softmax": GRAIN / 16, "norm": 1.0}
