@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from costmodel import calibration, hardware
+from costmodel import calibration, hardware, kernels
 from costmodel.calibration import File, Provenance, Section, Spread, Wanted
 from costmodel.errors import SpecError
 from costmodel.hardware import load
@@ -86,6 +86,7 @@ def test_every_calibration_that_ships_can_be_read(device):
         assert part.provenance.rows_fitted > 0
         assert part.provenance.rows_held_out > 0
         assert part.provenance.licence
+        assert set(part.constants) <= set(kernels.model(part.kernel).CONSTANTS), part.cell
         assert load(device).name == device
 
 
