@@ -234,6 +234,14 @@ def test_what_is_an_operations_own_serves_no_other(shelf):
             assert calibration.choose(load(device), wanted).constants == left
 
 
+def test_a_batch_of_products_says_of_a_single_one_what_memory_does(shelf):
+    """A refused fit of products left those of batched ones in their place: 58 % off where defaults are 6."""
+    fitted = {"pack_cycles": 0.3, "start_s": 1e-6, "bandwidth_share": 0.4, "l3_share": 1.3}
+    shelf(nvidia_h200_sxm=(section(kernel="cpu_gemm", op="bmm", dtype="fp32", constants=fitted),))
+    choice = calibration.choose(load("nvidia/h200-sxm"), Wanted("cpu_gemm", "gemm", "fp32"))
+    assert choice.constants == {"bandwidth_share": 0.4, "l3_share": 1.3}
+
+
 def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
     """Fused and chunked delta nets have different terms: what one says of the other is its defaults."""
     shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED, CHUNKED))

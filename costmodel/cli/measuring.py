@@ -160,24 +160,25 @@ def _fit_tables(tables: Sequence[Path]) -> None:
         if is_published(table):
             results += calibrate_published(table.parent)
     for result in results:
-        _write_fit(result)
+        print("\n".join(_write_fit(result)))
 
 
 def _fit_rows(rows: pd.DataFrame, device: Device) -> None:
     from costmodel.validation import calibrate
 
-    _write_fit(calibrate.calibrate(rows, device))
+    for line in _write_fit(calibrate.calibrate(rows, device)):
+        output.note(line)
 
 
-def _write_fit(result: Result) -> None:
+def _write_fit(result: Result) -> list[str]:
+    """Write what was fitted; return what to say of it, and of what was refused."""
     from costmodel import calibration
     from costmodel.validation import calibrate
 
     place = calibrate.write(result)
     calibration.forget()
-    output.note(f"{place}: {len(result.file.sections)} cells")
-    for reason in result.refused:
-        output.note(f"  not fitted: {reason}")
+    refused = (f"  not fitted: {reason}" for reason in result.refused)
+    return [f"{place}: {len(result.file.sections)} cells", *refused]
 
 
 def _report(

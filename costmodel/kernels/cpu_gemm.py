@@ -39,6 +39,8 @@ CONSTANTS = {
 }
 #: Which of them belong to the harness, not the device.
 HARNESS = ("start_s",)
+#: And which to one operation: how a batch packs and starts says nothing of a single product, nor that of it.
+OPERATION = tuple(name for name in CONSTANTS if name not in MEMORY)
 
 
 def seconds(
