@@ -6,16 +6,18 @@ from collections.abc import Callable
 from typing import Any
 
 from costmodel.layers import Layer, get
+from costmodel.layers.recurrent import GATES
 from costmodel.validation.case import Case
 from costmodel.validation.registry import Maker, Work, bench
 
-#: torch's order of the gates in its stacked weights: i f g o; r z n.
 _CLASSES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
-_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 def _cell(torch: Any, name: str, pre: Any, state: tuple[Any, ...], w_hh: Any, b_hh: Any) -> tuple[Any, ...]:
-    """Return the next state from x W_ihᵀ + b_ih and the state before; equations of torch.nn's pages."""
+    """Return the next state from x W_ihᵀ + b_ih and the state before; equations of torch.nn's pages.
+
+    Gates are in the order of torch's stacked weights: i f g o; r z n.
+    """
     h = state[0]
     product = torch.addmm(b_hh, h, w_hh.t())
     if name == "rnn":
@@ -105,7 +107,7 @@ def _module(name: str) -> Callable[[Case, Maker], Work]:
 
 def _loop(name: str) -> Callable[[Case, Maker], Work]:
     def build(case: Case, make: Maker) -> Work:
-        hidden, width, gates = case["hidden"], case.get("input", case["hidden"]), _GATES[name]
+        hidden, width, gates = case["hidden"], case.get("input", case["hidden"]), GATES[name]
         scale = hidden**-0.5
         x = make(case["seq"], case["batch"], width)
         shapes = ((gates * hidden, width), (gates * hidden, hidden), (gates * hidden,), (gates * hidden,))

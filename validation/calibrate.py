@@ -24,8 +24,9 @@ from costmodel._version import __version__
 from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
 from costmodel.hardware import Device
+from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
-from costmodel.validation import fit_cpu, fit_recurrence
+from costmodel.validation import fit_cpu
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, usable
 from costmodel.validation.chains import chained
@@ -124,7 +125,7 @@ def _fit_cell(
         raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
     model, fit = kernels.model(cell.kernel), recipe(cell.kernel).fit
     start: Mapping[str, float] | None = None
-    if cell.op in fit_recurrence.GATES:
+    if cell.op in GATES:
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
     if cell.kernel.startswith("cpu_"):
         start = {**found.constants.get(("memory", "", ""), {}), **fit_cpu.GIVEN.get(cell.op, {})}
@@ -208,9 +209,7 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
     how = implementations.arguments(kernel, "gemm", name, None, device)
     first, further = (
         kernels.model(kernel)
-        .seconds(
-            device, constants, m=batch * seq, n=fit_recurrence.GATES[op] * hidden, k=k, dtype=dtype, **how
-        )
+        .seconds(device, constants, m=batch * seq, n=GATES[op] * hidden, k=k, dtype=dtype, **how)
         .seconds
         for k in (width, hidden)
     )

@@ -16,6 +16,7 @@ from costmodel import calibration, hardware
 from costmodel._version import __version__
 from costmodel.calibration import File, Provenance, Section
 from costmodel.kernels import recurrence
+from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
 from costmodel.validation.calibrate import Result
@@ -45,7 +46,7 @@ def calibrate_published(reference: Path, *, date: str | None = None) -> list[Res
         If the tables cannot be read.
     """
     rows = published.read(reference)
-    rows = rows[rows["op"].isin(fit_recurrence.GATES) & (rows["reason"] == "") & rows["recurrent_only"]]
+    rows = rows[rows["op"].isin(GATES) & (rows["reason"] == "") & rows["recurrent_only"]]
     rows = rows[rows["framework"].str.startswith(("cudnn", "miopen")) & ~rows["device"].isin(NEVER_FITTED)]
     table = f"{published.FILE} {digest(reference / published.FILE)}"
     results = []

@@ -18,8 +18,8 @@ from costmodel import kernels
 from costmodel.errors import TableError
 from costmodel.hardware import Device
 from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
+from costmodel.layers.recurrent import GATES
 from costmodel.validation.chains import Chain
-from costmodel.validation.fit_recurrence import GATES
 from costmodel.validation.log_fit import least_log_error
 
 _READS = {"elementwise_add": 2.0, "elementwise_mul": 2.0}

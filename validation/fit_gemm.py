@@ -119,7 +119,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         single = rows["m"] == 1
         if single.sum() >= _FEW_SMALL and device.family in _ROW_KERNELS:
             names = (*names, "row_cycles", *(("row_split_s",) if device.family == "ampere" else ()))
-        little = ~single & (rows["m"] * rows["n"] * rows["k"] < 2**21)
+        little = ~single & (rows["m"] * rows["n"] * rows["k"] < gemm.SMALL_WORK)
         if little.sum() >= _FEW_SMALL:
             names = (*names, *_LITTLE_WORK.get(device.family, ()))
         return names

@@ -18,8 +18,7 @@ from scipy.optimize import least_squares
 from costmodel import implementations
 from costmodel.hardware import Device
 from costmodel.kernels import recurrence
-
-GATES = {"rnn": 1.0, "gru": 3.0, "lstm": 4.0}
+from costmodel.layers.recurrent import GATES
 
 #: Free constants with the width of their prior, in units of ln.
 _CHAIN = {

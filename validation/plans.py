@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from costmodel.layers.recurrent import GATES
 from costmodel.validation.case import Case, Option, case
 from costmodel.validation.registry import find
 
@@ -236,7 +237,6 @@ def _decode(scale: Scale) -> list[Case]:
 
 
 _STEPS = {"batch": (1, 4, 16, 64), "hidden": (64, 128, 256, 512, 1024), "seq": (32, 128, 512, 1024)}
-_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
 
 
 def _walk(scale: Scale, gates: int, count: float) -> list[Sizes]:
@@ -252,9 +252,9 @@ def _recurrent(scale: Scale) -> list[Case]:
     cases: list[Case] = []
     scale = replace(scale, dtypes=scale.recurrent or scale.dtypes)
     for name, count in (("rnn", 18), ("lstm", 26), ("gru", 24)):
-        shapes = _walk(scale, _GATES[name], count * scale.share)
+        shapes = _walk(scale, GATES[name], count * scale.share)
         cases += _cases((name,), shapes, scale)
-        short = _short(_walk(scale, _GATES[name], 1000))[: int(10 * scale.share)]
+        short = _short(_walk(scale, GATES[name], 1000))[: int(10 * scale.share)]
         cases += _cases((name,), short, scale, directions=("bwd",))
     stacked = [{**s, "num_layers": 2, "input": 96} for s in _walk(scale, 8, 4 * scale.share)]
     # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
@@ -269,7 +269,7 @@ def _short(shapes: Sequence[Sizes]) -> list[Sizes]:
 
 def _loops(scale: Scale) -> list[Case]:
     cases = []
-    for name, gates in _GATES.items():
+    for name, gates in GATES.items():
         short = [s for s in _walk(scale, gates, 40 * scale.share) if s["seq"] <= 128]
         cases += _cases((f"{name}-loop",), short[: int(3 * scale.share)], scale)
     return cases

@@ -117,19 +117,15 @@ def padded(head_dim: Array, kernel: str = "fa2") -> Array:
 def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Array, causal: bool) -> Tiling:
     """Return the tiling of a prefill: `seq` queries, `group` query heads to a KV head."""
     one, size = np.ones(()), padded(head_dim)
-
-    def by_size(d64: float, d96: float, d128: float, d256: float) -> Array:
-        return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
-
     if kernel.startswith("fa2"):
-        rows, cols = by_size(128, 128, 128, 64), by_size(128, 64, 64, 64)
+        rows, cols = _by_size(size, 128, 128, 128, 64), _by_size(size, 128, 64, 64, 64)
         if kernel == "fa2-paged":
             rows, cols = 64 * one, paged_cols(size)
         return Tiling(rows, cols, one, one, causal, overlapping_blocks(device, rows, cols, size))
     if kernel.startswith("fa3"):
         packed = group if causal else one
         rows = fa3_rows(seq * packed, head_dim)
-        cols = by_size(128, 144, 128, 80) if causal else by_size(192, 144, 176, 80)
+        cols = fa3_cols(size) if causal else _by_size(size, 192, 144, 176, 80)
         return Tiling(rows, cols, packed, one, ascending=False)
     if kernel == "flashinfer":
         wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group
@@ -140,7 +136,8 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
         # Two thread blocks share a unit where their tiles of Q, K and V (16 bits) fit into half of it.
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, causal)
-    return Tiling(by_size(256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one, one, one, causal)
+    rows, cols = _by_size(size, 256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one
+    return Tiling(rows, cols, one, one, causal)
 
 
 def step_share(kernel: str, tile: Tiling) -> Array | float:
@@ -171,7 +168,7 @@ def softmax_order(kernel: str) -> float:
 
 def paged_cols(size: Array) -> Array:
     """Return the keys of a tile of flash-attention 2's split-KV kernel (``run_mha_fwd_splitkv_dispatch``)."""
-    return np.where(size <= 64, 256.0, np.where(size <= 128, 128.0, 64.0))
+    return _by_size(size, 256, 128, 128, 64)
 
 
 def overlapping_blocks(device: Device, rows: Array, cols: Array, size: Array) -> Array:
@@ -180,6 +177,16 @@ def overlapping_blocks(device: Device, rows: Array, cols: Array, size: Array) ->
     Of flash-attention 2's, of four warps with nearly all the registers a thread can have, no third fits.
     """
     return np.where(2 * (2 * size * (rows + 2 * cols) + _RESERVED) <= device.shared_per_unit, 2.0, 1.0)
+
+
+def fa3_cols(size: Array) -> Array:
+    """Return the keys of a tile of flash-attention 3 under a causal mask, or of a cache with pages."""
+    return _by_size(size, 128, 144, 128, 80)
+
+
+def _by_size(size: Array, d64: float, d96: float, d128: float, d256: float) -> Array:
+    """Return what kernels compiled for head sizes of up to 64, 96, 128 and 256 have."""
+    return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
 
 
 def fa3_rows(packed: Array, head_dim: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
-from costmodel.kernels._flash_splits import Splits, fa3_splits, flashinfer_splits
+from costmodel.kernels._flash_splits import MIN_SPLIT_KEYS, Splits, fa3_splits, filling_splits
 from costmodel.kernels._tiling import ceil_div, efficient_splits
 from costmodel.kernels.base import Array
 
@@ -75,7 +75,7 @@ def decode(
         return Decoding(rows, cols, jobs, parts, copies, 0 * one, overlapping, np.where(swapped, 1.0, 0.0))
     if kernel.startswith("fa3"):
         rows = flash.fa3_rows(group, head_dim)
-        cols = np.where(size <= 64, 128.0, np.where(size <= 96, 144.0, np.where(size <= 128, 128.0, 80.0)))
+        cols = flash.fa3_cols(size)
         heads = kv_heads * ceil_div(group, rows)
         graphs = np.where(batch <= _GRAPH_BATCH, _GRAPH_SPLITS, 0.0) if kernel == "fa3-graphs" else None
         fa3 = fa3_splits(units, batch, heads, ceil_div(seq_kv, cols), graphs)
@@ -85,7 +85,7 @@ def decode(
     # Swapped operands: the heads of a group fill the narrow side of the matrix instruction.
     rows = np.where(group <= 8, 8.0, np.where(group <= 16, 16.0, 32.0)) * one
     jobs, cols = batch * kv_heads * ceil_div(group, np.maximum(rows, 64.0)), 128 * one
-    splits = np.clip(np.floor(units / jobs), 1.0, ceil_div(seq_kv, cols))
+    splits = filling_splits(units, jobs, ceil_div(seq_kv, cols))
     # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
     reduced = np.where(jobs <= units / 2, group, 0.0)
     return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * one, reduced, one)
@@ -97,7 +97,7 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
     rows = np.where(matrix, np.where(group <= 16, 16.0, 64.0), group)
     slots = np.where(matrix, np.where(size <= 128, 2.0, 1.0), _VECTOR_SLOTS)
     jobs = heads * np.where(matrix, ceil_div(group, rows), 1.0)
-    splits = flashinfer_splits(slots * units, jobs, seq_kv)
+    splits = filling_splits(slots * units, jobs, ceil_div(seq_kv, MIN_SPLIT_KEYS))
     cols, overlapping = np.where(matrix, 64.0, 8.0), np.where(matrix, 1.0, _VECTOR_OVERLAPPING)
     return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * rows, 0 * rows, overlapping)
 

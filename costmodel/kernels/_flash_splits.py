@@ -15,7 +15,7 @@ from costmodel.kernels._tiling import ceil_div, efficient_splits
 from costmodel.kernels.base import Array
 
 #: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
-_MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
+MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
 #: Sequences that flash-attention 3's scheduler kernel can prepare: 32 warps of 31 (``flash_api.cpp``).
 _PREPARED = 992.0
 #: Thread blocks of a unit that FlashInfer plans a prefill for (``PrefillPlan``).
@@ -59,16 +59,15 @@ def prefill_splits(
         return fa3_splits(units, batch, jobs, blocks)
     parts = np.ones_like(batch * jobs)
     if kernel == "flashinfer":
-        parts = flashinfer_splits(_PLANNED_SLOTS * units, batch * jobs, keys)
+        parts = filling_splits(_PLANNED_SLOTS * units, batch * jobs, ceil_div(keys, MIN_SPLIT_KEYS))
     if kernel == "fa4":
-        filling = np.maximum(np.minimum(np.floor(units / (batch * jobs)), blocks), 1.0)
-        parts = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling)
+        parts = np.where(blocks <= _UNSPLIT_BLOCKS, 1.0, filling_splits(units, batch * jobs, blocks))
     return Splits(parts, parts > 1)
 
 
-def flashinfer_splits(slots: Array | float, jobs: Array, keys: Array) -> Array:
-    """Return FlashInfer's splits: what fills the slots, of 128 keys at least (``scheduler.cuh``)."""
-    return np.clip(np.floor(slots / jobs), 1.0, ceil_div(keys, _MIN_SPLIT_KEYS))
+def filling_splits(slots: Array | float, jobs: Array, most: Array) -> Array:
+    """Return how many parts of each job the slots hold at once, of so many at most."""
+    return np.clip(np.floor(slots / jobs), 1.0, most)
 
 
 def fa3_splits(

@@ -159,7 +159,7 @@ _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
 #: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
 #: measurements, exact to the row. Rows of A to which; by architecture, K below which, up to that many
 #: rows and beyond, and the part of K that costs nothing beside the start.
-_SMALL_WORK, _SMALL_ROWS = 2.0**21, 16.0
+SMALL_WORK, _SMALL_ROWS = 2.0**21, 16.0
 _SMALL_DEPTH = {"ada": (8193.0, 2048.0, 128.0), "ampere": (257.0, 0.0, 64.0)}
 #: K below which Ampere has another kernel for little work on more rows.
 _TINY_DEPTH = 1024.0
@@ -294,12 +294,12 @@ def _few_rows(
             yield cut, np.maximum(chain, hbm) + added, {"hbm": hbm, "depth": chain + added}
     if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
         few, many, free = _SMALL_DEPTH[device.family]
-        small = (p.m > 1) & (work < _SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
+        small = (p.m > 1) & (work < SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
         columns = np.where(p.m <= _SMALL_ROWS, p.n * c["small_column_cycles"], 0.0)
         chain = (np.maximum(p.k - free, 0.0) * c["small_cycles"] + columns) * cycle
         yield small, chain, {"depth": chain}
     if c["tiny_s"] > 0 and device.family == "ampere":
-        tiny = (p.m > _SMALL_ROWS) & (work < _SMALL_WORK) & (p.k < _TINY_DEPTH)
+        tiny = (p.m > _SMALL_ROWS) & (work < SMALL_WORK) & (p.k < _TINY_DEPTH)
         chain = c["tiny_s"] + p.k * c["tiny_cycles"] * cycle
         yield tiny, chain, {"depth": chain}
 

@@ -423,3 +423,7 @@ class LSTM(_Recurrent):
     def parameters(self) -> sp.Expr:
         """As for any recurrent layer, and the projection's H·P."""
         return super().parameters() + (L * self.ways * H * P if self.projected else 0)
+
+
+#: Blocks of weight rows in a cell, by layer.
+GATES = {kind.name: kind.cell.gates for kind in (RNN, LSTM, GRU)}
