@@ -22,6 +22,8 @@ ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
 STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"
 #: What torch 2's own modules are called, by themselves or with its release.
 _TORCH = ("torch.nn.", "pytorch 2")
+#: Architectures whose cuDNN is the one that DeepBench timed, which asked for a kernel a step.
+_CUDNN_OF_STEPS = ("kepler", "maxwell", "pascal", "pascal-gp10x", "volta")
 
 #: Kernel models whose algorithms have constants of their own: one's say nothing of another.
 ALGORITHMS = ("delta",)
@@ -95,9 +97,14 @@ def _delta(op: str, framework: str, label: str, _: Device) -> Options:
 
 
 def _recurrence(_: str, framework: str, label: str, device: Device) -> Options:
-    """DeepBench times cuDNN's standard algorithm and MIOpen's, by steps; FlashRNN fuses; torch chooses."""
+    """DeepBench times cuDNN's standard algorithm and MIOpen's, by steps; FlashRNN fuses; torch chooses.
+
+    cuDNN leaves the choice to its caller: since DeepBench a framework, of which torch's rule is known.
+    """
     name = (label or framework).lower()
-    if device.vendor == "NVIDIA" and (name == "pytorch" or name.startswith(_TORCH)):
+    by_name = name == "pytorch" or name.startswith(_TORCH)
+    newer = name.startswith("cudnn") and device.family not in _CUDNN_OF_STEPS
+    if device.vendor == "NVIDIA" and (by_name or newer):
         return {"chosen_by": "torch"}
     if name.startswith(FUSED):
         return {"persistent": name.endswith("fused")}
