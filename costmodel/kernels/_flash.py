@@ -5,7 +5,8 @@ Into how many parts they cut the keys is in `_flash_splits`, how they cut a deco
 ======================  ====================================================================
 ``fa2``                 FlashAttention-2, varlen: one thread block a row block and head, in grid order
 ``fa2-paged``           its split-KV kernel, which vLLM calls with a paged cache: 64-row tiles
-``fa3``                 FlashAttention-3 (Hopper): persistent, longest first, heads packed, dynamic splits
+``fa3``                 FlashAttention-3 (Hopper): persistent, longest first of as many heads as fit L2,
+                        heads packed, dynamic splits
 ``fa3-graphs``          as vLLM calls it: its decoding steps are CUDA graphs, which bound the splits
 ``fa4``                 FlashAttention-4 (Blackwell): 256-row tiles, splits
 ``flashinfer``          FlashInfer's FA2 templates: heads packed, tile by packed length; keys split
@@ -52,6 +53,8 @@ AHEAD = ("trtllm",)
 _PREPARING = ("fa3", "fa3-graphs", "trtllm")
 #: Shared memory that the system keeps of every thread block [B].
 _RESERVED = 1024.0
+#: What flash-attention 3's scheduler takes L2 to hold [B].
+_ASSUMED_L2 = 8 * 2.0**20
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,9 @@ class Tiling:
         Query heads packed into one tile.
     slots : array
         Thread blocks resident on one unit.
-    ascending : bool
-        Whether a head's row blocks run shortest first.
+    together : array
+        Heads, packed ones as one, whose row blocks run longest first together under a causal mask; 0: a
+        head's run shortest first.
     overlapping : array
         Thread blocks of a unit whose prologues and epilogues overlap.
     """
@@ -76,7 +80,7 @@ class Tiling:
     cols: Array
     group: Array
     slots: Array
-    ascending: bool
+    together: Array
     overlapping: Array = field(default_factory=lambda: np.ones(()))
 
 
@@ -114,19 +118,21 @@ def padded(head_dim: Array, kernel: str = "fa2") -> Array:
     return np.where(head_dim <= 128, low, ceil_div(head_dim, 64.0) * 64.0)
 
 
-def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Array, causal: bool) -> Tiling:
-    """Return the tiling of a prefill: `seq` queries, `group` query heads to a KV head."""
+def prefill(
+    device: Device, kernel: str, seq: Array, group: Array, head_dim: Array, keys: Array, causal: bool
+) -> Tiling:
+    """Return the tiling of a prefill: `seq` queries, `group` query heads to a KV head, `keys` of each."""
     one, size = np.ones(()), padded(head_dim)
     if kernel.startswith("fa2"):
         rows, cols = _by_size(size, 128, 128, 128, 64), _by_size(size, 128, 64, 64, 64)
         if kernel == "fa2-paged":
             rows, cols = 64 * one, paged_cols(size)
-        return Tiling(rows, cols, one, one, causal, overlapping_blocks(device, rows, cols, size))
+        return Tiling(rows, cols, one, one, 0 * one, overlapping_blocks(device, rows, cols, size))
     if kernel.startswith("fa3"):
         packed = group if causal else one
         rows = fa3_rows(seq * packed, head_dim)
         cols = fa3_cols(size) if causal else _by_size(size, 192, 144, 176, 80)
-        return Tiling(rows, cols, packed, one, ascending=False)
+        return Tiling(rows, cols, packed, one, _heads_in_l2(keys, cols, 2 * head_dim))
     if kernel == "flashinfer":
         wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group
         rows = np.where(packed <= 16, 16.0, np.where((packed <= 64) | (size >= 256), 64.0, 128.0))
@@ -135,9 +141,17 @@ def prefill(device: Device, kernel: str, seq: Array, group: Array, head_dim: Arr
         cols = np.where(rows == 16, 64.0, cols)
         # Two thread blocks share a unit where their tiles of Q, K and V (16 bits) fit into half of it.
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
-        return Tiling(rows, cols, group, slots, causal)
+        return Tiling(rows, cols, group, slots, 0 * one)
     rows, cols = _by_size(size, 256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one
-    return Tiling(rows, cols, one, one, causal)
+    return Tiling(rows, cols, one, one, 0 * one)
+
+
+def after_longest(tile: Tiling, heads: Array, row_blocks: Array) -> Array:
+    """Return how many row blocks a causal kernel hands out from the last of the longest on, it included.
+
+    Of `heads`, packed ones as one, with `row_blocks` each; sequences follow one another.
+    """
+    return np.maximum(np.minimum(tile.together, heads) * row_blocks, 1.0)
 
 
 def step_share(kernel: str, tile: Tiling) -> Array | float:
@@ -187,6 +201,16 @@ def fa3_cols(size: Array) -> Array:
 def _by_size(size: Array, d64: float, d96: float, d128: float, d256: float) -> Array:
     """Return what kernels compiled for head sizes of up to 64, 96, 128 and 256 have."""
     return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
+
+
+def _heads_in_l2(keys: Array, cols: Array, width: Array) -> Array:
+    """Return heads that flash-attention 3 takes together, longest row blocks first: a power of two up to 16.
+
+    As many as it takes to fit into L2, K and V (16 bits, `width` elements of both) in whole tiles of keys
+    (``flash_prepare_scheduler.cu``, whose 8 MiB are "an underestimate").
+    """
+    tiles = np.floor(_ASSUMED_L2 / (2 * cols * width)) / ceil_div(keys, cols)
+    return 2.0 ** np.clip(np.floor(np.log2(np.maximum(tiles, 1.0))), 0.0, 4.0)
 
 
 def fa3_rows(packed: Array, head_dim: Array) -> Array:

@@ -10,9 +10,6 @@ from numpy.typing import ArrayLike
 
 from costmodel.kernels.base import Array
 
-#: Share of the longest job that a list schedule loses at its end where jobs come in ascending order
-#: (a causal head's row blocks in grid order); found by simulating such schedules, see the test.
-ASCENDING_TAIL = 0.6
 #: Mean over longest job from which on jobs are even, and run in whole waves in whatever order.
 _EVEN = 0.9
 #: FlashAttention merges at most so many splits.
@@ -84,7 +81,7 @@ def causal_blocks(
 
 
 def makespan(
-    jobs: ArrayLike, slots: ArrayLike, mean: ArrayLike, longest: ArrayLike, ascending: bool
+    jobs: ArrayLike, slots: ArrayLike, mean: ArrayLike, longest: ArrayLike, last: ArrayLike
 ) -> Array:
     """Return when the last of `jobs` ends, handed in turn to the first of `slots` that is free.
 
@@ -93,20 +90,26 @@ def makespan(
     jobs, slots : array_like
         Thread blocks, and how many run at once.
     mean, longest : array_like
-        Their mean and longest time, in one unit, which is the result's.
-    ascending : bool
-        Whether the longest of each head come last (grid order of a causal kernel).
+        Their mean and longest time, in one unit, which is the result's. The others are taken to be spread
+        evenly around the mean, as row blocks under a causal mask are.
+    last : array_like
+        Jobs that are handed out from the last of the longest on, it included: 1 where a head's longest comes
+        last, all of them where all the longest come first.
 
     Notes
     -----
     Of the last, partly empty wave even jobs lose all; with the longest first, short ones fill what is
-    left: as much is lost as the mean job is of the longest.
+    left: as much is lost as the mean job is of the longest. But what is handed out last may begin late: when
+    all before it is done but for what the slots are still at, which of a job met at random is E[l²]/2E[l]
+    (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 2, §VI.7).
     """
-    waves, mean, longest = _array(jobs) / _array(slots), _array(mean), _array(longest)
-    even = mean / longest
+    jobs, slots, mean, longest = _array(jobs), _array(slots), _array(mean), _array(longest)
+    waves, even = jobs / slots, mean / longest
     end = mean * (waves + even * (np.ceil(waves) - waves))
-    if ascending:
-        end = np.where(even < _EVEN, mean * waves + ASCENDING_TAIL * longest * (waves > 1), end)
+    before = jobs - last
+    left = (mean + (longest - mean) ** 2 / (3 * mean)) / 2
+    late = mean * before / slots - left + longest
+    end = np.where((even < _EVEN) & (before >= slots), np.maximum(end, late), end)
     return np.asarray(np.maximum(longest, end))
 
 

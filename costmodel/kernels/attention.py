@@ -12,7 +12,7 @@ also stores K and V into a cache, by a kernel of its own.
 
 FlashAttention-2: Dao, 2023, arXiv:2307.08691. FlashAttention-3: Shah et al., 2024,
 arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, windows,
-sequences of unequal length, the backward pass.
+sequences of unequal length.
 """
 
 from __future__ import annotations
@@ -159,7 +159,7 @@ def seconds(
     batch, heads, kv_heads, seq, head_dim, seq_kv = (np.asarray(size, dtype=np.float64) for size in sizes)
     width, cycle, units = dtypes.dtype(dtype).bytes, 1 / device.clock_hz, device.units
     values = head_dim if value_dim is None else np.asarray(value_dim, dtype=np.float64)
-    cut = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, causal)
+    cut = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, seq_kv, causal)
     if tile is not None:
         cut = replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
     size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
@@ -169,8 +169,7 @@ def seconds(
     again = 2.0 if direction == "bwd" else 1.0
 
     packed_heads = heads / cut.group
-    blocks = ceil_div(seq_kv, cut.cols)
-    row_blocks = ceil_div(seq * cut.group, cut.rows)
+    blocks, row_blocks = ceil_div(seq_kv, cut.cols), ceil_div(seq * cut.group, cut.rows)
     steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv) if causal else row_blocks * blocks
     jobs = batch * packed_heads * row_blocks
     splits, merged = prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
@@ -189,9 +188,8 @@ def seconds(
     masked = given["mask_cost"] * special * sharing * np.minimum(flash.masked_tiles(cut, causal), per_row)
     mean = per_row * step + masked + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + masked + once
-    tiles = makespan(jobs * splits, units * cut.slots, mean, longest, cut.ascending)
-
-    ideal = batch * packed_heads * steps / units
+    last = splits * (flash.after_longest(cut, packed_heads, row_blocks) if causal else jobs)
+    tiles = makespan(jobs * splits, units * cut.slots, mean, longest, last)
 
     out = batch * heads * seq * (head_dim + values) / 2
     keys = batch * kv_heads * seq_kv * (head_dim + values) / 2
@@ -202,6 +200,7 @@ def seconds(
     rate = byte_time(device, given, miss)
     memory = again * 2 * width * (out + keys) * rate
     core = norm(_JOIN, tiles, memory)
+    ideal = batch * packed_heads * steps / units
     slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
     core = core * (1 + slowing * core / (core + _DROOP_S))
     merge = np.where(merged, given["merge_cycles"] * cycle, 0.0) + partial * rate

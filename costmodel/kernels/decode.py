@@ -147,7 +147,7 @@ def seconds(
     reduction = 4 * plan.reduced * head_dim / given["reduce_bytes_per_cycle"]
     fixed, jobs = given["block_cycles"] + ends + reduction, plan.jobs * splits
     mean = stream + fixed / np.where(jobs > device.units, plan.overlapping, 1.0)
-    tiles = makespan(jobs, device.units, mean * cycle, (stream + fixed) * cycle, ascending=False)
+    tiles = makespan(jobs, device.units, mean * cycle, (stream + fixed) * cycle, jobs)
 
     out = batch * heads * head_dim
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim

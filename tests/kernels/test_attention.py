@@ -84,18 +84,40 @@ def test_scalars_and_arrays_agree() -> None:
     assert together.tolist() == [float(one) for one in apart]
 
 
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+@pytest.mark.parametrize("keys", [1, 128, 129, 1000, 2048, 4096, 8192, 16384, 40000])
+def test_heads_that_fit_l2_run_their_longest_blocks_together(head_dim: int, keys: int) -> None:
+    """``get_nheads_in_l2`` of flash-attention 3's ``flash_prepare_scheduler.cu``, heads packed."""
+    device = hardware.load("nvidia/h200-sxm")
+    sizes = (np.asarray(float(size)) for size in (keys, 1, head_dim, keys))
+    tiling = _flash.prefill(device, "fa3", *sizes, causal=True)
+    cols = int(tiling.cols)
+    most, tiles = 8 * 1024 * 1024 // (cols * 2 * head_dim * 2), -(-keys // cols)
+    assert tiling.together == next((heads for heads in (16, 8, 4, 2) if tiles * heads <= most), 1)
+
+
+def test_sequences_of_few_heads_end_later_than_one_of_many() -> None:
+    """As many row blocks: those of 16 sequences are handed out one sequence after the other."""
+    device = hardware.load("nvidia/h200-sxm")
+    many, few = (
+        float(attention.seconds(device, {}, batch=b, heads=h, kv_heads=h, seq=2048, head_dim=128).seconds)
+        for b, h in ((1, 16), (16, 1))
+    )
+    assert few > 1.2 * many
+
+
 def test_tiles_that_the_diagonal_cuts_are_masked() -> None:
     """``n_masking_steps``: of 128 rows against 64 keys two and one more; without a diagonal the last."""
     for rows, cols, cut in ((128.0, 64.0, 3), (64.0, 256.0, 2), (64.0, 128.0, 2)):
-        tile = _flash.Tiling(*(np.array(size) for size in (rows, cols, 1.0, 1.0)), ascending=True)
+        tile = _flash.Tiling(*(np.array(size) for size in (rows, cols, 1.0, 1.0, 0.0)))
         assert _flash.masked_tiles(tile, causal=True) == cut
         assert _flash.masked_tiles(tile, causal=False) == 1
-    packed = _flash.Tiling(*(np.array(size) for size in (128.0, 64.0, 8.0, 1.0)), ascending=True)
+    packed = _flash.Tiling(*(np.array(size) for size in (128.0, 64.0, 8.0, 1.0, 0.0)))
     assert _flash.masked_tiles(packed, causal=True) == 2  # 16 queries of 8 heads
 
 
 def test_a_step_of_fewer_keys_is_shorter_where_loads_are_made_ahead() -> None:
-    tile = _flash.Tiling(*(np.array(size) for size in (256.0, 64.0, 1.0, 1.0)), ascending=True)
+    tile = _flash.Tiling(*(np.array(size) for size in (256.0, 64.0, 1.0, 1.0, 0.0)))
     assert _flash.step_share("trtllm", tile) == 0.5
     assert _flash.step_share("flashinfer", tile) == 1
 

@@ -45,18 +45,34 @@ def schedule(jobs: list[float], slots: int) -> float:
     return max(free)
 
 
-@pytest.mark.parametrize(("ascending", "tolerance"), [(True, 0.01), (False, 0.015)])
-def test_makespan_follows_a_simulated_list_schedule(ascending: bool, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("order", "tolerance"),
+    [("ascending", 0.01), ("longest first", 0.015), ("longest of some heads first", 0.015)],
+)
+def test_makespan_follows_a_simulated_list_schedule(order: str, tolerance: float) -> None:
     rng = np.random.default_rng(0)
     errors = []
     for _ in range(150):
         blocks, heads = int(2 ** rng.uniform(0, 6)), int(2 ** rng.uniform(0, 8))
         slots = int(rng.choice([108, 132, 148]))
         one = [0.3 + i for i in range(1, blocks + 1)]
-        jobs = one * heads if ascending else sorted(one * heads, reverse=True)
-        end = tiling.makespan(len(jobs), slots, sum(jobs) / len(jobs), max(jobs), ascending)
+        jobs, last = one * heads, 1
+        if order != "ascending":
+            together = heads if order == "longest first" else int(2 ** rng.integers(0, 5))
+            jobs = sorted(one * together, reverse=True) * -(-heads // together)
+            last = together * blocks
+        end = tiling.makespan(len(jobs), slots, sum(jobs) / len(jobs), max(jobs), last)
         errors.append(abs(float(end) / schedule(jobs, slots) - 1))
     assert np.mean(errors) < tolerance
+
+
+def test_long_jobs_that_come_late_end_late() -> None:
+    """Two waves of row blocks 16 to 1 of 16 heads: by head the last head begins when most are done."""
+    one = [float(i) for i in range(16, 0, -1)]
+    by_head, at_once = one * 16, sorted(one * 16, reverse=True)
+    for jobs, last in ((by_head, 16), (at_once, 256)):
+        assert tiling.makespan(256, 132, 8.5, 16.0, last) == pytest.approx(schedule(jobs, 132), rel=0.04)
+    assert schedule(by_head, 132) > 1.4 * schedule(at_once, 132)
 
 
 def flash_attention_heuristic(jobs: int, slots: int, blocks: int) -> int:
