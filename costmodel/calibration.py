@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware, implementations, kernels
 from costmodel.errors import SpecError
-from costmodel.files import user_folder, write_whole
+from costmodel.files import remembered, user_folder, write_whole
 from costmodel.hardware.tables import FOLDER, table
 
 #: Version of the calibration files' format.
@@ -150,7 +150,7 @@ def path_of(device: str) -> Path:
     return user_folder() / f"{device.replace('/', '-')}.calibration.yaml"
 
 
-@lru_cache(maxsize=128)
+@remembered(maxsize=128)
 def load(device: str) -> tuple[Section, ...]:
     """Return the sections fitted on a device; none where there is no file.
 
@@ -188,7 +188,7 @@ def read(path: Path, device: str | None = None) -> File:
     return file
 
 
-@lru_cache(maxsize=1)
+@remembered(maxsize=1)
 def calibrated_devices() -> tuple[str, ...]:
     """Return the names of all devices that have a calibration."""
     folder = Path(hardware.__file__).parent
@@ -204,12 +204,6 @@ def frameworks() -> set[str]:
     """Return every framework that is known: by constants of some device, or by how its kernels work."""
     fitted = {section.framework for device in calibrated_devices() for section in load(device)}
     return {*fitted, *DEFAULT_FRAMEWORKS, *implementations.STEP_BY_STEP, implementations.FUSED}
-
-
-def forget() -> None:
-    """Forget the files that were read: one of them has been written anew."""
-    load.cache_clear()
-    calibrated_devices.cache_clear()
 
 
 # -- choosing ----------------------------------------------------------------------------------

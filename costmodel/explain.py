@@ -9,7 +9,7 @@ the same rung, with one thing changed.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,26 +75,45 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
         If the prediction is of many shapes.
     """
     roof = _single(prediction)
-    values = {symbol(name): sp.Float(float(value)) for name, value in roof.shapes.items()}
+    values = {symbol(name): sp.Integer(int(value)) for name, value in roof.shapes.items()}
     rates = {"hbm": roof.device.hbm_bandwidth, "link": roof.device.link_bandwidth or np.inf}
     total: sp.Expr = sp.Integer(0)
     shares: dict[str, float] = {}
+    before: tuple[sp.Expr, str, float] = (total, "", 0.0)
     for part, (repeats, seconds, terms) in zip(roof.plan.phases, roof._parts, strict=True):
         label = max(terms, key=lambda name: float(terms[name]))
         counts = {name: part.phase.flops[key] / rate for name, key, rate in part.rates}
         counts |= {name: getattr(part.phase, name) / rate for name, rate in rates.items()}
-        total += part.phase.repeats * counts[label]
-        shares[label] = shares.get(label, 0.0) - float(repeats * seconds)
+        alone = (part.phase.repeats * counts[label], label, float(repeats * seconds))
+        # Of a kernel that runs beside the one before it only what is longer counts.
+        for sign, (count, name, time) in _counted(alone, before if part.phase.overlaps else None):
+            total += sign * count
+            shares[name] = shares.get(name, 0.0) - sign * time
+        before = alone
     whole = float(roof.seconds)
     found = {label: share / whole for label, share in sorted(shares.items(), key=lambda item: item[1])}
     total = total.xreplace(_followed(roof))
-    for steps, between in SMOOTH:
-        total = total.replace(steps, between)
     for name in roof.layer.sizes():
         if total.has(symbol(name)):
-            slope = float(sp.diff(total, symbol(name)).xreplace(values).evalf())
-            found[name] = slope * float(roof.shapes[name]) / whole
+            found[name] = _slope(total, symbol(name), values) * float(roof.shapes[name]) / whole
     return found
+
+
+def _slope(total: sp.Expr, size: sp.Symbol, values: Mapping[sp.Symbol, sp.Expr]) -> float:
+    """Return the slope along one size; steps in the others are where they are."""
+    along = total.xreplace({other: value for other, value in values.items() if other != size})
+    for steps, between in SMOOTH:
+        along = along.replace(steps, between)
+    return float(sp.diff(along, size).xreplace(values).evalf())
+
+
+def _counted(
+    alone: tuple[sp.Expr, str, float], beside: tuple[sp.Expr, str, float] | None
+) -> list[tuple[int, tuple[sp.Expr, str, float]]]:
+    """Return what is added of a kernel's count, limit and time, and taken off of that it runs beside."""
+    if beside is None:
+        return [(1, alone)]
+    return [(1, alone), (-1, beside)] if alone[2] > beside[2] else []
 
 
 def _followed(roof: Prediction) -> dict[sp.Symbol, sp.Expr]:

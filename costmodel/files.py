@@ -1,13 +1,43 @@
-"""Files that are whole or not there: written beside their place, then moved into it."""
+"""Files that are whole or not there, and what rests on them: written beside their place, then moved."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 from costmodel.errors import OutputError
+
+#: How to forget what each function remembers.
+_REMEMBERED: list[Callable[[], None]] = []
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def remembered(maxsize: int) -> Callable[[F], F]:
+    """Return a decorator like `functools.lru_cache`, of answers that rest on files; see `forget`."""
+
+    def wrap(function: F) -> F:
+        cached = lru_cache(maxsize=maxsize)(function)
+        _REMEMBERED.append(cached.cache_clear)
+        return cast("F", cached)
+
+    return wrap
+
+
+def forget() -> None:
+    """Forget all such answers: a calibration has been written."""
+    for clear in _REMEMBERED:
+        clear()
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """Return a path with a suffix, in place of one that files of ours have; other dots are the name's."""
+    ours = path.suffix.lower() in (".parquet", ".csv", ".html")
+    return path.with_suffix(suffix) if ours else path.with_name(path.name + suffix)
 
 
 def check_writable(path: Path, *, overwrite: bool = False, suffixes: tuple[str, ...] = ()) -> None:

@@ -144,7 +144,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "attention_decode": Operation(
         columns={"batch": "batch", "seq_kv": "seq_kv", "heads_q": "heads", "head_dim": "head_dim"},
         optional={"heads_kv": "kv_heads"},
-        layer=lambda dtype, _: DecodeAttention(dtype=dtype),
+        layer=lambda dtype, row: DecodeAttention(dtype=dtype, direction=_direction(row)),
     ),
     "softmax": _table(lambda dtype, row: Softmax(dtype=dtype, direction=_direction(row))),
     "layernorm": _table(lambda dtype, row: Norm(dtype=dtype, kind="layer", direction=_direction(row))),
@@ -154,18 +154,20 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "gdn_chunk_prefill": Operation(
         columns=_DELTA,
         optional={"heads_kv": "kv_heads"},
-        layer=lambda dtype, _: GatedDeltaNet(dtype=dtype, form="chunked"),
+        layer=lambda dtype, row: GatedDeltaNet(dtype=dtype, form="chunked", direction=_direction(row)),
     ),
     "gdn_recurrent_decode": Operation(
         columns=_DELTA,
         optional={"heads_kv": "kv_heads"},
-        layer=lambda dtype, _: GatedDeltaNet(dtype=dtype, form="recurrent"),
+        layer=lambda dtype, row: GatedDeltaNet(dtype=dtype, form="recurrent", direction=_direction(row)),
     ),
     "causal_conv1d_prefill": Operation(
-        columns=_CONV, layer=lambda dtype, _: CausalConv1d(dtype=dtype, decode=False)
+        columns=_CONV,
+        layer=lambda dtype, row: CausalConv1d(dtype=dtype, decode=False, direction=_direction(row)),
     ),
     "causal_conv1d_decode": Operation(
-        columns=_CONV, layer=lambda dtype, _: CausalConv1d(dtype=dtype, decode=True)
+        columns=_CONV,
+        layer=lambda dtype, row: CausalConv1d(dtype=dtype, decode=True, direction=_direction(row)),
     ),
     "model_end_to_end": Operation(
         columns={
@@ -251,7 +253,7 @@ def uncounted(row: Mapping[str, Any]) -> dict[str, int]:
     """Return what to add to a row's sizes: vLLM 0.14's decode rows on A100 leave the new token out."""
     name, release = framework(row.get("framework"))
     left_out = row["op"] == "attention_decode" and name == "vllm" and release.startswith("0.14")
-    return {"seq_kv": 1} if left_out and str(row["gpu"]).lower().startswith("a100") else {}
+    return {"seq_kv": 1} if left_out and "a100" in str(row["gpu"]).lower() else {}
 
 
 #: Operations of which a framework has several kernels, told apart by name.

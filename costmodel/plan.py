@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 from costmodel import calibration, hardware, implementations, kernels
 from costmodel.cost import ENGINES, ZERO, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
+from costmodel.files import remembered
 from costmodel.harness import NONE, Host, as_timed, host
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES
@@ -142,7 +143,7 @@ class Plan:
         return ", ".join(origins)
 
 
-@lru_cache(maxsize=4096)
+@remembered(maxsize=4096)
 def make_plan(
     layer: Layer,
     device: hardware.Device,
@@ -245,9 +246,9 @@ def _timed(kernel: str, choice: calibration.Choice, harness: str | None) -> cali
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
-    """Return a kernel model's constants with no operand resident: what says so is at its least."""
+    """Return a kernel model's constants with no operand resident."""
     described = kernels.model(kernel).CONSTANTS
-    return {**constants, **{name: described[name].low for name in RESIDENCY if name in described}}
+    return {**constants, **{name: 0.0 for name in RESIDENCY if name in described}}
 
 
 def _rate(device: hardware.Device, engine: str, dtype: str) -> float:

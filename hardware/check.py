@@ -52,7 +52,7 @@ def examine(text: str) -> tuple[Spec | None, list[Fault]]:
     """Return the spec in a YAML text, where it can be built, and the text's faults."""
     document = parse(text)
     spec, faults = None, list(document.faults)
-    if document.data:
+    if document.data or not faults:
         try:
             spec = Spec.model_validate(document.data)
         except ValidationError as error:

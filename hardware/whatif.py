@@ -143,7 +143,7 @@ def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float])
 def _whole(value: str | float) -> int:
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         number = float("nan")
     if not number.is_integer() or number < 1:
         raise CostmodelError(f"wanted a whole number of units, got {value!r}")

@@ -1,12 +1,16 @@
 """Calibration files: what is written is what is read, and the right constants are chosen."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from costmodel import calibration, hardware, kernels
+from costmodel import calibration, files, hardware, kernels
 from costmodel.calibration import File, Provenance, Section, Spread, Wanted
 from costmodel.errors import SpecError
 from costmodel.hardware import load
+from costmodel.layers.matmul import Matmul
+from costmodel.predict import predict
 
 PROVENANCE = Provenance(
     source="somebody/measured @1234567",
@@ -19,6 +23,19 @@ PROVENANCE = Provenance(
     mape=4.0,
     bias=-0.5,
 )
+
+
+def test_what_was_predicted_is_forgotten_with_the_constants(monkeypatch):
+    """Fit, write and run in one session: the run is judged with the new constants."""
+    sizes = {"m": 64, "n": 4096, "k": 4096}
+    before = predict(Matmul(), "nvidia/h200-sxm", **sizes)
+    monkeypatch.setattr(calibration, "path_of", lambda _: Path("nowhere.yaml"))
+    files.forget()
+    after = predict(Matmul(), "nvidia/h200-sxm", **sizes)
+    monkeypatch.undo()
+    files.forget()
+    assert (before.rung, after.rung) == ("calibrated", "kernel")
+    assert predict(Matmul(), "nvidia/h200-sxm", **sizes).seconds == before.seconds != after.seconds
 
 
 def section(**changes):

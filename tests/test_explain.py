@@ -16,6 +16,19 @@ CASES = [
     (cm.LSTM(), {"batch": 2, "seq": 500, "hidden": 640, "num_layers": 2}),
     (cm.DenseAttention(direction="fwd+bwd"), {"batch": 1, "seq": 3000, "heads": 8, "head_dim": 64}),
     (cm.TransformerBlock(), {"batch": 3, "seq": 1500, "d_model": 1024, "heads": 16}),
+    # What is sent beside a kernel counts where it is longer, by that alone.
+    (
+        cm.layers.get("ring-attention")(),
+        {"batch": 1, "seq": 65536, "heads": 32, "head_dim": 128, "devices": 8},
+    ),
+    (
+        cm.layers.get("ring-attention")(),
+        {"batch": 1, "seq": 16384, "heads": 32, "head_dim": 128, "devices": 8},
+    ),
+    (
+        cm.layers.get("dist-flash-attention")(),
+        {"batch": 1, "seq": 8192, "heads": 8, "head_dim": 128, "devices": 8},
+    ),
 ]
 
 
@@ -23,7 +36,7 @@ CASES = [
 def test_slopes_to_rates_are_what_a_faster_rate_gives(layer, sizes):
     """One part in a million more of a rate; all rates together are the whole time."""
     found = elasticities(cm.predict(layer, H200, rung="bound", **sizes))
-    rates = {name: slope for name, slope in found.items() if name == "hbm" or ":" in name}
+    rates = {name: slope for name, slope in found.items() if name in ("hbm", "link") or ":" in name}
     assert sum(rates.values()) == pytest.approx(-1, rel=1e-12)
     device = cm.hardware.load(H200)
     before = cm.predict(layer, device, rung="bound", **sizes).seconds
@@ -37,8 +50,9 @@ def test_slopes_to_sizes_are_what_one_more_gives(layer, sizes):
     """One more of a size, and one less: sizes that follow from it (d_ff, seq_kv, input) go along."""
     found = elasticities(cm.predict(layer, H200, rung="bound", **sizes))
     for name in sizes:
-        step = 16 if name in ("d_model", "heads") else 1
-        if sizes[name] <= 2 * step or name in ("heads", "d_model"):
+        # A sequence is cut into whole parts, one for each device, and those into tiles.
+        step = 128 * sizes["devices"] if "devices" in sizes else 1
+        if sizes[name] <= 2 * step or name in ("heads", "d_model", "devices"):
             continue
         low, high = (
             cm.predict(layer, H200, rung="bound", **{**sizes, name: sizes[name] + change}).seconds

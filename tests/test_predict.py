@@ -58,6 +58,56 @@ def test_the_estimate_is_never_below_the_bound(name, way, device):
     assert estimate.rung == "kernel"
 
 
+@pytest.mark.parametrize("device", ["amd/mi300x", "nvidia/b200-sxm", "nvidia/l40s", "nvidia/t4"])
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (cm.Matmul(dtype="fp16"), {"m": 16, "n": 2048, "k": 2048}),
+        (
+            cm.DecodeAttention(dtype="fp16"),
+            {"batch": 2, "heads": 32, "kv_heads": 8, "seq_kv": 1024, "head_dim": 128},
+        ),
+        (
+            cm.GatedDeltaNet(dtype="fp16", form="recurrent"),
+            {"batch": 8, "seq": 1, "heads": 16, "head_dim": 128},
+        ),
+        (cm.Softmax(dtype="fp16"), {"m": 1024, "n": 1024}),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+@pytest.mark.parametrize("framework", [None, "trtllm"])
+def test_a_cold_call_takes_every_byte_from_memory(layer, sizes, framework, device):
+    """All of it would fit the cache of these devices, but T4's: cold, none of it is there."""
+    warm, cold = (
+        cm.predict(layer, device, rung="kernel", state=state, framework=framework, **sizes)
+        for state in ("warm", "cold")
+    )
+    (phase,) = cold.phases
+    assert cold.seconds >= warm.seconds
+    assert phase["seconds"] >= float(cold.hbm_bytes) / load(device).hbm_bandwidth
+
+
+#: Sizes at which no launch hides what a kernel model leaves out.
+LARGE = {
+    "batch": 16, "seq": 4096, "heads": 32, "head_dim": 128, "d_model": 4096, "d_ff": 16384,
+    "hidden": 1024, "window": 1024, "m": 8192, "n": 8192, "k": 4096,
+}  # fmt: skip
+#: What a kernel model may have taken for one of the others.
+UNLIKE = {"seq_kv": 65536, "value_dim": 512}
+
+
+@pytest.mark.parametrize("device", [*DEVICES, "cpu/epyc-9654"])
+@pytest.mark.parametrize(("name", "way"), CASES)
+def test_kernel_models_are_above_the_bound_by_themselves(name, way, device):
+    """`seconds` never is below `lower_s`: what the kernels take in all, before that, is not either."""
+    layer = made(name, way)
+    sizes = {name: {**SIZES, **LARGE}.get(name, 64) for name in layer.required}
+    for unlike in ({}, *({name: size} for name, size in UNLIKE.items() if name in layer.sizes())):
+        for state in ("warm", "cold"):
+            p = cm.predict(layer, device, rung="kernel", state=state, **{**sizes, **unlike})
+            assert sum(p._phase_seconds) >= p.lower_s * (1 - EXACT)
+
+
 @pytest.mark.parametrize("device", calibrated_devices())
 def test_calibrated_estimates_keep_the_laws_and_say_how_sure_they_are(device):
     calibrated = 0

@@ -177,6 +177,50 @@ def test_recurrences_that_no_layer_describes_have_a_reason(change, text):
     assert (scored["reason"][1:] == "").all()
 
 
+@pytest.mark.parametrize(
+    ("op", "sizes"),
+    [
+        ("gdn_chunk_prefill", {"batch": 2, "seq_q": 512, "heads_q": 8, "heads_kv": 16, "head_dim": 128}),
+        ("gdn_recurrent_decode", {"batch": 2, "seq_q": 1, "heads_q": 8, "heads_kv": 16, "head_dim": 128}),
+        ("causal_conv1d_prefill", {"batch": 2, "seq_q": 2048, "n": 2048, "k": 4}),
+        ("causal_conv1d_decode", {"batch": 16, "seq_q": 1, "n": 2048, "k": 4}),
+        ("attention_decode", {"batch": 2, "seq_kv": 512, "heads_q": 8, "head_dim": 128}),
+    ],
+)
+def test_a_direction_is_predicted_or_refused(op, sizes):
+    """Nothing falls back in silence: a backward pass is not timed as a forward one."""
+    row = {"gpu": "b200-sxm", "op": op, "dtype": "bf16", **sizes}
+    said, forward, backward, other = (
+        score(pd.DataFrame([{**row, **told}])).iloc[0]
+        for told in ({}, {"direction": "fwd"}, {"direction": "bwd"}, {"direction": "up"})
+    )
+    assert said["seconds"] == forward["seconds"] > 0
+    assert "direction" in backward["reason"] or backward["seconds"] != forward["seconds"]
+    assert "up" in other["reason"]
+
+
+def test_a_row_that_no_kernel_model_takes_has_a_reason():
+    """Products that quantise A on a CPU: the others of the table are predicted all the same."""
+    row = {"op": "gemm_fp8_dynquant", "dtype": "fp32", "m": 64, "n": 64, "k": 64}
+    scored = score(
+        pd.DataFrame([{**row, "gpu": "cpu/epyc-9654"}, {**row, "gpu": "h200-sxm", "dtype": "fp8"}])
+    )
+    assert "quantise" in scored["reason"][0]
+    assert scored["reason"][1] == ""
+
+
+@pytest.mark.parametrize("gpu", ["a100-sxm-80gb", "nvidia/a100-sxm-80gb", "A100-SXM4-80GB"])
+def test_what_a_collector_left_out_is_known_by_any_name_of_the_device(gpu):
+    """vLLM 0.14's decode rows on A100 leave the new token out: they are one key longer than they say."""
+    row = {"gpu": gpu, "op": "attention_decode", "dtype": "bf16", "batch": 512, "seq_kv": 512}
+    row |= {"heads_q": 32, "heads_kv": 8, "head_dim": 128}
+    older, newer = (
+        score(pd.DataFrame([{**row, "framework": f"vllm {release}"}]))["lower_s"][0]
+        for release in ("0.14.0", "0.15.0")
+    )
+    assert older > newer
+
+
 def test_tables_that_are_odd_but_whole():
     empty = score(pd.DataFrame(columns=["gpu", "op", "dtype", "m"]))
     assert list(empty.columns) == ["gpu", "op", "dtype", "m", *ADDED]

@@ -139,7 +139,8 @@ def test_another_sweep_is_known_as_another(change):
 
 
 def test_a_changed_line_of_the_program_makes_it_another_sweep(tmp_path, monkeypatch):
-    for name in ("plan.py", "kernels/gemm.py", "cli/app.py", "hardware/device.py"):
+    counted = ("plan.py", "kernels/gemm.py", "hardware/device.py", "hardware/families.yaml")
+    for name in (*counted, "cli/app.py"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
     folders = {"costmodel": tmp_path, "costmodel.hardware": tmp_path / "hardware"}
@@ -151,7 +152,7 @@ def test_a_changed_line_of_the_program_makes_it_another_sweep(tmp_path, monkeypa
 
     first = identity()
     try:
-        for name in ("plan.py", "kernels/gemm.py", "hardware/device.py"):
+        for name in counted:
             before = identity()
             (tmp_path / name).write_text("x = 2\n", encoding="utf-8")
             assert identity() != before, name
@@ -250,6 +251,11 @@ def test_arithmetic_is_pythons(text, a, b):
     assert bool(condition(compared, ["a", "b"])({"a": float(a), "b": float(b)}.__getitem__)) == bool(wanted)
 
 
+def test_a_size_that_no_layer_has_is_named():
+    with pytest.raises(UnknownNameError, match="foo"):
+        cm.sweep(cm.LSTM(), "h200-sxm", batch=1, seq=[8], hidden=8, foo=3)
+
+
 @pytest.mark.parametrize(
     ("text", "error", "says"),
     [
@@ -264,6 +270,8 @@ def test_arithmetic_is_pythons(text, a, b):
         ("[x for x in (1, 2)]", CostmodelError, "not arithmetic"),
         ("seq in 'abc'", CostmodelError, "not arithmetic"),
         ("layer + 1 > 2", CostmodelError, "condition"),
+        ("device == 5", CostmodelError, "text is compared with a number"),
+        ("seq in (1, 'a')", CostmodelError, "text is compared with a number"),
         ("-" * 500 + "seq > 1", CostmodelError, "condition"),
         ("seq > 1" + " + 1" * 5000, CostmodelError, "condition"),
     ],

@@ -23,6 +23,7 @@ from costmodel import calibration, hardware, implementations, kernels
 from costmodel._version import __version__
 from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
+from costmodel.files import forget
 from costmodel.hardware import Device
 from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
@@ -272,5 +273,5 @@ def write(result: Result, path: Path | None = None) -> Path:
     cells = {section.cell: section for section in (*there, *result.file.sections)}
     whole = result.file.model_copy(update={"sections": tuple(cells[key] for key in sorted(cells))})
     calibration.dump(place, whole)
-    calibration.forget()
+    forget()
     return place

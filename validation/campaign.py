@@ -86,7 +86,7 @@ def run_campaign(
     done = {(row["key"], row["pass"]) for row in journal.rows}
     ended = {row["key"] for row in journal.rows if row["status"] != "ok"}
     todo = [visit for visit in schedule(cases, passes) if (visit[1].key, visit[0]) not in done]
-    watch = timing.stopwatch(machine.kind, machine.cache_bytes)
+    watch = timing.stopwatch(machine.kind, machine.cache_at_most)
     planned = len(cases) * passes
     skipped = 0
     for index, (number, case) in enumerate(todo):

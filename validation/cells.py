@@ -115,7 +115,7 @@ def _kernel_of(op: str) -> str | None:
 
 
 def model_of(op: str, device: Device) -> str:
-    """Return the kernel model of an operation on a device: CPUs have their own.
+    """Return the kernel model of an operation on a device.
 
     Raises
     ------
@@ -125,8 +125,7 @@ def model_of(op: str, device: Device) -> str:
     name = _kernel_of(op)
     if name is None:
         raise TableError(f"{op}: no single kernel model times it, so nothing can be fitted to it")
-    own = f"cpu_{name}"
-    return own if device.spec.units.kind == "core" and own in kernels.available() else name
+    return kernels.on(name, device)
 
 
 @cache

@@ -143,7 +143,7 @@ def _run_counted(text: str) -> None:
     case = from_dict(json.loads(text))
     torch, here = load_torch(), machine("cuda")
     prepared = prepare(case, "cuda")
-    elsewhere = torch.ones(stopwatch("cuda", here.cache_bytes).flush_bytes // 4, device="cuda")
+    elsewhere = torch.ones(stopwatch("cuda", here.cache_at_most).flush_bytes // 4, device="cuda")
     with prepared.scope():
         for _ in range(3):
             prepared.run()

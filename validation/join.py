@@ -57,7 +57,7 @@ def with_predictions(
         places.setdefault(_key(case), []).append(position)
     for group in places.values():
         index = np.array(group, dtype=np.intp)
-        _predict([described[i] for i in index], frame.iloc[index[0]], machine, rung, index, columns)
+        _predict([described[i] for i in index], _told(frame.iloc[index]), machine, rung, index, columns)
     columns["prediction_reason"] = columns.pop("reason")
     answer = frame.drop(columns=[c for c in (*ADDED, *_MORE) if c in frame and c != "reason"])
     answer = answer.assign(**columns)
@@ -71,6 +71,12 @@ def _key(case: Case) -> str:
     """Return what cases predicted in one call share: everything but the sizes' values."""
     names = ",".join(name for name, _ in case.sizes)
     return f"{case.bench}|{case.dtype}|{case.direction}|{case.options}|{case.launch}|{case.state}|{names}"
+
+
+def _told(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Return a row that says how it was timed, if any does: of a case that failed nothing is known."""
+    timed = rows[rows["timer"].notna() & (rows["timer"] != "")]
+    return (rows if timed.empty else timed).iloc[0]
 
 
 def _predict(

@@ -48,7 +48,7 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
         seen), ``unit`` (B/s, FLOP/s, s), ``samples``.
     """
     torch = load_torch()
-    watch = timing.stopwatch(machine.kind, machine.cache_bytes)
+    watch = timing.stopwatch(machine.kind, machine.cache_at_most)
     sets = working_sets(machine)
     products = len(_SIDES[machine.kind]) * len(_DTYPES[machine.kind])
     share = budget_s / (len(sets) * 3 + products + len(_VECTOR[machine.kind]) + 3)
@@ -64,7 +64,7 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
 
 def working_sets(machine: Machine) -> list[int]:
     """Return working sets [bytes]: powers of two from 16 KiB (CUDA: 1 MiB) to far beyond the last cache."""
-    cache = machine.cache_bytes or 64 * 2**20
+    cache = machine.cache_at_most
     first = 14 if machine.kind == "cpu" else 20
     last = (BEYOND_CACHE * cache - 1).bit_length()
     largest = machine.memory_bytes // 4 if machine.memory_bytes else 2**last

@@ -14,7 +14,7 @@ from typing import Any
 from costmodel.evaluate import evaluate
 from costmodel.layers import get
 from costmodel.validation import timing
-from costmodel.validation.torch_env import load_torch
+from costmodel.validation.torch_env import load_torch, machine
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def compare(seq: int = 256, width: int = 64, heads: int = 4, budget_s: float = 2
         name: count["matrix_flops"] + count["vector_flops"] + count["special_flops"]
         for name, count in counts.items()
     }
-    watch = timing.stopwatch("cpu", 0)
+    watch = timing.stopwatch("cpu", machine("cpu").cache_at_most)
     with torch.no_grad():
         seconds = {name: timing.measure_warm(watch, call, budget_s).median_s for name, call in calls.items()}
     return Comparison(flops["attention"], flops["recurrence"], seconds["attention"], seconds["recurrence"])

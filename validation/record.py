@@ -10,7 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.files import write_whole
+from costmodel.errors import TableError
+from costmodel.files import beside, write_whole
 from costmodel.validation.case import Case, from_dict
 from costmodel.validation.journal import Row
 from costmodel.validation.registry import find
@@ -52,7 +53,14 @@ def table(visits: Sequence[Row], machine: Machine, device: str) -> pd.DataFrame:
         smallest median, over the median), ``visits``, ``samples``, ``error`` (relative, against
         float64), ``peak_bytes``, ``clock_hz``, ``temperature_c``, ``power_w``, ``load``, and what
         it was measured with. Latency is the median over visits of the median over samples.
+
+    Raises
+    ------
+    TableError
+        If there is no visit.
     """
+    if not visits:
+        raise TableError("nothing was measured: the budget was over before the first visit; give more")
     frame = pd.DataFrame(
         {"key": [row["key"] for row in visits], "row": range(len(visits))},
     )
@@ -165,7 +173,7 @@ def save(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> tuple[P
     OutputError
         If one of them cannot be written.
     """
-    parquet, csv = path.with_suffix(".parquet"), path.with_suffix(".csv")
+    parquet, csv = beside(path, ".parquet"), beside(path, ".csv")
     write_whole(parquet, lambda place: frame.to_parquet(place, index=False), overwrite=overwrite)
     summary = summarise(frame)
     write_whole(

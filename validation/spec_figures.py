@@ -31,9 +31,8 @@ def micro(seconds: float) -> str:
 
 def main_memory(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
     """Return the highest bandwidth over working sets well beyond the caches [B/s]."""
-    beyond = measured[
-        (measured["quantity"] == "bandwidth") & (measured["bytes"] >= BEYOND_CACHE / 2 * machine.cache_bytes)
-    ]
+    least = BEYOND_CACHE / 2 * machine.cache_at_most
+    beyond = measured[(measured["quantity"] == "bandwidth") & (measured["bytes"] >= least)]
     top = beyond.sort_values("best").iloc[-1]
     return float(top["best"]), f"highest seen: {top['pattern']} over {int(top['bytes']) >> 20} MiB"
 

@@ -104,8 +104,8 @@ class Stopwatch:
 
 
 def stopwatch(kind: str, cache_bytes: int) -> Stopwatch:
-    """Return the clock of a device; caches of unknown size are taken to hold 64 MiB."""
-    return Stopwatch(kind, 4 * (cache_bytes or 64 * 2**20))
+    """Return the clock of a device whose caches hold that much."""
+    return Stopwatch(kind, 4 * cache_bytes)
 
 
 def captured(

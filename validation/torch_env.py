@@ -16,6 +16,8 @@ from costmodel._version import __version__
 from costmodel.errors import UnavailableError, unknown_name
 
 DEVICES = ("cpu", "cuda")
+#: What a cache is taken to hold that the system says nothing of [bytes].
+_UNKNOWN_CACHE = 64 * 2**20
 #: Our names of formats → torch's. tf32 is fp32 tensors, multiplied by tensor cores.
 TORCH_DTYPES = {
     "fp64": "float64",
@@ -78,6 +80,11 @@ class Machine:
     torch: str
     costmodel: str
     host: str
+
+    @property
+    def cache_at_most(self) -> int:
+        """What the last-level cache holds at most [bytes], also where the system does not say."""
+        return self.cache_bytes or _UNKNOWN_CACHE
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.errors import CostmodelError
-from costmodel.files import check_writable
+from costmodel.files import beside, check_writable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ def validate(
     )
     for wanted, suffix in files:
         if wanted:
-            check_writable(name.with_suffix(suffix), overwrite=force)
+            check_writable(beside(name, suffix), overwrite=force)
     from costmodel.predict import check_rung
 
     if tables:
@@ -96,12 +96,12 @@ def validate(
 
         save(rows, name, overwrite=force)
     if micro:
-        _record_rates(device, name.with_suffix(".micro.csv"), force)
-    counted = _count(machine, name.with_suffix(".counters.csv"), force) if count else None
+        _record_rates(device, beside(name, ".micro.csv"), force)
+    counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     if fit:
         _fit_rows(rows, machine)
     if report:
-        _report(rows, machine, counted, name.with_suffix(".html"), force)
+        _report(rows, machine, counted, beside(name, ".html"), force)
     _print_errors(rows, machine, device, rung, as_json)
 
 
@@ -172,11 +172,9 @@ def _fit_rows(rows: pd.DataFrame, device: Device) -> None:
 
 def _write_fit(result: Result) -> list[str]:
     """Write what was fitted; return what to say of it, and of what was refused."""
-    from costmodel import calibration
     from costmodel.validation import calibrate
 
     place = calibrate.write(result)
-    calibration.forget()
     refused = (f"  not fitted: {reason}" for reason in result.refused)
     return [f"{place}: {len(result.file.sections)} cells", *refused]
 

@@ -74,11 +74,10 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
 
     What calls touch goes round: an operand is found again where all that lies between two of its uses
     fits. Copies of the weights lie between two uses of one of them, but not of the shared A; what a layer of
-    several kernels reads lies between two uses of its weights, but not before A, which was just made.
+    several kernels reads lies between two uses of its weights, but not before A, which was just made. With
+    a ``cache_share`` of 0 nothing is found.
     """
     right, left = p.right, 0.0 * p.left if p.quantised else p.left
-    if rotation == "cold":
-        return np.asarray(right + left + p.result)
     between = p.right + p.left + p.result
     if rotation == "weights":
         between = between + p.right * (np.clip(np.ceil(device.l2_capacity / p.right), 1, 5) - 1)
@@ -88,7 +87,7 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     held = c["cache_share"] * device.llc_distinct
     missed = misses(between, held, _WARM_ORDER)
     missed_left = missed
-    if rotation == "weights":
+    if rotation == "weights" and held > 0:
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
         missed_left = np.minimum(missed, alone)
     found = np.asarray((right + p.result) * missed + left * missed_left)

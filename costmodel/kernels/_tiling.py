@@ -106,7 +106,7 @@ def makespan(
     jobs, slots, mean, longest = _array(jobs), _array(slots), _array(mean), _array(longest)
     waves, even = jobs / slots, mean / longest
     end = mean * (waves + even * (np.ceil(waves) - waves))
-    before = jobs - last
+    before = jobs - _array(last)
     left = (mean + (longest - mean) ** 2 / (3 * mean)) / 2
     late = mean * before / slots - left + longest
     end = np.where((even < _EVEN) & (before >= slots), np.maximum(end, late), end)

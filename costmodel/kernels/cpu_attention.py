@@ -137,12 +137,12 @@ def seconds(
 def _causal_keys(seq: Array, seq_kv: Array, rows: Array, cols: float) -> Array:
     """Return the keys that a query's block computes, on average: whole blocks up to its last query.
 
-    The mask begins at the first key, as ``is_causal`` has it.
+    The queries are the last of the keys; what comes before them all of them see.
     """
-    blocks = np.ceil(seq / rows)
+    blocks, before = np.ceil(seq / rows), np.maximum(seq_kv - seq, 0.0)
     total = np.zeros_like(seq)
     # A block of keys is left out by the row blocks that end before it begins.
     for start in np.arange(0.0, float(seq_kv.max()), cols):
-        visited = blocks - np.minimum(np.floor(start / rows), blocks)
+        visited = blocks - np.clip(np.floor((start - before) / rows), 0.0, blocks)
         total += visited * np.clip(seq_kv - start, 0.0, cols)
     return np.asarray(total / blocks)

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
+from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels._cpu import MEMORY, PAGE, joined, mapping_seconds, seconds_per_byte
 from costmodel.kernels.base import Array, Constant, Estimate
@@ -53,6 +54,7 @@ def seconds(
     batch: ArrayLike = 1.0,
     passing: ArrayLike = 0.0,
     dtype: str = "fp32",
+    quantise: bool = False,
 ) -> Estimate:
     """Return the time of ``batch`` matrix products.
 
@@ -68,6 +70,8 @@ def seconds(
         Bytes that pass the caches between two uses of B, where other kernels run in between [B].
     dtype : str
         Of operands and result.
+    quantise : bool
+        Not known of CPUs.
 
     Returns
     -------
@@ -79,8 +83,12 @@ def seconds(
     Raises
     ------
     UnavailableError
-        If the device does not have the dtype.
+        If the device does not have the dtype, or A is to be quantised on the way.
     """
+    if quantise:
+        raise UnavailableError(
+            "quantise: no model of products that quantise A on a CPU; quantise=false would do"
+        )
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
     sizes = (np.asarray(x, dtype=np.float64) for x in (m, n, k, batch, passing))
     m, n, k, batch, passing = np.broadcast_arrays(*sizes)

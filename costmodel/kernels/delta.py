@@ -89,7 +89,8 @@ def seconds(
     constants : mapping of str to float
         Values of ``CONSTANTS``; those not given have their defaults.
     batch, seq, heads, value_heads, head_dim : array_like
-        Sizes: query/key heads and value heads may differ; ``seq`` is 1 in decode.
+        Sizes: query/key heads and value heads may differ; in decode ``seq`` is mostly 1, and more tokens
+        are steps in turn (their latency is not fitted).
     dtype : str
         Of q, k, v and o; the state is fp32.
     kernel : str
@@ -125,8 +126,11 @@ def seconds(
         moved = warm_seconds(
             compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
         )
-        terms = {"hbm": compulsory / bandwidth, "l2": compulsory / cached, "launch": launch}
-        return Estimate(seconds=replay.ticked(device, c, launch + moved, replay.SCANS), terms=terms)
+        # Each further token waits for the state that the one before leaves in the registers.
+        chain = (seq - 1) * c["token_cycles"] * cycle
+        body = (moved ** c["overlap"] + chain ** c["overlap"]) ** (1 / c["overlap"])
+        terms = {"hbm": compulsory / bandwidth, "l2": compulsory / cached, "depth": chain, "launch": launch}
+        return Estimate(seconds=replay.ticked(device, c, launch + body, replay.SCANS), terms=terms)
 
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units

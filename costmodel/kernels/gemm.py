@@ -145,9 +145,8 @@ CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
-#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's);
-#: or, no harness, a cold cache.
-ROTATIONS = ("none", "weights", "operands", "cold")
+#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's).
+ROTATIONS = ("none", "weights", "operands")
 #: Calls that a replayed graph of those has, one for each of what it rotates over.
 REPLAYED = {"weights": 5.0, "operands": 6.0}
 
@@ -208,7 +207,7 @@ def seconds(
     quantise : bool
         Whether a kernel before it quantises the 16-bit A to ``dtype``, row by row, and the product is
         sglang's ``fp8_scaled_mm``.
-    rotation : {"none", "weights", "operands", "cold"}
+    rotation : {"none", "weights", "operands"}
         What lies between two calls (``ROTATIONS``).
     tile_m, tile_n, tile_k, split : array_like
         The tile, and the parts that K is cut into, where they are known (`tiles.from_names`); NaN: the

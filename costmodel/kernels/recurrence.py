@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
-from costmodel.errors import UnavailableError, unknown_name
+from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _cudnn
 from costmodel.kernels.base import Array, Constant, Estimate
@@ -65,6 +65,7 @@ _WIDTHS = (4.0, 16.0, 32.0, 64.0)
 _ORDER = 2.0
 #: Formats that cuDNN's persistent algorithm and FlashRNN take.
 _PERSISTENT_BYTES = 2.0
+_FP32_BYTES = 4.0
 
 
 def seconds(
@@ -179,11 +180,14 @@ def seconds(
 
 
 def _engine(device: Device, dtype: str) -> tuple[str, float]:
-    """Return the name of the limit, and the rate [FLOP/s], of products in that format."""
-    try:
+    """Return the name of the limit, and the rate [FLOP/s], of products in that format.
+
+    Without tensor cores, narrow formats are those of storage, and arithmetic is fp32 (cuDNN's pseudo-half).
+    """
+    if dtype in device.matrix_dtypes:
         return f"matrix:{dtype}", device.peak(dtype, "matrix")
-    except UnavailableError:
-        return "vector:fp32", device.peak("fp32", "vector")
+    used = dtype if dtypes.dtype(dtype).bytes > _FP32_BYTES else "fp32"
+    return f"vector:{used}", device.peak(used, "vector")
 
 
 def _padded(batch: Array) -> Array:

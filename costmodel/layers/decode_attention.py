@@ -61,7 +61,8 @@ class DecodeAttention(Layer):
                 name="decode attention",
                 kernel="decode",
                 op="attention_decode",
-                sizes={"batch": B, "heads": HQ, "kv_heads": HKV, "seq_kv": NKV, "head_dim": D},
+                # Keys and values of a position are d + d_v numbers together: half of that each.
+                sizes={"batch": B, "heads": HQ, "kv_heads": HKV, "seq_kv": NKV, "head_dim": (D + DV) / 2},
                 options={"dtype": self.dtype},
                 flops={
                     ("matrix", self.dtype): 2 * scores * (D + DV),

@@ -32,7 +32,7 @@ class GatedDeltaNet(Layer):
     form : str
         ``chunked``: products inside chunks of `chunk` tokens, the state handed
         on from chunk to chunk (training and prefill). ``recurrent``: token by
-        token, the state read and written each time (decoding).
+        token, the state read once a call, kept on the chip, and written once (decoding).
     chunk : int
         Tokens of a chunk.
     """

@@ -32,11 +32,22 @@ class Field(NamedTuple):
         What it is where they do not say; a function takes it from the fields read before.
     kind : type
         ``int``, ``float``, ``bool``, ``str``, ``list``: what the value has to be.
+    may_be_none : bool, optional
+        Whether a size may be 0; default: where it is 0 if nothing is said.
     """
 
     names: tuple[str, ...]
     default: Any = REQUIRED
     kind: type = int
+    may_be_none: bool | None = None
+
+    @property
+    def least(self) -> int:
+        """The least that a size may be."""
+        none = self.may_be_none
+        if none is None:
+            none = isinstance(self.default, int) and self.default == 0
+        return 0 if none else 1
 
 
 class Fields:
@@ -102,13 +113,12 @@ def _with_nearest(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
-    """Return a value that is of its kind; a size that has to be there is at least 1, others may be 0."""
+    """Return a value that is of its kind, and a size no less than it may be."""
     kind = field.kind
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    least = 1 if field.default is REQUIRED else 0
-    if not right or (kind is int and not least <= value <= 2**40):
+    if not right or (kind is int and not field.least <= value <= 2**40):
         raise CostmodelError(f"{whose}: {name} should be {_KINDS[kind]}, got {value!r}")
     return value
 

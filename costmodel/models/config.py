@@ -75,6 +75,8 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise CostmodelError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from None
+    except RecursionError:
+        raise CostmodelError(f"{path}: nested too deeply for a configuration") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CostmodelError(f"{path}: cannot be read: {error}") from None
 
@@ -137,7 +139,7 @@ def _distance(known: str, config: Mapping[str, Any]) -> tuple[int, bool, str]:
 
 
 def _from_entry(path: Path, model_type: str | None) -> Architecture:
-    entry = _yaml(path)
+    entry = _catalogued(path) if path.parent == CATALOGUE else _yaml(path)
     figures = {name: figure["value"] for name, figure in entry["figures"].items()}
     found = from_config(figures, name=entry["name"], model_type=model_type)
     used = dict.fromkeys(figure["source"] for figure in entry["figures"].values())
@@ -149,8 +151,13 @@ def _from_entry(path: Path, model_type: str | None) -> Architecture:
 
 
 @cache
+def _catalogued(path: Path) -> dict[str, Any]:
+    """Return an entry of the catalogue, which does not change."""
+    return _yaml(path)
+
+
 def _yaml(path: Path) -> dict[str, Any]:
-    """Return an entry of the catalogue, after checking its form.
+    """Return an entry like the catalogue's, after checking its form.
 
     Raises
     ------
@@ -161,6 +168,8 @@ def _yaml(path: Path) -> dict[str, Any]:
         entry = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise CostmodelError(f"{path}: not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise CostmodelError(f"{path}: nested too deeply for a model") from None
     except (OSError, UnicodeDecodeError) as error:
         raise CostmodelError(f"{path}: cannot be read: {error}") from None
     if not isinstance(entry, dict) or not {"name", "sources", "figures"} <= set(entry) <= ENTRY:
@@ -168,17 +177,20 @@ def _yaml(path: Path) -> dict[str, Any]:
             f"{path}: wanted the keys name, sources, figures (and title, parameters), "
             f"got {', '.join(map(str, entry)) if isinstance(entry, dict) else type(entry).__name__}"
         )
+    for part in ("sources", "figures"):
+        if not isinstance(entry[part], dict):
+            raise CostmodelError(f"{path}: {part} should be a mapping of names, got {entry[part]!r}")
     for name, figure in {**entry["figures"], "parameters": entry.get("parameters")}.items():
         if figure is None and name == "parameters":
             continue
         if not isinstance(figure, dict) or set(figure) != {"value", "source"}:
             raise CostmodelError(f"{path}: {name} should be {{value: …, source: …}}, got {figure!r}")
-        if figure["source"] not in entry["sources"]:
+        if not isinstance(figure["source"], str) or figure["source"] not in entry["sources"]:
             raise CostmodelError(f"{path}: {name} has the source {figure['source']!r}, which is not listed")
     return entry
 
 
 def title(name: str) -> str:
     """Return what a model of the catalogue is, in words."""
-    entry = _yaml(CATALOGUE / f"{name}.yaml")
+    entry = _catalogued(CATALOGUE / f"{name}.yaml")
     return str(entry.get("title", name))

@@ -21,12 +21,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions, evaluate
+from costmodel.files import remembered
 from costmodel.hardware import Device
 from costmodel.kernels.base import Array
 from costmodel.models import Architecture, Model
@@ -195,8 +197,9 @@ class LayeredTraining(Training):
             again = self.layout.recompute if direction == "bwd" else "none"
             model = kind.model(direction, recompute=again)
             sizes = tuple(self._given(model, 1.0, 1.0).items())
-            where = (self.cluster.machine, self._node_of(kind), sizes, self.rung)
-            return _kind_seconds(model, *where, tuple(micro_batch), tuple(expert))[part]
+            machine, node = self.cluster.machine, self._node_of(kind)
+            found = _kind_seconds(model, machine, node, sizes, self.rung, tuple(micro_batch), tuple(expert))
+            return found[part]
 
         return self._fuller_end(self._of_kinds(measure))
 
@@ -279,12 +282,12 @@ def _over(layers: list[Array], of_layers: list[Array]) -> Array:
     return np.asarray(sum(count * each for count, each in zip(layers, of_layers, strict=True)))
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def _kind_seconds(
     model: Model,
     machine: Device,
     node: int,
-    sizes: tuple[tuple[str, float], ...],
+    sizes: tuple[tuple[str, Any], ...],
     rung: str | None,
     micro_batch: tuple[float, ...],
     expert: tuple[float, ...],

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import ArrayLike
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import evaluate
+from costmodel.files import remembered
 from costmodel.hardware import Device
 from costmodel.kernels.base import Array
 from costmodel.layers import Layer, get
@@ -335,7 +336,7 @@ class Training:
         return np.asarray(self.cluster.price * self.cluster.devices * self.seconds / 3600)
 
 
-@lru_cache(maxsize=1024)
+@remembered(maxsize=1024)
 def _layer_seconds(
     layer: Layer,
     machine: Device,

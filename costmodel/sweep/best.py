@@ -285,7 +285,7 @@ def best(
     Raises
     ------
     CostmodelError
-        If there is no such column, or it is not known for any point.
+        If there is no such column.
     """
     known = [*TEXT, *dict.fromkeys(size_column(axis) for case in grid.cases for axis in case.axes)]
     for name in by:

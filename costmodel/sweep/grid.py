@@ -281,7 +281,6 @@ def make_grid(
     """
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
-    given = {name: _axis(name, values) for name, values in {**(sizes or {}), **grids}.items()}
     many = layers if isinstance(layers, Iterable) and not isinstance(layers, str) else [layers]
     wanted = [as_layer(layer) for layer in many]
     several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
@@ -289,9 +288,11 @@ def make_grid(
     if not wanted or not machines:
         raise SizeError("sweep: wanted at least one layer and one device")
     taken = sorted({name for layer in wanted for name in layer.sizes()})
-    for name in given:
+    asked = {**(sizes or {}), **grids}
+    for name in asked:
         if name not in taken:
             raise unknown_name(f"size of {', '.join(layer.name for layer in wanted)}", name, taken)
+    given = {name: _axis(name, values) for name, values in asked.items()}
     check_rung(rung)
     if state not in STATES:
         raise unknown_name("state", str(state), STATES)

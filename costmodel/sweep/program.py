@@ -23,7 +23,8 @@ def program() -> str:
     # Two packages, as in a working copy the second lies beside the first.
     for package, prefix in (("costmodel", ""), ("costmodel.hardware", "hardware")):
         folder = Path(str(resources.files(package)))
-        for path in folder.rglob("*.py"):
+        # Tables of families and hosts lie beside the code.
+        for path in (*folder.rglob("*.py"), *folder.glob("*.yaml")):
             name = Path(prefix, path.relative_to(folder))
             if name.parts[0] not in _NOT_COUNTED:
                 texts[name.as_posix()] = path.read_bytes()

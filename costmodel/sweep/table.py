@@ -36,10 +36,10 @@ def log2_range(start: int, stop: int) -> NDArray[np.int64]:
     Raises
     ------
     SizeError
-        Unless 1 ≤ start ≤ stop.
+        Unless 1 ≤ start ≤ stop ≤ 2⁶².
     """
-    if not 1 <= start <= stop:
-        raise SizeError(f"log2_range: wanted 1 <= start <= stop, got {start} and {stop}")
+    if not 1 <= start <= stop <= 2**62:
+        raise SizeError(f"log2_range: wanted 1 <= start <= stop <= 2**62, got {start} and {stop}")
     doublings = int(stop // start).bit_length() - 1
     return start * 2 ** np.arange(doublings + 1, dtype=np.int64)
 

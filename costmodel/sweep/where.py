@@ -26,16 +26,27 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Mod: np.mod,
     ast.Pow: np.power,
 }
+
+
+def _equal(one: Any, other: Any) -> Any:
+    """Return where values are equal; text is never a number."""
+    if len({np.asarray(value).dtype.kind in "USO" for value in (one, other)}) > 1:
+        raise TypeError("text is compared with a number")
+    return one == other
+
+
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.In: lambda value, choices: functools.reduce(np.logical_or, (value == one for one in choices), False),
+    ast.Eq: _equal,
+    ast.NotEq: lambda value, other: np.logical_not(_equal(value, other)),
+    ast.In: lambda value, choices: functools.reduce(
+        np.logical_or, (_equal(value, one) for one in choices), False
+    ),
     ast.NotIn: lambda value, choices: functools.reduce(
-        np.logical_and, (value != one for one in choices), True
+        np.logical_and, (np.logical_not(_equal(value, one)) for one in choices), True
     ),
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {

@@ -172,6 +172,7 @@ def test_yaml_bomb_is_refused_unexploded(write):
         ("", "mapping"),
         ("- a\n- b\n", "mapping"),
         ("just text", "mapping"),
+        ("{}", "required"),
         ("a: [1, 2\nb: 3\n", "not YAML"),
         ("a:\n\tb: 1\n", "not YAML"),
         ("[" * 5000, "nested deeper"),

@@ -150,25 +150,25 @@ def test_gradients_summed_step_by_step_cost_each_weight_each_step():
 
 
 def causal_blocks_by_hand(seq, seq_kv, rows, cols):
-    """Count the keys that each block of queries computes: whole blocks, up to its last query."""
+    """Count the keys that each block of queries computes: whole blocks, up to its last query's own key."""
     total = 0
     blocks = range(0, seq, rows)
     for first in blocks:
-        for start in range(0, seq_kv, cols):
-            if start < first + rows and start < seq + rows:
-                total += min(cols, seq_kv - start)
+        last_key = seq_kv - seq + first + rows - 1
+        total += sum(min(cols, seq_kv - start) for start in range(0, seq_kv, cols) if start <= last_key)
     return total / len(blocks)
 
 
 @pytest.mark.parametrize(
     ("seq", "rows"), [(64, 32), (500, 64), (512, 64), (1024, 256), (1500, 256), (4096, 256)]
 )
-def test_causal_mask_leaves_out_whole_blocks(seq, rows):
-    keys = cpu_attention._causal_keys(
-        np.array([float(seq)]), np.array([float(seq)]), np.array([float(rows)]), 512.0
-    )
+@pytest.mark.parametrize("prefix", [0, 1, 512, 700, 65536])
+def test_causal_mask_leaves_out_whole_blocks(seq, rows, prefix):
+    """Keys that were there before the queries are seen by all of them."""
+    sizes = (np.array([float(size)]) for size in (seq, seq + prefix, rows))
+    keys = cpu_attention._causal_keys(*sizes, 512.0)
     # The block that begins where a block of queries ends is left out, as is every later one.
-    assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq, rows, 512))
+    assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq + prefix, rows, 512))
 
 
 def test_attention_is_its_products_where_nothing_else_costs():

@@ -72,6 +72,15 @@ def test_measured_chains_are_linear_in_their_chunks(shared):
     assert error.mean() < 0.05
 
 
+def test_tokens_decoded_one_by_one_are_steps_in_turn():
+    """Each waits for the state that the one before it leaves: twice the tokens, twice the steps."""
+    constants = {"token_cycles": 450.0}
+    one, some, twice = (seconds(constants, seq=tokens, kernel="decode") for tokens in (1, 1001, 2001))
+    assert twice - some == pytest.approx(some - one, rel=0.01)
+    assert some - one >= 1000 * 450 / H200.clock_hz * 0.99
+    assert seconds({"token_cycles": 4000.0}, seq=1, kernel="decode") == one
+
+
 def test_an_unknown_kernel_is_named():
     with pytest.raises(UnknownNameError, match="chunked"):
         seconds(seq=64, kernel="blocked")

@@ -30,6 +30,8 @@ IDEAL = {
     "small_cycles": 0.0,
     "start_s": 0.0,
 }
+#: And nothing in the cache.
+COLD = {**IDEAL, "cache_share": 0.0}
 
 
 def seconds(device=A100, constants=IDEAL, **sizes):
@@ -48,12 +50,12 @@ def test_a_large_square_product_takes_its_flops_over_the_peak():
 
 
 def test_one_row_of_activations_takes_the_weights_over_the_bandwidth():
-    got = seconds(m=1, n=16384, k=16384, rotation="cold")
+    got = seconds(constants=COLD, m=1, n=16384, k=16384)
     assert got == pytest.approx(2 * 16384.0**2 / A100.hbm_bandwidth, rel=0.01)
 
 
 def test_a_product_of_k_one_writes_its_result():
-    got = seconds(m=65536, n=65536, k=1, rotation="cold")
+    got = seconds(constants=COLD, m=65536, n=65536, k=1)
     assert got == pytest.approx(2 * 65536.0**2 / A100.hbm_bandwidth, rel=0.02)
 
 
@@ -259,7 +261,7 @@ def test_activations_that_all_copies_of_the_weights_share_stay_in_the_cache():
     sizes = {"m": 4096.0, "n": 32.0, "k": 3072.0}
     constants = {**IDEAL, "cache_share": 0.02}
     warm = gemm.seconds(A100, constants, **sizes, rotation="weights").terms["hbm"]
-    cold = gemm.seconds(A100, constants, **sizes, rotation="cold").terms["hbm"]
+    cold = gemm.seconds(A100, COLD, **sizes, rotation="weights").terms["hbm"]
     assert warm < 0.4 * cold
 
 
@@ -331,12 +333,12 @@ def test_each_block_of_the_first_wave_starts_after_the_one_before(measured):
 
 
 def test_a_single_row_hides_its_arithmetic_behind_memory_or_memory_behind_it():
-    cold = {"m": 1.0, "n": 432.0 * 24, "k": 8192.0, "rotation": "cold"}
-    bytes_alone = seconds(**cold)
-    hidden = {**IDEAL, "row_cycles": 0.5}
+    cold = {"m": 1.0, "n": 432.0 * 24, "k": 8192.0}
+    bytes_alone = seconds(constants=COLD, **cold)
+    hidden = {**COLD, "row_cycles": 0.5}
     assert seconds(constants=hidden, **cold) == pytest.approx(bytes_alone, rel=0.01)
     # Four rows of B at once on each of 108 units: a row more than 432 begins another wave.
-    slow = {**IDEAL, "row_cycles": 2.0}
+    slow = {**COLD, "row_cycles": 2.0}
     wave = 8192 * 2.0 / A100.clock_hz
     assert seconds(constants=slow, m=1, n=432, k=8192) == pytest.approx(wave)
     assert seconds(constants=slow, m=1, n=433, k=8192) == pytest.approx(2 * wave)
@@ -379,7 +381,7 @@ def test_what_passes_the_cache_between_two_uses_takes_the_weights_out_of_it():
     [
         ("l40s", {"small_cycles": 10.0}, {"m": 2, "n": 490, "k": 1470}, "depth"),
         ("a100-sxm-80gb", {"tiny_s": 1e-6}, {"m": 40, "n": 64, "k": 128}, "depth"),
-        ("a100-sxm-80gb", {"row_cycles": 0.5}, {"m": 1, "n": 8192, "k": 8192, "rotation": "cold"}, "hbm"),
+        ("a100-sxm-80gb", {"row_cycles": 0.5, "cache_share": 0.0}, {"m": 1, "n": 8192, "k": 8192}, "hbm"),
         ("a100-sxm-80gb", {"row_cycles": 0.5}, {"m": 1, "n": 32, "k": 8192}, "depth"),
     ],
 )

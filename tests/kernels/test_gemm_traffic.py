@@ -71,9 +71,9 @@ def test_a_k_below_a_step_takes_its_own_length():
 
 def test_results_reach_memory_while_blocks_store_them_where_blocks_do_not_stay():
     """Memory has then only the operands to itself; kernels that stay store beside their next tile."""
-    sizes = {"m": 8192.0, "n": 8192.0, "k": 64.0, "rotation": "cold"}
+    sizes = {"m": 8192.0, "n": 8192.0, "k": 64.0}
     read, written = 2 * 2 * 8192.0 * 64, 2 * 8192.0**2
-    slow = {**FREE, "store_bytes": 1.0, "band_tiles": 512.0}
+    slow = {**FREE, "store_bytes": 1.0, "band_tiles": 512.0, "cache_share": 0.0}
     for device, moved in ((A100, read), (H200, read + written)):
         hbm = gemm.seconds(device, slow, **sizes).terms["hbm"]
         assert hbm == pytest.approx(moved / device.hbm_bandwidth, rel=1e-3)
@@ -93,8 +93,8 @@ def test_a100_writes_long_results_of_a_short_k_at_one_rate(measured):
 def test_fp8_on_ada_reads_a_again_for_each_column_of_tiles(measured):
     """CUTLASS's identity swizzle: with 256 rows of tiles, each column of them takes all of A."""
     m, n, k = 32768.0, 12288.0, 8192.0
-    sizes = {"m": m, "n": n, "k": k, "dtype": "fp8", "quantise": True, "rotation": "cold"}
-    hbm = gemm.seconds(L40S, FREE, **sizes).terms["hbm"]
+    sizes = {"m": m, "n": n, "k": k, "dtype": "fp8", "quantise": True}
+    hbm = gemm.seconds(L40S, {**FREE, "cache_share": 0.0}, **sizes).terms["hbm"]
     assert hbm == pytest.approx(m * k * n / 128 / L40S.hbm_bandwidth, rel=0.05)
     rows = measured.loc["l40s", "sglang", "gemm_fp8_dynquant"]
     taken = rows[(rows["m"] == m) & (rows["n"] == n) & (rows["k"] == k)]["latency_s"]

@@ -97,6 +97,16 @@ def test_a_recurrence_that_torch_runs_is_predicted_by_its_choice():
     assert cm.predict(cm.LSTM(dtype="bf16"), H200, rung="kernel", **sizes).seconds < bf16 / 2
 
 
+def test_formats_without_an_engine_are_calculated_in_one_that_there_is():
+    """fp64 at its own rate; 16 bits without tensor cores are those of storage (cuDNN's pseudo-half)."""
+    sizes = {"steps": 100, "batch": 512, "hidden": 4096, "gates": 4}
+    t4, p100 = hardware.load("nvidia/t4"), hardware.load("nvidia/p100-pcie-16gb")
+    flops = 2 * 4 * 4096.0**2 * 512 * 100
+    wide = recurrence.seconds(t4, {}, dtype="fp64", **sizes)
+    assert wide.terms["vector:fp64"] >= flops / t4.peak("fp64", "vector")
+    assert "vector:fp32" in recurrence.seconds(p100, {}, dtype="fp16", **sizes).terms
+
+
 def test_cudnn_runs_what_its_caller_asks_for():
     """Up to Volta that is DeepBench, a kernel a step; since then a framework."""
 

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 from costmodel.errors import CostmodelError, UnknownNameError
 from costmodel.models import available, from_config, load, title
@@ -136,3 +137,54 @@ def refused_use(config):
 def test_the_catalogue_has_titles():
     assert "llama-2-7b" in available()
     assert all(title(name) for name in available())
+
+
+def entry(tmp_path, **changes):
+    """Write a model like the catalogue's, with other parts; a part of None is left out."""
+    source = {"key": "a paper"}
+    sizes = {"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
+    sizes |= {"num_attention_heads": 4, "intermediate_size": 128}
+    figures = {name: {"value": value, "source": "key"} for name, value in sizes.items()}
+    path = tmp_path / "model.yaml"
+    whole = {"name": "mine", "sources": source, "figures": figures, **changes}
+    path.write_text(yaml.safe_dump(whole))
+    return path
+
+
+def test_a_file_that_has_changed_is_read_again(tmp_path):
+    two = load(entry(tmp_path)).parameters
+    more = yaml.safe_load(entry(tmp_path).read_text())["figures"]
+    more["num_hidden_layers"]["value"] = 4
+    four = load(entry(tmp_path, figures=more)).parameters
+    assert four > two
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [("figures", [1]), ("figures", None), ("sources", None), ("sources", ["key"]), ("figures", {"a": 3})],
+)
+def test_a_part_that_is_no_mapping_is_named(tmp_path, part, value):
+    with pytest.raises(CostmodelError, match=part if value != {"a": 3} else "a should be"):
+        load(entry(tmp_path, **{part: value}))
+
+
+def test_a_source_that_is_a_list_is_named(tmp_path):
+    with pytest.raises(CostmodelError, match="not listed"):
+        load(entry(tmp_path, figures={"hidden_size": {"value": 64, "source": ["key"]}}))
+
+
+@pytest.mark.parametrize("suffix", ["json", "yaml"])
+def test_what_is_nested_too_deeply_is_refused(tmp_path, suffix):
+    path = tmp_path / f"deep.{suffix}"
+    path.write_text("[" * 20000 + "]" * 20000)
+    with pytest.raises(CostmodelError, match="nested too deeply"):
+        load(path)
+
+
+@pytest.mark.parametrize("name", ["num_key_value_heads", "decoder_sparse_step"])
+def test_sizes_that_something_is_divided_by_are_not_zero(name):
+    config = {"model_type": "qwen3_moe", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 100}
+    config |= {"num_attention_heads": 4, "intermediate_size": 128, "num_experts": 4, "num_experts_per_tok": 2}
+    assert from_config({**config, name: 1}).parameters > 0
+    with pytest.raises(CostmodelError, match=f"{name} should be"):
+        from_config({**config, name: 0})

@@ -122,6 +122,24 @@ def test_predictions_stand_beside_measurements(table):
     assert row(got, "softmax", state="cold")["rung"] == "bound"
 
 
+def test_a_case_that_failed_does_not_say_how_its_neighbours_were_timed(table):
+    one = table[table["bench"] == "softmax"].iloc[:1]
+    both = pd.concat([one, one], ignore_index=True).assign(timer="cudagraph-event-median")
+    failed = both.assign(timer=[None, "cudagraph-event-median"], status=["out of memory", "ok"])
+    for frame in (both, failed):
+        got = with_predictions(frame, "nvidia/t4", rung="kernel")["seconds"]
+        alone = with_predictions(frame.iloc[1:], "nvidia/t4", rung="kernel")["seconds"]
+        assert got.iloc[1] == alone.iloc[0]
+    # It matters: a single call of an eager framework holds the host's dispatch.
+    eager = with_predictions(both.assign(timer="event-best5of25"), "nvidia/t4", rung="kernel")["seconds"]
+    assert eager.iloc[0] > 2 * got.iloc[1]
+
+
+def test_no_visit_is_no_table(here):
+    with pytest.raises(TableError, match="budget"):
+        record.table([], here, DEVICE)
+
+
 def test_score_reads_the_same_rows(table):
     """Our table is one of measured kernels like any other: op by op it is predicted alike."""
     ours = with_predictions(table, DEVICE, rung="bound").set_index("row_id")

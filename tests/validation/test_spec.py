@@ -180,8 +180,9 @@ def test_clock_is_that_of_a_processor():
     assert 4e8 < clock < 1e10
 
 
-def test_bandwidth_is_of_working_sets_beyond_the_caches():
+def test_bandwidth_is_of_working_sets_beyond_the_caches(here):
     rows = [("copy", 2**20, 9e9), ("copy", 2**27, 3e9), ("sum", 2**28, 4e9)]
     table = pd.DataFrame([{"quantity": "bandwidth", "pattern": p, "bytes": b, "best": v} for p, b, v in rows])
-    machine = type("Machine", (), {"cache_bytes": 2**25})
-    assert spec_figures.main_memory(table, machine) == (4e9, "highest seen: sum over 256 MiB")
+    told, untold = (dataclasses.replace(here, cache_bytes=size) for size in (2**25, 0))
+    for machine in (told, untold):
+        assert spec_figures.main_memory(table, machine) == (4e9, "highest seen: sum over 256 MiB")

@@ -289,7 +289,8 @@ def decode(o: dict[str, Any], s: Sizes) -> Expected:
         write=outputs,
         depth=dot_depth(d) + 2 * log2_ceil(n_kv) + 3 + dot_depth(n_kv),
         workspace=numbers + left_over,
-        sizes={k: s[k] for k in ("batch", "heads", "kv_heads", "seq_kv", "head_dim")},
+        # The kernel model reads two tensors of one width: half of what a key and its value are together.
+        sizes={k: s[k] for k in ("batch", "heads", "kv_heads", "seq_kv")} | {"head_dim": Fraction(d + dv, 2)},
     )
     return Expected(kernels=(kernel,), inputs=inputs, outputs=outputs, kept=0)
 
