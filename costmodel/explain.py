@@ -167,6 +167,8 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     ------
     SizeError
         If the prediction is of many shapes.
+    UnavailableError, UnknownNameError
+        If there is no prediction on one of the devices asked for.
     """
     if prediction.shape:
         raise SizeError("what-ifs are of one shape; give one value for each size")
@@ -179,7 +181,9 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
             other = predict(layer, device, _given(prediction), **asked)
             seconds = float(other.seconds)
         except CostmodelError:
-            continue  # a device without that format, a layer that is not defined in it
+            if kind == "device":
+                raise  # it was asked for
+            continue  # a format that the device or the layer does not have
         rows.append(
             {
                 "change": change,
@@ -215,7 +219,9 @@ def _changes(
             yield "figure", f"{name} times {factor:g}", layer, changed
     for dtype in FORMATS:
         if parse_dtype(dtype).bytes < parse_dtype(layer.dtype).bytes:
-            yield "format", f"in {dtype}", _in_dtype(layer, dtype), device
+            narrower = _in_dtype(layer, dtype)
+            if narrower is not None:
+                yield "format", f"in {dtype}", narrower, device
     for option, value in CHOICES:
         if getattr(layer, option, value) != value:
             yield "choice", f"{option} = {value}", _replaced(layer, option, value), device
@@ -263,7 +269,10 @@ def _replaced(layer: Layer, option: str, value: Any) -> Layer:
     return dataclasses.replace(layer, **{option: value})
 
 
-def _in_dtype(layer: Layer, dtype: str) -> Layer:
-    """Return the layer in another format; a model has parts that go along."""
+def _in_dtype(layer: Layer, dtype: str) -> Layer | None:
+    """Return the layer in another format, a model with its parts; None where it refuses."""
     whole = getattr(layer, "in_dtype", None)
-    return whole(dtype) if whole else _replaced(layer, "dtype", dtype)
+    try:
+        return whole(dtype) if whole else _replaced(layer, "dtype", dtype)
+    except CostmodelError:
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -121,6 +121,10 @@ class Plan:
     @cached_property
     def _launches(self) -> Any:
         return sum((part.phase.launches * part.phase.repeats for part in self.phases), ZERO)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it is made of: compiled functions cannot be pickled, and are made again."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def launched_by(self, launcher: Host) -> Plan:
         """Return the plan as a harness's host launches its kernels, one after the other."""

@@ -135,6 +135,10 @@ class Prediction:
     plan: Plan
     shapes: Mapping[str, Number]
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it is made of; numbers are computed when they are asked for again."""
+        return {"plan": self.plan, "shapes": self.shapes}
+
     # -- what it is of ---------------------------------------------------------------------
 
     @property

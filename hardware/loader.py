@@ -41,7 +41,8 @@ def load(name: str | Path) -> Device:
     name : str or Path
         ``vendor/device``; the device alone, where that is unique; another name that its
         spec lists as alias; or the path of a YAML file. Devices measured on this machine
-        (`costmodel validate --record`) have names, too.
+        (`costmodel validate --record`) have names, too. A file that says other things of a device
+        that comes with the package is a what-if of it: its name ends in ``*``.
 
     Raises
     ------
@@ -53,9 +54,16 @@ def load(name: str | Path) -> Device:
     if not isinstance(name, (str, Path)):
         raise UnknownNameError(f"wanted the name of a device, or the path of its spec, got {name!r}")
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
-        return Device(read_spec(Path(name)))
+        return _own(Device(read_spec(Path(name))))
     full = resolve(name)
     return _load(full) if full in _names() else Device(read_spec(_measured()[full]))
+
+
+def _own(device: Device) -> Device:
+    """Return the device of a user's file, marked where the package has another of that name."""
+    if device.name not in _names() or device == _load(device.name):
+        return device
+    return Device(device.spec.model_copy(update={"name": f"{device.name}*"}))
 
 
 @cache

@@ -65,8 +65,9 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
     changes : mapping of str to str or float
         By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth [B/s], network (each
         device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the
-        engine that is fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz].
-        The last two scale every rate; a dtype given beside them is taken as it is.
+        engine that is fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz]: the
+        boost clock, with which all others go. The last two scale every rate; a dtype given beside them is
+        taken as it is.
 
     Raises
     ------
@@ -129,10 +130,11 @@ def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float])
         _put(data, ("units", "count"), count)
         factors = dict.fromkeys(factors, count / spec.units.count.si)
     if "clock" in changes:
-        clock = parse(changes["clock"], "Hz")
-        for engine, stated in (("matrix", spec.clocks.matrix), ("vector", spec.clocks.vector)):
-            factors[engine] *= clock / (stated or spec.clocks.boost).si
-        data["clocks"] = {}
+        faster = parse(changes["clock"], "Hz") / spec.clocks.boost.si
+        factors = {engine: factor * faster for engine, factor in factors.items()}
+        for name, stated in spec.clocks:
+            if stated is not None:
+                _put(data, ("clocks", name), f"{stated.si * faster:.10g} Hz")
         _put(data, ("clocks", "boost"), _quantity(changes["clock"], "Hz"))
     for engine, rates in spec.compute:
         factor = factors["matrix" if engine == "matrix" else "vector"]

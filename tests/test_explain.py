@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 import costmodel as cm
-from costmodel.errors import SizeError
+from costmodel.errors import SizeError, UnavailableError
 from costmodel.explain import elasticities, what_if
 from costmodel.models import load
 
@@ -145,6 +145,21 @@ def test_a_whole_model_is_explained_as_a_layer_is():
     p = cm.predict(load("gpt2").decode(), H200, rung="bound", batch=1, seq_kv=512)
     assert elasticities(p)["hbm"] == pytest.approx(-1, abs=0.01)
     assert what_if(p).set_index("change").loc["in fp8", "speedup"] == pytest.approx(2, rel=0.05)
+
+
+def test_a_device_that_was_asked_for_is_not_passed_over():
+    p = cm.predict(cm.Matmul(dtype="bf16"), H200, rung="bound", m=64, n=64, k=64)
+    with pytest.raises(UnavailableError, match=r"v100.*bf16"):
+        what_if(p, ["a100-sxm-80gb", "v100-sxm2-16gb"])
+
+
+def test_what_refuses_another_format_has_the_other_changes():
+    """A module keeps the formats that it was captured in."""
+    torch = pytest.importorskip("torch", reason="capturing needs torch: pip install 'costmodel[validation]'")
+    model = cm.from_torch(torch.nn.Linear(8, 8), torch.zeros(2, 8), dims={"batch": (0, 0)})
+    found = what_if(cm.predict(model, H200, batch=3))
+    assert "hbm times 2" in set(found["change"])
+    assert "format" not in set(found["kind"])
 
 
 @pytest.mark.parametrize("function", [elasticities, what_if])

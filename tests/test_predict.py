@@ -1,8 +1,10 @@
 """Where a layer meets a device: the laws that hold whatever the layer, and what is said about it."""
 
+import copy
 import itertools
 import json
 import math
+import pickle
 import subprocess
 import sys
 from functools import partial
@@ -85,6 +87,14 @@ def test_a_cold_call_takes_every_byte_from_memory(layer, sizes, framework, devic
     (phase,) = cold.phases
     assert cold.seconds >= warm.seconds
     assert phase["seconds"] >= float(cold.hbm_bytes) / load(device).hbm_bandwidth
+
+
+def test_a_prediction_can_be_pickled_and_copied():
+    p = cm.predict(cm.LSTM(), "h200-sxm", batch=1, seq=2, hidden=3)
+    assert p.seconds > 0  # its functions are compiled now
+    for again in (pickle.loads(pickle.dumps(p)), copy.deepcopy(p)):
+        assert again.seconds == p.seconds
+        assert again.hbm_bytes == p.hbm_bytes
 
 
 #: Sizes at which no launch hides what a kernel model leaves out.

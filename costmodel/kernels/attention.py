@@ -103,6 +103,7 @@ def seconds(
     seq: ArrayLike,
     head_dim: ArrayLike,
     seq_kv: ArrayLike | None = None,
+    held: ArrayLike | None = None,
     value_dim: ArrayLike | None = None,
     dtype: str = "bf16",
     causal: bool = True,
@@ -123,6 +124,9 @@ def seconds(
         Sizes, broadcast together; `heads` is a multiple of `kv_heads`.
     seq_kv : array_like, optional
         Keys, of which a causal call's queries are the last; default: as many as queries.
+    held : array_like, optional
+        Keys and values that there are, where a mask lets each row block meet `seq_kv` of them on average;
+        default: `seq_kv`.
     value_dim : array_like, optional
         Width of a value; default: of a key.
     dtype : str
@@ -193,7 +197,7 @@ def seconds(
     tiles = makespan(jobs * splits, units * cut.slots, mean, longest, last)
 
     out = batch * heads * seq * (head_dim + values) / 2
-    keys = batch * kv_heads * seq_kv * (head_dim + values) / 2
+    keys = batch * kv_heads * (seq_kv if held is None else np.asarray(held)) * (head_dim + values) / 2
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
     # Partial outputs in fp32, written and read back.
     partial = np.where(splits > 1, 8 * splits * out, 0.0)

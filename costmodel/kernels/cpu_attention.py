@@ -53,6 +53,7 @@ def seconds(
     seq_kv: ArrayLike,
     head_dim: ArrayLike,
     value_dim: ArrayLike | None = None,
+    held: ArrayLike | None = None,
     dtype: str = "fp32",
     causal: bool = False,
     tile: tuple[int, int] | None = None,
@@ -68,6 +69,9 @@ def seconds(
         Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim : array_like
         Sizes.
+    held : array_like, optional
+        Keys and values that there are, where a mask lets queries meet `seq_kv` of them on average;
+        default: `seq_kv`.
     dtype : str
         Of operands and result.
     causal : bool
@@ -84,8 +88,9 @@ def seconds(
         threads that wait for the last), ``l2`` (caches), ``hbm``, ``launch``.
     """
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = (batch, heads, kv_heads, seq, seq_kv, head_dim, head_dim if value_dim is None else value_dim)
-    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim = np.broadcast_arrays(
+    values, there = (head_dim if value_dim is None else value_dim), (seq_kv if held is None else held)
+    sizes = (batch, heads, kv_heads, seq, seq_kv, head_dim, values, there)
+    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim, there = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in sizes)
     )
     rows = (
@@ -110,7 +115,7 @@ def seconds(
     calls = passes * jobs * np.ceil(keys / cols) * c["block_s"] / threads
 
     width = dtypes.dtype(dtype).bytes
-    distinct = batch * (heads * seq + kv_heads * seq_kv) * (head_dim + value_dim) * width * passes
+    distinct = batch * (heads * seq + kv_heads * there) * (head_dim + value_dim) * width * passes
     again = np.maximum(0.0, met * width - distinct)
     cached, memory = seconds_per_byte(device, c, distinct, threads)
     # Keys and values are met again head by head: what has to stay for that is one head's, of each thread.

@@ -30,6 +30,7 @@ def seconds(
     head_dim: ArrayLike,
     seq_kv: ArrayLike,
     value_dim: ArrayLike,
+    held: ArrayLike | None = None,
     dtype: str = "bf16",
     causal: bool = True,
     tile: tuple[int, int] | None = None,
@@ -46,6 +47,6 @@ def seconds(
     key, value = padded(head_dim, ARRAY), padded(value_dim, ARRAY)
     # QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK, and twice the operands moved.
     widths, moved = (3 * key + 2 * value, 2.0) if direction == "bwd" else (key + value, 1.0)
-    tokens = heads * seq + kv_heads * seq_kv
+    tokens = heads * seq + kv_heads * (seq_kv if held is None else np.asarray(held, dtype=np.float64))
     traffic = moved * dtypes.dtype(dtype).bytes * batch * tokens * (head_dim + value_dim)
     return roofline(device, constants, dtype, 2 * batch * heads * blocks * rows * cols * widths, traffic)

@@ -126,17 +126,14 @@ class _MaskedAttention(Layer):
         return self.stat_bytes * B * HQ * N
 
     def _sizes(self) -> Mapping[str, sp.Expr]:
-        """As many full attentions of κ queries and keys, κ the keys that a query's tiles hold on average.
-
-        They have the mask's scores to compute, and its operands to move.
-        """
-        met = self.mask().met
+        """All queries, each with the keys that its tiles hold on average, of those that there are."""
         return {
-            "batch": B * N / met,
+            "batch": B,
             "heads": HQ,
             "kv_heads": HKV,
-            "seq": met,
-            "seq_kv": met,
+            "seq": N,
+            "seq_kv": self.mask().met,
+            "held": N,
             "head_dim": D,
             "value_dim": DV,
         }

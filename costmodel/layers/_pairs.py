@@ -25,7 +25,7 @@ class Mask(NamedTuple):
     tiles : Expr
         Tiles that a block of queries computes, on average: those with a pair.
     met : Expr
-        Keys in these tiles.
+        Keys in these tiles, taken whole: a kernel computes what pads the last one, too.
     row, column : Expr
         Most keys that a query sees; most queries that see a key, which are no fewer.
     """
@@ -87,14 +87,13 @@ def global_tiles(blocks: sp.Expr, first: sp.Expr, others: sp.Expr) -> sp.Expr:
 
 
 def by_blocks(n: sp.Expr, b: sp.Expr, tiles: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
-    """Return the tiles that a block of queries meets on average, and the keys in them."""
-    return tiles, tiles * n / ceil_div(n, b)
+    """Return the tiles that a block of queries meets on average, and the keys in them, tiles taken whole."""
+    return tiles, sp.Min(n, tiles * b)
 
 
 def causal_blocks(length: sp.Expr, b: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
     """Return (tiles, keys) that a block of a causal sequence meets on average."""
-    blocks = ceil_div(length, b)
-    return (blocks + 1) / 2, length * (blocks + 1) / (2 * blocks)
+    return by_blocks(length, b, (ceil_div(length, b) + 1) / 2)
 
 
 # -- masks -------------------------------------------------------------------------------------
@@ -126,8 +125,9 @@ def bigbird(n: sp.Expr, near: sp.Expr, g: sp.Expr, drawn: sp.Expr, b: sp.Expr) -
     At the edges random blocks take the place of those that the window lacks: all that are not global
     see equally many. A last block that is not full counts as its share of all, what pads it not at all.
     """
-    tiles, met = by_blocks(n, b, global_tiles(ceil_div(n, b), ceil_div(g, b), near + ceil_div(drawn, b)))
-    return Mask(n * met, tiles, met, n, n)
+    blocks = ceil_div(n, b)
+    tiles, met = by_blocks(n, b, global_tiles(blocks, ceil_div(g, b), near + ceil_div(drawn, b)))
+    return Mask(n * tiles * n / blocks, tiles, met, n, n)
 
 
 def blocks_of_density(n: sp.Expr, share: sp.Expr, b: sp.Expr) -> Mask:

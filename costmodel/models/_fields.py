@@ -58,7 +58,9 @@ class Fields:
 
     def __getattr__(self, name: str) -> Any:
         """Return a field."""
-        if name.startswith("_") or name not in self._values:
+        if name.startswith("_"):
+            raise AttributeError(name)  # also of `_values`, before it is there: unpickling asks
+        if name not in self._values:
             raise AttributeError(f"no field {name!r}; there are {', '.join(self._values)}")
         return self._values[name]
 

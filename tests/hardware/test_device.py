@@ -184,10 +184,15 @@ def test_replacing_units_or_clock_scales_the_rates():
     half = h200.replace(units=66)
     assert half.peak("bf16") == pytest.approx(h200.peak("bf16") / 2)
     assert half.onchip_capacity == h200.onchip_capacity / 2
-    # 132 SMs × 4096 FLOP per clock at the new clock, and no boost above it.
-    slow = h200.replace(clock="1.5 GHz")
-    assert slow.peak("bf16") == pytest.approx(132 * 4096 * 1.5e9, rel=1e-3)
-    assert slow.boost_peak("bf16") == pytest.approx(slow.peak("bf16"))
+    # Stated at another clock than the boost's, rates keep their distance to it.
+    slow = h200.replace(clock="990 MHz")
+    assert slow.peak("bf16") == pytest.approx(h200.peak("bf16") / 2)
+    assert slow.boost_peak("bf16") == pytest.approx(h200.boost_peak("bf16") / 2)
+    assert slow.clock_hz == h200.clock_hz / 2
+    for name in ("h200-sxm", "xeon-8480plus", "b100"):
+        same = load(name).replace(clock=f"{load(name).clock_hz} Hz")
+        assert same.peak("bf16") == pytest.approx(load(name).peak("bf16"))
+        assert same.boost_peak("bf16") == pytest.approx(load(name).boost_peak("bf16"))
     assert h200.replace(units=66, bf16="1 PFLOP/s").peak("bf16") == 1e15
 
 

@@ -7,6 +7,9 @@ import pytest
 
 from costmodel.errors import SpecError, UnknownNameError
 from costmodel.hardware import Device, available, load, loader, resolve
+from costmodel.hardware.tables import FOLDER
+from costmodel.layers.matmul import Matmul
+from costmodel.predict import predict
 
 
 def test_names_are_discovered_and_sorted():
@@ -55,6 +58,22 @@ def test_a_path_is_accepted_where_a_name_is(sound, write):
     assert isinstance(load(path), Device)
     with pytest.raises(SpecError, match="No such file"):
         load("nowhere/at-all.yaml")
+
+
+def test_another_spec_of_a_shipped_name_is_a_what_if_of_it(tmp_path):
+    """It rests on that device's constants as any what-if does, and is not taken for the device measured."""
+    shipped = FOLDER / "nvidia" / "h200-sxm.yaml"
+    same, other = tmp_path / "same.yaml", tmp_path / "other.yaml"
+    text = shipped.read_text(encoding="utf-8")
+    assert text.count("4800 GB/s") == 1
+    same.write_text(text, encoding="utf-8")
+    other.write_text(text.replace("4800 GB/s", "2400 GB/s"), encoding="utf-8")
+    assert load(same) == load(shipped) == load("nvidia/h200-sxm")
+    assert load(other).name == "nvidia/h200-sxm*"
+    sizes = {"m": 64, "n": 4096, "k": 4096}
+    changed = predict(Matmul(), load(other), **sizes)
+    assert (changed.rung, changed.constants_from) == ("kernel", "nvidia/h200-sxm")
+    assert changed.seconds == predict(Matmul(), load("h200-sxm").replace(hbm="2400 GB/s"), **sizes).seconds
 
 
 def test_what_was_measured_here_has_a_name(sound, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """A model is a layer made of layers: its counts are those of its parts, whatever its own sizes are."""
 
 import dataclasses
+import pickle
 
 import pytest
 import sympy as sp
@@ -40,6 +41,15 @@ def test_counts_are_those_of_the_stack_and_the_product(direction):
     for count in ("matrix_flops", "vector_flops", "special_flops", "hbm_bytes", "l2_bytes", "launches"):
         assert whole[count] == pytest.approx(blocks[count] + last[count], rel=1e-12), count
     assert whole["kept_bytes"] == blocks["kept_bytes"] + last["kept_bytes"]
+
+
+def test_models_can_be_pickled():
+    model = cm.models.load("llama-2-7b")
+    again = pickle.loads(pickle.dumps(model))
+    assert again.parameters == model.parameters
+    use = pickle.loads(pickle.dumps(model.prefill()))
+    sizes = {"batch": 1, "seq": 16}
+    assert evaluate(use, **sizes)["matrix_flops"] == evaluate(model.prefill(), **sizes)["matrix_flops"]
 
 
 def test_tied_weights_are_counted_once():

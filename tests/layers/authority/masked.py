@@ -31,11 +31,10 @@ class Shape:
         self.queries, self.outputs = self.w * self.rows * self.d, self.w * self.rows * self.dv
         self.keys = self.w * self.b * self.g * self.n * (self.d + self.dv)
         self.statistics = self.stat * self.rows
-        met = self.mask.met
-        # As many full attentions of `met` queries and keys.
+        # All queries with `met` keys each, of the n that are there.
         self.sizes = {
-            "batch": Fraction(self.b * self.n) / met, "heads": self.h, "kv_heads": self.g,
-            "seq": met, "seq_kv": met, "head_dim": self.d, "value_dim": self.dv,
+            "batch": self.b, "heads": self.h, "kv_heads": self.g, "seq": self.n,
+            "seq_kv": self.mask.met, "held": self.n, "head_dim": self.d, "value_dim": self.dv,
         }  # fmt: skip
 
 

@@ -46,9 +46,9 @@ def tiles(n: int, b: int, sees: Sees) -> int:
 
 
 def by_tiles(n: int, b: int, kept: Number) -> tuple[Number, Number]:
-    """(tiles, keys) of a block of queries, blocks being of mean length."""
-    blocks = len(spans(n, b))
-    return Fraction(kept) / blocks, Fraction(kept) / blocks * Fraction(n, blocks)
+    """(tiles, keys) of a block of queries: tiles are computed whole, as far as there are keys."""
+    each = Fraction(kept) / len(spans(n, b))
+    return each, min(Fraction(n), each * b)
 
 
 def causal_class(length: int, b: int) -> tuple[Number, Number]:
@@ -140,7 +140,7 @@ def _of_blocks(name: str, o: dict[str, Any], s: dict[str, int]) -> Counts:
         first, near, drawn = (math.ceil(s[size] / b) for size in ("globals", "window", "random"))
         kept = global_tiles(len(cut), first, near + drawn)
         each, met = by_tiles(n, b, kept)
-        return Counts(n * met, each, met, n, n)
+        return Counts(n * each * Fraction(n, len(cut)), each, met, n, n)
     full = o["convention"] == "torch"
     pairs = sum(1 for span in cut for i in span for j in span if full or j <= i)
     return Counts(pairs, 1, Fraction(n, len(cut)), len(cut[0]), len(cut[0]))
