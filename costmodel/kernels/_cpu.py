@@ -59,7 +59,8 @@ def seconds_per_byte(
     beyond_l2, beyond_l3 = (1 - c["warm_share"] * (1 - beyond) for beyond in (beyond_l2, beyond_l3))
     own = 1 / (c["l2_bytes_cycle"] * device.clock_hz * threads)
     shared = 1 / (c["l3_bytes_cycle"] * device.clock_hz * threads)
-    memory = 1 / (c["bandwidth_share"] * device.hbm_bandwidth)
+    # Few threads do not reach the bandwidth of all: what a core takes in passes its caches.
+    memory = np.maximum(1 / (c["bandwidth_share"] * device.hbm_bandwidth), shared)
     cached = (1 - beyond_l2) * own + beyond_l2 * (1 - beyond_l3) * shared
     return np.asarray(cached), np.asarray(beyond_l2 * beyond_l3 * memory)
 
