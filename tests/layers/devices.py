@@ -44,6 +44,12 @@ EXPERTS = _sizes(
     (1, 1, 9, 4, 6, 5, 3, 4),
     (2, 4, 17, 33, 5, 1, 1, 2),
     (3, 7, 2, 65, 12, 7, 2, 1),
+    # Many experts: how many are met decides whether a tree of their tokens has another level.
+    (1, 2, 7, 11, 512, 3, 4, 5),
+    (2, 1, 7, 11, 24, 5, 4, 3),
+    (5, 1, 9, 13, 36, 6, 2, 3),
+    (1, 5, 9, 13, 36, 6, 2, 3),
+    (2, 3, 7, 11, 20, 3, 1, 2),
 )
 #: Of a width that two or four devices can share.
 SHARED_EXPERTS = _sizes(
@@ -52,6 +58,12 @@ SHARED_EXPERTS = _sizes(
     (1, 5, 6, 8, 6, 3, 6, 3),
     (3, 2, 5, 28, 4, 4, 2, 2),
     (2, 4, 17, 36, 5, 1, 1, 2),
+    # Many experts, as above.
+    (1, 3, 5, 12, 1024, 5, 2, 4),
+    (5, 1, 7, 12, 64, 5, 2, 3),
+    (3, 1, 7, 12, 36, 5, 2, 2),
+    (1, 5, 7, 12, 128, 5, 2, 3),
+    (2, 3, 7, 12, 20, 3, 1, 2),
 )
 
 
