@@ -35,9 +35,33 @@ SIZES = {
     "m": "m",
     "n": "n",
     "k": "k",
+    "devices": "devices",
+    "node": "devices of a node",
+    "stride": "stride",
+    "summary": "summary positions",
+    "globals": "global tokens",
+    "random": "random tokens",
+    "density": "density [%]",
+    "edges": "edges",
+    "degree": "edges of a node",
+    "rank": "rank",
+    "features": "random features",
+    "q_rank": "width of the compressed query",
+    "kv_rank": "width of compressed keys and values",
+    "rope_dim": "width that is rotated",
+    "store": "entries stored",
+    "lists": "lists of the index",
+    "probes": "lists searched",
+    "splits": "parts of the keys",
+    "params": "learned numbers",
+    "tensors": "tensors",
 }
 #: What a sweep's table has to have to be compared.
 NEEDED = ("layer", "device", "dtype", "seconds", "lower_s", "bound", "matrix_flops", "hbm_bytes", "depth")
+#: Which of these are numbers of at least 0, the first above it: a logarithmic axis has no place for 0.
+NUMBERS = ("seconds", "lower_s", "matrix_flops", "hbm_bytes", "depth")
+#: What a prediction is of, beside its sizes.
+CASE = ("where", "series", "layer", "device", "dtype", "direction", "rung", "state")
 #: As many rows as one chart draws and a page carries.
 MOST_ROWS = 5_000
 
@@ -129,29 +153,73 @@ def read(path: Path) -> pd.DataFrame:
 def checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a sweep's table as charts take it: text as text, with ``series``, ``label`` and ``where``.
 
+    Rows that are equal count once.
+
     Raises
     ------
     TableError
-        If a column is missing, there are no rows, or a number is none.
+        If a column or every size is missing, there are no rows, a number is none, or two rows say
+        different things of the same case.
     """
     missing = [name for name in NEEDED if name not in frame]
     if missing:
         raise TableError(f"not a sweep's table: it lacks {', '.join(missing)}; make one with costmodel sweep")
     if frame.empty:
         raise TableError("the table has no rows: nothing to compare")
-    for name in ("seconds", "matrix_flops", "hbm_bytes"):
-        values = pd.to_numeric(frame[name], errors="coerce")
-        wrong = ~np.isfinite(values) | (values < 0)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise TableError(f"{name} in row {row + 1}: wanted a number, got {frame[name].iloc[row]!r}")
+    frame = frame.reset_index(drop=True)  # whose rows are named as the file has them
+    axis_of(frame)  # a table without a size has no cases to tell apart
+    _check_numbers(frame)
     text = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
     frame = frame.assign(**{name: frame[name].astype(str) for name in text})
     if "series" not in frame:
         frame = frame.assign(series=frame["options" if "options" in frame else "layer"].astype(str))
     if "where" not in frame:
         frame = frame.assign(where=frame["device"].astype(str))
+    frame = _each_once(frame)
     return frame if "label" in frame else frame.assign(label=frame["series"])
+
+
+def _check_numbers(frame: pd.DataFrame) -> None:
+    """Refuse a number that is none, or less than it can be."""
+    for name in NUMBERS:
+        values = pd.to_numeric(frame[name], errors="coerce")
+        wrong = ~np.isfinite(values) | (values < 0) | ((values == 0) & (name == "seconds"))
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            least = "above 0" if name == "seconds" else "of at least 0"
+            came = _plain(frame, row, name)
+            raise TableError(f"{name} in row {row + 1}: wanted a number {least}, got {came}")
+
+
+def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without repetitions; refuse two of the same case that differ."""
+    single = frame.drop_duplicates()
+    case = list(dict.fromkeys([*(name for name in CASE if name in single), *sizes_of(single)]))
+    same = single[single.duplicated(case, keep=False)]
+    if same.empty:
+        return single.reset_index(drop=True)
+    first = same.groupby(case, dropna=False, sort=False).ngroup() == 0
+    raise TableError(_contradiction(same[first].head(2), sizes_of(single)))
+
+
+def _contradiction(pair: pd.DataFrame, sizes: list[str]) -> str:
+    """Return what is wrong with two rows of the same case."""
+    differing = [str(name) for name in pair if pair[name].nunique(dropna=False) > 1]
+    column = "seconds" if "seconds" in differing else differing[0]
+    rows = " and ".join(str(row + 1) for row in pair.index)
+    values = " and ".join(_plain(pair, row, column) for row in pair.index)
+    first = pair.iloc[0]
+    at = ", ".join(f"{name} = {first[name]:,.0f}" for name in sizes if pd.notna(first[name]))
+    return (
+        f"rows {rows} are both {first['series']} on {first['where']} at {at}, with {column} {values}: "
+        "keep one of them"
+    )
+
+
+def _plain(frame: pd.DataFrame, row: int, column: str) -> str:
+    """Return a value as Python writes it: ``nan``, not ``np.float64(nan)``."""
+    value = frame[column][row]
+    return repr(value.item() if isinstance(value, np.generic) else value)
 
 
 def sizes_of(frame: pd.DataFrame) -> list[str]:
@@ -162,7 +230,7 @@ def sizes_of(frame: pd.DataFrame) -> list[str]:
 def axis_of(frame: pd.DataFrame) -> str:
     """Return the size that lines run along: the length where it varies, else what varies most."""
     counts = {name: frame[name].nunique() for name in sizes_of(frame)}
-    if not counts:
+    if not any(counts.values()):
         raise TableError(f"not a sweep's table: it has no size, such as {', '.join(list(SIZES)[:4])}")
     return "seq" if counts.get("seq", 0) > 1 else max(counts, key=lambda name: counts[name])
 

@@ -11,6 +11,7 @@ import pytest
 from costmodel import reports
 from costmodel.errors import CostmodelError, TableError
 from costmodel.reports import comparison_page
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY
 
 
 def grown(table: pd.DataFrame, **columns: list[float]) -> pd.DataFrame:
@@ -107,6 +108,26 @@ def test_facts_come_from_the_shipped_specs_when_not_given(table: pd.DataFrame) -
     assert any("ml-engineering" in document for document in documents)
 
 
+# -- what is there twice -------------------------------------------------------------------------
+
+
+def test_equal_rows_count_once(table: pd.DataFrame, facts: reports.Facts, page: reports.Page) -> None:
+    """As of a device that is asked for by its short and by its full name, or of `batch=1,1`."""
+    again = reports.compare(pd.concat([table, table.iloc[::2]]), facts=facts, title=page.title)
+    assert again.html == page.html
+
+
+def test_a_size_that_no_chart_has_an_axis_for_tells_cases_apart(
+    table: pd.DataFrame, facts: reports.Facts
+) -> None:
+    twice = pd.concat([table.assign(globals=n, seconds=n * table["seconds"]) for n in (1.0, 2.0)])
+    assert [pick.column for pick in reports.compare(twice, facts=facts).picks] == ["where", "globals"]
+
+
+def test_every_size_of_a_layer_has_a_word() -> None:
+    assert set(GLOSSARY) - set(DEVICE_SIZES) == set(reports.frames.SIZES)
+
+
 # -- what is refused -----------------------------------------------------------------------------
 
 
@@ -117,8 +138,17 @@ def test_facts_come_from_the_shipped_specs_when_not_given(table: pd.DataFrame) -
         (lambda t: t.drop(columns=["layer", "device"]), "lacks layer, device"),
         (lambda t: t.iloc[:0], "no rows"),
         (lambda t: t.assign(seconds=["fast", *t["seconds"][1:]]), "seconds in row 1: wanted a number"),
-        (lambda t: t.assign(hbm_bytes=np.nan), "hbm_bytes in row 1"),
+        (lambda t: t.assign(hbm_bytes=np.nan), "hbm_bytes in row 1: wanted a number of at least 0, got nan$"),
+        (lambda t: t.assign(depth=[*t["depth"][:-1], -1.0]), "depth in row 16: .* got -1.0"),
+        (lambda t: t.assign(seconds=[1e-6, 0.0, *t["seconds"][2:]]), "seconds in row 2: .* above 0, got 0.0"),
         (lambda t: t.drop(columns=["seq", "batch"]), "no size"),
+        (lambda t: t.assign(seq=np.nan, batch=np.nan), "no size"),
+        (
+            lambda t: pd.concat([t, t.iloc[[2]].assign(seconds=0.5)]),
+            r"^rows 3 and 17 are both chain\[bf16\] on maker/one at seq = 2,048, batch = 8, "
+            r"with seconds 0.002048 and 0.5: keep one of them$",
+        ),
+        (lambda t: pd.concat([t, t.assign(bound="link")]), "rows 1 and 17 .* with bound 'hbm' and 'link'"),
     ],
 )
 def test_bad_tables(table: pd.DataFrame, spoil: object, wanted: str) -> None:
