@@ -22,16 +22,18 @@ MOST_CHOICES = 12
 def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command: str) -> Page:
     """Return the report of a sweep's table.
 
-    A table too large for a page is thinned: fewer values of each size, evenly spread, first and
-    last kept; the page says so.
+    All of a page goes along one size: layers without it are left out, and the page says so. A table too
+    large for a page is thinned: fewer values of each size, evenly spread, first and last kept; the page
+    says so.
 
     Raises
     ------
     TableError
         If the table is not a sweep's.
     """
-    whole = checked(frame)
-    x = axis_of(whole)
+    table = checked(frame)
+    x = axis_of(table)
+    whole = table[table[x].notna()]
     chosen_by = picked_columns(whole, x)
     rows = thinned(whole, [x, *chosen_by])
     picks = [_pick(rows, column) for column in chosen_by]
@@ -40,6 +42,9 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
     along = axis_title(x).partition(" [")[0]
     span = f"along {along} from {low:,.0f} to {high:,.0f}" if low < high else f"at {along} {low:,.0f}"
     asked = [f"{listed(layers)} on {listed(devices)}, {span}."]
+    if len(whole) < len(table):
+        others = list(dict.fromkeys(table["series"][table[x].isna()]))
+        asked.append(f"Without a {along}, and so not on this page: {listed(others)}.")
     if len(rows) < len(whole):
         asked.append(
             f"The table has {len(whole):,} rows; this page shows {len(rows):,} of them, evenly spread over "

@@ -108,6 +108,21 @@ def test_facts_come_from_the_shipped_specs_when_not_given(table: pd.DataFrame) -
     assert any("ml-engineering" in document for document in documents)
 
 
+def test_layers_without_the_axis_are_left_out(
+    table: pd.DataFrame, facts: reports.Facts, page: reports.Page
+) -> None:
+    product = table[table["layer"] == "pairs"].head(2)
+    product = product.assign(layer="matmul", options="matmul[bf16]", seq=np.nan, m=[8.0, 16.0])
+    with_product = reports.compare(pd.concat([table, product]), facts=facts, title=page.title)
+    assert with_product.asked == (
+        *page.asked,
+        "Without a sequence length, and so not on this page: matmul[bf16].",
+    )
+    assert with_product.picks == page.picks
+    assert with_product.findings == page.findings
+    assert "matmul" not in with_product.html.replace(with_product.asked[1], "")
+
+
 # -- what is there twice -------------------------------------------------------------------------
 
 
