@@ -19,9 +19,10 @@ H200 = "nvidia/h200-sxm"
 def _lines(frame: pd.DataFrame, y: str, title: str, labels: str, x: str = "seq") -> alt.LayerChart:
     """Return lines by ``label``, both axes logarithmic, as the reports have them."""
     base = alt.Chart(frame).encode(style.length_axis(x), style.log_y(y, title, labels))
-    lines = base.mark_line(strokeWidth=2.5).encode(*style.series_line())
-    points = base.mark_point(strokeWidth=0, size=35, opacity=1).encode(style.series_fill())
-    return (lines + points).properties(width=440, height=260).configure(background="white")
+    names = list(dict.fromkeys(frame["label"]))
+    lines = base.mark_line(strokeWidth=2.5).encode(*style.series_line("label", names))
+    points = base.mark_point(strokeWidth=0, size=35, opacity=1).encode(style.series_fill("label", names))
+    return style.lined(lines + points, names).properties(width=440, height=260).configure(background="white")
 
 
 def _sweep(layers: Mapping[str, Any], device: Any = H200, **sizes: Any) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 
 import pandas as pd
@@ -94,11 +95,14 @@ def compose(
 
 def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
     rows, facts = frames.rows, frames.facts
+    names = list(dict.fromkeys(rows["series"]))
     charts: dict[str, list[Figure]] = {
-        "roofline": [_figure(roofline, roofline.rows(rows, facts))],
-        "time": [_figure(duration, duration.rows(rows, facts))],
+        "roofline": [_lines(roofline, roofline.rows(rows, facts), names)],
+        "time": [_lines(duration, duration.rows(rows, facts), names)],
         "costs": [
-            Figure(count.name, count.rows(rows), count.chart, count.finding, count.about)
+            Figure(
+                count.name, count.rows(rows), partial(count.chart, names=names), count.finding, count.about
+            )
             for count in counts.COUNTS
         ],
         "crossovers": [],
@@ -110,7 +114,7 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
     if not frames.fastest.empty:
         charts["crossovers"].append(_figure(fastest, frames.fastest))
     if "footprint_bytes" in rows:
-        charts["memory"].append(_figure(memory, memory.rows(rows, facts)))
+        charts["memory"].append(_lines(memory, memory.rows(rows, facts), names))
     if not frames.longest.empty:
         charts["memory"].append(_figure(longest, longest.rows(frames.longest)))
     return {name: tuple(figures) for name, figures in charts.items()}
@@ -119,6 +123,12 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
 def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
     """Return the figure of a chart's module: its NAME, ABOUT, chart and finding."""
     return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
+
+
+def _lines(module: ModuleType, frame: pd.DataFrame, names: Sequence[str]) -> Figure:
+    """Return the same of a chart that has a line for each series: `names` are those of the whole page."""
+    chart = partial(module.chart, names=names)
+    return Figure(module.NAME, frame, chart, module.finding, module.ABOUT)
 
 
 def lead(picks: Sequence[Pick]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,13 +46,15 @@ class Count:
         """Return the frame without the rows where the count is 0: they have no place on a log axis."""
         return frame[frame[self.column] > 0]
 
-    def chart(self, frame: pd.DataFrame) -> Any:
+    def chart(self, frame: pd.DataFrame, names: Sequence[str]) -> Any:
         """Return the count over length, a line a layer.
 
         Parameters
         ----------
         frame : DataFrame
             A sweep's rows with ``series``, for one device and case.
+        names : sequence of str
+            The page's series, in order.
         """
         alt = style.altair()
         x = axis_of(frame)
@@ -62,12 +64,12 @@ class Count:
         )
         base = alt.Chart(frame)
         drawn = alt.layer(
-            base.mark_line(strokeWidth=2.5).encode(along, count, *style.series_line()),
+            base.mark_line(strokeWidth=2.5).encode(along, count, *style.series_line("series", names)),
             base.mark_point(strokeWidth=0, size=35, opacity=1).encode(
-                along, count, style.series_fill(), tooltip=tooltip
+                along, count, style.series_fill("series", names), tooltip=tooltip
             ),
         ).properties(width="container", height=style.HEIGHT - 60)
-        return style.titled(drawn, self.finding(frame), self.about)
+        return style.titled(style.lined(drawn, names), self.finding(frame), self.about)
 
     def finding(self, frame: pd.DataFrame) -> str:
         """Return who needs least and most at the longest length."""

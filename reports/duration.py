@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -21,13 +22,15 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - e
     return frame
 
 
-def chart(frame: pd.DataFrame) -> Any:
+def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
     """Return time over length for one device.
 
     Parameters
     ----------
     frame : DataFrame
         A sweep's rows with ``series``, for one device and case.
+    names : sequence of str
+        The page's series, in order.
     """
     alt = style.altair()
     x = axis_of(frame)
@@ -43,19 +46,21 @@ def chart(frame: pd.DataFrame) -> Any:
     )
     base = alt.Chart(frame)
     marks = [
-        base.mark_line(strokeWidth=2.5).encode(along, time, *style.series_line()),
+        base.mark_line(strokeWidth=2.5).encode(along, time, *style.series_line("series", names)),
         base.transform_filter("datum.lower_s > 0")
         .mark_line(strokeWidth=1, opacity=0.7)
-        .encode(along, alt.Y("lower_s:Q"), *style.series_line()),
+        .encode(along, alt.Y("lower_s:Q"), *style.series_line("series", names)),
         base.mark_point(strokeWidth=0, size=45, opacity=1).encode(
-            along, time, style.series_fill(), tooltip=tooltip
+            along, time, style.series_fill("series", names), tooltip=tooltip
         ),
     ]
     if {"lo80_s", "hi80_s"} <= set(frame):
         band = base.transform_filter("isValid(datum.lo80_s)").mark_area(opacity=0.18)
-        marks.insert(0, band.encode(along, alt.Y("lo80_s:Q"), alt.Y2("hi80_s:Q"), style.series_fill()))
+        marks.insert(
+            0, band.encode(along, alt.Y("lo80_s:Q"), alt.Y2("hi80_s:Q"), style.series_fill("series", names))
+        )
     drawn = alt.layer(*marks).properties(width="container", height=style.HEIGHT)
-    return style.titled(drawn, finding(frame), ABOUT)
+    return style.titled(style.lined(drawn, names), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -6,6 +6,7 @@ corner of the roof, a crossover.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from costmodel.reports import style
@@ -36,8 +37,14 @@ _BAR = 40
 PARTS = ("roofline", "dependent steps", "launches")
 
 
-def roofline() -> Any:
-    """Return the roofline: rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s]."""
+def roofline(names: Sequence[str]) -> Any:
+    """Return the roofline: rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s].
+
+    Parameters
+    ----------
+    names : sequence of str
+        The layers, in order.
+    """
     alt = style.altair()
     labels = style.log_axis("x", style.WRITTEN_OUT)
     intensity = alt.X("intensity:Q", title="arithmetic intensity [FLOP/B]", scale=style.LOG, axis=labels)
@@ -52,19 +59,28 @@ def roofline() -> Any:
         ("limit:N", "limited by", ""),
     )
     roof, curve, now = (_kind(alt, kind) for kind in ("roof", "curve", "now"))
-    return alt.layer(
+    drawn = alt.layer(
         roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
         roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
         .encode(rate, x=alt.value(alt.ExprRef("width")), text="note:N")
         .transform_filter("isValid(datum.note)")
         .properties(name="ink_roof_label"),
-        curve.mark_line(strokeWidth=2).encode(intensity, rate, *style.series_line(), order=alt.Order("at:Q")),
-        _dots(now).encode(intensity, rate, style.series_fill(), tooltip=tooltip),
+        curve.mark_line(strokeWidth=2).encode(
+            intensity, rate, *style.series_line("label", names), order=alt.Order("at:Q")
+        ),
+        _dots(now).encode(intensity, rate, style.series_fill("label", names), tooltip=tooltip),
     ).properties(width="container", height=style.HEIGHT + 40)
+    return style.lined(drawn, names)
 
 
-def time() -> Any:
-    """Return time along a size: rows of kinds curve, now and cross, with ``at``, seconds and lower_s [s]."""
+def time(names: Sequence[str]) -> Any:
+    """Return time along a size: rows of kinds curve, now and cross, with ``at``, seconds and lower_s [s].
+
+    Parameters
+    ----------
+    names : sequence of str
+        The layers, in order.
+    """
     alt = style.altair()
     axis = alt.Axis(format=",", labelOverlap=True, labelSeparation=8, tickCount=10, grid=False)
     along = alt.X("at:Q", title=ALONG, scale=alt.Scale(type="log", base=2, nice=False), axis=axis)
@@ -78,10 +94,12 @@ def time() -> Any:
     )
     curve, now, cross = (_kind(alt, kind) for kind in ("curve", "now", "cross"))
     lower = curve.transform_filter("datum.lower_s > 0")
-    return alt.layer(
-        curve.mark_line(strokeWidth=2.5).encode(along, seconds, *style.series_line()),
-        lower.mark_line(strokeWidth=1, opacity=0.7).encode(along, alt.Y("lower_s:Q"), *style.series_line()),
-        _dots(now).encode(along, seconds, style.series_fill(), tooltip=tooltip),
+    drawn = alt.layer(
+        curve.mark_line(strokeWidth=2.5).encode(along, seconds, *style.series_line("label", names)),
+        lower.mark_line(strokeWidth=1, opacity=0.7).encode(
+            along, alt.Y("lower_s:Q"), *style.series_line("label", names)
+        ),
+        _dots(now).encode(along, seconds, style.series_fill("label", names), tooltip=tooltip),
         cross.mark_point(size=190, strokeWidth=2, color="#555555")
         .encode(along, seconds)
         .properties(name="ink_cross"),
@@ -90,6 +108,7 @@ def time() -> Any:
         .encode(along, seconds, text="note:N")
         .properties(name="ink_cross_label"),
     ).properties(width="container", height=style.HEIGHT)
+    return style.lined(drawn, names)
 
 
 def waiting(layers: int) -> Any:
@@ -119,13 +138,13 @@ def waiting(layers: int) -> Any:
     )
 
 
-def memory(layers: int) -> Any:
+def memory(names: Sequence[str]) -> Any:
     """Return bars of memory occupied: label, footprint_bytes, capacity_bytes of the device, note (the axis).
 
     Parameters
     ----------
-    layers : int
-        As many bars as there are.
+    names : sequence of str
+        The layers, in order: as many bars.
     """
     alt = style.altair()
     base = alt.Chart()
@@ -139,11 +158,11 @@ def memory(layers: int) -> Any:
         base.mark_bar().encode(
             alt.Y("note:N", title=None, sort=None),
             alt.X("footprint_bytes:Q", title="memory occupied [B]", axis=axis),
-            alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=None),
+            style.series_fill("label", names),
             tooltip=tooltip,
         ),
         style.capacity_rule(base, "X", "capacity_bytes"),
-    ).properties(width="container", height=_BAR * layers)
+    ).properties(width="container", height=_BAR * len(names))
 
 
 def _kind(alt: Any, kind: str) -> Any:

@@ -99,12 +99,12 @@ def page(explorer: Explorer, *, title: str | None = None, command: str) -> Page:
 
 
 def _sections(explorer: Explorer) -> tuple[Section, ...]:
-    bars = len(explorer.layers)
+    names = [layer["name"] for layer in explorer.layers]
     figures = {
-        "roofline": _figure("roofline", charts.roofline, charts.ROOFLINE),
-        "time": _figure("time", charts.time, charts.TIME),
-        "waiting": _figure("waiting", lambda: charts.waiting(bars), charts.WAITING),
-        "memory": _figure("memory", lambda: charts.memory(bars), charts.MEMORY),
+        "roofline": _figure("roofline", lambda: charts.roofline(names), charts.ROOFLINE),
+        "time": _figure("time", lambda: charts.time(names), charts.TIME),
+        "waiting": _figure("waiting", lambda: charts.waiting(len(names)), charts.WAITING),
+        "memory": _figure("memory", lambda: charts.memory(names), charts.MEMORY),
     }
     return (
         Section("roofline", "The roofline", figures=(figures["roofline"],)),

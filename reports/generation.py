@@ -52,14 +52,15 @@ def chart(frame: pd.DataFrame) -> Any:
     tooltip = style.tips(
         ("label:N", "time of", ""), ("made:Q", "tokens made", ","), ("seconds:Q", "time [s]", ".3~s")
     )
+    names = list(TIMES.values())
     base = alt.Chart(frame)
     drawn = alt.layer(
-        base.mark_line(strokeWidth=2.2).encode(along, time, *style.series_line()),
+        base.mark_line(strokeWidth=2.2).encode(along, time, *style.series_line("label", names)),
         base.mark_point(strokeWidth=0, size=40, opacity=1).encode(
-            along, time, style.series_fill(), tooltip=tooltip
+            along, time, style.series_fill("label", names), tooltip=tooltip
         ),
     ).properties(width="container", height=style.HEIGHT)
-    return style.titled(drawn, finding(frame), ABOUT)
+    return style.titled(style.lined(drawn, names), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -70,15 +70,16 @@ def chart(frame: pd.DataFrame) -> Any:
         .encode(along, alt.Y("whole:Q"))
         .properties(name="ink_whole"),
         base.mark_line(strokeWidth=2.2).encode(along, time, *_lines()),
-        base.mark_point(strokeWidth=0, size=40, opacity=1).encode(
-            along, time, style.series_fill(), tooltip=tooltip
-        ),
+        base.mark_point(strokeWidth=0, size=40, opacity=1).encode(along, time, _fill(), tooltip=tooltip),
     ).properties(width="container", height=style.HEIGHT)
     return style.titled(drawn, finding(frame), ABOUT)
 
 
 def _lines() -> list[Any]:
-    """Return colour and dashes of lines by ``label``, in the order of the rows, and a legend in columns."""
+    """Return colour and dashes of lines by ``label``, in the order of the rows, and a legend in columns.
+
+    By order and not by name: each use of a model has parts of its own.
+    """
     alt = style.altair()
     legend = alt.Legend(title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
     dashes = alt.Scale(range=[list(dash) for dash in style.DASHES])
@@ -86,6 +87,12 @@ def _lines() -> list[Any]:
         alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=legend),
         alt.StrokeDash("label:N", sort=None, scale=dashes, legend=legend),
     ]
+
+
+def _fill() -> Any:
+    """Return the fill of points: the lines' colours."""
+    alt = style.altair()
+    return alt.Fill("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=None)
 
 
 def finding(frame: pd.DataFrame) -> str:

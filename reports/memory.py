@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -22,13 +23,15 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
     return frame.assign(hbm_capacity_bytes=frame["device"].map(capacity).astype(float))
 
 
-def chart(frame: pd.DataFrame) -> Any:
+def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
     """Return memory over length, with the device's capacity as a level line.
 
     Parameters
     ----------
     frame : DataFrame
         From `rows`, for one device and case.
+    names : sequence of str
+        The page's series, in order.
     """
     alt = style.altair()
     x = axis_of(frame)
@@ -44,12 +47,12 @@ def chart(frame: pd.DataFrame) -> Any:
     known = base.transform_filter("isValid(datum.hbm_capacity_bytes)")
     drawn = alt.layer(
         style.capacity_rule(known, "Y", "hbm_capacity_bytes"),
-        base.mark_line(strokeWidth=2.5).encode(along, occupied, *style.series_line()),
+        base.mark_line(strokeWidth=2.5).encode(along, occupied, *style.series_line("series", names)),
         base.mark_point(strokeWidth=0, size=45, opacity=1).encode(
-            along, occupied, style.series_fill(), tooltip=tooltip
+            along, occupied, style.series_fill("series", names), tooltip=tooltip
         ),
     ).properties(width="container", height=style.HEIGHT - 20)
-    return style.titled(drawn, finding(frame), ABOUT)
+    return style.titled(style.lined(drawn, names), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -79,14 +79,17 @@
       plot.textContent = "Nothing to draw here.";
       return;
     }
+    const series = drawnSeries(figure, rows);
     const known = views.get(figure.name);
     if (known) {
+      if (series) known.signal("drawn", series);
       await known.data("rows", rows).resize().runAsync();
       await settle(known, plot);
       return;
     }
     const spec = structuredClone(figure.spec);
     spec.data = { name: "rows", values: rows };
+    if (series) spec.params.find(({ name }) => name === "drawn").value = series;
     spec.config = { ...spec.config, ...config(plot.clientWidth) };
     try {
       const { view } = await vegaEmbed(plot, spec, embedding);
@@ -95,6 +98,13 @@
     } catch (error) {
       plot.textContent = `This chart could not be drawn: ${error.message}`;
     }
+  }
+
+  // Of the series that a chart deals its colours out to, those that have rows: its legend lists them.
+  function drawnSeries(figure, rows) {
+    const every = figure.spec.params?.find(({ name }) => name === "drawn")?.value;
+    const present = new Set(rows.map((row) => row.series ?? row.label));
+    return every?.filter((name) => present.has(name));
   }
 
   // A faceted chart cannot follow its container by itself: its cells take what its axes leave.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -70,13 +71,15 @@ def _roof(points: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def chart(frame: pd.DataFrame) -> Any:
+def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
     """Return the roofline of one device.
 
     Parameters
     ----------
     frame : DataFrame
         From `rows`, for one device and case.
+    names : sequence of str
+        The page's series, in order.
     """
     alt = style.altair()
     x = axis_of(frame)
@@ -106,13 +109,13 @@ def chart(frame: pd.DataFrame) -> Any:
         .transform_filter("isValid(datum.label)")
         .properties(name="ink_roof_label"),
         layers.mark_line(strokeWidth=2).encode(
-            intensity, rate, *style.series_line(), order=alt.Order(f"{x}:Q")
+            intensity, rate, *style.series_line("series", names), order=alt.Order(f"{x}:Q")
         ),
         layers.mark_point(strokeWidth=0, size=45, opacity=1).encode(
-            intensity, rate, style.series_fill(), tooltip=tooltip
+            intensity, rate, style.series_fill("series", names), tooltip=tooltip
         ),
     ).properties(width="container", height=style.HEIGHT + 60)
-    return style.titled(drawn, finding(frame), ABOUT)
+    return style.titled(style.lined(drawn, names), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

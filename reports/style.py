@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -25,6 +26,8 @@ WRITTEN_OUT = "format(datum.value, ',~r')"
 LOG = {"type": "log", "nice": False, "padding": 14}
 
 HEIGHT = 300
+#: The parameter of a chart that says which series it has lines of.
+DRAWN = "drawn"
 
 
 def altair() -> Any:
@@ -44,25 +47,43 @@ def altair() -> Any:
     return alt
 
 
-def series_line() -> list[Any]:
-    """Return colour and dashes of lines by ``label``, in the order of the rows, and their legend.
+def series_line(by: str, names: Sequence[str]) -> list[Any]:
+    """Return colour and dashes of lines by a column, and a legend of those that are drawn; see `lined`.
 
-    By order and not by name: labels hold the number format, which changes with the device
-    that is picked, and a layer should keep its colour.
+    Parameters
+    ----------
+    by : str
+        The column.
+    names : sequence of str
+        Every value that it has on the page: a layer keeps its looks where another has no line. The
+        first seven differ by colour and dashes both, forty-nine by one of them.
     """
     alt = altair()
-    legend = _legend(symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
-    dashes = alt.Scale(range=[list(dash) for dash in DASHES])
+    legend = _legend(symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke", values=alt.ExprRef(DRAWN))
+    turns = [DASHES[(i + i // len(OKABE_ITO)) % len(DASHES)] for i in range(len(names))]
+    dashes = alt.Scale(domain=list(names), range=[list(dash) for dash in turns])
     return [
-        alt.Color("label:N", sort=None, scale=alt.Scale(range=list(OKABE_ITO)), legend=legend),
-        alt.StrokeDash("label:N", sort=None, scale=dashes, legend=legend),
+        alt.Color(f"{by}:N", scale=_colours(names), legend=legend),
+        alt.StrokeDash(f"{by}:N", scale=dashes, legend=legend),
     ]
 
 
-def series_fill() -> Any:
-    """Return the fill of points and bands by ``label``: the lines' colours, no legend of its own."""
-    alt = altair()
-    return alt.Fill("label:N", sort=None, scale=alt.Scale(range=list(OKABE_ITO)), legend=None)
+def series_fill(by: str, names: Sequence[str]) -> Any:
+    """Return the fill of points and bands by a column: the lines' colours, no legend of its own."""
+    return altair().Fill(f"{by}:N", scale=_colours(names), legend=None)
+
+
+def lined(chart: Any, names: Sequence[str]) -> Any:
+    """Return a chart of `series_line` with the series that its legend lists, to begin with all.
+
+    A page's script leaves in it those that have rows.
+    """
+    return chart.add_params(altair().param(name=DRAWN, value=list(names)))
+
+
+def _colours(names: Sequence[str]) -> Any:
+    turns = [OKABE_ITO[i % len(OKABE_ITO)] for i in range(len(names))]
+    return altair().Scale(domain=list(names), range=turns)
 
 
 def series_points(names: list[str]) -> list[Any]:
@@ -70,16 +91,14 @@ def series_points(names: list[str]) -> list[Any]:
     alt = altair()
     legend = _legend(symbolSize=90)
     return [
-        alt.Color("series:N", scale=alt.Scale(domain=names, range=list(OKABE_ITO)), legend=legend),
+        alt.Color("series:N", scale=_colours(names), legend=legend),
         alt.Shape("series:N", scale=alt.Scale(domain=names, range=list(SHAPES)), legend=legend),
     ]
 
 
 def series_bars(names: list[str]) -> Any:
     """Return colour by ``series`` for bars of several devices, and its legend."""
-    alt = altair()
-    scale = alt.Scale(domain=names, range=list(OKABE_ITO))
-    return alt.Color("series:N", scale=scale, legend=_legend(symbolType="square"))
+    return altair().Color("series:N", scale=_colours(names), legend=_legend(symbolType="square"))
 
 
 def groups(name: str) -> list[Any]:

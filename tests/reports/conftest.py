@@ -109,6 +109,12 @@ def table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
+def table_of() -> Callable[..., pd.DataFrame]:
+    """Return the function that makes such a table of other devices and layers."""
+    return comparison
+
+
+@pytest.fixture(scope="session")
 def facts() -> reports.Facts:
     """Return the facts of its devices."""
     return figures()

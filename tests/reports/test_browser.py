@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
 
 from costmodel import reports
@@ -44,6 +45,48 @@ def test_every_chart_draws_and_tables_are_as_before(
     # What the script writes is what was written without it: the two have the same format.
     name = 'id="table-predictions"'
     assert texts(dom[dom.index(name) :]) == texts(page.html[page.html.index(name) :])
+
+
+def looks(dom: str, name: str) -> dict[str, tuple[str, str]]:
+    """Return stroke and dashes of what a chart's legend lists, by label."""
+    start = dom.index(f'data-figure="{name}"')
+    part = dom[start : dom.index("</figure>", start)]
+    symbols = re.findall(r'role-legend-symbol".*?stroke="(#\w+)".*?stroke-dasharray="([\d,]+)"', part)
+    labels = re.findall(r'role-legend-label".*?>([^<>]+)</text>', part)
+    return dict(zip(labels, symbols, strict=True))
+
+
+#: Picks the second device once the charts of the first are drawn.
+SECOND = """<script>setTimeout(() => {
+  const select = document.querySelector("select[data-pick]");
+  select.selectedIndex = 1;
+  select.dispatchEvent(new Event("change"));
+}, 10000);</script>"""
+
+
+def test_a_layer_looks_the_same_in_every_chart(
+    table_of: Callable[..., pd.DataFrame], facts: reports.Facts, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    """Also where others have no line there, as on a device that lacks their number format."""
+    names = tuple(f"layer-{i}" for i in range(9))
+    table = table_of(layers=names)
+    table.loc[table["layer"] == names[0], "matrix_flops"] = 0.0
+    table = table[(table["layer"] != names[1]) | (table["device"] == "maker/one")]
+    page = reports.compare(table, facts=facts)
+    first, _ = drawn(page.html)
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
+    body, _, end = text.rpartition("</body>")
+    second, _ = drawn(f"{body}{SECOND}</body>{end}")
+    every = looks(first, "time")
+    assert list(every) == [f"{name}[bf16]" for name in names]
+    assert len(set(every.values())) == len(names)
+    for dom, missing in ((first, []), (second, [names[1]])):
+        for chart in ("time", "traffic", "depth", "memory"):
+            left = {k: v for k, v in every.items() if k.partition("[")[0] not in missing}
+            assert looks(dom, chart) == left, chart
+        for chart in ("roofline", "flops"):
+            left = {k: v for k, v in every.items() if k.partition("[")[0] not in [names[0], *missing]}
+            assert looks(dom, chart) == left, chart
 
 
 def test_a_choice_in_the_address_is_shown(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:

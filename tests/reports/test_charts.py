@@ -11,7 +11,7 @@ import pytest
 import vl_convert
 
 from costmodel import reports
-from costmodel.reports import split
+from costmodel.reports import split, style
 from costmodel.reports.figure import Figure, at_first, choose
 
 EVERY = ("roofline", "time", "flops", "traffic", "depth", "crossovers", "memory", "binding")
@@ -69,6 +69,14 @@ def test_page_has_each_row_once(page: reports.Page) -> None:
         spec = figure(page, name).spec(page.picks)
         assert spec["data"] == {"name": "rows"}
         assert "datasets" not in spec
+
+
+def test_forty_nine_lines_look_different() -> None:
+    channels = style.series_line("series", [str(i) for i in range(49)])
+    colours, dashes = (channel.to_dict()["scale"]["range"] for channel in channels)
+    looks = list(zip(colours, map(tuple, dashes), strict=True))
+    assert looks[:7] == list(zip(style.OKABE_ITO, map(tuple, style.DASHES), strict=True))
+    assert len(set(looks)) == 49
 
 
 # -- findings, against arithmetic on the formulas the rows are made of -----------------------------
