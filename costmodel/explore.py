@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel import hardware, reports
-from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import as_size
 from costmodel.facts import facts_of
 from costmodel.layers import Layer, classes, get, option_text
@@ -97,18 +97,19 @@ def page(
     UnknownNameError, SizeError, CostmodelError
         If a device or a size is not one, or two layers are the same.
     UnavailableError
-        If altair or vl-convert is not installed.
+        If no device computes in the layers' number formats, or altair or vl-convert is not installed.
     """
     found = list({device.name: device for device in map(as_device, devices or hardware.available())}.values())
     given = _given(sizes or {}, layers)
     names = _names(layers)
-    shared = _shared(layers)
+    first = _first(layers, found)
+    shared = _shared(layers, found)
     rows = [(device.name, layer.name) for device in found for layer in layers]
     frame = pd.DataFrame(rows, columns=["device", "layer"])
     return reports.explorer(
         reports.Explorer(
             devices=[_device(device) for device in found],
-            first=next((i for i, device in enumerate(found) if device.name == FIRST), 0),
+            first=first,
             choices=[{"name": name, **choice} for name, choice in shared.items()],
             layers=[_layer(layer, name, shared) for layer, name in zip(layers, names, strict=True)],
             controls=_controls(layers, given, "tile" in shared),
@@ -118,6 +119,49 @@ def page(
         title=title,
         command=command,
     )
+
+
+def fitted(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> list[Layer]:
+    """Return layers whose number format nobody chose in one that a device has.
+
+    That is their own where one of the devices computes in it; else the 16-bit format of the first
+    device, and fp32 where it has none.
+    """
+    try:
+        _first(layers, devices)
+    except UnavailableError:
+        native = devices[0].native_16bit or "fp32"
+        return [dataclasses.replace(layer, dtype=native) for layer in layers]
+    return list(layers)
+
+
+def _first(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> int:
+    """Return the index of the device that is shown at first: it computes in the layers' number formats.
+
+    Raises
+    ------
+    UnavailableError
+        If none does; the text says what the first has.
+    """
+    dtypes = dict.fromkeys(dtype for layer in layers for dtype in _products(layer))
+    able = [i for i, device in enumerate(devices) if all(_computes(device, dtype) for dtype in dtypes)]
+    if not able:
+        for dtype in dtypes:
+            devices[0].peak(dtype)  # says what it has instead, of the first that it lacks
+    return next((i for i in able if devices[i].name == FIRST), able[0])
+
+
+def _products(layer: Layer) -> set[str]:
+    """Return the number formats of a layer's matrix products: without their rates there is no time."""
+    return {dtype for phase in layer.cost.phases for engine, dtype in phase.flops if engine == "matrix"}
+
+
+def _computes(device: hardware.Device, dtype: str) -> bool:
+    try:
+        device.peak(dtype)
+    except UnavailableError:
+        return False
+    return True
 
 
 def _given(sizes: Mapping[str, float], layers: Sequence[Layer]) -> dict[str, float]:
@@ -151,14 +195,19 @@ def _names(layers: Sequence[Layer]) -> list[str]:
 # -- options -----------------------------------------------------------------------------------
 
 
-def _shared(layers: Sequence[Layer]) -> dict[str, dict[str, Any]]:
-    """Return the options that the reader sets: values, and the one at first."""
+def _shared(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> dict[str, dict[str, Any]]:
+    """Return the options that the reader sets: values, and the one at first.
+
+    Number formats are those that a device has, and the layers' own, which without a product need none.
+    """
     found = {}
     for option, values in SHARED.items():
         having = [layer for layer in layers if _has(layer, option)]
         first = {getattr(layer, option) for layer in having}
         if len(first) == 1 and first <= set(values):
             common = [v for v in values if all(v in getattr(la, f"{option}s", values) for la in having)]
+            if option == "dtype":
+                common = [v for v in common if v in first or any(_computes(each, v) for each in devices)]
             found[option] = {"values": [option_text(v) for v in common], "first": option_text(first.pop())}
     return found
 

@@ -39,15 +39,19 @@ def explore(
     if device_set and not machines:
         raise CostmodelError("explore: --device-set changes the devices given with -m; give one")
     named, extra = o.layers_and_devices(names)
-    layers = o.layers(named, settings) if named else None
-    if settings and layers is None:
+    layers = o.layers(named, settings) if named else []
+    if settings and not layers:
         raise CostmodelError("explore: --set changes the layers given; give one")
     from costmodel import explore as explorer
     from costmodel import reports
 
+    devices = [o.device(name, device_set) for name in (*machines, *extra)]
+    shown = layers or explorer.LAYERS
+    if devices and not o.is_given("dtype", named, settings):
+        shown = explorer.fitted(shown, devices)
     page = explorer.page(
-        layers or explorer.LAYERS,
-        [o.device(name, device_set) for name in (*machines, *extra)] or None,
+        shown,
+        devices or None,
         o.sizes(defines),
         title=title,
         command=shlex.join(["costmodel", *sys.argv[1:]]),

@@ -187,6 +187,11 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
     ]
 
 
+def is_given(option: str, texts: Iterable[str], settings: Iterable[str]) -> bool:
+    """Return whether an option is said of all layers, or of one in its brackets; see `layers`."""
+    return option in pairs(settings, "causal=true") or any(option in own for _, own in map(_bracketed, texts))
+
+
 def _bracketed(text: str) -> tuple[str, dict[str, str]]:
     """Return ``name[fp16,causal=true]`` as name and options."""
     match = _BRACKETS.match(text)

@@ -365,6 +365,8 @@ def test_what_makes_no_page_is_refused() -> None:
         explore.page([])
     with pytest.raises(cm.CostmodelError, match="unknown size of lstm 'heads'"):
         explore.page([lstm], sizes={"heads": 3})
+    with pytest.raises(cm.CostmodelError, match="has no bf16 rate; it has fp64, fp32, fp16"):
+        explore.page([lstm], ["nvidia/v100-sxm2-16gb"])
     with pytest.raises(cm.CostmodelError, match="size batch: wanted a whole number"):
         explore.page([lstm], sizes={"batch": 2.5})
 
