@@ -18,9 +18,11 @@ from costmodel import hardware, reports
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import as_size
 from costmodel.facts import facts_of
+from costmodel.hardware import whatif
 from costmodel.layers import Layer, classes, get, option_text
 from costmodel.predict import as_device
 from costmodel.programs import defaults, free_tile, program, rules
+from costmodel.reports.explorer_page import FIGURES
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY
 
 #: What an explorer shows where nobody says what.
@@ -330,7 +332,15 @@ def _device(device: hardware.Device) -> dict[str, Any]:
         "missing": list(device.missing),
         "assumed": list(device.assumed),
         "spec_hash": device.spec_hash,
+        "limits": _limits(device),
     }
+
+
+def _limits(device: hardware.Device) -> dict[str, tuple[float, float]]:
+    """Return what the reader may change each figure to, as the command line allows it [SI]."""
+    stands_for = {name: "fp32" if name == "peak" else name for name, *_ in FIGURES}  # rates have one limit
+    found = whatif.bounds(device.spec, stands_for.values())
+    return {name: found[figure] for name, figure in stands_for.items()}
 
 
 def _vector_ratio(rates: Mapping[str, Mapping[str, Sequence[float]]]) -> float:

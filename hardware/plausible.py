@@ -105,6 +105,30 @@ _ORDER: list[tuple[Keys, Keys]] = [
 ]
 
 
+def bounds(keys: Keys, others: Numbers) -> tuple[float, float]:
+    """Return the lowest and highest value [SI] of the figure at a path beside the others of its device.
+
+    Parameters
+    ----------
+    keys : path
+        Of a figure that has limits.
+    others : mapping of path to float
+        Figures that stay as they are, in SI units.
+
+    Raises
+    ------
+    KeyError
+        If the figure has no limits.
+    """
+    known = limits(keys)
+    if known is None:
+        raise KeyError(keys)
+    _, low, high = known
+    above = [others[larger] for smaller, larger in _ORDER if smaller == keys and larger in others]
+    below = [others[smaller] for smaller, larger in _ORDER if larger == keys and smaller in others]
+    return max([low, *below]), min([high, *above])
+
+
 def _out_of_order(numbers: Numbers) -> Iterator[Problem]:
     boost = numbers.get(("clocks", "boost"))
     known = dict(numbers)

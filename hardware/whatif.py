@@ -99,6 +99,24 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
     return result
 
 
+def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """Return the least and greatest value [SI] that each of some figures may be changed to.
+
+    The spec's other figures stay as they are; of those named it is not said here which two of them do not
+    go together.
+
+    Parameters
+    ----------
+    spec : Spec
+        What would be changed.
+    names : iterable of str
+        As `changed` has them; figures with a dimension, no units and no clock.
+    """
+    keys = {name: _FIGURES[name][0] if name in _FIGURES else ("compute", "matrix", name) for name in names}
+    others = {path: figure.si for path, figure in quantities(spec) if path not in keys.values()}
+    return {name: plausible.bounds(path, others) for name, path in keys.items()}
+
+
 def _quantity(value: object, dimension: str) -> str:
     parse(value, dimension)
     return str(value)

@@ -2,7 +2,7 @@
 ((page) => {
   "use strict";
   const { live } = page.store;
-  const { form, controls, fields, readAddress, address } = page.state;
+  const { form, controls, fields, readAddress, address, wordsOf, heed, unknown } = page.state;
   const { nameOf } = page.device;
   const { rows } = page;
   const status = form.querySelector(".status");
@@ -36,12 +36,12 @@
   }
 
   function say(result, said) {
-    const lines = [...new Set([...said, ...result.problems])];
+    const lines = [...new Set([...unknown(), ...said, ...result.problems])];
     const items = lines.map((text) => Object.assign(document.createElement("li"), { textContent: `${text}.` }));
     document.querySelector("#findings ul").replaceChildren(...items);
     const options = live.choices.map(({ name }) => {
       const field = fields.get(name);
-      const words = field.parentNode.querySelector("span").textContent.toLowerCase();
+      const words = wordsOf(field).toLowerCase();
       return `${words} ${field.selectedOptions[0].textContent}`;
     });
     const sizes = Object.entries(result.given).map(([name, value]) => `${name} = ${value.toLocaleString("en")}`);
@@ -52,8 +52,17 @@
   }
 
   function complain(problems) {
-    status.textContent = problems.join("; ");
-    status.classList.toggle("wrong", problems.length > 0);
+    const lines = [...unknown(), ...problems];
+    status.textContent = lines.join("; ");
+    status.classList.toggle("wrong", lines.length > 0);
+  }
+
+  // What is on the page stays, for the reader who is still typing, and is marked as of another setting.
+  function stale(problem) {
+    complain([problem]);
+    document.documentElement.dataset.stale = "";
+    document.querySelector("#findings .lead").textContent =
+      `Not computed: ${problem}. All numbers, charts and commands here are of another setting.`;
   }
 
   // The numbers for whoever reads the page by program.
@@ -92,9 +101,10 @@
       page.form.hint(result);
       page.form.follow();
       await show(result);
+      delete document.documentElement.dataset.stale;
       return answer(result);
     } catch (error) {
-      complain([error.message]);
+      stale(error.message);
       return { problems: [error.message] };
     }
   }
@@ -104,6 +114,7 @@
   form.addEventListener("input", (event) => {
     const slider = event.target.dataset.slider;
     if (slider) fields.get(slider).value = controls.get(slider).stops[event.target.value];
+    heed();
     history.replaceState(null, "", address());
     update();
   });

@@ -3,6 +3,7 @@
   "use strict";
   const { live } = page.store;
   const { choiceOf } = page.state;
+  const { si } = page.writers;
 
   const chosen = () => live.devices.find((one) => one.name === choiceOf("device"));
 
@@ -13,6 +14,9 @@
     for (const [name, { value }] of Object.entries(changed)) {
       if (name === "peak" || name === "fp32") setRate(own, base, name === "peak" ? dtype : "fp32", value);
       else own[name] = value;
+    }
+    if (own.changed && own.l2 > own.hbm_capacity) {
+      throw new Error(`L2 cache of ${si(own.l2, "B")}: wanted at most the memory's ${si(own.hbm_capacity, "B")}`);
     }
     return own;
   }

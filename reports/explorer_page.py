@@ -45,7 +45,8 @@ class Explorer:
     Attributes
     ----------
     devices : list of dict
-        Figures of each, in SI units; ``first`` is the index of the one shown at first.
+        Figures of each and the limits of those that the reader may change, in SI units; ``first`` is the
+        index of the one shown at first.
     choices : list of dict
         Options that the reader sets: name, values, first.
     layers : list of dict
@@ -79,8 +80,10 @@ class _LiveFigure(Figure):
 def page(explorer: Explorer, *, title: str | None = None, command: str) -> Page:
     """Return the explorer's page."""
     names = [layer["name"] for layer in explorer.layers]
+    titles = [device["title"] for device in explorer.devices]
+    where = titles[0] if len(titles) == 1 else f"any of {len(titles)} devices"
     text = (
-        f"{listed(names)}, on any of {len(explorer.devices)} devices or one of your own making. Move a "
+        f"{listed(names)}, on {where} or one of your own making. Move a "
         "size, pick a device, change its figures: this page computes the model anew, in your browser and "
         "nowhere else. Its numbers are those of costmodel's rung bound, and the address holds all settings: "
         "share it and others see the same."

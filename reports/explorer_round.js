@@ -2,7 +2,7 @@
 ((page) => {
   "use strict";
   const { controls, fields, choiceOf, sizesGiven, changes } = page.state;
-  const { withChanges, signalsOf, lacking } = page.device;
+  const { chosen, withChanges, signalsOf, lacking } = page.device;
   const { load, run, compute, sound, complaint } = page.programs;
   const { grid, crossings } = page.crossings;
 
@@ -10,7 +10,7 @@
     const given = sizesGiven();
     const dtype = choiceOf("dtype") ?? "bf16";
     fields.get("set-fp32").disabled = dtype === "fp32";
-    const changed = changes();
+    const changed = changes(chosen().limits);
     const own = withChanges(changed, dtype);
     const { key, layers } = await load(given);
     const programs = layers.map((layer) => layer.variant).filter((variant) => !variant.refused);

@@ -22,15 +22,32 @@
   );
   const first = new Map([...fields].map(([name, field]) => [name, field.value]));
 
+  // What the address asks for and the page does not have, in words, until the reader sets something.
+  let unknown = [];
+
   function readAddress() {
     const said = new URLSearchParams(location.hash.slice(1));
+    unknown = [];
     for (const [name, field] of fields) {
       field.value = said.get(name) ?? first.get(name);
-      if (field.tagName === "SELECT" && field.selectedIndex < 0) field.value = first.get(name);
+      if (field.tagName === "SELECT" && field.selectedIndex < 0) fallBack(name, field, said.get(name));
     }
+    if (unknown.length) history.replaceState(null, "", address());
     for (const folded of form.querySelectorAll("details")) {
       if ([...folded.querySelectorAll("input[type=number]")].some((field) => field.value)) folded.open = true;
     }
+  }
+
+  function fallBack(name, field, asked) {
+    field.value = first.get(name);
+    const shown = field.selectedOptions[0].textContent;
+    unknown.push(`${wordsOf(field)} ${asked}, which the address asks for, is not on this page: ${shown} is shown`);
+  }
+
+  const wordsOf = (field) => field.parentNode.querySelector("span").textContent;
+
+  function heed() {
+    unknown = [];
   }
 
   function address() {
@@ -60,20 +77,24 @@
     return given;
   }
 
-  // The figures of a device that the reader has changed: in SI units, and as they were written.
-  function changes() {
+  // The figures of a device that the reader has changed, within its limits: in SI units, and as they were written.
+  function changes(limits) {
     const found = {};
     for (const { name, scale } of live.figures) {
       const field = fields.get(`set-${name}`);
       if (field.disabled || isEmpty(field)) continue;
-      const value = Number(field.value);
-      if (field.value === "" || !(value > 0 && Number.isFinite(value))) {
-        throw new Error(`${field.parentNode.textContent}: wanted a number above 0`);
+      const value = Number(field.value) * scale;
+      const [least, most] = limits[name];
+      if (field.value === "" || !(value >= least * (1 - 1e-12) && value <= most * (1 + 1e-12))) {
+        const [low, high] = [least, most].map((limit) => Number((limit / scale).toPrecision(6)).toLocaleString("en"));
+        throw new Error(`${wordsOf(field)}: wanted ${low} to ${high}, got ${field.value || "no number"}`);
       }
-      found[name] = { value: value * scale, text: field.value };
+      found[name] = { value, text: field.value };
     }
     return found;
   }
 
-  page.state = { form, controls, fields, readAddress, address, choiceOf, sizesGiven, changes };
+  page.state = {
+    form, controls, fields, readAddress, address, choiceOf, sizesGiven, changes, wordsOf, heed, unknown: () => unknown,
+  };
 })(window.costmodelPage);

@@ -62,6 +62,16 @@ def explored(drawn: Callable[..., tuple[str, str]]) -> Explored:
     return answers
 
 
+def ran(text: str, script: str, drawn: Callable[..., tuple[str, str]]) -> Any:
+    """Return what a script keeps as found, run on a page whose policy is lifted for it."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
+    body, _, end = text.rpartition("</body>")
+    dom, _ = drawn(f"{body}{script}</body>{end}", seconds=60)
+    match = re.search(r'data-found="([^"]*)"', dom)
+    assert match
+    return json.loads(html.unescape(match.group(1)))
+
+
 def close(found: float | None, expected: float) -> bool:
     return found == pytest.approx(expected, rel=CLOSE, abs=0.0)
 
@@ -236,10 +246,36 @@ def test_what_cannot_be_computed_is_said(page: reports.Page, explored: Explored)
         "needs seq_kv of at least seq": {"causal": "true", "seq": 4096, "seq_kv": 100},
         "wanted a whole number from 1": {"batch": "2.5"},
         "sequence length [tokens]: wanted": {"seq": "-3"},
-        "wanted a number above 0": {"set-hbm": "-5"},
+        "Memory bandwidth [GB/s]: wanted 1 to 100,000, got -5": {"set-hbm": "-5"},
+        "Memory bandwidth [GB/s]: wanted 1 to 100,000, got 0.5": {"set-hbm": "0.5"},
+        "Memory bandwidth [GB/s]: wanted 1 to 17,200, got 20000": {
+            "device": "amd/mi300x",
+            "set-hbm": "20000",
+        },
+        "Peak of the number format [TFLOP/s]: wanted 0.001 to 300,000, got 1e9": {"set-peak": "1e9"},
+        "L2 cache of 4 GB: wanted at most the memory's 500 MB": {"set-l2": "4000", "set-hbm_capacity": "0.5"},
     }
     for wanted, answer in zip(cases, explored(page, list(cases.values())), strict=True):
         assert wanted in " ".join(answer["problems"])
+
+
+@pytest.mark.parametrize("name", ["nvidia/h200-sxm", "amd/mi300x", "google/tpu-v5e", "nvidia/t4"])
+def test_what_the_page_takes_the_command_line_takes(page: reports.Page, name: str) -> None:
+    """Alone: of two figures that do not go together, see above."""
+    device = cm.hardware.load(name)
+    assert page.live
+    limits = next(one["limits"] for one in page.live.data["devices"] if one["name"] == name)
+    figures = page.live.data["figures"]
+    assert set(limits) == {figure["name"] for figure in figures}
+    for figure in figures:
+        name, unit = "bf16" if figure["name"] == "peak" else figure["name"], figure["unit"]
+        low, high = (limit / figure["scale"] for limit in limits[figure["name"]])
+        ends = [(low * 1.001, low * 0.99), (high * 0.999, high * 1.01)]
+        # Between these two the other one is the limit.
+        for inside, outside in {"hbm_capacity": ends[1:], "l2": ends[:1]}.get(name, ends):
+            device.replace(**{name: f"{inside!r} {unit}"})
+            with pytest.raises(cm.CostmodelError, match="cannot change"):
+                device.replace(**{name: f"{outside!r} {unit}"})
 
 
 def test_an_address_of_nonsense_is_the_first_view(page: reports.Page, explored: Explored) -> None:
@@ -247,6 +283,45 @@ def test_an_address_of_nonsense_is_the_first_view(page: reports.Page, explored: 
         page, [{"seq": 4097}, {"seq": 4097, "device": "no/such", "x": "<script>", "dtype": "fp3"}]
     )
     assert odd == plain
+
+
+def test_what_an_address_asks_for_in_vain_is_said(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    dom, _ = drawn(page.html, {"device": "foo", "seq": "8192"})
+    said = "Device foo, which the address asks for, is not on this page: NVIDIA H200 SXM 141 GB is shown"
+    assert f"<li>{said}.</li>" in dom
+    assert re.search(rf'<p class="status wrong"[^>]*>{said}</p>', dom)
+    assert 'class="share" href="#seq=8192"' in dom
+
+
+#: Sets the batch to 0, and back, and keeps what the page says of each.
+SPOILER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  if (!document.getElementById("answer").value) await settled();
+  const field = document.querySelector("[data-state=batch]");
+  const found = [];
+  for (const value of ["0", "8"]) {
+    field.value = value;
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    await settled();
+    found.push({
+      lead: document.querySelector("#findings .lead").textContent,
+      shown: Number(getComputedStyle(document.querySelector("main")).opacity),
+    });
+  }
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+
+def test_what_is_of_another_setting_is_marked(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    wrong, right = ran(page.html, SPOILER, drawn)
+    assert wrong["lead"].startswith("Not computed: batch [sequences]: wanted a whole number from 1")
+    assert wrong["lead"].endswith("here are of another setting.")
+    assert right["lead"].startswith("On NVIDIA H200 SXM 141 GB; ")
+    assert wrong["shown"] < 0.5 < right["shown"] == 1
 
 
 # -- as a reader uses it -------------------------------------------------------------------------------
@@ -285,12 +360,7 @@ EXPORT = """<script>(async () => {
 def test_a_slider_moves_the_view_and_the_address(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
-    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", page.html)
-    body, _, end = text.rpartition("</body>")
-    dom, _ = drawn(f"{body}{READER}</body>{end}", seconds=60)
-    match = re.search(r'data-found="([^"]*)"', dom)
-    assert match
-    found = json.loads(html.unescape(match.group(1)))
+    found = ran(page.html, READER, drawn)
     assert found["address"] == found["share"] == "#seq=1048576"
     assert (found["number"], found["said"]) == ("1048576", "1,048,576")
     lstm = cm.predict(get("lstm")(), "nvidia/h200-sxm", rung="bound", batch=8, seq=2**20, hidden=1024)
