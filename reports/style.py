@@ -175,6 +175,8 @@ def log_axis(channel: str, labels: str) -> Any:
         labelExpr=f"{labelled} ? {labels} : ''",
         labelOverlap="greedy",
         labelSeparation=6,
+        # A number as wide as "1,000,000" beside the end of a level axis keeps within the picture.
+        labelFlush=30 if channel == "x" else False,
         tickCount=6,
         gridOpacity=alt.condition(f"{leading} == 1", alt.value(1), alt.value(0)),
         tickOpacity=alt.condition(labelled, alt.value(1), alt.value(0)),

@@ -324,6 +324,35 @@ def test_what_is_of_another_setting_is_marked(
     assert wrong["shown"] < 0.5 < right["shown"] == 1
 
 
+#: Opens every chart's menu on a page as narrow as a telephone, and measures what would be cut off.
+RULER = """<script>setTimeout(() => {
+  const right = (element) => element.getBoundingClientRect().right;
+  const beyond = (inner, plot) => right(inner) - right(plot);
+  const found = [...document.querySelectorAll(".plot")].map((plot) => {
+    plot.querySelector("details").open = true;
+    const labels = [...plot.querySelectorAll(".role-axis-label text")];
+    return {
+      labels: Math.max(...labels.map((label) => beyond(label, plot))),
+      menu: beyond(plot.querySelector(".vega-actions"), plot),
+    };
+  });
+  document.documentElement.dataset.found = JSON.stringify(found);
+}, 10000);</script>"""
+
+
+def test_nothing_is_cut_off_on_a_narrow_page(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    narrow = (
+        ".bench { display: block !important; width: 390px; } .vega-actions { animation: none !important; }"
+    )
+    text = page.html.replace("</head>", f"<style>{narrow}</style></head>", 1)
+    found = ran(text, RULER, drawn)
+    assert len(found) == 4
+    assert max(plot["labels"] for plot in found) <= 0.5
+    assert max(plot["menu"] for plot in found) <= 0.5
+
+
 # -- as a reader uses it -------------------------------------------------------------------------------
 
 #: Moves the slider of the length to its last stop, and reads the page.
