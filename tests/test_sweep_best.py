@@ -121,23 +121,38 @@ def test_what_is_not_known_is_never_the_best():
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=1, seq=[8, 16], hidden=64, where="seq > 99")
     assert best(grid, "seconds").empty
     assert list(best(grid, "seconds")) == list(grid.columns)
-    two = make_grid(
-        cm.LSTM(),
-        ["h200-sxm", "a100-sxm-80gb"],
+
+
+@pytest.mark.parametrize(
+    ("of", "text"),
+    [
+        ("cost", "give that of google/tpu-v5e"),
+        ("-cost", "give that of google/tpu-v5e"),
+        ("energy", "leave out google/tpu-v5e"),
+        ("-heads", "leave out lstm"),
+    ],
+)
+def test_what_is_not_known_of_all_is_no_race_of_the_others(of, text):
+    """A device without a price is not dearer, and not left out in silence."""
+    grid = make_grid(
+        [cm.LSTM(), cm.TiledAttention()],
+        ["h200-sxm", "tpu-v5e"],
+        {"batch": 1, "seq": 8, "hidden": 8, "heads": [1, 2], "head_dim": 8},
         rung="bound",
-        batch=1,
-        seq=8,
-        hidden=8,
         prices={"h200-sxm": 99.0},
     )
-    assert list(best(two, "cost", by=["device"])["device"]) == ["nvidia/h200-sxm"]
+    with pytest.raises(CostmodelError, match=text):
+        best(grid, of, by=["device"])
+    with pytest.raises(CostmodelError, match=text):
+        front(grid, "seconds", of)
 
 
 @pytest.mark.parametrize(
     ("of", "by", "error", "text"),
     [
-        ("cost", [], CostmodelError, "prices"),
-        ("bound", [], UnknownNameError, "unknown column 'bound'"),
+        ("cost", [], CostmodelError, "price of an hour .* nvidia/h200-sxm"),
+        ("bound", [], CostmodelError, "column of numbers, such as seconds, got 'bound', which is text"),
+        ("-device", [], CostmodelError, "got 'device', which is text"),
         ("second", [], UnknownNameError, "'seconds'"),
         ("seconds", ["colour"], UnknownNameError, "group by"),
     ],

@@ -351,7 +351,7 @@ def test_the_command_writes_searches_and_plans(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--best", "cost"), "prices"),
+        (("--best", "cost"), "price of an hour"),
         (("--best", "second"), "'seconds'"),
         (("--best", "seconds", "--pareto", "seconds,depth"), "not both"),
         (("--pareto", "seconds"), "two columns"),

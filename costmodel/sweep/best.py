@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from costmodel.errors import CostmodelError, unknown_name
 from costmodel.sweep.engines import Engine, Progress
-from costmodel.sweep.grid import Chunk, Grid
-from costmodel.sweep.points import COST, ENERGY, TEXT, Points, size_column
+from costmodel.sweep.grid import Case, Chunk, Grid
+from costmodel.sweep.points import COST, ENERGY, TEXT, Points, absent, size_column
 from costmodel.sweep.table import rows_of
 
 Array = NDArray[np.float64]
@@ -50,15 +50,19 @@ class Aim:
         Raises
         ------
         CostmodelError
-            If there is no such column of numbers, or ``cost`` is asked for and no device has a price.
+            If there is no such column of numbers, or it is not known of every layer and device: what has
+            none would be left out in silence.
         """
         name, sign = (text[1:], -1.0) if text.startswith("-") else (text, 1.0)
         name = SHORT.get(name, name)
-        if name == COST and COST not in grid.columns:
-            raise CostmodelError("cost needs prices: say what an hour of each device costs")
         numbers = [column for column in grid.columns if column not in (*TEXT, "bound")]
-        if name not in numbers:
+        if name in (*TEXT, "bound"):
+            raise CostmodelError(f"wanted a column of numbers, such as seconds, got {name!r}, which is text")
+        if name not in (*numbers, COST):
             raise unknown_name("column", name, [*numbers, *SHORT])
+        lacking = [case for case in grid.cases if name in absent(case, grid.sizes)]
+        if lacking:
+            raise _not_known(name, lacking)
         return cls(name, sign)
 
     def boxed(self, points: Points) -> Array:
@@ -66,6 +70,21 @@ class Aim:
         values = points.boxed(self.column)
         values = values if self.sign > 0 else np.where(np.isinf(values), values, -values)
         return np.where(np.isnan(values), np.inf, values)
+
+
+def _not_known(name: str, cases: Sequence[Case]) -> CostmodelError:
+    """Return the error for a column that some layers or devices have not."""
+    devices = ", ".join(dict.fromkeys(case.device.name for case in cases))
+    if name == COST:
+        return CostmodelError(
+            f"{name} needs the price of an hour of every device; give that of {devices}, or leave it out"
+        )
+    if name == ENERGY:
+        return CostmodelError(
+            f"{name} needs the TDP of every device; leave out {devices}, of which none is known"
+        )
+    layers = ", ".join(dict.fromkeys(case.layer.name for case in cases))
+    return CostmodelError(f"{name} is not a size of every layer; leave out {layers}")
 
 
 class Summary(Protocol):
@@ -285,7 +304,7 @@ def best(
     Raises
     ------
     CostmodelError
-        If there is no such column.
+        If there is no such column, or a layer or device of the grid has none.
     """
     known = [*TEXT, *dict.fromkeys(size_column(axis) for case in grid.cases for axis in case.axes)]
     for name in by:
