@@ -90,6 +90,8 @@ def test_only_the_columns_and_rows_that_are_wanted(tmp_path):
     assert list(pd.read_parquet(tmp_path / "none.parquet")) == list(none.columns)
     with pytest.raises(UnknownNameError, match="column 'costs'"):
         stream(grid, tmp_path / "y.parquet", columns=["costs"])
+    with pytest.raises(CostmodelError, match="each once, got cost twice"):
+        stream(grid, tmp_path / "y.parquet", columns=["cost", "heads", "cost"])
 
 
 @pytest.mark.parametrize("engine", [Engine(workers=1), Engine(workers=3), Engine("processes", workers=2)])
@@ -366,6 +368,14 @@ def test_the_command_writes_searches_and_plans(command, tmp_path):
 def test_the_command_refuses_in_one_line(command, words, says):
     status, text = command(*SWEEP, *words)
     assert (status, text.count("\n"), says in text) == (2, 1, True), text
+
+
+@pytest.mark.parametrize(("columns", "says"), [("seq,seq", "got seq twice"), ("second", "'seconds'")])
+@pytest.mark.parametrize("plan", [(), ("--plan",)])
+def test_columns_are_looked_at_before_any_work(command, tmp_path, columns, says, plan):
+    status, text = command(*SWEEP, "-o", tmp_path / "x.parquet", "--columns", columns, *plan)
+    assert (status, text.count("\n"), says in text) == (2, 1, True), text
+    assert os.listdir(tmp_path) == []
 
 
 class Terminal(io.StringIO):

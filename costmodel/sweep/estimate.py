@@ -58,7 +58,7 @@ def job_of(
     if pareto is not None:
         one, other = pareto
         return FindFront((Aim.of(one, grid), Aim.of(other, grid)))
-    return Encode(tuple(columns or grid.columns))
+    return Encode.of(columns, grid)
 
 
 def estimate(grid: Grid, job: Job[Any], engine: Engine | None = None) -> Estimate:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from costmodel._version import __version__
-from costmodel.errors import OutputError, TableError, unknown_name
+from costmodel.errors import CostmodelError, OutputError, TableError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.predict import LIMITS
 from costmodel.sweep.engines import Engine, Progress
@@ -44,6 +44,23 @@ class Encode:
     """
 
     columns: tuple[str, ...]
+
+    @classmethod
+    def of(cls, columns: Sequence[str] | None, grid: Grid) -> Encode:
+        """Return the job for some of a grid's columns; None for all.
+
+        Raises
+        ------
+        UnknownNameError, CostmodelError
+            If there is no such column, or one is wanted twice.
+        """
+        wanted = tuple(columns or grid.columns)
+        for i, name in enumerate(wanted):
+            if name not in grid.columns:
+                raise unknown_name("column", name, grid.columns)
+            if name in wanted[:i]:
+                raise CostmodelError(f"columns: wanted each once, got {name} twice")
+        return cls(wanted)
 
     def __call__(self, grid: Grid, chunk: Chunk) -> bytes:
         """Return the file's bytes."""
@@ -120,21 +137,18 @@ def stream(
     OutputError
         If the file cannot be written, or the parts there are another sweep's. What was there before is then
         as it was, and parts that are done are kept.
-    UnknownNameError
-        If there is no such column.
+    UnknownNameError, CostmodelError
+        If there is no such column, or one is wanted twice.
     UnavailableError
         See `Engine.run`.
     """
-    wanted = tuple(columns or grid.columns)
-    for name in wanted:
-        if name not in grid.columns:
-            raise unknown_name("column", name, grid.columns)
+    job = Encode.of(columns, grid)
     single = path.suffix != ""
     if single:
         check_writable(path, overwrite=overwrite)
     elif not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
-    parts = Parts(path.with_name(f"{path.name}.parts") if single else path, grid, wanted)
+    parts = Parts(path.with_name(f"{path.name}.parts") if single else path, grid, job)
     parts.open(overwrite=overwrite)
     try:
         parts.write(engine or Engine(), progress)
@@ -158,13 +172,13 @@ class Parts:
         Where they are.
     grid : Grid
         The table's points.
-    columns : tuple of str
-        And its columns.
+    job : Encode
+        What makes a part of a chunk.
     """
 
     folder: Path
     grid: Grid
-    columns: tuple[str, ...]
+    job: Encode
 
     def path(self, chunk: Chunk) -> Path:
         """Return where a chunk's part is, or will be."""
@@ -175,7 +189,7 @@ class Parts:
         return {
             "made by": f"costmodel {__version__}: the parts of a sweep that is not finished, or of a folder",
             "sweep": self.grid.identity,
-            "columns": list(self.columns),
+            "columns": list(self.job.columns),
             "points": self.grid.points,
             "parts": len(self.grid.chunks),
         }
@@ -219,7 +233,7 @@ class Parts:
         if progress:
             progress(done)
         self.grid.warm_up()
-        for chunk, content in engine.run(self.grid, Encode(self.columns), missing):
+        for chunk, content in engine.run(self.grid, self.job, missing):
             self._keep(self.path(chunk), content)
             done += sizes[chunk.number]
             if progress:
