@@ -7,6 +7,7 @@ about the time that sympy and numpy take.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -31,7 +32,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     """
     # Starting makes many objects and no garbage: looking for it takes a tenth of a prediction's time.
     gc.set_threshold(1_000_000)
+    _open_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
+
+
+def _open_streams() -> None:
+    """Have somewhere to print to, and print letters that it has not, such as Σ, as question marks."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def run(argv: Sequence[str]) -> int:

@@ -20,7 +20,9 @@ TABLES = (".csv", ".parquet")
 
 def print_json(answer: Any) -> None:
     """Print one JSON object or list; NaN and infinity, which JSON has not, are null."""
-    print(json.dumps(_finite(answer), indent=2, ensure_ascii=False, allow_nan=False))
+    # Where not all letters can be printed they are escaped: a question mark would be another answer.
+    escaped = (sys.stdout.encoding or "").lower() != "utf-8"
+    print(json.dumps(_finite(answer), indent=2, ensure_ascii=escaped, allow_nan=False))
 
 
 def _finite(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Bad input: status 2, one clear line on standard error, nothing on standard output."""
 
+import json
 import os
 import resource
 import signal
@@ -244,6 +245,32 @@ def test_an_answer_that_cannot_be_written_is_one_line():
         ended = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 2
     assert ended.stderr == "costmodel: cannot write the answer: No space left on device\n"
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_letters_that_cannot_be_printed_are_no_error(encoding):
+    words = [sys.executable, "-m", "costmodel", "show", "dense-attention"]
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+
+    def said(*more: str) -> str:
+        ended = subprocess.run([*words, *more], env=environment, capture_output=True, check=False)
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        return ended.stdout.decode(encoding)
+
+    assert "?" in said()
+    # JSON can say every letter in ASCII.
+    assert "1/√d_h" in json.loads(said("--json"))["not_counted"]
+
+
+@pytest.mark.parametrize(("command", "status"), [("devices", 0), ("show lstm", 0), ("predict lstn -m t4", 2)])
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-"])
+def test_closed_output_is_no_traceback(command, status, closed):
+    ended = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m costmodel {command} {closed}"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == status
+    assert ended.stderr.count("\n") == (status == 2 and closed == ">&-")
 
 
 def test_a_table_cut_short_is_one_line(costmodel, tmp_path):
