@@ -201,6 +201,15 @@ STATIC = (
     "bidirectional",
     "recurrent_only",
 )
+#: Columns with numbers: sizes, blocks of a launch, measured times.
+NUMERIC = (
+    *dict.fromkeys(
+        column
+        for operation in OPERATIONS_MEASURED.values()
+        for column in (*operation.columns, *operation.optional, *operation.one)
+    ),
+    *("grid", "latency_s"),
+)
 
 
 def _direction(row: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ from costmodel import hardware
 from costmodel.errors import CostmodelError, SizeError, TableError, unknown_name
 from costmodel.evaluate import as_size, bind
 from costmodel.measured import (
+    NUMERIC,
     OPERATIONS_MEASURED,
     STATIC,
     Operation,
@@ -27,6 +28,7 @@ from costmodel.measured import (
 )
 from costmodel.predict import Prediction, check_rung, predict
 from costmodel.symbols import GLOSSARY
+from costmodel.tables import read_as_written
 
 #: Where rows stand in a table.
 Places = NDArray[np.intp]
@@ -41,30 +43,26 @@ NEEDED = ("gpu", "op", "dtype")
 CELL = ("gpu", "op", "dtype", "framework")
 
 
-def read_table(path: Path) -> pd.DataFrame:
-    """Return a CSV or Parquet table.
+def read_measured(path: Path) -> pd.DataFrame:
+    """Return a table of measured kernels; what `score` does not read of a CSV is as it was written.
 
     Raises
     ------
     TableError
-        If there is no such file, it is no table, or it has no rows.
+        See `read_table`.
     """
-    if path.is_dir():
-        raise TableError(f"{path}: is a folder, wanted a CSV or Parquet file")
-    if not path.is_file():
-        raise TableError(f"{path}: no such file")
-    try:
-        table = (
-            pd.read_parquet(path)
-            if path.suffix.lower() == ".parquet"
-            else pd.read_csv(path, low_memory=False)
-        )
-    except Exception as error:
-        # pandas and pyarrow raise many kinds for a broken file.
-        raise TableError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None
-    if table.empty:
-        raise TableError(f"{path}: has no rows")
-    return table
+    return read_as_written(path, STATIC, NUMERIC)
+
+
+def kept_names(table: pd.DataFrame) -> dict[str, str]:
+    """Return under which names columns are kept whose own name `score` gives to an answer."""
+    kept = {}
+    for name in ADDED:
+        if name in table:
+            kept[name] = f"{name}_given"
+            while kept[name] in table:
+                kept[name] += "_given"
+    return kept
 
 
 def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
@@ -83,7 +81,8 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     DataFrame
         All columns of the table, and ``seconds``, ``lower_s``, ``bound``,
         ``rung``, ``constants_from``, the interval columns, ``in_range``, and
-        ``reason``: empty, or why there is no prediction.
+        ``reason``: empty, or why there is no prediction. A column of the table
+        that has one of these names is kept under another, see `kept_names`.
 
     Raises
     ------
@@ -117,7 +116,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
         operation = operation.of(static)
         for rows in _patterns(columns, index, operation):
             _score_group(columns, rows, static, operation, rung, answers)
-    return table.assign(**answers)
+    return table.rename(columns=kept_names(table)).assign(**answers)
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Places]]:
@@ -321,9 +320,11 @@ def _why_not(column: str, size: str, cell: Any) -> str:
     if pd.isna(cell):
         return f"{column}: empty, and this op needs it"
     try:
-        as_size(size, cell)
+        as_size(size, float(cell))
     except SizeError as error:
         return str(error).replace(f"size {size}:", f"{column}:")
+    except (TypeError, ValueError, OverflowError):
+        pass  # no number, or one that no float is near
     return f"{column}: wanted a whole number of at least 1, got {cell!r}"
 
 

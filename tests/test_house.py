@@ -45,12 +45,13 @@ MAY_IMPORT = {
     "crossing": ("layers", "evaluate", "predict", "hardware"),
     "sweep": ("layers", "evaluate", "plan", "predict", "hardware"),
     "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),
-    "score": ("layers", "evaluate", "predict", "hardware", "measured"),
+    "tables": (),
+    "score": ("layers", "evaluate", "predict", "hardware", "measured", "tables"),
     "reports": (),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations",
-        "harness", "predict", "sweep", "crossing", "measured", "score", "models", "capture", "parallel",
-        "reports",
+        "harness", "predict", "sweep", "crossing", "measured", "tables", "score", "models", "capture",
+        "parallel", "reports",
     ),
 }  # fmt: skip
 #: The facade, the story and the command line stand above all of it.
@@ -63,7 +64,7 @@ EXCEPTIONS = {("reports", "facts")}
 
 #: Where tables are made, and pandas is at home.
 TABLES = {
-    "sweep", "measured", "score", "explain", "parallel", "reports", "validation",
+    "sweep", "tables", "measured", "score", "explain", "parallel", "reports", "validation",
     "story", "systems", "facts", "explore", "model_story", "model_plans",
 }  # fmt: skip
 #: Third parties, where they are not allowed everywhere.

@@ -7,7 +7,7 @@ import pytest
 import costmodel as cm
 from costmodel.errors import TableError, UnknownNameError
 from costmodel.measured import with_parts
-from costmodel.score import ADDED, NUMBERS, read_table, score, summary
+from costmodel.score import ADDED, NUMBERS, read_measured, score, summary
 
 #: Rows as measurement tables have them, beside what each asks for.
 ROWS = [
@@ -230,9 +230,41 @@ def test_tables_that_are_odd_but_whole():
         score(twice)
 
 
-def test_the_ending_of_a_table_may_be_in_capitals(tmp_path, table):
-    table.to_parquet(tmp_path / "A.PARQUET")
-    assert read_table(tmp_path / "A.PARQUET")["op"].equals(table["op"])
+def test_what_is_not_read_of_a_csv_is_as_it_was_written(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "id,gpu,op,dtype,m,n,driver,note,framework,empty\n"
+        "007,h200-sxm,softmax,bf16,4096,1024,550.10,NA,NA,\n"
+        "010,h200-sxm,softmax,bf16,NA,1024,550,None,,\n",
+        encoding="utf-8",
+    )
+    scored = score(read_measured(path))
+    for name, texts in {"id": ["007", "010"], "driver": ["550.10", "550"], "note": ["NA", "None"]}.items():
+        assert scored[name].tolist() == texts
+    assert scored["empty"].tolist() == ["", ""]
+    # What is read is a number, and empty where it says so.
+    assert scored["reason"].tolist() == ["", "m: empty, and this op needs it"]
+    assert scored["seconds"][0] == cm.predict(cm.Softmax(), "h200-sxm", m=4096, n=1024).seconds
+
+
+def test_columns_with_the_names_of_answers_are_kept_under_others(table):
+    own = {"seconds": 7, "reason": "slow", "seconds_given": "mine"}
+    scored = score(table.assign(**own))
+    names = ["seconds_given_given", "reason_given", "seconds_given"]
+    assert list(scored) == [*table.columns, *names, *ADDED]
+    assert [set(scored[name]) for name in names] == [{7}, {"slow"}, {"mine"}]
+    pd.testing.assert_frame_equal(scored.drop(columns=names), score(table))
+
+
+@pytest.mark.parametrize(
+    ("told", "text"), [("1e30", "at most"), (10**30, "at most"), ("-4", "at least 1, got -4")]
+)
+def test_a_size_that_is_none_says_what_is_wrong(told, text):
+    rows = [{"gpu": "t4", "op": "softmax", "dtype": "fp16", "m": m, "n": 64} for m in (told, "many", 8)]
+    first, second, third = score(pd.DataFrame(rows))["reason"]
+    assert text in first
+    assert second == "m: wanted a whole number of at least 1, got 'many'"
+    assert third == ""
 
 
 def test_kernels_are_told_apart_only_where_their_name_matters():

@@ -22,7 +22,7 @@ from costmodel.files import write_whole
 from costmodel.harness import Host
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.predict import Prediction, predict
-from costmodel.score import read_table
+from costmodel.tables import read_table
 from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 

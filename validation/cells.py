@@ -19,7 +19,7 @@ from costmodel import kernels
 from costmodel.errors import CostmodelError, TableError
 from costmodel.hardware import Device
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
-from costmodel.score import read_table
+from costmodel.tables import read_table
 
 #: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
 _BY_LABEL = ("attention", "decode", "delta")

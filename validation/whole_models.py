@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import TableError
-from costmodel.score import read_table, score
+from costmodel.score import score
+from costmodel.tables import read_table
 from costmodel.validation.published_mixtures import mixtures
 from costmodel.validation.published_training import Answer, bert, gpt2, gpt3, maxtext, transformer
 

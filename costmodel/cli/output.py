@@ -117,6 +117,11 @@ def note(text: str) -> None:
         print(text, file=sys.stderr)
 
 
+def say(text: str) -> None:
+    """Print a line that is not to be missed, to a terminal or not: what is other than one may expect."""
+    print(f"costmodel: {text}", file=sys.stderr)
+
+
 def signature(*spec_hashes: str) -> str:
     """Return what an answer was made with: the program's version, the devices' specs."""
     from costmodel._version import __version__

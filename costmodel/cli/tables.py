@@ -29,8 +29,12 @@ def score(
     check_writable(out, overwrite=force, suffixes=output.TABLES)
     from costmodel import score as scoring
 
-    scored = scoring.score(scoring.read_table(table), rung=rung)
+    measured = scoring.read_measured(table)
+    kept = scoring.kept_names(measured)
+    scored = scoring.score(measured, rung=rung)
     write_whole(out, lambda path: output.write_table(scored, path), overwrite=force)
+    if kept:
+        output.say(f"the table's own {', '.join(kept)}: kept as {', '.join(kept.values())}")
     output.note(f"{out}: {len(scored):,} rows, {int((scored['reason'] != '').sum()):,} without a prediction")
     if "latency_s" not in scored:
         if as_json:

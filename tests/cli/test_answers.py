@@ -255,6 +255,19 @@ def test_score_adds_predictions_and_says_how_far_off(costmodel, tmp_path):
     assert sum(row["rows"] for row in rows) == 3
 
 
+def test_score_says_where_columns_went_whose_names_it_needs(costmodel, tmp_path):
+    table, out = tmp_path / "measured.csv", tmp_path / "scored.csv"
+    table.write_text(
+        "gpu,op,dtype,m,n,reason,seconds\nh200-sxm,softmax,bf16,64,64,slow,7\n", encoding="utf-8"
+    )
+    ended = costmodel("score", table, "-o", out)
+    assert (ended.status, ended.err.count("\n")) == (0, 1)
+    assert "the table's own seconds, reason: kept as seconds_given, reason_given" in ended.err
+    header, row = out.read_text(encoding="utf-8").splitlines()
+    assert header.startswith("gpu,op,dtype,m,n,reason_given,seconds_given,seconds,")
+    assert row.startswith("h200-sxm,softmax,bf16,64,64,slow,7,")
+
+
 def test_version_is_the_packages(costmodel):
     assert costmodel("--version").out == f"costmodel {cm.__version__}\n"
 
