@@ -16,6 +16,7 @@ from sympy.printing.numpy import NumPyPrinter
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
+from costmodel.units import in_full
 
 Array = NDArray[np.float64]
 Number = float | Array
@@ -141,11 +142,11 @@ def _size_error(name: str, value: object, largest: float) -> SizeError:
     number = float(value) if isinstance(value, (float, np.floating)) else value
     wanted = "a whole number of at least 1"
     if isinstance(number, (int, float)) and number > largest:
-        wanted = f"at most {largest:g}"
+        wanted = f"at most {in_full(largest)}"
     if isinstance(number, int) and number.bit_length() > 64:
         text = f"a number of {number.bit_length()} bits"
     else:
-        text = f"{number:g}" if isinstance(number, float) else str(number)
+        text = in_full(number) if isinstance(number, float) else str(number)
     return SizeError(f"size {name}: wanted {wanted}, got {text}")
 
 

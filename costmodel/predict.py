@@ -21,7 +21,7 @@ from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan, phase_rows
 from costmodel.symbols import DEVICE_SIZES
-from costmodel.units import render
+from costmodel.units import in_full, render
 
 RUNGS = ("bound", "kernel", "calibrated")
 STATES = ("warm", "cold")
@@ -203,7 +203,7 @@ class Prediction:
                 return self._kernel_parts()
         except FloatingPointError:
             # Kernel models weigh choices in single precision: beyond it, no time is right.
-            given = (f"{name}={np.max(self.shapes[name]):g}" for name in self.layer.required)
+            given = (f"{name}={in_full(np.max(self.shapes[name]))}" for name in self.layer.required)
             raise SizeError(
                 f"sizes of {self.layer.name}: too large together to be meant: {', '.join(given)}"
             ) from None
@@ -458,7 +458,7 @@ class Prediction:
     def __repr__(self) -> str:
         """Say what it is of; nothing is computed for that."""
         sizes = " ".join(
-            f"{name}={size:g}" if isinstance(size, float) else f"{name}[{size.size}]"
+            f"{name}={in_full(size)}" if isinstance(size, float) else f"{name}[{size.size}]"
             for name, size in self.shapes.items()
             if name in self.layer.sizes()
         )

@@ -114,3 +114,10 @@ def render(value: float, dimension: str, digits: int = 4) -> str:
         scales = [("", 1.0), ("m", 1e-3), ("µ", 1e-6), ("n", 1e-9)]
     prefix, scale = next((s for s in scales if abs(value) >= s[1] * (1 - 1e-12)), scales[-1])
     return f"{value / scale:.{digits}g} {prefix}{base}"
+
+
+def in_full(value: float) -> str:
+    """Return a number with all its digits: ``1048577.0 → "1048577"``, for sizes, which differ in the last."""
+    number = float(value)
+    # Beyond 2⁵³ a float stands for many whole numbers: its digits would be made up.
+    return f"{number:.0f}" if number.is_integer() and abs(number) <= 2**53 else str(number)

@@ -91,3 +91,26 @@ def test_rendered_text_parses_to_the_same_number(value, dimension):
 )
 def test_render(value, dimension, text):
     assert units.render(value, dimension) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1.0, "1"),
+        (1048577.0, "1048577"),
+        (2.0**40, "1099511627776"),
+        (2.0**53, "9007199254740992"),
+        (1e30, "1e+30"),
+        (-4.0, "-4"),
+        (1048576.5, "1048576.5"),
+        (math.nan, "nan"),
+        (math.inf, "inf"),
+    ],
+)
+def test_sizes_have_all_their_digits(value, text):
+    assert units.in_full(value) == text
+
+
+@given(whole=st.integers(-(2**53), 2**53))
+def test_no_two_sizes_look_the_same(whole):
+    assert int(units.in_full(float(whole))) == whole

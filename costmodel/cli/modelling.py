@@ -14,6 +14,7 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.files import check_writable
+from costmodel.units import in_full
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
@@ -252,7 +253,7 @@ def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: boo
     peak = p.device.peak(p.layer.dtype)
     lines = [
         f"{p.layer.label} on {p.device.name}",
-        "  " + " ".join(f"{name}={value:g}" for name, value in p.sizes.items()),
+        "  " + " ".join(f"{name}={in_full(value)}" for name, value in p.sizes.items()),
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
         f"  memory       {output.count(p.footprint_bytes, 'bytes')}",
@@ -286,7 +287,7 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
         return
     print(
         f"{found.name} on {p.device.name}: {g.new} tokens after "
-        + " ".join(f"{name}={value:g}" for name, value in p.sizes.items())
+        + " ".join(f"{name}={in_full(value)}" for name, value in p.sizes.items())
     )
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")

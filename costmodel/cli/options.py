@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.units import in_full
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
@@ -145,7 +146,7 @@ def _number(name: str, text: str) -> float:
     except ValueError:
         number = math.nan
     if number > largest:
-        raise SizeError(f"size {name}: wanted at most {largest:g}, got {_short(text)}")
+        raise SizeError(f"size {name}: wanted at most {in_full(largest)}, got {_short(text)}")
     if not (number >= 1 and number.is_integer()):
         raise SizeError(f"size {name}: wanted a whole number of at least 1, got {_short(text)!r}")
     return number

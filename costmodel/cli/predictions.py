@@ -12,6 +12,7 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.sweeping import sweep
 from costmodel.errors import CostmodelError
+from costmodel.units import in_full
 
 if TYPE_CHECKING:
     from costmodel.predict import Prediction
@@ -65,7 +66,7 @@ def predict(
 def _print_many(p: Prediction, varied: Sequence[str]) -> None:
     columns: list[Any] = [*(p.shapes[name] for name in varied), p.seconds, p.lower_s, p.bound]
     rows = [
-        [*(f"{size:g}" for size in sizes), output.seconds(time), output.seconds(lower), limit]
+        [*(in_full(size) for size in sizes), output.seconds(time), output.seconds(lower), limit]
         for *sizes, time, lower, limit in zip(*columns, strict=True)
     ]
     output.print_table([*varied, "time", "lower bound", "limited by"], rows, left=0)
@@ -75,7 +76,7 @@ def _print_many(p: Prediction, varied: Sequence[str]) -> None:
 def _print_one(p: Prediction) -> None:
     # All is computed before the first line is printed: an error leaves nothing half said.
     lines = [p.layer.label + " on " + p.device.name]
-    lines.append("  " + " ".join(f"{name}={value:g}" for name, value in p.sizes.items()))
+    lines.append("  " + " ".join(f"{name}={in_full(value)}" for name, value in p.sizes.items()))
     lines.append(f"  time         {output.seconds(p.seconds)}, limited by {p.bound}")
     if not math.isnan(p.lo80_s):
         inside = "" if p.in_range else "; outside the sizes that the constants were fitted on"

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from costmodel.errors import CostmodelError
 from costmodel.kernels.base import Array
 from costmodel.parallel.language_model import LanguageModel
+from costmodel.units import in_full
 
 
 class Numbers(NamedTuple):
@@ -103,7 +104,7 @@ class Layout:
         if np.any(self.devices != devices):
             wrong = np.ravel(self.devices)[np.ravel(self.devices != devices)][0]
             raise CostmodelError(
-                f"layout: tensor · pipeline · data is {wrong:g}, and the cluster has {devices} devices"
+                f"layout: tensor · pipeline · data is {in_full(wrong)}, and the cluster has {devices} devices"
             )
         for what, whole in model.divided.items():
             _even(whole, n.tensor, f"{what} over tensor")
@@ -125,8 +126,8 @@ class Layout:
         parts = self.numbers.pipeline * self.numbers.interleave
         if np.any(parts > model.num_layers):
             raise CostmodelError(
-                f"layout: {model.num_layers} layers over pipeline · interleave = {np.max(parts):g} leave "
-                f"some without one; up to {model.num_layers} would do"
+                f"layout: {model.num_layers} layers over pipeline · interleave = {in_full(np.max(parts))} "
+                f"leave some without one; up to {model.num_layers} would do"
             )
 
     def _check_experts(self, model: LanguageModel) -> None:
@@ -151,7 +152,7 @@ def _even(whole: int, parts: ArrayLike, what: str) -> None:
     if np.any(odd):
         wrong = np.ravel(parts)[np.ravel(odd)][0]
         raise CostmodelError(
-            f"layout: {whole} {what} = {wrong:g} does not come out even; {_near(whole, wrong)} would"
+            f"layout: {whole} {what} = {in_full(wrong)} does not come out even; {_near(whole, wrong)} would"
         )
 
 

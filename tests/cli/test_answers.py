@@ -70,6 +70,15 @@ def test_a_list_of_sizes_is_an_array_of_answers(costmodel):
     assert [line.split()[0] for line in table[:4]] == ["seq", "1024", "2048", "4096"]
 
 
+def test_sizes_are_shown_with_all_their_digits(costmodel):
+    table = costmodel("predict", *FLASH, "seq=1048576,1048577").out.splitlines()
+    assert [line.split()[0] for line in table[:3]] == ["seq", "1048576", "1048577"]
+    assert " seq=1048577 " in costmodel("predict", *FLASH, "seq=1048577").out
+    model = ("model", "llama-2-7b", "-m", "h200-sxm", "-D", "batch=1", "seq=1048577")
+    assert " seq=1048577" in costmodel(*model).out
+    assert " seq=1048577" in costmodel(*model, "--use", "generation", "--new", "2").out
+
+
 @pytest.mark.parametrize(
     ("text", "values"),
     [
