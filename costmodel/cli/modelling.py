@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from costmodel.models.generation import Generation
     from costmodel.predict import Prediction
 
+#: Tokens that are generated unless it is said.
+NEW = 128
 #: What a model is used for.
 USES = ("training", "prefill", "decode", "generation")
 
@@ -46,8 +48,11 @@ def model(
         str, typer.Option(metavar="USE", help="training, prefill, decode or generation.")
     ] = "prefill",
     new: Annotated[
-        int, typer.Option(metavar="TOKENS", help="Generation: tokens made after a prompt of seq.")
-    ] = 128,
+        int | None,
+        typer.Option(
+            metavar="TOKENS", help="Generation: tokens made after a prompt of seq.", show_default=str(NEW)
+        ),
+    ] = None,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
     attention: Annotated[
         str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
@@ -75,12 +80,16 @@ def model(
     if report is not None:
         check_writable(report, overwrite=force, suffixes=(".html",))
     if not names and not machines and report is None:
+        _check_alone(defines, device_set)
         _list(as_json)
         return
     if use not in USES:
         raise unknown_name("use of a model", use, USES)
     if recompute != "none" and (use != "training" or report is not None):
         raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
+    if new is not None and use != "generation" and report is None:
+        raise CostmodelError("model: --new is of --use generation")
+    new = NEW if new is None else new
     name, more = _sorted(names)
     found = load(name, model_type=model_type)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
@@ -91,6 +100,7 @@ def model(
         _report(found, devices, _sizes(defines), how, report, force)
         return
     if not devices:
+        _check_alone(defines, device_set)
         _show(found, dtype, as_json)
         return
     if len(devices) > 1:
@@ -103,7 +113,7 @@ def model(
     if use == "generation":
         from costmodel.models.generation import generation
 
-        prompt, batch = _of(sizes, found, "seq"), int(sizes.get("batch", 1))
+        prompt, batch = _prompt(sizes, found), int(sizes.get("batch", 1))
         answer = generation(
             found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **options
         )
@@ -116,7 +126,7 @@ def model(
         chosen = found.training(dtype, attention=attention, recompute=recompute)
     else:
         chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
-    prediction = predict(chosen, device, _wanted(chosen, sizes), **options)
+    prediction = predict(chosen, device, _wanted(chosen, sizes, use), **options)
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
     shapes = {name: float(size) for name, size in prediction.sizes.items()}
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
@@ -172,8 +182,18 @@ def _sizes(defines: list[str]) -> dict[str, float]:
     return sizes
 
 
-def _wanted(model: Model, sizes: dict[str, float]) -> dict[str, float]:
+def _check_alone(defines: list[str], device_set: list[str]) -> None:
+    """Refuse what is said of a device where there is none."""
+    for option, given in (("-D", defines), ("--device-set", device_set)):
+        if given:
+            raise CostmodelError(f"model: {option} {given[0]} needs a device too: -m DEVICE")
+
+
+def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:
     """Return the sizes a use takes: one sequence if not said, and either length for the other."""
+    taken = {"seq", "seq_kv"} & set(model.required)
+    if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
+        raise SizeError(f"model: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
     length = sizes.get("seq", sizes.get("seq_kv"))
     given = {"batch": 1.0, **sizes}
     for name in ("seq", "seq_kv"):
@@ -183,10 +203,13 @@ def _wanted(model: Model, sizes: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in given.items() if name not in lengths}
 
 
-def _of(sizes: dict[str, float], found: Architecture, name: str) -> int:
-    if name not in sizes:
-        raise SizeError(f"{found.name}: generation needs -D {name}=…, the length of the prompt")
-    return int(sizes[name])
+def _prompt(sizes: dict[str, float], found: Architecture) -> int:
+    if "seq" not in sizes:
+        raise SizeError(f"{found.name}: generation needs -D seq=…, the length of the prompt")
+    others = [name for name in sizes if name not in ("seq", "batch")]
+    if others:
+        raise SizeError(f"{found.name}: generation takes -D seq=… batch=…, got {', '.join(others)} too")
+    return int(sizes["seq"])
 
 
 # -- the catalogue, and a model without a device -----------------------------------------------

@@ -172,12 +172,17 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
     Raises
     ------
     UnknownNameError, CostmodelError
-        If there is no such layer, no layer has such an option, or a value is not one.
+        If there is no such layer, no layer has such an option, a value is not one, or there are two.
     """
     from costmodel.layers import get
 
     shared = pairs(settings, "causal=true")
     parsed = [(get(name), own) for name, own in map(_bracketed, texts)]
+    for kind, own in parsed:
+        for option in own.keys() & shared.keys():
+            raise CostmodelError(
+                f"{option} of {kind.name} is given twice: {own[option]!r} in brackets and {shared[option]!r}"
+            )
     known = {option for kind, _ in parsed for option in kind.option_types()}
     for option in shared:
         if option not in known:

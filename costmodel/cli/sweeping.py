@@ -97,11 +97,17 @@ def sweep(
     _check(out, best, by, pareto, columns, force=force, searched=searched)
     from costmodel.sweep import Engine, make_grid, stream, whole
 
+    streamed = out is not None and out.suffix.lower() != ".csv"
+    who = Engine(engine, workers, cluster)
+    if who != Engine() and not (streamed or searched or plan):
+        raise CostmodelError(
+            "--engine, --workers and --cluster are of -o NAME.parquet, --best, --pareto and --plan: "
+            "give one too"
+        )
     names, extra = o.layers_and_devices(names)
     layers = o.layers(names, settings)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     sizes = o.sizes(defines)
-    streamed = out is not None and out.suffix.lower() != ".csv"
     if not (streamed or searched or plan):
         _check_rows(layers, len(devices), sizes)
     grid = make_grid(
@@ -114,7 +120,6 @@ def sweep(
         where=where,
         prices=_prices(price),
     )
-    who = Engine(engine, workers, cluster)
     if plan:
         _print_plan(grid, who, best, by, pareto, columns, written=out is not None, as_json=as_json)
         return

@@ -17,6 +17,9 @@ from costmodel.predict import Prediction, predict
 
 Array = NDArray[np.float64]
 
+#: New tokens that a generation may have: each is a prediction.
+MOST_NEW = 2**20
+
 
 @dataclass(frozen=True, eq=False)
 class Generation:
@@ -116,12 +119,12 @@ def generation(
     UnavailableError
         If the model generates nothing, or the device cannot do it.
     SizeError
-        If a size is not a whole number of at least 1.
+        If a size is not a whole number of at least 1, or more tokens are wanted than can be meant.
     """
-    for name, size in (("seq", prompt), ("seq", new), ("batch", batch)):
+    for name, size in (("seq", prompt), ("batch", batch)):
         as_size(name, size)
-    if new > 2**20:
-        raise SizeError(f"generation: wanted at most {2**20:,} new tokens, got {new:,}")
+    if new not in range(1, MOST_NEW + 1):
+        raise SizeError(f"generation: wanted 1 to {MOST_NEW:,} new tokens, got {new!r}")
     decoder = model.decode(dtype)
     encoded = model.family.encodes
     start = {"seq": 1, "seq_kv": prompt} if encoded else {"seq": prompt}

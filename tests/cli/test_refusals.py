@@ -111,6 +111,39 @@ CATALOGUE = {
     "a negative budget": (("validate", "--budget", "-3"), "--budget"),
     "a report of what is no sweep": (("report", "none.csv", "-o", "x.html"), "none.csv"),
     "a page that is no page": (("report", "-o", "x.pdf"), ".html"),
+    "an engine for a table that one thread makes": (
+        ("sweep", "lstm", "-m", "t4", "-D", "seq=3", "--engine", "dask", "--cluster", "tcp://127.0.0.1:1"),
+        "--cluster",
+        "give one too",
+    ),
+    "workers for a table that one thread makes": (
+        ("sweep", "lstm", "-m", "t4", "-D", "seq=3", "--workers", "2", "-o", "x.csv"),
+        "--workers",
+    ),
+    "an option in brackets and beside them": (
+        ("predict", "tiled-attention[causal=true]", "-m", "t4", "--set", "causal=false"),
+        "causal of tiled-attention is given twice",
+        "'true' in brackets and 'false'",
+    ),
+    "new tokens of no generation": (
+        ("model", "gpt2", "-m", "t4", "--new", "64", "-D", "seq=16"),
+        "--new is of --use generation",
+    ),
+    "no new token": (
+        ("model", "gpt2", "-m", "t4", "--use", "generation", "--new", "0", "-D", "seq=16"),
+        "1 to 1,048,576 new tokens, got 0",
+    ),
+    "sizes of a model on no device": (("model", "gpt2", "-D", "seq=16"), "-D seq=16 needs a device"),
+    "sizes of no model": (("model", "-D", "seq=16"), "-D seq=16 needs a device"),
+    "a figure of no device": (("model", "gpt2", "--device-set", "hbm=6 TB/s"), "needs a device"),
+    "two lengths for one": (
+        ("model", "gpt2", "-m", "t4", "-D", "seq=16", "seq_kv=99"),
+        "prefill takes one length, -D seq=",
+    ),
+    "a size that no generation has": (
+        ("model", "gpt2", "-m", "t4", "--use", "generation", "-D", "seq=16", "heads=3"),
+        "generation takes -D seq=… batch=…, got heads too",
+    ),
     "scoring nothing": (("score", "none.csv", "-o", "x.csv"), "none.csv", "no such file"),
     "scoring a folder": (("score", ".", "-o", "x.csv"), "is a folder"),
 }  # fmt: skip

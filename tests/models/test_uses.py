@@ -267,8 +267,9 @@ def test_what_does_not_generate_says_so():
         load("bert-large").decode()
     with pytest.raises(CostmodelError, match="attention of gpt2"):
         load("gpt2").prefill(attention="tilde")
-    with pytest.raises(CostmodelError, match="whole number"):
-        generation(load("gpt2"), A100, prompt=10, new=0)
+    for new in (0, 2.5, 2**20 + 1):
+        with pytest.raises(CostmodelError, match=f"wanted 1 to 1,048,576 new tokens, got {new}"):
+            generation(load("gpt2"), A100, prompt=10, new=new)
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024])
