@@ -108,16 +108,19 @@ def _axis(frame: pd.DataFrame) -> str:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return on how many devices who is fastest throughout, and where the others cross."""
+    """Return in how many rows who is fastest throughout, and where the others cross.
+
+    A row is a device in a number format: one that is shown in two has two.
+    """
     x = _axis(frame)
     timed = frame[frame["of"] == "time"]
     if timed.empty:
         return "No lengths that all layers share, so no crossover to look for"
-    devices = timed["row"].nunique()
+    every = timed["row"].nunique()
     pieces = timed["series"].astype(str).groupby(timed["row"], sort=False).agg(list)
     throughout = pieces[pieces.map(len) == 1].map(lambda names: names[0])
     said = [
-        f"on {_of(count, devices)} {name} is fastest at every length"
+        f"{_in(count, every)} {name} is fastest at every length"
         for name, count in throughout.value_counts(sort=False).items()
     ]
     crossing = timed[timed["row"].isin(pieces.index[pieces.map(len) > 1])]
@@ -126,11 +129,11 @@ def finding(frame: pd.DataFrame) -> str:
         span = words.at(x, starts.max())
         if starts.max() > starts.min():
             span = f"{words.rounded(starts.min())} to {span}"
-        said.append(f"the fastest changes on {_of(crossing['row'].nunique(), devices)}, at {span}")
+        said.append(f"the fastest changes {_in(crossing['row'].nunique(), every)}, at {span}")
     return words.sentence("; ".join(said))
 
 
-def _of(count: int, every: int) -> str:
+def _in(count: int, every: int) -> str:
     if count < every:
-        return f"{count} of {every} devices"
-    return {1: "this device", 2: "both devices"}.get(every, f"all {every} devices")
+        return f"in {count} of {every} rows"
+    return {1: "on this device", 2: "in both rows"}.get(every, f"in all {every} rows")

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import typer
 
@@ -51,9 +52,10 @@ def run(argv: Sequence[str]) -> int:
     try:
         status = command(words).main(words, prog_name="costmodel", standalone_mode=False)
         sys.stdout.flush()
-    except (CostmodelError, typer.TyperException) as error:
-        text = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        return _refuse(text)
+    except CostmodelError as error:
+        return _refuse(str(error))
+    except typer.TyperException as error:
+        return _refuse(_unread(error))
     except (typer.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
@@ -61,6 +63,14 @@ def run(argv: Sequence[str]) -> int:
     except MemoryError:
         return _refuse("not enough memory for that many rows; give fewer sizes at a time")
     return status if isinstance(status, int) else 0
+
+
+def _unread(error: typer.TyperException) -> str:
+    """Return what is wrong with an argument; of a value also which came, which its reader does not say."""
+    text: str = error.format_message()
+    faults: list[Any] = getattr(error.__cause__, "errors", list)()
+    came = f", got {faults[0]['input']!r}" if faults else ""
+    return text.replace("Input should be", "wanted") + came
 
 
 def _unwritten(error: OSError) -> int:

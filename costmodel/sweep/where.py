@@ -31,7 +31,7 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 def _equal(one: Any, other: Any) -> Any:
     """Return where values are equal; text is never a number."""
     if len({np.asarray(value).dtype.kind in "USO" for value in (one, other)}) > 1:
-        raise TypeError("text is compared with a number")
+        raise TypeError
     return one == other
 
 
@@ -98,8 +98,11 @@ class Condition:
         try:
             with np.errstate(all="ignore"):
                 found = _value(ast.parse(self.text, mode="eval").body, column)
-        except (TypeError, ValueError) as error:
-            raise CostmodelError(f"condition {self.text!r}: {error}") from None
+        except (TypeError, ValueError):
+            # What NumPy says of it names its own kinds of arrays.
+            raise CostmodelError(
+                f"condition {self.text!r}: text goes with text, and numbers with numbers; here they are mixed"
+            ) from None
         holds = np.asarray(found)
         if holds.dtype.kind != "b":
             raise CostmodelError(f"condition {self.text!r}: is a value; compare it with something")

@@ -16,6 +16,8 @@ from costmodel.cli import run
 LSTM = ("predict", "lstm", "-m", "h200-sxm", "--rung", "bound")
 FULL = (*LSTM, "-D", "batch=8", "hidden=64")
 
+PLAN = ("plan", "gpt2", "-m", "t4", "-D", "batch=8", "seq=64")
+
 
 def size(text: str) -> tuple[str, ...]:
     return (*FULL, f"seq={text}")
@@ -108,7 +110,16 @@ CATALOGUE = {
         "too large together",
         "k=1000000000000",
     ),
-    "a negative budget": (("validate", "--budget", "-3"), "--budget"),
+    "a negative budget": (("validate", "--budget", "-3"), "--budget", "wanted", "0, got '-3'"),
+    "no devices": ((*PLAN, "--devices", "0"), "--devices", "wanted", "equal to 1, got '0'"),
+    "a price below nothing": ((*PLAN, "--devices", "8", "--price", "-1"), "--price", "got '-1'"),
+    "a margin that is none": ((*PLAN, "--devices", "8", "--margin", "nan"), "--margin", "0.9, got 'nan'"),
+    "workers that are no whole number": (
+        ("sweep", "lstm", "-m", "t4", "--workers", "1e9"),
+        "--workers",
+        "wanted a valid integer",
+        "got '1e9'",
+    ),
     "a report of what is no sweep": (("report", "none.csv", "-o", "x.html"), "none.csv"),
     "a page that is no page": (("report", "-o", "x.pdf"), ".html"),
     "an engine for a table that one thread makes": (

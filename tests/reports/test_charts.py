@@ -97,7 +97,7 @@ def test_crossover_finding(page: reports.Page) -> None:
     inside = frame[frame["from_seq"] > 128]
     assert inside["from_seq"].tolist() == pytest.approx([1000.0, 1000.0], rel=1e-12)
     assert inside["series"].tolist() == ["chain[bf16]", "chain[bf16]"]
-    assert said(page, "crossovers") == "The fastest changes on both devices, at about 1,000 tokens"
+    assert said(page, "crossovers") == "The fastest changes in both rows, at about 1,000 tokens"
 
 
 def test_roofline_finding(page: reports.Page) -> None:
