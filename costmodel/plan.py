@@ -173,7 +173,8 @@ def make_plan(
     Raises
     ------
     UnavailableError
-        If the rung needs constants that are not there, or the device has no such dtype.
+        If the rung needs constants that are not there, or the device has no such dtype, no link or no model
+        of such a kernel.
     """
     framework, harness, label = implementation
     parts, missing = [], dict.fromkeys(device.missing)
@@ -190,6 +191,7 @@ def make_plan(
         choice, options = calibration.Choice("none"), dict(phase.options)
         kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
         if rung != "bound":
+            kernels.check(kernel, device, options)
             wanted = calibration.Wanted(
                 kernel=kernel,
                 op=phase.op,

@@ -328,6 +328,24 @@ def test_what_is_no_device_is_said_so(wrong):
         cm.predict(cm.LSTM(), wrong, batch=1, seq=8, hidden=64)
 
 
+@pytest.mark.parametrize(
+    ("layer", "device", "text"),
+    [
+        ("ring-attention", "i9-13900k", "cpu/i9-13900k has no link to other devices in its spec; ask for"),
+        ("matmul", "epyc-9654", "no model of products that quantise A on a CPU"),
+    ],
+)
+def test_what_no_kernel_model_times_is_refused_before_it_is_asked_for(layer, device, text):
+    """An answer that is there has its time, and its page in a notebook."""
+    kind = cm.layers.get(layer)
+    asked = kind(dtype="fp32", quantise=True) if layer == "matmul" else kind(dtype="fp32")
+    sizes = dict.fromkeys(asked.required, 8)
+    for rung in (None, "kernel"):
+        with pytest.raises(UnavailableError, match=text):
+            cm.predict(asked, device, sizes, rung=rung)
+    assert cm.predict(asked, device, sizes, rung="bound").seconds > 0
+
+
 @pytest.mark.parametrize("rung", ["kernel", "calibrated"])
 @pytest.mark.parametrize("shape", [(), (3,), (40_000,)])
 def test_sizes_too_large_together_are_an_error_and_not_infinity(rung, shape):

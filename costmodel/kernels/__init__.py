@@ -2,20 +2,22 @@
 
 A kernel model turns sizes, a device and a few constants into seconds. Its
 module has ``CONSTANTS`` and a function ``seconds(device, constants, **sizes,
-**options)`` that returns an `Estimate`.
+**options)`` that returns an `Estimate`; one that does not time all devices and
+options has a function ``check(device, **options)`` too, that refuses the others.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 
-__all__ = ["available", "model", "on"]
+__all__ = ["available", "check", "model", "on"]
 
 
 @cache
@@ -38,6 +40,19 @@ def model(name: str) -> Any:
     if name not in available():
         raise unknown_name("kernel model", name, available())
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def check(name: str, device: Device, options: Mapping[str, Any]) -> None:
+    """Refuse what a kernel model does not time, before any size is known.
+
+    Raises
+    ------
+    UnavailableError
+        If it does not time this device with these options.
+    """
+    refuse = getattr(model(name), "check", None)
+    if refuse is not None:
+        refuse(device, **options)
 
 
 #: Kinds of processor that have models of their own, and what their names begin with.

@@ -222,14 +222,29 @@ def seconds(
     return Estimate(hops + link + launch, {"link": link, "depth": hops, "launch": launch})
 
 
-def _bandwidths(device: Device, given: Mapping[str, float]) -> tuple[float, float]:
-    """Return what a byte's time inside a node and between nodes rests on [B/s]."""
-    known = {name: link.oneway.si for name, link in device.spec.links.items() if link.oneway}
-    network = known.pop("network", given["network_bandwidth"])
-    if not known:
+def check(device: Device, **_: object) -> None:
+    """Refuse a device without a link.
+
+    Raises
+    ------
+    UnavailableError
+        If its spec has none beside a ``network``.
+    """
+    if not _links(device).keys() - {"network"}:
         raise UnavailableError(
             f"{device.name} has no link to other devices in its spec; ask for rung bound, or give it one"
         )
+
+
+def _links(device: Device) -> dict[str, float]:
+    return {name: link.oneway.si for name, link in device.spec.links.items() if link.oneway}
+
+
+def _bandwidths(device: Device, given: Mapping[str, float]) -> tuple[float, float]:
+    """Return what a byte's time inside a node and between nodes rests on [B/s]."""
+    check(device)
+    known = _links(device)
+    network = known.pop("network", given["network_bandwidth"])
     return given["bandwidth_share"] * max(known.values()), given["network_share"] * network
 
 

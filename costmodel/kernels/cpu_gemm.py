@@ -85,10 +85,7 @@ def seconds(
     UnavailableError
         If the device does not have the dtype, or A is to be quantised on the way.
     """
-    if quantise:
-        raise UnavailableError(
-            "quantise: no model of products that quantise A on a CPU; quantise=false would do"
-        )
+    check(device, quantise=quantise)
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
     sizes = (np.asarray(x, dtype=np.float64) for x in (m, n, k, batch, passing))
     m, n, k, batch, passing = np.broadcast_arrays(*sizes)
@@ -105,6 +102,20 @@ def seconds(
         seconds=chosen([choice.seconds for choice in choices]),
         terms={name: chosen([choice.terms[name] for choice in choices]) for name in choices[0].terms},
     )
+
+
+def check(_: Device, *, quantise: bool = False, **__: object) -> None:
+    """Refuse a product that quantises A on the way.
+
+    Raises
+    ------
+    UnavailableError
+        If it does.
+    """
+    if quantise:
+        raise UnavailableError(
+            "quantise: no model of products that quantise A on a CPU; quantise=false would do"
+        )
 
 
 def _with_threads(
