@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,10 +77,16 @@ def model(
     """Show a whole model: parameters, cache, and on a device the time of a use, by part and by limit."""
     from costmodel.models import load
 
+    of_device = {
+        "-D": next(iter(defines), None),
+        "--device-set": next(iter(device_set), None),
+        "--rung": rung,
+    }
+    of_device |= {"--state": state if state != "warm" else None, "--framework": framework}
     if report is not None:
         check_writable(report, overwrite=force, suffixes=(".html",))
     if not names and not machines and report is None:
-        _check_alone(defines, device_set)
+        _check_alone(of_device)
         _list(as_json)
         return
     if use not in USES:
@@ -100,7 +106,7 @@ def model(
         _report(found, devices, _sizes(defines), how, report, force)
         return
     if not devices:
-        _check_alone(defines, device_set)
+        _check_alone(of_device)
         _show(found, dtype, as_json)
         return
     if len(devices) > 1:
@@ -182,11 +188,11 @@ def _sizes(defines: list[str]) -> dict[str, float]:
     return sizes
 
 
-def _check_alone(defines: list[str], device_set: list[str]) -> None:
+def _check_alone(of_device: Mapping[str, str | None]) -> None:
     """Refuse what is said of a device where there is none."""
-    for option, given in (("-D", defines), ("--device-set", device_set)):
-        if given:
-            raise CostmodelError(f"model: {option} {given[0]} needs a device too: -m DEVICE")
+    for option, given in of_device.items():
+        if given is not None:
+            raise CostmodelError(f"model: {option} {given} needs a device too: -m DEVICE")
 
 
 def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:

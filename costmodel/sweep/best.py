@@ -136,6 +136,21 @@ class FindLeast:
     aim: Aim
     by: tuple[str, ...] = ()
 
+    @classmethod
+    def of(cls, of: str, by: Sequence[str], grid: Grid) -> FindLeast:
+        """Return the job of some columns' names.
+
+        Raises
+        ------
+        CostmodelError
+            If there is no such column, or a layer or device of the grid has none.
+        """
+        known = [*TEXT, *dict.fromkeys(size_column(axis) for case in grid.cases for axis in case.axes)]
+        for name in by:
+            if name not in known:
+                raise unknown_name("column to group by", name, known)
+        return cls(Aim.of(of, grid), tuple(by))
+
     def __call__(self, grid: Grid, chunk: Chunk) -> Least:
         """Return the least point of each group of the chunk."""
         groups: Groups = {}
@@ -306,11 +321,7 @@ def best(
     CostmodelError
         If there is no such column, or a layer or device of the grid has none.
     """
-    known = [*TEXT, *dict.fromkeys(size_column(axis) for case in grid.cases for axis in case.axes)]
-    for name in by:
-        if name not in known:
-            raise unknown_name("column to group by", name, known)
-    return _search(grid, FindLeast(Aim.of(of, grid), tuple(by)), Least(), engine, progress)
+    return _search(grid, FindLeast.of(of, by, grid), Least(), engine, progress)
 
 
 def front(

@@ -54,7 +54,7 @@ def job_of(
 ) -> Job[Any]:
     """Return what is done with each chunk: the search for `best` or `pareto`, or else a file's columns."""
     if best is not None:
-        return FindLeast(Aim.of(best, grid), tuple(by))
+        return FindLeast.of(best, by, grid)
     if pareto is not None:
         one, other = pareto
         return FindFront((Aim.of(one, grid), Aim.of(other, grid)))

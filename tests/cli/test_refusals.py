@@ -146,6 +146,13 @@ CATALOGUE = {
     ),
     "sizes of a model on no device": (("model", "gpt2", "-D", "seq=16"), "-D seq=16 needs a device"),
     "sizes of no model": (("model", "-D", "seq=16"), "-D seq=16 needs a device"),
+    "the rung of a model alone": (("model", "gpt2", "--rung", "bound"), "--rung bound needs a device"),
+    "the state of a model alone": (("model", "gpt2", "--state", "cold"), "--state cold needs a device"),
+    "a plan by no column": (
+        ("sweep", "lstm", "-m", "l4", "-D", "batch=1", "seq=2", "hidden=8", "--plan", "--best", "seconds",
+         "--by", "nonsense"),
+        "unknown column to group by 'nonsense'",
+    ),
     "a figure of no device": (("model", "gpt2", "--device-set", "hbm=6 TB/s"), "needs a device"),
     "two lengths for one": (
         ("model", "gpt2", "-m", "t4", "-D", "seq=16", "seq_kv=99"),
