@@ -1,9 +1,10 @@
-"""What is printed: JSON, tables (drawn on a terminal, plain in a pipe), numbers with units."""
+"""What is printed: JSON, tables (drawn on a terminal that is wide enough, else plain), numbers with units."""
 
 from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Endings of the tables that are written.
 TABLES = (".csv", ".parquet")
+#: What a drawn table has between two columns, and to what width it may fold one.
+_BETWEEN, _FOLDED = 3, 20
 
 
 def print_json(answer: Any) -> None:
@@ -46,10 +49,12 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
         How many of the first columns hold text; the others are numbers, set to the right.
     """
     cells = [list(row) for row in rows]
-    if sys.stdout.isatty():
+    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
+    # One long column can be folded; numbers cannot.
+    narrow = sum(widths) - max(widths) + _BETWEEN * len(widths) + _FOLDED
+    if sys.stdout.isatty() and narrow <= shutil.get_terminal_size().columns:
         _draw(headers, cells, left)
         return
-    widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
     for row in [list(headers), *cells]:
         padded = (
             c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))

@@ -1,0 +1,40 @@
+"""Tables on terminals: numbers are never broken over lines."""
+
+import os
+import sys
+
+import pytest
+
+from costmodel.cli import output
+
+HEADERS = ["device", *(f"rate {i} TFLOP/s" for i in range(8))]
+ROWS = [["nvidia/rtx-pro-6000-server", *("1234.5" for _ in range(8))]]
+
+
+class Terminal:
+    """Standard output that says it is a terminal."""
+
+    encoding = "utf-8"
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+    def flush(self):
+        pass
+
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("columns", [40, 80, 120, 300])
+def test_numbers_are_whole_however_narrow_the_terminal(columns, monkeypatch):
+    monkeypatch.setattr(output.shutil, "get_terminal_size", lambda: os.terminal_size((columns, 40)))
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    output.print_table(HEADERS, ROWS)
+    assert terminal.text.count("1234.5") == 8
+    assert "nvidia/rtx-pro-6000-server" in terminal.text
+    assert ("─" in terminal.text) == (columns == 300)
