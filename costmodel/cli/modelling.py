@@ -81,8 +81,9 @@ def model(
         "-D": next(iter(defines), None),
         "--device-set": next(iter(device_set), None),
         "--rung": rung,
+        "--state": state if state != "warm" else None,
+        "--framework": framework,
     }
-    of_device |= {"--state": state if state != "warm" else None, "--framework": framework}
     if report is not None:
         check_writable(report, overwrite=force, suffixes=(".html",))
     if not names and not machines and report is None:

@@ -22,6 +22,7 @@ from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import misses, warm_seconds
+from costmodel.kernels._join import norm
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -128,9 +129,11 @@ def seconds(
         )
         # Each further token waits for the state that the one before leaves in the registers.
         chain = (seq - 1) * c["token_cycles"] * cycle
-        body = (moved ** c["overlap"] + chain ** c["overlap"]) ** (1 / c["overlap"])
         terms = {"hbm": compulsory / bandwidth, "l2": compulsory / cached, "depth": chain, "launch": launch}
-        return Estimate(seconds=replay.ticked(device, c, launch + body, replay.SCANS), terms=terms)
+        return Estimate(
+            seconds=replay.ticked(device, c, launch + norm(c["overlap"], moved, chain), replay.SCANS),
+            terms=terms,
+        )
 
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units

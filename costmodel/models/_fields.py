@@ -32,22 +32,19 @@ class Field(NamedTuple):
         What it is where they do not say; a function takes it from the fields read before.
     kind : type
         ``int``, ``float``, ``bool``, ``str``, ``list``: what the value has to be.
-    may_be_none : bool, optional
-        Whether a size may be 0; default: where it is 0 if nothing is said.
+    may_be_zero : bool
+        Whether a size may be 0 though it is not where nothing is said.
     """
 
     names: tuple[str, ...]
     default: Any = REQUIRED
     kind: type = int
-    may_be_none: bool | None = None
+    may_be_zero: bool = False
 
     @property
     def least(self) -> int:
         """The least that a size may be."""
-        none = self.may_be_none
-        if none is None:
-            none = isinstance(self.default, int) and self.default == 0
-        return 0 if none else 1
+        return 0 if self.may_be_zero or self.default == 0 else 1
 
 
 class Fields:

@@ -35,6 +35,11 @@ def _equal(one: Any, other: Any) -> Any:
     return one == other
 
 
+def _is_among(value: Any, choices: tuple[Any, ...]) -> Any:
+    """Return where a value is equal to one of some."""
+    return functools.reduce(np.logical_or, (_equal(value, one) for one in choices), False)
+
+
 _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.Lt: operator.lt,
     ast.LtE: operator.le,
@@ -42,12 +47,8 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
     ast.Eq: _equal,
     ast.NotEq: lambda value, other: np.logical_not(_equal(value, other)),
-    ast.In: lambda value, choices: functools.reduce(
-        np.logical_or, (_equal(value, one) for one in choices), False
-    ),
-    ast.NotIn: lambda value, choices: functools.reduce(
-        np.logical_and, (np.logical_not(_equal(value, one)) for one in choices), True
-    ),
+    ast.In: _is_among,
+    ast.NotIn: lambda value, choices: np.logical_not(_is_among(value, choices)),
 }
 _UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
     ast.Not: np.logical_not,

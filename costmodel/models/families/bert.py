@@ -26,7 +26,7 @@ from costmodel.models.stack import Stack
 FIELDS = {
     **DENSE,
     "positions": Field(("max_position_embeddings",)),
-    "kinds": Field(("type_vocab_size",), 2, may_be_none=True),
+    "kinds": Field(("type_vocab_size",), 2, may_be_zero=True),
     "d_ff": Field(("intermediate_size",), same("d_model", 4)),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
 }
