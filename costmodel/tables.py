@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import warnings
 from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -29,9 +31,10 @@ def read_table(path: Path) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If there is no such file, it is no table, it has no rows, or two of its columns have one name.
+        If there is no such file, it is no table, it has no rows, two of its columns have one name, or rows
+        have more fields than there are columns.
     """
-    return _read(path, lambda source, _: pd.read_csv(source, low_memory=False))
+    return _read(path, lambda source, _: _csv(source))
 
 
 def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]) -> pd.DataFrame:
@@ -57,13 +60,23 @@ def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]
 def _as_written(
     source: Source, header: list[str], names: Collection[str], numbers: Collection[str]
 ) -> pd.DataFrame:
-    return pd.read_csv(
+    return _csv(
         source,
-        low_memory=False,
         dtype={name: str for name in header if name not in numbers},
         keep_default_na=False,
         na_values={name: list(EMPTY) for name in (*names, *numbers)},
     )
+
+
+def _csv(source: Source, **how: Any) -> pd.DataFrame:
+    """Read a CSV whose rows have as many fields as its header names; pandas would take the first as names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        try:
+            table: pd.DataFrame = pd.read_csv(source, low_memory=False, index_col=False, **how)
+        except pd.errors.ParserWarning:
+            raise TableError("has rows of more fields than its header names") from None
+    return table
 
 
 def _read(path: Path, read_csv: Callable[[Source, list[str]], pd.DataFrame]) -> pd.DataFrame:

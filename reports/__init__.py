@@ -14,9 +14,10 @@ import pandas as pd
 
 from costmodel.reports import explorer_page
 from costmodel.reports.explorer_page import Explorer
-from costmodel.reports.frames import Facts, Frames, checked, read
+from costmodel.reports.frames import Facts, Frames, checked
 from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, save
+from costmodel.tables import read_table as read
 
 __all__ = [
     "Explorer",

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -126,28 +124,6 @@ class Frames:
     longest: pd.DataFrame = field(default_factory=pd.DataFrame)
     systems: pd.DataFrame = field(default_factory=pd.DataFrame)
     growth: pd.DataFrame = field(default_factory=pd.DataFrame)
-
-
-def read(path: Path) -> pd.DataFrame:
-    """Return a table from a CSV or Parquet file.
-
-    Raises
-    ------
-    TableError
-        If there is none, or it cannot be read.
-    """
-    readers: dict[str, Callable[..., pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise TableError(f"cannot read {path}: wanted a .csv or .parquet file, as costmodel sweep writes it")
-    try:
-        frame = reader(path)
-    except FileNotFoundError as error:
-        raise TableError(f"cannot read {path}: there is no such file") from error
-    except (OSError, ValueError, pd.errors.ParserError) as error:
-        reason = (str(error).strip().splitlines() or ["it is empty"])[0]
-        raise TableError(f"cannot read {path}: {reason}") from error
-    return frame
 
 
 def checked(frame: pd.DataFrame) -> pd.DataFrame:

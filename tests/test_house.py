@@ -47,7 +47,7 @@ MAY_IMPORT = {
     "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),
     "tables": (),
     "score": ("layers", "evaluate", "predict", "hardware", "measured", "tables"),
-    "reports": (),
+    "reports": ("tables",),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations",
         "harness", "predict", "sweep", "crossing", "measured", "tables", "score", "models", "capture",

@@ -40,6 +40,8 @@ def test_the_ending_of_a_table_may_be_in_capitals(tmp_path):
         ('"m","m"\n1,2\n', "has more than one column m"),
         ("m,n\n", "has no rows"),
         ("", "not a readable table"),
+        ("m,n\n1,2,3\n4,5,6\n", "has rows of more fields than its header names"),
+        ("m,n\n1,2\n4,5,6\n", "not a readable table"),
     ],
 )
 def test_what_is_no_table_is_refused_by_name(tmp_path, text, says):
