@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -287,7 +287,24 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
         # What-if devices rest on the constants of the device they were made from.
         origin = "self" if name == device.name else name
         return Choice(origin, section, _constants(section, wanted), section.spread)
-    return carried or _from_relative(device, wanted, alike=False) or Choice("none")
+    return (
+        carried
+        or _from_relative(device, wanted, alike=False)
+        or _of_single_precision(device, wanted, own=own)
+        or Choice("none")
+    )
+
+
+def _of_single_precision(device: hardware.Device, wanted: Wanted, *, own: bool) -> Choice | None:
+    """Return those of the constants for fp32 that no format changes (``EVERY_FORMAT``), or None."""
+    names = getattr(kernels.model(wanted.kernel), "EVERY_FORMAT", ())
+    if not names or wanted.dtype == "fp32":
+        return None
+    found = choose(device, replace(wanted, dtype="fp32"), own=own)
+    if found.section is None:
+        return None
+    origin = device.name if found.origin == "self" else found.origin
+    return Choice(origin, None, {name: found.constants[name] for name in names if name in found.constants})
 
 
 def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool) -> Choice | None:
@@ -316,7 +333,24 @@ def _carried(
     slower = hardware.load(relative).clock_hz / device.clock_hz
     told = _constants(section, wanted)
     constants = {name: value * slower if name in clocked else value for name, value in told.items()}
-    return Choice(relative, section, constants, transfer(section.kernel, relation))
+    return Choice(relative, section, constants, _widest(section.spread, transfer(section.kernel, relation)))
+
+
+def _widest(own: tuple[Spread, ...], carried: tuple[Spread, ...]) -> tuple[Spread, ...]:
+    """Return a section's regimes, each as wide as there or, where that is wider, as carried constants are.
+
+    One range is known for all times of carried ones; on another device nothing is surer than on its own.
+    """
+    if not own or not carried:
+        return own or carried
+    (other,) = carried
+
+    def joined(spread: Spread) -> Spread:
+        low, high = (pick(spread.q[i], other.q[i]) for pick, i in ((min, 0), (max, 3)))
+        inner = min(spread.q[1], other.q[1]), max(spread.q[2], other.q[2])
+        return Spread(above=spread.above, rows=spread.rows, q=(low, *inner, high))
+
+    return tuple(joined(spread) for spread in own)
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
@@ -345,10 +379,19 @@ def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
     """Return how far off a kernel model is with the constants of such a relative; () if it is not known.
 
     From predicting each open device with the constants of its nearest relative
-    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`).
+    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`). Where none of this model's has
+    such a relative: as far as any other model is.
     """
-    found = _transfers().get(kernel, {}).get(relation)
-    return (Spread(above=0.0, **found),) if found else ()
+    told = _transfers()
+    found = [
+        told[name][relation]
+        for name in ([kernel] if relation in told.get(kernel, {}) else told)
+        if relation in told[name]
+    ]
+    if not found:
+        return ()
+    q = [pick(entry["q"][i] for entry in found) for i, pick in enumerate((min, min, max, max))]
+    return (Spread(above=0.0, rows=sum(entry["rows"] for entry in found), q=tuple(q)),)
 
 
 def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:

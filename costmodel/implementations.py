@@ -16,7 +16,7 @@ from costmodel.kernels import _flash, _tiles
 Options = dict[str, Any]
 
 #: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
-ROTATIONS = {"trtllm": "weights", "sglang": "operands"}
+ROTATIONS = {"trtllm": "weights", "sglang": "operands", "vllm": "layers"}
 
 #: Whose recurrences run step by step, each a kernel, and whose runs as one.
 STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"
@@ -108,7 +108,8 @@ def _recurrence(_: str, framework: str, label: str, device: Device) -> Options:
         return {"chosen_by": "torch"}
     if name.startswith(FUSED):
         return {"persistent": name.endswith("fused")}
-    return {"persistent": False} if name.startswith(STEP_BY_STEP) else {}
+    # AMD's libraries have no other.
+    return {"persistent": False} if name.startswith(STEP_BY_STEP) or device.vendor == "AMD" else {}
 
 
 _READERS: dict[str, Callable[[str, str, str, Device], Options]] = {

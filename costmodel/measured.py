@@ -83,10 +83,16 @@ class Operation:
 
 
 def _attention(causal: bool) -> Operation:
+    def layer(dtype: str, row: Mapping[str, Any]) -> Layer:
+        said = _flag(row, "causal", unsaid=causal)
+        if said and not causal:
+            raise UnavailableError(f"causal is {row['causal']}, but op is {row['op']}")
+        return TiledAttention(dtype=dtype, causal=said, direction=_direction(row))
+
     return Operation(
         columns={"batch": "batch", "seq_q": "seq", "heads_q": "heads", "head_dim": "head_dim"},
         optional={"seq_kv": "seq_kv", "heads_kv": "kv_heads"},
-        layer=lambda dtype, row: TiledAttention(dtype=dtype, causal=causal, direction=_direction(row)),
+        layer=layer,
     )
 
 
@@ -198,6 +204,7 @@ STATIC = (
     "kernel",
     "direction",
     "mode",
+    "causal",
     "bidirectional",
     "recurrent_only",
 )
@@ -232,23 +239,27 @@ def _style(row: Mapping[str, Any]) -> str:
     return found
 
 
-def _flag(row: Mapping[str, Any], name: str) -> bool:
+def _flag(row: Mapping[str, Any], name: str, *, unsaid: bool = False) -> bool:
     value = row.get(name)
-    if value is None or pd.isna(value):
-        return False
+    if value is None or pd.isna(value) or not str(value).strip():
+        return unsaid
     return str(value).strip().lower() in ("1", "1.0", "true", "yes")
 
 
+#: Other names that frameworks go by.
+_FRAMEWORKS = {"trt-llm": "trtllm", "tensorrt-llm": "trtllm", "tensorrt_llm": "trtllm", "torch": "pytorch"}
+
+
 def framework(text: Any) -> tuple[str | None, str]:
-    """Return (name, release) of a framework as tables write it: ``"trtllm 1.3.0rc20"``.
+    """Return (name, release) of a framework as tables write it: ``"trtllm 1.3.0rc20"``, ``"vllm==0.24.0"``.
 
     ``sarathi/vllm torch`` profiles cuBLAS and PyTorch kernels, so it is a name of its own.
     """
     if text is None or pd.isna(text) or not str(text).strip():
         return None, ""
-    name = re.split(r"[\s(]", str(text).strip().lower())[0].replace("/", "-")
+    name = re.split(r"[\s(]|[-_/=@:]+v?(?=\d)", str(text).strip().lower())[0].replace("/", "-")
     release = re.search(r"\d+(\.\d+)+\S*", str(text))
-    return name, release.group(0) if release else ""
+    return _FRAMEWORKS.get(name, name), release.group(0) if release else ""
 
 
 def harness(timer: Any) -> str | None:

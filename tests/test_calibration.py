@@ -205,8 +205,29 @@ def test_intervals_with_a_relatives_constants_are_from_other_devices():
     carried = calibration.choose(load("nvidia/h100-sxm"), wanted)
     assert (own.origin, carried.origin) == ("self", "nvidia/h200-sxm")
     assert carried.section == own.section
-    assert carried.spread == calibration.transfer("gemm", "sibling")
+    (told,) = calibration.transfer("gemm", "sibling")
+    assert [s.above for s in carried.spread] == [s.above for s in own.spread]
+    for there, here in zip(own.spread, carried.spread, strict=True):
+        for wide, narrow in ((here, there), (here, told)):
+            assert (np.array(wide.q[:2]) <= narrow.q[:2]).all()
+            assert (np.array(wide.q[2:]) >= narrow.q[2:]).all()
+        assert all(q in (*there.q, *told.q) for q in here.q)
     assert calibration.transfer("gemm", "stranger") == ()
+
+
+@pytest.mark.parametrize(
+    "device", ["nvidia/h100-sxm", "nvidia/gb200", "nvidia/l4", "nvidia/rtx-pro-6000-server"]
+)
+@pytest.mark.parametrize(
+    ("kernel", "op"),
+    [("attention", "attention_prefill"), ("decode", "attention_decode"), ("conv", "causal_conv1d_prefill")],
+)
+def test_constants_of_a_relative_always_have_intervals(device, kernel, op):
+    """No pair of siblings was measured with these models: other models' siblings say how far they are."""
+    choice = calibration.choose(load(device), Wanted(kernel, op, "bf16", framework="vllm"))
+    assert choice.origin not in ("self", "none")
+    assert all(s.q[1] < 1 < s.q[2] for s in choice.spread)
+    assert choice.spread
 
 
 def test_intervals_are_the_quantiles_of_the_regime():
@@ -266,7 +287,7 @@ def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
     asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
     choice = calibration.choose(h200, asked)
     assert (choice.origin, choice.section) == ("nvidia/b200-sxm", CHUNKED)
-    assert choice.spread == calibration.transfer("delta", "sibling")
+    assert choice.spread
     # Nobody named, its own framework named, or nothing like it anywhere: its own.
     plain = Wanted("delta", "gdn_chunk_prefill", "bf16")
     assert calibration.choose(h200, plain).section == FUSED

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import costmodel as cm
+from costmodel import measured
 from costmodel.errors import TableError, UnknownNameError
 from costmodel.measured import with_parts
 from costmodel.score import ADDED, NUMBERS, read_measured, score, summary
@@ -43,6 +44,36 @@ def asked(row: dict, framework: str | None) -> cm.Prediction:
 def table() -> pd.DataFrame:
     rows = pd.DataFrame([{"gpu": "h200-sxm", "dtype": "bf16", **row} for row, _ in ROWS] * 20)
     return rows.assign(number=np.arange(len(rows)))
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "release"),
+    [
+        ("trtllm 1.3.0rc20", "trtllm", "1.3.0rc20"),
+        ("trtllm/1.3.0rc20", "trtllm", "1.3.0rc20"),
+        ("TensorRT-LLM v1.3.0", "trtllm", "1.3.0"),
+        ("tensorrt_llm==1.3.0", "trtllm", "1.3.0"),
+        ("vllm==0.24.0", "vllm", "0.24.0"),
+        ("vllm_0.24.0", "vllm", "0.24.0"),
+        ("sglang-v0.5.14", "sglang", "0.5.14"),
+        ("pytorch 2.1.0 eager", "pytorch", "2.1.0"),
+        ("sarathi/vllm torch (linear=cuBLAS)", "sarathi-vllm", ""),
+        ("flash-attention", "flash-attention", ""),
+    ],
+)
+def test_a_framework_is_known_however_its_release_is_written(text, name, release):
+    assert measured.framework(text) == (name, release)
+
+
+def test_a_flag_says_whether_attention_is_causal():
+    row = {"gpu": "h200-sxm", "dtype": "bf16", "batch": 2, "seq_q": 4096, "heads_q": 16, "head_dim": 128}
+    said = [("attention_prefill", causal) for causal in (None, "true", "false", 1, 0)]
+    said += [("attention_prefill_noncausal", causal) for causal in (None, "no", "1")]
+    scored = score(pd.DataFrame([{**row, "op": op, "causal": causal} for op, causal in said]))
+    whole, half = scored["seconds"][5], scored["seconds"][0]
+    assert whole > 1.2 * half
+    assert scored["seconds"].iloc[:7].tolist() == [half, half, whole, half, whole, whole, whole]
+    assert scored["reason"][7] == "causal is 1, but op is attention_prefill_noncausal"
 
 
 def test_every_row_is_the_prediction_of_its_layer(table):

@@ -20,7 +20,7 @@ from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
 from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
-from costmodel.measured import with_parts
+from costmodel.measured import framework, with_parts
 from costmodel.validation.log_fit import Expected, known, least_log_error, on_ticks
 
 #: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
@@ -80,7 +80,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     op = str(rows["op"].iloc[0])
     sizes = {name: rows[name].to_numpy(dtype=np.float64) for name in ("m", "n", "k")}
     batch = rows["b"].fillna(1).to_numpy(dtype=np.float64) if "b" in rows else 1.0
-    framework = str(rows["framework"].iloc[0]).split()[0] if "framework" in rows else ""
+    name = framework(rows["framework"].iloc[0])[0] if "framework" in rows else None
     tile: dict[str, Array] = {}
     if "kernel" in rows and op != "gemm_fp8_dynquant":
         names = with_parts(rows)["kernel"]
@@ -92,7 +92,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
         "dtype": str(rows["dtype"].iloc[0]),
         "layout": "nn" if op == "bmm" else "tn",
         "quantise": op == "gemm_fp8_dynquant",
-        "rotation": ROTATIONS.get(framework, "none"),
+        "rotation": ROTATIONS.get(name or "", "none"),
     }
 
 

@@ -81,13 +81,15 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     between = p.right + p.left + p.result
     if rotation == "weights":
         between = between + p.right * (np.clip(np.ceil(device.l2_capacity / p.right), 1, 5) - 1)
+    elif rotation == "layers":
+        between = between + 5 * p.right
     elif rotation == "operands":
         # What is quantised is 16 bit wide before, and 8 bit after.
         between = 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
     held = c["cache_share"] * device.llc_distinct
     missed = misses(between, held, _WARM_ORDER)
     missed_left = missed
-    if rotation == "weights" and held > 0:
+    if rotation in ("weights", "layers") and held > 0:
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
         missed_left = np.minimum(missed, alone)
     found = np.asarray((right + p.result) * missed + left * missed_left)

@@ -3,7 +3,8 @@
 A chip has one or two large cores that a compiler schedules ahead of time: operands stream from memory
 while the array computes, and there are no waves of thread blocks. What is left is a roofline with
 the array's padding and an efficiency each way. No open measurement of such a chip says more: the
-constants are assumed.
+constants are assumed. The chain of a recurrent layer has the GPUs' model (``recurrence``): weights that stay
+on the chip, and a step that waits for all of it.
 """
 
 from __future__ import annotations
@@ -25,19 +26,45 @@ CONSTANTS = {
 ARRAY, ROWS = 128.0, 8.0
 
 
-def padded(size: Array, multiple: float) -> Array:
+def padded(size: Array | float, multiple: float) -> Array:
     """Return a size rounded up to what the array takes."""
     return np.asarray(np.ceil(np.asarray(size, dtype=np.float64) / multiple) * multiple)
 
 
 def roofline(
-    device: Device, constants: Mapping[str, float], dtype: str, flops: Array | float, traffic: Array
+    device: Device,
+    constants: Mapping[str, float],
+    dtype: str,
+    flops: Array | float,
+    traffic: Array,
+    *,
+    engine: str = "matrix",
 ) -> Estimate:
-    """Return the larger of padded arithmetic and traffic, each at its share, after the start [s]."""
+    """Return the larger of an engine's arithmetic and traffic, each at its share, after the start [s]."""
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    arithmetic = np.asarray(flops / (c["peak_share"] * device.peak(dtype)), dtype=np.float64)
+    rate = device.peak(dtype, None if engine == "matrix" else engine)
+    arithmetic = np.asarray(flops / (c["peak_share"] * rate), dtype=np.float64)
     memory = np.asarray(traffic / (c["bandwidth_share"] * device.hbm_bandwidth), dtype=np.float64)
     arithmetic, memory = np.broadcast_arrays(arithmetic, memory)
     start = np.full(memory.shape, c["start_s"])
-    terms = {f"matrix:{dtype}": arithmetic, "hbm": memory, "launch": start}
+    terms = {f"{engine}:{dtype}": arithmetic, "hbm": memory, "launch": start}
     return Estimate(seconds=np.maximum(arithmetic, memory) + start, terms=terms)
+
+
+def in_turn(device: Device, of: Estimate, steps: Array, step_s: float | None = None) -> Estimate:
+    """Return an estimate whose work takes at least so many steps one after another.
+
+    Parameters
+    ----------
+    device : Device
+        Where it runs.
+    of : Estimate
+        The same with nothing waiting, its start among the terms.
+    steps : array
+        Steps of which each waits for the one before.
+    step_s : float, optional
+        Time of one [s]; default that of the device's spec, in which pipelines drain.
+    """
+    chain = np.asarray(steps * (device.step_s if step_s is None else step_s), dtype=np.float64)
+    seconds = np.maximum(of.seconds, chain + of.terms["launch"])
+    return Estimate(seconds, {**of.terms, "depth": np.broadcast_to(chain, seconds.shape)})

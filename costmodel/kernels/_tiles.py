@@ -137,10 +137,8 @@ def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
             np.where(m <= 64, 64.0, 128.0),
             np.where(m <= 256, 128.0, 64.0),
         )
-    if family == "blackwell-rtx":
-        rows = np.where(m <= 128, 128.0, 256.0)
-        columns = np.where((m <= 128) & (n <= 64), 64.0, 128.0)
-        return rows, columns, np.where(m <= 128, 128.0, 64.0)
+    if family == "blackwell-rtx":  # one tile for all, ``sm120_fp8_dispatch_bias``
+        return np.full_like(m, 128.0), np.full_like(m, 128.0), np.full_like(m, 128.0)
     low, mid = n <= 8192, n <= 16384
     few = np.where(low, 16.0, np.where(mid | (m <= 1), 32.0, 16.0))
     rows = np.select(

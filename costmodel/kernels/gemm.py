@@ -145,10 +145,11 @@ CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
-#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's).
-ROTATIONS = ("none", "weights", "operands")
+#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's); six B,
+#: layers that are all given one A (vLLM's).
+ROTATIONS = ("none", "weights", "operands", "layers")
 #: Calls that a replayed graph of those has, one for each of what it rotates over.
-REPLAYED = {"weights": 5.0, "operands": 6.0}
+REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}
 
 #: Sharpness of the change from a time that the host sets to one that the kernel does.
 _HOST_ORDER = 12.0
@@ -207,7 +208,7 @@ def seconds(
     quantise : bool
         Whether a kernel before it quantises the 16-bit A to ``dtype``, row by row, and the product is
         sglang's ``fp8_scaled_mm``.
-    rotation : {"none", "weights", "operands"}
+    rotation : {"none", "weights", "operands", "layers"}
         What lies between two calls (``ROTATIONS``).
     tile_m, tile_n, tile_k, split : array_like
         The tile, and the parts that K is cut into, where they are known (`tiles.from_names`); NaN: the

@@ -55,6 +55,9 @@ CONSTANTS = {
     "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak of the weights' gradient"),
 }
 
+#: Which of them are launches, whatever the format: those of fp32 serve where no others were measured.
+EVERY_FORMAT = ("call_s", "step_s")
+
 DIRECTIONS = ("fwd", "bwd_data", "bwd_weights")
 #: Who may choose the algorithm: the weights' size and format, or torch.
 CHOOSERS = ("", "torch")

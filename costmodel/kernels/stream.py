@@ -143,6 +143,8 @@ def seconds(
     early = rows < c["slow_rows"]
     clock, host = np.where(early, c["slow_clock"], 1.0), np.where(early, c["slow_host"], 1.0)
     hbm = traffic / (c["bandwidth_share"] * device.hbm_bandwidth)
+    # A relative's share of its cache may be more than all of this one; that serves no more than it holds.
+    hbm = np.maximum(hbm, (passes - device.llc_capacity) / device.hbm_bandwidth)
     cached = passes / (device.units * device.clock_hz * c["cache_bytes"])
     chain = chain * clock
     # A lane does one multiply-add, 2 FLOP, a cycle.

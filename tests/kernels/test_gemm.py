@@ -265,6 +265,17 @@ def test_activations_that_all_copies_of_the_weights_share_stay_in_the_cache():
     assert warm < 0.4 * cold
 
 
+def test_six_layers_with_one_input_read_each_weight_anew_where_six_do_not_fit():
+    """vLLM's collector: 6 B beside one A; of B a sixth of the cache stays, of A what fits beside one B."""
+    constants = {**IDEAL, "cache_share": 1.0}
+    held = A100.llc_distinct
+    for share, times in ((0.1, 0.0), (0.3, 1.0)):
+        n = share * held / (2 * 4096)
+        hbm = gemm.seconds(A100, constants, m=16, n=n, k=4096, rotation="layers").terms["hbm"]
+        moved = hbm * A100.hbm_bandwidth / (2 * 4096 * n)
+        assert moved == pytest.approx(times, abs=0.02), share
+
+
 def test_rows_a_power_of_two_apart_meet_the_same_channels_of_mi210(measured):
     rows = measured[(measured["gpu"] == "mi210") & (measured["op"] == "gemm") & (measured["dtype"] == "fp32")]
     rate = 2 * rows["m"] * rows["n"] * rows["k"] / rows["latency_s"]

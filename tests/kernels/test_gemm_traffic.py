@@ -110,3 +110,9 @@ def test_clusters_of_two_compute_as_much_for_257_rows_as_for_512():
     arithmetic = gemm.seconds(H200, constants, **sizes, dtype="fp8", quantise=True).terms["matrix:fp8"]
     assert arithmetic[0] == arithmetic[1] == arithmetic[2]
     assert arithmetic[3] == pytest.approx(1.5 * arithmetic[2], rel=1e-6)
+
+
+def test_one_tile_serves_all_fp8_products_of_consumer_blackwell():
+    """``sm120_fp8_dispatch_bias`` in sglang's fp8_gemm_kernel.cu; with 256 rows most of one was empty."""
+    m, n = np.array([1.0, 64, 129, 257, 8192]), np.array([32.0, 4096, 4096, 65536, 128])
+    assert all((side == 128).all() for side in tiles.fp8_scaled("blackwell-rtx", m, n))

@@ -33,6 +33,15 @@ def test_a_replay_finds_half_as_much_where_l2_is_two_halves_of_copies():
         assert moved == pytest.approx(8 * cols / 2), name
 
 
+def test_no_share_of_a_cache_is_more_than_all_of_it():
+    """With constants of a smaller cache, of which more seemed to stay, a pass took less than its bytes."""
+    l4 = hardware.load("nvidia/l4")
+    cols = 1.5 * l4.llc_capacity / 4
+    sizes = {"rows": 1, "cols": cols, "reads": 1, "writes": 1, "dtype": "bf16"}
+    hbm = stream.seconds(l4, {"cache_share": 2.0, "warm_share": 1.0}, **sizes).terms["hbm"]
+    assert hbm == pytest.approx(0.5 * l4.llc_capacity / l4.hbm_bandwidth)
+
+
 def test_half_the_width_takes_half_the_time_of_a_long_pass():
     sizes = {"rows": 1 << 20, "cols": 8192}
     assert seconds(**sizes, dtype="fp16") == pytest.approx(seconds(**sizes, dtype="fp32") / 2, rel=1e-3)

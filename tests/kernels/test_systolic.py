@@ -13,6 +13,13 @@ LARGE = (
     (cm.Matmul(), {"m": 8192, "n": 8192, "k": 8192}),
     (cm.TiledAttention(causal=True), {"batch": 4, "heads": 32, "seq": 16384, "head_dim": 128}),
     (cm.Softmax(), {"m": 65536, "n": 8192}),
+    (cm.DecodeAttention(), {"batch": 32, "heads": 32, "seq_kv": 8192, "head_dim": 128}),
+    (cm.CausalConv1d(), {"batch": 8, "seq": 16384, "d_model": 4096}),
+    (cm.CausalConv1d(decode=True), {"batch": 8192, "seq": 1, "d_model": 8192}),
+    (cm.GatedDeltaNet(form="recurrent"), {"batch": 256, "seq": 1, "heads": 16, "head_dim": 128}),
+    (cm.Mamba(), {"batch": 8, "seq": 4096, "d_model": 2048}),
+    (cm.Scan(), {"batch": 8, "seq": 16384, "hidden": 4096}),
+    (cm.RetNet(), {"batch": 8, "seq": 16384, "heads": 16, "head_dim": 128}),
 )
 
 
@@ -21,6 +28,34 @@ LARGE = (
 def test_large_work_comes_near_the_roofline(name, layer, sizes):
     bound = cm.predict(layer, name, rung="bound", **sizes).seconds
     assert bound <= cm.predict(layer, name, rung="kernel", **sizes).seconds < 1.5 * bound
+
+
+@pytest.mark.parametrize("name", CHIPS)
+def test_chunks_half_the_array_fill_half_of_it(name):
+    """A delta net's chunks are of 64 tokens: of five of its eight products a side is 64 of 128."""
+    layer, sizes = cm.GatedDeltaNet(), {"batch": 8, "seq": 16384, "heads": 32, "head_dim": 128}
+    bound = cm.predict(layer, name, rung="bound", **sizes).seconds
+    assert bound <= cm.predict(layer, name, rung="kernel", **sizes).seconds < 2 * bound
+
+
+def test_chunks_follow_one_another_however_few_heads():
+    chip = hardware.load("google/tpu-v5p")
+    sizes = {"batch": 1, "heads": 1, "head_dim": 128}
+    once, twice = (
+        cm.predict(cm.GatedDeltaNet(), chip, rung="kernel", seq=seq, **sizes) for seq in (2**19, 2**20)
+    )
+    assert once.bound == twice.bound == "depth"
+    assert twice.seconds - once.seconds == pytest.approx(2**19 / 64 * chip.step_s)
+
+
+def test_a_chip_of_more_bandwidth_decodes_a_whole_model_sooner():
+    llama = cm.models.load("llama-2-7b").decode("bf16")
+    times = {
+        name: cm.predict(llama, name, rung="kernel", batch=32, seq_kv=8192).seconds
+        for name in ("google/tpu-v5e", "google/tpu-v6e", "google/tpu-v5p", "google/tpu-v7")
+    }
+    by_bandwidth = sorted(times, key=lambda name: -hardware.load(name).hbm_bandwidth)
+    assert sorted(times, key=lambda name: times[name]) == by_bandwidth
 
 
 def test_products_are_padded_to_the_array():

@@ -1,0 +1,36 @@
+"""Causal depthwise convolution on a matrix core's chip: a pass of its vector unit, at the memory's pace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels._systolic import CONSTANTS, roofline
+from costmodel.kernels.base import Estimate
+
+__all__ = ["CONSTANTS", "seconds"]
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    seq: ArrayLike,
+    channels: ArrayLike,
+    width: ArrayLike = 4.0,
+    dtype: str = "bf16",
+    decode: bool = False,
+) -> Estimate:
+    """Return the time of one causal convolution; see ``costmodel.kernels.conv``."""
+    batch, seq, channels, width = (
+        np.asarray(size, dtype=np.float64) for size in (batch, seq, channels, width)
+    )
+    state = batch * channels * (width - 1) if decode else 0.0
+    traffic = dtypes.dtype(dtype).bytes * (2 * batch * seq * channels + 2 * state + channels * width)
+    arithmetic = 2 * batch * seq * channels * width
+    return roofline(device, constants, "fp32", arithmetic, traffic, engine="vector")

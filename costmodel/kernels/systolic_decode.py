@@ -1,0 +1,42 @@
+"""Attention of one new token on a matrix core: the cache streams once, rows padded to the array's depth."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.hardware import Device
+from costmodel.kernels._systolic import ARRAY, CONSTANTS, ROWS, padded, roofline
+from costmodel.kernels.base import Estimate
+
+__all__ = ["CONSTANTS", "seconds"]
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    heads: ArrayLike,
+    kv_heads: ArrayLike,
+    seq_kv: ArrayLike,
+    head_dim: ArrayLike,
+    dtype: str = "bf16",
+    kv_dtype: str | None = None,
+) -> Estimate:
+    """Return the time of one decoding step's attention; see ``costmodel.kernels.decode``.
+
+    The query heads that share keys are the rows of one product; there is nothing to split and merge, as
+    one core has the whole sequence.
+    """
+    batch, heads, kv_heads, seq_kv, head_dim = (
+        np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim)
+    )
+    width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
+    rows = padded(heads / kv_heads, ROWS)
+    flops = 4 * batch * kv_heads * rows * padded(seq_kv, ARRAY) * padded(head_dim, ARRAY)
+    cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
+    return roofline(device, constants, dtype, flops, cache + 2 * width * batch * heads * head_dim)

@@ -1,0 +1,61 @@
+"""Gated delta net on a matrix core: the products of chunks fill the array, chunks follow one another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel import dtypes
+from costmodel.errors import unknown_name
+from costmodel.hardware import Device
+from costmodel.kernels._systolic import ARRAY, CONSTANTS, in_turn, padded, roofline
+from costmodel.kernels.base import Estimate
+
+__all__ = ["CONSTANTS", "seconds"]
+
+_KERNELS = ("chunked", "decode")
+#: Tokens of a chunk, as the GPUs' kernels take them; width of the state [B].
+_CHUNK, _STATE_BYTES = 64.0, 4.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    batch: ArrayLike,
+    seq: ArrayLike,
+    heads: ArrayLike,
+    value_heads: ArrayLike,
+    head_dim: ArrayLike = 128.0,
+    dtype: str = "bf16",
+    kernel: str = "chunked",
+) -> Estimate:
+    """Return the time of the core of one gated-delta-net layer; see ``costmodel.kernels.delta``.
+
+    Prefill counts each product of a chunk with its sides padded to the array; what a chunk leaves for the
+    next, and what is computed inside one, stays on the chip. In decode tokens are vector arithmetic on the
+    state, one after another.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such kernel or dtype.
+    """
+    if kernel not in _KERNELS:
+        raise unknown_name("delta-net kernel", kernel, _KERNELS)
+    batch, seq, heads, value_heads, head_dim = (
+        np.asarray(size, dtype=np.float64) for size in (batch, seq, heads, value_heads, head_dim)
+    )
+    width = dtypes.dtype(dtype).bytes
+    states = batch * value_heads * head_dim**2 * _STATE_BYTES
+    traffic = 2 * batch * seq * (heads + value_heads) * head_dim * width + states
+    if kernel == "decode":
+        arithmetic = 7 * batch * seq * value_heads * head_dim**2
+        answer = roofline(device, constants, "fp32", arithmetic, traffic + states, engine="vector")
+        return in_turn(device, answer, seq - 1)
+    chunks, side, depth = np.ceil(seq / _CHUNK), padded(head_dim, ARRAY), padded(_CHUNK, ARRAY)
+    # QKᵀ, KKᵀ, W, U and A·V: C × C × d; W·S, Q·S and the state's update: C × d × d.
+    flops = 2 * batch * value_heads * chunks * _CHUNK * (5 * depth * side + 3 * side**2)
+    return in_turn(device, roofline(device, constants, dtype, flops, traffic), chunks)

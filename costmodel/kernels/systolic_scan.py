@@ -1,0 +1,52 @@
+"""Scans and chunked linear attention on a matrix core's chip: bytes, arithmetic by engine, or the chain."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from costmodel.hardware import Device
+from costmodel.kernels._systolic import CONSTANTS, in_turn, roofline
+from costmodel.kernels.base import Estimate
+
+__all__ = ["CONSTANTS", "seconds"]
+
+#: Cycles until a dependent multiply and add of the vector unit is there: an assumption, between the few of
+#: its pipeline and the some tens of a turn of a loop.
+_LANE_CYCLES = 12.0
+
+
+def seconds(
+    device: Device,
+    constants: Mapping[str, float],
+    *,
+    chains: ArrayLike,  # noqa: ARG001 - one pipeline interleaves them: their work is the arithmetic
+    steps: ArrayLike,
+    traffic: ArrayLike,
+    again: ArrayLike = 0.0,
+    matrix_flops: ArrayLike = 0.0,
+    vector_flops: ArrayLike = 0.0,
+    special_flops: ArrayLike = 0.0,
+    launches: ArrayLike = 1.0,
+    dtype: str = "bf16",
+    blocks: bool = False,
+) -> Estimate:
+    """Return the time of one such kernel; see ``costmodel.kernels.scan``.
+
+    A step of a chain of chunks waits for the products before it, one of a lane for an instruction. Chains
+    side by side hide each other's waiting in one pipeline, and special functions are the vector unit's.
+    """
+    steps, traffic, again, matrix, vector, special, launches = (
+        np.asarray(size, dtype=np.float64)
+        for size in (steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
+    )
+    by_vector = roofline(device, constants, "fp32", vector + special, traffic + again, engine="vector")
+    by_matrix = roofline(device, constants, dtype, matrix, traffic + again)
+    start = by_vector.terms["launch"]
+    answer = Estimate(
+        seconds=np.maximum(by_vector.seconds, by_matrix.seconds) + (launches - 1) * start,
+        terms={**by_vector.terms, **by_matrix.terms, "launch": launches * start},
+    )
+    return in_turn(device, answer, steps, None if blocks else _LANE_CYCLES / device.clock_hz)
