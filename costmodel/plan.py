@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from costmodel import calibration, hardware, implementations, kernels
-from costmodel.cost import ENGINES, ZERO, Phase
+from costmodel.cost import ENGINES, ZERO, Cost, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
 from costmodel.files import remembered
@@ -74,6 +74,11 @@ class Plan:
     host: Host = NONE
 
     @cached_property
+    def work(self) -> Cost:
+        """What is computed and moved: exact counts, whatever convention the layer's own are in."""
+        return self.layer.exact.cost
+
+    @cached_property
     def arguments(self) -> tuple[str, ...]:
         """Names of the sizes that the expressions take."""
         return (*self.layer.sizes(), *DEVICE_SIZES)
@@ -98,8 +103,8 @@ class Plan:
     @cached_property
     def lower_function(self) -> Any:
         """Compiled: FLOPs by engine and dtype, compulsory bytes, state updated in place."""
-        cost = self.layer.cost
-        return compile_expressions([*cost.flops.values(), cost.compulsory, cost.updated], self.arguments)
+        work = self.work
+        return compile_expressions([*work.flops.values(), work.compulsory, work.updated], self.arguments)
 
     @cached_property
     def launch_function(self) -> Any:
@@ -108,9 +113,10 @@ class Plan:
 
     @cached_property
     def phase_functions(self) -> tuple[Any, ...]:
-        """Compiled, for each phase: the counts that answers show."""
+        """Compiled, for each phase: the counts that answers show, in the layer's convention."""
         return tuple(
-            compile_expressions(list(phase_rows(part.phase).values()), self.arguments) for part in self.phases
+            compile_expressions(list(phase_rows(phase).values()), self.arguments)
+            for phase in self.layer.cost.phases
         )
 
     @cached_property
@@ -179,7 +185,7 @@ def make_plan(
     framework, harness, label = implementation
     parts, missing = [], dict.fromkeys(device.missing)
     own = rung != "kernel"
-    for phase in layer.cost.phases:
+    for phase in layer.exact.cost.phases:
         rates = []
         for engine, dtype in phase.flops:
             try:

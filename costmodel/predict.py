@@ -292,7 +292,7 @@ class Prediction:
         cache = self.device.llc_capacity
         traffic = np.maximum(0.0, compulsory - cache - np.minimum(cache, updated))
         lower = traffic / self.device.hbm_bandwidth
-        for (_, dtype), count in zip(self.layer.cost.flops, flops, strict=True):
+        for (_, dtype), count in zip(self.plan.work.flops, flops, strict=True):
             rate = _fastest(self.device, dtype)
             if rate:
                 lower = np.maximum(lower, count / rate)
@@ -422,15 +422,20 @@ class Prediction:
         """Each kernel's name, time, what limits it, its counts and its constants' origin."""
         arguments = [self.shapes[n] for n in self.plan.arguments]
         rows = []
-        for part, function, seconds, (repeats, _, terms) in zip(
-            self.plan.phases, self.plan.phase_functions, self._phase_seconds, self._parts, strict=True
+        for part, counted, function, seconds, (repeats, _, terms) in zip(
+            self.plan.phases,
+            self.layer.cost.phases,
+            self.plan.phase_functions,
+            self._phase_seconds,
+            self._parts,
+            strict=True,
         ):
             labels = np.array(list(terms))
             stacked = np.stack(
                 [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in terms.values()]
             )
             limiting = labels[np.argmax(stacked, axis=0)]
-            counts = dict(zip(phase_rows(part.phase), function(*arguments), strict=True))
+            counts = dict(zip(phase_rows(counted), function(*arguments), strict=True))
             rows.append(
                 {
                     "phase": part.phase.name,

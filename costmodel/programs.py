@@ -58,11 +58,11 @@ def _signals(rates: tuple[tuple[str, str], ...], boosts: tuple[str, ...]) -> tup
 
 def program(layer: Layer) -> Program:
     """Return the program of a layer with its static options."""
-    cost = layer.cost
+    cost = layer.exact.cost
     rates = tuple(dict.fromkeys(key for phase in cost.phases for key in phase.flops))
     boosts = tuple(dict.fromkeys(dtype for _, dtype in cost.flops))
     times, limits = _times(cost)
-    steps = [*assignments(_counts(cost)), *times, *_lower(cost)]
+    steps = [*assignments([*_counts(cost), *layer.cost.rows().items()]), *times, *_lower(cost)]
     waiting = _name("steps") * _name("step") + _name("launches") * _name("launch")
     steps.append(("waiting_s", waiting))
     signals = _signals(rates, boosts)
@@ -80,7 +80,7 @@ def _max(*terms: sp.Expr) -> sp.Expr:
 
 
 def _counts(cost: Cost) -> list[tuple[str, sp.Expr]]:
-    """Return every count that times are made of, kernel by kernel, and the totals."""
+    """Return every count that times are made of, kernel by kernel, and their sums."""
     named: list[tuple[str, sp.Expr]] = []
     for i, phase in enumerate(cost.phases):
         named.append((f"repeats{i}", phase.repeats))
@@ -91,7 +91,7 @@ def _counts(cost: Cost) -> list[tuple[str, sp.Expr]]:
     named += [(f"flops_{engine}_{dtype}", count) for (engine, dtype), count in cost.flops.items()]
     named.append(("updated_bytes", cost.updated))
     named.append(("steps", sp.Add(*(phase.steps * phase.repeats for phase in cost.phases))))
-    return [*named, *cost.rows().items()]
+    return named
 
 
 def _times(cost: Cost) -> tuple[list[tuple[str, sp.Expr]], tuple[str, ...]]:

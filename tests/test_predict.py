@@ -1,6 +1,7 @@
 """Where a layer meets a device: the laws that hold whatever the layer, and what is said about it."""
 
 import copy
+import dataclasses
 import itertools
 import json
 import math
@@ -87,6 +88,19 @@ def test_a_cold_call_takes_every_byte_from_memory(layer, sizes, framework, devic
     (phase,) = cold.phases
     assert cold.seconds >= warm.seconds
     assert phase["seconds"] >= float(cold.hbm_bytes) / load(device).hbm_bandwidth
+
+
+@pytest.mark.parametrize(("name", "way"), CASES)
+def test_how_flops_are_counted_takes_no_time(name, way):
+    """torch counts a causal mask's other half and a grouped gradient's other groups: nobody does them."""
+    exact = made(name, way)
+    torch = dataclasses.replace(exact, convention="torch")
+    done, counted = (
+        cm.predict(layer, "h200-sxm", rung="bound", **sizes_of(layer)) for layer in (exact, torch)
+    )
+    assert (counted.seconds, counted.lower_s, counted.bound) == (done.seconds, done.lower_s, done.bound)
+    for count in ("matrix_flops", "hbm_bytes"):
+        assert sum(phase[count] for phase in counted.phases) == pytest.approx(getattr(counted, count)), count
 
 
 def test_a_prediction_can_be_pickled_and_copied():

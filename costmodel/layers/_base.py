@@ -6,7 +6,7 @@ import dataclasses
 import typing
 from collections.abc import Collection, Mapping
 from functools import cache, lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import sympy as sp
 
@@ -130,6 +130,11 @@ class Layer:
     def bytes(self) -> sp.Expr:
         """Size of one element of the layer's dtype [bytes]."""
         return sp.nsimplify(parse_dtype(self.dtype).bytes)
+
+    @property
+    def exact(self) -> Self:
+        """The layer as it is computed: what another convention counts beside takes no time."""
+        return self if self.convention == "exact" else dataclasses.replace(self, convention="exact")
 
     @property
     def accumulate(self) -> str:
