@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware, implementations, kernels
-from costmodel.errors import SpecError
+from costmodel.errors import SpecError, unknown_name
 from costmodel.files import remembered, user_folder, write_whole
 from costmodel.hardware.tables import FOLDER, table
 
@@ -204,6 +204,20 @@ def frameworks() -> set[str]:
     """Return every framework that is known: by constants of some device, or by how its kernels work."""
     fitted = {section.framework for device in calibrated_devices() for section in load(device)}
     return {*fitted, *DEFAULT_FRAMEWORKS, *implementations.STEP_BY_STEP, implementations.FUSED}
+
+
+def check_framework(name: str | None) -> None:
+    """Refuse a framework of which nothing is known: the constants of others would stand in unasked.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is none of `frameworks`, with or without its release; the text offers the nearest.
+    """
+    if name is None or name in DEFAULT_FRAMEWORKS or implementations.recurrent(name):
+        return
+    if name not in (known := frameworks()):
+        raise unknown_name("framework", name, known)
 
 
 # -- choosing ----------------------------------------------------------------------------------

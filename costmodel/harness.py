@@ -15,6 +15,9 @@ from typing import Any
 
 from costmodel.hardware.tables import table
 
+#: How a measurement is taken: kernels of a replayed graph, of a profile, of eager calls, seen from the host;
+#: on a CPU by its clock.
+HARNESSES = ("graph-replay", "kernel-time", "eager-events", "host-wall", "perf_counter-median")
 #: Harnesses whose times hold the host's dispatch; those of the others hold the device's alone.
 _HOSTED = ("eager-events", "host-wall")
 #: Constants of kernel models that are the dispatch of one call.
@@ -54,7 +57,12 @@ class Host:
 
 
 def as_timed(
-    constants: Mapping[str, float], own: Collection[str], fitted: str, asked: str | None
+    constants: Mapping[str, float],
+    own: Collection[str],
+    fitted: str,
+    asked: str | None,
+    *,
+    elsewhere: bool = False,
 ) -> Mapping[str, float]:
     """Return a kernel model's constants without those of a harness that is not the one asked for.
 
@@ -67,7 +75,12 @@ def as_timed(
     fitted, asked : str, str or None
         Harness of the rows they were fitted on, and of the prediction; where either is not said, nothing
         is left out. Of two that time the host the dispatch is much the same, and stays.
+    elsewhere : bool
+        Whether they were fitted on another device: the host that dispatched there is not asked for
+        unless a harness is.
     """
+    if not asked and elsewhere and fitted in _HOSTED:
+        return {name: value for name, value in constants.items() if name not in own}
     if not asked or not fitted or asked == fitted or {asked, fitted} <= set(_HOSTED):
         return constants
     return {name: value for name, value in constants.items() if name not in own}

@@ -96,6 +96,11 @@ def _delta(op: str, framework: str, label: str, _: Device) -> Options:
     return {"kernel": "fused" if fused else "chunked"}
 
 
+def recurrent(name: str) -> bool:
+    """Return whether a name says whose recurrent layers are meant."""
+    return name.lower().startswith((*STEP_BY_STEP, FUSED, *_TORCH))
+
+
 def _recurrence(_: str, framework: str, label: str, device: Device) -> Options:
     """DeepBench times cuDNN's standard algorithm and MIOpen's, by steps; FlashRNN fuses; torch chooses.
 

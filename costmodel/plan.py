@@ -208,7 +208,7 @@ def make_plan(
                 label=label,
             )
             choice = calibration.choose(device, wanted, own=own)
-            choice = _timed(kernel, choice, harness)
+            choice = _timed(kernel, choice, harness, device)
             # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
             # gets the algorithm that one would pick.
             named, section = framework or phase.kernel == "recurrence", choice.section
@@ -249,12 +249,16 @@ def _direction(layer: Layer, phase: Phase) -> str:
     return str(phase.options.get("direction", "bwd" if backward else "fwd"))
 
 
-def _timed(kernel: str, choice: calibration.Choice, harness: str | None) -> calibration.Choice:
+def _timed(
+    kernel: str, choice: calibration.Choice, harness: str | None, device: hardware.Device
+) -> calibration.Choice:
     """Return a choice of constants as the harness asked for would time the kernel."""
     if choice.section is None:
         return choice
     own = getattr(kernels.model(kernel), "HARNESS", ())
-    return replace(choice, constants=as_timed(choice.constants, own, choice.section.harness, harness))
+    elsewhere = choice.origin not in ("self", device.name.rstrip("*"))
+    told = as_timed(choice.constants, own, choice.section.harness, harness, elsewhere=elsewhere)
+    return replace(choice, constants=told)
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:

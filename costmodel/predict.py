@@ -18,6 +18,7 @@ from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
 from costmodel.errors import SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
+from costmodel.harness import HARNESSES
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan, phase_rows
 from costmodel.symbols import DEVICE_SIZES
@@ -46,6 +47,13 @@ def check_rung(rung: str | None) -> None:
     """Raise UnknownNameError unless it is a rung, or None for the best there is."""
     if rung is not None and rung not in RUNGS:
         raise unknown_name("rung", rung, RUNGS)
+
+
+def check_implementation(framework: str | None, harness: str | None = None) -> None:
+    """Raise UnknownNameError if nothing is known of that framework, or no measurement is taken so."""
+    calibration.check_framework(framework)
+    if harness is not None and harness not in HARNESSES:
+        raise unknown_name("harness", harness, HARNESSES)
 
 
 def predict(
@@ -88,12 +96,14 @@ def predict(
     Raises
     ------
     UnknownNameError, SizeError
-        If a name or a size is not one the layer has, see `bind`.
+        If a name or a size is not one the layer has, see `bind`, or nothing is known of a framework or
+        harness.
     UnavailableError
         If the rung needs what is not there, or the device has no such dtype.
     """
     machine = as_device(device)
     check_rung(rung)
+    check_implementation(framework, harness)
     if not isinstance(state, str):
         shapes, state = {**shapes, "state": state}, "warm"
     if state not in STATES:

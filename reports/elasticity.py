@@ -65,9 +65,14 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the rate that the time follows most, and how it follows the sizes."""
     rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable").head(1)
     sizes = frame[frame["kind"] == KINDS["size"][0]]
-    said = [f"10 % more of the {of} saves about {-10 * slope:.1f} %" for of, slope in _pairs(rates)]
-    said += [f"10 % more {of} costs about {10 * slope:.1f} %" for of, slope in _pairs(sizes)]
+    said = [f"10 % more of the {of} saves about {-changed(slope):.1f} %" for of, slope in _pairs(rates)]
+    said += [f"10 % more {of} costs about {changed(slope):.1f} %" for of, slope in _pairs(sizes)]
     return words.sentence("; ".join(said)) or "Nothing that the roofline has changes the time"
+
+
+def changed(slope: float) -> float:
+    """Return by how much 10 % more changes a time [%] that follows it by that power."""
+    return float(100 * (1.1**slope - 1))
 
 
 def _pairs(frame: pd.DataFrame) -> list[tuple[str, float]]:

@@ -51,7 +51,7 @@ def slopes(frames: ModelFrames) -> Table:
     return Table(
         "elasticities",
         "How the roofline's time follows",
-        rows.assign(change=10 * rows["elasticity"]),
+        rows.assign(change=rows["elasticity"].map(elasticity.changed)),
         columns,
     )
 

@@ -54,6 +54,16 @@ def test_a_single_kernel_hides_nothing():
     assert timed.seconds == alone.seconds
 
 
+@pytest.mark.parametrize("device", ["h200-sxm", "b200-sxm", "a100-sxm-80gb", "h100-sxm", "l4", "mi300x"])
+def test_a_relatives_host_is_nobodys_where_none_is_asked_for(device):
+    """26 µs of a copy of 100 kB were Python on an A100's host: half of what a token of Mamba took."""
+    wide, narrow = (
+        predict(Elementwise(dtype=dtype, op="copy"), device, m=1, n=24576) for dtype in ("fp32", "bf16")
+    )
+    assert wide.constants_from != "self"
+    assert wide.seconds < 2 * narrow.seconds
+
+
 @pytest.mark.parametrize(
     ("fitted", "asked", "kept"),
     [
@@ -79,8 +89,8 @@ def test_a_replayed_graph_has_no_dispatch_in_it():
         predict(layer, "nvidia/h200-sxm", m=64, n=64, harness=h)
         for h in (None, "eager-events", "graph-replay")
     )
-    assert unsaid.seconds == eager.seconds > 2e-5
-    assert replayed.seconds < 1e-5
+    assert eager.seconds > 2e-5
+    assert replayed.seconds == unsaid.seconds < 1e-5
     assert replayed.lo80_s <= replayed.seconds <= replayed.hi80_s
 
 

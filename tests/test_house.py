@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "plan": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations", "harness",
     ),
-    "predict": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "plan"),
+    "predict": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "harness", "plan"),
     "models": ("cost", "layers", "evaluate", "predict", "hardware"),
     "capture": ("cost", "layers", "evaluate", "predict", "models"),
     "explain": ("layers", "predict", "hardware"),

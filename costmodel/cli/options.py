@@ -53,12 +53,11 @@ State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether
 
 
 def _known(framework: str | None) -> str | None:
-    """Refuse a framework of which nothing is known: the constants of others would stand in unasked."""
+    """Refuse a framework of which nothing is known."""
     if framework is not None:
-        from costmodel.calibration import frameworks
+        from costmodel.calibration import check_framework
 
-        if framework not in (known := frameworks()):
-            raise unknown_name("framework", framework, known)
+        check_framework(framework)
     return framework
 
 

@@ -26,7 +26,7 @@ from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import as_layer, as_size, bind
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
-from costmodel.predict import STATES, Prediction, as_device, check_rung, predict
+from costmodel.predict import STATES, Prediction, as_device, check_implementation, check_rung, predict
 from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
@@ -294,6 +294,7 @@ def make_grid(
             raise unknown_name(f"size of {', '.join(layer.name for layer in wanted)}", name, taken)
     given = {name: _axis(name, values) for name, values in asked.items()}
     check_rung(rung)
+    check_implementation(framework)
     if state not in STATES:
         raise unknown_name("state", str(state), STATES)
     paid = _by_device(prices or {}, machines)

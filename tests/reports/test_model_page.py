@@ -13,7 +13,7 @@ import pytest
 import vl_convert
 
 from costmodel import model_story, models, reports
-from costmodel.reports import generation, layouts, whatif, words
+from costmodel.reports import elasticity, generation, layouts, whatif, words
 from costmodel.reports.figure import Figure, at_first, choose
 
 TINY = {
@@ -307,3 +307,11 @@ def test_hostile_names_do_not_run(hostile: reports.Page, drawn: Callable[..., tu
     assert "data-pwned" not in dom
     assert f'data-drawn="{len(FIGURES)}"' in dom
     assert "Content Security Policy" not in log
+
+
+def test_ten_per_cent_more_of_a_rate_save_no_more_than_they_can():
+    """All of a time may follow one rate: 1 / 1.1 of it is left, 9.1 % less, not 10."""
+    slopes = pd.DataFrame({"of": ["hbm", "seq"], "kind": ["rate", "size"], "elasticity": [-1.0, 2.0]})
+    found = elasticity.finding(elasticity.rows(slopes))
+    assert "saves about 9.1 %" in found
+    assert "costs about 21.0 %" in found
