@@ -42,20 +42,22 @@ _ALIASES = {
     "bfloat16": "bf16",
     "float16": "fp16",
     "half": "fp16",
-    "fp8_e4m3": "fp8",
-    "fp8_e5m2": "fp8",
+    "double": "fp64",
+    "float": "fp32",
+    **dict.fromkeys(("fp8_e4m3", "fp8_e5m2", "float8_e4m3fn", "float8_e5m2", "float8"), "fp8"),
 }
 
 
 def dtype(name: str) -> DType:
-    """Return the number format of that name (``bf16``, or a common alias such as ``bfloat16``).
+    """Return the number format of that name: ``bf16``, or an alias such as ``torch.bfloat16``.
 
     Raises
     ------
     UnknownNameError
         If there is none.
     """
-    key = _ALIASES.get(str(name).lower(), str(name).lower())
+    key = str(name).lower().removeprefix("torch.")
+    key = _ALIASES.get(key, key)
     if key not in DTYPES:
         raise unknown_name("dtype", name, DTYPES)
     return DTYPES[key]
