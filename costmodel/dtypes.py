@@ -22,6 +22,14 @@ class DType:
     name: str
     bytes: float
 
+    @property
+    def gradient_bytes(self) -> float:
+        """Size of a weight's gradient [bytes]: that of the weight, 2 at least.
+
+        Products of FP8 give 16 bits or more (Micikevicius et al., arXiv 2209.05433).
+        """
+        return max(2, self.bytes)
+
 
 _ALL = (
     DType("fp64", 8),

@@ -165,11 +165,10 @@ class Memory:
     def _counted(self, model: Model, use: str, batch: float, lengths: Array) -> dict[str, Array]:
         """Return the memory as the model's own parts count it."""
         tensors = model.held()
-        weights = tensors.weights + tensors.offsets + tensors.unread
         trained = use == "training"
         kinds = {
-            "weights": weights,
-            "gradients": weights if trained else ZERO,
+            "weights": tensors.learned,
+            "gradients": tensors.gradients if trained else ZERO,
             "optimiser": tensors.optimizer,
             "activations": model.kept() if trained else ZERO,
             "cache": model.state + tensors.updated + tensors.left,

@@ -75,6 +75,7 @@ def build(
             *(operand.bytes for operand in trained if operand.storage in weights),
             *(trace.settle(operand.bytes) for operand in trace.gradients),
         ),
+        made=trace.settle(sp.Add(*(operand.bytes for operand in trace.made.values()))),
         learned=sp.Add(*(trace.weights[storage].elements for storage in trace.parameters)),
         dependent=_longest(kernels[False]),
         updates=_updates(optimizer, trained, form, fusion) if optimizer else (),

@@ -30,9 +30,10 @@ def kept(trace: Trace) -> sp.Expr:
 def live(trace: Trace, calls: list[Call]) -> sp.Expr:
     """Return the intermediate results that live at once, where they are most at the example's sizes [bytes].
 
-    A result lives from the operation that makes it to the last that reads it.
+    A result lives from the operation that makes it to the last that reads it. Gradients that stay are not
+    among them.
     """
-    outside = {*trace.weights, *(operand.storage for operand in trace.inputs)}
+    outside = {*trace.weights, *trace.made, *(operand.storage for operand in trace.inputs)}
     size: dict[int, Operand] = {}
     first: dict[int, int] = {}
     last: dict[int, int] = {}

@@ -48,6 +48,8 @@ class CapturedTensors(Tensors):
         Of parameters and inputs [bytes].
     stored : Expr
         All parameters and buffers [bytes].
+    made : Expr
+        Gradients that are there after the backward pass, rows of tables that were not asked for too [bytes].
     live : Expr
         Intermediate results that live at once [bytes].
     optimizer : Expr
@@ -56,6 +58,7 @@ class CapturedTensors(Tensors):
 
     gradients: sp.Expr = ZERO
     stored: sp.Expr = ZERO
+    made: sp.Expr = ZERO
     live: sp.Expr = ZERO
     optimizer: sp.Expr = ZERO
 
@@ -69,7 +72,7 @@ class CapturedTensors(Tensors):
         alive = self.inputs + self.stored + self.outputs + workspace
         if direction == "fwd":
             return alive + self.live
-        return alive + self.gradients + self.optimizer + sp.Max(kept, self.live)
+        return alive + self.made + self.optimizer + sp.Max(kept, self.live)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +90,9 @@ class CapturedModel(Model):
     live_forward, live_training : Expr
         Intermediate results that live at once in a forward pass, and in both, where they are most at
         the example's sizes [bytes].
-    stored, moved, gradients : Expr
-        All parameters and buffers; of these what a forward pass reads whole; gradients [bytes].
+    stored, moved, gradients, made : Expr
+        All parameters and buffers; of these what a forward pass reads whole; gradients of this and of inputs;
+        all gradients that are there after the backward pass [bytes].
     learned : Expr
         Numbers of the module's parameters, trained or frozen.
     dependent : int
@@ -109,6 +113,7 @@ class CapturedModel(Model):
     stored: sp.Expr = ZERO
     moved: sp.Expr = ZERO
     gradients: sp.Expr = ZERO
+    made: sp.Expr = ZERO
     learned: sp.Expr = ZERO
     dependent: int = 1
     bounds: tuple[tuple[Any, str], ...] = ()
@@ -179,8 +184,9 @@ class CapturedModel(Model):
             weights=self.moved,
             gradients=self.gradients,
             stored=self.stored,
+            made=self.made,
             live=self.live_forward if self.direction == "fwd" else self.live_training,
-            optimizer=self._sum((part, part.layer.tensors().updated) for part in self.updates),
+            optimizer=self._optimizer(),
         )
 
     def kept(self) -> sp.Expr:

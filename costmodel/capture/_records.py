@@ -149,6 +149,8 @@ class Trace:
         What went in and came out.
     gradients : tuple of Operand
         Inputs that gradients were made for.
+    made : dict of int to Operand
+        Gradients that the backward pass leaves, by their memory.
     kept : dict of int to Expr
         What autograd saved for backward, by its memory [bytes]; weights left out.
     assumed : list of str
@@ -168,6 +170,7 @@ class Trace:
     inputs: tuple[Operand, ...] = ()
     outputs: tuple[Operand, ...] = ()
     gradients: tuple[Operand, ...] = ()
+    made: dict[int, Operand] = field(default_factory=dict)
     kept: dict[int, sp.Expr] = field(default_factory=dict)
     assumed: list[str] = field(default_factory=list)
     bounds: list[tuple[Any, str]] = field(default_factory=list)

@@ -21,6 +21,7 @@ class StandIns:
         self.recorder = recorder
         self.sizes = sizes
         self.dtype = dtype
+        self.leaves: list[Any] = []  # what backward leaves gradients with
 
     def _like(self, tensor: Any, shape: Sequence[Any] | None = None) -> Any:
         """Return an empty tensor of the same format and layout, or of another shape."""
@@ -54,6 +55,7 @@ class StandIns:
                     trace.parameters.add(operand.storage)
                 if stand_in.requires_grad:
                     trace.trained.add(operand.storage)
+                    self.leaves.append(stand_in)
                 made[id(tensor)] = stand_in
             found[name] = made[id(tensor)]
         return found
@@ -80,6 +82,7 @@ class StandIns:
                 noted.append(operand)
                 if made.requires_grad:
                     trace.gradients += (operand,)
+                    self.leaves.append(made)
                 return made
 
             return tree_map(replace, value)

@@ -84,6 +84,8 @@ def run(
                 roots = _roots(result if loss is None else loss(result))
                 gradients = [torch.empty_like(root) for root in roots]
             torch.autograd.backward(roots, gradients)
+            made = [recorder.operand(leaf.grad) for leaf in stand_ins.leaves if leaf.grad is not None]
+            recorder.trace.made = {operand.storage: operand for operand in made}
     recorder.trace.settled = _settled(environment, recorder)
     return recorder.trace
 

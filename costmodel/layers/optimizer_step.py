@@ -109,6 +109,12 @@ class OptimizerStep(Layer):
         """The tables that stay from step to step, the weight among them."""
         return "p" + "".join(sorted({x for o in OPTIMISERS[self.optimiser] for x in o.writes if x in "mv"}))
 
+    @property
+    def state_bytes(self) -> sp.Expr:
+        """Size of what a number has beside weight and gradient [bytes]: m, v, and a copy in fp32, if any."""
+        tables = len(self._state) if self._copied else len(self._state) - 1
+        return tables * self._wide
+
     def _pass(self, name: str, read: sp.Expr, write: sp.Expr, vector: int, special: int, depth: int) -> Phase:
         """Return a pass over all numbers, so many bytes of each read and written."""
         each = P / TENSORS if self.implementation == "loop" else P

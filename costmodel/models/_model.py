@@ -16,6 +16,7 @@ from costmodel.errors import SizeError
 from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
 from costmodel.layers._indexed import IndexedTensors
+from costmodel.layers.optimizer_step import OptimizerStep, P
 from costmodel.models._cache import cached, states
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -30,6 +31,8 @@ class ModelTensors(IndexedTensors):
     ----------
     optimizer : Expr
         The optimiser's state, its copies of the weights included.
+    gradient : Expr
+        Size of a weight's gradient over that of the weight.
     left : Expr
         Keys, values and states that the pass leaves behind.
     working : Expr
@@ -38,12 +41,24 @@ class ModelTensors(IndexedTensors):
     """
 
     optimizer: sp.Expr = ZERO
+    gradient: sp.Expr = ONE
     left: sp.Expr = ZERO
     working: sp.Expr = ZERO
 
     def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:  # noqa: ARG002
         """Return the memory occupied at once [bytes]; parts run one by one: not all workspace is in use."""
-        return super().footprint(direction, kept, self.working) + self.optimizer + self.left
+        wider = ZERO if direction == "fwd" else self.gradients - self.learned
+        return super().footprint(direction, kept, self.working) + wider + self.optimizer + self.left
+
+    @property
+    def learned(self) -> sp.Expr:
+        """All weights [bytes]."""
+        return self.weights + self.offsets + self.unread
+
+    @property
+    def gradients(self) -> sp.Expr:
+        """Those of all weights [bytes]."""
+        return self.gradient * self.learned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +206,9 @@ class Model(Layer):
         own = [part for part in self.parts if not part.shared]
         found = {part: part.layer.tensors() for part in self.parts}
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
-        training = ((part, part.layer.tensors().updated) for part in self.updates)
         return ModelTensors(
-            optimizer=self._sum(training),
+            optimizer=self._optimizer(),
+            gradient=sp.nsimplify(parse_dtype(self.dtype).gradient_bytes) / self.bytes,
             left=cached(self.leaves) + states(self.leaves),
             working=self._working(),
             inputs=self.inputs + self.state,
@@ -203,6 +218,11 @@ class Model(Layer):
             updated=self._sum((part, found[part].updated) for part in self.parts),
             unread=unread + self.bytes * (self._extra() + self.idle),
         )
+
+    def _optimizer(self) -> sp.Expr:
+        """Return the optimiser's state [bytes]."""
+        steps = [(part, part.layer) for part in self.updates if isinstance(part.layer, OptimizerStep)]
+        return sp.Add(*(part.expression(P * step.state_bytes) for part, step in steps))
 
     def _working(self) -> sp.Expr:
         """Return what the part that needs most has at once, and what is there again meanwhile [bytes]."""

@@ -31,7 +31,7 @@ def plan(
     seq: int,
     seq_kv: int | None = None,
     margin: float = MARGIN,
-    gradient_bytes: int = 2,
+    gradient_bytes: float | None = None,
     rung: str | None = None,
 ) -> pd.DataFrame:
     """Return every layout that fits, the fastest first.

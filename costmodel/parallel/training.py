@@ -28,7 +28,8 @@ from costmodel.evaluate import evaluate
 from costmodel.files import remembered
 from costmodel.hardware import Device
 from costmodel.kernels.base import Array
-from costmodel.layers import Layer, get
+from costmodel.layers import Layer
+from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.copies import Group, exchanges, held
 from costmodel.parallel.language_model import LanguageModel
@@ -51,8 +52,8 @@ class Training:
         How it is spread; numbers may be arrays, and the answers then are.
     batch, seq : int or float
         Sequences of a step, over all copies; tokens of each.
-    gradient_bytes : int
-        Bytes of a gradient: 2, or 4 where it is summed in fp32 (Megatron-LM).
+    gradient_bytes : int, optional
+        Bytes of a gradient: default that of a weight, 2 at least; 4 where it is summed in fp32 (Megatron-LM).
     rung : str, optional
         See `costmodel.predict`.
     """
@@ -62,7 +63,7 @@ class Training:
     layout: Layout
     batch: float
     seq: float
-    gradient_bytes: int = 2
+    gradient_bytes: float | None = None
     rung: str | None = None
 
     def __post_init__(self) -> None:
@@ -129,6 +130,16 @@ class Training:
     @property
     def _weight_bytes(self) -> float:
         return float(parse_dtype(self.model.dtype).bytes)
+
+    @property
+    def _gradient_bytes(self) -> float:
+        if self.gradient_bytes is None:
+            return parse_dtype(self.model.dtype).gradient_bytes
+        return self.gradient_bytes
+
+    @property
+    def _update(self) -> OptimizerStep:
+        return OptimizerStep(dtype=self.model.dtype)
 
     @property
     def micro_batches(self) -> Array:
@@ -221,7 +232,7 @@ class Training:
     def _gradients(self, forward: Array, backward: Array) -> Array:
         """Return the time that copies take to exchange gradients and weights, where it is not hidden [s]."""
         exchanged, gathered = exchanges(
-            self._groups, self.cluster, self.layout.zero, self.gradient_bytes, self._weight_bytes
+            self._groups, self.cluster, self.layout.zero, self._gradient_bytes, self._weight_bytes
         )
         if self.layout.zero == 3:
             # Weights are gathered for each pass of each micro-batch, and gradients scattered after it.
@@ -234,8 +245,7 @@ class Training:
         return np.asarray(exchanged + gathered)
 
     def _optimiser(self) -> Array:
-        layer = get("optimizer-step")(dtype=self.model.dtype)
-        return self._seconds(layer, params=np.ceil(self._held(1)))
+        return self._seconds(self._update, params=np.ceil(self._held(1)))
 
     def _held(self, stage: int) -> Array:
         """Return the learned numbers of which a device holds what ZeRO shares from that stage on."""
@@ -251,9 +261,9 @@ class Training:
         """
         return {
             "weights": self._weight_bytes * self._held(3),
-            "gradients": self.gradient_bytes * self._held(2),
-            # A master weight and two moments in fp32.
-            "optimiser": 12.0 * self._held(1),
+            "gradients": self._gradient_bytes * self._held(2),
+            # Two moments in fp32, and a master weight where the model's is narrower.
+            "optimiser": float(self._update.state_bytes) * self._held(1),
             "activations": self._activations(),
         }
 

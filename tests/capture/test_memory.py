@@ -111,6 +111,37 @@ def test_bytes_that_have_to_move():
     assert table.cost.compulsory == ids + tokens_
 
 
+@pytest.mark.parametrize("name", ["adamw", "momentum", "sgd", None])
+def test_a_step_holds_what_torchs_optimiser_does(name):
+    """Weights, their gradients and state as torch has them; AdamW of all tensors has a table of roots too."""
+    side = 512
+    module = torch.nn.Sequential(*(torch.nn.Linear(side, side, bias=False) for _ in range(2)))
+    model = from_torch(module, torch.zeros(1, side), direction="fwd+bwd", optimizer=name)
+    made = {
+        "adamw": torch.optim.AdamW,
+        "momentum": lambda weights: torch.optim.SGD(weights, momentum=0.9),
+        "sgd": torch.optim.SGD,
+    }
+    module(torch.zeros(1, side)).sum().backward()
+    tensors = [t for weight in module.parameters() for t in (weight, weight.grad)]
+    if name is not None:
+        optimizer = made[name](list(module.parameters()))
+        optimizer.step()
+        states = (state.values() for state in optimizer.state.values())
+        tensors += [t for state in states for t in state if isinstance(t, torch.Tensor) and t.ndim]
+    roots = 2 * side**2 if name == "adamw" else 0
+    held = 4 * (sum(t.numel() for t in tensors) + roots)
+    assert int(model.cost.footprint) == pytest.approx(held, rel=0.01)
+
+
+def test_gradients_of_a_table_are_whole():
+    """Torch makes a gradient for every row, asked for or not."""
+    table = torch.nn.Embedding(5000, 64)
+    model = from_torch(table, tokens(3, 6), direction="fwd+bwd")
+    assert int(model.cost.footprint) == pytest.approx(2 * 4 * 5000 * 64, rel=0.01)
+    assert model.made == 4 * 5000 * 64
+
+
 def test_live_memory_of_a_chain_is_that_of_two_neighbours():
     """Of a chain of pointwise operations in inference, an operation's input and output live at once."""
     module = torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Tanh(), torch.nn.Sigmoid())

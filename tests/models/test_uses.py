@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from costmodel import evaluate, from_torch, predict
+from costmodel import evaluate, from_torch, hardware, predict
 from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.model_memory import Memory
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.models.generation import generation
@@ -100,6 +101,38 @@ def test_the_optimiser_occupies_sixteen_bytes_a_parameter():
     assert least == pytest.approx(16 * model.parameters, rel=1e-3)
     without = evaluate(model.training(optimizer=None), batch=1, seq=1)["footprint_bytes"]
     assert least - without == 12 * model.parameters
+
+
+#: Weight, gradient, then master weight, m and v, each of 4 bytes, as far as there are (ibid., §3.1). Without
+#: a master weight the optimiser updates the model's own. Gradients of FP8's products have 16 bits.
+PER_PARAMETER = {
+    ("fp32", "adamw"): (4, 4, 8),
+    ("tf32", "adamw"): (4, 4, 8),
+    ("bf16", "adamw"): (2, 2, 12),
+    ("fp8", "adamw"): (1, 2, 12),
+    ("fp32", "momentum"): (4, 4, 4),
+    ("fp32", "sgd"): (4, 4, 0),
+    ("bf16", "sgd"): (2, 2, 4),
+    ("fp8", None): (1, 2, 0),
+}
+
+
+@pytest.mark.parametrize(("dtype", "optimizer"), PER_PARAMETER)
+def test_every_format_and_optimiser_occupies_what_it_has(dtype, optimizer):
+    model = load("llama-2-7b")
+    held = evaluate(model.training(dtype, optimizer=optimizer), batch=1, seq=1)["footprint_bytes"]
+    assert held == pytest.approx(sum(PER_PARAMETER[dtype, optimizer]) * model.parameters, rel=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp8"])
+@pytest.mark.parametrize("attention", ["tiled", "eager"])
+def test_memory_by_kind_is_the_same_however_it_is_counted(dtype, attention):
+    """A stack of equal layers by `parallel`; with eager attention, part by part."""
+    model = load("llama-2-7b")
+    memory = Memory(architecture=model, device=hardware.load(A100), dtype=dtype, attention=attention)
+    kinds = memory.kinds("training", batch=1, lengths=1)
+    found = [kinds[kind][0] / model.parameters for kind in ("weights", "gradients", "optimiser")]
+    assert found == pytest.approx(PER_PARAMETER[dtype, "adamw"], rel=1e-3)
 
 
 @pytest.mark.parametrize(("attention", "scores"), [("dense", 2), ("eager", 5), ("tiled", 0)])

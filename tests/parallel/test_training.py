@@ -100,6 +100,17 @@ def test_weights_and_state_are_those_of_the_papers_first_figure():
     assert 18 * 12 * 48 * 6144**2 / 8 / GIB == 45.5625
 
 
+def test_gradients_in_fp32_are_exchanged_in_fp32():
+    """A ring's all-reduce moves the buffer's bytes: twice as many of fp32 as of bf16."""
+    cluster = Cluster(device=A100, devices=64)
+    layout, exchanged = Layout(data=64, overlap=False), {}
+    for dtype in ("bf16", "fp32"):
+        model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000, dtype=dtype)
+        training = Training(model=model, cluster=cluster, layout=layout, batch=64, seq=128)
+        exchanged[dtype] = float(training.parts["gradients"])
+    assert exchanged["fp32"] == pytest.approx(2 * exchanged["bf16"], rel=0.05)
+
+
 @pytest.mark.parametrize(("zero", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.88)])
 def test_zero_divides_what_its_paper_says(zero, gigabytes):
     """Rajbhandari et al., Figure 1: 7.5B parameters, 64 devices, 16 bytes each."""
