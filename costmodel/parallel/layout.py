@@ -55,7 +55,10 @@ class Layout:
         What the copies share: 0 nothing, 1 the optimiser's state, 2 gradients too, 3 weights too
         (Rajbhandari et al., arXiv 1910.02054).
     overlap : bool
-        Whether gradients are exchanged while backward runs on.
+        Whether copies exchange while they compute: gradients while backward runs on; weights that ZeRO
+        shares while forward does, and backward too at stage 3 (stages 1 and 2: Megatron-LM's overlapped
+        gather of parameters, once a step; 3: Zhao et al., arXiv 2304.11277, §3.3, for every micro-batch).
+        One layer's gather is always waited for. Else nothing hides them.
     overlap_experts : bool
         Whether tokens travel to experts and back while another micro-batch is computed (DualPipe:
         DeepSeek-AI, arXiv 2412.19437, §3.2.1); else nothing hides them.

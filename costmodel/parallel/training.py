@@ -234,15 +234,17 @@ class Training:
         exchanged, gathered = exchanges(
             self._groups, self.cluster, self.layout.zero, self._gradient_bytes, self._weight_bytes
         )
+        hidden = (forward, backward) if self.layout.overlap else (0.0, 0.0)
+        # The first layer's weights are waited for, whatever runs meanwhile.
+        first = gathered / self.stage_layers
+        forward_s = np.maximum(first, gathered - hidden[0])
         if self.layout.zero == 3:
             # Weights are gathered for each pass of each micro-batch, and gradients scattered after it.
-            hidden = (forward, backward) if self.layout.overlap else (0.0, 0.0)
-            forward_s = np.maximum(0.0, gathered - hidden[0])
-            backward_s = np.maximum(0.0, gathered + exchanged - hidden[1])
+            backward_s = np.maximum(first, gathered + exchanged - hidden[1])
             return np.asarray(self.micro_batches * (forward_s + backward_s))
-        if self.layout.overlap:
-            exchanged = np.maximum(0.0, exchanged - backward)
-        return np.asarray(exchanged + gathered)
+        # Who holds a part of the gradients only has nowhere to add up the others': each micro-batch's travel.
+        times = self.micro_batches if self.layout.zero == 2 else 1.0
+        return np.asarray(times * np.maximum(0.0, exchanged - hidden[1]) + forward_s)
 
     def _optimiser(self) -> Array:
         return self._seconds(self._update, params=np.ceil(self._held(1)))

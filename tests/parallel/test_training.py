@@ -111,6 +111,47 @@ def test_gradients_in_fp32_are_exchanged_in_fp32():
     assert exchanged["fp32"] == pytest.approx(2 * exchanged["bf16"], rel=0.05)
 
 
+def sharded(zero, micro_batches, *, overlap, seq=512, device=A100):
+    """Sixteen copies of eight layers that share by ZeRO; the collectives' seconds, and the step's."""
+    model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
+    cluster = Cluster(device=device, devices=16)
+    layout = Layout(data=16, zero=zero, overlap=overlap)
+    training = Training(model=model, cluster=cluster, layout=layout, batch=16 * micro_batches, seq=seq)
+    size = 2 * training.parameters
+    scatter, gather = (
+        float(cluster.collective_s(how, size, 16, cluster.node)) for how in ("reduce-scatter", "all-gather")
+    )
+    return float(training.parts["gradients"]), scatter, gather, training
+
+
+@pytest.mark.parametrize("micro_batches", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("zero", "scatters", "gathers"),
+    [(1, lambda m: 1, lambda m: 1), (2, lambda m: m, lambda m: 1), (3, lambda m: m, lambda m: 2 * m)],
+)
+def test_copies_exchange_as_often_as_zeros_paper_has_it(zero, scatters, gathers, micro_batches):
+    """Rajbhandari et al., §5 and §7: Ψ scattered whenever gradients are made that nobody holds whole.
+
+    Stage 1 holds them, and adds up; weights are gathered once a step, at stage 3 in every pass.
+    """
+    found, scatter, gather, _ = sharded(zero, micro_batches, overlap=False)
+    assert found == pytest.approx(scatters(micro_batches) * scatter + gathers(micro_batches) * gather)
+
+
+@pytest.mark.parametrize("zero", [1, 2, 3])
+def test_gathers_hide_behind_compute_but_for_one_layers(zero):
+    """What comes before the first product has nothing to hide behind, in every pass that gathers."""
+    passes = 4 if zero == 3 else 1
+    found, _, gather, training = sharded(zero, 2, overlap=True, seq=32768)
+    forward = float(training.parts["forward"]) / 2
+    assert gather < forward
+    assert found == pytest.approx(passes * gather / 8)
+    slow = hardware.load(A100).replace(network="1 GB/s")
+    exposed, scatter, gather, training = sharded(1, 1, overlap=True, device=slow)
+    computed = float(training.parts["forward"] + training.parts["backward"])
+    assert exposed == pytest.approx(scatter + gather - computed)
+
+
 @pytest.mark.parametrize(("zero", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.88)])
 def test_zero_divides_what_its_paper_says(zero, gigabytes):
     """Rajbhandari et al., Figure 1: 7.5B parameters, 64 devices, 16 bytes each."""
