@@ -113,6 +113,10 @@ class Model(Layer):
         """Return the hash, computed once: every prediction looks its plan up by it."""
         return self._hash
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it is made of: compiled functions cannot be pickled, and are made again."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
     @cached_property
     def _hash(self) -> int:
         return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))

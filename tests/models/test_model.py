@@ -1,5 +1,6 @@
 """A model is a layer made of layers: its counts are those of its parts, whatever its own sizes are."""
 
+import copy
 import dataclasses
 import pickle
 
@@ -50,6 +51,16 @@ def test_models_can_be_pickled():
     use = pickle.loads(pickle.dumps(model.prefill()))
     sizes = {"batch": 1, "seq": 16}
     assert evaluate(use, **sizes)["matrix_flops"] == evaluate(model.prefill(), **sizes)["matrix_flops"]
+
+
+def test_models_that_were_predicted_can_be_pickled():
+    """What a prediction compiles is no part of a model."""
+    use = cm.models.load("gpt2").decode()
+    sizes = {"batch": 1, "seq_kv": 16}
+    seconds = cm.predict(use, "h100-sxm", **sizes).seconds
+    for again in (pickle.loads(pickle.dumps(use)), copy.deepcopy(use)):
+        assert again == use
+        assert cm.predict(again, "h100-sxm", **sizes).seconds == seconds
 
 
 def test_tied_weights_are_counted_once():
