@@ -118,27 +118,45 @@ def as_size(name: str, value: ArrayLike) -> Number:
     SizeError
         If it is not a number, not finite, not whole, below 1, or absurdly large.
     """
-    largest = GLOSSARY[name].largest
+    return as_whole(f"size {name}", value, GLOSSARY[name].largest)
+
+
+def as_one_size(name: str, value: ArrayLike) -> int:
+    """Return a size of which there is one.
+
+    Raises
+    ------
+    SizeError
+        As `as_size`, or if it is several.
+    """
+    size = as_size(name, value)
+    if not isinstance(size, float):
+        raise SizeError(f"size {name}: wanted one whole number, got {size.size} of them")
+    return int(size)
+
+
+def as_whole(what: str, value: ArrayLike, largest: float) -> Number:
+    """Return whole numbers of at least 1 as float or float64 array, after checking them; see `as_size`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if 1 <= value <= largest and value == math.floor(value):
             return float(value)
-        raise _size_error(name, value, largest)
+        raise _size_error(what, value, largest)
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "iuf":
             raise TypeError
         array = array.astype(np.float64)
     except (TypeError, ValueError):
-        raise SizeError(f"size {name}: wanted a whole number of at least 1, got {value!r}") from None
+        raise SizeError(f"{what}: wanted a whole number of at least 1, got {value!r}") from None
     if array.size == 0:
-        raise SizeError(f"size {name}: wanted at least one value, got an empty array")
+        raise SizeError(f"{what}: wanted at least one value, got an empty array")
     if not (array.min() >= 1 and array.max() <= largest and (array == np.floor(array)).all()):
         good = (array >= 1) & (array <= largest) & (array == np.floor(array))
-        raise _size_error(name, array[~good].flat[0], largest)
+        raise _size_error(what, array[~good].flat[0], largest)
     return array if array.ndim else float(array)
 
 
-def _size_error(name: str, value: object, largest: float) -> SizeError:
+def _size_error(what: str, value: object, largest: float) -> SizeError:
     number = float(value) if isinstance(value, (float, np.floating)) else value
     wanted = "a whole number of at least 1"
     if isinstance(number, (int, float)) and number > largest:
@@ -147,7 +165,7 @@ def _size_error(name: str, value: object, largest: float) -> SizeError:
         text = f"a number of {number.bit_length()} bits"
     else:
         text = in_full(number) if isinstance(number, float) else str(number)
-    return SizeError(f"size {name}: wanted {wanted}, got {text}")
+    return SizeError(f"{what}: wanted {wanted}, got {text}")
 
 
 def as_layer(layer: Any) -> Layer:

@@ -25,7 +25,7 @@ from costmodel.hardware import Device
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.models import Architecture, Model
 from costmodel.parallel import Cluster, Layout, Training, Transformer
-from costmodel.parallel.limits import MARGIN
+from costmodel.parallel.limits import MARGIN, check_margin
 
 Array = NDArray[np.float64]
 #: What a use of a model holds, in the order in which it is stacked up.
@@ -55,6 +55,10 @@ class Memory:
     dtype: str = "bf16"
     attention: str = "tiled"
     margin: float = MARGIN
+
+    def __post_init__(self) -> None:
+        """Check the margin."""
+        check_margin(self.margin)
 
     @property
     def room(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -49,6 +50,8 @@ def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None
     """
     if isinstance(model, Mapping):
         return from_config(model, model_type=model_type)
+    if not isinstance(model, (str, os.PathLike)) or not str(model):
+        raise CostmodelError(f"model: wanted a name, a path or a configuration, got {model!r}")
     path = Path(model)
     if str(model) in available():
         return _from_entry(CATALOGUE / f"{model}.yaml", model_type)

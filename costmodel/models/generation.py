@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.errors import SizeError
-from costmodel.evaluate import as_size
+from costmodel.evaluate import as_one_size
 from costmodel.hardware import Device
 from costmodel.models.architecture import Architecture
 from costmodel.predict import Prediction, predict
@@ -121,10 +122,8 @@ def generation(
     SizeError
         If a size is not a whole number of at least 1, or more tokens are wanted than can be meant.
     """
-    for name, size in (("seq", prompt), ("batch", batch)):
-        as_size(name, size)
-    if new not in range(1, MOST_NEW + 1):
-        raise SizeError(f"generation: wanted 1 to {MOST_NEW:,} new tokens, got {new!r}")
+    prompt, batch = as_one_size("seq", prompt), as_one_size("batch", batch)
+    new = _new_tokens(new)
     decoder = model.decode(dtype)
     encoded = model.family.encodes
     start = {"seq": 1, "seq_kv": prompt} if encoded else {"seq": prompt}
@@ -136,3 +135,10 @@ def generation(
         sizes: dict[str, Any] = {"batch": batch, "seq": prompt, "seq_kv": cache}
         decode = predict(decoder, device, {name: sizes[name] for name in decoder.required}, **options)
     return Generation(prefill, decode, batch, new)
+
+
+def _new_tokens(new: object) -> int:
+    """Return how many tokens are wanted, after checking it."""
+    if isinstance(new, Real) and not isinstance(new, bool) and new in range(1, MOST_NEW + 1):
+        return int(new)
+    raise SizeError(f"generation: wanted 1 to {MOST_NEW:,} new tokens, got {new!r}")

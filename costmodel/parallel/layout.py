@@ -9,9 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.errors import CostmodelError
+from costmodel.evaluate import as_whole
 from costmodel.kernels.base import Array
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.units import in_full
+
+#: No number of a layout is larger.
+LARGEST = 2.0**40
 
 
 class Numbers(NamedTuple):
@@ -78,7 +82,9 @@ class Layout:
     overlap_experts: bool = False
 
     def __post_init__(self) -> None:
-        """Check the stage of ZeRO."""
+        """Check the numbers and the stage of ZeRO."""
+        for name in Numbers._fields:
+            as_whole(f"layout: {name}", getattr(self, name), LARGEST)
         if self.zero not in (0, 1, 2, 3):
             raise CostmodelError(f"layout: zero is 0, 1, 2 or 3, got {self.zero}")
 

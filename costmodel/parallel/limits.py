@@ -5,15 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.parallel.training import Training
 
 #: Part of the memory that allocators lose, or that is not the model's (context, buffers of collectives).
 MARGIN = 0.08
 
 
+def check_margin(margin: float) -> None:
+    """Refuse what is no part of a memory.
+
+    Raises
+    ------
+    SizeError
+        If it is not at least 0 and below 1.
+    """
+    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < 1:
+        raise SizeError(f"margin: wanted a part of the memory, at least 0 and below 1, got {margin!r}")
+
+
 def fits(training: Training, margin: float = MARGIN) -> bool:
     """Return whether the fullest device has room for a step, less a margin."""
+    check_margin(margin)
     return bool((training.memory_bytes <= (1 - margin) * training.capacity).all())
 
 

@@ -10,12 +10,13 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import CostmodelError
+from costmodel.evaluate import as_one_size
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layered import Layered, LayeredTraining
 from costmodel.parallel.layout import Layout
-from costmodel.parallel.limits import MARGIN
+from costmodel.parallel.limits import MARGIN, check_margin
 from costmodel.parallel.training import Training
 
 #: Largest micro-batch and number of parts a stage that are tried.
@@ -66,6 +67,8 @@ def plan(
     """
     if seq_kv is not None and not model.encodes:
         raise CostmodelError("plan: seq_kv is of a decoder beside an encoder, and the model has none")
+    check_margin(margin)
+    batch, seq = as_one_size("batch", batch), as_one_size("seq", seq)
     given: dict[str, Any] = {"batch": batch, "seq": seq, "gradient_bytes": gradient_bytes, "rung": rung}
     given |= {} if seq_kv is None else {"seq_kv": seq_kv}
     frames = [_frame(_step(model, cluster, layout, given)) for layout in layouts(model, cluster, batch)]

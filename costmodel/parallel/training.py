@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import UnavailableError
-from costmodel.evaluate import evaluate
+from costmodel.errors import SizeError, UnavailableError
+from costmodel.evaluate import as_one_size, evaluate
 from costmodel.files import remembered
 from costmodel.hardware import Device
 from costmodel.kernels.base import Array
@@ -67,7 +67,14 @@ class Training:
     rung: str | None = None
 
     def __post_init__(self) -> None:
-        """Check that the layout comes out even."""
+        """Check the sizes, and that the layout comes out even."""
+        for name in ("batch", "seq"):
+            as_one_size(name, getattr(self, name))
+        given = self.gradient_bytes
+        if given is not None and not (isinstance(given, (int, float)) and 0 < given < np.inf):
+            raise SizeError(
+                f"training: wanted gradient_bytes above 0 (2, or 4 summed in fp32), got {given!r}"
+            )
         self.layout.check(self.model, int(self.batch), self.cluster.devices)
 
     # -- pieces ----------------------------------------------------------------------------

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.errors import CostmodelError, SizeError, UnavailableError
+from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
 from costmodel.parallel.language_model import LanguageModel
 
@@ -44,7 +45,14 @@ class Transformer(LanguageModel):
     dropout: bool = False
 
     def __post_init__(self) -> None:
-        """Check that heads fill the width."""
+        """Check the sizes, and that heads fill the width and keys' heads divide them."""
+        for name in ("num_layers", "d_model", "vocab", "heads", "kv_heads", "d_ff", "head_dim"):
+            if getattr(self, name) is not None:
+                as_one_size(name, getattr(self, name))
+        if self.heads % (self.kv_heads or self.heads):
+            raise SizeError(
+                f"model: heads must be a multiple of kv_heads, got {self.heads} and {self.kv_heads}"
+            )
         if self.head_dim is None and self.d_model % self.heads:
             raise CostmodelError(
                 f"model: {self.heads} heads do not divide d_model = {self.d_model}; give head_dim"

@@ -188,3 +188,9 @@ def test_sizes_that_something_is_divided_by_are_not_zero(name):
     assert from_config({**config, name: 1}).parameters > 0
     with pytest.raises(CostmodelError, match=f"{name} should be"):
         from_config({**config, name: 0})
+
+
+@pytest.mark.parametrize("wrong", [[], 3, None, b"gpt2", ""])
+def test_what_names_no_model_is_one_clear_line(wrong):
+    with pytest.raises(CostmodelError, match="wanted a name, a path or a configuration, got"):
+        load(wrong)

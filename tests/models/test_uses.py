@@ -300,9 +300,17 @@ def test_what_does_not_generate_says_so():
         load("bert-large").decode()
     with pytest.raises(CostmodelError, match="attention of gpt2"):
         load("gpt2").prefill(attention="tilde")
-    for new in (0, 2.5, 2**20 + 1):
+    for new in (0, 2.5, 2**20 + 1, True, None):
         with pytest.raises(CostmodelError, match=f"wanted 1 to 1,048,576 new tokens, got {new}"):
             generation(load("gpt2"), A100, prompt=10, new=new)
+
+
+def test_a_generation_has_one_length():
+    whole, same = (generation(load("gpt2"), A100, prompt=10, new=new) for new in (2, 2.0))
+    assert whole.seconds == same.seconds
+    for wrong in ({"prompt": [1, 2]}, {"prompt": 10, "batch": [1]}):
+        with pytest.raises(CostmodelError, match=r"size (seq|batch): wanted one whole number, got . of them"):
+            generation(load("gpt2"), A100, **{"prompt": 10, "new": 2, **wrong})
 
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024])

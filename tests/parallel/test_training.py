@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from costmodel import hardware
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.kernels import collective
 from costmodel.parallel import Cluster, Layout, Training, Transformer, largest_batch, longest_sequence, plan
 from costmodel.parallel.limits import fits
@@ -378,3 +378,50 @@ def test_devices_that_do_not_fill_nodes_are_refused():
             Cluster(device="h100-sxm", devices=8, price=price)
     with pytest.raises(CostmodelError, match="12 devices do not fill nodes of 8; 8 or 16 would"):
         Cluster(device=A100, devices=12)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"batch": 0}, "size batch: wanted a whole number of at least 1, got 0"),
+        ({"batch": 1.5}, "size batch: wanted a whole number of at least 1, got 1.5"),
+        ({"batch": float("nan")}, "size batch: .* got nan"),
+        ({"seq": [64, 128]}, "size seq: wanted one whole number, got 2 of them"),
+        ({"gradient_bytes": 0}, "wanted gradient_bytes above 0 .* got 0"),
+    ],
+)
+def test_a_step_of_no_sizes_is_one_clear_line(given, message):
+    with pytest.raises(SizeError, match=message):
+        small_with(small(), **given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"heads": 0}, "size heads: wanted a whole number of at least 1, got 0"),
+        ({"num_layers": 0}, "size num_layers: wanted .* got 0"),
+        ({"vocab": -1}, "size vocab: wanted .* got -1"),
+        ({"d_ff": 0}, "size d_ff: wanted .* got 0"),
+        ({"heads": 4, "kv_heads": 3}, "heads must be a multiple of kv_heads, got 4 and 3"),
+    ],
+)
+def test_a_model_of_no_sizes_is_one_clear_line(given, message):
+    with pytest.raises(SizeError, match=message):
+        Transformer(**{"num_layers": 8, "d_model": 1024, "heads": 16, "vocab": 32000, **given})
+
+
+@pytest.mark.parametrize("numbers", [{"tensor": 0}, {"data": 0.5}, {"pipeline": -1}, {"micro_batch": "4"}])
+def test_a_layout_of_no_numbers_is_one_clear_line(numbers):
+    (name,) = numbers
+    with pytest.raises(SizeError, match=f"layout: {name}: wanted a whole number of at least 1, got"):
+        Layout(**numbers)
+
+
+@pytest.mark.parametrize("margin", [1.5, 1, -0.1, float("nan"), "a"])
+def test_a_margin_is_a_part_of_the_memory(margin):
+    training = small()
+    wanted = "margin: wanted a part of the memory, at least 0 and below 1, got"
+    with pytest.raises(SizeError, match=wanted):
+        plan(training.model, training.cluster, batch=32, seq=1024, margin=margin)
+    with pytest.raises(SizeError, match=wanted):
+        longest_sequence(training, margin=margin)
