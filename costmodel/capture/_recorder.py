@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -60,6 +61,8 @@ class Recorder:
         """Run one operation and note it."""
         if self.paused or func.namespace == "prim":
             return func(*args, **kwargs)
+        if func.overloadpacket.__name__ == "slice_backward" and self._whole(*args, **kwargs):
+            return args[0].view_as(args[0])
         answered = answer(self.trace, func, args, self._shape)
         out = _in_symbols(func)(*args, **kwargs) if answered is None else answered.value
         if not func.is_view:
@@ -95,6 +98,18 @@ class Recorder:
                 counted=self._counted(func, args, kwargs, out),
             )
         )
+
+    def _whole(self, _: Any, sizes: Sequence[Any], dim: int, start: Any, end: Any, step: Any) -> bool:
+        """Whether a slice is all of an axis whose size is a symbol, as in ``x[:, None]``.
+
+        Where the size is a number, indexing leaves it out, and nothing runs backward.
+        """
+        numbers = isinstance(sizes[dim], int), isinstance(start, int), isinstance(step, int)
+        if numbers != (False, True, True) or (start, step) != (0, 1):
+            return False
+        if isinstance(end, int):
+            return end == sys.maxsize
+        return self.translation.of(end) == self.translation.of(sizes[dim])
 
     def _drawn(self, args: tuple[Any, ...]) -> Operand | None:
         """Return the mask, if a product is the last of the three steps of dropout on a CPU.

@@ -80,6 +80,25 @@ def test_stacked_modules_are_one_that_repeats():
     assert any(part.name == "layers.*.linear1" for part in six.parts)
 
 
+class Indexed(nn.Module):
+    """Whole axes and a part of one, by Python's indices."""
+
+    def forward(self, x):
+        return (x[:, None] * 2 + x[:, :][:, 1:].sum()).tanh()
+
+
+def test_a_slice_of_a_whole_axis_runs_nothing():
+    """With sizes that are numbers torch's indexing leaves it out, forward and backward."""
+    given = rows(3, 6).requires_grad_()
+    open_, closed = (
+        from_torch(Indexed(), given, dims=dims, direction="fwd+bwd") for dims in (BATCH_FIRST, None)
+    )
+    kernels = [[phase.name for phase in model.phases()] for model in (open_, closed)]
+    assert kernels[0] == kernels[1]
+    assert sum("slice_backward" in name for name in kernels[0]) == 1
+    assert cm.evaluate(open_, batch=3, seq=6)["hbm_bytes"] == cm.evaluate(closed)["hbm_bytes"]
+
+
 def test_the_optimiser_follows_the_backward_pass():
     module = GatedFeedForward()
     plain, updated = (
