@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, unknown_name
 
 #: A field that has no default.
 REQUIRED = object()
@@ -140,14 +140,20 @@ def fraction(numerator: str, denominator: str) -> Callable[[Fields], int]:
     return default
 
 
-def of_layers(c: Fields, listed: list[Any]) -> list[Any]:
-    """Return a list that has an entry for each layer, or is empty.
+def of_layers(c: Fields, known: Collection[str]) -> list[str]:
+    """Return the layers' types, an entry for each, or nothing.
 
     Raises
     ------
     CostmodelError
-        If it is neither.
+        If there are more or fewer.
+    UnknownNameError
+        If one is not known.
     """
+    listed: list[Any] = list(c.layer_types)
+    for name in listed:
+        if name not in known:
+            raise unknown_name("entry of layer_types", name, known)
     if listed and len(listed) != c.layers:
         raise CostmodelError(f"layer_types has {len(listed)} entries for {c.layers} layers; wanted one each")
     return listed

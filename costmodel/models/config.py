@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,8 +65,21 @@ def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None
             raise CostmodelError(f"{path}: no such file")
         raise unknown_name("model", str(model), available())
     if path.suffix in (".yaml", ".yml"):
-        return _from_entry(path, model_type)
-    return from_config(_json(path), name=_name_of(path), model_type=model_type)
+        with _of_file(path):
+            return _from_entry(path, model_type)
+    with _of_file(path):
+        return from_config(_json(path), name=_name_of(path), model_type=model_type)
+
+
+@contextlib.contextmanager
+def _of_file(path: Path) -> Iterator[None]:
+    """Say of which file an error is, where it does not."""
+    try:
+        yield
+    except CostmodelError as error:
+        if str(error).startswith(f"{path}:"):
+            raise
+        raise type(error)(f"{path}: {error}") from None
 
 
 def _name_of(path: Path) -> str:

@@ -127,6 +127,42 @@ def test_layer_types_decide_which_layers_look_back_on_a_window(llama):
     assert "3 entries for 2 layers" in refused_use({**gemma, "layer_types": ["full_attention"] * 3})
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "windowed"),
+    [
+        ("qwen2", {}, 0),
+        ("qwen2", {"use_sliding_window": True, "max_window_layers": 0}, 2),
+        ("qwen3", {"use_sliding_window": True, "max_window_layers": 1}, 1),
+        ("qwen2_moe", {"use_sliding_window": True}, 0),
+        ("qwen3_moe", {"use_sliding_window": True, "max_window_layers": 2}, 2),
+        ("qwen3_moe", {}, 0),
+    ],
+)
+def test_windows_of_qwen_are_those_of_its_code(llama, kind, said, windowed):
+    """Layers from max_window_layers (28) on, if use_sliding_window; all of Qwen3's mixtures.
+
+    Hugging Face transformers, configuration_qwen2.py, configuration_qwen3.py, modeling_qwen3_moe.py.
+    """
+    experts = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
+    config = {**llama, **experts, "model_type": kind, "sliding_window": 4, **said}
+    parts = from_config(config).prefill().parts
+    assert sum(int(p.repeats) for p in parts if p.layer.name == "sliding-window") == windowed
+
+
+def test_an_unknown_type_of_layer_is_refused(llama):
+    wrong = {**llama, "layer_types": ["full_attention", "chunked_attention"]}
+    assert "unknown entry of layer_types 'chunked_attention'" in refused_use(wrong)
+
+
+def test_what_is_wrong_in_a_file_names_it(tmp_path, llama):
+    file = tmp_path / "neg.json"
+    for field, value in (("vocab_size", -1), ("model_type", "lama"), ("hidden_size", 65)):
+        file.write_text(json.dumps({**llama, field: value}), encoding="utf-8")
+        with pytest.raises(CostmodelError) as caught:
+            load(file)
+        assert str(caught.value).startswith(f"{file}: ")
+
+
 def refused_use(config):
     """Return what is said when a configuration that can be read is used."""
     with pytest.raises(CostmodelError) as caught:

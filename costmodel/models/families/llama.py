@@ -33,6 +33,10 @@ class Traits:
     local : int
         Of so many layers all but the last look back on `sliding_window`
         positions only; 1: all do; 0: none, unless ``layer_types`` says so.
+    upper : bool
+        Layers from ``max_window_layers`` on do, if ``use_sliding_window`` says so.
+    asked : bool
+        ``use_sliding_window`` is false where the configuration does not say.
     """
 
     qkv_bias: bool = False
@@ -41,21 +45,35 @@ class Traits:
     function: str = "silu"
     tied: bool = False
     local: int = 0
+    upper: bool = False
+    asked: bool = False
 
+
+#: Layers of a Qwen below which none has a window, and its positions, where it does not say (transformers'
+#: configuration_qwen2.py).
+MAX_WINDOW_LAYERS, WINDOW = 28, 4096
+#: What ``layer_types`` may have.
+LAYER_TYPES = ("full_attention", "sliding_attention")
 
 TRAITS = {
     "llama": Traits(),
     "mistral": Traits(local=1),
     "mixtral": Traits(local=1),
-    "qwen2": Traits(qkv_bias=True),
-    "qwen2_moe": Traits(qkv_bias=True),
-    "qwen3": Traits(qk_norm="head"),
-    "qwen3_moe": Traits(qk_norm="head"),
+    "qwen2": Traits(qkv_bias=True, upper=True, asked=True),
+    "qwen2_moe": Traits(qkv_bias=True, upper=True, asked=True),
+    "qwen3": Traits(qk_norm="head", upper=True, asked=True),
+    "qwen3_moe": Traits(qk_norm="head", local=1, asked=True),
     "gemma": Traits(function="gelu-tanh", tied=True),
     "gemma2": Traits(norms=4, function="gelu-tanh", tied=True, local=2),
     "gemma3_text": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
     "gemma3": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
 }
+
+
+def _window(c: Fields) -> int:
+    """Return the positions of a window where the configuration does not say; 0: there is none."""
+    return WINDOW if TRAITS[c.type].asked and c.uses_window else 0
+
 
 FIELDS = {
     "type": Field(("model_type",), kind=str),
@@ -66,8 +84,9 @@ FIELDS = {
     "tied": Field(("tie_word_embeddings",), lambda f: TRAITS[f.type].tied, bool),
     "attention_bias": Field(("attention_bias",), False, bool),
     "mlp_bias": Field(("mlp_bias",), False, bool),
-    "window": Field(("sliding_window",), 0),
-    "uses_window": Field(("use_sliding_window",), True, bool),
+    "uses_window": Field(("use_sliding_window",), lambda f: not TRAITS[f.type].asked, bool),
+    "window": Field(("sliding_window",), _window, may_be_zero=True),
+    "window_from": Field(("max_window_layers",), MAX_WINDOW_LAYERS, may_be_zero=True),
     "layer_types": Field(("layer_types",), (), list),
     "local": Field(("sliding_window_pattern",), lambda f: TRAITS[f.type].local),
     "experts": Field(("num_local_experts", "num_experts"), 0),
@@ -82,10 +101,12 @@ FIELDS = {
 def kinds(c: Fields) -> Counter[tuple[int | None, bool]]:
     """Return how many layers there are of each kind: (window or None, whether it has experts)."""
     found: Counter[tuple[int | None, bool]] = Counter()
-    types = of_layers(c, c.layer_types)
+    types = of_layers(c, LAYER_TYPES)
     for i in range(c.layers):
         if types:
             local = types[i] == "sliding_attention"
+        elif TRAITS[c.type].upper:
+            local = i >= c.window_from
         else:
             local = c.local == 1 or (c.local > 1 and (i + 1) % c.local != 0)
         window = c.window if local and c.window and c.uses_window else None

@@ -24,6 +24,9 @@ from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
+#: What ``layer_types`` may have.
+LAYER_TYPES = ("full_attention", "linear_attention")
+
 FIELDS = {
     **DENSE,
     "d_ff": Field(("intermediate_size",)),
@@ -93,7 +96,7 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding, layers, norm, logits."""
     kinds: Counter[tuple[bool, bool]] = Counter()
-    types = of_layers(c, c.layer_types)
+    types = of_layers(c, LAYER_TYPES)
     for i in range(c.layers):
         full = types[i] == "full_attention" if types else (i + 1) % c.interval == 0
         sparse = i not in c.dense_only and (i + 1) % c.sparse_step == 0
