@@ -11,10 +11,11 @@ from costmodel.models._part import Part
 
 
 def cached(parts: Iterable[Part]) -> sp.Expr:
-    """Return the keys and values, or latents, that decoding attention reads [bytes]."""
+    """Return the keys and values, or latents, and whatever else decoding reads of earlier steps [bytes]."""
     found = ZERO
     for part in parts:
         sizes = dict(part.sizes)
+        found += part.repeats * part.layer.bytes * part.cached
         if part.layer.name == "decode-attention":
             width = sizes["kv_heads"] * (sizes["head_dim"] + sizes["value_dim"])
         elif part.layer.name == "mla-core":

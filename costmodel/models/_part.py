@@ -39,6 +39,9 @@ class Part:
         positions), each time it runs; they occupy memory, and cost no time.
     keeps : bool
         Whether what it keeps for backward is not already kept by the part before it.
+    cached : Expr
+        Numbers that it reads and an earlier step or pass wrote, each time it runs, where its layer does not
+        say so (a decoder's states, an encoder's outputs).
     """
 
     name: str
@@ -48,6 +51,7 @@ class Part:
     shared: bool = False
     extra: sp.Expr = ZERO
     keeps: bool = True
+    cached: sp.Expr = ZERO
 
     @classmethod
     def of(

@@ -125,9 +125,13 @@ class Architecture:
         # Decoding, the model's own sequence is `seq_kv`, and an encoder's is `seq`.
         turned = {S: N, N: S} if self.family.encodes else {S: N}
         return tuple(
-            dataclasses.replace(part, sizes=tuple((name, v.xreplace(turned)) for name, v in part.sizes))
+            dataclasses.replace(
+                part,
+                sizes=tuple((name, v.xreplace(turned)) for name, v in part.sizes),
+                cached=part.cached.xreplace(turned),
+            )
             for part in self._parts(Use("decode", dtype))
-            if part.layer.name in ("decode-attention", "mla-core") or part.layer.tensors().updated != 0
+            if cached((part,)) != 0 or part.layer.tensors().updated != 0
         )
 
     def _attention(self, attention: str) -> str:

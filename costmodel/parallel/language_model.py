@@ -22,6 +22,9 @@ class LanguageModel:
         Whether logits have the embedding's weights.
     dtype : str
         Of weights, activations and gradients.
+    embedded : int, optional
+        Width of the embedding and of what logits read, where it is narrower than the layers and projected
+        (OPT-350M); default `d_model`.
     """
 
     num_layers: int
@@ -30,6 +33,17 @@ class LanguageModel:
     attention: str = "tiled"
     tied: bool = True
     dtype: str = "bf16"
+    embedded: int | None = None
+
+    @property
+    def table_width(self) -> int:
+        """Width of the embedding and of what logits read."""
+        return self.embedded or self.d_model
+
+    @property
+    def projected(self) -> int:
+        """Numbers of the projection from the embedding, and of that to it; 0: there is none."""
+        return self.d_model * self.table_width if self.table_width != self.d_model else 0
 
     @property
     def divided(self) -> Mapping[str, int]:

@@ -8,8 +8,8 @@ Memory (Korthikanti et al., arXiv 2205.05198, §4): weights, gradients and the o
 stage's part of the layers and of the embedding; what forward keeps, of as many micro-batches as are
 under way.
 
-Left out: biases and position tables, the start of the pipeline's first receive, failures, and the reading
-of data.
+Left out: biases and position tables, the time of a narrower embedding's projections, the start of the
+pipeline's first receive, failures, and the reading of data.
 """
 
 from __future__ import annotations
@@ -183,7 +183,9 @@ class Training:
         """Return those of embedding and logits: one stage holds both, and two tables unless they are tied."""
         n = self._numbers
         tables = np.where((n.pipeline == 1) & (not self.model.tied), 2.0, 1.0)
-        return tables * (self.model.vocab * self.model.d_model / n.tensor)
+        ends = np.where(n.pipeline == 1, 2.0, 1.0)
+        numbers = tables * self.model.vocab * self.model.table_width + ends * self.model.projected
+        return np.asarray(numbers / n.tensor)
 
     # -- time ------------------------------------------------------------------------------
 
@@ -219,7 +221,7 @@ class Training:
         return logits + np.where(self._numbers.pipeline == 1, embedding, 0.0)
 
     def _end_seconds(self, end: Layer, seq: float) -> Array:
-        sizes = {"seq": seq, "d_model": self.model.d_model}
+        sizes = {"seq": seq, "d_model": self.model.table_width}
         return self._of_pairs(
             lambda t, b: self._seconds(end, batch=b, vocab=np.ceil(self.model.vocab / t), **sizes)
         )
@@ -319,7 +321,8 @@ class Training:
     @cached_property
     def model_flops(self) -> float:
         """Matrix FLOP of forward and backward over the batch; nothing twice, masked pairs left out."""
-        logits = 2.0 * self.batch * self.seq * self.model.d_model * self.model.vocab
+        each = self.model.table_width * self.model.vocab + 2 * self.model.projected
+        logits = 2.0 * self.batch * self.seq * each
         return float(3 * (self._forward_flops() + logits))
 
     def _forward_flops(self) -> float:

@@ -101,6 +101,7 @@ class Transformer(LanguageModel):
             heads=fields.heads,
             kv_heads=getattr(fields, "kv_heads", None),
             head_dim=fields.head_dim,
+            embedded=getattr(fields, "embedded", None),
             d_ff=fields.d_ff,
             vocab=fields.vocab,
             gated=gated,

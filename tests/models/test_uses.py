@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sympy as sp
 
 from costmodel import evaluate, from_torch, hardware, predict
 from costmodel.errors import CostmodelError, UnavailableError
@@ -13,6 +14,7 @@ from costmodel.model_memory import Memory
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.models.generation import generation
+from costmodel.symbols import symbol
 from costmodel.validation import amp_gpt2, published_training, whole_models
 
 A100 = "nvidia/a100-sxm-80gb"
@@ -268,6 +270,15 @@ def test_counted_flops_are_a_fifth_to_two_fifths_of_that(name, steps, days):
     counted = evaluate(step, batch=1000, seq=25, seq_kv=25)["matrix_flops"] * steps
     share = counted / published_training.device_time_flops("p100", 8, days * 86400)
     assert 0.2 < share < 0.5
+
+
+def test_decoding_gnmt_reads_states_and_the_encoders_outputs():
+    """Wu et al., arXiv 1609.08144, §3: h and c of 8 layers; the encoder's outputs, and U k of each."""
+    model, b, s = load("gnmt"), symbol("batch"), symbol("seq")
+    assert sp.expand(model.cache_bytes() - 2 * b * 1024 * (8 * 2 + 2 * s)) == 0
+    assert sp.expand(model.prefill().held().left.subs(symbol("seq_kv"), s) - model.cache_bytes()) == 0
+    one, two = (evaluate(model.decode(), batch=4, seq=n)["compulsory_bytes"] for n in (100, 101))
+    assert two - one == 4 * 2 * 2 * 1024
 
 
 # -- generation --------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 from costmodel import hardware
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.kernels import collective
+from costmodel.models import load
 from costmodel.parallel import Cluster, Layout, Training, Transformer, largest_batch, longest_sequence, plan
 from costmodel.parallel.limits import fits
 
@@ -284,6 +285,25 @@ def test_more_is_computed_again_and_less_is_kept():
     times = [float(small(recompute=again).seconds) for again in ("none", "full")]
     assert kept[0] > 1.5 * kept[1]
     assert times[0] < times[1]
+
+
+def test_a_narrower_embedding_is_the_models():
+    """OPT-350M: tables 512 wide, projected to 1,024 and back; 331,196,416 in its safetensors.
+
+    Left out: 2,050 positions, and biases: of each of 24 layers 4 · 1,024 in attention, 5 · 1,024 behind it.
+    """
+    training = Training(
+        model=Transformer.of(load("opt-350m")),
+        cluster=Cluster(device=A100, devices=1),
+        layout=Layout(),
+        batch=1,
+        seq=128,
+    )
+    left_out = 2050 * 1024 + 24 * 9 * 1024
+    assert float(training.parameters) == pytest.approx(331196416 - left_out, rel=1e-3)
+    products = 24 * 12 * 1024**2 + 50272 * 512 + 2 * 512 * 1024
+    scores = 24 * 4 * 1024 * 129 / 2  # Q·K and P·V, a token's share of n(n + 1)/2 pairs
+    assert training.model_flops == pytest.approx(3 * 128 * (2 * products + scores), rel=1e-3)
 
 
 def test_gated_layers_have_a_third_more_weights():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
+from dataclasses import replace
 
+from costmodel.cost import ZERO
 from costmodel.models._blocks import B, N, S, Use, embedding, linear, logits, pointwise, repeated
 from costmodel.models._family import Family
 from costmodel.models._fields import D_MODEL, LAYERS, VOCAB, Field, Fields, same
@@ -31,34 +32,37 @@ def encoder(c: Fields, use: Use) -> Iterator[Part]:
 def attention(c: Fields, use: Use) -> Iterator[Part]:
     """Yield vᵀ tanh(W q + U k) for each pair, softmax, and the weighted sum of the encoder's outputs.
 
-    Decoding, U k of the encoder's `seq` positions is kept.
+    Decoding, these and U k, of the encoder's `seq` positions, are there.
     """
     source = N if use.decoding else S
     pairs = use.rows * source
     yield linear(use, "attention query", c.d_model, c.d_model)
     if not use.decoding:
         yield linear(use, "attention key", c.d_model, c.d_model, rows=B * S)
-    yield pointwise(use, "attention sum", "add", c.d_model, rows=pairs)
+    there = B * source * c.d_model if use.decoding else ZERO
+    yield replace(pointwise(use, "attention sum", "add", c.d_model, rows=pairs), cached=there)
     yield pointwise(use, "attention tanh", "tanh", c.d_model, rows=pairs)
     yield linear(use, "attention score", c.d_model, 1, rows=pairs)
     yield Part.of("attention softmax", use.layer("softmax"), m=use.rows, n=source)
     product = use.layer("matmul", batched=True)
     sizes = {"batch": B, "m": use.positions, "n": c.d_model, "k": source}
-    yield Part.of("attention values", product, **sizes, shared=True)
+    yield replace(Part.of("attention values", product, **sizes, shared=True), cached=there)
 
 
 def decoder(c: Fields, use: Use) -> Iterator[Part]:
     """Yield layers that each read the layer below and what attention found for the first of them."""
     layer = use.layer("lstm")
     width = {**use.tokens, "hidden": c.d_model}
-    yield Part.of("decoder", layer, **width, input=2 * c.d_model, repeats=c.decoder_layers)
+    states = 2 * B * c.d_model if use.decoding else ZERO  # h and c
+    part = Part.of("decoder", layer, **width, input=2 * c.d_model, repeats=c.decoder_layers)
+    yield replace(part, cached=states)
     yield from repeated([pointwise(use, "residual", "add", c.d_model)], c.decoder_layers - 2)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part]:
     """Yield embeddings, encoder (unless decoding), decoder and attention, logits."""
     if not use.decoding:
-        source = dataclasses.replace(use, length=S)
+        source = replace(use, length=S)
         yield embedding(source, c.vocab, c.d_model, tied=False)
         yield from encoder(c, source)
     yield embedding(use, c.vocab, c.d_model, tied=False)
