@@ -97,8 +97,13 @@ def from_torch(
     for option, value, known in (("direction", direction, DIRECTIONS), ("fusion", fusion, FUSION)):
         if value not in known:
             raise unknown_name(option, value, known)
-    if not hasattr(module, "named_parameters"):
-        raise CostmodelError(f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}")
+    if isinstance(module, type) or not hasattr(module, "named_parameters"):
+        what = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
+        raise CostmodelError(f"from_torch: wanted a torch.nn.Module, got {what}")
+    if dims is not None and not isinstance(dims, Mapping):
+        raise CostmodelError(
+            f"from_torch: dims should be a mapping such as {{'batch': (0, 0), 'seq': (0, 1)}}, got {dims!r}"
+        )
     name = title or type(module).__name__
     sizes = {**(dims or {}), **(from_dynamic_shapes(dynamic_shapes) if dynamic_shapes else {})}
     wanted = parse_dtype(dtype).name if dtype else None

@@ -66,6 +66,7 @@ class StandIns:
         """Return stand-ins for the example inputs, named dimensions as symbols."""
         from torch.utils._pytree import tree_map
 
+        _check_once(self.sizes, args, kwargs)
         symbols = {name: self._symbol(name, where, args, kwargs) for name, where in self.sizes.items()}
         trace = self.recorder.trace
         noted = []
@@ -114,6 +115,23 @@ class StandIns:
         self.recorder.translation.names[made] = symbol(name)
         self.recorder.trace.example[symbol(name)] = example
         return self.environment.create_symintnode(made, hint=example, source=source)
+
+
+def _check_once(
+    sizes: Mapping[str, Sequence[Place]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> None:
+    """Refuse two names for one axis, from its start or from its end."""
+    named: dict[Place, str] = {}
+    for name, places in sizes.items():
+        for where, axis in places:
+            _size(name, (where, axis), args, kwargs)
+            given = args[where] if isinstance(where, int) else kwargs[where]
+            other = named.setdefault((where, axis % len(given.shape)), name)
+            if other != name:
+                raise CostmodelError(
+                    f"dims of {name!r}: axis {axis} of input {where!r} is {other!r} already; "
+                    "an axis has one name"
+                )
 
 
 def _size(name: str, place: Place, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

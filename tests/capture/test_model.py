@@ -125,6 +125,26 @@ def test_backward_starts_from_the_loss():
     assert from_loss.outputs == 4  # one number
 
 
+@pytest.mark.parametrize(
+    ("module", "dims", "message"),
+    [
+        (nn.Linear, None, "wanted a torch.nn.Module, got the class Linear"),
+        (nn.Linear(16, 4), [("batch", 0)], r"dims should be a mapping .* got \[\('batch', 0\)\]"),
+        (
+            nn.Linear(16, 4),
+            {"batch": (0, 0), "seq": (0, 0)},
+            "dims of 'seq': axis 0 of input 0 is 'batch' already",
+        ),
+        (nn.Linear(16, 4), {"batch": (0, 0), "seq": (0, -3)}, "axis -3 of input 0 is 'batch' already"),
+    ],
+)
+def test_what_is_no_module_or_no_dims_is_one_clear_line(module, dims, message):
+    with pytest.raises(CostmodelError, match=message):
+        from_torch(module, rows(3, 6), dims=dims)
+    with pytest.raises(CostmodelError, match="dynamic_shapes should be a mapping or a list"):
+        from_torch(nn.Linear(16, 4), rows(3, 6), dynamic_shapes=3)
+
+
 def test_directions_that_were_not_captured_are_refused():
     model = from_torch(GatedFeedForward(), rows(3, 6), dims=BATCH_FIRST)
     with pytest.raises(CostmodelError, match=r"captured for direction fwd, not bwd: .*direction='fwd\+bwd'"):
