@@ -34,8 +34,13 @@ class OutputError(CostmodelError):
     """A file cannot be written where it was asked for; nothing was overwritten."""
 
 
-#: Kinds of names that are too many for a line → the command that lists them.
-_LISTED = {"device": "costmodel devices", "layer": "costmodel layers", "model": "costmodel model"}
+#: Kinds of names that are too many for a line → what lists them.
+_LISTED = {
+    "device": "`costmodel devices` lists them",
+    "layer": "`costmodel layers` lists them",
+    "layer or device": "`costmodel layers` and `costmodel devices` list them",
+    "model": "`costmodel model` lists them",
+}
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
@@ -58,5 +63,5 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     if near:
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:
-        hint = f"`{_LISTED[kind]}` lists them" if kind in _LISTED else f"known: {', '.join(names)}"
+        hint = _LISTED.get(kind, f"known: {', '.join(names)}")
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}")

@@ -6,6 +6,7 @@ about the time that sympy and numpy take.
 
 from __future__ import annotations
 
+import codecs
 import gc
 import io
 import os
@@ -38,19 +39,28 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _open_streams() -> None:
-    """Have somewhere to print to, and print letters that it has not, such as Σ, as question marks."""
+    """Have somewhere to print to, and print letters that it has not, such as Σ, as question marks, µ as u."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by who started us
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")
+        codecs.register_error("costmodel", _in_other_letters)
+        sys.stdout.reconfigure(errors="costmodel")
+
+
+def _in_other_letters(error: UnicodeError) -> tuple[str, int]:
+    """Return what stands for letters that cannot be printed; a unit stays one."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    text = error.object[error.start : error.end]
+    return "".join("u" if letter in "\u00b5\u03bc" else "?" for letter in text), error.end
 
 
 def run(argv: Sequence[str]) -> int:
     """Run a command and return its exit status: 0, 2 on bad input, 130 on Ctrl-C."""
     words = arguments(argv or ["--help"])
     try:
-        status = command(words).main(words, prog_name="costmodel", standalone_mode=False)
+        status = _status(words)
         sys.stdout.flush()
     except CostmodelError as error:
         return _refuse(str(error))
@@ -63,6 +73,16 @@ def run(argv: Sequence[str]) -> int:
     except MemoryError:
         return _refuse("not enough memory for that many rows; give fewer sizes at a time")
     return status if isinstance(status, int) else 0
+
+
+def _status(words: Sequence[str]) -> Any:
+    """Return what a command returns; where its reader is gone, typer would leave with 1."""
+    try:
+        return command(words).main(words, prog_name="costmodel", standalone_mode=False)
+    except SystemExit as left:
+        if isinstance(left.__context__, BrokenPipeError):
+            raise left.__context__ from None
+        raise
 
 
 def _unread(error: typer.TyperException) -> str:

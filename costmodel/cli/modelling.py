@@ -202,6 +202,9 @@ def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]
     if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
         raise SizeError(f"model: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
     length = sizes.get("seq", sizes.get("seq_kv"))
+    if length is not None and not taken:
+        named = " and ".join(name for name in ("seq", "seq_kv") if name in sizes)
+        raise SizeError(f"model: {model.title} takes no length, its state does not grow; got {named}")
     given = {"batch": 1.0, **sizes}
     for name in ("seq", "seq_kv"):
         if name in model.required and length is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError, OutputError, SizeError
+from costmodel.errors import CostmodelError, OutputError, SizeError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.units import render
 
@@ -105,6 +106,7 @@ def sweep(
             "give one too"
         )
     names, extra = o.layers_and_devices(names)
+    _check_names(names)
     layers = o.layers(names, settings)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     sizes = o.sizes(defines)
@@ -161,8 +163,24 @@ def _check(
     folder = out is not None and out.suffix == "" and not searched
     if columns and not (folder or (out is not None and not searched and out.suffix.lower() == ".parquet")):
         raise CostmodelError("--columns chooses those of a Parquet file: give -o NAME.parquet too")
+    if folder and out is not None and os.path.lexists(out) and not out.is_dir():
+        raise OutputError(
+            f"cannot write {out}: it is no folder of parts; give NAME, NAME.parquet or NAME.csv"
+        )
     if out is not None and not folder:
         check_writable(out, overwrite=force, suffixes=output.TABLES)
+
+
+def _check_names(names: Sequence[str]) -> None:
+    """Refuse a name that is neither a layer's nor a device's: of several, it may have stood for either."""
+    from costmodel import hardware
+    from costmodel.layers import classes
+
+    devices = [name for full in hardware.available() for name in (full, full.partition("/")[2])]
+    for name in names:
+        kind = name.partition("[")[0]
+        if len(names) > 1 and kind not in classes():
+            raise unknown_name("layer or device", kind, [*classes(), *devices])
 
 
 def _list(text: str | None) -> list[str] | None:

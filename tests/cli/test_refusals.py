@@ -26,6 +26,22 @@ def size(text: str) -> tuple[str, ...]:
 CATALOGUE = {
     "unknown command": (("predic",), "did you mean", "predict"),
     "unknown layer": (("predict", "lstn", "-m", "t4"), "unknown layer", "'lstm'"),
+    "a layer or a device": (("sweep", "lstm", "-m", "t4", "mi300y"), "unknown layer or device", "'mi300x'"),
+    "neither layer nor device": (
+        ("sweep", "lstm", "-m", "t4", "zzzzz"),
+        "unknown layer or device",
+        "`costmodel layers` and `costmodel devices`",
+    ),
+    "a length where none is": (
+        ("model", "mamba-130m", "-m", "h200-sxm", "--use", "decode", "-D", "seq_kv=100"),
+        "mamba-130m decode takes no length",
+        "got seq_kv",
+    ),
+    "what is no file": (
+        ("sweep", "lstm", "-m", "t4", "-D", "seq=1", "batch=1", "hidden=8", "-o", "/dev/null"),
+        "cannot write /dev/null",
+        "no folder of parts",
+    ),
     "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
     "nothing like a device": (("predict", "lstm", "-m", "zzzzz"), "unknown device", "`costmodel devices`"),
     "unknown framework": ((*FULL, "seq=3", "--framework", "torch"), "unknown framework", "'pytorch'"),
@@ -287,6 +303,25 @@ def test_a_reader_that_leaves_early_is_no_error():
     )  # fmt: skip
     assert ended.stdout.startswith("layer,")
     assert ended.stderr == ""
+
+
+def test_a_reader_that_is_gone_at_once_is_no_error():
+    command = f"{sys.executable} -m costmodel devices --json"  # more than a pipe's first buffer
+    ended = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} | true"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_microseconds_in_ascii_are_us():
+    question = ("predict", "lstm", "-m", "h200-sxm", "-D", "batch=1", "hidden=64", "seq=8")
+    words = [sys.executable, "-m", "costmodel", *question]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    plain = subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    full = subprocess.run(words, env=environment, capture_output=True, check=True).stdout.decode("utf-8")
+    assert "µs" in full
+    assert plain == full.replace("µ", "u").encode("ascii", errors="replace").decode("ascii")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
