@@ -109,7 +109,7 @@ class Recorder:
             return False
         if isinstance(end, int):
             return end == sys.maxsize
-        return self.translation.of(end) == self.translation.of(sizes[dim])
+        return bool(self.translation.of(end) == self.translation.of(sizes[dim]))
 
     def _drawn(self, args: tuple[Any, ...]) -> Operand | None:
         """Return the mask, if a product is the last of the three steps of dropout on a CPU.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -137,8 +136,9 @@ def generation(
     return Generation(prefill, decode, batch, new)
 
 
-def _new_tokens(new: object) -> int:
+def _new_tokens(new: Any) -> int:
     """Return how many tokens are wanted, after checking it."""
-    if isinstance(new, Real) and not isinstance(new, bool) and new in range(1, MOST_NEW + 1):
+    number = isinstance(new, (int, float, np.integer, np.floating)) and not isinstance(new, bool)
+    if number and new in range(1, MOST_NEW + 1):
         return int(new)
     raise SizeError(f"generation: wanted 1 to {MOST_NEW:,} new tokens, got {new!r}")
