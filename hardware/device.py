@@ -270,8 +270,10 @@ class Device:
 
     @cached_property
     def link_bandwidth(self) -> float | None:
-        """One-way bandwidth of the fastest kind of link, all its links together [B/s]."""
-        known = [link.oneway.si for link in self.spec.links.values() if link.oneway]
+        """One-way bandwidth of the fastest kind of link within a node, all its links together [B/s]."""
+        # The network is a node's port to others: work that stays within one never crosses it.
+        links = (link for name, link in self.spec.links.items() if name != "network")
+        known = [link.oneway.si for link in links if link.oneway]
         return max(known, default=None)
 
     @cached_property

@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import costmodel as cm
 from costmodel import units
 from costmodel.errors import CostmodelError, SpecError, UnavailableError, UnknownNameError
 from costmodel.hardware import available, load, parse_device_set
+from costmodel.layers import get as get_layer
 
 
 def test_fp32_is_true_fp32_on_the_fastest_engine():
@@ -157,6 +159,20 @@ def test_a_network_is_around_a_device_and_no_change_of_it():
     assert joined.spec_hash != alone.spec_hash
     assert joined.replace(hbm="3 TB/s").name == f"{alone.name}*"
     assert alone.replace(hbm="3 TB/s", network="50 GB/s").name == f"{alone.name}*"
+
+
+def test_a_network_is_no_link_within_a_node():
+    """However fast the port to other nodes: what stays within one goes over the device's own links."""
+    alone = load("nvidia/a100-pcie-80gb")
+    joined = alone.replace(network="900 GB/s")
+    assert joined.link_bandwidth == alone.link_bandwidth == 32e9
+    sizes = {"batch": 1, "heads": 32, "head_dim": 128, "seq": 1024, "devices": 8}
+    bounds = [cm.predict(get_layer("ring-attention")(), d, rung="bound", **sizes) for d in (alone, joined)]
+    assert bounds[0].bound == "link"
+    assert bounds[0].seconds == bounds[1].seconds
+    cpu = load("cpu/i9-13900k").replace(network="50 GB/s")
+    assert cpu.link_bandwidth is None
+    assert "link" in cpu.missing
 
 
 def test_replace_changes_what_it_names_and_says_so():
