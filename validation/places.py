@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from costmodel import hardware
-from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.errors import CostmodelError, UnavailableError, UnknownNameError
 from costmodel.files import user_folder
 from costmodel.hardware import Device
 from costmodel.validation.spec import spec_name
@@ -40,6 +40,36 @@ def find_device(machine: Machine, folder: Path | None = None) -> Device:
         f"no spec of {machine.title}: `costmodel validate` measures one, and writes it to {path}; "
         "or give another with --spec SPEC.yaml"
     )
+
+
+def check_same(device: Device, machine: Machine, *, fit: bool = False) -> None:
+    """Refuse the spec of another device, under whose name this machine's rows would go.
+
+    Parameters
+    ----------
+    device : Device
+        The spec that was given.
+    machine : Machine
+        What is measured.
+    fit : bool
+        Whether constants are to be fitted: those of a part of a GPU are not the whole one's.
+
+    Raises
+    ------
+    CostmodelError
+        If one is of a CPU and the other is not; to fit, also if a GPU has another number of units.
+    """
+    kind = device.spec.units.kind
+    if (kind == "core") != (machine.kind == "cpu"):
+        raise CostmodelError(
+            f"{device.name} has units of kind {kind}, and {machine.title} is measured with --device "
+            f"{machine.kind}: give the spec of what is measured"
+        )
+    if fit and machine.kind == "cuda" and device.units != machine.units:
+        raise CostmodelError(
+            f"{device.name} has {device.units:g} {kind}, and torch finds {machine.units} of {machine.title}: "
+            "constants of one are not the other's; give the spec of what is measured"
+        )
 
 
 #: What drivers call devices whose specs have another name.

@@ -18,6 +18,8 @@ Array = NDArray[np.float64]
 CHOICES = ("tile_m", "tile_n", "tile_k", "split")
 #: How much worse than a relative's constants may be those of a device's own.
 WORSE = 1.1
+#: Median error on held-out rows [%] beyond which constants tell nothing, whatever there would be without.
+USELESS_PERCENT = 50.0
 #: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
 REGIME_ROWS, REGIMES = 40, 4
 #: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
@@ -30,20 +32,24 @@ def errors(predicted: Array, measured: Array) -> Array:
 
 
 def checked(predicted: Array, without: Array, measured: Array) -> Array:
-    """Return the errors of held-out rows [%]; refuse constants that are worse than there being none.
+    """Return the errors of held-out rows [%]; refuse constants that are useless, or worse than none.
 
-    Worse is: by ``WORSE``, in the median and in the mean. One alone, of a dozen rows, goes either way by
-    chance; between equals, the device's own are taken.
+    Useless is a median error above ``USELESS_PERCENT``. Worse is: by ``WORSE``, in the median and in the
+    mean. One alone, of a dozen rows, goes either way by chance; between equals, the device's own are taken.
 
     Raises
     ------
     TableError
-        If they are.
+        If they are either.
     """
     error, before = (errors(seconds, measured) for seconds in (predicted, without))
     own, other = (float(np.median(np.abs(found))) for found in (error, before))
     if own > WORSE * other and np.mean(np.abs(error)) > WORSE * np.mean(np.abs(before)):
         raise TableError(f"{own:.1f} % off on {len(measured)} held-out rows, {other:.1f} % without it")
+    if own > USELESS_PERCENT:
+        raise TableError(
+            f"{own:.1f} % off on {len(measured)} held-out rows: no constants of this kernel model"
+        )
     return error
 
 

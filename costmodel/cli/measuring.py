@@ -89,8 +89,9 @@ def validate(
         _fit_tables(tables)
         return
     check_rung(rung)
+    machine = _device(device, spec, fit)
     _begin(device, full, fresh)
-    rows, machine = _measure(device, spec, full, budget)
+    rows = _measure(device, machine, full, budget)
     if record:
         from costmodel.validation.record import save
 
@@ -118,13 +119,22 @@ def _begin(kind: str, full: bool, fresh: bool) -> None:
         output.note(f"going on from the visits in {journal}; --fresh would measure anew")
 
 
-def _measure(kind: str, spec: str | None, full: bool, budget: float | None) -> tuple[pd.DataFrame, Device]:
+def _device(kind: str, spec: str | None, fit: bool) -> Device:
+    """Return the device that is measured; refuse one whose rows these cannot be, before there are any."""
     from costmodel import hardware
-    from costmodel.validation import measuring
+    from costmodel.validation import measuring, places
     from costmodel.validation.torch_env import machine
 
-    known = hardware.load(spec) if spec else measuring.known_device(machine(kind))
-    return measuring.measure(kind, full=full, budget_s=budget, device_name=known.name), known
+    here = machine(kind)
+    known = hardware.load(spec) if spec else measuring.known_device(here)
+    places.check_same(known, here, fit=fit)
+    return known
+
+
+def _measure(kind: str, device: Device, full: bool, budget: float | None) -> pd.DataFrame:
+    from costmodel.validation import measuring
+
+    return measuring.measure(kind, full=full, budget_s=budget, device_name=device.name)
 
 
 def _record_rates(kind: str, path: Path, force: bool) -> None:

@@ -211,6 +211,17 @@ def test_what_overflows_in_int64_does_not_here(costmodel):
     assert f"{counts['matrix_flops']:.1e}" == "7.4e+19"
 
 
+@pytest.mark.parametrize("asked", [("--fit",), ("--record",), ()])
+def test_a_cpus_rows_do_not_go_under_a_gpus_name(costmodel, monkeypatch, tmp_path, asked):
+    pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
+    monkeypatch.setattr("costmodel.validation.measuring.measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ended = costmodel("validate", "--device", "cpu", "--spec", "nvidia/h200-sxm", "--budget", "0", *asked)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "nvidia/h200-sxm has units of kind SM" in ended.err
+
+
 def test_cuda_that_is_not_there_is_said_so(costmodel, monkeypatch, tmp_path):
     torch = pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

@@ -230,6 +230,14 @@ def test_constants_worse_in_the_median_alone_are_kept():
         residuals.checked(np.full(10, 1.05), np.full(10, 1.01), measured)
 
 
+def test_constants_that_tell_nothing_are_refused_beside_whatever():
+    """An order of magnitude off, and ten times better than what there was before."""
+    measured = np.ones(10)
+    with pytest.raises(TableError, match=r"900.0 % off on 10 held-out rows: no constants of this"):
+        residuals.checked(np.full(10, 10.0), np.full(10, 100.0), measured)
+    assert np.median(residuals.checked(np.full(10, 1.4), np.full(10, 100.0), measured)) == pytest.approx(40)
+
+
 @pytest.mark.shared
 def test_open_tables_are_fitted_by_the_same_command(shared):
     (got,) = calibrate.calibrate_tables(

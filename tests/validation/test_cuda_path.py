@@ -140,6 +140,16 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+def test_a_part_of_a_gpu_is_not_fitted_as_the_whole(fake, tmp_path, monkeypatch, capsys):
+    """132 units here, 108 of the spec that is given: refused before anything is measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("costmodel.validation.measuring.measure", lambda *_, **__: pytest.fail("measured"))
+    assert run(["validate", "--device", "cuda", "--fit", "--spec", "a100-sxm-80gb", "--budget", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "108 SM" in said
+    assert "132 of NVIDIA H200" in said
+
+
 def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     """Operands 300, a workspace kept from the first call on 5,000, a call's own 40."""
     calls = []
