@@ -19,6 +19,7 @@ import pandas as pd
 from costmodel.errors import TableError
 from costmodel.score import score
 from costmodel.tables import read_table
+from costmodel.validation.heldout import held_out
 from costmodel.validation.published_mixtures import mixtures
 from costmodel.validation.published_training import Answer, bert, gpt2, gpt3, maxtext, transformer
 
@@ -104,19 +105,22 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 def recorded(measurements: Path) -> pd.DataFrame:
     """Return the end-to-end passes of eager models in ``../shared/measurements``, scored, as `table` is.
 
+    Those of held-out shapes: on the others ``harness.yaml`` was fitted.
+
     Raises
     ------
     TableError
         If the table cannot be read.
     """
     rows = read_table(measurements / "model.parquet")
-    scored = score(rows[rows["op"] == "model_end_to_end"].reset_index(drop=True))
+    passes = rows[(rows["op"] == "model_end_to_end") & held_out(rows)]
+    scored = score(passes.reset_index(drop=True))
     return pd.DataFrame(
         {
             "source": scored["source"],
             "where": "recorded passes",
             "model": scored["kernel"],
-            "impl": "eager, " + scored["direction"],
+            "impl": "eager, " + scored["direction"] + ", held-out shapes",
             "device": scored["gpu"],
             "quantity": scored["direction"],
             "unit": "s",

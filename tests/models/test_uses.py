@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sympy as sp
+import yaml
 
 from costmodel import evaluate, from_torch, hardware, predict
 from costmodel.errors import CostmodelError, UnavailableError
@@ -343,3 +344,10 @@ def test_weights_and_keys_of_a_model_pass_through_the_cache(name, device, framew
     for kernel, alone in zip(kernels, predict(use, device, **sizes, rung="bound").phases, strict=True):
         if kernel["kernel"] in ("gemm", "decode"):
             assert kernel["seconds"] > alone["seconds"], kernel["phase"]
+
+
+def test_recorded_passes_are_those_that_no_host_was_fitted_on(shared):
+    """The page says that nothing on it was fitted on: what ``harness.yaml`` states of its rows."""
+    found = whole_models.recorded(shared / "measurements")
+    fitted = yaml.safe_load((Path(hardware.__file__).parent / "harness.yaml").read_text(encoding="utf-8"))
+    assert len(found) == sum(entry["provenance"]["rows_held_out"] for entry in fitted.values())
