@@ -98,7 +98,7 @@ def _calibrate(chain: Chain, device: Device, hashes: Mapping[str, str], found: C
                 before,
                 lambda drawn: fit_chained(chain, device, others, places[drawn], constants),
             ),
-            sizes=ranges(chain.sizes),
+            sizes=ranges(chain.sizes_of(~out)),
             spread=spread(predicted, measured),
             provenance=provenance(rows, rows[~out], rows[out], error, hashes),
         )

@@ -119,10 +119,12 @@ class Chain:
             total += link.seconds(device, constants, len(total))
         return total
 
-    @property
-    def sizes(self) -> dict[str, Array]:
-        """The sizes of the open kernel, of all rows."""
-        return {n: np.concatenate([link.sizes[n] for link in self.own]) for n in self.own[0].sizes}
+    def sizes_of(self, kept: NDArray[np.bool_]) -> dict[str, Array]:
+        """Return the sizes of the open kernel in the rows that are kept."""
+        return {
+            name: np.concatenate([link.sizes[name][kept[link.rows]] for link in self.own])
+            for name in self.own[0].sizes
+        }
 
 
 def _same(one: Wanted, other: Wanted) -> bool:

@@ -95,6 +95,27 @@ def test_the_one_kernel_without_constants_is_found(found):
     assert fitted.provenance.rows_held_out == held_out(rows()).sum()
 
 
+def test_its_sizes_are_those_of_the_fitted_rows():
+    """A score matrix has batch · heads · seq rows of seq_kv columns; here the largest is held out."""
+    table = rows(seed=6)
+    known = Calibrated(sections=list(KNOWN))
+    calibrate_chains(chained(table), DEVICE, {}, known)
+    scores, out = table["batch"] * table["heads_q"] * table["seq_q"], held_out(table)
+    assert known.sections[-1].sizes["rows"] == (scores[~out].min(), scores[~out].max())
+    assert scores[out].max() > scores[~out].max()
+
+
+def test_a_chains_fit_does_not_look_at_held_out_rows(found):
+    """Held-out rows 20 % slower: the same constants, 1/1.2 − 1 off."""
+    table = rows()
+    slower = np.where(held_out(table), table["latency_s"] * 1.2, table["latency_s"])
+    known = Calibrated(sections=list(KNOWN))
+    calibrate_chains(chained(table.assign(latency_s=slower)), DEVICE, {}, known)
+    assert known.sections[-1].constants == found.sections[-1].constants
+    assert known.sections[-1].intervals == found.sections[-1].intervals
+    assert known.sections[-1].provenance.bias == pytest.approx(-16.7, abs=1.0)
+
+
 def test_two_kernels_without_constants_are_not_told_apart():
     without = [known for known in KNOWN if known.op != "softmax"]
     assert list(chains(chained(rows()), DEVICE, without, [])) == []
