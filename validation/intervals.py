@@ -63,18 +63,20 @@ def _with_intervals(rows: pd.DataFrame, quantiles: tuple[calibration.Spread, ...
 
 
 def coverage(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return how many rows lie inside their intervals [%], and how wide those are, group by group.
+    """Return how many rows that have an interval lie inside [%], and how wide those are, group by group.
 
     Returns
     -------
     DataFrame
         ``judged``, and for each level ``covered_80`` and ``width_80``: the median of the upper over the
-        lower end.
+        lower end; NaN where no row of a group has one.
     """
     table = {"judged": rows.groupby(by, observed=True).size()}
     for level in LEVELS:
         low, high = rows[f"lo{level}_s"], rows[f"hi{level}_s"]
-        inside = rows.assign(value=100.0 * rows["latency_s"].between(low, high))
+        # Rows without an interval are neither inside nor outside.
+        held = (100.0 * rows["latency_s"].between(low, high)).where(low.notna() & high.notna())
+        inside = rows.assign(value=held)
         table[f"covered_{level}"] = inside.groupby(by, observed=True)["value"].mean()
         table[f"width_{level}"] = rows.assign(value=high / low).groupby(by, observed=True)["value"].median()
     return pd.DataFrame(table)

@@ -61,8 +61,19 @@ def test_rows_are_judged_by_intervals_of_other_shapes():
     odd = frame.index[30]
     frame.loc[odd, "latency_s"] *= 100
     rows = intervals.judged(frame)
-    assert rows.loc[odd, "latency_s"] > rows.loc[odd, "hi95_s"]
+    # Had it opened its own interval, that would end at it, give or take a rounding: not a hundredth of it.
+    assert rows.loc[odd, "latency_s"] > 10 * rows.loc[odd, "hi95_s"]
     assert sorted(rows.index) == list(frame.index)
+
+
+def test_rows_without_an_interval_are_not_counted_as_outside():
+    frame = _products(6, 1.0)
+    for level in intervals.LEVELS:
+        for end, share in (("lo", 0.9), ("hi", 1.1)):
+            frame[f"{end}{level}_s"] = share * frame["latency_s"].where(frame.index > 2)
+    assert intervals.coverage(frame, ["gpu"])["covered_80"].item() == 100.0
+    without = intervals.coverage(frame.loc[:2], ["gpu"])
+    assert without[["covered_80", "width_80", "covered_95", "width_95"]].isna().all(axis=None)
 
 
 def test_a_cell_of_few_rows_is_left_out():
