@@ -92,8 +92,7 @@ def calibrate(
     TableError
         If the device is one that nothing is fitted on, or no row is of use.
     """
-    if device.name in NEVER_FITTED:
-        raise TableError(f"{device.name}: nothing is fitted on this device; accuracy is judged on it")
+    check_fittable(device)
     single = usable(rows)
     if single.empty:
         raise TableError(f"{device.name}: no row is forward, warm and measured, of an operation with a model")
@@ -115,6 +114,21 @@ def calibrate(
     )
     judged = pd.concat(found.held_out, ignore_index=True) if found.held_out else pd.DataFrame()
     return Result(file, judged, tuple(found.refused))
+
+
+def check_fittable(device: Device) -> None:
+    """Refuse a device that nothing is fitted on.
+
+    Raises
+    ------
+    TableError
+        If it is one: the text says how its owner has constants of their own.
+    """
+    if device.name in NEVER_FITTED:
+        raise TableError(
+            f"{device.name}: nothing is fitted on this device; accuracy is judged on it; for constants of "
+            "your own, give a copy of its spec under another name with --spec SPEC.yaml"
+        )
 
 
 def _fit_cell(

@@ -128,6 +128,10 @@ def _device(kind: str, spec: str | None, fit: bool) -> Device:
     here = machine(kind)
     known = hardware.load(spec) if spec else measuring.known_device(here)
     places.check_same(known, here, fit=fit)
+    if fit:
+        from costmodel.validation.calibrate import check_fittable
+
+        check_fittable(known)
     return known
 
 

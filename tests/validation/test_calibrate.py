@@ -147,6 +147,24 @@ def test_devices_kept_aside_are_never_fitted(name):
         calibrate.calibrate(table(), hardware.load(name))
 
 
+def test_an_owner_fits_such_a_device_under_a_name_of_their_own(tmp_path, monkeypatch):
+    """What the refusal says: a copy of the spec. Its constants are the user's, and in no package."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    shipped = calibration.path_of("nvidia/l4").with_name("l4.yaml").read_text(encoding="utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(shipped.replace("name: nvidia/l4\n", "name: nvidia/my-l4\n"), encoding="utf-8")
+    calibrate.check_fittable(hardware.load(mine))
+    assert calibration.path_of("nvidia/my-l4") == tmp_path / "costmodel" / "nvidia-my-l4.calibration.yaml"
+
+
+def test_shared_tables_fit_no_device_kept_aside(tmp_path):
+    """Not even if asked for by name: their rows are passed over."""
+    path = tmp_path / "rows.csv"
+    table(gpu="nvidia/l4").to_csv(path, index=False)
+    assert calibrate.calibrate_tables([path]) == []
+    assert calibrate.calibrate_tables([path], only=["nvidia/l4"]) == []
+
+
 def test_tables_that_are_none_are_one_line(tmp_path):
     with pytest.raises(TableError, match="no such file"):
         cells.rows_of([tmp_path / "none.parquet"])

@@ -150,6 +150,13 @@ def test_a_part_of_a_gpu_is_not_fitted_as_the_whole(fake, tmp_path, monkeypatch,
     assert "132 of NVIDIA H200" in said
 
 
+def test_a_device_kept_aside_is_refused_before_it_is_measured(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr("costmodel.validation.measuring.measure", lambda *_, **__: pytest.fail("measured"))
+    assert run(["validate", "--device", "cuda", "--fit", "--spec", "h100-sxm", "--budget", "0"]) == 2
+    assert "nothing is fitted on this device" in capsys.readouterr().err
+
+
 def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     """Operands 300, a workspace kept from the first call on 5,000, a call's own 40."""
     calls = []
