@@ -17,6 +17,7 @@ from costmodel.reports.explorer_page import Explorer
 from costmodel.reports.frames import Facts, Frames, checked
 from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, save
+from costmodel.reports.render import check_installed
 from costmodel.tables import read_table as read
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Frames",
     "ModelFrames",
     "Page",
+    "check_installed",
     "compare",
     "explorer",
     "model",

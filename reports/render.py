@@ -182,16 +182,30 @@ def asset(name: str) -> str:
 @cache
 def _charts_script() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, in a scope of its own."""
+    check_installed()
+    import altair as alt  # noqa: PLC0415 - an extra, as is vl-convert
+    import vl_convert  # noqa: PLC0415
+
+    major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
+    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
+    return f"(() => {{{bundle}\n}})();"
+
+
+def check_installed() -> None:
+    """Refuse to begin what no page can come of.
+
+    Raises
+    ------
+    UnavailableError
+        If altair or vl-convert is not installed.
+    """
     try:
-        import altair as alt  # noqa: PLC0415 - an extra, as is vl-convert
-        import vl_convert  # noqa: PLC0415
+        import altair  # noqa: F401, PLC0415
+        import vl_convert  # noqa: F401, PLC0415
     except ImportError as error:
         raise UnavailableError(
             "reports need altair and vl-convert: pip install 'costmodel[report]'"
         ) from error
-    major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
-    return f"(() => {{{bundle}\n}})();"
 
 
 def _hash(script: str) -> str:

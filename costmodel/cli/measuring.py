@@ -79,6 +79,10 @@ def validate(
     for wanted, suffix in files:
         if wanted:
             check_writable(beside(name, suffix), overwrite=force)
+    if report:
+        from costmodel import reports
+
+        reports.check_installed()
     from costmodel.predict import check_rung
 
     if tables:
@@ -101,9 +105,9 @@ def validate(
     counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     if fit:
         _fit_rows(rows, machine)
+    _print_errors(rows, machine, device, rung, as_json)
     if report:
         _report(rows, machine, counted, beside(name, ".html"), force)
-    _print_errors(rows, machine, device, rung, as_json)
 
 
 def _begin(kind: str, full: bool, fresh: bool) -> None:
@@ -116,7 +120,8 @@ def _begin(kind: str, full: bool, fresh: bool) -> None:
         if kept:
             output.note(f"earlier visits: {kept}")
     elif journal.exists():
-        output.note(f"going on from the visits in {journal}; --fresh would measure anew")
+        # In a log too: rows of an earlier day are other than one may expect.
+        output.say(f"going on from the visits in {journal}; --fresh would measure anew")
 
 
 def _device(kind: str, spec: str | None, fit: bool) -> Device:

@@ -10,6 +10,7 @@ import pytest
 
 import costmodel as cm
 from costmodel.cli.app import COMMANDS
+from costmodel.errors import CostmodelError
 from costmodel.validation import measuring, plans
 
 NAMES = [name for name, _, _ in COMMANDS]
@@ -43,6 +44,10 @@ def test_the_example_of_report_runs_on_that_of_sweep(costmodel, desk):
     assert Path("report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 
+def _no_page(*_, **__):
+    raise CostmodelError("no page")
+
+
 def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, monkeypatch):
     """On eight of its kernels, for seconds: what a minute would do, minus the minute."""
     pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
@@ -57,6 +62,13 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     assert "held-out shapes" in ended.out
     assert Path("validation-cpu.parquet").is_file()
     assert Path("validation-cpu.html").is_file()
+    # Again: that it goes on from there is said to a log as well, and errors before a page that cannot be.
+    monkeypatch.setattr(cm.reports, "validation", _no_page)
+    ended = costmodel(*words, "--force")
+    assert ended.status == 2
+    assert "costmodel: going on from the visits in " in ended.err
+    assert "no page" in ended.err
+    assert "held-out shapes" in ended.out
 
 
 def test_help_lists_every_command_of_the_contract(costmodel):

@@ -222,6 +222,18 @@ def test_a_cpus_rows_do_not_go_under_a_gpus_name(costmodel, monkeypatch, tmp_pat
     assert "nvidia/h200-sxm has units of kind SM" in ended.err
 
 
+@pytest.mark.parametrize("missing", ["altair", "vl_convert"])
+def test_a_page_that_cannot_be_is_refused_before_measuring(costmodel, monkeypatch, tmp_path, missing):
+    pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
+    monkeypatch.setitem(sys.modules, missing, None)
+    monkeypatch.setattr("costmodel.validation.measuring.measure", lambda *_, **__: pytest.fail("measured"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    ended = costmodel("validate", "--spec", "xeon-8480plus", "--budget", "0", "--report")
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "pip install 'costmodel[report]'" in ended.err
+
+
 def test_cuda_that_is_not_there_is_said_so(costmodel, monkeypatch, tmp_path):
     torch = pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
