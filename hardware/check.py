@@ -117,8 +117,12 @@ def _content_faults(document: Document) -> Iterator[Fault]:
     family = families.get(name) if isinstance(name, str) else None
     wrong = list(plausible.impossible(numbers))
     sound = {keys: value for keys, value in numbers.items() if keys not in {k for k, _ in wrong}}
-    for keys, message in [*wrong, *plausible.not_dense(sound, family)]:
+    links = document.data.get("links")
+    odd = plausible.off_the_form(sound, links if isinstance(links, dict) else {})
+    for keys, message in [*wrong, *plausible.not_dense(sound, family), *odd]:
         yield Fault(document.line((*keys, "value")), keys, message)
+    for keys, message in plausible.of_another(document.data, family):
+        yield Fault(document.line(keys), keys, message)
 
 
 def _unknown_sources(data: object, keys: Keys, document: Document) -> Iterator[Fault]:

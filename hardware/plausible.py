@@ -6,7 +6,10 @@ are broken, and a what-if.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
 
 from costmodel.hardware.tables import Family
 from costmodel.hardware.yamlfile import Keys
@@ -50,6 +53,29 @@ _TIMES_16BIT = {
     "int4": 4,
 }
 
+#: Formats that no product of a family is sold without: their least share of units × clock × FLOP per clock.
+#: Consumer boards do half with fp32 accumulation; of fp64 and integers some have next to nothing.
+_LEAST_SHARE, _NEVER_CUT = 0.25, ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
+
+#: Both directions of a link over one: vendors round.
+_BOTH_WAYS = (1.8, 2.2)
+#: Gigatransfers a second and lane of PCI Express, and what of them is payload (PCI-SIG, Base Specification
+#: 1.0 to 6.0: 8b/10b, 128b/130b, flits of 242 in 256 bytes).
+_PCIE = {
+    "1.0": (2.5, 8 / 10),
+    "2.0": (5.0, 8 / 10),
+    "3.0": (8.0, 128 / 130),
+    "4.0": (16.0, 128 / 130),
+    "5.0": (32.0, 128 / 130),
+    "6.0": (64.0, 242 / 256),
+}
+#: What may be stated of that: some count packets' headers out, some encoding in.
+_OF_PCIE = (0.7, 1.1)
+
+#: What each vendor's units are called; others may call theirs as they like.
+_KINDS = {"NVIDIA": ("SM",), "AMD": ("CU",), "Google": ("TensorCore",), "Intel": ("MME", "XeCore")}
+_FIRST_YEAR = 1990
+
 #: A sparse rate is exactly twice the dense one; clocks explain at most a fifth.
 _SPARSE = 1.6
 
@@ -74,6 +100,62 @@ def impossible(numbers: Numbers) -> Iterator[Problem]:
     for keys, value in numbers.items():
         yield from _out_of_range(keys, value)
     yield from _out_of_order(numbers)
+    yield from _not_both_ways(numbers)
+
+
+def _not_both_ways(numbers: Numbers) -> Iterator[Problem]:
+    """Hold both directions of a link against one: a figure of the one in the other's place stands out."""
+    low, high = _BOTH_WAYS
+    for keys, total in numbers.items():
+        oneway = numbers.get((*keys[:-1], "oneway")) if keys[0] == "links" and keys[-1] == "total" else None
+        if oneway and not low <= total / oneway <= high:
+            came, one = (render(x, "bytes/s") for x in (total, oneway))
+            yield (
+                keys,
+                f"both directions of {came} are not twice the one of {one}: wanted {low} to {high} times",
+            )
+
+
+def off_the_form(numbers: Numbers, links: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yield the one-way bandwidth of PCI Express that its generation and lanes (``5.0 x16``) do not give."""
+    low, high = _OF_PCIE
+    for name, link in links.items():
+        form = str(link.get("form", "")) if isinstance(link, dict) else ""
+        known = re.fullmatch(r"(\d\.0) x(\d+)", form)
+        oneway = numbers.get(("links", name, "oneway"))
+        if name.lower() != "pcie" or not known or known[1] not in _PCIE or oneway is None:
+            continue
+        rate, payload = _PCIE[known[1]]
+        gives = rate * 1e9 / 8 * payload * int(known[2])
+        if not low * gives <= oneway <= high * gives:
+            came, most = (render(x, "bytes/s") for x in (oneway, gives))
+            yield ("links", name, "oneway"), f"{came}, where {form} has {most} one way"
+
+
+def of_another(content: Mapping[str, Any], family: Family | None) -> Iterator[Problem]:
+    """Yield what does not go together: family, vendor, name and kind of unit; and a year that is none.
+
+    A vendor that makes none of the families may say whose its devices are like.
+    """
+    year, last = content.get("year"), datetime.now(UTC).year + 1
+    if isinstance(year, int) and not _FIRST_YEAR <= year <= last:
+        yield ("year",), f"impossible value {year}: wanted {_FIRST_YEAR} to {last}"
+    vendor, name, units = (content.get(key) for key in ("vendor", "name", "units"))
+    if family is None or family.vendor == "any" or not isinstance(vendor, str):
+        return
+    maker = family.vendor if vendor.lower() in (known.lower() for known in _KINDS) else vendor
+    if vendor != maker:
+        yield ("vendor",), f"wanted {maker}, who makes that family, got {vendor}"
+    if isinstance(name, str) and "/" in name and name.partition("/")[0] != _slug(maker):
+        yield ("name",), f"wanted {_slug(maker)}/…, as its vendor is called, got {name}"
+    kind = units.get("kind") if isinstance(units, dict) else None
+    if isinstance(kind, str) and kind not in _KINDS.get(maker, (kind,)):
+        yield ("units", "kind"), f"units of {maker} are {' or '.join(_KINDS[maker])}, got {kind}"
+
+
+def _slug(vendor: str) -> str:
+    """Return a vendor's name as names of devices have it."""
+    return re.sub(r"[^a-z0-9]+", "-", vendor.lower()).strip("-")
 
 
 def _out_of_range(keys: Keys, value: float) -> Iterator[Problem]:
@@ -156,7 +238,7 @@ def not_dense(numbers: Numbers, family: Family | None) -> Iterator[Problem]:
     count = numbers.get(("units", "count"))
     cycles = clock * count if clock and count else None
     if cycles and family and family.matrix_16bit:
-        yield from _above_the_clock(numbers, cycles * family.matrix_16bit)
+        yield from _off_the_clock(numbers, cycles * family.matrix_16bit)
     # Accelerators that are no GPU have ratios of their own (Gaudi 3: bf16 = fp8 = 4 × tf32).
     elif family is None or family.vendor in ("NVIDIA", "AMD", "any"):
         yield from _odd_ratios(numbers)
@@ -164,13 +246,17 @@ def not_dense(numbers: Numbers, family: Family | None) -> Iterator[Problem]:
         yield from _vector_off(numbers, cycles * family.vector_fp32)
 
 
-def _above_the_clock(numbers: Numbers, peak_16bit: float) -> Iterator[Problem]:
+def _off_the_clock(numbers: Numbers, peak_16bit: float) -> Iterator[Problem]:
     for dtype, times in _TIMES_16BIT.items():
         keys = ("compute", "matrix", dtype)
-        if keys in numbers and numbers[keys] > _SPARSE * times * peak_16bit:
-            came, most = (render(x, "FLOP/s") for x in (numbers[keys], times * peak_16bit))
+        if keys not in numbers:
+            continue
+        came, most = (render(x, "FLOP/s") for x in (numbers[keys], times * peak_16bit))
+        if numbers[keys] > _SPARSE * times * peak_16bit:
             message = f"{came} is above the dense {most} of units × clock × FLOP per clock"
             yield keys, f"{message}: a sparse rate? give the dense one"
+        if dtype in _NEVER_CUT and numbers[keys] < _LEAST_SHARE * times * peak_16bit:
+            yield keys, f"{came} is far below the dense {most} of units × clock × FLOP per clock"
 
 
 #: (dtype, dtype, lowest, highest): ratio of their dense matrix rates on any GPU.

@@ -78,15 +78,15 @@ def test_another_spec_of_a_shipped_name_is_a_what_if_of_it(tmp_path):
 
 def test_what_was_measured_here_has_a_name(sound, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    own = tmp_path / "costmodel" / "cpu-my-big-one.yaml"
+    own = tmp_path / "costmodel" / "nvidia-my-big-one.yaml"
     own.parent.mkdir()
-    own.write_text(sound.replace("nvidia/h100-sxm", "cpu/my-big-one"), encoding="utf-8")
-    own.with_name("cpu-my-big-one.calibration.yaml").write_text("", encoding="utf-8")
-    assert load("cpu/my-big-one").name == load("My_Big_One").name == "cpu/my-big-one"
+    own.write_text(sound.replace("nvidia/h100-sxm", "nvidia/my-big-one"), encoding="utf-8")
+    own.with_name("nvidia-my-big-one.calibration.yaml").write_text("", encoding="utf-8")
+    assert load("nvidia/my-big-one").name == load("My_Big_One").name == "nvidia/my-big-one"
     assert load("nvidia/h100-sxm").name == "nvidia/h100-sxm"
     own.unlink()
     with pytest.raises(UnknownNameError, match="unknown device"):
-        load("cpu/my-big-one")
+        load("nvidia/my-big-one")
 
 
 def test_a_name_is_loaded_once():
