@@ -1,6 +1,7 @@
-"""The intervals of constants that are shipped, written into their calibrations; nothing is fitted anew.
+"""The intervals that are shipped, written into their calibrations; nothing is fitted anew.
 
-``python -m costmodel.validation.calibrate_intervals ../shared/measurements``
+``python -m costmodel.validation.calibrate_intervals ../shared/measurements`` writes those of constants, and
+those of predictions that rest on few rows; with ``--predictions`` the latter alone, which takes no table.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from costmodel.hardware import Device
 from costmodel.validation.calibrate import linear_intervals
 from costmodel.validation.cells import TABLES, Cell, cells, rows_of, usable
 from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.residuals import opened
 
 
 def with_intervals(file: File, rows: pd.DataFrame, device: Device) -> File:
@@ -46,11 +48,32 @@ def _is_of(section: Section, cell: Cell) -> bool:
     return section.cell == wanted
 
 
+def with_open_ends(file: File) -> File:
+    """Return a calibration with the intervals that a fit of today would give its predictions.
+
+    Where rows are few, those of 95 % follow from those of 80 (`costmodel.validation.residuals.opened`).
+    """
+    sections = (
+        section.model_copy(update={"spread": tuple(opened(regime) for regime in section.spread)})
+        for section in file.sections
+    )
+    return file.model_copy(update={"sections": tuple(sections)})
+
+
 def main() -> None:
-    """Write the intervals of every device that tables have rows of, and that something is fitted on."""
+    """Write the intervals of every calibration; those of constants where tables have rows of the device."""
     parser = argparse.ArgumentParser(description="Intervals of the constants that are shipped.")
     parser.add_argument("measurements", type=Path, nargs="?", default=Path("../shared/measurements"))
-    folder = parser.parse_args().measurements
+    parser.add_argument("--predictions", action="store_true", help="those of predictions alone")
+    asked = parser.parse_args()
+    for name in calibration.calibrated_devices():
+        path = calibration.path_of(name)
+        calibration.dump(path, with_open_ends(calibration.read(path, name)))
+    if not asked.predictions:
+        _write_intervals_of_constants(asked.measurements)
+
+
+def _write_intervals_of_constants(folder: Path) -> None:
     rows, _ = rows_of(folder / f"{name}.parquet" for name in TABLES)
     for label, part in rows.groupby("gpu", sort=True):
         device = hardware.load(str(label))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from costmodel.calibration import Provenance, Spread
 from costmodel.errors import TableError
@@ -24,6 +25,8 @@ USELESS_PERCENT = 50.0
 REGIME_ROWS, REGIMES = 40, 4
 #: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
 _QUANTILES = (2.5, 10.0, 90.0, 97.5)
+#: Fewer rows than this have no quantile as far out as 2.5 and 97.5 %: the first of n stands for 1/(n + 1).
+_OUTER_ROWS = 39
 
 
 def errors(predicted: Array, measured: Array) -> Array:
@@ -68,6 +71,7 @@ def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
     As many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``; one of
     fewer rows if there are no more, none for fewer than 8. The k-th of n ratios stands for the share
     k/(n + 1): that of further rows which is expected below it, so that intervals from few rows are wider.
+    Those of 95 % are `opened` beyond the rows where these are too few.
     """
     if len(predicted) < 8:
         return ()
@@ -78,8 +82,25 @@ def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
         quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES, method="weibull")
         low, inner_low, inner_high, high = (float(f"{q:.5g}") for q in quantiles)
         above = float(f"{predicted[places].min():.5g}") if number else 0.0
-        answer.append(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high)))
+        answer.append(opened(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high))))
     return tuple(answer)
+
+
+def opened(regime: Spread) -> Spread:
+    """Return a regime whose outer quantiles are not the extremes of too few rows.
+
+    Of fewer than ``_OUTER_ROWS`` rows the extremes hold (n − 1)/(n + 1): 80 % of further rows for nine, not
+    95. Student's t with n − 1 degrees of freedom says how much wider than the 80 % that they do tell an
+    interval of 95 is, on the logarithm of the time; the extremes are inside it all the same.
+    """
+    if regime.rows >= _OUTER_ROWS:
+        return regime
+    low, inner_low, inner_high, high = regime.q
+    wider = stdtrit(regime.rows - 1, 0.975) / stdtrit(regime.rows - 1, 0.90)
+    middle, half = np.sqrt(inner_low * inner_high), np.sqrt(inner_high / inner_low)
+    outer = (min(low, middle / half**wider), max(high, middle * half**wider))
+    low, high = (float(f"{q:.5g}") for q in outer)
+    return regime.model_copy(update={"q": (low, inner_low, inner_high, high)})
 
 
 def provenance(

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from costmodel import calibration, hardware
-from costmodel.validation.calibrate_intervals import with_intervals
+from costmodel.validation.calibrate_intervals import with_intervals, with_open_ends
 
 L40S = "nvidia/l40s"
 
@@ -34,3 +34,9 @@ def test_what_memory_hides_is_told_to_be_unknown():
     width = {name: np.ptp(np.log(ends)) for name, ends in section.intervals.items()}
     assert width["unit_bytes"] > 1
     assert width["bandwidth_share"] < 0.02
+
+
+@pytest.mark.parametrize("device", calibration.calibrated_devices())
+def test_shipped_intervals_of_predictions_are_as_wide_as_a_fit_of_today_gives_them(device):
+    shipped = calibration.read(calibration.path_of(device), device)
+    assert with_open_ends(shipped) == shipped
