@@ -429,3 +429,18 @@ def test_constants_of_a_causal_kernel_go_with_its_tiles():
     assert full.phases[0]["framework"] == causal.phases[0]["framework"]
     assert full.plan.phases[0].options["kernel"] == causal.plan.phases[0].options["kernel"]
     assert full.matrix_flops / full.seconds > causal.matrix_flops / causal.seconds
+
+
+def test_the_ends_of_what_was_fitted_are_within_it():
+    """Smallest and largest fitted sizes were fitted on; one less and one more were not."""
+    layer = cm.Matmul(dtype="bf16")
+    (choice,) = (
+        part.choice for part in cm.predict(layer, "nvidia/h200-sxm", m=64, n=2048, k=2048).plan.phases
+    )
+    ends = {name: choice.section.sizes[name] for name in ("m", "n", "k")}
+    assert choice.origin == "self"
+    for end, outward in ((0, -1), (1, 1)):
+        sizes = {name: ends[name][end] for name in ends}
+        assert cm.predict(layer, "nvidia/h200-sxm", **sizes).in_range
+        beyond = {name: max(1.0, sizes[name] + outward) for name in ends}
+        assert not cm.predict(layer, "nvidia/h200-sxm", **beyond).in_range

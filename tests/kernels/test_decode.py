@@ -108,6 +108,21 @@ def test_what_fits_in_l2_is_read_faster() -> None:
     assert estimate.terms["l2"][1] < 1e-3 * estimate.terms["hbm"][1]
 
 
+def test_partial_outputs_of_splits_are_written_and_read_in_fp32() -> None:
+    """Beside keys, values, queries and outputs: 4 bytes there and 4 back, of each head's output and split."""
+    one = {"batch": 1, "kv_heads": 1, "seq_kv": 65536, "head_dim": 128}
+    whole, parts = (plan(A100, "fa2-paged", **one, heads=n).splits.parts.item() for n in (1, 8))
+    # What passes L2 meanwhile is more than it holds: every byte comes at memory's rate.
+    unsplit, split = (
+        decode.seconds(A100, {}, **one, heads=n, kernel="fa2-paged", passing=1e15).terms for n in (1, 8)
+    )
+    keys_and_values = 2 * 2 * 65536 * 128
+    moved = [keys_and_values + 2 * 2 * 128, keys_and_values + 2 * 2 * 8 * 128 + 8 * parts * 8 * 128]
+    assert whole == 1
+    taken = [terms["hbm"] + terms["l2"] for terms in (unsplit, split)]
+    assert taken[1] / taken[0] == pytest.approx(moved[1] / moved[0], rel=1e-6)
+
+
 def test_a_narrower_cache_is_faster_where_memory_binds() -> None:
     big = SIZES | {"batch": 256, "seq_kv": 16384}
     wide, narrow = (decode.seconds(H200, {}, **big, kv_dtype=kind).seconds for kind in ("bf16", "fp8"))

@@ -45,6 +45,16 @@ def test_a_persistent_chain_costs_synchronisations():
     assert seconds(steps=1000, **sizes, persistent=False) > 3 * seconds(steps=1000, **sizes)
 
 
+def test_a_persistent_chain_reads_the_weights_once():
+    """4 · 768² numbers of 2 bytes from memory before the first step, however many steps there are."""
+    sizes = {"hidden": 768, "gates": 4, "batch": 16, "dtype": "fp16", "persistent": True}
+    once = 4 * 768**2 * 2 / H200.hbm_bandwidth
+    constants = {"bandwidth_share": 1.0, "call_s": 1e-5}
+    one, two = (recurrence.seconds(H200, constants, steps=n, **sizes) for n in (1000, 2000))
+    assert one.terms["hbm"] == two.terms["hbm"] == pytest.approx(once)
+    assert 2 * one.seconds - two.seconds == pytest.approx(1e-5 + once)
+
+
 def test_weights_that_do_not_fit_are_not_persistent():
     small, large = (
         recurrence.seconds(H200, {}, steps=100, batch=16, hidden=h, gates=4, dtype="fp16").terms["hbm"]
