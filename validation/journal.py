@@ -20,6 +20,8 @@ from costmodel.validation.torch_env import Machine
 
 #: Version of the journal's format.
 SCHEMA = 1
+#: What to do where a journal cannot be gone on from.
+_ANEW = "begin anew with --fresh, which keeps the file under another name"
 
 Row = dict[str, Any]
 
@@ -140,25 +142,32 @@ def read(path: Path, machine: Machine | None = None) -> tuple[list[Row], int]:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict):
-            raise TableError(
-                f"{path}: line {number} is not a record of a campaign; remove the file, or give another"
-            )
+        if not isinstance(record, dict) or (number > 1 and not _is_visit(record)):
+            raise TableError(f"{path}: line {number} is not a record of a campaign; {_ANEW}")
         records.append(record)
     if records:
         _check_header(path, records[0], machine)
     return records[1:], whole
 
 
+def _is_visit(record: Row) -> bool:
+    """Return whether a record says which case was visited, in which pass, and how it ended."""
+    kinds = {"key": str, "pass": int, "case": dict, "status": str}
+    return all(isinstance(record.get(name), kind) for name, kind in kinds.items())
+
+
 def _check_header(path: Path, found: Row, machine: Machine | None) -> None:
     if found.get("schema") != SCHEMA:
-        raise TableError(f"{path}: not a journal of format {SCHEMA}; remove the file, or give another")
+        raise TableError(f"{path}: not a journal of format {SCHEMA}; {_ANEW}")
+    theirs = found.get("machine")
+    if not isinstance(theirs, dict):
+        raise TableError(f"{path}: line 1 does not say what was measured; {_ANEW}")
     if machine is None:
         return
-    theirs, ours = found.get("machine", {}), machine.identity
+    ours = machine.identity
     for name, value in ours.items():
         if theirs.get(name) != value:
             raise TableError(
                 f"{path}: its rows are of {name} {theirs.get(name)!r}, this is {value!r}; "
-                "rows of both do not go into one table: give another file, or begin anew with --fresh"
+                f"rows of both do not go into one table: {_ANEW}"
             )

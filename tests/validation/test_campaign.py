@@ -141,7 +141,9 @@ def test_journal_of_another_version_or_device_is_refused(tiny, here, tmp_path):
     path = tmp_path / "j.jsonl"
     run(tiny[:1], here, path, passes=1)
     for change in ({"torch": "1.0"}, {"title": "another"}, {"units": 999}, {"costmodel": "0"}):
-        with pytest.raises(TableError, match=f"its rows are of {next(iter(change))}.*give another file"):
+        with pytest.raises(
+            TableError, match=f"its rows are of {next(iter(change))}.*begin anew with --fresh"
+        ):
             Journal(path, dataclasses.replace(here, **change))
 
 
@@ -151,21 +153,24 @@ def test_journal_of_another_version_or_device_is_refused(tiny, here, tmp_path):
         (b"not a journal\n", "line 1 is not a record"),
         (b'{"schema": 99}\n', "not a journal of format"),
         (b"\xff\xfe\n", "line 1 is not a record"),
+        (b'{"schema": 1}\n', "line 1 does not say what was measured"),
+        (b'{"schema": 1, "machine": null}\n', "line 1 does not say what was measured"),
     ],
 )
 def test_what_is_no_journal_is_refused(content, message, here, tmp_path):
     path = tmp_path / "j.jsonl"
     path.write_bytes(content)
-    with pytest.raises(TableError, match=message):
+    with pytest.raises(TableError, match=f"{message}.*; begin anew with --fresh"):
         Journal(path, here)
     assert path.read_bytes() == content
 
 
-def test_broken_line_in_the_middle_is_refused_by_its_number(tiny, here, tmp_path):
+@pytest.mark.parametrize("line", ["{broken", '{"x": 1}', '{"key": null, "pass": 0, "status": "ok"}', "[]"])
+def test_broken_line_in_the_middle_is_refused_by_its_number(tiny, here, tmp_path, line):
     path = tmp_path / "j.jsonl"
     run(tiny, here, path, passes=1)
     lines = path.read_text().splitlines(keepends=True)
-    path.write_text("".join([*lines[:2], "{broken\n", *lines[2:]]))
+    path.write_text("".join([*lines[:2], f"{line}\n", *lines[2:]]))
     with pytest.raises(TableError, match="line 3 is not a record"):
         Journal(path, here)
 
