@@ -10,13 +10,16 @@ left. Many machines do not permit counters to users; that is recorded, and nothi
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +94,7 @@ def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
         *(sys.executable, "-m", "costmodel.validation.counters", json.dumps(case.as_dict())),
     ]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
+        done = _run(command, timeout_s)
     except subprocess.TimeoutExpired:
         return Counts("failed", f"not done within {timeout_s:.0f} s", {})
     except OSError as error:
@@ -105,6 +108,20 @@ def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
         return Counts("failed", lines[-1][:300], {})
     values = parse(done.stdout)
     return Counts("ok", "", values) if values else Counts("failed", "ncu counted no kernel", {})
+
+
+def _run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
+    """Run a command; where it is not done in time, or we are stopped, end the processes it began as well."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
+        try:
+            out, said = process.communicate(timeout=timeout_s)
+        except BaseException:
+            # The case that ncu profiles is its child: left alone it would keep the GPU.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, out, said)
 
 
 def parse(text: str) -> dict[str, float]:

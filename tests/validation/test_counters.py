@@ -1,6 +1,8 @@
 """Hardware counters: the tool's output read, and its absence recorded."""
 
 import subprocess
+import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,12 +78,12 @@ def test_without_the_tool_counts_are_unavailable(monkeypatch):
 def test_what_the_tool_says_is_recorded(code, said, status, reason, monkeypatch):
     seen = []
 
-    def run(command, **_):
+    def run(command, _):
         seen.append(command)
         return subprocess.CompletedProcess(command, code, stdout=said, stderr="")
 
     monkeypatch.setattr(counters.shutil, "which", lambda _: "ncu")
-    monkeypatch.setattr(counters.subprocess, "run", run)
+    monkeypatch.setattr(counters, "_run", run)
     got = counters.count(ONE)
     assert got.status == status
     assert reason in got.reason
@@ -89,13 +91,19 @@ def test_what_the_tool_says_is_recorded(code, said, status, reason, monkeypatch)
     assert seen[0][6:10] == ["--cache-control", "none", "--replay-mode", "application"]
 
 
-def test_tool_that_hangs_is_given_up(monkeypatch):
-    def run(command, timeout, **_):
-        raise subprocess.TimeoutExpired(command, timeout)
-
-    monkeypatch.setattr(counters.shutil, "which", lambda _: "ncu")
-    monkeypatch.setattr(counters.subprocess, "run", run)
-    assert counters.count(ONE, timeout_s=3).reason == "not done within 3 s"
+def test_tool_that_hangs_is_given_up_with_what_it_began(monkeypatch, tmp_path):
+    """The case runs in a child of ncu, which has to go too: it would keep the GPU."""
+    tool, child = tmp_path / "ncu", tmp_path / "child"
+    tool.write_text(f"#!/bin/sh\nsleep 600 &\necho $! > {child}\nwait\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(counters.shutil, "which", lambda _: str(tool))
+    assert counters.count(ONE, timeout_s=1).reason == "not done within 1 s"
+    ended = Path("/proc") / child.read_text().strip()
+    for _ in range(100):
+        if not ended.exists() or "State:\tZ" in (ended / "status").read_text():
+            return
+        time.sleep(0.05)
+    pytest.fail("the child of the tool runs on")
 
 
 def test_counted_traffic_stands_beside_the_stated_one(monkeypatch):
