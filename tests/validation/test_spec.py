@@ -181,7 +181,8 @@ def test_clock_is_that_of_a_processor():
 
 
 def test_bandwidth_is_of_working_sets_beyond_the_caches(here):
-    rows = [("copy", 2**20, 9e9), ("copy", 2**27, 3e9), ("sum", 2**28, 4e9)]
+    """Four times the cache is partly in it: six times is asked for, or the largest that was measured."""
+    rows = [("copy", 2**20, 9e9), ("copy", 2**27, 5e9), ("sum", 2**28, 4e9)]
     table = pd.DataFrame([{"quantity": "bandwidth", "pattern": p, "bytes": b, "best": v} for p, b, v in rows])
     told, untold = (dataclasses.replace(here, cache_bytes=size) for size in (2**25, 0))
     for machine in (told, untold):
