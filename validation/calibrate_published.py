@@ -6,23 +6,28 @@ The shapes are few, so the ops of one device, dtype, library and direction are f
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from costmodel import calibration, hardware
 from costmodel._version import __version__
 from costmodel.calibration import File, Provenance, Section
+from costmodel.errors import TableError
 from costmodel.kernels import recurrence
 from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
-from costmodel.validation.calibrate import Result
+from costmodel.validation.calibrate import FEWEST, Result
 from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
-from costmodel.validation.residuals import spread
+from costmodel.validation.residuals import checked, errors, spread
+
+Array = NDArray[np.float64]
 
 
 def is_published(path: Path) -> bool:
@@ -52,8 +57,12 @@ def calibrate_published(reference: Path, *, date: str | None = None) -> list[Res
     results = []
     for name, part in rows.groupby("device", sort=True):
         sections: list[Section] = []
-        for _, cell in part.groupby(["dtype", "framework", "direction"], sort=True):
-            sections += _sections(cell, hardware.load(str(name)), table)
+        refused: list[str] = []
+        for key, cell in part.groupby(["dtype", "framework", "direction"], sort=True):
+            try:
+                sections += _sections(cell, hardware.load(str(name)), table)
+            except TableError as error:
+                refused.append(f"recurrence {' '.join(str(word) for word in key)}: {error}")
         file = File(
             schema=calibration.SCHEMA,
             device=str(name),
@@ -61,31 +70,59 @@ def calibrate_published(reference: Path, *, date: str | None = None) -> list[Res
             date=date or datetime.now(UTC).date().isoformat(),
             sections=tuple(sections),
         )
-        results.append(Result(file, part[held_out(part)]))
+        results.append(Result(file, part[held_out(part)], tuple(refused)))
     return results
 
 
 def _sections(rows: pd.DataFrame, device: hardware.Device, table: str) -> list[Section]:
-    """Return one section for each op of a device, dtype, library and direction."""
+    """Return one section for each op of a device, dtype, library and direction.
+
+    They are fitted together, and judged so: of one op a row or two are held out, which tell by chance.
+    """
     out = held_out(rows)
-    constants = fit_recurrence.fit_ops(rows[~out], device)
-    return [
-        _section(op, values, rows[rows["op"] == op], device, table)
-        for op, values in sorted(constants.items())
-    ]
+    if (~out).sum() < FEWEST or not out.any():
+        raise TableError(f"{(~out).sum()} rows to fit on and {out.sum()} to judge by; wanted {FEWEST} and 1")
+    constants = {
+        op: {name: float(f"{value:.6g}") for name, value in values.items()}
+        for op, values in sorted(fit_recurrence.fit_ops(rows[~out], device).items())
+    }
+    parts = {op: rows[out & (rows["op"] == op)] for op in constants}
+    own = [_seconds(device, constants[op], part) for op, part in parts.items()]
+    others = [_seconds(device, _others(part, device), part) for part in parts.values()]
+    measured = [part["latency_s"].to_numpy(dtype=np.float64) for part in parts.values()]
+    checked(np.concatenate(own), np.concatenate(others), np.concatenate(measured))
+    return [_section(op, values, rows[rows["op"] == op], device, table) for op, values in constants.items()]
+
+
+def _others(rows: pd.DataFrame, device: hardware.Device) -> Mapping[str, float]:
+    """Return the constants that there would be without a fit of rows of one op: a relative's, or none."""
+    if rows.empty:
+        return {}
+    first = rows.iloc[0]
+    wanted = calibration.Wanted(
+        kernel="recurrence",
+        op=first["op"],
+        dtype=first["dtype"],
+        direction=first["direction"],
+        framework=framework(first["framework"])[0],
+    )
+    return calibration.choose(device, wanted, own=False).constants
+
+
+def _seconds(device: hardware.Device, constants: Mapping[str, float], rows: pd.DataFrame) -> Array:
+    if rows.empty:
+        return np.zeros(0)
+    arguments = fit_recurrence.arguments(rows, device)
+    return np.asarray(recurrence.seconds(device, constants, **arguments).seconds)
 
 
 def _section(
-    op: str, fitted: dict[str, float], rows: pd.DataFrame, device: hardware.Device, table: str
+    op: str, constants: Mapping[str, float], rows: pd.DataFrame, device: hardware.Device, table: str
 ) -> Section:
-    constants = {name: float(f"{value:.6g}") for name, value in fitted.items()}
     judged = rows[held_out(rows)]
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
-    predicted = np.zeros(0)
-    if len(judged):
-        arguments = fit_recurrence.arguments(judged, device)
-        predicted = np.asarray(recurrence.seconds(device, constants, **arguments).seconds)
-    error = 100.0 * (predicted / measured - 1.0)
+    predicted = _seconds(device, constants, judged)
+    error = errors(predicted, measured)
     used = rows[~held_out(rows)]
     columns = {"steps": "seq", "batch": "batch", "hidden": "hidden"}
     return Section(
@@ -94,7 +131,7 @@ def _section(
         dtype=str(rows["dtype"].iloc[0]),
         framework=framework(rows["framework"].iloc[0])[0] or "",
         direction=str(rows["direction"].iloc[0]),
-        constants=constants,
+        constants=dict(constants),
         sizes={ours: (float(used[c].min()), float(used[c].max())) for ours, c in columns.items()},
         spread=spread(predicted, measured),
         provenance=Provenance(

@@ -3,11 +3,12 @@
 import pandas as pd
 import pytest
 
-from costmodel import calibration
+from costmodel import calibration, hardware
 from costmodel.errors import TableError
+from costmodel.validation import calibrate_published as published_fit
 from costmodel.validation import published
 from costmodel.validation.calibrate_published import calibrate_published
-from costmodel.validation.heldout import NEVER_FITTED
+from costmodel.validation.heldout import NEVER_FITTED, held_out
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +83,21 @@ def test_shipped_recurrent_constants_are_what_published_rows_fit_to(shared):
         for section in fit.file.sections:
             assert shipped[section.cell].constants == section.constants, (fit.file.device, section.cell)
             assert shipped[section.cell].provenance == section.provenance
+
+
+def test_published_fits_are_refused_as_all_others_are(rows, shared, monkeypatch):
+    """By too few rows, and by held-out rows that are nothing like the fitted ones."""
+    device = hardware.load("nvidia/v100-sxm2-16gb")
+    alike = (rows["device"] == device.name) & (rows["dtype"] == "fp32") & (rows["direction"] == "fwd")
+    part = rows[alike & rows["framework"].str.startswith("cudnn") & rows["op"].isin(("lstm", "gru"))]
+    out = held_out(part)
+    few = pd.concat([part[~out].iloc[:5], part[out]])
+    with pytest.raises(TableError, match=r"5 rows to fit on and . to judge by; wanted 8 and 1"):
+        published_fit._sections(few, device, "")
+    other = part.assign(latency_s=part["latency_s"].where(out, 30 * part["latency_s"]))
+    with pytest.raises(TableError, match=r"% off on . held-out rows"):
+        published_fit._sections(other, device, "")
+    monkeypatch.setattr(published_fit, "FEWEST", 1000)
+    for fit in calibrate_published(shared / "reference"):
+        assert fit.file.sections == ()
+        assert all("wanted 1000" in reason for reason in fit.refused)
