@@ -14,7 +14,7 @@ from costmodel._version import __version__
 from costmodel.errors import UnavailableError
 from costmodel.hardware.tables import families
 from costmodel.validation.spec_figures import derived, level, main_memory, measured_figure, micro
-from costmodel.validation.torch_env import Machine
+from costmodel.validation.torch_env import Machine, load_torch
 
 #: Compute capability, or its first number → family (NVIDIA, "CUDA C++ Programming Guide").
 _FAMILIES = {
@@ -129,10 +129,25 @@ def _latency(table: pd.DataFrame, quantity: str) -> dict[str, Any]:
 
 
 def _highest_clock() -> float | None:
-    """Return the highest clock of the units that the driver allows [Hz]; None where it does not say."""
-    asked = ["nvidia-smi", "--query-gpu=clocks.max.sm", "--format=csv,noheader,nounits", "--id=0"]
+    """Return the highest clock of the units that the driver allows [Hz]; None where it does not say.
+
+    Of the board that torch's first device is, wherever the driver counts it (CUDA_VISIBLE_DEVICES); a part
+    of one (MIG) has a number of its own, and the clock of the boards where that is one.
+    """
+    asked = ["nvidia-smi", "--query-gpu=uuid,clocks.max.sm", "--format=csv,noheader,nounits"]
     try:
         said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout
-        return float(said.splitlines()[0]) * 1e6
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        boards = dict(line.split(", ", 1) for line in said.splitlines())
+        ours = boards.get(f"GPU-{_uuid()}")
+        (stated,) = {ours} if ours else set(boards.values())
+        return float(stated) * 1e6
+    except (OSError, subprocess.SubprocessError, ValueError):
         return None
+
+
+def _uuid() -> str:
+    """Return the number of torch's first device; none where this torch does not tell."""
+    try:
+        return str(load_torch().cuda.get_device_properties(0).uuid)
+    except Exception:
+        return ""

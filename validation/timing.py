@@ -66,7 +66,7 @@ class Stopwatch:
     kind : str
         ``cpu`` or ``cuda``.
     flush_bytes : int
-        How much memory is written to empty the caches [bytes].
+        How much memory is gone through to empty the caches [bytes].
     """
 
     kind: str
@@ -96,11 +96,14 @@ class Stopwatch:
     def flusher(self) -> Callable[[], object]:
         """Return a function that puts other data into every cache.
 
-        On CUDA it is queued before the timed call and hides that call's dispatch.
+        On CUDA it is queued before the timed call, and hides that call's dispatch. It reads, twice to be as
+        long as reading and writing would be: what it had written would go to memory at the call's cost.
         """
         torch = load_torch()
         scratch = torch.zeros(max(1, self.flush_bytes // 4), dtype=torch.float32, device=self.kind)
-        return lambda: scratch.add_(1.0)
+        if self.kind == "cpu":
+            return lambda: scratch.add_(1.0)
+        return lambda: (scratch.sum(), scratch.sum())
 
 
 def stopwatch(kind: str, cache_bytes: int) -> Stopwatch:

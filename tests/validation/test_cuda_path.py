@@ -176,6 +176,19 @@ def test_peak_memory_leaves_out_what_a_library_keeps(fake, monkeypatch):
     assert allocations.prepare_watched(None, "cuda") == (prepared, 340)
 
 
+def test_caches_of_a_gpu_are_emptied_by_reading(fake):
+    """What is written stays in L2, and goes to memory when the timed call needs its place."""
+    made = []
+    zeros = fake.zeros
+    fake.zeros = lambda *sizes, **how: made.append(zeros(*sizes, **how)) or made[-1]
+    for kind, written in (("cuda", False), ("cpu", True)):
+        flush = timing.stopwatch(kind, 2**16).flusher()
+        before = made[-1]._version
+        flush()
+        assert (made[-1]._version > before) is written
+        assert made[-1].nbytes == 4 * 2**16
+
+
 @pytest.mark.parametrize("state", ["cold", "warm"])
 def test_what_is_counted_is_the_case_and_a_sweep(state, fake, monkeypatch):
     """Caches are emptied by reading, just before; what the case left in them is written out just after."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import subprocess
+import types
 from pathlib import Path
 
 import pandas as pd
@@ -140,11 +141,32 @@ def test_gpu_that_does_not_tell_enough_is_refused(here, monkeypatch):
         spec_gpu.gpu_spec(dataclasses.replace(machine, capability="8.0"), table)
 
 
-@pytest.mark.parametrize(("said", "hertz"), [("1980\n", 1.98e9), ("[N/A]\n", None), ("", None)])
+@pytest.mark.parametrize(
+    ("said", "hertz"),
+    [
+        ("GPU-aa, 1980\n", 1.98e9),
+        ("GPU-aa, [N/A]\n", None),
+        ("", None),
+        ("1980\n", None),
+        ("GPU-bb, 1590\nGPU-aa, 1980\n", 1.98e9),  # the driver's first is hidden from torch
+        ("GPU-bb, 1980\nGPU-cc, 1980\n", 1.98e9),  # a part of either
+        ("GPU-bb, 1590\nGPU-cc, 1980\n", None),
+    ],
+)
 def test_highest_clock_is_the_drivers(said, hertz, monkeypatch):
     done = subprocess.CompletedProcess([], 0, stdout=said)
     monkeypatch.setattr(spec_gpu.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(spec_gpu, "_uuid", lambda: "aa")
     assert spec_gpu._highest_clock() == hertz
+
+
+def test_a_torch_that_tells_no_number_is_asked_in_vain(monkeypatch):
+    facts = types.SimpleNamespace(uuid="3f-aa")
+    cuda = types.SimpleNamespace(get_device_properties=lambda _: facts)
+    monkeypatch.setattr(spec_gpu, "load_torch", lambda: types.SimpleNamespace(cuda=cuda))
+    assert spec_gpu._uuid() == "3f-aa"
+    del facts.uuid
+    assert spec_gpu._uuid() == ""
 
 
 @pytest.mark.parametrize(
