@@ -29,7 +29,9 @@ class Matmul(Layer):
         (whose `batch` is 1).
     quantise : bool
         A arrives in 16 bits, and is scaled and rounded to the layer's dtype,
-        row by row, before the product (dynamic quantisation).
+        row by row, before the product (dynamic quantisation); out is 16 bit.
+        Backward, so are dout and dA; what is summed over has one scale, so
+        dB takes A and dout rounded column by column.
     """
 
     name: ClassVar[str] = "matmul"
@@ -48,40 +50,55 @@ class Matmul(Layer):
     def forward(self) -> tuple[Phase, ...]:
         """One product, after the rounding of A where that is asked for."""
         product = self._product("product", M, N, K)
-        if not self.quantise:
-            return (product,)
-        # Maximum, scale and round of each element of A: one pass that is measured with the product.
-        pass_over = {("vector", self.accumulate): 3 * BATCH * M * K}
-        return (
-            replace(
-                product,
-                name="rounding and product",
-                op=f"gemm_{self.dtype}_dynquant",
-                options={**product.options, "quantise": True},
-                flops={**product.flops, **pass_over},
-                read=product.read + BATCH * M * (2 * K + self.stat_bytes),
-                write=BATCH * M * (2 * N + self.bytes * K + self.stat_bytes),
-                launches=sp.Integer(2),
-                workspace=BATCH * M * (self.bytes * K + self.stat_bytes),
-            ),
-        )
+        return (self._rounding(product, M, K, out=2 * N * M) if self.quantise else product,)
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products: dA = dout · Bᵀ and dB = Aᵀ · dout."""
+        of_a = self._product("gradient of A", M, K, N)
+        of_b = self._product("gradient of B", K, N, M)
+        if not self.quantise:
+            return of_a, of_b
+        # dout is rounded both ways as it is read; its columns serve the second product.
         return (
-            self._product("gradient of A", M, K, N),
-            self._product("gradient of B", K, N, M),
+            self._rounding(of_a, M, N, out=2 * M * K, both=True),
+            self._rounding(of_b, K, M, out=self.bytes * K * N),
+        )
+
+    def _rounding(
+        self, product: Phase, rows: sp.Expr, cols: sp.Expr, *, out: sp.Expr, both: bool = False
+    ) -> Phase:
+        """Return a product after the rounding of its first operand, which is measured with it.
+
+        Maximum, scale and round of each element in one pass; with `both`, by columns besides. `out` is the
+        result's size [bytes of one].
+        """
+        ways, lines = (2, rows + cols) if both else (1, rows)
+        rounded = BATCH * (ways * self.bytes * rows * cols + lines * self.stat_bytes)
+        return replace(
+            product,
+            name=f"rounding and {product.name}",
+            op=f"gemm_{self.dtype}_dynquant",
+            options={**product.options, "quantise": True},
+            flops={**product.flops, ("vector", self.accumulate): ways * 3 * BATCH * rows * cols},
+            read=product.read + BATCH * (2 * rows * cols + rows * self.stat_bytes),
+            write=BATCH * out + rounded,
+            launches=sp.Integer(2),
+            workspace=rounded,
         )
 
     def tensors(self) -> Tensors:
         """A; B; out, in 16 bits where A arrives so."""
         w = self.bytes * BATCH
-        wide = 2 * BATCH if self.quantise else w
-        return Tensors(inputs=wide * M * K, weights=w * K * N, outputs=wide * M * N)
+        return Tensors(inputs=self._wide * M * K, weights=w * K * N, outputs=self._wide * M * N)
+
+    @property
+    def _wide(self) -> sp.Expr:
+        """Bytes of an activation, of all products of a batch."""
+        return (2 if self.quantise else self.bytes) * BATCH
 
     def kept(self) -> sp.Expr:
         """A, for the gradient of B."""
-        return self.bytes * BATCH * M * K
+        return self._wide * M * K
 
     def parameters(self) -> sp.Expr:
         """The entries of B."""

@@ -133,7 +133,8 @@ def cases() -> Iterator[Case]:
     for name in POINTS | dict.fromkeys(("matmul", "softmax", "norm", "elementwise")):
         for dtype in ("fp64", "fp32", "fp8", "fp4"):
             yield get(name)(dtype=dtype, direction="fwd+bwd"), POINTS.get(name, TABLE)
-    yield get("matmul")(dtype="fp8", quantise=True), TABLE
+    for direction in ("fwd", "bwd"):
+        yield get("matmul")(dtype="fp8", quantise=True, direction=direction), TABLE
     yield get("tiled-attention")(dtype="fp64", schedule="fa1", direction="bwd"), ATTENTION
     yield from family_cases()
     yield from rest_cases(BLOCK)

@@ -8,7 +8,7 @@ from typing import Any
 from .attention import attention
 from .counted import tally
 from .experts import swiglu
-from .kernels import WIDTH, Expected, Kernel, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, Number, product, statistic, table
 from .pointwise import LINEAR, PROGRAMS
 from .rows import norm_pass, softmax_pass
 from .tokens import dropout_layer, rotary
@@ -20,29 +20,36 @@ def matmul(options: dict[str, Any], s: Sizes) -> Expected:
     """2·m·n·k forward; backward dA = dout·Bᵀ and dB = Aᵀ·dout (goldens: linear, 3 times forward)."""
     w, times, m, n, k = WIDTH[options["dtype"]], s["batch"], s["m"], s["n"], s["k"]
     forward: tuple[Kernel, ...] = (product(w, m, n, k, times=times),)
-    backward = (product(w, m, k, n, times=times), product(w, k, n, m, times=times))
+    backward: tuple[Kernel, ...] = (product(w, m, k, n, times=times), product(w, k, n, m, times=times))
     wide = w
     if options["quantise"]:
-        # A comes in 16 bits; each element meets a maximum, a scaling and a rounding, and each row
-        # gets one scale, which the product's epilogue reads. The result is in 16 bits again.
-        wide = 2
-        scales = times * m * statistic(options["dtype"])
-        forward = (
-            replace(
-                forward[0],
-                vector=3 * times * m * k,
-                read=forward[0].read + 2 * times * m * k + scales,
-                write=2 * times * m * n + w * times * m * k + scales,
+        # What comes and goes in 16 bits meets a maximum, a scaling and a rounding for each element, and
+        # each row gets one scale, which the product's epilogue reads.
+        wide, scale = 2, statistic(options["dtype"])
+
+        def rounded(plain: Kernel, rows: int, inner: int, out: Number, ways: int, scales: int) -> Kernel:
+            copies = times * (ways * w * rows * inner + scale * scales)
+            return replace(
+                plain,
+                vector=3 * ways * times * rows * inner,
+                read=plain.read + 2 * times * rows * inner + times * rows * scale,
+                write=times * out + copies,
                 launches=2,
-                workspace=w * times * m * k + scales,
-            ),
+                workspace=copies,
+            )
+
+        forward = (rounded(forward[0], m, k, 2 * m * n, 1, m),)
+        # dA sums over dout's columns, dB over its rows and over A's: dout is rounded both ways.
+        backward = (
+            rounded(backward[0], m, n, 2 * m * k, 2, m + n),
+            rounded(backward[1], k, m, w * k * n, 1, k),
         )
     return Expected(
         kernels=_directed(options, forward, backward),
         inputs=wide * times * m * k,
         weights=w * times * k * n,
         outputs=wide * times * m * n,
-        kept=w * times * m * k,
+        kept=wide * times * m * k,
         parameters=times * k * n,
     )
 
