@@ -8,7 +8,7 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
+from costmodel.errors import CostmodelError, unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._generation import one_step_at_a_time
 from costmodel.layers._kernels import gemm
@@ -70,7 +70,7 @@ class _ElementwiseRecurrent(Layer):
         ``blelloch``, ``brent-kung``, ``chunked`` (by `block`).
     generation : bool
         Step by step, each input made of the output before: products of one position, one launch
-        of every kernel a step. Otherwise (teacher-forced training, prefill) all at once.
+        of every kernel a step, walked in turn. Otherwise (teacher-forced training, prefill) all at once.
     """
 
     family: ClassVar[str] = "recurrent"
@@ -92,6 +92,11 @@ class _ElementwiseRecurrent(Layer):
         self.check_options(algorithm=SCANS)
         if self.generation and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with generation", self.direction, ("fwd",))
+        if self.generation and self.algorithm != "sequential":
+            raise CostmodelError(
+                f"{self.name}: algorithm {self.algorithm} needs generation=false: "
+                "each input is made of the output before, and there is nothing to scan"
+            )
 
     # -- sizes -----------------------------------------------------------------------------
 

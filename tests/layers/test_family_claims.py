@@ -379,6 +379,8 @@ def test_a_parallel_scan_beats_the_sequential_cell(name):
         ("scan", {"algorithm": "blellock"}, "blelloch"),
         ("sru", {"algorithm": "chunked"}, "peephole=false"),
         ("min-gru", {"generation": True, "direction": "bwd"}, "fwd"),
+        ("min-gru", {"generation": True, "algorithm": "kogge-stone"}, "generation=false"),
+        ("qrnn", {"generation": True, "algorithm": "chunked"}, "generation=false"),
         ("lstm", {"generation": True, "bidirectional": True}, "bidirectional=false"),
         ("retnet", {"form": "recurent"}, "recurrent"),
         ("gla", {"form": "recurrent", "direction": "bwd"}, "fwd"),
