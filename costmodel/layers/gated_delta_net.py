@@ -13,7 +13,7 @@ from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError, unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._scan import scan_phase
-from costmodel.symbols import ceil_div, symbols, tree_depth
+from costmodel.symbols import ChunkPairs, ceil_div, symbols, tree_depth
 
 B, N, HK, HV, D = symbols("batch seq heads kv_heads head_dim")
 FORMS = ("chunked", "recurrent")
@@ -26,6 +26,10 @@ class GatedDeltaNet(Layer):
 
     `heads` are the query and key heads, `kv_heads` the value heads, each with a
     state of d × d in fp32. Projections, convolution and gates are other layers.
+
+    In chunks of c_i tokens, P = Σ c_i(c_i + 1)/2 pairs of a token with itself and each earlier, n fewer
+    below the diagonal: KKᵀ and QKᵀ 2(2P − n)·d for each key head; W and U 4(P − n)·d, A·V 2P·d, and with
+    the state 6·n·d², for each value head. The kernels compute whole chunks.
 
     Parameters
     ----------
@@ -59,21 +63,62 @@ class GatedDeltaNet(Layer):
         if np.any(sizes["kv_heads"] % sizes["heads"]):
             raise SizeError(f"{self.name}: kv_heads (value heads) must be a multiple of heads (key heads)")
 
+    # -- chunks ----------------------------------------------------------------------------
+
+    @property
+    def chunks(self) -> sp.Expr:
+        """⌈n/C⌉, the last as long as what is left."""
+        return ceil_div(N, sp.Integer(self.chunk))
+
+    @property
+    def pairs(self) -> sp.Expr:
+        """Pairs of one head inside its chunks, a token with itself and each earlier: Σ c_i(c_i + 1)/2."""
+        return ChunkPairs(N, sp.Integer(self.chunk))
+
+    @property
+    def _cubes(self) -> sp.Expr:
+        """Σ c_i³ over the chunks of one head."""
+        c = sp.Integer(self.chunk)
+        last = sp.Min(c, N - c * (self.chunks - 1))  # never more than c: said for its growth
+        return (self.chunks - 1) * c**3 + last**3
+
+    @property
+    def _inverse(self) -> sp.Expr:
+        """The unit triangular systems' inverses T, by substitution: Σ c_i(c_i − 1)(c_i − 2)/3 [FLOP]."""
+        return (self._cubes - 3 * (2 * self.pairs - N) + 2 * N) / 3
+
+    @property
+    def _scores(self) -> sp.Expr:
+        """KKᵀ below the diagonal and QKᵀ up to it, for each key head [FLOP]; torch takes squares."""
+        torch = self.convention == "torch"
+        return 2 * B * HK * D * (2 * (2 * self.pairs - N) if torch else 2 * self.pairs - N)
+
+    @property
+    def _solved(self) -> sp.Expr:
+        """W = T(βK) and U = T(βV) for each value head, T's diagonal being 1 [FLOP]; torch takes squares."""
+        torch = self.convention == "torch"
+        return 4 * B * HV * D * (2 * self.pairs - N if torch else self.pairs - N)
+
+    @property
+    def _products(self) -> sp.Expr:
+        """The chunked form's products [FLOP]: scores, W and U, A·V; W·S, Q·S, the state's update."""
+        seen = 2 * self.pairs - N if self.convention == "torch" else self.pairs
+        return self._scores + self._solved + 2 * B * HV * D * seen + 6 * B * HV * N * D**2
+
     def forward(self) -> tuple[Phase, ...]:
         """One kernel, or the few of the chunked form taken as one."""
         chunked = self.form == "chunked"
-        heads, c = B * HV, sp.Integer(self.chunk)
+        heads = B * HV
         state = heads * D * D * STATE_BYTES
         io = self.tensors()
         if chunked:
-            # A token: QKᵀ and KKᵀ 4·C·d; the unit triangular system, 4·C·d for W and U and C²/3
-            # for its inverse; A·V 2·C·d; W·S, Q·S and the state's update 6·d².
+            # The inverse; masks of two matrices; keys weighted.
             flops = {
-                ("matrix", self.dtype): heads * N * (10 * c * D + 6 * D**2),
-                ("vector", self.accumulate): heads * N * (c**2 / 3 + 2 * c + D),
+                ("matrix", self.dtype): self._products,
+                ("vector", self.accumulate): heads * (self._inverse + 2 * self.pairs + N * D),
                 ("special", self.accumulate): heads * N,
             }
-            steps, read, write = ceil_div(N, c), io.inputs, io.outputs + state
+            steps, read, write = self.chunks, io.inputs, io.outputs + state
         else:
             # A token: decay d², S k 2d², β(v − Sk) 2d, the outer product added 2d², S q 2d².
             flops = {
@@ -99,21 +144,25 @@ class GatedDeltaNet(Layer):
     def backward(self) -> tuple[Phase, ...]:
         """The kernels of the chunked form taken as one: what was not kept again, and all gradients.
 
-        A token, with chunks of C. Again: KKᵀ, QKᵀ, W and U 8·C·d, W S and the states 4·d², the
-        inverse C²/3. Two products for each of forward's, 20·C·d + 12·d²; the inverse's gradient
-        −Tᵀ dT Tᵀ, 4·C². Masks of two matrices and of their gradients 4·C; keys weighted again and
-        back 2·d, β's gradient 2·d, the decay's, q·dq − k·dk, 4·d.
+        Again: KKᵀ, QKᵀ, W and U; W S and the states, 4·d² a token; the inverse. Two products for each
+        of forward's; the inverse's gradient −Tᵀ dT Tᵀ below the diagonal, 2(c³ − c)/3 a chunk. Masks of
+        two matrices and of their gradients; a token's keys weighted again and back 2·d, β's gradient 2·d,
+        the decay's, q·dq − k·dk, 4·d. Torch keeps what is made again here, and takes squares.
         """
-        heads, c = B * HV, sp.Integer(self.chunk)
-        chunks, io = ceil_div(N, c), self.tensors()
+        heads, io = B * HV, self.tensors()
+        chunks, cubes = self.chunks, self._cubes
         states = 2 * heads * chunks * D * D * STATE_BYTES  # S and dS, from the walk to the rest
+        again = self._scores + self._solved + 4 * heads * N * D**2
+        of_inverse = heads * 2 * (cubes - N) / 3
+        if self.convention == "torch":
+            again, of_inverse = ZERO, heads * 4 * cubes
         phase = scan_phase(
             self,
             "delta rule, backward",
             chains=heads,
             steps=chunks,
-            matrix=heads * N * (28 * c * D + 16 * D**2 + 4 * c**2),
-            vector=heads * N * (c**2 / 3 + 4 * c + 8 * D),
+            matrix=2 * self._products + again + of_inverse,
+            vector=heads * (self._inverse + 4 * self.pairs + 8 * N * D),
             special=heads * N,
             read=io.inputs + io.outputs + states,
             write=io.inputs + states,
@@ -139,4 +188,4 @@ class GatedDeltaNet(Layer):
 
     def path(self) -> sp.Expr:
         """Return the number of hand-overs from the first position to the last."""
-        return ceil_div(N, sp.Integer(self.chunk)) if self.form == "chunked" else N
+        return self.chunks if self.form == "chunked" else N

@@ -63,6 +63,10 @@ VALUE_HEADS = _sizes(
     (3, 7, 2, 6, 5),
     (2, 64, 3, 3, 9),
     (5, 130, 1, 4, 2),
+    (4, 1, 2, 4, 3),
+    (1, 8, 3, 6, 17),
+    (3, 65, 2, 2, 33),
+    (2, 200, 2, 8, 4),
 )
 EXPONENTIAL = _sizes(
     "batch seq hidden input heads num_layers onchip",
@@ -110,7 +114,7 @@ def _scan() -> Options:
         for options in ({}, {"convention": "torch"}, {"form": "recurrent"}):
             yield "mamba-2", {"groups": groups, **options}, HEADS
     yield "rwkv", {}, STATE_SPACE
-    for options in ({}, {"chunk": 5}, {"form": "recurrent"}):
+    for options in ({}, {"chunk": 5}, {"convention": "torch"}, {"form": "recurrent"}):
         yield "gated-delta-net", options, VALUE_HEADS
 
 
