@@ -12,7 +12,7 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._kernels import gemm, gradient_sum, stream
 from costmodel.symbols import symbols, tree_depth
 
 B, N, NKV, HQ, HKV, D, DV, DM = symbols("batch seq seq_kv heads kv_heads head_dim value_dim d_model")
@@ -141,14 +141,18 @@ class _Attention(Layer):
         return (query, replace(keys, beside=True), *self.core_forward(), output)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each projection, of its input and of its weights, around the core's."""
+        """Two products for each projection, of its input and of its weights, around the core's.
+
+        A sequence that attends to itself gets gradients from queries and from keys and values: added up.
+        """
         if not self.projections:
             return self.core_backward()
         gradients = []
         for name, rows, inner, outer in self._projections():
             gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
             gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
-        return (*gradients[4:], *self.core_backward(), *gradients[:4])
+        added = () if self.cross else (gradient_sum(self, rows=B * N, cols=DM),)
+        return (*gradients[4:], *self.core_backward(), *gradients[:4], *added)
 
 
 def gradient_row_sums(layer: Layer) -> Phase:

@@ -10,7 +10,15 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT, Pointwise, activation, gemm, stream
+from costmodel.layers._kernels import (
+    POINTWISE,
+    POINTWISE_GRADIENT,
+    Pointwise,
+    activation,
+    gemm,
+    gradient_sum,
+    stream,
+)
 
 #: Gradients of f(a)·b, from a, b and the result's gradient g: g·b meets f′(a), and g meets f(a), which
 #: shares what it can with f′.
@@ -138,7 +146,5 @@ def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
         )
         found.append(gemm(layer, f"{name}, weight gradient", batch=sets, m=width, n=cols, k=rows))
     if len(ups) > 1:
-        found.append(
-            stream(layer, "sum of input gradients", rows=sets * rows, cols=width, reads=2, writes=1, vector=1)
-        )
+        found.append(gradient_sum(layer, rows=sets * rows, cols=width))
     return (*down, derivative, *found)

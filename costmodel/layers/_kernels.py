@@ -124,6 +124,11 @@ def stream(
     )
 
 
+def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
+    """Return the addition of an input's gradients from two branches that read it."""
+    return stream(layer, "sum of input gradients", rows=rows, cols=cols, reads=2, writes=1, vector=1)
+
+
 class Pointwise(NamedTuple):
     """Arithmetic of a function of one element, first principles; a sign is free.
 

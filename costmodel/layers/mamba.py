@@ -11,7 +11,7 @@ from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._generation import at
-from costmodel.layers._kernels import gemm
+from costmodel.layers._kernels import gemm, gradient_sum
 from costmodel.layers._scan import COMBINE_DEPTH, SCANS, recurrence, scan_phase
 from costmodel.layers.causal_conv1d import CausalConv1d
 from costmodel.symbols import CeilLog2, symbols, tree_depth
@@ -233,7 +233,10 @@ class Mamba(Layer):
         return (into, *convolution, low, step, *self.core_forward(), out)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The core; with projections two products for each forward, and the convolution's gradients."""
+        """The core; with projections two products for each forward, and the convolution's gradients.
+
+        The convolved x enters the scan and the projection to Δ, B and C: its gradients are added.
+        """
         if not self.projections:
             return self.core_backward()
         into, low, step, out = (
@@ -244,4 +247,5 @@ class Mamba(Layer):
             for name, inner, outer in self._products()
         )
         convolution = tuple(at(phase, {D: E}) for phase in self._convolution().backward())
-        return (*out, *self.core_backward(), *step, *low, *convolution, *into)
+        added = gradient_sum(self, rows=B * N, cols=E)
+        return (*out, *self.core_backward(), *step, *low, added, *convolution, *into)

@@ -193,7 +193,7 @@ class Megatron(Layer):
             "selective": share(attention.core_forward(), self._sizes),
             "full": (*self._around(attention.forward()), *self._around(self._inner("fwd"))),
         }[self.recompute]
-        one = (*again, *self._back(self._inner("bwd"), 1), *self._back(attention.backward(), 3))
+        one = (*again, *self._back(self._inner("bwd"), 1), *self._back(attention.backward(), 4))
         return self._stacked(one)
 
     def _inner(self, direction: str) -> tuple[Phase, ...]:

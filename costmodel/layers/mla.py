@@ -13,7 +13,7 @@ from costmodel.cost import Phase, Tensors
 from costmodel.errors import SizeError, unknown_name
 from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm
+from costmodel.layers._kernels import gemm, gradient_sum
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import CeilLog2, symbols, tree_depth
 
@@ -143,12 +143,16 @@ class MLA(Layer):
         return (down, latent, up, into, self._latent_core(), back, out)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each projection, of its input and of its weights, around the core's."""
+        """Two products for each projection, of its input and of its weights, around the core's.
+
+        The sequence goes down twice, to queries and to latents: its gradients are added.
+        """
         gradients = []
         for name, rows, inner, outer in self._projections():
             gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
             gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
-        return (*gradients[8:], *self._core(self._tiled.core_backward()), *gradients[:8])
+        added = gradient_sum(self, rows=B * N, cols=DM)
+        return (*gradients[8:], *self._core(self._tiled.core_backward()), *gradients[:8], added)
 
     def tensors(self) -> Tensors:
         """The sequence in and out, the prefix's latents, the weights."""

@@ -129,8 +129,8 @@ class TransformerBlock(Layer):
     def _back(self) -> tuple[Phase, ...]:
         normed = norm(self, self.norm, "bwd", rows=B * N, cols=D)
         *drop, add = self._after("bwd")
-        *core, query, query_weight, keys, keys_weight = self._attention().backward()
-        projections = (query, query_weight, keys, keys_weight)
+        heads = self._attention().backward()
+        core, projections = heads[:-5], heads[-5:]  # two products each of Q's and of K, V's; their sum
         inner = (*drop, *self._feed_forward().backward(), normed, add)
         return (*inner, *drop, *core, *self._turned("bwd"), *projections, normed, add)
 

@@ -204,3 +204,57 @@ def test_feed_forward_and_transformer_layer(batch, n, heads, each, d_ff):
     parameters = sum(p.numel() for p in layer.parameters())
     block = evaluate(get("transformer-block")(**options), **sizes)
     assert block["parameters"] == parameters - biases
+
+
+def sums_of_gradients(run, *inputs):
+    """Additions of whole tensors that autograd makes where a tensor is read more than once."""
+
+    class Additions(torch.utils._python_dispatch.TorchDispatchMode):
+        found = 0
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            self.found += function is torch.ops.aten.add.Tensor
+            return function(*args, **(kwargs or {}))
+
+    result = run(*inputs)
+    with Additions() as additions:
+        result.backward(torch.empty_like(result))
+    return additions.found
+
+
+def test_sums_of_gradients():
+    """One where self-attention reads its input twice, none in cross-attention; MLA's and Mamba's too."""
+
+    def product(inner, outer):
+        return torch.empty(inner, outer, device="meta", requires_grad=True)
+
+    def read(*shape):
+        return torch.empty(*shape, device="meta", requires_grad=True)
+
+    n, d = 12, 8
+    q, kv, down, out = product(d, d), product(d, 2 * d), product(d, d), product(d, d)
+
+    def attend(x, y):
+        k, v = (y @ kv).chunk(2, -1)
+        return ((x @ q) @ k.T).softmax(-1) @ v @ out
+
+    def latent(x):
+        query, (key, value) = x @ q @ out, (x @ down @ kv).chunk(2, -1)
+        return (query @ key.T).softmax(-1) @ value
+
+    def convolved(x):
+        u = (x @ q).tanh()  # whatever it is that makes one x of E channels
+        return u * (u @ out)
+
+    x, y = read(n, d), read(n, d)
+    found = {
+        ("dense-attention", False): sums_of_gradients(lambda x: attend(x, x), x),
+        ("dense-attention", True): sums_of_gradients(attend, x, y),
+        ("mla", None): sums_of_gradients(latent, x),
+        ("mamba", None): sums_of_gradients(convolved, x),
+    }
+    for (name, cross), additions in found.items():
+        options = {} if name == "mla" else {"projections": True}
+        layer = get(name)(direction="bwd", **options, **({} if cross is None else {"cross": cross}))
+        assert sum(phase.name == "sum of input gradients" for phase in layer.phases()) == additions
+    assert list(found.values()) == [1, 0, 1, 1]

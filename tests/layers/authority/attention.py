@@ -115,6 +115,8 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         product(w, width, h * d, rows),
         product(w, other, width, merged),
         product(w, width, merged, other),
+        # One sequence makes queries, and keys and values: autograd adds up its two gradients.
+        *(() if o["cross"] else (table(w, rows, width, 2, 1, vector=1),)),
     )
     # 4nd² for Q and O, 4nd²·g/h for K and V (formulas.md §3.1).
     parameters = width * h * d + width * merged + h * dv * width

@@ -8,7 +8,7 @@ from typing import Any
 
 from .attention import attention, pairs
 from .counted import log2_ceil
-from .kernels import WIDTH, Expected, Kernel, dot_depth, product
+from .kernels import WIDTH, Expected, Kernel, dot_depth, product, table
 
 Sizes = dict[str, int]
 
@@ -55,6 +55,7 @@ def mla(o: dict[str, Any], s: Sizes) -> Expected:
         product(w, width, c + r, rows),
         product(w, keys, c, h * (d + dv)),
         product(w, c, h * (d + dv), keys),
+        table(w, rows, width, 2, 1, vector=1),  # x went down twice
     )
     first = (product(w, rows, h * dv, width), product(w, h * dv, width, rows))
     whole = {

@@ -45,9 +45,9 @@ def megatron(o: Options, s: Sizes) -> Expected:
     forward = (*around(heads), *around(inner))
     core = _core(o, local, "fwd")
     again = {"none": (), "selective": core.kernels, "full": forward}[o["recompute"]]
-    # dW of the up projection is last of five; of the core's kernels and six products, dQ's weights are
-    # third from the end.
-    backward = (*again, *back(inner_back, 4), *back(heads_back, len(heads_back.kernels) - 3))
+    # dW of the up projection is last of five; of the core's kernels, six products and the sum of the
+    # input's gradients, dQ's weights are fourth from the end.
+    backward = (*again, *back(inner_back, 4), *back(heads_back, len(heads_back.kernels) - 4))
     gains = (2 if o["norm"] == "layer" else 1) * d
     parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
     chosen = {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]

@@ -165,7 +165,8 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
         more_write=w * k * e,
     )  # fmt: skip
     forward = (into, convolved, low, step, *forward, out)
-    backward = (*back[3], *backward, *back[2], *back[1], unconvolved, *back[0])
+    twice = table(w, rows, e, 2, 1, vector=1)  # x entered the scan, and the product to Δ, B and C
+    backward = (*back[3], *backward, *back[2], *back[1], twice, unconvolved, *back[0])
     parameters = core_weights + 2 * d * e + k * e + e * (r + 2 * st) + r * e + e * d
     return Expected(
         kernels={"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]],

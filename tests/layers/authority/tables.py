@@ -169,7 +169,7 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
     )
     heads_back, inner_back, turned_back, dropped_back = parts("bwd")
     normed = norm_pass(w, options["norm"], rows, d, "bwd")
-    last = len(heads_back.kernels) - 4  # two gradients of each of those projections
+    last = len(heads_back.kernels) - 5  # two gradients of each of those projections, and the input's sum
     backward = (
         *dropped_back,
         *inner_back.kernels,
