@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import sympy as sp
@@ -43,6 +43,15 @@ class CausalConv1d(Layer):
         if self.decode and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with decode", self.direction, ("fwd",))
 
+    def _flops(self, passes: sp.Expr | int) -> dict[tuple[str, str], sp.Expr]:
+        """Return so many times 2 FLOP for each tap of each channel and position.
+
+        FlopCounterMode, which knows no engines, adds them up with products: so does ``convention="torch"``.
+        """
+        torch = self.convention == "torch"
+        engine = ("matrix", self.dtype) if torch else ("vector", self.accumulate)
+        return {engine: 2 * B * N * D * K * passes}
+
     def forward(self) -> tuple[Phase, ...]:
         """One pass; depthwise, so it runs on the vector engine."""
         io = self.tensors()
@@ -53,7 +62,7 @@ class CausalConv1d(Layer):
                 op="causal_conv1d_decode" if self.decode else "causal_conv1d_prefill",
                 sizes={"batch": B, "seq": N, "channels": D, "width": K},
                 options={"dtype": self.dtype, "decode": self.decode},
-                flops={("vector", self.accumulate): 2 * B * N * D * K},
+                flops=self._flops(1),
                 read=io.inputs + io.weights + io.updated,
                 write=io.outputs + io.updated,
                 pram_depth=tree_depth(K),
@@ -61,22 +70,23 @@ class CausalConv1d(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass for both gradients: dx as wide a convolution of dy, dw sums over all positions."""
+        """One pass for both gradients: dx as wide a convolution of dy, dw sums over all positions.
+
+        FlopCounterMode takes dw for the gradient of a full convolution: d times as large.
+        """
         weights = self.tensors().weights
-        return (
-            stream(
-                self,
-                "convolution gradient",
-                rows=B * N,
-                cols=D,
-                reads=2,
-                writes=1,
-                vector=4 * K,
-                depth=sp.Max(tree_depth(K), tree_depth(B * N)),
-                extra_read=weights,
-                extra_write=weights,
-            ),
+        phase = stream(
+            self,
+            "convolution gradient",
+            rows=B * N,
+            cols=D,
+            reads=2,
+            writes=1,
+            depth=sp.Max(tree_depth(K), tree_depth(B * N)),
+            extra_read=weights,
+            extra_write=weights,
         )
+        return (replace(phase, flops=self._flops(1 + D if self.convention == "torch" else 2)),)
 
     def tensors(self) -> Tensors:
         """The sequence in and out; k weights a channel; when decoding, k − 1 positions of state."""

@@ -103,10 +103,13 @@ def _recurrent() -> Options:
     yield "slstm", {"persistent": False}, EXPONENTIAL
 
 
+WHOLE = {"projections": True, "convention": "torch"}
+
+
 def _scan() -> Options:
     for algorithm, fused in product(ALGORITHMS, (True, False)):
         yield "scan", {"algorithm": algorithm, "fused": fused}, SCAN
-    for options in ({}, {"algorithm": "chunked"}, {"projections": True}):
+    for options in ({}, {"algorithm": "chunked"}, {"projections": True}, WHOLE):
         yield "mamba", options, STATE_SPACE
     for algorithm in ("sequential", "kogge-stone"):
         yield "mamba", {"algorithm": algorithm, "fused": False}, STATE_SPACE
@@ -123,7 +126,8 @@ def _convolution() -> Options:
         yield "conv", {"groups": groups, "dilated": dilated, "convention": convention}, CHANNELS
     for dilated, convention in product((False, True), ("exact", "torch")):
         yield "separable-conv", {"dilated": dilated, "convention": convention}, CHANNELS
-    yield "causal-conv1d", {}, CHANNELS
+    for convention in ("exact", "torch"):
+        yield "causal-conv1d", {"convention": convention}, CHANNELS
     yield "causal-conv1d", {"decode": True}, CHANNELS
 
 

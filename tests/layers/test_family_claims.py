@@ -178,6 +178,26 @@ def test_conv_against_torch(batch, length, into, out, k, groups):
     assert counts[0]["parameters"] == sum(p.numel() for p in module.parameters())
 
 
+@few
+@given(batch=small, n=small, width=small, taps=small)
+def test_causal_convolution_against_torch(batch, n, width, taps):
+    """A grouped convolution of a sequence padded in front; alone, and among Mamba's products."""
+    torch = pytest.importorskip("torch")
+    x = torch.empty(batch, width, n, device="meta", requires_grad=True)
+    w = torch.empty(width, 1, taps, device="meta", requires_grad=True)
+
+    def run(x, w):
+        return torch.nn.functional.conv1d(torch.nn.functional.pad(x, (taps - 1, 0)), w, groups=width)
+
+    there, back = flops(run, x, w)
+    alone, _ = torch_counts("causal-conv1d", {"batch": batch, "seq": n, "d_model": width, "k": taps})
+    assert alone == (there, back)
+    sizes = {"batch": batch, "seq": n, "d_model": 5, "hidden": width, "k": taps, "rank": 2, "state": 3}
+    found, _ = torch_counts("mamba", sizes, projections=True)
+    products = 2 * batch * n * (3 * 5 * width + width * (2 + 2 * 3) + 2 * width)
+    assert found == (there + products, back + 2 * products)
+
+
 def test_separable_conv_golden():
     """torch adds up the depthwise part, and takes its weight gradient C times (goldens: 565248, 4276224)."""
     sizes = {"batch": 2, "seq": 32, "d_model": 64, "k": 5}

@@ -109,18 +109,24 @@ def causal(o: dict[str, Any], s: Sizes) -> Expected:
     b, n, d, k = (s[x] for x in ("batch", "seq", "d_model", "k"))
     x, taps = w * b * n * d, w * k * d
     state = w * b * (k - 1) * d if o["decode"] else 0
+    torch = o["convention"] == "torch"
+
+    def flops(times: int) -> dict[str, Any]:
+        return {"matrix" if torch else "vector": times * 2 * b * multiply_adds(n, d, d, k, d)}
+
     forward = (
         Kernel(
-            vector=2 * b * multiply_adds(n, d, d, k, d),
+            **flops(1),
             read=x + taps + state,
             write=x + state,
             depth=dot_depth(k),
             sizes={"batch": b, "seq": n, "channels": d, "width": k},
         ),
     )
-    # dx is a convolution of dy, dw sums x·dy over all positions: each as large as forward.
+    # dx is a convolution of dy, dw sums x·dy over all positions: as large as forward; torch's dw d times.
     depth = 1 + max(log2_ceil(k), log2_ceil(b * n))
-    backward = (table(w, b * n, d, 2, 1, vector=4 * k, depth=depth, more_read=taps, more_write=taps),)
+    plain = table(w, b * n, d, 2, 1, depth=depth, more_read=taps, more_write=taps)
+    backward = (replace(plain, **flops(1 + d if torch else 2)),)
     return Expected(
         kernels=_directed(o, forward, backward),
         inputs=x,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -146,9 +146,14 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
             parameters=core_weights,
         )
     # formulas.md §5: in_proj 4dE, conv 2kE, x_proj 2E(R + 2N_s), dt_proj 2RE, out_proj 2dE a token.
-    rows = b * n
+    rows, torch = b * n, o["convention"] == "torch"
+
+    def taps(times: int) -> dict[str, Any]:
+        """torch adds the depthwise convolution up with the products, its weights' gradient E times."""
+        return {"matrix" if torch else "vector": times * 2 * k * e * rows}
+
     convolved = Kernel(
-        vector=2 * k * e * rows,
+        **taps(1),
         read=tokens(e) + w * k * e,
         write=tokens(e),
         depth=1 + log2_ceil(k),
@@ -161,9 +166,10 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
     )
     back = [(product(w, rows, inner, outer), product(w, inner, outer, rows)) for inner, outer in widths]
     unconvolved = table(
-        w, rows, e, 2, 1, vector=4 * k, depth=1 + max(log2_ceil(k), log2_ceil(rows)), more_read=w * k * e,
+        w, rows, e, 2, 1, depth=1 + max(log2_ceil(k), log2_ceil(rows)), more_read=w * k * e,
         more_write=w * k * e,
     )  # fmt: skip
+    unconvolved = replace(unconvolved, **taps(1 + e if torch else 2))
     forward = (into, convolved, low, step, *forward, out)
     twice = table(w, rows, e, 2, 1, vector=1)  # x entered the scan, and the product to Δ, B and C
     backward = (*back[3], *backward, *back[2], *back[1], twice, unconvolved, *back[0])
