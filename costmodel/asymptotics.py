@@ -16,7 +16,18 @@ import sympy as sp
 
 from costmodel.cost import latex
 from costmodel.layers import Layer
-from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, as_symbols, symbol
+from costmodel.symbols import (
+    GLOSSARY,
+    CausalTiles,
+    CeilDiv,
+    CeilLog,
+    CeilLog2,
+    ChunkPairs,
+    Distinct,
+    as_symbols,
+    ceil_div,
+    symbol,
+)
 
 #: Factors are written in this order: Table 1 has k·n·d² and r·n·d.
 _ORDER = {
@@ -189,6 +200,7 @@ _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     CeilLog2: lambda x: _log(x) + 1,
     CeilLog: lambda x, base: _log(x) / sp.log(_lower(base)) + 1,
     ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
+    CausalTiles: lambda n, n_kv, c: _upper(sp.expand(n * ceil_div(n_kv, c))),
     Distinct: lambda n, k, draws: _upper(n),  # noqa: ARG005
     sp.Max: lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts)),
     sp.Min: lambda *parts: _upper(_least(*parts)),

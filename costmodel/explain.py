@@ -23,7 +23,16 @@ from costmodel.hardware import Device
 from costmodel.layers import Layer
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.predict import Prediction, predict
-from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, as_symbols, symbol
+from costmodel.symbols import (
+    CausalTiles,
+    CeilDiv,
+    CeilLog,
+    CeilLog2,
+    ChunkPairs,
+    Distinct,
+    as_symbols,
+    symbol,
+)
 
 #: Figures that are tried, what they are multiplied by, and their unit.
 FIGURES = {
@@ -48,6 +57,7 @@ SMOOTH: tuple[tuple[Any, Any], ...] = (
     (CeilLog2, lambda x: sp.log(x) / sp.log(2)),
     (CeilLog, lambda x, base: sp.log(x) / sp.log(base)),
     (ChunkPairs, lambda n, c: n * (c + 1) / 2),
+    (CausalTiles, lambda n, n_kv, c: n * (n_kv - (n - 1) / 2) / c),
     (Distinct, lambda n, k, draws: n * (1 - (1 - k / n) ** draws)),
     (sp.ceiling, lambda x: x),
     (sp.floor, lambda x: x),

@@ -244,6 +244,42 @@ class ChunkPairs(sp.Function):  # type: ignore[misc]
         return f"(({n} - {left})*({c} + 1.0) + {left}*({left} + 1.0))/2.0"
 
 
+class CausalTiles(sp.Function):  # type: ignore[misc]
+    """Tiles of c keys that queries meet, the last n of n_kv positions, each seeing itself and all before.
+
+    Σ ⌈j/c⌉ over n_kv − n < j ≤ n_kv. A function of its own because its growth, at most n·⌈n_kv/c⌉, cannot be
+    seen in the difference of two sums that it is.
+    """
+
+    nargs = 3
+    is_integer = True
+    is_positive = True
+
+    @classmethod
+    def eval(cls, n: sp.Expr, n_kv: sp.Expr, c: sp.Expr) -> sp.Expr | None:
+        """Evaluate whole numbers exactly."""
+        if not (n.is_Integer and n_kv.is_Integer and c.is_Integer and n_kv >= n >= 1 and c >= 1):
+            return None
+
+        def up_to(last: int) -> int:
+            whole, left = divmod(last, int(c))
+            return (whole + 1) * (int(c) * whole + 2 * left) // 2
+
+        return sp.Integer(up_to(int(n_kv)) - up_to(int(n_kv) - int(n)))
+
+    def _latex(self, printer: object, exp: str = "") -> str:
+        n, n_kv, c = (printer._print(a) for a in self.args)  # type: ignore[attr-defined]
+        return _raised(rf"\operatorname{{tiles}}\left({n}, {n_kv}, {c}\right)", exp)
+
+    def _numpycode(self, printer: object) -> str:
+        n, n_kv, c = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
+
+        def up_to(last: str) -> str:
+            return f"(floor({last}/{c}) + 1.0)*({last} - {c}*floor({last}/{c})/2.0)"
+
+        return f"({up_to(n_kv)} - {up_to(f'({n_kv} - {n})')})"
+
+
 class Distinct(sp.Function):  # type: ignore[misc]
     """Expected distinct ones of n that draws touch, each draw k different ones: n·(1 − (1 − k/n)^draws).
 

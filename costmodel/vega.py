@@ -14,7 +14,7 @@ from sympy.printing.codeprinter import CodePrinter
 from sympy.printing.precedence import PRECEDENCE
 
 from costmodel.errors import CostmodelError
-from costmodel.symbols import CeilLog, CeilLog2, ChunkPairs, Distinct
+from costmodel.symbols import CausalTiles, CeilLog, CeilLog2, ChunkPairs, Distinct
 
 
 class _Log1m(sp.Function):  # type: ignore[misc]
@@ -26,7 +26,7 @@ class _Expm1(sp.Function):  # type: ignore[misc]
 
 
 #: Functions that say their argument more than once: it is given a name first.
-_REPEAT = (CeilLog2, CeilLog, ChunkPairs, sp.Mod, _Log1m, _Expm1)
+_REPEAT = (CeilLog2, CeilLog, ChunkPairs, CausalTiles, sp.Mod, _Log1m, _Expm1)
 _BINARY = {sp.Eq: "==", sp.Ne: "!=", sp.Lt: "<", sp.Le: "<=", sp.Gt: ">", sp.Ge: ">="}
 
 
@@ -168,6 +168,15 @@ class _Printer(CodePrinter):  # type: ignore[misc]
         n, c = (self._group(argument) for argument in expr.args)
         left = f"({n} % {c})"
         return f"((({n} - {left})*({c} + 1) + {left}*({left} + 1))/2)"
+
+    def _print_CausalTiles(self, expr: sp.Expr) -> str:
+        n, n_kv, c = (self._group(argument) for argument in expr.args)
+
+        def up_to(last: str) -> str:
+            left = f"({last} % {c})"
+            return f"(({last} - {left})/{c} + 1)*({last} + {left})/2"
+
+        return f"({up_to(n_kv)} - {up_to(f'({n_kv} - {n})')})"
 
     def _print_Distinct(self, expr: sp.Expr) -> str:
         text: str = self._print(_spelt(expr))

@@ -7,7 +7,7 @@ import sympy as sp
 
 from costmodel.asymptotics import complexity, degree, in_width, table1
 from costmodel.layers import get
-from costmodel.symbols import CeilLog2, ceil_div, symbols
+from costmodel.symbols import CeilLog2, ceil_div, symbol, symbols
 
 n, d, k, w, m = symbols("seq d_model k window sram")
 
@@ -74,6 +74,22 @@ def test_degrees_through_integer_functions():
     assert degree(n * sp.sqrt(n), n) == Fraction(3, 2)
     assert degree(n * (n + 1) / 2 - n**2 / 2, n) == 1, "what cancels does not grow"
     assert degree(d / n, n) == -1
+
+
+SIZES = ("batch", "heads", "kv_heads", "seq", "head_dim", "value_dim", "sram")
+
+
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+@pytest.mark.parametrize("schedule", ["fa1", "fa2"])
+def test_degrees_of_causal_tiles(schedule, direction):
+    """A query more sees every key, a key more is seen by every query: each to the first power."""
+    layer = get("tiled-attention")(causal=True, schedule=schedule, direction=direction)
+    for count in (*layer.cost.flops.values(), layer.cost.bytes["hbm"], layer.cost.bytes["l2"]):
+        if count != 0:
+            assert degree(count, "seq_kv") == 1
+            others = {symbol(name): 4 for name in SIZES}
+            at = [count.subs(others | {symbol("seq_kv"): keys}) for keys in (2**20, 2**21)]
+            assert float(at[1] / at[0]) == pytest.approx(2, rel=1e-3)
 
 
 def test_degrees_of_tiled_traffic():

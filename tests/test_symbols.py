@@ -13,6 +13,7 @@ from costmodel.errors import UnknownNameError
 from costmodel.evaluate import compile_expressions
 from costmodel.symbols import (
     GLOSSARY,
+    CausalTiles,
     CeilDiv,
     CeilLog,
     CeilLog2,
@@ -91,6 +92,16 @@ def test_tree_depth_of_a_dot_product():
     assert [tree_depth(sp.Integer(i)) for i in (1, 2, 3, 64, 65)] == [1, 2, 3, 7, 8]
 
 
+@given(st.integers(1, 300), st.integers(0, 300), st.integers(1, 70))
+def test_causal_tiles_one_by_one(queries, cached, tile):
+    """Each query meets the tiles that its keys lie in: as a number, and compiled."""
+    seen = range(cached + 1, cached + queries + 1)
+    wanted = sum(len({key // tile for key in range(last)}) for last in seen)
+    assert CausalTiles(queries, cached + queries, tile) == wanted
+    compiled = compile_expressions([CausalTiles(n, k, symbol("block"))], ["seq", "seq_kv", "block"])
+    assert compiled(float(queries), float(cached + queries), float(tile))[0] == wanted
+
+
 def test_latex():
     assert latex(CeilLog2(n)) == r"\lceil\log_2 n\rceil"
     assert latex(ceil_div(n, k)) == r"\left\lceil\frac{n}{n_{kv}}\right\rceil"
@@ -100,7 +111,8 @@ def test_latex():
 def test_latex_of_functions_to_a_power():
     """A square of tiles, or one over them, is written too."""
     assert latex(ceil_div(n, k) ** 2) == r"\left(\left\lceil\frac{n}{n_{kv}}\right\rceil\right)^{2}"
-    for function in (CeilLog2(n), CeilLog(n, k), ChunkPairs(n, k), Distinct(n, k, symbol("batch"))):
+    tiles = CausalTiles(n, k, symbol("batch"))
+    for function in (CeilLog2(n), CeilLog(n, k), ChunkPairs(n, k), tiles, Distinct(n, k, symbol("batch"))):
         assert latex(function**3).count("^{3}") == 1
         assert latex(1 / function).startswith(r"\frac{1}")
 

@@ -11,7 +11,7 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase
 from costmodel.errors import unknown_name
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention, gradient_row_sums
-from costmodel.symbols import CeilLog2, ceil_div, symbol, tree_depth
+from costmodel.symbols import CausalTiles, CeilLog2, ceil_div, symbol, tree_depth
 
 SCHEDULES = ("fa1", "fa2")
 
@@ -79,12 +79,7 @@ class TiledAttention(_Attention):
         """(row of Q, block of K) that meet in one head: Σ_i ⌈(keys seen by row i)/B_c⌉."""
         if not self._masked:
             return N * self.col_blocks
-        # Rows skip block j if they end before its first key, j·B_c: all of the c keys cached before
-        # the first query are seen by all rows, so blocks from ⌈(c + 1)/B_c⌉ on are skipped by some.
-        cached, blocks, cols = NKV - N, self.col_blocks, self.tile_cols
-        whole = ceil_div(cached + 1, cols)
-        skipped = cols * (blocks * (blocks - 1) - whole * (whole - 1)) / 2 - cached * (blocks - whole)
-        return N * blocks - skipped
+        return CausalTiles(N, NKV, self.tile_cols)
 
     @property
     def keys_met(self) -> sp.Expr:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import sympy as sp
 
-from costmodel.symbols import CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct
+from costmodel.symbols import CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct
 
 Number = int | Fraction
 
@@ -50,11 +50,8 @@ def _function(e: sp.Expr, values: list[Number]) -> Number:
         return math.ceil(Fraction(values[0]) / Fraction(values[1]))
     if e.func in (CeilLog, Distinct):
         return (_levels if e.func is CeilLog else _touched)(*values)
-    if isinstance(e, ChunkPairs):
-        n, c = values
-        if n < 1 or c < 1:
-            raise ArithmeticError("no positions, or chunks of none")
-        return sum(position % c + 1 for position in range(int(n)))
+    if e.func in (ChunkPairs, CausalTiles):
+        return (_paired if e.func is ChunkPairs else _tiles_met)(*values)
     return {sp.ceiling: math.ceil, sp.Max: max, sp.Min: min}[e.func](*values)
 
 
@@ -65,6 +62,18 @@ def _levels(x: Number, base: Number) -> int:
     while base**level < x:
         level += 1
     return level
+
+
+def _paired(n: Number, c: Number) -> Number:
+    if n < 1 or c < 1:
+        raise ArithmeticError("no positions, or chunks of none")
+    return sum(position % c + 1 for position in range(int(n)))
+
+
+def _tiles_met(n: Number, n_kv: Number, c: Number) -> Number:
+    if n < 1 or c < 1:
+        raise ArithmeticError("no queries, or tiles of no keys")
+    return sum(-(-seen // c) for seen in range(int(n_kv - n) + 1, int(n_kv) + 1))
 
 
 def _touched(n: Number, k: Number, draws: Number) -> Number:

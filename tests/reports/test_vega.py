@@ -22,7 +22,7 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import Layer, classes
 from costmodel.programs import Program, defaults, program, rules
 from costmodel.reports import render
-from costmodel.symbols import GLOSSARY, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbols
+from costmodel.symbols import GLOSSARY, CausalTiles, CeilDiv, CeilLog, CeilLog2, ChunkPairs, Distinct, symbols
 from costmodel.vega import assignments, vega
 
 Drawn = Callable[..., tuple[str, str]]
@@ -74,7 +74,7 @@ def _number(text: str) -> float:
 
 # -- the vocabulary's functions: whole numbers to 2⁵³ -----------------------------------------------
 
-N, B, K = symbols("seq block top_k")
+N, KV, B, K = symbols("seq seq_kv block top_k")
 LARGEST = 2**53
 
 
@@ -104,8 +104,12 @@ def test_functions_of_the_vocabulary_are_exact(run: Callable[..., Any]) -> None:
         ([(n, b) for n, b in twos if n < LARGEST], CeilLog(N, B), CeilLog),
         (pairs, ChunkPairs(N, B), ChunkPairs),
     ]
+    # Few queries after many keys, and all; as large as counts in doubles are whole.
+    tiles = [(max(1, n >> s), n, c) for n, c in pairs for s in (0, 3, 20) if n * (n // c + 2) <= LARGEST // 4]
+    jobs.append((tiles, CausalTiles(N, KV, B), CausalTiles))
+    names = {1: ("seq",), 2: ("seq", "block"), 3: ("seq", "seq_kv", "block")}
     said = [
-        ([dict(zip(("seq", "block"), row, strict=False)) for row in rows], [("value", vega(expression))], {})
+        ([dict(zip(names[len(row)], row, strict=True)) for row in rows], [("value", vega(expression))], {})
         for rows, expression, _ in jobs
     ]
     for (rows, _, function), table in zip(jobs, run(said), strict=True):
