@@ -158,6 +158,9 @@ class Tensors:
         Parameters that no gradient depends on (biases), not among `weights`.
     linear : bool
         Whether the gradients need neither inputs nor weights.
+    kept_inputs, kept_outputs : Expr
+        Of the inputs and outputs, those that are among what forward keeps: there anyway. Left out, all
+        inputs are (if `linear`, none), and no outputs.
     """
 
     inputs: sp.Expr
@@ -166,6 +169,8 @@ class Tensors:
     updated: sp.Expr = ZERO
     offsets: sp.Expr = ZERO
     linear: bool = False
+    kept_inputs: sp.Expr | None = None
+    kept_outputs: sp.Expr = ZERO
 
     def compulsory(self, direction: str) -> sp.Expr:
         """Return the bytes that have to move at least once for that direction.
@@ -190,14 +195,19 @@ class Tensors:
         """Return the memory occupied at once [bytes].
 
         Operands and the direction's intermediates; with a backward pass also
-        the operands' gradients and what forward kept (the inputs are among
-        that, and counted once).
+        the operands' gradients and what forward kept, of which operands are
+        counted once.
         """
         alive = self.inputs + self.weights + self.offsets + self.outputs + self.updated
         if direction == "fwd":
             return alive + workspace
-        beyond = kept if self.linear else kept - self.inputs
-        return 2 * alive + beyond + workspace
+        return 2 * alive + kept - self._kept_operands() + workspace
+
+    def _kept_operands(self) -> sp.Expr:
+        """Return the operands among what forward keeps [bytes]."""
+        if self.kept_inputs is not None:
+            return self.kept_inputs + self.kept_outputs
+        return self.kept_outputs + (ZERO if self.linear else self.inputs)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -232,7 +232,7 @@ def _cost(layer: Layer) -> Cost:
     tensors, kept = layer.tensors(), layer.kept()
     # In training, forward's intermediates are gone, or among what is kept, when backward runs.
     last = layer.backward() if layer.direction == "fwd+bwd" else phases
-    workspace = sp.Add(*(p.workspace for p in last))
+    workspace = sp.Add(*(p.workspace * _runs(p) for p in last))
     steps = sp.Add(*(p.steps * p.repeats for p in phases))
     ways = 2 if layer.direction == "fwd+bwd" else 1
     return Cost(
@@ -245,6 +245,11 @@ def _cost(layer: Layer) -> Cost:
         path=layer.path(),
         parameters=layer.parameters(),
     )
+
+
+def _runs(phase: Phase) -> sp.Expr:
+    """Return 1, or 0 where a kernel does not run: that of rounds of which there are none."""
+    return ONE if phase.repeats.is_positive else sp.Min(1, phase.repeats)
 
 
 def glossary_lines(layer: Layer | type[Layer]) -> list[tuple[str, str]]:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import NODE, P, share, times
@@ -68,8 +68,9 @@ class SequenceParallel(Layer):
         return self.stat_bytes * B * CHUNK * HQ
 
     def tensors(self) -> Tensors:
-        """Its Q, K and V in, its outputs out."""
-        return Tensors(inputs=self.queries + self.keys + self.values, outputs=self.outputs)
+        """Its Q, K and V in, its outputs, which are kept, out."""
+        inputs = self.queries + self.keys + self.values
+        return Tensors(inputs=inputs, outputs=self.outputs, kept_outputs=self.outputs)
 
     def kept(self) -> sp.Expr:
         """Its Q, K, V, outputs and log-sum-exp: nothing grows with the square of the length."""
@@ -80,10 +81,12 @@ class SequenceParallel(Layer):
     def blocks(self, direction: str, *, causal: bool) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
         """Return tiled attention of one device's queries with its own keys, and with another's.
 
-        Only the own block is masked; both are of one library, and have the same constants.
+        Only the own block is masked; both are of one library, and have the same constants. What the own
+        block's kernels work in, the others' do in turn.
         """
         own, other = (self._block(direction, masked) for masked in (causal, False))
-        return own, tuple(replace(phase, op=same.op) for phase, same in zip(other, own, strict=True))
+        pairs = zip(other, own, strict=True)
+        return own, tuple(replace(phase, op=same.op, workspace=ZERO) for phase, same in pairs)
 
     def _block(self, direction: str, causal: bool) -> tuple[Phase, ...]:
         tiled = TiledAttention(dtype=self.dtype, convention=self.convention, causal=causal)

@@ -238,6 +238,7 @@ class _ElementwiseRecurrent(Layer):
             weights=self.bytes * (self.parameters() - L * H * self.biases),
             offsets=self.bytes * L * H * self.biases,
             outputs=self.bytes * B * T * H,
+            kept_outputs=self.bytes * B * T * H if self.cell.after == 0 else ZERO,
         )
 
     def kept(self) -> sp.Expr:

@@ -295,6 +295,7 @@ class _MatrixState(_Decaying):
             inputs=self._operands(),
             weights=self.bytes * self.parameters(),
             outputs=self._values(),
+            kept_outputs=self._values() if self.normalised else ZERO,
             updated=state if self.form == "recurrent" else ZERO,
         )
 

@@ -107,10 +107,10 @@ class _MaskedAttention(Layer):
         return rows, main
 
     def tensors(self) -> Tensors:
-        """Q, K, V in and O out."""
-        return Tensors(
-            inputs=self.bytes * B * N * HQ * D + self._keys(), outputs=self.bytes * B * N * HQ * DV
-        )
+        """Q, K, V in and O, which is kept, out."""
+        outputs = self.bytes * B * N * HQ * DV
+        inputs = self.bytes * B * N * HQ * D + self._keys()
+        return Tensors(inputs=inputs, outputs=outputs, kept_outputs=outputs)
 
     def kept(self) -> sp.Expr:
         """Q, K, V, O and the log-sum-exp."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import DV, HKV, HQ, B, D, N
 from costmodel.layers._kernels import gemm, stream
 from costmodel.layers._masked import BLOCK, _MaskedAttention
@@ -155,6 +155,10 @@ class CompressiveMemory(_MaskedAttention):
             self._product("value gradient, of the memory", MEAN, DV, D, keys=True),
             unmap,
         )
+
+    def tensors(self) -> Tensors:
+        """Q, K, V in and O out: what is kept is of its two parts, before the gate mixes them."""
+        return replace(super().tensors(), kept_outputs=ZERO)
 
     def kept(self) -> sp.Expr:
         """What the segments keep; σ(Q), σ(K), the memories, what was read of them and its divisor."""

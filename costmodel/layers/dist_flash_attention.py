@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ZERO, Phase
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._blockwise import DV, HKV, HQ, D, P, SequenceParallel, first, middle
 from costmodel.layers._devices import exchange, times
 from costmodel.symbols import ceil_div
@@ -136,6 +136,14 @@ class DistFlashAttention(SequenceParallel):
 
     def _send(self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True) -> Phase:
         return exchange(self, name, "send-receive", size, repeats=repeats, overlaps=overlaps)
+
+    def tensors(self) -> Tensors:
+        """Its Q, K and V in, its outputs out; kept as the checkpoint has it."""
+        found = super().tensors()
+        if self.checkpoint == "none":
+            return found
+        outputs = self.outputs if self.checkpoint == "attention" else ZERO
+        return replace(found, kept_inputs=ZERO, kept_outputs=outputs)
 
     def kept(self) -> sp.Expr:
         """Everything; nothing but what the layer before keeps; or the outputs and their statistics."""

@@ -114,7 +114,7 @@ class GraphAttention(Layer):
     def tensors(self) -> Tensors:
         """Q, K, V in and O out; the graph is no operand: it may follow from a rule."""
         tokens = self.bytes * B * N * HQ
-        return Tensors(inputs=tokens * (2 * D + DV), outputs=tokens * DV)
+        return Tensors(inputs=tokens * (2 * D + DV), outputs=tokens * DV, kept_outputs=tokens * DV)
 
     def kept(self) -> sp.Expr:
         """Q, K, V, O and the log-sum-exp."""

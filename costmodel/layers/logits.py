@@ -109,6 +109,7 @@ class Logits(Layer):
             weights=self.bytes * D * V,
             outputs=self.stat_bytes * B * N if loss else self._scores,
             indices=TOKEN_BYTES * B * N if loss else ZERO,
+            kept_outputs=self._scores if self.head == "softmax" else ZERO,
         )
 
     def kept(self) -> sp.Expr:

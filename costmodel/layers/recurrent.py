@@ -335,11 +335,13 @@ class _Recurrent(Layer):
     def tensors(self) -> Tensors:
         """The input sequence; all weights; the output sequence of the last layer."""
         width = H if self.recurrent_only else I
+        outputs = self.bytes * B * T * self.ways * self.width  # the last layer's states, and kept
         return Tensors(
             inputs=self.bytes * B * T * width,
             weights=self.bytes * (self.parameters() - self._biases()),
             offsets=self.bytes * self._biases(),
-            outputs=self.bytes * B * T * self.ways * self.width,
+            outputs=outputs,
+            kept_outputs=outputs,
         )
 
     def kept(self) -> sp.Expr:

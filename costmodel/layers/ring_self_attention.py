@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ONE, Phase
+from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel
 from costmodel.layers._devices import exchange, times
 from costmodel.layers._kernels import gemm, softmax, stream
@@ -71,6 +71,10 @@ class RingSelfAttention(SequenceParallel):
         """Return the blocks' results added up, one by one."""
         phase = stream(self, name, rows=B * HQ * CHUNK, cols=cols, reads=2, writes=1, vector=1)
         return times((phase,), P - ONE)[0]
+
+    def tensors(self) -> Tensors:
+        """Its Q, K and V in, its outputs out."""
+        return replace(super().tensors(), kept_outputs=ZERO)
 
     def kept(self) -> sp.Expr:
         """Q, K, V and the probabilities of its queries with all keys."""

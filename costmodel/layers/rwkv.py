@@ -76,9 +76,10 @@ class RWKV(Layer):
         )
 
     def tensors(self) -> Tensors:
-        """k and v in, wkv out; w and u."""
+        """k and v in, wkv, which is kept, out; w and u."""
         tokens = self.bytes * B * N * D
-        return Tensors(inputs=2 * tokens, weights=self.bytes * self.parameters(), outputs=tokens)
+        weights = self.bytes * self.parameters()
+        return Tensors(inputs=2 * tokens, weights=weights, outputs=tokens, kept_outputs=tokens)
 
     def kept(self) -> sp.Expr:
         """k, v and wkv."""

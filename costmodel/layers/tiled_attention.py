@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ZERO, Phase
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import unknown_name
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention, gradient_row_sums
 from costmodel.symbols import CausalTiles, CeilLog2, ceil_div, symbol, tree_depth
@@ -199,6 +199,11 @@ class TiledAttention(_Attention):
 
     def _kernel_options(self, direction: str) -> Mapping[str, Any]:
         return {"dtype": self.dtype, "causal": self.causal, "tile": self.tile, "direction": direction}
+
+    def tensors(self) -> Tensors:
+        """As of any attention; alone, O is kept."""
+        found = super().tensors()
+        return found if self.projections else replace(found, kept_outputs=found.outputs)
 
     def kept(self) -> sp.Expr:
         """Q, K, V, O and the statistics: nothing of size n²."""

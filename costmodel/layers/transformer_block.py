@@ -158,6 +158,7 @@ class TransformerBlock(Layer):
         offsets = self.bytes * L * 2 * (NORMS[self.norm][2] - 1) * D
         return Tensors(
             inputs=sequence + L * prefix,
+            kept_inputs=sequence if self.recompute == "full" else None,
             weights=self.bytes * self.parameters() - offsets,
             offsets=offsets,
             outputs=sequence,

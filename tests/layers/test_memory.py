@@ -6,6 +6,7 @@ import pytest
 
 from costmodel import evaluate
 from costmodel.layers import get
+from costmodel.symbols import symbol
 
 # -- activations ---------------------------------------------------------------------------------
 
@@ -76,11 +77,11 @@ def table(length):
 def test_memory_of_tiled_attention(length):
     """Charged besides the footprint: gradients of an earlier call, to which torch adds, 3 tables.
 
-    Not charged: O a second time (it is among the outputs and among what is kept). The gradient of Q is
-    added up in fp32 where there are several blocks of keys, of 256 here; otherwise as in Algorithm 4.
+    The gradient of Q is added up in fp32 where there are several blocks of keys, of 256 here; otherwise
+    as in Algorithm 4.
     """
     schedule = {"schedule": "fa1", "tile": (64, 256)} if length <= 256 else {"tile": (128, 128)}
-    bytes_ = footprint("tiled-attention", length, **schedule) + 3 * table(length) - table(length)
+    bytes_ = footprint("tiled-attention", length, **schedule) + 3 * table(length)
     assert bytes_ / MIB == pytest.approx(TILED[length], rel=0.02)
 
 
@@ -101,7 +102,7 @@ def test_footprints_alone_are_right_in_order(length):
     """Without any of these: up to 29 % too little."""
     if length >= 512:
         tiled = footprint("tiled-attention", length, tile=(128, 128)) / MIB
-        assert 0.80 <= tiled / TILED[length] <= 1
+        assert 0.71 <= tiled / TILED[length] <= 1
     assert 0.70 <= footprint("dense-attention", length) / MIB / DENSE[length] <= 1
 
 
@@ -112,3 +113,61 @@ def test_memory_grows_linearly_instead_of_quadratically():
     assert dense[4096] / tiled[4096] == pytest.approx(17024 / 836, rel=0.12)
     assert tiled[131072] / tiled[65536] == 2
     assert dense[131072] / dense[65536] == pytest.approx(4, rel=0.01)
+
+
+# -- counted once ----------------------------------------------------------------------------------
+
+
+def training(name, sizes, **options):
+    return evaluate(get(name)(direction="fwd+bwd", **options), **sizes)["footprint_bytes"]
+
+
+def test_results_that_are_kept_are_there_once():
+    """Of n rows: x W and its softmax y. Backward: y, dy and ds (n·V), x and dx (n·d), W and dW (d·V)."""
+    n, d, v = 7, 5, 11
+    sizes = {"batch": 1, "seq": n, "d_model": d, "vocab": v}
+    assert training("logits", sizes, head="softmax") == 2 * (3 * n * v + 2 * n * d + 2 * d * v)
+    # RWKV's k, v and y with their gradients, w and u with theirs; and two fp32 values a position.
+    found = training("rwkv", {"batch": 1, "seq": n, "d_model": d})
+    assert found == 2 * (6 * n * d + 4 * d) + 2 * 4 * n * d
+    # One layer of Elman's: x, h; dx, dh; weights and biases twice; the gradients of what tanh took.
+    found = training("rnn", {"batch": 1, "seq": n, "input": d, "hidden": v, "onchip": 1})
+    assert found == 2 * (2 * (n * d + n * v) + 2 * (v * (d + v) + 2 * v) + n * v)
+
+
+@pytest.mark.parametrize("name", ["ring-attention", "dist-flash-attention"])
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
+def test_a_ring_of_one_is_tiled_attention(name, direction):
+    """No rounds, and none of what they work in."""
+    sizes = {"batch": 2, "heads": 4, "seq": 300, "head_dim": 16, "sram": 4096}
+    causal = {"causal": True} if name == "ring-attention" else {}
+    alone = evaluate(get("tiled-attention")(causal=True, direction=direction), **sizes)["footprint_bytes"]
+    ring = get(name)(direction=direction, **causal)
+    assert evaluate(ring, devices=1, **sizes)["footprint_bytes"] == alone
+
+
+def test_more_rounds_need_what_they_are_merged_in():
+    """All blocks work in what the first does; their outputs are put together in fp32."""
+    sizes = {"batch": 1, "heads": 2, "head_dim": 8, "sram": 4096}
+    alone = evaluate(get("tiled-attention")(), seq=16, **sizes)["footprint_bytes"]
+    for p in (2, 3, 30):
+        ring = evaluate(get("ring-attention")(), seq=16 * p, devices=p, **sizes)["footprint_bytes"]
+        assert ring == alone + 4 * 2 * 16 * 8
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "sizes"),
+    [
+        ("dist-flash-attention", {"checkpoint": "layer"}, {"devices": 4, "seq": 4096}),
+        ("dist-flash-attention", {"checkpoint": "attention"}, {"devices": 4, "seq": 4096}),
+        ("transformer-block", {"recompute": "full"}, {"seq": 1024, "seq_kv": 65536, "d_model": 512}),
+    ],
+)
+def test_operands_are_there_with_their_gradients(name, options, sizes):
+    """What forward does not keep was never among what it kept: no less than all operands, twice."""
+    sizes = {"batch": 1, "heads": 8, "head_dim": 64, "sram": 65536, **sizes}
+    tensors = get(name)(**options).tensors()
+    held = sum((tensors.inputs, tensors.outputs, tensors.weights, tensors.offsets))
+    others = {"kv_heads": 8, "value_dim": 64, "num_layers": 1, "d_ff": 2048, "devices": 1}
+    given = {symbol(size): value for size, value in {**others, **sizes}.items()}
+    assert training(name, sizes, **options) >= 2 * held.subs(given)

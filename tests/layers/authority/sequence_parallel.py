@@ -70,7 +70,8 @@ class Part:
 
 
 def _often(kernels: tuple[Kernel, ...], repeats: int) -> tuple[Kernel, ...]:
-    return tuple(replace(kernel, repeats=kernel.repeats * repeats) for kernel in kernels)
+    """Blocks after a device's own, which go on in what that one worked in."""
+    return tuple(replace(kernel, repeats=kernel.repeats * repeats, workspace=0) for kernel in kernels)
 
 
 def _both(o: Options, forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
