@@ -151,9 +151,9 @@ class _ElementwiseRecurrent(Layer):
                 phase = gemm(self, f"{role}, {which}", m=B * T, n=outer, k=inner)
                 # A window is read once for all positions; generation looks its earlier taps up again.
                 positions = T + self.taps - 1 if self.generation else T
-                phase = replace(
-                    phase, read=w * (B * positions * width + inner * outer), workspace=w * B * T * outer
-                )
+                # Layer after layer writes to the same place.
+                place = w * B * T * outer if count == ONE else ZERO
+                phase = replace(phase, read=w * (B * positions * width + inner * outer), workspace=place)
             elif role == "input gradient":
                 phase = gemm(self, f"{role}, {which}", m=B * T, n=inner, k=outer)
                 # What the highway adds is there already, and read.
@@ -194,6 +194,8 @@ class _ElementwiseRecurrent(Layer):
                 read=w * (lanes * T * reads + H * read_once),
                 write=w * (lanes * T * writes + (H * self.peepholes if back else 0)),
                 pram_depth=waits * step + around,
+                # Backward the gates' gradients. In a stack, one sequence more: what the layer beside made.
+                workspace=w * lanes * T * (sp.Min(1, L - 1) + (self.cell.matrices if back else 0)),
             ),
             repeats=L,
         )

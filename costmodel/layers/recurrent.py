@@ -300,6 +300,7 @@ class _Recurrent(Layer):
             ("special", self.accumulate): T * B * ways * H * special * layers,
         }
         length = T + L - 1 if self.wavefront else T
+        gates = ZERO if self.recurrent_only else layers * ways * cell.gates * H
         return Phase(
             name=name,
             kernel="recurrence",
@@ -322,7 +323,8 @@ class _Recurrent(Layer):
             write=layers * T * B * ways * writes * self.bytes,
             steps=length,
             pram_depth=length * self._chain_depth(direction),
-            workspace=ZERO if self.recurrent_only else layers * T * B * ways * cell.gates * H * self.bytes,
+            # In a stack, one sequence more: a layer's input or its gradient, which the layer beside made.
+            workspace=T * B * self.bytes * (gates + ways * self.width * sp.Min(1, L - 1)),
             repeats=ONE if self.wavefront else L,
         )
 

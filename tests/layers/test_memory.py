@@ -135,6 +135,20 @@ def test_results_that_are_kept_are_there_once():
     assert found == 2 * (2 * (n * d + n * v) + 2 * (v * (d + v) + 2 * v) + n * v)
 
 
+@pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "slstm", "min-gru", "qrnn"])
+def test_a_stack_needs_a_sequence_between_its_layers(name):
+    """Layer by layer: what one hands the next; of more layers no more, as two sequences take turns."""
+    sizes = {"batch": 2, "seq": 9, "hidden": 8, "k": 2, "onchip": 1}
+    found = {}
+    for layers in (1, 2, 3, 7):
+        layer = get(name)()
+        counts = evaluate(layer, **{s: v for s, v in sizes.items() if s in (*layer.sizes(), "onchip")},
+                          num_layers=layers)  # fmt: skip
+        found[layers] = counts["footprint_bytes"] - 2 * counts["parameters"]
+    assert found[2] - found[1] == 2 * 2 * 9 * 8
+    assert found[2] == found[3] == found[7]
+
+
 @pytest.mark.parametrize("name", ["ring-attention", "dist-flash-attention"])
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
 def test_a_ring_of_one_is_tiled_attention(name, direction):

@@ -137,7 +137,7 @@ def slstm(o: dict[str, Any], s: Sizes) -> Expected:
             write=w * ways * t * b * writes,
             steps=t,
             depth=t * (cost.chain + dot_depth(inner)),
-            workspace=w * t * b * ways * GATES * h,
+            workspace=w * t * b * ways * (GATES * h + (h if layers > 1 else 0)),
             repeats=layers,
             sizes={"steps": t, "batch": b, "hidden": h, "width": block, "parallel": ways},
         )

@@ -138,11 +138,12 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     weights = sum(mats * taps * width * h * count for width, count in stacked) + layers * h * vectors
     seen = t if not o["generation"] else 1  # positions that a kernel works on
 
-    def into(width: int, count: int) -> Kernel:
+    def into(place: int, width: int, count: int) -> Kernel:
         """The window's earlier taps are other positions of the same input, but for a step on its own."""
         rows = seen if not o["generation"] else taps
+        room = w * b * seen * mats * h if place == 0 else 0  # one layer at a time
         return replace(
-            product(w, b * seen, mats * h, taps * width, workspace=w * b * seen * mats * h, repeats=count),
+            product(w, b * seen, mats * h, taps * width, workspace=room, repeats=count),
             read=w * (b * rows * width + taps * width * mats * h),
         )
 
@@ -178,6 +179,8 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
                     write=w * (b * h * seen * writes + h * once_out),
                     steps=scan.depth,
                     depth=depth,
+                    # A sequence between two layers; backward the gradients of the products.
+                    workspace=w * b * h * seen * (int(layers > 1) + (mats if direction == "bwd" else 0)),
                 ),
                 b * h,
             ),
@@ -187,7 +190,7 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     # A step on its own reads its state, and writes one that is not its output.
     alone = int(o["generation"])
     state_apart = name in ("sru", "qrnn")
-    forward_kernels = [into(*pair) for pair in stacked]
+    forward_kernels = [into(place, *pair) for place, pair in enumerate(stacked)]
     forward_kernels.append(
         pointwise(
             "fwd",

@@ -129,7 +129,12 @@ def _recurrence(shape: _Shape, direction: str, *, reads: int, writes: int) -> Ke
         write=moved_out,
         steps=length,
         depth=length * chain,
-        workspace=0 if o["recurrent_only"] else together * t * b * ways * g * h * w,
+        # Gates of all steps; between two layers, what one makes and the other takes.
+        workspace=t
+        * b
+        * ways
+        * w
+        * ((0 if o["recurrent_only"] else together * g * h) + (width if s["num_layers"] > 1 else 0)),
         sizes={"steps": length, "batch": b, "hidden": h, "width": width, "parallel": ways * together},
     )
     return replace(one, repeats=1 if o["wavefront"] else s["num_layers"])
