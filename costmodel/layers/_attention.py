@@ -138,7 +138,8 @@ class _Attention(Layer):
         if not self.projections:
             return self.core_forward()
         query, keys, output = (self._project(*p) for p in self._projections())
-        return (query, replace(keys, beside=True), *self.core_forward(), output)
+        core = leaving(self.core_forward(), self.bytes * B * N * HQ * DV)
+        return (query, replace(keys, beside=True), *core, output)
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products for each projection, of its input and of its weights, around the core's.
@@ -147,12 +148,20 @@ class _Attention(Layer):
         """
         if not self.projections:
             return self.core_backward()
+        # Between the kernels: the heads' dO; the second of the two gradients that are added.
+        between = (ZERO, ZERO if self.cross else self.bytes * B * N * DM, self.bytes * B * N * HQ * DV)
         gradients = []
-        for name, rows, inner, outer in self._projections():
-            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
+        for (name, rows, inner, outer), room in zip(self._projections(), between, strict=True):
+            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer, workspace=room))
             gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
         added = () if self.cross else (gradient_sum(self, rows=B * N, cols=DM),)
-        return (*gradients[4:], *self.core_backward(), *gradients[:4], *added)
+        core = leaving(self.core_backward(), self._core_kept())  # dQ, dK and dV, as large as Q, K and V
+        return (*gradients[4:], *core, *gradients[:4], *added)
+
+
+def leaving(phases: tuple[Phase, ...], size: sp.Expr) -> tuple[Phase, ...]:
+    """Return kernels whose results, so many bytes, are an intermediate: the last one writes them."""
+    return (*phases[:-1], replace(phases[-1], workspace=phases[-1].workspace + size))
 
 
 def gradient_row_sums(layer: Layer) -> Phase:

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError, unknown_name
-from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs
+from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs, leaving
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, gradient_sum
 from costmodel.layers.tiled_attention import TiledAttention
@@ -138,7 +138,8 @@ class MLA(Layer):
         down, up, latent, values, out = (self._project(*p) for p in self._projections())
         latent, values = (replace(phase, beside=True) for phase in (latent, values))
         if not self.absorbed:
-            return (down, latent, up, values, *self._core(self._tiled.core_forward()), out)
+            core = leaving(self._core(self._tiled.core_forward()), self.bytes * B * N * HQ * DV)
+            return (down, latent, up, values, *core, out)
         into, back = self._per_head("query to latent", D, C), self._per_head("latent to value", C, DV)
         return (down, latent, up, into, self._latent_core(), back, out)
 
@@ -149,10 +150,14 @@ class MLA(Layer):
         """
         gradients = []
         for name, rows, inner, outer in self._projections():
-            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer))
+            # An intermediate, but for the sequence's own: the second of those that are added is one.
+            room = ZERO if name == "query, down" else self.bytes * rows * inner
+            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer, workspace=room))
             gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
         added = gradient_sum(self, rows=B * N, cols=DM)
-        return (*gradients[8:], *self._core(self._tiled.core_backward()), *gradients[:8], added)
+        heads = self.bytes * B * HQ * (N * (D + R) + NKV * (D + R + DV))  # dQ, dK and dV
+        core = leaving(self._core(self._tiled.core_backward()), heads)
+        return (*gradients[8:], *core, *gradients[:8], added)
 
     def tensors(self) -> Tensors:
         """The sequence in and out, the prefix's latents, the weights."""

@@ -135,6 +135,23 @@ def test_results_that_are_kept_are_there_once():
     assert found == 2 * (2 * (n * d + n * v) + 2 * (v * (d + v) + 2 * v) + n * v)
 
 
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
+@pytest.mark.parametrize("name", ["dense-attention", "tiled-attention", "mla"])
+def test_projections_need_memory(name, direction):
+    """Q, K, V and the heads' O are made in between, and their gradients: the core's memory, and little more.
+
+    Forward, MLA is not charged for a copy of the rotated key in each head.
+    """
+    sizes = {"batch": 2, "heads": 4, "seq": 640, "head_dim": 8, "sram": 4096}
+    narrow = {"d_model": 1} | ({"q_rank": 1, "kv_rank": 1} if name == "mla" else {})
+    width = {"head_dim": 12, "value_dim": 8} if name == "mla" else {}  # a head's and the rotated key's
+    alone = get("tiled-attention" if name == "mla" else name)(direction=direction)
+    whole = get(name)(direction=direction, **({} if name == "mla" else {"projections": True}))
+    with_them = evaluate(whole, **sizes | narrow)["footprint_bytes"]
+    core = evaluate(alone, **sizes | width)["footprint_bytes"]
+    assert (0.95 if name == "mla" else 1) * core <= with_them <= 1.2 * core
+
+
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "slstm", "min-gru", "qrnn"])
 def test_a_stack_needs_a_sequence_between_its_layers(name):
     """Layer by layer: what one hands the next; of more layers no more, as two sequences take turns."""

@@ -109,11 +109,14 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         product(w, other, merged, width, workspace=w * other * merged),
     )
     after = product(w, rows, width, h * dv)
-    first = (product(w, rows, h * dv, width), product(w, h * dv, width, rows))
+    # Between kernels: the heads' outputs; their gradient, those of Q, K and V, one of x's two.
+    forward = (*forward[:-1], beside(forward[-1], w * result))
+    backward = (*backward[:-1], beside(backward[-1], w * (queries + keys + values)))
+    first = (product(w, rows, h * dv, width, workspace=w * result), product(w, h * dv, width, rows))
     last = (
         product(w, rows, width, h * d),
         product(w, width, h * d, rows),
-        product(w, other, width, merged),
+        product(w, other, width, merged, workspace=0 if o["cross"] else w * rows * width),
         product(w, width, merged, other),
         # One sequence makes queries, and keys and values: autograd adds up its two gradients.
         *(() if o["cross"] else (table(w, rows, width, 2, 1, vector=1),)),
@@ -130,6 +133,11 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         kept=kept + w * (rows * width + context + result),
         parameters=parameters,
     )
+
+
+def beside(kernel: Kernel, size: Number) -> Kernel:
+    """A kernel whose result, so large, is not the layer's."""
+    return replace(kernel, workspace=kernel.workspace + size)
 
 
 Core = tuple[tuple[Kernel, ...], tuple[Kernel, ...], Number]

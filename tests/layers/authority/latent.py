@@ -6,7 +6,7 @@ from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
-from .attention import attention, pairs
+from .attention import attention, beside, pairs
 from .counted import log2_ceil
 from .kernels import WIDTH, Expected, Kernel, dot_depth, product, table
 
@@ -49,19 +49,24 @@ def mla(o: dict[str, Any], s: Sizes) -> Expected:
     last = (
         product(w, rows, width, q),
         product(w, width, q, rows),
-        product(w, rows, q, h * (d + r)),
+        product(w, rows, q, h * (d + r), workspace=w * rows * q),
         product(w, q, h * (d + r), rows),
-        product(w, rows, width, c + r),
+        product(w, rows, width, c + r, workspace=w * rows * width),
         product(w, width, c + r, rows),
-        product(w, keys, c, h * (d + dv)),
+        product(w, keys, c, h * (d + dv), workspace=w * keys * c),
         product(w, c, h * (d + dv), keys),
         table(w, rows, width, 2, 1, vector=1),  # x went down twice
     )
-    first = (product(w, rows, h * dv, width), product(w, h * dv, width, rows))
+    result = w * rows * h * dv
+    first = (product(w, rows, h * dv, width, workspace=result), product(w, h * dv, width, rows))
+    # What the core makes lies between kernels: the heads' outputs; the gradients of Q, K and V.
+    gradients = core.inputs
+    made = {"fwd": (result,), "bwd": (0, gradients), "fwd+bwd": (result, 0, gradients)}[o["direction"]]
+    kernels = tuple(beside(kernel, size) for kernel, size in zip(core.kernels, made, strict=True))
     whole = {
-        "fwd": (*before, *core.kernels, out),
-        "bwd": (*first, *core.kernels, *last),
-        "fwd+bwd": (*before, *core.kernels[:1], out, *first, *core.kernels[1:], *last),
+        "fwd": (*before, *kernels, out),
+        "bwd": (*first, *kernels, *last),
+        "fwd+bwd": (*before, *kernels[:1], out, *first, *kernels[1:], *last),
     }
     # x, both latents (the prefix's too); what the core keeps.
     kept = w * (rows * width + rows * q + keys * (c + r)) + core.kept

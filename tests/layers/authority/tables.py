@@ -182,7 +182,9 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
         normed,
         add,
     )
-    core_kernels = heads.kernels[core_at:-1]
+    *inner_kernels, last_kernel = heads.kernels[core_at:-1]
+    again = w * rows * s["heads"] * s["value_dim"]  # selectively, the heads' outputs are there, and kept
+    core_kernels = (*inner_kernels, replace(last_kernel, workspace=last_kernel.workspace - again))
     backward = {"none": (), "selective": core_kernels, "full": forward}[options["recompute"]] + backward
     gains = (2 if options["norm"] == "layer" else 1) * d
     parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
