@@ -146,6 +146,10 @@ def crossover(
         if not any(name in layer.sizes() for layer in (first, second)) and name not in DEVICE_SIZES:
             taken = sorted({*first.sizes(), *second.sizes()})
             raise unknown_name(f"size of {first.name} or {second.name}", name, taken)
+    for name, value in sizes.items():
+        if np.size(value) > 1:
+            many = f"got {np.size(value)} values"
+            raise SizeError(f"crossover: wanted one {name}, {many}; {over} is what varies")
     machine = None if device is None else as_device(device)
     basis: dict[str, dict[str, None]] = {"rung": {}, "constants_from": {}}
 

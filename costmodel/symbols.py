@@ -137,9 +137,9 @@ class CeilLog2(sp.Function):  # type: ignore[misc]
 
     @classmethod
     def eval(cls, x: sp.Expr) -> sp.Expr | None:
-        """Evaluate whole numbers exactly."""
-        if x.is_Integer and x >= 1:
-            return sp.Integer((int(x) - 1).bit_length())
+        """Evaluate numbers exactly."""
+        if x.is_Rational and x >= 1:
+            return sp.Integer((int(sp.ceiling(x)) - 1).bit_length())
         return None
 
     def _latex(self, printer: object, exp: str = "") -> str:

@@ -149,3 +149,9 @@ def test_what_times_rest_on_is_said_once():
     )
     origins = found.constants_from.split(", ")
     assert len(origins) == len(set(origins)) > 1
+
+
+def test_what_does_not_vary_is_one_number():
+    sizes = FLOPS | HEADS | {"batch": np.array([1, 2]), "hidden": 64}
+    with pytest.raises(SizeError, match="wanted one batch, got 2 values; seq is what varies"):
+        cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes)

@@ -58,6 +58,15 @@ def test_ceil_log2_around_powers_of_two(power):
             assert compiled(np.array([float(x)]))[0].tolist() == [exponent]
 
 
+@given(st.integers(0, 2**40), st.integers(1, 1000))
+def test_ceil_log2_of_fractions(more, under):
+    """The least power of two that is no less."""
+    over = under + more
+    level = int(CeilLog2(sp.Rational(over, under)))
+    assert under * 2**level >= over
+    assert level == 0 or under * 2 ** (level - 1) < over
+
+
 @given(st.integers(1, 2**52))
 def test_ceil_log2_is_the_depth_of_a_balanced_tree(x):
     level = int(CeilLog2(x))

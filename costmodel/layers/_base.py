@@ -54,6 +54,13 @@ class Layer:
     direction: str = "fwd"
     convention: str = "exact"
 
+    def __new__(cls, *_: Any, **options: Any) -> Self:
+        """Refuse an option that there is none of, before any is set."""
+        for option in options:
+            if option not in cls.__dataclass_fields__:
+                raise unknown_name(f"option of {cls.name}", option, cls.option_types())
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         """Check the options, and write the dtype by its own name."""
         for option, kind, default in self._typed_options():
@@ -77,7 +84,7 @@ class Layer:
         """
         for option, values in known.items():
             value = getattr(self, option)
-            if value not in values:
+            if not isinstance(value, str) or value not in values:
                 raise unknown_name(f"{option} of {self.name}", value, values)
 
     # -- what a layer writes ---------------------------------------------------------------
@@ -254,7 +261,9 @@ def _runs(phase: Phase) -> sp.Expr:
 
 def glossary_lines(layer: Layer | type[Layer]) -> list[tuple[str, str]]:
     """Return (name, meaning) of each size a layer takes, with its default."""
-    lines = [(name, GLOSSARY[name].meaning) for name in layer.required]
-    for name, value in layer.defaults.items():
+    # What a layer requires may depend on its options: of a class, those of its defaults.
+    asked = layer() if isinstance(layer, type) else layer
+    lines = [(name, GLOSSARY[name].meaning) for name in asked.required]
+    for name, value in asked.defaults.items():
         lines.append((name, f"{GLOSSARY[name].meaning.split(' (default')[0]} (default {value})"))
     return lines

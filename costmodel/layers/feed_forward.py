@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers import _ffn
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import POINTWISE
@@ -40,8 +39,7 @@ class FeedForward(Layer):
     def __post_init__(self) -> None:
         """Check the activation."""
         super().__post_init__()
-        if self.activation not in POINTWISE:
-            raise unknown_name("activation", self.activation, POINTWISE)
+        self.check_options(activation=POINTWISE)
 
     def forward(self) -> tuple[Phase, ...]:
         """Up, activation, down."""

@@ -201,7 +201,7 @@ class MoE(Layer):
                 cols=D,
                 reads=parts,
                 writes=1,
-                vector=parts,
+                vector=parts - 1,
                 depth=CeilLog2(parts),
             ),
         )

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
+from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import stream
 from costmodel.symbols import symbols
@@ -93,6 +95,11 @@ class OptimizerStep(Layer):
         """Check optimiser and implementation."""
         super().__post_init__()
         self.check_options(optimiser=OPTIMISERS, implementation=IMPLEMENTATIONS)
+
+    def check_sizes(self, sizes: Mapping[str, Any]) -> None:
+        """A tensor has at least one number."""
+        if np.any(sizes["tensors"] > sizes["params"]):
+            raise SizeError(f"{self.name}: tensors must be no more than params: each has at least one number")
 
     @property
     def _copied(self) -> bool:

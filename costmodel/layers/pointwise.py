@@ -8,7 +8,6 @@ from typing import Any, ClassVar, NamedTuple
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import (
     NORMS,
@@ -79,8 +78,7 @@ class Elementwise(_Table):
     def __post_init__(self) -> None:
         """Check the operation."""
         super().__post_init__()
-        if self.op not in OPERATIONS:
-            raise unknown_name("op of elementwise", self.op, OPERATIONS)
+        self.check_options(op=OPERATIONS)
 
     @property
     def _measured(self) -> str:
@@ -158,8 +156,7 @@ class Norm(_Table):
     def __post_init__(self) -> None:
         """Check the kind."""
         super().__post_init__()
-        if self.kind not in NORMS:
-            raise unknown_name("kind of norm", self.kind, NORMS)
+        self.check_options(kind=NORMS)
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass; gain (and, for layer norm, offset) read once."""

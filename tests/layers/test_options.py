@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 import costmodel as cm
+from costmodel import evaluate
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import classes, get
+from costmodel.layers._base import glossary_lines
 
 
 @pytest.mark.parametrize(
@@ -48,3 +51,35 @@ def test_what_a_layer_says_of_its_options_can_be_given_back(name):
     assert get(name)(**layer.options) == layer
     text = {option: cm.layers.option_text(value) for option, value in layer.options.items()}
     assert get(name).from_text(text) == layer
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: get("moe")(activation=[1]), r"activation of moe \[1\]; known: .*silu"),
+        (lambda: get("feed-forward")(activation={}), "activation of feed-forward {}; known: .*relu"),
+        (lambda: get("norm")(kind=[1]), r"kind of norm \[1\]; known: layer, rms"),
+        (lambda: get("lstm")(direction=["fwd"]), r"direction of lstm \['fwd'\]"),
+        (lambda: get("dense-attention")(foo=1), "option of dense-attention 'foo'; known: .*causal"),
+        (lambda: get("dense-attention")(casual=True), "did you mean 'causal'"),
+    ],
+)
+def test_what_is_no_option_is_one_line(make, text):
+    """Not Python's own TypeError: what came, and what would do."""
+    with pytest.raises(CostmodelError, match=text) as refused:
+        make()
+    assert "\n" not in str(refused.value)
+
+
+def test_sizes_of_every_class_are_explained():
+    """Of a class as of a layer: what an LSTM requires depends on its options."""
+    for kind in classes().values():
+        assert glossary_lines(kind) == glossary_lines(kind())
+    assert [name for name, _ in glossary_lines(get("lstm"))][:3] == ["batch", "seq", "hidden"]
+
+
+def test_no_more_tensors_than_numbers():
+    layer = get("optimizer-step")(implementation="loop")
+    with pytest.raises(SizeError, match="tensors must be no more than params"):
+        evaluate(layer, params=5, tensors=9)
+    assert evaluate(layer, params=5, tensors=5)["launches"] > 0

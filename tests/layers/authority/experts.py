@@ -261,7 +261,7 @@ def _mixed(
     )
     back_choice = replace(back_choice, vector=tokens * (2 * e + 2 * k))
     added = branches + 1  # and the router's
-    back_sum = table(w, tokens, d, added, 1, vector=added, depth=log2_ceil(added))
+    back_sum = table(w, tokens, d, added, 1, vector=len(range(1, added)), depth=log2_ceil(added))
     inside = (3 if o["gated"] else 2) * f
     return Expected(
         kernels=directed(
