@@ -186,7 +186,7 @@ class TestOptionsAsText:
             ),
             ("dense-attention", "convention", "tf", "unknown convention of dense-attention 'tf'"),
             ("dense-attention", "dtype", "bf61", "unknown dtype 'bf61'; did you mean 'bf16'"),
-            ("feed-forward", "activation", "rleu", "unknown activation 'rleu'; did you mean 'relu'"),
+            ("feed-forward", "activation", "rleu", "activation of feed-forward 'rleu'; did you mean 'relu'"),
             ("elementwise", "op", "ad", "did you mean 'add'"),
             ("norm", "kind", "batch", "unknown kind of norm 'batch'; known: layer, rms"),
             ("transformer-block", "attention", "tield", "did you mean 'tiled'"),
