@@ -30,6 +30,7 @@ BLOCKS = _sizes(
     f"{_CORE} block window globals random",
     (3, 6, 2, 150, 5, 7, 4, 13, 10, 22),
     (2, 12, 4, 97, 3, 9, 5, 16, 21, 8),
+    (2, 80, 40, 334, 5, 41, 2, 43, 30, 6),
 )
 #: Last columns as long as the others, keys of a query at a power of two and one above: 8, 9; 16, 17.
 #: Strides beyond the length.
