@@ -125,6 +125,8 @@ def _range(name: str, text: str) -> Any:
     if step == "log2":
         doublings = int(math.log2(stop / start) + 1e-9)
         return start * 2.0 ** np.arange(doublings + 1)
+    if step and not step[0].isdigit() and step[0] not in "+-.":
+        raise SizeError(f"size {name}: wanted a step of log2 or a number, as in {limits}:log2, got {step!r}")
     width = _number(name, step or "1")
     if (stop - start) / width >= MOST_VALUES:
         raise SizeError(

@@ -60,6 +60,7 @@ CATALOGUE = {
     "empty": (size(""), "wanted NAME=VALUE"),
     "a range downwards": (size("100..10"), "goes up", "100..10"),
     "a range of nothing": (size(".."), "size seq", "whole number"),
+    "a step of another base": (size("1..8:log3"), "log2", "'log3'"),
     "a range too long": (size("1..1000000000"), "10,000,000 values", ":log2"),
     "a size twice": ((*FULL, "seq=3", "seq=4"), "seq is given twice"),
     "no equals sign": ((*LSTM, "-D", "seq8192"), "wanted NAME=VALUE", "seq8192"),
