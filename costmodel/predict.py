@@ -101,9 +101,35 @@ def predict(
     UnavailableError
         If the rung needs what is not there, or the device has no such dtype.
     """
+    check_implementation(framework, harness)
+    return measured_as(
+        layer,
+        device,
+        sizes,
+        rung=rung,
+        state=state,
+        framework=framework,
+        harness=harness,
+        kernel=kernel,
+        **shapes,
+    )
+
+
+def measured_as(
+    layer: Layer,
+    device: hardware.Device | str | Path,
+    sizes: Mapping[str, ArrayLike] | None = None,
+    *,
+    rung: str | None = None,
+    state: ArrayLike = "warm",
+    framework: str | None = None,
+    harness: str | None = None,
+    kernel: str | None = None,
+    **shapes: ArrayLike,
+) -> Prediction:
+    """Predict as `predict` does, of any framework and harness: measurements name what nothing is known of."""
     machine = as_device(device)
     check_rung(rung)
-    check_implementation(framework, harness)
     if not isinstance(state, str):
         shapes, state = {**shapes, "state": state}, "warm"
     if state not in STATES:

@@ -26,7 +26,7 @@ from costmodel.measured import (
     uncounted,
     with_parts,
 )
-from costmodel.predict import Prediction, check_rung, predict
+from costmodel.predict import Prediction, check_rung, measured_as
 from costmodel.symbols import GLOSSARY
 from costmodel.tables import read_as_written
 
@@ -198,7 +198,7 @@ def _score_group(
         good = reasons == ""
         answers["reason"][index[~good]] = reasons[~good]
         predicted = partial(
-            predict,
+            measured_as,
             layer,
             device,
             rung=rung,

@@ -89,7 +89,7 @@ def test_a_layer_sums_its_kernels():
     assert at(cost.launches) == 2 * 2
     assert at(cost.parameters) == 2 * 2 * 16
     assert at(cost.compulsory) == 4 * (60 + 64 + 60)
-    assert at(cost.footprint) == 4 * (60 + 64 + 60) + 4 * 60  # and Wx of one layer
+    assert at(cost.footprint) == 4 * (60 + 64 + 60) + 4 * (60 + 60)  # and Wx of one layer, h between the two
 
 
 def test_training_memory_counts_nothing_twice():

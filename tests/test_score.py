@@ -65,6 +65,15 @@ def test_a_framework_is_known_however_its_release_is_written(text, name, release
     assert measured.framework(text) == (name, release)
 
 
+def test_rows_of_frameworks_and_timers_that_nobody_knows_are_predicted():
+    """Who asks for a framework is told that nothing is known of it; who measured one had it."""
+    row = {"gpu": "h200-sxm", "dtype": "bf16", "op": "gemm", "m": 512, "n": 512, "k": 512}
+    named = [{"framework": "my compiler 0.1"}, {"framework": "xformers"}, {"timer": "stopwatch"}]
+    scored = score(pd.DataFrame([{**row, **name} for name in named]))
+    assert (scored["reason"] == "").all()
+    assert (scored["seconds"] > 0).all()
+
+
 def test_a_flag_says_whether_attention_is_causal():
     row = {"gpu": "h200-sxm", "dtype": "bf16", "batch": 2, "seq_q": 4096, "heads_q": 16, "head_dim": 128}
     said = [("attention_prefill", causal) for causal in (None, "true", "false", 1, 0)]

@@ -21,7 +21,7 @@ from costmodel import hardware
 from costmodel.files import write_whole
 from costmodel.harness import Host
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
-from costmodel.predict import Prediction, predict
+from costmodel.predict import Prediction, measured_as
 from costmodel.tables import read_table
 from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
@@ -61,7 +61,7 @@ def passes(rows: pd.DataFrame) -> list[Pass]:
         sizes = {size: float(row[column]) for column, size in {**operation.columns, **optional}.items()}
         layer = operation.layer(str(row["dtype"]), {str(name): value for name, value in row.items()})
         whose = framework(row["framework"])[0]
-        found.append(Pass(row, predict(layer, row["gpu"], sizes, framework=whose)))
+        found.append(Pass(row, measured_as(layer, row["gpu"], sizes, framework=whose)))
     return found
 
 

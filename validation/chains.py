@@ -20,7 +20,7 @@ from costmodel.calibration import Section, Wanted
 from costmodel.errors import CostmodelError
 from costmodel.hardware import Device
 from costmodel.measured import framework, harness
-from costmodel.predict import predict
+from costmodel.predict import measured_as
 from costmodel.validation.case import Case
 from costmodel.validation.record import cases_of
 from costmodel.validation.registry import find
@@ -215,7 +215,7 @@ def _links(rows: pd.DataFrame, device: Device) -> list[Link]:
     row = rows.iloc[0]
     whose, timed = framework(row["framework"])[0], harness(row["timer"])
     try:
-        prediction = predict(layer, device, sizes, rung="kernel", framework=whose, harness=timed)
+        prediction = measured_as(layer, device, sizes, rung="kernel", framework=whose, harness=timed)
     except CostmodelError:
         return []
     plan = prediction.plan

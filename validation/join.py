@@ -14,7 +14,7 @@ from costmodel import hardware
 from costmodel.errors import CostmodelError
 from costmodel.layers import Layer
 from costmodel.measured import framework, harness
-from costmodel.predict import as_device, predict
+from costmodel.predict import as_device, measured_as
 from costmodel.score import ADDED, NUMBERS, TEXTS
 from costmodel.validation.case import Case
 from costmodel.validation.record import cases_of
@@ -97,7 +97,7 @@ def _predict(
             name: np.array([case[name] for case in cases], dtype=np.float64)
             for name in _taken(layer, cases[0])
         }
-        prediction = predict(
+        prediction = measured_as(
             layer,
             machine,
             sizes,

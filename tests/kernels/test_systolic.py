@@ -32,10 +32,10 @@ def test_large_work_comes_near_the_roofline(name, layer, sizes):
 
 @pytest.mark.parametrize("name", CHIPS)
 def test_chunks_half_the_array_fill_half_of_it(name):
-    """A delta net's chunks are of 64 tokens: of five of its eight products a side is 64 of 128."""
+    """A delta net's chunks are of 64 tokens: five of its eight products fill half of a side, half masked."""
     layer, sizes = cm.GatedDeltaNet(), {"batch": 8, "seq": 16384, "heads": 32, "head_dim": 128}
     bound = cm.predict(layer, name, rung="bound", **sizes).seconds
-    assert bound <= cm.predict(layer, name, rung="kernel", **sizes).seconds < 2 * bound
+    assert bound <= cm.predict(layer, name, rung="kernel", **sizes).seconds < 2.5 * bound
 
 
 def test_chunks_follow_one_another_however_few_heads():
