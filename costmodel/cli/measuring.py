@@ -235,11 +235,24 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
         for row in found
     ]
     output.print_table(["held-out shapes", "rows", *(f"{n} %" for n in shown), "met"], cells)
+    _print_borrowed(joined)
     if pairs:
         print(f"the faster of two told right in {right:.1%} of {pairs:,} pairs; wanted {ORDER_PERCENT} %")
     if wrong:
         _print_mispredicted(wrong)
     print(disturbance(rows))
+
+
+def _print_borrowed(joined: pd.DataFrame) -> None:
+    """Say how many rows were predicted without constants of this device: those say little of the models."""
+    origins = joined.loc[joined["seconds"].notna() & (joined["rung"] != "bound"), "constants_from"]
+    borrowed = origins[origins != "self"]
+    if len(borrowed):
+        whose = ", ".join(sorted(set(borrowed) - {"none"})) or "none: assumed"
+        print(
+            f"{len(borrowed):,} of {len(origins):,} rows are predicted without constants of this device "
+            f"({whose}); --fit makes them"
+        )
 
 
 def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:

@@ -60,6 +60,8 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     ended = costmodel(*words)
     assert (ended.status, ended.err) == (0, "")
     assert "held-out shapes" in ended.out
+    # That of a Xeon nothing was measured has to stand beside errors that are the assumptions'.
+    assert "predicted without constants of this device (none: assumed); --fit makes them" in ended.out
     assert Path("validation-cpu.parquet").is_file()
     assert Path("validation-cpu.html").is_file()
     # Again: that it goes on from there is said to a log as well, and errors before a page that cannot be.
