@@ -23,6 +23,10 @@ RESIDENCY = ("warm_share", "cache_share")
 KEEPING = ("gemm", "decode", "cpu_gemm")
 
 
+#: Framework, harness, kernel by name: whose implementation is meant, and how it is measured; None: not said.
+Implementation = tuple[str | None, str | None, str | None]
+
+
 @dataclass(frozen=True, eq=False)
 class PhasePlan:
     """One kernel of a layer on a device, before its sizes are known.
@@ -159,7 +163,7 @@ def make_plan(
     device: hardware.Device,
     rung: str | None,
     state: str,
-    implementation: tuple[str | None, str | None, str | None],
+    implementation: Implementation,
 ) -> Plan:
     """Return how a layer is timed on a device.
 
@@ -173,8 +177,8 @@ def make_plan(
         How far to go from the datasheet; default the best there is.
     state : {"warm", "cold"}
         Whether inputs are resident.
-    implementation : tuple of (framework, harness, kernel)
-        Whose kernels are meant, and how they are measured; None where it is not said.
+    implementation : Implementation
+        Whose kernels are meant, and how they are measured.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from costmodel.errors import SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import Number, bind, common_shape, counts_of, spread
 from costmodel.harness import HARNESSES
 from costmodel.layers import Layer
-from costmodel.plan import Plan, make_plan, phase_rows
+from costmodel.plan import Implementation, Plan, make_plan, phase_rows
 from costmodel.symbols import DEVICE_SIZES
 from costmodel.units import in_full, render
 
@@ -102,32 +102,21 @@ def predict(
         If the rung needs what is not there, or the device has no such dtype.
     """
     check_implementation(framework, harness)
-    return measured_as(
-        layer,
-        device,
-        sizes,
-        rung=rung,
-        state=state,
-        framework=framework,
-        harness=harness,
-        kernel=kernel,
-        **shapes,
-    )
+    as_named = (framework, harness, kernel)
+    return measured_as(as_named, layer, device, sizes, rung=rung, state=state, **shapes)
 
 
 def measured_as(
+    implementation: Implementation,
     layer: Layer,
     device: hardware.Device | str | Path,
     sizes: Mapping[str, ArrayLike] | None = None,
     *,
     rung: str | None = None,
     state: ArrayLike = "warm",
-    framework: str | None = None,
-    harness: str | None = None,
-    kernel: str | None = None,
     **shapes: ArrayLike,
 ) -> Prediction:
-    """Predict as `predict` does, of any framework and harness: measurements name what nothing is known of."""
+    """Predict as `predict` does, whatever the implementation: measurements name what nothing is known of."""
     machine = as_device(device)
     check_rung(rung)
     if not isinstance(state, str):
@@ -138,7 +127,7 @@ def measured_as(
     for name in DEVICE_SIZES:
         if name not in bound:
             bound[name] = _device_size(machine, name)
-    plan = make_plan(layer, machine, rung, state, (framework, harness, kernel))
+    plan = make_plan(layer, machine, rung, state, implementation)
     return Prediction(plan=plan, shapes=bound)
 
 

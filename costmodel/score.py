@@ -197,15 +197,9 @@ def _score_group(
             sizes[name] = sizes[name] + more
         good = reasons == ""
         answers["reason"][index[~good]] = reasons[~good]
-        predicted = partial(
-            measured_as,
-            layer,
-            device,
-            rung=rung,
-            framework=framework(static.get("framework"))[0],
-            harness=harness(static.get("timer")),
-            kernel=_text(static.get("kernel")),
-        )
+        whose = framework(static.get("framework"))[0]
+        implementation = (whose, harness(static.get("timer")), _text(static.get("kernel")))
+        predicted = partial(measured_as, implementation, layer, device, rung=rung)
         part = {name: values[good] for name, values in sizes.items()}
         _answer(partial(bind, layer), predicted, part, index[good], answers)
     except CostmodelError as error:

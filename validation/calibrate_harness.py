@@ -61,7 +61,7 @@ def passes(rows: pd.DataFrame) -> list[Pass]:
         sizes = {size: float(row[column]) for column, size in {**operation.columns, **optional}.items()}
         layer = operation.layer(str(row["dtype"]), {str(name): value for name, value in row.items()})
         whose = framework(row["framework"])[0]
-        found.append(Pass(row, measured_as(layer, row["gpu"], sizes, framework=whose)))
+        found.append(Pass(row, measured_as((whose, None, None), layer, row["gpu"], sizes)))
     return found
 
 

@@ -215,7 +215,7 @@ def _links(rows: pd.DataFrame, device: Device) -> list[Link]:
     row = rows.iloc[0]
     whose, timed = framework(row["framework"])[0], harness(row["timer"])
     try:
-        prediction = measured_as(layer, device, sizes, rung="kernel", framework=whose, harness=timed)
+        prediction = measured_as((whose, timed, None), layer, device, sizes, rung="kernel")
     except CostmodelError:
         return []
     plan = prediction.plan

@@ -97,16 +97,8 @@ def _predict(
             name: np.array([case[name] for case in cases], dtype=np.float64)
             for name in _taken(layer, cases[0])
         }
-        prediction = measured_as(
-            layer,
-            machine,
-            sizes,
-            rung=rung,
-            state=cases[0].state,
-            framework=framework(row["framework"])[0],
-            harness=harness(row["timer"]),
-            kernel=str(row["kernel"]),
-        )
+        implementation = (framework(row["framework"])[0], harness(row["timer"]), str(row["kernel"]))
+        prediction = measured_as(implementation, layer, machine, sizes, rung=rung, state=cases[0].state)
         for name in (*NUMBERS, *_MORE, "bound", "in_range"):
             columns[name][index] = getattr(prediction, name)
         columns["rung"][index] = prediction.rung
