@@ -230,22 +230,23 @@ def check(device: Device, **_: object) -> None:
     UnavailableError
         If its spec has none beside a ``network``.
     """
-    if not _links(device).keys() - {"network"}:
+    _within(device)
+
+
+def _within(device: Device) -> float:
+    """Return the bandwidth inside a node [B/s], or refuse a device that has none."""
+    if device.link_bandwidth is None:
         raise UnavailableError(
             f"{device.name} has no link to other devices in its spec; ask for rung bound, or give it one"
         )
-
-
-def _links(device: Device) -> dict[str, float]:
-    return {name: link.oneway.si for name, link in device.spec.links.items() if link.oneway}
+    return device.link_bandwidth
 
 
 def _bandwidths(device: Device, given: Mapping[str, float]) -> tuple[float, float]:
     """Return what a byte's time inside a node and between nodes rests on [B/s]."""
-    check(device)
-    known = _links(device)
-    network = known.pop("network", given["network_bandwidth"])
-    return given["bandwidth_share"] * max(known.values()), given["network_share"] * network
+    port = device.spec.links.get("network")
+    network = port.oneway.si if port and port.oneway else given["network_bandwidth"]
+    return given["bandwidth_share"] * _within(device), given["network_share"] * network
 
 
 def _times(
