@@ -33,6 +33,10 @@ DEFAULT_FRAMEWORKS = ("costmodel", "trtllm", "sglang", "vllm", "sarathi-vllm", "
 SAME_SPEED = {"bf16": "fp16", "fp16": "bf16"}
 
 
+#: Measured over predicted time: its quantiles 2.5, 10, 90 and 97.5 %.
+Quantiles = tuple[float, float, float, float]
+
+
 class Spread(BaseModel):
     """Held-out residuals of one regime: predictions from `above` seconds on.
 
@@ -50,7 +54,7 @@ class Spread(BaseModel):
 
     above: float
     rows: int
-    q: tuple[float, float, float, float]
+    q: Quantiles
 
 
 class Provenance(BaseModel):
@@ -358,13 +362,13 @@ def _widest(own: tuple[Spread, ...], carried: tuple[Spread, ...]) -> tuple[Sprea
     if not own or not carried:
         return own or carried
     (other,) = carried
+    return tuple(spread.model_copy(update={"q": _outermost((spread.q, other.q))}) for spread in own)
 
-    def joined(spread: Spread) -> Spread:
-        low, high = (pick(spread.q[i], other.q[i]) for pick, i in ((min, 0), (max, 3)))
-        inner = min(spread.q[1], other.q[1]), max(spread.q[2], other.q[2])
-        return Spread(above=spread.above, rows=spread.rows, q=(low, *inner, high))
 
-    return tuple(joined(spread) for spread in own)
+def _outermost(quantiles: Iterable[Quantiles]) -> Quantiles:
+    """Return the lower of the lower ends and the higher of the higher ones."""
+    low, inner_low, inner_high, high = zip(*quantiles, strict=True)
+    return min(low), min(inner_low), max(inner_high), max(high)
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
@@ -404,8 +408,8 @@ def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
     ]
     if not found:
         return ()
-    q = [pick(entry["q"][i] for entry in found) for i, pick in enumerate((min, min, max, max))]
-    return (Spread(above=0.0, rows=sum(entry["rows"] for entry in found), q=tuple(q)),)
+    q = _outermost(entry["q"] for entry in found)
+    return (Spread(above=0.0, rows=sum(entry["rows"] for entry in found), q=q),)
 
 
 def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
