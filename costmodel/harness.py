@@ -79,9 +79,11 @@ def as_timed(
         Whether they were fitted on another device: the host that dispatched there is not asked for
         unless a harness is.
     """
-    if not asked and elsewhere and fitted in _HOSTED:
-        return {name: value for name, value in constants.items() if name not in own}
-    if not asked or not fitted or asked == fitted or {asked, fitted} <= set(_HOSTED):
+    if asked:
+        kept = not fitted or asked == fitted or {asked, fitted} <= set(_HOSTED)
+    else:
+        kept = not elsewhere or fitted not in _HOSTED
+    if kept:
         return constants
     return {name: value for name, value in constants.items() if name not in own}
 
