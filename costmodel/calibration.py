@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from costmodel import hardware, implementations, kernels
 from costmodel.errors import SpecError, unknown_name
 from costmodel.files import remembered, user_folder, write_whole
 from costmodel.hardware.tables import FOLDER, table
+from costmodel.harness import DISPATCH, HOSTED
 
 #: Version of the calibration files' format.
 SCHEMA = 1
@@ -313,6 +315,39 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     )
 
 
+def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[str, float]:
+    """Return the dispatch of a host that is timed, as of ``DISPATCH``: the median of all fitted in one place.
+
+    The device's own host is asked, then those of the other devices of its vendor, as drivers go by
+    vendor and else a host by nothing that a spec says; last of all any. In each place what was fitted
+    on the same operation goes first. Empty where the harness times no host, or none is known.
+
+    Parameters
+    ----------
+    device : Device
+        Where the kernel runs.
+    wanted : Wanted
+        Which kernel, and the harness.
+    own : bool
+        Whether what was measured on the device may be asked.
+    """
+    described = kernels.model(wanted.kernel).CONSTANTS
+    if wanted.harness not in HOSTED or not set(DISPATCH) <= set(described):
+        return {}
+    me, vendor = device.name.rstrip("*"), device.name.partition("/")[0]
+    others = [name for name in calibrated_devices() if name != me]
+    kin = [name for name in others if name.partition("/")[0] == vendor]
+    # Of one host, two harnesses time much the same dispatch.
+    places = (([me] if own else [], HOSTED), (kin, (wanted.harness,)), (others, (wanted.harness,)))
+    for place, harnesses in places:
+        found = (section for name in place for section in load(name))
+        timed = [s for s in found if s.kernel == wanted.kernel and s.harness in harnesses]
+        alike = [s.constants for s in timed if s.op == wanted.op] or [s.constants for s in timed]
+        if alike:
+            return {n: median(c.get(n, described[n].default) for c in alike) for n in DISPATCH}
+    return {}
+
+
 def _of_single_precision(device: hardware.Device, wanted: Wanted, *, own: bool) -> Choice | None:
     """Return those of the constants for fp32 that no format changes (``EVERY_FORMAT``), or None."""
     names = getattr(kernels.model(wanted.kernel), "EVERY_FORMAT", ())
@@ -421,7 +456,8 @@ def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
     for name in calibrated_devices():
         groups.setdefault(hardware.family_of(name), []).append(name)
     near = [groups.pop(family, []) for family in hardware.nearest_families(device)]
-    for group in (*near, list(itertools.chain.from_iterable(groups.values()))):
+    last = [groups.pop(family, []) for family in hardware.foreign_families(device)]
+    for group in (*near, list(itertools.chain.from_iterable(groups.values())), *last):
         yield from device.relatives([hardware.load(name) for name in group])
 
 

@@ -19,7 +19,7 @@ from costmodel.hardware.tables import table
 #: on a CPU by its clock.
 HARNESSES = ("graph-replay", "kernel-time", "eager-events", "host-wall", "perf_counter-median")
 #: Harnesses whose times hold the host's dispatch; those of the others hold the device's alone.
-_HOSTED = ("eager-events", "host-wall")
+HOSTED = ("eager-events", "host-wall")
 #: Constants of kernel models that are the dispatch of one call.
 DISPATCH = ("dispatch_s", "record_s")
 
@@ -80,9 +80,9 @@ def as_timed(
         unless a harness is.
     """
     if asked:
-        kept = not fitted or asked == fitted or {asked, fitted} <= set(_HOSTED)
+        kept = not fitted or asked == fitted or {asked, fitted} <= set(HOSTED)
     else:
-        kept = not elsewhere or fitted not in _HOSTED
+        kept = not elsewhere or fitted not in HOSTED
     if kept:
         return constants
     return {name: value for name, value in constants.items() if name not in own}

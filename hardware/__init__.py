@@ -12,7 +12,7 @@ from costmodel.hardware.check import check
 from costmodel.hardware.device import Device
 from costmodel.hardware.loader import available, family_of, load, relatives, resolve
 from costmodel.hardware.quantities import Quantity, Status
-from costmodel.hardware.relatives import nearest_families
+from costmodel.hardware.relatives import foreign_families, nearest_families
 from costmodel.hardware.whatif import parse_device_set
 from costmodel.hardware.yamlfile import Fault
 
@@ -24,6 +24,7 @@ __all__ = [
     "available",
     "check",
     "family_of",
+    "foreign_families",
     "load",
     "nearest_families",
     "parse_device_set",

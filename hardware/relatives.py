@@ -24,25 +24,45 @@ def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
     -------
     list of (str, str)
         The relation is ``sibling`` (same family), ``generation`` (a family listed as
-        nearest in ``families.yaml``, in its order) or ``vendor`` (any other of the same
-        vendor). Among equals, the most alike in speed and bandwidth comes first. Devices
-        of other vendors are no relatives.
+        nearest in ``families.yaml``, in its order), ``vendor`` (any other of the same
+        vendor) or ``foreign`` (a family listed as nearest, of another vendor: last of all).
+        Among equals, the most alike in speed and bandwidth comes first. Other devices of
+        other vendors are no relatives.
     """
-    nearest = nearest_families(device)
+    own, foreign = nearest_families(device), foreign_families(device)
     ranked = []
     for other in candidates:
-        if other.name.rstrip("*") == device.name.rstrip("*") or other.vendor != device.vendor:
+        if other.name.rstrip("*") == device.name.rstrip("*"):
             continue
-        order = nearest.index(other.family) if other.family in nearest else len(nearest)
-        relation = "vendor" if order == len(nearest) else "generation" if order else "sibling"
+        if other.family in own:
+            order = own.index(other.family)
+            relation = "generation" if order else "sibling"
+        elif other.vendor == device.vendor:
+            order, relation = len(own), "vendor"
+        elif other.family in foreign:
+            order, relation = len(own) + 1 + foreign.index(other.family), "foreign"
+        else:
+            continue
         ranked.append((order, _distance(device, other), other.name, relation))
     return [(name, relation) for _, _, name, relation in sorted(ranked)]
 
 
 def nearest_families(device: Device) -> tuple[str, ...]:
-    """Return the families whose kernels work most like a device's, its own first."""
-    family = families().get(device.family, Family(device.vendor, ()))
-    return (device.family, *family.nearest)
+    """Return the families of its vendor whose kernels work most like a device's, its own first."""
+    return (device.family, *(f for f in _listed(device) if _vendor(f) == device.vendor))
+
+
+def foreign_families(device: Device) -> tuple[str, ...]:
+    """Return the families of other vendors whose kernels work most like a device's."""
+    return tuple(f for f in _listed(device) if _vendor(f) != device.vendor)
+
+
+def _listed(device: Device) -> tuple[str, ...]:
+    return families().get(device.family, Family(device.vendor, ())).nearest
+
+
+def _vendor(family: str) -> str:
+    return families()[family].vendor
 
 
 def _distance(one: Device, other: Device) -> float:

@@ -1,5 +1,6 @@
 """Calibration files: what is written is what is read, and the right constants are chosen."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from costmodel import calibration, files, hardware, kernels
 from costmodel.calibration import File, Provenance, Section, Spread, Wanted
 from costmodel.errors import SpecError
 from costmodel.hardware import load
+from costmodel.harness import DISPATCH
 from costmodel.layers.matmul import Matmul
 from costmodel.predict import predict
 
@@ -326,3 +328,67 @@ def test_times_that_are_cycles_are_carried_by_the_clock():
     assert carried.constants["start_s"] < theirs["start_s"]
     for name in ("bandwidth_share", "droop_s"):
         assert carried.constants[name] == theirs[name]
+
+
+# -- whose host ----------------------------------------------------------------------------------
+
+EAGER = Wanted("gemm", "gemm", "bf16", framework="pytorch", harness="eager-events")
+
+
+def timed(dispatch_s, **changed):
+    """Return a section of products whose host takes so long [µs]."""
+    constants = {"peak_share": 0.8, "dispatch_s": dispatch_s * 1e-6, "record_s": 0.0}
+    return section(harness="eager-events", framework="pytorch", constants=constants, **changed)
+
+
+@pytest.fixture
+def hosts(shelf, monkeypatch):
+    """As `shelf`, the devices put there being all that are calibrated."""
+
+    def put(**devices):
+        shelf(**devices)
+        names = [name.replace("_", "/", 1).replace("_", "-") for name in devices]
+        monkeypatch.setattr(calibration, "calibrated_devices", lambda: tuple(names))
+
+    return put
+
+
+def test_a_host_that_is_not_known_is_the_median_of_its_vendors(hosts):
+    hosts(nvidia_t4=(timed(10),), nvidia_p4=(timed(12),), nvidia_a40=(timed(50),), amd_mi210=(timed(1),))
+    told = calibration.host(load("nvidia/h100-sxm"), EAGER)
+    assert told["dispatch_s"] == pytest.approx(12e-6)
+    assert set(told) == set(DISPATCH)
+    assert calibration.host(load("amd/mi300x"), EAGER)["dispatch_s"] == pytest.approx(1e-6)
+    assert calibration.host(load("intel/arc-pro-b60"), EAGER)["dispatch_s"] == pytest.approx(11e-6)
+
+
+def test_a_devices_own_host_goes_first_and_the_same_operation_before_others(hosts):
+    hosts(nvidia_t4=(timed(10), timed(20, op="bmm")), nvidia_p4=(timed(30, op="bmm"),))
+    t4, a40 = load("nvidia/t4"), load("nvidia/a40")
+    assert calibration.host(t4, EAGER)["dispatch_s"] == pytest.approx(10e-6)
+    assert calibration.host(t4, EAGER, own=False)["dispatch_s"] == pytest.approx(30e-6)
+    assert calibration.host(a40, EAGER)["dispatch_s"] == pytest.approx(10e-6)
+    assert calibration.host(a40, replace(EAGER, op="bmm"))["dispatch_s"] == pytest.approx(25e-6)
+
+
+@pytest.mark.parametrize("harness", [None, "graph-replay", "kernel-time"])
+def test_no_host_is_told_where_none_is_timed(hosts, harness):
+    hosts(nvidia_t4=(timed(10),))
+    assert calibration.host(load("nvidia/a40"), replace(EAGER, harness=harness)) == {}
+
+
+def test_constants_fitted_without_a_host_get_one_where_it_is_asked_for():
+    """H200's products were timed in replayed graphs; called one by one, a small one is its dispatch."""
+    small = {"m": 16, "n": 64, "k": 64}
+    layer = Matmul(dtype="bf16")
+    replayed, eager = (
+        predict(layer, "nvidia/h200-sxm", **small, harness=harness).seconds
+        for harness in ("graph-replay", "eager-events")
+    )
+    floors = [
+        s.constants["dispatch_s"]
+        for name in calibration.calibrated_devices()
+        for s in calibration.load(name)
+        if (s.kernel, s.harness) == ("gemm", "eager-events")
+    ]
+    assert replayed < min(floors) < eager < replayed + 2 * max(floors)

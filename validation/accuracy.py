@@ -206,7 +206,8 @@ def markdown(own: pd.DataFrame, carried: pd.DataFrame, regimes: pd.DataFrame, wh
         "",
         "## Without them (rung `kernel`): constants of the nearest relative, one device left out at a time",
         "",
-        "Eager rows hold the dispatch of another host here: that is the harness's, and not refitted.",
+        "Eager rows hold the dispatch of the median host of the vendor's other devices: that is the "
+        "harness's, and not refitted.",
         "",
         *_table(carried, ("constants_from", "rows", *_ERRORS)),
         "",
