@@ -34,7 +34,7 @@ OPEN = [
         ("amd/mi300x", "amd/mi210", "generation"),
         ("nvidia/b200-sxm", "nvidia/h200-sxm", "generation"),
         ("nvidia/l40s", "nvidia/a40", "generation"),
-        ("nvidia/v100-pcie-32gb", "nvidia/t4", "generation"),
+        ("nvidia/v100-pcie-32gb", "nvidia/a100-pcie-40gb", "generation"),
         ("nvidia/t4", "nvidia/v100-pcie-32gb", "generation"),
         ("nvidia/titan-xp", "nvidia/p4", "sibling"),
     ],
