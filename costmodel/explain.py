@@ -152,7 +152,9 @@ def _given(prediction: Prediction) -> dict[str, Any]:
     return {name: prediction.shapes[name] for name in prediction.layer.sizes()}
 
 
-def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ()) -> pd.DataFrame:
+def what_if(
+    prediction: Prediction, devices: Device | str | Path | Iterable[Device | str | Path] = ()
+) -> pd.DataFrame:
     """Return what the time would be with one thing changed, the most helpful first.
 
     Rung, state, framework, harness and kernel are those that the prediction was asked for; but where
@@ -162,7 +164,7 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     ----------
     prediction : Prediction
         Of one shape.
-    devices : iterable of Device, str or Path
+    devices : one or several Device, str or Path
         Other devices to try.
 
     Returns
@@ -170,7 +172,7 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
         ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried. Not alike, and last, are formats whose kernels have constants of other
+        lacks is not tried; memory that outruns the cache before it has that as fast. Not alike, and last, are formats whose kernels have constants of other
         origin than the prediction's: part of the difference is theirs.
 
     Raises
@@ -186,7 +188,8 @@ def what_if(prediction: Prediction, devices: Iterable[Device | str | Path] = ())
     if asked["rung"] == "calibrated":
         asked["rung"] = None
     rows = []
-    for kind, change, layer, device in _changes(prediction, devices):
+    others = [devices] if isinstance(devices, (Device, str, Path)) else devices
+    for kind, change, layer, device in _changes(prediction, others):
         try:
             other = predict(layer, device, _given(prediction), **asked)
             seconds = float(other.seconds)
@@ -248,7 +251,7 @@ def _changes(
 
 
 def _scaled(device: Device, name: str, factor: float, unit: str) -> Device | None:
-    """Return a device with one figure scaled; None where its spec has no such figure."""
+    """Return a device with one figure scaled; None where its spec has none, or it would be impossible."""
     now = {
         "hbm": device.hbm_bandwidth,
         "units": device.units,
@@ -257,7 +260,13 @@ def _scaled(device: Device, name: str, factor: float, unit: str) -> Device | Non
     }
     try:
         value = now[name] if name in now else device.peak(name)
-        return device.replace(**{name: f"{factor * value:.10g} {unit}".strip()}) if value else None
+        if not value:
+            return None
+        changes = {name: f"{factor * value:.10g} {unit}".strip()}
+        # Memory is never faster than the cache before it: where the spec says how fast that is, it keeps up.
+        if name == "hbm" and device.l2_bandwidth and factor * value > device.l2_bandwidth:
+            changes["l2_bandwidth"] = changes[name]
+        return device.replace(**changes)
     except CostmodelError:
         return None
 

@@ -76,6 +76,21 @@ def test_what_if_is_the_prediction_with_that_one_thing_changed():
     assert found["speedup"].is_monotonic_decreasing
 
 
+def test_memory_twice_as_fast_is_tried_where_it_outruns_the_stated_cache():
+    """H100 states an L2 of 5.5 TB/s, below twice its 3.35: of a time that memory limits, that is the question."""
+    device = cm.hardware.load("nvidia/h100-sxm")
+    assert device.hbm_bandwidth < device.l2_bandwidth < 2 * device.hbm_bandwidth
+    sizes = {"batch": 16, "heads": 64, "kv_heads": 8, "seq_kv": 131072, "head_dim": 128}
+    p = cm.predict(cm.DecodeAttention(), device, rung="bound", **sizes)
+    assert p.bound == "hbm"
+    assert what_if(p).set_index("change").loc["hbm times 2", "speedup"] == pytest.approx(2)
+
+
+def test_one_other_device_needs_no_list():
+    p = cm.predict(cm.Matmul(), H200, rung="bound", m=64, n=64, k=64)
+    assert what_if(p, "b200-sxm").equals(what_if(p, ["b200-sxm"]))
+
+
 def test_a_longer_tile_reads_keys_and_values_half_as_often():
     """Where memory limits: K and V once per row block (FlashAttention-2), Q and O once."""
     sizes = {"batch": 4, "heads": 8, "seq": 4096, "head_dim": 64}
