@@ -96,8 +96,8 @@ def predict(
     Raises
     ------
     UnknownNameError, SizeError
-        If a name or a size is not one the layer has, see `bind`, or nothing is known of a framework or
-        harness.
+        If a name or a size is not one the layer has, see `bind`, nothing is known of a framework or
+        harness, or a tile that was given is larger than the memory of a GPU's unit.
     UnavailableError
         If the rung needs what is not there, or the device has no such dtype.
     """
@@ -127,6 +127,7 @@ def measured_as(
     for name in DEVICE_SIZES:
         if name not in bound:
             bound[name] = _device_size(machine, name)
+    _check_on_chip(layer, machine, bound)
     plan = make_plan(layer, machine, rung, state, implementation)
     return Prediction(plan=plan, shapes=bound)
 
@@ -137,6 +138,18 @@ def _device_size(device: hardware.Device, name: str) -> float:
         return max(1.0, device.onchip_capacity)
     # Where no unit-private memory is known, a tile may at least use what the smallest GPU here has.
     return device.shared_per_unit or 48 * 1024.0
+
+
+def _check_on_chip(layer: Layer, device: hardware.Device, sizes: Mapping[str, Number]) -> None:
+    """Refuse what no unit holds: of a GPU, whose registers and shared memory are all the room there is."""
+    shared, registers = device.shared_per_unit, device.registers_per_unit
+    need = np.max(layer.on_chip(sizes))
+    if registers and need > shared + registers:
+        tile, first, second = (render(float(n), "bytes", 4) for n in (need, shared, registers))
+        raise SizeError(
+            f"{layer.label} needs {tile} on the chip at once; a unit of {device.name} has {first} of shared "
+            f"memory and {second} of registers: take a smaller tile"
+        )
 
 
 # -- the prediction ----------------------------------------------------------------------------

@@ -131,6 +131,16 @@ class Layer:
             If, for example, heads is not a multiple of kv_heads.
         """
 
+    def on_chip(self, sizes: Mapping[str, Any]) -> Any:  # noqa: ARG002 - most leave it to their kernels
+        """Return what one unit has to hold at once [bytes], where an option of the layer says; else 0.
+
+        Parameters
+        ----------
+        sizes : mapping of str to float or array
+            Every size the layer takes.
+        """
+        return 0.0
+
     # -- what follows from it --------------------------------------------------------------
 
     @property

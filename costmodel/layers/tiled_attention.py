@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import unknown_name
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention, gradient_row_sums
 from costmodel.symbols import CausalTiles, CeilLog2, ceil_div, symbol, tree_depth
@@ -30,7 +31,8 @@ class TiledAttention(_Attention):
     tile : (int, int), optional
         Rows of Q and rows of K in a tile, B_r × B_c. Left out, it is the one of
         the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉ and, for
-        FA-1, B_r = min(⌈M/4d⌉, d), for FA-2 B_r = B_c; M is `sram`/element size.
+        FA-1, B_r = min(⌈M/4d⌉, d), for FA-2 B_r = B_c; M is `sram`/element size. One that no unit of a GPU
+        can hold is refused there.
     """
 
     name: ClassVar[str] = "tiled-attention"
@@ -59,6 +61,18 @@ class TiledAttention(_Attention):
     def tile_cols(self) -> sp.Expr:
         """B_c, rows of K and V in a tile."""
         return sp.Integer(self.tile[1]) if self.tile else ceil_div(symbol("sram") / self.bytes, 4 * D)
+
+    def on_chip(self, sizes: Mapping[str, Any]) -> Any:
+        """Of a tile that is given: its Q, K and V, and O as it grows, in fp32 (Algorithm 1, lines 6 and 8).
+
+        The scores are left out, as they may be made piece by piece.
+        """
+        if self.tile is None:
+            return 0.0
+        rows, cols = self.tile
+        width, values = sizes["head_dim"], sizes["value_dim"]
+        operands = parse_dtype(self.dtype).bytes * (rows * width + cols * (width + values))
+        return operands + int(self.stat_bytes) * rows * values
 
     @property
     def row_blocks(self) -> sp.Expr:

@@ -10,7 +10,8 @@ from collections import Counter
 
 import pytest
 
-from costmodel import evaluate
+from costmodel import evaluate, hardware, predict
+from costmodel.errors import SizeError
 from costmodel.layers import get
 
 D, DV = 3, 2
@@ -148,3 +149,32 @@ def test_a_prefix_that_all_rows_see_is_no_different_from_a_longer_sequence():
     last = evaluate(layer, seq=8, seq_kv=20, **sizes)
     assert last["matrix_flops"] == whole["matrix_flops"] - first["matrix_flops"]
     assert last["l2_bytes"] == whole["l2_bytes"] - first["l2_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("d", "tile"), [(64, (128, 128)), (96, (128, 64)), (128, (128, 64)), (128, (128, 128)), (256, (128, 64))]
+)
+def test_tiles_that_libraries_compile_fit_where_they_compile_them(d, tile):
+    """flash-attention 2's on A100 (``flash_fwd_launch_template.h``), 3's larger ones too on H100."""
+    sizes = {"batch": 1, "heads": 1, "seq": 256, "head_dim": d}
+    layer = get("tiled-attention")(dtype="fp16", tile=tile)
+    for device in ("a100-sxm-80gb", "h100-sxm", "mi300x"):
+        assert predict(layer, device, **sizes).seconds > 0
+
+
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+@pytest.mark.parametrize("device", ["t4", "h100-sxm", "mi300x"])
+def test_a_tile_that_no_unit_can_hold_is_refused(device, rung):
+    """A row of O in fp32 for each byte that a unit has: whatever else is in a tile, it does not fit.
+
+    Before, the larger a tile, the faster it was, without end.
+    """
+    sizes = {"batch": 1, "heads": 1, "seq": 65536, "head_dim": [64, 256]}
+    machine = hardware.load(device)
+    rows = int(machine.onchip_capacity / machine.units / (4 * 256)) + 1
+    with pytest.raises(SizeError, match=r"on the chip at once; a unit of .*: take a smaller tile"):
+        predict(get("tiled-attention")(dtype="fp16", tile=(rows, 1)), machine, rung=rung, **sizes)
+    # A core's caches are not all the room that it has.
+    assert (
+        predict(get("tiled-attention")(dtype="fp32", tile=(rows, 9)), "epyc-9654", **sizes).seconds > 0
+    ).all()
