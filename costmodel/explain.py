@@ -172,8 +172,9 @@ def what_if(
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
         ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried; memory that outruns the cache before it has that as fast. Not alike, and last, are formats whose kernels have constants of other
-        origin than the prediction's: part of the difference is theirs.
+        lacks is not tried; memory that would outrun the cache before it has that as fast. Not alike, and
+        last, are formats whose kernels have constants of other origin than the prediction's: part of the
+        difference is theirs.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from typing import Any
 from costmodel.capture._build import build
 from costmodel.capture._data import CannotRun
 from costmodel.capture._fuse import FUSION
-from costmodel.capture._model import CapturedModel, Unmapped
+from costmodel.capture._model import TORCH, CapturedModel, Unmapped
 from costmodel.capture._records import Trace
 from costmodel.capture._sizes import Dims, Place, from_dynamic_shapes, places
 from costmodel.capture._trace import run
@@ -18,9 +18,6 @@ from costmodel.errors import CostmodelError, UnavailableError, unknown_name
 from costmodel.layers._base import DIRECTIONS
 
 __all__ = ["CapturedModel", "Unmapped", "from_torch"]
-
-#: Ours for torch's formats, for `dtype`.
-_TORCH = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 def from_torch(
@@ -107,8 +104,8 @@ def from_torch(
     name = title or type(module).__name__
     sizes = {**(dims or {}), **(from_dynamic_shapes(dynamic_shapes) if dynamic_shapes else {})}
     wanted = parse_dtype(dtype).name if dtype else None
-    if wanted is not None and wanted not in _TORCH:
-        raise unknown_name("dtype of from_torch", wanted, _TORCH)
+    if wanted is not None and wanted not in TORCH:
+        raise unknown_name("dtype of from_torch", wanted, TORCH)
     if optimizer is not None and direction == "fwd":
         raise CostmodelError(
             "optimizer: there is nothing to update in direction='fwd'; wanted bwd or fwd+bwd"
@@ -119,7 +116,7 @@ def from_torch(
         inputs,
         keywords,
         backward=direction != "fwd",
-        dtype=_TORCH[wanted] if wanted else None,
+        dtype=TORCH[wanted] if wanted else None,
         whole_attention=fusion != "eager",
         loss=loss,
     )

@@ -14,9 +14,13 @@ import sympy as sp
 from costmodel.capture._layers import Pass
 from costmodel.capture._parts import CapturedPart
 from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.models import Model, Part
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY
+
+#: Formats that modules run in, and torch's names for them.
+TORCH = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 @dataclass(frozen=True)
@@ -194,8 +198,8 @@ class CapturedModel(Model):
         return self.kept_bytes
 
     def path(self) -> sp.Expr:
-        """Return 1: how positions meet is not looked at."""
-        return sp.Integer(1)
+        """Return the longest of torch's recurrent layers; else 1: how positions meet is not looked at."""
+        return super().path()
 
     def passes(self) -> sp.Expr:
         """The longest chain of forward kernels in which each waits for the one before."""
@@ -223,9 +227,11 @@ class CapturedModel(Model):
 
     def in_dtype(self, dtype: str) -> Model:
         """Refuse: which operations run in which format was found when it was captured."""
-        raise CostmodelError(
-            f"{self.title} has the formats it was captured in: use from_torch(…, dtype={dtype!r})"
-        )
+        name = parse_dtype(dtype).name
+        remedy = f"use from_torch(…, dtype={name!r})"
+        if name not in TORCH:
+            remedy = f"modules run in {', '.join(TORCH)}, not in {name}; layers of the catalogue do"
+        raise CostmodelError(f"{self.title} has the formats it was captured in: {remedy}")
 
 
 def same(parts: list[CapturedPart]) -> tuple[CapturedPart, ...]:

@@ -151,6 +151,9 @@ def test_directions_that_were_not_captured_are_refused():
         dataclasses.replace(model, direction="bwd")
     with pytest.raises(CostmodelError, match="formats it was captured in"):
         model.in_dtype("bf16")
+    # What is advised has to do.
+    with pytest.raises(CostmodelError, match="not in fp8"):
+        model.in_dtype("fp8")
 
 
 class Frozen(nn.Module):
@@ -211,3 +214,14 @@ def test_importing_the_package_does_not_load_torch():
     code = "import costmodel.capture, sys; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
+
+
+def test_the_path_through_a_recurrence_is_the_layers():
+    """Table 1 of Vaswani et al.: n between two positions of a recurrent layer, 1 of self-attention."""
+    recurrent = cm.from_torch(
+        torch.nn.LSTM(8, 8, 2), torch.zeros(6, 3, 8), dims={"seq": (0, 0), "batch": (0, 1)}
+    )
+    assert cm.evaluate(recurrent, batch=3, seq=50)["path"] == 50
+    block = torch.nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)
+    attending = cm.from_torch(block, torch.zeros(3, 6, 8), dims={"seq": (0, 1), "batch": (0, 0)})
+    assert cm.evaluate(attending, batch=3, seq=50)["path"] == 1
