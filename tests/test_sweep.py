@@ -24,7 +24,9 @@ def test_log2_range_doubles_as_long_as_it_fits(start, factor):
     assert found[-1] <= stop < 2 * found[-1]
 
 
-@pytest.mark.parametrize(("start", "stop"), [(0, 8), (8, 4), (-1, 4), (1, 2**70)])
+@pytest.mark.parametrize(
+    ("start", "stop"), [(0, 8), (8, 4), (-1, 4), (1, 2**70), (3.5, 100), ("1", 8), (None, 8), ([1, 2], 8)]
+)
 def test_log2_range_goes_up_from_one(start, stop):
     with pytest.raises(SizeError, match="1 <= start <= stop"):
         cm.log2_range(start, stop)

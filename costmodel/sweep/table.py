@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
 from costmodel.errors import SizeError
+from costmodel.evaluate import as_whole
 from costmodel.layers import Layer
 from costmodel.predict import LIMITS, Prediction
 from costmodel.sweep.grid import Grid, make_grid
@@ -36,12 +37,17 @@ def log2_range(start: int, stop: int) -> NDArray[np.int64]:
     Raises
     ------
     SizeError
-        Unless 1 ≤ start ≤ stop ≤ 2⁶².
+        Unless they are whole numbers and 1 ≤ start ≤ stop ≤ 2⁶².
     """
-    if not 1 <= start <= stop <= 2**62:
-        raise SizeError(f"log2_range: wanted 1 <= start <= stop <= 2**62, got {start} and {stop}")
-    doublings = int(stop // start).bit_length() - 1
-    return start * 2 ** np.arange(doublings + 1, dtype=np.int64)
+    try:
+        first, last = (int(as_whole("log2_range", limit, 2.0**62)) for limit in (start, stop))
+    except (SizeError, TypeError):  # no whole number of at least 1, or several
+        first, last = 1, 0
+    if first > last:
+        wanted = "wanted whole numbers 1 <= start <= stop <= 2**62"
+        raise SizeError(f"log2_range: {wanted}, got {start!r} and {stop!r}")
+    doublings = (last // first).bit_length() - 1
+    return first * 2 ** np.arange(doublings + 1, dtype=np.int64)
 
 
 def sweep(
