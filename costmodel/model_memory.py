@@ -148,7 +148,7 @@ class Memory:
         possible = use != "training" and self.dtype != "fp8" and "fp8" in self.device.matrix_dtypes
         if possible and narrow.total(use, batch=batch, length=length) <= self.room:
             return "--dtype fp8"
-        return f"{math.ceil(total / self.room)} such devices (costmodel plan)"
+        return f"{math.ceil(total / self.room)} such devices{' (costmodel plan)' * (use == 'training')}"
 
     # -- the two ways of counting ----------------------------------------------------------
 
