@@ -77,7 +77,7 @@ def test_what_if_is_the_prediction_with_that_one_thing_changed():
 
 
 def test_memory_twice_as_fast_is_tried_where_it_outruns_the_stated_cache():
-    """H100 states an L2 of 5.5 TB/s, below twice the memory's 3.35: the question of all that memory limits."""
+    """H100 states an L2 of 5.5 TB/s, below twice the memory's 3.35: what all that memory limits asks."""
     device = cm.hardware.load("nvidia/h100-sxm")
     assert device.hbm_bandwidth < device.l2_bandwidth < 2 * device.hbm_bandwidth
     sizes = {"batch": 16, "heads": 64, "kv_heads": 8, "seq_kv": 131072, "head_dim": 128}

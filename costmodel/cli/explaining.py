@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, unknown_name
 
 if TYPE_CHECKING:
     from costmodel.layers import Layer
 
 #: Uses of a model, as the option --use names them.
 USES = ("training", "prefill", "decode")
+#: Options that --set takes of a model, where its use has them: those that `costmodel model` has by name.
+MODEL_OPTIONS = ("dtype", "attention", "recompute")
 
 
 def explain(
@@ -74,7 +77,7 @@ def _grounds(row: dict[Hashable, Any]) -> str:
 
 
 def _layer(name: str, settings: list[str], use: str | None) -> Layer:
-    """Return a layer, or a model in one of its uses."""
+    """Return a layer, or a model in one of its uses, with its options."""
     from costmodel.models import available, load
 
     if use is None:
@@ -83,10 +86,18 @@ def _layer(name: str, settings: list[str], use: str | None) -> Layer:
         (layer,) = o.layers([name], settings)
         return layer
 
-    if use not in USES or settings:
-        raise CostmodelError(f"wanted --use training, prefill or decode, and no --set, got {use!r}")
-    found: Layer = getattr(load(name), use)()
-    return found
+    if use not in USES:
+        raise unknown_name("use of a model", use, USES)
+    found = getattr(load(name), use)
+    given, known = (
+        o.pairs(settings, "dtype=fp16"),
+        [n for n in MODEL_OPTIONS if n in signature(found).parameters],
+    )
+    for option in given:
+        if option not in known:
+            raise unknown_name(f"option of {name} in {use}", option, known)
+    made: Layer = found(**given)
+    return made
 
 
 COMMANDS = (

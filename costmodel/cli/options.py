@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.errors import CostmodelError, SizeError, UnknownNameError, unknown_name
 from costmodel.units import in_full
 
 if TYPE_CHECKING:
@@ -175,10 +175,8 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
     UnknownNameError, CostmodelError
         If there is no such layer, no layer has such an option, a value is not one, or there are two.
     """
-    from costmodel.layers import get
-
     shared = pairs(settings, "causal=true")
-    parsed = [(get(name), own) for name, own in map(_bracketed, texts)]
+    parsed = [(_kind(name), own) for name, own in map(_bracketed, texts)]
     for kind, own in parsed:
         for option in own.keys() & shared.keys():
             raise CostmodelError(
@@ -192,6 +190,22 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
         kind.from_text({o: v for o, v in shared.items() if o in kind.option_types()} | own)
         for kind, own in parsed
     ]
+
+
+def _kind(name: str) -> type[Layer]:
+    """Return the layer of that name; of a model's say which commands take those."""
+    from costmodel.layers import get
+
+    try:
+        return get(name)
+    except UnknownNameError:
+        from costmodel.models import available
+
+        if name not in available():
+            raise
+    raise CostmodelError(
+        f"{name} is a model, no layer: give `costmodel model {name}`, or `costmodel explain {name} --use …`"
+    )
 
 
 def is_given(option: str, texts: Iterable[str], settings: Iterable[str]) -> bool:

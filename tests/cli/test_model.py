@@ -5,6 +5,8 @@ import re
 
 import pytest
 
+import costmodel as cm
+
 
 @pytest.fixture
 def config(tmp_path, llama):
@@ -75,6 +77,38 @@ def test_a_model_that_is_explained_as_a_layer_is_told_what_is_missing(costmodel)
     ended = costmodel("explain", "llama-2-7b", "-m", "h200-sxm", "-D", "batch=1", "seq_kv=64")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
     assert "wanted --use training, prefill or decode" in ended.err
+
+
+@pytest.mark.parametrize("command", ["predict", "show"])
+def test_a_model_given_as_a_layer_is_told_where_it_goes(costmodel, command):
+    device = ("-m", "h200-sxm") if command == "predict" else ()
+    ended = costmodel(command, "llama-2-7b", *device)
+    assert (ended.status, ended.err.count("\n")) == (2, 1)
+    assert "costmodel model llama-2-7b" in ended.err
+
+
+def test_a_model_is_explained_with_its_options_too(costmodel):
+    """T4 has no bf16, which models are in if nothing is said: only a format makes it explain any."""
+    words = (
+        "explain",
+        "gpt2",
+        "--use",
+        "decode",
+        "-m",
+        "t4",
+        "--rung",
+        "bound",
+        "-D",
+        "batch=1",
+        "seq_kv=128",
+    )
+    assert "no bf16 rate" in costmodel(*words).err
+    found = json.loads(costmodel(*words, "--set", "dtype=fp16", "--json").out)
+    model = cm.models.load("gpt2").decode("fp16")
+    assert found["seconds"] == cm.predict(model, "t4", rung="bound", batch=1, seq_kv=128).seconds
+    refused = costmodel(*words, "--set", "recompute=full")
+    assert (refused.status, refused.err.count("\n")) == (2, 1)
+    assert "option of gpt2 in decode 'recompute'" in refused.err
 
 
 @pytest.mark.parametrize(
