@@ -238,25 +238,38 @@ class LayeredTraining(Training):
     @cached_property
     def _groups(self) -> tuple[Group, ...]:
         n, node = self._numbers, self.cluster.node
-
-        def spread(kind: Kind, _: Array, expert: Array) -> Array:
-            values = compile_expressions([kind.spread], ["devices"])(expert)
-            return np.asarray(values[0]) + np.zeros_like(expert)
-
-        def every(kind: Kind, micro_batch: Array, expert: Array) -> Array:
-            model = kind.model("fwd")
-            return np.asarray(evaluate(model, **self._given(model, micro_batch, expert))["parameters"])
-
-        numbers = self._fuller_end(self._of_kinds(every)) + self._table_parameters()
+        numbers = self._fuller_end(self._of_kinds(self._every)) + self._table_parameters()
         if not self.model.experts:
             return (Group(numbers, n.data, node / n.tensor),)
-        experts = self._fuller_end(self._of_kinds(spread))
+        experts = self._fuller_end(self._of_kinds(self._spread))
         return (
             Group(numbers - experts, n.data, node / n.tensor),
-            Group(
-                experts, n.tensor * n.data / (n.expert * n.expert_tensor), node / (n.expert * n.expert_tensor)
-            ),
+            Group(experts, self._expert_copies, node / (n.expert * n.expert_tensor)),
         )
+
+    @property
+    def _expert_copies(self) -> Array:
+        """Devices that have the same experts."""
+        n = self._numbers
+        return n.tensor * n.data / (n.expert * n.expert_tensor)
+
+    def _every(self, kind: Kind, micro_batch: Array, expert: Array) -> Array:
+        """Return the learned numbers of one layer on a device."""
+        model = kind.model("fwd")
+        return np.asarray(evaluate(model, **self._given(model, micro_batch, expert))["parameters"])
+
+    def _spread(self, kind: Kind, _: Array, expert: Array) -> Array:
+        """Return those of them that are of experts spread over devices."""
+        values = compile_expressions([kind.spread], ["devices"])(expert)
+        return np.asarray(values[0]) + np.zeros_like(expert)
+
+    def _copied_layer(self) -> Array:
+        n = self._numbers
+        both = zip(self._of_kinds(self._every), self._of_kinds(self._spread), strict=True)
+        of_layers = [
+            (every - spread) * (n.data > 1) + spread * (self._expert_copies > 1) for every, spread in both
+        ]
+        return np.asarray(np.max(of_layers, axis=0))
 
     def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:
         def of(recompute: str) -> list[Array]:

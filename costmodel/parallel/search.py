@@ -164,7 +164,8 @@ def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
     least = every.iloc[int(np.argmin(every["memory_bytes"]))]
     numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "recompute", "zero")
     named = ", ".join(f"{n} {least[n]}" for n in numbers if not n.startswith("expert") or least[n] > 1)
-    kinds = {name: least[f"{name}_bytes"] for name in ("weights", "gradients", "optimiser", "activations")}
+    names = ("weights", "gradients", "optimiser", "activations", "gathered")
+    kinds = {name: least[f"{name}_bytes"] for name in names}
     largest = max(kinds, key=lambda name: kinds[name])
     times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))
     return (

@@ -6,7 +6,7 @@ that come the exchange of gradients between copies, as far as backward does not 
 
 Memory (Korthikanti et al., arXiv 2205.05198, §4): weights, gradients and the optimiser's state of one
 stage's part of the layers and of the embedding; what forward keeps, of as many micro-batches as are
-under way.
+under way. Of weights and gradients that copies share by ZeRO, one layer's are whole while it is computed.
 
 Left out: biases and position tables, the time of a narrower embedding's projections, the start of the
 pipeline's first receive, failures, and the reading of data.
@@ -268,7 +268,7 @@ class Training:
     def memory(self) -> Mapping[str, Array]:
         """What the fullest device holds, by kind [bytes].
 
-        ``weights``, ``gradients``, ``optimiser``, ``activations``.
+        ``weights``, ``gradients``, ``optimiser``, ``activations``, ``gathered``.
         """
         return {
             "weights": self._weight_bytes * self._held(3),
@@ -276,7 +276,25 @@ class Training:
             # Two moments in fp32, and a master weight where the model's is narrower.
             "optimiser": float(self._update.state_bytes) * self._held(1),
             "activations": self._activations(),
+            "gathered": self._gathered_bytes(),
         }
+
+    def _gathered_bytes(self) -> Array:
+        """Return what is whole for a while of what copies share: one layer's, or one table's [bytes].
+
+        Its weights, which have been gathered (ZeRO 3), and its gradients, before these are scattered (2, 3):
+        Zhao et al., arXiv 2304.11277, §3.2.1, where a unit is a layer; 4 bytes a number of the largest layer
+        in DeepSpeed's estimate, `estimate_zero3_model_states_mem_needs`.
+        """
+        zero = self.layout.zero
+        each = self._weight_bytes * (zero >= 3) + self._gradient_bytes * (zero >= 2)
+        table = self.model.vocab * self.model.table_width / self._numbers.tensor
+        copied = np.where(self._numbers.data > 1, table, 0.0)
+        return np.asarray(each * np.maximum(copied, self._copied_layer()))
+
+    def _copied_layer(self) -> Array:
+        """Return the learned numbers of the largest layer of which there are copies."""
+        return np.where(self._numbers.data > 1, self._layer_parameters(), 0.0)
 
     @cached_property
     def memory_bytes(self) -> Array:
@@ -288,7 +306,10 @@ class Training:
         n = self._numbers
         p, v = n.pipeline, n.interleave
         first, last, working = self._stage_kept()
-        under_way = np.minimum(self.micro_batches, p) * np.where(v > 1, 1 + (p - 1) / (p * v), 1.0)
+        # Micro-batches whose activations a stage holds, in parts of a stage 1/v each (Narayanan et al., §2.2;
+        # as Megatron-LM orders them): the first is p + (p − 1)/v ahead, the last of its v parts one.
+        ahead = np.minimum(self.micro_batches, np.where(v > 1, p + (p - 1) / v, p))
+        behind = np.minimum(self.micro_batches, ((v - 1) * p + 1) / v)
         tokens = n.micro_batch * self.seq
         share = n.tensor if self.layout.sequence_parallel else 1.0
         # Last norm's and logits' inputs, and the scores of the loss in fp32.
@@ -296,8 +317,8 @@ class Training:
             2 * self._weight_bytes * tokens * self.model.d_model / share
             + 4 * tokens * self.model.vocab / n.tensor
         )
-        first = under_way * first + np.where(p == 1, head, 0.0)
-        return np.asarray(np.maximum(first, last + head) + working)
+        first = ahead * first + np.where(p == 1, head, 0.0)
+        return np.asarray(np.maximum(first, behind * last + head) + working)
 
     def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:
         """Return what the first and the last stage keep of a micro-batch, and need for a while [bytes].

@@ -75,6 +75,17 @@ def test_state_that_copies_share_is_there_once(zero, expert):
     assert 8 * float(whole) == pytest.approx(8 * (once - experts) + 8 / expert * experts, rel=1e-12)
 
 
+@pytest.mark.parametrize(("expert", "experts"), [(8, 0), (4, 2), (1, 8)])
+def test_only_what_has_copies_is_gathered(expert, experts):
+    """Of a Mixtral's layer attention, router and norms; of its experts those that others have too."""
+    c = load("mixtral-8x7b").fields
+    attention = 2 * c.d_model * c.head_dim * (c.heads + c.kv_heads)
+    others = attention + c.d_model * c.experts + 2 * c.d_model
+    largest = max(others + experts * 3 * c.d_model * c.d_expert, c.vocab * c.d_model)
+    found = step("mixtral-8x7b", devices=8, expert=expert, zero=3).memory["gathered"]
+    assert float(found) == pytest.approx(4 * largest, rel=1e-12)
+
+
 def test_tensor_devices_share_attention_and_not_experts():
     """Megatron's third of a layer is cut, and experts are spread: over two devices each way."""
     alone, cut = (step(devices=2, tensor=t, data=2 // t, sequence_parallel=t > 1) for t in (1, 2))

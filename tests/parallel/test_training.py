@@ -168,6 +168,26 @@ def test_zero_divides_what_its_paper_says(zero, gigabytes):
     assert held / float(training.parameters) * 7.5 == pytest.approx(gigabytes, rel=0.005)
 
 
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_what_is_gathered_is_deepspeeds_estimate(zero):
+    """4 bytes a number of the largest layer at stage 3, weights and gradients in 16 bits; 2 at stage 2.
+
+    `estimate_zero3_model_states_mem_needs` of DeepSpeed; a unit is a layer (Zhao et al., §3.2.1): 12·d² and
+    two norms, or the table, whichever is larger; a copy that is alone has nothing to gather.
+    """
+    for vocab, data in ((1000, 16), (32000, 16), (32000, 1)):
+        training = Training(
+            model=Transformer(num_layers=8, d_model=1024, heads=16, vocab=vocab),
+            cluster=Cluster(device=A100, devices=data),
+            layout=Layout(data=data, zero=zero),
+            batch=16,
+            seq=128,
+        )
+        largest = max(12 * 1024**2 + 4 * 1024, vocab * 1024)
+        bytes_ = {0: 0, 1: 0, 2: 2, 3: 4}[zero]
+        assert float(training.memory["gathered"]) == (bytes_ * largest if data > 1 else 0)
+
+
 def simulated(stages, micro_batches, forward, backward):
     """One forward, one backward, as each stage may (Narayanan et al., arXiv 2104.04473, §2.2).
 
@@ -445,3 +465,67 @@ def test_a_margin_is_a_part_of_the_memory(margin):
         plan(training.model, training.cluster, batch=32, seq=1024, margin=margin)
     with pytest.raises(SizeError, match=wanted):
         longest_sequence(training, margin=margin)
+
+
+def interleaved(stages, parts, micro_batches):
+    """Run Megatron-LM's interleaved order; return the most activations that each stage holds, in stages'.
+
+    A stage's k-th forward is of part (k mod p·v) // p: p micro-batches pass a part before the next one
+    does. Backward the same with the parts reversed, after 2 (p − i − 1) + (v − 1) p forwards of stage i;
+    without parts after p − i − 1.
+    """
+    whole = micro_batches * parts
+
+    def of(k, part):
+        block, k = divmod(k, stages * parts)
+        return part(k // stages), block * stages + k % stages
+
+    queues = []
+    for stage in range(stages):
+        behind = stages - stage - 1
+        ahead = min(whole, behind if parts == 1 else 2 * behind + (parts - 1) * stages)
+        order = [("f", *of(k, lambda part: part)) for k in range(ahead)]
+        for k in range(whole):
+            if ahead + k < whole:
+                order.append(("f", *of(ahead + k, lambda part: part)))
+            order.append(("b", *of(k, lambda part: parts - 1 - part)))
+        queues.append(order)
+    done, holds, most = set(), [0] * stages, [0] * stages
+    while any(queues):
+        for stage, queue in enumerate(queues):
+            while queue:
+                kind, part, i = queue[0]
+                at = part * stages + stage
+                if kind == "f":
+                    before = ("f", at - 1, i) if at else None
+                else:
+                    before = ("b", at + 1, i) if at + 1 < stages * parts else ("f", at, i)
+                if before is not None and before not in done:
+                    break
+                done.add((kind, at, i))
+                holds[stage] += 1 if kind == "f" else -1
+                most[stage] = max(most[stage], holds[stage])
+                queue.pop(0)
+    return [held / parts for held in most]
+
+
+@pytest.mark.parametrize(
+    ("stages", "parts", "micro_batches"),
+    [(2, 1, 1), (4, 1, 16), (2, 2, 2), (4, 2, 4), (4, 2, 8), (2, 4, 8), (8, 1, 8), (4, 3, 4), (3, 2, 9)],
+)
+@pytest.mark.parametrize("vocab", [16, 2**20])
+def test_activations_under_way_are_those_of_a_run_of_the_pipeline(stages, parts, micro_batches, vocab):
+    """With few words the first stage holds most, with a million of them the last, which has the logits."""
+    model = Transformer(num_layers=24, d_model=64, heads=1, vocab=vocab)
+    training = Training(
+        model=model,
+        cluster=Cluster(device=A100, devices=stages),
+        layout=Layout(pipeline=stages, interleave=parts),
+        batch=micro_batches,
+        seq=512,
+    )
+    first, *_, last = interleaved(stages, parts, micro_batches)
+    stage = 24 / stages * 512 * (34 * 64 - 2 * 64 + 4)  # no dropout's masks; a statistic of each row
+    head = 512 * (2 * 2 * 64 + 4 * vocab)
+    expected = max(first * stage, last * stage + head)
+    assert float(training.memory["activations"]) == pytest.approx(expected, rel=1e-12)
