@@ -93,7 +93,9 @@ def test_pictures_show_what_is_said_of_them():
     assert intensity["stored scores"].max() <= 32 < intensity["ridge of the A100"][0] < intensity["tiled"][-1]
     cache = slopes(drawn("cache"))
     assert (cache["llama-2-7b"][-1], cache["mistral-7b"][-1]) == (pytest.approx(1), 0)
-    assert slopes(drawn("devices"))["DistFlashAttn"] == pytest.approx(-1, abs=0.05)
+    devices = slopes(drawn("devices"))["DistFlashAttn"]
+    assert -0.95 < devices[0] < -0.8, "two devices fetch for one round only, more for the next round too"
+    assert devices[1:] == pytest.approx(-1, abs=0.05)
     pairs = {label: rising[-1] for label, rising in slopes(drawn("pairs")).items()}
     wanted = {"all pairs": 2, "combiner": 1.5, "window of 1,024": 1, "bigbird": 1}
     assert pairs == pytest.approx(wanted, abs=0.05)

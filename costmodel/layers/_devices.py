@@ -34,10 +34,11 @@ def exchange(
     *,
     repeats: sp.Expr = ONE,
     overlaps: bool = False,
+    workspace: sp.Expr = ZERO,
 ) -> Phase:
     """Return a collective between the `devices`, as one of them sees it.
 
-    What a device sends it reads, and what it receives it writes; the library's buffers are left out.
+    What a device sends it reads, and what it receives it writes; buffers of the library's own are left out.
     A reduction adds each number of the buffer once for every other device, spread over all of them:
     (p − 1)/p additions a number. Alone, a device does nothing.
 
@@ -55,6 +56,10 @@ def exchange(
         How often.
     overlaps : bool
         Whether it hides behind the phase before it.
+    workspace : Expr
+        Bytes beside the layer's operands that what is exchanged takes while it is there: buffers to receive
+        in, or what a sum or a turn is made of. An all-reduce works in place and takes none; who is alone
+        has none of it.
     """
     sent = SENT[collective] * size
     adds = collective in _REDUCING
@@ -69,6 +74,7 @@ def exchange(
         write=sent,
         link=sent,
         pram_depth=CeilLog2(P) if adds else ZERO,
+        workspace=sp.Min(P - 1, 1) * workspace,
         repeats=repeats,
         launches=sp.Min(P - 1, 1),
         overlaps=overlaps,

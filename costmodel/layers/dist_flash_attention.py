@@ -21,7 +21,9 @@ class DistFlashAttention(SequenceParallel):
 
     Device i needs the keys of devices 0 … i. Round 0 is its own block; in round t it fetches the keys of
     device i − t. A device with no keys left to fetch (i < t) takes the queries of device i + p − t
-    instead, computes their block with its own keys, and sends outputs and log-sum-exp back.
+    instead, computes their block with its own keys, and sends outputs and log-sum-exp back. While it
+    computes with what it fetched, the next round's arrives beside it (§3.2), and results of help; its own
+    keys stay, as others fetch them.
 
     Parameters
     ----------
@@ -84,13 +86,13 @@ class DistFlashAttention(SequenceParallel):
         keys = self.keys + self.values
         own, other = self.blocks("fwd", causal=True)
         if not self.balanced:
-            return self._timeline(own, other, keys, keys, (self.merge(P - 1),))
+            return self._timeline(own, other, keys, keys, ZERO, (self.merge(P - 1),))
         outputs = self.outputs + self.statistics
         late = self._send("help's outputs, last round", outputs, self._helped_last, overlaps=False)
         start = sp.Max(keys, first(self.helped) * self.queries)
-        return self._timeline(
-            own, other, start, sp.Max(keys + outputs, self.queries), (late, self.merge(P - 1))
-        )
+        on_the_way = sp.Max(keys + outputs, self.queries)
+        results = first(self.helped) * outputs
+        return self._timeline(own, other, start, on_the_way, results, (late, self.merge(P - 1)))
 
     def backward(self) -> tuple[Phase, ...]:
         """Forward again, where it was not kept; row sums once; the same rounds, with gradients sent back.
@@ -101,19 +103,20 @@ class DistFlashAttention(SequenceParallel):
         """
         keys = self.keys + self.values
         (sums, own), (_, other) = self.blocks("bwd", causal=True)
-        start, on_the_way, last = keys, 2 * keys, keys
+        start, on_the_way, last, results = keys, 2 * keys, keys, keys
         if self.balanced:
             asked = self.queries + self.outputs + 2 * self.statistics
             start = sp.Max(keys, first(self.helped) * asked)
             on_the_way = keys + asked
             last = sp.Max(keys, self._helped_last * self.queries)
+            results = sp.Max(keys, first(self.helped) * self.queries)
         end = (
             self._send("gradients, last round", last, first(self.rounds), overlaps=False),
             self.add("query gradient", D, HQ, P - 1),
             self.add("key and value gradient", D + DV, HKV, P - 1),
         )
         again = self.forward() if self.checkpoint == "layer" else ()
-        return (*again, sums, *self._timeline((own,), (other,), start, on_the_way, end))
+        return (*again, sums, *self._timeline((own,), (other,), start, on_the_way, results, end))
 
     def _timeline(
         self,
@@ -121,21 +124,30 @@ class DistFlashAttention(SequenceParallel):
         other: tuple[Phase, ...],
         start: sp.Expr,
         on_the_way: sp.Expr,
+        results: sp.Expr,
         end: tuple[Phase, ...],
     ) -> tuple[Phase, ...]:
-        """Return the own block and the rounds, each hiding the transfers for the next; what comes last."""
+        """Return the own block and the rounds, each hiding the transfers for the next; what comes last.
+
+        Operands are received for this round and, if there is one, for the next; results for both.
+        """
         rounds = self.rounds
+        room = (1 + first(middle(rounds))) * start + results
         return (
             *own,
-            self._send("first round's operands", start, first(rounds)),
+            self._send("first round's operands", start, first(rounds), workspace=room),
             *times(other, middle(rounds)),
             self._send("next round's operands, last round's results", on_the_way, middle(rounds)),
             *times(other, first(rounds)),
             *end,
         )
 
-    def _send(self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True) -> Phase:
-        return exchange(self, name, "send-receive", size, repeats=repeats, overlaps=overlaps)
+    def _send(
+        self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO
+    ) -> Phase:
+        return exchange(
+            self, name, "send-receive", size, repeats=repeats, overlaps=overlaps, workspace=workspace
+        )
 
     def tensors(self) -> Tensors:
         """Its Q, K and V in, its outputs out; kept as the checkpoint has it."""

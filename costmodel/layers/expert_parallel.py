@@ -24,8 +24,9 @@ class ExpertParallel(MoE):
     """A mixture of experts whose E experts lie E/p each on p `devices`, every one with tokens of its own.
 
     A token's k copies go to their experts and back, in two all-to-all exchanges of 2·k·d bytes a token
-    forward and two backward, in 16 bits, of which (p − 1)/p leave the device. A device runs as many copies
-    as it sent, on its E/p experts. Counts are of one device; `batch` and `seq` are its own tokens'.
+    forward and two backward, in 16 bits, of which (p − 1)/p leave the device. A device receives as many
+    copies as it sent, beside its own, and runs them on its E/p experts. Counts are of one device; `batch`
+    and `seq` are its own tokens'.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ class ExpertParallel(MoE):
         inside = [i for i, phase in enumerate(phases) if phase.name.startswith("experts: ")]
         first, last = inside[0], inside[-1] + 1
         size = self.bytes * T * K * D
-        go, come = (exchange(self, name, "all-to-all", size) for name in (there, back))
+        go, come = (exchange(self, name, "all-to-all", size, workspace=size) for name in (there, back))
         gather, add = (self._among(name) for name in ("all-gather", "reduce-scatter"))
         return (*phases[:first], go, *gather, *phases[first:last], *add, come, *phases[last:])
 
@@ -87,7 +88,8 @@ class ExpertParallel(MoE):
         if self.cut == 1:
             return ()
         size = self.bytes * self.cut * T * K * D
-        phase = exchange(self, "copies of those that share an expert", collective, size)
+        room = size if collective == "all-gather" else size / self.cut
+        phase = exchange(self, "copies of those that share an expert", collective, size, workspace=room)
         return share((phase,), {P: sp.Integer(self.cut), NODE: sp.Integer(self.cut)})
 
     def forward(self) -> tuple[Phase, ...]:

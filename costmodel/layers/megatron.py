@@ -33,7 +33,8 @@ class Megatron(Layer):
     A device has ⌈h/t⌉ heads and ⌈d_ff/t⌉ of the inner width, and all of the sequence, so that each of
     the two parts ends with an all-reduce forward, and starts with one backward. With sequence
     parallelism norms, dropout and additions are cut by positions, and each all-reduce becomes an
-    all-gather before the part and a reduce-scatter after it. Counts are of one device.
+    all-gather before the part and a reduce-scatter after it, both of a table of all positions that is there
+    for a while and not kept (Korthikanti et al., §4.2.2). Counts are of one device.
 
     Parameters
     ----------
@@ -126,7 +127,8 @@ class Megatron(Layer):
 
     def _exchange(self, name: str, collective: str, *, overlaps: bool = False) -> Phase:
         size = self.bytes * self.all_rows * D
-        return exchange(self, name, collective, size, overlaps=overlaps)
+        room = size if self.sequence_parallel else ZERO  # an all-reduce works in place
+        return exchange(self, name, collective, size, overlaps=overlaps, workspace=room)
 
     def _gather(self, name: str) -> tuple[Phase, ...]:
         """Before a part: all positions, where a device holds only some."""

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase
+from costmodel.cost import ZERO, Phase
 from costmodel.layers._blockwise import DV, HKV, HQ, B, D, P, SequenceParallel, first, middle
 from costmodel.layers._devices import exchange, times
 from costmodel.symbols import ceil_div, symbols
@@ -20,8 +20,12 @@ class RingAttention(SequenceParallel):
     """Tiled attention in p rounds; after each, every device passes a block of K and V to its neighbour.
 
     A round's transfer hides behind its arithmetic: a round takes as long as the longer of the two.
+    While a device computes with one block of K and V it receives another: with Q and O six blocks of
+    b·c·h numbers, c = ⌈n/p⌉ (§3). Its own block's place is among them, so that a device that needs its own
+    keys afterwards has two blocks more.
     Backward the blocks go round again, and the gradients of K and V with them, one round behind, added
-    up on the way in fp32; in the end they come home, and nothing hides that.
+    up on the way in fp32, which are received beside those sent; in the end they come home, and nothing
+    hides that.
 
     Parameters
     ----------
@@ -45,7 +49,7 @@ class RingAttention(SequenceParallel):
         keys = self.keys + self.values
         return (
             *own,
-            self._send("keys and values", keys, first(rounds)),
+            self._send("keys and values", keys, first(rounds), workspace=keys),
             *times(other, middle(rounds)),
             self._send("keys and values", keys, middle(rounds)),
             *times(other, first(rounds)),
@@ -61,15 +65,19 @@ class RingAttention(SequenceParallel):
         return (
             sums,
             own,
-            self._send("keys and values", keys, first(rounds)),
+            self._send("keys and values", keys, first(rounds), workspace=keys),
             *times((other,), middle(rounds)),
             self._send("keys, values and their gradients", keys + gradients, middle(rounds)),
             *times((other,), first(rounds)),
-            self._send("gradients of keys and values", gradients, first(rounds)),
+            self._send("gradients of keys and values", gradients, first(rounds), workspace=gradients),
             self.add("query gradient", D, HQ, rounds),
             self.add("key and value gradient", D + DV, HKV, rounds),
             self._send("gradients of keys and values, home", gradients, first(rounds), overlaps=False),
         )
 
-    def _send(self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True) -> Phase:
-        return exchange(self, name, "send-receive", size, repeats=repeats, overlaps=overlaps)
+    def _send(
+        self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO
+    ) -> Phase:
+        return exchange(
+            self, name, "send-receive", size, repeats=repeats, overlaps=overlaps, workspace=workspace
+        )

@@ -21,9 +21,9 @@ class RingSelfAttention(SequenceParallel):
     """Scores of a device's queries with all keys, materialised; softmax; values.
 
     Keys pass from device to device, p − 1 times, and then values; a block is computed when it is there,
-    and nothing hides the transfers. Backward both go round again, and the gradients of all keys and
-    values are summed by an all-reduce: 8 (p − 1) messages of a device's keys in all, as many as tensor
-    parallelism sends (Li et al. 2021, §3.2).
+    and nothing hides the transfers: a block is received beside the one that is sent. Backward both go
+    round again, and the gradients of all keys and values are summed by an all-reduce: 8 (p − 1) messages
+    of a device's keys in all, as many as tensor parallelism sends (Li et al. 2021, §3.2).
     """
 
     name: ClassVar[str] = "ring-self-attention"
@@ -51,17 +51,21 @@ class RingSelfAttention(SequenceParallel):
                 "probability gradient", m=CHUNK, n=CHUNK, k=DV, b_batch=B * HKV, workspace=scores / P
             ),
             gemm(self, "value gradient", m=ALL, n=DV, k=CHUNK, batch=B * HQ, out_batch=B * HKV),
-            exchange(self, "value gradients", "all-reduce", P * self.values),
+            self._add_up("value gradients", self.values),
             softmax(self, "softmax gradient", "bwd", rows=B * HQ * CHUNK, cols=ALL, workspace=scores),
             self._pass_on("keys", self.keys),
             self._blocks("query gradient of a block", m=CHUNK, n=D, k=CHUNK, b_batch=B * HKV),
             self._sum("query gradient", D),
             gemm(self, "key gradient", m=ALL, n=D, k=CHUNK, batch=B * HQ, out_batch=B * HKV),
-            exchange(self, "key gradients", "all-reduce", P * self.keys),
+            self._add_up("key gradients", self.keys),
         )
 
     def _pass_on(self, name: str, size: sp.Expr) -> Phase:
-        return exchange(self, name, "send-receive", size, repeats=P - ONE)
+        return exchange(self, name, "send-receive", size, repeats=P - ONE, workspace=size)
+
+    def _add_up(self, name: str, own: sp.Expr) -> Phase:
+        """Return the sum of gradients of all positions, of which a device's own are a result."""
+        return exchange(self, name, "all-reduce", P * own, workspace=(P - 1) * own)
 
     def _blocks(self, name: str, **sizes: sp.Expr) -> Phase:
         """Return a product in every head, once for each device's block of keys or values."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase
+from costmodel.cost import Phase, Tensors
 from costmodel.layers._attention import NKV
-from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel
+from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel, first
 from costmodel.layers._devices import exchange, share
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import ceil_div, symbols
@@ -25,7 +25,7 @@ class Ulysses(SequenceParallel):
     """All-to-all of Q, K and V, attention over the whole sequence in ⌈h/p⌉ heads, all-to-all of O.
 
     A device sends (p − 1)/p of what it holds, four times each way: less the more devices there are.
-    Nothing hides the transfers.
+    Nothing hides the transfers. Each tensor is there twice, by positions and by heads.
 
     Parameters
     ----------
@@ -57,12 +57,19 @@ class Ulysses(SequenceParallel):
 
     def _turn(self, name: str, width: sp.Expr) -> Phase:
         """Return the exchange of a tensor of that width for each position of the whole sequence."""
-        return exchange(self, name, "all-to-all", self.bytes * B * P * CHUNK * width)
+        size = self.bytes * B * P * CHUNK * width
+        return exchange(self, name, "all-to-all", size, workspace=size)
 
     def _attention(self, direction: str) -> tuple[Phase, ...]:
         tiled = TiledAttention(dtype=self.dtype, convention=self.convention, causal=self.causal)
         phases = tiled.core_forward() if direction == "fwd" else tiled.core_backward()
         return share(phases, {N: P * CHUNK, NKV: P * CHUNK, HQ: HEADS, HKV: KV_HEADS})
+
+    def tensors(self) -> Tensors:
+        """Its Q, K and V in, its outputs out; what is kept lies by heads, unless it is alone."""
+        found = super().tensors()
+        alone = 1 - first(P - 1)
+        return replace(found, kept_inputs=alone * found.inputs, kept_outputs=alone * found.outputs)
 
     def kept(self) -> sp.Expr:
         """Q, K, V and O of its heads, for the whole sequence, and their log-sum-exp."""

@@ -166,24 +166,76 @@ def test_a_stack_needs_a_sequence_between_its_layers(name):
     assert found[2] == found[3] == found[7]
 
 
-@pytest.mark.parametrize("name", ["ring-attention", "dist-flash-attention"])
+@pytest.mark.parametrize("name", ["ring-attention", "dist-flash-attention", "ulysses"])
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
 def test_a_ring_of_one_is_tiled_attention(name, direction):
     """No rounds, and none of what they work in."""
     sizes = {"batch": 2, "heads": 4, "seq": 300, "head_dim": 16, "sram": 4096}
-    causal = {"causal": True} if name == "ring-attention" else {}
+    causal = {} if name == "dist-flash-attention" else {"causal": True}
     alone = evaluate(get("tiled-attention")(causal=True, direction=direction), **sizes)["footprint_bytes"]
     ring = get(name)(direction=direction, **causal)
     assert evaluate(ring, devices=1, **sizes)["footprint_bytes"] == alone
 
 
-def test_more_rounds_need_what_they_are_merged_in():
-    """All blocks work in what the first does; their outputs are put together in fp32."""
-    sizes = {"batch": 1, "heads": 2, "head_dim": 8, "sram": 4096}
-    alone = evaluate(get("tiled-attention")(), seq=16, **sizes)["footprint_bytes"]
+#: Bytes of 16 positions of 2 heads of 8, and of a statistic of each.
+BLOCK, STATISTICS = 2 * 16 * 2 * 8, 4 * 16 * 2
+#: FlashAttention-2 adds dQ up in fp32.
+SUM = 2 * BLOCK
+
+
+def in_parts(name, p, direction="fwd", **options):
+    """Footprint of one of p devices that have 16 positions each."""
+    sizes = {"batch": 1, "heads": 2, "head_dim": 8, "sram": 4096, "seq": 16 * p, "devices": p}
+    return evaluate(get(name)(direction=direction, **options), **sizes)["footprint_bytes"]
+
+
+def test_ring_attention_needs_six_blocks_whatever_the_length():
+    """Liu et al., §3: Q, O, K, V, and K and V that come; 6bch numbers. Outputs are put together in fp32.
+
+    Backward K, V and their fp32 gradients come while others are there; sums are in fp32.
+    """
+    assert in_parts("ring-attention", 1) == 4 * BLOCK + STATISTICS
     for p in (2, 3, 30):
-        ring = evaluate(get("ring-attention")(), seq=16 * p, devices=p, **sizes)["footprint_bytes"]
-        assert ring == alone + 4 * 2 * 16 * 8
+        assert in_parts("ring-attention", p) == 6 * BLOCK + 2 * BLOCK + STATISTICS
+        # Q, K, V, O and their gradients; LSE and D; K and V that come; sums of dQ, dK, dV; dK, dV that come.
+        trained = (8 + 2) * BLOCK + 2 * STATISTICS + 2 * (3 + 2) * BLOCK + SUM
+        assert in_parts("ring-attention", p, "bwd") == in_parts("ring-attention", p, "fwd+bwd") == trained
+
+
+@pytest.mark.parametrize(("balanced", "rounds", "helped"), [(False, (1, 2, 8), 0), (True, (1, 1, 4), 1)])
+def test_dist_flash_attention_fetches_the_next_block_meanwhile(balanced, rounds, helped):
+    """Own K and V stay; those of a round and of the next are fetched beside them; a helper's O and LSE."""
+    for p, count in zip((2, 3, 9), rounds, strict=True):
+        found = in_parts("dist-flash-attention", p, balanced=balanced)
+        results = helped * (p > 2) * (BLOCK + STATISTICS)
+        assert found == (4 + 2) * BLOCK + STATISTICS + 2 * min(count, 2) * BLOCK + results
+
+
+def test_ulysses_has_every_tensor_by_positions_and_by_heads():
+    """Eight blocks forward; in training all of them and their gradients, and two statistics."""
+    assert in_parts("ulysses", 2) == 8 * BLOCK + STATISTICS
+    for direction in ("bwd", "fwd+bwd"):
+        assert in_parts("ulysses", 2, direction) == 16 * BLOCK + 2 * STATISTICS + SUM
+
+
+def test_what_positions_are_gathered_in_is_charged_where_they_are_cut():
+    """Four tables of all positions forward: before and after each part; with all-reduces none."""
+    sizes = {"batch": 1, "seq": 64, "d_model": 32, "heads": 4}
+    for p in (1, 4):
+        whole, cut = (
+            evaluate(get("megatron")(sequence_parallel=c), **sizes, devices=p)["footprint_bytes"]
+            for c in (False, True)
+        )
+        table = 2 * 64 * 32
+        assert cut - whole == (4 * table - 2 * (table - table / p) if p > 1 else 0)
+
+
+def test_tokens_that_travel_are_received_beside_those_sent():
+    """k copies of each token there, and k results back: 2·k·d numbers a token more than alone."""
+    sizes = {"batch": 1, "seq": 24, "d_model": 16, "experts": 4, "top_k": 4, "d_ff": 8}
+    alone, four = (evaluate(get("expert-parallel")(), **sizes, devices=p) for p in (1, 4))
+    experts = 3 * 16 * 8 * 2 * (4 - 1)  # three of four experts lie elsewhere
+    assert four["footprint_bytes"] - alone["footprint_bytes"] == 2 * (2 * 24 * 4 * 16) - experts
 
 
 @pytest.mark.parametrize(

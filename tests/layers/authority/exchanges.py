@@ -62,9 +62,18 @@ def run(collective: str, p: int) -> tuple[int, int]:
 
 
 def message(
-    dtype: str, s: dict[str, int], collective: str, size: Number, repeats: int = 1, p: int | None = None
+    dtype: str,
+    s: dict[str, int],
+    collective: str,
+    size: Number,
+    repeats: int = 1,
+    p: int | None = None,
+    workspace: Number = 0,
 ) -> Kernel:
-    """One collective as a device sees it: it reads what it sends, and writes what it receives."""
+    """One collective as a device sees it: it reads what it sends, and writes what it receives.
+
+    workspace : bytes beside operands, of which one that is alone has none.
+    """
     p = s["devices"] if p is None else p
     chunks, added = run(collective, p)
     sent = Fraction(size) * chunks / p
@@ -73,6 +82,7 @@ def message(
         read=sent,
         write=sent,
         link=sent,
+        workspace=workspace if p > 1 else 0,
         depth=log2_ceil(p) if collective in ("all-reduce", "reduce-scatter") else 0,
         repeats=repeats,
         launches=1 if p > 1 else 0,

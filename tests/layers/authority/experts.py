@@ -162,10 +162,12 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
     w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
     p, c = s["devices"], o["cut"]
     busy = expected_distinct(e, k, tokens * c * p) / p
-    send = message(o["dtype"], s, "all-to-all", w * tokens * k * d)
+    copies = w * tokens * k * d
+    send = message(o["dtype"], s, "all-to-all", copies, workspace=copies)
+    # Copies of all c come, of results those of its own.
     gather, add = (
-        (message(o["dtype"], s | {"node": c}, name, w * c * tokens * k * d, p=c),) if c > 1 else ()
-        for name in ("all-gather", "reduce-scatter")
+        (message(o["dtype"], s | {"node": c}, name, c * copies, p=c, workspace=room),) if c > 1 else ()
+        for name, room in (("all-gather", c * copies), ("reduce-scatter", copies))
     )
     forward, backward = _layer(o, w, c * tokens * k / busy, d, s["d_ff"] // c, busy, 0)
     choices = (statistic(o["dtype"]) + 4) * tokens * k

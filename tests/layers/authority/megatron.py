@@ -24,7 +24,8 @@ def megatron(o: Options, s: Sizes) -> Expected:
     length = p * -(-s["seq"] // p) if cut else s["seq"]
     local = {**s, "seq": length, "seq_kv": length}
     local |= {name: -(-s[name] // p) for name in ("heads", "kv_heads", "d_ff")}
-    send = partial(message, o["dtype"], s, size=w * b * length * d)
+    # Gathered, or to be scattered: a table of all positions beside the device's own. In place otherwise.
+    send = partial(message, o["dtype"], s, size=w * b * length * d, workspace=w * b * length * d * cut)
     gather = (send(collective="all-gather"),) if cut else ()
     reduce = send(collective="reduce-scatter" if cut else "all-reduce")
     add = table(w, own, d, 2, 1, vector=1)

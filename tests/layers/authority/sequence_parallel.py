@@ -95,6 +95,23 @@ def ring_messages(p: int) -> list[str]:
     return log
 
 
+@cache
+def ring_buffers(p: int) -> int:
+    """Run the ring with places for blocks; return how many a device needs beside that of its own block.
+
+    A round computes with what one place holds, and sends it; what comes needs another that holds nothing
+    needed. Gradients go round in the same way, p times.
+    """
+    places, current = [0], 0
+    for step in range(1, p):
+        free = [i for i in range(len(places)) if i != current]  # all but what is computed with, and sent
+        if not free:
+            places.append(step)
+            free = [len(places) - 1]
+        places[free[0]], current = step, free[0]
+    return len(places) - 1
+
+
 def ring_attention(o: Options, s: Sizes) -> Expected:
     """Liu et al., Algorithm 1; gradients of K and V travel in fp32, one round behind, and home."""
     part, p = Part(o, s), s["devices"]
@@ -107,10 +124,12 @@ def ring_attention(o: Options, s: Sizes) -> Expected:
     middle = sum(entry == "keys gradients" for entry in log)
     assert log.count("keys ") == first
     send = partial(message, o["dtype"], s, "send-receive")
+    # Two of Liu et al.'s six blocks (Q, O, K, V, and K and V that come) are not operands.
+    coming = {name: size * ring_buffers(p) for name, size in (("keys", keys), ("gradients", gradients))}
     own, other = (part.block(o, s, "fwd", causal) for causal in (o["causal"], False))
     forward = (
         *own,
-        send(keys, first),
+        send(keys, first, workspace=coming["keys"]),
         *_often(other, middle),
         send(keys, middle),
         *_often(other, last),
@@ -120,11 +139,11 @@ def ring_attention(o: Options, s: Sizes) -> Expected:
     backward = (
         sums,
         mine,
-        send(keys, first),
+        send(keys, first, workspace=coming["keys"]),
         *_often((theirs,), middle),
         send(keys + gradients, middle),
         *_often((theirs,), last),
-        send(gradients, last),
+        send(gradients, last, workspace=coming["gradients"]),
         part.add(part.heads, s["head_dim"], p - 1),
         part.add(part.kv_heads, s["head_dim"] + s["value_dim"], p - 1),
         send(gradients, last),  # home, after the last block
@@ -168,13 +187,15 @@ def dist_flash_attention(o: Options, s: Sizes) -> Expected:
     helped_last = bool(rounds) and rounds[-1][1]
     outputs = part.outputs + part.statistics
     send = partial(message, o["dtype"], s, "send-receive")
+    anyone_helped = any(helped for _, helped in rounds)
     own, other = (part.block(o, s, "fwd", causal) for causal in (True, False))
     fetch = max(keys, asked if helped_first else 0)
     onward = max(keys + outputs, asked) if o["balanced"] else keys
     late = (send(outputs, int(helped_last)),) if o["balanced"] else ()
     forward = (
         *own,
-        send(fetch, first),
+        # Fetched operands of this round, and of the next; outputs of a helper.
+        send(fetch, first, workspace=fetch * min(len(rounds), 2) + (outputs if anyone_helped else 0)),
         *_often(other, middle),
         send(onward, middle),
         *_often(other, last),
@@ -185,10 +206,13 @@ def dist_flash_attention(o: Options, s: Sizes) -> Expected:
     asking = part.queries + part.outputs + 2 * part.statistics
     # A device that fetched and returns; one that helped and returns; one that returns and asks.
     onward = max(keys + keys, keys + part.queries, keys + asking) if o["balanced"] else keys + keys
+    fetch = max(keys, asking if helped_first else 0)
+    # A device whose keys were fetched gets their gradients back; one that was helped those of its queries.
+    results = max(keys, part.queries if anyone_helped else 0)
     backward = (
         sums,
         mine,
-        send(max(keys, asking if helped_first else 0), first),
+        send(fetch, first, workspace=fetch * min(len(rounds), 2) + results),
         *_often((theirs,), middle),
         send(onward, middle),
         *_often((theirs,), last),
@@ -215,7 +239,10 @@ def ulysses(o: Options, s: Sizes) -> Expected:
     shared = {"dtype": o["dtype"], "convention": o["convention"]}
     there, back = (attention("tiled", tiled | shared | {"direction": way}, local) for way in ("fwd", "bwd"))
     rows = part.w * s["batch"] * length
-    turn = partial(message, o["dtype"], s, "all-to-all")
+
+    def turn(size: Number) -> Kernel:
+        return message(o["dtype"], s, "all-to-all", size, workspace=size)  # by heads, beside by positions
+
     arrive = (
         turn(rows * heads * s["head_dim"]),
         turn(rows * kv_heads * s["head_dim"]),
@@ -232,8 +259,13 @@ def ring_self_attention(o: Options, s: Sizes) -> Expected:
     w, c, d, dv = part.w, part.chunk, s["head_dim"], s["value_dim"]
     every, scores = p * c, w * part.heads * c * p * c
     multiply = partial(product, w, times=part.heads)
-    send = partial(message, o["dtype"], s, "send-receive", repeats=p - 1)
-    reduce = partial(message, o["dtype"], s, "all-reduce")
+
+    def send(size: Number) -> Kernel:
+        return message(o["dtype"], s, "send-receive", size, p - 1, workspace=size * ring_buffers(p))
+
+    def reduce(size: Number) -> Kernel:
+        """Of its own positions' gradients the rest is of no use to it."""
+        return message(o["dtype"], s, "all-reduce", p * size, workspace=(p - 1) * size)
 
     def total(cols: int) -> Kernel:
         return replace(table(w, part.heads * c, cols, 2, 1, vector=1), repeats=p - 1)
@@ -250,13 +282,13 @@ def ring_self_attention(o: Options, s: Sizes) -> Expected:
         send(part.values),
         multiply(c, c, dv, b=part.kv_heads, workspace=Fraction(scores) / p, repeats=p),  # dP = dO Vᵀ
         multiply(every, dv, c, out=part.kv_heads),  # dV = Pᵀ dO, of all keys
-        reduce(p * part.values),
+        reduce(part.values),
         softmax_pass(w, part.heads * c, every, "bwd", workspace=scores),
         send(part.keys),
         multiply(c, d, c, b=part.kv_heads, repeats=p),  # dQ = dS K
         total(d),
         multiply(every, d, c, out=part.kv_heads),  # dK = dSᵀ Q
-        reduce(p * part.keys),
+        reduce(part.keys),
     )
     return part.expected(_both(o, forward, backward), part.queries + part.keys + part.values + scores)
 
