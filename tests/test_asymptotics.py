@@ -100,6 +100,15 @@ def test_degrees_of_tiled_traffic():
     assert n**2 * d * head / m in complexity(traffic).terms
 
 
+@pytest.mark.parametrize("name", ["tiled-attention", "mla", "ring-attention", "ulysses"])
+def test_a_causal_mask_halves_what_is_read_again_and_changes_no_class(name):
+    """FlashAttention-2 reads K and V for each block of Q: n²d²/M, all pairs or half of them."""
+    causal, all_pairs = (get(name)(causal=mask).cost.bytes["l2"] for mask in (True, False))
+    assert {s: degree(causal, s) for s in SIZES} == {s: degree(all_pairs, s) for s in SIZES}
+    assert degree(causal, "head_dim") == 2
+    assert degree(causal, "sram") == 0
+
+
 def test_depths():
     """claims.md S2: degree 1 against none; with tree reductions log n + log d."""
     assert degree(get("lstm")().cost.depth, "seq") == 1

@@ -100,8 +100,8 @@ class TiledAttention(_Attention):
         """Keys that all blocks of Q read, in one head: Σ over blocks of the keys seen by their last row."""
         if not self._masked:
             return NKV * self.row_blocks
-        blocks, rows = self.row_blocks, self.tile_rows
-        return blocks * (NKV - N) + rows * blocks * (blocks - 1) / 2 + N
+        # A new key is not read by the blocks of Q before its own.
+        return NKV * self.row_blocks + N - CausalTiles(N, N, self.tile_rows)
 
     # -- kernels ---------------------------------------------------------------------------
 
