@@ -92,6 +92,11 @@ def with_extra(part: Part, numbers: Size) -> Part:
     return dataclasses.replace(part, extra=part.extra + numbers)
 
 
+def keeping(part: Part, share: Size) -> Part:
+    """Return the part, of whose kept tables no other part keeps that share; see `Part.keeps`."""
+    return dataclasses.replace(part, keeps=sp.sympify(share))
+
+
 # -- one kernel each ---------------------------------------------------------------------------
 
 

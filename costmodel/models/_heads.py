@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy as sp
 
-from costmodel.models._blocks import B, N, S, Use, gate, linear, norm
+from costmodel.models._blocks import B, N, S, Use, gate, keeping, linear, norm
 from costmodel.models._part import Part
 
 
@@ -65,19 +64,28 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
     if a.qk_norm != "none":
         for what, heads in (("query", a.heads), ("key", a.kv_heads)):
             part = norm(use, f"{name}{what} norm", a.head_dim, rows=use.rows * heads)
-            yield dataclasses.replace(part, shared=a.qk_norm == "free")
+            yield replace(part, shared=a.qk_norm == "free")
     if a.rotary:
         yield rotary(use, f"{name}rotary", a.heads, a.kv_heads, a.head_dim)
-    yield core(use, f"{name}attention", a)
-    if a.gated:
-        yield gate(use, f"{name}output gate", a.query)
-    yield _output(use, f"{name}output projection", a)
+    middle = core(use, f"{name}attention", a)
+    yield middle
+    output = linear(use, f"{name}output projection", a.query, a.d_model, bias=a.out_bias)
+    if not a.gated:
+        yield after(middle, output)
+        return
+    gated = gate(use, f"{name}output gate", a.query)
+    yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # the gate itself
+    yield output
 
 
-def _output(use: Use, name: str, a: Heads) -> Part:
-    """Return the product after attention; tiled attention keeps what it reads, for its own sake."""
-    part = linear(use, name, a.query, a.d_model, bias=a.out_bias)
-    return dataclasses.replace(part, keeps=use.attention != "tiled")
+def keeps_its_output(core: Part) -> bool:
+    """Return whether attention keeps its result: all does that stores no scores."""
+    return core.layer.name != "dense-attention"
+
+
+def after(core: Part, output: Part) -> Part:
+    """Return the product after attention, whose input attention may keep for its own sake."""
+    return keeping(output, 0) if keeps_its_output(core) else output
 
 
 def rotary(use: Use, name: str, heads: int, kv_heads: int, width: int) -> Part:
@@ -97,16 +105,18 @@ def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part
     return Part.of(name, use.scores(causal=a.causal), seq=use.length, **sizes)
 
 
-def cross_attention(use: Use, a: Heads, name: str = "cross-") -> Iterator[Part]:
-    """Yield attention to another sequence: of `seq_kv` positions, or of `seq` when decoding.
+def cross_attention(use: Use, a: Heads, layers: int, name: str = "cross-") -> Iterator[Part]:
+    """Yield attention to another sequence, which so many layers read: `seq_kv` positions, decoding `seq`.
 
     Decoding, the other sequence's keys and values are cached: nothing is projected again.
     """
     sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
     yield linear(use, f"{name}attention query", a.d_model, a.query, bias=a.bias)
     if use.decoding:
-        yield Part.of(f"{name}attention", use.layer("decode-attention"), seq_kv=N, **sizes)
+        middle = Part.of(f"{name}attention", use.layer("decode-attention"), seq_kv=N, **sizes)
     else:
-        yield linear(use, f"{name}attention key and value", a.d_model, 2 * a.keys, bias=a.bias, rows=B * S)
-        yield Part.of(f"{name}attention", use.scores(causal=False), seq=N, seq_kv=S, **sizes)
-    yield _output(use, f"{name}attention output", a)
+        keys = linear(use, f"{name}attention key and value", a.d_model, 2 * a.keys, bias=a.bias, rows=B * S)
+        yield keeping(keys, sp.Rational(1, layers))
+        middle = Part.of(f"{name}attention", use.scores(causal=False), seq=N, seq_kv=S, **sizes)
+    yield middle
+    yield after(middle, linear(use, f"{name}attention output", a.query, a.d_model, bias=a.out_bias))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.models._blocks import B, S, Use, linear, norm
+from costmodel.models._blocks import B, S, Use, keeping, linear, norm
 from costmodel.models._decoding import LatentCore
-from costmodel.models._heads import Heads, core, rotary
+from costmodel.models._heads import Heads, after, core, rotary
 from costmodel.models._part import Part
 
 
@@ -49,18 +49,21 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
         yield linear(use, "query's latent projection", a.d_model, a.q_rank)
         yield norm(use, "query's latent norm", a.q_rank)
     yield linear(use, "query projection", a.q_rank or a.d_model, a.heads * a.query)
-    yield linear(use, "latent projection", a.d_model, a.kv_rank + a.rope)
+    # The layer's input, as the queries' first product has it.
+    yield keeping(linear(use, "latent projection", a.d_model, a.kv_rank + a.rope), 0)
     yield norm(use, "latent norm", a.kv_rank)
     yield rotary(use, "rotary", a.heads, 1, a.rope)
-    yield from (_absorbed(use, a) if use.decoding else _expanded(use, a))
-    yield linear(use, "output projection", a.heads * a.value_dim, a.d_model)
+    output = linear(use, "output projection", a.heads * a.value_dim, a.d_model)
+    yield from (*_absorbed(use, a), output) if use.decoding else _expanded(use, a, output)
 
 
-def _expanded(use: Use, a: Latent) -> Iterator[Part]:
-    """Yield keys and values of all heads, and attention as any other."""
+def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
+    """Yield keys and values of all heads, attention as any other, and the output projection."""
     yield linear(use, "key and value projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
     heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
-    yield core(use, "attention", heads, value_dim=a.value_dim)
+    middle = core(use, "attention", heads, value_dim=a.value_dim)
+    yield middle
+    yield after(middle, output)
 
 
 def _absorbed(use: Use, a: Latent) -> Iterator[Part]:

@@ -242,7 +242,7 @@ class Model(Layer):
 
     def kept(self) -> sp.Expr:
         """What each part keeps; of a layer that is computed again, its input."""
-        every = self._sum((part, part.layer.kept()) for part in self.parts if part.keeps)
+        every = self._sum((part, part.layer.kept() * part.keeps) for part in self.parts)
         return every + sp.Add(*(stack.times * (stack.input() - stack.kept()) for stack in self.again))
 
     def path(self) -> sp.Expr:

@@ -37,8 +37,9 @@ class Part:
     extra : Expr
         Learned numbers of the model that the layer does not count (biases, mixing weights, a table of
         positions), each time it runs; they occupy memory, and cost no time.
-    keeps : bool
-        Whether what it keeps for backward is not already kept by the part before it.
+    keeps : Expr
+        Share of what it keeps for backward that no other part keeps: 0 where that is another's input or
+        result too, 1/L of a table that all L layers read.
     cached : Expr
         Numbers that it reads and an earlier step or pass wrote, each time it runs, where its layer does not
         say so (a decoder's states, an encoder's outputs).
@@ -50,7 +51,7 @@ class Part:
     repeats: sp.Expr = ONE
     shared: bool = False
     extra: sp.Expr = ZERO
-    keeps: bool = True
+    keeps: sp.Expr = ONE
     cached: sp.Expr = ZERO
 
     @classmethod

@@ -35,7 +35,7 @@ class Stack:
 
     def kept(self) -> sp.Expr:
         """Return what one layer keeps for backward, if nothing is computed again [bytes]."""
-        return sp.Add(*(p.expression(p.layer.kept()) * p.repeats for p in self.layer if p.keeps))
+        return sp.Add(*(p.expression(p.layer.kept()) * p.repeats * p.keeps for p in self.layer))
 
 
 def again(stacks: Iterable[Stack], recompute: str) -> tuple[Stack, ...]:

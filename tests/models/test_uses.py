@@ -11,6 +11,7 @@ import yaml
 
 from costmodel import evaluate, from_torch, hardware, predict
 from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.layers import get
 from costmodel.model_memory import Memory
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
@@ -153,6 +154,65 @@ def test_what_a_layer_keeps_is_korthikantis(attention, scores):
     h, a = 768, 12
     layer = 32 * s * b * h + scores * a * s * s * b + (4 * a * s * b if attention == "tiled" else 0)
     assert kept[1] - kept[0] == layer
+
+
+def _latent(c):
+    """x and normed; latents before and after norms; Q, K, V, O; a fp32 statistic; x and normed; 3 of d_ff."""
+    heads = c.heads * (2 * (c.nope + c.rope) + 2 * c.value_dim + 2)
+    return 4 * c.d_model + 2 * c.q_rank + 2 * c.kv_rank + heads + 3 * c.d_ff
+
+
+def _selective_scan(c):
+    """x and normed; channels before and after the convolution, Δ, z, y; Δ's rank, B, C."""
+    return 2 * c.d_model + 5 * c.inner + c.rank + 2 * c.state
+
+
+def _average(c):
+    """x and three mixes; k, v, their average, r, the product; x and two mixes; two of d_ff, value and r."""
+    return 4 * c.d_model + 5 * c.width + 3 * c.d_model + 2 * c.d_ff + 2 * c.d_model
+
+
+def _decoder(c):
+    """Of two attentions and a feed-forward layer, T5's: x, normed; Q, K, V, O, a statistic; two of d_ff."""
+    return 6 * c.d_model + 2 * (4 * c.heads * c.head_dim + 2 * c.heads) + 2 * c.d_ff
+
+
+def _memory(c):
+    """x and normed; what `mlstm` keeps, O among it; its norm, gate, product; x, normed, 3 of d_ff."""
+    sizes = {"heads": c.heads, "head_dim": c.keys // c.heads, "value_dim": c.values // c.heads}
+    memory = evaluate(get("mlstm")(), batch=1, seq=512, block=c.chunk, **sizes)["kept_bytes"]
+    return 4 * c.d_model + 3 * c.values + 3 * c.d_ff + memory / 2 / 512
+
+
+TABLES = {
+    "deepseek-v3": _latent,
+    "mamba-130m": _selective_scan,
+    "rwkv-4-169m": _average,
+    "t5-large": _decoder,
+    "xlstm-7b": _memory,
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_no_table_is_kept_twice(name):
+    """What one more layer keeps of each token, table by table; of an encoder one for all layers."""
+    architecture = load(name)
+    what = "decoder_layers" if architecture.family.encodes else "layers"
+    kept = []
+    for layers in (2, 3):
+        fewer = dataclasses.replace(architecture, fields=architecture.fields.replaced(**{what: layers}))
+        model = fewer.training(optimizer=None)
+        kept.append(evaluate(model, **sizes_of(model, batch=1, seq=512, seq_kv=512))["kept_bytes"])
+    assert kept[1] - kept[0] == pytest.approx(2 * 512 * TABLES[name](architecture.fields), rel=1e-12)
+
+
+def test_attention_in_a_window_keeps_its_result_once_however_scores_are_handled():
+    """All layers of Mistral have a window, whose kernel keeps O whatever others do."""
+    kept = {
+        evaluate(load("mistral-7b").training(attention=a, optimizer=None), batch=1, seq=512)["kept_bytes"]
+        for a in ("tiled", "dense")
+    }
+    assert len(kept) == 1
 
 
 # -- every architecture, every use -------------------------------------------------------------

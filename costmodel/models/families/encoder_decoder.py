@@ -49,7 +49,7 @@ def _stack(c: Fields, use: Use, half: Half, inner: Callable[[Use, str], Part]) -
         yield repeated(one, c.layers)
     one = [
         *half(use, "attention", c.d_model, self_attention(use, own)),
-        *half(use, "cross-attention", c.d_model, cross_attention(use, own)),
+        *half(use, "cross-attention", c.d_model, cross_attention(use, own, c.decoder_layers)),
         *half(use, "feed-forward", c.d_model, [inner(use, "feed-forward")]),
     ]
     yield repeated(one, c.decoder_layers)

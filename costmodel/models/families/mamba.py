@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from costmodel.models._blocks import (
     Use,
     embedding,
+    keeping,
     linear,
     logits,
     norm,
@@ -45,7 +46,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
         k=c.kernel,
     )
     yield with_extra(convolution, c.inner if c.conv_bias else 0)
-    yield linear(use, "step, B and C", c.inner, c.rank + 2 * c.state)
+    yield keeping(linear(use, "step, B and C", c.inner, c.rank + 2 * c.state), 0)  # the scan keeps x
     yield linear(use, "step", c.rank, c.inner, bias=True)
     scan = use.layer("mamba")
     yield Part.of("selective scan", scan, **use.tokens, d_model=c.d_model, hidden=c.inner, state=c.state)

@@ -11,6 +11,7 @@ from costmodel.models._blocks import (
     experts,
     feed_forward,
     gate,
+    keeping,
     linear,
     logits,
     norm,
@@ -57,7 +58,7 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
     keys, values = c.key_heads * c.key_dim, c.value_heads * c.value_dim
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
     heads = linear(use, "decay and step", c.d_model, 2 * c.value_heads)
-    yield with_extra(heads, 2 * c.value_heads)
+    yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the layer's input, as the first product
     convolution = use.layer("causal-conv1d", decode=use.decoding)
     yield Part.of("convolution", convolution, **use.tokens, d_model=2 * keys + values, k=c.kernel)
     yield Part.of(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+
+import sympy as sp
 
 from costmodel.models._blocks import (
     Use,
     embedding,
     gate,
+    keeping,
     linear,
     logits,
     norm,
@@ -36,12 +40,13 @@ def time_mixing(c: Fields, use: Use) -> Iterator[Part]:
     """Yield the mix with the token before, three products, the average, its gate, the product out."""
     # Each of key, value and receptance has a vector that says how much of the token before it sees.
     yield with_extra(pointwise(use, "token shift", "add", 3 * c.d_model), 3 * c.d_model)
-    yield linear(use, "key, value and receptance", c.d_model, 3 * c.width)
+    # Three products, as each has a mix of its own to read.
+    yield replace(linear(use, "key, value and receptance", c.d_model, c.width), repeats=sp.Integer(3))
     yield Part.of("wkv", use.layer("rwkv"), **use.tokens, d_model=c.width)
     if use.decoding:
         # The average's numerator, denominator and exponent; the token before.
         yield state(use, "state", 3 * c.width + c.d_model)
-    yield gate(use, "receptance gate", c.width)
+    yield keeping(gate(use, "receptance gate", c.width), sp.Rational(1, 2))  # the average keeps its own
     yield linear(use, "output projection", c.width, c.d_model)
 
 

@@ -9,6 +9,7 @@ from costmodel.models._blocks import (
     embedding,
     feed_forward,
     gate,
+    keeping,
     linear,
     logits,
     norm,
@@ -55,13 +56,14 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K, V and output gate; input and forget gates; the matrix memory; norm, gate, product out."""
     keys, values = c.keys, c.values
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
-    yield linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True)
+    # The layer's input, as the first product.
+    yield keeping(linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True), 0)
     memory = use.layer("mlstm", form="recurrent" if use.decoding else "chunked")
     sizes = {"heads": c.heads, "head_dim": keys // c.heads, "value_dim": values // c.heads, "block": c.chunk}
     yield Part.of("matrix memory", memory, **use.tokens, **sizes)
-    # Each head is normed by itself, and each has gains of its own.
+    # Each head is normed by itself, and each has gains of its own; what is normed the memory keeps.
     part = norm(use, "head norm", values // c.heads, rows=use.rows * c.heads)
-    yield with_extra(part, values - values // c.heads)
+    yield keeping(with_extra(part, values - values // c.heads), 0)
     yield gate(use, "output gate", values)
     yield linear(use, "output projection", values, c.d_model)
 
