@@ -4,11 +4,12 @@ Products with weights come in pairs, the first cut by columns and the second by 
 (Shoeybi et al., arXiv 1909.08053, §3); so are heads, and the channels of recurrences and scans, between
 them. What lies between the pairs is cut by positions (Korthikanti et al., arXiv 2205.05198, §4.2.2): norms,
 sums of rows, and whatever has none of what is cut, which is whole on every device: shared experts, RWKV's
-second receptance. Each of these devices sends its own positions' tokens to experts that are spread over
-devices of their own number, and whole or cut over a number of their own (Liu et al., arXiv 2504.14960, §3:
-folded). Products that make latents of queries and keys, and RWKV's mixing with the
-token before, are whole on every device and of all positions. Mamba's Δ, B and C are made of all channels,
-and summed over devices each way. A decoder gathers its encoder's output in each layer.
+second receptance. What is gathered is not kept: backward gathers it again (ibid.). Each of these devices
+sends its own positions' tokens to experts that are spread over devices of their own number, and whole or cut
+over a number of their own (Liu et al., arXiv 2504.14960, §3: folded). Products that make latents of queries
+and keys, and RWKV's mixing with the token before, are whole on every device and of all positions. Mamba's Δ,
+B and C are made of all channels, and summed over devices each way. A decoder gathers its encoder's output in
+each layer.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from costmodel.errors import UnavailableError
 from costmodel.layers import Layer
 from costmodel.layers._devices import exchange
 from costmodel.layers.expert_parallel import ExpertParallel
-from costmodel.models._blocks import B, N, S, Use
+from costmodel.models._blocks import B, N, S, Use, keeping
 from costmodel.models._model import Model
 from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
@@ -172,17 +173,30 @@ class _Sharing:
         length = _length(whole.layer[0])
         gathered = False
         for part, before in zip(cut.layer, whole.layer, strict=True):
+            arrived = False
             if self._of_positions(part, before) == gathered:
-                gathered = not gathered
+                gathered = arrived = not gathered
                 yield self._exchange(
                     part, "all-gather" if gathered else "reduce-scatter", B * length, self.width
                 )
             if _length(part) != length:
+                arrived = True
                 yield self._exchange(part, "all-gather", B * _length(part), self.width)
-            yield part if gathered else self._sliced(part)
+            if gathered:
+                yield self._keeping_own(part) if arrived else part
+            else:
+                yield self._sliced(part)
             if part.name in SUMMED:
                 sizes = dict(part.sizes)
                 yield self._exchange(part, "all-reduce", sizes["m"], sizes["n"])
+
+    def _keeping_own(self, part: Part) -> Part:
+        """Return a part that keeps its own positions of what was gathered for it, if it keeps that at all."""
+        kept = part.expression(part.layer.kept())
+        if kept == 0:
+            return part
+        of_others = part.expression(part.layer.tensors().inputs) * (1 - sp.Rational(1, self.tensor))
+        return keeping(part, part.keeps * (1 - of_others / kept))
 
     def _of_positions(self, part: Part, whole: Part) -> bool:
         """Return whether a device runs it for its own positions only: norms and sums of rows, mixtures."""

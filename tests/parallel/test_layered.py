@@ -187,6 +187,19 @@ def test_equal_layers_by_their_parts_are_those_of_megatron():
     assert float(ours.parameters) == pytest.approx(float(theirs.parameters), rel=1e-3)
     assert float(ours.seconds) == pytest.approx(float(theirs.seconds), rel=0.05)
     assert dataclasses.replace(ours, seq=4096).seconds > ours.seconds
+    assert float(ours.memory["activations"]) == pytest.approx(float(theirs.memory["activations"]), rel=1e-12)
+
+
+@pytest.mark.parametrize(("name", "whole"), [("t5-large", 0), ("xlstm-7b", 0), ("mistral-7b", 0),
+                                             ("deepseek-v3", 2 * (1536 + 512))])  # fmt: skip
+def test_what_devices_share_each_keeps_its_part_of(name, whole):
+    """Korthikanti et al., §4.2.2: all of a layer over t; of latents alone each device has all positions."""
+    alone, shared = (
+        step(name, devices=t, data=1, tensor=t, sequence_parallel=t > 1, batch=1, seq=1024)._stage_kept()[0]
+        for t in (1, 4)
+    )
+    latents = 2 * 1024 * load(name).fields.layers * whole
+    assert float(shared) - latents == pytest.approx((float(alone) - latents) / 4, rel=2e-3)
 
 
 @pytest.mark.parametrize("name", ["mistral-7b", "gemma-2-2b", "gemma-3-1b"])
