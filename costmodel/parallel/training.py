@@ -9,7 +9,8 @@ stage's part of the layers and of the embedding; what forward keeps, of as many 
 under way. Of weights and gradients that copies share by ZeRO, one layer's are whole while it is computed.
 
 Left out: biases and position tables, the time of a narrower embedding's projections, the start of the
-pipeline's first receive, failures, and the reading of data.
+pipeline's first receive, what the first and the last stage exchange of a tied table's gradients, what
+kernels and collectives work in for a while, failures, and the reading of data.
 """
 
 from __future__ import annotations
