@@ -14,6 +14,8 @@ from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.layers import get
 from costmodel.model_memory import Memory
 from costmodel.models import available, from_config, load
+from costmodel.models._blocks import Use
+from costmodel.models._latent import Latent, latent_attention
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.models.generation import generation
 from costmodel.symbols import symbol
@@ -204,6 +206,38 @@ def test_no_table_is_kept_twice(name):
         model = fewer.training(optimizer=None)
         kept.append(evaluate(model, **sizes_of(model, batch=1, seq=512, seq_kv=512))["kept_bytes"])
     assert kept[1] - kept[0] == pytest.approx(2 * 512 * TABLES[name](architecture.fields), rel=1e-12)
+
+
+def test_latent_attention_keeps_what_autograd_saves():
+    """Every storage once that torch saves of MLA's products and its tiled core; norms and rotation apart."""
+    torch = pytest.importorskip("torch")
+    linear = torch.nn.functional.linear
+    d, h, q, c, nope, rope, b, n = 64, 4, 24, 16, 8, 4, 2, 32
+    width = nope + rope  # values as wide: torch's kernel asks for it
+    shapes = ((q, d), (h * width, q), (c + rope, d), (h * (nope + width), c), (d, h * width))
+    weights = [torch.randn(*shape, dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
+    x = torch.randn(b, n, d, dtype=torch.bfloat16, requires_grad=True)
+    saved = []  # the tensors, so that none's place is used again
+    with (
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
+        torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION),
+    ):
+        queries = linear(linear(x, weights[0]), weights[1]).view(b, n, h, width).transpose(1, 2)
+        latent, turned = linear(x, weights[2]).split([c, rope], -1)
+        both = linear(latent.contiguous(), weights[3]).view(b, n, h, nope + width).transpose(1, 2)
+        own, values = both.split([nope, width], -1)
+        keys = torch.cat([own, turned[:, None].expand(b, h, n, rope)], -1)
+        found = torch.nn.functional.scaled_dot_product_attention(
+            queries, keys, values.contiguous(), is_causal=True
+        )
+        linear(found.transpose(1, 2).reshape(b, n, h * width), weights[4])
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in saved}
+    for weight in weights:
+        storages.pop(weight.untyped_storage().data_ptr())
+    sizes = {"d_model": d, "heads": h, "q_rank": q, "kv_rank": c, "nope": nope, "rope": rope}
+    parts = latent_attention(Use("training", "bf16", "tiled"), Latent(**sizes, value_dim=width))
+    kept = sum(p.expression(p.layer.kept()) * p.keeps for p in parts if p.layer.name != "norm")
+    assert kept.subs({symbol("batch"): b, symbol("seq"): n}) == sum(storages.values())
 
 
 def test_attention_in_a_window_keeps_its_result_once_however_scores_are_handled():
