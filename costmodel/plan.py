@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from costmodel import calibration, hardware, implementations, kernels
+from costmodel import choosing, hardware, implementations, kernels
 from costmodel.cost import ENGINES, ZERO, Cost, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
@@ -50,7 +50,7 @@ class PhasePlan:
     phase: Phase
     kernel: str
     rates: tuple[tuple[str, tuple[str, str], float], ...]
-    choice: calibration.Choice
+    choice: choosing.Choice
     options: Mapping[str, Any]
     direction: str
 
@@ -198,11 +198,11 @@ def make_plan(
                 if engine == "matrix":
                     raise
                 missing[f"{engine}:{dtype} rate"] = None
-        choice, options = calibration.Choice("none"), dict(phase.options)
+        choice, options = choosing.Choice("none"), dict(phase.options)
         kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
         if rung != "bound":
             kernels.check(kernel, device, options)
-            wanted = calibration.Wanted(
+            wanted = choosing.Wanted(
                 kernel=kernel,
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
@@ -211,7 +211,7 @@ def make_plan(
                 harness=harness,
                 label=label,
             )
-            choice = calibration.choose(device, wanted, own=own)
+            choice = choosing.choose(device, wanted, own=own)
             choice = _timed(choice, wanted, device, own=own)
             # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
             # gets the algorithm that one would pick.
@@ -254,8 +254,8 @@ def _direction(layer: Layer, phase: Phase) -> str:
 
 
 def _timed(
-    choice: calibration.Choice, wanted: calibration.Wanted, device: hardware.Device, *, own: bool
-) -> calibration.Choice:
+    choice: choosing.Choice, wanted: choosing.Wanted, device: hardware.Device, *, own: bool
+) -> choosing.Choice:
     """Return a choice of constants as the harness asked for would time the kernel."""
     section, constants = choice.section, choice.constants
     names = getattr(kernels.model(wanted.kernel), "HARNESS", ())
@@ -263,7 +263,7 @@ def _timed(
     if section is not None:
         constants = as_timed(constants, names, section.harness, wanted.harness, elsewhere=elsewhere)
     if section is None or elsewhere or section.harness not in HOSTED:
-        dispatch = calibration.host(device, wanted, own=own)
+        dispatch = choosing.host(device, wanted, own=own)
         if dispatch:
             constants = {n: value for n, value in constants.items() if n not in names} | dispatch
     return replace(choice, constants=constants)

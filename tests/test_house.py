@@ -26,7 +26,8 @@ MAY_IMPORT = {
     "cost": (),
     "hardware": (),
     "layers": ("cost",),
-    "calibration": ("hardware", "implementations", "kernels"),
+    "calibration": ("hardware", "implementations"),
+    "choosing": ("calibration", "hardware", "implementations", "kernels"),
     "harness": ("hardware",),
     "implementations": ("hardware", "kernels"),
     "evaluate": ("cost", "layers"),
@@ -35,7 +36,7 @@ MAY_IMPORT = {
     "programs": ("cost", "layers", "vega"),
     "kernels": ("hardware",),
     "plan": (
-        "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations", "harness",
+        "cost", "layers", "evaluate", "kernels", "hardware", "choosing", "implementations", "harness",
     ),
     "predict": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "harness", "plan"),
     "models": ("cost", "layers", "evaluate", "predict", "hardware"),
@@ -49,7 +50,7 @@ MAY_IMPORT = {
     "score": ("layers", "evaluate", "predict", "hardware", "measured", "tables"),
     "reports": ("tables",),
     "validation": (
-        "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "implementations",
+        "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "choosing", "implementations",
         "harness", "predict", "sweep", "crossing", "measured", "tables", "score", "models", "capture",
         "parallel", "reports",
     ),

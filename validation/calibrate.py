@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from costmodel import calibration, hardware, implementations, kernels
+from costmodel import calibration, choosing, hardware, implementations, kernels
 from costmodel._version import __version__
 from costmodel.calibration import File, Section
 from costmodel.errors import CostmodelError, TableError
@@ -156,8 +156,8 @@ def _fit_cell(
     else:  # of the others a fit takes seconds, and is not done over and over
         ends = linear_intervals(cell, fitted, device, constants)
     predicted = _seconds(cell, constants, judged, device)
-    wanted = calibration.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
-    without = _seconds(cell, calibration.choose(device, wanted, own=False).constants, judged, device)
+    wanted = choosing.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
+    without = _seconds(cell, choosing.choose(device, wanted, own=False).constants, judged, device)
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
     error = checked(predicted, without, measured)
@@ -219,8 +219,8 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
     kernel, name = model_of("gemm", device), framework(rows["framework"].iloc[0])[0]
     constants = found.constants.get((kernel, "gemm", dtype))
     if constants is None:
-        wanted = calibration.Wanted(kernel=kernel, op="gemm", dtype=dtype, framework=name)
-        constants = calibration.choose(device, wanted, own=False).constants
+        wanted = choosing.Wanted(kernel=kernel, op="gemm", dtype=dtype, framework=name)
+        constants = choosing.choose(device, wanted, own=False).constants
     how = implementations.arguments(kernel, "gemm", name, None, device)
     first, further = (
         kernels.model(kernel)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from costmodel import calibration
+from costmodel import choosing
 from costmodel.calibration import Section
 from costmodel.errors import CostmodelError, TableError
 from costmodel.hardware import Device
@@ -73,7 +73,7 @@ def _calibrate(chain: Chain, device: Device, hashes: Mapping[str, str], found: C
     out = held_out(rows)
     if not out.any():
         raise TableError("no held-out row to judge by")
-    nearest = calibration.best(found.sections, wanted)
+    nearest = choosing.best(found.sections, wanted)
     before = dict(nearest.constants) if nearest else {}
     others = chain.others_seconds(device, found.sections)
     places = np.flatnonzero(~out)

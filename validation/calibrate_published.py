@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from costmodel import calibration, hardware
+from costmodel import calibration, choosing, hardware
 from costmodel._version import __version__
 from costmodel.calibration import File, Provenance, Section
 from costmodel.errors import TableError
@@ -99,14 +99,14 @@ def _others(rows: pd.DataFrame, device: hardware.Device) -> Mapping[str, float]:
     if rows.empty:
         return {}
     first = rows.iloc[0]
-    wanted = calibration.Wanted(
+    wanted = choosing.Wanted(
         kernel="recurrence",
         op=first["op"],
         dtype=first["dtype"],
         direction=first["direction"],
         framework=framework(first["framework"])[0],
     )
-    return calibration.choose(device, wanted, own=False).constants
+    return choosing.choose(device, wanted, own=False).constants
 
 
 def _seconds(device: hardware.Device, constants: Mapping[str, float], rows: pd.DataFrame) -> Array:

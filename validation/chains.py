@@ -15,8 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from costmodel import calibration, kernels
-from costmodel.calibration import Section, Wanted
+from costmodel import choosing, kernels
+from costmodel.calibration import Section
+from costmodel.choosing import Wanted
 from costmodel.errors import CostmodelError
 from costmodel.hardware import Device
 from costmodel.measured import framework, harness
@@ -108,7 +109,7 @@ class Chain:
         total = np.zeros(len(self.rows))
         for link in self.links:
             if not _same(link.wanted, self.open):
-                section = calibration.best(sections, link.wanted)
+                section = choosing.best(sections, link.wanted)
                 total += link.seconds(device, section.constants if section else {}, len(total))
         return total
 

@@ -1,0 +1,303 @@
+"""Whose constants serve a kernel: the nearest, its own before a relative's; and how sure they are."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from costmodel import calibration, choosing, hardware
+from costmodel.calibration import Provenance, Section, Spread
+from costmodel.choosing import Wanted
+from costmodel.hardware import load
+from costmodel.harness import DISPATCH
+from costmodel.layers.matmul import Matmul
+from costmodel.predict import predict
+
+PROVENANCE = Provenance(
+    source="", licence="", versions="", table_hash="", rows_fitted=1, rows_held_out=1, mdape=0, mape=0, bias=0
+)
+
+
+def section(**changes):
+    cell = {"kernel": "gemm", "op": "gemm", "dtype": "bf16", "framework": "trtllm"}
+    return Section(**(cell | {"constants": {"efficiency": 0.8}, "provenance": PROVENANCE} | changes))
+
+
+WANTED = Wanted(kernel="gemm", op="gemm", dtype="bf16")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first", "second"),
+    [
+        (WANTED, {"op": "gemm", "dtype": "fp16"}, {"op": "bmm"}),  # the op before the dtype
+        (WANTED, {"dtype": "bf16"}, {"dtype": "fp16"}),
+        (WANTED, {"framework": "trtllm"}, {"framework": "pytorch"}),  # a stated order
+        (WANTED, {"framework": "pytorch"}, {"framework": "somebody"}),
+        (Wanted("gemm", "gemm", "bf16", framework="pytorch"), {"framework": "pytorch"}, {}),
+        (Wanted("gemm", "gemm", "bf16", harness="host-wall"), {"harness": "host-wall"}, {"harness": ""}),
+        (
+            Wanted("gemm", "gemm", "bf16", label="cublas"),
+            {"kernels": ("cublas",)},
+            {"kernels": ("cutlass",)},
+        ),
+        (Wanted("gemm", "gemm", "bf16", label="cublas"), {}, {"kernels": ("cutlass",)}),  # of any kernel
+        (Wanted("gemm", "gemm", "bf16", "bwd_data"), {"direction": "bwd"}, {"direction": "fwd"}),
+        (Wanted("gemm", "gemm", "bf16", "bwd"), {"direction": "bwd"}, {"direction": "bwd_data"}),
+    ],
+)
+def test_the_nearer_constants_are_chosen(wanted, first, second):
+    a, b = section(**first), section(**second)
+    assert choosing.best([a, b], wanted) == a
+    assert choosing.best([b, a], wanted) == a
+
+
+def test_constants_of_another_kernel_or_format_are_never_chosen():
+    assert choosing.best([section(kernel="stream"), section(dtype="fp32")], WANTED) is None
+    assert choosing.best([], WANTED) is None
+
+
+@pytest.fixture
+def shelf(monkeypatch):
+    """Pretend that these devices have these sections, and no other has any."""
+
+    def put(**devices):
+        named = {name.replace("_", "/", 1).replace("_", "-"): parts for name, parts in devices.items()}
+        monkeypatch.setattr(calibration, "load", lambda name: named.get(name, ()))
+        others = [(name, "sibling") for name in named]
+        monkeypatch.setattr(choosing, "relatives", lambda d: [pair for pair in others if pair[0] != d.name])
+
+    return put
+
+
+def test_own_constants_go_before_a_relatives(shelf):
+    own, other = section(constants={"efficiency": 0.7}), section(constants={"efficiency": 0.6})
+    shelf(nvidia_h200_sxm=(own,), nvidia_a100_sxm_80gb=(other,))
+    h200 = load("nvidia/h200-sxm")
+    assert choosing.choose(h200, WANTED) == choosing.Choice("self", own, own.constants)
+    # Rung `kernel` takes nothing fitted on the device itself.
+    assert choosing.choose(h200, WANTED, own=False).origin == "nvidia/a100-sxm-80gb"
+    assert choosing.choose(load("nvidia/b200-sxm"), WANTED).origin == "nvidia/h200-sxm"
+
+
+def test_a_what_if_rests_on_the_device_it_was_made_from_and_says_so(shelf):
+    shelf(nvidia_h200_sxm=(section(),))
+    choice = choosing.choose(load("nvidia/h200-sxm").replace(hbm="6 TB/s"), WANTED)
+    assert choice.origin == "nvidia/h200-sxm"
+
+
+def test_with_nothing_fitted_the_defaults_serve_and_are_called_none(shelf):
+    shelf()
+    assert choosing.choose(load("nvidia/h200-sxm"), WANTED) == choosing.Choice("none")
+
+
+@pytest.mark.parametrize("device", hardware.available())
+def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
+    """Reading specs only as far as needed changes nothing about who comes first."""
+    target = load(device)
+    ranked = target.relatives([load(name) for name in calibration.calibrated_devices()])
+    assert list(choosing.relatives(target)) == ranked
+    assert hardware.family_of(device) == target.family
+
+
+# -- how sure ----------------------------------------------------------------------------------
+
+
+def test_intervals_with_a_relatives_constants_are_from_other_devices():
+    """Constants of another device are less sure than its residuals on itself say."""
+    wanted = choosing.Wanted(kernel="gemm", op="gemm", dtype="bf16")
+    own = choosing.choose(load("nvidia/h200-sxm"), wanted)
+    carried = choosing.choose(load("nvidia/h100-sxm"), wanted)
+    assert (own.origin, carried.origin) == ("self", "nvidia/h200-sxm")
+    assert carried.section == own.section
+    (told,) = choosing.transfer("gemm", "sibling")
+    assert [s.above for s in carried.spread] == [s.above for s in own.spread]
+    for there, here in zip(own.spread, carried.spread, strict=True):
+        for wide, narrow in ((here, there), (here, told)):
+            assert (np.array(wide.q[:2]) <= narrow.q[:2]).all()
+            assert (np.array(wide.q[2:]) >= narrow.q[2:]).all()
+        assert all(q in (*there.q, *told.q) for q in here.q)
+    assert choosing.transfer("gemm", "stranger") == ()
+
+
+def test_where_no_transfer_is_known_a_relatives_intervals_are_its_own(shelf, monkeypatch):
+    spread = (Spread(above=0.0, rows=20, q=(0.8, 0.9, 1.1, 1.3)),)
+    shelf(nvidia_h200_sxm=(section(spread=spread),))
+    monkeypatch.setattr(choosing, "_transfers", dict)
+    assert choosing.choose(load("nvidia/b200-sxm"), WANTED).spread == spread
+
+
+@pytest.mark.parametrize(
+    "device", ["nvidia/h100-sxm", "nvidia/gb200", "nvidia/l4", "nvidia/rtx-pro-6000-server"]
+)
+@pytest.mark.parametrize(
+    ("kernel", "op"),
+    [("attention", "attention_prefill"), ("decode", "attention_decode"), ("conv", "causal_conv1d_prefill")],
+)
+def test_constants_of_a_relative_always_have_intervals(device, kernel, op):
+    """No pair of siblings was measured with these models: other models' siblings say how far they are."""
+    choice = choosing.choose(load(device), Wanted(kernel, op, "bf16", framework="vllm"))
+    assert choice.origin not in ("self", "none")
+    assert all(s.q[1] < 1 < s.q[2] for s in choice.spread)
+    assert choice.spread
+
+
+# -- whose constants, where the kernel asked for is another ------------------------------------
+
+DELTA = {"kernel": "delta", "op": "gdn_chunk_prefill", "framework": "vllm"}
+FUSED = section(**DELTA, kernels=("chunk_gated_delta_rule_flashinfer",))
+CHUNKED = section(**DELTA | {"framework": "sglang"}, kernels=("chunk_gated_delta_rule",))
+
+
+def test_own_constants_of_another_framework_go_before_a_relatives(shelf):
+    """Taking one framework's constants away on open devices: 9 % against 21 for products (DIARY)."""
+    own, other = section(framework="trtllm"), section(framework="sglang")
+    shelf(nvidia_b200_sxm=(own,), nvidia_h200_sxm=(other,))
+    wanted = Wanted("gemm", "gemm", "bf16", framework="sglang")
+    assert choosing.choose(load("nvidia/b200-sxm"), wanted).section == own
+
+
+def test_what_is_an_operations_own_serves_no_other(shelf):
+    """A softmax takes ten cycles an element, ReLU one: of a softmax only the memory's constants serve it."""
+    fitted = {"element_cycles": 10.0, "start_s": 9e-6, "fork_s": 4e-6}
+    softmax = section(kernel="cpu_stream", op="softmax", dtype="fp32", constants=fitted)
+    shelf(nvidia_h200_sxm=(softmax,))
+    for op, left in (("softmax", fitted), ("relu", {"fork_s": 4e-6})):
+        wanted = Wanted("cpu_stream", op, "fp32")
+        for device in ("nvidia/h200-sxm", "nvidia/b200-sxm"):
+            assert choosing.choose(load(device), wanted).constants == left
+
+
+def test_a_batch_of_products_says_of_a_single_one_what_memory_does(shelf):
+    """A refused fit of products left those of batched ones in their place: 58 % off where defaults are 6."""
+    fitted = {"pack_cycles": 0.3, "start_s": 1e-6, "bandwidth_share": 0.4, "l3_share": 1.3}
+    shelf(nvidia_h200_sxm=(section(kernel="cpu_gemm", op="bmm", dtype="fp32", constants=fitted),))
+    choice = choosing.choose(load("nvidia/h200-sxm"), Wanted("cpu_gemm", "gemm", "fp32"))
+    assert choice.constants == {"bandwidth_share": 0.4, "l3_share": 1.3}
+
+
+def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
+    """Fused and chunked delta nets have different terms: what one says of the other is its defaults."""
+    shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED, CHUNKED))
+    h200 = load("nvidia/h200-sxm")
+    asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
+    choice = choosing.choose(h200, asked)
+    assert (choice.origin, choice.section) == ("nvidia/b200-sxm", CHUNKED)
+    assert choice.spread
+    # Nobody named, its own framework named, or nothing like it anywhere: its own.
+    plain = Wanted("delta", "gdn_chunk_prefill", "bf16")
+    assert choosing.choose(h200, plain).section == FUSED
+    named = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
+    assert choosing.choose(h200, named).section == FUSED
+    # Its own framework's, but another of its kernels: looked for elsewhere too.
+    labelled = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm", label="chunk_gated_delta_rule")
+    assert choosing.choose(h200, labelled).section == CHUNKED
+    shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED,))
+    choice = choosing.choose(h200, asked)
+    assert (choice.origin, choice.section) == ("self", FUSED)
+
+
+def test_a_framework_runs_on_each_device_what_it_runs_there(shelf):
+    """vLLM's delta net is Triton's chunked kernel on L40S, FlashInfer's elsewhere."""
+    triton = section(**DELTA, kernels=("chunk_gated_delta_rule_triton",))
+    shelf(nvidia_l40s=(triton,), nvidia_h200_sxm=(FUSED,))
+    asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="vllm")
+    assert choosing.choose(load("nvidia/l40s"), asked).section == triton
+
+
+def test_a_relative_with_the_algorithm_asked_for_goes_before_a_nearer_one(shelf):
+    """B200 is nearer to H200 than to L40S, but chunked delta nets were measured on L40S alone."""
+    shelf(nvidia_h200_sxm=(FUSED,), nvidia_l40s=(CHUNKED,))
+    asked = Wanted("delta", "gdn_chunk_prefill", "bf16", framework="sglang")
+    choice = choosing.choose(load("nvidia/b200-sxm"), asked)
+    assert (choice.origin, choice.section) == ("nvidia/l40s", CHUNKED)
+
+
+def test_times_that_are_cycles_are_carried_by_the_clock():
+    """A kernel's start is as many cycles on H200 as on A100, 1.98 GHz against 1.41; shares are shares."""
+    h200, a100 = hardware.load("nvidia/h200-sxm"), hardware.load("nvidia/a100-sxm-80gb")
+    wanted = choosing.Wanted(kernel="gemm", op="gemm", dtype="bf16", framework="trtllm")
+    carried = choosing.choose(h200, wanted, own=False)
+    assert carried.origin == a100.name
+    theirs = carried.section.constants
+    for name in ("start_s", "split_s"):
+        cycles = theirs[name] * a100.clock_hz
+        assert carried.constants[name] * h200.clock_hz == pytest.approx(cycles)
+    assert carried.constants["start_s"] < theirs["start_s"]
+    for name in ("bandwidth_share", "droop_s"):
+        assert carried.constants[name] == theirs[name]
+
+
+def test_what_no_format_changes_of_fp32_serves_the_others(shelf):
+    """A step waits for its launch in any format; how fast it multiplies is another matter."""
+    fitted = {"call_s": 2e-5, "step_s": 3e-6, "bandwidth_share": 0.4}
+    shelf(nvidia_h200_sxm=(section(kernel="recurrence", op="lstm", dtype="fp32", constants=fitted),))
+    for device in ("nvidia/h200-sxm", "nvidia/b200-sxm"):
+        choice = choosing.choose(load(device), Wanted("recurrence", "lstm", "bf16"))
+        assert (choice.origin, choice.section, choice.spread) == ("nvidia/h200-sxm", None, ())
+        assert choice.constants == {"call_s": 2e-5, "step_s": 3e-6}
+    shelf(nvidia_h200_sxm=(section(kernel="gemm", dtype="fp32"),))
+    assert choosing.choose(load("nvidia/h200-sxm"), WANTED).origin == "none"
+
+
+# -- whose host ----------------------------------------------------------------------------------
+
+EAGER = Wanted("gemm", "gemm", "bf16", framework="pytorch", harness="eager-events")
+
+
+def timed(dispatch_s, **changed):
+    """Return a section of products whose host takes so long [µs]."""
+    constants = {"peak_share": 0.8, "dispatch_s": dispatch_s * 1e-6, "record_s": 0.0}
+    return section(harness="eager-events", framework="pytorch", constants=constants, **changed)
+
+
+@pytest.fixture
+def hosts(shelf, monkeypatch):
+    """As `shelf`, the devices put there being all that are calibrated."""
+
+    def put(**devices):
+        shelf(**devices)
+        names = [name.replace("_", "/", 1).replace("_", "-") for name in devices]
+        monkeypatch.setattr(calibration, "calibrated_devices", lambda: tuple(names))
+
+    return put
+
+
+def test_a_host_that_is_not_known_is_the_median_of_its_vendors(hosts):
+    hosts(nvidia_t4=(timed(10),), nvidia_p4=(timed(12),), nvidia_a40=(timed(50),), amd_mi210=(timed(1),))
+    told = choosing.host(load("nvidia/h100-sxm"), EAGER)
+    assert told["dispatch_s"] == pytest.approx(12e-6)
+    assert set(told) == set(DISPATCH)
+    assert choosing.host(load("amd/mi300x"), EAGER)["dispatch_s"] == pytest.approx(1e-6)
+    assert choosing.host(load("intel/arc-pro-b60"), EAGER)["dispatch_s"] == pytest.approx(11e-6)
+
+
+def test_a_devices_own_host_goes_first_and_the_same_operation_before_others(hosts):
+    hosts(nvidia_t4=(timed(10), timed(20, op="bmm")), nvidia_p4=(timed(30, op="bmm"),))
+    t4, a40 = load("nvidia/t4"), load("nvidia/a40")
+    assert choosing.host(t4, EAGER)["dispatch_s"] == pytest.approx(10e-6)
+    assert choosing.host(t4, EAGER, own=False)["dispatch_s"] == pytest.approx(30e-6)
+    assert choosing.host(a40, EAGER)["dispatch_s"] == pytest.approx(10e-6)
+    assert choosing.host(a40, replace(EAGER, op="bmm"))["dispatch_s"] == pytest.approx(25e-6)
+
+
+@pytest.mark.parametrize("harness", [None, "graph-replay", "kernel-time"])
+def test_no_host_is_told_where_none_is_timed(hosts, harness):
+    hosts(nvidia_t4=(timed(10),))
+    assert choosing.host(load("nvidia/a40"), replace(EAGER, harness=harness)) == {}
+
+
+def test_constants_fitted_without_a_host_get_one_where_it_is_asked_for():
+    """H200's products were timed in replayed graphs; called one by one, a small one is its dispatch."""
+    small = {"m": 16, "n": 64, "k": 64}
+    layer = Matmul(dtype="bf16")
+    replayed, eager = (
+        predict(layer, "nvidia/h200-sxm", **small, harness=harness).seconds
+        for harness in ("graph-replay", "eager-events")
+    )
+    floors = [
+        s.constants["dispatch_s"]
+        for name in calibration.calibrated_devices()
+        for s in calibration.load(name)
+        if (s.kernel, s.harness) == ("gemm", "eager-events")
+    ]
+    assert replayed < min(floors) < eager < replayed + 2 * max(floors)
