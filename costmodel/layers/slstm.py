@@ -12,7 +12,7 @@ import sympy as sp
 from costmodel.cost import Phase
 from costmodel.errors import SizeError
 from costmodel.layers._kernels import gemm
-from costmodel.layers.recurrent import Cell, _Recurrent
+from costmodel.layers._recurrent import Cell, Recurrent
 from costmodel.symbols import ceil_div, symbols, tree_depth
 
 B, T, H, HEADS, L = symbols("batch seq hidden heads num_layers")
@@ -36,7 +36,7 @@ EXPONENTIAL = Cell(
 
 
 @dataclass(frozen=True, kw_only=True)
-class SLSTM(_Recurrent):
+class SLSTM(Recurrent):
     """c ← f′ c + i′ z, n ← f′ n + i′, h = o c/n; i′ and f′ are exps, kept in range by a running maximum m.
 
     The recurrent weights are block-diagonal, a block for each of `heads`: 2·4·B·n·H·(I + H/heads)
@@ -45,7 +45,7 @@ class SLSTM(_Recurrent):
 
     name: ClassVar[str] = "slstm"
     source: ClassVar[str] = "Beck et al., arXiv 2405.04517, eq. 8–18 and 31–38; NX-AI/xlstm"
-    defaults: ClassVar[dict[str, str | int]] = {**_Recurrent.defaults, "heads": 1}
+    defaults: ClassVar[dict[str, str | int]] = {**Recurrent.defaults, "heads": 1}
     cell: ClassVar[Cell] = EXPONENTIAL
     bias_vectors: ClassVar[int] = 1
 
