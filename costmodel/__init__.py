@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from costmodel.errors import CostmodelError
     from costmodel.evaluate import evaluate
     from costmodel.explain import elasticities, what_if
-    from costmodel.predict import Prediction, predict
+    from costmodel.predict import predict
+    from costmodel.prediction import Prediction
     from costmodel.sweep import log2_range, sweep
 
 #: Public name → the module that has it. Nothing is imported before it is asked for.
 _HOMES = {
     "Crossover": "costmodel.crossing",
     "CostmodelError": "costmodel.errors",
-    "Prediction": "costmodel.predict",
+    "Prediction": "costmodel.prediction",
     "crossover": "costmodel.crossing",
     "elasticities": "costmodel.explain",
     "evaluate": "costmodel.evaluate",

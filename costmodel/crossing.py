@@ -13,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
 from costmodel._version import __version__
+from costmodel.answer import SCHEMA
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.evaluate import as_layer, as_size, evaluate
 from costmodel.layers import Layer
-from costmodel.predict import SCHEMA, as_device, predict
+from costmodel.predict import as_device, predict
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
 #: What can be compared: the row of counts, or the time.

@@ -22,7 +22,8 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.hardware import Device
 from costmodel.layers import Layer
 from costmodel.layers.tiled_attention import TiledAttention
-from costmodel.predict import Prediction, predict
+from costmodel.predict import predict
+from costmodel.prediction import Prediction
 from costmodel.symbols import (
     CausalTiles,
     CeilDiv,
@@ -90,7 +91,7 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
     total: sp.Expr = sp.Integer(0)
     shares: dict[str, float] = {}
     before: tuple[sp.Expr, str, float] = (total, "", 0.0)
-    for part, (repeats, seconds, terms) in zip(roof.plan.phases, roof._parts, strict=True):
+    for part, (repeats, seconds, terms) in zip(roof.plan.phases, roof.parts, strict=True):
         label = max(terms, key=lambda name: float(terms[name]))
         counts = {name: part.phase.flops[key] / rate for name, key, rate in part.rates}
         counts |= {name: getattr(part.phase, name) / rate for name, rate in rates.items()}

@@ -22,7 +22,8 @@ from costmodel.model_memory import Memory, sizes_of
 from costmodel.model_plans import plans
 from costmodel.models import Architecture
 from costmodel.models.generation import Generation, generation
-from costmodel.predict import Prediction, as_device, predict
+from costmodel.predict import as_device, predict
+from costmodel.prediction import Prediction
 
 #: What a model is used for, and what that is.
 USES = {

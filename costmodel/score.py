@@ -26,7 +26,8 @@ from costmodel.measured import (
     uncounted,
     with_parts,
 )
-from costmodel.predict import Prediction, check_rung, measured_as
+from costmodel.predict import check_rung, measured_as
+from costmodel.prediction import Prediction
 from costmodel.symbols import GLOSSARY
 from costmodel.tables import read_as_written
 

@@ -22,7 +22,8 @@ from costmodel.errors import UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.facts import facts_of
 from costmodel.layers import Layer, get
-from costmodel.predict import Prediction, predict
+from costmodel.predict import predict
+from costmodel.prediction import Prediction
 from costmodel.sweep import as_frame, concat, log2_range
 
 DEVICES = (

@@ -9,7 +9,7 @@ from costmodel.harness import NONE, Host
 from costmodel.layers.eager_transformer import EagerTransformer
 from costmodel.layers.pointwise import Elementwise
 from costmodel.plan import make_plan
-from costmodel.predict import LIMITS
+from costmodel.prediction import LIMITS
 from costmodel.score import score
 from costmodel.validation import calibrate_harness
 from costmodel.validation.heldout import NEVER_FITTED

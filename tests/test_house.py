@@ -38,21 +38,25 @@ MAY_IMPORT = {
     "plan": (
         "cost", "layers", "evaluate", "kernels", "hardware", "choosing", "implementations", "harness",
     ),
-    "predict": ("cost", "layers", "evaluate", "kernels", "hardware", "calibration", "harness", "plan"),
-    "models": ("cost", "layers", "evaluate", "predict", "hardware"),
+    "answer": ("prediction",),
+    "prediction": (
+        "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "plan", "answer",
+    ),
+    "predict": ("layers", "evaluate", "hardware", "calibration", "harness", "plan", "prediction"),
+    "models": ("cost", "layers", "evaluate", "predict", "prediction", "hardware"),
     "capture": ("cost", "layers", "evaluate", "predict", "models"),
-    "explain": ("layers", "predict", "hardware"),
+    "explain": ("layers", "predict", "prediction", "hardware"),
     "parallel": ("layers", "evaluate", "predict", "hardware", "kernels", "models"),
-    "crossing": ("layers", "evaluate", "predict", "hardware"),
-    "sweep": ("layers", "evaluate", "plan", "predict", "hardware"),
+    "crossing": ("answer", "layers", "evaluate", "predict", "hardware"),
+    "sweep": ("layers", "evaluate", "plan", "predict", "prediction", "hardware"),
     "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),
     "tables": (),
-    "score": ("layers", "evaluate", "predict", "hardware", "measured", "tables"),
+    "score": ("layers", "evaluate", "predict", "prediction", "hardware", "measured", "tables"),
     "reports": ("tables",),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "choosing", "implementations",
-        "harness", "predict", "sweep", "crossing", "measured", "tables", "score", "models", "capture",
-        "parallel", "reports",
+        "harness", "predict", "prediction", "sweep", "crossing", "measured", "tables", "score", "models",
+        "capture", "parallel", "reports",
     ),
 }  # fmt: skip
 #: The facade, the story and the command line stand above all of it.

@@ -21,7 +21,8 @@ from costmodel import hardware
 from costmodel.files import write_whole
 from costmodel.harness import Host
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
-from costmodel.predict import Prediction, measured_as
+from costmodel.predict import measured_as
+from costmodel.prediction import Prediction
 from costmodel.tables import read_table
 from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out

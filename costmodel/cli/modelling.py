@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.models import Architecture, Model
     from costmodel.models.generation import Generation
-    from costmodel.predict import Prediction
+    from costmodel.prediction import Prediction
 
 #: Tokens that are generated unless it is said.
 NEW = 128

@@ -137,6 +137,6 @@ def signature(*spec_hashes: str) -> str:
 def made_with(spec_hash: str) -> dict[str, Any]:
     """Return the same for a JSON answer, and the version of its form."""
     from costmodel._version import __version__
-    from costmodel.predict import SCHEMA
+    from costmodel.answer import SCHEMA
 
     return {"schema": SCHEMA, "version": __version__, "spec_hash": spec_hash}

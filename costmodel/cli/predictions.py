@@ -15,7 +15,7 @@ from costmodel.errors import CostmodelError
 from costmodel.units import in_full
 
 if TYPE_CHECKING:
-    from costmodel.predict import Prediction
+    from costmodel.prediction import Prediction
 
 #: Counts that a person is shown, and their units.
 SHOWN = {

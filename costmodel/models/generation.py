@@ -13,7 +13,8 @@ from costmodel.errors import SizeError
 from costmodel.evaluate import as_one_size
 from costmodel.hardware import Device
 from costmodel.models.architecture import Architecture
-from costmodel.predict import Prediction, predict
+from costmodel.predict import predict
+from costmodel.prediction import Prediction
 
 Array = NDArray[np.float64]
 

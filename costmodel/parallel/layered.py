@@ -311,6 +311,6 @@ def _kind_seconds(
     given = {name: varied.get(name, size) for name, size in sizes}
     found = predict(model, machine, given, rung=rung)
     times: list[Array] = [np.zeros_like(e), np.zeros_like(e)]
-    for part, seconds in zip(found.plan.phases, found._phase_seconds, strict=True):
+    for part, seconds in zip(found.plan.phases, found.phase_seconds, strict=True):
         times[part.phase.options.get("collective") == "all-to-all"] += seconds
     return times[0], times[1]

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from costmodel._version import __version__
 from costmodel.errors import CostmodelError, OutputError, TableError, unknown_name
 from costmodel.files import check_writable, write_whole
-from costmodel.predict import LIMITS
+from costmodel.prediction import LIMITS
 from costmodel.sweep.engines import Engine, Progress
 from costmodel.sweep.grid import Chunk, Grid
 from costmodel.sweep.points import TEXT, absent, gather, size_column

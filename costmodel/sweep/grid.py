@@ -26,7 +26,8 @@ from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import as_layer, as_size, bind
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
-from costmodel.predict import STATES, Prediction, as_device, check_implementation, check_rung, predict
+from costmodel.predict import STATES, as_device, check_implementation, check_rung, predict
+from costmodel.prediction import Prediction
 from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition

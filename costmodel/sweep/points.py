@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layers import Layer
-from costmodel.predict import Prediction
+from costmodel.prediction import Prediction
 from costmodel.sweep.where import Condition
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from costmodel import hardware
 from costmodel.errors import SizeError
 from costmodel.evaluate import as_whole
 from costmodel.layers import Layer
-from costmodel.predict import LIMITS, Prediction
+from costmodel.prediction import LIMITS, Prediction
 from costmodel.sweep.grid import Grid, make_grid
 from costmodel.sweep.points import (
     COST,

@@ -1,0 +1,406 @@
+"""The predicted time of a layer on a device: seconds, what limits them, and what they rest on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+
+from costmodel import answer, calibration, hardware, kernels
+from costmodel.cost import ENGINES
+from costmodel.dtypes import DTYPES
+from costmodel.errors import SizeError, UnavailableError
+from costmodel.evaluate import Number, common_shape, counts_of, spread
+from costmodel.layers import Layer
+from costmodel.plan import Plan, phase_rows
+from costmodel.units import in_full
+
+#: What can limit a kernel, as answers name it.
+LIMITS = (
+    *(f"{engine}:{dtype}" for engine in ENGINES for dtype in DTYPES),
+    *("hbm", "l2", "depth", "launch", "link"),
+)
+#: Rows that are predicted together: intermediate results then stay in a core's cache, which is
+#: several times faster than main memory.
+BLOCK = 16384
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Prediction:
+    """The predicted time of a layer on a device, and what it is made of.
+
+    Scalars for scalar sizes, float64 arrays for arrays. Everything but the
+    plan is computed when it is asked for.
+
+    Attributes
+    ----------
+    plan : Plan
+        Layer, device, rung and state.
+    shapes : mapping of str to float or array
+        Every size, defaults and the device's own included.
+    """
+
+    plan: Plan
+    shapes: Mapping[str, Number]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what it is made of; numbers are computed when they are asked for again."""
+        return {"plan": self.plan, "shapes": self.shapes}
+
+    # -- what it is of ---------------------------------------------------------------------
+
+    @property
+    def layer(self) -> Layer:
+        """The layer."""
+        return self.plan.layer
+
+    @property
+    def device(self) -> hardware.Device:
+        """The device."""
+        return self.plan.device
+
+    @property
+    def rung(self) -> str:
+        """``bound``, ``kernel`` or ``calibrated``."""
+        return self.plan.rung
+
+    @property
+    def state(self) -> str:
+        """``cold`` or ``warm``; a bound is cold."""
+        return "cold" if self.rung == "bound" else self.plan.state
+
+    @property
+    def constants_from(self) -> str:
+        """Whose constants it rests on: ``none``, ``self``, or a relative's name."""
+        return self.plan.constants_from
+
+    @cached_property
+    def shape(self) -> tuple[int, ...]:
+        """What the sizes broadcast to; () for scalars."""
+        return common_shape(self.shapes.values())
+
+    # -- time ------------------------------------------------------------------------------
+
+    @cached_property
+    def blocks(self) -> list[tuple[slice, Prediction]]:
+        """A long column of sizes as predictions of a few thousand rows each, with where they belong.
+
+        Empty if this prediction is a scalar, short, or of more than one axis.
+        """
+        if len(self.shape) != 1 or self.shape[0] <= BLOCK:
+            return []
+        rows = self.shape[0]
+        whole = {name for name, size in self.shapes.items() if np.shape(size) == (rows,)}
+        found = []
+        for start in range(0, rows, BLOCK):
+            where = slice(start, min(start + BLOCK, rows))
+            part = {n: size[where] if n in whole else size for n, size in self.shapes.items()}  # type: ignore[index]
+            found.append((where, Prediction(self.plan, part)))
+        return found
+
+    def _joined(self, name: str) -> Any:
+        return np.concatenate([getattr(part, name) for _, part in self.blocks])
+
+    @cached_property
+    def parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
+        """For each phase: repeats, seconds of one run, terms of one run."""
+        if self.rung == "bound":
+            return self._bound_parts()
+        try:
+            with np.errstate(over="raise"):
+                return self._kernel_parts()
+        except FloatingPointError:
+            # Kernel models weigh choices in single precision: beyond it, no time is right.
+            given = (f"{name}={in_full(np.max(self.shapes[name]))}" for name in self.layer.required)
+            raise SizeError(
+                f"sizes of {self.layer.name}: too large together to be meant: {', '.join(given)}"
+            ) from None
+
+    def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
+        values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))
+        bandwidth, link = self.device.hbm_bandwidth, self.device.link_bandwidth
+        parts = []
+        for part in self.plan.phases:
+            repeats = next(values)
+            terms = {label: next(values) / rate for label, _, rate in part.rates}
+            terms["hbm"] = next(values) / bandwidth
+            if part.sends:
+                # Where the spec has no link, the term is absent, and `missing` says so.
+                terms["link"] = next(values) / (link or math.inf)
+            seconds: Number = 0.0
+            for term in terms.values():
+                seconds = _larger(seconds, term)
+            parts.append((repeats, seconds, terms))
+        return parts
+
+    def _kernel_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
+        parts = []
+        for part, (repeats, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+            model = kernels.model(part.kernel)
+            estimate = model.seconds(self.device, part.choice.constants, **sizes, **part.options)
+            parts.append((repeats, estimate.seconds, dict(estimate.terms)))
+        return parts
+
+    @property
+    def phase_seconds(self) -> list[Number]:
+        """For each phase its time, all runs: of one that overlaps the phase before it, what is longer."""
+        whole = [seconds * repeats for repeats, seconds, _ in self.parts]
+        if not self.plan.overlaps:
+            return whole
+        return [
+            _larger(0.0, seconds - whole[i - 1]) if part.phase.overlaps else seconds
+            for i, (part, seconds) in enumerate(zip(self.plan.phases, whole, strict=True))
+        ]
+
+    @cached_property
+    def seconds(self) -> Any:
+        """Time [s]: the cold roofline at ``bound``, else the estimate of a measurement.
+
+        An estimate is never below the lower bound: a fitted constant does not outrun physics.
+        """
+        if self.shape and self.blocks:
+            return self._joined("seconds")
+        total = sum(self.phase_seconds[1:], self.phase_seconds[0])
+        if self.rung != "bound":
+            total = np.maximum(total, self.lower_s)
+        if self.plan.host.launch_s:
+            total = np.maximum(total, self._host_s)
+        return spread(total, self.shape)
+
+    @cached_property
+    def _host_s(self) -> Number:
+        """Time from the first launch to the last, where a harness is named [s]."""
+        launch_s = self.plan.host.launch_s
+        if not launch_s:
+            return 0.0
+        (launches,) = self.plan.launch_function(*(self.shapes[name] for name in self.plan.arguments))
+        return launch_s * (launches - 1.0)  # type: ignore[no-any-return]
+
+    @cached_property
+    def serial_s(self) -> Any:
+        """Sum of all terms of all kernels, nothing overlapped [s]."""
+        if self.shape and self.blocks:
+            return self._joined("serial_s")
+        total: Number = 0.0
+        for repeats, _, terms in self.parts:
+            total = total + repeats * sum(terms.values())
+        return spread(total, self.shape)
+
+    @cached_property
+    def lower_s(self) -> Any:
+        """Time that no measurement of this work undercuts, warm or cold, fused or not [s].
+
+        The larger of the FLOPs over the fastest engine of their dtype at the
+        highest clock known, and the compulsory bytes that the last-level cache
+        cannot hold over the memory bandwidth.
+        """
+        if self.shape and self.blocks:
+            return self._joined("lower_s")
+        *flops, compulsory, updated = self.plan.lower_function(*(self.shapes[n] for n in self.plan.arguments))
+        cache = self.device.llc_capacity
+        traffic = np.maximum(0.0, compulsory - cache - np.minimum(cache, updated))
+        lower = traffic / self.device.hbm_bandwidth
+        for (_, dtype), count in zip(self.plan.work.flops, flops, strict=True):
+            rate = _fastest(self.device, dtype)
+            if rate:
+                lower = np.maximum(lower, count / rate)
+        return spread(lower, self.shape)
+
+    @cached_property
+    def bound(self) -> Any:
+        """What limits: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``depth``, ``link``, …"""
+        limiting = np.array(LIMITS)[self.limit]
+        return limiting if self.shape else str(limiting)
+
+    @cached_property
+    def limit(self) -> Any:
+        """Where `bound` stands in ``LIMITS``: the term that most of the time goes by."""
+        if self.shape and self.blocks:
+            return self._joined("limit")
+        totals: dict[str, Number] = {}
+        for seconds, (_, _, terms) in zip(self.phase_seconds, self.parts, strict=True):
+            largest: Number = 0.0
+            for term in terms.values():
+                largest = _larger(largest, term)
+            for label, term in terms.items():
+                totals[label] = totals.get(label, 0.0) + np.where(term >= largest, seconds, 0.0)
+        if self.plan.host.launch_s:
+            waited = np.where(self._host_s > sum(self.phase_seconds), self._host_s, 0.0)
+            totals["launch"] = totals.get("launch", 0.0) + waited
+        stacked = [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
+        places = np.array([LIMITS.index(label) for label in totals], dtype=np.int8)
+        return places[np.argmax(np.stack(stacked), axis=0)]
+
+    # -- how sure --------------------------------------------------------------------------
+
+    def interval(self, level: int) -> tuple[Any, Any]:
+        """Return the interval [s] that holds `level` % (80 or 95) of measurements.
+
+        From residuals on rows that the constants were not fitted on (of a relative's constants: on
+        other devices); NaN where that is not known. Kernels are taken to err together. No end is
+        below the lower bound, as no measurement is.
+        """
+        low: Number = 0.0
+        high: Number = 0.0
+        for part, seconds, (repeats, _, _) in zip(
+            self.plan.phases, self.phase_seconds, self.parts, strict=True
+        ):
+            if not part.choice.spread:
+                nothing = spread(np.nan, self.shape)
+                return nothing, nothing
+            runs = np.maximum(repeats, 1.0)
+            each = np.asarray(seconds / runs, dtype=np.float64)
+            below, above = calibration.interval(part.choice.spread, each, level)
+            low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
+        # What raises the time above its kernels' sum, the host or the lower bound, raises both ends.
+        longer = self.seconds / sum(self.phase_seconds)
+        ends = (np.maximum(end * longer, self.lower_s) for end in (low, high))
+        lower, upper = (spread(end, self.shape) for end in ends)
+        return lower, upper
+
+    @property
+    def lo80_s(self) -> Any:
+        """Lower end of the 80 % interval [s]."""
+        return self.interval(80)[0]
+
+    @property
+    def hi80_s(self) -> Any:
+        """Upper end of the 80 % interval [s]."""
+        return self.interval(80)[1]
+
+    @property
+    def lo95_s(self) -> Any:
+        """Lower end of the 95 % interval [s]."""
+        return self.interval(95)[0]
+
+    @property
+    def hi95_s(self) -> Any:
+        """Upper end of the 95 % interval [s]."""
+        return self.interval(95)[1]
+
+    @cached_property
+    def _kernel_sizes(self) -> list[tuple[Number, dict[str, Number]]]:
+        """For each phase: repeats, and the sizes of its kernel model."""
+        values = iter(self.plan.kernel_function(*(self.shapes[n] for n in self.plan.arguments)))
+        return [(next(values), {name: next(values) for name in p.phase.sizes}) for p in self.plan.phases]
+
+    @cached_property
+    def in_range(self) -> Any:
+        """Whether every kernel's sizes lie within those its constants were fitted on."""
+        inside: Any = self.rung != "bound"
+        for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+            section = part.choice.section
+            if section is None:
+                inside = False
+                break
+            for name, (low, high) in section.sizes.items():
+                if name in sizes:
+                    inside = inside & (sizes[name] >= low) & (sizes[name] <= high)
+        return np.broadcast_to(np.asarray(inside, dtype=bool), self.shape) if self.shape else bool(inside)
+
+    @property
+    def nearest_fitted(self) -> list[dict[str, Any]]:
+        """For each kernel its sizes moved into the range that its constants were fitted on."""
+        nearest = []
+        for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+            ranges = part.choice.section.sizes if part.choice.section else {}
+            nearest.append({n: np.clip(v, *ranges[n]) for n, v in sizes.items() if n in ranges})
+        return nearest
+
+    # -- counts ----------------------------------------------------------------------------
+
+    @cached_property
+    def counts(self) -> Mapping[str, Any]:
+        """Every count of the layer by name, as `evaluate` gives them."""
+        return counts_of(self.layer, self.shapes)
+
+    def __getattr__(self, name: str) -> Any:
+        """Return a count (``matrix_flops``, ``hbm_bytes``, ``depth``, …)."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        counts = self.counts
+        if name not in counts:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name!r}; it has the counts {', '.join(counts)}"
+            )
+        return counts[name]
+
+    @cached_property
+    def phases(self) -> list[dict[str, Any]]:
+        """Each kernel's name, time, what limits it, its counts and its constants' origin."""
+        arguments = [self.shapes[n] for n in self.plan.arguments]
+        rows = []
+        for part, counted, function, seconds, (repeats, _, terms) in zip(
+            self.plan.phases,
+            self.layer.cost.phases,
+            self.plan.phase_functions,
+            self.phase_seconds,
+            self.parts,
+            strict=True,
+        ):
+            labels = np.array(list(terms))
+            stacked = np.stack(
+                [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in terms.values()]
+            )
+            limiting = labels[np.argmax(stacked, axis=0)]
+            counts = dict(zip(phase_rows(counted), function(*arguments), strict=True))
+            rows.append(
+                {
+                    "phase": part.phase.name,
+                    "kernel": part.phase.kernel,
+                    "seconds": spread(seconds, self.shape),
+                    "serial_s": spread(repeats * sum(terms.values()), self.shape),
+                    "bound": limiting if self.shape else str(limiting),
+                    "constants_from": part.choice.origin if self.rung != "bound" else "none",
+                    "framework": part.choice.section.framework if part.choice.section else None,
+                    **{name: spread(value, self.shape) for name, value in counts.items()},
+                }
+            )
+        return rows
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Figures the device's spec lacks, whose terms are absent from the answer."""
+        return self.plan.missing
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """The layer's sizes as they were given or defaulted."""
+        return {name: answer.plain(self.shapes[name]) for name in self.layer.sizes()}
+
+    def __repr__(self) -> str:
+        """Say what it is of; nothing is computed for that."""
+        sizes = " ".join(
+            f"{name}={in_full(size)}" if isinstance(size, float) else f"{name}[{size.size}]"
+            for name, size in self.shapes.items()
+            if name in self.layer.sizes()
+        )
+        return f"Prediction({self.layer.label} on {self.device.name}, {self.rung}: {sizes})"
+
+    def _repr_html_(self) -> str:
+        """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""
+        return answer.as_html(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the whole answer as plain numbers, lists and text, for JSON."""
+        return answer.as_dict(self)
+
+
+def _larger(a: Number, b: Number) -> Number:
+    """Return the larger of two times, quickly for scalars."""
+    if isinstance(a, float) and isinstance(b, float):
+        return a if a >= b else b
+    return np.maximum(a, b)
+
+
+@lru_cache(maxsize=1024)
+def _fastest(device: hardware.Device, dtype: str) -> float | None:
+    """Return the rate of the fastest engine for a dtype at the highest clock known [FLOP/s]."""
+    try:
+        return device.boost_peak(dtype)
+    except UnavailableError:
+        return None
