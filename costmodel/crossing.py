@@ -214,7 +214,7 @@ def _settle(changes: list[int], sequence: list[float]) -> tuple[list[int], list[
     for size, now in zip(changes, sequence[1:], strict=True):
         if orders[-1] == 0.0 and sizes:
             orders[-1] = now
-            if len(orders) > 1 and orders[-2] == now:
+            if orders[-2] == now:
                 orders.pop()
                 sizes.pop()
             continue

@@ -97,7 +97,12 @@ def test_traffic_that_depends_on_the_chip_takes_it_from_the_device():
     with pytest.raises(SizeError, match="sram"):
         cm.crossover(tiled, cm.DenseAttention(), **sizes)
     # Beyond some width of a head, FA-1 moves more than materialised scores do (claims.md §3.2).
-    assert cm.crossover(tiled, cm.DenseAttention(), "h200-sxm", **sizes).cheaper[0] == "tiled-attention"
+    h200 = cm.hardware.load("h200-sxm")
+    found = cm.crossover(tiled, cm.DenseAttention(), h200, **sizes)
+    assert found.cheaper[0] == "tiled-attention"
+    # The chip's memory may as well be said, for a chip that nobody has described.
+    said = cm.crossover(tiled, cm.DenseAttention(), sram=h200.shared_per_unit, **sizes)
+    assert (said.sizes, said.cheaper) == (found.sizes, found.cheaper)
 
 
 @pytest.mark.parametrize(

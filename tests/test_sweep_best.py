@@ -51,6 +51,20 @@ def test_the_least_of_a_column_is_the_tables(grid, of):
     assert best(grid, f"-{of}")[LEAST[of]][0] == frame[LEAST[of]].max()
 
 
+def test_the_engine_asked_for_does_the_work_and_tells_of_it(grid, monkeypatch):
+    asked, told = [], []
+    run = Engine.run
+    monkeypatch.setattr(Engine, "run", lambda self, *work: asked.append(self) or run(self, *work))
+    engine = Engine(workers=1)
+    best(grid, "seconds", engine=engine, progress=told.append)
+    assert asked == [engine]
+    # Chunk by chunk, until all points are done.
+    assert told == list(np.cumsum(np.diff(told, prepend=0)))
+    assert np.all(np.diff(told) > 0)
+    assert told[-1] == grid.points
+    assert 1 < len(told) == len(grid.chunks)
+
+
 @pytest.mark.parametrize(
     "by", [["layer"], ["seq"], ["batch", "device"], ["head_dim", "seq", "batch"], ["heads"]]
 )

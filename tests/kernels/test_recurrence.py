@@ -138,6 +138,60 @@ def test_the_batch_is_covered_by_tiles():
     )
 
 
+@pytest.mark.parametrize("direction", ["fwd", "bwd_data"])
+def test_a_full_device_multiplies_every_weight_with_every_sequence(direction):
+    """2 FLOP for each of g·H·P weights and B sequences a step, at the peak where nothing is left idle."""
+    sizes = {"steps": 100, "batch": 256, "hidden": 2048, "width": 1024, "gates": 4, "direction": direction}
+    found = recurrence.seconds(V100, {"share_64": 1.0, "split": 1e3}, persistent=False, **sizes)
+    flops = 100 * 2 * 4 * 2048 * 1024 * 256
+    assert found.terms["vector:fp32"] == pytest.approx(flops / V100.peak("fp32", "vector"), rel=1e-6)
+
+
+@pytest.mark.parametrize("hidden", [128, 256, 1024, 8192])
+def test_blocks_are_no_faster_than_the_units_they_are_on(hidden):
+    """⌈4H/128⌉ blocks of one tile each work on as many units at most."""
+    sizes = {"steps": 1, "batch": 64, "hidden": hidden, "gates": 4, "persistent": False}
+    found = recurrence.seconds(V100, {"share_64": 1.0, "split": 1.0}, **sizes).terms["vector:fp32"]
+    units = min(1.0, np.ceil(4 * hidden / 128) / V100.units)
+    assert found >= 2 * 4 * hidden**2 * 64 / (units * V100.peak("fp32", "vector"))
+
+
+def test_backward_a_product_has_fewer_results_and_so_fewer_blocks():
+    """Uᵀ gives H numbers a sequence where U gives 4·H: a quarter of the blocks."""
+    sizes = {"steps": 1, "batch": 64, "hidden": 256, "gates": 4, "persistent": False}
+    there, back = (
+        recurrence.seconds(V100, {"split": 1.0}, direction=direction, **sizes).terms["vector:fp32"]
+        for direction in ("fwd", "bwd_data")
+    )
+    assert back / there == pytest.approx(4, rel=0.01)
+
+
+def test_tiles_over_16_wide_wait_for_their_chain_of_multiply_adds():
+    """Forward P of them for each gate, backward the 4·H that Uᵀ has in a row."""
+    sizes = {"steps": 1, "hidden": 1024, "width": 256, "gates": 4, "persistent": False}
+    for direction, chain in (("fwd", 4 * 256), ("bwd_data", 4 * 1024)):
+        narrow, wide = (
+            recurrence.seconds(
+                V100, {"step_s": 1e-5, "chain_s": 1e-8}, batch=batch, direction=direction, **sizes
+            ).terms["depth"]
+            for batch in (16, 17)
+        )
+        assert narrow == pytest.approx(1e-5)
+        assert wide == pytest.approx(1e-5 + chain * 1e-8)
+
+
+def test_the_weights_gradient_reads_every_step_and_is_added_to_what_is_there():
+    """Of each step and sequence the gates' gradients and the state before; the sum read, and written."""
+    steps, batch, hidden, width, gates = 50, 8, 512, 256, 4
+    found = recurrence.seconds(
+        V100, {"bandwidth_share": 1.0}, steps=steps, batch=batch, hidden=hidden, width=width, gates=gates,
+        direction="bwd_weights",
+    )  # fmt: skip
+    numbers = sum(gates * hidden + width for _ in range(steps * batch)) + 2 * gates * hidden * width
+    assert found.terms["hbm"] == pytest.approx(4 * numbers / V100.hbm_bandwidth)
+    assert found.seconds == pytest.approx(sum(found.terms.values()))
+
+
 def test_the_weights_gradient_is_one_product():
     got = seconds(
         constants={"batched_share": 1.0, "call_s": 1e-6}, steps=1500, direction="bwd_weights", **GRU
