@@ -1,10 +1,11 @@
-"""The wheel: all that is needed is inside, and it works from a folder that is not the project's."""
+"""Wheel and source distribution: all that is needed is inside, and it works elsewhere."""
 
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -55,6 +56,32 @@ def test_every_file_of_the_packages_is_inside(wheel):
 def test_licence_and_notice_are_inside(wheel):
     inside = [name.rpartition("/")[2] for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" in name]
     assert {"LICENSE", "NOTICE", "METADATA", "entry_points.txt"} <= set(inside)
+
+
+def test_a_source_distribution_has_the_whole_suite(tmp_path):
+    """By themselves, setuptools take the tests whose names they know, without what those import."""
+    pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools >= 77")
+    source = tmp_path / "source"
+    folders = (*INSTALLED, "tests", "docs", "benchmarks")
+    for folder in folders:
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("*.egg-info"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, source)
+    code = f"from setuptools.build_meta import build_sdist; build_sdist({str(tmp_path)!r})"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    (built,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(built) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {
+        path.relative_to(ROOT).as_posix()
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".pyc"
+    }
+    assert wanted - inside == set()
+    assert {"Makefile", "constraints.txt", "mkdocs.yml", "CHANGELOG.md", "CONTRIBUTING.md"} <= inside
+    assert not any("__pycache__" in name for name in inside)
 
 
 @pytest.fixture(scope="module")
