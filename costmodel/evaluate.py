@@ -59,7 +59,7 @@ class _Printer(NumPyPrinter):  # type: ignore[misc]
 
     def _print_Integer(self, expr: sp.Integer) -> str:
         # In int64, 4·B·H·N²·D wraps round to 0: every number is a float.
-        return f"{int(expr)}.0" if abs(int(expr)) < 2**53 else repr(float(expr))
+        return repr(float(expr))
 
     def _print_Pow(self, expr: sp.Pow, rational: bool = False) -> str:
         # A square as a product is several times faster than numpy's power.

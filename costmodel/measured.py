@@ -1,8 +1,8 @@
 """Tables of measured kernels: what their rows are in our terms.
 
 A row names an operation, its sizes, a device, a dtype and whose kernel it was.
-`describe` turns rows of one kind into a layer and its sizes; what no layer
-describes gets a reason instead.
+An `Operation` says which columns are sizes of which layer; of what no layer
+describes it raises the reason.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from costmodel.layers.tiled_attention import TiledAttention
 
 Sizes = dict[str, NDArray[np.float64]]
 
-#: How a time was taken, by the ``timer`` of the tables: four things called latency.
-HARNESSES = {
+#: Harness by the ``timer`` of the tables: four things called latency.
+TIMERS = {
     "cudagraph-event-mean": "graph-replay",
     "cudagraph-event-median": "graph-replay",
     "queued-event-median": "kernel-time",
@@ -266,7 +266,7 @@ def harness(timer: Any) -> str | None:
     """Return how a time was taken (``graph-replay``, ``eager-events``, …), or None if it is not said."""
     if timer is None or pd.isna(timer):
         return None
-    return HARNESSES.get(str(timer), str(timer) or None)
+    return TIMERS.get(str(timer), str(timer) or None)
 
 
 def uncounted(row: Mapping[str, Any]) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Numbers from symbols: exact at any size, alike for scalars and arrays, and refusing what is no size."""
 
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from costmodel import evaluate
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
 from costmodel.evaluate import bind, compile_expressions
 from costmodel.layers import get
+from costmodel.layers.recurrent import LSTM
 from costmodel.symbols import symbols
 
 sys.path.insert(0, str(Path(__file__).parent / "layers"))
@@ -221,3 +223,31 @@ def test_the_printer_broadcasts_every_function():
     assert chosen.tolist() == [[2, 2, 3], [4, 4, 3]]
     assert cube.tolist() == [1, 8, 27]
     assert inverse.tolist() == [[1 / 4], [1 / 16]]
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (2**41, "at most 1099511627776, got 2199023255552"),
+        (np.array([1, 2**41]), "at most 1099511627776, got 2199023255552"),
+        (10**20, "at most 1099511627776, got a number of 67 bits"),
+        (2**64 - 1, "at most 1099511627776, got 18446744073709551615"),
+        (-3, "a whole number of at least 1, got -3"),
+        (np.array([3.0, 2.25]), "a whole number of at least 1, got 2.25"),
+    ],
+)
+def test_of_a_size_that_is_none_one_is_told_what_would_do(size, said):
+    with pytest.raises(SizeError, match=re.escape(f"size seq: wanted {said}") + "$"):
+        evaluate(LSTM(), batch=1, hidden=8, seq=size)
+
+
+def test_the_largest_size_is_one():
+    assert evaluate(LSTM(), batch=1, hidden=8, seq=np.array([2**40]))["depth"] == [2**40]
+    assert evaluate(LSTM(), batch=1, hidden=8, seq=2**40)["depth"] == 2**40
+
+
+@pytest.mark.parametrize("d_model", [65, np.array([64, 65])])
+def test_a_default_that_is_nowhere_or_not_everywhere_whole_is_asked_for(d_model):
+    layer = get("transformer-block")()
+    with pytest.raises(SizeError, match=r"head_dim defaults to d_model/heads, which is not whole here"):
+        evaluate(layer, batch=1, seq=8, d_model=d_model, heads=8)

@@ -32,12 +32,42 @@ def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
     assert estimate.terms["matrix:bf16"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("direction", "products"), [("fwd", [128, 64]), ("bwd", [128, 64, 64, 128, 128])])
+def test_products_are_as_wide_as_what_they_sum_over_or_give(direction: str, products: list[int]) -> None:
+    """QKᵀ and PV; backward QKᵀ again, dO·Vᵀ and PᵀdO of values, dS·K and dSᵀQ of keys (2205.14135, B.4)."""
+    found = attention.seconds(
+        H200, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=128, value_dim=64,
+        causal=False, kernel="fa2", direction=direction,
+    )  # fmt: skip
+    flops = sum(2 * 2 * 4 * 1536**2 * width for width in products)
+    assert found.terms["matrix:bf16"] == pytest.approx(flops / H200.peak("bf16", "matrix"))
+
+
 def test_a_causal_kernel_computes_the_diagonal_tiles_whole() -> None:
     tiles = 4096 // 128
     full = attention.seconds(H200, {}, **SIZES, causal=False, kernel="trtllm").terms["matrix:bf16"]
     half = attention.seconds(H200, {}, **SIZES, causal=True, kernel="trtllm").terms["matrix:bf16"]
     # 256 × 64 tiles: row block i of 16 visits 4(i + 1) of 64 column tiles.
     assert half / full == pytest.approx(sum(4 * (i + 1) for i in range(tiles // 2)) / (tiles // 2 * 64))
+
+
+@pytest.mark.parametrize("sizes", [{"seq": 1, "seq_kv": 2**20}, {"seq": 2**20, "seq_kv": 1}, {"seq": 2**16}])
+@pytest.mark.parametrize("value_dim", [64, 128])
+def test_memory_moves_each_operand_once(sizes: dict[str, int], value_dim: int) -> None:
+    """Q and O of the query heads, K and V of the others, far beyond any cache; backward all of it twice."""
+    given = {"batch": 4, "heads": 32, "kv_heads": 8, "head_dim": 128} | sizes
+    keys = sizes.get("seq_kv", sizes["seq"])
+    operands = {"Q": 32 * sizes["seq"] * 128, "O": 32 * sizes["seq"] * value_dim}
+    operands |= {"K": 8 * keys * 128, "V": 8 * keys * value_dim}
+    once, twice = (
+        attention.seconds(
+            H200, {"bandwidth_share": 1.0}, **given, value_dim=value_dim, causal=False, kernel="fa2",
+            direction=direction,
+        ).terms["hbm"]
+        for direction in ("fwd", "bwd")
+    )  # fmt: skip
+    assert once == pytest.approx(2 * 4 * sum(operands.values()) / H200.hbm_bandwidth, rel=1e-3)
+    assert twice == pytest.approx(2 * once)
 
 
 def test_head_sizes_between_are_padded_to_the_compiled_one() -> None:
