@@ -114,9 +114,9 @@ class Memory:
         found = self.kinds(use, batch=batch, lengths=length, recompute=recompute)
         return float(sum(kind[0] for kind in found.values()))
 
-    def longest(self, use: str, *, batch: float, recompute: str = "none") -> int | None:
+    def longest(self, use: str, *, batch: float) -> int | None:
         """Return the longest sequence that there is room for [tokens]; 0: none, None: any."""
-        return _most(lambda n: self.total(use, batch=batch, length=n, recompute=recompute) <= self.room)
+        return _most(lambda n: self.total(use, batch=batch, length=n) <= self.room)
 
     def largest(self, use: str, *, length: float, recompute: str = "none") -> int | None:
         """Return the largest batch that there is room for [sequences]; 0: none, None: any."""

@@ -6,7 +6,7 @@ Layers are those of the registry that have a length; one that is added shows up 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -61,9 +61,8 @@ def times(
     places: Iterable[tuple[str, hardware.Device, str]],
     *,
     rung: str | None = None,
-    lengths: Sequence[int] = LENGTHS,
 ) -> pd.DataFrame:
-    """Return the time of every layer over the length, on every device that can run it.
+    """Return the time of every layer over its length (``LENGTHS``), on every device that can run it.
 
     Parameters
     ----------
@@ -71,8 +70,6 @@ def times(
         What the device is called, itself, and its number format.
     rung : str, optional
         See `predict`.
-    lengths : sequence of int
-        Tokens.
 
     Returns
     -------
@@ -81,7 +78,7 @@ def times(
     """
     return pd.concat(
         [
-            _times(layer, device, rung, lengths).assign(where=where)
+            _times(layer, device, rung).assign(where=where)
             for where, device, dtype in places
             for layer in layers(dtype)
         ],
@@ -89,12 +86,12 @@ def times(
     )
 
 
-def _times(layer: Layer, device: hardware.Device, rung: str | None, lengths: Sequence[int]) -> pd.DataFrame:
+def _times(layer: Layer, device: hardware.Device, rung: str | None) -> pd.DataFrame:
     """Return a layer's times; no row where the device lacks what it needs (a link, a number format)."""
     name = length_of(layer) or "seq"
     found: dict[str, Any] = {"seq": [], "seconds": [], "bound": []}
     with contextlib.suppress(UnavailableError):
-        p = predict(layer, device, {name: np.asarray(lengths), **sizes_of(layer)}, rung=rung)
+        p = predict(layer, device, {name: np.asarray(LENGTHS), **sizes_of(layer)}, rung=rung)
         found = {"seq": p.shapes[name], "seconds": p.seconds, "bound": p.bound}
     return pd.DataFrame(found).assign(layer=layer.name, family=layer.family)
 

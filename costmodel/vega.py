@@ -232,22 +232,20 @@ def vega(expression: sp.Basic, signals: Iterable[str] = ()) -> str:
     return str(_Printer(signals)._print(expression))
 
 
-def assignments(named: Sequence[tuple[str, sp.Expr]], prefix: str = "x") -> list[tuple[str, sp.Expr]]:
+def assignments(named: Sequence[tuple[str, sp.Expr]]) -> list[tuple[str, sp.Expr]]:
     """Return steps that compute the named expressions, what they share computed once.
 
     Parameters
     ----------
     named : sequence of (str, Expr)
-        Names and what they stand for.
-    prefix : str
-        Of the names of shared parts: ``x0``, ``x1``, …
+        Names and what they stand for. Shared parts are called ``x0``, ``x1``, …
 
     Returns
     -------
     list of (str, Expr)
         In the order in which they can be computed; the last are those asked for.
     """
-    fresh = sp.numbered_symbols(prefix, real=True)
+    fresh = sp.numbered_symbols("x", real=True)
     spelt = [_spelt(expression) for _, expression in named]
     shared, reduced = sp.cse(spelt, symbols=fresh, order="none")
     steps: list[tuple[str, sp.Expr]] = []

@@ -69,7 +69,7 @@ class Counts:
     values: dict[str, float]
 
 
-def count_cases(cases: Iterable[Case], *, timeout_s: float = TIMEOUT_S) -> pd.DataFrame:
+def count_cases(cases: Iterable[Case]) -> pd.DataFrame:
     """Return the counts of cases, one row each: ``row_id``, ``status``, ``reason`` and ``COUNTED``.
 
     Where counters are not to be had, that is found out once, and holds for all the cases after it.
@@ -77,7 +77,7 @@ def count_cases(cases: Iterable[Case], *, timeout_s: float = TIMEOUT_S) -> pd.Da
     rows: list[dict[str, Any]] = []
     for one in cases:
         if not rows or rows[-1]["status"] != "unavailable":
-            counts = count(one, timeout_s=timeout_s)
+            counts = count(one)
         rows.append({"row_id": one.key, "status": counts.status, "reason": counts.reason, **counts.values})
     return pd.DataFrame(rows, columns=["row_id", "status", "reason", *COUNTED])
 

@@ -9,7 +9,7 @@ import pandas as pd
 from costmodel import hardware
 from costmodel.predict import predict
 from costmodel.validation.case import Case
-from costmodel.validation.counters import TIMEOUT_S, count_cases
+from costmodel.validation.counters import count_cases
 from costmodel.validation.registry import find
 
 
@@ -35,7 +35,7 @@ def footprints(frame: pd.DataFrame) -> pd.DataFrame:
     return answer.assign(ratio=answer["stated_bytes"] / answer["measured_bytes"]).reset_index(drop=True)
 
 
-def traffic(cases: Sequence[Case], device: hardware.Device, *, timeout_s: float = TIMEOUT_S) -> pd.DataFrame:
+def traffic(cases: Sequence[Case], device: hardware.Device) -> pd.DataFrame:
     """Count the bytes that cases move on the GPU at hand, beside those that layers state.
 
     Parameters
@@ -44,8 +44,6 @@ def traffic(cases: Sequence[Case], device: hardware.Device, *, timeout_s: float 
         What to count; see `costmodel.validation.plans.counted`.
     device : Device
         Where that is.
-    timeout_s : float
-        How long one case may take [s].
 
     Returns
     -------
@@ -74,7 +72,7 @@ def traffic(cases: Sequence[Case], device: hardware.Device, *, timeout_s: float 
                 "l2_bytes": stated.l2_bytes,
             }
         )
-    counted = count_cases(cases, timeout_s=timeout_s)
+    counted = count_cases(cases)
     answer = pd.DataFrame(rows).merge(counted, on="row_id", validate="one_to_one")
     measured = answer.pop("dram_bytes").astype("float64")
     return answer.assign(measured_bytes=measured, ratio=answer["stated_bytes"] / measured)

@@ -25,6 +25,8 @@ ORDER_PERCENT = 95
 APART = 1.2
 #: … and are alike enough to be a question if their FLOPs are within this factor.
 ALIKE = 4.0
+#: Median error of a cell above which the diary has to explain it [%].
+MISPREDICTED = 30.0
 _RECURRENT = ("lstm", "gru")
 _ATTENTION = ("sdpa-math", "sdpa-flash", "sdpa-efficient", "sdpa-cudnn")
 _MEMORY = ("softmax", "layernorm", "rmsnorm", "add", "mul", "copy", "relu", "gelu", "tanh")
@@ -197,8 +199,8 @@ def order(frame: pd.DataFrame) -> tuple[int, float]:
     return len(right), float(np.mean(right)) if right else float("nan")
 
 
-def mispredicted(frame: pd.DataFrame, *, over: float = 0.30) -> pd.DataFrame:
-    """Return the cells of a campaign whose median error is above `over`: what the diary has to explain.
+def mispredicted(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells of a campaign whose median error is above ``MISPREDICTED``: the diary explains them.
 
     Returns
     -------
@@ -211,4 +213,4 @@ def mispredicted(frame: pd.DataFrame, *, over: float = 0.30) -> pd.DataFrame:
     keys = ["bench", "dtype", "direction", "launch", "state"]
     grouped = good[keys].assign(error=error.abs(), bias=error, spread=100 * good["spread"]).groupby(keys)
     table = grouped.median().assign(rows=grouped.size()).reset_index()
-    return table[table["error"] > 100 * over].sort_values("error", ascending=False, ignore_index=True)
+    return table[table["error"] > MISPREDICTED].sort_values("error", ascending=False, ignore_index=True)

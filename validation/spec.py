@@ -31,10 +31,10 @@ def measure_spec(machine: Machine) -> dict[str, Any]:
     return make(machine, microbenchmarks(machine))
 
 
-def write(content: dict[str, Any], path: Path, *, overwrite: bool = False) -> Path:
+def write(content: dict[str, Any], path: Path) -> Path:
     """Write a spec as YAML; see `costmodel.files.write_whole` for what it raises."""
     text = "# Measured by `costmodel validate`.\n" + yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True
     )
-    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), overwrite=overwrite)
+    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), overwrite=False)
     return path

@@ -257,9 +257,11 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
 
 def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:
     """Print what the diary has to explain."""
+    from costmodel.validation.report import MISPREDICTED
+
     names, shown = ("bench", "dtype", "direction", "launch", "state"), ("error", "bias", "spread")
     output.print_table(
-        ["off by over 30 %", "rows", *(f"{name} %" for name in shown)],
+        [f"off by over {MISPREDICTED:.0f} %", "rows", *(f"{name} %" for name in shown)],
         [
             [" ".join(cell[name] for name in names), str(cell["rows"]), *(f"{cell[n]:.1f}" for n in shown)]
             for cell in cells

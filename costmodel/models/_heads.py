@@ -105,18 +105,18 @@ def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part
     return Part.of(name, use.scores(causal=a.causal), seq=use.length, **sizes)
 
 
-def cross_attention(use: Use, a: Heads, layers: int, name: str = "cross-") -> Iterator[Part]:
+def cross_attention(use: Use, a: Heads, layers: int) -> Iterator[Part]:
     """Yield attention to another sequence, which so many layers read: `seq_kv` positions, decoding `seq`.
 
     Decoding, the other sequence's keys and values are cached: nothing is projected again.
     """
     sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
-    yield linear(use, f"{name}attention query", a.d_model, a.query, bias=a.bias)
+    yield linear(use, "cross-attention query", a.d_model, a.query, bias=a.bias)
     if use.decoding:
-        middle = Part.of(f"{name}attention", use.layer("decode-attention"), seq_kv=N, **sizes)
+        middle = Part.of("cross-attention", use.layer("decode-attention"), seq_kv=N, **sizes)
     else:
-        keys = linear(use, f"{name}attention key and value", a.d_model, 2 * a.keys, bias=a.bias, rows=B * S)
+        keys = linear(use, "cross-attention key and value", a.d_model, 2 * a.keys, bias=a.bias, rows=B * S)
         yield keeping(keys, sp.Rational(1, layers))
-        middle = Part.of(f"{name}attention", use.scores(causal=False), seq=N, seq_kv=S, **sizes)
+        middle = Part.of("cross-attention", use.scores(causal=False), seq=N, seq_kv=S, **sizes)
     yield middle
-    yield after(middle, linear(use, f"{name}attention output", a.query, a.d_model, bias=a.out_bias))
+    yield after(middle, linear(use, "cross-attention output", a.query, a.d_model, bias=a.out_bias))
