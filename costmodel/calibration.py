@@ -86,6 +86,8 @@ class Section(BaseModel):
         Smallest and largest size among the fitted rows.
     spread : tuple of Spread
         Held-out residuals by regime, shortest times first.
+    provenance : Provenance
+        The rows it was fitted on.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

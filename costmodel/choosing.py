@@ -247,7 +247,7 @@ def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
     near = [groups.pop(family, []) for family in hardware.nearest_families(device)]
     last = [groups.pop(family, []) for family in hardware.foreign_families(device)]
     for group in (*near, list(itertools.chain.from_iterable(groups.values())), *last):
-        yield from device.relatives([hardware.load(name) for name in group])
+        yield from hardware.relatives(device, group)
 
 
 def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:

@@ -10,9 +10,9 @@ A device is one file, ``<vendor>/<device>.yaml``; what it may say is in ``schema
 
 from costmodel.hardware.check import check
 from costmodel.hardware.device import Device
+from costmodel.hardware.kinship import foreign_families, nearest_families
 from costmodel.hardware.loader import available, family_of, load, relatives, resolve
 from costmodel.hardware.quantities import Quantity, Status
-from costmodel.hardware.relatives import foreign_families, nearest_families
 from costmodel.hardware.whatif import parse_device_set
 from costmodel.hardware.yamlfile import Fault
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -331,15 +330,6 @@ class Device:
             If a value is not a quantity of the right kind, or impossible.
         """
         return Device(whatif.changed(self.spec, changes))
-
-    def relatives(self, candidates: Iterable[Device]) -> list[tuple[str, str]]:
-        """Return name and relation of those whose constants suit this device, best first.
-
-        See `costmodel.hardware.relatives`.
-        """
-        from costmodel.hardware.relatives import rank  # noqa: PLC0415 - it needs Device itself
-
-        return rank(self, candidates)
 
 
 def _capacity(level: Level | None) -> float:

@@ -13,7 +13,7 @@ from costmodel.errors import UnknownNameError, unknown_name
 from costmodel.files import user_folder
 from costmodel.hardware.check import read_spec
 from costmodel.hardware.device import Device
-from costmodel.hardware.relatives import rank
+from costmodel.hardware.kinship import rank
 from costmodel.hardware.tables import FOLDER
 
 _CALIBRATION = ".calibration.yaml"
@@ -133,7 +133,7 @@ def relatives(device: Device | str, candidates: Iterable[str]) -> list[tuple[str
     Returns
     -------
     list of (str, str)
-        As `costmodel.hardware.relatives.rank`.
+        As `costmodel.hardware.kinship.rank`.
     """
     target = load(device) if isinstance(device, str) else device
     return rank(target, [load(name) for name in candidates])

@@ -45,8 +45,9 @@ class Explorer:
     Attributes
     ----------
     devices : list of dict
-        Figures of each and the limits of those that the reader may change, in SI units; ``first`` is the
-        index of the one shown at first.
+        Figures of each and the limits of those that the reader may change, in SI units.
+    first : int
+        Index of the device that is shown at first.
     choices : list of dict
         Options that the reader sets: name, values, first.
     layers : list of dict

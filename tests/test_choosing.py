@@ -94,7 +94,7 @@ def test_with_nothing_fitted_the_defaults_serve_and_are_called_none(shelf):
 def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
     """Reading specs only as far as needed changes nothing about who comes first."""
     target = load(device)
-    ranked = target.relatives([load(name) for name in calibration.calibrated_devices()])
+    ranked = hardware.relatives(target, calibration.calibrated_devices())
     assert list(choosing.relatives(target)) == ranked
     assert hardware.family_of(device) == target.family
 

@@ -106,7 +106,7 @@ def transfers(rows: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
         for op in scored["op"].unique()
     }
     pairs = {
-        (gpu, other): next(r for n, r in hardware.load(gpu).relatives([hardware.load(other)]) if n == other)
+        (gpu, other): next(r for n, r in hardware.relatives(gpu, [other]) if n == other)
         for gpu, other in scored[["gpu", "constants_from"]].drop_duplicates().itertuples(index=False)
     }
     relation = [pairs[pair] for pair in zip(scored["gpu"], scored["constants_from"], strict=True)]
