@@ -100,6 +100,70 @@ def test_every_row_is_the_prediction_of_its_layer(table):
         assert set(same["constants_from"]) == {p.constants_from}
 
 
+ATTENTION = {"batch": 3, "seq_q": 96, "seq_kv": 160, "heads_q": 8, "heads_kv": 2, "head_dim": 64}
+DELTA = {"batch": 3, "seq_q": 256, "heads_q": 4, "heads_kv": 8, "head_dim": 64}
+CONV = {"batch": 3, "seq_q": 128, "n": 512, "k": 4}
+STACK = {"batch": 3, "seq": 40, "hidden": 256, "input": 96, "num_layers": 4}
+MODEL = {"batch": 2, "seq_q": 128, "heads_q": 8, "d_model": 512, "n_layers": 3, "vocab": 1000, "d_ff": 1536}
+#: The words of the tables for sizes, and ours (contract.md); all others are the same.
+OURS = {"seq_q": "seq", "heads_q": "heads", "heads_kv": "kv_heads", "b": "batch", "n_layers": "num_layers"}
+
+
+@pytest.mark.parametrize(
+    ("row", "layer"),
+    [
+        ({"op": "bmm", "b": 7, "m": 64, "n": 96, "k": 128}, cm.Matmul(batched=True)),
+        ({"op": "bmm", "b": 7, "m": 64, "n": 96, "k": 128, "direction": "bwd"},
+         cm.Matmul(batched=True, direction="bwd")),
+        ({"op": "gemm_fp8_dynquant", "m": 64, "n": 96, "k": 128, "dtype": "fp8"},
+         cm.Matmul(dtype="fp8", quantise=True)),
+        ({"op": "attention_prefill_noncausal", **ATTENTION}, cm.TiledAttention()),
+        ({"op": "attention_prefill", **ATTENTION, "direction": ""}, cm.TiledAttention(causal=True)),
+        ({"op": "attention_decode", **{k: v for k, v in ATTENTION.items() if k != "seq_q"}},
+         cm.DecodeAttention()),
+        ({"op": "softmax", "m": 64, "n": 96, "direction": "bwd"}, cm.Softmax(direction="bwd")),
+        ({"op": "layernorm", "m": 64, "n": 96}, cm.Norm(kind="layer")),
+        ({"op": "rmsnorm", "m": 64, "n": 96}, cm.Norm(kind="rms")),
+        ({"op": "gelu", "m": 64, "n": 96}, cm.Elementwise(op="gelu")),
+        ({"op": "silu_and_mul", "m": 64, "n": 96}, cm.Elementwise(op="silu-and-mul")),
+        ({"op": "elementwise_add", "m": 64, "n": 96}, cm.Elementwise(op="add")),
+        ({"op": "gdn_chunk_prefill", **DELTA}, cm.GatedDeltaNet(form="chunked")),
+        ({"op": "gdn_recurrent_decode", **DELTA, "seq_q": 1}, cm.GatedDeltaNet(form="recurrent")),
+        ({"op": "causal_conv1d_prefill", **CONV}, cm.CausalConv1d(decode=False)),
+        ({"op": "causal_conv1d_decode", **CONV, "seq_q": 1}, cm.CausalConv1d(decode=True)),
+        ({"op": "rnn", **STACK}, cm.RNN()),
+        ({"op": "gru", **STACK, "framework": "pytorch 2.5"}, cm.GRU()),
+        # cuDNN's layers overlap (Appleyard et al., arXiv 1604.01946), but for two ways.
+        ({"op": "lstm", **STACK, "framework": "cudnn 9"}, cm.LSTM(wavefront=True)),
+        ({"op": "lstm", **STACK, "framework": "cudnn 9", "bidirectional": 1}, cm.LSTM(bidirectional=True)),
+        ({"op": "model_end_to_end", **MODEL, "kernel": "GPT-3 small"}, cm.EagerTransformer(style="gpt2")),
+        ({"op": "model_end_to_end", **MODEL, "kernel": "bert-large", "mode": "train", "direction": "bwd"},
+         cm.EagerTransformer(style="bert", dropout=True, direction="bwd")),
+        ({"op": "model_end_to_end", **MODEL, "kernel": "opt-1.3b", "mode": "infer"},
+         cm.EagerTransformer(style="opt")),
+    ],
+    ids=lambda given: given["op"] if isinstance(given, dict) else "",
+)  # fmt: skip
+def test_an_op_is_the_layer_of_its_name_at_the_sizes_of_its_columns(row, layer):
+    scored = score(pd.DataFrame([{"gpu": "h200-sxm", "dtype": "bf16", **row}]))
+    sizes = {OURS.get(name, name): size for name, size in row.items() if isinstance(size, int)}
+    sizes.pop("bidirectional", None)
+    if "conv1d" in row["op"]:  # its channels are the table's n
+        sizes["d_model"] = sizes.pop("n")
+    whose = {"framework": row["framework"].split()[0]} if "framework" in row else {}
+    p = cm.predict(layer, "h200-sxm", sizes, kernel=row.get("kernel"), **whose)
+    assert scored["reason"][0] == ""
+    assert (scored["seconds"][0], scored["lower_s"][0]) == (p.seconds, p.lower_s)
+
+
+def test_a_timer_is_a_harness_or_the_name_of_one():
+    """Four things are called latency; a table may as well say which of them it has."""
+    assert measured.harness("kineto-kernel-median-1us") == "kernel-time"
+    assert measured.harness("host-walltime-median50") == "host-wall"
+    assert measured.harness("graph-replay") == "graph-replay"
+    assert measured.harness("") is measured.harness(None) is measured.harness(np.nan) is None
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_an_answer_does_not_depend_on_where_its_row_stands(table, seed):
     shuffled = table.sample(frac=1.0, random_state=seed)
@@ -325,11 +389,13 @@ def test_a_launch_tells_into_how_many_parts_k_is_cut():
         ("gemm", name, np.nan, "fwd"),
     ]
     rows += [("gemm", "tensile_MT128x64x16", 40, "fwd"), ("bmm", name, 40, "fwd"), ("gemm", None, 40, "fwd")]
+    rows += [("gemm", name, 8, "fwd"), ("gemm", name, 4, "fwd")]  # one part; fewer blocks than tiles
     table = pd.DataFrame(rows, columns=["op", "kernel", "grid", "direction"]).assign(m=256, n=256, k=4096)
     names = with_parts(table)["kernel"]
     assert names[0] == f"{name}_parts5"
     assert names[1:4].tolist() == [name] * 3
     assert names[4:6].tolist() == table["kernel"][4:6].tolist()
+    assert names[7:].tolist() == [f"{name}_parts1", name]
     table = table.assign(gpu="t4", dtype="fp32", framework="pytorch")
     told, named, whole = (
         score(table[:1].assign(**change))["seconds"][0]
