@@ -325,6 +325,18 @@ def test_what_a_collector_left_out_is_known_by_any_name_of_the_device(gpu):
     assert older > newer
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"gpu": "h200-sxm"}, {"framework": "pytorch 0.14.0"}, {"op": "attention_prefill", "seq_q": 512}],
+)
+def test_nothing_is_left_out_of_other_rows(change):
+    row = {"gpu": "a100-sxm-80gb", "op": "attention_decode", "dtype": "bf16", "framework": "vllm 0.14.0"}
+    row |= {"batch": 512, "seq_kv": 512, "heads_q": 32, "heads_kv": 8, "head_dim": 128, **change}
+    unsaid = {**row, "framework": row["framework"].split()[0]}
+    said, plain = score(pd.DataFrame([row, unsaid]))["lower_s"]
+    assert said == plain > 0
+
+
 def test_tables_that_are_odd_but_whole():
     empty = score(pd.DataFrame(columns=["gpu", "op", "dtype", "m"]))
     assert list(empty.columns) == ["gpu", "op", "dtype", "m", *ADDED]
