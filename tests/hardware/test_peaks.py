@@ -1,15 +1,43 @@
 """No measured kernel is faster than the peak that the lower bound rests on."""
 
 import pytest
+import yaml
 
-from costmodel.errors import UnknownNameError
-from costmodel.hardware import load
+from costmodel import units
+from costmodel.cost import ENGINES
+from costmodel.dtypes import DTYPES
+from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.hardware import available, load
+from costmodel.hardware.loader import FOLDER
 
 GEMM_DTYPES = {
     "fp32": "fp32",
     "fp16 storage/fp32 math": "fp32",
     "fp16 in/fp32 acc (tensor cores)": "fp16",
 }
+
+
+@pytest.mark.parametrize("name", available())
+def test_an_engine_does_a_format_at_its_own_rate_and_others_in_fp32(name):
+    """What the file says of a format is its rate; what it says nothing of is done as fp32, but for fp64."""
+    told = yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))["compute"]
+    device = load(name)
+    rates = {
+        engine: {dtype: units.parse(figure["value"], "FLOP/s") for dtype, figure in table.items()}
+        for engine, table in told.items()
+        if engine in ENGINES
+    }
+    assert set(device.matrix_dtypes) == set(rates.get("matrix", {}))
+    for engine, table in rates.items():
+        for dtype in DTYPES:
+            rate = (
+                table.get(dtype) if engine == "matrix" or dtype == "fp64" else table.get(dtype, table["fp32"])
+            )
+            if rate is None:
+                with pytest.raises(UnavailableError):
+                    device.peak(dtype, engine)
+            else:
+                assert device.peak(dtype, engine) == pytest.approx(rate, rel=1e-12)
 
 
 def test_special_functions_go_by_the_highest_clock_too():
