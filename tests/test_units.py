@@ -87,7 +87,14 @@ def test_rendered_text_parses_to_the_same_number(value, dimension):
 
 @pytest.mark.parametrize(
     ("value", "dimension", "text"),
-    [(4.8e12, "bytes/s", "4.8 TB/s"), (0, "s", "0 s"), (1.96e-6, "s", "1.96 µs"), (80e9, "bytes", "80 GB")],
+    [
+        (4.8e12, "bytes/s", "4.8 TB/s"),
+        (0, "s", "0 s"),
+        (1.96e-6, "s", "1.96 µs"),
+        (80e9, "bytes", "80 GB"),
+        (math.nan, "s", "nan s"),
+        (math.inf, "bytes/s", "inf B/s"),
+    ],
 )
 def test_render(value, dimension, text):
     assert units.render(value, dimension) == text

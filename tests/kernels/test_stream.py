@@ -58,6 +58,38 @@ def test_a_long_norm_reads_its_rows_twice_and_a_long_softmax_three_times():
     once = seconds(**sizes)
     assert seconds("norm", **sizes) / once == pytest.approx(3 / 2, rel=0.01)
     assert seconds("softmax", **sizes) / once == pytest.approx(4 / 2, rel=0.01)
+    # Backward a norm has two tables to read, and reads both again.
+    assert seconds("norm", **sizes, reads=2) / once == pytest.approx(5 / 2, rel=0.01)
+
+
+def test_an_instruction_of_every_element_takes_a_lane_a_cycle():
+    """5,120 lanes at 1.38 GHz (V100's whitepaper); before the clock was raised, longer."""
+    constants = {"element_cycles": 3.0, "slow_clock": 1.5, "slow_rows": 100.0}
+    for rows, slower in ((99, 1.5), (100, 1.0)):
+        found = stream.seconds(V100, constants, rows=rows, cols=2**20).terms["vector:fp32"]
+        assert found == pytest.approx(rows * 2**20 * 3 * slower / (5120 * 1.38e9), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("device", "units", "threads"), [("nvidia/v100-pcie-32gb", 80, 2048), ("nvidia/t4", 40, 1024)]
+)
+def test_rows_wait_for_a_place_on_a_unit(device, units, threads):
+    """A softmax of 4,096 columns has 512 threads a row, each with 2 vectors to load three times."""
+    places = units * threads // 512
+    constants = {"row_s": 1e-5, "iteration_s": 1e-6, "occupancy": 1.0}
+    rows = np.array([1.0, places, 2.0 * places, 7.5 * places])
+    depth = stream.seconds(hardware.load(device), constants, rows=rows, cols=4096, pattern="softmax").terms[
+        "depth"
+    ]
+    assert depth == pytest.approx((1e-5 + 6e-6) * np.array([1, 1, 2, 7.5]))
+
+
+def test_limits_that_do_not_overlap_add_up():
+    constants = {"overlap": 1.0, "start_s": 1e-5, "dispatch_s": 2e-5, "record_s": 1e-6}
+    found = stream.seconds(V100, constants, rows=4096, cols=4096, pattern="softmax")
+    limits = sum(found.terms[name] for name in ("hbm", "vector:fp32", "depth"))
+    assert found.seconds == pytest.approx(2e-5 + limits + 1e-5)
+    assert found.terms["launch"] == pytest.approx(1e-5 + 2e-5 + 1e-6)
 
 
 def test_rows_that_begin_inside_a_sector_move_more():
