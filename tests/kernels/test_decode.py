@@ -123,6 +123,25 @@ def test_partial_outputs_of_splits_are_written_and_read_in_fp32() -> None:
     assert taken[1] / taken[0] == pytest.approx(moved[1] / moved[0], rel=1e-6)
 
 
+def test_a_block_streams_every_key_and_value_of_its_part() -> None:
+    """Of a sequence that is not split: 2 bytes of 128 numbers, of a key and of a value, by the cycle."""
+    one = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "kernel": "fa2-paged"}
+    seq_kv = np.array([4096.0, 65536.0])
+    short, long = decode.seconds(A100, {"stream_bytes_per_cycle": 50.0}, **one, seq_kv=seq_kv).terms["depth"]
+    further = sum(2 * 128 * 2 for _ in range(65536 - 4096))
+    assert (long - short) * A100.clock_hz == pytest.approx(further / 50)
+
+
+@pytest.mark.parametrize("name", ["copy_cycles", "return_cycles", "launch_cycles"])
+def test_what_runs_beside_the_blocks_takes_its_time(name: str) -> None:
+    """FlashAttention-2 copies the queries of several KV heads there and back, and O where it swapped them."""
+    none, some = (
+        decode.seconds(A100, {name: cycles, "tick_s": 0.0}, **SIZES, kernel="fa2-paged").seconds
+        for cycles in (10_000, 1_010_000)
+    )
+    assert (some - none) * A100.clock_hz == pytest.approx(1e6)
+
+
 def test_a_narrower_cache_is_faster_where_memory_binds() -> None:
     big = SIZES | {"batch": 256, "seq_kv": 16384}
     wide, narrow = (decode.seconds(H200, {}, **big, kv_dtype=kind).seconds for kind in ("bf16", "fp8"))
