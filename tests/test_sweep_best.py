@@ -10,7 +10,7 @@ import costmodel as cm
 from costmodel.errors import CostmodelError, UnknownNameError
 from costmodel.sweep import Engine, best, front, make_grid, whole
 from costmodel.sweep import grid as grids
-from costmodel.sweep.best import Front, front_of
+from costmodel.sweep.pareto import Front, front_of
 
 LEAST = {"seconds": "seconds", "energy": "energy_j", "cost": "cost", "footprint_bytes": "footprint_bytes"}
 

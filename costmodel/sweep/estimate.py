@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from costmodel.sweep.best import Aim, FindFront, FindLeast
+from costmodel.sweep.aim import Aim
+from costmodel.sweep.best import FindLeast
 from costmodel.sweep.engines import Engine, Job
 from costmodel.sweep.files import Encode
 from costmodel.sweep.grid import Grid
+from costmodel.sweep.pareto import FindFront
 
 #: Chunks of a sample for each worker, and for how long [s] more of them are tried.
 _SAMPLES, _PATIENCE_S = 4, 5.0

@@ -12,6 +12,7 @@ from costmodel.kernels import _flash, _flash_decode, decode
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
+B200 = hardware.load("nvidia/b200-sxm")
 L40S = hardware.load("nvidia/l40s")
 SIZES = {"batch": 16, "heads": 32, "kv_heads": 8, "seq_kv": 8192, "head_dim": 128}
 
@@ -140,6 +141,42 @@ def test_what_runs_beside_the_blocks_takes_its_time(name: str) -> None:
         for cycles in (10_000, 1_010_000)
     )
     assert (some - none) * A100.clock_hz == pytest.approx(1e6)
+
+
+@pytest.mark.parametrize(("device", "kernel"), [(A100, "fa2-paged"), (H200, "fa3"), (L40S, "flashinfer")])
+def test_units_stream_all_keys_and_values_among_them(device: hardware.Device, kernel: str) -> None:
+    """However the keys are split, every unit takes some bytes a cycle and there are so many units."""
+    batch = np.arange(1.0, 200.0)
+    sizes = {"batch": batch, "heads": 8, "kv_heads": 1, "seq_kv": 65536, "head_dim": 128}
+    found = decode.seconds(device, {"stream_bytes_per_cycle": 50.0}, **sizes, kernel=kernel).terms["depth"]
+    least = 2 * 2 * 128 * 65536 * batch / 50 / device.units
+    assert (found * device.clock_hz >= least).all()
+    # With many sequences units are busy to the end, but for a last wave.
+    assert found[-1] * device.clock_hz < 2.5 * least[-1]
+
+
+def test_queries_and_outputs_are_copied_there_and_back() -> None:
+    """Two copies of 16 × 32 × 128 numbers of 2 bytes, each read and written, at memory's rate."""
+    sizes = {**SIZES, "kernel": "fa2-paged", "passing": 1e15}
+    fast, slow = (
+        decode.seconds(A100, {"bandwidth_share": share}, **sizes).terms["launch"] for share in (1.0, 0.5)
+    )
+    moved = 2 * 2 * 2 * 16 * 32 * 128
+    assert slow - fast == pytest.approx(moved / A100.hbm_bandwidth, rel=1e-6)
+
+
+def test_a_merging_kernel_has_work_where_there_are_parts() -> None:
+    one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
+    for device, kernel, seq_kv, more in (
+        (H200, "fa3", 65536, 1e6), (H200, "fa3", 512, 0), (B200, "trtllm", 65536, 0),
+    ):  # fmt: skip
+        none, some = (
+            decode.seconds(device, {"merge_work_cycles": cycles}, **one, seq_kv=seq_kv, kernel=kernel).terms[
+                "launch"
+            ]
+            for cycles in (0, 1e6)
+        )
+        assert (some - none) * device.clock_hz == pytest.approx(more, abs=1e-3)
 
 
 def test_a_narrower_cache_is_faster_where_memory_binds() -> None:

@@ -88,3 +88,11 @@ def test_defaults_are_plausible(name):
     assert constant.low <= constant.default <= constant.high
     assert constant.unit
     assert constant.meaning
+
+
+@pytest.mark.parametrize("engine", ["matrix", "vector", "special"])
+def test_a_size_without_such_arithmetic_takes_nothing_from_those_beside_it(engine):
+    flops = np.array([0.0, 1e12])
+    both = estimate(**{f"{engine}_flops": flops, "traffic": 1e6}).seconds
+    alone = [float(estimate(**{f"{engine}_flops": one, "traffic": 1e6}).seconds) for one in flops]
+    assert both.tolist() == alone

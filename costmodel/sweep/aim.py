@@ -1,0 +1,77 @@
+"""What is sought in a grid: the least, or the most, of a column of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.errors import CostmodelError, unknown_name
+from costmodel.sweep.grid import Case, Grid
+from costmodel.sweep.points import COST, ENERGY, TEXT, Points, absent
+
+Array = NDArray[np.float64]
+
+#: What people say for a column.
+SHORT = {"energy": ENERGY, "time": "seconds"}
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A column and which way is better.
+
+    Attributes
+    ----------
+    column : str
+        A column of numbers.
+    sign : float
+        1 where less is better, −1 where more is.
+    """
+
+    column: str
+    sign: float = 1.0
+
+    @classmethod
+    def of(cls, text: str, grid: Grid) -> Aim:
+        """Return what ``seconds`` (the least), or ``-batch`` (the most), asks for.
+
+        Raises
+        ------
+        CostmodelError
+            If there is no such column of numbers, or it is not known of every layer and device: what has
+            none would be left out in silence.
+        """
+        name, sign = (text[1:], -1.0) if text.startswith("-") else (text, 1.0)
+        name = SHORT.get(name, name)
+        numbers = [column for column in grid.columns if column not in (*TEXT, "bound")]
+        if name in (*TEXT, "bound"):
+            raise CostmodelError(f"wanted a column of numbers, such as seconds, got {name!r}, which is text")
+        if name not in (*numbers, COST):
+            raise unknown_name("column", name, [*numbers, *SHORT])
+        lacking = [case for case in grid.cases if name in absent(case, grid.sizes)]
+        if lacking:
+            raise _not_known(name, lacking)
+        return cls(name, sign)
+
+    def boxed(self, points: Points) -> Array:
+        """Return what is to be least, in the shape of the box; infinite where it is not known."""
+        values = points.boxed(self.column)
+        values = values if self.sign > 0 else np.where(np.isinf(values), values, -values)
+        return np.where(np.isnan(values), np.inf, values)
+
+
+def _not_known(name: str, cases: Sequence[Case]) -> CostmodelError:
+    """Return the error for a column that some layers or devices have not."""
+    devices = ", ".join(dict.fromkeys(case.device.name for case in cases))
+    if name == COST:
+        return CostmodelError(
+            f"{name} needs the price of an hour of every device; give that of {devices}, or leave it out"
+        )
+    if name == ENERGY:
+        return CostmodelError(
+            f"{name} needs the TDP of every device; leave out {devices}, of which none is known"
+        )
+    layers = ", ".join(dict.fromkeys(case.layer.name for case in cases))
+    return CostmodelError(f"{name} is not a size of every layer; leave out {layers}")
