@@ -81,6 +81,31 @@ def test_tokens_decoded_one_by_one_are_steps_in_turn():
     assert seconds({"token_cycles": 4000.0}, seq=1, kernel="decode") == one
 
 
+COLD = {"bandwidth_share": 1.0, "cache_share": 1e-9, "cache_bytes": 1e9}
+
+
+@pytest.mark.parametrize("passes", [0, 3])
+def test_the_chunked_kernels_hand_on_every_chunks_state(passes):
+    """q, k, v, o and the fp32 state as any kernel; each chunk's state in 16 bits, written and read again."""
+    batch, seq, heads, value_heads, d = 2, 64 * 9, 4, 8, 128
+    sizes = {"batch": batch, "seq": seq, "heads": heads, "value_heads": value_heads, "head_dim": d}
+    found = delta.seconds(H200, {**COLD, "extra_passes": passes}, **sizes, kernel="chunked").terms["hbm"]
+    values = batch * seq * value_heads * d * 2
+    moved = 2 * batch * seq * heads * d * 2 + 2 * values + 2 * batch * value_heads * d * d * 4
+    moved += sum(2 * batch * value_heads * d * d * 2 for _ in range(seq // 64))
+    assert found == pytest.approx((moved + passes * values) / H200.hbm_bandwidth, rel=1e-6)
+
+
+@pytest.mark.parametrize("kernel", ["fused", "chunked"])
+def test_limits_that_do_not_overlap_add_up_and_long_work_is_slowed(kernel):
+    sizes = {"batch": H200.units, "seq": 8192, "heads": 8, "value_heads": 8, "kernel": kernel}
+    constants = {"overlap": 1.0, "token_cycles": 0.0, "tick_s": 0.0, "droop_s": 1e-12}
+    plain, slowed = (delta.seconds(H200, {**constants, "droop": droop}, **sizes) for droop in (0.0, 0.25))
+    work = sum(plain.terms[name] for name in ("matrix:bf16", "hbm", "depth"))
+    assert plain.seconds == pytest.approx(plain.terms["launch"] + work)
+    assert slowed.seconds == pytest.approx(plain.terms["launch"] + 1.25 * work)
+
+
 def test_an_unknown_kernel_is_named():
     with pytest.raises(UnknownNameError, match="chunked"):
         seconds(seq=64, kernel="blocked")
