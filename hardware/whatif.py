@@ -142,20 +142,19 @@ def _engine(spec: Spec, dtype: str) -> str:
 
 def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float]) -> None:
     """Apply ``units`` and ``clock`` with all rates that follow from them."""
-    factors = {"matrix": 1.0, "vector": 1.0}
+    factor = 1.0
     if "units" in changes:
         count = _whole(changes["units"])
         _put(data, ("units", "count"), count)
-        factors = dict.fromkeys(factors, count / spec.units.count.si)
+        factor = count / spec.units.count.si
     if "clock" in changes:
         faster = parse(changes["clock"], "Hz") / spec.clocks.boost.si
-        factors = {engine: factor * faster for engine, factor in factors.items()}
+        factor *= faster
         for name, stated in spec.clocks:
             if stated is not None:
                 _put(data, ("clocks", name), f"{stated.si * faster:.10g} Hz")
         _put(data, ("clocks", "boost"), _quantity(changes["clock"], "Hz"))
     for engine, rates in spec.compute:
-        factor = factors["matrix" if engine == "matrix" else "vector"]
         for dtype, rate in rates.items() if factor != 1.0 else ():
             _put(data, ("compute", engine, dtype), f"{rate.si * factor / 1e12:.10g} TFLOP/s")
 
