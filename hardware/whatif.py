@@ -65,9 +65,9 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
     changes : mapping of str to str or float
         By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth [B/s], network (each
         device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the
-        engine that is fastest for it; the matrix engine, where none is), ``units``, and ``clock`` [Hz]: the
-        boost clock, with which all others go. The last two scale every rate; a dtype given beside them is
-        taken as it is.
+        engine that is fastest for it, the other being no faster; the matrix engine, where none does it),
+        ``units``, and ``clock`` [Hz]: the boost clock, with which all others go. The last two scale every
+        rate; a dtype given beside them is taken as it is.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
                 keys, dimension = _FIGURES[name]
                 _put(data, keys, _quantity(value, dimension))
             elif name in DTYPES:
-                _put(data, ("compute", _engine(spec, name), name), _quantity(value, "FLOP/s"))
+                _put_rate(data, _engine(spec, name), name, _quantity(value, "FLOP/s"))
         marked = spec.name.endswith("*") or changes.keys() <= _AROUND
         data["name"] = spec.name if marked else f"{spec.name}*"
         result = Spec.model_validate(data)
@@ -131,6 +131,15 @@ def _put(data: dict[str, Any], keys: Keys, value: str | int) -> None:
     if isinstance(value, str):
         figure["range"] = (value, value)
     section[keys[-1]] = figure
+
+
+def _put_rate(data: dict[str, Any], fastest: str, dtype: str, value: str) -> None:
+    """Set a format's rate on the engine that is fastest for it; the other then is no faster."""
+    _put(data, ("compute", fastest, dtype), value)
+    other = "vector" if fastest == "matrix" else "matrix"
+    stated = data["compute"].get(other, {}).get(dtype)
+    if stated is not None and parse(stated["value"], "FLOP/s") > parse(value, "FLOP/s"):
+        _put(data, ("compute", other, dtype), value)
 
 
 def _engine(spec: Spec, dtype: str) -> str:

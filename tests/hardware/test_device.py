@@ -264,3 +264,27 @@ def test_half_of_a_cache_in_two_partitions_holds_what_all_units_read():
     """A100's whitepaper: each partition caches for the units connected to it."""
     assert load("nvidia/a100-sxm-80gb").llc_distinct == 20 * 2**20
     assert load("nvidia/l40s").llc_distinct == load("nvidia/l40s").l2_capacity
+
+
+@pytest.mark.parametrize("factor", [1.02, 0.5, 0.05])
+@pytest.mark.parametrize("name", available())
+def test_a_rate_given_is_that_of_the_format_and_of_no_other(name, factor):
+    """Less than what vector units do, too: an H200 of 100 TFLOP/s in bf16 had the 133.8 of those."""
+    device = load(name)
+    rates = {
+        (engine, dtype): rate.si
+        for engine, table in device.spec.compute
+        if engine in ("matrix", "vector")
+        for dtype, rate in table.items()
+    }
+    for dtype in {dtype for _, dtype in rates}:
+        given = factor * device.peak(dtype)
+        try:
+            changed = device.replace(**{dtype: f"{given / 1e12!r} TFLOP/s"})
+        except SpecError:
+            continue  # wider formats are not faster than narrower ones
+        assert changed.peak(dtype) == pytest.approx(given, rel=1e-12)
+        for (engine, other), rate in rates.items():
+            assert other == dtype or changed.peak(other, engine) == rate
+    alike = device.replace(fp32=f"{device.peak('fp32') / 1e12!r} TFLOP/s")
+    assert alike.peak("fp32") == pytest.approx(device.peak("fp32"), rel=1e-12)
