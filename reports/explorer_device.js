@@ -21,11 +21,13 @@
     return own;
   }
 
-  // The engine that is faster at a format has the new rate; its highest clock stays as far above.
+  // The engine that is faster at a format has the new rate, and the other no more; highest clocks stay as far above.
   function setRate(own, base, dtype, value) {
     const rate = (engine) => base.rates[engine]?.[dtype]?.[0] ?? 0;
-    const engine = rate("vector") > rate("matrix") ? "vector" : "matrix";
-    own.rates[engine] = { ...own.rates[engine], [dtype]: [value, value * base.ratios[engine]] };
+    const faster = rate("vector") > rate("matrix") ? "vector" : "matrix";
+    for (const engine of ["matrix", "vector"].filter((one) => one === faster || rate(one) > value)) {
+      own.rates[engine] = { ...own.rates[engine], [dtype]: [value, value * base.ratios[engine]] };
+    }
   }
 
   // The stated rate and that at the highest clock, of the faster of the two engines.
