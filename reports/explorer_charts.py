@@ -158,7 +158,7 @@ def memory(names: Sequence[str]) -> Any:
         base.mark_bar().encode(
             alt.Y("note:N", title=None, sort=None),
             alt.X("footprint_bytes:Q", title="memory occupied [B]", axis=axis),
-            style.series_fill("label", names),
+            style.named_bars("label", names),
             tooltip=tooltip,
         ),
         style.capacity_rule(base, "X", "capacity_bytes"),

@@ -126,8 +126,11 @@ def chart(frame: pd.DataFrame) -> Any:
     leaders = ends.mark_rule(strokeWidth=alt.expr("wide ? 0.8 : 0")).encode(
         along, alt.X2("right:Q"), time, alt.Y2("place:Q"), style.group_line("family"), opacity=strong
     )
-    names = ends.mark_text(align="left", baseline="middle", fontSize=alt.expr("wide ? 11 : 0")).encode(
-        alt.X("beyond:Q", scale=scale), alt.Y("place:Q", scale=style.LOG), text="text:N", opacity=strong
+    beyond, place = alt.X("beyond:Q", scale=scale), alt.Y("place:Q", scale=style.LOG)
+    names = (
+        ends.mark_text(align="left", baseline="middle", fontSize=alt.expr("wide ? 11 : 0"))
+        .encode(beyond, place, text="text:N", opacity=strong)
+        .properties(name="ink_names")
     )
     drawn = (
         alt.layer(lines, points.add_params(hover), leaders, names)

@@ -82,6 +82,7 @@ def chart(frame: pd.DataFrame) -> Any:
     """
     alt = style.altair()
     x = _axis(frame)
+    names = style.domain(frame["series"])
     bars = (
         alt.Chart(frame)
         .mark_bar(height={"band": 0.72})
@@ -89,7 +90,7 @@ def chart(frame: pd.DataFrame) -> Any:
             style.length_axis(f"from_{x}", axis_title(x), grid=True),
             alt.X2(f"to_{x}:Q"),
             alt.Y("row:N", sort=None, title=None),
-            style.series_bars(style.domain(frame["series"])),
+            style.series_bars(names),
             tooltip=style.tips(
                 ("row:N", "where", ""),
                 ("of:N", "of", ""),
@@ -100,7 +101,7 @@ def chart(frame: pd.DataFrame) -> Any:
         )
         .properties(width="container", height=alt.Step(24))
     )
-    return style.titled(bars, finding(frame), ABOUT)
+    return style.titled(style.lined(bars, names), finding(frame), ABOUT)
 
 
 def _axis(frame: pd.DataFrame) -> str:

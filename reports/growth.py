@@ -81,18 +81,24 @@ def _lines() -> list[Any]:
     By order and not by name: each use of a model has parts of its own.
     """
     alt = style.altair()
-    legend = alt.Legend(title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
-    dashes = alt.Scale(range=[list(dash) for dash in style.DASHES])
+    colours, dashes = list(style.OKABE_ITO), [list(dash) for dash in style.DASHES]
     return [
-        alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=legend),
-        alt.StrokeDash("label:N", sort=None, scale=dashes, legend=legend),
+        alt.Color("label:N", sort=None, scale=alt.Scale(range=colours), legend=_legend()),
+        alt.StrokeDash("label:N", sort=None, scale=alt.Scale(range=dashes), legend=_legend()),
     ]
 
 
 def _fill() -> Any:
-    """Return the fill of points: the lines' colours."""
+    """Return the fill of points: the lines' colours and, to share it, their legend."""
     alt = style.altair()
-    return alt.Fill("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=None)
+    colours = alt.Scale(range=list(style.OKABE_ITO))
+    return alt.Fill("label:N", sort=None, scale=colours, legend=_legend())
+
+
+def _legend() -> Any:
+    return style.altair().Legend(
+        title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke"
+    )
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -16,6 +16,9 @@ OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "
 DASHES = ([1, 0], [8, 3], [2, 2], [10, 3, 2, 3], [5, 2], [1, 3], [14, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
+#: Bars have neither: round by round their colours go towards white or black, by a share.
+TINTS = ((0, 0.0), (255, 0.55), (0, 0.45))
+
 #: Vega expressions that label an axis: 0.00032 → 320µs, 1.2e9 → 1.2GB.
 SECONDS = "format(datum.value, '.3~s') + 's'"
 BYTES = "format(datum.value, '.3~s') + 'B'"
@@ -59,9 +62,8 @@ def series_line(by: str, names: Sequence[str]) -> list[Any]:
         first seven differ by colour and dashes both, forty-nine by one of them.
     """
     alt = altair()
-    legend = _legend(symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke", values=alt.ExprRef(DRAWN))
-    turns = [DASHES[(i + i // len(OKABE_ITO)) % len(DASHES)] for i in range(len(names))]
-    dashes = alt.Scale(domain=list(names), range=[list(dash) for dash in turns])
+    legend = _line_legend()
+    dashes = alt.Scale(domain=list(names), range=[list(dash) for dash in _turns(DASHES, len(names))])
     return [
         alt.Color(f"{by}:N", scale=_colours(names), legend=legend),
         alt.StrokeDash(f"{by}:N", scale=dashes, legend=legend),
@@ -69,12 +71,20 @@ def series_line(by: str, names: Sequence[str]) -> list[Any]:
 
 
 def series_fill(by: str, names: Sequence[str]) -> Any:
-    """Return the fill of points and bands by a column: the lines' colours, no legend of its own."""
-    return altair().Fill(f"{by}:N", scale=_colours(names), legend=None)
+    """Return the fill of points and bands by a column: the lines' colours and, to share it, their legend.
+
+    Vega-Lite makes one legend of all channels with the same values: none, if that of the first is None.
+    """
+    return altair().Fill(f"{by}:N", scale=_colours(names), legend=_line_legend())
+
+
+def named_bars(by: str, names: Sequence[str]) -> Any:
+    """Return the fill of bars that an axis names: the lines' colours, no legend."""
+    return altair().Fill(f"{by}:N", scale=_tints(names), legend=None)
 
 
 def lined(chart: Any, names: Sequence[str]) -> Any:
-    """Return a chart of `series_line` with the series that its legend lists, to begin with all.
+    """Return a chart of `series_line` or `series_bars` with the series that its legend lists: at first all.
 
     A page's script leaves in it those that have rows.
     """
@@ -86,19 +96,44 @@ def _colours(names: Sequence[str]) -> Any:
     return altair().Scale(domain=list(names), range=turns)
 
 
-def series_points(names: list[str]) -> list[Any]:
-    """Return colour and shape by ``series`` for charts of several devices, and their legend."""
+def _turns(looks: Sequence[Any], count: int) -> list[Any]:
+    """Return looks that go with colours: another one for a colour whenever it comes again."""
+    return [looks[(i + i // len(OKABE_ITO)) % len(looks)] for i in range(count)]
+
+
+def _tints(names: Sequence[str]) -> Any:
+    return altair().Scale(domain=list(names), range=[tint(i) for i in range(len(names))])
+
+
+def tint(i: int) -> str:
+    """Return the colour of the i-th series' bars: seven of the lines, then the same lighter, then darker."""
+    rounds, place = divmod(i, len(OKABE_ITO))
+    towards, share = TINTS[rounds % len(TINTS)]
+    parts = (int(OKABE_ITO[place][at : at + 2], 16) for at in (1, 3, 5))
+    return "#" + "".join(f"{round(part + (towards - part) * share):02X}" for part in parts)
+
+
+def series_points(names: Sequence[str]) -> list[Any]:
+    """Return colour and shape by ``series`` for charts of several devices, and their legend.
+
+    The first seven differ by both, forty-nine by one of them.
+    """
     alt = altair()
     legend = _legend(symbolSize=90)
+    shapes = alt.Scale(domain=list(names), range=_turns(SHAPES, len(names)))
     return [
         alt.Color("series:N", scale=_colours(names), legend=legend),
-        alt.Shape("series:N", scale=alt.Scale(domain=names, range=list(SHAPES)), legend=legend),
+        alt.Shape("series:N", scale=shapes, legend=legend),
     ]
 
 
-def series_bars(names: list[str]) -> Any:
-    """Return colour by ``series`` for bars of several devices, and its legend."""
-    return altair().Color("series:N", scale=_colours(names), legend=_legend(symbolType="square"))
+def series_bars(names: Sequence[str]) -> Any:
+    """Return colour by ``series`` for bars of several devices, and a legend of those drawn; see `lined`.
+
+    The first twenty-one differ.
+    """
+    legend = _legend(symbolType="square", values=altair().ExprRef(DRAWN))
+    return altair().Color("series:N", scale=_tints(names), legend=legend)
 
 
 def groups(name: str) -> list[Any]:
@@ -115,6 +150,11 @@ def group_line(name: str) -> Any:
     """Return the stroke of lines by the same column, in the same colours; the points have the legend."""
     alt = altair()
     return alt.Stroke(f"{name}:N", scale=alt.Scale(range=list(OKABE_ITO)), legend=None)
+
+
+def _line_legend() -> Any:
+    values = altair().ExprRef(DRAWN)
+    return _legend(symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke", values=values)
 
 
 def _legend(**looks: Any) -> Any:

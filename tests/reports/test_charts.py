@@ -79,6 +79,27 @@ def test_forty_nine_lines_look_different() -> None:
     assert len(set(looks)) == 49
 
 
+def test_bars_and_points_of_many_layers_look_different() -> None:
+    names = [str(i) for i in range(49)]
+    bars = style.series_bars(names).to_dict()["scale"]["range"]
+    assert tuple(bars[:7]) == style.OKABE_ITO
+    assert len(set(bars[:21])) == 21
+    looks = [channel.to_dict()["scale"]["range"] for channel in style.series_points(names)]
+    assert len(set(zip(*looks, strict=True))) == 49
+
+
+def test_lines_have_one_legend_of_colour_and_dashes(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """With bands and without: a channel whose legend is None takes that of the lines away."""
+    banded = table.assign(lo80_s=0.9 * table["seconds"], hi80_s=1.1 * table["seconds"])
+    for frame in (table, banded):
+        page = reports.compare(frame, facts=facts)
+        for name in ("roofline", "time", "flops", "traffic", "depth", "memory"):
+            vega = vl_convert.vegalite_to_vega(json.dumps(figure(page, name).spec(page.picks)))
+            (legend,) = vega["legends"]
+            assert {"stroke", "strokeDash"} <= set(legend), name
+            assert "disable" not in legend, name
+
+
 # -- findings, against arithmetic on the formulas the rows are made of -----------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -137,3 +138,23 @@ def test_a_file_is_compared_and_has_its_own_rung(tmp_path: Path, table: pd.DataF
     assert story.page(path).command == "costmodel report sweep.csv"
     with pytest.raises(UnavailableError, match="costmodel sweep"):
         story.page(path, rung="kernel")
+
+
+def marks(spec: Any) -> list[dict[str, Any]]:
+    """Return all views of a spec that have a mark."""
+    if isinstance(spec, list):
+        return [found for part in spec for found in marks(part)]
+    if not isinstance(spec, dict):
+        return []
+    return ([spec] if "mark" in spec else []) + [found for part in spec.values() for found in marks(part)]
+
+
+def test_text_in_charts_has_the_colour_of_the_page(frames: reports.Frames) -> None:
+    """Black text cannot be read on a dark page: views called ink are coloured by the page's style."""
+    page = reports.story(frames)
+    for section in page.sections:
+        for figure in section.figures:
+            for view in marks(figure.spec(page.picks)):
+                if view["mark"]["type"] == "text":
+                    own = {"color", "fill"} & set(view["encoding"])
+                    assert own or view.get("name", "").startswith("ink_"), figure.name
