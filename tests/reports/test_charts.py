@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import vl_convert
@@ -79,11 +81,22 @@ def test_forty_nine_lines_look_different() -> None:
     assert len(set(looks)) == 49
 
 
+def cielab(colour: str) -> np.ndarray:
+    """Return L*, a*, b* of an sRGB colour (IEC 61966-2-1; CIE 15)."""
+    rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(rgb > 0.04045, ((rgb + 0.055) / 1.055) ** 2.4, rgb / 12.92)
+    primaries = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(primaries) @ linear / (0.95047, 1.0, 1.08883)
+    x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
 def test_bars_and_points_of_many_layers_look_different() -> None:
     names = [str(i) for i in range(49)]
     bars = style.series_bars(names).to_dict()["scale"]["range"]
     assert tuple(bars[:7]) == style.OKABE_ITO
-    assert len(set(bars[:21])) == 21
+    for one, other in itertools.combinations(bars[:14], 2):
+        assert np.linalg.norm(cielab(one) - cielab(other)) > 20, (one, other)
     looks = [channel.to_dict()["scale"]["range"] for channel in style.series_points(names)]
     assert len(set(zip(*looks, strict=True))) == 49
 
