@@ -44,7 +44,7 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
     asked = [f"{listed(layers)} on {listed(devices)}, {span}."]
     if len(whole) < len(table):
         others = list(dict.fromkeys(table["series"][table[x].isna()]))
-        asked.append(f"Without a {along}, and so not on this page: {listed(others)}.")
+        asked.append(f"Without {along}, and so not on this page: {listed(others)}.")
     if len(rows) < len(whole):
         asked.append(
             f"The table has {len(whole):,} rows; this page shows {len(rows):,} of them, evenly spread over "

@@ -78,7 +78,8 @@ class Count:
         at = frame[frame[x] == longest].set_index("series")[self.column]
         least, most = at.idxmin(), at.idxmax()
         if len(at) < 2 or at[most] <= at[least] * 1.0005:
-            text = f"{words.listed([str(name) for name in at.index])} {self.verb} {self.said(at[least])}"
+            names = [str(name) for name in at.index]
+            text = f"{words.listed(names)} {words.verb(names, self.verb)} {self.said(at[least])}"
         else:
             text = (
                 f"{most} {self.verb} {self.said(at[most])}, {least} {self.said(at[least])}: "

@@ -85,7 +85,8 @@ def _fastest(times: dict[str, float]) -> str:
 def _order(times: dict[str, float]) -> str:
     fastest, slowest = _fastest(times), max(times, key=lambda name: times[name])
     if times[slowest] < 1.005 * times[fastest]:
-        return f"{words.listed(list(times))} takes {words.seconds(times[fastest])}"
+        names = list(times)
+        return f"{words.listed(names)} {words.verb(names, 'takes')} {words.seconds(times[fastest])}"
     return (
         f"{fastest} takes {words.seconds(times[fastest])} and {slowest} {words.seconds(times[slowest])}, "
         f"{words.times(times[slowest] / times[fastest])} as long"

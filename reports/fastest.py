@@ -127,9 +127,7 @@ def finding(frame: pd.DataFrame) -> str:
     crossing = timed[timed["row"].isin(pieces.index[pieces.map(len) > 1])]
     if not crossing.empty:
         starts = crossing[crossing.groupby("row").cumcount() > 0][f"from_{x}"]
-        span = words.at(x, starts.max())
-        if starts.max() > starts.min():
-            span = f"{words.rounded(starts.min())} to {span}"
+        span = words.span(x, starts.min(), starts.max())
         said.append(f"the fastest changes {_in(crossing['row'].nunique(), every)}, at {span}")
     return words.sentence("; ".join(said))
 

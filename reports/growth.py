@@ -81,24 +81,18 @@ def _lines() -> list[Any]:
     By order and not by name: each use of a model has parts of its own.
     """
     alt = style.altair()
-    colours, dashes = list(style.OKABE_ITO), [list(dash) for dash in style.DASHES]
+    legend = alt.Legend(title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
+    dashes = alt.Scale(range=[list(dash) for dash in style.DASHES])
     return [
-        alt.Color("label:N", sort=None, scale=alt.Scale(range=colours), legend=_legend()),
-        alt.StrokeDash("label:N", sort=None, scale=alt.Scale(range=dashes), legend=_legend()),
+        alt.Color("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=legend),
+        alt.StrokeDash("label:N", sort=None, scale=dashes, legend=legend),
     ]
 
 
 def _fill() -> Any:
-    """Return the fill of points: the lines' colours and, to share it, their legend."""
+    """Return the fill of points: the lines' colours."""
     alt = style.altair()
-    colours = alt.Scale(range=list(style.OKABE_ITO))
-    return alt.Fill("label:N", sort=None, scale=colours, legend=_legend())
-
-
-def _legend() -> Any:
-    return style.altair().Legend(
-        title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke"
-    )
+    return alt.Fill("label:N", sort=None, scale=alt.Scale(range=list(style.OKABE_ITO)), legend=None)
 
 
 def finding(frame: pd.DataFrame) -> str:

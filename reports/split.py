@@ -90,7 +90,8 @@ def finding(frame: pd.DataFrame) -> str:
     for name, layer in frame.groupby("series", sort=False):
         table = layer.pivot_table(index=x, columns="part", values="share", observed=True).fillna(0.0)
         part = table.iloc[-1].idxmax()
-        over = table.index[table[part] > 0.5]
+        # From where on it stays so, to the last.
+        over = table.index[(table[part] > 0.5)[::-1].cummin()[::-1]]
         start = f" from {words.at(x, over[0])} on" if 0 < len(over) < len(table) else ""
         goal = f"into {part}{start} for " if len(over) else "into no one part for "
         said.setdefault(goal, []).append(str(name))

@@ -186,7 +186,7 @@ def level(base: Any, value: float) -> Any:
 
 
 def log_axis(channel: str, labels: str) -> Any:
-    """Return an axis over decades: lines at each power of ten, labels there, and at 2 and 5 if few.
+    """Return an axis over decades: lines at each power of ten, labels there or, if those are few, at more.
 
     Parameters
     ----------
@@ -198,7 +198,8 @@ def log_axis(channel: str, labels: str) -> Any:
     alt = altair()
     leading = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
     span = f"domain('{channel}')[1] / domain('{channel}')[0]"
-    labelled = f"indexof({span} > 5000 ? [1] : [1, 2, 5], {leading}) >= 0"
+    # Between 2 and 5 there may be no 1, 2 or 5: a span of up to 2.5 labels whatever ticks it has.
+    labelled = f"({span} <= 2.5 || indexof({span} > 5000 ? [1] : [1, 2, 5], {leading}) >= 0)"
     return alt.Axis(
         labelExpr=f"{labelled} ? {labels} : ''",
         labelOverlap="greedy",

@@ -58,7 +58,19 @@ def times(value: float) -> str:
 
 def at(name: str, value: float) -> str:
     """Return a size: ``("seq", 8192) → "8,192 tokens"``, ``("hidden", 512) → "hidden = 512"``."""
-    return f"{rounded(value)} tokens" if name in ("seq", "seq_kv", "window") else f"{name} = {rounded(value)}"
+    return span(name, value, value)
+
+
+def span(name: str, low: float, high: float) -> str:
+    """Return a range of a size: ``"129 to 98,817 tokens"``, ``"m = 16 to 64"``; one value as `at` does."""
+    said = rounded(low) if low == high else f"{rounded(low)} to {rounded(high)}"
+    return f"{said} tokens" if name in ("seq", "seq_kv", "window") else f"{name} = {said}"
+
+
+def verb(subjects: Sequence[str], said: str) -> str:
+    """Return a verb of one as that of several, where there are: ``waits for → wait for``."""
+    first, _, rest = said.partition(" ")
+    return said if len(subjects) == 1 else f"{first.removesuffix('s')} {rest}".strip()
 
 
 def listed(items: Sequence[str]) -> str:

@@ -152,7 +152,7 @@ def test_count_findings(page: reports.Page) -> None:
     assert said(page, "flops") == (
         "At 8,192 tokens, pairs[bf16] computes 671 GFLOP, chain[bf16] 8.19 GFLOP: 82 times as much"
     )
-    assert said(page, "traffic") == "At 8,192 tokens, chain[bf16] and pairs[bf16] moves 81.9 MB"
+    assert said(page, "traffic") == "At 8,192 tokens, chain[bf16] and pairs[bf16] move 81.9 MB"
     assert said(page, "depth") == (
         "At 8,192 tokens, chain[bf16] waits for 8,192 steps, pairs[bf16] 1 step: 8,192 times as much"
     )
@@ -203,6 +203,39 @@ def test_shares_of_time_add_up_and_are_said() -> None:
     assert rows["share"].tolist() == pytest.approx([0.75, 0.25, 6 / 13, 7 / 13])
     assert split.finding(rows) == "Most of the time goes into attention from 256 tokens on for block"
     assert vl_convert.vegalite_to_vega(json.dumps(split.chart(rows).to_dict()))["marks"]
+
+
+def test_most_of_the_time_is_said_from_where_on_it_stays_so() -> None:
+    """A majority that is lost again is none, nor one that the longest length does not have."""
+    seq = [128.0, 256.0, 512.0, 1024.0]
+    for shares, said in (
+        ((0.6, 0.4, 0.7, 0.8), "into attention from 512 tokens on for block"),
+        ((0.6, 0.7, 0.8, 0.9), "into attention for block"),
+    ):
+        parts = pd.DataFrame(
+            {
+                "seq": seq * 2,
+                "part": ["attention"] * 4 + ["gemm"] * 4,
+                "seconds": [*shares, *(1 - share for share in shares)],
+                "series": "block",
+                "label": "block",
+            }
+        )
+        assert split.finding(split.rows(parts)) == f"Most of the time goes {said}"
+    thirds = parts.assign(part=["attention"] * 4 + ["gemm"] * 2 + ["norm"] * 2)
+    third = thirds[thirds["seq"] > 256].assign(seconds=[0.9, 0.4, 0.1, 0.6])
+    more = pd.concat([third, third[third["seq"] == 1024].head(1).assign(part="gemm", seconds=0.3)])
+    assert split.finding(split.rows(more)) == "Most of the time goes into no one part for block"
+
+
+@pytest.mark.parametrize("values", [(610e6, 890e6), (2.1e9, 4.9e9), (889e6, 889e6), (1e6, 9e6), (1e3, 1e9)])
+def test_an_axis_over_decades_has_labels_however_short(values: tuple[float, float]) -> None:
+    alt = style.altair()
+    frame = pd.DataFrame({"x": [1.0, 2.0], "bytes": values})
+    drawn = (
+        alt.Chart(frame).mark_point().encode(alt.X("x:Q"), style.log_y("bytes", "memory [B]", style.BYTES))
+    )
+    assert re.search(r">[\d.]+[kMG]B</text>", vl_convert.vegalite_to_svg(drawn.to_dict()))
 
 
 def test_whose_constants_is_said(table: pd.DataFrame, facts: reports.Facts, page: reports.Page) -> None:

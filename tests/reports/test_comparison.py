@@ -116,7 +116,7 @@ def test_layers_without_the_axis_are_left_out(
     with_product = reports.compare(pd.concat([table, product]), facts=facts, title=page.title)
     assert with_product.asked == (
         *page.asked,
-        "Without a sequence length, and so not on this page: matmul[bf16].",
+        "Without sequence length, and so not on this page: matmul[bf16].",
     )
     assert with_product.picks == page.picks
     assert with_product.findings == page.findings

@@ -99,7 +99,9 @@ def test_every_chart_compiles_and_says_its_finding(kind: str, request: pytest.Fi
     for figure in figures(page).values():
         rows = choose(figure.frame, at_first(page.picks))
         spec = figure.chart(rows).to_dict()
-        assert vl_convert.vegalite_to_vega(json.dumps(spec))["marks"], figure.name
+        vega = vl_convert.vegalite_to_vega(json.dumps(spec))
+        assert vega["marks"], figure.name
+        assert len(vega.get("legends", [])) <= 1, figure.name
         assert spec["title"]["text"] == figure.finding(rows)
         assert spec["description"] == figure.about
         assert 0 < len(figure.frame) <= 5000

@@ -30,6 +30,20 @@ def test_numbers(write: object, value: float, text: str) -> None:
     assert write(value) == text
 
 
+def test_ranges_of_sizes() -> None:
+    assert words.at("seq", 8192.0) == "8,192 tokens"
+    assert words.at("hidden", 512.0) == "hidden = 512"
+    assert words.span("seq", 129.0, 98817.0) == "129 to 98,817 tokens"
+    assert words.span("m", 388.4, 2431.7) == "m = about 390 to about 2,400"
+    assert words.span("m", 16.0, 16.0) == "m = 16"
+
+
+def test_verbs_of_one_and_of_several() -> None:
+    assert words.verb(["a"], "waits for") == "waits for"
+    assert words.verb(["a", "b"], "waits for") == "wait for"
+    assert words.verb(["a", "b"], "takes") == "take"
+
+
 def test_lists() -> None:
     assert words.listed(["a"]) == "a"
     assert words.listed(["a", "b"]) == "a and b"
