@@ -118,7 +118,8 @@
     history.replaceState(null, "", address());
     update();
   });
-  form.addEventListener("reset", () => {
+  form.addEventListener("reset", (event) => {
+    event.preventDefault(); // it would come after the round, and put sliders at their ends
     history.replaceState(null, "", "#");
     readAddress();
     update();

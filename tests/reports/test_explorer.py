@@ -397,6 +397,35 @@ def test_a_slider_moves_the_view_and_the_address(
     assert all(label.startswith("Chart. ") and len(label) > 100 for label in found["plots"])
 
 
+#: Moves the slider of the batch and starts over. Where a reader clicks, a browser's own reset comes after the
+#: round (where a script does, before it): so the page has to do all of it, and the browser nothing.
+OVER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  const answer = document.getElementById("answer");
+  if (!answer.value) await settled();
+  const slider = document.querySelector("[data-slider=batch]");
+  const first = slider.value;
+  slider.value = slider.max;
+  slider.dispatchEvent(new Event("input", { bubbles: true }));
+  await settled();
+  const moved = slider.value;
+  const left = slider.form.dispatchEvent(new Event("reset", { bubbles: true, cancelable: true }));
+  await settled();
+  const found = { first, moved, left, now: slider.value, batch: document.getElementById("size-batch").value,
+    address: location.hash, answered: answer.value !== "" };
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+
+def test_starting_over_puts_everything_back(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    found = ran(page.html, OVER, drawn)
+    assert found["moved"] != found["first"] == found["now"]
+    assert (found["batch"], found["address"], found["answered"]) == ("8", "", True)
+    assert not found["left"], "the browser would reset the form once more"
+
+
 def test_it_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     dom, log = drawn(page.html, {"seq": "8192", "device": "amd/mi300x"})
     assert re.search(r"<html[^>]*data-drawn=\"4\"", dom)
