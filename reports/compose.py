@@ -15,6 +15,9 @@ from costmodel.reports.page import Page, Section
 from costmodel.reports.render import said
 from costmodel.reports.table import Column, Table
 
+#: What is said in the place of the charts of matrix products.
+NO_PRODUCTS = "There is no matrix product here: no roofline, and no chart of their arithmetic."
+
 #: What a time means, rung by rung.
 RUNGS = {
     "bound": (
@@ -62,6 +65,7 @@ def compose(
             text=(
                 "More processors make arithmetic faster and more bandwidth makes traffic faster. Nothing "
                 "but a quicker step makes a chain of dependent steps faster: it is a cost of its own.",
+                *(() if charts["roofline"] else (NO_PRODUCTS,)),
             ),
             figures=charts["costs"],
             side_by_side=True,
@@ -117,7 +121,8 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
         charts["memory"].append(_lines(memory, memory.rows(rows, facts), names))
     if not frames.longest.empty:
         charts["memory"].append(_figure(longest, longest.rows(frames.longest)))
-    return {name: tuple(figures) for name, figures in charts.items()}
+    # Layers without matrix products have no roofline and no count of them.
+    return {name: tuple(f for f in figures if not f.frame.empty) for name, figures in charts.items()}
 
 
 def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:

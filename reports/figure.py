@@ -64,9 +64,13 @@ class Figure:
     def spec(self, picks: Sequence[Pick]) -> dict[str, Any]:
         """Return the Vega-Lite spec for what is picked at first, without rows, title or description.
 
-        The page has the rows of every case, and says title and description in HTML.
+        The page has the rows of every case, and says title and description in HTML. Where the first case
+        has none, the spec is that of one that has.
         """
         first = choose(self.frame, at_first(picks))
+        if first.empty:
+            some = self.frame.iloc[0]
+            first = choose(self.frame, {pick.column: some[pick.column] for pick in self.picks(picks)})
         spec: dict[str, Any] = self.chart(first).to_dict()
         for part in ("datasets", "title", "description"):
             spec.pop(part, None)

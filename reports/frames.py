@@ -54,6 +54,8 @@ SIZES = {
     "params": "learned numbers",
     "tensors": "tensors",
 }
+#: A sweep's column of the size `state`: a column of that name is cold or warm.
+STATE = "state_size"
 #: What a sweep's table has to have to be compared.
 NEEDED = ("layer", "device", "dtype", "seconds", "lower_s", "bound", "matrix_flops", "hbm_bytes", "depth")
 #: Which of these are numbers of at least 0, the first above it: a logarithmic axis has no place for 0.
@@ -200,7 +202,7 @@ def _plain(frame: pd.DataFrame, row: int, column: str) -> str:
 
 def sizes_of(frame: pd.DataFrame) -> list[str]:
     """Return the size columns of a table; ``state`` is one only where it is a number, not cold or warm."""
-    return [name for name in SIZES if name in frame and pd.api.types.is_numeric_dtype(frame[name].dtype)]
+    return [name for name in (*SIZES, STATE) if name in frame and pd.api.types.is_numeric_dtype(frame[name])]
 
 
 def axis_of(frame: pd.DataFrame) -> str:
@@ -213,7 +215,7 @@ def axis_of(frame: pd.DataFrame) -> str:
 
 def axis_title(name: str) -> str:
     """Return the words for a size."""
-    return SIZES.get(name, name)
+    return SIZES.get("state" if name == STATE else name, name)
 
 
 def thinned(frame: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import costmodel as cm
 from costmodel import reports
 from costmodel.errors import CostmodelError, TableError
 from costmodel.reports import comparison_page
@@ -106,6 +107,32 @@ def test_facts_come_from_the_shipped_specs_when_not_given(table: pd.DataFrame) -
     assert bandwidth[["value", "status"]].to_numpy().tolist() == [["4800 GB/s", "confirmed"]]
     documents = [sources[key] for key in bandwidth["source"].iloc[0].split(", ")]
     assert any("ml-engineering" in document for document in documents)
+
+
+def test_a_sweep_over_states_is_one_of_sizes() -> None:
+    """`state` of a table is cold or warm: the size has a column of its own."""
+    swept = cm.sweep(
+        cm.Mamba(), "nvidia/h200-sxm", rung="bound", batch=1, d_model=1024, seq=[128, 256], state=[16, 64]
+    )
+    page = reports.compare(swept)
+    assert [(pick.label, pick.values) for pick in page.picks] == [("State entries", (16.0, 64.0))]
+    along = reports.compare(swept[swept["seq"] == 128])
+    assert along.asked == ("mamba[bf16] on nvidia/h200-sxm, along state entries from 16 to 64.",)
+
+
+def test_layers_without_matrix_products_have_a_report() -> None:
+    """They have no place under a roof, and no count of matrix FLOPs."""
+    sizes = {"m": [16, 64, 256], "n": 4096}
+    norm = cm.sweep(cm.layers.get("norm")(), "nvidia/h200-sxm", rung="bound", **sizes)
+    page = reports.compare(norm)
+    names = [figure.name for section in page.sections for figure in section.figures]
+    assert names == ["time", "traffic", "depth", "memory", "binding"]
+    assert "There is no matrix product here" in page.html
+    # Nor does it matter which device such a layer is on, and whether that is picked at first.
+    product = cm.sweep(cm.Matmul(), "nvidia/a100-sxm-80gb", rung="bound", **sizes, k=64)
+    both = reports.compare(pd.concat([norm, product]))
+    assert both.picks[0].values == ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb")
+    assert "There is no matrix product here" not in both.html
 
 
 def test_layers_without_the_axis_are_left_out(
