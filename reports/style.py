@@ -125,9 +125,12 @@ def series_bars(names: Sequence[str]) -> Any:
 
 
 def groups(name: str) -> list[Any]:
-    """Return colour and shape by a column of unknown values: more than colours, told apart by both."""
+    """Return colour and shape by a column of unknown values: more than colours, told apart by both.
+
+    Their legend has as many columns as the page has room for.
+    """
     alt = altair()
-    legend = _legend(symbolSize=70, columns=2)
+    legend = _legend(symbolSize=70, columns=alt.Undefined)
     return [
         alt.Color(f"{name}:N", scale=alt.Scale(range=list(OKABE_ITO)), legend=legend),
         alt.Shape(f"{name}:N", scale=alt.Scale(range=list(SHAPES[:5])), legend=legend),

@@ -165,3 +165,16 @@ def test_fitted_constants_are_shown_with_their_intervals(measured: pd.DataFrame)
     names = [section.name for section in reports.validation(measured, constants=constants).sections]
     assert "constants" in names
     assert "constants" not in [section.name for section in reports.validation(measured).sections]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_legend_of_ops_has_the_columns_that_the_page_has_room_for(
+    measured: pd.DataFrame, columns: int
+) -> None:
+    """A page's script sets them; on a phone a second column would be cut off."""
+    page = reports.validation(measured)
+    figure = next(f for section in page.sections for f in section.figures if f.name == "agreement")
+    drawn = figure.chart(choose(figure.frame, at_first(page.picks))).properties(width=300).to_dict()
+    vega = vl_convert.vegalite_to_vega(json.dumps(drawn | {"config": {"legend": {"columns": columns}}}))
+    (legend,) = vega["legends"]
+    assert legend.get("columns", vega["config"]["legend"]["columns"]) == columns
