@@ -65,10 +65,10 @@ class Figure:
         """Return the Vega-Lite spec for what is picked at first, without rows, title or description.
 
         The page has the rows of every case, and says title and description in HTML. Where the first case
-        has none, the spec is that of one that has.
+        has none, the spec is that of one that has (a page that computes its rows has none at all).
         """
         first = choose(self.frame, at_first(picks))
-        if first.empty:
+        if first.empty and not self.frame.empty:
             some = self.frame.iloc[0]
             first = choose(self.frame, {pick.column: some[pick.column] for pick in self.picks(picks)})
         spec: dict[str, Any] = self.chart(first).to_dict()
