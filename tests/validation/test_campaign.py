@@ -63,6 +63,8 @@ import sys
 from pathlib import Path
 from costmodel.validation.case import case
 from costmodel.validation.measuring import measure
+from costmodel.validation.torch_env import load_torch
+load_torch().set_num_threads(int(sys.argv[2]))
 cases = [case("copy", {"m": 8, "n": n}) for n in range(1, 400)]
 measure("cpu", journal=Path(sys.argv[1]), cases=cases, budget_s=300, passes=1, device_name="cpu/x")
 """
@@ -70,7 +72,9 @@ measure("cpu", journal=Path(sys.argv[1]), cases=cases, budget_s=300, passes=1, d
 
 def test_a_killed_campaign_loses_nothing(here, tmp_path):
     path = tmp_path / "j.jsonl"
-    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(path)])
+    # Torch asks the system how many threads it may have, and two processes may be told different things:
+    # then their rows do not belong into one journal, which is refused, and is not what is tested here.
+    child = subprocess.Popen([sys.executable, "-c", _CHILD, str(path), str(here.units)])
     try:
         deadline = time.monotonic() + 300
         while not path.exists() or path.read_bytes().count(b"\n") < 6:
