@@ -248,7 +248,10 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
     origins = joined.loc[joined["seconds"].notna() & (joined["rung"] != "bound"), "constants_from"]
     borrowed = origins[origins != "self"]
     if len(borrowed):
-        whose = ", ".join(sorted(set(borrowed) - {"none"})) or "none: assumed"
+        names = {
+            name for origin in borrowed for name in origin.split(", ")
+        }  # a call of several kernels has several
+        whose = ", ".join(sorted(names - {"none", "self"})) or "none: assumed"
         print(
             f"{len(borrowed):,} of {len(origins):,} rows are predicted without constants of this device "
             f"({whose}); --fit makes them"

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 import costmodel as cm
+from costmodel.cli import measuring as cli_measuring
 from costmodel.cli.app import COMMANDS
 from costmodel.errors import CostmodelError
 from costmodel.validation import measuring, plans
@@ -46,6 +47,17 @@ def test_the_example_of_report_runs_on_that_of_sweep(costmodel, desk):
 
 def _no_page(*_, **__):
     raise CostmodelError("no page")
+
+
+def test_devices_that_lend_constants_are_named_once(capsys):
+    """A call of several kernels has its constants from several, of which one may be the device itself."""
+    origins = ["self", "nvidia/a, self", "nvidia/a, nvidia/b", "none, nvidia/b", "nvidia/a"]
+    frame = pd.DataFrame({"constants_from": origins, "seconds": 1.0, "rung": "calibrated"})
+    cli_measuring._print_borrowed(frame)
+    said = capsys.readouterr().out
+    assert said == (
+        "4 of 5 rows are predicted without constants of this device (nvidia/a, nvidia/b); --fit makes them\n"
+    )
 
 
 def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, monkeypatch):
