@@ -29,7 +29,7 @@ COPIES = 3
 LEAST_VISIT_S = 0.02
 
 #: How libraries say that they have no kernel for a case.
-_MISSING = ("no available kernel", "not implemented", "not supported")
+_MISSING = ("no available kernel", "not implemented", "not supported", "not_supported", "no execution plan")
 
 Progress = Callable[[int, int, str], None]
 
@@ -200,8 +200,15 @@ def _kind_of(torch: Any, fault: Exception) -> str:
 
 
 def _failed(status: str, fault: Exception) -> Row:
-    lines = str(fault).strip().splitlines() or [type(fault).__name__]
-    return {"status": status, "reason": lines[0][:300]}
+    """Return what is recorded: the fault, and the one before it (that ends a capture, this broke it)."""
+    reason, hidden = _first_line(fault), fault.__context__
+    if hidden is not None and not fault.__suppress_context__:
+        reason += f" (after: {_first_line(hidden)})"
+    return {"status": status, "reason": reason[:300]}
+
+
+def _first_line(fault: BaseException) -> str:
+    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
 def _after_failure(machine: Machine, case: Case, row: Row) -> None:

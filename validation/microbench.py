@@ -9,6 +9,7 @@ inside one kernel.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,7 +46,8 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
     DataFrame
         ``quantity`` (``bandwidth``, ``matmul``, ``vector``, ``launch``, ``step``), ``pattern`` (or
         dtype), ``bytes`` (the working set), ``value``, ``best`` (the largest rate or shortest time
-        seen), ``unit`` (B/s, FLOP/s, s), ``samples``.
+        seen), ``unit`` (B/s, FLOP/s, s), ``samples``. What Triton cannot compile here is left out, and a
+        warning says why.
     """
     torch = load_torch()
     watch = timing.stopwatch(machine.kind, machine.cache_at_most)
@@ -56,8 +58,9 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
         rows = [
             *_bandwidths(torch, machine, watch, sets, share),
             *_products(torch, machine, watch, share),
-            *_vector(torch, machine, watch, share),
+            *_where_triton_works("vector units", lambda: _vector(torch, machine, watch, share)),
             *_latencies(torch, machine, watch, share),
+            *_where_triton_works("steps inside a kernel", lambda: _inside(machine, watch, share)),
         ]
     return pd.DataFrame(rows)
 
@@ -120,14 +123,23 @@ def _products(torch: Any, machine: Machine, watch: timing.Stopwatch, share: floa
     return rows
 
 
-def _vector(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
-    """Time multiply-adds on numbers in registers; nothing without Triton."""
-    if not _VECTOR[machine.kind]:
-        return []
+def _where_triton_works(what: str, measure: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return what kernels in Triton measure; nothing where it is not there, or cannot compile them."""
     try:
-        arithmetic = importlib.import_module("costmodel.validation.triton_arithmetic")
+        return measure()
     except ImportError:
         return []
+    except Exception as fault:  # no C compiler, no assembler, …: Triton's errors have no base but this
+        lines = str(fault).strip().splitlines() or [type(fault).__name__]
+        warnings.warn(f"{what}: not measured, as Triton failed: {lines[0][:200]}", stacklevel=2)
+        return []
+
+
+def _vector(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
+    """Time multiply-adds on numbers in registers."""
+    if not _VECTOR[machine.kind]:
+        return []
+    arithmetic = importlib.import_module("costmodel.validation.triton_arithmetic")
     rows = []
     for dtype in _VECTOR[machine.kind]:
         values = torch.full((machine.units * _NUMBERS,), 0.5, device=machine.kind).to(torch_dtype(dtype))
@@ -141,8 +153,7 @@ def _vector(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float)
 def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
     """Time the smallest kernel: independent calls, and a chain in which each needs the one before.
 
-    On CUDA both are captured in a graph as well, where the host has no part in them. Steps inside one
-    kernel are those of `costmodel.validation.persistent`.
+    On CUDA both are captured in a graph as well, where the host has no part in them.
     """
     apart = [torch.zeros(1, device=machine.kind) for _ in range(8)]
     chained = torch.zeros(1, device=machine.kind)
@@ -163,5 +174,10 @@ def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: flo
             replay = timing.captured(call, torch.inference_mode())
             taken = timing.measure_warm(watch, replay, share, per_call=8 * timing.GRAPH_CALLS)
             rows.append(_row(quantity, "graph", 4, 0, "s", taken))
-    inside = persistent_steps(machine, watch, share)
-    return rows + [_row("step", f"persistent, {name}", 4, 0, "s", taken) for name, taken in inside]
+    return rows
+
+
+def _inside(machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
+    """Time steps inside one kernel; see `costmodel.validation.persistent`."""
+    steps = persistent_steps(machine, watch, share)
+    return [_row("step", f"persistent, {name}", 4, 0, "s", taken) for name, taken in steps]

@@ -40,8 +40,13 @@ def persistent_steps(
     Returns
     -------
     list of (str, Timing)
-        ``one block`` and ``all units`` on CUDA (nothing without Triton), ``one call`` on the CPU; times
-        are of one step [s]. One that could not be told from the noise is left out.
+        ``one block`` and ``all units`` on CUDA, ``one call`` on the CPU; times are of one step [s]. One
+        that could not be told from the noise is left out.
+
+    Raises
+    ------
+    ImportError
+        On CUDA without Triton.
     """
     chains: dict[str, Chain] = (
         {"one call": _recurrent_chain} if machine.kind == "cpu" else _barrier_chains(machine)
@@ -54,11 +59,8 @@ def persistent_steps(
 
 
 def _barrier_chains(machine: Machine) -> dict[str, Chain]:
-    """Return chains of barriers by how many units meet at them; none without Triton."""
-    try:
-        barriers = importlib.import_module("costmodel.validation.triton_barrier")
-    except ImportError:
-        return {}
+    """Return chains of barriers by how many units meet at them."""
+    barriers = importlib.import_module("costmodel.validation.triton_barrier")
     counter = load_torch().zeros(1, dtype=load_torch().int32, device=machine.kind)
     return {
         name: partial(barriers.chain, counter, blocks)

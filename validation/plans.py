@@ -93,7 +93,14 @@ def plan(kind: str, *, full: bool = False) -> list[Case]:
     known = [c for c in cases if kind in find(c.bench).devices]
     # FlashAttention-2 on CUDA has 16-bit formats only; the CPU's kernel of that name has fp32.
     known = [c for c in known if (kind, c.bench, c.dtype) != ("cuda", "sdpa-flash", "fp32")]
+    # Torch gives the memory-efficient kernel no keys that heads share (``use_mem_efficient_attention``
+    # in its ``sdp_utils.cpp``, 2.11 to 2.13).
+    known = [c for c in known if not (c.bench == "sdpa-efficient" and _keys_are_shared(c))]
     return list(dict.fromkeys(known))
+
+
+def _keys_are_shared(one: Case) -> bool:
+    return one.get("kv_heads", one["heads"]) != one["heads"]
 
 
 def counted() -> list[Case]:

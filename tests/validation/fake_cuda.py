@@ -1,7 +1,8 @@
 """Torch with a CUDA device that is the CPU: what the host does on a GPU machine, run without one.
 
 Operands that are asked for on ``cuda`` are made on the CPU; events read the clock; a graph remembers that
-it was captured and replayed. It says nothing about kernels, and everything about the order of calls.
+it was captured and replayed. It says nothing about kernels, and everything about the order of calls. What
+CUDA refuses while a stream is captured is refused with its words.
 """
 
 import contextlib
@@ -9,24 +10,52 @@ import time
 import types
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 #: Made on a device, by name.
 MAKERS = ("randn", "zeros", "ones", "full", "Generator")
 
 
+aten = torch.ops.aten
+#: What the host waits for, or reads.
+WAITS = (aten.item, aten._local_scalar_dense, aten.nonzero, aten.masked_select)
+
+
+class Capture(TorchDispatchMode):
+    """Refuses what a graph cannot hold: calls that the host waits for, and draws of one's own generator."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if function.overloadpacket in WAITS or kwargs.get("generator") is not None:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
+        return function(*args, **kwargs)
+
+
 class Event:
     def __init__(self, enable_timing=False):
         assert enable_timing, "an event that is read has to be made for it"
-        self.at = None
+        self.at, self.over = None, False
 
     def record(self):
         self.at = time.perf_counter()
 
     def synchronize(self):
         assert self.at is not None
+        self.over = True
 
     def elapsed_time(self, other):
+        assert other.over, "an event was read that may not have happened yet"
         return (other.at - self.at) * 1e3
+
+
+class Graph:
+    def __init__(self, cuda):
+        self.cuda, self.captured = cuda, False
+
+    def replay(self):
+        assert self.captured, "a replay of what was not captured"
+        assert not self.cuda.capturing, "a replay inside a capture"
+        self.cuda.replayed += 1
 
 
 class Stream:
@@ -60,7 +89,8 @@ class Cuda:
 
     def synchronize(self):
         self.synchronized += 1
-        assert not self.capturing, "a synchronisation inside a capture"
+        if self.capturing:
+            raise RuntimeError("CUDA error: operation not permitted when stream is capturing")
         if self.broken:
             raise RuntimeError(self.broken)
 
@@ -71,20 +101,26 @@ class Cuda:
         return contextlib.nullcontext()
 
     def CUDAGraph(self):
-        return types.SimpleNamespace(replay=self._replay)
+        return Graph(self)
 
     @contextlib.contextmanager
-    def graph(self, _, stream):
+    def graph(self, graph, stream):
+        self.synchronize()
+        self.empty_cache()
         self.capturing = True
         try:
-            yield
+            with Capture():
+                yield
+        except RuntimeError as error:
+            # Torch ends the capture on the way out, and what that finds replaces what went wrong.
+            if str(error).startswith("CUDA error"):
+                text = "CUDA error: operation failed due to a previous error during capture"
+                raise RuntimeError(text)  # noqa: B904 - as torch does it
+            raise
         finally:
             self.capturing = False
+        graph.captured = True
         self.captured += 1
-
-    def _replay(self):
-        assert self.captured, "a replay of what was not captured"
-        self.replayed += 1
 
     def memory_allocated(self):
         return self.allocated

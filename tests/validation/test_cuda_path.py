@@ -68,6 +68,9 @@ def fake(monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     move = torch.nn.Module.to
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, device, dtype: move(self, dtype=dtype))
+    # Times are of a CPU, and mean nothing: a busy one shall not take minutes for them.
+    monkeypatch.setattr(timing, "MAX_SAMPLES", 5)
+    monkeypatch.setattr(timing, "MAX_CALLS", 10)
     timing._side_stream.cache_clear()
     yield module
     timing._side_stream.cache_clear()
@@ -225,11 +228,12 @@ class OutOfResources(Exception):
     """As Triton's: no RuntimeError."""
 
 
-def failing(monkeypatch, error):
+def failing(monkeypatch, error, breaks=lambda: None):
     right = registry.find("softmax")
 
     def build(case, make):
         if case.launch == "graph":
+            breaks()
             raise error
         return right.build(case, make)
 
@@ -241,6 +245,8 @@ def failing(monkeypatch, error):
     [
         (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out of memory"),
         (OutOfResources("out of resource: shared memory, Required: 294912"), "unavailable"),
+        (RuntimeError("cuDNN Frontend error: … cudnn_status: CUDNN_STATUS_NOT_SUPPORTED"), "unavailable"),
+        (RuntimeError("cuDNN Frontend error: No execution plans support the graph."), "unavailable"),
         (RuntimeError("CUDA error: operation not permitted when stream is capturing"), "failed"),
         (TypeError("unexpected"), "failed"),
     ],
@@ -254,14 +260,68 @@ def test_what_goes_wrong_with_one_case_stays_with_it(error, status, fake, tmp_pa
     bad = frame[frame["status"] != "ok"]
     assert list(bad["status"]) == [status]
     assert list(bad["launch"]) == ["graph"]
-    assert fake.cuda.emptied == 1  # what it held was given back
+    assert fake.cuda.emptied == fake.cuda.captured + 1  # what it held was given back
+
+
+def waits(x):
+    return x * float(x.sum())
+
+
+def draws(x):
+    return torch.randn(x.shape, generator=torch.Generator())
+
+
+def synchronises(x):
+    torch_env.load_torch().cuda.synchronize()
+    return x
+
+
+@pytest.mark.parametrize("call", [waits, draws, synchronises])
+def test_what_a_graph_cannot_hold_is_recorded_with_its_cause(call, fake, tmp_path, monkeypatch):
+    """The error that ends the capture hides the one that broke it; calls from the host go on."""
+    right = registry.find("softmax")
+
+    def build(case, make):
+        return dataclasses.replace(right.build(case, make), call=call, exact=call)
+
+    monkeypatch.setitem(registry.benches(), "softmax", dataclasses.replace(right, build=build))
+    # The others shall be right: what is drawn anew is never what it was.
+    monkeypatch.setattr(campaign, "relative_error", lambda *_: 0.0)
+    wanted = [case("softmax", SIZES["softmax"], launch=launch) for launch in ("graph", "eager")]
+    frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=200.0, passes=1)
+    frame = frame.set_index("launch")
+    assert list(frame.loc[["graph", "eager"], "status"]) == ["failed", "ok"]
+    assert "previous error during capture" in frame.loc["graph", "reason"]
+    assert (
+        "(after: CUDA error: operation not permitted when stream is capturing)"
+        in frame.loc["graph", "reason"]
+    )
+
+
+@pytest.mark.parametrize(
+    "fault", [FileNotFoundError("/nonexistent/cc"), RuntimeError("Failed to find C compiler.\nMore")], ids=str
+)
+def test_rates_are_taken_where_triton_cannot_compile(fault, fake, monkeypatch):
+    """A campaign's rows are there by then: fit and page shall not be lost to a missing C compiler."""
+
+    def fails(*_, **__):
+        raise fault
+
+    monkeypatch.setattr(microbench, "_SIDES", {"cuda": (8,)})
+    barrier = types.SimpleNamespace(chain=lambda *_: fails)
+    arithmetic = types.SimpleNamespace(multiply_adds=lambda *_: fails)
+    for name, module in (("barrier", barrier), ("arithmetic", arithmetic)):
+        monkeypatch.setitem(sys.modules, f"costmodel.validation.triton_{name}", module)
+    with pytest.warns(UserWarning, match="not measured, as Triton failed") as said:
+        rows = microbench.microbenchmarks(machine("cuda"), budget_s=1.0)
+    assert {"bandwidth", "matmul", "launch", "step"} == set(rows["quantity"])
+    assert {str(one.message).partition(":")[0] for one in said} == {"vector units", "steps inside a kernel"}
+    assert all("More" not in str(one.message) for one in said)
 
 
 def test_a_device_that_works_no_more_ends_the_campaign(fake, tmp_path, monkeypatch):
-    failing(monkeypatch, RuntimeError("CUDA error: an illegal memory access was encountered"))
-    fake.cuda.broken = "CUDA error: an illegal memory access was encountered"
-    # Watching memory synchronises; the other cases shall pass.
-    monkeypatch.setattr(campaign, "prepare_watched", lambda case, kind: (prepare(case, kind), 0))
+    error = "CUDA error: an illegal memory access was encountered"
+    failing(monkeypatch, RuntimeError(error), lambda: setattr(fake.cuda, "broken", error))
     wanted, path = list(cases(["softmax", "bmm"])), tmp_path / "j.jsonl"
     with pytest.raises(UnavailableError, match=r"stopped working at softmax .* run the same command again"):
         measure("cuda", cases=wanted, journal=path, budget_s=200.0, passes=1)
@@ -379,3 +439,6 @@ def test_the_plan_is_what_a_gpu_can_run():
         assert one.direction in bench.directions
         assert not (one.launch == "graph" and one.direction == "bwd")
         assert not (one.launch == "graph" and one.state == "cold")
+        if one.get("kv_heads", one.get("heads", 0)) != one.get("heads", 0):
+            # Torch's own page of the function, of its argument enable_gqa, has the first two.
+            assert one.bench in ("sdpa-math", "sdpa-flash", "sdpa-cudnn")
