@@ -15,7 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TextIO
 
-from costmodel.errors import OutputError, TableError
+from costmodel.errors import CostmodelError, OutputError, TableError
+from costmodel.validation.case import from_dict
 from costmodel.validation.torch_env import Machine
 
 #: Version of the journal's format.
@@ -151,9 +152,16 @@ def read(path: Path, machine: Machine | None = None) -> tuple[list[Row], int]:
 
 
 def _is_visit(record: Row) -> bool:
-    """Return whether a record says which case was visited, in which pass, and how it ended."""
-    kinds = {"key": str, "pass": int, "case": dict, "status": str}
-    return all(isinstance(record.get(name), kind) for name, kind in kinds.items())
+    """Return whether a record says which case was visited, in which pass, how it ended, and its times."""
+    kinds: dict[str, Any] = {"key": str, "pass": int, "case": dict, "status": str}
+    if record.get("status") == "ok":
+        kinds |= {"timer": str} | dict.fromkeys(("median_s", "q1_s", "q3_s", "samples"), int | float)
+    if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
+        return False
+    try:
+        return from_dict(record["case"]).key == record["key"]
+    except (CostmodelError, AttributeError, KeyError, TypeError, ValueError):
+        return False
 
 
 def _check_header(path: Path, found: Row, machine: Machine | None) -> None:

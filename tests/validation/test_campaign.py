@@ -179,6 +179,21 @@ def test_broken_line_in_the_middle_is_refused_by_its_number(tiny, here, tmp_path
         Journal(path, here)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"case": {}}, {"case": {"bench": "copy"}}, {"key": "0" * 16}, {"median_s": None}, {"timer": None}],
+    ids=str,
+)
+def test_a_visit_that_lacks_something_is_refused_by_its_line(change, tiny, here, tmp_path):
+    """Not when the table is made of it, after all has been measured."""
+    path = tmp_path / "j.jsonl"
+    run(tiny[:2], here, path, passes=1)
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([*lines[:2], json.dumps(json.loads(lines[2]) | change), ""]))
+    with pytest.raises(TableError, match="line 3 is not a record"):
+        Journal(path, here)
+
+
 def replaced(monkeypatch, name, call):
     right = registry.find(name)
 
