@@ -16,8 +16,8 @@ from costmodel.validation.torch_env import load_torch, math_mode, torch_dtype
 
 #: Largest relative error (Frobenius norm, against float64) of a kernel that computes the right thing:
 #: rounding of inputs' products and of stored results in that format, with room for long sums (gradients
-#: through 512 steps of an LSTM in bf16 are off by 3e-2).
-TOLERANCE = {"fp64": 1e-10, "fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 6e-3, "fp8": 3e-2}
+#: through 512 steps of an LSTM are off by 3e-2 in bf16, by 4e-3 in fp16, on a CPU).
+TOLERANCE = {"fp64": 1e-10, "fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2, "fp8": 3e-2}
 
 
 class IncorrectResultError(ArithmeticError):
