@@ -159,7 +159,7 @@ def _is_visit(record: Row) -> bool:
     if not all(isinstance(record.get(name), kind) for name, kind in kinds.items()):
         return False
     try:
-        return from_dict(record["case"]).key == record["key"]
+        return bool(from_dict(record["case"]).key == record["key"])
     except (CostmodelError, AttributeError, KeyError, TypeError, ValueError):
         return False
 
