@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "hardware": (),
     "layers": ("cost",),
     "calibration": ("hardware", "implementations"),
-    "choosing": ("calibration", "hardware", "implementations", "kernels"),
+    "choosing": ("calibration", "hardware", "harness", "implementations", "kernels"),
     "harness": ("hardware",),
     "implementations": ("hardware", "kernels"),
     "evaluate": ("cost", "layers"),

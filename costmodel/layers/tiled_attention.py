@@ -32,7 +32,7 @@ class TiledAttention(_Attention):
         Rows of Q and rows of K in a tile, B_r × B_c. Left out, it is the one of
         the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉ and, for
         FA-1, B_r = min(⌈M/4d⌉, d), for FA-2 B_r = B_c; M is `sram`/element size. One that no unit of a GPU
-        can hold is refused there.
+        can hold is no kernel there: refused above rung bound.
     """
 
     name: ClassVar[str] = "tiled-attention"
