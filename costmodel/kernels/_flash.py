@@ -219,14 +219,17 @@ def fa3_rows(packed: Array, head_dim: Array) -> Array:
     return np.where(single, 64.0, np.where(padded(head_dim) <= 96, 192.0, 128.0))
 
 
-def loaded_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
-    """Return the rows of Q that a thread block loads, `rows` of them valid on average.
+def moved_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
+    """Return the rows of Q and O that a thread block moves, on average of the two, `rows` of them valid.
 
-    FlashAttention-3 is charged its whole tile, the others multiples of 64 (fa4: its stages of 128):
-    what the measured steps show, not read from the sources.
+    FlashAttention-3 loads whole tiles of Q (TMA fills what there is not) and stores the rows of O that
+    there are; the others are charged multiples of 64 (fa4: its stages of 128), which the measured steps
+    show, not read from the sources.
     """
+    if kernel.startswith("fa3"):
+        return (tile.rows + rows) / 2
     quantum = np.minimum(tile.rows, 128.0 if kernel == "fa4" else 64.0)
-    return tile.rows if kernel.startswith("fa3") else ceil_div(rows, quantum) * quantum
+    return ceil_div(rows, quantum) * quantum
 
 
 def kernel_named(device: Device, label: str = "", framework: str = "", causal: bool = True) -> str:

@@ -81,7 +81,12 @@ def causal_blocks(
 
 
 def makespan(
-    jobs: ArrayLike, slots: ArrayLike, mean: ArrayLike, longest: ArrayLike, last: ArrayLike
+    jobs: ArrayLike,
+    slots: ArrayLike,
+    mean: ArrayLike,
+    longest: ArrayLike,
+    last: ArrayLike,
+    stagger: ArrayLike = 0.0,
 ) -> Array:
     """Return when the last of `jobs` ends, handed in turn to the first of `slots` that is free.
 
@@ -95,6 +100,8 @@ def makespan(
     last : array_like
         Jobs that are handed out from the last of the longest on, it included: 1 where a head's longest comes
         last, all of them where all the longest come first.
+    stagger : array_like
+        From one's start to the next one's, of the first in each slot. All that follow are as late.
 
     Notes
     -----
@@ -110,7 +117,7 @@ def makespan(
     left = (mean + (longest - mean) ** 2 / (3 * mean)) / 2
     late = mean * before / slots - left + longest
     end = np.where((even < _EVEN) & (before >= slots), np.maximum(end, late), end)
-    return np.asarray(np.maximum(longest, end))
+    return np.asarray(np.maximum(longest, end) + np.minimum(jobs, slots) * _array(stagger))
 
 
 def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Array:

@@ -53,10 +53,16 @@ CONSTANTS = {
     "block_cycles": Constant(
         4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, sizes apart"
     ),
+    "stagger_cycles": Constant(
+        0.0, 0.0, 60.0, "cycles", "from one thread block's start to the next one's, of the first on the units"
+    ),
     "row_bytes_per_cycle": Constant(
         60.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
     ),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
+    "ramp_cycles": Constant(
+        0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
+    ),
     "cache_share": Constant(
         1.0,
         0.3,
@@ -168,10 +174,9 @@ def seconds(
     if tile is not None:
         cut = replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
     size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
-    # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK.
-    widths = 3 * size + 2 * value_size if direction == "bwd" else size + value_size
-    # Backward also moves twice the operands, and after the exponentials takes the softmax's derivative.
-    again = 2.0 if direction == "bwd" else 1.0
+    # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK. It also moves
+    # twice the operands, and after the exponentials takes the softmax's derivative.
+    widths, again = (size + value_size, 1.0) if direction != "bwd" else (3 * size + 2 * value_size, 2.0)
 
     packed_heads = heads / cut.group
     blocks, row_blocks = ceil_div(seq_kv, cut.cols), ceil_div(seq * cut.group, cut.rows)
@@ -187,14 +192,14 @@ def seconds(
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
     least = given["step_cycles"] * flash.step_share(kernel, cut) * cycle
     step = norm(_JOIN, sharing * busy, least * widths / (size + value_size))
-    rows = flash.loaded_rows(kernel, cut, seq * cut.group / row_blocks)
+    rows = flash.moved_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     per_row = steps / row_blocks / splits
     masked = given["mask_cost"] * special * sharing * np.minimum(flash.masked_tiles(cut, causal), per_row)
     mean = per_row * step + masked + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + masked + once
     last = splits * (flash.after_longest(cut, packed_heads, row_blocks) if causal else jobs)
-    tiles = makespan(jobs * splits, units * cut.slots, mean, longest, last)
+    tiles = makespan(jobs * splits, units * cut.slots, mean, longest, last, given["stagger_cycles"] * cycle)
 
     out = batch * heads * seq * (head_dim + values) / 2
     keys = batch * kv_heads * (seq_kv if held is None else np.asarray(held)) * (head_dim + values) / 2
@@ -207,7 +212,8 @@ def seconds(
     core = norm(_JOIN, tiles, memory)
     ideal = batch * packed_heads * steps / units
     slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
-    core = core * (1 + slowing * core / (core + _DROOP_S))
+    ramp = miss * given["ramp_cycles"] * cycle
+    core = core * (1 + slowing * core / (core + _DROOP_S)) + ramp
     merge = np.where(merged, given["merge_cycles"] * cycle, 0.0) + partial * rate
     by_token = given["token_cycles"] * cycle * _token_waves(units, batch * seq, kv_heads * head_dim)
     store = norm(3.0, 2 * written * rate, by_token if cache_write == "token" else 0.0)
@@ -217,7 +223,7 @@ def seconds(
         f"{engine(device, dtype)}:{dtype}": ideal * product,
         "special:fp32": ideal * special,
         "depth": np.maximum(tiles - ideal * busy, 0.0),
-        "hbm": (memory + store) * miss,
+        "hbm": (memory + store) * miss + ramp,
         "l2": (memory + store) * (1 - miss) + merge,
         "launch": launch,
     }

@@ -37,6 +37,12 @@ CONSTANTS = {
         "working set, over what the cache holds of it, up to which a replay finds it there",
     ),
     "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "ramp_cycles": Constant(
+        0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
+    ),
+    "stagger_cycles": Constant(
+        0.0, 0.0, 60.0, "cycles", "from one thread block's start to the next one's, of the first on the units"
+    ),
     "block_cycles": Constant(3000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
     "row_bytes_per_cycle": Constant(
         60.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads rows of Q and its first keys, and stores O"
@@ -147,7 +153,7 @@ def seconds(
     reduction = 4 * plan.reduced * head_dim / given["reduce_bytes_per_cycle"]
     fixed, jobs = given["block_cycles"] + ends + reduction, plan.jobs * splits
     mean = stream + fixed / np.where(jobs > device.units, plan.overlapping, 1.0)
-    tiles = makespan(jobs, device.units, mean * cycle, (stream + fixed) * cycle, jobs)
+    tiles = makespan(jobs, device.units, mean, stream + fixed, jobs, given["stagger_cycles"]) * cycle
 
     out = batch * heads * head_dim
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
@@ -166,11 +172,13 @@ def seconds(
     copy = copy + plan.returned * given["return_cycles"] * cycle
     looked_up = given["sequence_cycles"] * cut.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
+    ramp = miss * given["ramp_cycles"] * cycle
     terms = {
-        "hbm": moved * rate * miss,
+        "hbm": moved * rate * miss + ramp,
         "l2": moved * rate * (1 - miss),
         "depth": tiles,
         "launch": launch * cycle + merge + copy,
     }
-    total = replay.ticked(device, given, norm(_JOIN, tiles, moved * rate) + launch * cycle + merge + copy)
+    core = norm(_JOIN, tiles, moved * rate) + ramp
+    total = replay.ticked(device, given, core + launch * cycle + merge + copy)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})

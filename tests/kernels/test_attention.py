@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from costmodel import hardware
 from costmodel.errors import UnknownNameError
-from costmodel.kernels import _flash, _flash_splits, attention
+from costmodel.kernels import _flash, _flash_splits, attention, decode
 
 H200 = hardware.load("nvidia/h200-sxm")
 L40S = hardware.load("nvidia/l40s")
@@ -184,6 +185,28 @@ def test_the_cache_write_costs_bytes_or_thread_blocks() -> None:
         for way in ("none", "bytes", "token")
     )
     assert none < by_bytes < by_token
+
+
+@pytest.mark.parametrize(("model", "length"), [(attention, "seq"), (decode, "seq_kv")])
+def test_what_memory_serves_takes_longer_to_begin_and_what_l2_holds_does_not(model: Any, length: str) -> None:
+    """Of an L2 of 50 MB: gigabytes are served by memory whole, a megabyte not at all."""
+    sizes = {"heads": 8, "kv_heads": 8, "head_dim": 128, length: 128}
+    for batch, ramps in ((1, 0.0), (4096, 1.0)):
+        plain, begun = (
+            model.seconds(H200, {"ramp_cycles": cycles}, batch=batch, **sizes) for cycles in (0.0, 5000.0)
+        )
+        later = ramps * 5000 / H200.clock_hz
+        assert begun.seconds - plain.seconds == pytest.approx(later, rel=1e-6, abs=1e-9)
+        assert begun.terms["hbm"] - plain.terms["hbm"] == pytest.approx(later, rel=1e-6, abs=1e-9)
+
+
+def test_flash_attention_3_loads_whole_tiles_and_stores_the_rows_there_are() -> None:
+    """By the bytes of Q and O that a thread block of head size 128 moves, at a byte a cycle."""
+    slow = {"row_bytes_per_cycle": 4.0, "block_cycles": 0.0, "step_cycles": 0.0}
+    one = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "seq_kv": 128}
+    few, full = (attention.seconds(H200, slow, **one, seq=rows).terms["depth"] for rows in (65, 128))
+    stored = 2 * 128 * (128 - 65)  # bytes of O that are not there, in 16 bits; Q's tile has 128 rows
+    assert full - few == pytest.approx(stored / 4 / H200.clock_hz, rel=0.02)
 
 
 def test_an_unknown_kernel_is_named() -> None:

@@ -75,6 +75,17 @@ def test_long_jobs_that_come_late_end_late() -> None:
     assert schedule(by_head, 132) > 1.4 * schedule(at_once, 132)
 
 
+@pytest.mark.parametrize("jobs", [1, 7, 132, 1000])
+def test_the_first_of_each_slot_start_one_after_another(jobs: int) -> None:
+    """Slots that become free one after another, 0.01 apart, the first when its job has been handed out."""
+    free = [0.01 * (i + 1) for i in range(min(jobs, 132))]
+    for _ in range(jobs):
+        heapq.heapreplace(free, free[0] + 3.0)
+    end = tiling.makespan(jobs, 132, 3.0, 3.0, jobs, 0.01)
+    assert float(end) == pytest.approx(max(free), rel=0.06 if jobs > 132 else 1e-9)
+    assert end == tiling.makespan(jobs, 132, 3.0, 3.0, jobs) + 0.01 * min(jobs, 132)
+
+
 def flash_attention_heuristic(jobs: int, slots: int, blocks: int) -> int:
     """num_splits_heuristic of flash-attention, line by line."""
     if jobs >= 0.8 * slots:
