@@ -36,8 +36,10 @@ _FREE = {
         *_WARM,
         "token_cycles",
         "chunk_cycles",
+        "part_cycles",
         "head_units",
         "extra_passes",
+        "overlap",
     ),
 }
 _STARTS: tuple[dict[str, float], ...] = (

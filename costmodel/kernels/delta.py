@@ -38,6 +38,9 @@ CONSTANTS = {
     "chunk_cycles": Constant(
         5000.0, 400.0, 40000.0, "cycles", "one chunk after another: the recurrence's dependent step"
     ),
+    "part_cycles": Constant(
+        0.0, 0.0, 40000.0, "cycles", "a chunk of a head on a unit, in the chunked kernels that are parallel"
+    ),
     "head_units": Constant(
         2.0, 1.0, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
     ),
@@ -146,6 +149,7 @@ def seconds(
         hbm = compulsory / bandwidth
     else:
         chain = np.maximum(1.0, c["head_units"] * blocks) * walk
+        matrix = np.maximum(matrix, chunks * blocks * c["part_cycles"] * cycle)
         traffic = compulsory + c["extra_passes"] * values + 2 * chunks * states * width / _STATE_BYTES
         missed = misses(4 * values + states, capacity, _REUSE_ORDER)
         hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)

@@ -96,6 +96,15 @@ def test_the_chunked_kernels_hand_on_every_chunks_state(passes):
     assert found == pytest.approx((moved + passes * values) / H200.hbm_bandwidth, rel=1e-6)
 
 
+def test_the_parallel_kernels_share_out_chunks_of_heads_among_the_units():
+    """21 chunks of 8 heads of 4 sequences, the last chunk of each in part, over the units."""
+    sizes = {"batch": 4, "seq": 64 * 20 + 1, "heads": 4, "value_heads": 8, "head_dim": 128}
+    constants = {**IDLE, "part_cycles": 30000.0}
+    found = delta.seconds(H200, constants, **sizes, kernel="chunked").terms["matrix:bf16"]
+    assert found == pytest.approx(sum(30000.0 for _ in range(21 * 8 * 4)) / H200.units / H200.clock_hz)
+    assert delta.seconds(H200, constants, **sizes, kernel="fused").terms["matrix:bf16"] < found
+
+
 @pytest.mark.parametrize("kernel", ["fused", "chunked"])
 def test_limits_that_do_not_overlap_add_up_and_long_work_is_slowed(kernel):
     sizes = {"batch": H200.units, "seq": 8192, "heads": 8, "value_heads": 8, "kernel": kernel}
