@@ -25,6 +25,7 @@ _FREE = {
     "gdn_recurrent_decode": _WARM,
     "fused": (
         "start_cycles",
+        "stagger_cycles",
         "block_cycles",
         "chunk_cycles",
         "droop",
@@ -36,6 +37,7 @@ _FREE = {
         *_WARM,
         "token_cycles",
         "chunk_cycles",
+        "stagger_cycles",
         "part_cycles",
         "head_units",
         "extra_passes",

@@ -32,6 +32,9 @@ CONSTANTS = {
     "block_cycles": Constant(
         14000.0, 0.0, 100000.0, "cycles", "a block's load of its state, first chunk and store"
     ),
+    "stagger_cycles": Constant(
+        0.0, 0.0, 200.0, "cycles", "from one block's start to the next one's, of the first on the units"
+    ),
     "token_cycles": Constant(
         450.0, 0.0, 4000.0, "cycles", "one row of the triangular solve inside a chunk, in turn"
     ),
@@ -144,11 +147,12 @@ def seconds(
     matrix = flops / device.peak(dtype)
     solve = c["token_cycles"] * cycle * np.minimum(seq, _CHUNK)
     walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle
+    begun = np.minimum(blocks, 1.0) * device.units * c["stagger_cycles"] * cycle
     if kernel == "fused":
-        chain = np.ceil(blocks) * walk
+        chain = np.ceil(blocks) * walk + begun
         hbm = compulsory / bandwidth
     else:
-        chain = np.maximum(1.0, c["head_units"] * blocks) * walk
+        chain = np.maximum(1.0, c["head_units"] * blocks) * walk + begun
         matrix = np.maximum(matrix, chunks * blocks * c["part_cycles"] * cycle)
         traffic = compulsory + c["extra_passes"] * values + 2 * chunks * states * width / _STATE_BYTES
         missed = misses(4 * values + states, capacity, _REUSE_ORDER)

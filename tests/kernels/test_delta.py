@@ -96,6 +96,25 @@ def test_the_chunked_kernels_hand_on_every_chunks_state(passes):
     assert found == pytest.approx((moved + passes * values) / H200.hbm_bandwidth, rel=1e-6)
 
 
+@pytest.mark.parametrize("kernel", ["fused", "chunked"])
+@pytest.mark.parametrize(("batch", "first"), [(1, 8), (16, 128), (17, 132), (100, 132)])
+def test_the_first_block_of_each_unit_starts_after_the_one_before(kernel, batch, first):
+    """Eight heads a sequence, 132 units: of more blocks than units the others only wait for a place."""
+    plain, later = (
+        delta.seconds(
+            H200,
+            {**IDLE, "stagger_cycles": cycles},
+            batch=batch,
+            seq=64,
+            heads=4,
+            value_heads=8,
+            kernel=kernel,
+        ).terms["depth"]
+        for cycles in (0.0, 50.0)
+    )
+    assert later - plain == pytest.approx(sum(50.0 for _ in range(first)) / H200.clock_hz)
+
+
 def test_the_parallel_kernels_share_out_chunks_of_heads_among_the_units():
     """21 chunks of 8 heads of 4 sequences, the last chunk of each in part, over the units."""
     sizes = {"batch": 4, "seq": 64 * 20 + 1, "heads": 4, "value_heads": 8, "head_dim": 128}
