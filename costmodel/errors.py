@@ -65,3 +65,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
     else:
         hint = _LISTED.get(kind, f"known: {', '.join(names)}")
     return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says first, or what it is called where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

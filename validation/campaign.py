@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from costmodel.errors import UnavailableError
+from costmodel.errors import UnavailableError, first_line
 from costmodel.validation import timing
 from costmodel.validation.allocations import prepare_watched
 from costmodel.validation.case import Case
@@ -201,14 +201,10 @@ def _kind_of(torch: Any, fault: Exception) -> str:
 
 def _failed(status: str, fault: Exception) -> Row:
     """Return what is recorded: the fault, and the one before it (that ends a capture, this broke it)."""
-    reason, hidden = _first_line(fault), fault.__context__
+    reason, hidden = first_line(fault), fault.__context__
     if hidden is not None and not fault.__suppress_context__:
-        reason += f" (after: {_first_line(hidden)})"
+        reason += f" (after: {first_line(hidden)})"
     return {"status": status, "reason": reason[:300]}
-
-
-def _first_line(fault: BaseException) -> str:
-    return (str(fault).strip().splitlines() or [type(fault).__name__])[0]
 
 
 def _after_failure(machine: Machine, case: Case, row: Row) -> None:
@@ -229,6 +225,6 @@ def _after_failure(machine: Machine, case: Case, row: Row) -> None:
         torch.cuda.synchronize()
     except RuntimeError as fault:
         raise UnavailableError(
-            f"the device stopped working at {case} ({row['reason']}; then {str(fault).splitlines()[0]}); "
+            f"the device stopped working at {case} ({row['reason']}; then {first_line(fault)}); "
             "run the same command again to go on with the cases after it"
         ) from None

@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel import dtypes
+from costmodel.errors import first_line
 from costmodel.validation import timing
 from costmodel.validation.persistent import persistent_steps
 from costmodel.validation.torch_env import Machine, load_torch, math_mode, torch_dtype
@@ -130,8 +131,8 @@ def _where_triton_works(what: str, measure: Callable[[], list[dict[str, Any]]]) 
     except ImportError:
         return []
     except Exception as fault:  # no C compiler, no assembler, …: Triton's errors have no base but this
-        lines = str(fault).strip().splitlines() or [type(fault).__name__]
-        warnings.warn(f"{what}: not measured, as Triton failed: {lines[0][:200]}", stacklevel=2)
+        why = first_line(fault)[:200]
+        warnings.warn(f"{what}: not measured, as Triton failed: {why}", stacklevel=2)
         return []
 
 

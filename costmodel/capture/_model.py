@@ -83,6 +83,8 @@ class CapturedTensors(Tensors):
 class CapturedModel(Model):
     """A module as it ran: its kernels forward and, if they were asked for, backward.
 
+    Its path is that of torch's recurrent layers, else 1: how positions meet is not looked at.
+
     Parameters
     ----------
     backward_parts : tuple of CapturedPart
@@ -196,10 +198,6 @@ class CapturedModel(Model):
     def kept(self) -> sp.Expr:
         """What autograd saved."""
         return self.kept_bytes
-
-    def path(self) -> sp.Expr:
-        """Return the longest of torch's recurrent layers; else 1: how positions meet is not looked at."""
-        return super().path()
 
     def passes(self) -> sp.Expr:
         """The longest chain of forward kernels in which each waits for the one before."""

@@ -89,10 +89,8 @@ def _layer(name: str, settings: list[str], use: str | None) -> Layer:
     if use not in USES:
         raise unknown_name("use of a model", use, USES)
     found = getattr(load(name), use)
-    given, known = (
-        o.pairs(settings, "dtype=fp16"),
-        [n for n in MODEL_OPTIONS if n in signature(found).parameters],
-    )
+    given = o.pairs(settings, "dtype=fp16")
+    known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]
     for option in given:
         if option not in known:
             raise unknown_name(f"option of {name} in {use}", option, known)

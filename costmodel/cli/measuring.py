@@ -248,9 +248,8 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
     origins = joined.loc[joined["seconds"].notna() & (joined["rung"] != "bound"), "constants_from"]
     borrowed = origins[origins != "self"]
     if len(borrowed):
-        names = {
-            name for origin in borrowed for name in origin.split(", ")
-        }  # a call of several kernels has several
+        # A call of several kernels has several.
+        names = {name for origin in borrowed for name in origin.split(", ")}
         whose = ", ".join(sorted(names - {"none", "self"})) or "none: assumed"
         print(
             f"{len(borrowed):,} of {len(origins):,} rows are predicted without constants of this device "

@@ -147,16 +147,16 @@ def seconds(
     matrix = flops / device.peak(dtype)
     solve = c["token_cycles"] * cycle * np.minimum(seq, _CHUNK)
     walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle
-    begun = np.minimum(blocks, 1.0) * device.units * c["stagger_cycles"] * cycle
     if kernel == "fused":
-        chain = np.ceil(blocks) * walk + begun
+        waves = np.ceil(blocks)
         hbm = compulsory / bandwidth
     else:
-        chain = np.maximum(1.0, c["head_units"] * blocks) * walk + begun
+        waves = np.maximum(1.0, c["head_units"] * blocks)
         matrix = np.maximum(matrix, chunks * blocks * c["part_cycles"] * cycle)
         traffic = compulsory + c["extra_passes"] * values + 2 * chunks * states * width / _STATE_BYTES
         missed = misses(4 * values + states, capacity, _REUSE_ORDER)
         hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)
+    chain = waves * walk + np.minimum(blocks, 1.0) * device.units * c["stagger_cycles"] * cycle
     order = c["overlap"]
     work = (chain**order + hbm**order + matrix**order) ** (1 / order)
     total = launch + solve + work * _droop(c, work, np.minimum(1.0, blocks))

@@ -10,7 +10,7 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, check_heads
 from costmodel.layers._base import Layer
-from costmodel.layers._devices import NODE, P, share, times
+from costmodel.layers._devices import NODE, P, exchange, share, times
 from costmodel.layers._kernels import stream
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import ceil_div
@@ -87,6 +87,14 @@ class SequenceParallel(Layer):
         own, other = (self._block(direction, masked) for masked in (causal, False))
         pairs = zip(other, own, strict=True)
         return own, tuple(replace(phase, op=same.op, workspace=ZERO) for phase, same in pairs)
+
+    def _send(
+        self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO
+    ) -> Phase:
+        """Return what each device sends to another, behind the phase before it; see `exchange`."""
+        return exchange(
+            self, name, "send-receive", size, repeats=repeats, overlaps=overlaps, workspace=workspace
+        )
 
     def _block(self, direction: str, causal: bool) -> tuple[Phase, ...]:
         tiled = TiledAttention(dtype=self.dtype, convention=self.convention, causal=causal)

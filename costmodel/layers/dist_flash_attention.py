@@ -9,7 +9,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._blockwise import DV, HKV, HQ, D, P, SequenceParallel, first, middle
-from costmodel.layers._devices import exchange, times
+from costmodel.layers._devices import times
 from costmodel.symbols import ceil_div
 
 CHECKPOINTS = ("none", "layer", "attention")
@@ -140,13 +140,6 @@ class DistFlashAttention(SequenceParallel):
             self._send("next round's operands, last round's results", on_the_way, middle(rounds)),
             *times(other, first(rounds)),
             *end,
-        )
-
-    def _send(
-        self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO
-    ) -> Phase:
-        return exchange(
-            self, name, "send-receive", size, repeats=repeats, overlaps=overlaps, workspace=workspace
         )
 
     def tensors(self) -> Tensors:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import sympy as sp
-
-from costmodel.cost import ZERO, Phase
+from costmodel.cost import Phase
 from costmodel.layers._blockwise import DV, HKV, HQ, B, D, P, SequenceParallel, first, middle
-from costmodel.layers._devices import exchange, times
+from costmodel.layers._devices import times
 from costmodel.symbols import ceil_div, symbols
 
 (N,) = symbols("seq")
@@ -73,11 +71,4 @@ class RingAttention(SequenceParallel):
             self.add("query gradient", D, HQ, rounds),
             self.add("key and value gradient", D + DV, HKV, rounds),
             self._send("gradients of keys and values, home", gradients, first(rounds), overlaps=False),
-        )
-
-    def _send(
-        self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO
-    ) -> Phase:
-        return exchange(
-            self, name, "send-receive", size, repeats=repeats, overlaps=overlaps, workspace=workspace
         )
