@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import median
@@ -90,7 +90,7 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     name = device.name.rstrip("*")
     mine = calibration.load(name) if own else ()
     serving = best((s for s in mine if _serves(s, wanted, device)), wanted)
-    carried = None if serving else _from_relative(device, wanted, alike=True)
+    carried = None if serving else _from_relative(device, wanted, alike=True, own=own)
     section = serving or best(mine, wanted)
     if section is not None and carried is None:
         # What-if devices rest on the constants of the device they were made from.
@@ -98,7 +98,7 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
         return Choice(origin, section, _constants(section, wanted), section.spread)
     return (
         carried
-        or _from_relative(device, wanted, alike=False)
+        or _from_relative(device, wanted, alike=False, own=own)
         or _of_single_precision(device, wanted, own=own)
         or Choice("none")
     )
@@ -149,13 +149,13 @@ def _of_single_precision(device: hardware.Device, wanted: Wanted, *, own: bool) 
     return Choice(origin, None, {name: found.constants[name] for name in names if name in found.constants})
 
 
-def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool) -> Choice | None:
+def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool, own: bool) -> Choice | None:
     """Return the constants of the nearest relative that has some: of the same algorithm, or of any."""
     for relative, relation in relatives(device):
         sections = calibration.load(relative)
         section = best((s for s in sections if not alike or _serves(s, wanted, device)), wanted)
         if section is not None:
-            return _carried(section, device, relative, relation, wanted)
+            return _carried(section, device, relative, relation, wanted, own=own)
     return None
 
 
@@ -168,14 +168,52 @@ def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:
 
 
 def _carried(
-    section: Section, device: hardware.Device, relative: str, relation: str, wanted: Wanted
+    section: Section, device: hardware.Device, relative: str, relation: str, wanted: Wanted, *, own: bool
 ) -> Choice:
-    """Return a relative's constants; its times that are cycles (``CLOCKED``) by the clock of the device."""
-    clocked = getattr(kernels.model(section.kernel), "CLOCKED", ())
-    slower = hardware.load(relative).clock_hz / device.clock_hz
-    told = _constants(section, wanted)
-    constants = {name: value * slower if name in clocked else value for name, value in told.items()}
+    """Return a relative's constants, as they are on the device.
+
+    Times that are cycles (``CLOCKED``) go by its clock, and what goes with how chips are made
+    (``MADE``) by what came of it from the relative's generation to the device's.
+    """
+    model = kernels.model(section.kernel)
+    constants = dict(_constants(section, wanted))
+    for name in constants.keys() & set(getattr(model, "CLOCKED", ())):
+        constants[name] *= hardware.load(relative).clock_hz / device.clock_hz
+    for name in constants.keys() & set(getattr(model, "MADE", ())):
+        constants[name] *= _progress(name, wanted, hardware.family_of(relative), device, own=own)
     return Choice(relative, section, constants, _widest(section.spread, transfer(section.kernel, relation)))
+
+
+def _progress(name: str, wanted: Wanted, family: str, device: hardware.Device, *, own: bool) -> float:
+    """Return how often its value in another family a constant is in the device's, where both have it fitted.
+
+    In the kernel nearest to what is wanted among those fitted in both, whatever their format; 1 if there
+    is none.
+    """
+    if device.family == family:
+        return 1.0
+    here = _fitted(name, wanted.kernel, device.family, () if own else (device.name.rstrip("*"),))
+    there = _fitted(name, wanted.kernel, family)
+    both = [cell for cell in here if cell in there]
+    if not both:
+        return 1.0
+    nearest = min(both, key=lambda cell: wanted.distance(here[cell][0]))
+    mine, theirs = (median(s.constants[name] for s in found[nearest]) for found in (here, there))
+    return mine / theirs
+
+
+def _fitted(
+    name: str, kernel: str, family: str, without: Sequence[str] = ()
+) -> dict[tuple[str, ...], list[Section]]:
+    """Return the sections of a family's devices that hold a constant, by kernel, format and who ran it."""
+    found: dict[tuple[str, ...], list[Section]] = {}
+    for device in calibration.calibrated_devices():
+        if device not in without and hardware.family_of(device) == family:
+            for s in calibration.load(device):
+                if s.kernel == kernel and name in s.constants:
+                    cell = (s.op, s.dtype, s.framework, s.direction, s.harness)
+                    found.setdefault(cell, []).append(s)
+    return found
 
 
 def _widest(own: tuple[Spread, ...], carried: tuple[Spread, ...]) -> tuple[Spread, ...]:

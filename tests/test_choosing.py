@@ -99,6 +99,28 @@ def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
     assert hardware.family_of(device) == target.family
 
 
+def test_energy_goes_with_the_generation(shelf, monkeypatch):
+    """What an operation costs in single precision falls from Ampere to Hopper as it does in bf16."""
+    ampere, hopper = {"energy_j": 2e-12}, {"energy_j": 1.2e-12}
+    fp32 = section(dtype="fp32", framework="pytorch", constants={"energy_j": 10e-12, "peak_share": 0.9})
+    shelf(
+        nvidia_a100_sxm_80gb=(section(constants=ampere), section(constants=ampere, framework="sglang"), fp32),
+        nvidia_h200_sxm=(section(constants=hopper),),
+    )
+    monkeypatch.setattr(
+        calibration, "calibrated_devices", lambda: ["nvidia/a100-sxm-80gb", "nvidia/h200-sxm"]
+    )
+    wanted = Wanted("gemm", "gemm", "fp32", framework="pytorch")
+    a100, a40, h100, h200 = (load(f"nvidia/{n}") for n in ("a100-pcie-40gb", "a40", "h100-sxm", "h200-sxm"))
+    assert choosing.choose(h100, wanted).constants == pytest.approx({"energy_j": 6e-12, "peak_share": 0.9})
+    assert choosing.choose(h200, wanted).constants["energy_j"] == pytest.approx(6e-12)
+    # Of one family, or where nothing tells of the device's generation, as it is.
+    assert choosing.choose(a100, wanted).constants == fp32.constants
+    assert choosing.choose(a40, wanted).constants == fp32.constants
+    # Rung `kernel` takes nothing fitted on the device itself.
+    assert choosing.choose(h200, wanted, own=False).constants == fp32.constants
+
+
 # -- how sure ----------------------------------------------------------------------------------
 
 

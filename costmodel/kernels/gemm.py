@@ -142,6 +142,9 @@ CONSTANTS = {
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
 #: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
 CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
+#: Which go with how a chip is made (process, voltage): a relative's of another generation goes as the same
+#: constant did, in any format, between the two generations.
+MADE = ("energy_j",)
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
