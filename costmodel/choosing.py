@@ -151,12 +151,23 @@ def _of_single_precision(device: hardware.Device, wanted: Wanted, *, own: bool) 
 
 def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool, own: bool) -> Choice | None:
     """Return the constants of the nearest relative that has some: of the same algorithm, or of any."""
-    for relative, relation in relatives(device):
+    for relative, relation in _suited(device, wanted.kernel):
         sections = calibration.load(relative)
         section = best((s for s in sections if not alike or _serves(s, wanted, device)), wanted)
         if section is not None:
             return _carried(section, device, relative, relation, wanted, own=own)
     return None
+
+
+def _suited(device: hardware.Device, kernel: str) -> Iterable[tuple[str, str]]:
+    """Return relatives as `relatives` does; of a device with GDDR, for what memory limits, those with GDDR first.
+
+    Of GDDR passes reach 0.74 to 0.81 of the stated bandwidth on all devices fitted, of HBM 0.74 to 0.92.
+    """
+    found = relatives(device)
+    if not (getattr(kernels.model(kernel), "MEMORY_BOUND", False) and device.graphics_memory):
+        return found
+    return sorted(found, key=lambda r: (r[1] == "foreign", not hardware.load(r[0]).graphics_memory))
 
 
 def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:

@@ -206,6 +206,11 @@ class Device:
         return self.spec.memory.hbm.bandwidth.si
 
     @cached_property
+    def graphics_memory(self) -> bool:
+        """Whether the main memory is GDDR, of which passes reach another share of the bandwidth than of HBM."""
+        return self.spec.memory.hbm.technology.startswith("GDDR")
+
+    @cached_property
     def hbm_capacity(self) -> float:
         """Size of the main memory, by the vendor's label [B]."""
         return self.spec.memory.hbm.capacity.si

@@ -121,6 +121,22 @@ def test_energy_goes_with_the_generation(shelf, monkeypatch):
     assert choosing.choose(h200, wanted, own=False).constants == fp32.constants
 
 
+@pytest.mark.parametrize(
+    ("device", "kernel", "op", "origin"),
+    [
+        # With GDDR, passes go by a board with GDDR, products by the nearest chip; HBM by families alone.
+        ("nvidia/l4", "stream", "softmax", "nvidia/t4"),
+        ("nvidia/rtx-4090", "stream", "gelu", "nvidia/t4"),
+        ("nvidia/l4", "gemm", "gemm", "nvidia/a100-pcie-40gb"),
+        ("nvidia/p100-pcie-16gb", "stream", "softmax", "nvidia/p4"),
+        ("nvidia/h100-sxm", "stream", "softmax", "nvidia/a100-pcie-80gb"),
+    ],
+)
+def test_passes_go_by_a_board_with_the_same_kind_of_memory(device, kernel, op, origin):
+    wanted = Wanted(kernel, op, "fp32", framework="pytorch")
+    assert choosing.choose(load(device), wanted, own=False).origin == origin
+
+
 # -- how sure ----------------------------------------------------------------------------------
 
 

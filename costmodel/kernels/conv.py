@@ -37,6 +37,8 @@ CONSTANTS = {
     ),
     **replay.CONSTANTS,
 }
+#: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
+MEMORY_BOUND = True
 #: Which of them belong to the harness, not the device.
 HARNESS = tuple(replay.CONSTANTS)
 

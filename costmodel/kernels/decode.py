@@ -81,6 +81,8 @@ CONSTANTS = {
     ),
     **replay.CONSTANTS,
 }
+#: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
+MEMORY_BOUND = True
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
 

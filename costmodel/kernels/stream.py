@@ -67,6 +67,8 @@ CONSTANTS = {
 }
 #: Which of them belong to the harness, not the device: not carried to another host.
 HARNESS = ("dispatch_s", "record_s", "slow_clock", "slow_host", "slow_rows")
+#: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
+MEMORY_BOUND = True
 #: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
 CLOCKED = ("start_s", "row_s", "iteration_s")
 
