@@ -160,7 +160,7 @@ def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool, own:
 
 
 def _suited(device: hardware.Device, kernel: str) -> Iterable[tuple[str, str]]:
-    """Return relatives as `relatives` does; of a device with GDDR, for what memory limits, those with GDDR first.
+    """Return relatives as `relatives` does; for what memory limits, with GDDR first where the device has it.
 
     Of GDDR passes reach 0.74 to 0.81 of the stated bandwidth on all devices fitted, of HBM 0.74 to 0.92.
     """

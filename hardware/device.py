@@ -207,7 +207,7 @@ class Device:
 
     @cached_property
     def graphics_memory(self) -> bool:
-        """Whether the main memory is GDDR, of which passes reach another share of the bandwidth than of HBM."""
+        """Whether the main memory is GDDR; of HBM, passes reach another share of the bandwidth."""
         return self.spec.memory.hbm.technology.startswith("GDDR")
 
     @cached_property

@@ -118,7 +118,12 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
             names = (*names, "l2_once_bytes") if device.family in _LARGE_L2 else names
         single = rows["m"] == 1
         if single.sum() >= _FEW_SMALL and device.family in _ROW_KERNELS:
-            names = (*names, "row_cycles", *(("row_split_s",) if device.family == "ampere" else ()))
+            names = (
+                *names,
+                "row_cycles",
+                "row_bytes",
+                *(("row_split_s",) if device.family == "ampere" else ()),
+            )
         little = ~single & (rows["m"] * rows["n"] * rows["k"] < gemm.SMALL_WORK)
         if little.sum() >= _FEW_SMALL:
             names = (*names, *_LITTLE_WORK.get(device.family, ()))
@@ -189,7 +194,8 @@ _NARROW_KNOWN = {
     "cache_share": 0.8,
     "split_s": 2.5e-6,
     "start_s": 2.3e-6,
-    "row_cycles": 0.8,
+    "row_cycles": 0.4,
+    "row_bytes": 8.0,
     "row_split_s": 1.4e-6,
     "small_cycles": 10.5,
     "small_column_cycles": 0.2,
@@ -208,7 +214,7 @@ _BEGIN = {
     "small_cycles": 10.0,
     "small_column_cycles": 0.2,
     "l2_once_bytes": 7.0,
-    "row_cycles": 0.5,
+    "row_cycles": 0.4,
     "tiny_s": 1.2e-6,
     "scatter_share": 0.3,
     "thin_cost": 2.0,

@@ -120,8 +120,9 @@ CONSTANTS = {
     ),
     "tiny_cycles": Constant(5.0, 0.0, 50.0, "cycles", "per K of that kernel"),
     "row_cycles": Constant(
-        0.6, 0.0, 50.0, "cycles", "per K of the kernel for a single row of A (GEMV); 0: not used"
+        0.4, 0.0, 50.0, "cycles", "per K of a block of the kernel for a single row of A (GEMV); 0: not used"
     ),
+    "row_bytes": Constant(10.0, 1.0, 100.0, "B/cycle", "what of B that kernel takes on one unit"),
     "row_split_s": Constant(
         1.4e-6, 1e-7, 3e-5, "s", "the reduction after it where Ampere's kernel cuts few, long rows of B"
     ),
@@ -168,10 +169,9 @@ _SMALL_DEPTH = {"ada": (8193.0, 2048.0, 128.0), "ampere": (257.0, 0.0, 64.0)}
 _TINY_DEPTH = 1024.0
 #: Architectures on which a single row of A has a kernel of its own; Hopper and Blackwell take the general.
 _ROW_FAMILIES = ("ampere", "ampere-ga10x", "ada", "blackwell-rtx")
-#: Rows of B that the kernel for a single row of A (GEMV) takes at a time, on each unit.
-_ROWS_AT_ONCE = 4.0
-#: Where fewer rows of B than this are longer, Ampere's cuBLAS cuts them for a single row of A, and adds up.
-_FEW_LONG_ROWS, _LONG_ROW = 128.0, 256.0
+#: Where fewer rows of B than this are longer, Ampere's cuBLAS cuts them for a single row of A (GEMV), so
+#: often, and adds up.
+_FEW_LONG_ROWS, _LONG_ROW, _ROW_PARTS = 128.0, 256.0, 4.0
 
 
 def seconds(
@@ -286,15 +286,14 @@ def _few_rows(
     """
     cycle, work = 1 / device.clock_hz, p.batch * p.m * p.n * p.k
     if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
-        waves = np.ceil(p.batch * p.n / (device.units * _ROWS_AT_ONCE))
-        chain = waves * p.k * c["row_cycles"] * cycle
-        # Of the multiply-adds and the bytes, one hides behind the other.
-        yield p.m == 1, np.maximum(hbm, chain), {"hbm": hbm, "depth": chain}
+        chain = p.k * c["row_cycles"] * cycle
+        fed = p.batch * p.n * p.k * p.bytes / (device.units * c["row_bytes"]) * cycle
+        # What a block waits for is seen once; other blocks' bytes hide it from then on.
+        yield p.m == 1, chain + np.maximum(hbm, fed), {"hbm": hbm, "l2": fed, "depth": chain}
         if device.family == "ampere":
             cut = (p.m == 1) & (p.batch * p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW)
-            chain = p.k * c["row_cycles"] * cycle / _ROWS_AT_ONCE
-            added = c["row_split_s"]
-            yield cut, np.maximum(chain, hbm) + added, {"hbm": hbm, "depth": chain + added}
+            chain = chain / _ROW_PARTS + c["row_split_s"]
+            yield cut, chain + np.maximum(hbm, fed), {"hbm": hbm, "l2": fed, "depth": chain}
     if c["small_cycles"] > 0 and device.family in _SMALL_DEPTH:
         few, many, free = _SMALL_DEPTH[device.family]
         small = (p.m > 1) & (work < SMALL_WORK) & (p.k < np.where(p.m <= _SMALL_ROWS, few, many))
