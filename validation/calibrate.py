@@ -27,7 +27,7 @@ from costmodel.files import forget
 from costmodel.hardware import Device
 from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
-from costmodel.validation import fit_cpu
+from costmodel.validation import fit_cpu, fit_stream
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, usable
 from costmodel.validation.chains import chained
@@ -142,6 +142,9 @@ def _fit_cell(
     start: Mapping[str, float] | None = None
     if cell.op in GATES:
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
+    lender = found.constants.get((cell.kernel, fit_stream.SHARE_OF.get(cell.op, ""), cell.dtype))
+    if cell.kernel == "stream" and lender is not None:
+        start = {"bandwidth_share": lender["bandwidth_share"]}
     if cell.kernel.startswith("cpu_"):
         start = {**found.constants.get(("memory", "", ""), {}), **fit_cpu.GIVEN.get(cell.op, {})}
     constants = {

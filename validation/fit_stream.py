@@ -51,6 +51,16 @@ _EXPECTED = {
     "dispatch_s": 1.8e-5,
     "record_s": 1.2e-5,
 }
+#: Passes of one instruction an element: nowhere do rows tell it from what memory takes meanwhile.
+_PLAIN = {f"elementwise_{op}{kind}" for op in ("add", "mul", "div") for kind in ("", "_scalar")} | {"relu"}
+#: Whose share of the bandwidth, fitted before, a pass with arithmetic has: of as many operands, and so sure.
+SHARE_OF = {
+    "elementwise_pow": "elementwise_add",
+    "elementwise_pow_scalar": "elementwise_add_scalar",
+    "gelu": "elementwise_add_scalar",
+    "tanh": "elementwise_add_scalar",
+}
+_SURE = 10.0
 #: A layer norm is dispatched through more of the framework than other passes.
 _EXPECTED_OF = {"layernorm": {"dispatch_s": 4e-5, "record_s": 2e-5}}
 
@@ -69,9 +79,9 @@ _STARTS: tuple[dict[str, float], ...] = (
 
 
 def _starts(pattern: str) -> Sequence[Mapping[str, float]]:
-    """Return where fits of such a kernel begin."""
+    """Return where fits of such a kernel begin: of a pass, by memory and by its arithmetic."""
     if pattern == "elementwise":
-        return ({},)
+        return ({}, {"element_cycles": 150.0})
     return [{k: v for k, v in start.items() if k != "occupancy" or pattern == "norm"} for start in _STARTS]
 
 
@@ -98,7 +108,8 @@ def free(rows: pd.DataFrame) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     host = str(rows["timer"].iloc[0]) in _HOST_TIMERS
     pattern = _PATTERNS.get(str(rows["op"].iloc[0]), "elementwise")
-    names = ["bandwidth_share", "element_cycles"]
+    plain = host and str(rows["op"].iloc[0]) in _PLAIN
+    names = ["bandwidth_share", *([] if plain else ["element_cycles"])]
     if not host:
         names += ["start_s", "cache_share", "cache_bytes"]
     else:
@@ -125,12 +136,16 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     device : Device
         Where they were measured.
     start : mapping of str to float, optional
-        Values to begin with (a relative's); those that are not free stay.
+        Values to begin with (a relative's); those that are not free stay. The share of the bandwidth is
+        expected to be the one given.
     """
     start = dict(start or {})
+    lent = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
     kwargs, measured, names = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64), free(rows)
     eager = str(rows["timer"].iloc[0]) == _EAGER
     expected = {**_EXPECTED, **_EXPECTED_OF.get(str(rows["op"].iloc[0]), {})} if eager else {}
+    if "element_cycles" not in names:
+        start = {"element_cycles": _EXPECTED["element_cycles"], **start}
     if "record_s" in names:
         floor = float(measured.min())
         start = {"dispatch_s": 0.55 * floor, "record_s": 0.45 * floor, **start}
@@ -149,7 +164,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
                 stream.CONSTANTS,
                 names,
                 {**first, **start, **more},
-                expected=known(stream.CONSTANTS, expected),
+                expected=known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, lent, sure=_SURE),
             )
             for first in starts
         ]

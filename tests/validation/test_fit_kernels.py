@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from costmodel import hardware
+from costmodel import calibration, hardware
 from costmodel.kernels import conv, delta, recurrence, stream
 from costmodel.validation import fit_recurrence, fit_scan, fit_stream, log_fit, published
 from costmodel.validation.fit_recurrence import fit_ops
@@ -100,3 +100,31 @@ def test_what_rows_do_not_tell_stays_where_it_is_expected(expected, start_s):
     )
     assert found["bandwidth_share"] == pytest.approx(0.73, rel=0.01)
     assert found["start_s"] == pytest.approx(start_s, rel=0.05)
+
+
+def test_arithmetic_is_told_from_memory_by_what_a_plain_pass_reaches():
+    """Rows of one pass do not tell which of the two limits it; those of a plain one, fitted before, do."""
+    device = hardware.load("amd/mi210")
+    n = np.repeat(2.0 ** np.arange(8, 14), 8)
+    rows = pd.DataFrame({
+        "op": "elementwise_pow", "dtype": "fp32", "timer": "event-best5of25",
+        "m": np.tile(2.0 ** np.arange(10, 18), 6), "n": n,
+    })  # fmt: skip
+    truth = {"bandwidth_share": 0.77, "element_cycles": 190.0, "dispatch_s": 1.5e-5, "record_s": 2e-6}
+    rows["latency_s"] = stream.seconds(device, truth, **fit_stream.arguments(rows)).seconds
+    found = fit_stream.fit(rows, device, {"bandwidth_share": 0.77})
+    assert found["bandwidth_share"] == pytest.approx(0.77, rel=0.02)
+    assert found["element_cycles"] == pytest.approx(190.0, rel=0.05)
+    assert "element_cycles" not in fit_stream.free(rows.assign(op="elementwise_mul"))
+
+
+@pytest.mark.parametrize("name", ["amd/mi210", "nvidia/v100-pcie-32gb", "nvidia/t4", "nvidia/a100-pcie-80gb"])
+def test_passes_of_as_many_operands_reach_one_share_of_the_bandwidth(name):
+    """Memory does not know what is done with an element: what is left to say is how long that takes."""
+    fitted = {s.op: s.constants for s in calibration.load(name) if s.kernel == "stream" and s.dtype == "fp32"}
+    for ops in (("mul", "div", "pow"), ("add_scalar", "mul_scalar", "div_scalar", "pow_scalar")):
+        shares = [fitted[f"elementwise_{op}"]["bandwidth_share"] for op in ops]
+        assert max(shares) / min(shares) < 1.04
+    # One function, whether its exponent is a number or a table.
+    by_table, by_number = (fitted[f"elementwise_{op}"]["element_cycles"] for op in ("pow", "pow_scalar"))
+    assert by_number == pytest.approx(by_table, rel=0.5)
