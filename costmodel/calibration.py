@@ -7,6 +7,7 @@ they came from and how far off they are on shapes that they were not fitted on.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,36 @@ class Section(BaseModel):
     def implementation(self) -> tuple[str, str | None]:
         """The framework, and its name for the kernel where that matters."""
         return self.framework, self.kernels[0] if self.kernels else None
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What constants are looked for; None where any will do."""
+
+    kernel: str
+    op: str
+    dtype: str
+    direction: str = "fwd"
+    framework: str | None = None
+    harness: str | None = None
+    label: str | None = None
+
+    def distance(self, section: Section) -> tuple[bool | int | str, ...]:
+        """Return how far a section is from what is wanted, for sorting."""
+        known = DEFAULT_FRAMEWORKS
+        return (
+            section.op != self.op,
+            # Constants of `bwd` serve its parts, `bwd_data` and `bwd_weights`.
+            not self.direction.startswith(section.direction),
+            self.framework is not None and section.framework != self.framework,
+            self.harness is not None and section.harness != self.harness,
+            self.label is not None and bool(section.kernels) and self.label not in section.kernels,
+            section.dtype != self.dtype,
+            known.index(section.framework) if section.framework in known else len(known),
+            section.framework,
+            section.op,
+            section.harness,
+        )
 
 
 def interval(

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import median
 from typing import Any
 
 from costmodel import calibration, hardware, implementations, kernels
-from costmodel.calibration import DEFAULT_FRAMEWORKS, Quantiles, Section, Spread
+from costmodel.calibration import Quantiles, Section, Spread, Wanted
+from costmodel.carrying import carried, translated
 from costmodel.hardware.tables import FOLDER, table
 from costmodel.harness import DISPATCH, HOSTED
 
@@ -41,36 +42,6 @@ class Choice:
     spread: tuple[Spread, ...] = ()
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What constants are looked for; None where any will do."""
-
-    kernel: str
-    op: str
-    dtype: str
-    direction: str = "fwd"
-    framework: str | None = None
-    harness: str | None = None
-    label: str | None = None
-
-    def distance(self, section: Section) -> tuple[bool | int | str, ...]:
-        """Return how far a section is from what is wanted, for sorting."""
-        known = DEFAULT_FRAMEWORKS
-        return (
-            section.op != self.op,
-            # Constants of `bwd` serve its parts, `bwd_data` and `bwd_weights`.
-            not self.direction.startswith(section.direction),
-            self.framework is not None and section.framework != self.framework,
-            self.harness is not None and section.harness != self.harness,
-            self.label is not None and bool(section.kernels) and self.label not in section.kernels,
-            section.dtype != self.dtype,
-            known.index(section.framework) if section.framework in known else len(known),
-            section.framework,
-            section.op,
-            section.harness,
-        )
-
-
 def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choice:
     """Return the constants for a kernel on a device: its own, else its nearest relative's.
 
@@ -95,7 +66,8 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     if section is not None and carried is None:
         # What-if devices rest on the constants of the device they were made from.
         origin = "self" if name == device.name else name
-        return Choice(origin, section, _constants(section, wanted), section.spread)
+        constants = translated(_constants(section, wanted), section, wanted)
+        return Choice(origin, section, constants, section.spread)
     return (
         carried
         or _from_relative(device, wanted, alike=False, own=own)
@@ -181,50 +153,9 @@ def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:
 def _carried(
     section: Section, device: hardware.Device, relative: str, relation: str, wanted: Wanted, *, own: bool
 ) -> Choice:
-    """Return a relative's constants, as they are on the device.
-
-    Times that are cycles (``CLOCKED``) go by its clock, and what goes with how chips are made
-    (``MADE``) by what came of it from the relative's generation to the device's.
-    """
-    model = kernels.model(section.kernel)
-    constants = dict(_constants(section, wanted))
-    for name in constants.keys() & set(getattr(model, "CLOCKED", ())):
-        constants[name] *= hardware.load(relative).clock_hz / device.clock_hz
-    for name in constants.keys() & set(getattr(model, "MADE", ())):
-        constants[name] *= _progress(name, wanted, hardware.family_of(relative), device, own=own)
+    """Return a relative's constants, as they are on the device."""
+    constants = carried(_constants(section, wanted), section, relative, device, wanted, own=own)
     return Choice(relative, section, constants, _widest(section.spread, transfer(section.kernel, relation)))
-
-
-def _progress(name: str, wanted: Wanted, family: str, device: hardware.Device, *, own: bool) -> float:
-    """Return how often its value in another family a constant is in the device's, where both have it fitted.
-
-    In the kernel nearest to what is wanted among those fitted in both, whatever their format; 1 if there
-    is none.
-    """
-    if device.family == family:
-        return 1.0
-    here = _fitted(name, wanted.kernel, device.family, () if own else (device.name.rstrip("*"),))
-    there = _fitted(name, wanted.kernel, family)
-    both = [cell for cell in here if cell in there]
-    if not both:
-        return 1.0
-    nearest = min(both, key=lambda cell: wanted.distance(here[cell][0]))
-    mine, theirs = (median(s.constants[name] for s in found[nearest]) for found in (here, there))
-    return mine / theirs
-
-
-def _fitted(
-    name: str, kernel: str, family: str, without: Sequence[str] = ()
-) -> dict[tuple[str, ...], list[Section]]:
-    """Return the sections of a family's devices that hold a constant, by kernel, format and who ran it."""
-    found: dict[tuple[str, ...], list[Section]] = {}
-    for device in calibration.calibrated_devices():
-        if device not in without and hardware.family_of(device) == family:
-            for s in calibration.load(device):
-                if s.kernel == kernel and name in s.constants:
-                    cell = (s.op, s.dtype, s.framework, s.direction, s.harness)
-                    found.setdefault(cell, []).append(s)
-    return found
 
 
 def _widest(own: tuple[Spread, ...], carried: tuple[Spread, ...]) -> tuple[Spread, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
 
-from costmodel import choosing, hardware, implementations, kernels
+from costmodel import calibration, choosing, hardware, implementations, kernels
 from costmodel.cost import ENGINES, ZERO, Cost, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
@@ -202,7 +202,7 @@ def make_plan(
         kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
         if rung != "bound":
             kernels.check(kernel, device, options)
-            wanted = choosing.Wanted(
+            wanted = calibration.Wanted(
                 kernel=kernel,
                 op=phase.op,
                 dtype=str(phase.options["dtype"]),
@@ -254,7 +254,7 @@ def _direction(layer: Layer, phase: Phase) -> str:
 
 
 def _timed(
-    choice: choosing.Choice, wanted: choosing.Wanted, device: hardware.Device, *, own: bool
+    choice: choosing.Choice, wanted: calibration.Wanted, device: hardware.Device, *, own: bool
 ) -> choosing.Choice:
     """Return a choice of constants as the harness asked for would time the kernel."""
     section, constants = choice.section, choice.constants

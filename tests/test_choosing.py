@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from costmodel import calibration, choosing, hardware
-from costmodel.calibration import Provenance, Section, Spread
-from costmodel.choosing import Wanted
+from costmodel.calibration import Provenance, Section, Spread, Wanted
 from costmodel.hardware import load
 from costmodel.harness import DISPATCH
 from costmodel.layers.matmul import Matmul
@@ -99,28 +98,6 @@ def test_relatives_come_family_by_family_in_the_order_of_their_rank(device):
     assert hardware.family_of(device) == target.family
 
 
-def test_energy_goes_with_the_generation(shelf, monkeypatch):
-    """What an operation costs in single precision falls from Ampere to Hopper as it does in bf16."""
-    ampere, hopper = {"energy_j": 2e-12}, {"energy_j": 1.2e-12}
-    fp32 = section(dtype="fp32", framework="pytorch", constants={"energy_j": 10e-12, "peak_share": 0.9})
-    shelf(
-        nvidia_a100_sxm_80gb=(section(constants=ampere), section(constants=ampere, framework="sglang"), fp32),
-        nvidia_h200_sxm=(section(constants=hopper),),
-    )
-    monkeypatch.setattr(
-        calibration, "calibrated_devices", lambda: ["nvidia/a100-sxm-80gb", "nvidia/h200-sxm"]
-    )
-    wanted = Wanted("gemm", "gemm", "fp32", framework="pytorch")
-    a100, a40, h100, h200 = (load(f"nvidia/{n}") for n in ("a100-pcie-40gb", "a40", "h100-sxm", "h200-sxm"))
-    assert choosing.choose(h100, wanted).constants == pytest.approx({"energy_j": 6e-12, "peak_share": 0.9})
-    assert choosing.choose(h200, wanted).constants["energy_j"] == pytest.approx(6e-12)
-    # Of one family, or where nothing tells of the device's generation, as it is.
-    assert choosing.choose(a100, wanted).constants == fp32.constants
-    assert choosing.choose(a40, wanted).constants == fp32.constants
-    # Rung `kernel` takes nothing fitted on the device itself.
-    assert choosing.choose(h200, wanted, own=False).constants == fp32.constants
-
-
 @pytest.mark.parametrize(
     ("device", "kernel", "op", "origin"),
     [
@@ -142,7 +119,7 @@ def test_passes_go_by_a_board_with_the_same_kind_of_memory(device, kernel, op, o
 
 def test_intervals_with_a_relatives_constants_are_from_other_devices():
     """Constants of another device are less sure than its residuals on itself say."""
-    wanted = choosing.Wanted(kernel="gemm", op="gemm", dtype="bf16")
+    wanted = Wanted(kernel="gemm", op="gemm", dtype="bf16")
     own = choosing.choose(load("nvidia/h200-sxm"), wanted)
     carried = choosing.choose(load("nvidia/h100-sxm"), wanted)
     assert (own.origin, carried.origin) == ("self", "nvidia/h200-sxm")
@@ -253,7 +230,7 @@ def test_a_relative_with_the_algorithm_asked_for_goes_before_a_nearer_one(shelf)
 def test_times_that_are_cycles_are_carried_by_the_clock():
     """A kernel's start is as many cycles on H200 as on A100, 1.98 GHz against 1.41; shares are shares."""
     h200, a100 = hardware.load("nvidia/h200-sxm"), hardware.load("nvidia/a100-sxm-80gb")
-    wanted = choosing.Wanted(kernel="gemm", op="gemm", dtype="bf16", framework="trtllm")
+    wanted = Wanted(kernel="gemm", op="gemm", dtype="bf16", framework="trtllm")
     carried = choosing.choose(h200, wanted, own=False)
     assert carried.origin == a100.name
     theirs = carried.section.constants

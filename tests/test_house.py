@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "hardware": (),
     "layers": ("cost",),
     "calibration": ("hardware", "implementations"),
-    "choosing": ("calibration", "hardware", "harness", "implementations", "kernels"),
+    "carrying": ("calibration", "hardware", "implementations", "kernels"),
+    "choosing": ("calibration", "carrying", "hardware", "harness", "implementations", "kernels"),
     "harness": ("hardware",),
     "implementations": ("hardware", "kernels"),
     "evaluate": ("cost", "layers"),
@@ -36,7 +37,8 @@ MAY_IMPORT = {
     "programs": ("cost", "layers", "vega"),
     "kernels": ("hardware",),
     "plan": (
-        "cost", "layers", "evaluate", "kernels", "hardware", "choosing", "implementations", "harness",
+        "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "choosing", "implementations",
+        "harness",
     ),
     "answer": ("prediction",),
     "prediction": (

@@ -159,7 +159,7 @@ def _fit_cell(
     else:  # of the others a fit takes seconds, and is not done over and over
         ends = linear_intervals(cell, fitted, device, constants)
     predicted = _seconds(cell, constants, judged, device)
-    wanted = choosing.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
+    wanted = calibration.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
     without = _seconds(cell, choosing.choose(device, wanted, own=False).constants, judged, device)
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
@@ -222,7 +222,7 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
     kernel, name = model_of("gemm", device), framework(rows["framework"].iloc[0])[0]
     constants = found.constants.get((kernel, "gemm", dtype))
     if constants is None:
-        wanted = choosing.Wanted(kernel=kernel, op="gemm", dtype=dtype, framework=name)
+        wanted = calibration.Wanted(kernel=kernel, op="gemm", dtype=dtype, framework=name)
         constants = choosing.choose(device, wanted, own=False).constants
     how = implementations.arguments(kernel, "gemm", name, None, device)
     first, further = (

@@ -99,7 +99,7 @@ def _others(rows: pd.DataFrame, device: hardware.Device) -> Mapping[str, float]:
     if rows.empty:
         return {}
     first = rows.iloc[0]
-    wanted = choosing.Wanted(
+    wanted = calibration.Wanted(
         kernel="recurrence",
         op=first["op"],
         dtype=first["dtype"],

@@ -16,8 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import choosing, kernels
-from costmodel.calibration import Section
-from costmodel.choosing import Wanted
+from costmodel.calibration import Section, Wanted
 from costmodel.errors import CostmodelError
 from costmodel.hardware import Device
 from costmodel.measured import framework, harness

@@ -1,0 +1,112 @@
+"""What fitted constants become on another device, or of another framework's kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from statistics import median
+
+from costmodel import calibration, hardware, implementations, kernels
+from costmodel.calibration import Section, Wanted
+
+
+def carried(
+    constants: Mapping[str, float],
+    section: Section,
+    relative: str,
+    device: hardware.Device,
+    wanted: Wanted,
+    *,
+    own: bool,
+) -> dict[str, float]:
+    """Return a relative's constants as they are on a device.
+
+    Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
+    device's clock, and what goes with how chips are made (``MADE``) by what came of it from the relative's
+    generation to the device's.
+
+    Parameters
+    ----------
+    constants : mapping
+        Values by name, of those of the section that suit the operation.
+    section : Section
+        Where they are from.
+    relative : str
+        The device whose they are.
+    device : Device
+        Where the kernel runs.
+    wanted : Wanted
+        Which kernel.
+    own : bool
+        Whether what was fitted on the device itself may tell of its generation.
+    """
+    model = kernels.model(section.kernel)
+    without = () if own else (device.name.rstrip("*"),)
+    found = translated(constants, section, wanted, without)
+    for name in found.keys() & set(getattr(model, "CLOCKED", ())):
+        found[name] *= hardware.load(relative).clock_hz / device.clock_hz
+    for name in found.keys() & set(getattr(model, "MADE", ())):
+        found[name] *= _progress(name, wanted, hardware.family_of(relative), device.family, without)
+    return found
+
+
+def translated(
+    constants: Mapping[str, float], section: Section, wanted: Wanted, without: Sequence[str] = ()
+) -> dict[str, float]:
+    """Return one framework's constants as another's: as many times as where both are fitted on a device.
+
+    As they are where none has both, of kernels that frameworks have in common (``OWN_KERNELS`` are not), and
+    what is the harness's.
+    """
+    found, model = dict(constants), kernels.model(section.kernel)
+    if section.kernel not in implementations.OWN_KERNELS or wanted.framework in (None, section.framework):
+        return found
+    pairs = []
+    for device in calibration.calibrated_devices():
+        alike = {
+            s.framework: s.constants
+            for s in calibration.load(device)
+            if device not in without and _whose_ever(s) == _whose_ever(section)
+        }
+        if {section.framework, wanted.framework} <= alike.keys():
+            pairs.append((alike[section.framework], alike[wanted.framework]))
+    for name in constants.keys() - set(model.HARNESS):
+        times = [b[name] / a[name] for a, b in pairs if a.get(name, 0.0) > 0 and b.get(name, 0.0) > 0]
+        if times:
+            plausible = model.CONSTANTS[name]
+            found[name] = min(max(constants[name] * median(times), plausible.low), plausible.high)
+    return found
+
+
+def _whose_ever(section: Section) -> tuple[str, ...]:
+    """Return what tells a section from the others of a file, but for the framework."""
+    return (section.kernel, section.op, section.dtype, section.harness, section.direction)
+
+
+def _progress(name: str, wanted: Wanted, before: str, after: str, without: Sequence[str]) -> float:
+    """Return how many times its value in one family a constant is in another, where both have it fitted.
+
+    In the kernel nearest to what is wanted among those fitted in both, whatever their format; 1 if there
+    is none.
+    """
+    if before == after:
+        return 1.0
+    there, here = (_fitted(name, wanted.kernel, family, without) for family in (before, after))
+    both = [cell for cell in here if cell in there]
+    if not both:
+        return 1.0
+    nearest = min(both, key=lambda cell: wanted.distance(here[cell][0]))
+    mine, theirs = (median(s.constants[name] for s in found[nearest]) for found in (here, there))
+    return mine / theirs
+
+
+def _fitted(
+    name: str, kernel: str, family: str, without: Sequence[str]
+) -> dict[tuple[str, ...], list[Section]]:
+    """Return the sections of a family's devices that hold a constant, by what tells them apart."""
+    found: dict[tuple[str, ...], list[Section]] = {}
+    for device in calibration.calibrated_devices():
+        if device not in without and hardware.family_of(device) == family:
+            for s in calibration.load(device):
+                if s.kernel == kernel and name in s.constants:
+                    found.setdefault(s.cell, []).append(s)
+    return found

@@ -1,0 +1,122 @@
+"""What constants become on another device, or of another framework's kernel."""
+
+import pandas as pd
+import pytest
+
+from costmodel import calibration
+from costmodel.calibration import Provenance, Section, Wanted
+from costmodel.carrying import carried, translated
+from costmodel.hardware import load
+
+PROVENANCE = Provenance(
+    source="", licence="", versions="", table_hash="", rows_fitted=1, rows_held_out=1, mdape=0, mape=0, bias=0
+)
+FP32 = Wanted("gemm", "gemm", "fp32", framework="pytorch")
+
+
+def section(kernel="gemm", op="gemm", dtype="bf16", framework="trtllm", **constants):
+    return Section(
+        kernel=kernel, op=op, dtype=dtype, framework=framework, constants=constants, provenance=PROVENANCE
+    )
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Pretend that these devices have these sections, and no other has any."""
+
+    def put(devices):
+        monkeypatch.setattr(calibration, "load", lambda name: devices.get(name, ()))
+        monkeypatch.setattr(calibration, "calibrated_devices", lambda: tuple(devices))
+
+    return put
+
+
+def test_cycles_go_by_the_clock_and_the_rest_stays(fitted):
+    fitted({})
+    told = section(dtype="fp32", framework="pytorch", start_s=2e-6, peak_share=0.9)
+    a100, h100 = load("nvidia/a100-pcie-40gb"), load("nvidia/h100-sxm")
+    got = carried(told.constants, told, a100.name, h100, FP32, own=True)
+    assert got == pytest.approx({"start_s": 2e-6 * a100.clock_hz / h100.clock_hz, "peak_share": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("device", "own", "energy_j"),
+    [
+        # What an operation draws in single precision falls from Ampere to Hopper as it does in bf16.
+        ("nvidia/h100-sxm", True, 6e-12),
+        ("nvidia/h200-sxm", True, 6e-12),
+        # Rung `kernel` takes nothing fitted on the device itself.
+        ("nvidia/h200-sxm", False, 10e-12),
+        # Within a family, and where nothing tells of the device's, it stays.
+        ("nvidia/a100-pcie-40gb", True, 10e-12),
+        ("nvidia/a40", True, 10e-12),
+    ],
+)
+def test_energy_goes_with_the_generation(fitted, device, own, energy_j):
+    told = section(dtype="fp32", framework="pytorch", energy_j=10e-12)
+    fitted({
+        "nvidia/a100-sxm-80gb": (
+            section(energy_j=2e-12), section(framework="sglang", energy_j=3e-12), told,
+        ),
+        "nvidia/h200-sxm": (section(energy_j=1.2e-12),),
+    })  # fmt: skip
+    got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load(device), FP32, own=own)
+    assert got["energy_j"] == pytest.approx(energy_j)
+
+
+def test_an_operation_draws_a_third_less_on_hopper_than_on_ampere():
+    """Of fp32 no row is open there: this, fitted on rows of both, is what fp32 goes by."""
+    a100, h200 = (
+        {
+            s.framework: s.constants.get("energy_j")
+            for s in calibration.load(name)
+            if (s.op, s.dtype) == ("gemm", "bf16")
+        }
+        for name in ("nvidia/a100-sxm-80gb", "nvidia/h200-sxm")
+    )
+    assert all(0.5 * a100[name] < h200[name] < 0.75 * a100[name] for name in ("trtllm", "sglang"))
+
+
+def test_another_frameworks_kernel_takes_as_many_times_as_long_as_elsewhere(fitted):
+    name = ("conv", "causal_conv1d_decode", "bf16")
+    fitted({
+        "nvidia/b200-sxm": (
+            section(*name, "vllm", start_cycles=4000.0, cache_bytes=10.0, bandwidth_share=0.8, tick_s=2e-6),
+            section(*name, "sglang", start_cycles=4800.0, cache_bytes=7.0, tick_s=1e-6),
+        ),
+        "nvidia/l40s": (
+            section(*name, "vllm", start_cycles=4000.0, cache_bytes=20.0),
+            section(*name, "sglang", start_cycles=5600.0, cache_bytes=14.0),
+        ),
+    })  # fmt: skip
+    told = section(*name, "vllm", start_cycles=3000.0, cache_bytes=15.0, bandwidth_share=0.7, tick_s=3e-6)
+    wanted = Wanted(*name, framework="sglang")
+    # Both ratios of the start count; what is not fitted in both, and the harness's, stays.
+    assert translated(told.constants, told, wanted) == pytest.approx(
+        {"start_cycles": 3900.0, "cache_bytes": 10.5, "bandwidth_share": 0.7, "tick_s": 3e-6}
+    )
+    without = translated(told.constants, told, wanted, ("nvidia/l40s",))
+    assert without["start_cycles"] == pytest.approx(3600.0)
+    assert translated(told.constants, told, Wanted(*name, framework="vllm")) == told.constants
+    assert translated(told.constants, told, Wanted(*name)) == told.constants
+
+
+def test_kernels_that_frameworks_share_are_not_translated(fitted):
+    fitted({"nvidia/b200-sxm": (section(start_s=1e-6), section(framework="sglang", start_s=2e-6))})
+    told = section(start_s=3e-6)
+    assert translated(told.constants, told, Wanted("gemm", "gemm", "bf16", framework="sglang")) == {
+        "start_s": 3e-6
+    }
+
+
+def test_sglangs_convolution_of_a_token_is_the_slower_on_devices_that_have_both(shared):
+    """What the translation rests on, in the rows themselves."""
+    rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
+    rows = rows[(rows["op"] == "causal_conv1d_decode") & rows["gpu"].isin(["b200-sxm", "l40s"])]
+    rows = rows.assign(framework=rows["framework"].str.split().str[0])
+    both = rows.pivot_table(
+        index=["gpu", "batch", "m", "n", "k"], columns="framework", values="latency_s"
+    ).dropna()
+    times = (both["sglang"] / both["vllm"]).groupby("gpu").median()
+    assert len(both) > 100
+    assert times.between(1.05, 1.2).all()
