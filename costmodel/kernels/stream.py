@@ -37,7 +37,9 @@ CONSTANTS = {
     "cache_bytes": Constant(
         20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
     ),
-    "element_cycles": Constant(2.0, 0.0, 500.0, "cycles", "lane cycles of instructions for each element"),
+    "element_cycles": Constant(
+        2.0, 0.0, 500.0, "cycles", "instructions of each element, on a unit's 64 lanes for integers"
+    ),
     "row_s": Constant(4e-6, 0.0, 5e-5, "s", "latency of a row: first load, reductions, last store"),
     "iteration_s": Constant(5e-7, 0.0, 2e-5, "s", "latency of a further dependent load of a row"),
     "resident_share": Constant(
@@ -78,6 +80,9 @@ PATTERNS = ("elementwise", "gated", "softmax", "norm", "rmsnorm")
 _THREADS = {"turing": 1024.0, "ampere-ga10x": 1536.0, "ada": 1536.0, "blackwell-rtx": 1536.0}
 #: What memory is read and written by [B] (NVIDIA, "Kernel Profiling Guide"; 32 on AMD's too).
 _SECTOR = 32.0
+#: Lanes of a unit for addresses and integers, on which passes wait rather than on those for fp32: NVIDIA's
+#: units of 64 and of 128 lanes for fp32 take an element as fast (P4 softmax 1.2 a cycle, V100 1.1, P100 1.1).
+_LANES = 64.0
 #: Sharpness of the change from host- to kernel-bound.
 _HOST_ORDER = 12.0
 
@@ -149,8 +154,7 @@ def seconds(
     hbm = np.maximum(hbm, (passes - device.llc_capacity) / device.hbm_bandwidth)
     cached = passes / (device.units * device.clock_hz * c["cache_bytes"])
     chain = chain * clock
-    # A lane does one multiply-add, 2 FLOP, a cycle.
-    issue = issued * c["element_cycles"] / (device.peak("fp32", "vector") / 2) * clock
+    issue = issued * c["element_cycles"] / (device.units * _LANES * device.clock_hz) * clock
     order = c["overlap"]
     kernel = (np.maximum(hbm, cached) ** order + chain**order + issue**order) ** (1 / order) + c["start_s"]
     hidden = (kernel**_HOST_ORDER + (c["record_s"] * host) ** _HOST_ORDER) ** (1 / _HOST_ORDER)

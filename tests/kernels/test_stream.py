@@ -160,3 +160,30 @@ def test_terms_name_what_limits():
 def test_an_unknown_pattern_is_named():
     with pytest.raises(UnknownNameError, match="softmax"):
         seconds("softmin", rows=1, cols=1)
+
+
+def test_a_gated_activation_is_limited_by_the_unit_on_a100_and_by_memory_on_a40(shared):
+    """A40 has twice A100's lanes for fp32 a unit: what both take for an element says they do not count."""
+    measured = pd.read_parquet(shared / "measurements" / "memops.parquet")
+    rows = measured[(measured["op"] == "silu_and_mul") & (measured["m"] * measured["n"] > 2e7)]
+    moved = 3 * 2 * rows["m"] * rows["n"]
+    share = {
+        name: float((moved / rows["latency_s"])[rows["gpu"] == name].median())
+        / hardware.load(f"nvidia/{name}").hbm_bandwidth
+        for name in ("a100-sxm-80gb", "a40")
+    }
+    assert share["a100-sxm-80gb"] < 0.55
+    assert share["a40"] > 0.75
+    # One number of cycles for both: a pass at A100's rate a unit and cycle is hidden by A40's memory.
+    constants = {
+        "bandwidth_share": 0.82,
+        "element_cycles": 55.0,
+        "overlap": 3.0,
+        "row_s": 0.0,
+        "start_s": 1e-6,
+    }
+    for name, expected in share.items():
+        device = hardware.load(f"nvidia/{name}")
+        got = stream.seconds(device, constants, rows=16384.0, cols=8192.0, reads=2.0, dtype="fp16").seconds
+        bandwidth = 3 * 2 * 16384 * 8192 / float(got) / device.hbm_bandwidth
+        assert bandwidth == pytest.approx(expected, rel=0.12)
