@@ -109,7 +109,8 @@ def validation(
     ----------
     frame : DataFrame
         One row a measurement: layer, options, device, op, dtype, rung, state, measured_s, seconds,
-        lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``.
+        lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``;
+        ``spread`` between visits of a case, over its time, is shown beside errors.
     constants : DataFrame, optional
         One row a fitted constant: op, direction, dtype, constant, value, low, high, unit, meaning.
     memory : DataFrame, optional

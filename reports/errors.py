@@ -24,7 +24,7 @@ def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     Parameters
     ----------
     frame : DataFrame
-        measured_s, seconds, lower_s [s].
+        measured_s, seconds, lower_s [s]; spread (between visits of a case, over its time), where known.
     by : list of str
         Columns that make a cell.
 
@@ -32,13 +32,18 @@ def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     -------
     DataFrame
         The cell, ``rows``, ``predicted``, ``median_ape``, ``mean_ape``, ``bias`` (median signed error,
-        positive where the prediction is too long), ``under_lower`` (share of rows measured below the lower
-        bound), all [%], and ``tightness`` (median of lower bound over measurement).
+        positive where the prediction is too long), ``reruns`` (median difference between visits of a case,
+        NaN where it is not known), ``under_lower`` (share of rows measured below the lower bound), all [%],
+        and ``tightness`` (median of lower bound over measurement).
     """
     error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
     under = (100.0 * (frame["measured_s"] < frame["lower_s"])).where(frame["lower_s"].notna())
     parts = frame[by].assign(
-        error=error, ape=error.abs(), under=under, tight=frame["lower_s"] / frame["measured_s"]
+        error=error,
+        ape=error.abs(),
+        reruns=100 * frame["spread"] if "spread" in frame else np.nan,
+        under=under,
+        tight=frame["lower_s"] / frame["measured_s"],
     )
     grouped = parts.groupby(by, sort=False, dropna=False)
     table = pd.DataFrame(
@@ -48,6 +53,7 @@ def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
             "median_ape": grouped["ape"].median(),
             "mean_ape": grouped["ape"].mean(),
             "bias": grouped["error"].median(),
+            "reruns": grouped["reruns"].median(),
             "under_lower": grouped["under"].mean(),
             "tightness": grouped["tight"].median(),
         }

@@ -19,6 +19,8 @@ from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed, whole
 
 NEEDED = ("device", "op", "dtype", "rung", "measured_s", "seconds", "lower_s", "bound")
+#: Reruns of a case that differ by more than this are counted.
+NOISY = 0.10
 #: What the reader may choose by.
 CASES = {"device": "Device", "rung": "Rung", "state": "State"}
 
@@ -84,7 +86,9 @@ def page(
         "are the predictions, which way, and where?"
     ]
     if fitted:
-        asked.append(f"{whole(fitted)} others served to fit constants, and are not counted here.")
+        asked.append(
+            f"{whole(fitted)} others are of shapes that constants are fitted on, and are not counted."
+        )
     return Page(
         title=f"Predictions held against measurements on {listed(devices[:3])}",
         asked=tuple(asked),
@@ -97,7 +101,7 @@ def page(
         command=command,
         version=__version__,
         lead=lead(picks),
-        caveat=_caveat(rows),
+        caveat=" ".join(said for said in (_caveat(rows), _noise(rows)) if said),
     )
 
 
@@ -139,10 +143,13 @@ def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _measurements(rows: pd.DataFrame) -> int:
-    """Return how many measurements there are: each has a row for every rung that it is predicted on."""
-    return len(
-        rows[[name for name in ("device", "op", "dtype", "measured_s") if name in rows]].drop_duplicates()
-    )
+    """Return how many measurements there are."""
+    return len(_once(rows))
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row for each measurement: each has one for every rung that it is predicted on."""
+    return rows.drop_duplicates([name for name in ("device", "op", "dtype", "measured_s") if name in rows])
 
 
 def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
@@ -191,6 +198,7 @@ def _table(frame: pd.DataFrame) -> Table:
         Column("median_ape", "Median error", "percent"),
         Column("mean_ape", "Mean error", "percent"),
         Column("bias", "Bias", "percent"),
+        *([Column("reruns", "Reruns differ by", "percent")] if frame["reruns"].notna().any() else []),
         Column("under_lower", "Under bound", "percent"),
     )
     return Table(
@@ -228,4 +236,18 @@ def _caveat(rows: pd.DataFrame) -> str:
     return (
         f"{whole(under)} measurements are under the lower bound: a count, a spec or a timer is wrong there, "
         "and each has to be explained."
+    )
+
+
+def _noise(rows: pd.DataFrame) -> str:
+    """Return how far visits of a case differ: an error within that is luck. Nothing where no table says."""
+    if "spread" not in rows:
+        return ""
+    spread = _once(rows)["spread"].dropna()
+    if spread.empty:
+        return "No case was measured twice: how far reruns differ is not known."
+    noisy = int((spread > NOISY).sum())
+    return (
+        f"Reruns of a case differ by {100 * spread.median():.1f} % (median), by over {100 * NOISY:.0f} % in "
+        f"{whole(noisy)} of {whole(len(spread))}: an error within that is luck."
     )

@@ -50,9 +50,9 @@ def table(visits: Sequence[Row], machine: Machine, device: str) -> pd.DataFrame:
         The columns that tables of measured kernels have (sizes, ``op``, ``latency_s`` [s], …), and
         ``bench``, ``launch``, ``state``, ``case`` (all of it, as JSON), ``status``, ``reason``, ``q1_s``,
         ``q3_s`` [s] (median of the visits' quartiles), ``spread`` (between visits: largest less
-        smallest median, over the median), ``visits``, ``samples``, ``error`` (relative, against
-        float64), ``peak_bytes``, ``clock_hz``, ``temperature_c``, ``power_w``, ``load``, and what
-        it was measured with. Latency is the median over visits of the median over samples.
+        smallest median, over the median; empty for a single visit), ``visits``, ``samples``,
+        ``error`` (relative, against float64), ``peak_bytes``, ``clock_hz``, ``temperature_c``,
+        ``power_w``, ``load``, and what it was measured with. Latency is the median over visits of the median over samples.
 
     Raises
     ------
@@ -133,7 +133,8 @@ def _times(good: pd.DataFrame) -> dict[str, Any]:
     return {
         "latency_s": latency,
         "timer": good["timer"].iloc[0],
-        "spread": float((medians.max() - medians.min()) / latency),
+        # One visit says nothing of how far two differ.
+        "spread": float((medians.max() - medians.min()) / latency) if len(medians) > 1 else float("nan"),
         "samples": int(good["samples"].sum()),
         **{name: None if pd.isna(value) else float(value) for name, value in read.items()},
     }

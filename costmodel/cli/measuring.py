@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -231,7 +232,7 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
         return
     shown = ("median", "mean", "bias", "reruns", "limit")
     cells = [
-        [row["demand"], str(row["rows"]), *(f"{row[n]:.1f}" for n in shown), "yes" if row["met"] else "no"]
+        [row["demand"], str(row["rows"]), *(_percent(row[n]) for n in shown), "yes" if row["met"] else "no"]
         for row in found
     ]
     output.print_table(["held-out shapes", "rows", *(f"{n} %" for n in shown), "met"], cells)
@@ -257,6 +258,11 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
         )
 
 
+def _percent(value: float) -> str:
+    """Return a share, or a dash for one that is not known."""
+    return "-" if isnan(value) else f"{value:.1f}"
+
+
 def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:
     """Print what the diary has to explain."""
     from costmodel.validation.report import MISPREDICTED
@@ -265,7 +271,7 @@ def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:
     output.print_table(
         [f"off by over {MISPREDICTED:.0f} %", "rows", *(f"{name} %" for name in shown)],
         [
-            [" ".join(cell[name] for name in names), str(cell["rows"]), *(f"{cell[n]:.1f}" for n in shown)]
+            [" ".join(cell[name] for name in names), str(cell["rows"]), *(_percent(cell[n]) for n in shown)]
             for cell in cells
         ],
     )

@@ -90,6 +90,10 @@ def test_latency_is_the_median_of_visits_and_spread_their_range(here):
     assert got["spread"] == 1.5
     assert got["samples"] == 15
     assert pd.isna(got["error"])
+    # One visit says nothing of how far reruns differ: none is not the same as not known.
+    alone = record.table(visits[:1], here, DEVICE)
+    assert alone["spread"].dtype == float
+    assert alone["spread"].isna().all()
 
 
 def test_files_are_read_back_and_never_overwritten_in_silence(table, tmp_path):
