@@ -2,14 +2,15 @@
 
 The first line says what the rows are of (device, versions); each further line is one visit of one
 case. A campaign that is killed leaves at most one broken line, the last, which is cut off when the
-file is opened again. Rows of another device or version are refused, not mixed.
+file is opened again. Rows of another device or version are refused, not mixed, and so is a second
+campaign while one is writing: each would measure the other's load.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +44,7 @@ class Journal:
         If what is there is no journal, is broken before its last line, or is of another device,
         software version or format.
     OutputError
-        If it cannot be written.
+        If it cannot be written, or another campaign is writing it.
     """
 
     def __init__(self, path: Path, machine: Machine) -> None:
@@ -52,19 +53,36 @@ class Journal:
         self._machine = machine
         self._file: TextIO | None = None
         if path.exists():
-            self.rows, whole = read(path, machine)
-            self._cut(whole)
+            self.rows, _ = read(path, machine)
 
     def __enter__(self) -> Self:
-        """Open for appending; write the header of a new file."""
+        """Open for appending, alone; write the header of a new file."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
+            self._hold(self._file)
+            # Read again: whoever wrote it until now may have added visits.
+            self.rows, whole = read(self.path, self._machine)
+            self._file.truncate(whole)  # the half line that a killed campaign left
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
-        if self._file.tell() == 0:
+        if whole == 0:
             self._write(header(self._machine))
         return self
+
+    def _hold(self, file: TextIO) -> None:
+        """Let nobody else write the file until it is closed, where the system can do that."""
+        try:
+            locks = importlib.import_module("fcntl")
+            locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise OutputError(
+                f"cannot write {self.path}: another campaign is measuring, and each would see the other's "
+                "load; run the same command again when it has ended"
+            ) from None
+        except (ImportError, OSError):
+            pass  # no such locks on this system, or on this disk
 
     def __exit__(
         self,
@@ -100,15 +118,6 @@ class Journal:
                 f"cannot write {self.path}: {error.strerror or error}; the {len(self.rows)} visits before "
                 "are kept: make room and run the same command again to go on"
             ) from error
-
-    def _cut(self, whole: int) -> None:
-        """Drop the half line that a killed campaign left."""
-        if whole == self.path.stat().st_size:
-            return
-        try:
-            os.truncate(self.path, whole)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
 
 
 def header(machine: Machine) -> Row:

@@ -178,9 +178,11 @@ def known_device(here: Machine, folder: Path | None = None) -> hardware.Device:
         return places.find_device(here, folder)
     except UnavailableError:
         path = places.spec_path(here, folder)
-        content = spec.measure_spec(here)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return hardware.load(spec.write(content, path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)  # before half a minute is spent on what goes there
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+    return hardware.load(spec.write(spec.measure_spec(here), path))
 
 
 @contextmanager

@@ -52,7 +52,8 @@ def table(visits: Sequence[Row], machine: Machine, device: str) -> pd.DataFrame:
         ``q3_s`` [s] (median of the visits' quartiles), ``spread`` (between visits: largest less
         smallest median, over the median; empty for a single visit), ``visits``, ``samples``,
         ``error`` (relative, against float64), ``peak_bytes``, ``clock_hz``, ``temperature_c``,
-        ``power_w``, ``load``, and what it was measured with. Latency is the median over visits of the median over samples.
+        ``power_w``, ``load``, and what it was measured with. Latency is the median over visits of the
+        median over samples.
 
     Raises
     ------
@@ -159,6 +160,26 @@ def disturbance(frame: pd.DataFrame) -> str:
     if typical > DISTURBED:
         text += ": another load is on this machine, or its clock drifts; repeat when it is quiet"
     return text
+
+
+def unfinished(frame: pd.DataFrame, cases: int, passes: int) -> str:
+    """Return a line that says what the time was too short for; nothing where all was visited as planned.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        As `table` returns it.
+    cases, passes : int
+        Cases of the plan, and visits of each; one that failed is visited once.
+    """
+    good = frame[frame["status"] == "ok"]
+    visits = int(good["visits"].clip(upper=passes).sum()) + passes * (len(frame) - len(good))
+    if visits >= cases * passes:
+        return ""
+    return (
+        f"the time was over after {visits:,} of {cases * passes:,} visits, {len(frame):,} of {cases:,} "
+        "cases: the same command goes on with the rest"
+    )
 
 
 def save(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> tuple[Path, Path]:

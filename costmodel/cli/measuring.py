@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.validation.calibrate import Result
 
+#: How the command ends: with all that was asked for, or with all but constants.
+OK, REFUSED = 0, 2
+
 
 def validate(
     tables: Annotated[
@@ -64,7 +67,7 @@ def validate(
     rung: o.Rung = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
-) -> None:
+) -> int:
     """Measure kernels on this machine, and say how far off their predictions are."""
     name = out or Path(f"validation-{device}")
     micro = record and device == "cuda"
@@ -92,7 +95,7 @@ def validate(
                 "tables of measurements go with --fit alone; score them with `costmodel score`"
             )
         _fit_tables(tables)
-        return
+        return OK
     check_rung(rung)
     machine = _device(device, spec, fit)
     _begin(device, full, fresh)
@@ -104,11 +107,11 @@ def validate(
     if micro:
         _record_rates(device, beside(name, ".micro.csv"), force)
     counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
-    if fit:
-        _fit_rows(rows, machine)
+    fitted = _fit_rows(rows, machine) if fit else True
     _print_errors(rows, machine, device, rung, as_json)
     if report:
         _report(rows, machine, counted, beside(name, ".html"), force)
+    return OK if fitted else REFUSED
 
 
 def _begin(kind: str, full: bool, fresh: bool) -> None:
@@ -142,9 +145,13 @@ def _device(kind: str, spec: str | None, fit: bool) -> Device:
 
 
 def _measure(kind: str, device: Device, full: bool, budget: float | None) -> pd.DataFrame:
-    from costmodel.validation import measuring
+    from costmodel.validation import measuring, plans, record
 
-    return measuring.measure(kind, full=full, budget_s=budget, device_name=device.name)
+    rows = measuring.measure(kind, full=full, budget_s=budget, device_name=device.name)
+    left = record.unfinished(rows, len(plans.plan(kind, full=full)), measuring.PASSES[kind])
+    if left:
+        output.say(left)
+    return rows
 
 
 def _record_rates(kind: str, path: Path, force: bool) -> None:
@@ -166,7 +173,7 @@ def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
     write_whole(path, lambda place: counted.to_csv(place, index=False, float_format="%.6g"), overwrite=force)
     failed = counted[counted["status"] != "ok"]
     if len(failed):
-        output.note(f"not counted: {len(failed)} of {len(counted)} cases: {failed['reason'].iloc[0]}")
+        output.say(f"not counted: {len(failed)} of {len(counted)} cases: {failed['reason'].iloc[0]}")
     return counted
 
 
@@ -183,11 +190,17 @@ def _fit_tables(tables: Sequence[Path]) -> None:
         print("\n".join(_write_fit(result)))
 
 
-def _fit_rows(rows: pd.DataFrame, device: Device) -> None:
+def _fit_rows(rows: pd.DataFrame, device: Device) -> bool:
+    """Fit and write, or say why nothing could be: what else was asked for is to come all the same."""
     from costmodel.validation import calibrate
 
-    for line in _write_fit(calibrate.calibrate(rows, device)):
-        output.note(line)
+    try:
+        for line in _write_fit(calibrate.calibrate(rows, device)):
+            output.say(line)
+    except CostmodelError as error:
+        output.say(str(error))
+        return False
+    return True
 
 
 def _write_fit(result: Result) -> list[str]:

@@ -70,7 +70,9 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     words = example(costmodel("validate", "--help").out)
     words[words.index("--budget") + 1] = "5"
     ended = costmodel(*words)
-    assert (ended.status, ended.err) == (0, "")
+    assert ended.status == 0
+    # On a busy machine five seconds may be too few.
+    assert all("the time was over after" in line for line in ended.err.splitlines())
     assert "held-out shapes" in ended.out
     # That of a Xeon nothing was measured has to stand beside errors that are the assumptions'.
     assert "predicted without constants of this device (none: assumed); --fit makes them" in ended.out
@@ -83,6 +85,19 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     assert "costmodel: going on from the visits in " in ended.err
     assert "no page" in ended.err
     assert "held-out shapes" in ended.out
+
+
+def test_a_fit_that_is_refused_takes_nothing_else_along(costmodel, desk, monkeypatch):
+    """Rows of eight products, too few to fit: errors and page are there, and why no constants are is said."""
+    pytest.importorskip("torch", reason="measuring needs the extra costmodel[validation]")
+    few = plans.plan("cpu", full=False)[:8]
+    monkeypatch.setattr(plans, "plan", lambda kind, *, full: few)
+    monkeypatch.setattr(measuring, "known_device", lambda here: cm.hardware.load("cpu/xeon-8480plus"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path.cwd()))
+    ended = costmodel("validate", "--fit", "--report", "--budget", "10")
+    assert (ended.status, "held-out shapes" in ended.out) == (2, True), ended.err
+    assert Path("validation-cpu.html").is_file(), ended.err
+    assert "nothing to write: gemm fp32" in ended.err
 
 
 def test_help_lists_every_command_of_the_contract(costmodel):

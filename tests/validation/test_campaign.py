@@ -11,7 +11,7 @@ import time
 import pytest
 
 from costmodel.errors import OutputError, TableError, UnavailableError
-from costmodel.validation import campaign, journal, measuring, registry
+from costmodel.validation import campaign, journal, measuring, record, registry
 from costmodel.validation.case import case
 from costmodel.validation.journal import Journal
 from costmodel.validation.measuring import measure
@@ -93,6 +93,34 @@ def test_a_killed_campaign_loses_nothing(here, tmp_path):
     assert len(rows) > kept >= 5
     assert outcome.planned == 399
     assert all(json.loads(line) for line in path.read_text().splitlines())
+
+
+def test_two_campaigns_at_once_are_refused(tiny, here, tmp_path):
+    """Each would measure the other's load, and write each case twice."""
+    path = tmp_path / "j.jsonl"
+    waiting = Journal(path, here)
+    with Journal(path, here) as book:
+        book._file.write('{"half a li')  # as it looks while the other writes
+        book._file.flush()
+        with pytest.raises(OutputError, match="another campaign is measuring here"):
+            run(tiny, here, path)
+        assert path.read_bytes().endswith(b"half a li")
+    run(tiny[:1], here, path, passes=1)
+    # One that was made before has what was written meanwhile.
+    with waiting:
+        assert len(waiting.rows) == 1
+
+
+def test_a_campaign_that_is_not_done_says_what_is_missing(tiny, here, tmp_path):
+    _, rows = run(tiny[:2], here, tmp_path / "j.jsonl", passes=1)
+    frame = record.table(rows, here, "cpu/x")
+    assert "after 2 of 6 visits, 2 of 3 cases: the same command" in record.unfinished(
+        frame, cases=3, passes=2
+    )
+    assert record.unfinished(frame, cases=2, passes=1) == ""
+    # A case that failed is not visited again.
+    failed = frame.assign(status=["failed", "ok"], visits=[0, 2])
+    assert record.unfinished(failed, cases=2, passes=2) == ""
 
 
 def test_a_journal_set_aside_is_kept_under_another_name(tiny, here, tmp_path):
@@ -251,6 +279,13 @@ def test_folder_that_cannot_be_made_is_one_line(here, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises((OutputError, TableError), match="cannot"):
         run([], here, tmp_path / "file" / "j.jsonl")
+
+
+def test_where_no_spec_can_be_written_none_is_measured(here, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(measuring.spec, "measure_spec", lambda _: pytest.fail("measured"))
+    with pytest.raises(OutputError, match="cannot write"):
+        measuring.known_device(here, tmp_path / "file" / "folder")
 
 
 def test_cuda_asked_for_and_absent_is_one_line(monkeypatch):
