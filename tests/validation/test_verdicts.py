@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from costmodel.validation import plans, registry, report
+from costmodel import hardware
+from costmodel.validation import calibrate, cells, plans, registry, report
 from costmodel.validation.case import case
 from costmodel.validation.heldout import NEVER_FITTED, SHARE, held_out
 from costmodel.validation.record import disturbance, size_columns
@@ -124,6 +125,25 @@ def test_default_plan_has_shapes_to_fit_on_and_to_judge_by(kind):
         out = held_out(shapes)
         assert (~out).sum() >= 8, name
         assert out.sum() >= 3, name
+
+
+def test_every_cell_of_a_gpus_default_plan_can_be_fitted():
+    """In each format: time spent on rows too few for constants is lost."""
+    rows = []
+    for one in plans.plan("cuda"):
+        bench = registry.find(one.bench)
+        op = bench.op(one)
+        row = {"op": op, "kernel": bench.kernel, "framework": "pytorch 2", "timer": "cudagraph-event-median"}
+        how = {name: getattr(one, name) for name in ("bench", "dtype", "direction", "launch", "state")}
+        rows.append({**row, **how, **size_columns(one, op), "status": "ok", "latency_s": 1.0})
+    found = list(cells.cells(cells.usable(pd.DataFrame(rows)), hardware.load("nvidia/h200-sxm")))
+    assert {cell.dtype for cell, _ in found} >= {"bf16", "fp16", "fp32", "fp8"}
+    for cell, part in found:
+        if (cell.op, cell.label) == ("attention_decode", "sdpa efficient"):
+            continue  # torch has it only where every query head has keys of its own
+        out = held_out(part)
+        assert (~out).sum() >= calibrate.FEWEST, str(cell)
+        assert out.sum() >= 3, str(cell)
 
 
 def test_recurrent_plan_covers_the_range_it_is_judged_on():
