@@ -29,7 +29,7 @@ from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.validation import fit_cpu, fit_stream
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
-from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, usable
+from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, sized, usable
 from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 from costmodel.validation.linear_refit import linear_refit
@@ -95,8 +95,15 @@ def calibrate(
     check_fittable(device)
     single = usable(rows)
     if single.empty:
-        raise TableError(f"{device.name}: no row is forward, warm and measured, of an operation with a model")
+        raise TableError(
+            f"{device.name}: no row is forward, warm and measured, of an operation with a model, and has "
+            "whole sizes"
+        )
     found = _Found()
+    lost = rows[rows["op"].notna() & ~sized(rows)]
+    if len(lost):
+        ops = ", ".join(sorted(lost["op"].unique()))
+        found.refused.append(f"{len(lost)} rows of {ops}: a size is empty, or no whole number of at least 1")
     for cell, part in cells(single, device):
         try:
             _fit_cell(cell, part, device, hashes or {}, found)

@@ -13,12 +13,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from costmodel import kernels
 from costmodel.errors import CostmodelError, TableError
 from costmodel.hardware import Device
-from costmodel.measured import OPERATIONS_MEASURED, framework, harness
+from costmodel.measured import NUMERIC, OPERATIONS_MEASURED, framework, harness
 from costmodel.tables import read_table
 
 #: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
@@ -59,7 +60,9 @@ def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
         if missing:
             raise TableError(f"{path}: lacks the columns {', '.join(sorted(missing))}, which a fit needs")
         hashes[path.name] = digest(path)
-        frames.append(frame.assign(table=path.name))
+        # Text where a number should be is none: its row is left out, and the others are fitted.
+        numbers = {n: pd.to_numeric(frame[n], errors="coerce") for n in NUMERIC if n in frame}
+        frames.append(frame.assign(table=path.name, **numbers))
     if not frames:
         raise TableError("nothing to fit: no table was given")
     return pd.concat(frames, ignore_index=True), hashes
@@ -72,8 +75,8 @@ def digest(path: Path) -> str:
 
 def usable(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that a fit may use: forward, warm, measured, of an operation that a model knows."""
-    good = rows["latency_s"].notna() & (rows["latency_s"] > 0)
-    good &= rows["op"].map(_kernel_of).notna()
+    good = (rows["latency_s"] > 0) & (rows["latency_s"] < np.inf) & rows["dtype"].notna()
+    good &= rows["op"].map(_kernel_of).notna() & sized(rows)
     for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
         if name in rows:
             good &= rows[name].fillna(value) == value
@@ -84,6 +87,17 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
         # A loop of framework calls, and attention as a chain of kernels, are not the op's one kernel.
         good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")
     return rows[good]
+
+
+def sized(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows have every size that their operation has, each a whole number of at least 1."""
+    good = pd.Series(True, index=rows.index)
+    for op, operation in OPERATIONS_MEASURED.items():
+        ours = rows["op"] == op
+        for column in (*operation.columns, *operation.optional) if ours.any() else ():
+            values = rows[column].astype("float64") if column in rows else pd.Series(np.nan, index=rows.index)
+            good &= ~ours | ((values >= 1) & (values < np.inf) & (values % 1 == 0))
+    return good
 
 
 def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFrame]]:

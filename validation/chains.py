@@ -134,7 +134,7 @@ def _same(one: Wanted, other: Wanted) -> bool:
 
 def chained(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the warm rows, forward or backward, that say which layer describes them."""
-    if "case" not in rows or rows.empty:
+    if rows.empty or not {"case", "status", "state", "direction"} <= set(rows):
         return rows.iloc[:0]
     good = (rows["status"] == "ok") & (rows["state"] == "warm") & rows["direction"].isin(("fwd", "bwd"))
     described = pd.Series([find(c.bench).layer(c) is not None for c in cases_of(rows)], index=rows.index)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from costmodel.errors import TableError
 from costmodel.kernels.base import Constant
 
 #: Relative error from which on a row counts linearly, not by its square.
@@ -105,6 +106,11 @@ def least_log_error(
         Of constants that are free: what they are where rows do not say (`defaults`, `known`).
     evaluations : int
         At most this many evaluations of the Jacobian.
+
+    Raises
+    ------
+    TableError
+        If a row has no predicted time where the fit begins: constants cannot mend that.
     """
     fixed = {name: value for name, value in start.items() if name in described}
     low, high = np.array([plausible(described[name]) for name in free]).T
@@ -123,6 +129,9 @@ def least_log_error(
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.concatenate([np.log(predict(constants(x))) - target, pull * (x[held] - home)])
 
+    lost = int((~np.isfinite(residuals(begin))).sum())
+    if lost:
+        raise TableError(f"{lost} of {len(target)} rows to fit on have no predicted or no measured time")
     found = least_squares(
         residuals,
         begin,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.errors import TableError
+from costmodel.errors import CostmodelError, TableError
 from costmodel.files import beside, write_whole
 from costmodel.validation.case import Case, from_dict
 from costmodel.validation.journal import Row
@@ -214,5 +214,20 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def cases_of(frame: pd.DataFrame) -> list[Case]:
-    """Return the case of each row of a table."""
-    return [from_dict(json.loads(text)) for text in frame["case"]]
+    """Return the case of each row of a table.
+
+    Raises
+    ------
+    TableError
+        If a row's ``case`` is none of ours.
+    """
+    return [_case_in(text) for text in frame["case"]]
+
+
+def _case_in(text: object) -> Case:
+    try:
+        return from_dict(json.loads(str(text)))
+    except (CostmodelError, AttributeError, KeyError, TypeError, ValueError):
+        raise TableError(
+            f"column case: wanted a case as `validate --record` writes it, got {text!r}"
+        ) from None

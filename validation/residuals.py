@@ -49,7 +49,7 @@ def checked(predicted: Array, without: Array, measured: Array) -> Array:
     own, other = (float(np.median(np.abs(found))) for found in (error, before))
     if own > WORSE * other and np.mean(np.abs(error)) > WORSE * np.mean(np.abs(before)):
         raise TableError(f"{own:.1f} % off on {len(measured)} held-out rows, {other:.1f} % without it")
-    if own > USELESS_PERCENT:
+    if not own <= USELESS_PERCENT:  # nor is an error that is no number one
         raise TableError(
             f"{own:.1f} % off on {len(measured)} held-out rows: no constants of this kernel model"
         )

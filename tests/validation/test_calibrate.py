@@ -7,7 +7,7 @@ import pytest
 from costmodel import calibration, hardware
 from costmodel.errors import CostmodelError, TableError
 from costmodel.kernels import cpu_gemm, cpu_recurrence, cpu_stream
-from costmodel.validation import calibrate, cells, fit_cpu, residuals, uncertainty
+from costmodel.validation import calibrate, cells, fit_cpu, log_fit, residuals, uncertainty
 from costmodel.validation.heldout import held_out
 
 
@@ -139,6 +139,49 @@ def test_rows_of_no_use_are_left_out():
     ways = ["eager"] * 5 + ["graph"] * 7
     assert list(cells.usable(rows.assign(launch=ways))["launch"]) == ["graph"] * 7
     assert len(cells.usable(rows.assign(launch="eager"))) == 12
+
+
+def test_broken_rows_take_no_other_along(tmp_path):
+    """Sizes that are none, times that are no numbers, no format: the rest is fitted, what is lost said."""
+    whole, path = table(), tmp_path / "rows.csv"
+    spoilt = [
+        ("m", ""), ("m", "0"), ("n", "-5"), ("k", "2.5"), ("k", "inf"), ("m", "many"),
+        ("latency_s", "inf"), ("latency_s", "soon"), ("latency_s", ""), ("dtype", ""),
+    ]  # fmt: skip
+    frame = whole.astype(str)
+    for place, (name, value) in enumerate(spoilt):
+        frame.loc[10 * place, name] = value
+    frame.to_csv(path, index=False)
+    (got,) = calibrate.calibrate_tables([path], date="2025-01-01")
+    alone = calibrate.calibrate(whole.drop(index=range(0, 100, 10)), DEVICE, date="2025-01-01")
+    (section,), (same,) = got.file.sections, alone.file.sections
+    assert section.constants == same.constants
+    assert (section.provenance.rows_fitted, section.provenance.mape) == (
+        same.provenance.rows_fitted, same.provenance.mape,
+    )  # fmt: skip
+    assert "6 rows of gemm: a size is empty, or no whole number" in got.refused[0]
+    # A column that an operation has and the table has not.
+    with pytest.raises(TableError, match=r"no row is .* whole sizes"):
+        calibrate.calibrate(whole.drop(columns="k"), DEVICE)
+
+
+def test_a_case_that_is_none_is_one_line():
+    rows = table(case="{}", status="ok", state="warm")
+    with pytest.raises(TableError, match=r"column case: wanted a case as .* got '\{\}'"):
+        calibrate.calibrate(rows, DEVICE)
+    # Rows that do not say how they went are no chains: their products are fitted all the same.
+    assert len(calibrate.calibrate(rows.drop(columns="status"), DEVICE).file.sections) == 1
+
+
+def test_a_fit_that_has_no_time_to_begin_with_is_refused():
+    """And not a traceback in the middle of a campaign, after all has been measured."""
+    described = {"start_s": cpu_gemm.CONSTANTS["start_s"]}
+    with pytest.raises(TableError, match="1 of 2 rows to fit on have no predicted"):
+        log_fit.least_log_error(
+            lambda _: np.array([1.0, np.nan]), np.ones(2), described, ("start_s",), {"start_s": 1e-6}
+        )
+    with pytest.raises(TableError, match="nan % off"):
+        residuals.checked(np.full(9, np.nan), np.ones(9), np.ones(9))
 
 
 @pytest.mark.parametrize("name", ["nvidia/h100-sxm", "amd/mi100"])
