@@ -57,6 +57,13 @@ def shapes(rows: pd.DataFrame) -> NDArray[np.intp]:
     return _distinct(rows)[2]
 
 
+def in_order(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return rows by shape, and those of one shape by time and text: the same, however they came."""
+    texts = [name for name in ("op", "kernel", "direction", "case", "timer") if name in rows]
+    keys = rows[["latency_s", *texts]].astype(dict.fromkeys(texts, str)).assign(shape=shapes(rows))
+    return rows.iloc[keys.reset_index(drop=True).sort_values(["shape", "latency_s", *texts]).index]
+
+
 def _distinct(rows: pd.DataFrame) -> tuple[list[str], NDArray[np.float64], NDArray[np.intp]]:
     """Return the size columns there are, the distinct shapes, and which of them each row has."""
     names = [name for name in _SIZES if name in rows]

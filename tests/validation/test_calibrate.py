@@ -82,6 +82,21 @@ def test_same_rows_same_bytes(result, tmp_path):
     assert calibration.read(one, DEVICE.name) == result.file
 
 
+def test_same_rows_in_another_order_are_the_same(result):
+    rows = table()
+    turned = pd.concat([rows.iloc[60:], rows.iloc[:60]]).sample(frac=1.0, random_state=3)
+    assert calibrate.calibrate(turned, DEVICE, date="2025-01-01").file == result.file
+
+
+def test_what_rows_do_not_tell_stays_at_its_default():
+    """Rows of B shorter than a page: what a translation costs would be wherever rounding leaves it."""
+    rows = table()
+    short = rows[rows["n"] * 4 < 4096]
+    (section,) = calibrate.calibrate(short, DEVICE, date="2025-01-01").file.sections
+    default = cpu_gemm.CONSTANTS["page_cycles"].default
+    assert section.constants["page_cycles"] == pytest.approx(default, rel=0.02)
+
+
 def test_intervals_hold_the_rows_they_should(result):
     """Quantiles of measured over predicted time: eight rows in ten within, as drawn from another sample."""
     (section,) = result.file.sections
