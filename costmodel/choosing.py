@@ -13,7 +13,7 @@ from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Quantiles, Section, Spread, Wanted
 from costmodel.carrying import carried, translated
 from costmodel.hardware.tables import FOLDER, table
-from costmodel.harness import DISPATCH, HOSTED
+from costmodel.harness import DISPATCH, HOSTED, as_timed
 
 #: Formats that one kernel serves at one speed.
 SAME_SPEED = {"bf16": "fp16", "fp16": "bf16"}
@@ -42,7 +42,9 @@ class Choice:
     spread: tuple[Spread, ...] = ()
 
 
-def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choice:
+def choose(
+    device: hardware.Device, wanted: Wanted, *, own: bool = True, apart_from: str | None = None
+) -> Choice:
     """Return the constants for a kernel on a device: its own, else its nearest relative's.
 
     Its own go first even if they are of another framework: they say more of it than those of the very
@@ -57,9 +59,11 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
         Which kernel; default framework the first of ``DEFAULT_FRAMEWORKS`` there is.
     own : bool
         Whether the device's own constants may be taken.
+    apart_from : str, optional
+        Framework whose constants of the device itself may not: those that are being fitted.
     """
     name = device.name.rstrip("*")
-    mine = calibration.load(name) if own else ()
+    mine = [s for s in calibration.load(name) if s.framework != apart_from] if own else []
     serving = best((s for s in mine if _serves(s, wanted, device)), wanted)
     carried = None if serving else _from_relative(device, wanted, alike=True, own=own)
     section = serving or best(mine, wanted)
@@ -71,9 +75,23 @@ def choose(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> Choi
     return (
         carried
         or _from_relative(device, wanted, alike=False, own=own)
-        or _of_single_precision(device, wanted, own=own)
+        or _of_single_precision(device, wanted, own=own, apart_from=apart_from)
         or Choice("none")
     )
+
+
+def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool = True) -> Choice:
+    """Return a choice of constants as the harness asked for would time the kernel; see `host` for `own`."""
+    section, constants = choice.section, choice.constants
+    names = getattr(kernels.model(wanted.kernel), "HARNESS", ())
+    elsewhere = choice.origin not in ("self", device.name.rstrip("*"))
+    if section is not None:
+        constants = as_timed(constants, names, section.harness, wanted.harness, elsewhere=elsewhere)
+    if section is None or elsewhere or section.harness not in HOSTED:
+        dispatch = host(device, wanted, own=own)
+        if dispatch:
+            constants = {n: value for n, value in constants.items() if n not in names} | dispatch
+    return replace(choice, constants=constants)
 
 
 def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[str, float]:
@@ -109,12 +127,14 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
     return {}
 
 
-def _of_single_precision(device: hardware.Device, wanted: Wanted, *, own: bool) -> Choice | None:
+def _of_single_precision(
+    device: hardware.Device, wanted: Wanted, *, own: bool, apart_from: str | None
+) -> Choice | None:
     """Return those of the constants for fp32 that no format changes (``EVERY_FORMAT``), or None."""
     names = getattr(kernels.model(wanted.kernel), "EVERY_FORMAT", ())
     if not names or wanted.dtype == "fp32":
         return None
-    found = choose(device, replace(wanted, dtype="fp32"), own=own)
+    found = choose(device, replace(wanted, dtype="fp32"), own=own, apart_from=apart_from)
     if found.section is None:
         return None
     origin = device.name if found.origin == "self" else found.origin

@@ -12,7 +12,7 @@ from costmodel.cost import ENGINES, ZERO, Cost, Phase
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions
 from costmodel.files import remembered
-from costmodel.harness import HOSTED, NONE, Host, as_timed, host
+from costmodel.harness import NONE, Host, host
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES
 
@@ -212,7 +212,7 @@ def make_plan(
                 label=label,
             )
             choice = choosing.choose(device, wanted, own=own)
-            choice = _timed(choice, wanted, device, own=own)
+            choice = choosing.timed(choice, wanted, device, own=own)
             # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
             # gets the algorithm that one would pick.
             named, section = framework or phase.kernel == "recurrence", choice.section
@@ -251,22 +251,6 @@ def _direction(layer: Layer, phase: Phase) -> str:
     """
     backward = layer.direction == "bwd" and phase.kernel == "stream"
     return str(phase.options.get("direction", "bwd" if backward else "fwd"))
-
-
-def _timed(
-    choice: choosing.Choice, wanted: calibration.Wanted, device: hardware.Device, *, own: bool
-) -> choosing.Choice:
-    """Return a choice of constants as the harness asked for would time the kernel."""
-    section, constants = choice.section, choice.constants
-    names = getattr(kernels.model(wanted.kernel), "HARNESS", ())
-    elsewhere = choice.origin not in ("self", device.name.rstrip("*"))
-    if section is not None:
-        constants = as_timed(constants, names, section.harness, wanted.harness, elsewhere=elsewhere)
-    if section is None or elsewhere or section.harness not in HOSTED:
-        dispatch = choosing.host(device, wanted, own=own)
-        if dispatch:
-            constants = {n: value for n, value in constants.items() if n not in names} | dispatch
-    return replace(choice, constants=constants)
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:

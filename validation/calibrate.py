@@ -3,7 +3,8 @@
 Rows fall into cells: one operation, format, framework and way of timing on one device. Each cell's
 kernel model has a recipe (``fit_<kernel>.py``) that fits it on 70 % of the shapes; the others say how
 far off it is, and by how much its intervals have to be open. Constants that predict held-out rows
-clearly worse than what there would be without them (a relative's, or the defaults) are refused.
+clearly worse than what there would be without them (the device's own for another framework, a
+relative's, or the defaults) are refused.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from costmodel.errors import CostmodelError, TableError
 from costmodel.files import forget
 from costmodel.hardware import Device
 from costmodel.layers.recurrent import GATES
-from costmodel.measured import framework
+from costmodel.measured import framework, harness
 from costmodel.validation import fit_cpu, fit_stream
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, sized, usable
@@ -53,8 +54,8 @@ class Result:
     file : File
         What is written.
     held_out : DataFrame
-        The rows that were not fitted on, with ``seconds`` (calibrated) and ``without_s`` (what a
-        relative's constants, or the defaults, give).
+        The rows that were not fitted on, with ``seconds`` (calibrated) and ``without_s`` (what the
+        device's constants for another framework, a relative's, or the defaults give).
     refused : tuple of str
         Cells whose fit was worse than that, or impossible, and why.
     """
@@ -66,9 +67,9 @@ class Result:
 
 @dataclass
 class _Found(Calibrated):
-    """And the constants by kernel model, operation and format, as what contains them needs them."""
+    """And the constants of the machine's memory, which copies tell, as all else on a CPU needs them."""
 
-    constants: dict[tuple[str, str, str], Mapping[str, float]] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 def calibrate(
@@ -153,11 +154,12 @@ def _fit_cell(
     start: Mapping[str, float] | None = None
     if cell.op in GATES:
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
-    lender = found.constants.get((cell.kernel, fit_stream.SHARE_OF.get(cell.op, ""), cell.dtype))
-    if cell.kernel == "stream" and lender is not None:
-        start = {"bandwidth_share": lender["bandwidth_share"]}
+    lender = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
+    for section in found.sections:
+        if (section.kernel, section.op, section.dtype) == lender and cell.kernel == "stream":
+            start = {"bandwidth_share": section.constants["bandwidth_share"]}
     if cell.kernel.startswith("cpu_"):
-        start = {**found.constants.get(("memory", "", ""), {}), **fit_cpu.GIVEN.get(cell.op, {})}
+        start = {**found.memory, **fit_cpu.GIVEN.get(cell.op, {})}
     constants = {
         name: float(f"{value:.6g}")
         for name, value in fit(fitted, device, start).items()
@@ -170,14 +172,20 @@ def _fit_cell(
     else:  # of the others a fit takes seconds, and is not done over and over
         ends = linear_intervals(cell, fitted, device, constants)
     predicted = _seconds(cell, constants, judged, device)
-    wanted = calibration.Wanted(kernel=cell.kernel, op=cell.op, dtype=cell.dtype, framework=cell.framework)
-    without = _seconds(cell, choosing.choose(device, wanted, own=False).constants, judged, device)
+    wanted = calibration.Wanted(
+        kernel=cell.kernel,
+        op=cell.op,
+        dtype=cell.dtype,
+        framework=cell.framework,
+        harness=cell.harness,
+        label=cell.label or None,
+    )
+    without = _seconds(cell, _without(wanted, device), judged, device)
     measured = judged["latency_s"].to_numpy(dtype=np.float64)
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
     error = checked(predicted, without, measured)
-    found.constants[cell.kernel, cell.op, cell.dtype] = constants
     if cell.op == "elementwise_copy":
-        found.constants["memory", "", ""] = {k: constants[k] for k in _memory(model) if k in constants}
+        found.memory = {k: constants[k] for k in _memory(model) if k in constants}
     found.sections.append(
         Section(
             kernel=cell.kernel,
@@ -193,6 +201,16 @@ def _fit_cell(
             provenance=provenance(rows, fitted, judged, error, hashes),
         )
     )
+
+
+def _without(wanted: calibration.Wanted, device: Device) -> Mapping[str, float]:
+    """Return what rows are predicted with where nothing is fitted to them, timed as they are.
+
+    The device's own of another framework, else a relative's. What was fitted earlier to rows of this
+    framework is no part of it: a refit is judged as the first fit was.
+    """
+    found = choosing.choose(device, wanted, apart_from=wanted.framework)
+    return choosing.timed(found, wanted, device, own=False).constants
 
 
 def linear_intervals(
@@ -231,10 +249,11 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
         rows[name].to_numpy(dtype=np.float64) for name in ("batch", "seq", "hidden", "input", "num_layers")
     )
     kernel, name = model_of("gemm", device), framework(rows["framework"].iloc[0])[0]
-    constants = found.constants.get((kernel, "gemm", dtype))
-    if constants is None:
-        wanted = calibration.Wanted(kernel=kernel, op="gemm", dtype=dtype, framework=name)
-        constants = choosing.choose(device, wanted, own=False).constants
+    wanted = calibration.Wanted(
+        kernel=kernel, op="gemm", dtype=dtype, framework=name, harness=harness(rows["timer"].iloc[0])
+    )
+    products = choosing.best((s for s in found.sections if s.op == "gemm"), wanted)
+    constants = products.constants if products else _without(wanted, device)
     how = implementations.arguments(kernel, "gemm", name, None, device)
     first, further = (
         kernels.model(kernel)

@@ -7,6 +7,7 @@ import json
 import sys
 import types
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -425,6 +426,27 @@ def test_recurrent_rows_of_a_gpu_are_fitted_as_they_are_predicted(fake):
     off = (got.held_out["seconds"] / got.held_out["latency_s"] - 1).abs()
     assert off.median() < 0.05
     assert off.max() < 0.3
+
+
+def test_a_fit_is_held_against_what_is_predicted_without_it(fake):
+    """Torch's products on an H200 rest on cuBLAS through TensorRT-LLM there, not on an A100 and its host."""
+    device = hardware.load("nvidia/h200-sxm")
+    wanted = [c for c in plans.plan("cuda") if (c.bench, c.dtype, c.direction) == ("bmm", "bf16", "fwd")]
+    words = ("median_s", "q1_s", "q3_s", "clock_hz", "temperature_c", "power_w", "load")
+    seen = dict.fromkeys((*words, "peak_bytes", "error", "samples"), 1.0)
+    seen |= {"status": "ok", "timer": "cudagraph-event-median"}
+    visits = [{"key": c.key, "case": c.as_dict(), **seen} for c in wanted if c.launch == "graph"]
+    frame = record.table(visits, machine("cuda"), device.name)
+    known = with_predictions(frame, device).set_index("row_id")
+    assert set(known["constants_from"]) == {"self"}
+    # As long as predicted, but for noise: constants of 15 rows can only be worse, and are refused.
+    noise = np.exp(np.random.default_rng(1).normal(0.0, 0.03, len(frame)))
+    rows = frame.assign(latency_s=known["seconds"].to_numpy() * noise)
+    got = calibrate.calibrate(rows, device, date="2025-01-01")
+    without = got.held_out.set_index("row_id")["without_s"]
+    np.testing.assert_allclose(without, known.loc[without.index, "seconds"])
+    assert got.file.sections == ()
+    assert "without it" in got.refused[0]
 
 
 def test_the_plan_is_what_a_gpu_can_run():
