@@ -19,6 +19,8 @@ from costmodel.validation.torch_env import Machine
 
 #: Visits of a case that differ by more than this are named noisy.
 NOISY = 0.10
+#: Processes beside ours, on average, from which on a CPU is shared; alone it has a few tenths.
+BUSY = 0.5
 #: A campaign half of whose cases differ by more between visits shared its machine, or throttled.
 DISTURBED = 0.10
 
@@ -150,16 +152,28 @@ def disturbance(frame: pd.DataFrame) -> str:
         As `table` returns it.
     """
     again = frame[(frame["status"] == "ok") & (frame["visits"] > 1)]
+    others = _others(frame)
     if again.empty:
-        return "no case was visited twice: how far reruns differ is not known"
-    typical = float(again["spread"].median())
-    noisy = int((again["spread"] > NOISY).sum())
-    text = (
-        f"visits of a case differ by {typical:.1%} (median); by over {NOISY:.0%} in {noisy} of {len(again)}"
-    )
-    if typical > DISTURBED:
+        text, typical = "no case was visited twice: how far reruns differ is not known", 0.0
+    else:
+        typical = float(again["spread"].median())
+        noisy = int((again["spread"] > NOISY).sum())
+        text = f"visits of a case differ by {typical:.1%} (median)"
+        text += f"; by over {NOISY:.0%} in {noisy} of {len(again)}"
+    if others > BUSY:
+        text += f"; {others:.1f} other processes ran meanwhile: repeat when this machine is quiet"
+    elif typical > DISTURBED:
         text += ": another load is on this machine, or its clock drifts; repeat when it is quiet"
     return text
+
+
+def _others(frame: pd.DataFrame) -> float:
+    """Return how many more processes were runnable than our threads, on a CPU: what a single visit tells."""
+    if not {"load", "units", "timer"} <= set(frame):
+        return 0.0
+    ours = frame[frame["timer"] == "perf_counter-median"]
+    more = (pd.to_numeric(ours["load"]) - ours["units"]).median()
+    return 0.0 if pd.isna(more) else float(more)
 
 
 def unfinished(frame: pd.DataFrame, cases: int, passes: int) -> str:
@@ -208,7 +222,9 @@ def summarise(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that a person reads: what, how large, how long, how sure."""
     first = ["op", "kernel", "dtype", "direction", "launch", "state"]
     last = ["latency_s", "q1_s", "q3_s", "spread", "visits", "samples", "error", "status", "reason"]
-    sizes = [name for name in (*_SIZES, *_RECURRENT) if frame[name].notna().any()]
+    # Operations that no table of others has keep the vocabulary's names: linear attention has `heads`.
+    known = (*_SIZES, *_RECURRENT, "heads")
+    sizes = [name for name in known if name in frame and frame[name].notna().any()]
     facts = ["gpu", "machine", "framework", "driver", "runtime", "costmodel"]
     return frame[[*first, *sizes, *_OPTIONS, *last, *facts]]
 

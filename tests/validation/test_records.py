@@ -103,6 +103,9 @@ def test_files_are_read_back_and_never_overwritten_in_silence(table, tmp_path):
     assert list(again["case"]) == list(table["case"])
     summary = pd.read_csv(csv)
     assert len(summary) == len(table)
+    # A size that one operation alone has is there to be read as well.
+    linear = case("linear-attention", {"batch": 1, "heads": 3, "seq": 8, "head_dim": 8})
+    assert list(record.summarise(table.assign(heads=linear["heads"]))["heads"]) == [3] * len(table)
     assert {"latency_s", "spread", "machine", "status"} <= set(summary)
     with pytest.raises(OutputError, match="it exists"):
         record.save(table, tmp_path / "rows.parquet")

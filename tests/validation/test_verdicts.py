@@ -102,6 +102,17 @@ def test_another_load_is_seen_by_the_spread():
     assert "not known" in disturbance(frame.assign(visits=1))
 
 
+def test_another_load_is_seen_before_anything_is_visited_twice():
+    """By the system's count of runnable processes: two threads of ours, and one more most of the time."""
+    frame = pd.DataFrame({"status": "ok", "visits": 1, "spread": np.nan, "units": 2, "load": [2.9, 3.1, 3.2]})
+    cpu = frame.assign(timer="perf_counter-median")
+    assert "not known; 1.1 other processes ran meanwhile: repeat" in disturbance(cpu)
+    assert "other processes" not in disturbance(cpu.assign(load=1.9))  # as in what is recorded, when quiet
+    assert "other processes" not in disturbance(cpu.assign(load=None))
+    # A GPU's host may do what it likes.
+    assert "other processes" not in disturbance(frame.assign(timer="cudagraph-event-median"))
+
+
 @pytest.mark.parametrize(("kind", "full"), plans.SCALES)
 def test_plans_name_cases_that_exist(kind, full):
     cases = plans.plan(kind, full=full)
