@@ -1,4 +1,4 @@
-"""The accuracy table: errors by device, op, format, framework and rung."""
+"""The accuracy table: errors by device, op, whose kernel, format, direction, launch and rung."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABOUT = (
     "and the number of rows are in the table."
 )
 #: Columns that make a cell of the table, where a frame has them.
-CELL = ("device", "op", "dtype", "framework", "state", "rung")
+CELL = ("device", "op", "kernel", "dtype", "direction", "launch", "framework", "state", "rung")
 
 
 def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:

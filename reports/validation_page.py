@@ -186,13 +186,18 @@ def _table(frame: pd.DataFrame) -> Table:
     headings = {
         "device": "Device",
         "op": "Op",
+        "kernel": "Kernel",
         "dtype": "Format",
+        "direction": "Direction",
+        "launch": "Launch",
         "framework": "Framework",
         "state": "State",
         "rung": "Rung",
     }
+    # What is the same in all rows is in the export: errors shall be seen without scrolling to them.
+    told = [name for name in headings if name in frame and (name == "op" or frame[name].nunique() > 1)]
     columns = (
-        *(Column(name, heading) for name, heading in headings.items() if name in frame),
+        *(Column(name, headings[name]) for name in told),
         Column("rows", "Rows", "count"),
         Column("predicted", "Predicted", "count"),
         Column("median_ape", "Median error", "percent"),

@@ -47,7 +47,8 @@ def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.D
     DataFrame
         One row for each measured case and rung: ``layer``, ``options``, ``device``, ``op``,
         ``dtype``, ``framework``, ``rung``, ``state``, ``measured_s``, ``seconds``, ``lower_s`` [s],
-        ``bound``, ``held_out``, ``spread``, and what `costmodel.validation.memory.footprints` reads.
+        ``bound``, ``held_out``, ``spread``, whose kernel, direction and launch, and what
+        `costmodel.validation.memory.footprints` reads.
         Constants are fitted on warm rows, forward or backward: all others are held out.
     """
     good = frame[(frame["status"] == "ok") & frame["latency_s"].notna()].reset_index(drop=True)
@@ -65,7 +66,7 @@ def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.D
     columns = (
         *("layer", "options", "device", "op", "dtype", "framework", "rung", "state", "measured_s"),
         *("seconds", "lower_s", "bound", "held_out", "spread"),
-        *("kernel", "direction", "case", "peak_bytes", "footprint_bytes"),
+        *("kernel", "direction", "launch", "case", "peak_bytes", "footprint_bytes"),
     )
     return both[list(columns)]
 

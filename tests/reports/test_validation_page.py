@@ -102,6 +102,27 @@ def test_noise_stands_beside_errors(measured: pd.DataFrame) -> None:
     assert "Reruns differ by" not in alone.html
 
 
+def test_what_is_timed_otherwise_has_errors_of_its_own(measured: pd.DataFrame) -> None:
+    """A replay and a call from the host, forward and backward, two kernels of one operation: eight cells."""
+    halves = {
+        "launch": ["graph", "eager"],
+        "direction": ["fwd", "bwd"],
+        "kernel": ["sdpa math", "sdpa flash"],
+    }
+    frame = measured.assign(device="maker/one", op="attention", rung="kernel", held_out=True)
+    generator = np.random.default_rng(3)
+    frame = frame.assign(**{name: generator.choice(values, len(frame)) for name, values in halves.items()})
+    page = reports.validation(frame)
+    table = next(t for section in page.sections for t in section.tables if t.name == "accuracy")
+    assert len(table.frame) == 8
+    assert table.frame["rows"].sum() == len(frame)
+    headings = [column.heading for column in table.columns]
+    assert headings[:4] == ["Op", "Kernel", "Direction", "Launch"]
+    # What no row differs by is not shown, and exported.
+    assert "Device" not in headings
+    assert set(table.frame["device"]) == {"maker/one"}
+
+
 @pytest.mark.parametrize("order", [["bound", "kernel"], ["kernel", "bound"]])
 def test_the_best_rung_is_shown_first(measured: pd.DataFrame, order: list[str]) -> None:
     rows = measured.assign(rung=np.resize(order, len(measured)))
