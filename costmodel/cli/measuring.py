@@ -13,7 +13,7 @@ import typer
 
 from costmodel.cli import options as o
 from costmodel.cli import output
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, first_line
 from costmodel.files import beside, check_writable
 
 if TYPE_CHECKING:
@@ -160,7 +160,11 @@ def _record_rates(kind: str, path: Path, force: bool) -> None:
     from costmodel.validation.microbench import microbenchmarks
     from costmodel.validation.torch_env import machine
 
-    rates = microbenchmarks(machine(kind))
+    try:
+        rates = microbenchmarks(machine(kind))
+    except RuntimeError as fault:  # of torch: what was measured so far is to be fitted and shown all the same
+        output.say(f"no rates recorded: {first_line(fault)}")
+        return
     write_whole(path, lambda place: rates.to_csv(place, index=False, float_format="%.5g"), overwrite=force)
 
 

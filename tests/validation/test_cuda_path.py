@@ -144,6 +144,23 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+def test_rates_that_fail_take_no_page_along(fake, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul"])))
+
+    def fails(_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB\nMore")
+
+    monkeypatch.setattr(microbench, "microbenchmarks", fails)
+    name = tmp_path / "h200"
+    words = ["validate", "--device", "cuda", "--record", "--report", "--budget", "100", "-o", str(name)]
+    assert run(words) == 0
+    said = capsys.readouterr()
+    assert "held-out shapes" in said.out
+    assert "costmodel: no rates recorded: CUDA out of memory. Tried to allocate 20.00 GiB\n" in said.err
+    assert {path.suffix for path in tmp_path.glob("h200.*")} == {".csv", ".parquet", ".html"}
+
+
 def test_a_part_of_a_gpu_is_not_fitted_as_the_whole(fake, tmp_path, monkeypatch, capsys):
     """132 units here, 108 of the spec that is given: refused before anything is measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
