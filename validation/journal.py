@@ -60,7 +60,7 @@ class Journal:
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
-            self._hold(self._file)
+            hold(self._file, self.path)
             # Read again: whoever wrote it until now may have added visits.
             self.rows, whole = read(self.path, self._machine)
             self._file.truncate(whole)  # the half line that a killed campaign left
@@ -69,20 +69,6 @@ class Journal:
         if whole == 0:
             self._write(header(self._machine))
         return self
-
-    def _hold(self, file: TextIO) -> None:
-        """Let nobody else write the file until it is closed, where the system can do that."""
-        try:
-            locks = importlib.import_module("fcntl")
-            locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise OutputError(
-                f"cannot write {self.path}: another campaign is measuring, and each would see the other's "
-                "load; run the same command again when it has ended"
-            ) from None
-        except (ImportError, OSError):
-            pass  # no such locks on this system, or on this disk
 
     def __exit__(
         self,
@@ -118,6 +104,27 @@ class Journal:
                 f"cannot write {self.path}: {error.strerror or error}; the {len(self.rows)} visits before "
                 "are kept: make room and run the same command again to go on"
             ) from error
+
+
+def hold(file: TextIO, path: Path) -> None:
+    """Let nobody else write a journal until its file is closed, where the system can do that.
+
+    Raises
+    ------
+    OutputError
+        If another campaign holds it; the file is closed then.
+    """
+    try:
+        locks = importlib.import_module("fcntl")
+        locks.flock(file, locks.LOCK_EX | locks.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise OutputError(
+            f"cannot write {path}: another campaign is measuring, and each would see the other's load; "
+            "run the same command again when it has ended"
+        ) from None
+    except (ImportError, OSError):
+        pass  # no such locks on this system, or on this disk
 
 
 def header(machine: Machine) -> Row:

@@ -17,7 +17,7 @@ from costmodel.predict import as_device, check_rung
 from costmodel.validation import campaign, places, plans, record, spec
 from costmodel.validation.case import Case
 from costmodel.validation.join import with_predictions
-from costmodel.validation.journal import Journal
+from costmodel.validation.journal import Journal, hold
 from costmodel.validation.torch_env import Machine, machine
 
 #: How long a campaign may take [s]: with its preparation, 5 minutes on a CPU and 8 on a GPU.
@@ -47,13 +47,15 @@ def set_aside(journal: Path) -> Path | None:
     Raises
     ------
     OutputError
-        If it cannot be renamed.
+        If it cannot be renamed, or a campaign is writing it.
     """
     if not journal.exists():
         return None
     written = datetime.fromtimestamp(journal.stat().st_mtime, tz=UTC)
     kept = journal.with_name(f"{journal.stem}-{written:%Y%m%dT%H%M%S}{journal.suffix}")
     try:
+        with journal.open("a", encoding="utf-8") as file:
+            hold(file, journal)  # it is not taken from under a campaign that writes it
         journal.rename(kept)
     except OSError as error:
         raise OutputError(f"cannot rename {journal}: {error.strerror or error}") from error

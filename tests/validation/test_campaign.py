@@ -102,9 +102,11 @@ def test_two_campaigns_at_once_are_refused(tiny, here, tmp_path):
     with Journal(path, here) as book:
         book._file.write('{"half a li')  # as it looks while the other writes
         book._file.flush()
-        with pytest.raises(OutputError, match="another campaign is measuring here"):
+        with pytest.raises(OutputError, match="another campaign is measuring"):
             run(tiny, here, path)
         assert path.read_bytes().endswith(b"half a li")
+        with pytest.raises(OutputError, match="another campaign is measuring"):
+            measuring.set_aside(path)
     run(tiny[:1], here, path, passes=1)
     # One that was made before has what was written meanwhile.
     with waiting:
