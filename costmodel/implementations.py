@@ -15,6 +15,9 @@ from costmodel.kernels import _flash, _tiles
 
 Options = dict[str, Any]
 
+#: Serving frameworks, whose prefill also stores K and V into a cache, and how (`costmodel.kernels.attention`).
+CACHE_WRITES = {"vllm": "token", "sglang": "bytes", "trtllm": "bytes"}
+
 #: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
 ROTATIONS = {"trtllm": "weights", "sglang": "operands", "vllm": "layers"}
 
@@ -67,6 +70,26 @@ def arguments(
     return options
 
 
+def beside(kernel: str, op: str, framework: str | None, direction: str) -> Options:
+    """Return the static arguments for what a framework's call does beside the layer's own work.
+
+    A layer is its own work alone, whosever constants it has: only where a framework is asked for is its
+    call meant.
+
+    Parameters
+    ----------
+    kernel, op : str
+        The kernel model, and the operation as measurements name it.
+    framework : str or None
+        Whose call is asked for; None if none is.
+    direction : str
+        A backward pass stores nothing into a cache.
+    """
+    if kernel == "attention" and op == _CAUSAL and direction == "fwd" and framework in CACHE_WRITES:
+        return {"cache_write": CACHE_WRITES[framework]}
+    return {}
+
+
 def _gemm(op: str, framework: str, label: str, _: Device) -> Options:
     options: Options = {"layout": "nn" if op == "bmm" else "tn", "rotation": ROTATIONS.get(framework, "none")}
     if op in ("gemm", "bmm"):
@@ -80,11 +103,7 @@ _CAUSAL = "attention_prefill"
 
 
 def _attention(op: str, framework: str, label: str, device: Device) -> Options:
-    causal = op != "attention_prefill_noncausal"
-    written = "none"
-    if causal and framework:
-        written = "token" if framework == "vllm" else "bytes"
-    return {"kernel": _flash.kernel_named(device, label, framework, causal), "cache_write": written}
+    return {"kernel": _flash.kernel_named(device, label, framework, op == _CAUSAL)}
 
 
 def _decode(_: str, framework: str, label: str, device: Device) -> Options:

@@ -219,6 +219,7 @@ def make_plan(
             whose = (framework, label) if named or section is None else section.implementation
             fitted = section.op if section else None
             options |= implementations.arguments(kernel, phase.op, *whose, device, fitted)
+            options |= implementations.beside(kernel, phase.op, framework, direction)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
         placed = _in_layer(phase, kernel, layer)

@@ -444,3 +444,19 @@ def test_the_ends_of_what_was_fitted_are_within_it():
         assert cm.predict(layer, "nvidia/h200-sxm", **sizes).in_range
         beyond = {name: max(1.0, sizes[name] + outward) for name in ends}
         assert not cm.predict(layer, "nvidia/h200-sxm", **beyond).in_range
+
+
+@pytest.mark.parametrize("framework", ["sglang", "vllm"])
+def test_a_cache_is_filled_by_the_serving_framework_that_is_named(framework):
+    """A layer is its own work, whosever constants it has; nothing is stored for a cache backward."""
+    sizes = {"batch": 8, "heads": 16, "seq": 512, "head_dim": 128}
+    plans = {
+        (direction, named): cm.predict(
+            cm.TiledAttention(causal=True, direction=direction), "nvidia/h200-sxm", framework=named, **sizes
+        ).plan
+        for direction in ("fwd", "bwd")
+        for named in (None, framework)
+    }
+    written = {key: plan.phases[-1].options.get("cache_write") for key, plan in plans.items()}
+    assert written.pop(("fwd", framework)) in ("token", "bytes")
+    assert set(written.values()) == {None}

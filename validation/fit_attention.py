@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from costmodel import implementations, measured
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import attention, decode
@@ -47,6 +48,7 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     """
     first = {name: str(rows[name].iloc[0]) for name in ("op", "dtype", "framework", "kernel") if name in rows}
     framework, causal = first.get("framework", ""), first["op"] != ENCODER
+    beside = implementations.beside("attention", first["op"], measured.framework(framework)[0], "fwd")
     names = {"batch": "batch", "heads": "heads_q", "kv_heads": "heads_kv", "head_dim": "head_dim"}
     sizes = {ours: rows[theirs].to_numpy(dtype=np.float64) for ours, theirs in names.items()}
     common = {
@@ -57,12 +59,11 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     if first["op"] == DECODE:
         uncounted = framework == _UNCOUNTED and device.family == "ampere"
         return {**common, "seq_kv": rows["seq_kv"].to_numpy(dtype=np.float64) + uncounted}
-    writer = "token" if framework.startswith("vllm") else "bytes"
     return {
         **common,
         "seq": rows["seq_q"].to_numpy(dtype=np.float64),
         "causal": causal,
-        "cache_write": writer if causal else "none",
+        **beside,
     }
 
 

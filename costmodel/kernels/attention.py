@@ -7,8 +7,8 @@ less than a latency; tiles that the diagonal or the last key cuts are masked, wh
 thread block costs a prologue and the loading and storing of its rows. Thread blocks queue for the
 units as a list schedule, in the library's order (`costmodel.kernels._tiling.makespan`); where a
 library splits the keys, partial outputs are written in fp32, and merged. Beside it stands the
-memory: compulsory bytes, from the cache as far as the replay before left them there. A causal call
-also stores K and V into a cache, by a kernel of its own.
+memory: compulsory bytes, from the cache as far as the replay before left them there. A serving
+framework's causal call also stores K and V into a cache, by a kernel of its own.
 
 FlashAttention-2: Dao, 2023, arXiv:2307.08691. FlashAttention-3: Shah et al., 2024,
 arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, windows,

@@ -3,6 +3,7 @@
 import pandas as pd
 import pytest
 
+import costmodel as cm
 from costmodel import calibration, hardware
 from costmodel.errors import TableError
 from costmodel.validation import calibrate_published as published_fit
@@ -101,3 +102,21 @@ def test_published_fits_are_refused_as_all_others_are(rows, shared, monkeypatch)
     for fit in calibrate_published(shared / "reference"):
         assert fit.file.sections == ()
         assert all("wanted 1000" in reason for reason in fit.refused)
+
+
+def test_a_causal_pass_is_no_further_off_than_a_full_one(rows):
+    """FlashAttention-2's paper times attention alone, no cache filled beside it, and so is the layer's time.
+
+    The kernel is the same but for the tiles it skips: whatever its constants, both are off alike.
+    """
+    flash = rows[(rows.framework == "flashattention-2") & (rows.device == "nvidia/a100-sxm-80gb")]
+    off = {}
+    for row in flash.itertuples():
+        layer = cm.TiledAttention(dtype=row.dtype, causal=bool(row.causal), direction=row.direction)
+        sizes = {name: getattr(row, name) for name in ("batch", "heads", "seq", "head_dim")}
+        off[bool(row.causal), row.seq, row.head_dim] = (
+            cm.predict(layer, row.device, sizes).seconds / row.latency_s
+        )
+    assert len(off) == 24
+    for (causal, seq, width), error in off.items():
+        assert error == pytest.approx(off[not causal, seq, width], rel=0.08)
