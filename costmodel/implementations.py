@@ -15,7 +15,7 @@ from costmodel.kernels import _flash, _tiles
 
 Options = dict[str, Any]
 
-#: Serving frameworks, whose prefill also stores K and V into a cache, and how (`costmodel.kernels.attention`).
+#: Serving frameworks, whose prefill also stores K and V into a cache, and how (`kernels.attention`).
 CACHE_WRITES = {"vllm": "token", "sglang": "bytes", "trtllm": "bytes"}
 
 #: What a harness changes from one replay of a product to the next: how much of it a cache can keep.

@@ -80,6 +80,40 @@ def causal_blocks(
     return ceil_sum(full, rows, group * cols, before) + ceil_div(keys, cols)
 
 
+def blocks_before_window(
+    seq: ArrayLike,
+    group: ArrayLike,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    window: ArrayLike,
+    seq_kv: ArrayLike | None = None,
+) -> Array:
+    """Return the tiles of `causal_blocks` that lie before a window: Σ ⌊max(0, P + ⌊i·B_r/g⌋ − w + 1)/B_c⌋.
+
+    Parameters
+    ----------
+    seq, group, rows, cols, seq_kv : array_like
+        As for `causal_blocks`; i counts row blocks from 0.
+    window : array_like
+        Keys w that a query sees: itself, and those right before it.
+
+    Notes
+    -----
+    A tile that one query of the row block sees is computed whole.
+    """
+    seq, group, rows, cols, window = (_array(size) for size in (seq, group, rows, cols, window))
+    keys = seq if seq_kv is None else _array(seq_kv)
+    # Where the first row block's window begins, times g; those whose windows begin before all keys skip none.
+    begins = (np.maximum(keys - seq, 0.0) - window + 1) * group
+    first = ceil_div(np.maximum(-begins, 0.0), rows)
+    count = np.maximum(ceil_div(seq * group, rows) - first, 0.0)
+    begins, width = begins + first * rows, group * cols
+    # ⌊x/q⌋ = ⌈(x + 1)/q⌉ − 1, and the first term by itself, as the sum begins at 1.
+    later = np.maximum(count - 1, 0.0)
+    rest = ceil_sum(later, rows, width, np.maximum(begins, 0.0) + 1) - later
+    return np.asarray(np.where(count > 0, np.floor(begins / width), 0.0) + rest)
+
+
 def makespan(
     jobs: ArrayLike,
     slots: ArrayLike,

@@ -11,8 +11,8 @@ memory: compulsory bytes, from the cache as far as the replay before left them t
 framework's causal call also stores K and V into a cache, by a kernel of its own.
 
 FlashAttention-2: Dao, 2023, arXiv:2307.08691. FlashAttention-3: Shah et al., 2024,
-arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, windows,
-sequences of unequal length.
+arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, sequences of unequal
+length.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from costmodel.kernels._blocks import engine
 from costmodel.kernels._flash_splits import prefill_splits
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._power import droop
-from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
+from costmodel.kernels._tiling import blocks_before_window, causal_blocks, ceil_div, makespan
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -110,6 +110,7 @@ def seconds(
     head_dim: ArrayLike,
     seq_kv: ArrayLike | None = None,
     held: ArrayLike | None = None,
+    window: ArrayLike | None = None,
     value_dim: ArrayLike | None = None,
     dtype: str = "bf16",
     causal: bool = True,
@@ -133,6 +134,8 @@ def seconds(
     held : array_like, optional
         Keys and values that there are, where a mask lets each row block meet `seq_kv` of them on average;
         default: `seq_kv`.
+    window : array_like, optional
+        Keys that a query of a causal call sees, itself and those right before it; default: all.
     value_dim : array_like, optional
         Width of a value; default: of a key.
     dtype : str
@@ -179,8 +182,8 @@ def seconds(
     widths, again = (size + value_size, 1.0) if direction != "bwd" else (3 * size + 2 * value_size, 2.0)
 
     packed_heads = heads / cut.group
-    blocks, row_blocks = ceil_div(seq_kv, cut.cols), ceil_div(seq * cut.group, cut.rows)
-    steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv) if causal else row_blocks * blocks
+    row_blocks = ceil_div(seq * cut.group, cut.rows)
+    steps, blocks, ragged = _tiles(cut, seq, seq_kv, window, causal=causal)
     jobs = batch * packed_heads * row_blocks
     splits, merged = prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
 
@@ -195,7 +198,7 @@ def seconds(
     rows = flash.moved_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     per_row = steps / row_blocks / splits
-    masked = given["mask_cost"] * special * sharing * np.minimum(flash.masked_tiles(cut, causal), per_row)
+    masked = given["mask_cost"] * special * sharing * np.minimum(ragged, per_row)
     mean = per_row * step + masked + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + masked + once
     last = splits * (flash.after_longest(cut, packed_heads, row_blocks) if causal else jobs)
@@ -229,6 +232,26 @@ def seconds(
     }
     total = replay.ticked(device, given, core + merge + store + launch)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
+
+
+def _tiles(
+    cut: flash.Tiling, seq: Array, seq_kv: Array, window: ArrayLike | None, *, causal: bool
+) -> tuple[Array, Array, Array | float]:
+    """Return the tiles of one head, those of its longest row block, and how many of one are masked."""
+    blocks, masked = ceil_div(seq_kv, cut.cols), flash.masked_tiles(cut, causal)
+    if not causal:
+        return ceil_div(seq * cut.group, cut.rows) * blocks, blocks, masked
+    steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv)
+    if window is None:
+        return steps, blocks, masked
+    # No row block meets more keys than its queries' windows; tiles in which these begin are masked, too.
+    widest = np.asarray(window, dtype=np.float64) - 1 + cut.rows / cut.group
+    cut_by_it = np.where(widest < seq_kv, ceil_div(cut.rows, cut.group * cut.cols), 0.0)
+    return (
+        steps - blocks_before_window(seq, cut.group, cut.rows, cut.cols, window, seq_kv),
+        np.minimum(blocks, np.floor((widest - 2) / cut.cols) + 2),
+        masked + cut_by_it,
+    )
 
 
 def _token_waves(units: float, tokens: Array, width: Array) -> Array:

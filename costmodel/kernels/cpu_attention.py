@@ -54,6 +54,7 @@ def seconds(
     head_dim: ArrayLike,
     value_dim: ArrayLike | None = None,
     held: ArrayLike | None = None,
+    window: ArrayLike | None = None,
     dtype: str = "fp32",
     causal: bool = False,
     tile: tuple[int, int] | None = None,
@@ -72,6 +73,8 @@ def seconds(
     held : array_like, optional
         Keys and values that there are, where a mask lets queries meet `seq_kv` of them on average;
         default: `seq_kv`.
+    window : array_like, optional
+        Keys that a query of a causal call sees, itself and those right before it; default: all.
     dtype : str
         Of operands and result.
     causal : bool
@@ -89,8 +92,18 @@ def seconds(
     """
     c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
     values, there = (head_dim if value_dim is None else value_dim), (seq_kv if held is None else held)
-    sizes = (batch, heads, kv_heads, seq, seq_kv, head_dim, values, there)
-    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim, there = np.broadcast_arrays(
+    sizes = (
+        batch,
+        heads,
+        kv_heads,
+        seq,
+        seq_kv,
+        head_dim,
+        values,
+        there,
+        np.inf if window is None else window,
+    )
+    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim, there, seen = np.broadcast_arrays(
         *(np.asarray(x, dtype=np.float64) for x in sizes)
     )
     rows = (
@@ -100,7 +113,7 @@ def seconds(
     )
     cols = _KEYS if tile is None else float(tile[1])
     row_blocks = np.ceil(seq / rows)
-    keys = _causal_keys(seq, seq_kv, rows, cols) if causal else seq_kv
+    keys = _causal_keys(seq, seq_kv, rows, cols, seen) if causal else seq_kv
     jobs = batch * heads * row_blocks
     threads = np.clip(jobs, 1.0, device.units)
     waves = np.ceil(jobs / threads) * threads / jobs
@@ -139,15 +152,19 @@ def seconds(
     )
 
 
-def _causal_keys(seq: Array, seq_kv: Array, rows: Array, cols: float) -> Array:
-    """Return the keys that a query's block computes, on average: whole blocks up to its last query.
+def _causal_keys(
+    seq: Array, seq_kv: Array, rows: Array, cols: float, window: Array | float = np.inf
+) -> Array:
+    """Return the keys that a query's block computes, on average: whole blocks, from window to last query.
 
-    The queries are the last of the keys; what comes before them all of them see.
+    The queries are the last of the keys; of what comes before them each sees so many that with itself they
+    are its window.
     """
     blocks, before = np.ceil(seq / rows), np.maximum(seq_kv - seq, 0.0)
     total = np.zeros_like(seq)
-    # A block of keys is left out by the row blocks that end before it begins.
+    # A block of keys is left out by row blocks that end before it begins, or whose windows begin after it.
     for start in np.arange(0.0, float(seq_kv.max()), cols):
-        visited = blocks - np.clip(np.floor((start - before) / rows), 0.0, blocks)
-        total += visited * np.clip(seq_kv - start, 0.0, cols)
+        early = np.clip(np.floor((start - before) / rows), 0.0, blocks)
+        late = np.clip(np.ceil((start + cols - 1 + window - before) / rows), early, blocks)
+        total += (late - early) * np.clip(seq_kv - start, 0.0, cols)
     return np.asarray(total / blocks)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import ARRAY, CONSTANTS, padded, roofline
-from costmodel.kernels._tiling import causal_blocks, ceil_div
+from costmodel.kernels._tiling import blocks_before_window, causal_blocks, ceil_div
 from costmodel.kernels.base import Estimate
 
 __all__ = ["CONSTANTS", "seconds"]
@@ -31,6 +31,7 @@ def seconds(
     seq_kv: ArrayLike,
     value_dim: ArrayLike,
     held: ArrayLike | None = None,
+    window: ArrayLike | None = None,
     dtype: str = "bf16",
     causal: bool = True,
     tile: tuple[int, int] | None = None,
@@ -44,6 +45,8 @@ def seconds(
     blocks = ceil_div(seq, rows) * ceil_div(seq_kv, cols)
     if causal:
         blocks = causal_blocks(seq, 1.0, rows, cols, seq_kv)
+    if window is not None:
+        blocks = blocks - blocks_before_window(seq, 1.0, rows, cols, window, seq_kv)
     key, value = padded(head_dim, ARRAY), padded(value_dim, ARRAY)
     # QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK, and twice the operands moved.
     widths, moved = (3 * key + 2 * value, 2.0) if direction == "bwd" else (key + value, 1.0)

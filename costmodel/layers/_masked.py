@@ -65,7 +65,7 @@ class _MaskedAttention(Layer):
             Phase(
                 name="attention",
                 kernel="attention",
-                op="attention_prefill_noncausal",
+                op=self._op,
                 sizes=self._sizes(),
                 options=self._kernel_options("fwd"),
                 flops={
@@ -88,7 +88,7 @@ class _MaskedAttention(Layer):
         main = Phase(
             name="attention, backward",
             kernel="attention",
-            op="attention_prefill_noncausal",
+            op=self._op,
             sizes=self._sizes(),
             options=self._kernel_options("bwd"),
             flops={
@@ -124,6 +124,11 @@ class _MaskedAttention(Layer):
     def _statistics(self) -> sp.Expr:
         """Bytes of one statistic a row."""
         return self.stat_bytes * B * HQ * N
+
+    @property
+    def _op(self) -> str:
+        """What measurements call the nearest kernel that they have."""
+        return "attention_prefill_noncausal"
 
     def _sizes(self) -> Mapping[str, sp.Expr]:
         """All queries, each with the keys that its tiles hold on average, of those that there are."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sympy as sp
 
@@ -39,6 +40,19 @@ class SlidingWindow(_MaskedAttention):
     def mask(self) -> Mask:
         """Return a window, or ±(w − 1)."""
         return _pairs.window(N, W, BLOCK) if self.causal else _pairs.local(N, W - 1, BLOCK)
+
+    @property
+    def _op(self) -> str:
+        """A causal kernel's: libraries run it with a window that begins later."""
+        return "attention_prefill" if self.causal else super()._op
+
+    def _sizes(self) -> Mapping[str, sp.Expr]:
+        """All keys and the window, which the kernel cuts into tiles of its own."""
+        sizes = super()._sizes()
+        return {**sizes, "seq_kv": N, "window": W} if self.causal else sizes
+
+    def _kernel_options(self, direction: str) -> Mapping[str, Any]:
+        return {**super()._kernel_options(direction), "causal": self.causal}
 
     def path(self) -> sp.Expr:
         """⌈(n − 1)/(w − 1)⌉ layers until the first position reaches the last."""

@@ -1,5 +1,7 @@
 """Kernel models of a CPU, against arithmetic that can be done by hand and loops that count blocks."""
 
+import math
+
 import numpy as np
 import pytest
 
@@ -154,13 +156,15 @@ def test_gradients_summed_step_by_step_cost_each_weight_each_step():
     assert summed - at_once == pytest.approx(cycles / (DEVICE.units * DEVICE.clock_hz))
 
 
-def causal_blocks_by_hand(seq, seq_kv, rows, cols):
+def causal_blocks_by_hand(seq, seq_kv, rows, cols, window=math.inf):
     """Count the keys that each block of queries computes: whole blocks, up to its last query's own key."""
     total = 0
     blocks = range(0, seq, rows)
     for first in blocks:
         last_key = seq_kv - seq + first + rows - 1
-        total += sum(min(cols, seq_kv - start) for start in range(0, seq_kv, cols) if start <= last_key)
+        first_key = seq_kv - seq + first - window + 1
+        starts = [start for start in range(0, seq_kv, cols) if start <= last_key and start + cols > first_key]
+        total += sum(min(cols, seq_kv - start) for start in starts)
     return total / len(blocks)
 
 
@@ -170,10 +174,13 @@ def causal_blocks_by_hand(seq, seq_kv, rows, cols):
 @pytest.mark.parametrize("prefix", [0, 1, 512, 700, 65536])
 def test_causal_mask_leaves_out_whole_blocks(seq, rows, prefix):
     """Keys that were there before the queries are seen by all of them."""
-    sizes = (np.array([float(size)]) for size in (seq, seq + prefix, rows))
+    sizes = tuple(np.array([float(size)]) for size in (seq, seq + prefix, rows))
     keys = cpu_attention._causal_keys(*sizes, 512.0)
     # The block that begins where a block of queries ends is left out, as is every later one.
     assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq + prefix, rows, 512))
+    for window in (1, 2, 100, 513, 1000, 10**6):
+        keys = cpu_attention._causal_keys(*sizes, 512.0, np.array([float(window)]))
+        assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq + prefix, rows, 512, window))
 
 
 def test_attention_is_its_products_where_nothing_else_costs():

@@ -32,6 +32,21 @@ def test_causal_blocks_are_those_a_kernel_visits(seq: int, group: int, rows: int
     assert tiling.causal_blocks(seq, group, rows, cols) == visited
 
 
+@given(
+    *(st.integers(1, 300), st.sampled_from((1, 2, 3, 8)), st.sampled_from((1, 3, 64, 128))),
+    *(st.sampled_from((1, 5, 80, 144)), st.integers(1, 400), st.sampled_from((0, 7, 150))),
+)
+def test_tiles_before_a_window_are_those_a_kernel_skips(
+    seq: int, group: int, rows: int, cols: int, window: int, before: int
+) -> None:
+    """Of every row block, those whose last key comes before the first that its first query sees."""
+    skipped = 0
+    for first in range(0, seq * group, rows):
+        begins = before + first // group - window + 1
+        skipped += sum(start + cols <= begins for start in range(0, seq + before, cols))
+    assert tiling.blocks_before_window(seq, group, rows, cols, window, seq + before) == skipped
+
+
 def test_a_prefix_adds_its_tiles_to_every_row_block() -> None:
     without, with_prefix = (tiling.causal_blocks(1024, 1, 128, 64, keys) for keys in (1024, 1024 + 640))
     assert with_prefix == without + 8 * 10

@@ -185,6 +185,31 @@ def test_windows_take_less_time():
         assert near.seconds < full.seconds / 10
 
 
+@pytest.mark.parametrize(
+    "device", ["h200-sxm", "h100-sxm", "a100-sxm-80gb", "mi300x", "tpu-v5e", "xeon-8480plus"]
+)
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+def test_a_window_that_holds_all_keys_is_causal_attention(device, direction):
+    """The same kernel, which finds nothing to leave out: at every rung, on every kind of device."""
+    sizes = {
+        "batch": 2,
+        "heads": 16,
+        "kv_heads": 4,
+        "seq": np.array([100.0, 2048.0, 8192.0]),
+        "head_dim": 128,
+    }
+    for rung in ("bound", "kernel"):
+        causal = predict(
+            get("tiled-attention")(causal=True, direction=direction), device, rung=rung, **sizes
+        ).seconds
+        layer = get("sliding-window")(direction=direction)
+        for window in (8192, 100000):
+            seconds = predict(layer, device, rung=rung, window=window, **sizes).seconds
+            assert seconds == pytest.approx(causal, rel=1e-9)
+        fewer = predict(layer, device, rung=rung, window=1024, **sizes).seconds
+        assert (fewer[1:] < causal[1:]).all()
+
+
 # -- MLA ---------------------------------------------------------------------------------------
 
 V2 = {"heads": 128, "head_dim": 128, "d_model": 5120}
