@@ -48,16 +48,18 @@ def power(base: Array, order: float) -> Array:
 
 def warm_seconds(
     size: Array, traffic: Array, *, capacity: float, bandwidth: float, cache_bandwidth: float
-) -> Array:
-    """Return the time [s] to move ``traffic`` [B] over a working set ``size`` [B] that replays revisit.
+) -> tuple[Array, Array]:
+    """Return the times [s] that memory and the cache take over a working set that replays revisit.
+
+    All of it passes the cache; memory serves what the cache does not hold. The longer of the two is the time.
 
     Parameters
     ----------
     size, traffic : array
-        Distinct bytes, and bytes moved (more, where some are updated in place).
+        Distinct bytes of the working set, and bytes moved (more, where some are updated in place).
     capacity : float
         Of the cache that a working set may fill and be found again [B].
     bandwidth, cache_bandwidth : float
         Reached of main memory and of the cache [B/s].
     """
-    return np.maximum(misses(size, capacity) * traffic / bandwidth, traffic / cache_bandwidth)
+    return misses(size, capacity) * traffic / bandwidth, traffic / cache_bandwidth

@@ -90,7 +90,7 @@ def seconds(
     cycle = 1 / device.clock_hz
     bandwidth = min(device.hbm_bandwidth * c["bandwidth_share"], device.units * c["unit_bytes"] / cycle)
     cached = device.units * c["cache_bytes"] / cycle
-    moved = warm_seconds(
+    memory, cache = warm_seconds(
         distinct,
         traffic,
         capacity=c["cache_share"] * device.llc_distinct,
@@ -98,10 +98,10 @@ def seconds(
         cache_bandwidth=cached,
     )
     start, depth = c["start_cycles"] * cycle, c["token_cycles"] * cycle * np.minimum(seq, _BLOCK)
-    total = replay.ticked(device, c, start + depth + moved, replay.SCANS)
+    total = replay.ticked(device, c, start + depth + np.maximum(memory, cache), replay.SCANS)
     terms = {
-        "hbm": traffic / bandwidth,
-        "l2": traffic / cached,
+        "hbm": memory,
+        "l2": cache,
         "depth": depth,
         "launch": np.full_like(elements, start),
     }

@@ -130,15 +130,15 @@ def seconds(
     launch = np.full_like(states, c["start_cycles"] * cycle)
 
     if kernel == "decode":
-        moved = warm_seconds(
+        memory, cache = warm_seconds(
             compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
         )
         # Each further token waits for the state that the one before leaves in the registers.
         chain = (seq - 1) * c["token_cycles"] * cycle
-        terms = {"hbm": compulsory / bandwidth, "l2": compulsory / cached, "depth": chain, "launch": launch}
+        work = norm(c["overlap"], np.maximum(memory, cache), chain)
         return Estimate(
-            seconds=replay.ticked(device, c, launch + norm(c["overlap"], moved, chain), replay.SCANS),
-            terms=terms,
+            seconds=replay.ticked(device, c, launch + work, replay.SCANS),
+            terms={"hbm": memory, "l2": cache, "depth": chain, "launch": launch},
         )
 
     chunks = np.ceil(seq / _CHUNK)

@@ -98,14 +98,15 @@ def seconds(
     arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in sizes))
     chains, steps, traffic, again, matrix, vector, special, launches = arrays
 
-    moved = warm_seconds(
+    memory, cache = warm_seconds(
         traffic,
         traffic + again,
         capacity=c["cache_share"] * device.llc_capacity,
         bandwidth=c["bandwidth_share"] * device.hbm_bandwidth,
         cache_bandwidth=c["cache_speed"] * device.hbm_bandwidth,
     )
-    terms: dict[str, Array] = {"hbm": moved}
+    # Both are taken to go by the memory's bandwidth.
+    terms: dict[str, Array] = {"hbm": np.maximum(memory, cache)}
     if np.any(matrix > 0):
         terms[f"matrix:{dtype}"] = matrix / (c["matrix_share"] * device.peak(dtype))
     for engine, flops in (("vector", vector), ("special", special)):

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import costmodel as cm
 from costmodel import hardware
 from costmodel.kernels import conv
 
@@ -46,3 +47,24 @@ def test_a_short_sequence_costs_its_tokens_in_turn():
     )
     assert got[1] - got[0] == pytest.approx(7e-7, rel=0.05)
     assert got[2] - got[1] < 1e-8
+
+
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (cm.CausalConv1d(), {"seq": 2048, "d_model": 2048}),
+        (cm.CausalConv1d(decode=True), {"seq": 1, "d_model": 8192}),
+        (cm.GatedDeltaNet(form="recurrent"), {"seq": 1, "heads": 16, "head_dim": 128}),
+    ],
+    ids=lambda value: getattr(value, "label", ""),
+)
+@pytest.mark.parametrize("device", ["amd/mi300x", "nvidia/b200-sxm", "nvidia/l40s"])
+@pytest.mark.parametrize("batch", [1, 8, 64, 512])
+def test_no_part_of_a_time_is_longer_than_it(layer, sizes, device, batch):
+    """What a cache serves is not memory's: a tenth less of it costs no more than that of memory's part."""
+    prediction = cm.predict(layer, device, {**sizes, "batch": batch}, rung="kernel", state="warm")
+    ((_, seconds, terms),) = prediction.parts
+    assert max(terms.values()) <= seconds
+    slower = hardware.load(device).replace(hbm=f"{hardware.load(device).hbm_bandwidth * 0.9} B/s")
+    later = cm.predict(layer, slower, {**sizes, "batch": batch}, rung="kernel").seconds
+    assert later - seconds <= terms["hbm"] / 0.9 - terms["hbm"] + 1e-9
