@@ -80,14 +80,19 @@ def choose(
     )
 
 
+def elsewhere(choice: Choice, device: hardware.Device) -> bool:
+    """Return whether constants, if there are any, are another device's."""
+    return choice.origin not in ("self", device.name.rstrip("*"))
+
+
 def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool = True) -> Choice:
     """Return a choice of constants as the harness asked for would time the kernel; see `host` for `own`."""
     section, constants = choice.section, choice.constants
     names = getattr(kernels.model(wanted.kernel), "HARNESS", ())
-    elsewhere = choice.origin not in ("self", device.name.rstrip("*"))
+    carried_over = elsewhere(choice, device)
     if section is not None:
-        constants = as_timed(constants, names, section.harness, wanted.harness, elsewhere=elsewhere)
-    if section is None or elsewhere or section.harness not in HOSTED:
+        constants = as_timed(constants, names, section.harness, wanted.harness, elsewhere=carried_over)
+    if section is None or carried_over or section.harness not in HOSTED:
         dispatch = host(device, wanted, own=own)
         if dispatch:
             constants = {n: value for n, value in constants.items() if n not in names} | dispatch

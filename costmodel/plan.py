@@ -217,6 +217,9 @@ def make_plan(
             # gets the algorithm that one would pick.
             named, section = framework or phase.kernel == "recurrence", choice.section
             whose = (framework, label) if named or section is None else section.implementation
+            # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
+            if not named and kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
+                whose = (whose[0], label)
             fitted = section.op if section else None
             options |= implementations.arguments(kernel, phase.op, *whose, device, fitted)
             options |= implementations.beside(kernel, phase.op, framework, direction)

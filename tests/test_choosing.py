@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import costmodel as cm
 from costmodel import calibration, choosing, hardware
 from costmodel.calibration import Provenance, Section, Spread, Wanted
 from costmodel.hardware import load
@@ -316,3 +317,24 @@ def test_constants_fitted_without_a_host_get_one_where_it_is_asked_for():
         if (s.kernel, s.harness) == ("gemm", "eager-events")
     ]
     assert replayed < min(floors) < eager < replayed + 2 * max(floors)
+
+
+@pytest.mark.parametrize(
+    ("device", "causal", "kernels"),
+    [
+        ("amd/mi300x", True, ("flashinfer", "fa2", "fa2-paged")),
+        ("amd/mi300x", False, ("fa2",)),
+        ("amd/mi355x", True, ("flashinfer", "fa2", "fa2-paged")),
+        ("nvidia/a100-sxm-80gb", True, ("flashinfer", "fa2", "fa2-paged")),
+        ("nvidia/h100-sxm", True, ("fa3", "fa3-graphs")),
+    ],
+)
+def test_a_relative_lends_its_constants_and_not_its_kernel(device, causal, kernels):
+    """FlashAttention-3 needs Hopper's asynchronous products (arXiv 2407.08608), TensorRT-LLM an NVIDIA GPU."""
+    layers = [cm.TiledAttention(causal=causal), *([cm.DecodeAttention()] if causal else [])]
+    for layer in layers:
+        sizes = {"batch": 4, "heads": 32, "seq_kv": 1024, "head_dim": 128}
+        sizes |= {"seq": 1024} if "seq" in layer.required else {}
+        (part,) = cm.predict(layer, device, sizes, rung="kernel").plan.phases
+        assert part.choice.origin not in ("self", "none")
+        assert part.options["kernel"] in kernels
