@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from statistics import median
 
 from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Section, Wanted
+
+#: From which on tensor cores are taken to be cut: a half; between generations rates double.
+_CUT = 1.5
 
 
 def carried(
@@ -22,7 +26,9 @@ def carried(
 
     Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
     device's clock, and what goes with how chips are made (``MADE``) by what came of it from the relative's
-    generation to the device's.
+    generation to the device's. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores are
+    cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and hides
+    behind more of it.
 
     Parameters
     ----------
@@ -46,7 +52,31 @@ def carried(
         found[name] *= hardware.load(relative).clock_hz / device.clock_hz
     for name in found.keys() & set(getattr(model, "MADE", ())):
         found[name] *= _progress(name, wanted, hardware.family_of(relative), device.family, without)
+    cut = _cut(device, hardware.load(relative), wanted.dtype)
+    if cut >= _CUT:
+        for name in found.keys() & set(getattr(model, "PEAK_SHARES", ())):
+            found[name] = _uncovered(found[name], cut)
     return found
+
+
+def _cut(device: hardware.Device, lender: hardware.Device, dtype: str) -> float:
+    """Return the operations of a unit of a relative's tensor cores in a cycle, over those of the device.
+
+    1 where either multiplies elsewhere, or they are another vendor's.
+    """
+    if device.vendor != lender.vendor or not all(dtype in each.matrix_dtypes for each in (device, lender)):
+        return 1.0
+    rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (lender, device)]
+    return rates[0] / rates[1]
+
+
+def _uncovered(share: float, cut: float) -> float:
+    """Return a share of the peak where arithmetic takes `cut` times as long, beside the same rest of a step.
+
+    The two overlap in part, as the norm of order 2 has it: 1/share² = 1 + rest².
+    """
+    rest = math.sqrt(max(1 / share**2 - 1, 0.0))
+    return max(share, 1 / math.hypot(1.0, rest / cut))
 
 
 def translated(

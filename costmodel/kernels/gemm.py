@@ -139,6 +139,8 @@ CONSTANTS = {
     ),
     **replay.CONSTANTS,
 }
+#: Shares of the tensor cores' peak: what else a step takes keeps them from the rest.
+PEAK_SHARES = ("peak_share",)
 #: Which of them belong to the harness, not the device: not carried to another host.
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
 #: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
