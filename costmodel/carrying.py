@@ -9,8 +9,8 @@ from statistics import median
 from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Section, Wanted
 
-#: From which on tensor cores are taken to be cut: a half; between generations rates double.
-_CUT = 1.5
+#: How many times slower tensor cores are that are taken to be cut to a half, and not of another make.
+_CUT = (1.5, 2.5)
 
 
 def carried(
@@ -53,7 +53,7 @@ def carried(
     for name in found.keys() & set(getattr(model, "MADE", ())):
         found[name] *= _progress(name, wanted, hardware.family_of(relative), device.family, without)
     cut = _cut(device, hardware.load(relative), wanted.dtype)
-    if cut >= _CUT:
+    if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(getattr(model, "PEAK_SHARES", ())):
             found[name] = _uncovered(found[name], cut)
     return found

@@ -367,9 +367,10 @@ def test_whole_tensor_cores_have_the_constants_as_they_are():
     for device, lender, dtype in (
         ("h100-sxm", "h200-sxm", "bf16"),
         ("l4", "l40s", "bf16"),
+        ("l40s", "h200-sxm", "fp8"),
         ("h200-sxm", "a100-sxm-80gb", "bf16"),
     ):
-        wanted = Wanted("gemm", "gemm", dtype)
+        wanted = Wanted("gemm", "gemm_fp8_dynquant" if dtype == "fp8" else "gemm", dtype)
         found = choosing.choose(load(f"nvidia/{device}"), wanted, own=False)
         assert found.origin == f"nvidia/{lender}"
         assert found.constants["peak_share"] == found.section.constants["peak_share"]
