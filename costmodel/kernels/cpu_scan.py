@@ -80,7 +80,8 @@ def seconds(
     threads = np.where(each >= 4 * GRAIN, device.units, 1.0)
     cached, memory = seconds_per_byte(device, c, each, threads)
     issue = (vector + special) * c["flop_cycles"] / (threads * device.clock_hz)
-    issue = issue + matrix / (device.peak(dtype) * threads / device.units)
+    if np.any(matrix > 0):
+        issue = issue + matrix / (device.peak(dtype) * threads / device.units)
     # A chain that goes back to memory at every step is a call a step: its wait is in `launch`.
     waits = 0.0 if blocks else c["step_cycles"] / device.clock_hz
     depth = np.where(launches > 1, 0.0, np.ceil(chains / (threads * c["lanes"])) * steps * waits)

@@ -43,10 +43,13 @@ def seconds(
         for size in (steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
     )
     by_vector = roofline(device, constants, "fp32", vector + special, traffic + again, engine="vector")
-    by_matrix = roofline(device, constants, dtype, matrix, traffic + again)
+    by_engine = [by_vector]
+    if np.any(matrix > 0):
+        by_engine.append(roofline(device, constants, dtype, matrix, traffic + again))
     start = by_vector.terms["launch"]
     answer = Estimate(
-        seconds=np.maximum(by_vector.seconds, by_matrix.seconds) + (launches - 1) * start,
-        terms={**by_vector.terms, **by_matrix.terms, "launch": launches * start},
+        seconds=np.max([one.seconds for one in by_engine], axis=0) + (launches - 1) * start,
+        terms={name: term for one in by_engine for name, term in one.terms.items()}
+        | {"launch": launches * start},
     )
     return in_turn(device, answer, steps, None if blocks else _LANE_CYCLES / device.clock_hz)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import costmodel as cm
 from costmodel import hardware
 from costmodel.kernels import scan
 
@@ -96,3 +97,21 @@ def test_a_size_without_such_arithmetic_takes_nothing_from_those_beside_it(engin
     both = estimate(**{f"{engine}_flops": flops, "traffic": 1e6}).seconds
     alone = [float(estimate(**{f"{engine}_flops": one, "traffic": 1e6}).seconds) for one in flops]
     assert both.tolist() == alone
+
+
+@pytest.mark.parametrize("device", ["tpu-v7", "xeon-8480plus"])
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (cm.Mamba, {"batch": 8, "seq": 2048, "d_model": 512}),
+        (cm.RWKV, {"batch": 8, "seq": 2048, "d_model": 512}),
+        (cm.Scan, {"batch": 8, "seq": 2048, "hidden": 512}),
+    ],
+)
+def test_a_scan_without_products_needs_no_rate_of_the_format_it_stores(device, layer, sizes):
+    """Neither multiplies in fp16, both do in bf16: of the same width, and the arithmetic is in fp32."""
+    for rung in ("bound", "kernel"):
+        stored, known = (
+            cm.predict(layer(dtype=dtype), device, rung=rung, **sizes) for dtype in ("fp16", "bf16")
+        )
+        assert stored.seconds == known.seconds > 0
