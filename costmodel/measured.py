@@ -127,11 +127,16 @@ def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
     )
 
 
+_PRODUCT = {"m": "m", "n": "n", "k": "k"}
+#: What a product of one A and one B is not; op ``bmm`` is that.
+_ONE_PRODUCT = {"b": "a gemm of several products, which op bmm names"}
+
+
 def _matmul(batched: bool) -> Operation:
-    columns = {"m": "m", "n": "n", "k": "k"}
     return Operation(
-        columns={"b": "batch", **columns} if batched else columns,
+        columns={"b": "batch", **_PRODUCT} if batched else _PRODUCT,
         layer=lambda dtype, row: Matmul(dtype=dtype, batched=batched, direction=_direction(row)),
+        one={} if batched else _ONE_PRODUCT,
     )
 
 
@@ -142,8 +147,9 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "gemm": _matmul(batched=False),
     "bmm": _matmul(batched=True),
     "gemm_fp8_dynquant": Operation(
-        columns={"m": "m", "n": "n", "k": "k"},
+        columns=_PRODUCT,
         layer=lambda dtype, row: Matmul(dtype=dtype, quantise=True, direction=_direction(row)),
+        one=_ONE_PRODUCT,
     ),
     "attention_prefill": _attention(causal=True),
     "attention_prefill_noncausal": _attention(causal=False),
@@ -151,6 +157,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
         columns={"batch": "batch", "seq_kv": "seq_kv", "heads_q": "heads", "head_dim": "head_dim"},
         optional={"heads_kv": "kv_heads"},
         layer=lambda dtype, row: DecodeAttention(dtype=dtype, direction=_direction(row)),
+        one={"seq_q": "a step of several queries a sequence"},
     ),
     "softmax": _table(lambda dtype, row: Softmax(dtype=dtype, direction=_direction(row))),
     "layernorm": _table(lambda dtype, row: Norm(dtype=dtype, kind="layer", direction=_direction(row))),
@@ -239,11 +246,18 @@ def _style(row: Mapping[str, Any]) -> str:
     return found
 
 
+#: How tables write a flag.
+_YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
+
+
 def _flag(row: Mapping[str, Any], name: str, *, unsaid: bool = False) -> bool:
     value = row.get(name)
     if value is None or pd.isna(value) or not str(value).strip():
         return unsaid
-    return str(value).strip().lower() in ("1", "1.0", "true", "yes")
+    said = str(value).strip().lower()
+    if said not in _YES + _NO:
+        raise UnavailableError(f"{name}: wanted true or false, got {value!r}")
+    return said in _YES
 
 
 #: Other names that frameworks go by.

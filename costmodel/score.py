@@ -114,7 +114,11 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
         if operation is None:
             answers["reason"][index] = str(unknown_name("op", str(static["op"]), OPERATIONS_MEASURED))
             continue
-        operation = operation.of(static)
+        try:
+            operation = operation.of(static)
+        except CostmodelError as error:
+            answers["reason"][index] = str(error)
+            continue
         for rows in _patterns(columns, index, operation):
             _score_group(columns, rows, static, operation, rung, answers)
     return table.rename(columns=kept_names(table)).assign(**answers)

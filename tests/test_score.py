@@ -282,6 +282,34 @@ def test_recurrences_that_no_layer_describes_have_a_reason(change, text):
 
 
 @pytest.mark.parametrize(
+    ("row", "column", "text"),
+    [
+        ({"op": "gemm", "m": 64, "n": 64, "k": 64}, "b", "several products, which op bmm names"),
+        ({"op": "gemm_fp8_dynquant", "dtype": "fp8", "m": 64, "n": 64, "k": 64}, "b", "several products"),
+        ({"op": "attention_decode", **ATTENTION}, "seq_q", "several queries a sequence"),
+    ],
+)
+def test_a_column_that_an_op_does_not_read_must_not_say_that_it_is_another(row, column, text):
+    """A gemm of b = 8 is eight times the work of the one that was predicted, and decoding is of one query."""
+    rows = [{"gpu": "h200-sxm", "dtype": "bf16"} | row | {column: told} for told in (None, 1, 8)]
+    scored = score(pd.DataFrame(rows))
+    assert scored["reason"].tolist()[:2] == ["", ""]
+    assert scored["seconds"][0] == scored["seconds"][1] > 0
+    assert text in scored["reason"][2]
+    assert np.isnan(scored["seconds"][2])
+
+
+@pytest.mark.parametrize("flag", ["recurrent_only", "bidirectional"])
+def test_a_flag_is_yes_or_no_or_a_reason(flag):
+    yes, no = ("T", "true", "1", "yes", "Y"), ("F", "FALSE", "0", "no", "", None)
+    scored = score(pd.DataFrame([LSTM | {flag: told} for told in (*yes, *no, "maybe")]))
+    assert (scored["reason"][: len(yes) + len(no)] == "").all()
+    assert scored["seconds"][: len(yes)].nunique() == scored["seconds"][len(yes) : -1].nunique() == 1
+    assert scored["seconds"][0] != scored["seconds"][len(yes)]
+    assert scored["reason"].iloc[-1] == f"{flag}: wanted true or false, got 'maybe'"
+
+
+@pytest.mark.parametrize(
     ("op", "sizes"),
     [
         ("gdn_chunk_prefill", {"batch": 2, "seq_q": 512, "heads_q": 8, "heads_kv": 16, "head_dim": 128}),
