@@ -99,7 +99,8 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
         # Of a kernel that runs beside the one before it only what is longer counts.
         for sign, (count, name, time) in _counted(alone, before if part.phase.overlaps else None):
             total += sign * count
-            shares[name] = shares.get(name, 0.0) - sign * time
+            limit = roof.named(name)
+            shares[limit] = shares.get(limit, 0.0) - sign * time
         before = alone
     whole = float(roof.seconds)
     found = {label: share / whole for label, share in sorted(shares.items(), key=lambda item: item[1])}

@@ -232,8 +232,13 @@ class Prediction:
             waited = np.where(self._host_s > sum(self.phase_seconds), self._host_s, 0.0)
             totals["launch"] = totals.get("launch", 0.0) + waited
         stacked = [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in totals.values()]
-        places = np.array([LIMITS.index(label) for label in totals], dtype=np.int8)
+        places = np.array([LIMITS.index(self.named(label)) for label in totals], dtype=np.int8)
         return places[np.argmax(np.stack(stacked), axis=0)]
+
+    def named(self, label: str) -> str:
+        """Return a term's label by the engine that does it: the vector units multiply where no other can."""
+        engine, _, dtype = label.partition(":")
+        return f"{self.device.engine(dtype)}:{dtype}" if engine == "matrix" else label
 
     # -- how sure --------------------------------------------------------------------------
 
@@ -342,7 +347,7 @@ class Prediction:
             self.parts,
             strict=True,
         ):
-            labels = np.array(list(terms))
+            labels = np.array([self.named(label) for label in terms])
             stacked = np.stack(
                 [np.broadcast_to(np.asarray(t, dtype=np.float64), self.shape) for t in terms.values()]
             )

@@ -184,6 +184,10 @@ class Device:
         """Formats that the matrix engine has a rate for, widest first."""
         return tuple(name for name in DTYPES if name in self._peaks["matrix"])
 
+    def engine(self, dtype: str) -> str:
+        """Return which engine multiplies in a format: ``matrix``, or ``vector`` where that has no rate."""
+        return "matrix" if dtype in self.matrix_dtypes else "vector"
+
     @cached_property
     def native_16bit(self) -> str | None:
         """``bf16``, or ``fp16`` where there is only that, or None where 16 bits gain no speed."""

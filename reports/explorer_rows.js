@@ -6,7 +6,12 @@
   const { rateOf, nameOf } = page.device;
   const { si } = page.writers;
 
-  const limitOf = (layer, tuple) => layer.variant.limits[tuple.bound];
+  // Products are the vector units' where a device has no matrix rate of their format.
+  function limitOf(result, layer, tuple) {
+    const limit = layer.variant.limits[tuple.bound];
+    const [engine, dtype] = limit.split(":");
+    return engine === "matrix" && !result.own.rates.matrix?.[dtype] ? `vector:${dtype}` : limit;
+  }
 
   // Calls with each layer, its numbers at the setting, and its place, where it has numbers.
   function ofNow(result, rows) {
@@ -19,7 +24,7 @@
     const rate = tuple.matrix_flops / tuple.seconds;
     const peak = rateOf(result.own, "matrix", result.dtype);
     return {
-      kind, label: layer.name, at, limit: limitOf(layer, tuple),
+      kind, label: layer.name, at, limit: limitOf(result, layer, tuple),
       seconds: tuple.seconds, lower_s: tuple.lower_s,
       intensity: tuple.matrix_flops / tuple.hbm_bytes, rate, share: rate / peak,
       footprint_bytes: tuple.footprint_bytes, note: null,
@@ -114,7 +119,7 @@
     const setting = { device: nameOf(result.own), dtype: choiceOf("dtype") ?? "", rung: "bound" };
     return ofNow(result, (layer, tuple) => {
       const taken = (names) => Object.fromEntries(names.map((name) => [name, tuple[name]]));
-      const limit = limitOf(layer, tuple);
+      const limit = limitOf(result, layer, tuple);
       return [{ label: layer.name, ...setting, ...taken(NUMBERS), limit, ...taken(layer.sizes) }];
     });
   }

@@ -259,6 +259,30 @@ def test_every_limit_has_a_name_of_the_contract(device, rung):
         assert sum(phase["seconds"] for phase in p.phases) <= p.seconds * (1 + EXACT)
 
 
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+@pytest.mark.parametrize(
+    ("device", "dtype", "engine"),
+    [
+        ("k40", "fp32", "vector"),  # no tensor cores
+        ("p100-sxm2-16gb", "fp16", "vector"),  # packed on its CUDA cores
+        ("h200-sxm", "fp32", "vector"),  # tensor cores do TF32, which is not asked for
+        ("mi210", "fp32", "matrix"),  # ROCm's gpu-specs: 45.3 TFLOP/s of matrix cores
+        ("h200-sxm", "fp16", "matrix"),
+    ],
+)
+def test_products_are_limited_by_the_engine_that_multiplies(device, dtype, engine, rung):
+    sizes = {"batch": 64, "seq": 8192, "heads": 16, "head_dim": 256}
+    for layer, own in (
+        (cm.Matmul(dtype=dtype), {"m": 8192, "n": 8192, "k": 8192}),
+        (cm.MLSTM(dtype=dtype), sizes),
+    ):
+        p = cm.predict(layer, device, rung=rung, **own)
+        limits = {p.bound, *(phase["bound"] for phase in p.phases), *cm.elasticities(p)}
+        named = {limit.partition(":")[0] for limit in limits if limit.endswith(f":{dtype}")}
+        assert named <= ({engine, "vector"} if dtype == "fp32" else {engine})
+        assert engine in named or rung == "kernel" or layer.name != "matmul"
+
+
 # -- what if, and what is not known ------------------------------------------------------------
 
 

@@ -37,11 +37,6 @@ PARTS = (*LIMITS, "tail", "total")
 T = TypeVar("T", Problem, "Tiling")
 
 
-def engine(device: Device, dtype: str) -> str:
-    """Return which engine of the device multiplies in that dtype: ``matrix`` or ``vector``."""
-    return "matrix" if dtype in device.matrix_dtypes else "vector"
-
-
 def single(of: T) -> T:
     """Return a problem or a tiling in single precision: half the bytes, and good enough for a bound."""
     arrays = {name: value for name, value in vars(of).items() if isinstance(value, np.ndarray)}
@@ -51,7 +46,7 @@ def single(of: T) -> T:
 
 def _persistent(device: Device, p: Problem) -> bool:
     """Return whether blocks stay on their units: those of tensor cores, where kernels are so written."""
-    return device.family in _PERSISTENT and engine(device, p.dtype) == "matrix"
+    return device.family in _PERSISTENT and device.engine(p.dtype) == "matrix"
 
 
 @dataclass(frozen=True)
@@ -209,7 +204,7 @@ def _in_sets(device: Device, p: Problem) -> bool:
 
     So it is with cuBLAS's 16-bit kernels where they do not stay on a unit.
     """
-    narrow = p.bytes == 2 and engine(device, p.dtype) == "matrix"
+    narrow = p.bytes == 2 and device.engine(p.dtype) == "matrix"
     return narrow and device.family not in _PERSISTENT
 
 

@@ -28,7 +28,6 @@ from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _replay as replay
-from costmodel.kernels._blocks import engine
 from costmodel.kernels._flash_splits import prefill_splits
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._power import droop
@@ -223,7 +222,7 @@ def seconds(
     launch = np.asarray((given["launch_cycles"] + flash.preparation(kernel)) * cycle)
 
     terms = {
-        f"{engine(device, dtype)}:{dtype}": ideal * product,
+        f"{device.engine(dtype)}:{dtype}": ideal * product,
         "special:fp32": ideal * special,
         "depth": np.maximum(tiles - ideal * busy, 0.0),
         "hbm": (memory + store) * miss + ramp,

@@ -26,7 +26,6 @@ from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
 from costmodel.kernels import _tiles as tiles
-from costmodel.kernels._blocks import engine
 from costmodel.kernels._cache import misses
 from costmodel.kernels._choice import times
 from costmodel.kernels._operands import Problem
@@ -255,12 +254,12 @@ def seconds(
     kernel = found["total"]
     # Power and heat: only arithmetic draws enough, and only while it lasts.
     watts = c["energy_j"] * device.peak(kind.name)
-    slower = droop(device, watts) if engine(device, kind.name) == "matrix" else plain_droop(device, watts)
+    slower = droop(device, watts) if device.engine(kind.name) == "matrix" else plain_droop(device, watts)
     strain = found["arithmetic"] / (kernel + c["droop_s"])
     arithmetic = found["arithmetic"] * (1 + slower * strain)
     kernel = kernel + arithmetic - found["arithmetic"] + c["start_s"]
     limits = {
-        f"{engine(device, kind.name)}:{kind.name}": arithmetic,
+        f"{device.engine(kind.name)}:{kind.name}": arithmetic,
         "l2": found["l2"],
         "hbm": found["hbm"],
         "depth": found["chain"] + found["store"] + found["tail"],

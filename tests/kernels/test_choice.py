@@ -57,7 +57,7 @@ def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, stride
     fitted = make_plan(cm.Matmul(dtype=dtype), device, None, "warm", (None, None, None)).phases[0].choice
     defaults = {constant: described.default for constant, described in gemm.CONSTANTS.items()}
     width = dtypes.dtype(dtype).bytes
-    matrix = blocks.engine(device, dtype) == "matrix" and width < 4
+    matrix = device.engine(dtype) == "matrix" and width < 4
     layout = "tn" if strided else "nn"
     menu = np.stack(tiles.menu(device.family, layout, blocks.STEP_BYTES / width, matrix=matrix))
     # Sizes that single precision does not hold are among them.
