@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
@@ -26,9 +27,16 @@ def seconds(
     kv_heads: ArrayLike,
     seq_kv: ArrayLike,
     head_dim: ArrayLike,
+    flops: ArrayLike | None = None,
     dtype: str = "fp32",
 ) -> Estimate:
-    """Return the time of one decoding step's attention; see `cpu_attention.seconds`."""
+    """Return the time of one decoding step's attention; see `cpu_attention.seconds`.
+
+    Where a key and a value are the same numbers (`flops` are given, of both products), heads are as wide as
+    the arithmetic says: it limits a core long before the bytes do.
+    """
+    if flops is not None:
+        head_dim = np.asarray(flops) / (4.0 * np.asarray(batch) * np.asarray(heads) * np.asarray(seq_kv))
     return cpu_attention.seconds(
         device,
         constants,

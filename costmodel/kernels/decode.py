@@ -25,7 +25,7 @@ from costmodel.kernels import _flash_decode as cut
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._tiling import ceil_div, makespan
-from costmodel.kernels.base import Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
@@ -101,6 +101,7 @@ def seconds(
     kv_heads: ArrayLike,
     seq_kv: ArrayLike,
     head_dim: ArrayLike,
+    flops: ArrayLike | None = None,
     passing: ArrayLike = 0.0,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
@@ -116,6 +117,10 @@ def seconds(
         Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq_kv, head_dim : array_like
         Sizes, broadcast together; `seq_kv` counts the new token, `heads` is a multiple of `kv_heads`.
+    flops : array_like, optional
+        Of both products [FLOP], where a key and a value are the same numbers (MLA's latents); default
+        ``4·batch·heads·seq_kv·head_dim``. They take no less than at the peak: no measurement is of as many
+        heads on one key that they limit it, to tell more.
     passing : array_like
         Bytes that pass L2 between two steps, where other kernels run in between [B].
     dtype, kv_dtype : str
@@ -127,8 +132,8 @@ def seconds(
     Returns
     -------
     Estimate
-        Terms: ``hbm``, ``l2``, ``depth`` (latency of a thread block, and waves not full), ``launch``
-        (looking up, merging and copying too).
+        Terms: ``matrix:<dtype>`` or ``vector:<dtype>``, ``hbm``, ``l2``, ``depth`` (latency of a thread
+        block, and waves not full), ``launch`` (looking up, merging and copying too).
 
     Raises
     ------
@@ -175,12 +180,18 @@ def seconds(
     looked_up = given["sequence_cycles"] * cut.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     ramp = miss * given["ramp_cycles"] * cycle
+    arithmetic = _products(batch, heads, seq_kv, head_dim, flops) / device.peak(dtype)
     terms = {
+        f"{device.engine(dtype)}:{dtype}": arithmetic,
         "hbm": moved * rate * miss + ramp,
         "l2": moved * rate * (1 - miss),
         "depth": tiles,
         "launch": launch * cycle + merge + copy,
     }
-    core = norm(_JOIN, tiles, moved * rate) + ramp
+    core = norm(_JOIN, np.maximum(tiles, arithmetic), moved * rate) + ramp
     total = replay.ticked(device, given, core + launch * cycle + merge + copy)
     return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
+
+
+def _products(batch: Array, heads: Array, seq_kv: Array, head_dim: Array, flops: ArrayLike | None) -> Array:
+    return 4 * batch * heads * seq_kv * head_dim if flops is None else np.asarray(flops, dtype=np.float64)

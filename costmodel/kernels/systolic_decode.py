@@ -24,6 +24,7 @@ def seconds(
     kv_heads: ArrayLike,
     seq_kv: ArrayLike,
     head_dim: ArrayLike,
+    flops: ArrayLike | None = None,
     dtype: str = "bf16",
     kv_dtype: str | None = None,
 ) -> Estimate:
@@ -37,6 +38,7 @@ def seconds(
     )
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     rows = padded(heads / kv_heads, ROWS)
-    flops = 4 * batch * kv_heads * rows * padded(seq_kv, ARRAY) * padded(head_dim, ARRAY)
+    covered = 4 * batch * kv_heads * rows * padded(seq_kv, ARRAY) * padded(head_dim, ARRAY)
+    products = covered if flops is None else np.maximum(covered, flops)
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
-    return roofline(device, constants, dtype, flops, cache + 2 * width * batch * heads * head_dim)
+    return roofline(device, constants, dtype, products, cache + 2 * width * batch * heads * head_dim)

@@ -118,7 +118,7 @@ class MLA(Layer):
             op="attention_decode",
             # Keys and values of a token are c + d_r numbers together: half of that each.
             sizes={"batch": B, "heads": HQ * N, "kv_heads": sp.Integer(1), "seq_kv": NKV,
-                   "head_dim": (C + R) / 2},
+                   "head_dim": (C + R) / 2, "flops": 2 * scores * (2 * C + R)},
             options={"dtype": self.dtype},
             flops={
                 ("matrix", self.dtype): 2 * scores * (2 * C + R),

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import costmodel as cm
 from costmodel import hardware
 from costmodel.kernels import _flash, _flash_decode, decode
 
@@ -213,3 +214,31 @@ def test_vllm_0_14_on_a100_does_not_count_the_new_token(shared: Path) -> None:
     rows = table[(table.gpu == "a100-sxm-80gb") & (table.op == "attention_decode")]
     lengths = fit_attention.arguments(rows, A100)["seq_kv"]
     assert (np.log2(lengths) % 1 == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype"),
+    [
+        ("a100-sxm-80gb", "bf16"),
+        ("a100-sxm-80gb", "fp32"),
+        ("h200-sxm", "fp32"),
+        ("p100-sxm2-16gb", "fp16"),
+        ("mi300x", "fp32"),
+        ("tpu-v5e", "fp32"),
+        ("xeon-8480plus", "bf16"),
+    ],
+)
+def test_many_heads_on_one_key_take_their_arithmetic(device: str, dtype: str) -> None:
+    """DeepSeek-V3's 128 heads share a latent: 2·128·(2·512 + 64) FLOP for 576 numbers, over A100's ridge."""
+    chip = cm.hardware.load(device)
+    sizes = {"batch": 64, "heads": 128, "seq_kv": 8192}
+    latent = {"seq": 1, "head_dim": 128, "d_model": 7168, "q_rank": 1536, "kv_rank": 512, "rope_dim": 64}
+    flops = {"mla": 2 * 64 * 128 * 8192 * (2 * 512 + 64), "decode-attention": 4 * 64 * 128 * 8192 * 128}
+    for layer, own in (
+        (cm.MLA(dtype=dtype, absorbed=True), latent),
+        (cm.DecodeAttention(dtype=dtype), {"kv_heads": 1, "head_dim": 128}),
+    ):
+        p = cm.predict(layer, chip, rung="kernel", **sizes, **own)
+        (core,) = (phase for phase in p.phases if "attention" in phase["phase"])
+        assert core["matrix_flops"] == flops[layer.name]
+        assert core["seconds"] >= flops[layer.name] / chip.boost_peak(dtype)
