@@ -110,14 +110,19 @@ class Combiner(_MaskedAttention):
         """Bytes of Q, K and V."""
         return self.bytes * B * N * HQ * (2 * D + DV)
 
-    def _span_kernel(self, name: str, **counts: Any) -> Phase:
+    def _span_kernel(self, name: str, *, reads: int, writes: int, **counts: Any) -> Phase:
         """Return a kernel over the positions of all spans; of a position's further levels, from the cache."""
         rows = B * HQ * N * sp.Max(self.levels, 1)
         return Phase(
             name=name,
             kernel="stream",
             op="softmax",
-            sizes={"rows": rows, "cols": 2 * D + DV, "reads": ONE, "writes": ZERO},
+            sizes={
+                "rows": rows,
+                "cols": 2 * D + DV,
+                "reads": sp.Integer(reads),
+                "writes": sp.Integer(writes),
+            },
             options={"dtype": self.dtype, "pattern": "elementwise"},
             l2=self._operands() * self._again,
             **counts,
@@ -130,6 +135,8 @@ class Combiner(_MaskedAttention):
         entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
         summarise = self._span_kernel(
             "spans",
+            reads=1,
+            writes=0,
             flops={
                 ("matrix", self.dtype): 2 * entries * (D + DV),
                 # The maxima of queries and keys; maximum, subtract, sum of a score; the division.
@@ -157,6 +164,8 @@ class Combiner(_MaskedAttention):
         entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
         spread = self._span_kernel(
             "spans, backward",
+            reads=2,
+            writes=1,
             flops={
                 ("matrix", self.dtype): entries * (6 * D + 4 * DV),
                 # The maxima again; P = exp(S − LSE), dS = P∘(dP − D); D, a sum over each span's value.

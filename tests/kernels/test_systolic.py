@@ -1,5 +1,7 @@
 """Matrix cores: a roofline with padding, never below the datasheet's own, never far above it when large."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -90,3 +92,26 @@ def test_backward_attention_costs_two_and_a_half_times_the_arithmetic():
         model.seconds(chip, {}, direction=way, **sizes).terms["matrix:bf16"] for way in ("fwd", "bwd")
     )
     assert back == pytest.approx(2.5 * there)
+
+
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (cm.Dropout, {"m": 65536, "n": 8192}),
+        (partial(cm.DenseAttention, dropout=True), {"heads": 16, "head_dim": 64}),
+        (cm.LinearAttention, {"heads": 16, "head_dim": 64}),
+        (cm.Performer, {"heads": 16, "head_dim": 64}),
+        (cm.CompressiveMemory, {"heads": 16, "head_dim": 64}),
+        (cm.Combiner, {"heads": 16, "head_dim": 64}),
+    ],
+)
+def test_no_pass_is_shorter_than_its_bytes(layer, sizes, direction):
+    """Masks of one byte, sums and further operands move like the rest; a TPU has no cache to find them in."""
+    chip = hardware.load("google/tpu-v5p")
+    lengths = {} if "m" in sizes else {"batch": 64, "seq": 4096}
+    p = cm.predict(layer(direction=direction), chip, rung="kernel", **sizes, **lengths)
+    passes = [phase for phase in p.phases if phase["kernel"] == "stream"]
+    assert passes
+    for phase in passes:
+        assert phase["seconds"] > phase["hbm_bytes"] / chip.hbm_bandwidth, phase["phase"]
