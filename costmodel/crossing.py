@@ -14,8 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 from costmodel import hardware
 from costmodel._version import __version__
 from costmodel.answer import SCHEMA
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, unknown_name
-from costmodel.evaluate import as_layer, as_size, evaluate
+from costmodel.evaluate import as_size, evaluate
 from costmodel.layers import Layer
 from costmodel.predict import as_device, predict
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
@@ -92,6 +93,7 @@ class Crossover:
         }
 
 
+@typed
 def crossover(
     first: Layer,
     second: Layer,
@@ -133,8 +135,6 @@ def crossover(
     CostmodelError
         If times are to be compared and no device is given.
     """
-    for layer in (first, second):
-        as_layer(layer)
     symbol(over)
     last = int(as_size(over, min(MOST, GLOSSARY[over].largest) if limit is None else limit))
     if over in sizes:
@@ -148,7 +148,7 @@ def crossover(
             taken = sorted({*first.sizes(), *second.sizes()})
             raise unknown_name(f"size of {first.name} or {second.name}", name, taken)
     for name, value in sizes.items():
-        if np.size(value) > 1:
+        if np.size(value) > 1 or np.ndim(value) > 1:
             many = f"got {np.size(value)} values"
             raise SizeError(f"crossover: wanted one {name}, {many}; {over} is what varies")
     machine = None if device is None else as_device(device)

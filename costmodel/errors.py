@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Iterable
+from typing import Any
 
 
 class CostmodelError(ValueError):
     """Base of every error that bad input can raise; its text is one clear line."""
+
+    def __init__(self, text: object = "") -> None:
+        """Keep the text as one line, whatever the values are that it names."""
+        super().__init__(" ".join(str(text).split()))
 
 
 class UnknownNameError(CostmodelError):
@@ -64,7 +70,20 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:
         hint = _LISTED.get(kind, f"known: {', '.join(names)}")
-    return UnknownNameError(f"unknown {kind} {name!r}; {hint}")
+    return UnknownNameError(f"unknown {kind} {shown(name)}; {hint}")
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring, _SHORT.maxother = 60, 80
+
+
+def shown(value: Any) -> str:
+    """Return a value for an error's line: short, and what kind it is where that is not plain."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
+    text = " ".join(_SHORT.repr(value).split())
+    plain = isinstance(value, (str, bytes, bool, int, float, list, tuple, dict, set, type(None)))
+    return text if plain else f"a {type(value).__name__} ({text})"
 
 
 def first_line(error: BaseException) -> str:

@@ -13,7 +13,8 @@ import sympy as sp
 from numpy.typing import ArrayLike, NDArray
 from sympy.printing.numpy import NumPyPrinter
 
-from costmodel.errors import CostmodelError, SizeError, unknown_name
+from costmodel.arguments import typed
+from costmodel.errors import SizeError, shown, unknown_name
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 from costmodel.units import in_full
@@ -147,7 +148,7 @@ def as_whole(what: str, value: ArrayLike, largest: float) -> Number:
             raise TypeError
         array = array.astype(np.float64)
     except (TypeError, ValueError):
-        raise SizeError(f"{what}: wanted a whole number of at least 1, got {value!r}") from None
+        raise SizeError(f"{what}: wanted a whole number of at least 1, got {shown(value)}") from None
     if array.size == 0:
         raise SizeError(f"{what}: wanted at least one value, got an empty array")
     if not (array.min() >= 1 and array.max() <= largest and (array == np.floor(array)).all()):
@@ -168,20 +169,6 @@ def _size_error(what: str, value: object, largest: float) -> SizeError:
     return SizeError(f"{what}: wanted {wanted}, got {text}")
 
 
-def as_layer(layer: Any) -> Layer:
-    """Return a layer as it is.
-
-    Raises
-    ------
-    CostmodelError
-        If it is none: a name, or a class without its parentheses.
-    """
-    if not isinstance(layer, Layer):
-        given = layer.__name__ if isinstance(layer, type) else repr(layer)
-        raise CostmodelError(f"wanted a layer, such as costmodel.LSTM(), got {given}")
-    return layer
-
-
 def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     """Return every size a layer takes: those given, checked, and defaults for the rest.
 
@@ -192,7 +179,6 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     SizeError
         If a required size is missing, or a size is not one.
     """
-    as_layer(layer)
     bound: dict[str, Number] = {}
     for name, value in shapes.items():
         if name not in layer.required and name not in layer.defaults and name not in DEVICE_SIZES:
@@ -280,6 +266,7 @@ def _compiled_rows(
     return names, {name: sizes for name, sizes in absent.items() if sizes}, arguments, function
 
 
+@typed
 def evaluate(layer: Layer, **shapes: ArrayLike) -> Counts:
     """Return a layer's counts as numbers.
 

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import sympy as sp
 
+from costmodel.arguments import typed
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.hardware import Device
@@ -65,6 +66,7 @@ SMOOTH: tuple[tuple[Any, Any], ...] = (
 )
 
 
+@typed
 def elasticities(prediction: Prediction) -> dict[str, float]:
     """Return the relative change of the cold roofline's time for one of each rate and size.
 
@@ -154,6 +156,7 @@ def _given(prediction: Prediction) -> dict[str, Any]:
     return {name: prediction.shapes[name] for name in prediction.layer.sizes()}
 
 
+@typed
 def what_if(
     prediction: Prediction, devices: Device | str | Path | Iterable[Device | str | Path] = ()
 ) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel import hardware, reports
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import as_size
 from costmodel.facts import facts_of
@@ -71,6 +72,7 @@ WORDS = {
 }
 
 
+@typed
 def page(
     layers: Sequence[Layer] = LAYERS,
     devices: Sequence[hardware.Device | str | Path] | None = None,

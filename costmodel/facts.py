@@ -10,6 +10,7 @@ import pandas as pd
 
 from costmodel import hardware
 from costmodel._version import __version__
+from costmodel.arguments import typed
 from costmodel.dtypes import DTYPES
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.hardware.tables import sources
@@ -19,6 +20,7 @@ from costmodel.reports import Facts
 T = TypeVar("T")
 
 
+@typed
 def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None = None) -> Facts:
     """Return what is known of the devices and layers that a sweep's table names.
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import CostmodelError
+from costmodel.evaluate import as_one_size
 from costmodel.hardware import Device
 from costmodel.models import Architecture
 from costmodel.parallel import Cluster, plan, stack_of
@@ -51,7 +52,7 @@ def plans(
     tuple of str
         Reasons.
     """
-    numbers = list(clusters)
+    numbers = [as_one_size("devices", number) for number in clusters]
     try:
         kind = "dense" if attention == "eager" else attention
         stack = stack_of(architecture, dtype=dtype, attention=kind)

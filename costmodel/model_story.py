@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 
 from costmodel import hardware, reports
+from costmodel.arguments import typed
+from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_size
 from costmodel.explain import elasticities, what_if
 from costmodel.facts import facts_of
@@ -120,6 +122,7 @@ class Question:
         return max(0.0, *(held - memory.room for held in needed))
 
 
+@typed
 def story(
     architecture: Architecture,
     devices: Sequence[hardware.Device | str | Path],
@@ -165,6 +168,8 @@ def story(
     for name, size in (("batch", batch), ("seq", seq), ("seq", new)):
         as_size(name, size)
     machines = tuple(as_device(device) for device in devices)
+    if not machines:
+        raise CostmodelError("story: wanted one device or more, got none")
     asked = Question(
         architecture=architecture, devices=machines, batch=int(batch), seq=int(seq), new=int(new),
         dtype=dtype, attention=attention, rung=rung,

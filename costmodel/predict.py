@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import calibration, hardware
+from costmodel.arguments import typed
 from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import Number, bind
 from costmodel.harness import HARNESSES
@@ -40,6 +41,7 @@ def check_implementation(framework: str | None, harness: str | None = None) -> N
         raise unknown_name("harness", harness, HARNESSES)
 
 
+@typed
 def predict(
     layer: Layer,
     device: hardware.Device | str | Path,

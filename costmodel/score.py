@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import hardware
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, TableError, unknown_name
 from costmodel.evaluate import as_size, bind
 from costmodel.measured import (
@@ -44,6 +45,7 @@ NEEDED = ("gpu", "op", "dtype")
 CELL = ("gpu", "op", "dtype", "framework")
 
 
+@typed
 def read_measured(path: Path) -> pd.DataFrame:
     """Return a table of measured kernels; what `score` does not read of a CSV is as it was written.
 
@@ -66,6 +68,7 @@ def kept_names(table: pd.DataFrame) -> dict[str, str]:
     return kept
 
 
+@typed
 def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     """Return the table with a prediction in every row, in its order.
 

@@ -17,8 +17,9 @@ import numpy as np
 import pandas as pd
 
 from costmodel import hardware, reports, systems
+from costmodel.arguments import typed
 from costmodel.crossing import QUANTITIES, crossover
-from costmodel.errors import UnavailableError
+from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.facts import facts_of
 from costmodel.layers import Layer, get
@@ -123,6 +124,7 @@ def cases(devices: Iterable[hardware.Device], rung: str | None) -> list[Case]:
     return found
 
 
+@typed
 def story(
     *,
     rung: str | None = None,
@@ -140,6 +142,8 @@ def story(
     lengths : sequence of int
         Tokens.
     """
+    if not devices or not np.size(lengths):
+        raise CostmodelError("story: wanted one device or more and one length or more")
     every = cases([hardware.load(name) for name in devices], rung)
     times, parts, fastest, longest = [], [], [], []
     for case in every:

@@ -11,7 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.errors import TableError
+from costmodel.arguments import typed
+from costmodel.errors import TableError, first_line
 
 #: What stands in a CSV where there is nothing.
 EMPTY = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None")
@@ -20,12 +21,13 @@ EMPTY = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "
 Source = Path | io.BytesIO
 
 
-def read_table(path: Path) -> pd.DataFrame:
+@typed
+def read_table(path: str | Path) -> pd.DataFrame:
     """Return a table, columns of a CSV of the kind that their values have.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         ``NAME.parquet``, or a CSV by any other name: /dev/stdin too.
 
     Raises
@@ -34,7 +36,7 @@ def read_table(path: Path) -> pd.DataFrame:
         If there is no such file, it is no table, it has no rows, two of its columns have one name, or rows
         have more fields than there are columns.
     """
-    return _read(path, lambda source, _: _csv(source))
+    return _read(Path(path), lambda source, _: _csv(source))
 
 
 def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]) -> pd.DataFrame:
@@ -80,11 +82,11 @@ def _csv(source: Source, **how: Any) -> pd.DataFrame:
 
 
 def _read(path: Path, read_csv: Callable[[Source, list[str]], pd.DataFrame]) -> pd.DataFrame:
-    if path.is_dir():
-        raise TableError(f"{path}: is a folder, wanted a CSV or Parquet file")
-    if not path.exists():
-        raise TableError(f"{path}: no such file")
     try:
+        if path.is_dir():
+            raise TableError("is a folder, wanted a CSV or Parquet file")
+        if not path.exists():
+            raise TableError("no such file")
         if path.suffix.lower() == ".parquet":
             table = pd.read_parquet(path)
         else:
@@ -94,7 +96,7 @@ def _read(path: Path, read_csv: Callable[[Source, list[str]], pd.DataFrame]) -> 
         raise TableError(f"{path}: {error}") from None
     except Exception as error:
         # pandas and pyarrow raise many kinds for a broken file.
-        raise TableError(f"{path}: not a readable table: {str(error).splitlines()[0]}") from None
+        raise TableError(f"{path}: not a readable table: {first_line(error)}") from None
     if table.empty:
         raise TableError(f"{path}: has no rows")
     return table

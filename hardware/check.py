@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SpecError, unknown_name
 from costmodel.hardware import plausible, tables
 from costmodel.hardware.schema import Spec
@@ -17,6 +18,7 @@ from costmodel.hardware.yamlfile import Document, Fault, Keys, parse, read_text
 from costmodel.units import parse as parse_quantity
 
 
+@typed
 def check(path: str | Path) -> list[Fault]:
     """Return every fault of a spec file, in the order of its lines; empty if it is sound.
 

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
+from costmodel.arguments import typed
 from costmodel.dtypes import DTYPES
 from costmodel.dtypes import dtype as find_dtype
 from costmodel.errors import UnavailableError, unknown_name
@@ -39,6 +40,7 @@ class _Peak:
     boost: float
 
 
+@typed
 @dataclass(frozen=True, eq=False)
 class Device:
     """A device, all in SI units. Immutable; equal to another of the same content.
@@ -132,6 +134,7 @@ class Device:
             "special": table(compute.special, self._highest_clock / vector_clock),
         }
 
+    @typed
     def peak(self, dtype: str, engine: str | None = None) -> float:
         """Return the dense rate [FLOP/s] at the clock that the vendor states it for.
 
@@ -154,6 +157,7 @@ class Device:
         """
         return self._peak(dtype, engine).stated
 
+    @typed
     def boost_peak(self, dtype: str, engine: str | None = None) -> float:
         """Return the same as `peak`, at the highest boost clock known [FLOP/s]."""
         return self._peak(dtype, engine).boost
@@ -198,6 +202,7 @@ class Device:
                 return name
         return None
 
+    @typed
     def ridge(self, dtype: str) -> float:
         """Return the arithmetic intensity [FLOP/B] above which `dtype` is bound by compute."""
         return self.peak(dtype) / self.hbm_bandwidth
@@ -320,6 +325,7 @@ class Device:
 
     # What if
 
+    @typed
     def replace(self, **changes: str | float) -> Device:
         """Return a device that differs in some figures: ``replace(hbm="6 TB/s", power="500 W")``.
 

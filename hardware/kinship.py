@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+from costmodel.arguments import typed
 from costmodel.errors import UnavailableError
 from costmodel.hardware.device import Device
 from costmodel.hardware.tables import Family, families
@@ -47,11 +48,13 @@ def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
     return [(name, relation) for _, _, name, relation in sorted(ranked)]
 
 
+@typed
 def nearest_families(device: Device) -> tuple[str, ...]:
     """Return the families of its vendor whose kernels work most like a device's, its own first."""
     return (device.family, *(f for f in _listed(device) if _vendor(f) == device.vendor))
 
 
+@typed
 def foreign_families(device: Device) -> tuple[str, ...]:
     """Return the families of other vendors whose kernels work most like a device's."""
     return tuple(f for f in _listed(device) if _vendor(f) != device.vendor)

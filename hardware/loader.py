@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 
+from costmodel.arguments import typed
 from costmodel.errors import UnknownNameError, unknown_name
 from costmodel.files import user_folder
 from costmodel.hardware.check import read_spec
@@ -33,6 +34,7 @@ def _names() -> tuple[str, ...]:
     return tuple(sorted(f"{path.parent.name}/{path.name.removesuffix('.yaml')}" for path in files))
 
 
+@typed
 def load(name: str | Path) -> Device:
     """Return a device.
 
@@ -47,12 +49,10 @@ def load(name: str | Path) -> Device:
     Raises
     ------
     UnknownNameError
-        If there is no such device, or more than one; also of what is no name at all.
+        If there is no such device, or more than one.
     SpecError
         If a file is not a sound spec.
     """
-    if not isinstance(name, (str, Path)):
-        raise UnknownNameError(f"wanted the name of a device, or the path of its spec, got {name!r}")
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
         return _own(Device(read_spec(Path(name))))
     full = resolve(name)
@@ -77,6 +77,7 @@ def _measured() -> dict[str, Path]:
     return {path.stem.replace("-", "/", 1): path for path in files}
 
 
+@typed
 def resolve(name: str) -> str:
     """Return the full name that a name, a short name or an alias stands for.
 
@@ -113,13 +114,17 @@ def _aliases() -> dict[str, set[str]]:
     return table
 
 
+@typed
 @cache
 def family_of(name: str) -> str:
     """Return the family of a device that comes with the program; reads no more of its spec than that."""
+    if name not in _names():
+        raise unknown_name("device", name, _names())
     match = _FAMILY.search((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
     return match.group(1) if match else ""
 
 
+@typed
 def relatives(device: Device | str, candidates: Iterable[str]) -> list[tuple[str, str]]:
     """Return name and relation of the related devices among those with constants, best first.
 

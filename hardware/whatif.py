@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from costmodel.arguments import typed
 from costmodel.dtypes import DTYPES
-from costmodel.errors import CostmodelError, SpecError, unknown_name
+from costmodel.errors import CostmodelError, SpecError, shown, unknown_name
 from costmodel.hardware import plausible
 from costmodel.hardware.schema import Rates, Spec, quantities
 from costmodel.hardware.yamlfile import Keys
@@ -34,6 +35,7 @@ _AROUND = frozenset({"network"})
 NAMES = (*_FIGURES, "units", "clock", *DTYPES)
 
 
+@typed
 def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
     """Return the changes in ``["hbm=6 TB/s", "power=500 W"]``, as `changed` takes them.
 
@@ -171,8 +173,8 @@ def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float])
 def _whole(value: str | float) -> int:
     try:
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = float("nan")
     if not number.is_integer() or number < 1:
-        raise CostmodelError(f"wanted a whole number of units, got {value!r}")
+        raise CostmodelError(f"wanted a whole number of units, got {shown(value)}")
     return int(number)

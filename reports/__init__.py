@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from costmodel.arguments import typed
 from costmodel.reports import explorer_page
 from costmodel.reports.explorer_page import Explorer
 from costmodel.reports.frames import Facts, Frames, checked
@@ -37,6 +38,7 @@ __all__ = [
 ]
 
 
+@typed
 def compare(
     frame: pd.DataFrame,
     *,
@@ -74,6 +76,7 @@ def compare(
     return comparison_page.page(frame, facts, title=title, command=command)
 
 
+@typed
 def story(frames: Frames, *, command: str = "costmodel report -o REPORT.html") -> Page:
     """Return the project's own report: recurrence or attention, and what limits each.
 
@@ -94,6 +97,7 @@ def story(frames: Frames, *, command: str = "costmodel report -o REPORT.html") -
     return story_page.page(frames, command=command)
 
 
+@typed
 def validation(
     frame: pd.DataFrame,
     *,
@@ -142,6 +146,7 @@ def validation(
     )
 
 
+@typed
 def explorer(explored: Explorer, *, title: str | None = None, command: str) -> Page:
     """Return the page that recomputes a model in the reader's browser.
 
@@ -162,6 +167,7 @@ def explorer(explored: Explorer, *, title: str | None = None, command: str) -> P
     return explorer_page.page(explored, title=title, command=command)
 
 
+@typed
 def model(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
     """Return the report of a whole model: where its time goes, and what would help.
 

@@ -8,6 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from costmodel.arguments import typed
 from costmodel.errors import OutputError
 from costmodel.files import write_whole
 from costmodel.reports.figure import Figure, Pick
@@ -139,6 +140,7 @@ class Page:
         )
 
 
+@typed
 def save(page: Page, path: str | Path, *, overwrite: bool = False) -> Path:
     """Write a page to a file, whole or not at all.
 

@@ -179,7 +179,12 @@ class TestOptionsAsText:
             ("lstm", "bidirection", "true", "did you mean 'bidirectional' or 'direction'"),
             ("tiled-attention", "tile", "64", "option tile: wanted something like 128x128, got '64'"),
             ("tiled-attention", "tile", "0x64", "wanted something like 128x128"),
-            ("tiled-attention", "schedule", "fa3", "unknown schedule 'fa3'; did you mean 'fa"),
+            (
+                "tiled-attention",
+                "schedule",
+                "fa3",
+                "schedule of tiled-attention 'fa3'; did you mean 'fa",
+            ),
             (
                 "dense-attention",
                 "direction",

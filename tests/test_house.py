@@ -19,7 +19,7 @@ PACKAGES = {
     "validation": "costmodel.validation",
 }
 
-GROUND = ("errors", "units", "dtypes", "symbols", "files", "notebook", "_version")
+GROUND = ("arguments", "errors", "units", "dtypes", "symbols", "files", "notebook", "_version")
 #: Who may import whom inside the package: the table of architecture.md. Everything may import GROUND.
 MAY_IMPORT = {
     **dict.fromkeys(GROUND, ()),

@@ -11,7 +11,9 @@ from pathlib import Path
 import pandas as pd
 
 from costmodel import hardware
-from costmodel.errors import OutputError, UnavailableError
+from costmodel.arguments import typed
+from costmodel.errors import OutputError, SizeError, UnavailableError
+from costmodel.evaluate import as_whole
 from costmodel.files import user_folder
 from costmodel.predict import as_device, check_rung
 from costmodel.validation import campaign, places, plans, record, spec
@@ -29,6 +31,8 @@ BUDGET_S = {
 }
 #: Visits of each case: a CPU's times drift more.
 PASSES = {"cpu": 3, "cuda": 2}
+#: More visits of a case than these are a slip.
+MOST_PASSES = 1000
 
 
 def journal_path(device: str, *, full: bool = False) -> Path:
@@ -62,6 +66,7 @@ def set_aside(journal: Path) -> Path | None:
     return kept
 
 
+@typed
 def measure(
     device: str = "cpu",
     *,
@@ -104,8 +109,13 @@ def measure(
         If the journal is not of this device and version.
     OutputError
         If the journal cannot be written.
+    SizeError
+        If there are no passes, or no time.
     """
     here = machine(device)
+    each = int(as_whole("passes", PASSES[device] if passes is None else passes, MOST_PASSES))
+    if budget_s is not None and not budget_s > 0:
+        raise SizeError(f"measure: wanted budget_s above 0 [s], got {budget_s}")
     path = journal or journal_path(device, full=full)
     wanted = list(cases) if cases is not None else plans.plan(device, full=full)
     book = Journal(path, here)
@@ -115,7 +125,7 @@ def measure(
             here,
             book,
             budget_s=BUDGET_S[device, full] if budget_s is None else budget_s,
-            passes=PASSES[device] if passes is None else passes,
+            passes=each,
             progress=progress,
         )
     keys = {case.key for case in wanted}
@@ -123,6 +133,7 @@ def measure(
     return record.table(visits, here, device_name or places.find_device(here).name)
 
 
+@typed
 def run(
     device: str = "cpu",
     *,

@@ -6,12 +6,13 @@ import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from costmodel.arguments import typed
 from costmodel.capture._build import build
 from costmodel.capture._data import CannotRun
 from costmodel.capture._fuse import FUSION
 from costmodel.capture._model import TORCH, CapturedModel, Unmapped
 from costmodel.capture._records import Trace
-from costmodel.capture._sizes import Dims, Place, from_dynamic_shapes, places
+from costmodel.capture._sizes import Place, from_dynamic_shapes, places
 from costmodel.capture._trace import run
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, UnavailableError, unknown_name
@@ -20,11 +21,12 @@ from costmodel.layers._base import DIRECTIONS
 __all__ = ["CapturedModel", "Unmapped", "from_torch"]
 
 
+@typed
 def from_torch(
     module: Any,
     *inputs: Any,
-    dims: Dims | None = None,
-    dynamic_shapes: Mapping[str, Any] | Sequence[Any] | None = None,
+    dims: Mapping[str, Any] | None = None,
+    dynamic_shapes: Mapping[str | int, Any] | Sequence[Any] | None = None,
     direction: str = "fwd",
     fusion: str = "eager",
     dtype: str | None = None,
@@ -97,10 +99,6 @@ def from_torch(
     if isinstance(module, type) or not hasattr(module, "named_parameters"):
         what = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
         raise CostmodelError(f"from_torch: wanted a torch.nn.Module, got {what}")
-    if dims is not None and not isinstance(dims, Mapping):
-        raise CostmodelError(
-            f"from_torch: dims should be a mapping such as {{'batch': (0, 0), 'seq': (0, 1)}}, got {dims!r}"
-        )
     name = title or type(module).__name__
     sizes = {**(dims or {}), **(from_dynamic_shapes(dynamic_shapes) if dynamic_shapes else {})}
     wanted = parse_dtype(dtype).name if dtype else None

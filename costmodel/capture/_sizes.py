@@ -52,18 +52,14 @@ def _place(name: str, place: Any) -> Place:
     )
 
 
-def from_dynamic_shapes(shapes: Mapping[str, Any] | Sequence[Any]) -> dict[str, list[Place]]:
+def from_dynamic_shapes(shapes: Mapping[str | int, Any] | Sequence[Any]) -> dict[str, list[Place]]:
     """Return ``torch.export``'s way of writing the same (``{"x": {0: Dim("batch")}}``) in ours.
 
     Raises
     ------
     CostmodelError
-        If it is neither a mapping nor a list, or a dimension has no name.
+        If a dimension has no name.
     """
-    if not isinstance(shapes, (Mapping, list, tuple)):
-        raise CostmodelError(
-            f"from_torch: dynamic_shapes should be a mapping or a list of inputs, got {shapes!r}"
-        )
     found: dict[str, list[Place]] = {}
     inputs = shapes.items() if isinstance(shapes, Mapping) else enumerate(shapes)
     for where, axes in inputs:

@@ -7,6 +7,7 @@ import pkgutil
 from functools import cache
 from pathlib import Path
 
+from costmodel.arguments import typed
 from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._options import option_text
@@ -39,6 +40,7 @@ def available() -> list[str]:
     return list(classes())
 
 
+@typed
 @cache
 def get(name: str) -> type[Layer]:
     """Return the class of that name (``lstm``, ``tiled-attention``).

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 import sympy as sp
 
 from costmodel import notebook
+from costmodel.arguments import typed
 from costmodel.cost import ONE, ZERO, Cost, Phase, Tensors, latex
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import unknown_name
@@ -201,6 +202,7 @@ class Layer:
         ]
 
     @classmethod
+    @typed
     def from_text(cls, settings: dict[str, str]) -> Layer:
         """Return the layer with options given as text (``{"causal": "true"}``).
 

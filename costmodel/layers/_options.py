@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, shown
 
 
 def option_text(value: object) -> str:
@@ -62,7 +62,7 @@ def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
         good = good and all(_is_whole(side, 1) for side in value)
     if not good:
         other = ", or None for auto" if may_be_none else ""
-        raise CostmodelError(f"option {name}: wanted {wanted}{other}, got {value!r}")
+        raise CostmodelError(f"option {name}: wanted {wanted}{other}, got {shown(value)}")
     return tuple(map(int, value)) if sides else kind(value)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import SizeError
 from costmodel.layers import _pairs
 from costmodel.layers._attention import DV, HQ, B, D, N
 from costmodel.layers._masked import BLOCK, _MaskedAttention
@@ -112,8 +112,7 @@ class BlockSparse(_MaskedAttention):
     def __post_init__(self) -> None:
         """Check the schedule."""
         super().__post_init__()
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        self.check_options(schedule=SCHEDULES)
 
     def mask(self) -> Mask:
         """Return s·n² pairs, or those of one tile a block of queries."""

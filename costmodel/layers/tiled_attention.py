@@ -10,7 +10,6 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import unknown_name
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention, gradient_row_sums
 from costmodel.symbols import CausalTiles, CeilLog2, ceil_div, symbol, tree_depth
 
@@ -45,8 +44,7 @@ class TiledAttention(_Attention):
     def __post_init__(self) -> None:
         """Check the schedule."""
         super().__post_init__()
-        if self.schedule not in SCHEDULES:
-            raise unknown_name("schedule", self.schedule, SCHEDULES)
+        self.check_options(schedule=SCHEDULES)
 
     # -- tiles -----------------------------------------------------------------------------
 

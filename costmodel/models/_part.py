@@ -9,6 +9,7 @@ from functools import cached_property
 
 import sympy as sp
 
+from costmodel.arguments import typed
 from costmodel.cost import ONE, ZERO, Phase
 from costmodel.errors import SizeError, unknown_name
 from costmodel.layers import Layer
@@ -55,6 +56,7 @@ class Part:
     cached: sp.Expr = ZERO
 
     @classmethod
+    @typed
     def of(
         cls,
         name: str,

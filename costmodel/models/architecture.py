@@ -8,6 +8,7 @@ from functools import cached_property
 
 import sympy as sp
 
+from costmodel.arguments import typed
 from costmodel.cost import ZERO
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import UnavailableError, unknown_name
@@ -26,6 +27,7 @@ TOKEN_BYTES = 8
 LOSS_BYTES = 4
 
 
+@typed
 @dataclass(frozen=True, eq=False)
 class Architecture:
     """A model's numbers, from a configuration or the catalogue.
@@ -52,6 +54,7 @@ class Architecture:
 
     # -- uses ------------------------------------------------------------------------------
 
+    @typed
     def training(
         self,
         dtype: str = "bf16",
@@ -85,6 +88,7 @@ class Architecture:
         step = OptimizerStep(dtype=dtype, optimiser=optimizer)
         return dataclasses.replace(model, updates=(Part.of("optimizer", step, params=self.parameters),))
 
+    @typed
     def prefill(self, dtype: str = "bf16", *, attention: str = "tiled") -> Model:
         """Return one forward pass over whole sequences, and the scores of each one's next token.
 
@@ -93,6 +97,7 @@ class Architecture:
         model = self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
         return dataclasses.replace(model, leaves=self._left(dtype))
 
+    @typed
     def decode(self, dtype: str = "bf16") -> Model:
         """Return one new token of each sequence.
 
@@ -173,6 +178,7 @@ class Architecture:
         """Learned numbers, tied ones counted once."""
         return int(self.training(optimizer=None).parameters())
 
+    @typed
     def cache_bytes(self, dtype: str = "bf16") -> sp.Expr:
         """Return the size of the keys and values (or recurrent states) of `batch` sequences [bytes].
 

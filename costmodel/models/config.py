@@ -13,7 +13,8 @@ from typing import Any
 
 import yaml
 
-from costmodel.errors import CostmodelError, UnknownNameError, unknown_name
+from costmodel.arguments import typed
+from costmodel.errors import CostmodelError, UnknownNameError, shown, unknown_name
 from costmodel.models import _fields
 from costmodel.models.architecture import Architecture
 from costmodel.models.families import by_type
@@ -31,6 +32,7 @@ def available() -> list[str]:
     return sorted(path.stem for path in CATALOGUE.glob("*.yaml"))
 
 
+@typed
 def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None) -> Architecture:
     """Return a model.
 
@@ -56,7 +58,11 @@ def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None
     path = Path(model)
     if str(model) in available():
         return _from_entry(CATALOGUE / f"{model}.yaml", model_type)
-    if path.is_dir():
+    try:
+        folder = path.is_dir()
+    except OSError as error:  # the name of no file that there could be
+        raise CostmodelError(f"model {shown(str(model))}: {error.strerror}") from None
+    if folder:
         path = path / "config.json"
         if not path.is_file():
             raise CostmodelError(f"{path.parent}: is a folder without a config.json; give the file")
@@ -98,6 +104,7 @@ def _json(path: Path) -> Any:
         raise CostmodelError(f"{path}: cannot be read: {error}") from None
 
 
+@typed
 def from_config(config: Any, *, name: str = "", model_type: str | None = None) -> Architecture:
     """Return the model of a configuration as Hugging Face writes it.
 
@@ -207,6 +214,7 @@ def _yaml(path: Path) -> dict[str, Any]:
     return entry
 
 
+@typed
 def title(name: str) -> str:
     """Return what a model of the catalogue is, in words."""
     entry = _catalogued(CATALOGUE / f"{name}.yaml")

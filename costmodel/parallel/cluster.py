@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import hardware
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_size
 from costmodel.kernels import collective
 from costmodel.kernels.base import Array
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
     """Devices that are all alike.
@@ -45,10 +47,11 @@ class Cluster:
     price: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that nodes are full, and that a price is one."""
+        """Check that there is such a device, that nodes are full, and that a price is one."""
+        _ = self.machine
         for name in ("devices", "node"):
             as_size(name, getattr(self, name))
-        if self.price is not None and not (math.isfinite(self.price) and self.price >= 0):
+        if self.price is not None and not 0 <= self.price < math.inf:
             raise CostmodelError(f"cluster: wanted a price of at least 0 for an hour, got {self.price}")
         if self.devices > self.node and self.devices % self.node:
             full = self.devices // self.node * self.node

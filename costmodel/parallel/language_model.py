@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from costmodel.arguments import typed
+from costmodel.dtypes import dtype as find_dtype
+from costmodel.errors import unknown_name
+from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
+from costmodel.layers.megatron import ATTENTION
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
     """A stack of layers between an embedding and its logits; `Transformer` and `Layered` say which layers.
@@ -34,6 +40,16 @@ class LanguageModel:
     tied: bool = True
     dtype: str = "bf16"
     embedded: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the sizes and the format."""
+        for name in ("num_layers", "d_model", "vocab"):
+            as_one_size(name, getattr(self, name))
+        if self.embedded is not None:
+            as_one_size("d_model", self.embedded)
+        if self.attention not in ATTENTION:
+            raise unknown_name("attention of a model", self.attention, ATTENTION)
+        find_dtype(self.dtype)
 
     @property
     def table_width(self) -> int:

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from costmodel.arguments import typed
 from costmodel.errors import UnavailableError
 from costmodel.evaluate import compile_expressions, evaluate
 from costmodel.files import remembered
@@ -40,6 +41,7 @@ from costmodel.parallel.transformer import Transformer
 from costmodel.predict import predict
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class Layered(LanguageModel):
     """A model of the catalogue with the layers that it has; made by `of`. See `LanguageModel`.
@@ -79,6 +81,7 @@ class Layered(LanguageModel):
         return True
 
     @classmethod
+    @typed
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Layered:
         """Return the stack of layers that a model of the catalogue is.
 
@@ -112,6 +115,7 @@ def _kinds(
     return kinds(architecture, dtype=dtype, attention=attention, **devices)
 
 
+@typed
 def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> LanguageModel:
     """Return the stack that a model of the catalogue is: a Transformer's equal layers, or its own.
 
@@ -126,6 +130,7 @@ def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str 
         return Layered.of(architecture, dtype=dtype, attention=attention)
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class LayeredTraining(Training):
     """A step of a model by its own layers; see `Training`.

@@ -8,9 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel.errors import CostmodelError
+from costmodel.arguments import typed
+from costmodel.errors import CostmodelError, unknown_name
 from costmodel.evaluate import as_whole
 from costmodel.kernels.base import Array
+from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.units import in_full
 
@@ -30,6 +32,7 @@ class Numbers(NamedTuple):
     expert_tensor: Array
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """One layout, or (numbers as arrays) many that differ in numbers alone.
@@ -82,9 +85,11 @@ class Layout:
     overlap_experts: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers and the stage of ZeRO."""
+        """Check the numbers, the way to recompute and the stage of ZeRO."""
         for name in Numbers._fields:
             as_whole(f"layout: {name}", getattr(self, name), LARGEST)
+        if self.recompute not in RECOMPUTE:
+            raise unknown_name("recompute of a layout", self.recompute, RECOMPUTE)
         if self.zero not in (0, 1, 2, 3):
             raise CostmodelError(f"layout: zero is 0, 1, 2 or 3, got {self.zero}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.parallel.training import Training
 
@@ -30,6 +31,7 @@ def fits(training: Training, margin: float = MARGIN) -> bool:
     return bool((training.memory_bytes <= (1 - margin) * training.capacity).all())
 
 
+@typed
 def longest_sequence(training: Training, *, margin: float = MARGIN) -> int:
     """Return the longest sequence [tokens] that there is memory for, all else as it is.
 
@@ -48,6 +50,7 @@ def longest_sequence(training: Training, *, margin: float = MARGIN) -> int:
     return _largest(lambda n: replace(training, seq=n), margin, 1)
 
 
+@typed
 def largest_batch(training: Training, *, margin: float = MARGIN) -> int:
     """Return the largest micro-batch [sequences] that there is memory for, all else as it is.
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_one_size
 from costmodel.layers._recompute import RECOMPUTE
@@ -24,6 +25,7 @@ MICRO_BATCHES = (1, 2, 4, 8, 16)
 INTERLEAVES = (1, 2, 3, 4, 6, 8)
 
 
+@typed
 def plan(
     model: LanguageModel,
     cluster: Cluster,

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from costmodel.arguments import typed
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import SizeError, UnavailableError
+from costmodel.errors import SizeError, UnavailableError, shown
 from costmodel.evaluate import as_one_size, evaluate
 from costmodel.files import remembered
 from costmodel.hardware import Device
@@ -39,6 +40,7 @@ from costmodel.parallel.transformer import Transformer
 from costmodel.predict import predict
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """A step over `batch` sequences of `seq` tokens.
@@ -72,9 +74,10 @@ class Training:
         for name in ("batch", "seq"):
             as_one_size(name, getattr(self, name))
         given = self.gradient_bytes
-        if given is not None and not (isinstance(given, (int, float)) and 0 < given < np.inf):
+        if given is not None and not 0 < given <= 8:
             raise SizeError(
-                f"training: wanted gradient_bytes above 0 (2, or 4 summed in fp32), got {given!r}"
+                "training: wanted gradient_bytes above 0 and up to 8 (2, or 4 summed in fp32), "
+                f"got {shown(given)}"
             )
         self.layout.check(self.model, int(self.batch), self.cluster.devices)
 

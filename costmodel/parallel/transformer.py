@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from costmodel.errors import CostmodelError, SizeError, UnavailableError
+from costmodel.arguments import typed
+from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
+from costmodel.layers._kernels import NORMS
 from costmodel.parallel.language_model import LanguageModel
 
 if TYPE_CHECKING:
     from costmodel.models import Architecture
 
 
+@typed
 @dataclass(frozen=True, kw_only=True)
 class Transformer(LanguageModel):
     """A decoder or an encoder of equal layers; see `LanguageModel`.
@@ -46,7 +49,10 @@ class Transformer(LanguageModel):
 
     def __post_init__(self) -> None:
         """Check the sizes, and that heads fill the width and keys' heads divide them."""
-        for name in ("num_layers", "d_model", "vocab", "heads", "kv_heads", "d_ff", "head_dim"):
+        super().__post_init__()
+        if self.norm not in NORMS:
+            raise unknown_name("norm of a model", self.norm, NORMS)
+        for name in ("heads", "kv_heads", "d_ff", "head_dim"):
             if getattr(self, name) is not None:
                 as_one_size(name, getattr(self, name))
         if self.heads % (self.kv_heads or self.heads):

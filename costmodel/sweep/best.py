@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel.arguments import typed
 from costmodel.errors import unknown_name
 from costmodel.sweep.aim import Aim
 from costmodel.sweep.engines import Engine, Progress
@@ -88,7 +89,7 @@ class FindLeast:
         for name in by:
             if name not in known:
                 raise unknown_name("column to group by", name, known)
-        return cls(Aim.of(of, grid), tuple(by))
+        return cls(Aim.of(of, grid), tuple(dict.fromkeys(by)))
 
     def __call__(self, grid: Grid, chunk: Chunk) -> Least:
         """Return the least point of each group of the chunk."""
@@ -128,6 +129,7 @@ def _unravelled(flat: Numbers, shape: tuple[int, ...]) -> tuple[Numbers, ...]:
 # -- asking ------------------------------------------------------------------------------------
 
 
+@typed
 def best(
     grid: Grid,
     of: str,
@@ -165,6 +167,7 @@ def best(
     return _search(grid, FindLeast.of(of, by, grid), Least(), engine, progress)
 
 
+@typed
 def front(
     grid: Grid,
     one: str,

@@ -31,7 +31,9 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, UnavailableError, unknown_name
+from costmodel.evaluate import as_whole
 from costmodel.sweep.grid import Chunk, Grid
 from costmodel.sweep.program import program
 
@@ -45,6 +47,8 @@ _AHEAD = 2
 _KEPT = 2**24
 #: Times that a chunk is given out again after the workers that had it died, over and above Dask's own three.
 _PATIENCE = 3
+#: More threads or processes than these are no number of them.
+MOST_WORKERS = 2**16
 #: How long a cluster has to answer [s].
 _CONNECT_S = 10.0
 
@@ -56,6 +60,7 @@ class Job(Protocol[T_co]):
         """Return what becomes of a chunk."""
 
 
+@typed
 @dataclass(frozen=True)
 class Engine:
     """Who does the work.
@@ -86,8 +91,8 @@ class Engine:
         """
         if self.name not in ENGINES:
             raise unknown_name("engine", self.name, ENGINES)
-        if self.workers is not None and self.workers < 1:
-            raise CostmodelError(f"workers: wanted at least 1, got {self.workers}")
+        if self.workers is not None:
+            as_whole("workers", self.workers, MOST_WORKERS)
         if self.cluster is not None and self.name != "dask":
             raise CostmodelError("a cluster's address goes with engine dask")
 

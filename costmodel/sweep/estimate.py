@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costmodel.arguments import typed
+from costmodel.errors import CostmodelError
 from costmodel.sweep.aim import Aim
 from costmodel.sweep.best import FindLeast
 from costmodel.sweep.engines import Engine, Job
@@ -46,6 +48,7 @@ class Estimate:
     bytes: float
 
 
+@typed
 def job_of(
     grid: Grid,
     *,
@@ -58,11 +61,14 @@ def job_of(
     if best is not None:
         return FindLeast.of(best, by, grid)
     if pareto is not None:
+        if len(pareto) != 2:
+            raise CostmodelError(f"pareto: wanted two columns, got {len(pareto)}")
         one, other = pareto
         return FindFront((Aim.of(one, grid), Aim.of(other, grid)))
     return Encode.of(columns, grid)
 
 
+@typed
 def estimate(grid: Grid, job: Job[Any], engine: Engine | None = None) -> Estimate:
     """Return what a job on all of a grid takes, measured on chunks spread evenly over it.
 

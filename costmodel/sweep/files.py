@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from costmodel._version import __version__
+from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, OutputError, TableError, unknown_name
 from costmodel.files import check_writable, write_whole
 from costmodel.prediction import LIMITS
@@ -100,9 +101,10 @@ class Encode:
         return pa.Table.from_arrays([array(name) for name in self.columns], schema=pa.schema(kinds))
 
 
+@typed
 def stream(
     grid: Grid,
-    path: Path,
+    path: str | Path,
     *,
     columns: Sequence[str] | None = None,
     engine: Engine | None = None,
@@ -115,7 +117,7 @@ def stream(
     ----------
     grid : Grid
         Its points.
-    path : Path
+    path : str or Path
         ``NAME.parquet``, or a name without an ending: a folder that keeps the parts as they are, for tables
         that are not wanted on the disk twice.
     columns : sequence of str, optional
@@ -142,10 +144,10 @@ def stream(
     UnavailableError
         See `Engine.run`.
     """
-    job = Encode.of(columns, grid)
+    path, job = Path(path), Encode.of(columns, grid)
     single = path.suffix != ""
     if single:
-        check_writable(path, overwrite=overwrite)
+        check_writable(path, overwrite=overwrite, suffixes=(".parquet",))
     elif not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
     parts = Parts(path.with_name(f"{path.name}.parts") if single else path, grid, job)

@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
+from costmodel.arguments import typed
 from costmodel.errors import SizeError, unknown_name
-from costmodel.evaluate import as_layer, as_size, bind
+from costmodel.evaluate import as_size, bind
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
 from costmodel.predict import STATES, as_device, check_implementation, check_rung, predict
@@ -248,6 +249,7 @@ class Grid:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
+@typed
 def make_grid(
     layers: Layer | Iterable[Layer],
     devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
@@ -282,8 +284,7 @@ def make_grid(
     """
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
-    many = layers if isinstance(layers, Iterable) and not isinstance(layers, str) else [layers]
-    wanted = [as_layer(layer) for layer in many]
+    wanted = [layers] if isinstance(layers, Layer) else list(layers)
     several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
     machines = [as_device(device) for device in several]
     if not wanted or not machines:

@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel import hardware
-from costmodel.errors import SizeError
+from costmodel.arguments import typed
+from costmodel.errors import SizeError, TableError
 from costmodel.evaluate import as_whole
 from costmodel.layers import Layer
 from costmodel.prediction import LIMITS, Prediction
@@ -31,6 +32,7 @@ from costmodel.sweep.points import (
 )
 
 
+@typed
 def log2_range(start: int, stop: int) -> NDArray[np.int64]:
     """Return the sizes start, 2·start, 4·start, … up to and including `stop`.
 
@@ -50,6 +52,7 @@ def log2_range(start: int, stop: int) -> NDArray[np.int64]:
     return first * 2 ** np.arange(doublings + 1, dtype=np.int64)
 
 
+@typed
 def sweep(
     layers: Layer | Iterable[Layer],
     devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
@@ -110,6 +113,7 @@ def sweep(
     )
 
 
+@typed
 def whole(grid: Grid) -> pd.DataFrame:
     """Return a grid as one table."""
     frames = []
@@ -122,8 +126,12 @@ def whole(grid: Grid) -> pd.DataFrame:
     return concat(frames)
 
 
+@typed
 def rows_of(grid: Grid, numbers: Sequence[int]) -> pd.DataFrame:
     """Return the rows of some points, by their numbers and in their order."""
+    for number in numbers:
+        if not 0 <= number < grid.points:
+            raise SizeError(f"rows_of: wanted numbers of points from 0 to {grid.points - 1}, got {number}")
     frames, places = [], []
     for points, where in grid.at(numbers):
         names = [name for name in _columns(points.case.layer, grid) if name not in TEXT]
@@ -140,6 +148,7 @@ def _columns(layer: Layer, grid: Grid) -> tuple[str, ...]:
     return known_columns(layer.sizes(), priced=COST in grid.columns)
 
 
+@typed
 def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
     """Return every combination of the grids' values, one flat array for each size."""
     axes = [np.atleast_1d(np.asarray(values)) for values in grids.values()]
@@ -151,6 +160,7 @@ def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
     return {n: a.reshape(-1) for n, a in zip(grids, np.meshgrid(*axes, indexing="ij"), strict=True)}
 
 
+@typed
 def as_frame(prediction: Prediction) -> pd.DataFrame:
     """Return one prediction, scalar or array, as a table."""
     rows = prediction.shape[0] if prediction.shape else 1
@@ -175,8 +185,11 @@ def _frame(text: Mapping[str, str], columns: Mapping[str, NDArray[Any]]) -> pd.D
     return pd.DataFrame(series, copy=False)
 
 
+@typed
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Return frames one below the other, text columns kept categorical."""
+    if not frames:
+        raise TableError("concat: wanted one table or more, got none")
     if len(frames) == 1:
         return frames[0]
     columns = list(dict.fromkeys(itertools.chain.from_iterable(frame.columns for frame in frames)))

@@ -129,7 +129,7 @@ def test_backward_starts_from_the_loss():
     ("module", "dims", "message"),
     [
         (nn.Linear, None, "wanted a torch.nn.Module, got the class Linear"),
-        (nn.Linear(16, 4), [("batch", 0)], r"dims should be a mapping .* got \[\('batch', 0\)\]"),
+        (nn.Linear(16, 4), [("batch", 0)], r"wanted dims to be a mapping .* got \[\('batch', 0\)\]"),
         (
             nn.Linear(16, 4),
             {"batch": (0, 0), "seq": (0, 0)},
@@ -141,7 +141,7 @@ def test_backward_starts_from_the_loss():
 def test_what_is_no_module_or_no_dims_is_one_clear_line(module, dims, message):
     with pytest.raises(CostmodelError, match=message):
         from_torch(module, rows(3, 6), dims=dims)
-    with pytest.raises(CostmodelError, match="dynamic_shapes should be a mapping or a list"):
+    with pytest.raises(CostmodelError, match="wanted dynamic_shapes to be a mapping"):
         from_torch(nn.Linear(16, 4), rows(3, 6), dynamic_shapes=3)
 
 
