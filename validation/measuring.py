@@ -70,7 +70,7 @@ def set_aside(journal: Path) -> Path | None:
 def measure(
     device: str = "cpu",
     *,
-    journal: Path | None = None,
+    journal: str | Path | None = None,
     full: bool = False,
     cases: Sequence[Case] | None = None,
     budget_s: float | None = None,
@@ -83,7 +83,7 @@ def measure(
     ----------
     device : {"cpu", "cuda"}
         Where.
-    journal : Path, optional
+    journal : str or Path, optional
         Where visits are kept as they are made, and gone on from; default in the user's cache folder.
     full : bool
         The exhaustive plan: hours, not minutes.
@@ -116,7 +116,7 @@ def measure(
     each = int(as_whole("passes", PASSES[device] if passes is None else passes, MOST_PASSES))
     if budget_s is not None and not budget_s > 0:
         raise SizeError(f"measure: wanted budget_s above 0 [s], got {budget_s}")
-    path = journal or journal_path(device, full=full)
+    path = Path(journal) if journal else journal_path(device, full=full)
     wanted = list(cases) if cases is not None else plans.plan(device, full=full)
     book = Journal(path, here)
     with book, _progress() as progress:
@@ -139,7 +139,7 @@ def run(
     *,
     spec_file: hardware.Device | str | Path | None = None,
     rung: str | None = None,
-    journal: Path | None = None,
+    journal: str | Path | None = None,
     full: bool = False,
     cases: Sequence[Case] | None = None,
     budget_s: float | None = None,
