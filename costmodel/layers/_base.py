@@ -88,6 +88,24 @@ class Layer:
             if not isinstance(value, str) or value not in values:
                 raise unknown_name(f"{option} of {self.name}", value, values)
 
+    def check_forward_only(self, choice: str, *, chosen: bool) -> None:
+        """Refuse another direction than ``fwd`` where a choice that was made has no backward pass.
+
+        Parameters
+        ----------
+        choice : str
+            In words, for the error: ``form=recurrent``.
+        chosen : bool
+            Whether it was made.
+
+        Raises
+        ------
+        UnknownNameError
+            If the direction is another.
+        """
+        if chosen and self.direction != "fwd":
+            raise unknown_name(f"direction of {self.name} with {choice}", self.direction, ("fwd",))
+
     # -- what a layer writes ---------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:

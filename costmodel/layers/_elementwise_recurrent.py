@@ -8,7 +8,7 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import CostmodelError
 from costmodel.layers._base import Layer
 from costmodel.layers._generation import one_step_at_a_time
 from costmodel.layers._kernels import gemm
@@ -90,8 +90,7 @@ class _ElementwiseRecurrent(Layer):
         """Check the algorithm, and that what is generated is not trained at once."""
         super().__post_init__()
         self.check_options(algorithm=SCANS)
-        if self.generation and self.direction != "fwd":
-            raise unknown_name(f"direction of {self.name} with generation", self.direction, ("fwd",))
+        self.check_forward_only("generation", chosen=self.generation)
         if self.generation and self.algorithm != "sequential":
             raise CostmodelError(
                 f"{self.name}: algorithm {self.algorithm} needs generation=false: "

@@ -14,7 +14,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._decay import C, N, _Decaying
 from costmodel.layers._kernels import stream
 from costmodel.layers._scan import scan_phase
@@ -46,8 +45,7 @@ class _MatrixState(_Decaying):
         """Check the form."""
         super().__post_init__()
         self.check_options(form=FORMS)
-        if self.form == "recurrent" and self.direction != "fwd":
-            raise unknown_name(f"direction of {self.name} with form=recurrent", self.direction, ("fwd",))
+        self.check_forward_only("form=recurrent", chosen=self.form == "recurrent")
 
     # -- sizes -----------------------------------------------------------------------------
 

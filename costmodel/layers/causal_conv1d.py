@@ -8,7 +8,6 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import stream
 from costmodel.layers.conv import stacked_layers
@@ -40,8 +39,7 @@ class CausalConv1d(Layer):
     def __post_init__(self) -> None:
         """Check that what is decoded is not trained."""
         super().__post_init__()
-        if self.decode and self.direction != "fwd":
-            raise unknown_name(f"direction of {self.name} with decode", self.direction, ("fwd",))
+        self.check_forward_only("decode", chosen=self.decode)
 
     def _flops(self, passes: sp.Expr | int) -> dict[tuple[str, str], sp.Expr]:
         """Return so many times 2 FLOP for each tap of each channel and position.

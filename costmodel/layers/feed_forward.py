@@ -41,26 +41,30 @@ class FeedForward(Layer):
         super().__post_init__()
         self.check_options(activation=POINTWISE)
 
+    @property
+    def _form(self) -> _ffn.Form:
+        return _ffn.Form(self.activation)
+
     def forward(self) -> tuple[Phase, ...]:
-        """Up, activation, down."""
-        return _ffn.forward(self, _SHAPE, _ffn.Form(self.activation))
+        """Up (and gate), activation, down."""
+        return _ffn.forward(self, _SHAPE, self._form)
 
     def backward(self) -> tuple[Phase, ...]:
         """Two products for each product forward, and the activation's derivative."""
-        return _ffn.backward(self, _SHAPE, _ffn.Form(self.activation))
+        return _ffn.backward(self, _SHAPE, self._form)
 
     def tensors(self) -> Tensors:
-        """The sequence in and out; both weights."""
+        """The sequence in and out; the weights."""
         sequence = self.bytes * B * N * D
         return Tensors(inputs=sequence, weights=self.bytes * self.parameters(), outputs=sequence)
 
     def kept(self) -> sp.Expr:
         """The input, and the inner values before and after the activation."""
-        return self.bytes * B * N * D + _ffn.kept(self, _SHAPE, _ffn.Form(self.activation))
+        return self.bytes * B * N * D + _ffn.kept(self, _SHAPE, self._form)
 
     def parameters(self) -> sp.Expr:
-        """W₁ and W₂."""
-        return _ffn.parameters(_SHAPE, _ffn.Form(self.activation))
+        """W₁ and W₂, and the gate's where there is one."""
+        return _ffn.parameters(_SHAPE, self._form)
 
 
 _SHAPE = _ffn.Shape(rows=B * N, width=D, inner=F)

@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._scan import scan_phase
 from costmodel.symbols import ChunkPairs, ceil_div, symbols, tree_depth
@@ -55,8 +55,7 @@ class GatedDeltaNet(Layer):
         """Check the form."""
         super().__post_init__()
         self.check_options(form=FORMS)
-        if self.form == "recurrent" and self.direction != "fwd":
-            raise unknown_name(f"direction of {self.name} with form=recurrent", self.direction, ("fwd",))
+        self.check_forward_only("form=recurrent", chosen=self.form == "recurrent")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Value heads share keys evenly."""

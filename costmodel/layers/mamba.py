@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import unknown_name
 from costmodel.layers._base import Layer
 from costmodel.layers._generation import at
 from costmodel.layers._kernels import gemm, gradient_sum
@@ -62,8 +61,7 @@ class Mamba(Layer):
         """Check the algorithm."""
         super().__post_init__()
         self.check_options(algorithm=SCANS)
-        if not self.fused and self.direction != "fwd":
-            raise unknown_name(f"direction of {self.name} with fused=false", self.direction, ("fwd",))
+        self.check_forward_only("fused=false", chosen=not self.fused)
 
     # -- operands --------------------------------------------------------------------------
 

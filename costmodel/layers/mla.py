@@ -10,7 +10,7 @@ import numpy as np
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
-from costmodel.errors import SizeError, unknown_name
+from costmodel.errors import SizeError
 from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs, leaving
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import gemm, gradient_sum
@@ -62,8 +62,7 @@ class MLA(Layer):
     def __post_init__(self) -> None:
         """Refuse to train what is absorbed."""
         super().__post_init__()
-        if self.absorbed and self.direction != "fwd":
-            raise unknown_name(f"direction of {self.name} with absorbed=true", self.direction, ("fwd",))
+        self.check_forward_only("absorbed=true", chosen=self.absorbed)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """The queries' own keys are among the keys."""
