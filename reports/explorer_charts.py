@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from costmodel.reports import style
+from costmodel.reports.roofline import drawn
 
 #: Stands in a chart's specification for the size that its curves run along.
 ALONG = "ALONG"
@@ -46,9 +47,6 @@ def roofline(names: Sequence[str]) -> Any:
         The layers, in order.
     """
     alt = style.altair()
-    labels = style.log_axis("x", style.WRITTEN_OUT)
-    intensity = alt.X("intensity:Q", title="arithmetic intensity [FLOP/B]", scale=style.LOG, axis=labels)
-    rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     tooltip = style.tips(
         ("label:N", "layer", ""),
         ("at:Q", ALONG, ","),
@@ -59,18 +57,9 @@ def roofline(names: Sequence[str]) -> Any:
         ("limit:N", "limited by", ""),
     )
     roof, curve, now = (_kind(alt, kind) for kind in ("roof", "curve", "now"))
-    drawn = alt.layer(
-        roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
-        roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
-        .encode(rate, x=alt.value(alt.ExprRef("width")), text="note:N")
-        .transform_filter("isValid(datum.note)")
-        .properties(name="ink_roof_label"),
-        curve.mark_line(strokeWidth=2).encode(
-            intensity, rate, *style.series_line("label", names), order=alt.Order("at:Q")
-        ),
-        _dots(now).encode(intensity, rate, style.series_fill("label", names), tooltip=tooltip),
-    ).properties(width="container", height=style.HEIGHT + 40)
-    return style.lined(drawn, names)
+    dots = _dots(now).encode(tooltip=tooltip)
+    figure = drawn(roof, curve, dots, by="label", note="note", along="at", names=names)
+    return figure.properties(width="container", height=style.HEIGHT + 40)
 
 
 def time(names: Sequence[str]) -> Any:

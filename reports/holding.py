@@ -29,6 +29,10 @@ KINDS = {
 MOST_SHOWN = 1.5
 
 
+#: What memory holds, in words → its colour.
+COLOURS = dict(KINDS.values())
+
+
 def rows(memory: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
     """Return the memory over the lengths drawn, kinds in words (categories: all that occur).
 
@@ -56,13 +60,36 @@ def named(memory: pd.DataFrame) -> pd.DataFrame:
     return found.assign(kind=pd.Categorical(said, occurring), order=[order[kind] for kind in found["kind"]])
 
 
-def kind_colour(names: pd.Series) -> Any:
-    """Return colour by ``kind``, and its legend."""
+def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, str]) -> Any:
+    """Return bars of kinds, one on the other, with what may be used as a level line.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        With the columns of `named`, and room_bytes.
+    along : X or Y
+        What there is a bar for.
+    memory : str
+        ``X`` or ``Y``: the axis that memory is drawn along.
+    told : tuple of str
+        What the bar is of, in the tooltip; see `style.tips`.
+    """
     alt = style.altair()
-    colours = dict(KINDS.values())
-    occurring = style.domain(names)
-    scale = alt.Scale(domain=occurring, range=[colours[name] for name in occurring])
-    return alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+    base = alt.Chart(frame)
+    axis = alt.Axis(labelExpr=style.BYTES, tickCount=6)
+    bars = base.mark_bar().encode(
+        along,
+        getattr(alt, memory)("bytes:Q", title="memory [B]", axis=axis),
+        style.named_colours(frame["kind"], COLOURS),
+        order="order:Q",
+        tooltip=style.tips(
+            told,
+            ("kind:N", "holds", ""),
+            ("bytes:Q", "memory [B]", ".4~s"),
+            ("room_bytes:Q", "may use [B]", ".4~s"),
+        ),
+    )
+    return alt.layer(bars, style.capacity_rule(base, memory))
 
 
 def chart(frame: pd.DataFrame) -> Any:
@@ -75,20 +102,9 @@ def chart(frame: pd.DataFrame) -> Any:
     """
     alt = style.altair()
     axis = alt.Axis(format=",", labelAngle=0, labelOverlap=True)
-    base = alt.Chart(frame)
-    bars = base.mark_bar().encode(
-        alt.X("seq:O", title=axis_title("seq"), axis=axis),
-        alt.Y("bytes:Q", title="memory [B]", axis=alt.Axis(labelExpr=style.BYTES, tickCount=6)),
-        kind_colour(frame["kind"]),
-        order="order:Q",
-        tooltip=style.tips(
-            ("seq:Q", "tokens", ","),
-            ("kind:N", "holds", ""),
-            ("bytes:Q", "memory [B]", ".4~s"),
-            ("room_bytes:Q", "may use [B]", ".4~s"),
-        ),
-    )
-    drawn = alt.layer(bars, style.capacity_rule(base, "Y")).properties(width="container", height=style.HEIGHT)
+    along = alt.X("seq:O", title=axis_title("seq"), axis=axis)
+    drawn = stacked(frame, along, "Y", ("seq:Q", "tokens", ","))
+    drawn = drawn.properties(width="container", height=style.HEIGHT)
     return style.titled(drawn, finding(frame), ABOUT)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.parts import limit_colour, limits, shares, the
+from costmodel.reports.parts import COLOURS, limits, shares, the
 
 NAME = "limits"
 ABOUT = (
@@ -56,7 +56,7 @@ def chart(frame: pd.DataFrame) -> Any:
                 axis=alt.Axis(format="%", tickCount=5),
             ),
             alt.Y("row:N", title=None, sort=None),
-            limit_colour(frame["limit"]),
+            style.named_colours(frame["limit"], COLOURS),
             tooltip=style.tips(
                 ("row:N", "use", ""),
                 ("limit:N", "limited by", ""),

@@ -35,21 +35,16 @@ def rows(kernels: pd.DataFrame) -> pd.DataFrame:
     return summed.assign(share=summed["seconds"] / whole)
 
 
+#: What binds, in words → its colour.
+COLOURS = {name: colour for name, _, colour, _ in LIMITS.values()}
+
+
 def limits(bound: pd.Series) -> Any:
     """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
     kinds = [str(kind).partition(":")[0] for kind in bound]
     found = [LIMITS[kind][0] if kind in LIMITS else kind for kind in kinds]
     known = [name for name, *_ in LIMITS.values() if name in found]
     return pd.Categorical(found, [*known, *sorted(set(found) - set(known))])
-
-
-def limit_colour(names: pd.Series) -> Any:
-    """Return colour by ``limit``, and its legend."""
-    alt = style.altair()
-    colours = {name: colour for name, _, colour, _ in LIMITS.values()}
-    occurring = style.domain(names)
-    scale = alt.Scale(domain=occurring, range=[colours.get(name, "#DDDDDD") for name in occurring])
-    return alt.Color("limit:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
 
 
 def chart(frame: pd.DataFrame) -> Any:
@@ -67,7 +62,7 @@ def chart(frame: pd.DataFrame) -> Any:
         .encode(
             alt.X("seconds:Q", title="time [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)),
             alt.Y("part:N", title=None, sort=alt.EncodingSortField("seconds", op="sum", order="descending")),
-            limit_colour(frame["limit"]),
+            style.named_colours(frame["limit"], COLOURS),
             tooltip=style.tips(
                 ("part:N", "part", ""),
                 ("limit:N", "limited by", ""),

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.holding import kind_colour, named
+from costmodel.reports.holding import named, stacked
 
 NAME = "recompute"
 ABOUT = (
@@ -44,20 +44,9 @@ def chart(frame: pd.DataFrame) -> Any:
         From `rows`, for one device.
     """
     alt = style.altair()
-    base = alt.Chart(frame)
-    bars = base.mark_bar().encode(
-        alt.X("bytes:Q", title="memory [B]", axis=alt.Axis(labelExpr=style.BYTES, tickCount=6)),
-        alt.Y("state:N", title=None, sort=None),
-        kind_colour(frame["kind"]),
-        order="order:Q",
-        tooltip=style.tips(
-            ("state:N", "use", ""),
-            ("kind:N", "holds", ""),
-            ("bytes:Q", "memory [B]", ".4~s"),
-            ("room_bytes:Q", "may use [B]", ".4~s"),
-        ),
-    )
-    drawn = alt.layer(bars, style.capacity_rule(base, "X")).properties(width="container", height=alt.Step(28))
+    along = alt.Y("state:N", title=None, sort=None)
+    drawn = stacked(frame, along, "X", ("state:N", "use", ""))
+    drawn = drawn.properties(width="container", height=alt.Step(28))
     return style.titled(drawn, finding(frame), ABOUT)
 
 

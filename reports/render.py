@@ -10,8 +10,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from costmodel.errors import UnavailableError
-from costmodel.reports import encode
+from costmodel.reports import encode, style
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.table import MOST_SHOWN
 
@@ -182,12 +181,10 @@ def asset(name: str) -> str:
 @cache
 def _charts_script() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, in a scope of its own."""
-    check_installed()
-    import altair as alt  # noqa: PLC0415 - an extra, as is vl-convert
-    import vl_convert  # noqa: PLC0415
-
-    major, minor, *_ = alt.SCHEMA_VERSION.removeprefix("v").split(".")
-    bundle: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}")
+    major, minor, *_ = style.altair().SCHEMA_VERSION.removeprefix("v").split(".")
+    bundle: str = style.extra("vl_convert").javascript_bundle(
+        "window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}"
+    )
     return f"(() => {{{bundle}\n}})();"
 
 
@@ -199,13 +196,8 @@ def check_installed() -> None:
     UnavailableError
         If altair or vl-convert is not installed.
     """
-    try:
-        import altair  # noqa: F401, PLC0415
-        import vl_convert  # noqa: F401, PLC0415
-    except ImportError as error:
-        raise UnavailableError(
-            "reports need altair and vl-convert: pip install 'costmodel[report]'"
-        ) from error
+    for name in ("altair", "vl_convert"):
+        style.extra(name)
 
 
 def _hash(script: str) -> str:

@@ -71,6 +71,42 @@ def _roof(points: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def drawn(roof: Any, lines: Any, dots: Any, *, by: str, note: str, along: str, names: Sequence[str]) -> Any:
+    """Return the roof with its words, and the layers under it as lines and dots.
+
+    Parameters
+    ----------
+    roof, lines : Chart
+        Of rows with intensity [FLOP/B] and rate [FLOP/s]: the roof's, the layers'.
+    dots : Chart
+        Marks for the layers' points, with their tooltip.
+    by, note, along : str
+        Columns: the layer, the roof's words, the size that lines run along.
+    names : sequence of str
+        Every layer of the page, in order.
+    """
+    alt = style.altair()
+    intensity = alt.X(
+        "intensity:Q",
+        title="arithmetic intensity [FLOP/B]",
+        scale=style.LOG,
+        axis=style.log_axis("x", style.WRITTEN_OUT),
+    )
+    rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
+    layered = alt.layer(
+        roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
+        roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
+        .encode(rate, x=alt.value(alt.ExprRef("width")), text=f"{note}:N")
+        .transform_filter(f"isValid(datum.{note})")
+        .properties(name="ink_roof_label"),
+        lines.mark_line(strokeWidth=2).encode(
+            intensity, rate, *style.series_line(by, names), order=alt.Order(f"{along}:Q")
+        ),
+        dots.encode(intensity, rate, style.series_fill(by, names)),
+    )
+    return style.lined(layered, names)
+
+
 def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
     """Return the roofline of one device.
 
@@ -81,17 +117,8 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
     names : sequence of str
         The page's series, in order.
     """
-    alt = style.altair()
     x = axis_of(frame)
-    intensity = alt.X(
-        "intensity:Q",
-        title="arithmetic intensity [FLOP/B]",
-        scale=style.LOG,
-        axis=style.log_axis("x", style.WRITTEN_OUT),
-    )
-    rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
-    base = alt.Chart(frame)
-    roof = base.transform_filter("datum.kind === 'roof'")
+    base = style.altair().Chart(frame)
     layers = base.transform_filter("datum.kind === 'layer'")
     tooltip = style.tips(
         ("series:N", "layer", ""),
@@ -102,20 +129,11 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
         ("seconds:Q", "time [s]", ".3~s"),
         ("bound:N", "bound by", ""),
     )
-    drawn = alt.layer(
-        roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
-        roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
-        .encode(rate, x=alt.value(alt.ExprRef("width")), text="label:N")
-        .transform_filter("isValid(datum.label)")
-        .properties(name="ink_roof_label"),
-        layers.mark_line(strokeWidth=2).encode(
-            intensity, rate, *style.series_line("series", names), order=alt.Order(f"{x}:Q")
-        ),
-        layers.mark_point(strokeWidth=0, size=45, opacity=1).encode(
-            intensity, rate, style.series_fill("series", names), tooltip=tooltip
-        ),
-    ).properties(width="container", height=style.HEIGHT + 60)
-    return style.titled(style.lined(drawn, names), finding(frame), ABOUT)
+    roof = base.transform_filter("datum.kind === 'roof'")
+    dots = layers.mark_point(strokeWidth=0, size=45, opacity=1).encode(tooltip=tooltip)
+    figure = drawn(roof, layers, dots, by="series", note="label", along=x, names=names)
+    figure = figure.properties(width="container", height=style.HEIGHT + 60)
+    return style.titled(figure, finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

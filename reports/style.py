@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -34,8 +35,8 @@ HEIGHT = 300
 DRAWN = "drawn"
 
 
-def altair() -> Any:
-    """Return the altair module.
+def extra(name: str) -> Any:
+    """Return a module that only reports need, when one is made.
 
     Raises
     ------
@@ -43,12 +44,16 @@ def altair() -> Any:
         If it is not installed.
     """
     try:
-        import altair as alt  # noqa: PLC0415 - an extra, wanted only when a chart is
+        return importlib.import_module(name)
     except ImportError as error:
         raise UnavailableError(
             "reports need altair and vl-convert: pip install 'costmodel[report]'"
         ) from error
-    return alt
+
+
+def altair() -> Any:
+    """Return the altair module; see `extra`."""
+    return extra("altair")
 
 
 def series_line(by: str, names: Sequence[str]) -> list[Any]:
@@ -122,6 +127,14 @@ def series_bars(names: Sequence[str]) -> Any:
     """
     legend = _legend(symbolType="square", values=altair().ExprRef(DRAWN))
     return altair().Color("series:N", scale=_colours(names, BARS), legend=legend)
+
+
+def named_colours(column: pd.Series, colours: Mapping[str, str]) -> Any:
+    """Return colour by a column whose values have colours of their own, others grey, and its legend."""
+    alt = altair()
+    occurring = domain(column)
+    scale = alt.Scale(domain=occurring, range=[colours.get(name, "#DDDDDD") for name in occurring])
+    return alt.Color(f"{column.name}:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
 
 
 def groups(name: str) -> list[Any]:
