@@ -10,6 +10,7 @@ import functools
 import inspect
 import io
 import numbers
+import os
 import sys
 import types
 import typing
@@ -35,6 +36,7 @@ WORDS: dict[Any, str] = {
     int: "a number",
     float: "a number",
     Path: "a path",
+    os.PathLike: "a path",
     types.NoneType: "None",
     Callable: "a function",
 }

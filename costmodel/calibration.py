@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware, implementations
-from costmodel.errors import SpecError, unknown_name
+from costmodel.errors import SpecError, first_line, unknown_name
 from costmodel.files import remembered, user_folder, write_whole
 
 #: Version of the calibration files' format.
@@ -207,8 +207,7 @@ def read(path: Path, device: str | None = None) -> File:
         )
         file = File.model_validate(content)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
-        first = str(error).splitlines()[0]
-        raise SpecError(f"{path.name}: not a calibration file: {first}; refit it") from None
+        raise SpecError(f"{path.name}: not a calibration file: {first_line(error)}; refit it") from None
     if file.schema_version != SCHEMA:
         raise SpecError(f"{path.name}: schema {file.schema_version}, wanted {SCHEMA}; refit it")
     if device is not None and file.device != device:

@@ -45,16 +45,15 @@ def carried(
     own : bool
         Whether what was fitted on the device itself may tell of its generation.
     """
-    model = kernels.model(section.kernel)
     without = () if own else (device.name.rstrip("*"),)
     found = translated(constants, section, wanted, without)
-    for name in found.keys() & set(getattr(model, "CLOCKED", ())):
+    for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
         found[name] *= hardware.load(relative).clock_hz / device.clock_hz
-    for name in found.keys() & set(getattr(model, "MADE", ())):
+    for name in found.keys() & set(kernels.group(section.kernel, "MADE")):
         found[name] *= _progress(name, wanted, hardware.family_of(relative), device.family, without)
     cut = _cut(device, hardware.load(relative), wanted.dtype)
     if _CUT[0] <= cut <= _CUT[1]:
-        for name in found.keys() & set(getattr(model, "PEAK_SHARES", ())):
+        for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _uncovered(found[name], cut)
     return found
 

@@ -87,15 +87,16 @@ def elsewhere(choice: Choice, device: hardware.Device) -> bool:
 
 def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool = True) -> Choice:
     """Return a choice of constants as the harness asked for would time the kernel; see `host` for `own`."""
-    section, constants = choice.section, choice.constants
-    names = getattr(kernels.model(wanted.kernel), "HARNESS", ())
+    section, names = choice.section, kernels.group(wanted.kernel, "HARNESS")
     carried_over = elsewhere(choice, device)
-    if section is not None:
-        constants = as_timed(constants, names, section.harness, wanted.harness, elsewhere=carried_over)
-    if section is None or carried_over or section.harness not in HOSTED:
-        dispatch = host(device, wanted, own=own)
-        if dispatch:
-            constants = {n: value for n, value in constants.items() if n not in names} | dispatch
+    own_host = section is not None and not carried_over and section.harness in HOSTED
+    dispatch = {} if own_host else host(device, wanted, own=own)
+    if dispatch:
+        kept = {name: value for name, value in choice.constants.items() if name not in names}
+        return replace(choice, constants=kept | dispatch)
+    if section is None:
+        return choice
+    constants = as_timed(choice.constants, names, section.harness, wanted.harness, elsewhere=carried_over)
     return replace(choice, constants=constants)
 
 
@@ -136,7 +137,7 @@ def _of_single_precision(
     device: hardware.Device, wanted: Wanted, *, own: bool, apart_from: str | None
 ) -> Choice | None:
     """Return those of the constants for fp32 that no format changes (``EVERY_FORMAT``), or None."""
-    names = getattr(kernels.model(wanted.kernel), "EVERY_FORMAT", ())
+    names = kernels.group(wanted.kernel, "EVERY_FORMAT")
     if not names or wanted.dtype == "fp32":
         return None
     found = choose(device, replace(wanted, dtype="fp32"), own=own, apart_from=apart_from)
@@ -171,7 +172,7 @@ def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:
     """Return a section's constants, less those of its operation (``OPERATION``) where that is another one."""
     if section.op == wanted.op:
         return section.constants
-    its = getattr(kernels.model(section.kernel), "OPERATION", ())
+    its = kernels.group(section.kernel, "OPERATION")
     return {name: value for name, value in section.constants.items() if name not in its}
 
 

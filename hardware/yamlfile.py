@@ -12,7 +12,7 @@ from pathlib import Path
 
 import yaml
 
-from costmodel.errors import SpecError
+from costmodel.errors import SpecError, first_line
 
 Keys = tuple[str, ...]
 
@@ -106,7 +106,7 @@ def parse(text: str) -> Document:
 
 def _syntax_fault(error: Exception) -> Fault:
     mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    problem = getattr(error, "problem", None) or first_line(error)
     return Fault(mark.line + 1 if mark else 1, (), f"not YAML: {problem}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import sympy as sp
 
 from costmodel.capture._data import answer
-from costmodel.capture._records import Call, Operand, Trace
+from costmodel.capture._records import Call, Operand, Trace, leaves
 from costmodel.capture._sizes import Translation
 
 
@@ -71,14 +71,14 @@ class Recorder:
 
     def _add(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
         noted, named = self.note(args), {name: self.note(value) for name, value in kwargs.items()}
-        outputs = tuple(_operands(self.note(out)))
+        outputs = tuple(leaves(self.note(out)))
         mutated = tuple(
             operand
             for argument, value in _by_argument(func, noted, named)
             if argument.alias_info is not None and argument.alias_info.is_write
-            for operand in _operands(value)
+            for operand in leaves(value)
         )
-        known = {operand.storage for operand in _operands((noted, tuple(named.values())))}
+        known = {operand.storage for operand in leaves((noted, tuple(named.values())))}
         if not mutated and outputs and all(operand.storage in known for operand in outputs):
             return  # a view under another name
         name = func.overloadpacket.__name__.rstrip("_")
@@ -185,14 +185,6 @@ class Recorder:
             size = tensor.numel() if storage._cdata in self._masks else storage.nbytes()
             self.trace.kept[storage._cdata] = sp.expand(self.translation.of(size))
         return tensor
-
-
-def _operands(tree: Any) -> Iterator[Operand]:
-    if isinstance(tree, Operand):
-        yield tree
-    elif isinstance(tree, tuple):
-        for branch in tree:
-            yield from _operands(branch)
 
 
 def _by_argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:

@@ -109,7 +109,7 @@ class Call:
     @property
     def operands(self) -> tuple[Operand, ...]:
         """Every tensor among its arguments, each memory once, the largest view of it."""
-        return distinct(_leaves((self.args, tuple(self.kwargs.values()))))
+        return distinct(leaves((self.args, tuple(self.kwargs.values()))))
 
     @property
     def written(self) -> tuple[Operand, ...]:
@@ -125,12 +125,13 @@ def distinct(operands: Iterator[Operand]) -> tuple[Operand, ...]:
     return tuple(found.values())
 
 
-def _leaves(tree: Any) -> Iterator[Operand]:
+def leaves(tree: Any) -> Iterator[Operand]:
+    """Yield the operands in nested tuples and lists."""
     if isinstance(tree, Operand):
         yield tree
     elif isinstance(tree, (tuple, list)):
         for branch in tree:
-            yield from _leaves(branch)
+            yield from leaves(branch)
 
 
 @dataclass

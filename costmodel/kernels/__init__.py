@@ -17,7 +17,7 @@ from typing import Any
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 
-__all__ = ["available", "check", "model", "on"]
+__all__ = ["available", "check", "group", "model", "on"]
 
 
 @cache
@@ -40,6 +40,11 @@ def model(name: str) -> Any:
     if name not in available():
         raise unknown_name("kernel model", name, available())
     return importlib.import_module(f"{__name__}.{name}")
+
+
+def group(name: str, of: str) -> tuple[str, ...]:
+    """Return the constants of a kernel model listed under a name there (``HARNESS``), if any are."""
+    return tuple(getattr(model(name), of, ()))
 
 
 def check(name: str, device: Device, options: Mapping[str, Any]) -> None:

@@ -71,9 +71,3 @@ def mapping_seconds(c: dict[str, float], result: Array) -> Array:
     A result of just the limit is taken to be kept: it is, once the heap has grown by more than that.
     """
     return np.where(result > _MAPPED, result / PAGE * c["page_s"], 0.0)
-
-
-def joined(order: float, *times: Array) -> Array:
-    """Return times that overlap as the norm of that order: 1 adds them, a high one takes the largest."""
-    total: Array = sum((time**order for time in times), np.zeros_like(times[0]))
-    return np.asarray(total ** (1 / order))

@@ -21,6 +21,12 @@ def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:
     return np.asarray(high * (1 + (low / np.maximum(high, 1e-30)) ** order) ** (1 / order))
 
 
+def joined(order: float, *times: Array) -> Array:
+    """Return times that overlap as the norm of that order: 1 adds them, a high one takes the largest."""
+    total: Array = sum((time**order for time in times), np.zeros_like(times[0]))
+    return np.asarray(total ** (1 / order))
+
+
 def miss_share(device: Device, cache_share: float, working_set: Array, order: float = _MISS_ORDER) -> Array:
     """Return the share of its bytes that a replay does not find in the L2 of `device`.
 

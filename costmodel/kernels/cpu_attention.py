@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
-from costmodel.kernels._cpu import MEMORY, joined, seconds_per_byte
+from costmodel.kernels._cpu import MEMORY, seconds_per_byte
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {

@@ -17,7 +17,8 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
-from costmodel.kernels._cpu import MEMORY, PAGE, joined, mapping_seconds, seconds_per_byte
+from costmodel.kernels._cpu import MEMORY, PAGE, mapping_seconds, seconds_per_byte
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {

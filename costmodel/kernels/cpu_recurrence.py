@@ -17,7 +17,8 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import cpu_gemm
-from costmodel.kernels._cpu import MEMORY, joined, seconds_per_byte
+from costmodel.kernels._cpu import MEMORY, seconds_per_byte
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate
 
 CONSTANTS = {

@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
-from costmodel.kernels._cpu import GRAIN, MEMORY, joined, seconds_per_byte
+from costmodel.kernels._cpu import GRAIN, MEMORY, seconds_per_byte
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate
 
 CONSTANTS = {

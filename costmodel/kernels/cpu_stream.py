@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
-from costmodel.kernels._cpu import GRAIN, MEMORY, joined, mapping_seconds, seconds_per_byte
+from costmodel.kernels._cpu import GRAIN, MEMORY, mapping_seconds, seconds_per_byte
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate
 
 CONSTANTS = {

@@ -30,6 +30,7 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _cudnn
+from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -168,7 +169,7 @@ def seconds(
     loaded = np.where(resident, np.maximum(0.0, weights - chip), weights) / bandwidth
     chain = np.where(resident, 0.0, chain)
     wait = np.where(resident, c["sync_s"], c["step_s"])
-    step = wait + _joined(arithmetic, loaded, chain)
+    step = wait + joined(_ORDER, arithmetic, loaded, chain)
     launch = np.full_like(step, c["call_s"])
     first = np.where(resident, np.minimum(weights, chip), 0.0) / bandwidth
     return Estimate(
@@ -205,8 +206,3 @@ def _share(c: Mapping[str, float], batch: Array) -> Array:
     """Return the share of the peak that products of that width reach."""
     shares = [c["share_4"], c["share_16"], c["share_32"]]
     return np.select([batch <= tile for tile in _WIDTHS[:-1]], shares, c["share_64"])
-
-
-def _joined(*times: Array) -> Array:
-    total: Array = sum((time**_ORDER for time in times), np.zeros_like(times[0]))
-    return total ** (1 / _ORDER)

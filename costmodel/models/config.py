@@ -33,7 +33,7 @@ def available() -> list[str]:
 
 
 @typed
-def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None) -> Architecture:
+def load(model: str | os.PathLike[str] | Mapping[str, Any], *, model_type: str | None = None) -> Architecture:
     """Return a model.
 
     Parameters
@@ -53,7 +53,7 @@ def load(model: str | Path | Mapping[str, Any], *, model_type: str | None = None
     """
     if isinstance(model, Mapping):
         return from_config(model, model_type=model_type)
-    if not isinstance(model, (str, os.PathLike)) or not str(model):
+    if not str(model):
         raise CostmodelError(f"model: wanted a name, a path or a configuration, got {model!r}")
     path = Path(model)
     if str(model) in available():

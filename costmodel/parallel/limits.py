@@ -21,7 +21,7 @@ def check_margin(margin: float) -> None:
     SizeError
         If it is not at least 0 and below 1.
     """
-    if isinstance(margin, bool) or not isinstance(margin, (int, float)) or not 0 <= margin < 1:
+    if not 0 <= margin < 1:
         raise SizeError(f"margin: wanted a part of the memory, at least 0 and below 1, got {margin!r}")
 
 
