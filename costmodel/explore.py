@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
 from costmodel import hardware, reports
 from costmodel.arguments import typed
@@ -76,7 +77,7 @@ WORDS = {
 def page(
     layers: Sequence[Layer] = LAYERS,
     devices: Sequence[hardware.Device | str | Path] | None = None,
-    sizes: Mapping[str, float] | None = None,
+    sizes: Mapping[str, ArrayLike] | None = None,
     *,
     title: str | None = None,
     command: str = "costmodel explore -o explorer.html",
@@ -168,7 +169,7 @@ def _computes(device: hardware.Device, dtype: str) -> bool:
     return True
 
 
-def _given(sizes: Mapping[str, float], layers: Sequence[Layer]) -> dict[str, float]:
+def _given(sizes: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> dict[str, float]:
     """Return where sizes start, after checking that some layer takes each, and that each is one number."""
     taken = {name for layer in layers for name in layer.sizes()}
     for name in sizes:
