@@ -51,6 +51,8 @@ AHEAD = ("trtllm",)
 #: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
 #: inferred from calls that take as much longer than those of the libraries without one.
 _PREPARING = ("fa3", "fa3-graphs", "trtllm")
+#: Query heads of a KV head for which vLLM's flash-attention 3 has kernels of their own (inferred).
+_GROUPS_COMPILED = (4.0, 8.0, 16.0)
 #: Shared memory that the system keeps of every thread block [B].
 _RESERVED = 1024.0
 #: What flash-attention 3's scheduler takes L2 to hold [B].
@@ -169,6 +171,15 @@ def masked_tiles(tile: Tiling, causal: bool) -> Array | float:
     By the diagonal, ``n_masking_steps`` of flash-attention's kernels, or by the last key.
     """
     return ceil_div(tile.rows, tile.group * tile.cols) + 1.0 if causal else 1.0
+
+
+def mask_share(kernel: str, group: Array) -> Array | float:
+    """Return the cost of a mask over that of other kernels and groups.
+
+    Of vLLM's flash-attention 3 a quarter where 4, 8 or 16 query heads share a KV head, the three alike and
+    no other (2, 3, 5, 32, …): as if compiled for those, a row's token is found without a division (inferred).
+    """
+    return np.where(np.isin(group, _GROUPS_COMPILED), 0.25, 1.0) if kernel == "fa3-graphs" else 1.0
 
 
 def softmax_order(kernel: str) -> float:

@@ -197,7 +197,8 @@ def seconds(
     rows = flash.moved_rows(kernel, cut, seq * cut.group / row_blocks)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     per_row = steps / row_blocks / splits
-    masked = given["mask_cost"] * special * sharing * np.minimum(ragged, per_row)
+    mask_cost = given["mask_cost"] * flash.mask_share(kernel, heads / kv_heads)
+    masked = mask_cost * special * sharing * np.minimum(ragged, per_row)
     mean = per_row * step + masked + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + masked + once
     last = splits * (flash.after_longest(cut, packed_heads, row_blocks) if causal else jobs)
@@ -211,14 +212,13 @@ def seconds(
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written + partial)
     rate = byte_time(device, given, miss)
     memory = again * 2 * width * (out + keys) * rate
-    core = norm(_JOIN, tiles, memory)
-    ideal = batch * packed_heads * steps / units
+    ideal, core = batch * packed_heads * steps / units, norm(_JOIN, tiles, memory)
     slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
     ramp = miss * given["ramp_cycles"] * cycle
     core = core * (1 + slowing * core / (core + _DROOP_S)) + ramp
     merge = np.where(merged, given["merge_cycles"] * cycle, 0.0) + partial * rate
-    by_token = given["token_cycles"] * cycle * _token_waves(units, batch * seq, kv_heads * head_dim)
-    store = norm(3.0, 2 * written * rate, by_token if cache_write == "token" else 0.0)
+    waves = _token_waves(units, batch * seq, kv_heads * head_dim) if cache_write == "token" else 0.0
+    store = norm(3.0, 2 * written * rate, given["token_cycles"] * cycle * waves)
     launch = np.asarray((given["launch_cycles"] + flash.preparation(kernel)) * cycle)
 
     terms = {

@@ -251,3 +251,29 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     assert np.mean(error) < 0.05
     for name, constant in attention.CONSTANTS.items():
         assert constant.low <= constants[name] <= constant.high
+
+
+def test_vllms_masks_cost_less_where_4_8_or_16_heads_share_one(shared: Path) -> None:
+    """By constants that make no difference between groups, measured calls of those three are shorter."""
+    pd = pytest.importorskip("pandas")
+    from costmodel import calibration  # noqa: PLC0415
+    from costmodel.validation import fit_attention  # noqa: PLC0415
+
+    table = pd.read_parquet(shared / "measurements" / "attention.parquet")
+    cell = (table.gpu == "h200-sxm") & (table.op == "attention_prefill")
+    rows = table[
+        cell & table.framework.str.startswith("vllm") & (table.seq_q <= 512) & (table.latency_s > 4e-5)
+    ]
+    (section,) = (
+        s for s in calibration.load("nvidia/h200-sxm") if (s.op, s.framework) == ("attention_prefill", "vllm")
+    )
+    alike = {**fit_attention.arguments(rows, H200), "kernel": "fa3"}
+    measured = rows.latency_s.to_numpy(dtype=float)
+    times = pd.Series(measured / attention.seconds(H200, section.constants, **alike).seconds)
+    by_group = times.groupby((rows.heads_q / rows.heads_kv).to_numpy()).agg(["size", "median"])
+    compiled = by_group.index.isin([4.0, 8.0, 16.0])
+    known = (by_group["size"] >= 5) & (by_group.index > 2)
+    assert by_group[compiled & known]["median"].max() < by_group[~compiled & known]["median"].min()
+    own = attention.seconds(H200, section.constants, **fit_attention.arguments(rows, H200)).seconds
+    assert np.abs(own / measured - 1).mean() < np.abs(1 / times - 1).mean() - 0.01
+    assert _flash.mask_share("fa3", np.array(8.0)) == 1.0  # SGLang's makes none
