@@ -42,9 +42,19 @@ class Rotary(Layer):
         return B * N * (HQ + HKV)
 
     def _turn(self, name: str) -> tuple[Phase, ...]:
-        turned = stream(self, name, rows=self._vectors, cols=D, reads=1, writes=1, vector=3, depth=2)
         table = self.bytes * N * D
-        return (replace(turned, read=turned.read + table, l2=table * (B * (HQ + HKV) - 1)),)
+        turned = stream(
+            self,
+            name,
+            rows=self._vectors,
+            cols=D,
+            reads=1,
+            writes=1,
+            vector=3,
+            depth=2,
+            extra_read=table,
+        )
+        return (replace(turned, l2=table * (B * (HQ + HKV) - 1)),)
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""

@@ -110,6 +110,8 @@ def _counted(style, direction):
             rows, cols, reads, writes = (
                 float(phase.sizes[name].subs(SIZES)) for name in ("rows", "cols", "reads", "writes")
             )
+            # Whole tables, as torch's are counted: sums over rows are less than one.
+            reads, writes = int(reads), int(writes)
             runs = float(phase.repeats.subs(SIZES)) * rows * cols
             total.update(read=runs * reads, written=runs * writes)
     return total

@@ -103,8 +103,8 @@ def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, 
         passes.append((table(w, *tables[where], reads, writes, **COST[kind]), often))
     if back:  # the gradient of an offset is a sum over all tokens
         for width, often in ((wide * d, count), (d, 1), (f, 1), (d, 1)):
-            one = table(w, rows, width, 1, 0, vector=1, depth=math.ceil(math.log2(rows)))
-            passes.append((replace(one, write=one.write + w * width), often))
+            depth = math.ceil(math.log2(rows))
+            passes.append((table(w, rows, width, 1, 0, vector=1, depth=depth, more_write=w * width), often))
     kernels += [replace(kernel, repeats=often * layers) for kernel, often in passes]
     if not back:
         kernels.append(product(w, *head))

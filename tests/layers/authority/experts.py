@@ -226,6 +226,7 @@ def _mixed(
         depth=soft.depth + k * log2_ceil(e),
         more_write=choices,
         workspace=w * tokens * e + choices,
+        by_row=True,
     )
     branches = k + (1 if shared else 0)
     total = table(
@@ -260,6 +261,7 @@ def _mixed(
         depth=dot_depth(k) + 2,
         more_read=choices,
         workspace=w * tokens * e,
+        by_row=True,
     )
     back_choice = replace(back_choice, vector=tokens * (2 * e + 2 * k))
     added = branches + 1  # and the router's

@@ -110,8 +110,14 @@ def table(
     more_read: Number = 0,
     more_write: Number = 0,
     workspace: Number = 0,
+    by_row: bool = False,
 ) -> Kernel:
-    """One pass over a table: each element read and written so often, with so much arithmetic."""
+    """One pass over a table: each element read and written so often, with so much arithmetic.
+
+    What it moves beside (masks, sums) is timed in elements of the table; not so in passes by row, of norms
+    and softmax.
+    """
+    beside = 0 if by_row else Fraction(1) / (w * rows * cols)
     return Kernel(
         vector=vector * rows * cols * pairs,
         special=special * rows * cols * pairs,
@@ -119,5 +125,10 @@ def table(
         write=w * rows * cols * writes + more_write,
         depth=depth,
         workspace=workspace,
-        sizes={"rows": rows, "cols": cols, "reads": reads, "writes": writes},
+        sizes={
+            "rows": rows,
+            "cols": cols,
+            "reads": reads + beside * more_read,
+            "writes": writes + beside * more_write,
+        },
     )

@@ -78,13 +78,21 @@ def _on_latents(o: dict[str, Any], s: Sizes, w: Any) -> Kernel:
     b, n, n_kv, h, c, r = (s[k] for k in ("batch", "seq", "seq_kv", "heads", "kv_rank", "rope_dim"))
     scores = b * h * pairs(n, n_kv, o["causal"] and o["convention"] == "exact")
     rows = b * n * h
+    products = scores * (2 * (c + r) + 2 * c)
     return Kernel(
-        matrix=scores * (2 * (c + r) + 2 * c),
+        matrix=products,
         vector=3 * scores + rows * c,
         special=scores,
         read=w * (b * n_kv * (c + r) + rows * (c + r)),
         write=w * rows * c,
         depth=dot_depth(c + r) + 2 * log2_ceil(n_kv) + 3 + dot_depth(n_kv),
         workspace=w * rows * c,
-        sizes={"batch": b, "heads": h * n, "kv_heads": 1, "seq_kv": n_kv, "head_dim": Fraction(c + r, 2)},
+        sizes={
+            "batch": b,
+            "heads": h * n,
+            "kv_heads": 1,
+            "seq_kv": n_kv,
+            "head_dim": Fraction(c + r, 2),
+            "flops": products,
+        },
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 from . import chunks
@@ -282,7 +283,7 @@ def _favor(
         write=w * rows * m,
         depth=dot_depth(d) + 1 + 1 + 1 + 1,
         workspace=mapped,
-        sizes={"rows": rows, "cols": m, "reads": 1, "writes": 1},
+        sizes={"rows": rows, "cols": m, "reads": 1 + Fraction(raw) / (w * rows * m), "writes": 1},
     )
     mapping = (product(w, rows, m, d, workspace=mapped), exponential)
     unmapping = (
@@ -302,7 +303,12 @@ def _one_state(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
         read=w * heads * n * (dv + dk) + sums,
         write=w * heads * n * dv,
         depth=dot_depth(dk) + 1,
-        sizes={"rows": heads * n, "cols": dv, "reads": 1, "writes": 1},
+        sizes={
+            "rows": heads * n,
+            "cols": dv,
+            "reads": 1 + Fraction(dk, dv) + Fraction(sums) / (w * heads * n * dv),
+            "writes": 1,
+        },
     )
     forward = (
         product(w, dk, dv, n, times=heads, workspace=state),

@@ -36,6 +36,8 @@ class Shape:
             "batch": self.b, "heads": self.h, "kv_heads": self.g, "seq": self.n,
             "seq_kv": self.mask.met, "held": self.n, "head_dim": self.d, "value_dim": self.dv,
         }  # fmt: skip
+        if name == "sliding-window" and o["causal"]:  # a library's causal kernel, given the window
+            self.sizes |= {"seq_kv": self.n, "window": s["window"]}
 
 
 def core(x: Shape) -> tuple[Kernel, tuple[Kernel, Kernel]]:
@@ -124,7 +126,7 @@ def combiner(o: dict[str, Any], s: Sizes) -> Expected:
     operands = x.queries + x.keys
     entries = x.rows * levels
     again = operands * max(levels - 1, 0)
-    sizes = {"rows": x.rows * max(levels, 1), "cols": 2 * d + dv, "reads": 1, "writes": 0}
+    sizes = {"rows": x.rows * max(levels, 1), "cols": 2 * d + dv}
     level = log2_ceil(longest)  # type: ignore[arg-type]
     attend, (sums, back) = core(x)
     make = Kernel(
@@ -137,7 +139,7 @@ def combiner(o: dict[str, Any], s: Sizes) -> Expected:
         # Maxima; scores; maximum, subtract, exp, sum, divide; values.
         depth=level + dot_depth(d) + level + 2 + level + 1 + 1 + level,
         workspace=summaries,
-        sizes=sizes,
+        sizes={**sizes, "reads": 1, "writes": 0},
     )
     spread = Kernel(
         matrix=entries * (2 * d + 2 * dv + 2 * dv + 2 * d + 2 * d),
@@ -147,7 +149,7 @@ def combiner(o: dict[str, Any], s: Sizes) -> Expected:
         write=operands,
         l2=again,
         depth=level + max(dot_depth(d) + 2, dot_depth(dv) + 1) + 1 + 1 + level,
-        sizes=sizes,
+        sizes={**sizes, "reads": 2, "writes": 1},
     )
     back = replace(
         back,

@@ -30,11 +30,21 @@ def norm_pass(w: Any, kind: str, rows: int, cols: int, direction: str) -> Kernel
     gains = w * (2 if kind == "layer" else 1) * cols
     cost = row_cost(kind, direction, cols)
     if direction == "fwd":
-        return table(w, rows, cols, 1, 1, **vars(cost), more_read=gains)
+        return table(w, rows, cols, 1, 1, **vars(cost), more_read=gains, by_row=True)
     # dy∘x̂ is there after normalising and one product; then a tree over the rows.
     across = (3 if kind == "layer" else 2) + log2_ceil(rows)
     depth = max(cost.depth, across)
-    sums = table(w, rows, cols, 2, 1, **vars(cost) | {"depth": depth}, more_read=w * cols, more_write=gains)
+    sums = table(
+        w,
+        rows,
+        cols,
+        2,
+        1,
+        **vars(cost) | {"depth": depth},
+        more_read=w * cols,
+        more_write=gains,
+        by_row=True,
+    )
     added = 2 if kind == "layer" else 1  # sums over rows: the gain's gradient, and the offset's
     return replace(sums, vector=sums.vector + added * rows * cols)
 

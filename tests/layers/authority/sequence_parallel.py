@@ -48,7 +48,12 @@ class Part:
             depth=6,
             workspace=self.stat * rows * dv,
             repeats=repeats,
-            sizes={"rows": rows, "cols": dv, "reads": 1 + self.wide, "writes": self.wide},
+            sizes={
+                "rows": rows,
+                "cols": dv,
+                "reads": 1 + self.wide + 2 * self.wide / dv,
+                "writes": self.wide + self.wide / dv,
+            },
         )
 
     def add(self, heads: int, cols: int, repeats: int) -> Kernel:

@@ -100,6 +100,7 @@ def logits(o: dict[str, Any], s: Sizes) -> Expected:
             more_read=INT64 * tokens,
             more_write=2 * stat * tokens,
             workspace=stat * tokens,
+            by_row=True,
         )
         forward += (there,)
         # Read again: the scores, log-sum-exp, the loss's gradient, the right token.
