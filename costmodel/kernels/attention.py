@@ -194,7 +194,7 @@ def seconds(
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
     least = given["step_cycles"] * flash.step_share(kernel, cut) * cycle
     step = norm(_JOIN, sharing * busy, least * widths / (size + value_size))
-    rows = flash.moved_rows(kernel, cut, seq * cut.group / row_blocks)
+    rows = flash.moved_rows(kernel, cut, seq * cut.group / row_blocks) * flash.row_share(kernel, heads)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     per_row = steps / row_blocks / splits
     mask_cost = given["mask_cost"] * flash.mask_share(kernel, heads / kv_heads)

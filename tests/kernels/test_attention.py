@@ -277,3 +277,29 @@ def test_vllms_masks_cost_less_where_4_8_or_16_heads_share_one(shared: Path) -> 
     own = attention.seconds(H200, section.constants, **fit_attention.arguments(rows, H200)).seconds
     assert np.abs(own / measured - 1).mean() < np.abs(1 / times - 1).mean() - 0.01
     assert _flash.mask_share("fa3", np.array(8.0)) == 1.0  # SGLang's makes none
+
+
+@pytest.mark.parametrize("framework", ["sglang", "vllm"])
+def test_rows_of_doubled_heads_come_faster_to_tensorrt_llms_kernels(shared: Path, framework: str) -> None:
+    """By constants and rows that make no difference, measured calls of 4, 8, … heads are the shorter."""
+    pd = pytest.importorskip("pandas")
+    from costmodel import calibration  # noqa: PLC0415
+    from costmodel.validation import fit_attention  # noqa: PLC0415
+
+    b200 = hardware.load("nvidia/b200-sxm")
+    table = pd.read_parquet(shared / "measurements" / "attention.parquet")
+    cell = (table.gpu == "b200-sxm") & (table.op == "attention_prefill") & (table.latency_s > 2e-5)
+    rows = table[cell & table.framework.str.startswith(framework) & (table.seq_q <= 4096)]
+    (section,) = (
+        s for s in calibration.load(b200.name) if (s.op, s.framework) == ("attention_prefill", framework)
+    )
+    arguments = fit_attention.arguments(rows, b200)
+    assert arguments["kernel"] == "trtllm"
+    measured = rows.latency_s.to_numpy(dtype=float)
+    # A hair more heads: as much work, by the model, and never a power of two.
+    alike = {**arguments, "heads": arguments["heads"] * (1 + 1e-9)}
+    times = measured / attention.seconds(b200, section.constants, **alike).seconds
+    doubled = rows.heads_q.isin([1, 2, 4, 8, 16, 32, 64, 128]).to_numpy()
+    assert np.median(times[doubled]) < 0.985 * np.median(times[~doubled])
+    own = attention.seconds(b200, section.constants, **arguments).seconds
+    assert np.abs(own / measured - 1).mean() < np.abs(1 / times - 1).mean()
