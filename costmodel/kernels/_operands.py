@@ -78,16 +78,8 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     a ``cache_share`` of 0 nothing is found.
     """
     right, left = p.right, 0.0 * p.left if p.quantised else p.left
-    between = p.right + p.left + p.result
-    if rotation == "weights":
-        between = between + p.right * (np.clip(np.ceil(device.l2_capacity / p.right), 1, 5) - 1)
-    elif rotation == "layers":
-        between = between + 5 * p.right
-    elif rotation == "operands":
-        # What is quantised is 16 bit wide before, and 8 bit after.
-        between = 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
-    held = c["cache_share"] * device.llc_distinct
-    missed = misses(between, held, _WARM_ORDER)
+    between, held = _between(device, p, rotation), c["cache_share"] * device.llc_distinct
+    missed = missed_again(device, c, p, rotation)
     missed_left = missed
     if rotation in ("weights", "layers") and held > 0:
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)
@@ -96,6 +88,25 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     if np.any(p.passing):
         found += right * (misses(np.maximum(between, p.passing), held, _WARM_ORDER) - missed)
     return found
+
+
+def missed_again(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
+    """Return the share of what a call touches that L2 does not still hold at the next use."""
+    held = c["cache_share"] * device.llc_distinct
+    return misses(_between(device, p, rotation), held, _WARM_ORDER)
+
+
+def _between(device: Device, p: Problem, rotation: str) -> Array:
+    """Return what calls touch between two uses of an operand, it included [B]."""
+    once = p.right + p.left + p.result
+    if rotation == "weights":
+        return once + p.right * (np.clip(np.ceil(device.l2_capacity / p.right), 1, 5) - 1)
+    if rotation == "layers":
+        return once + 5 * p.right
+    if rotation == "operands":
+        # What is quantised is 16 bit wide before, and 8 bit after.
+        return 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
+    return once
 
 
 def reread(

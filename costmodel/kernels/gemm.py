@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import _operands as operands
 from costmodel.kernels import _replay as replay
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._cache import misses
@@ -270,7 +271,7 @@ def seconds(
             limits = {name: np.where(rows, own.get(name, 0.0), limit) for name, limit in limits.items()}
     starts = c["start_s"]
     if quantise:
-        kernel = kernel + c["start_s"] + _quantise(device, c, p)
+        kernel = kernel + c["start_s"] + _quantise(device, c, p, rotation)
         starts *= 2
     total = c["dispatch_s"] + (kernel**_HOST_ORDER + c["record_s"] ** _HOST_ORDER) ** (1 / _HOST_ORDER)
     total = replay.ticked(device, c, total, REPLAYED.get(rotation, 1.0))
@@ -307,8 +308,12 @@ def _few_rows(
         yield tiny, chain, {"depth": chain}
 
 
-def _quantise(device: Device, c: Mapping[str, float], p: Problem) -> Array:
-    """Return the time of quantising A row by row [s]: read for the largest value, read again, written."""
+def _quantise(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
+    """Return the time of quantising A row by row [s]: read for the largest value, read again, written.
+
+    Memory serves the first reading and takes the result where L2 does not hold them from call to call.
+    """
     elements = p.batch * p.m * p.k
-    moved = elements * (2 + 2 * misses(2 * elements, device.l2_capacity) + p.bytes)
+    first = (2 + p.bytes) * operands.missed_again(device, c, p, rotation)
+    moved = elements * (first + 2 * misses(2 * elements, device.l2_capacity))
     return np.asarray(moved / (device.hbm_bandwidth * c["quantise_share"]))

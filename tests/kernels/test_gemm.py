@@ -418,3 +418,25 @@ def test_what_limits_a_kernel_for_few_rows_is_its_own(device, constants, sizes, 
     parts = terms["launch"] + terms["depth"] + max(terms["hbm"], terms["l2"])
     assert parts == pytest.approx(float(estimate.seconds), rel=1e-9)
     assert terms["matrix:bf16"] == 0
+
+
+def test_what_l2_still_holds_is_quantised_from_there():
+    """Six pairs of A (16 and 8 bit) and B: in 96 MB they stay, or A is read and written, or read twice."""
+    l40s = hardware.load("nvidia/l40s")
+    m = np.array([512.0, 8192.0, 65536.0])
+    sizes = {"m": m, "n": 64.0, "k": 4096.0, "dtype": "fp8", "quantise": True, "rotation": "operands"}
+
+    def quantising(cache_share):
+        # Half the share of the bandwidth doubles it, and nothing else.
+        half, whole = (
+            seconds(l40s, {**IDEAL, "cache_share": cache_share, "quantise_share": share}, **sizes)
+            for share in (0.5, 1.0)
+        )
+        return half - whole
+
+    elements = m * 4096.0
+    read_again = np.where(2 * elements > l40s.l2_capacity, 2.0, 0.0)
+    moved = (3.0 + read_again) * elements
+    assert quantising(0.0) == pytest.approx(moved / l40s.hbm_bandwidth, rel=0.15)
+    assert quantising(1.0)[0] < 0.01 * moved[0] / l40s.hbm_bandwidth
+    assert quantising(1.0)[1:] == pytest.approx(quantising(0.0)[1:])
