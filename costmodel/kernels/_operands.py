@@ -100,7 +100,8 @@ def _between(device: Device, p: Problem, rotation: str) -> Array:
     """Return what calls touch between two uses of an operand, it included [B]."""
     once = p.right + p.left + p.result
     if rotation == "weights":
-        return once + p.right * (np.clip(np.ceil(device.l2_capacity / p.right), 1, 5) - 1)
+        copies = np.clip(np.ceil(device.l2_capacity / p.right), 1, 5)
+        return np.asarray(once + p.right * (copies - 1))
     if rotation == "layers":
         return once + 5 * p.right
     if rotation == "operands":
