@@ -46,12 +46,12 @@ def carried(
         Whether what was fitted on the device itself may tell of its generation.
     """
     without = () if own else (device.name.rstrip("*"),)
-    found = translated(constants, section, wanted, without)
+    found, lender = translated(constants, section, wanted, without), hardware.load(relative)
     for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
-        found[name] *= hardware.load(relative).clock_hz / device.clock_hz
+        found[name] *= lender.clock_hz / device.clock_hz
     for name in found.keys() & set(kernels.group(section.kernel, "MADE")):
-        found[name] *= _progress(name, wanted, hardware.family_of(relative), device.family, without)
-    cut = _cut(device, hardware.load(relative), wanted.dtype)
+        found[name] *= _progress(name, wanted, lender.family, device.family, without)
+    cut = _cut(device, lender, wanted.dtype)
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _uncovered(found[name], cut)

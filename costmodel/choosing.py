@@ -65,15 +65,15 @@ def choose(
     name = device.name.rstrip("*")
     mine = [s for s in calibration.load(name) if s.framework != apart_from] if own else []
     serving = best((s for s in mine if _serves(s, wanted, device)), wanted)
-    carried = None if serving else _from_relative(device, wanted, alike=True, own=own)
+    borrowed = None if serving else _from_relative(device, wanted, alike=True, own=own)
     section = serving or best(mine, wanted)
-    if section is not None and carried is None:
+    if section is not None and borrowed is None:
         # What-if devices rest on the constants of the device they were made from.
         origin = "self" if name == device.name else name
         constants = translated(_constants(section, wanted), section, wanted)
         return Choice(origin, section, constants, section.spread)
     return (
-        carried
+        borrowed
         or _from_relative(device, wanted, alike=False, own=own)
         or _of_single_precision(device, wanted, own=own, apart_from=apart_from)
         or Choice("none")
@@ -184,14 +184,14 @@ def _carried(
     return Choice(relative, section, constants, _widest(section.spread, transfer(section.kernel, relation)))
 
 
-def _widest(own: tuple[Spread, ...], carried: tuple[Spread, ...]) -> tuple[Spread, ...]:
+def _widest(own: tuple[Spread, ...], transferred: tuple[Spread, ...]) -> tuple[Spread, ...]:
     """Return a section's regimes, each as wide as there or, where that is wider, as carried constants are.
 
     One range is known for all times of carried ones; on another device nothing is surer than on its own.
     """
-    if not own or not carried:
-        return own or carried
-    (other,) = carried
+    if not own or not transferred:
+        return own or transferred
+    (other,) = transferred
     return tuple(spread.model_copy(update={"q": _outermost((spread.q, other.q))}) for spread in own)
 
 

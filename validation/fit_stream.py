@@ -51,6 +51,15 @@ _EXPECTED = {
     "dispatch_s": 1.8e-5,
     "record_s": 1.2e-5,
 }
+#: The same of passes of rows timed without a host, of which rows leave more open.
+_EXPECTED_OF_ROWS = {
+    "bandwidth_share": 0.82,
+    "element_cycles": 30.0,
+    "row_s": 1e-6,
+    "iteration_s": 3e-7,
+    "resident_share": 0.7,
+    "overlap": 3.0,
+}
 #: Passes of one instruction an element: nowhere do rows tell it from what memory takes meanwhile.
 _PLAIN = {f"elementwise_{op}{kind}" for op in ("add", "mul", "div") for kind in ("", "_scalar")} | {"relu"}
 #: Whose share of the bandwidth, fitted before, a pass with arithmetic has: of as many operands, and so sure.
@@ -61,15 +70,6 @@ SHARE_OF = {
     "tanh": "elementwise_add_scalar",
 }
 _SURE = 10.0
-#: The same of passes of rows timed without a host, of which rows leave more open.
-_EXPECTED_OF_ROWS = {
-    "bandwidth_share": 0.82,
-    "element_cycles": 30.0,
-    "row_s": 1e-6,
-    "iteration_s": 3e-7,
-    "resident_share": 0.7,
-    "overlap": 3.0,
-}
 #: A layer norm is dispatched through more of the framework than other passes.
 _EXPECTED_OF = {"layernorm": {"dispatch_s": 4e-5, "record_s": 2e-5}}
 

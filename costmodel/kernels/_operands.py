@@ -79,7 +79,7 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
     """
     right, left = p.right, 0.0 * p.left if p.quantised else p.left
     between, held = _between(device, p, rotation), c["cache_share"] * device.llc_distinct
-    missed = missed_again(device, c, p, rotation)
+    missed = misses(between, held, _WARM_ORDER)
     missed_left = missed
     if rotation in ("weights", "layers") and held > 0:
         alone = misses(p.right + p.left + p.result, _SHARED * device.l2_capacity, _SHARED_ORDER)

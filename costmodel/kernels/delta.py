@@ -22,7 +22,7 @@ from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import misses, warm_seconds
-from costmodel.kernels._join import norm
+from costmodel.kernels._join import joined, norm
 from costmodel.kernels.base import Array, Constant, Estimate
 
 CONSTANTS = {
@@ -157,8 +157,7 @@ def seconds(
         missed = misses(4 * values + states, capacity, _REUSE_ORDER)
         hbm = traffic * np.maximum(missed / bandwidth, 1 / cached)
     chain = waves * walk + np.minimum(blocks, 1.0) * device.units * c["stagger_cycles"] * cycle
-    order = c["overlap"]
-    work = (chain**order + hbm**order + matrix**order) ** (1 / order)
+    work = joined(c["overlap"], chain, hbm, matrix)
     total = launch + solve + work * _droop(c, work, np.minimum(1.0, blocks))
     terms = {f"matrix:{dtype}": matrix, "hbm": hbm, "depth": chain + solve, "launch": launch}
     return Estimate(seconds=replay.ticked(device, c, total, replay.SCANS), terms=terms)

@@ -19,6 +19,7 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
+from costmodel.kernels._join import joined
 from costmodel.kernels._rows import Layout, layout
 from costmodel.kernels.base import Array, Constant, Estimate
 
@@ -155,8 +156,7 @@ def seconds(
     cached = passes / (device.units * device.clock_hz * c["cache_bytes"])
     chain = chain * clock
     issue = issued * c["element_cycles"] / (device.units * _LANES * device.clock_hz) * clock
-    order = c["overlap"]
-    kernel = (np.maximum(hbm, cached) ** order + chain**order + issue**order) ** (1 / order) + c["start_s"]
+    kernel = joined(c["overlap"], np.maximum(hbm, cached), chain, issue) + c["start_s"]
     hidden = (kernel**_HOST_ORDER + (c["record_s"] * host) ** _HOST_ORDER) ** (1 / _HOST_ORDER)
     launch = np.full_like(elements, c["start_s"]) + (c["dispatch_s"] + c["record_s"]) * host
     return Estimate(
