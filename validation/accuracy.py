@@ -16,11 +16,11 @@ import pandas as pd
 import yaml
 
 from costmodel import hardware
-from costmodel._version import __version__
 from costmodel.files import write_whole
-from costmodel.measured import OPERATIONS_MEASURED, framework
+from costmodel.measured import framework
 from costmodel.score import score, summary
-from costmodel.validation import intervals
+from costmodel.validation import intervals, transfers
+from costmodel.validation.accuracy_page import markdown
 from costmodel.validation.heldout import held_out
 
 TABLES = ("gemm", "attention", "scan", "memops")
@@ -29,35 +29,10 @@ GATE = FOLDER.parent / "tests" / "golden" / "accuracy.csv"
 #: A cell may get this much worse [points of mean error] before the gate says so.
 SLACK = 0.5
 CELL = ["gpu", "op", "dtype", "framework"]
-#: From so many rows on, a share of 80 % is known to some 3 points.
-MANY = 200
-_ERRORS = ("mean_ape", "median_ape", "bias")
-_OTHERS = ("covered_80_other", "covered_95_other")
-_HEADS = {
-    "mean_ape": "mean",
-    "median_ape": "median",
-    "covered_80": "in 80 %",
-    "width_80": "width",
-    "covered_80_other": "80 %, others",
-    "covered_95_other": "95 %, others",
-}
-#: What the table by regime shows of each level, and decimals.
-_SHOWN = (("covered", 1), ("width", 2))
 #: What of a prediction the tables are made from.
 ANSWERS = (
     *("seconds", "lower_s", "rung", "constants_from", "reason"),
     *("lo80_s", "hi80_s", "lo95_s", "hi95_s"),
-)
-
-#: Mean absolute error [%] that other tools, and the simplest models, reach on A100 and H100 kernels,
-#: as the issue that asked for these models states them; none was run here.
-PEERS = (
-    ("pure roofline", "30–55", "60–70"),
-    ("GenZ", "33–36", "24–32"),
-    ("LLMCompass (tile search)", "24–27", "–"),
-    ("calculon", "15–18", "230–420"),
-    ("LLM-Viewer", "–", "101–267"),
-    ("three fitted constants", "11–16", "18–20"),
 )
 
 
@@ -94,30 +69,6 @@ def with_other_half(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
     """Return the table with what intervals hold of rows that they were not taken from; see `intervals`."""
     other = intervals.coverage(judged, CELL).add_suffix("_other")
     return table.merge(other.reset_index(), on=CELL, how="left")
-
-
-def transfers(rows: pd.DataFrame) -> dict[str, dict[str, dict[str, object]]]:
-    """Return quantiles of measured over predicted time, constants being a relative's, by relation."""
-    scored = score(rows, rung="kernel")
-    scored = scored[(scored["reason"] == "") & (scored["constants_from"] != "none")]
-    ratio = scored["latency_s"] / scored["seconds"]
-    models = {
-        op: OPERATIONS_MEASURED[op].layer("fp32", {"op": op}).cost.phases[0].kernel
-        for op in scored["op"].unique()
-    }
-    pairs = {
-        (gpu, other): next(r for n, r in hardware.relatives(gpu, [other]) if n == other)
-        for gpu, other in scored[["gpu", "constants_from"]].drop_duplicates().itertuples(index=False)
-    }
-    relation = [pairs[pair] for pair in zip(scored["gpu"], scored["constants_from"], strict=True)]
-    table: dict[str, dict[str, dict[str, object]]] = {}
-    for (kernel, related), part in ratio.groupby([scored["op"].map(models), pd.Index(relation)]):
-        quantiles = np.quantile(part, (0.025, 0.1, 0.9, 0.975))
-        table.setdefault(str(kernel), {})[str(related)] = {
-            "rows": len(part),
-            "q": [float(f"{q:.4g}") for q in quantiles],
-        }
-    return table
 
 
 def whole_models(folder: Path) -> pd.DataFrame:
@@ -163,106 +114,6 @@ def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
     return worse
 
 
-def markdown(own: pd.DataFrame, carried: pd.DataFrame, regimes: pd.DataFrame, whole: pd.DataFrame) -> str:
-    """Return the page: calibrated predictions, their intervals, those with a relative's constants, peers.
-
-    Parameters
-    ----------
-    own, carried : DataFrame
-        `by_cell` at the best rung, `with_other_half`; and at rung ``kernel``.
-    regimes : DataFrame
-        See `intervals.by_regime`.
-    whole : DataFrame
-        See `whole_models`.
-    """
-    lines = [
-        "# Accuracy",
-        "",
-        "Written by `make accuracy`; no figure is edited by hand.",
-        f"costmodel {__version__}. Rows: the shapes of the shared tables that no constant was fitted on "
-        "(30 %, by a hash of the sizes). Errors are of predicted against measured time [%]: mean and median "
-        "absolute, and the median signed error as bias (positive: predicted too long). Devices kept aside "
-        "are in none of these tables.",
-        "",
-        "## With the device's own constants (rung `calibrated`)",
-        "",
-        "`in 80 %`: share of the rows inside the 80 % interval, and how wide it is (upper over lower end). "
-        "The shipped intervals are taken from these rows, so that their coverage here is by construction. "
-        "`80 %, others` and `95 %, others`: of intervals taken from one half of the rows' shapes, by another "
-        "hash, how many rows of the other half lie inside, both ways.",
-        "",
-        *_table(own, ("rows", "predicted", *_ERRORS, "covered_80", "width_80", *_OTHERS)),
-        "",
-        *_intervals(own, regimes),
-        "",
-        "## Whole models, eager",
-        "",
-        "Sums of kernels, with the harness's host (`calibrate_harness.py`) fitted on the shapes that are not "
-        "held out. `inf` is inference, `train` a training pass, forward or backward.",
-        "",
-        "| " + " | ".join(str(column).strip() for column in whole) + " |",
-        "|" + "---|" * len(whole.columns),
-        *(f"| {' | '.join(_written(value) for value in row)} |" for row in whole.itertuples(index=False)),
-        "",
-        "## Without them (rung `kernel`): constants of the nearest relative, one device left out at a time",
-        "",
-        "Eager rows hold the dispatch of the median host of the vendor's other devices: that is the "
-        "harness's, and not refitted.",
-        "",
-        *_table(carried, ("constants_from", "rows", *_ERRORS)),
-        "",
-        "## Others",
-        "",
-        "Mean absolute error [%] on A100 and H100 kernels, as stated in this project's issue on kernel "
-        "models (other rows than ours; not run here).",
-        "",
-        "| model | GEMM | attention |",
-        "|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in PEERS),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:
-    """Yield how intervals do on rows that they were not taken from: in cells, and by regime."""
-    yield "## Intervals on rows that they were not taken from"
-    yield ""
-    many = own[own["judged_other"] >= MANY]
-    kept = " and ".join(
-        f"{((many[f'covered_{level}_other'] - level).abs() <= 5).sum()} ({level} %)"
-        for level in intervals.LEVELS
-    )
-    yield (
-        f"Of the {len(many)} cells with {MANY} such rows and more, coverage is within 5 points of what is "
-        f"promised in {kept}. By kernel model and predicted time, all devices together, with median widths:"
-    )
-    yield ""
-    yield "| kernel model | predicted time | rows | in 80 % | width | in 95 % | width |"
-    yield "|---|---|---|---|---|---|---|"
-    for _, row in regimes.iterrows():
-        numbers = (f"{row[f'{what}_{level}']:.{d}f}" for level in (80, 95) for what, d in _SHOWN)
-        yield f"| {row['kernel']} | {row['regime']} | {row['judged']:.0f} | {' | '.join(numbers)} |"
-
-
-def _table(frame: pd.DataFrame, columns: tuple[str, ...]) -> Iterator[str]:
-    yield "| device | op | dtype | framework | " + " | ".join(_HEADS.get(c, c) for c in columns) + " |"
-    yield "|---|---|---|---|" + "---|" * len(columns)
-    for _, row in frame.iterrows():
-        values = (_written(row[c]) for c in columns)
-        yield (
-            f"| {row['gpu']} | {row['op']} | {row['dtype']} | {row['framework']} | "
-            + " | ".join(values)
-            + " |"
-        )
-
-
-def _written(value: object) -> str:
-    if isinstance(value, float):
-        return "–" if np.isnan(value) else f"{value:.2f}"
-    return str(value)
-
-
 def main() -> None:
     """Write ``ACCURACY.md`` and the table that the gate compares with."""
     parser = argparse.ArgumentParser(description="Score the held-out rows of measured tables.")
@@ -271,8 +122,15 @@ def main() -> None:
     rows = held_out_rows(folder)
     scored = scored_rows(rows)
     judged = intervals.judged(scored)
-    own, carried = with_other_half(table_of(scored), judged), by_cell(rows, rung="kernel")
-    page = markdown(own, carried, intervals.by_regime(judged), whole_models(folder))
+    own, carried = with_other_half(table_of(scored), judged), scored_rows(rows, rung="kernel")
+    ratios = transfers.ratios(carried)
+    page = markdown(
+        own,
+        table_of(carried),
+        intervals.by_regime(judged),
+        whole_models(folder),
+        transfers.left_out(ratios),
+    )
     write_whole(FOLDER / "ACCURACY.md", lambda path: path.write_text(page, "utf-8"), overwrite=True)
     write_whole(
         GATE,
@@ -280,7 +138,7 @@ def main() -> None:
         overwrite=True,
     )
     header = "# Written by `make accuracy`: measured over predicted time with the constants of a relative.\n"
-    text = header + yaml.safe_dump(transfers(rows), default_flow_style=None)
+    text = header + yaml.safe_dump(transfers.table(ratios), default_flow_style=None)
     place = Path(hardware.__file__).parent / "transfer.yaml"
     write_whole(place, lambda path: path.write_text(text, "utf-8"), overwrite=True)
     devices = {hardware.load(label).name for label in own["gpu"]}

@@ -90,11 +90,11 @@ def regime(seconds: pd.Series) -> pd.Series:
 
 def by_regime(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the `coverage` of each kernel model by regime of the predicted time, all devices together."""
-    models = {op: _kernel(op) for op in rows["op"].unique()}
+    models = {op: kernel_of(op) for op in rows["op"].unique()}
     named = rows.assign(kernel=rows["op"].map(models), regime=regime(rows["seconds"]))
     return coverage(named, ["kernel", "regime"]).reset_index()
 
 
-def _kernel(op: str) -> str:
+def kernel_of(op: str) -> str:
     """Return the kernel model that times an operation of the shared tables."""
     return OPERATIONS_MEASURED[op].layer("fp32", {"op": op}).cost.phases[0].kernel
