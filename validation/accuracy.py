@@ -17,9 +17,10 @@ import yaml
 
 from costmodel import hardware
 from costmodel.files import write_whole
+from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.score import score, summary
-from costmodel.validation import intervals, transfers
+from costmodel.validation import intervals, published, transfers
 from costmodel.validation.accuracy_page import markdown
 from costmodel.validation.heldout import held_out
 
@@ -37,15 +38,22 @@ ANSWERS = (
 
 
 def held_out_rows(folder: Path) -> pd.DataFrame:
-    """Return the rows of the shared tables that no constant was fitted on."""
+    """Return the rows of the shared tables, and the published recurrent ones, that nothing was fitted on."""
     frames = [pd.read_parquet(folder / f"{name}.parquet") for name in TABLES]
+    chains = published.chains(folder.parent / "reference").drop(columns="reason")
+    frames.append(chains.assign(gpu=chains["device"].str.partition("/")[2]))
     return pd.concat([frame[held_out(frame)] for frame in frames], ignore_index=True)
 
 
 def scored_rows(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
-    """Return rows with their predictions, and their framework by its name alone."""
+    """Return rows with their predictions, and their framework by its name alone.
+
+    Recurrent ops of one direction are one operation: they are fitted together, and one has a row or two.
+    """
     named = rows.assign(framework=rows["framework"].map(lambda text: framework(text)[0]))
     answers = score(rows, rung=rung)[[*ANSWERS]]
+    recurrent = rows["op"].isin(GATES)
+    named["op"] = rows["op"].mask(recurrent, f"{intervals.RECURRENCE} " + rows["direction"].astype(str))
     return named.assign(**answers)
 
 

@@ -63,7 +63,9 @@ def markdown(
         f"costmodel {__version__}. Rows: the shapes of the shared tables that no constant was fitted on "
         "(30 %, by a hash of the sizes). Errors are of predicted against measured time [%]: mean and median "
         "absolute, and the median signed error as bias (positive: predicted too long). Devices kept aside "
-        "are in none of these tables.",
+        "are in none of these tables. Recurrent layers are published ones (DeepBench's, without input "
+        "products); of the five shapes of theirs that are held out, one is a single step of a GRU, which "
+        'no fitted row is like (validation/DIARY.md, "Recurrent layers: one step of a GRU").',
         "",
         "## With the device's own constants (rung `calibrated`)",
         "",
@@ -136,8 +138,8 @@ def _new_device(left_out: pd.DataFrame) -> Iterator[str]:
     yield ""
     yield (
         "Made from all devices but one, and judged by that one: mean over such devices, and in brackets the "
-        f"least. Of another generation of the family, all kernel models together: {held}. A sibling's are "
-        "here those of one device alone; the shipped ones are those of two."
+        f"least. Of another generation of the family, all kernel models together: {held}. Where two devices "
+        "are known, these are of one alone, and the shipped ones of both."
     )
     yield ""
     yield "| kernel model | relative | devices | rows | in 80 % | width | in 95 % | width |"

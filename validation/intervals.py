@@ -19,6 +19,8 @@ from costmodel.validation.heldout import second_half
 from costmodel.validation.residuals import spread
 
 LEVELS = (80, 95)
+#: Kernel model of recurrent chains, and what rows of them are called: by it and their direction.
+RECURRENCE = "recurrence"
 #: Upper edges of the regimes that intervals are reported by: predicted time [s], and what they are called.
 REGIMES = (
     (10e-6, "under 10 µs"),
@@ -96,5 +98,7 @@ def by_regime(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def kernel_of(op: str) -> str:
-    """Return the kernel model that times an operation of the shared tables."""
+    """Return the kernel model that times an operation of the shared tables, or a recurrence."""
+    if op.startswith(RECURRENCE):
+        return RECURRENCE
     return OPERATIONS_MEASURED[op].layer("fp32", {"op": op}).cost.phases[0].kernel

@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import TableError
+from costmodel.layers.recurrent import GATES
 from costmodel.measured import LOOP, is_loop
+from costmodel.validation.heldout import NEVER_FITTED
 
 #: The table's name.
 FILE = "published_runtimes.csv"
@@ -134,6 +136,21 @@ def read(reference: Path) -> pd.DataFrame:
     )
     out["reason"] = [_reason(*fact) for fact in facts]
     return out[list(COLUMNS)]
+
+
+def chains(reference: Path) -> pd.DataFrame:
+    """Return the rows that constants of recurrent chains are fitted on, and judged by: cuDNN's and MIOpen's.
+
+    Those of layers without their input products, as DeepBench timed them, on devices that may be fitted on.
+
+    Raises
+    ------
+    TableError
+        See `read`.
+    """
+    rows = read(reference)
+    rows = rows[rows["op"].isin(GATES) & (rows["reason"] == "") & rows["recurrent_only"]]
+    return rows[rows["framework"].str.startswith(("cudnn", "miopen")) & ~rows["device"].isin(NEVER_FITTED)]
 
 
 def _causal(column: pd.Series) -> pd.Series:

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel import choosing, hardware
-from costmodel.score import score
 from costmodel.validation import accuracy, transfers
 
 PLAIN = {80: 1.0, 95: 1.0}
@@ -94,7 +93,7 @@ def test_what_is_judged_knows_nothing_of_the_device_it_is_judged_by():
 @pytest.fixture(scope="module")
 def carried(shared):
     rows = accuracy.held_out_rows(shared / "measurements")
-    return transfers.ratios(score(rows, rung="kernel"))
+    return transfers.ratios(accuracy.scored_rows(rows, rung="kernel"))
 
 
 def test_a_new_generation_is_held_as_promised(carried):
