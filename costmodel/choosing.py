@@ -228,18 +228,14 @@ def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
 
     From predicting each open device with the constants of its nearest relative
     (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`). Where none of this model's has
-    such a relative: as far as any other model is.
+    such a relative: as far as any model is.
     """
     told = _transfers()
-    found = [
-        told[name][relation]
-        for name in ([kernel] if relation in told.get(kernel, {}) else told)
-        if relation in told[name]
-    ]
-    if not found:
-        return ()
-    q = _outermost(entry["q"] for entry in found)
-    return (Spread(above=0.0, rows=sum(entry["rows"] for entry in found), q=q),)
+    for name in (kernel, "any"):
+        if relation in told.get(name, {}):
+            entry = told[name][relation]
+            return (Spread(above=0.0, rows=entry["rows"], q=entry["q"]),)
+    return ()
 
 
 def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:

@@ -55,23 +55,37 @@ def ratios(scored: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
 
 
 def table(groups: Mapping[tuple[str, str], Ratios]) -> dict[str, dict[str, dict[str, object]]]:
-    """Return the ends of intervals as ``hardware/transfer.yaml`` has them: by kernel model, by relation."""
+    """Return the ends of intervals as ``hardware/transfer.yaml`` has them: by kernel model, by relation.
+
+    Those of ``any`` kernel model, each of which counts the same, are for models of which none was carried so.
+    """
     by, out = stretch(groups.values()), dict[str, dict[str, dict[str, object]]]()
+    related: dict[str, list[Ratios]] = {}
     for (kernel, relation), devices in groups.items():
-        out.setdefault(kernel, {})[relation] = {
-            "devices": len(devices),
-            "rows": sum(part.size for part in devices.values()),
-            "q": [float(f"{end:.4g}") for end in np.exp(ends(devices, by))],
-        }
+        related.setdefault(relation, []).append(devices)
+        out.setdefault(kernel, {})[relation] = _entry([devices], by)
+    out["any"] = {relation: _entry(kernels, by) for relation, kernels in related.items()}
     return out
 
 
-def ends(devices: Ratios, by: Mapping[int, float]) -> Array:
-    """Return the four ends of the intervals, each device counting the same, stretched from their median."""
-    values = np.concatenate(list(devices.values()))
-    weights = np.concatenate([np.full(part.size, 1 / part.size) for part in devices.values()])
+def _entry(groups: Sequence[Ratios], by: Mapping[int, float]) -> dict[str, object]:
+    return {
+        "devices": len({name for devices in groups for name in devices}),
+        "rows": sum(part.size for devices in groups for part in devices.values()),
+        "q": [float(f"{end:.4g}") for end in np.exp(ends(groups, by))],
+    }
+
+
+def ends(groups: Sequence[Ratios], by: Mapping[int, float]) -> Array:
+    """Return the four ends of the intervals, stretched from the median.
+
+    Each kernel model counts the same, and each of its devices.
+    """
+    parts = [(part, len(devices) * part.size) for devices in groups for part in devices.values()]
+    values = np.concatenate([part for part, _ in parts])
+    weights = np.concatenate([np.full(part.size, 1 / count) for part, count in parts])
     order = np.argsort(values)
-    below = np.cumsum(weights[order]) / len(devices)
+    below = np.cumsum(weights[order]) / len(groups)
     found = values[order][np.searchsorted(below, (0.5, *_LEVELS), side="left").clip(max=values.size - 1)]
     middle, q = found[0], found[1:]
     factor = np.array([by[95], by[80], by[80], by[95]])
@@ -103,7 +117,9 @@ def _held(groups: Sequence[Ratios], level: int, factor: float) -> float:
     """Return how many rows [%] of a device left out lie inside what the others say, on average of devices."""
     by = dict.fromkeys(LEVELS, factor)
     inside = [
-        within(devices[name], ends(_less(devices, name), by), level) for devices in groups for name in devices
+        within(devices[name], ends([_less(devices, name)], by), level)
+        for devices in groups
+        for name in devices
     ]
     return float(np.mean(inside))
 
@@ -142,7 +158,7 @@ def _left_out(groups: Mapping[tuple[str, str], Ratios]) -> Iterator[dict[str, ob
                 continue
             if name not in factors:
                 factors[name] = stretch([_less(group, name) for group in groups.values()])
-            around = ends(others, factors[name])
+            around = ends([others], factors[name])
             line: dict[str, object] = {
                 "kernel": kernel,
                 "relation": relation,

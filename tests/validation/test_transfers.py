@@ -18,14 +18,14 @@ def drawn(rng, devices, rows, between, within):
 
 
 def test_ends_are_the_quantiles_of_rows():
-    found = transfers.ends({"a": np.random.default_rng(1).normal(0.0, 0.1, 100_000)}, PLAIN)
+    found = transfers.ends([{"a": np.random.default_rng(1).normal(0.0, 0.1, 100_000)}], PLAIN)
     assert found == pytest.approx([-0.196, -0.1282, 0.1282, 0.196], abs=0.002)
 
 
 def test_a_device_with_many_rows_counts_as_one_with_few():
     few, many = np.linspace(-0.2, 0.0, 50), np.linspace(0.0, 0.2, 50)
-    once = transfers.ends({"a": few, "b": many}, PLAIN)
-    often = transfers.ends({"a": few, "b": np.repeat(many, 40)}, PLAIN)
+    once = transfers.ends([{"a": few, "b": many}], PLAIN)
+    often = transfers.ends([{"a": few, "b": np.repeat(many, 40)}], PLAIN)
     assert often == pytest.approx(once, abs=0.005)
 
 
@@ -47,7 +47,7 @@ def test_devices_that_differ_are_stretched_until_a_new_one_is_held():
                 [
                     transfers.within(found, ends, level)
                     for devices, others in zip(groups, new, strict=True)
-                    for ends in [transfers.ends(devices, by)]
+                    for ends in [transfers.ends([devices], by)]
                     for found in others
                 ]
             )
@@ -60,7 +60,7 @@ def test_devices_that_differ_are_stretched_until_a_new_one_is_held():
 @given(st.floats(1.0, 3.0), st.floats(1.0, 3.0), st.integers(0, 50))
 def test_ends_are_in_order_and_widen_with_the_stretch(by_80, by_95, seed):
     devices = drawn(np.random.default_rng(seed), 3, 40, 0.1, 0.1)
-    plain, wide = transfers.ends(devices, PLAIN), transfers.ends(devices, {80: by_80, 95: by_95})
+    plain, wide = transfers.ends([devices], PLAIN), transfers.ends([devices], {80: by_80, 95: by_95})
     assert (np.diff(wide) >= 0).all()
     assert (wide[:2] <= plain[:2]).all()
     assert (wide[2:] >= plain[2:]).all()
@@ -128,3 +128,11 @@ def test_ratios_are_of_rows_that_went_by_another_device():
     relation = hardware.relatives(hardware.load("nvidia/h200-sxm"), ["nvidia/b200-sxm"])
     assert key == ("gemm", next(iter(relation))[1])
     assert found["h200-sxm"] == pytest.approx([np.log(2)])
+
+
+def test_a_model_that_was_never_carried_so_is_as_sure_as_any_is():
+    """Kernel models count the same, however many devices and rows each has."""
+    one, other = {"a": np.full(10, -0.5)}, {"a": np.full(500, 0.5), "b": np.full(500, 0.5)}
+    told = transfers.table({("gemm", "sibling"): one, ("stream", "sibling"): other})
+    assert told["any"]["sibling"]["q"] == pytest.approx(np.exp([-0.5, -0.5, 0.5, 0.5]), rel=1e-3)
+    assert (told["any"]["sibling"]["devices"], told["any"]["sibling"]["rows"]) == (2, 1010)
