@@ -9,20 +9,16 @@ relative's, or the defaults) are refused.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import calibration, choosing, hardware, implementations, kernels
-from costmodel._version import __version__
-from costmodel.calibration import File, Section
+from costmodel.calibration import File
 from costmodel.errors import CostmodelError, TableError
 from costmodel.files import forget
 from costmodel.hardware import Device
@@ -32,17 +28,18 @@ from costmodel.validation import fit_cpu, fit_stream
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, sized, usable
 from costmodel.validation.chains import chained
-from costmodel.validation.heldout import NEVER_FITTED, held_out, in_order
+from costmodel.validation.heldout import NEVER_FITTED, in_order, parted
 from costmodel.validation.linear_refit import linear_refit
-from costmodel.validation.residuals import checked, provenance, ranges, spread
+from costmodel.validation.residuals import checked
+from costmodel.validation.sections import file_of, section, six_digits
 from costmodel.validation.uncertainty import intervals
 
 Array = NDArray[np.float64]
 
-#: Fewer rows than this to fit on determine nothing.
-FEWEST = 8
 #: What a fit frees last, where it has found that the first has a value: ticks, and a clock raised late.
 _FREED_LAST = {"tick_s": ("phase_s",), "slow_rows": ("slow_clock", "slow_host")}
+#: How the constants begin that are the machine's, not one kernel's: how fast bytes come, and from where.
+_MEMORY = ("l2_", "l3_", "bandwidth", "page_")
 
 
 @dataclass(frozen=True)
@@ -117,15 +114,8 @@ def calibrate(
             found.tried.append((cell.kernel, cell.op, "fwd"))
     if device.spec.units.kind == "core":
         calibrate_chains(chained(rows), device, hashes or {}, found)
-    file = File(
-        schema=calibration.SCHEMA,
-        device=device.name,
-        program=f"costmodel {__version__}",
-        date=date or datetime.now(UTC).date().isoformat(),
-        sections=tuple(found.sections),
-    )
     judged = pd.concat(found.held_out, ignore_index=True) if found.held_out else pd.DataFrame()
-    return Result(file, judged, tuple(found.refused))
+    return Result(file_of(device.name, found.sections, date), judged, tuple(found.refused))
 
 
 def check_fittable(device: Device) -> None:
@@ -146,31 +136,11 @@ def check_fittable(device: Device) -> None:
 def _fit_cell(
     cell: Cell, rows: pd.DataFrame, device: Device, hashes: Mapping[str, str], found: _Found
 ) -> None:
-    out = held_out(rows)
-    fitted, judged = rows[~out], rows[out]
-    if len(fitted) < FEWEST or judged.empty:
-        raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
-    model, fit = kernels.model(cell.kernel), recipe(cell.kernel).fit
-    start: Mapping[str, float] | None = None
+    fitted, judged = parted(rows)
     if cell.op in GATES:
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
-    lender = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
-    for section in found.sections:
-        if (section.kernel, section.op, section.dtype) == lender and cell.kernel == "stream":
-            start = {"bandwidth_share": section.constants["bandwidth_share"]}
-    if cell.kernel.startswith("cpu_"):
-        start = {**found.memory, **fit_cpu.GIVEN.get(cell.op, {})}
-    constants = {
-        name: float(f"{value:.6g}")
-        for name, value in fit(fitted, device, start).items()
-        if name in model.CONSTANTS
-    }
-    if cell.kernel.startswith("cpu_"):
-        ends = intervals(
-            fitted, constants, start or {}, lambda drawn: fit(fitted.iloc[drawn], device, constants)
-        )
-    else:  # of the others a fit takes seconds, and is not done over and over
-        ends = linear_intervals(cell, fitted, device, constants)
+    start = _given(cell, found)
+    constants = six_digits(recipe(cell.kernel).fit(fitted, device, start))
     predicted = _seconds(cell, constants, judged, device)
     wanted = calibration.Wanted(
         kernel=cell.kernel,
@@ -181,26 +151,45 @@ def _fit_cell(
         label=cell.label or None,
     )
     without = _seconds(cell, _without(wanted, device), judged, device)
-    measured = judged["latency_s"].to_numpy(dtype=np.float64)
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
-    error = checked(predicted, without, measured)
+    checked(predicted, without, judged["latency_s"].to_numpy(dtype=np.float64))
     if cell.op == "elementwise_copy":
-        found.memory = {k: constants[k] for k in _memory(model) if k in constants}
+        found.memory = {name: value for name, value in constants.items() if name.startswith(_MEMORY)}
     found.sections.append(
-        Section(
-            kernel=cell.kernel,
-            op=cell.op,
-            dtype=cell.dtype,
-            framework=cell.framework,
-            harness=cell.harness,
-            constants=constants,
-            intervals=ends,
-            kernels=(cell.label,) if cell.label else (),
-            sizes=ranges(arguments(cell, fitted, device)),
-            spread=spread(predicted, measured),
-            provenance=provenance(rows, fitted, judged, error, hashes),
+        section(
+            wanted,
+            constants,
+            fitted=fitted,
+            judged=judged,
+            predicted=predicted,
+            sizes=arguments(cell, fitted, device),
+            hashes=hashes,
+            intervals=_intervals(cell, fitted, device, constants, start),
         )
     )
+
+
+def _given(cell: Cell, found: _Found) -> Mapping[str, float]:
+    """Return the constants that a fit is given: of a CPU its memory, of some passes their bandwidth."""
+    if cell.kernel.startswith("cpu_"):
+        return {**found.memory, **fit_cpu.GIVEN.get(cell.op, {})}
+    lender = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
+    shares = [s.constants["bandwidth_share"] for s in found.sections if (s.kernel, s.op, s.dtype) == lender]
+    return {"bandwidth_share": shares[-1]} if shares else {}
+
+
+def _intervals(
+    cell: Cell,
+    rows: pd.DataFrame,
+    device: Device,
+    constants: Mapping[str, float],
+    start: Mapping[str, float],
+) -> dict[str, tuple[float, float]]:
+    """Return the interval of each fitted constant; a GPU's fit takes seconds, and is not done over again."""
+    if not cell.kernel.startswith("cpu_"):
+        return linear_intervals(cell, rows, device, constants)
+    fit = recipe(cell.kernel).fit
+    return intervals(rows, constants, start, lambda drawn: fit(rows.iloc[drawn], device, constants))
 
 
 def _without(wanted: calibration.Wanted, device: Device) -> Mapping[str, float]:
@@ -223,7 +212,7 @@ def linear_intervals(
     told = getattr(recipe(cell.kernel), "free", None)
     if told is None:
         return {}
-    names = told(rows, device) if len(inspect.signature(told).parameters) > 1 else told(rows)
+    names = told(rows, device)
     last = [name for given, more in _FREED_LAST.items() if constants.get(given, 0) > 0 for name in more]
     free = [name for name in (*names, *last) if constants.get(name, 0) > 0]
     model, kwargs = kernels.model(cell.kernel), arguments(cell, rows, device)
@@ -235,11 +224,6 @@ def linear_intervals(
     refit = linear_refit(predict, measured, model.CONSTANTS, constants, free)
     held = {name: value for name, value in constants.items() if name not in free}
     return intervals(rows, constants, held, refit)
-
-
-def _memory(model: ModuleType) -> Sequence[str]:
-    """Return the constants that are the machine's, not one kernel's: how fast bytes come, and from where."""
-    return [name for name in model.CONSTANTS if name.startswith(("l2_", "l3_", "bandwidth", "page_"))]
 
 
 def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFrame:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from costmodel import choosing
 from costmodel.calibration import Section
@@ -15,7 +16,8 @@ from costmodel.hardware import Device
 from costmodel.validation.chains import Chain, Kernel, chains
 from costmodel.validation.fit_cpu import fit_chained
 from costmodel.validation.heldout import held_out
-from costmodel.validation.residuals import checked, provenance, ranges, spread
+from costmodel.validation.residuals import checked
+from costmodel.validation.sections import section, six_digits
 from costmodel.validation.uncertainty import intervals
 
 
@@ -78,28 +80,24 @@ def _calibrate(chain: Chain, device: Device, hashes: Mapping[str, str], found: C
     others = chain.others_seconds(device, found.sections)
     places = np.flatnonzero(~out)
     fitted = fit_chained(chain, device, others, places, before)
-    constants = {name: float(f"{value:.6g}") for name, value in fitted.items()}
+    constants = six_digits(fitted)
     measured = rows["latency_s"].to_numpy(dtype=np.float64)[out]
     predicted, without = ((others + chain.own_seconds(device, c))[out] for c in (constants, before))
     found.held_out.append(rows[out].assign(seconds=predicted, without_s=without, cell=str(chain)))
-    error = checked(predicted, without, measured)
+    checked(predicted, without, measured)
+
+    def refit(drawn: NDArray[np.intp]) -> dict[str, float]:
+        return fit_chained(chain, device, others, places[drawn], constants)
+
     found.sections.append(
-        Section(
-            kernel=wanted.kernel,
-            op=wanted.op,
-            dtype=wanted.dtype,
-            direction=wanted.direction,
-            framework=wanted.framework or "",
-            harness=wanted.harness or "",
-            constants=constants,
-            intervals=intervals(
-                rows[~out],
-                constants,
-                before,
-                lambda drawn: fit_chained(chain, device, others, places[drawn], constants),
-            ),
-            sizes=ranges(chain.sizes_of(~out)),
-            spread=spread(predicted, measured),
-            provenance=provenance(rows, rows[~out], rows[out], error, hashes),
+        section(
+            wanted,
+            constants,
+            fitted=rows[~out],
+            judged=rows[out],
+            predicted=predicted,
+            sizes=chain.sizes_of(~out),
+            hashes=hashes,
+            intervals=intervals(rows[~out], constants, before, refit),
         )
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-import inspect
 import pkgutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -146,6 +145,11 @@ def model_of(op: str, device: Device) -> str:
 def recipe(kernel: str) -> ModuleType:
     """Return the module that fits a kernel model: the ``fit_*.py`` that imports it.
 
+    It has ``arguments(rows, device)``, those of the kernel model, and ``fit(rows, device, start)``, which
+    returns the constants of one cell from rows with ``latency_s``, beginning with what is given; given
+    constants that the rows do not determine stay. Where it says which are determined, ``free(rows, device)``.
+    ``other_s`` of a row is the time of what it holds beside this kernel (a recurrent layer's products).
+
     Raises
     ------
     TableError
@@ -163,6 +167,5 @@ def recipe(kernel: str) -> ModuleType:
 
 def arguments(cell: Cell, rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     """Return the arguments of the cell's kernel model for rows, as its recipe reads them."""
-    read = recipe(cell.kernel).arguments
-    found: dict[str, Any] = read(rows, device) if len(inspect.signature(read).parameters) > 1 else read(rows)
+    found: dict[str, Any] = recipe(cell.kernel).arguments(rows, device)
     return found

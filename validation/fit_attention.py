@@ -88,42 +88,23 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     return tuple(name for name in model(op).CONSTANTS if name not in fixed)
 
 
-def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the constants of one cell.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows to fit on, of one device, op, dtype and framework, with ``latency_s``.
-    device : Device
-        Where they were measured.
-    start : mapping of str to float, optional
-        Values to begin with (a relative's); those that are not free stay.
-    """
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
+    """Return the constants of one cell; see `costmodel.validation.cells.recipe`."""
     kernel = model(str(rows["op"].iloc[0]))
     kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
-    begin = {name: constant.default for name, constant in kernel.CONSTANTS.items()} | dict(start or {})
+    begin = {name: constant.default for name, constant in kernel.CONSTANTS.items()}
     names = free(rows, device)
 
     def predict(values: Mapping[str, float]) -> Array:
         return np.asarray(kernel.seconds(device, values, **kwargs).seconds, dtype=np.float64)
 
     def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
-        tries = [
-            least_log_error(
-                predict,
-                measured,
-                kernel.CONSTANTS,
-                free,
-                {**begin, **first},
-                evaluations=60,
-                expected=defaults(kernel.CONSTANTS, free),
-            )
-            for first in starts
-        ]
-        return min(tries, key=lambda found: found[0])[1]
+        expected = defaults(kernel.CONSTANTS, free)
+        return least_log_error(
+            predict, measured, kernel.CONSTANTS, free, starts, expected=expected, evaluations=60
+        )[1]
 
-    smooth = best(_STARTS, names)
+    smooth = best(({**begin, **start, **first} for first in _STARTS), names)
     tick = TICKS.get(device.family)
     if tick is None:
         return smooth

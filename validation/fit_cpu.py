@@ -27,20 +27,15 @@ _PATTERNS = {"softmax": "softmax", "layernorm": "norm", "rmsnorm": "rmsnorm"}
 #: Constants that are facts of the library: elements of a chunk, where ATen has a number of its own
 #: (``UnaryOpsKernel.cpp``, ``Activation.cpp``).
 GIVEN = {"tanh": {"grain": 2048.0}, "gelu": {"grain": 16384.0}}
-#: Columns of tables → sizes of the models.
-_COLUMNS = {
-    "gemm": {"m": "m", "n": "n", "k": "k"},
-    "bmm": {"b": "batch", "m": "m", "n": "n", "k": "k"},
-    "attention": {
-        "batch": "batch",
-        "heads_q": "heads",
-        "heads_kv": "kv_heads",
-        "seq_q": "seq",
-        "seq_kv": "seq_kv",
-        "head_dim": "head_dim",
-    },
-    "recurrence": {"seq": "steps", "batch": "batch", "hidden": "hidden"},
-    "stream": {"m": "rows", "n": "cols"},
+_HEADS = {"batch": "batch", "heads_q": "heads", "heads_kv": "kv_heads"}
+_KEYS = {"seq_kv": "seq_kv", "head_dim": "head_dim"}
+#: Columns of tables → sizes of each kernel model.
+_COLUMNS: dict[ModuleType, dict[str, str]] = {
+    cpu_gemm: {"m": "m", "n": "n", "k": "k"},
+    cpu_attention: {**_HEADS, "seq_q": "seq", **_KEYS},
+    cpu_decode: {**_HEADS, **_KEYS},
+    cpu_recurrence: {"seq": "steps", "batch": "batch", "hidden": "hidden"},
+    cpu_stream: {"m": "rows", "n": "cols"},
 }
 
 
@@ -55,27 +50,20 @@ def model(op: str) -> ModuleType:
     return cpu_attention if op.startswith("attention") else cpu_stream
 
 
-def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
     """Return the keyword arguments of the op's model for rows of one op and dtype."""
     op = str(rows["op"].iloc[0])
-    family = (
-        op
-        if op in _COLUMNS
-        else {cpu_recurrence: "recurrence", cpu_attention: "attention", cpu_decode: "attention"}.get(
-            model(op), "stream"
-        )
-    )
+    kernel = model(op)
+    columns = ({"b": "batch"} if op == "bmm" else {}) | _COLUMNS[kernel]
     found: dict[str, Any] = {
-        size: rows[column].to_numpy(dtype=np.float64) for column, size in _COLUMNS[family].items()
+        size: rows[column].to_numpy(dtype=np.float64) for column, size in columns.items()
     }
     found["dtype"] = str(rows["dtype"].iloc[0])
-    if family == "stream":
+    if kernel is cpu_stream:
         found |= {"reads": _READS.get(op, 1.0), "pattern": _PATTERNS.get(op, "elementwise")}
-    elif family == "recurrence":
+    elif kernel is cpu_recurrence:
         found["gates"] = GATES[op]
-    elif op == "attention_decode":
-        del found["seq"]
-    elif family == "attention":
+    elif kernel is cpu_attention:
         found["causal"] = op == "attention_prefill"
     return found
 
@@ -87,7 +75,7 @@ def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
     return rows["num_layers"].to_numpy(dtype=np.float64)
 
 
-def free(op: str) -> tuple[str, ...]:
+def _free(op: str) -> tuple[str, ...]:
     """Return the constants that rows of an op determine, memory levels apart."""
     given = (*_cpu.MEMORY, "overlap", "sum_cycles", "grain")
     names = [name for name in model(op).CONSTANTS if name not in given]
@@ -148,30 +136,22 @@ def fit_chained(
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return (others + chain.own_seconds(device, values))[rows]
 
-    return least_log_error(predict, measured[rows], kernel.CONSTANTS, names, start)[1]
+    return least_log_error(predict, measured[rows], kernel.CONSTANTS, names, (start,))[1]
 
 
-def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the constants of one cell.
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
+    """Return the constants of one cell; see `costmodel.validation.cells.recipe`.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows to fit on, of one op, dtype and framework, with ``latency_s``, and ``other_s`` where the
-        measurement holds more than this kernel (a recurrent layer's input products).
-    device : Device
-        Where they were measured.
-    start : mapping of str to float, optional
-        Values to begin with; those that are not free stay: the memory levels, fitted on copies.
+    Given are the memory levels, fitted on copies.
     """
     op = str(rows["op"].iloc[0])
-    kernel, kwargs = model(op), arguments(rows)
+    kernel, kwargs = model(op), arguments(rows, device)
     other: NDArray[np.float64] | float = (
         rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
     )
     measured, times = rows["latency_s"].to_numpy(dtype=np.float64), repeats(rows)
-    begin = dict(start or {})
-    names = free(op)
+    begin = dict(start)
+    names = _free(op)
     if op == "elementwise_copy":
         names = (*names, *_cpu.LEVELS)
     harness = kernel.HARNESS[0]
@@ -184,4 +164,4 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
 
     # What rows do not tell would be where rounding leaves it: another order of the rows, another value.
     expected = defaults(kernel.CONSTANTS, names)
-    return least_log_error(predict, measured, kernel.CONSTANTS, names, begin, expected=expected)[1]
+    return least_log_error(predict, measured, kernel.CONSTANTS, names, (begin,), expected=expected)[1]

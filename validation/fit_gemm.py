@@ -68,7 +68,7 @@ _FP8 = {"hopper": ("ragged",), "blackwell": ("band_tiles",)}
 _LARGE_L2 = ("ada",)
 
 
-def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
     """Return the keyword arguments of ``gemm.seconds`` for rows of one op, dtype and framework.
 
     Parameters
@@ -224,20 +224,10 @@ _BEGIN = {
 _ENOUGH = 800
 
 
-def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the constants of one cell.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows to fit on, of one device, op, dtype and framework, with ``latency_s`` and ``timer``.
-    device : Device
-        Where they were measured.
-    start : mapping of str to float, optional
-        Values to begin with (a relative's); those that are not free stay.
-    """
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
+    """Return the constants of one cell; see `costmodel.validation.cells.recipe`."""
     rows = rows.iloc[np.unique(np.linspace(0, len(rows) - 1, _ENOUGH).astype(int))]
-    kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
+    kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
     names = free(rows, device)
     wide = kwargs["dtype"] == "fp32"
     expected = _expected(kwargs["dtype"], names)
@@ -256,18 +246,15 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     def best(
         starts: Iterable[Mapping[str, float]], free: tuple[str, ...], said: Mapping[str, Expected]
     ) -> dict[str, float]:
-        tries = [
-            least_log_error(predict, measured, gemm.CONSTANTS, free, first, expected=said, evaluations=40)
-            for first in starts
-        ]
-        return min(tries, key=lambda found: found[0])[1]
+        return least_log_error(
+            predict, measured, gemm.CONSTANTS, free, starts, expected=said, evaluations=40
+        )[1]
 
     if wide:
-        first = {**expected, **begin, **(start or {})}
-        return best((first,), names, known(gemm.CONSTANTS, expected))
+        return best(({**expected, **begin, **start},), names, known(gemm.CONSTANTS, expected))
     # First what rows say alone, then what is expected where they do not: from there, and from the other end.
     said = known(gemm.CONSTANTS, expected, sure=_HALF_SURE)
-    alone = best(({**first, **begin, **(start or {})} for first in _STARTS), names, {})
+    alone = best(({**first, **begin, **start} for first in _STARTS), names, {})
     smooth = best((alone, {**alone, **expected}), names, said)
     tick = TICKS.get(device.family) if kwargs["rotation"] in gemm.REPLAYED else None
     if tick is None or "start_s" not in names:

@@ -77,9 +77,7 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     }
 
 
-def fit_ops(
-    rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None
-) -> dict[str, dict[str, float]]:
+def fit_ops(rows: pd.DataFrame, device: Device) -> dict[str, dict[str, float]]:
     """Return the constants of each op's cell, fitted together.
 
     Parameters
@@ -89,10 +87,7 @@ def fit_ops(
         where the measurement holds more than the chain (input products): its predicted seconds.
     device : Device
         Where they were measured.
-    start : mapping of str to float, optional
-        Values to begin with and to be drawn to (a relative's).
     """
-    start = {**_START, **(start or {})}
     stepwise, ops = rows["direction"].iloc[0] != "bwd_weights", sorted(rows["op"].unique())
     parts = {op: rows[rows["op"] == op] for op in ops}
     kwargs = {op: arguments(part, device) for op, part in parts.items()}
@@ -106,7 +101,7 @@ def fit_ops(
         for op, part in parts.items()
     }
 
-    begin = np.log([start[name] for name in names] + [start["step_s"]] * (len(ops) if stepwise else 0))
+    begin = np.log([_START[name] for name in names] + [_START["step_s"]] * (len(ops) if stepwise else 0))
     limits = [recurrence.CONSTANTS[name] for name in names] + [recurrence.CONSTANTS["step_s"]] * (
         len(begin) - len(names)
     )
@@ -114,8 +109,8 @@ def fit_ops(
     widths = np.array(list(shared.values()))
 
     def constants(x: NDArray[np.float64]) -> dict[str, dict[str, float]]:
-        common = {**start, **dict(zip(names, np.exp(x[: len(names)]).tolist(), strict=True))}
-        steps = np.exp(x[len(names) :]).tolist() or [start["step_s"]] * len(ops)
+        common = {**_START, **dict(zip(names, np.exp(x[: len(names)]).tolist(), strict=True))}
+        steps = np.exp(x[len(names) :]).tolist() or [_START["step_s"]] * len(ops)
         return {op: {**common, "step_s": step} for op, step in zip(ops, steps, strict=True)}
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -138,6 +133,6 @@ def fit_ops(
     }
 
 
-def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
+def fit(rows: pd.DataFrame, device: Device, _start: Mapping[str, float]) -> dict[str, float]:
     """Return the constants of one op's cell; `fit_ops` is better where there are rows of several."""
-    return fit_ops(rows, device, start)[str(rows["op"].iloc[0])]
+    return fit_ops(rows, device)[str(rows["op"].iloc[0])]

@@ -64,7 +64,7 @@ def delta_kernel(name: str) -> str:
     return "fused" if name.endswith("flashinfer") else "chunked"
 
 
-def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
     """Return the keyword arguments of ``conv.seconds`` or ``delta.seconds`` for rows of one cell.
 
     Parameters
@@ -90,7 +90,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     return {**common, **heads, "kernel": kernel}
 
 
-def free(rows: pd.DataFrame) -> tuple[str, ...]:
+def free(rows: pd.DataFrame, _device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     return _FREE[_part(rows)]
 
@@ -101,37 +101,20 @@ def _part(rows: pd.DataFrame) -> str:
     return delta_kernel(str(rows["kernel"].iloc[0])) if op == "gdn_chunk_prefill" else op
 
 
-def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the constants of one cell.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows to fit on, of one device, op, dtype and framework, with ``latency_s``.
-    device : Device
-        Where they were measured.
-    start : mapping of str to float, optional
-        Values to begin with (a relative's); those that are not free stay.
-    """
-    part, names = _part(rows), free(rows)
-    kwargs, measured = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64)
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
+    """Return the constants of one cell; see `costmodel.validation.cells.recipe`."""
+    part, names = _part(rows), free(rows, device)
+    kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
     model: ModuleType = conv if part.startswith("causal_conv1d") else delta
-    fixed = {
-        "start_cycles": float(measured.min()) * device.clock_hz,
-        **_ABSENT.get(part, {}),
-        **(start or {}),
-    }
+    first_cycles = float(measured.min()) * device.clock_hz
+    fixed = {"start_cycles": first_cycles, **_ABSENT.get(part, {}), **start}
 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.asarray(model.seconds(device, values, **kwargs).seconds)
 
     def best(starts: Iterable[Mapping[str, float]], free: tuple[str, ...]) -> dict[str, float]:
         expected = defaults(model.CONSTANTS, free)
-        tries = [
-            least_log_error(predict, measured, model.CONSTANTS, free, first, expected=expected)
-            for first in starts
-        ]
-        return min(tries, key=lambda found: found[0])[1]
+        return least_log_error(predict, measured, model.CONSTANTS, free, starts, expected=expected)[1]
 
     own = ({name: value for name, value in first.items() if name in names} for first in _STARTS)
     smooth = best(({**first, **fixed} for first in own), names)

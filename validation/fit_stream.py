@@ -94,7 +94,7 @@ def _starts(pattern: str) -> Sequence[Mapping[str, float]]:
     return [{k: v for k, v in start.items() if k != "occupancy" or pattern == "norm"} for start in _STARTS]
 
 
-def arguments(rows: pd.DataFrame) -> dict[str, Any]:
+def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
     """Return the keyword arguments of ``stream.seconds`` for rows of one op and dtype.
 
     Parameters
@@ -113,7 +113,7 @@ def arguments(rows: pd.DataFrame) -> dict[str, Any]:
     }
 
 
-def free(rows: pd.DataFrame) -> tuple[str, ...]:
+def free(rows: pd.DataFrame, _device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     host = str(rows["timer"].iloc[0]) in _HOST_TIMERS
     pattern = _PATTERNS.get(str(rows["op"].iloc[0]), "elementwise")
@@ -135,22 +135,14 @@ def free(rows: pd.DataFrame) -> tuple[str, ...]:
     return tuple(names)
 
 
-def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = None) -> dict[str, float]:
-    """Return the constants of one cell.
+def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
+    """Return the constants of one cell; see `costmodel.validation.cells.recipe`.
 
-    Parameters
-    ----------
-    rows : DataFrame
-        Rows to fit on, of one device, op, dtype and framework, with ``latency_s``.
-    device : Device
-        Where they were measured.
-    start : mapping of str to float, optional
-        Values to begin with (a relative's); those that are not free stay. The share of the bandwidth is
-        expected to be the one given.
+    Where a share of the bandwidth is given, it is expected to be that.
     """
-    start = dict(start or {})
     lent = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
-    kwargs, measured, names = arguments(rows), rows["latency_s"].to_numpy(dtype=np.float64), free(rows)
+    kwargs, names = arguments(rows, device), free(rows, device)
+    measured = rows["latency_s"].to_numpy(dtype=np.float64)
     eager = str(rows["timer"].iloc[0]) == _EAGER
     expected = {**_EXPECTED, **_EXPECTED_OF.get(str(rows["op"].iloc[0]), {})} if eager else {}
     if str(rows["timer"].iloc[0]) not in _HOST_TIMERS and kwargs["pattern"] != "elementwise":
@@ -163,23 +155,14 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float] | None = 
     elif eager:
         start = {"record_s": expected["record_s"], **start}
 
-    def run(more: Mapping[str, float], names: tuple[str, ...]) -> tuple[float, dict[str, float]]:
-        def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
-            return stream.seconds(device, values, **kwargs).seconds
+    said = known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, lent, sure=_SURE)
 
-        starts = _starts(kwargs["pattern"])
-        tries = [
-            least_log_error(
-                predict,
-                measured,
-                stream.CONSTANTS,
-                names,
-                {**first, **start, **more},
-                expected=known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, lent, sure=_SURE),
-            )
-            for first in starts
-        ]
-        return min(tries, key=lambda found: found[0])
+    def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
+        return stream.seconds(device, values, **kwargs).seconds
+
+    def run(more: Mapping[str, float], names: tuple[str, ...]) -> tuple[float, dict[str, float]]:
+        starts = ({**first, **start, **more} for first in _starts(kwargs["pattern"]))
+        return least_log_error(predict, measured, stream.CONSTANTS, names, starts, expected=said)
 
     best = run({}, names)
     if "dispatch_s" in names and len(rows) >= _MANY:

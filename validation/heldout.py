@@ -8,8 +8,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel.errors import TableError
+
 #: Share of the shapes that nothing is fitted on.
 SHARE = 0.30
+#: Fewer rows than this to fit on determine nothing.
+FEWEST = 8
 #: Devices that are never fitted on: accuracy on them is judged elsewhere.
 NEVER_FITTED = frozenset(
     {
@@ -42,6 +46,21 @@ def held_out(rows: pd.DataFrame) -> NDArray[np.bool_]:
         With the size columns of measured tables; those that are missing or empty do not count.
     """
     return _shares(rows) < SHARE
+
+
+def parted(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows to fit constants on, and those to judge them by.
+
+    Raises
+    ------
+    TableError
+        If either are too few.
+    """
+    out = held_out(rows)
+    fitted, judged = rows[~out], rows[out]
+    if len(fitted) < FEWEST or judged.empty:
+        raise TableError(f"{len(fitted)} rows to fit on and {len(judged)} to judge by; wanted {FEWEST} and 1")
+    return fitted, judged
 
 
 def second_half(rows: pd.DataFrame) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,12 +83,14 @@ def least_log_error(
     measured: NDArray[np.float64],
     described: Mapping[str, Constant],
     free: Sequence[str],
-    start: Mapping[str, float],
+    starts: Iterable[Mapping[str, float]],
     *,
     expected: Mapping[str, Expected] | None = None,
     evaluations: int = 100,
 ) -> tuple[float, dict[str, float]]:
     """Return the loss, and the constants that minimise it within their plausible ranges.
+
+    The loss may have several valleys: of the fits from each start, the best is returned.
 
     Parameters
     ----------
@@ -100,18 +102,34 @@ def least_log_error(
         Ranges and defaults of the kernel model's constants.
     free : sequence of str
         Which are fitted, on a logarithmic scale.
-    start : mapping of str to float
+    starts : iterable of mapping of str to float
         Where they begin; values of constants that are not free stay as given, other names are left out.
     expected : mapping of str to Expected, optional
         Of constants that are free: what they are where rows do not say (`defaults`, `known`).
     evaluations : int
-        At most this many evaluations of the Jacobian.
+        At most this many evaluations of the Jacobian from each start.
 
     Raises
     ------
     TableError
         If a row has no predicted time where the fit begins: constants cannot mend that.
     """
+    tries = [
+        _descend(predict, measured, described, free, start, expected or {}, evaluations) for start in starts
+    ]
+    return min(tries, key=lambda found: found[0])
+
+
+def _descend(
+    predict: Callable[[Mapping[str, float]], NDArray[np.float64]],
+    measured: NDArray[np.float64],
+    described: Mapping[str, Constant],
+    free: Sequence[str],
+    start: Mapping[str, float],
+    expected: Mapping[str, Expected],
+    evaluations: int,
+) -> tuple[float, dict[str, float]]:
+    """Return the loss and the constants of the valley that a fit from one start ends in."""
     fixed = {name: value for name, value in start.items() if name in described}
     low, high = np.array([plausible(described[name]) for name in free]).T
     begin = np.array([start.get(name) or _default(described[name]) for name in free])
@@ -122,8 +140,8 @@ def least_log_error(
     def constants(x: NDArray[np.float64]) -> dict[str, float]:
         return {**fixed, **dict(zip(free, np.exp(x).tolist(), strict=True))}
 
-    held = [place for place, name in enumerate(free) if name in (expected or {})]
-    pairs = np.array([(expected or {})[free[place]] for place in held]).reshape(-1, 2)
+    held = [place for place, name in enumerate(free) if name in expected]
+    pairs = np.array([expected[free[place]] for place in held]).reshape(-1, 2)
     home, pull = np.clip(np.log(pairs[:, 0]), low[held], high[held]), pairs[:, 1] * len(target)
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -133,11 +151,6 @@ def least_log_error(
     if lost:
         raise TableError(f"{lost} of {len(target)} rows to fit on have no predicted or no measured time")
     found = least_squares(
-        residuals,
-        begin,
-        bounds=(low, high),
-        loss="soft_l1",
-        f_scale=SCALE,
-        max_nfev=evaluations,
+        residuals, begin, bounds=(low, high), loss="soft_l1", f_scale=SCALE, max_nfev=evaluations
     )
     return float(found.cost), constants(found.x)

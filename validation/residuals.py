@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from costmodel.calibration import Provenance, Spread
+from costmodel.calibration import Spread
 from costmodel.errors import TableError
 
 Array = NDArray[np.float64]
 
-#: Arguments of kernel models that are choices, not sizes.
-CHOICES = ("tile_m", "tile_n", "tile_k", "split")
 #: How much worse than a relative's constants may be those of a device's own.
 WORSE = 1.1
 #: Median error on held-out rows [%] beyond which constants tell nothing, whatever there would be without.
@@ -56,15 +50,6 @@ def checked(predicted: Array, without: Array, measured: Array) -> Array:
     return error
 
 
-def ranges(sizes: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Return smallest and largest of each size among the fitted rows; tiles are choices, not sizes."""
-    return {
-        name: (float(np.min(values)), float(np.max(values)))
-        for name, values in sizes.items()
-        if isinstance(values, np.ndarray) and name not in CHOICES
-    }
-
-
 def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
     """Return the quantiles of measured over predicted time, by regime of the predicted time.
 
@@ -101,25 +86,3 @@ def opened(regime: Spread) -> Spread:
     outer = (min(low, middle / half**wider), max(high, middle * half**wider))
     low, high = (float(f"{q:.5g}") for q in outer)
     return regime.model_copy(update={"q": (low, inner_low, inner_high, high)})
-
-
-def provenance(
-    rows: pd.DataFrame, fitted: pd.DataFrame, judged: pd.DataFrame, error: Array, hashes: Mapping[str, str]
-) -> Provenance:
-    """Return what a section's constants rest on: whose rows, how many, and the errors of those held out."""
-
-    def named(column: str) -> str:
-        return "; ".join(sorted(rows[column].dropna().astype(str).unique())) if column in rows else ""
-
-    tables = sorted(rows["table"].unique()) if "table" in rows else []
-    return Provenance(
-        source=named("source"),
-        licence=named("licence"),
-        versions=named("framework"),
-        table_hash="; ".join(f"{name} {hashes.get(name, '')}".strip() for name in tables),
-        rows_fitted=len(fitted),
-        rows_held_out=len(judged),
-        mdape=round(float(np.median(np.abs(error))), 2),
-        mape=round(float(np.mean(np.abs(error))), 2),
-        bias=round(float(np.median(error)), 2),
-    )

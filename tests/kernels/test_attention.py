@@ -244,7 +244,7 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     cell = (table.gpu == "a100-sxm-80gb") & (table.op == "attention_prefill")
     rows = table[cell & table.framework.str.startswith("vllm")].sort_values("row_id")
     device, held = hardware.load("nvidia/a100-sxm-80gb"), np.arange(len(rows)) % 3 == 0
-    constants = fit_attention.fit(rows[~held], device)
+    constants = fit_attention.fit(rows[~held], device, {})
     unseen = rows[held]
     predicted = attention.seconds(device, constants, **fit_attention.arguments(unseen, device))
     error = np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)

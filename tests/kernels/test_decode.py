@@ -200,7 +200,7 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     cell = (table.gpu == "h200-sxm") & (table.op == "attention_decode")
     rows = table[cell & table.framework.str.startswith("vllm")].sort_values("row_id")
     held = np.arange(len(rows)) % 3 == 0
-    constants = fit_attention.fit(rows[~held], H200)
+    constants = fit_attention.fit(rows[~held], H200, {})
     unseen = rows[held]
     predicted = decode.seconds(H200, constants, **fit_attention.arguments(unseen, H200))
     assert np.mean(np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)) < 0.07

@@ -306,10 +306,11 @@ def test_a_fit_predicts_shapes_it_has_not_seen(measured):
     device = hardware.load("nvidia/v100-pcie-32gb")
     rows = measured[(measured["gpu"] == "v100-pcie-32gb") & (measured["op"] == "gemm")]
     rows = rows.sample(800, random_state=1)
-    constants = fit_gemm.fit(rows.iloc[:400], device)
-    assert constants == fit_gemm.fit(rows.iloc[:400], device)
+    constants = fit_gemm.fit(rows.iloc[:400], device, {})
+    assert constants == fit_gemm.fit(rows.iloc[:400], device, {})
     unseen = rows.iloc[400:]
-    error = gemm.seconds(device, constants, **fit_gemm.arguments(unseen)).seconds / unseen["latency_s"] - 1
+    predicted = gemm.seconds(device, constants, **fit_gemm.arguments(unseen, device)).seconds
+    error = predicted / unseen["latency_s"] - 1
     assert error.abs().median() < 0.06
     assert error.abs().mean() < 0.09
 

@@ -110,14 +110,14 @@ def test_intervals_hold_the_rows_they_should(result):
 
 def test_regimes_begin_where_their_predictions_do():
     predicted = np.geomspace(1e-6, 1e-2, 200)
-    regimes = calibrate.spread(predicted, predicted * np.where(predicted < 1e-4, 1.3, 1.0))
+    regimes = residuals.spread(predicted, predicted * np.where(predicted < 1e-4, 1.3, 1.0))
     assert [r.rows for r in regimes] == [50, 50, 50, 50]
     assert [r.above for r in regimes] == sorted(r.above for r in regimes)
     assert regimes[0].above == 0.0
     assert regimes[0].q == (1.3, 1.3, 1.3, 1.3)
     assert regimes[3].q == (1.0, 1.0, 1.0, 1.0)
-    assert calibrate.spread(predicted[:5], predicted[:5]) == ()
-    assert len(calibrate.spread(predicted[:20], predicted[:20])) == 1
+    assert residuals.spread(predicted[:5], predicted[:5]) == ()
+    assert len(residuals.spread(predicted[:20], predicted[:20])) == 1
 
 
 def test_constants_that_make_it_worse_are_refused():
@@ -193,7 +193,7 @@ def test_a_fit_that_has_no_time_to_begin_with_is_refused():
     described = {"start_s": cpu_gemm.CONSTANTS["start_s"]}
     with pytest.raises(TableError, match="1 of 2 rows to fit on have no predicted"):
         log_fit.least_log_error(
-            lambda _: np.array([1.0, np.nan]), np.ones(2), described, ("start_s",), {"start_s": 1e-6}
+            lambda _: np.array([1.0, np.nan]), np.ones(2), described, ("start_s",), [{"start_s": 1e-6}]
         )
     with pytest.raises(TableError, match="nan % off"):
         residuals.checked(np.full(9, np.nan), np.ones(9), np.ones(9))
@@ -278,7 +278,7 @@ def test_recurrent_rows_are_fitted_without_their_input_products():
     sizes = {"steps": rows["seq"], "batch": rows["batch"], "hidden": rows["hidden"], "gates": 4.0}
     chain = cpu_recurrence.seconds(DEVICE, true, **sizes).seconds
     rows["other_s"] = 0.3 * chain
-    got = fit_cpu.fit(rows.assign(latency_s=1.3 * chain), DEVICE)
+    got = fit_cpu.fit(rows.assign(latency_s=1.3 * chain), DEVICE, {})
     assert got["step_s"] == pytest.approx(2e-5, rel=0.2)
 
 
@@ -293,7 +293,7 @@ def test_a_stack_runs_its_recurrence_once_a_layer():
     })  # fmt: skip
     sizes = {"steps": rows["seq"], "batch": rows["batch"], "hidden": rows["hidden"], "gates": 3.0}
     once = cpu_recurrence.seconds(DEVICE, true, **sizes).seconds
-    got = fit_cpu.fit(rows.assign(latency_s=rows["num_layers"] * once), DEVICE)
+    got = fit_cpu.fit(rows.assign(latency_s=rows["num_layers"] * once), DEVICE, {})
     assert got["step_s"] == pytest.approx(2e-5, rel=0.1)
 
 

@@ -14,8 +14,8 @@ def judge(model, recipe, rows, device):
     """Fit on two rows of three, and return the mean error on the third."""
     rows = rows.sort_values("row_id").reset_index(drop=True)
     held_out = rows.index % 3 == 0
-    constants = recipe.fit(rows[~held_out], device)
-    got = model.seconds(device, constants, **recipe.arguments(rows[held_out])).seconds
+    constants = recipe.fit(rows[~held_out], device, {})
+    got = model.seconds(device, constants, **recipe.arguments(rows[held_out], device)).seconds
     return constants, np.abs(got / rows.loc[held_out, "latency_s"].to_numpy(dtype=float) - 1).mean()
 
 
@@ -69,7 +69,7 @@ def test_a_fit_finds_the_constants_that_made_the_times():
         measured,
         stream.CONSTANTS,
         ("bandwidth_share", "start_s"),
-        {"warm_share": 0.0},
+        [{"warm_share": 0.0}],
     )
     assert found["bandwidth_share"] == pytest.approx(0.73, rel=1e-3)
     assert found["start_s"] == pytest.approx(4e-6, rel=1e-3)
@@ -95,7 +95,7 @@ def test_what_rows_do_not_tell_stays_where_it_is_expected(expected, start_s):
         measured,
         stream.CONSTANTS,
         ("bandwidth_share", "start_s"),
-        {"warm_share": 0.0, "start_s": stream.CONSTANTS["start_s"].low},
+        [{"warm_share": 0.0, "start_s": stream.CONSTANTS["start_s"].low}],
         expected=expected,
     )
     assert found["bandwidth_share"] == pytest.approx(0.73, rel=0.01)
@@ -111,11 +111,11 @@ def test_arithmetic_is_told_from_memory_by_what_a_plain_pass_reaches():
         "m": np.tile(2.0 ** np.arange(10, 18), 6), "n": n,
     })  # fmt: skip
     truth = {"bandwidth_share": 0.77, "element_cycles": 190.0, "dispatch_s": 1.5e-5, "record_s": 2e-6}
-    rows["latency_s"] = stream.seconds(device, truth, **fit_stream.arguments(rows)).seconds
+    rows["latency_s"] = stream.seconds(device, truth, **fit_stream.arguments(rows, device)).seconds
     found = fit_stream.fit(rows, device, {"bandwidth_share": 0.77})
     assert found["bandwidth_share"] == pytest.approx(0.77, rel=0.02)
     assert found["element_cycles"] == pytest.approx(190.0, rel=0.05)
-    assert "element_cycles" not in fit_stream.free(rows.assign(op="elementwise_mul"))
+    assert "element_cycles" not in fit_stream.free(rows.assign(op="elementwise_mul"), device)
 
 
 @pytest.mark.parametrize("name", ["amd/mi210", "nvidia/v100-pcie-32gb", "nvidia/t4", "nvidia/a100-pcie-80gb"])

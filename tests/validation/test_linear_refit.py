@@ -39,7 +39,7 @@ class Passes:
             self.measured[taken],
             stream.CONSTANTS,
             FREE,
-            {**GIVEN, "bandwidth_share": 0.7, "start_s": 3e-6},
+            [{**GIVEN, "bandwidth_share": 0.7, "start_s": 3e-6}],
         )[1]
 
     def linear(self):

@@ -7,7 +7,7 @@ import costmodel as cm
 from costmodel import calibration, hardware
 from costmodel.errors import TableError
 from costmodel.validation import calibrate_published as published_fit
-from costmodel.validation import published
+from costmodel.validation import heldout, published
 from costmodel.validation.calibrate_published import calibrate_published
 from costmodel.validation.heldout import NEVER_FITTED, held_out
 
@@ -94,11 +94,11 @@ def test_published_fits_are_refused_as_all_others_are(rows, shared, monkeypatch)
     out = held_out(part)
     few = pd.concat([part[~out].iloc[:5], part[out]])
     with pytest.raises(TableError, match=r"5 rows to fit on and . to judge by; wanted 8 and 1"):
-        published_fit._sections(few, device, "")
+        published_fit._sections(few, device, {})
     other = part.assign(latency_s=part["latency_s"].where(out, 30 * part["latency_s"]))
     with pytest.raises(TableError, match=r"% off on . held-out rows"):
-        published_fit._sections(other, device, "")
-    monkeypatch.setattr(published_fit, "FEWEST", 1000)
+        published_fit._sections(other, device, {})
+    monkeypatch.setattr(heldout, "FEWEST", 1000)
     for fit in calibrate_published(shared / "reference"):
         assert fit.file.sections == ()
         assert all("wanted 1000" in reason for reason in fit.refused)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from costmodel import hardware
-from costmodel.validation import calibrate, cells, plans, registry, report
+from costmodel.validation import cells, heldout, plans, registry, report
 from costmodel.validation.case import case
 from costmodel.validation.heldout import NEVER_FITTED, SHARE, held_out
 from costmodel.validation.record import disturbance, size_columns
@@ -153,7 +153,7 @@ def test_every_cell_of_a_gpus_default_plan_can_be_fitted():
         if (cell.op, cell.label) == ("attention_decode", "sdpa efficient"):
             continue  # torch has it only where every query head has keys of its own
         out = held_out(part)
-        assert (~out).sum() >= calibrate.FEWEST, str(cell)
+        assert (~out).sum() >= heldout.FEWEST, str(cell)
         assert out.sum() >= 3, str(cell)
 
 
