@@ -1,8 +1,9 @@
 """Reports: tables in, one self-contained HTML page out.
 
 Everything here knows tables and the names of their columns, not layers or devices. Each
-chart is a module with ``rows`` (what it draws), ``chart`` (an Altair chart of one case)
-and ``finding`` (what it shows, in a sentence).
+chart is a module with ``rows`` (what it draws, of every case that may be picked), ``chart``
+(an Altair chart of those of one case; of lines also by the names of all series of the page,
+in order) and ``finding`` (what they show, in a sentence).
 
 >>> from costmodel import reports
 >>> reports.save(reports.compare(frame), "comparison.html")  # doctest: +SKIP

@@ -32,17 +32,9 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return predicted over measured time, a colour and shape for each op.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, of one case.
-    """
+    """Return predicted over measured time, a colour and shape for each op."""
     alt = style.altair()
-    along = alt.X(
-        "measured_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis("x", style.SECONDS)
-    )
+    along = style.log_x("measured_s", "measured [s]", style.SECONDS)
     base = alt.Chart(frame)
     ends = base.transform_aggregate(low="min(measured_s)", high="max(measured_s)").transform_calculate(
         ends="[datum.low, datum.high]"

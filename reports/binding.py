@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.frames import Facts, axis_of, axis_title
+from costmodel.reports.frames import Facts, axis_of, axis_title, in_words
 
 NAME = "binding"
 ABOUT = (
@@ -26,6 +26,8 @@ LIMITS = {
     "launch": ("launches", "L", "#999999", "#000000"),
     "link": ("links", "K", "#F0E442", "#000000"),
 }
+#: What binds, in words → its colour.
+COLOURS = {name: colour for name, _, colour, _ in LIMITS.values()}
 
 
 def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - every chart's signature
@@ -34,31 +36,23 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - e
     ``where`` becomes ``row``, so that picking a device leaves all of them there.
     """
     kinds = frame["bound"].astype(str).str.partition(":")[0]
-    known = {kind: (name, letter, ink) for kind, (name, letter, _, ink) in LIMITS.items()}
-    named = [known.get(kind, (kind, kind[:1].upper(), "#000000")) for kind in kinds]
-    names = [name for name, *_ in LIMITS.values()]
-    found = [name for name, _, _ in named]
-    names += sorted(set(found) - set(names))
+    looks = [LIMITS.get(kind, (kind, kind[:1].upper(), "", "#000000")) for kind in kinds]
     return frame.rename(columns={"where": "row"}).assign(
-        limit=pd.Categorical(found, [name for name in names if name in found]),
-        letter=[letter for _, letter, _ in named],
-        ink=[ink for _, _, ink in named],
+        limit=limits(frame["bound"]),
+        letter=[letter for _, letter, _, _ in looks],
+        ink=[ink for _, _, _, ink in looks],
     )
 
 
-def chart(frame: pd.DataFrame) -> Any:
-    """Return a cell for each device and length, one band a layer.
+def limits(bound: pd.Series) -> pd.Categorical:
+    """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
+    return in_words((str(kind).partition(":")[0] for kind in bound), LIMITS)
 
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, all devices of one case.
-    """
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return a cell for each device and length, one band a layer."""
     alt = style.altair()
     x = axis_of(frame)
-    known = {name: colour for name, _, colour, _ in LIMITS.values()}
-    domain = style.domain(frame["limit"])
-    colours = [known.get(name, "#DDDDDD") for name in domain]
     base = alt.Chart(frame).encode(
         alt.X(f"{x}:O", title=axis_title(x), axis=alt.Axis(format=",", labelAngle=0, labelOverlap=True)),
         alt.Y("row:N", sort=None, title=None),
@@ -70,21 +64,10 @@ def chart(frame: pd.DataFrame) -> Any:
             ("seconds:Q", "time [s]", ".3~s"),
         ),
     )
-    cells = base.mark_rect(stroke="white", strokeWidth=1).encode(
-        alt.Color(
-            "limit:N",
-            scale=alt.Scale(domain=domain, range=colours),
-            legend=alt.Legend(title=None, orient="top"),
-        )
-    )
+    cells = base.mark_rect(stroke="white", strokeWidth=1).encode(style.named_colours(frame["limit"], COLOURS))
     letters = base.mark_text(fontSize=11).encode(alt.Fill("ink:N", scale=None), text="letter:N")
-    header = alt.Header(title=None, labelOrient="top", labelAnchor="start", labelFontSize=12)
-    drawn = (
-        alt.layer(cells, letters)
-        .properties(width=500, height=alt.Step(20))
-        .facet(row=alt.Row("series:N", sort=style.domain(frame["series"]), header=header), spacing=16)
-    )
-    return style.titled(drawn, finding(frame), ABOUT)
+    band = alt.layer(cells, letters).properties(width=500, height=alt.Step(20))
+    return style.titled(style.banded(band, frame, spacing=16), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from types import ModuleType
 
 import pandas as pd
 
@@ -35,6 +34,17 @@ RUNGS = {
         "the best estimate: the kernel models with constants fitted from measurements of the device itself."
     ),
 }
+#: Terms of every page that has them, and what they mean.
+LOWER_BOUND = (
+    "Lower bound",
+    "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
+    "FLOPs over the fastest engine at the highest clock known, and the compulsory bytes that no "
+    "cache can hold over the memory's bandwidth.",
+)
+CONSTANTS_FROM = (
+    "Constants from",
+    "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
+)
 #: How sure a figure of a device is.
 STATUS = (
     "Status: confirmed by two sources, single, derived by the arithmetic noted, from memory, or "
@@ -75,13 +85,7 @@ def compose(
         Section("binding", "What binds where", figures=charts["binding"]),
         Section("numbers", "The numbers", tables=_tables(frames)),
         Section("means", "What the numbers mean", notes=_notes(frames)),
-        Section(
-            "sources",
-            "Where the figures are from",
-            text=_provenance(frames),
-            tables=sources(frames.facts),
-            folded=True,
-        ),
+        sources(frames.facts, *_unknown(frames)),
     )
     kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
     return Page(
@@ -101,8 +105,8 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
     rows, facts = frames.rows, frames.facts
     names = list(dict.fromkeys(rows["series"]))
     charts: dict[str, list[Figure]] = {
-        "roofline": [_lines(roofline, roofline.rows(rows, facts), names)],
-        "time": [_lines(duration, duration.rows(rows, facts), names)],
+        "roofline": [Figure.of(roofline, roofline.rows(rows, facts), names=names)],
+        "time": [Figure.of(duration, duration.rows(rows, facts), names=names)],
         "costs": [
             Figure(
                 count.name, count.rows(rows), partial(count.chart, names=names), count.finding, count.about
@@ -111,29 +115,18 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
         ],
         "crossovers": [],
         "memory": [],
-        "binding": [_figure(binding, binding.rows(rows, facts))],
+        "binding": [Figure.of(binding, binding.rows(rows, facts))],
     }
     if not frames.parts.empty:
-        charts["time"].append(_figure(split, split.rows(frames.parts)))
+        charts["time"].append(Figure.of(split, split.rows(frames.parts)))
     if not frames.fastest.empty:
-        charts["crossovers"].append(_figure(fastest, frames.fastest))
+        charts["crossovers"].append(Figure.of(fastest, frames.fastest))
     if "footprint_bytes" in rows:
-        charts["memory"].append(_lines(memory, memory.rows(rows, facts), names))
+        charts["memory"].append(Figure.of(memory, memory.rows(rows, facts), names=names))
     if not frames.longest.empty:
-        charts["memory"].append(_figure(longest, longest.rows(frames.longest)))
+        charts["memory"].append(Figure.of(longest, longest.rows(frames.longest)))
     # Layers without matrix products have no roofline and no count of them.
     return {name: tuple(f for f in figures if not f.frame.empty) for name, figures in charts.items()}
-
-
-def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
-    """Return the figure of a chart's module: its NAME, ABOUT, chart and finding."""
-    return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
-
-
-def _lines(module: ModuleType, frame: pd.DataFrame, names: Sequence[str]) -> Figure:
-    """Return the same of a chart that has a line for each series: `names` are those of the whole page."""
-    chart = partial(module.chart, names=names)
-    return Figure(module.NAME, frame, chart, module.finding, module.ABOUT)
 
 
 def lead(picks: Sequence[Pick]) -> str:
@@ -212,8 +205,8 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
     return tuple(tables)
 
 
-def sources(facts: Facts) -> tuple[Table, ...]:
-    """Return every figure that a page rests on, with its source."""
+def sources(facts: Facts, *more: str) -> Section:
+    """Return the section with every figure that a page rests on, and its source; `more` to say of them."""
     tables = []
     if not facts.devices.empty:
         columns = (
@@ -239,7 +232,8 @@ def sources(facts: Facts) -> tuple[Table, ...]:
     if not facts.sources.empty:
         documents = (Column("source", "Source"), Column("document", "Document"))
         tables.append(Table("sources", "What the sources are", facts.sources, documents))
-    return tuple(tables)
+    heading = "Where the figures are from"
+    return Section("sources", heading, text=(STATUS, *more), tables=tuple(tables), folded=True)
 
 
 # -- notes ---------------------------------------------------------------------------------------
@@ -249,16 +243,8 @@ def _notes(frames: Frames) -> tuple[tuple[str, str], ...]:
     rows = frames.rows
     notes = [
         *rungs(rows),
-        (
-            "Lower bound",
-            "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
-            "FLOPs over the fastest engine at the highest clock known, and the compulsory bytes that no "
-            "cache can hold over the memory's bandwidth.",
-        ),
-        (
-            "Constants from",
-            "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
-        ),
+        LOWER_BOUND,
+        CONSTANTS_FROM,
     ]
     notes += layers(frames.facts)
     fixed = _fixed(rows)
@@ -285,10 +271,8 @@ def _fixed(rows: pd.DataFrame) -> str:
     return ", ".join(f"{name} = {values[0]:,.0f}" for name, values in single.items() if len(values) == 1)
 
 
-def _provenance(frames: Frames) -> tuple[str, ...]:
+def _unknown(frames: Frames) -> list[str]:
+    """Return which devices nothing more is known of."""
     devices = set(frames.rows["device"]) if "device" in frames.rows else set()
     unknown = sorted(devices - set(frames.facts.devices["device"]))
-    text = [STATUS]
-    if unknown:
-        text.append(f"No spec at hand, and so no roof and no source, for {', '.join(unknown)}.")
-    return tuple(text)
+    return [f"No spec at hand, and so no roof and no source, for {', '.join(unknown)}."] if unknown else []

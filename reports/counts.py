@@ -47,15 +47,7 @@ class Count:
         return frame[frame[self.column] > 0]
 
     def chart(self, frame: pd.DataFrame, names: Sequence[str]) -> Any:
-        """Return the count over length, a line a layer.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            A sweep's rows with ``series``, for one device and case.
-        names : sequence of str
-            The page's series, in order.
-        """
+        """Return the count over length, a line a layer."""
         alt = style.altair()
         x = axis_of(frame)
         along, count = style.length_axis(x), style.log_y(self.column, self.axis, self.labels)

@@ -23,15 +23,7 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - e
 
 
 def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
-    """Return time over length for one device.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        A sweep's rows with ``series``, for one device and case.
-    names : sequence of str
-        The page's series, in order.
-    """
+    """Return time over length for one device."""
     alt = style.altair()
     x = axis_of(frame)
     along, time = style.length_axis(x), style.log_y("seconds", "time [s]", style.SECONDS)

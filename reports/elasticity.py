@@ -8,7 +8,7 @@ import pandas as pd
 
 from costmodel.reports import style, words
 from costmodel.reports.binding import LIMITS
-from costmodel.reports.frames import axis_title
+from costmodel.reports.frames import axis_title, in_words
 
 NAME = "elasticity"
 ABOUT = (
@@ -21,9 +21,7 @@ KINDS = {"rate": ("rate of the device", "#0072B2"), "size": ("size of the questi
 
 def rows(slopes: pd.DataFrame) -> pd.DataFrame:
     """Return the slopes in words, kinds as categories: all that occur."""
-    known = [KINDS[kind][0] for kind in slopes["kind"]]
-    occurring = [name for name, _ in KINDS.values() if name in known]
-    return slopes.assign(of=[_said(of) for of in slopes["of"]], kind=pd.Categorical(known, occurring))
+    return slopes.assign(of=[_said(of) for of in slopes["of"]], kind=in_words(slopes["kind"], KINDS))
 
 
 def _said(of: str) -> str:
@@ -35,23 +33,15 @@ def _said(of: str) -> str:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar for each rate and size, to the left where it shortens the time.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and use.
-    """
+    """Return a bar for each rate and size, to the left where it shortens the time."""
     alt = style.altair()
-    kinds = style.domain(frame["kind"])
-    scale = alt.Scale(domain=kinds, range=[dict(KINDS.values())[kind] for kind in kinds])
     bars = (
         alt.Chart(frame)
         .mark_bar()
         .encode(
             alt.X("elasticity:Q", title="change of the time for 1 % more [%]", axis=alt.Axis(tickCount=8)),
             alt.Y("of:N", title=None, sort=None),
-            alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
+            style.named_colours(frame["kind"], dict(KINDS.values())),
             tooltip=style.tips(
                 ("of:N", "1 % more of", ""), ("elasticity:Q", "changes the time by [%]", "+.3~f")
             ),

@@ -62,13 +62,7 @@ def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the median absolute error of each op, a point for each rung.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows` by op and rung, of one case; rung as ``at_rung``, so that picking one leaves all there.
-    """
+    """Return the median absolute error of each op, a point for each ``at_rung``, which no pick hides."""
     alt = style.altair()
     axis = alt.Axis(labelExpr=style.WRITTEN_OUT, tickCount=8)
     points = (

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import explorer_charts as charts
-from costmodel.reports.compose import RUNGS, STATUS, layers, sources
+from costmodel.reports.compose import LOWER_BOUND, RUNGS, layers, sources
 from costmodel.reports.figure import Figure
 from costmodel.reports.frames import SIZES, Facts
 from costmodel.reports.page import Live, Page, Section
@@ -123,13 +123,7 @@ def _sections(explorer: Explorer) -> tuple[Section, ...]:
             code="commands",
         ),
         Section("means", "What the numbers mean", notes=_notes(explorer.facts)),
-        Section(
-            "sources",
-            "Where the figures are from",
-            text=(STATUS,),
-            tables=sources(explorer.facts),
-            folded=True,
-        ),
+        sources(explorer.facts),
     )
 
 
@@ -175,16 +169,7 @@ def _tables() -> tuple[Table, ...]:
 
 
 def _notes(facts: Facts) -> tuple[tuple[str, str], ...]:
-    terms = [
-        (
-            "Lower bound",
-            "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
-            "FLOPs over the fastest engine at the highest clock known, and the compulsory bytes that no "
-            "cache can hold over the memory's bandwidth.",
-        ),
-        ("Waiting", charts.WAITING),
-    ]
-    return (*terms, *layers(facts))
+    return (LOWER_BOUND, ("Waiting", charts.WAITING), *layers(facts))
 
 
 # -- what the page's script needs ------------------------------------------------------------------

@@ -86,13 +86,7 @@ def _height(layers: int) -> float:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the map.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device.
-    """
+    """Return the map."""
     alt = style.altair()
     low, high = float(frame["seq"].min()), float(frame["seq"].max())
     hover = alt.selection_point(fields=["layer"], on="pointerover", nearest=False, empty=True)

@@ -73,13 +73,7 @@ def _pieces(table: pd.DataFrame, x: str) -> list[dict[str, Any]]:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar a device, coloured by the layer that is fastest there.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, or to the token from `costmodel.story`; all devices of one case.
-    """
+    """Return a bar a device, coloured by the layer that is fastest there (`rows`, or those of the story)."""
     alt = style.altair()
     x = _axis(frame)
     names = style.domain(frame["series"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,12 @@ class Figure:
     chart: Callable[[pd.DataFrame], Any]
     finding: Callable[[pd.DataFrame], str]
     about: str
+
+    @classmethod
+    def of(cls, module: ModuleType, frame: pd.DataFrame, **fixed: Any) -> Figure:
+        """Return the figure of a chart's module, of which some arguments are the same in every case."""
+        chart = partial(module.chart, **fixed)
+        return cls(module.NAME, frame, chart, module.finding, module.ABOUT)
 
     def picks(self, picks: Sequence[Pick]) -> list[Pick]:
         """Return those of the page's picks that this figure follows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -147,14 +148,19 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)  # whose rows are named as the file has them
     axis_of(frame)  # a table without a size has no cases to tell apart
     _check_numbers(frame)
-    text = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
-    frame = frame.assign(**{name: frame[name].astype(str) for name in text})
+    frame = with_text(frame)
     if "series" not in frame:
         frame = frame.assign(series=frame["options" if "options" in frame else "layer"].astype(str))
     if "where" not in frame:
         frame = frame.assign(where=frame["device"].astype(str))
     frame = _each_once(frame)
     return frame if "label" in frame else frame.assign(label=frame["series"])
+
+
+def with_text(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return a frame with text for all that is no number."""
+    others = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
+    return frame.assign(**{name: frame[name].astype(str) for name in others})
 
 
 def _check_numbers(frame: pd.DataFrame) -> None:
@@ -216,6 +222,15 @@ def axis_of(frame: pd.DataFrame) -> str:
 def axis_title(name: str) -> str:
     """Return the words for a size."""
     return SIZES.get("state" if name == STATE else name, name)
+
+
+def in_words(values: Iterable[str], words: Mapping[str, Sequence[str]]) -> pd.Categorical:
+    """Return what a table says first for each value, else the value; categories: all that occur, in order."""
+    found = [words[value][0] if value in words else value for value in values]
+    known = dict.fromkeys(name for name, *_ in words.values())
+    return pd.Categorical(
+        found, [*(name for name in known if name in found), *sorted(set(found) - set(known))]
+    )
 
 
 def thinned(frame: pd.DataFrame) -> pd.DataFrame:

@@ -39,13 +39,7 @@ def rows(tokens: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a line for each time over the tokens made.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device.
-    """
+    """Return a line for each time over the tokens made."""
     alt = style.altair()
     along = style.length_axis("made", "tokens made")
     time = style.log_y("seconds", "time [s]", style.SECONDS)

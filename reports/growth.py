@@ -45,13 +45,7 @@ def rows(lengths: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return time over length.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and use.
-    """
+    """Return time over length."""
     alt = style.altair()
     along, time = style.length_axis("seq"), style.log_y("seconds", "time [s]", style.SECONDS)
     tooltip = style.tips(

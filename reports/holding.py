@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.frames import axis_title
+from costmodel.reports.frames import axis_title, in_words
 
 NAME = "holding"
 ABOUT = (
@@ -27,10 +27,6 @@ KINDS = {
 }
 #: Times what may be used, beyond which a length says no more than that it does not fit.
 MOST_SHOWN = 1.5
-
-
-#: What memory holds, in words → its colour.
-COLOURS = dict(KINDS.values())
 
 
 def rows(memory: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
@@ -54,10 +50,8 @@ def rows(memory: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 def named(memory: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with kinds in words, those of nothing left out; ``order`` is that of the stack."""
     found = memory[memory["bytes"] > 0]
-    order = {kind: i for i, kind in enumerate(KINDS)}
-    said = [KINDS[kind][0] for kind in found["kind"]]
-    occurring = [name for name, _ in KINDS.values() if name in said]
-    return found.assign(kind=pd.Categorical(said, occurring), order=[order[kind] for kind in found["kind"]])
+    order = [list(KINDS).index(kind) for kind in found["kind"]]
+    return found.assign(kind=in_words(found["kind"], KINDS), order=order)
 
 
 def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, str]) -> Any:
@@ -80,7 +74,7 @@ def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, 
     bars = base.mark_bar().encode(
         along,
         getattr(alt, memory)("bytes:Q", title="memory [B]", axis=axis),
-        style.named_colours(frame["kind"], COLOURS),
+        style.named_colours(frame["kind"], dict(KINDS.values())),
         order="order:Q",
         tooltip=style.tips(
             told,
@@ -93,13 +87,7 @@ def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, 
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a column of kinds for each length, with what may be used as a level line.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and use.
-    """
+    """Return a column of kinds for each length, with what may be used as a level line."""
     alt = style.altair()
     axis = alt.Axis(format=",", labelAngle=0, labelOverlap=True)
     along = alt.X("seq:O", title=axis_title("seq"), axis=axis)

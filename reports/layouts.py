@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
+from costmodel.reports.frames import in_words
 
 NAME = "layouts"
 ABOUT = (
@@ -33,25 +34,14 @@ def rows(layouts: pd.DataFrame) -> pd.DataFrame:
     keys = ["where", "cluster", "rank", "layout", "short", "found", "utilisation", "memory_bytes"]
     long = layouts.melt([*keys, "seconds"], list(PARTS), var_name="part", value_name="part_s")
     long = long[long["part_s"] > 0].rename(columns={"seconds": "step_s", "part_s": "seconds"})
-    said = [PARTS[part][0] for part in long["part"]]
-    occurring = [name for name, _ in PARTS.values() if name in said]
     order = [list(PARTS).index(part) for part in long["part"]]
-    found = long.assign(part=pd.Categorical(said, occurring), order=order)
+    found = long.assign(part=in_words(long["part"], PARTS), order=order)
     return found.sort_values("rank", kind="stable", ignore_index=True)
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar for each layout, the fastest on top.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and cluster.
-    """
+    """Return a bar for each layout, the fastest on top."""
     alt = style.altair()
-    colours = dict(PARTS.values())
-    parts = style.domain(frame["part"])
-    scale = alt.Scale(domain=parts, range=[colours[part] for part in parts])
     bars = (
         alt.Chart(frame)
         .mark_bar()
@@ -60,7 +50,7 @@ def chart(frame: pd.DataFrame) -> Any:
                 "seconds:Q", title="time of a step [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)
             ),
             alt.Y("short:N", title=None, sort=alt.EncodingSortField("rank", op="min")),
-            alt.Color("part:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
+            style.named_colours(frame["part"], dict(PARTS.values())),
             order="order:Q",
             tooltip=style.tips(
                 ("layout:N", "layout", ""),

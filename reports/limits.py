@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.parts import COLOURS, limits, shares, the
+from costmodel.reports.binding import COLOURS, limits
+from costmodel.reports.parts import shares, the
 
 NAME = "limits"
 ABOUT = (
@@ -37,13 +38,7 @@ def rows(kernels: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar of shares for each use and device.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`.
-    """
+    """Return a bar of shares for each use and device."""
     alt = style.altair()
     bars = (
         alt.Chart(frame)

@@ -18,24 +18,13 @@ def rows(longest: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the longest sequences, a row a device and a point a layer.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`: row, series, longest_seq, hbm_capacity_bytes; all devices of one case.
-    """
+    """Return the longest sequences, a row a device and a point a layer."""
     alt = style.altair()
     points = (
         alt.Chart(frame)
         .mark_point(filled=True, size=90, opacity=1)
         .encode(
-            alt.X(
-                "longest_seq:Q",
-                title="longest sequence [tokens]",
-                scale=style.LOG,
-                axis=style.log_axis("x", style.PLAIN),
-            ),
+            style.log_x("longest_seq", "longest sequence [tokens]", style.PLAIN),
             alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True)),
             *style.series_points(style.domain(frame["series"])),
             tooltip=style.tips(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,15 +25,7 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
-    """Return memory over length, with the device's capacity as a level line.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and case.
-    names : sequence of str
-        The page's series, in order.
-    """
+    """Return memory over length, with the device's capacity as a level line."""
     alt = style.altair()
     x = axis_of(frame)
     along = style.length_axis(x)
@@ -59,7 +52,7 @@ def finding(frame: pd.DataFrame) -> str:
     """Return which layers fit at every length, and where the others stop to."""
     x = axis_of(frame)
     capacity = frame["hbm_capacity_bytes"].max()
-    if not words.finite(capacity):
+    if not math.isfinite(capacity):
         at = frame[frame[x] == frame[x].max()].set_index("series")["footprint_bytes"]
         said = [f"{name} occupies {words.size(value)}" for name, value in at.items()]
         return f"At {words.at(x, frame[x].max())}, {words.listed(said)}; the device's memory is not known"

@@ -18,7 +18,7 @@ from costmodel.reports import (
     recompute,
     whatif,
 )
-from costmodel.reports.compose import STATUS, layers, rungs, sources
+from costmodel.reports.compose import CONSTANTS_FROM, LOWER_BOUND, layers, rungs, sources
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, Section
@@ -71,13 +71,7 @@ def page(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
             tables=(model_tables.answers(frames), model_tables.room(frames), model_tables.lengths(frames)),
         ),
         Section("means", "What the numbers mean", notes=_notes(frames)),
-        Section(
-            "sources",
-            "Where the figures are from",
-            text=(STATUS,),
-            tables=sources(frames.facts),
-            folded=True,
-        ),
+        sources(frames.facts),
     )
     kept = tuple(s for s in sections if s.figures or s.tables or s.notes or s.text)
     devices = list(dict.fromkeys(frames.answers["where"]))
@@ -122,10 +116,7 @@ def _figures(frames: ModelFrames) -> dict[str, Figure]:
         drawn.append((generation, generation.rows(frames.tokens)))
     if not frames.layouts.empty:
         drawn.append((layouts, layouts.rows(frames.layouts)))
-    return {
-        module.NAME: Figure(module.NAME, rows, module.chart, module.finding, module.ABOUT)
-        for module, rows in drawn
-    }
+    return {module.NAME: Figure.of(module, rows) for module, rows in drawn}
 
 
 # -- in words ----------------------------------------------------------------------------------
@@ -191,12 +182,7 @@ def _notes(frames: ModelFrames) -> tuple[tuple[str, str], ...]:
     return (
         *frames.notes,
         *rungs(frames.answers),
-        (
-            "Lower bound",
-            "A promise to any measurement of this work, warm or cold, fused or not: the larger of all FLOPs "
-            "over the fastest engine at the highest clock known, and the compulsory bytes that no cache can "
-            "hold over the memory's bandwidth.",
-        ),
+        LOWER_BOUND,
         ("80 % from, to", "What 80 % of measurements lie within, by those the constants were not fitted on."),
         (
             "Memory",
@@ -206,9 +192,6 @@ def _notes(frames: ModelFrames) -> tuple[tuple[str, str], ...]:
             f"loss: {share(frames.margin)} of the device's memory is left free for it.",
         ),
         ("Utilisation", "FLOP of matrix products over what the peak of the format allows in that time."),
-        (
-            "Constants from",
-            "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
-        ),
+        CONSTANTS_FROM,
         *layers(frames.facts),
     )

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.binding import LIMITS
+from costmodel.reports.binding import COLOURS, limits
 
 NAME = "parts"
 ABOUT = (
@@ -35,26 +35,8 @@ def rows(kernels: pd.DataFrame) -> pd.DataFrame:
     return summed.assign(share=summed["seconds"] / whole)
 
 
-#: What binds, in words → its colour.
-COLOURS = {name: colour for name, _, colour, _ in LIMITS.values()}
-
-
-def limits(bound: pd.Series) -> Any:
-    """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
-    kinds = [str(kind).partition(":")[0] for kind in bound]
-    found = [LIMITS[kind][0] if kind in LIMITS else kind for kind in kinds]
-    known = [name for name, *_ in LIMITS.values() if name in found]
-    return pd.Categorical(found, [*known, *sorted(set(found) - set(known))])
-
-
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar for each part, the longest first.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and use.
-    """
+    """Return a bar for each part, the longest first."""
     alt = style.altair()
     bars = (
         alt.Chart(frame)

@@ -36,13 +36,7 @@ def rows(memory: pd.DataFrame, seq: int) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar of kinds for each use.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device.
-    """
+    """Return a bar of kinds for each use."""
     alt = style.altair()
     along = alt.Y("state:N", title=None, sort=None)
     drawn = stacked(frame, along, "X", ("state:N", "use", ""))

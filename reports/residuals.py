@@ -47,17 +47,9 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return median and band of the error over measured time, by regime.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, of one case.
-    """
+    """Return median and band of the error over measured time, by regime."""
     alt = style.altair()
-    along = alt.X(
-        "middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis("x", style.SECONDS)
-    )
+    along = style.log_x("middle_s", "measured [s]", style.SECONDS)
     base = alt.Chart(frame)
     error = alt.Y("median:Q", title="error of the prediction [%]")
     stroke = style.group_line("regime")

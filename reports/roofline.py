@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def _roof(points: pd.DataFrame) -> pd.DataFrame:
     """Return left end, ridge and right end of the roof over these points; none if it is not known."""
     first = points.iloc[0]
     peak, bandwidth = first["peak_flops"], first["hbm_bandwidth"]
-    if not words.finite(peak):
+    if not math.isfinite(peak):
         return points.iloc[:0]
     ridge = peak / bandwidth
     corners = [min(points["intensity"].min(), ridge) / 2, ridge, max(points["intensity"].max(), ridge) * 2]
@@ -86,12 +87,7 @@ def drawn(roof: Any, lines: Any, dots: Any, *, by: str, note: str, along: str, n
         Every layer of the page, in order.
     """
     alt = style.altair()
-    intensity = alt.X(
-        "intensity:Q",
-        title="arithmetic intensity [FLOP/B]",
-        scale=style.LOG,
-        axis=style.log_axis("x", style.WRITTEN_OUT),
-    )
+    intensity = style.log_x("intensity", "arithmetic intensity [FLOP/B]", style.WRITTEN_OUT)
     rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     layered = alt.layer(
         roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
@@ -108,15 +104,7 @@ def drawn(roof: Any, lines: Any, dots: Any, *, by: str, note: str, along: str, n
 
 
 def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
-    """Return the roofline of one device.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and case.
-    names : sequence of str
-        The page's series, in order.
-    """
+    """Return the roofline of one device."""
     x = axis_of(frame)
     base = style.altair().Chart(frame)
     layers = base.transform_filter("datum.kind === 'layer'")

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.frames import axis_of, axis_title
+from costmodel.reports.frames import axis_of, axis_title, in_words
 
 NAME = "split"
 ABOUT = "Each layer's time, shared out among the kinds of kernel that it runs, length by length."
@@ -30,31 +30,18 @@ def rows(parts: pd.DataFrame) -> pd.DataFrame:
 
     That is its share of its layer's time at that length.
     """
-    named = parts.assign(part=[PARTS.get(part, (part, ""))[0] for part in parts["part"]])
+    named = parts.assign(part=in_words(parts["part"], PARTS))
     keys = [name for name in named if name != "seconds"]
-    summed = named.groupby(keys, as_index=False, sort=False)["seconds"].sum()
+    summed = named.groupby(keys, as_index=False, sort=False, observed=True)["seconds"].sum()
     whole = summed.groupby([name for name in keys if name != "part"], sort=False)["seconds"].transform("sum")
-    occurring = [name for name in dict(PARTS.values()) if name in set(summed["part"])]
-    occurring += sorted(set(summed["part"]) - set(occurring))
-    shared: pd.DataFrame = summed.assign(
-        share=summed["seconds"] / whole, part=pd.Categorical(summed["part"], occurring)
-    )
+    shared: pd.DataFrame = summed.assign(share=summed["seconds"] / whole)
     return shared
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the shares of time, one band of columns a layer.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and case.
-    """
+    """Return the shares of time, one band of columns a layer."""
     alt = style.altair()
     x = axis_of(frame)
-    parts = style.domain(frame["part"])
-    colours = [dict(PARTS.values()).get(part, "#999999") for part in parts]
-    legend = alt.Legend(title=None, orient="top")
     bars = (
         alt.Chart(frame)
         .mark_bar()
@@ -63,11 +50,7 @@ def chart(frame: pd.DataFrame) -> Any:
             alt.Y(
                 "seconds:Q", stack="normalize", title="share of time", axis=alt.Axis(format="%", tickCount=3)
             ),
-            alt.Color(
-                "part:N",
-                scale=alt.Scale(domain=parts, range=colours),
-                legend=legend,
-            ),
+            style.named_colours(frame["part"], dict(PARTS.values())),
             tooltip=style.tips(
                 ("series:N", "layer", ""),
                 (f"{x}:Q", x, ","),
@@ -78,9 +61,7 @@ def chart(frame: pd.DataFrame) -> Any:
         )
         .properties(height=90, width=500)
     )
-    header = alt.Header(title=None, labelOrient="top", labelAnchor="start", labelFontSize=12)
-    drawn = bars.facet(row=alt.Row("series:N", sort=style.domain(frame["series"]), header=header), spacing=12)
-    return style.titled(drawn, finding(frame), ABOUT)
+    return style.titled(style.banded(bars, frame, spacing=12), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -46,20 +46,9 @@ class Stated:
         return thinned(both[columns].sort_values("measured_bytes", kind="stable"))
 
     def chart(self, frame: pd.DataFrame) -> Any:
-        """Return stated over measured bytes, a colour and shape for each op.
-
-        Parameters
-        ----------
-        frame : DataFrame
-            From `rows`.
-        """
+        """Return stated over measured bytes, a colour and shape for each op."""
         alt = style.altair()
-        along = alt.X(
-            "measured_bytes:Q",
-            title=f"{self.what} [B]",
-            scale=style.LOG,
-            axis=style.log_axis("x", style.BYTES),
-        )
+        along = style.log_x("measured_bytes", f"{self.what} [B]", style.BYTES)
         ratio = alt.Y("ratio:Q", title="stated / measured", scale=alt.Scale(domainMin=0, nice=True))
         base = alt.Chart(frame)
         tooltip = style.tips(

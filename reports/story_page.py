@@ -68,7 +68,7 @@ def _systems(frames: Frames) -> Section:
             "Arithmetic of all engines is in it; what only moves data has none. A layer that sees each "
             "position by itself has no path between positions, and O(1) stands there.",
         ),
-        figures=(Figure(families.NAME, drawn, families.chart, families.finding, families.ABOUT),),
+        figures=(Figure.of(families, drawn),),
         tables=(Table("growth", caption, frames.growth, columns),),
     )
 

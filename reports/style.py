@@ -194,6 +194,13 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
     )
 
 
+def banded(chart: Any, frame: pd.DataFrame, *, spacing: int) -> Any:
+    """Return a chart once for each of a frame's ``series``, in order, one below the other."""
+    alt = altair()
+    header = alt.Header(title=None, labelOrient="top", labelAnchor="start", labelFontSize=12)
+    return chart.facet(row=alt.Row("series:N", sort=domain(frame["series"]), header=header), spacing=spacing)
+
+
 def level(base: Any, value: float) -> Any:
     """Return a level line across a chart, drawn once and not for every row of its base."""
     once = base.transform_aggregate(count="count()").transform_calculate(level=f"{value:g}")
@@ -228,10 +235,14 @@ def log_axis(channel: str, labels: str) -> Any:
     )
 
 
+def log_x(name: str, title: str, labels: str) -> Any:
+    """Return an x channel over decades."""
+    return altair().X(f"{name}:Q", title=title, scale=LOG, axis=log_axis("x", labels))
+
+
 def log_y(name: str, title: str, labels: str) -> Any:
     """Return a y channel over decades."""
-    alt = altair()
-    return alt.Y(f"{name}:Q", title=title, scale=LOG, axis=log_axis("y", labels))
+    return altair().Y(f"{name}:Q", title=title, scale=LOG, axis=log_axis("y", labels))
 
 
 def tips(*columns: tuple[str, str, str]) -> list[Any]:

@@ -32,17 +32,9 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return tightness over measured time, by op.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, of one case.
-    """
+    """Return tightness over measured time, by op."""
     alt = style.altair()
-    along = alt.X(
-        "middle_s:Q", title="measured [s]", scale=style.LOG, axis=style.log_axis("x", style.SECONDS)
-    )
+    along = style.log_x("middle_s", "measured [s]", style.SECONDS)
     tight = alt.Y("tightness:Q", title="lower bound / measured", scale=alt.Scale(domainMin=0, nice=True))
     base = alt.Chart(frame)
     tooltip = style.tips(

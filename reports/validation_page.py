@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from types import ModuleType
-
 import numpy as np
 import pandas as pd
 
 from costmodel._version import __version__
 from costmodel.errors import TableError
 from costmodel.reports import agreement, errors, residuals, tightness
-from costmodel.reports.compose import RUNGS, STATUS, layers, lead, rungs, sources
+from costmodel.reports.compose import RUNGS, layers, lead, rungs, sources
 from costmodel.reports.figure import Figure, Pick, at_first
-from costmodel.reports.frames import Facts
+from costmodel.reports.frames import Facts, with_text
 from costmodel.reports.page import Page, Section
 from costmodel.reports.stated import MEMORY, TRAFFIC, Stated
 from costmodel.reports.table import Column, Table
@@ -49,9 +47,11 @@ def page(
         )
     cases = [name for name in CASES if name in both]
     picks = tuple(_pick(name, both[name]) for name in cases if both[name].nunique() > 1)
-    figures = tuple(_figure(module, module.rows(both, cases)) for module in (agreement, residuals, tightness))
+    figures = tuple(
+        Figure.of(module, module.rows(both, cases)) for module in (agreement, residuals, tightness)
+    )
     by_rung = errors.rows(rows, [*cases, "op"])
-    wide = _figure(errors, by_rung.rename(columns={"rung": "at_rung"}))
+    wide = Figure.of(errors, by_rung.rename(columns={"rung": "at_rung"}))
     table = errors.rows(rows, [name for name in errors.CELL if name in rows])
     stated = {one.name: _stated(one, more) for one, more in ((MEMORY, memory), (TRAFFIC, traffic))}
     sections = (
@@ -71,13 +71,7 @@ def page(
             "constants", "What was fitted, and how sure it is", tables=_constants(constants), folded=True
         ),
         Section("means", "What the numbers mean", notes=_notes(rows, facts)),
-        Section(
-            "sources",
-            "Where the devices' figures are from",
-            text=(STATUS,),
-            tables=sources(facts),
-            folded=True,
-        ),
+        sources(facts),
     )
     kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
     devices, ops = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
@@ -133,13 +127,13 @@ def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
     missing = [name for name in NEEDED if name not in frame]
     if missing:
         raise TableError(f"not a table of measurements with predictions: it lacks {', '.join(missing)}")
-    text = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
-    rows = frame.assign(**{name: frame[name].astype(str) for name in text if name != "held_out"})
+    rows = with_text(frame)
+    if "held_out" in frame:  # of which text would be true, whatever it says
+        rows = rows.assign(held_out=frame["held_out"].astype(bool))
     rows = rows[np.isfinite(rows["measured_s"]) & (rows["measured_s"] > 0)]
     if "held_out" not in rows:
         return rows, 0
-    held_out = rows["held_out"].astype(bool)
-    return rows[held_out], _measurements(rows[~held_out])
+    return rows[rows["held_out"]], _measurements(rows[~rows["held_out"]])
 
 
 def _measurements(rows: pd.DataFrame) -> int:
@@ -150,10 +144,6 @@ def _measurements(rows: pd.DataFrame) -> int:
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row for each measurement: each has one for every rung that it is predicted on."""
     return rows.drop_duplicates([name for name in ("device", "op", "dtype", "measured_s") if name in rows])
-
-
-def _figure(module: ModuleType, frame: pd.DataFrame) -> Figure:
-    return Figure(module.NAME, frame, module.chart, module.finding, module.ABOUT)
 
 
 def _stated(what: Stated, frame: pd.DataFrame | None) -> tuple[Figure, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import style, words
+from costmodel.reports.frames import in_words
 
 NAME = "whatif"
 ABOUT = (
@@ -43,10 +44,8 @@ def rows(changes: pd.DataFrame) -> pd.DataFrame:
         where, use, change, kind, speedup, alike.
     """
     kinds = changes["kind"].where(changes["alike"].astype(bool), "unlike")
-    known = [KINDS[kind][0] for kind in kinds]
-    occurring = [name for name, _ in KINDS.values() if name in known]
     said = [_said(change) for change in changes["change"]]
-    return changes.assign(change=said, kind=pd.Categorical(known, occurring), start=1.0)
+    return changes.assign(change=said, kind=in_words(kinds, KINDS), start=1.0)
 
 
 def _said(change: str) -> str:
@@ -56,22 +55,14 @@ def _said(change: str) -> str:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar for each change, from 1 to how many times as fast it makes it.
-
-    Parameters
-    ----------
-    frame : DataFrame
-        From `rows`, for one device and use.
-    """
+    """Return a bar for each change, from 1 to how many times as fast it makes it."""
     alt = style.altair()
-    kinds = style.domain(frame["kind"])
-    scale = alt.Scale(domain=kinds, range=[dict(KINDS.values())[kind] for kind in kinds])
     base = alt.Chart(frame)
     bars = base.mark_bar().encode(
         alt.X("start:Q", title="times as fast", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
         alt.X2("speedup:Q"),
         alt.Y("change:N", title=None, sort=alt.EncodingSortField("speedup", order="descending")),
-        alt.Color("kind:N", scale=scale, legend=alt.Legend(title=None, orient="top")),
+        style.named_colours(frame["kind"], dict(KINDS.values())),
         tooltip=style.tips(
             ("change:N", "change", ""),
             ("speedup:Q", "times as fast", ".3~r"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from costmodel.units import render
@@ -76,8 +75,3 @@ def verb(subjects: Sequence[str], said: str) -> str:
 def listed(items: Sequence[str]) -> str:
     """Return items as a sentence has them: ``"a, b and c"``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def finite(value: float) -> bool:
-    """Return whether a value is a number at all."""
-    return math.isfinite(value)
