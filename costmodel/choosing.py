@@ -204,9 +204,11 @@ def _outermost(quantiles: Iterable[Quantiles]) -> Quantiles:
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
     """Return whether a section's constants are those that the kernel asked for has.
 
-    Of most kernel models any section's are. Where algorithms have constants of their own, a section of
-    the framework asked for serves, whatever it runs, and of others one of the same algorithm.
+    Of most kernel models any section's of the direction are. Where algorithms have constants of their own, a
+    section of the framework asked for serves, whatever it runs, and of others one of the same algorithm.
     """
+    if not wanted.direction.startswith(section.direction):
+        return False
     if wanted.kernel not in implementations.ALGORITHMS or wanted.framework is None:
         return True
     if section.op != wanted.op:

@@ -224,7 +224,7 @@ def axis_title(name: str) -> str:
     return SIZES.get("state" if name == STATE else name, name)
 
 
-def in_words(values: Iterable[str], words: Mapping[str, Sequence[str]]) -> pd.Categorical:
+def in_words(values: Iterable[str], words: Mapping[str, Sequence[str]]) -> pd.Categorical[str]:
     """Return what a table says first for each value, else the value; categories: all that occur, in order."""
     found = [words[value][0] if value in words else value for value in values]
     known = dict.fromkeys(name for name, *_ in words.values())

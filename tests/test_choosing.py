@@ -115,6 +115,14 @@ def test_passes_go_by_a_board_with_the_same_kind_of_memory(device, kernel, op, o
     assert choosing.choose(load(device), wanted, own=False).origin == origin
 
 
+def test_a_chain_goes_by_a_relatives_of_its_direction_before_its_own_of_another():
+    """M40's gradients of the data were nearer by its twin's constants, and so have none of their own."""
+    wanted = Wanted("recurrence", "lstm", "fp32", framework="cudnn", direction="bwd_data")
+    m40 = load("nvidia/m40")
+    assert choosing.choose(m40, wanted).origin == "nvidia/titan-x-maxwell"
+    assert choosing.choose(m40, replace(wanted, direction="fwd")).origin == "self"
+
+
 # -- how sure ----------------------------------------------------------------------------------
 
 

@@ -141,7 +141,7 @@ def _fit_cell(
         fitted, judged = (_with_others(part, device, found) for part in (fitted, judged))
     start = _given(cell, found)
     constants = six_digits(recipe(cell.kernel).fit(fitted, device, start))
-    predicted = _seconds(cell, constants, judged, device)
+    predicted = seconds_of(cell, constants, judged, device)
     wanted = calibration.Wanted(
         kernel=cell.kernel,
         op=cell.op,
@@ -150,7 +150,7 @@ def _fit_cell(
         harness=cell.harness,
         label=cell.label or None,
     )
-    without = _seconds(cell, _without(wanted, device), judged, device)
+    without = seconds_of(cell, _without(wanted, device), judged, device)
     found.held_out.append(judged.assign(seconds=predicted, without_s=without, cell=str(cell)))
     checked(predicted, without, judged["latency_s"].to_numpy(dtype=np.float64))
     if cell.op == "elementwise_copy":
@@ -248,7 +248,8 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
     return rows.assign(other_s=first + (layers - 1) * further)
 
 
-def _seconds(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:
+def seconds_of(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:
+    """Return the times of rows of a cell by some constants [s], with what they hold beside its kernel."""
     estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(cell, rows, device))
     seconds = np.broadcast_to(estimate.seconds, (len(rows),))
     if "other_s" in rows:

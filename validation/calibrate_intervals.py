@@ -1,27 +1,29 @@
 """The intervals that are shipped, written into their calibrations; nothing is fitted anew.
 
-``python -m costmodel.validation.calibrate_intervals ../shared/measurements`` writes those of constants, and
-those of predictions that rest on few rows; with ``--predictions`` the latter alone, which takes no table.
+``python -m costmodel.validation.calibrate_intervals ../shared/measurements`` writes those of constants and
+of predictions; with ``--predictions`` the latter alone, which takes seconds.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from costmodel import calibration, hardware
 from costmodel.calibration import File, Section
 from costmodel.hardware import Device
-from costmodel.validation.calibrate import linear_intervals
+from costmodel.validation.calibrate import linear_intervals, seconds_of
 from costmodel.validation.cells import TABLES, Cell, cells, rows_of, usable
 from costmodel.validation.heldout import NEVER_FITTED, held_out
-from costmodel.validation.residuals import opened
+from costmodel.validation.residuals import spread
 
 
 def with_intervals(file: File, rows: pd.DataFrame, device: Device) -> File:
-    """Return a calibration with the intervals of those sections whose rows are among the given.
+    """Return a calibration with the intervals of the constants of those sections that rows are of.
 
     Parameters
     ----------
@@ -32,56 +34,67 @@ def with_intervals(file: File, rows: pd.DataFrame, device: Device) -> File:
     device : Device
         Its spec.
     """
-    sections = list(file.sections)
-    for cell, part in cells(usable(rows), device):
-        for place, section in enumerate(sections):
-            if _is_of(section, cell):
-                ends = linear_intervals(cell, part[~held_out(part)], device, section.constants)
-                sections[place] = section.model_copy(update={"intervals": ends})
-    return file.model_copy(update={"sections": tuple(sections)})
+
+    def told(section: Section, cell: Cell, part: pd.DataFrame) -> Section:
+        ends = linear_intervals(cell, part[~held_out(part)], device, section.constants)
+        return section.model_copy(update={"intervals": ends})
+
+    return _changed(file, rows, device, told)
 
 
-def _is_of(section: Section, cell: Cell) -> bool:
-    """Return whether a section is of this cell, forward."""
-    labels = (cell.label,) if cell.label else ()
-    wanted = (cell.kernel, cell.op, cell.dtype, cell.framework, cell.harness, "fwd", *labels)
-    return section.cell == wanted
+def with_spreads(file: File, rows: pd.DataFrame, device: Device) -> File:
+    """Return a calibration with the intervals that a fit of today would give predictions of its sections.
 
-
-def with_open_ends(file: File) -> File:
-    """Return a calibration with the intervals that a fit of today would give its predictions.
-
-    Where rows are few, those of 95 % follow from those of 80 (`costmodel.validation.residuals.opened`).
+    Parameters
+    ----------
+    file, rows, device
+        As of `with_intervals`; of the rows the held-out ones are predicted.
     """
+
+    def told(section: Section, cell: Cell, part: pd.DataFrame) -> Section:
+        judged = part[held_out(part)]
+        predicted = seconds_of(cell, section.constants, judged, device)
+        found = spread(predicted, judged["latency_s"].to_numpy(dtype=np.float64))
+        return section.model_copy(update={"spread": found})
+
+    return _changed(file, rows, device, told)
+
+
+def _changed(
+    file: File,
+    rows: pd.DataFrame,
+    device: Device,
+    change: Callable[[Section, Cell, pd.DataFrame], Section],
+) -> File:
+    """Return a calibration with each section changed that some of the rows are of."""
+    by_cell = {_key(cell): (cell, part) for cell, part in cells(usable(rows), device)}
     sections = (
-        section.model_copy(update={"spread": tuple(opened(regime) for regime in section.spread)})
+        change(section, *by_cell[section.cell]) if section.cell in by_cell else section
         for section in file.sections
     )
     return file.model_copy(update={"sections": tuple(sections)})
 
 
+def _key(cell: Cell) -> tuple[str, ...]:
+    """Return what tells the section of a cell, forward, from the others of a file."""
+    labels = (cell.label,) if cell.label else ()
+    return (cell.kernel, cell.op, cell.dtype, cell.framework, cell.harness, "fwd", *labels)
+
+
 def main() -> None:
-    """Write the intervals of every calibration; those of constants where tables have rows of the device."""
-    parser = argparse.ArgumentParser(description="Intervals of the constants that are shipped.")
+    """Write the intervals of every calibration that tables have rows of."""
+    parser = argparse.ArgumentParser(description="Intervals that are shipped.")
     parser.add_argument("measurements", type=Path, nargs="?", default=Path("../shared/measurements"))
     parser.add_argument("--predictions", action="store_true", help="those of predictions alone")
     asked = parser.parse_args()
-    for name in calibration.calibrated_devices():
-        path = calibration.path_of(name)
-        calibration.dump(path, with_open_ends(calibration.read(path, name)))
-    if not asked.predictions:
-        _write_intervals_of_constants(asked.measurements)
-
-
-def _write_intervals_of_constants(folder: Path) -> None:
-    rows, _ = rows_of(folder / f"{name}.parquet" for name in TABLES)
+    rows, _ = rows_of(asked.measurements / f"{name}.parquet" for name in TABLES)
     for label, part in rows.groupby("gpu", sort=True):
         device = hardware.load(str(label))
         if device.name in NEVER_FITTED:
             continue
         path = calibration.path_of(device.name)
-        file = with_intervals(calibration.read(path, device.name), part, device)
-        calibration.dump(path, file)
+        file = with_spreads(calibration.read(path, device.name), part, device)
+        calibration.dump(path, file if asked.predictions else with_intervals(file, part, device))
         known = sum(bool(section.intervals) for section in file.sections)
         print(f"{device.name}: intervals of {known} of {len(file.sections)} sections")
 

@@ -6,7 +6,8 @@ The shapes are few, so the ops of one device, dtype, library and direction are f
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import calibration, choosing, hardware
-from costmodel.calibration import Section
+from costmodel.calibration import Section, Spread
 from costmodel.errors import TableError
 from costmodel.kernels import recurrence
-from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
 from costmodel.validation.calibrate import Result
 from costmodel.validation.cells import digest
-from costmodel.validation.heldout import NEVER_FITTED, held_out, parted
-from costmodel.validation.residuals import checked
+from costmodel.validation.heldout import held_out, parted
+from costmodel.validation.residuals import checked, spread
 from costmodel.validation.sections import file_of, section, six_digits
 
 Array = NDArray[np.float64]
@@ -49,25 +49,58 @@ def calibrate_published(reference: Path, *, date: str | None = None) -> list[Res
     TableError
         If the tables cannot be read.
     """
-    rows = published.read(reference)
-    rows = rows[rows["op"].isin(GATES) & (rows["reason"] == "") & rows["recurrent_only"]]
-    rows = rows[rows["framework"].str.startswith(("cudnn", "miopen")) & ~rows["device"].isin(NEVER_FITTED)]
-    rows = rows.assign(table=published.FILE, licence="Apache-2.0")
+    rows = published.chains(reference).assign(table=published.FILE, licence="Apache-2.0")
     hashes = {published.FILE: digest(reference / published.FILE)}
+    found: dict[str, list[_Fit]] = {}
+    refused: dict[str, list[str]] = {}
+    for key, cell in rows.groupby(["device", "dtype", "framework", "direction"], sort=True):
+        name, *words = (str(word) for word in key)
+        found.setdefault(name, [])
+        try:
+            found[name].append(_fit(cell, hardware.load(name), hashes))
+        except TableError as error:
+            refused.setdefault(name, []).append(f"recurrence {' '.join(words)}: {error}")
+    spreads = _spreads([fit for fits in found.values() for fit in fits])
     results = []
-    for name, part in rows.groupby("device", sort=True):
-        sections: list[Section] = []
-        refused: list[str] = []
-        for key, cell in part.groupby(["dtype", "framework", "direction"], sort=True):
-            try:
-                sections += _sections(cell, hardware.load(str(name)), hashes)
-            except TableError as error:
-                refused.append(f"recurrence {' '.join(str(word) for word in key)}: {error}")
-        results.append(Result(file_of(str(name), sections, date), part[held_out(part)], tuple(refused)))
+    for name, fits in found.items():
+        sections = [_with_spread(each, spreads) for fit in fits for each in fit.sections]
+        part = rows[rows["device"] == name]
+        held = part[held_out(part)]
+        results.append(Result(file_of(name, sections, date), held, tuple(refused.get(name, ()))))
     return results
 
 
-def _sections(rows: pd.DataFrame, device: hardware.Device, hashes: Mapping[str, str]) -> list[Section]:
+@dataclass(frozen=True)
+class _Fit:
+    """What was fitted together, and the times of its held-out rows, predicted and measured [s]."""
+
+    sections: list[Section]
+    predicted: Array
+    measured: Array
+
+
+def _spreads(fits: Sequence[_Fit]) -> dict[tuple[str, str], tuple[Spread, ...]]:
+    """Return how far off a library's chains of one direction are, those of all devices together.
+
+    Of one device's ops a row or two are held out, which have no quantiles.
+    """
+    alike: dict[tuple[str, str], list[_Fit]] = {}
+    for fit in fits:
+        alike.setdefault((fit.sections[0].framework, fit.sections[0].direction), []).append(fit)
+    return {
+        key: spread(
+            np.concatenate([fit.predicted for fit in group]), np.concatenate([fit.measured for fit in group])
+        )
+        for key, group in alike.items()
+    }
+
+
+def _with_spread(own: Section, spreads: Mapping[tuple[str, str], tuple[Spread, ...]]) -> Section:
+    """Return a section that has the residuals of all devices where its own are too few."""
+    return own if own.spread else own.model_copy(update={"spread": spreads[own.framework, own.direction]})
+
+
+def _fit(rows: pd.DataFrame, device: hardware.Device, hashes: Mapping[str, str]) -> _Fit:
     """Return one section for each op of a device, dtype, library and direction.
 
     They are fitted together, and judged so: of one op a row or two are held out, which tell by chance.
@@ -99,8 +132,9 @@ def _sections(rows: pd.DataFrame, device: hardware.Device, hashes: Mapping[str, 
                 hashes=hashes,
             )
         )
-    checked(np.concatenate(own), np.concatenate(others), np.concatenate(measured))
-    return sections
+    predicted, times = np.concatenate(own), np.concatenate(measured)
+    checked(predicted, np.concatenate(others), times)
+    return _Fit(sections, predicted, times)
 
 
 def _seconds(device: hardware.Device, constants: Mapping[str, float], rows: pd.DataFrame) -> Array:

@@ -16,7 +16,7 @@ WORSE = 1.1
 #: Median error on held-out rows [%] beyond which constants tell nothing, whatever there would be without.
 USELESS_PERCENT = 50.0
 #: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
-REGIME_ROWS, REGIMES = 40, 4
+REGIME_ROWS, REGIMES = 15, 4
 #: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
 _QUANTILES = (2.5, 10.0, 90.0, 97.5)
 #: Fewer rows than this have no quantile as far out as 2.5 and 97.5 %: the first of n stands for 1/(n + 1).
