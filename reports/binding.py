@@ -44,7 +44,7 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - e
     )
 
 
-def limits(bound: pd.Series) -> pd.Categorical:
+def limits(bound: pd.Series) -> pd.Categorical[str]:
     """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
     return in_words((str(kind).partition(":")[0] for kind in bound), LIMITS)
 
