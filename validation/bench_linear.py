@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from costmodel.cost import ONE
@@ -77,10 +78,7 @@ def _operands(case: Case, make: Maker) -> tuple[Any, Any]:
 )
 def scan_loop(case: Case, make: Maker) -> Work:
     """A multiplication and an addition for every step, each a call."""
-
-    def call(a: Any, b: Any) -> Any:
-        return _states(make.torch, a, b)
-
+    call = partial(_states, make.torch)
     return Work(_operands(case, make), call, call)
 
 
@@ -105,7 +103,4 @@ def scan_levels(case: Case, make: Maker) -> Work:
             reach *= 2
         return b
 
-    def exact(a: Any, b: Any) -> Any:
-        return _states(make.torch, a, b)
-
-    return Work(_operands(case, make), call, exact)
+    return Work(_operands(case, make), call, partial(_states, make.torch))

@@ -41,6 +41,11 @@ class Pass:
     prediction: Prediction
 
     @property
+    def device(self) -> str:
+        """Where it was measured."""
+        return hardware.load(self.row["gpu"]).name
+
+    @property
     def launches(self) -> float:
         """How many kernels it launches."""
         return float(self.prediction.launches)
@@ -72,14 +77,13 @@ def fit(measured: list[Pass]) -> dict[str, Any]:
     A pass bounds its host's time for each launch from above; the least bound is the host's time if the
     kernels explain less than ``EXPLAINED`` of that pass.
     """
-    errors = [_errors(measured, Host(hidden=share)) for share in SHARES]
     # The mean: hosts that limit are off whatever the share.
-    hidden = float(SHARES[int(np.argmin([np.mean(e) for e in errors]))].round(1))
+    means = [np.mean(np.abs(_errors(measured, [Host(hidden=share)] * len(measured)))) for share in SHARES]
+    hidden = float(SHARES[int(np.argmin(means))].round(1))
     launch_s: dict[str, dict[str, float]] = {}
     groups: dict[tuple[str, str], list[Pass]] = {}
     for one in measured:
-        key = (hardware.load(one.row["gpu"]).name, str(one.row["direction"]))
-        groups.setdefault(key, []).append(one)
+        groups.setdefault((one.device, str(one.row["direction"])), []).append(one)
     for (device, direction), group in sorted(groups.items()):
         least = min(group, key=lambda one: float(one.row["latency_s"]) / one.launches)
         seconds = float(least.row["latency_s"])
@@ -88,29 +92,17 @@ def fit(measured: list[Pass]) -> dict[str, Any]:
     return {"hidden": hidden, "launch_s": launch_s}
 
 
-def _errors(measured: list[Pass], host: Host) -> NDArray[np.float64]:
-    """Return absolute errors [%]."""
-    seconds = np.array([one.seconds(host) for one in measured])
-    return np.asarray(100 * np.abs(seconds / np.array([one.row["latency_s"] for one in measured]) - 1))
+def _errors(measured: list[Pass], hosts: list[Host]) -> NDArray[np.float64]:
+    """Return signed errors [%], each pass launched by its host."""
+    seconds = np.array([one.seconds(host) for one, host in zip(measured, hosts, strict=True)])
+    return np.asarray(100 * (seconds / np.array([one.row["latency_s"] for one in measured]) - 1))
 
 
 def judge(measured: list[Pass], found: dict[str, Any]) -> dict[str, float]:
     """Return mean and median absolute error and bias [%] of passes with the hosts that were found."""
-    ratios = np.array(
-        [
-            one.seconds(
-                Host(
-                    found["hidden"],
-                    found["launch_s"]
-                    .get(hardware.load(one.row["gpu"]).name, {})
-                    .get(str(one.row["direction"]), 0.0),
-                )
-            )
-            / float(one.row["latency_s"])
-            for one in measured
-        ]
-    )
-    error = 100 * (ratios - 1)
+    least = found["launch_s"]
+    launch_s = [least.get(one.device, {}).get(str(one.row["direction"]), 0.0) for one in measured]
+    error = _errors(measured, [Host(found["hidden"], seconds) for seconds in launch_s])
     return {
         "mape": round(float(np.mean(np.abs(error))), 2),
         "mdape": round(float(np.median(np.abs(error))), 2),

@@ -11,7 +11,7 @@ import gc
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from costmodel.errors import UnavailableError, first_line
@@ -34,28 +34,6 @@ _MISSING = ("no available kernel", "not implemented", "not supported", "not_supp
 Progress = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a campaign ended.
-
-    Attributes
-    ----------
-    visits, planned : int
-        Visits recorded, and those that all passes need.
-    seconds : float
-        How long this run of it took [s].
-    """
-
-    visits: int
-    planned: int
-    seconds: float
-
-    @property
-    def finished(self) -> bool:
-        """Whether every case was visited in every pass."""
-        return self.visits >= self.planned
-
-
 def run_campaign(
     cases: Sequence[Case],
     machine: Machine,
@@ -64,7 +42,7 @@ def run_campaign(
     budget_s: float,
     passes: int = 3,
     progress: Progress = lambda _done, _planned, _what: None,
-) -> Outcome:
+) -> None:
     """Measure cases, and write each visit to the journal as soon as it is over.
 
     Parameters
@@ -88,10 +66,8 @@ def run_campaign(
     todo = [visit for visit in schedule(cases, passes) if (visit[1].key, visit[0]) not in done]
     watch = timing.stopwatch(machine.kind, machine.cache_at_most)
     planned = len(cases) * passes
-    skipped = 0
     for index, (number, case) in enumerate(todo):
         if case.key in ended:
-            skipped += 1
             continue
         left = budget_s - (time.perf_counter() - began)
         if left <= 0:
@@ -105,13 +81,6 @@ def run_campaign(
         if row["status"] != "ok":
             ended.add(case.key)
             _after_failure(machine, case, row)
-    visited = len({(row["key"], row["pass"]) for row in journal.rows} & _wanted(cases, passes)) + skipped
-    progress(visited, planned, "")
-    return Outcome(visited, planned, time.perf_counter() - began)
-
-
-def _wanted(cases: Sequence[Case], passes: int) -> set[tuple[str, int]]:
-    return {(case.key, number) for case in cases for number in range(passes)}
 
 
 def schedule(cases: Sequence[Case], passes: int) -> Iterator[tuple[int, Case]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -110,12 +110,4 @@ def case(
 
 def from_dict(values: Mapping[str, Any]) -> Case:
     """Return the case that `Case.as_dict` wrote."""
-    return case(
-        values["bench"],
-        values["sizes"],
-        dtype=values["dtype"],
-        direction=values["direction"],
-        options=values["options"],
-        launch=values["launch"],
-        state=values["state"],
-    )
+    return case(**{field.name: values[field.name] for field in fields(Case)})

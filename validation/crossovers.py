@@ -6,11 +6,9 @@ with 32 query and 8 key heads of 128, and a gated delta net with 8 key and 32 va
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from costmodel.layers import get
 from costmodel.predict import predict
@@ -51,33 +49,3 @@ def crossover(device: str, *, rung: str | None = None, framework: str | None = N
         return float(LENGTHS[0])
     after = int(slower[-1]) + 1
     return float(LENGTHS[after]) if after < len(LENGTHS) else float("nan")
-
-
-def table(
-    rungs: Sequence[str | None] = ("kernel", None), frameworks: Sequence[str] = ("sglang", "vllm")
-) -> pd.DataFrame:
-    """Return published and predicted crossovers.
-
-    Returns
-    -------
-    DataFrame
-        Columns device, published_from, published_to [tokens], rung (``best``: the best there is),
-        framework (whose kernels), predicted [tokens], ratio (predicted over the middle of the published).
-    """
-    rows = []
-    for device, (low, high) in PUBLISHED.items():
-        for rung in rungs:
-            for framework in frameworks:
-                predicted = crossover(device, rung=rung, framework=framework)
-                rows.append(
-                    {
-                        "device": device,
-                        "published_from": low,
-                        "published_to": high,
-                        "rung": rung or "best",
-                        "framework": framework,
-                        "predicted": predicted,
-                        "ratio": predicted / ((low + high) / 2),
-                    }
-                )
-    return pd.DataFrame(rows)

@@ -191,7 +191,7 @@ def read(reference: Path) -> pd.DataFrame:
         If the table is missing, or has none.
     """
     rows = published.read(reference)
-    printed = pd.read_csv(reference / "published_runtimes.csv", usecols=["op"])["op"].astype(str)
+    printed = published.printed(reference)["op"].astype(str)
     model = printed.str.extract(r"^(LLaMA-\w+) training iteration$", expand=False)
     count = rows["gpu"].str.extract(r"^(\d+)x A100 80GB", expand=False)
     ours = model.isin(list(MODELS)) & count.notna() & rows["kernel"].isin(list(_PRINTED))

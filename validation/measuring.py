@@ -211,6 +211,6 @@ def _progress() -> Iterator[campaign.Progress]:
         task = bar.add_task("measuring", total=None)
 
         def show(done: int, planned: int, what: str) -> None:
-            bar.update(task, completed=done, total=planned, description=what[:60] or "measured")
+            bar.update(task, completed=done, total=planned, description=what[:60])
 
         yield show

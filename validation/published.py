@@ -79,6 +79,24 @@ COLUMNS = (
 )
 
 
+def printed(reference: Path) -> pd.DataFrame:
+    """Return the published runtimes in their sources' words.
+
+    Raises
+    ------
+    TableError
+        If the table is missing or is none.
+    """
+    return _csv(reference / FILE)
+
+
+def _csv(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(path, low_memory=False)
+    except (OSError, ValueError) as error:
+        raise TableError(f"cannot read the published runtimes in {path.parent}: {error}") from error
+
+
 def read(reference: Path) -> pd.DataFrame:
     """Return the published runtimes in the contract's words.
 
@@ -98,11 +116,7 @@ def read(reference: Path) -> pd.DataFrame:
     TableError
         If a file is missing or is not what it should be.
     """
-    try:
-        table = pd.read_csv(reference / FILE, low_memory=False)
-        names = pd.read_csv(reference / "device_names.csv")
-    except (OSError, ValueError) as error:
-        raise TableError(f"cannot read the published runtimes in {reference}: {error}") from error
+    table, names = printed(reference), _csv(reference / "device_names.csv")
     text = {
         name: table[name].fillna("").astype(str)
         for name in ("op", "impl", "gpu", "dtype", "unit", "note", "direction")

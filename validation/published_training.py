@@ -44,17 +44,6 @@ def _seconds(layer: Layer, device: str, **sizes: float) -> tuple[float, str]:
 
 # -- Attention Is All You Need -----------------------------------------------------------------
 
-#: Sustained single-precision rates that the paper's Table 2 assumes (its footnote 5) [FLOP/s].
-SUSTAINED = {"k80": 2.8e12, "k40": 3.7e12, "m40": 6.0e12, "p100": 9.5e12}
-
-
-def device_time_flops(gpu: str, devices: int, seconds: float) -> float:
-    """Return "training cost" as Vaswani et al., Table 2, has it: time × devices × a sustained rate [FLOP].
-
-    It is no count of the model's arithmetic, which is 20 to 40 % of it.
-    """
-    return SUSTAINED[gpu] * devices * seconds
-
 
 def transformer(row: pd.Series) -> Answer | str:
     """Return a training step of the Transformer on one of 8 P100 [s]."""

@@ -72,11 +72,6 @@ class Stopwatch:
     kind: str
     flush_bytes: int
 
-    @property
-    def name(self) -> str:
-        """The clock, for the column ``timer``."""
-        return "perf_counter" if self.kind == "cpu" else "cuda-event"
-
     def seconds(self, call: Callable[[], object], calls: int) -> float:
         """Return the time of one call, averaged over that many in a row [s]."""
         if self.kind == "cpu":

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from costmodel.errors import TableError
 from costmodel.score import score
 from costmodel.tables import read_table
+from costmodel.validation import published
 from costmodel.validation.heldout import held_out
 from costmodel.validation.published_mixtures import mixtures
 from costmodel.validation.published_training import Answer, bert, gpt2, gpt3, maxtext, transformer
@@ -58,11 +58,7 @@ def table(reference: Path) -> pd.DataFrame:
     TableError
         If the table cannot be read.
     """
-    try:
-        rows = pd.read_csv(reference / "published_runtimes.csv", low_memory=False)
-    except (OSError, ValueError) as error:
-        raise TableError(f"cannot read the published runtimes in {reference}: {error}") from error
-    return pd.DataFrame(_lines(rows), columns=list(COLUMNS))
+    return pd.DataFrame(_lines(published.printed(reference)), columns=list(COLUMNS))
 
 
 def _lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
@@ -70,24 +66,25 @@ def _lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
         kind = next((kind for pattern, kind in _KINDS if re.match(pattern, str(row["op"]))), None)
         if kind is None:
             continue
-        found = kind if isinstance(kind, str) else kind(row)
-        answer = None if isinstance(found, str) else found
-        published = float(row["value"])
-        yield {
+        about = {
             "source": row["source"],
             "where": row["where"],
             "model": row["op"],
             "impl": row["impl"],
-            "device": answer.device if answer else row["gpu"],
+            "device": row["gpu"],
             "quantity": row["direction"],
             "unit": str(row["unit"]).partition(" (")[0],
-            "published": published,
-            "predicted": answer.value if answer else np.nan,
-            "error": answer.value / published - 1 if answer else np.nan,
-            "rung": answer.rung if answer else "",
-            "assumed": answer.assumed if answer else "",
-            "reason": found if isinstance(found, str) else "",
+            "published": float(row["value"]),
         }
+        yield _described(about, kind if isinstance(kind, str) else kind(row))
+
+
+def _described(row: dict[str, Any], found: Answer | str) -> dict[str, Any]:
+    """Return a published row with its prediction, or why there is none, in ``COLUMNS``."""
+    if isinstance(found, str):
+        return {**row, "predicted": np.nan, "error": np.nan, "rung": "", "assumed": "", "reason": found}
+    answer = {"device": found.device, "predicted": found.value, "error": found.value / row["published"] - 1}
+    return {**row, **answer, "rung": found.rung, "assumed": found.assumed, "reason": ""}
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
@@ -133,13 +130,6 @@ def recorded(measurements: Path) -> pd.DataFrame:
         },
         columns=list(COLUMNS),
     )
-
-
-def _described(row: dict[str, Any], answer: Answer) -> dict[str, Any]:
-    """Return a published row with its prediction, in ``COLUMNS``."""
-    error = answer.value / row["published"] - 1
-    found = {"predicted": answer.value, "error": error, "device": answer.device, "rung": answer.rung}
-    return {**row, **found, "assumed": answer.assumed, "reason": ""}
 
 
 def on_many_devices() -> pd.DataFrame:
