@@ -15,8 +15,6 @@ from costmodel.errors import CostmodelError, unknown_name
 if TYPE_CHECKING:
     from costmodel.layers import Layer
 
-#: Uses of a model, as the option --use names them.
-USES = ("training", "prefill", "decode")
 #: Options that --set takes of a model, where its use has them: those that `costmodel model` has by name.
 MODEL_OPTIONS = ("dtype", "attention", "recompute")
 
@@ -86,8 +84,8 @@ def _layer(name: str, settings: list[str], use: str | None) -> Layer:
         (layer,) = o.layers([name], settings)
         return layer
 
-    if use not in USES:
-        raise unknown_name("use of a model", use, USES)
+    if use not in o.MODEL_USES:
+        raise unknown_name("use of a model", use, o.MODEL_USES)
     found = getattr(load(name), use)
     given = o.pairs(settings, "dtype=fp16")
     known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]

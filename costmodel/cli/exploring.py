@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,7 +41,6 @@ def explore(
     if settings and not layers:
         raise CostmodelError("explore: --set changes the layers given; give one")
     from costmodel import explore as explorer
-    from costmodel import reports
 
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     shown = layers or explorer.LAYERS
@@ -54,10 +51,9 @@ def explore(
         devices or None,
         o.sizes(defines),
         title=title,
-        command=shlex.join(["costmodel", *sys.argv[1:]]),
+        command=output.command(),
     )
-    reports.save(page, out, overwrite=force)
-    output.note(f"{out}: written")
+    output.write_page(page, out, overwrite=force)
 
 
 COMMANDS = (

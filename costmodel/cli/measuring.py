@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from math import isnan
 from pathlib import Path
@@ -229,7 +227,7 @@ def _report(
         constants=fitted_constants(device),
         memory=footprints(predicted[predicted["rung"] == "bound"]),
         traffic=counted,
-        command=shlex.join(["costmodel", *sys.argv[1:]]),
+        command=output.command(),
     )
     reports.save(page, path, overwrite=force)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +12,6 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.errors import CostmodelError, SizeError, unknown_name
 from costmodel.files import check_writable
-from costmodel.units import in_full
 
 if TYPE_CHECKING:
     from costmodel.hardware import Device
@@ -25,7 +22,7 @@ if TYPE_CHECKING:
 #: Tokens that are generated unless it is said.
 NEW = 128
 #: What a model is used for.
-USES = ("training", "prefill", "decode", "generation")
+USES = (*o.MODEL_USES, "generation")
 
 
 def model(
@@ -115,17 +112,32 @@ def model(
             f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several"
         )
     (device,) = devices
-    sizes = _sizes(defines)
-    options: dict[str, Any] = {"rung": rung, "state": state, "framework": framework}
+    how = {"rung": rung, "state": state, "framework": framework}
     if use == "generation":
-        from costmodel.models.generation import generation
+        _generate(found, device, _sizes(defines), new, dtype, attention, how, as_json)
+    else:
+        _use(found, device, _sizes(defines), use, dtype, attention, recompute, how, as_json)
 
-        prompt, batch = _prompt(sizes, found), int(sizes.get("batch", 1))
-        answer = generation(
-            found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **options
-        )
-        _print_generation(found, answer, as_json)
-        return
+
+def _generate(
+    found: Architecture, device: Device, sizes: dict[str, float], new: int, dtype: str, attention: str,
+    how: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """Print what a generation takes."""
+    from costmodel.models.generation import generation
+
+    prompt, batch = _prompt(sizes, found), int(sizes.get("batch", 1))
+    answer = generation(
+        found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **how
+    )
+    _print_generation(found, answer, as_json)
+
+
+def _use(
+    found: Architecture, device: Device, sizes: dict[str, float], use: str, dtype: str, attention: str,
+    recompute: str, how: dict[str, Any], as_json: bool,
+) -> None:  # fmt: skip
+    """Print what a use of one pass takes, and whether there is memory for it."""
     from costmodel.model_memory import Memory
     from costmodel.predict import predict
 
@@ -133,7 +145,7 @@ def model(
         chosen = found.training(dtype, attention=attention, recompute=recompute)
     else:
         chosen = found.decode(dtype) if use == "decode" else found.prefill(dtype, attention=attention)
-    prediction = predict(chosen, device, _wanted(chosen, sizes, use), **options)
+    prediction = predict(chosen, device, _wanted(chosen, sizes, use), **how)
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
     shapes = {name: float(size) for name, size in prediction.sizes.items()}
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
@@ -143,9 +155,7 @@ def model(
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return which name is the model's, and those of devices: the model is the first that is no device's."""
-    from costmodel import hardware
-
-    known = {name for full in hardware.available() for name in (full, full.partition("/")[2])}
+    known = o.device_names()
     models = [name for name in names if name not in known]
     if not models:
         raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
@@ -161,7 +171,7 @@ def _report(
     force: bool,
 ) -> None:
     """Write the page of a model."""
-    from costmodel import model_story, reports
+    from costmodel import model_story
 
     if not devices:
         raise CostmodelError("model: --report needs a device: -m DEVICE")
@@ -174,19 +184,14 @@ def _report(
         devices,
         batch=int(sizes.get("batch", 1)),
         seq=int(lengths.pop()),
-        command=shlex.join(["costmodel", *sys.argv[1:]]),
+        command=output.command(),
         **how,
     )
-    reports.save(page, path, overwrite=force)
-    output.note(f"{path}: written")
+    output.write_page(page, path, overwrite=force)
 
 
 def _sizes(defines: list[str]) -> dict[str, float]:
-    sizes = o.sizes(defines)
-    for name, value in sizes.items():
-        if not isinstance(value, float):
-            raise SizeError(f"model: wanted one value of {name}; `sweep` in Python takes many")
-    return sizes
+    return o.single_sizes("model", defines, "`sweep` in Python takes many")
 
 
 def _check_alone(of_device: Mapping[str, str | None]) -> None:
@@ -286,7 +291,7 @@ def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: boo
     peak = p.device.peak(p.layer.dtype)
     lines = [
         f"{p.layer.label} on {p.device.name}",
-        "  " + " ".join(f"{name}={in_full(value)}" for name, value in p.sizes.items()),
+        f"  {output.sizes(p.sizes)}",
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
         f"  memory       {output.count(p.footprint_bytes, 'bytes')}",
@@ -300,7 +305,7 @@ def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: boo
         total = sum(table.values())
         rows = [[f"  {n}", output.seconds(t), f"{t / total:.1%}"] for n, t in table.items()]
         output.print_table([f"  {what}", "time", "share"], rows)
-    print(_footer(p))
+    print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
 
 
 def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None:
@@ -318,15 +323,12 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
         answer = {**about, **numbers, "constants_from": p.constants_from}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(
-        f"{found.name} on {p.device.name}: {g.new} tokens after "
-        + " ".join(f"{name}={in_full(value)}" for name, value in p.sizes.items())
-    )
+    print(f"{found.name} on {p.device.name}: {g.new} tokens after {output.sizes(p.sizes)}")
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
     print(f"  rate         {g.tokens_per_s:.4g} tokens a second")
-    print(_footer(p))
+    print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
 
 
 def _growing(g: Generation) -> str:
@@ -334,10 +336,6 @@ def _growing(g: Generation) -> str:
     steps = g.steps("seconds")[1:]
     ends = [output.seconds(float(steps[i])) for i in (0, -1)] if steps.size else []
     return f" on average, {ends[0]} at first, {ends[1]} at last" if len(set(ends)) == 2 else ""
-
-
-def _footer(p: Prediction) -> str:
-    return f"rung {p.rung}, constants from {p.constants_from}\n{output.signature(p.device.spec_hash)}"
 
 
 COMMANDS = (

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
 
+#: Uses of a model that are layers.
+MODEL_USES = ("training", "prefill", "decode")
 #: More values than this for one size are a slip of the keyboard.
 MOST_VALUES = 10_000_000
 
@@ -102,6 +104,21 @@ def sizes(defines: Iterable[str]) -> dict[str, Any]:
         If one is not SIZE=VALUE, or not made of whole numbers of at least 1.
     """
     return {name: _values(name, text) for name, text in pairs(defines, "seq=8192").items()}
+
+
+def single_sizes(command: str, defines: Iterable[str], many: str) -> dict[str, Any]:
+    """Return sizes of one value each; of another say how `many` are had.
+
+    Raises
+    ------
+    CostmodelError, SizeError
+        See `sizes`; also if a size has several values.
+    """
+    found = sizes(defines)
+    for name, value in found.items():
+        if not isinstance(value, float):
+            raise SizeError(f"{command}: wanted one value of {name}; {many}")
+    return found
 
 
 def _values(name: str, text: str) -> Any:
@@ -223,19 +240,23 @@ def _bracketed(text: str) -> tuple[str, dict[str, str]]:
     return match["name"].strip(), pairs(settings, "lstm[dtype=fp16,bias=false]")
 
 
+def device_names() -> dict[str, None]:
+    """Return every name that a shipped device has, with its vendor and without, in order."""
+    from costmodel import hardware
+
+    return dict.fromkeys(name for full in hardware.available() for name in (full, full.partition("/")[2]))
+
+
 def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
-    from costmodel import hardware
     from costmodel.layers import classes
 
-    layers, devices = [], []
+    layers: list[str] = []
+    devices: list[str] = []
+    known = device_names()
     for name in names:
-        if name.partition("[")[0] in classes():
-            layers.append(name)
-        elif "/" in name or name in {full.partition("/")[2] for full in hardware.available()}:
-            devices.append(name)
-        else:
-            layers.append(name)
+        is_layer = name.partition("[")[0] in classes() or not ("/" in name or name in known)
+        (layers if is_layer else devices).append(name)
     return layers, devices
 
 

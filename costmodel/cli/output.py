@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from costmodel.units import render
+from costmodel.units import in_full, render
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from costmodel.reports import Page
 
 #: Endings of the tables that are written.
 TABLES = (".csv", ".parquet")
@@ -125,6 +128,29 @@ def note(text: str) -> None:
 def say(text: str) -> None:
     """Print a line that is not to be missed, to a terminal or not: what is other than one may expect."""
     print(f"costmodel: {text}", file=sys.stderr)
+
+
+def command() -> str:
+    """Return this command as it was given: what makes its page again."""
+    return shlex.join(["costmodel", *sys.argv[1:]])
+
+
+def write_page(page: Page, path: Path, *, overwrite: bool) -> None:
+    """Write a page, and say so."""
+    from costmodel import reports
+
+    reports.save(page, path, overwrite=overwrite)
+    note(f"{path}: written")
+
+
+def sizes(values: Mapping[str, float]) -> str:
+    """Return sizes as they may be given again: ``batch=4 seq=8192``."""
+    return " ".join(f"{name}={in_full(value)}" for name, value in values.items())
+
+
+def grounds(rung: str, constants_from: str | None, spec_hash: str) -> str:
+    """Return what an answer rests on."""
+    return f"rung {rung}, constants from {constants_from}\n{signature(spec_hash)}"
 
 
 def signature(*spec_hashes: str) -> str:

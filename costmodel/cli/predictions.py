@@ -11,7 +11,6 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.sweeping import sweep
-from costmodel.errors import CostmodelError
 from costmodel.units import in_full
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _print_many(p: Prediction, varied: Sequence[str]) -> None:
 def _print_one(p: Prediction) -> None:
     # All is computed before the first line is printed: an error leaves nothing half said.
     lines = [p.layer.label + " on " + p.device.name]
-    lines.append("  " + " ".join(f"{name}={in_full(value)}" for name, value in p.sizes.items()))
+    lines.append(f"  {output.sizes(p.sizes)}")
     lines.append(f"  time         {output.seconds(p.seconds)}, limited by {p.bound}")
     if not math.isnan(p.lo80_s):
         inside = "" if p.in_range else "; outside the sizes that the constants were fitted on"
@@ -126,10 +125,7 @@ def crossover(
 
     a, b = o.layers([first, second], settings)
     device = o.device(machine, device_set) if machine else None
-    sizes = o.sizes(defines)
-    for name, value in sizes.items():
-        if not isinstance(value, float):
-            raise CostmodelError(f"crossover: wanted one value of {name}; only --over {over} varies")
+    sizes = o.single_sizes("crossover", defines, f"only --over {over} varies")
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:
         where = {} if device is None else {"device": device.name, "spec_hash": device.spec_hash}
@@ -137,9 +133,7 @@ def crossover(
         return
     print(found)
     if found.rung is not None and device is not None:
-        print(
-            f"rung {found.rung}, constants from {found.constants_from}\n{output.signature(device.spec_hash)}"
-        )
+        print(output.grounds(found.rung, found.constants_from, device.spec_hash))
 
 
 COMMANDS = (

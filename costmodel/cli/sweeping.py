@@ -173,14 +173,12 @@ def _check(
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuse a name that is neither a layer's nor a device's: of several, it may have stood for either."""
-    from costmodel import hardware
     from costmodel.layers import classes
 
-    devices = [name for full in hardware.available() for name in (full, full.partition("/")[2])]
     for name in names:
         kind = name.partition("[")[0]
         if len(names) > 1 and kind not in classes():
-            raise unknown_name("layer or device", kind, [*classes(), *devices])
+            raise unknown_name("layer or device", kind, [*classes(), *o.device_names()])
 
 
 def _list(text: str | None) -> list[str] | None:

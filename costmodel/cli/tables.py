@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -66,11 +64,10 @@ def report(
 ) -> None:
     """Write one self-contained HTML page: of a sweep, or the project's own story."""
     check_writable(out, overwrite=force, suffixes=(".html",))
-    from costmodel import reports, story
+    from costmodel import story
 
-    page = story.page(file, rung=rung, command=shlex.join(["costmodel", *sys.argv[1:]]))
-    reports.save(page, out, overwrite=force)
-    output.note(f"{out}: written")
+    page = story.page(file, rung=rung, command=output.command())
+    output.write_page(page, out, overwrite=force)
 
 
 COMMANDS = (
