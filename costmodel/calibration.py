@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from costmodel import hardware, implementations
 from costmodel.errors import SpecError, first_line, unknown_name
 from costmodel.files import remembered, user_folder, write_whole
+from costmodel.hardware.yamlfile import LOADER
 
 #: Version of the calibration files' format.
 SCHEMA = 1
@@ -202,9 +203,7 @@ def read(path: Path, device: str | None = None) -> File:
         If it cannot be read, is of another schema version, or of another device.
     """
     try:
-        content = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         file = File.model_validate(content)
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
         raise SpecError(f"{path.name}: not a calibration file: {first_line(error)}; refit it") from None

@@ -45,7 +45,7 @@ def carried(
     own : bool
         Whether what was fitted on the device itself may tell of its generation.
     """
-    without = () if own else (device.name.rstrip("*"),)
+    without = () if own else (device.base_name,)
     found, lender = translated(constants, section, wanted, without), hardware.load(relative)
     for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
         found[name] *= lender.clock_hz / device.clock_hz

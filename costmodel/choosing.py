@@ -62,14 +62,13 @@ def choose(
     apart_from : str, optional
         Framework whose constants of the device itself may not: those that are being fitted.
     """
-    name = device.name.rstrip("*")
-    mine = [s for s in calibration.load(name) if s.framework != apart_from] if own else []
+    mine = [s for s in calibration.load(device.base_name) if s.framework != apart_from] if own else []
     serving = best((s for s in mine if _serves(s, wanted, device)), wanted)
     borrowed = None if serving else _from_relative(device, wanted, alike=True, own=own)
     section = serving or best(mine, wanted)
     if section is not None and borrowed is None:
         # What-if devices rest on the constants of the device they were made from.
-        origin = "self" if name == device.name else name
+        origin = "self" if device.name == device.base_name else device.base_name
         constants = translated(_constants(section, wanted), section, wanted)
         return Choice(origin, section, constants, section.spread)
     return (
@@ -82,7 +81,7 @@ def choose(
 
 def elsewhere(choice: Choice, device: hardware.Device) -> bool:
     """Return whether constants, if there are any, are another device's."""
-    return choice.origin not in ("self", device.name.rstrip("*"))
+    return choice.origin not in ("self", device.base_name)
 
 
 def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool = True) -> Choice:
@@ -119,7 +118,7 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
     described = kernels.model(wanted.kernel).CONSTANTS
     if wanted.harness not in HOSTED or not set(DISPATCH) <= set(described):
         return {}
-    me, vendor = device.name.rstrip("*"), device.name.partition("/")[0]
+    me, vendor = device.base_name, device.name.partition("/")[0]
     others = [name for name in calibration.calibrated_devices() if name != me]
     kin = [name for name in others if name.partition("/")[0] == vendor]
     # Of one host, two harnesses time much the same dispatch.

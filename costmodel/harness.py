@@ -105,12 +105,12 @@ def host(name: str | None, device: str, direction: str) -> Host:
     name : str or None
         The harness (``eager-events``, …); None if it is not said: then no host is in the prediction.
     device : str
-        Where the kernels run: hosts differ.
+        Where the kernels run, by its `Device.base_name`: hosts differ.
     direction : str
         ``fwd``, ``bwd`` or ``fwd+bwd``: autograd launches backward kernels from C++, not from Python.
     """
     if name is None:
         return NONE  # and nothing is read: most predictions name no harness
     known = _table().get(name, {})
-    launch_s = known.get("launch_s", {}).get(device.rstrip("*"), {}).get(direction, 0.0)
+    launch_s = known.get("launch_s", {}).get(device, {}).get(direction, 0.0)
     return Host(hidden=known.get("hidden", 0.0), launch_s=launch_s)

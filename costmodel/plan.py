@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -190,43 +190,18 @@ def make_plan(
     parts, missing = [], dict.fromkeys(device.missing)
     own = rung != "kernel"
     for phase in layer.exact.cost.phases:
-        rates = []
-        for engine, dtype in phase.flops:
-            try:
-                rates.append((f"{engine}:{dtype}", (engine, dtype), _rate(device, engine, dtype)))
-            except UnavailableError:
-                if engine == "matrix":
-                    raise
-                missing[f"{engine}:{dtype} rate"] = None
-        choice, options = choosing.Choice("none"), dict(phase.options)
         kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
+        rates = tuple(_rates(phase, device, missing))
+        choice, options = choosing.Choice("none"), dict(phase.options)
         if rung != "bound":
             kernels.check(kernel, device, options)
-            wanted = calibration.Wanted(
-                kernel=kernel,
-                op=phase.op,
-                dtype=str(phase.options["dtype"]),
-                direction=direction,
-                framework=framework,
-                harness=harness,
-                label=label,
-            )
-            choice = choosing.choose(device, wanted, own=own)
-            choice = choosing.timed(choice, wanted, device, own=own)
-            # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
-            # gets the algorithm that one would pick.
-            named, section = framework or phase.kernel == "recurrence", choice.section
-            whose = (framework, label) if named or section is None else section.implementation
-            # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
-            if not named and kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
-                whose = (whose[0], label)
-            fitted = section.op if section else None
-            options |= implementations.arguments(kernel, phase.op, *whose, device, fitted)
-            options |= implementations.beside(kernel, phase.op, framework, direction)
+            dtype = str(phase.options["dtype"])
+            wanted = calibration.Wanted(kernel, phase.op, dtype, direction, *implementation)
+            choice = choosing.timed(choosing.choose(device, wanted, own=own), wanted, device, own=own)
+            options |= _implemented(phase, wanted, choice, device)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
-        placed = _in_layer(phase, kernel, layer)
-        parts.append(PhasePlan(placed, kernel, tuple(rates), choice, options, direction))
+        parts.append(PhasePlan(_in_layer(phase, kernel, layer), kernel, rates, choice, options, direction))
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
         lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
@@ -237,8 +212,44 @@ def make_plan(
     found = rung or ("calibrated" if calibrated else "kernel")
     asked = {"rung": rung, "state": state, "framework": framework, "harness": harness, "kernel": label}
     plan = Plan(layer, device, found, state, tuple(parts), tuple(missing), asked)
-    launcher = host(harness, device.name, layer.direction) if rung != "bound" else NONE
+    launcher = host(harness, device.base_name, layer.direction) if rung != "bound" else NONE
     return plan if launcher == NONE else plan.launched_by(launcher)
+
+
+def _rates(
+    phase: Phase, device: hardware.Device, missing: dict[str, None]
+) -> Iterator[tuple[str, tuple[str, str], float]]:
+    """Yield what limits a kernel's arithmetic, and how fast that is; what there is no rate of is noted.
+
+    A matrix product runs on the fastest engine of its dtype, and does not run where there is none.
+    """
+    for engine, dtype in phase.flops:
+        try:
+            rate = device.peak(dtype, None if engine == "matrix" else engine)
+        except UnavailableError:
+            if engine == "matrix":
+                raise
+            missing[f"{engine}:{dtype} rate"] = None
+        else:
+            yield f"{engine}:{dtype}", (engine, dtype), rate
+
+
+def _implemented(
+    phase: Phase, wanted: calibration.Wanted, choice: choosing.Choice, device: hardware.Device
+) -> implementations.Options:
+    """Return the static arguments of a kernel model that follow from whose kernel it is."""
+    # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
+    # gets the algorithm that one would pick.
+    named, section = wanted.framework or phase.kernel == "recurrence", choice.section
+    whose = (wanted.framework, wanted.label) if named or section is None else section.implementation
+    # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
+    if not named and wanted.kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
+        whose = (whose[0], wanted.label)
+    fitted = section.op if section else None
+    return {
+        **implementations.arguments(wanted.kernel, wanted.op, *whose, device, fitted),
+        **implementations.beside(wanted.kernel, wanted.op, wanted.framework, wanted.direction),
+    }
 
 
 def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
@@ -261,11 +272,6 @@ def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
     """Return a kernel model's constants with no operand resident."""
     described = kernels.model(kernel).CONSTANTS
     return {**constants, **{name: 0.0 for name in RESIDENCY if name in described}}
-
-
-def _rate(device: hardware.Device, engine: str, dtype: str) -> float:
-    """Return the rate of an engine; a matrix product runs on the fastest engine of its dtype."""
-    return device.peak(dtype, None if engine == "matrix" else engine)
 
 
 def phase_rows(phase: Phase) -> dict[str, Any]:

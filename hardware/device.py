@@ -73,6 +73,11 @@ class Device:
         return self.spec.name
 
     @property
+    def base_name(self) -> str:
+        """Name of the device that it is or, changed by `replace`, was made from: its constants hold."""
+        return self.name.rstrip("*")
+
+    @property
     def title(self) -> str:
         """Name for people."""
         return self.spec.title

@@ -33,7 +33,7 @@ def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
     own, foreign = nearest_families(device), foreign_families(device)
     ranked = []
     for other in candidates:
-        if other.name.rstrip("*") == device.name.rstrip("*"):
+        if other.base_name == device.base_name:
             continue
         if other.family in own:
             order = own.index(other.family)

@@ -9,6 +9,8 @@ from typing import Any
 
 import yaml
 
+from costmodel.hardware.yamlfile import LOADER
+
 FOLDER = Path(__file__).parent
 
 
@@ -59,5 +61,5 @@ def sources() -> dict[str, str]:
 def table(name: str) -> dict[str, Any]:
     """Return the content of a table beside the specs, such as ``transfer.yaml``."""
     text = (FOLDER / name).read_text(encoding="utf-8")
-    content: dict[str, Any] = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    content: dict[str, Any] = yaml.load(text, Loader=LOADER)
     return content

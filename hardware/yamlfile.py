@@ -20,8 +20,8 @@ MAX_BYTES = 256 * 1024
 MAX_DEPTH = 20
 _PLACEHOLDERS = {"", "?", "-", "tbd", "tba", "todo", "fixme", "xxx", "unknown", "n/a", "na", "none", "null"}
 
-# The parser in C is ten times faster; not every build of PyYAML has it.
-_Loader: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+#: The parser in C is ten times faster; not every build of PyYAML has it.
+LOADER: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True, order=True)
@@ -93,7 +93,7 @@ def parse(text: str) -> Document:
     try:
         if not _shallow(text, document):
             return document
-        node = yaml.compose(text, Loader=_Loader)
+        node = yaml.compose(text, Loader=LOADER)
     except (yaml.YAMLError, RecursionError) as error:
         document.faults.append(_syntax_fault(error))
         return document
@@ -113,7 +113,7 @@ def _syntax_fault(error: Exception) -> Fault:
 def _shallow(text: str, document: Document) -> bool:
     """Tell from the event stream whether the text may be built; report aliases and deep nesting."""
     depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
+    for event in yaml.parse(text, Loader=LOADER):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             document.faults.append(Fault(line, (), f"alias *{event.anchor}: write the value out"))
