@@ -2,8 +2,10 @@
 
 A kernel model turns sizes, a device and a few constants into seconds. Its
 module has ``CONSTANTS`` and a function ``seconds(device, constants, **sizes,
-**options)`` that returns an `Estimate`; one that does not time all devices and
-options has a function ``check(device, **options)`` too, that refuses the others.
+**options)`` that returns an `Estimate`: on that device, with these values of
+``CONSTANTS`` and the defaults of those not given, of sizes that broadcast. One
+that does not time all devices and options has a function
+``check(device, **options)`` too, that refuses the others.
 """
 
 from __future__ import annotations

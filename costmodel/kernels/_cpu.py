@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
-from costmodel.kernels.base import Array, Constant
+from costmodel.kernels.base import Array, Constant, Estimate
 
 #: Elements below which ATen does not wake another thread (``at::internal::GRAIN_SIZE``).
 GRAIN = 32768.0
@@ -63,6 +65,14 @@ def seconds_per_byte(
     memory = np.maximum(1 / (c["bandwidth_share"] * device.hbm_bandwidth), shared)
     cached = (1 - beyond_l2) * own + beyond_l2 * (1 - beyond_l3) * shared
     return np.asarray(cached), np.asarray(beyond_l2 * beyond_l3 * memory)
+
+
+def sooner(device: Device, with_threads: Callable[[float], Estimate]) -> Estimate:
+    """Return the estimate with one thread or with all of a device, row by row whichever is sooner."""
+    each = [with_threads(threads) for threads in sorted({1.0, device.units})]
+    first = np.argmin(np.stack([estimate.seconds for estimate in each]), axis=0)
+    terms = {name: np.choose(first, [estimate.terms[name] for estimate in each]) for name in each[0].terms}
+    return Estimate(np.choose(first, [estimate.seconds for estimate in each]), terms)
 
 
 def mapping_seconds(c: dict[str, float], result: Array) -> Array:

@@ -21,7 +21,7 @@ _LARGE, _UNITS = ("ampere", "ada", "hopper", "blackwell", "blackwell-rtx"), 98
 
 
 def persistent(
-    device: Device, *, gates: Array, hidden: Array, batch: Array, parallel: Array, dtype: str, forward: bool
+    device: Device, gates: Array, hidden: Array, batch: Array, parallel: Array, dtype: str, *, forward: bool
 ) -> NDArray[np.bool_]:
     """Return which recurrences torch runs as one kernel that keeps the weights.
 

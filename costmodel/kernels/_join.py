@@ -13,6 +13,8 @@ from costmodel.kernels.base import Array
 
 #: Sharpness of the change from a working set that stays in L2 between replays to one that does not.
 _MISS_ORDER = 6.0
+#: Sharpness of the change from a time that the host sets to one that the kernel does.
+_HOST_ORDER = 12.0
 
 
 def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:
@@ -25,6 +27,11 @@ def joined(order: float, *times: Array) -> Array:
     """Return times that overlap as the norm of that order: 1 adds them, a high one takes the largest."""
     total: Array = sum((time**order for time in times), np.zeros_like(times[0]))
     return np.asarray(total ** (1 / order))
+
+
+def hosted(dispatch: Array | float, kernel: Array, record: Array | float) -> Array:
+    """Return the time between two events around a kernel [s], of which a longer kernel hides the second's."""
+    return np.asarray(dispatch + joined(_HOST_ORDER, kernel, np.asarray(record)))
 
 
 def miss_share(device: Device, cache_share: float, working_set: Array, order: float = _MISS_ORDER) -> Array:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from costmodel.hardware import Device
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.85, 0.3, 1.0, "1", "share of the matrix peak that padded products reach"),
@@ -41,7 +41,7 @@ def roofline(
     engine: str = "matrix",
 ) -> Estimate:
     """Return the larger of an engine's arithmetic and traffic, each at its share, after the start [s]."""
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    c = filled(CONSTANTS, constants)
     rate = device.peak(dtype, None if engine == "matrix" else engine)
     arithmetic = np.asarray(flops / (c["peak_share"] * rate), dtype=np.float64)
     memory = np.asarray(traffic / (c["bandwidth_share"] * device.hbm_bandwidth), dtype=np.float64)

@@ -54,7 +54,12 @@ def ceil_sum(
 
 
 def causal_blocks(
-    seq: ArrayLike, group: ArrayLike, rows: ArrayLike, cols: ArrayLike, seq_kv: ArrayLike | None = None
+    seq: ArrayLike,
+    group: ArrayLike,
+    rows: ArrayLike,
+    cols: ArrayLike,
+    seq_kv: ArrayLike | None = None,
+    window: ArrayLike | None = None,
 ) -> Array:
     """Return the tiles that a causal kernel computes for one head: Σ ⌈min(N_kv, P + (i+1)·B_r/g)/B_c⌉.
 
@@ -68,41 +73,26 @@ def causal_blocks(
         Tile sizes B_r (rows, of g·N) and B_c (keys).
     seq_kv : array_like, optional
         Keys N_kv, of which the queries are the last (P = N_kv − N of them come before); default N.
+    window : array_like, optional
+        Keys w that a query sees: itself, and those right before it; default all.
 
     Notes
     -----
-    A tile that the diagonal cuts is computed whole; one above it is skipped.
+    A tile that the diagonal cuts, or that one query of the row block sees, is computed whole; one above the
+    diagonal, or before all windows of the row block, is skipped.
     """
     seq, group, rows, cols = _array(seq), _array(group), _array(rows), _array(cols)
     keys = seq if seq_kv is None else _array(seq_kv)
     full = ceil_div(seq * group, rows) - 1
     before = np.maximum(keys - seq, 0.0) * group
-    return ceil_sum(full, rows, group * cols, before) + ceil_div(keys, cols)
+    blocks = ceil_sum(full, rows, group * cols, before) + ceil_div(keys, cols)
+    if window is None:
+        return blocks
+    return blocks - _before_window(seq, group, rows, cols, keys, _array(window))
 
 
-def blocks_before_window(
-    seq: ArrayLike,
-    group: ArrayLike,
-    rows: ArrayLike,
-    cols: ArrayLike,
-    window: ArrayLike,
-    seq_kv: ArrayLike | None = None,
-) -> Array:
-    """Return the tiles of `causal_blocks` that lie before a window: Σ ⌊max(0, P + ⌊i·B_r/g⌋ − w + 1)/B_c⌋.
-
-    Parameters
-    ----------
-    seq, group, rows, cols, seq_kv : array_like
-        As for `causal_blocks`; i counts row blocks from 0.
-    window : array_like
-        Keys w that a query sees: itself, and those right before it.
-
-    Notes
-    -----
-    A tile that one query of the row block sees is computed whole.
-    """
-    seq, group, rows, cols, window = (_array(size) for size in (seq, group, rows, cols, window))
-    keys = seq if seq_kv is None else _array(seq_kv)
+def _before_window(seq: Array, group: Array, rows: Array, cols: Array, keys: Array, window: Array) -> Array:
+    """Return the tiles that lie before a window: Σ ⌊max(0, P + ⌊i·B_r/g⌋ − w + 1)/B_c⌋, i from 0."""
     # Where the first row block's window begins, times g; those whose windows begin before all keys skip none.
     begins = (np.maximum(keys - seq, 0.0) - window + 1) * group
     first = ceil_div(np.maximum(-begins, 0.0), rows)

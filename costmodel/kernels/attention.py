@@ -31,19 +31,15 @@ from costmodel.kernels import _replay as replay
 from costmodel.kernels._flash_splits import prefill_splits
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._power import droop
-from costmodel.kernels._tiling import blocks_before_window, causal_blocks, ceil_div, makespan
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels._tiling import causal_blocks, ceil_div, makespan
+from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
 
 CONSTANTS = {
     "matrix_efficiency": Constant(
         0.75, 0.3, 1.08, "1", "share of the dense peak, at its stated clock, that the steps' products reach"
     ),
     "softmax_cost": Constant(
-        1.2,
-        0.0,
-        6.0,
-        "1",
-        "time of a tile's softmax, over that of its exponentials at the special-function rate",
+        1.2, 0.0, 6.0, "1", "time of a tile's softmax, over its exponentials' at the special-function rate"
     ),
     "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, over that of its softmax"),
     "step_cycles": Constant(
@@ -63,19 +59,11 @@ CONSTANTS = {
         0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
     ),
     "cache_share": Constant(
-        1.0,
-        0.3,
-        2.0,
-        "1",
-        "working set, over what the cache holds of it, up to which a replay finds it there",
+        1.0, 0.3, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
     ),
     "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
     "energy_j": Constant(
-        1.3e-12,
-        1e-13,
-        1e-11,
-        "J",
-        "energy of an operation, and of what goes with it: long kernels slow to the power limit",
+        1.3e-12, 1e-13, 1e-11, "J", "energy of an operation, all told: long kernels slow to the power limit"
     ),
     "token_cycles": Constant(
         4000.0, 0.0, 60000.0, "cycles", "thread block that stores one token's K and V (vLLM's kernel)"
@@ -122,10 +110,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq, head_dim : array_like
         Sizes, broadcast together; `heads` is a multiple of `kv_heads`.
     seq_kv : array_like, optional
@@ -166,10 +150,9 @@ def seconds(
         If there is no such kernel or dtype.
     """
     kernel = flash.check(kernel or flash.default_kernel(device))
-    given = {name: constants.get(name, constant.default) for name, constant in CONSTANTS.items()}
-    sizes = (batch, heads, kv_heads, seq, head_dim, seq if seq_kv is None else seq_kv)
-    # Left as they come: a size that does not vary stays one number through the closed forms.
-    batch, heads, kv_heads, seq, head_dim, seq_kv = (np.asarray(size, dtype=np.float64) for size in sizes)
+    given = filled(CONSTANTS, constants)
+    sizes = as_arrays(batch, heads, kv_heads, seq, head_dim, seq if seq_kv is None else seq_kv)
+    batch, heads, kv_heads, seq, head_dim, seq_kv = sizes
     width, cycle, units = dtypes.dtype(dtype).bytes, 1 / device.clock_hz, device.units
     values = head_dim if value_dim is None else np.asarray(value_dim, dtype=np.float64)
     cut = flash.prefill(device, kernel, seq, heads / kv_heads, head_dim, seq_kv, causal)
@@ -240,17 +223,13 @@ def _tiles(
     blocks, masked = ceil_div(seq_kv, cut.cols), flash.masked_tiles(cut, causal)
     if not causal:
         return ceil_div(seq * cut.group, cut.rows) * blocks, blocks, masked
-    steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv)
+    steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv, window)
     if window is None:
         return steps, blocks, masked
     # No row block meets more keys than its queries' windows; tiles in which these begin are masked, too.
     widest = np.asarray(window, dtype=np.float64) - 1 + cut.rows / cut.group
     cut_by_it = np.where(widest < seq_kv, ceil_div(cut.rows, cut.group * cut.cols), 0.0)
-    return (
-        steps - blocks_before_window(seq, cut.group, cut.rows, cut.cols, window, seq_kv),
-        np.minimum(blocks, np.floor((widest - 2) / cut.cols) + 2),
-        masked + cut_by_it,
-    )
+    return steps, np.minimum(blocks, np.floor((widest - 2) / cut.cols) + 2), masked + cut_by_it
 
 
 def _token_waves(units: float, tokens: Array, width: Array) -> Array:

@@ -1,4 +1,4 @@
-"""What every kernel model shares: its constants' description and its answer."""
+"""What every kernel model shares: its constants and their description, its sizes as arrays, its answer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
@@ -32,6 +32,21 @@ class Constant:
     high: float
     unit: str
     meaning: str
+
+
+def filled(described: Mapping[str, Constant], given: Mapping[str, float]) -> dict[str, float]:
+    """Return the value of each constant of a kernel model: the one given, or its default."""
+    return {name: float(given.get(name, constant.default)) for name, constant in described.items()}
+
+
+def as_arrays(*sizes: ArrayLike) -> tuple[Array, ...]:
+    """Return sizes as float64, each of its own shape: one that does not vary stays one number throughout."""
+    return tuple(np.asarray(size, dtype=np.float64) for size in sizes)
+
+
+def as_rows(*sizes: ArrayLike) -> tuple[Array, ...]:
+    """Return sizes as float64, broadcast against each other."""
+    return tuple(np.broadcast_arrays(*as_arrays(*sizes)))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from costmodel.errors import UnavailableError, unknown_name
 from costmodel.hardware import Device
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "bandwidth_share": Constant(
@@ -44,11 +44,7 @@ CONSTANTS = {
     ),
     "hop_s": Constant(3.4e-6, 2e-7, 2e-5, "s", "a step to a device of the same node (NCCL's tuning table)"),
     "network_bandwidth": Constant(
-        25e9,
-        1e8,
-        4e11,
-        "B/s",
-        "network port of each device, one way, where its spec has no link called network (200 Gbit/s: HDR)",
+        25e9, 1e8, 4e11, "B/s", "a device's network port, one way, where its spec has none (200 Gbit/s: HDR)"
     ),
     "network_share": Constant(0.9, 0.3, 1.0, "1", "share of the network's bandwidth that is reached"),
     "network_hop_s": Constant(
@@ -205,11 +201,9 @@ def seconds(
     ways = ALGORITHMS[collective]
     if algorithm is not None and algorithm not in ways:
         raise unknown_name(f"algorithm of {collective}", algorithm, ways)
-    given = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    given = filled(CONSTANTS, constants)
     link_bandwidth, network_bandwidth = _bandwidths(device, given)
-    buffer, many, group = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in (size, devices, devices if node is None else node))
-    )
+    buffer, many, group = as_rows(size, devices, devices if node is None else node)
     found = [
         _times(link_bandwidth, network_bandwidth, given, layered(collective, way, buffer, many, group))
         for way in ([algorithm] if algorithm else ways)

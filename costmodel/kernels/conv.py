@@ -18,7 +18,7 @@ from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import warm_seconds
-from costmodel.kernels.base import Constant, Estimate
+from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "start_cycles": Constant(
@@ -61,10 +61,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     batch, seq, channels, width : array_like
         Sizes; ``seq`` is 1 in decode.
     dtype : str
@@ -78,11 +74,9 @@ def seconds(
         Terms ``hbm``, ``l2``, ``depth`` (tokens in turn), ``launch``. Not counted: biases, and the state
         written at the end of a prefill.
     """
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    c = filled(CONSTANTS, constants)
     size = dtypes.dtype(dtype).bytes
-    batch, seq, channels, width = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in (batch, seq, channels, width))
-    )
+    batch, seq, channels, width = as_rows(batch, seq, channels, width)
     elements = batch * seq * channels
     state = batch * channels * (width - 1) * (1.0 if decode else 0.0)
     distinct = size * (2 * elements + state + channels * width)

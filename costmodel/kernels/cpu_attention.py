@@ -17,7 +17,7 @@ from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._cpu import MEMORY, seconds_per_byte
 from costmodel.kernels._join import joined
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.85, 0.1, 1.0, "1", "share of the peak that the blocks' products reach"),
@@ -65,10 +65,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        A CPU.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim : array_like
         Sizes.
     held : array_like, optional
@@ -91,22 +87,11 @@ def seconds(
         Terms ``vector:<dtype>`` (products), ``special:fp32`` (softmax), ``depth`` (blocks' calls, and
         threads that wait for the last), ``l2`` (caches), ``hbm``, ``launch``.
     """
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    values, there = (head_dim if value_dim is None else value_dim), (seq_kv if held is None else held)
-    sizes = (
-        batch,
-        heads,
-        kv_heads,
-        seq,
-        seq_kv,
-        head_dim,
-        values,
-        there,
-        np.inf if window is None else window,
-    )
-    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim, there, seen = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in sizes)
-    )
+    c = filled(CONSTANTS, constants)
+    value_dim = head_dim if value_dim is None else value_dim
+    there, seen = (seq_kv if held is None else held), (np.inf if window is None else window)
+    sizes = as_rows(batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim, there, seen)
+    batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim, there, seen = sizes
     rows = (
         np.select([seq >= 768, seq >= 192], [256.0, 64.0], 32.0)
         if tile is None

@@ -17,9 +17,9 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
-from costmodel.kernels._cpu import MEMORY, PAGE, mapping_seconds, seconds_per_byte
+from costmodel.kernels._cpu import MEMORY, PAGE, mapping_seconds, seconds_per_byte, sooner
 from costmodel.kernels._join import joined
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.93, 0.2, 1.0, "1", "share of the peak that the micro-kernel reaches"),
@@ -61,10 +61,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        A CPU.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
     passing : array_like
@@ -87,22 +83,9 @@ def seconds(
         If the device does not have the dtype, or A is to be quantised on the way.
     """
     check(device, quantise=quantise)
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = (np.asarray(x, dtype=np.float64) for x in (m, n, k, batch, passing))
-    m, n, k, batch, passing = np.broadcast_arrays(*sizes)
-    choices = [
-        _with_threads(device, c, m, n, k, batch, passing, dtype, threads)
-        for threads in sorted({1.0, device.units})
-    ]
-    sooner = np.argmin(np.stack([choice.seconds for choice in choices]), axis=0)
-
-    def chosen(values: list[Array]) -> Array:
-        return np.asarray(np.choose(sooner, values))
-
-    return Estimate(
-        seconds=chosen([choice.seconds for choice in choices]),
-        terms={name: chosen([choice.terms[name] for choice in choices]) for name in choices[0].terms},
-    )
+    c = filled(CONSTANTS, constants)
+    m, n, k, batch, passing = as_rows(m, n, k, batch, passing)
+    return sooner(device, lambda threads: _with_threads(device, c, m, n, k, batch, passing, dtype, threads))
 
 
 def check(_: Device, *, quantise: bool = False, **__: object) -> None:

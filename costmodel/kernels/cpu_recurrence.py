@@ -17,9 +17,9 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import cpu_gemm
-from costmodel.kernels._cpu import MEMORY, seconds_per_byte
+from costmodel.kernels._cpu import MEMORY, seconds_per_byte, sooner
 from costmodel.kernels._join import joined
-from costmodel.kernels.base import Constant, Estimate
+from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.8, 0.05, 1.0, "1", "share of the peak that a step's product reaches"),
@@ -63,10 +63,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        A CPU.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     steps, batch, hidden, gates, width, parallel : array_like
         Steps one after the other; sequences; units of the state; matrices of the cell; width of
         what a step hands on (default `hidden`); recurrences that walk side by side, here one after
@@ -94,21 +90,21 @@ def seconds(
     """
     if direction not in DIRECTIONS:
         raise unknown_name("direction of a recurrence", direction, DIRECTIONS)
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    c = filled(CONSTANTS, constants)
     sizes = (steps, batch, hidden, gates, hidden if width is None else width, parallel)
-    steps, batch, hidden, gates, width, parallel = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in sizes)
-    )
+    steps, batch, hidden, gates, width, parallel = as_rows(*sizes)
     if direction == "bwd_weights":
-        sizes_of = {"m": gates * hidden, "n": width, "k": batch * steps, "batch": parallel}
-        product = cpu_gemm.seconds(device, {**c, "start_s": c["call_s"]}, dtype=dtype, **sizes_of)
+        as_gemm = {**c, "start_s": c["call_s"]}
+        product = cpu_gemm.seconds(
+            device, as_gemm, m=gates * hidden, n=width, k=batch * steps, batch=parallel, dtype=dtype
+        )
         sums = steps * gates * hidden * width * parallel * c["sum_cycles"] / (device.units * device.clock_hz)
         vector = f"vector:{dtype}"
         return Estimate(product.seconds + sums, {**product.terms, vector: product.terms[vector] + sums})
     weights = gates * hidden * width * parallel
     loaded = weights * dtypes.dtype(dtype).bytes
-    choices = []
-    for threads in sorted({1.0, device.units}):
+
+    def with_threads(threads: float) -> Estimate:
         cycles = threads * device.clock_hz
         rate = device.peak(dtype) * threads / device.units * c["peak_share"]
         rows = np.where(batch > 1, batch + c["edge_rows"], 1.0)
@@ -118,19 +114,16 @@ def seconds(
         cached, memory = seconds_per_byte(device, c, kept, np.full(steps.shape, threads))
         waits = np.full(steps.shape, c["step_s"] + (c["fork_s"] if threads > 1 else 0.0)) * parallel
         step = waits + gated + joined(c["overlap"], products, loaded * (cached + memory))
-        choices.append((step, waits, products + gated, loaded * cached, loaded * memory))
-    sooner = np.argmin(np.stack([choice[0] for choice in choices]), axis=0)
-    step, waits, arithmetic, from_cache, from_memory = (
-        np.choose(sooner, parts) for parts in zip(*choices, strict=True)
-    )
-    launch = np.full(steps.shape, c["call_s"])
-    return Estimate(
-        seconds=launch + steps * step,
-        terms={
-            f"vector:{dtype}": steps * arithmetic,
-            "depth": steps * waits,
-            "l2": steps * from_cache,
-            "hbm": steps * from_memory,
-            "launch": launch,
-        },
-    )
+        launch = np.full(steps.shape, c["call_s"])
+        return Estimate(
+            seconds=launch + steps * step,
+            terms={
+                f"vector:{dtype}": steps * (products + gated),
+                "depth": steps * waits,
+                "l2": steps * (loaded * cached),
+                "hbm": steps * (loaded * memory),
+                "launch": launch,
+            },
+        )
+
+    return sooner(device, with_threads)

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from costmodel.hardware import Device
 from costmodel.kernels._cpu import GRAIN, MEMORY, seconds_per_byte
 from costmodel.kernels._join import joined
-from costmodel.kernels.base import Constant, Estimate
+from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "flop_cycles": Constant(0.25, 0.01, 50.0, "cycles", "instructions for each FLOP, of one core"),
@@ -51,10 +51,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        A CPU.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     chains, steps : array_like
         Chains side by side; steps of each that wait for one another.
     traffic, again : array_like
@@ -73,10 +69,10 @@ def seconds(
     Estimate
         Terms ``vector:<dtype>`` (instructions), ``l2`` (caches), ``hbm``, ``depth``, ``launch``.
     """
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = (chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
-    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in sizes))
-    chains, steps, traffic, again, matrix, vector, special, launches = arrays
+    c = filled(CONSTANTS, constants)
+    chains, steps, traffic, again, matrix, vector, special, launches = as_rows(
+        chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches
+    )
     each = (traffic + again) / launches
     threads = np.where(each >= 4 * GRAIN, device.units, 1.0)
     cached, memory = seconds_per_byte(device, c, each, threads)

@@ -17,7 +17,7 @@ from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._cpu import GRAIN, MEMORY, mapping_seconds, seconds_per_byte
 from costmodel.kernels._join import joined
-from costmodel.kernels.base import Constant, Estimate
+from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions for each element, of one core"),
@@ -58,10 +58,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        A CPU.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     rows, cols : array_like
         Sizes of the table [elements].
     reads, writes : array_like
@@ -77,10 +73,8 @@ def seconds(
         Terms ``vector:fp32`` (instructions), ``l2`` (caches), ``hbm``, ``launch`` (mapping of large
         results included). Not counted: gains and biases of a norm.
     """
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    rows, cols, reads, writes = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in (rows, cols, reads, writes))
-    )
+    c = filled(CONSTANTS, constants)
+    rows, cols, reads, writes = as_rows(rows, cols, reads, writes)
     elements = rows * cols
     chunks = np.ceil(
         elements / np.maximum(_CHUNK.get(pattern, c["grain"]), cols if pattern in _CHUNK else 1.0)

@@ -25,16 +25,12 @@ from costmodel.kernels import _flash_decode as cut
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._join import byte_time, miss_share, norm
 from costmodel.kernels._tiling import ceil_div, makespan
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
 
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "cache_share": Constant(
-        1.0,
-        0.3,
-        2.0,
-        "1",
-        "working set, over what the cache holds of it, up to which a replay finds it there",
+        1.0, 0.3, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
     ),
     "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
     "ramp_cycles": Constant(
@@ -54,11 +50,7 @@ CONSTANTS = {
         20.0, 1.0, 512.0, "B/cycle", "rate at which a thread block reduces its group's outputs (trtllm)"
     ),
     "sequence_cycles": Constant(
-        10.0,
-        0.0,
-        200.0,
-        "cycles",
-        "further time for each sequence of the batch: the scheduler's look-up of its length",
+        10.0, 0.0, 200.0, "cycles", "further time for each sequence: the scheduler's look-up of its length"
     ),
     "merge_cycles": Constant(5000.0, 0.0, 30000.0, "cycles", "launch of the kernel that merges splits"),
     "merge_work_cycles": Constant(
@@ -111,10 +103,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     batch, heads, kv_heads, seq_kv, head_dim : array_like
         Sizes, broadcast together; `seq_kv` counts the new token, `heads` is a multiple of `kv_heads`.
     flops : array_like, optional
@@ -141,11 +129,8 @@ def seconds(
         If there is no such kernel or dtype.
     """
     kernel = flash.check(kernel or flash.default_kernel(device))
-    given = {name: constants.get(name, constant.default) for name, constant in CONSTANTS.items()}
-    # Left as they come: a size that does not vary stays one number through the closed forms.
-    batch, heads, kv_heads, seq_kv, head_dim = (
-        np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim)
-    )
+    given = filled(CONSTANTS, constants)
+    batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     cycle = 1 / device.clock_hz
     plan = cut.decode(device, kernel, batch, kv_heads, heads / kv_heads, seq_kv, head_dim)

@@ -23,7 +23,7 @@ from costmodel.hardware import Device
 from costmodel.kernels import _replay as replay
 from costmodel.kernels._cache import misses, warm_seconds
 from costmodel.kernels._join import joined, norm
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "start_cycles": Constant(
@@ -91,10 +91,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     batch, seq, heads, value_heads, head_dim : array_like
         Sizes: query/key heads and value heads may differ; in decode ``seq`` is mostly 1, and more tokens
         are steps in turn (their latency is not fitted).
@@ -116,9 +112,8 @@ def seconds(
     """
     if kernel not in KERNELS:
         raise unknown_name("delta-net kernel", kernel, KERNELS)
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = (np.asarray(x, dtype=np.float64) for x in (batch, seq, heads, value_heads, head_dim))
-    batch, seq, heads, value_heads, head_dim = np.broadcast_arrays(*sizes)
+    c = filled(CONSTANTS, constants)
+    batch, seq, heads, value_heads, head_dim = as_rows(batch, seq, heads, value_heads, head_dim)
     width = dtypes.dtype(dtype).bytes
     states = batch * value_heads * head_dim**2 * _STATE_BYTES
     values = batch * seq * value_heads * head_dim * width

@@ -29,9 +29,10 @@ from costmodel.kernels import _replay as replay
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._cache import misses
 from costmodel.kernels._choice import times
+from costmodel.kernels._join import hosted
 from costmodel.kernels._operands import Problem
 from costmodel.kernels._power import droop, plain_droop
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.9, 0.3, 1.1, "1", "share of the stated peak that a large tile's steps reach"),
@@ -59,11 +60,7 @@ CONSTANTS = {
     "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
-        0.7,
-        0.02,
-        4.0,
-        "1",
-        "working set, over what the cache holds of it, of which half stays from call to call",
+        0.7, 0.02, 4.0, "1", "working set, over what the cache holds of it, half of which stays between calls"
     ),
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
@@ -82,11 +79,7 @@ CONSTANTS = {
         1e10, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
     ),
     "page_bytes": Constant(
-        3e4,
-        1e3,
-        1e7,
-        "B",
-        "distance of rows at which half of their loads open a page of memory each",
+        3e4, 1e3, 1e7, "B", "distance of rows at which half of their loads open a page of memory each"
     ),
     "scatter_share": Constant(
         0.0, 0.0, 1.0, "1", "share of the bandwidth that loads reach which all open pages; 0: not used"
@@ -96,11 +89,7 @@ CONSTANTS = {
     ),
     "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "the reduction after a split of K, its start included"),
     "energy_j": Constant(
-        1.3e-12,
-        1e-13,
-        3e-10,
-        "J",
-        "energy of an operation: arithmetic that lasts is slowed to the power limit",
+        1.3e-12, 1e-13, 3e-10, "J", "energy of an operation: arithmetic that lasts slows to the power limit"
     ),
     "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slowing has come"),
     "thin_cost": Constant(
@@ -157,8 +146,6 @@ ROTATIONS = ("none", "weights", "operands", "layers")
 #: Calls that a replayed graph of those has, one for each of what it rotates over.
 REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}
 
-#: Sharpness of the change from a time that the host sets to one that the kernel does.
-_HOST_ORDER = 12.0
 #: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
 #: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 13 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
@@ -198,10 +185,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
     passing : array_like
@@ -236,18 +219,15 @@ def seconds(
         raise unknown_name("layout", layout, LAYOUTS)
     if rotation not in ROTATIONS:
         raise unknown_name("rotation", rotation, ROTATIONS)
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    c = filled(CONSTANTS, constants)
     kind = dtypes.dtype(dtype)
     if "energy_j" not in constants:
         c["energy_j"] *= (kind.bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER
-    sizes = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in (batch, m, n, k, passing)))
+    sizes = as_rows(batch, m, n, k, passing)
     shape = sizes[0].shape
     batch_, m_, n_, k_, passing_ = (np.ravel(x) for x in sizes)
     p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, layout == "tn", quantise, passing_)
-    tile = [
-        np.ravel(np.broadcast_to(np.asarray(t, dtype=np.float64), shape))
-        for t in (tile_m, tile_n, tile_k, split)
-    ]
+    tile = [np.ravel(np.broadcast_to(t, shape)) for t in as_arrays(tile_m, tile_n, tile_k, split)]
     if quantise:
         tile[:3] = tiles.fp8_scaled(device.family, m_, n_)
 
@@ -273,7 +253,7 @@ def seconds(
     if quantise:
         kernel = kernel + c["start_s"] + _quantise(device, c, p, rotation)
         starts *= 2
-    total = c["dispatch_s"] + (kernel**_HOST_ORDER + c["record_s"] ** _HOST_ORDER) ** (1 / _HOST_ORDER)
+    total = hosted(c["dispatch_s"], kernel, c["record_s"])
     total = replay.ticked(device, c, total, REPLAYED.get(rotation, 1.0))
     terms = {**limits, "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"])}
     return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})

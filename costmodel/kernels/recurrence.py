@@ -31,7 +31,7 @@ from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _cudnn
 from costmodel.kernels._join import joined
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "a call of the library, whatever its length"),
@@ -91,10 +91,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     steps, batch, hidden, gates : array_like
         Sizes: T, B, H, and 1, 3, 4 for RNN, GRU, LSTM.
     width : array_like, optional
@@ -125,20 +121,17 @@ def seconds(
         raise unknown_name("direction of a recurrence", direction, DIRECTIONS)
     if chosen_by not in CHOOSERS:
         raise unknown_name("chooser of a recurrence's algorithm", chosen_by, CHOOSERS[1:])
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    c = filled(CONSTANTS, constants)
     sizes = (steps, batch, hidden, gates, hidden if width is None else width, parallel)
-    steps, batch, hidden, gates, width, parallel = np.broadcast_arrays(
-        *(np.asarray(x, np.float64) for x in sizes)
-    )
+    steps, batch, hidden, gates, width, parallel = as_rows(*sizes)
     size = dtypes.dtype(dtype).bytes
     weights = gates * hidden * width * size * parallel
     engine, peak = _engine(device, dtype)
+    bandwidth = c["bandwidth_share"] * device.hbm_bandwidth
     if direction == "bwd_weights":
         # Gradients are accumulated in memory before and after the product: nothing hides the traffic.
         matrix = 2 * weights / size * batch * steps / (c["batched_share"] * peak)
-        hbm = (2 * weights + steps * batch * (gates * hidden + width) * size * parallel) / (
-            c["bandwidth_share"] * device.hbm_bandwidth
-        )
+        hbm = (2 * weights + steps * batch * (gates * hidden + width) * size * parallel) / bandwidth
         launch = np.full_like(matrix, c["call_s"])
         return Estimate(seconds=launch + matrix + hbm, terms={engine: matrix, "hbm": hbm, "launch": launch})
 
@@ -147,18 +140,11 @@ def seconds(
         resident = np.full(weights.shape, persistent)
     elif chosen_by == "torch":
         resident = _cudnn.persistent(
-            device,
-            gates=gates,
-            hidden=hidden,
-            batch=batch,
-            parallel=parallel,
-            dtype=dtype,
-            forward=direction == "fwd",
+            device, gates, hidden, batch, parallel, dtype, forward=direction == "fwd"
         )
     else:
         resident = (weights <= chip) & (size <= _PERSISTENT_BYTES)
     flops = 2 * weights / size * _padded(batch)
-    bandwidth = c["bandwidth_share"] * device.hbm_bandwidth
 
     inner, outer = (gates * hidden, width) if direction == "bwd_data" else (width, gates * hidden)
     tiles = np.ceil(outer / 128) * np.ceil(batch / 64) * parallel * c["split"]

@@ -22,7 +22,8 @@ from numpy.typing import ArrayLike
 from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels._cache import warm_seconds
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels._join import joined
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of a kernel that does nothing"),
@@ -70,10 +71,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     chains, steps : array_like
         Chains side by side; steps of each that wait for one another.
     traffic, again : array_like
@@ -93,10 +90,10 @@ def seconds(
         Terms ``hbm``, ``matrix:<dtype>``, ``vector:fp32``, ``special:fp32`` (where there is such
         arithmetic and the device has a rate for it), ``depth``, ``launch``.
     """
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
-    sizes = (chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
-    arrays = np.broadcast_arrays(*(np.asarray(x, dtype=np.float64) for x in sizes))
-    chains, steps, traffic, again, matrix, vector, special, launches = arrays
+    c = filled(CONSTANTS, constants)
+    chains, steps, traffic, again, matrix, vector, special, launches = as_rows(
+        chains, steps, traffic, again, matrix_flops, vector_flops, special_flops, launches
+    )
 
     memory, cache = warm_seconds(
         traffic,
@@ -117,9 +114,9 @@ def seconds(
     at_once = device.units * c["blocks_per_unit" if blocks else "lanes_per_unit"]
     step = c["block_s"] if blocks else c["lane_cycles"] / device.clock_hz
     terms["depth"] = np.maximum(1.0, np.ceil(chains / at_once)) * steps * step
-    work = sum((term ** c["overlap"] for term in terms.values()), np.zeros_like(traffic))
+    work = joined(c["overlap"], *terms.values())
     terms["launch"] = launches * c["start_s"]
-    return Estimate(seconds=terms["launch"] + work ** (1 / c["overlap"]), terms=terms)
+    return Estimate(seconds=terms["launch"] + work, terms=terms)
 
 
 def _rate(device: Device, engine: str) -> float | None:

@@ -19,9 +19,9 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
-from costmodel.kernels._join import joined
+from costmodel.kernels._join import hosted, joined
 from costmodel.kernels._rows import Layout, layout
-from costmodel.kernels.base import Array, Constant, Estimate
+from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
@@ -29,11 +29,7 @@ CONSTANTS = {
         0.1, 0.0, 1.0, "1", "share of the last-level cache still valid from the last replay"
     ),
     "cache_share": Constant(
-        1.0,
-        0.05,
-        2.0,
-        "1",
-        "working set, over what the cache holds of it, up to which a replay finds it there",
+        1.0, 0.05, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
     ),
     "cache_bytes": Constant(
         20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
@@ -84,8 +80,6 @@ _SECTOR = 32.0
 #: Lanes of a unit for addresses and integers, on which passes wait rather than on those for fp32: NVIDIA's
 #: units of 64 and of 128 lanes for fp32 take an element as fast (P4 softmax 1.2 a cycle, V100 1.1, P100 1.1).
 _LANES = 64.0
-#: Sharpness of the change from host- to kernel-bound.
-_HOST_ORDER = 12.0
 
 
 def seconds(
@@ -103,10 +97,6 @@ def seconds(
 
     Parameters
     ----------
-    device : Device
-        Where it runs.
-    constants : mapping of str to float
-        Values of ``CONSTANTS``; those not given have their defaults.
     rows, cols : array_like
         Sizes of the table [elements].
     reads, writes : array_like
@@ -131,11 +121,9 @@ def seconds(
     """
     if pattern not in PATTERNS:
         raise unknown_name("pattern", pattern, PATTERNS)
-    c = {name: float(constants.get(name, constant.default)) for name, constant in CONSTANTS.items()}
+    c = filled(CONSTANTS, constants)
     width = dtypes.dtype(dtype).bytes
-    rows, cols, reads, writes = np.broadcast_arrays(
-        *(np.asarray(x, dtype=np.float64) for x in (rows, cols, reads, writes))
-    )
+    rows, cols, reads, writes = as_rows(rows, cols, reads, writes)
     elements = rows * cols
     passes = elements * (reads + writes) * width
     cold = misses(passes, c["cache_share"] * device.llc_distinct)
@@ -157,10 +145,9 @@ def seconds(
     chain = chain * clock
     issue = issued * c["element_cycles"] / (device.units * _LANES * device.clock_hz) * clock
     kernel = joined(c["overlap"], np.maximum(hbm, cached), chain, issue) + c["start_s"]
-    hidden = (kernel**_HOST_ORDER + (c["record_s"] * host) ** _HOST_ORDER) ** (1 / _HOST_ORDER)
     launch = np.full_like(elements, c["start_s"]) + (c["dispatch_s"] + c["record_s"]) * host
     return Estimate(
-        seconds=c["dispatch_s"] * host + hidden,
+        seconds=hosted(c["dispatch_s"] * host, kernel, c["record_s"] * host),
         terms={"hbm": hbm, "l2": cached, "vector:fp32": issue, "depth": chain, "launch": launch},
     )
 

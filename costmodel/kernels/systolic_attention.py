@@ -10,8 +10,8 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import ARRAY, CONSTANTS, padded, roofline
-from costmodel.kernels._tiling import blocks_before_window, causal_blocks, ceil_div
-from costmodel.kernels.base import Estimate
+from costmodel.kernels._tiling import causal_blocks, ceil_div
+from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -38,15 +38,12 @@ def seconds(
     direction: str = "fwd",
 ) -> Estimate:
     """Return the time of one fused attention call; see ``costmodel.kernels.attention``."""
-    batch, heads, kv_heads, seq, head_dim, seq_kv, value_dim = (
-        np.asarray(x, dtype=np.float64) for x in (batch, heads, kv_heads, seq, head_dim, seq_kv, value_dim)
-    )
+    sizes = as_arrays(batch, heads, kv_heads, seq, head_dim, seq_kv, value_dim)
+    batch, heads, kv_heads, seq, head_dim, seq_kv, value_dim = sizes
     rows, cols = (float(side) for side in tile or _BLOCK)
     blocks = ceil_div(seq, rows) * ceil_div(seq_kv, cols)
     if causal:
-        blocks = causal_blocks(seq, 1.0, rows, cols, seq_kv)
-    if window is not None:
-        blocks = blocks - blocks_before_window(seq, 1.0, rows, cols, window, seq_kv)
+        blocks = causal_blocks(seq, 1.0, rows, cols, seq_kv, window)
     key, value = padded(head_dim, ARRAY), padded(value_dim, ARRAY)
     # QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK, and twice the operands moved.
     widths, moved = (3 * key + 2 * value, 2.0) if direction == "bwd" else (key + value, 1.0)

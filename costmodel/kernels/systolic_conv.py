@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import CONSTANTS, roofline
-from costmodel.kernels.base import Estimate
+from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -27,9 +26,7 @@ def seconds(
     decode: bool = False,
 ) -> Estimate:
     """Return the time of one causal convolution; see ``costmodel.kernels.conv``."""
-    batch, seq, channels, width = (
-        np.asarray(size, dtype=np.float64) for size in (batch, seq, channels, width)
-    )
+    batch, seq, channels, width = as_arrays(batch, seq, channels, width)
     state = batch * channels * (width - 1) if decode else 0.0
     traffic = dtypes.dtype(dtype).bytes * (2 * batch * seq * channels + 2 * state + channels * width)
     arithmetic = 2 * batch * seq * channels * width

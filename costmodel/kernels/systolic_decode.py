@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import ARRAY, CONSTANTS, ROWS, padded, roofline
-from costmodel.kernels.base import Estimate
+from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -33,9 +33,7 @@ def seconds(
     The query heads that share keys are the rows of one product; there is nothing to split and merge, as
     one core has the whole sequence.
     """
-    batch, heads, kv_heads, seq_kv, head_dim = (
-        np.asarray(size, dtype=np.float64) for size in (batch, heads, kv_heads, seq_kv, head_dim)
-    )
+    batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     rows = padded(heads / kv_heads, ROWS)
     covered = 4 * batch * kv_heads * rows * padded(seq_kv, ARRAY) * padded(head_dim, ARRAY)

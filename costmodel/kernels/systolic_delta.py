@@ -11,7 +11,7 @@ from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import ARRAY, CONSTANTS, in_turn, padded, roofline
-from costmodel.kernels.base import Estimate
+from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -45,9 +45,7 @@ def seconds(
     """
     if kernel not in _KERNELS:
         raise unknown_name("delta-net kernel", kernel, _KERNELS)
-    batch, seq, heads, value_heads, head_dim = (
-        np.asarray(size, dtype=np.float64) for size in (batch, seq, heads, value_heads, head_dim)
-    )
+    batch, seq, heads, value_heads, head_dim = as_arrays(batch, seq, heads, value_heads, head_dim)
     width = dtypes.dtype(dtype).bytes
     states = batch * value_heads * head_dim**2 * _STATE_BYTES
     traffic = 2 * batch * seq * (heads + value_heads) * head_dim * width + states

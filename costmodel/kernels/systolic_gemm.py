@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import ARRAY, CONSTANTS, ROWS, padded, roofline
-from costmodel.kernels.base import Estimate
+from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -30,8 +29,6 @@ def seconds(
 
     Parameters
     ----------
-    device, constants
-        Where it runs; values of ``CONSTANTS``, those not given have their defaults.
     m, n, k, batch : array_like
         Sizes.
     dtype : str
@@ -44,7 +41,7 @@ def seconds(
     Estimate
         Terms ``matrix:<dtype>``, ``hbm``, ``launch``.
     """
-    m, n, k, batch = (np.asarray(size, dtype=np.float64) for size in (m, n, k, batch))
+    m, n, k, batch = as_arrays(m, n, k, batch)
     width = dtypes.dtype(dtype).bytes
     flops = 2 * batch * padded(m, ROWS) * padded(n, ARRAY) * padded(k, ARRAY)
     rounding = 2 * m * k if quantise else 0.0

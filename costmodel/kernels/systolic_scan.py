@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
 from costmodel.kernels._systolic import CONSTANTS, in_turn, roofline
-from costmodel.kernels.base import Estimate
+from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
@@ -38,9 +38,8 @@ def seconds(
     A step of a chain of chunks waits for the products before it, one of a lane for an instruction. Chains
     side by side hide each other's waiting in one pipeline, and special functions are the vector unit's.
     """
-    steps, traffic, again, matrix, vector, special, launches = (
-        np.asarray(size, dtype=np.float64)
-        for size in (steps, traffic, again, matrix_flops, vector_flops, special_flops, launches)
+    steps, traffic, again, matrix, vector, special, launches = as_arrays(
+        steps, traffic, again, matrix_flops, vector_flops, special_flops, launches
     )
     by_vector = roofline(device, constants, "fp32", vector + special, traffic + again, engine="vector")
     by_engine = [by_vector]
