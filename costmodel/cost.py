@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -141,6 +141,23 @@ class Phase:
     def hbm(self) -> sp.Expr:
         """Traffic with main memory of one run [bytes]."""
         return self.read + self.write
+
+    def at(self, sizes: Mapping[sp.Symbol, sp.Expr]) -> Phase:
+        """Return the kernel with other sizes in place of some of its own, all at once."""
+
+        def put(expression: sp.Expr) -> sp.Expr:
+            return sp.sympify(expression).xreplace(sizes)
+
+        return replace(
+            self,
+            sizes={name: put(size) for name, size in self.sizes.items()},
+            flops={key: put(count) for key, count in self.flops.items()},
+            **{name: put(getattr(self, name)) for name in _EXPRESSIONS},
+        )
+
+
+#: What of a phase is one expression.
+_EXPRESSIONS = tuple(f.name for f in fields(Phase) if f.type == "sp.Expr")
 
 
 @dataclass(frozen=True, kw_only=True)

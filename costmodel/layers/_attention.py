@@ -12,8 +12,9 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm, gradient_sum, stream
-from costmodel.symbols import symbols, tree_depth
+from costmodel.layers._kernels import gemm, gradient_sum, gradients, stream
+from costmodel.layers._phases import leaving
+from costmodel.symbols import CeilLog2, symbols, tree_depth
 
 B, N, NKV, HQ, HKV, D, DV, DM = symbols("batch seq seq_kv heads kv_heads head_dim value_dim d_model")
 
@@ -150,18 +151,13 @@ class _Attention(Layer):
             return self.core_backward()
         # Between the kernels: the heads' dO; the second of the two gradients that are added.
         between = (ZERO, ZERO if self.cross else self.bytes * B * N * DM, self.bytes * B * N * HQ * DV)
-        gradients = []
-        for (name, rows, inner, outer), room in zip(self._projections(), between, strict=True):
-            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer, workspace=room))
-            gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
+        query, keys, output = (
+            gradients(self, name, rows=rows, inner=inner, outer=outer, workspace=room)
+            for (name, rows, inner, outer), room in zip(self._projections(), between, strict=True)
+        )
         added = () if self.cross else (gradient_sum(self, rows=B * N, cols=DM),)
         core = leaving(self.core_backward(), self._core_kept())  # dQ, dK and dV, as large as Q, K and V
-        return (*gradients[4:], *core, *gradients[:4], *added)
-
-
-def leaving(phases: tuple[Phase, ...], size: sp.Expr) -> tuple[Phase, ...]:
-    """Return kernels whose results, so many bytes, are an intermediate: the last one writes them."""
-    return (*phases[:-1], replace(phases[-1], workspace=phases[-1].workspace + size))
+        return (*output, *core, *query, *keys, *added)
 
 
 def gradient_row_sums(layer: Layer) -> Phase:
@@ -180,6 +176,19 @@ def gradient_row_sums(layer: Layer) -> Phase:
         depth=tree_depth(DV),
         extra_write=layer.stat_bytes * heads * N,
     )
+
+
+def depth_forward(keys: sp.Expr, width: sp.Expr = D) -> sp.Expr:
+    """Return the depth of attention to so many keys: a score, softmax (its maximum, its sum), the values."""
+    return tree_depth(width) + 2 * CeilLog2(keys) + 3 + tree_depth(keys)
+
+
+def depth_backward(queries: sp.Expr, weighted: int = 2) -> sp.Expr:
+    """Return the depth of its gradients from so many queries: P and dP made again, dS, a sum over queries.
+
+    `weighted` operations make P of a score.
+    """
+    return sp.Max(tree_depth(D) + weighted, tree_depth(DV) + 1) + 1 + tree_depth(queries)
 
 
 def check_heads(name: str, sizes: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, check_heads
 from costmodel.layers._base import Layer
-from costmodel.layers._devices import NODE, P, exchange, share, times
+from costmodel.layers._devices import NODE, P, exchange
 from costmodel.layers._kernels import stream
+from costmodel.layers._phases import at, times
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import ceil_div
 
@@ -99,7 +100,7 @@ class SequenceParallel(Layer):
     def _block(self, direction: str, causal: bool) -> tuple[Phase, ...]:
         tiled = TiledAttention(dtype=self.dtype, convention=self.convention, causal=causal)
         phases = tiled.core_forward() if direction == "fwd" else tiled.core_backward()
-        return share(phases, {N: CHUNK, NKV: CHUNK})
+        return at(phases, {N: CHUNK, NKV: CHUNK})
 
     def merge(self, repeats: sp.Expr) -> Phase:
         """Return O += (O′ − O)·σ(LSE′ − LSE), a block's outputs put to those so far, kept in fp32.

@@ -1,9 +1,8 @@
-"""What layers on several devices share: one device's part of a kernel, and the collectives between them."""
+"""What layers on several devices share: the collectives between them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import sympy as sp
 
@@ -79,23 +78,3 @@ def exchange(
         launches=sp.Min(P - 1, 1),
         overlaps=overlaps,
     )
-
-
-def share(phases: tuple[Phase, ...], sizes: Mapping[sp.Symbol, sp.Expr]) -> tuple[Phase, ...]:
-    """Return kernels with some sizes replaced by one device's part of them."""
-    return tuple(_share(phase, sizes) for phase in phases)
-
-
-def _share(phase: Phase, sizes: Mapping[sp.Symbol, sp.Expr]) -> Phase:
-    counts = ("read", "write", "l2", "steps", "pram_depth", "workspace", "link", "repeats", "launches")
-    return replace(
-        phase,
-        sizes={name: size.xreplace(sizes) for name, size in phase.sizes.items()},
-        flops={key: count.xreplace(sizes) for key, count in phase.flops.items()},
-        **{name: getattr(phase, name).xreplace(sizes) for name in counts},
-    )
-
-
-def times(phases: tuple[Phase, ...], repeats: sp.Expr) -> tuple[Phase, ...]:
-    """Return kernels that each run that often."""
-    return tuple(replace(phase, repeats=phase.repeats * repeats) for phase in phases)

@@ -10,8 +10,8 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError
 from costmodel.layers._base import Layer
-from costmodel.layers._generation import one_step_at_a_time
 from costmodel.layers._kernels import gemm
+from costmodel.layers._phases import one_step_at_a_time
 from costmodel.layers._scan import COMBINE_DEPTH, SCANS, recurrence, scan_phase
 from costmodel.symbols import symbols
 

@@ -17,6 +17,7 @@ from costmodel.layers._kernels import (
     activation,
     gemm,
     gradient_sum,
+    gradients,
     stream,
 )
 
@@ -106,18 +107,8 @@ def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
     """Return two products for each product forward, and the activation's derivative between them."""
     rows, width, inner, sets = shape
     unit = layer.bytes * sets * rows
-    down = (
-        gemm(
-            layer,
-            "down projection, input gradient",
-            batch=sets,
-            m=rows,
-            n=inner,
-            k=width,
-            workspace=unit * inner,
-        ),
-        gemm(layer, "down projection, weight gradient", batch=sets, m=inner, n=width, k=rows),
-    )
+    made = {"rows": rows, "batch": sets}
+    down = gradients(layer, "down projection", **made, inner=inner, outer=width, workspace=unit * inner)
     parts = 2 if form.gated else 1
     counts = (GATED_GRADIENT if form.gated else POINTWISE_GRADIENT)[form.function]._asdict()
     derivative = stream(
@@ -130,21 +121,10 @@ def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
         workspace=unit * parts * inner,
         **counts,
     )
-    ups, found = list(_ups(shape, form)), []
+    ups, found = list(_ups(shape, form)), list[Phase]()
     for i, (name, cols) in enumerate(ups):
         partial = unit * width if i + 1 < len(ups) else ZERO
-        found.append(
-            gemm(
-                layer,
-                f"{name}, input gradient",
-                batch=sets,
-                m=rows,
-                n=width,
-                k=cols,
-                workspace=partial,
-            )
-        )
-        found.append(gemm(layer, f"{name}, weight gradient", batch=sets, m=width, n=cols, k=rows))
+        found += gradients(layer, name, **made, inner=width, outer=cols, workspace=partial)
     if len(ups) > 1:
         found.append(gradient_sum(layer, rows=sets * rows, cols=width))
     return (*down, derivative, *found)

@@ -8,7 +8,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Tensors
 
-#: Bytes of a token's number (int64), and of a place in a short list (int32).
+#: Bytes of a token's number (int64), and of a place in a list (int32): an expert, an entry, a page, a node.
 TOKEN_BYTES = sp.Integer(8)
 PLACE_BYTES = sp.Integer(4)
 

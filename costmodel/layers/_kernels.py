@@ -60,6 +60,26 @@ def gemm(
     )
 
 
+def gradients(
+    layer: Layer,
+    name: str,
+    *,
+    rows: sp.Expr,
+    inner: sp.Expr,
+    outer: sp.Expr,
+    batch: sp.Expr = ONE,
+    workspace: sp.Expr = ZERO,
+) -> tuple[Phase, Phase]:
+    """Return the two products backward of one of rows × inner with weights of inner × outer.
+
+    The input's gradient, so many bytes of which are an intermediate, and the weights'.
+    """
+    return (
+        gemm(layer, f"{name}, input gradient", batch=batch, m=rows, n=inner, k=outer, workspace=workspace),
+        gemm(layer, f"{name}, weight gradient", batch=batch, m=inner, n=outer, k=rows),
+    )
+
+
 def stream(
     layer: Layer,
     name: str,

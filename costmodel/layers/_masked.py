@@ -14,10 +14,21 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads, gradient_row_sums
+from costmodel.layers._attention import (
+    DV,
+    HKV,
+    HQ,
+    B,
+    D,
+    N,
+    check_heads,
+    depth_backward,
+    depth_forward,
+    gradient_row_sums,
+)
 from costmodel.layers._base import Layer
 from costmodel.layers._pairs import Mask
-from costmodel.symbols import CeilLog2, symbol, tree_depth
+from costmodel.symbols import symbol
 
 BLOCK = symbol("block")
 
@@ -76,7 +87,7 @@ class _MaskedAttention(Layer):
                 read=w * heads * N * D + self._keys(),
                 write=w * heads * N * DV + self._statistics(),
                 l2=w * heads * (D + DV) * self.visits,
-                pram_depth=tree_depth(D) + 2 * CeilLog2(mask.row) + 3 + tree_depth(mask.row),
+                pram_depth=depth_forward(mask.row),
                 workspace=self._statistics(),
             ),
         )
@@ -101,7 +112,7 @@ class _MaskedAttention(Layer):
             write=self._keys() + w * heads * N * D,
             # A block of K meets blocks of Q: Q, dO and statistics again, dQ added to in fp32.
             l2=heads * self.visits * (w * (D + DV) + 2 * stat * (1 + D)),
-            pram_depth=sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1) + 1 + tree_depth(mask.column),
+            pram_depth=depth_backward(mask.column),
             workspace=self._statistics() * (1 + D),
         )
         return rows, main

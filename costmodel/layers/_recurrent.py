@@ -15,8 +15,8 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.errors import CostmodelError
 from costmodel.layers._base import DIRECTIONS, Layer
-from costmodel.layers._generation import one_step_at_a_time
 from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._phases import one_step_at_a_time
 from costmodel.symbols import symbols, tree_depth
 
 B, T, H, I, L, CHIP = symbols("batch seq hidden input num_layers onchip")

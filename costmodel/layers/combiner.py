@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase
-from costmodel.layers._attention import DV, HQ, B, D, N
+from costmodel.layers._attention import DV, HQ, B, D, N, depth_backward
 from costmodel.layers._masked import _MaskedAttention
 from costmodel.layers._pairs import Mask, whole_before
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, tree_depth
@@ -175,10 +175,7 @@ class Combiner(_MaskedAttention):
             # Operands, and their gradients so far.
             read=2 * operands + 2 * summaries,
             write=operands,
-            pram_depth=CeilLog2(self.longest)
-            + sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1)
-            + 1
-            + tree_depth(self.longest),
+            pram_depth=CeilLog2(self.longest) + depth_backward(self.longest),
         )
         return rows, attend, spread
 

@@ -12,7 +12,7 @@ import sympy as sp
 from costmodel.cost import ONE, Phase, Tensors
 from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm
+from costmodel.layers._kernels import gemm, gradients
 from costmodel.layers._scan import scan_phase
 from costmodel.symbols import CeilLog, ceil_div, symbols, tree_depth
 
@@ -156,8 +156,7 @@ class SeparableConv(_Convolution):
         inner, taps = self._inner(), self.bytes * K * I
         over = I if self.convention == "torch" else ONE
         return (
-            gemm(self, "pointwise, input gradient", m=B * N, n=I, k=D, workspace=inner),
-            gemm(self, "pointwise, weight gradient", m=I, n=D, k=B * N),
+            *gradients(self, "pointwise", rows=B * N, inner=I, outer=D, workspace=inner),
             self._depthwise("depthwise, input gradient", depth=K, read=inner + taps, write=inner),
             self._depthwise(
                 "depthwise, weight gradient", depth=B * N, times=over, read=2 * inner, write=taps

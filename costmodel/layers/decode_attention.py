@@ -11,13 +11,12 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError
-from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, check_heads
+from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, check_heads, depth_forward
 from costmodel.layers._base import Layer
-from costmodel.symbols import CeilLog2, ceil_div, symbols, tree_depth
+from costmodel.layers._indexed import PLACE_BYTES
+from costmodel.symbols import CeilLog2, ceil_div, symbols
 
 PAGE, SPLITS = symbols("block splits")
-#: Bytes of a page's number in the page table.
-PAGE_NUMBER = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +70,7 @@ class DecodeAttention(Layer):
                 },
                 read=tensors.inputs + self._table(),
                 write=tensors.outputs,
-                pram_depth=tree_depth(D) + 2 * CeilLog2(NKV) + 3 + tree_depth(NKV),
+                pram_depth=depth_forward(NKV),
                 workspace=self._table() + self._left_over(),
             ),
         )
@@ -90,7 +89,7 @@ class DecodeAttention(Layer):
 
     def _table(self) -> sp.Expr:
         """Bytes of the page table."""
-        return PAGE_NUMBER * B * ceil_div(NKV, PAGE) if self.paged else ZERO
+        return PLACE_BYTES * B * ceil_div(NKV, PAGE) if self.paged else ZERO
 
     def _left_over(self) -> sp.Expr:
         """Bytes of the last pages that no position has (internal fragmentation)."""
@@ -128,7 +127,7 @@ class SplitKV(DecodeAttention):
             sizes={**whole.sizes, "batch": B * SPLITS, "seq_kv": longest},
             flops={**whole.flops, vector: rows * (3 * NKV + SPLITS * DV)},
             write=partial,
-            pram_depth=tree_depth(D) + 2 * CeilLog2(longest) + 3 + tree_depth(longest),
+            pram_depth=depth_forward(longest),
             workspace=whole.workspace + partial,
         )
         levels = CeilLog2(SPLITS)

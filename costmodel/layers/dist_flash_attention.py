@@ -9,7 +9,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._blockwise import DV, HKV, HQ, D, P, SequenceParallel, first, middle
-from costmodel.layers._devices import times
+from costmodel.layers._phases import times
 from costmodel.symbols import ceil_div
 
 CHECKPOINTS = ("none", "layer", "attention")
@@ -66,14 +66,6 @@ class DistFlashAttention(SequenceParallel):
     def _helped_last(self) -> sp.Expr:
         """1 if someone is helped in the last round (p odd), else 0."""
         return self.helped - middle(self.rounds)
-
-    @property
-    def idle_share(self) -> sp.Expr:
-        """Device-rounds without work, over the p² of the unbalanced schedule.
-
-        Balanced 0 for odd p and 1/(2p) for even; unbalanced (p² − p)/(2p²) (arXiv 2310.03294, §3.2).
-        """
-        return (2 * self.rounds + 1 - P) / (2 * P)
 
     # -- kernels ---------------------------------------------------------------------------
 

@@ -12,9 +12,10 @@ import sympy as sp
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import SizeError
 from costmodel.layers import _ffn
-from costmodel.layers._devices import NODE, P, exchange, share
+from costmodel.layers._devices import NODE, P, exchange
 from costmodel.layers._indexed import IndexedTensors
 from costmodel.layers._kernels import stream
+from costmodel.layers._phases import at
 from costmodel.layers.moe import D, E, F, K, MoE, T
 from costmodel.symbols import Distinct
 
@@ -90,7 +91,7 @@ class ExpertParallel(MoE):
         size = self.bytes * self.cut * T * K * D
         room = size if collective == "all-gather" else size / self.cut
         phase = exchange(self, "copies of those that share an expert", collective, size, workspace=room)
-        return share((phase,), {P: sp.Integer(self.cut), NODE: sp.Integer(self.cut)})
+        return at((phase,), {P: sp.Integer(self.cut), NODE: sp.Integer(self.cut)})
 
     def forward(self) -> tuple[Phase, ...]:
         """Scores, choice, a copy of the token for each expert; there, experts, back; the weighted sum."""

@@ -11,13 +11,12 @@ import sympy as sp
 
 from costmodel.cost import ONE, Phase, Tensors
 from costmodel.errors import SizeError
-from costmodel.layers._attention import DV, HQ, B, D, N, gradient_row_sums
+from costmodel.layers._attention import DV, HQ, B, D, N, depth_backward, depth_forward, gradient_row_sums
 from costmodel.layers._base import Layer
-from costmodel.symbols import CeilLog, CeilLog2, ceil_div, symbol, tree_depth
+from costmodel.layers._indexed import PLACE_BYTES
+from costmodel.symbols import CeilLog, ceil_div, symbol
 
 E = symbol("edges")
-#: Bytes of a node's number, and of a row's beginning.
-INDEX = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +83,7 @@ class GraphAttention(Layer):
                 read=self.tensors().inputs + self._index(),
                 write=w * rows * DV + self._statistics(),
                 l2=w * edges * (D + DV),
-                pram_depth=tree_depth(D) + 2 * CeilLog2(N) + 3 + tree_depth(N),
+                pram_depth=depth_forward(N),
                 workspace=self._statistics() + self._index(),
             ),
         )
@@ -106,7 +105,7 @@ class GraphAttention(Layer):
             write=inputs,
             # K and V gathered; dK and dV added to in fp32.
             l2=edges * (D + DV) * (w + 2 * stat),
-            pram_depth=sp.Max(tree_depth(D) + 2, tree_depth(DV) + 1) + 1 + tree_depth(N),
+            pram_depth=depth_backward(N),
             workspace=self._statistics() + self._index() + stat * rows * (D + DV),
         )
         return gradient_row_sums(self), main
@@ -131,4 +130,4 @@ class GraphAttention(Layer):
 
     def _index(self) -> sp.Expr:
         """Bytes of the graph: rows' beginnings, edges' ends."""
-        return INDEX * (E + N + 1)
+        return PLACE_BYTES * (E + N + 1)

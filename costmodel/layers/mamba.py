@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._base import Layer
-from costmodel.layers._generation import at
-from costmodel.layers._kernels import gemm, gradient_sum
+from costmodel.layers._kernels import gemm, gradient_sum, gradients
+from costmodel.layers._phases import at
 from costmodel.layers._scan import COMBINE_DEPTH, SCANS, recurrence, scan_phase
 from costmodel.layers.causal_conv1d import CausalConv1d
 from costmodel.symbols import CeilLog2, symbols, tree_depth
@@ -133,54 +133,25 @@ class Mamba(Layer):
         lanes, wide = B * E * S, self._tokens(E * S)
         w = self.bytes
 
-        def kernel(name: str, **counts: Any) -> Phase:
-            return scan_phase(self, name, **{"chains": lanes, "workspace": wide, **counts})
+        x, channels = self._tokens(E), B * E
 
-        channel = {"chains": B * E, "workspace": self._tokens(E)}
+        def kernel(
+            name: str, read: sp.Expr, write: sp.Expr, pram_depth: sp.Expr | int, **more: sp.Expr
+        ) -> Phase:
+            counts = {"chains": lanes, "workspace": write, "pram_depth": sp.sympify(pram_depth), **more}
+            return scan_phase(self, name, read=read, write=write, **counts)
+
         return (
+            kernel("decay", x + w * E * S, wide, 2, vector=lanes * N, special=lanes * N),
+            kernel("input", self._tokens(2 * E + S), wide, 2, vector=2 * lanes * N),
+            kernel("scan", 2 * wide, wide, COMBINE_DEPTH * steps, steps=steps, vector=lanes * flops),
+            kernel("output", wide + self._tokens(S), x, tree_depth(S), chains=channels, vector=2 * lanes * N),
+            kernel("skip", self._tokens(2 * E) + w * E, x, 2, chains=channels, vector=2 * channels * N),
             kernel(
-                "decay",
-                vector=lanes * N,
-                special=lanes * N,
-                read=self._tokens(E) + w * E * S,
-                write=wide,
-                pram_depth=2,
+                "gate", self._tokens(2 * E), x, 4,
+                chains=channels, vector=3 * channels * N, special=channels * N, workspace=ZERO,
             ),
-            kernel("input", vector=2 * lanes * N, read=self._tokens(2 * E + S), write=wide, pram_depth=2),
-            kernel(
-                "scan",
-                steps=steps,
-                vector=lanes * flops,
-                read=2 * wide,
-                write=wide,
-                pram_depth=COMBINE_DEPTH * steps,
-            ),
-            kernel(
-                "output",
-                vector=2 * lanes * N,
-                read=wide + self._tokens(S),
-                write=self._tokens(E),
-                pram_depth=tree_depth(S),
-                **channel,
-            ),
-            kernel(
-                "skip",
-                vector=2 * B * E * N,
-                read=self._tokens(2 * E) + w * E,
-                write=self._tokens(E),
-                pram_depth=2,
-                **channel,
-            ),
-            kernel(
-                "gate",
-                vector=3 * B * E * N,
-                special=B * E * N,
-                read=self._tokens(2 * E),
-                write=self._tokens(E),
-                pram_depth=4,
-                **channel | {"workspace": ZERO},
-            ),
-        )
+        )  # fmt: skip
 
     def core_backward(self) -> tuple[Phase, ...]:
         """States and outputs again; the gradient's scan from the end; gradients of all operands.
@@ -227,7 +198,7 @@ class Mamba(Layer):
             gemm(self, name, m=B * N, n=outer, k=inner, workspace=ZERO if outer == D else self._tokens(outer))
             for name, inner, outer in self._products()
         )
-        convolution = tuple(at(phase, {D: E}) for phase in self._convolution().forward())
+        convolution = at(self._convolution().forward(), {D: E})
         return (into, *convolution, low, step, *self.core_forward(), out)
 
     def backward(self) -> tuple[Phase, ...]:
@@ -238,12 +209,9 @@ class Mamba(Layer):
         if not self.projections:
             return self.core_backward()
         into, low, step, out = (
-            (
-                gemm(self, f"{name}, input gradient", m=B * N, n=inner, k=outer),
-                gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=B * N),
-            )
+            gradients(self, name, rows=B * N, inner=inner, outer=outer)
             for name, inner, outer in self._products()
         )
-        convolution = tuple(at(phase, {D: E}) for phase in self._convolution().backward())
+        convolution = at(self._convolution().backward(), {D: E})
         added = gradient_sum(self, rows=B * N, cols=E)
         return (*out, *self.core_backward(), *step, *low, added, *convolution, *into)

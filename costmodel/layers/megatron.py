@@ -11,8 +11,9 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
-from costmodel.layers._devices import P, exchange, share
+from costmodel.layers._devices import P, exchange
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._phases import at, times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.feed_forward import FeedForward
@@ -153,7 +154,7 @@ class Megatron(Layer):
         return (
             norm(self, self.norm, "fwd", rows=self.rows, cols=D),
             *self._gather("input"),
-            *share(kernels, self._sizes),
+            *at(kernels, self._sizes),
             self._reduce("output"),
             *self._drop("fwd"),
             stream(self, "residual", rows=self.rows, cols=D, reads=2, writes=1, vector=1),
@@ -164,7 +165,7 @@ class Megatron(Layer):
 
         `last`: kernels from the first on that needs the input: those of the weights' gradients.
         """
-        shared = share(kernels, self._sizes)
+        shared = at(kernels, self._sizes)
         again = (
             (self._exchange("input, for the weights' gradient", "all-gather", overlaps=True),)
             if self.sequence_parallel
@@ -183,27 +184,27 @@ class Megatron(Layer):
 
     # -- the stack -------------------------------------------------------------------------
 
+    def _there(self) -> tuple[Phase, ...]:
+        return (*self._around(self._attention().forward()), *self._around(self._inner("fwd")))
+
     def forward(self) -> tuple[Phase, ...]:
         """Both parts, L times."""
-        return self._stacked((*self._around(self._attention().forward()), *self._around(self._inner("fwd"))))
+        return times(self._there(), L)
 
     def backward(self) -> tuple[Phase, ...]:
         """Both parts backwards, after what is computed again, L times."""
         attention = self._attention()
         again = {
             "none": (),
-            "selective": share(attention.core_forward(), self._sizes),
-            "full": (*self._around(attention.forward()), *self._around(self._inner("fwd"))),
+            "selective": at(attention.core_forward(), self._sizes),
+            "full": self._there(),
         }[self.recompute]
         one = (*again, *self._back(self._inner("bwd"), 1), *self._back(attention.backward(), 4))
-        return self._stacked(one)
+        return times(one, L)
 
     def _inner(self, direction: str) -> tuple[Phase, ...]:
         part = self._feed_forward()
         return part.forward() if direction == "fwd" else part.backward()
-
-    def _stacked(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        return tuple(replace(phase, repeats=phase.repeats * L) for phase in phases)
 
     # -- what it needs ---------------------------------------------------------------------
 

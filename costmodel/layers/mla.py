@@ -11,11 +11,12 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError
-from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs, leaving
+from costmodel.layers._attention import DM, DV, HKV, HQ, NKV, B, D, N, causal_pairs, depth_forward
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm, gradient_sum
+from costmodel.layers._kernels import gemm, gradient_sum, gradients
+from costmodel.layers._phases import at, leaving
 from costmodel.layers.tiled_attention import TiledAttention
-from costmodel.symbols import CeilLog2, symbols, tree_depth
+from costmodel.symbols import symbols
 
 Q, C, R = symbols("q_rank kv_rank rope_dim")
 
@@ -103,7 +104,7 @@ class MLA(Layer):
 
     def _core(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """Return tiled attention's kernels for d_n + d_r wide keys, each head with its own."""
-        return tuple(_resized(phase, {D: D + R, HKV: HQ}) for phase in phases)
+        return at(phases, {D: D + R, HKV: HQ})
 
     def _latent_core(self) -> Phase:
         """Every head's queries on the one latent a token: all heads' rows share what is read."""
@@ -126,7 +127,7 @@ class MLA(Layer):
             },
             read=self.cached * B * NKV + self.bytes * rows * (C + R),
             write=self.bytes * rows * C,
-            pram_depth=tree_depth(C + R) + 2 * CeilLog2(NKV) + 3 + tree_depth(NKV),
+            pram_depth=depth_forward(NKV, C + R),
             workspace=self.bytes * rows * C,
         )  # fmt: skip
 
@@ -147,16 +148,15 @@ class MLA(Layer):
 
         The sequence goes down twice, to queries and to latents: its gradients are added.
         """
-        gradients = []
+        products: list[Phase] = []
         for name, rows, inner, outer in self._projections():
             # An intermediate, but for the sequence's own: the second of those that are added is one.
             room = ZERO if name == "query, down" else self.bytes * rows * inner
-            gradients.append(gemm(self, f"{name}, input gradient", m=rows, n=inner, k=outer, workspace=room))
-            gradients.append(gemm(self, f"{name}, weight gradient", m=inner, n=outer, k=rows))
+            products += gradients(self, name, rows=rows, inner=inner, outer=outer, workspace=room)
         added = gradient_sum(self, rows=B * N, cols=DM)
         heads = self.bytes * B * HQ * (N * (D + R) + NKV * (D + R + DV))  # dQ, dK and dV
         core = leaving(self._core(self._tiled.core_backward()), heads)
-        return (*gradients[8:], *core, *gradients[:8], added)
+        return (*products[8:], *core, *products[:8], added)
 
     def tensors(self) -> Tensors:
         """The sequence in and out, the prefix's latents, the weights."""
@@ -178,16 +178,3 @@ class MLA(Layer):
     def parameters(self) -> sp.Expr:
         """The five products' weights."""
         return sp.Add(*(inner * outer for _, _, inner, outer in self._projections()))
-
-
-def _resized(phase: Phase, sizes: Mapping[sp.Symbol, sp.Expr]) -> Phase:
-    """Return a kernel with other sizes in place of its own."""
-    return replace(
-        phase,
-        sizes={name: size.xreplace(sizes) for name, size in phase.sizes.items()},
-        flops={key: count.xreplace(sizes) for key, count in phase.flops.items()},
-        **{
-            name: getattr(phase, name).xreplace(sizes)
-            for name in ("read", "write", "l2", "pram_depth", "workspace")
-        },
-    )

@@ -14,7 +14,7 @@ from costmodel.errors import SizeError
 from costmodel.layers import _ffn
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
-from costmodel.layers._kernels import POINTWISE, gemm, stream
+from costmodel.layers._kernels import POINTWISE, gemm, gradients, stream
 from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
 
 B, N, D, F, E, K = symbols("batch seq d_model d_ff experts top_k")
@@ -192,8 +192,7 @@ class MoE(Layer):
                 extra_read=weights + PLACE_BYTES * T * K,
                 workspace=scores,
             ),
-            gemm(self, "router, input gradient", m=T, n=D, k=E, workspace=rows),
-            gemm(self, "router, weight gradient", m=D, n=E, k=T),
+            *gradients(self, "router", rows=T, inner=D, outer=E, workspace=rows),
             stream(
                 self,
                 "sum over experts",

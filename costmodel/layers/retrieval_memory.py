@@ -11,15 +11,14 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.errors import SizeError
-from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads
+from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads, depth_forward
 from costmodel.layers._base import Layer
+from costmodel.layers._indexed import PLACE_BYTES
 from costmodel.layers._kernels import gemm, stream
 from costmodel.symbols import CeilLog2, symbols, tree_depth
 
 STORE, TOP, LISTS, PROBES = symbols("store top_k lists probes")
 INDEXES = ("flat", "ivf")
-#: Bytes of an entry's number.
-INDEX = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +97,7 @@ class RetrievalMemory(Layer):
             flops={("matrix", self.dtype): 2 * self.queries * self.scanned * D},
             # A list is read again for every query that looks into it, from the cache where it can be.
             read=self.bytes * (self.queries * D + HKV * D * sp.Min(STORE, shared * self.scanned))
-            + INDEX * self.queries * PROBES,
+            + PLACE_BYTES * self.queries * PROBES,
             write=self._scores(self.scanned),
             l2=self.bytes * self.queries * self.scanned * D,
             pram_depth=tree_depth(D),
@@ -113,7 +112,7 @@ class RetrievalMemory(Layer):
 
     def _select(self, name: str, entries: sp.Expr, chosen: sp.Expr) -> Phase:
         """Return one pass over scores that finds the largest: a comparison each, a tree that yields k."""
-        numbers = INDEX * self.queries * chosen
+        numbers = PLACE_BYTES * self.queries * chosen
         return stream(
             self,
             name,
@@ -143,10 +142,10 @@ class RetrievalMemory(Layer):
                 ("vector", self.accumulate): 3 * found + self.queries * DV,
                 ("special", self.accumulate): found,
             },
-            read=w * (self.queries * D + (D + DV) * sp.Min(found, HKV * STORE)) + INDEX * found,
+            read=w * (self.queries * D + (D + DV) * sp.Min(found, HKV * STORE)) + PLACE_BYTES * found,
             write=self.tensors().outputs,
             l2=w * found * (D + DV),
-            pram_depth=tree_depth(D) + 2 * CeilLog2(TOP) + 3 + tree_depth(TOP),
+            pram_depth=depth_forward(TOP),
             workspace=self._rest_of_store(),
         )
         return (*self._distances(), self._select("selection", self.scanned, TOP), attend)

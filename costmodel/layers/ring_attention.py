@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from costmodel.cost import Phase
-from costmodel.layers._blockwise import DV, HKV, HQ, B, D, P, SequenceParallel, first, middle
-from costmodel.layers._devices import times
-from costmodel.symbols import ceil_div, symbols
-
-(N,) = symbols("seq")
+from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel, first, middle
+from costmodel.layers._phases import times
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +56,7 @@ class RingAttention(SequenceParallel):
         rounds = P - 1
         (sums, own), (_, other) = self.blocks("bwd", causal=self.causal)
         keys = self.keys + self.values
-        gradients = self.stat_bytes * B * ceil_div(N, P) * HKV * (D + DV)
+        gradients = self.stat_bytes * B * CHUNK * HKV * (D + DV)
         return (
             sums,
             own,

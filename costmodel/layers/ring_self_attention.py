@@ -9,8 +9,9 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel
-from costmodel.layers._devices import exchange, times
+from costmodel.layers._devices import exchange
 from costmodel.layers._kernels import gemm, softmax, stream
+from costmodel.layers._phases import times
 
 #: Positions of the whole sequence, padding included.
 ALL = P * CHUNK

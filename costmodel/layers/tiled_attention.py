@@ -10,8 +10,20 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, N, _Attention, gradient_row_sums
-from costmodel.symbols import CausalTiles, CeilLog2, ceil_div, symbol, tree_depth
+from costmodel.layers._attention import (
+    DV,
+    HKV,
+    HQ,
+    NKV,
+    B,
+    D,
+    N,
+    _Attention,
+    depth_backward,
+    depth_forward,
+    gradient_row_sums,
+)
+from costmodel.symbols import CausalTiles, ceil_div, symbol
 
 SCHEDULES = ("fa1", "fa2")
 
@@ -127,7 +139,7 @@ class TiledAttention(_Attention):
                 read=read,
                 write=write,
                 l2=again,
-                pram_depth=tree_depth(D) + 2 * CeilLog2(NKV) + 3 + tree_depth(NKV),
+                pram_depth=depth_forward(NKV),
                 workspace=self._statistics(),
             ),
         )
@@ -169,7 +181,7 @@ class TiledAttention(_Attention):
             read=read,
             write=write,
             l2=again,
-            pram_depth=sp.Max(tree_depth(D) + weighted, tree_depth(DV) + 1) + 1 + tree_depth(sp.Max(N, NKV)),
+            pram_depth=depth_backward(sp.Max(N, NKV), weighted),
             workspace=self._statistics()
             + (ZERO if self.schedule == "fa1" else self.stat_bytes * heads * N * D),
         )

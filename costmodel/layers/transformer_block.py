@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import sympy as sp
@@ -12,6 +12,7 @@ from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import _Attention
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._phases import times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.dropout import dropout
@@ -142,14 +143,11 @@ class TransformerBlock(Layer):
 
     def forward(self) -> tuple[Phase, ...]:
         """Norm, attention, add, norm, feed-forward, add: L times."""
-        return self._stacked(self._there())
+        return times(self._there(), L)
 
     def backward(self) -> tuple[Phase, ...]:
         """The same backwards, after what is computed again; an addition's gradient is one addition."""
-        return self._stacked((*self._again(), *self._back()))
-
-    def _stacked(self, one: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        return tuple(replace(phase, repeats=phase.repeats * L) for phase in one)
+        return times((*self._again(), *self._back()), L)
 
     def tensors(self) -> Tensors:
         """The sequence in and out; all weights (and a cached prefix of keys, where there is one)."""

@@ -10,7 +10,8 @@ import sympy as sp
 from costmodel.cost import Phase, Tensors
 from costmodel.layers._attention import NKV
 from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel, first
-from costmodel.layers._devices import exchange, share
+from costmodel.layers._devices import exchange
+from costmodel.layers._phases import at
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import ceil_div, symbols
 
@@ -63,7 +64,7 @@ class Ulysses(SequenceParallel):
     def _attention(self, direction: str) -> tuple[Phase, ...]:
         tiled = TiledAttention(dtype=self.dtype, convention=self.convention, causal=self.causal)
         phases = tiled.core_forward() if direction == "fwd" else tiled.core_backward()
-        return share(phases, {N: P * CHUNK, NKV: P * CHUNK, HQ: HEADS, HKV: KV_HEADS})
+        return at(phases, {N: P * CHUNK, NKV: P * CHUNK, HQ: HEADS, HKV: KV_HEADS})
 
     def tensors(self) -> Tensors:
         """Its Q, K and V in, its outputs out; what is kept lies by heads, unless it is alone."""

@@ -7,9 +7,8 @@ from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers import Layer
-from costmodel.layers._generation import at
 from costmodel.layers._kernels import stream
 from costmodel.layers.mla import MLA
 from costmodel.symbols import symbols
@@ -33,7 +32,7 @@ class LatentCore(Layer):
         """The kernel that `mla` has between its products."""
         whole = MLA(dtype=self.dtype, convention=self.convention, absorbed=True)
         (core,) = (phase for phase in whole.forward() if phase.kernel == "decode")
-        return (at(core, {N: sp.Integer(1)}),)
+        return (core.at({N: ONE}),)
 
     def tensors(self) -> Tensors:
         """Queries and the cache in; a latent for each head out."""

@@ -102,20 +102,5 @@ class Part:
 
     def phase(self, of_layer: Phase) -> Phase:
         """Return one of the layer's kernels in the model's sizes, as often as the model has it."""
-        write = self.expression
-        return dataclasses.replace(
-            of_layer,
-            name=f"{self.name}: {of_layer.name}",
-            sizes={name: write(value) for name, value in of_layer.sizes.items()},
-            flops={key: write(value) for key, value in of_layer.flops.items()},
-            repeats=write(of_layer.repeats) * self.repeats,
-            **{name: write(getattr(of_layer, name)) for name in _COUNTS},
-        )
-
-
-#: The counts of a phase that are expressions, but for those named in `Part.phase`.
-_COUNTS = tuple(
-    field.name
-    for field in dataclasses.fields(Phase)
-    if field.name not in ("name", "kernel", "op", "sizes", "options", "flops", "repeats")
-)
+        one = of_layer.at(self.replacements)
+        return dataclasses.replace(one, name=f"{self.name}: {one.name}", repeats=one.repeats * self.repeats)
