@@ -15,6 +15,7 @@ import sympy as sp
 
 from costmodel.layers import Layer, get
 from costmodel.models._decoding import StateUpdate
+from costmodel.models._fields import Fields
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import symbols
@@ -185,6 +186,16 @@ def logits(use: Use, vocab: int, width: int) -> Part:
     layer = use.layer("logits", head="cross-entropy" if training else "none")
     seq = use.positions if training else 1
     return Part.of("logits", layer, batch=B, seq=seq, vocab=vocab, d_model=width)
+
+
+def between_ends(
+    c: Fields, use: Use, layers: Iterable[Part | Stack], *, kind: str = "rms"
+) -> Iterator[Part | Stack]:
+    """Yield the embedding, layers, their norm, logits."""
+    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    yield from layers
+    yield norm(use, "final norm", c.d_model, kind)
+    yield logits(use, c.vocab, c.d_model)
 
 
 # -- halves of a layer -------------------------------------------------------------------------

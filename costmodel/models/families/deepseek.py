@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.models._blocks import Use, embedding, experts, feed_forward, logits, norm, repeated, residual
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    experts,
+    feed_forward,
+    repeated,
+    residual,
+)
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields
 from costmodel.models._latent import Latent, latent_attention
@@ -75,14 +82,11 @@ def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding, the dense layers and those with experts, norm, logits."""
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
+    """Return embedding, the dense layers and those with experts, norm, logits."""
     sparse = sum(i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers))
-    for count, has_experts in ((c.layers - sparse, False), (sparse, True)):
-        if count:
-            yield repeated(layer(c, use, has_experts), count)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    kinds = ((c.layers - sparse, False), (sparse, True))
+    layers = (repeated(layer(c, use, has_experts), count) for count, has_experts in kinds if count)
+    return between_ends(c, use, layers)
 
 
 DEEPSEEK = Family(

@@ -6,7 +6,14 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.models._blocks import Use, embedding, experts, feed_forward, logits, norm, repeated, residual
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    experts,
+    feed_forward,
+    repeated,
+    residual,
+)
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention
@@ -143,12 +150,9 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding, layers, norm, logits."""
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    for (window, sparse), count in kinds(c).items():
-        yield repeated(layer(c, use, window, sparse), count)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    """Return embedding, layers, norm, logits."""
+    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
+    return between_ends(c, use, layers)
 
 
 LLAMA = Family(

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from costmodel.models._blocks import Use, embedding, experts, feed_forward, logits, norm, repeated, residual
+from costmodel.models._blocks import (
+    Use,
+    between_ends,
+    experts,
+    feed_forward,
+    repeated,
+    residual,
+)
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction
 from costmodel.models._heads import Heads, self_attention
@@ -48,13 +55,10 @@ def layer(c: Fields, use: Use, whole: bool, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding, layers, norm, logits."""
+    """Return embedding, layers, norm, logits."""
     kinds = Counter(((i + 1) % c.global_step == 0, (i + 1) % c.sparse_step == 0) for i in range(c.layers))
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    for (whole, sparse), count in kinds.items():
-        yield repeated(layer(c, use, whole, sparse), count)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds.items())
+    return between_ends(c, use, layers)
 
 
 LLAMA4 = Family(

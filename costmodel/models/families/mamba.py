@@ -6,11 +6,9 @@ from collections.abc import Iterator
 
 from costmodel.models._blocks import (
     Use,
-    embedding,
+    between_ends,
     keeping,
     linear,
-    logits,
-    norm,
     repeated,
     residual,
     state,
@@ -56,11 +54,8 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding, layers, norm, logits."""
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield repeated(residual(use, "mixer", c.d_model, mixer(c, use)), c.layers)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    """Return embedding, layers, norm, logits."""
+    return between_ends(c, use, [repeated(residual(use, "mixer", c.d_model, mixer(c, use)), c.layers)])
 
 
 MAMBA = Family(

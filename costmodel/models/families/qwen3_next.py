@@ -7,13 +7,12 @@ from collections.abc import Iterator
 
 from costmodel.models._blocks import (
     Use,
-    embedding,
+    between_ends,
     experts,
     feed_forward,
     gate,
     keeping,
     linear,
-    logits,
     norm,
     repeated,
     residual,
@@ -95,18 +94,15 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding, layers, norm, logits."""
+    """Return embedding, layers, norm, logits."""
     kinds: Counter[tuple[bool, bool]] = Counter()
     types = of_layers(c, LAYER_TYPES)
     for i in range(c.layers):
         full = types[i] == "full_attention" if types else (i + 1) % c.interval == 0
         sparse = i not in c.dense_only and (i + 1) % c.sparse_step == 0
         kinds[full, sparse] += 1
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    for (full, sparse), count in kinds.items():
-        yield repeated(layer(c, use, full, sparse), count)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds.items())
+    return between_ends(c, use, layers)
 
 
 QWEN3_NEXT = Family(

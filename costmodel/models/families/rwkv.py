@@ -9,11 +9,10 @@ import sympy as sp
 
 from costmodel.models._blocks import (
     Use,
-    embedding,
+    between_ends,
     gate,
     keeping,
     linear,
-    logits,
     norm,
     pointwise,
     repeated,
@@ -69,12 +68,9 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding and its norm, layers, norm, logits."""
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield norm(use, "embedding norm", c.d_model, "layer")
-    yield repeated(layer(c, use), c.layers)
-    yield norm(use, "final norm", c.d_model, "layer")
-    yield logits(use, c.vocab, c.d_model)
+    """Return embedding and its norm, layers, norm, logits."""
+    first = norm(use, "embedding norm", c.d_model, "layer")
+    return between_ends(c, use, [first, repeated(layer(c, use), c.layers)], kind="layer")
 
 
 RWKV = Family(

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator
 
 from costmodel.models._blocks import (
     Use,
-    embedding,
+    between_ends,
     feed_forward,
     gate,
     keeping,
     linear,
-    logits,
     norm,
     repeated,
     residual,
@@ -69,15 +68,12 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding, layers, norm, logits."""
+    """Return embedding, layers, norm, logits."""
     layer = [
         *residual(use, "mixer", c.d_model, mixer(c, use)),
         *residual(use, "feed-forward", c.d_model, [feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)]),
     ]
-    yield embedding(use, c.vocab, c.d_model, tied=c.tied)
-    yield repeated(layer, c.layers)
-    yield norm(use, "final norm", c.d_model)
-    yield logits(use, c.vocab, c.d_model)
+    return between_ends(c, use, [repeated(layer, c.layers)])
 
 
 XLSTM = Family(
