@@ -25,13 +25,11 @@ from costmodel.hardware import Device
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.models import Architecture, Model
 from costmodel.parallel import Cluster, Layout, Training, Transformer
-from costmodel.parallel.limits import MARGIN, check_margin
+from costmodel.parallel.limits import MARGIN, UNLIMITED, check_margin, largest
 
 Array = NDArray[np.float64]
 #: What a use of a model holds, in the order in which it is stacked up.
 KINDS = ("weights", "gradients", "optimiser", "activations", "cache", "working")
-#: A length or a batch beyond which nothing is looked for: it fits whatever it is.
-UNLIMITED = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,13 +189,6 @@ def sizes_of(model: Model, batch: float, lengths: Any) -> dict[str, Any]:
 
 
 def _most(fits: Callable[[int], bool]) -> int | None:
-    """Return the largest number that fits, as memory grows with it; 0 if 1 does not, None if all do."""
-    low, high = 0, 1
-    while fits(high):
-        low, high = high, 2 * high
-        if high > UNLIMITED:
-            return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    """Return the largest number that fits; 0 if 1 does not, None if all do."""
+    found = largest(fits)
+    return None if found == UNLIMITED else found

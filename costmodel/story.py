@@ -23,6 +23,7 @@ from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import evaluate
 from costmodel.facts import facts_of
 from costmodel.layers import Layer, get
+from costmodel.parallel.limits import largest
 from costmodel.predict import predict
 from costmodel.prediction import Prediction
 from costmodel.sweep import as_frame, concat, log2_range
@@ -246,13 +247,8 @@ def _longest(case: Case, series: str, layer: Layer) -> dict[str, object]:
     def fits(length: int) -> bool:
         return bool(evaluate(layer, seq=length, **case.sizes(layer))["footprint_bytes"] <= capacity)
 
-    capacity, low, high = case.device.hbm_capacity, 0, 1
-    while fits(high):
-        low, high = high, high * 2
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return {**case.keys, "series": series, "longest_seq": low, "hbm_capacity_bytes": capacity}
+    capacity = case.device.hbm_capacity
+    return {**case.keys, "series": series, "longest_seq": largest(fits), "hbm_capacity_bytes": capacity}
 
 
 def page(file: Path | None = None, *, rung: str | None = None, command: str | None = None) -> reports.Page:

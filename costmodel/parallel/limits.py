@@ -1,4 +1,4 @@
-"""The longest sequence and the largest batch that a layout has memory for."""
+"""What there is memory for: the longest sequence and the largest batch of a layout, and how to find them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from costmodel.parallel.training import Training
 
 #: Part of the memory that allocators lose, or that is not the model's (context, buffers of collectives).
 MARGIN = 0.08
+#: Nothing is looked for beyond this length or batch.
+UNLIMITED = 2**30
 
 
 def check_margin(margin: float) -> None:
@@ -47,7 +49,7 @@ def longest_sequence(training: Training, *, margin: float = MARGIN) -> int:
     CostmodelError
         If not even one token fits, with how much is missing.
     """
-    return _largest(lambda n: replace(training, seq=n), margin, 1)
+    return _largest(lambda n: replace(training, seq=n), margin)
 
 
 @typed
@@ -66,20 +68,28 @@ def largest_batch(training: Training, *, margin: float = MARGIN) -> int:
     def wider(n: int) -> Training:
         return replace(training, batch=n * steps, layout=replace(training.layout, micro_batch=n))
 
-    return _largest(wider, margin, 1)
+    return _largest(wider, margin)
 
 
-def _largest(at: Callable[[int], Training], margin: float, least: int) -> int:
-    """Return the largest number that fits; memory grows with it, so that halving finds it exactly."""
-    if not fits(at(least), margin):
-        short = float(at(least).memory_bytes - (1 - margin) * at(least).capacity)
-        raise CostmodelError(f"even {least} does not fit: {short / 1e9:.1f} GB a device are missing")
-    low, high = least, 2 * least
-    while fits(at(high), margin):
+def _largest(at: Callable[[int], Training], margin: float) -> int:
+    found = largest(lambda n: fits(at(n), margin))
+    if not found:
+        short = float(at(1).memory_bytes - (1 - margin) * at(1).capacity)
+        raise CostmodelError(f"even 1 does not fit: {short / 1e9:.1f} GB a device are missing")
+    return found
+
+
+def largest(fitting: Callable[[int], bool]) -> int:
+    """Return the largest number that fits, found by halving, as memory grows with it.
+
+    0 where 1 does not, ``UNLIMITED`` where that does.
+    """
+    low, high = 0, 1
+    while fitting(high):
+        if high == UNLIMITED:
+            return high
         low, high = high, 2 * high
-        if high > 2**40:
-            return low
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (middle, high) if fits(at(middle), margin) else (low, middle)
+        low, high = (middle, high) if fitting(middle) else (low, middle)
     return low
