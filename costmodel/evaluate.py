@@ -44,13 +44,6 @@ class _Printer(NumPyPrinter):  # type: ignore[misc]
     def _print_Min(self, expr: sp.Min) -> str:
         return self._nest("minimum", expr.args)
 
-    def _print_CeilLog2(self, expr: sp.Expr) -> str:
-        return f"ceil_log2({self._print(expr.args[0])})"
-
-    def _print_CeilDiv(self, expr: sp.Expr) -> str:
-        a, b = (self._print(x) for x in expr.args)
-        return f"ceil(({a})/({b}))"
-
     def _print_Piecewise(self, expr: sp.Piecewise) -> str:
         *cases, (otherwise, _) = expr.args
         text: str = self._print(otherwise)

@@ -96,12 +96,13 @@ def _attention(causal: bool) -> Operation:
     )
 
 
-def _table(layer: Callable[[str, Mapping[str, Any]], Layer]) -> Operation:
-    return Operation(columns={"m": "m", "n": "n"}, layer=layer)
+def _plain(of: type[Layer], **options: Any) -> Callable[[str, Mapping[str, Any]], Layer]:
+    """Return what makes a layer with these options, of which a row says the direction alone."""
+    return lambda dtype, row: of(dtype=dtype, direction=_direction(row), **options)
 
 
-def _elementwise(op: str) -> Operation:
-    return _table(lambda dtype, row: Elementwise(dtype=dtype, op=op, direction=_direction(row)))
+def _table(of: type[Layer], **options: Any) -> Operation:
+    return Operation(columns={"m": "m", "n": "n"}, layer=_plain(of, **options))
 
 
 def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
@@ -135,53 +136,48 @@ _ONE_PRODUCT = {"b": "a gemm of several products, which op bmm names"}
 def _matmul(batched: bool) -> Operation:
     return Operation(
         columns={"b": "batch", **_PRODUCT} if batched else _PRODUCT,
-        layer=lambda dtype, row: Matmul(dtype=dtype, batched=batched, direction=_direction(row)),
+        layer=_plain(Matmul, batched=batched),
         one={} if batched else _ONE_PRODUCT,
     )
 
 
-_DELTA = {"batch": "batch", "seq_q": "seq", "heads_q": "heads", "head_dim": "head_dim"}
-_CONV = {"batch": "batch", "seq_q": "seq", "n": "d_model", "k": "k"}
+def _delta_net(form: str) -> Operation:
+    return Operation(
+        columns={"batch": "batch", "seq_q": "seq", "heads_q": "heads", "head_dim": "head_dim"},
+        optional={"heads_kv": "kv_heads"},
+        layer=_plain(GatedDeltaNet, form=form),
+    )
+
+
+def _convolution(decode: bool) -> Operation:
+    columns = {"batch": "batch", "seq_q": "seq", "n": "d_model", "k": "k"}
+    return Operation(columns=columns, layer=_plain(CausalConv1d, decode=decode))
+
+
+#: Elementwise operations that tables name by themselves.
+FUNCTIONS = ("gelu", "relu", "tanh", "silu", "silu-and-mul")
 
 OPERATIONS_MEASURED: dict[str, Operation] = {
     "gemm": _matmul(batched=False),
     "bmm": _matmul(batched=True),
-    "gemm_fp8_dynquant": Operation(
-        columns=_PRODUCT,
-        layer=lambda dtype, row: Matmul(dtype=dtype, quantise=True, direction=_direction(row)),
-        one=_ONE_PRODUCT,
-    ),
+    "gemm_fp8_dynquant": Operation(columns=_PRODUCT, layer=_plain(Matmul, quantise=True), one=_ONE_PRODUCT),
     "attention_prefill": _attention(causal=True),
     "attention_prefill_noncausal": _attention(causal=False),
     "attention_decode": Operation(
         columns={"batch": "batch", "seq_kv": "seq_kv", "heads_q": "heads", "head_dim": "head_dim"},
         optional={"heads_kv": "kv_heads"},
-        layer=lambda dtype, row: DecodeAttention(dtype=dtype, direction=_direction(row)),
+        layer=_plain(DecodeAttention),
         one={"seq_q": "a step of several queries a sequence"},
     ),
-    "softmax": _table(lambda dtype, row: Softmax(dtype=dtype, direction=_direction(row))),
-    "layernorm": _table(lambda dtype, row: Norm(dtype=dtype, kind="layer", direction=_direction(row))),
-    "rmsnorm": _table(lambda dtype, row: Norm(dtype=dtype, kind="rms", direction=_direction(row))),
-    **{op.replace("-", "_"): _elementwise(op) for op in ("gelu", "relu", "tanh", "silu", "silu-and-mul")},
-    **{f"elementwise_{op.replace('-', '_')}": _elementwise(op) for op in OPERATIONS},
-    "gdn_chunk_prefill": Operation(
-        columns=_DELTA,
-        optional={"heads_kv": "kv_heads"},
-        layer=lambda dtype, row: GatedDeltaNet(dtype=dtype, form="chunked", direction=_direction(row)),
-    ),
-    "gdn_recurrent_decode": Operation(
-        columns=_DELTA,
-        optional={"heads_kv": "kv_heads"},
-        layer=lambda dtype, row: GatedDeltaNet(dtype=dtype, form="recurrent", direction=_direction(row)),
-    ),
-    "causal_conv1d_prefill": Operation(
-        columns=_CONV,
-        layer=lambda dtype, row: CausalConv1d(dtype=dtype, decode=False, direction=_direction(row)),
-    ),
-    "causal_conv1d_decode": Operation(
-        columns=_CONV,
-        layer=lambda dtype, row: CausalConv1d(dtype=dtype, decode=True, direction=_direction(row)),
-    ),
+    "softmax": _table(Softmax),
+    "layernorm": _table(Norm, kind="layer"),
+    "rmsnorm": _table(Norm, kind="rms"),
+    **{op.replace("-", "_"): _table(Elementwise, op=op) for op in FUNCTIONS},
+    **{f"elementwise_{op.replace('-', '_')}": _table(Elementwise, op=op) for op in OPERATIONS},
+    "gdn_chunk_prefill": _delta_net("chunked"),
+    "gdn_recurrent_decode": _delta_net("recurrent"),
+    "causal_conv1d_prefill": _convolution(decode=False),
+    "causal_conv1d_decode": _convolution(decode=True),
     "model_end_to_end": Operation(
         columns={
             "batch": "batch",

@@ -16,7 +16,7 @@ from sympy.logic.boolalg import Boolean
 from costmodel.cost import ZERO, Cost
 from costmodel.errors import SizeError
 from costmodel.layers import Layer, get
-from costmodel.symbols import DEVICE_SIZES, symbol
+from costmodel.symbols import DEVICE_SIZES, as_symbols, symbol
 from costmodel.vega import assignments, vega
 
 #: A device's figures that are one number each, in SI units: names of signals.
@@ -143,11 +143,7 @@ def _lower(cost: Cost) -> list[tuple[str, sp.Expr]]:
 
 def defaults(layer: Layer) -> dict[str, str]:
     """Return the Vega code of each size that a layer has a default for, in the order they are needed."""
-    names = {name: symbol(name) for name in layer.sizes()}
-    return {
-        name: vega(sp.sympify(eval(str(default), {"__builtins__": {}}, names)))
-        for name, default in layer.defaults.items()
-    }
+    return {name: vega(as_symbols(default)) for name, default in layer.defaults.items()}
 
 
 def rules(layer: Layer) -> list[tuple[str, str]]:

@@ -146,6 +146,10 @@ class CeilLog2(sp.Function):  # type: ignore[misc]
         x = printer._print(self.args[0])  # type: ignore[attr-defined]
         return _raised(rf"\lceil\log_2 {x}\rceil", exp)
 
+    def _numpycode(self, printer: object) -> str:
+        # A function of `costmodel.evaluate`.
+        return f"ceil_log2({printer._print(self.args[0])})"  # type: ignore[attr-defined]
+
 
 class CeilDiv(sp.Function):  # type: ignore[misc]
     """⌈a/b⌉, the number of tiles of size b that cover a.
@@ -177,6 +181,10 @@ class CeilDiv(sp.Function):  # type: ignore[misc]
     def _latex(self, printer: object, exp: str = "") -> str:
         a, b = (printer._print(x) for x in self.args)  # type: ignore[attr-defined]
         return _raised(rf"\left\lceil\frac{{{a}}}{{{b}}}\right\rceil", exp)
+
+    def _numpycode(self, printer: object) -> str:
+        a, b = (printer._print(x) for x in self.args)  # type: ignore[attr-defined]
+        return f"ceil(({a})/({b}))"
 
 
 def ceil_div(a: sp.Expr, b: sp.Expr) -> sp.Expr:

@@ -35,7 +35,13 @@ class _Printer(CodePrinter):  # type: ignore[misc]
 
     printmethod = "_vega"
     language = "Vega"
-    known_functions: ClassVar[dict[str, str]] = {}
+    known_functions: ClassVar[dict[str, str]] = {
+        "Abs": "abs",
+        "floor": "floor",
+        "ceiling": "ceil",
+        "log": "log",
+        "exp": "exp",
+    }
 
     def __init__(self, signals: Iterable[str]) -> None:
         super().__init__({"strict": True})
@@ -97,21 +103,6 @@ class _Printer(CodePrinter):  # type: ignore[misc]
 
     def _print_Min(self, expr: sp.Min) -> str:
         return self._call("min", *expr.args)
-
-    def _print_Abs(self, expr: sp.Abs) -> str:
-        return self._call("abs", *expr.args)
-
-    def _print_floor(self, expr: sp.Expr) -> str:
-        return self._call("floor", *expr.args)
-
-    def _print_ceiling(self, expr: sp.Expr) -> str:
-        return self._call("ceil", *expr.args)
-
-    def _print_log(self, expr: sp.Expr) -> str:
-        return self._call("log", *expr.args)
-
-    def _print_exp(self, expr: sp.Expr) -> str:
-        return self._call("exp", *expr.args)
 
     def _print_Mod(self, expr: sp.Mod) -> str:
         # Vega's remainder has the sign of the dividend, SymPy's that of the divisor.

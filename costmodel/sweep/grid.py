@@ -294,7 +294,7 @@ def make_grid(
     for name in asked:
         if name not in taken:
             raise unknown_name(f"size of {', '.join(layer.name for layer in wanted)}", name, taken)
-    given = {name: _axis(name, values) for name, values in asked.items()}
+    given = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
     check_rung(rung)
     check_implementation(framework)
     if state not in STATES:
@@ -316,11 +316,12 @@ def make_grid(
     return Grid(cases, tuple(parts))
 
 
-def _axis(name: str, values: ArrayLike) -> Array:
+def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:
+    """Return a size's values as an array of one axis."""
     axis = np.atleast_1d(np.asarray(values))
     if axis.ndim > 1:
         raise SizeError(f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes")
-    return np.atleast_1d(np.asarray(as_size(name, axis)))
+    return axis
 
 
 def _taken(layer: Layer, given: Mapping[str, Array]) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from costmodel.errors import SizeError, TableError
 from costmodel.evaluate import as_whole
 from costmodel.layers import Layer
 from costmodel.prediction import LIMITS, Prediction
-from costmodel.sweep.grid import Grid, make_grid
+from costmodel.sweep.grid import Grid, as_axis, make_grid
 from costmodel.sweep.points import (
     COST,
     COUNTS,
@@ -151,12 +151,7 @@ def _columns(layer: Layer, grid: Grid) -> tuple[str, ...]:
 @typed
 def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
     """Return every combination of the grids' values, one flat array for each size."""
-    axes = [np.atleast_1d(np.asarray(values)) for values in grids.values()]
-    for name, axis in zip(grids, axes, strict=True):
-        if axis.ndim > 1:
-            raise SizeError(
-                f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes"
-            )
+    axes = [as_axis(name, values) for name, values in grids.items()]
     return {n: a.reshape(-1) for n, a in zip(grids, np.meshgrid(*axes, indexing="ij"), strict=True)}
 
 
