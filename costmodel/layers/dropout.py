@@ -29,11 +29,11 @@ class Dropout(Layer):
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass: times the mask, times 1/(1 − p); the mask is written."""
-        return (dropout(self, "dropout", "fwd", rows=M, cols=N),)
+        return (dropout(self, "fwd", rows=M, cols=N),)
 
     def backward(self) -> tuple[Phase, ...]:
         """The same of the gradient; the mask is read."""
-        return (dropout(self, "dropout gradient", "bwd", rows=M, cols=N),)
+        return (dropout(self, "bwd", rows=M, cols=N),)
 
     def tensors(self) -> Tensors:
         """One table in, one out; the mask could be drawn again."""
@@ -45,8 +45,10 @@ class Dropout(Layer):
         return M * N
 
 
-def dropout(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
+def dropout(layer: Layer, direction: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
     """Return dropout of a rows × cols table, or of its gradient, in one pass."""
     mask = rows * cols
-    more = {"extra_write": mask, "workspace": mask} if direction == "fwd" else {"extra_read": mask}
+    name, more = "dropout", {"extra_write": mask, "workspace": mask}
+    if direction != "fwd":
+        name, more = "dropout gradient", {"extra_read": mask}
     return stream(layer, name, rows=rows, cols=cols, reads=1, writes=1, vector=2, depth=2, **more)

@@ -16,6 +16,7 @@ from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
 from costmodel.layers._phases import at, times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
+from costmodel.layers.dropout import dropout
 from costmodel.layers.feed_forward import FeedForward
 from costmodel.layers.swiglu import SwiGLU
 from costmodel.layers.tiled_attention import TiledAttention
@@ -140,14 +141,8 @@ class Megatron(Layer):
         return self._exchange(name, "reduce-scatter" if self.sequence_parallel else "all-reduce")
 
     def _drop(self, direction: str) -> tuple[Phase, ...]:
-        """Return dropout of a part's output, with a mask of one byte an element."""
-        if not self.dropout:
-            return ()
-        mask = self.rows * D
-        extra = {"extra_write": mask} if direction == "fwd" else {"extra_read": mask}
-        name = "dropout" if direction == "fwd" else "dropout gradient"
-        counts: dict[str, Any] = {"reads": 1, "writes": 1, "vector": 2, "depth": 2}
-        return (stream(self, name, rows=self.rows, cols=D, **counts, **extra),)
+        """Return dropout of a part's output."""
+        return (dropout(self, direction, rows=self.rows, cols=D),) if self.dropout else ()
 
     def _around(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """Return a part of forward: norm, gathered, its kernels, reduced, dropped, added."""

@@ -116,8 +116,7 @@ class TransformerBlock(Layer):
         add = stream(self, "residual", rows=B * N, cols=D, reads=2, writes=1, vector=1)
         if not self.dropout:
             return (add,)
-        name = "dropout" if direction == "fwd" else "dropout gradient"
-        return (dropout(self, name, direction, rows=B * N, cols=D), add)
+        return (dropout(self, direction, rows=B * N, cols=D), add)
 
     # -- one layer, and the stack ----------------------------------------------------------
 

@@ -29,8 +29,10 @@ def megatron(o: Options, s: Sizes) -> Expected:
     gather = (send(collective="all-gather"),) if cut else ()
     reduce = send(collective="reduce-scatter" if cut else "all-reduce")
     add = table(w, own, d, 2, 1, vector=1)
-    drop = (table(w, own, d, 1, 1, vector=2, depth=2, more_write=own * d),) if o["dropout"] else ()
-    undrop = (table(w, own, d, 1, 1, vector=2, depth=2, more_read=own * d),) if o["dropout"] else ()
+    mask = own * d  # a byte a number, which stays while it is needed
+    dropped = table(w, own, d, 1, 1, vector=2, depth=2, more_write=mask, workspace=mask)
+    drop = (dropped,) if o["dropout"] else ()
+    undrop = (table(w, own, d, 1, 1, vector=2, depth=2, more_read=mask),) if o["dropout"] else ()
     normed, unnormed = (norm_pass(w, o["norm"], own, d, way) for way in ("fwd", "bwd"))
 
     (heads, inner), (heads_back, inner_back) = (_parts(o, local, way) for way in ("fwd", "bwd"))
