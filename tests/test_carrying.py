@@ -1,5 +1,7 @@
 """What constants become on another device, or of another framework's kernel."""
 
+import math
+
 import pandas as pd
 import pytest
 
@@ -39,6 +41,19 @@ def test_cycles_go_by_the_clock_and_the_rest_stays(fitted):
     assert got == pytest.approx({"start_s": 2e-6 * a100.clock_hz / h100.clock_hz, "peak_share": 0.9})
 
 
+@pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
+def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
+    """Arithmetic of 1 beside `rest` takes √(1 + rest²), of which it is a share; that of t, √(t² + rest²)."""
+    fitted({})
+    whole, cut = load("nvidia/a40"), load("nvidia/rtx-3090")
+    t = whole.peak("bf16") / whole.units / whole.clock_hz * cut.units * cut.clock_hz / cut.peak("bf16")
+    assert t == pytest.approx(2, rel=0.05)
+    told = section(peak_share=1 / math.hypot(1, rest))
+    wanted = Wanted("gemm", "gemm", "bf16")
+    got = carried(told.constants, told, whole.name, cut, wanted, own=True)
+    assert got == pytest.approx({"peak_share": t / math.hypot(t, rest)})
+
+
 @pytest.mark.parametrize(
     ("device", "own", "energy_j"),
     [
@@ -58,7 +73,8 @@ def test_energy_goes_with_the_generation(fitted, device, own, energy_j):
         "nvidia/a100-sxm-80gb": (
             section(energy_j=2e-12), section(framework="sglang", energy_j=3e-12), told,
         ),
-        "nvidia/h200-sxm": (section(energy_j=1.2e-12),),
+        # What one of them alone has, though nearer to what is wanted, compares with nothing.
+        "nvidia/h200-sxm": (section(energy_j=1.2e-12), section(framework="pytorch", energy_j=9e-12)),
     })  # fmt: skip
     got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load(device), FP32, own=own)
     assert got["energy_j"] == pytest.approx(energy_j)
@@ -87,6 +103,9 @@ def test_another_frameworks_kernel_takes_as_many_times_as_long_as_elsewhere(fitt
         "nvidia/l40s": (
             section(*name, "vllm", start_cycles=4000.0, cache_bytes=20.0),
             section(*name, "sglang", start_cycles=5600.0, cache_bytes=14.0),
+            # Of another operation, which says nothing of this one's.
+            section("conv", "causal_conv1d_prefill", "bf16", "vllm", start_cycles=1000.0),
+            section("conv", "causal_conv1d_prefill", "bf16", "sglang", start_cycles=9000.0),
         ),
     })  # fmt: skip
     told = section(*name, "vllm", start_cycles=3000.0, cache_bytes=15.0, bandwidth_share=0.7, tick_s=3e-6)

@@ -271,7 +271,7 @@ EAGER = Wanted("gemm", "gemm", "bf16", framework="pytorch", harness="eager-event
 def timed(dispatch_s, **changed):
     """Return a section of products whose host takes so long [µs]."""
     constants = {"peak_share": 0.8, "dispatch_s": dispatch_s * 1e-6, "record_s": 0.0}
-    return section(harness="eager-events", framework="pytorch", constants=constants, **changed)
+    return section(**{"harness": "eager-events", "framework": "pytorch", "constants": constants} | changed)
 
 
 @pytest.fixture
@@ -302,6 +302,15 @@ def test_a_devices_own_host_goes_first_and_the_same_operation_before_others(host
     assert choosing.host(t4, EAGER, own=False)["dispatch_s"] == pytest.approx(30e-6)
     assert choosing.host(a40, EAGER)["dispatch_s"] == pytest.approx(10e-6)
     assert choosing.host(a40, replace(EAGER, op="bmm"))["dispatch_s"] == pytest.approx(25e-6)
+
+
+def test_constants_fitted_with_a_devices_own_host_are_timed_as_they_are(hosts):
+    """Its other sections' hosts are asked only where a section has none of its own."""
+    own = timed(10, constants={"peak_share": 0.8, "dispatch_s": 10e-6, "record_s": 3e-6})
+    hosts(nvidia_t4=(own, timed(20, dtype="fp32"), timed(30, dtype="fp16", framework="trtllm")))
+    t4 = load("nvidia/t4")
+    choice = choosing.choose(t4, EAGER)
+    assert choosing.timed(choice, EAGER, t4).constants == own.constants
 
 
 @pytest.mark.parametrize("harness", [None, "graph-replay", "kernel-time"])

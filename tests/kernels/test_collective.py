@@ -220,7 +220,6 @@ def test_every_constant_matters(name):
     sizes = {"size": 1e8, "devices": 32, "node": 8, "collective": "all-reduce"}
     low, high = (collective.seconds(A100, {name: x}, **sizes).seconds for x in (constant.low, constant.high))
     assert low != high
-    assert constant.low <= constant.default <= constant.high
 
 
 def test_bus_bandwidth_of_eight_a100_is_near_what_nccl_reaches():

@@ -227,11 +227,8 @@ def test_bad_words_are_refused():
 
 
 @pytest.mark.parametrize("model", [cpu_stream, cpu_gemm, cpu_attention, cpu_decode, cpu_recurrence])
-def test_constants_are_described_and_few(model):
+def test_constants_are_few(model):
     assert len(model.CONSTANTS) - len(_cpu.MEMORY) <= 12
-    for constant in model.CONSTANTS.values():
-        assert constant.low <= constant.default <= constant.high
-    assert set(model.HARNESS) <= set(model.CONSTANTS)
 
 
 def test_scan_that_is_not_fused_is_a_call_a_level():

@@ -96,6 +96,27 @@ def test_the_chunked_kernels_hand_on_every_chunks_state(passes):
     assert found == pytest.approx((moved + passes * values) / H200.hbm_bandwidth, rel=1e-6)
 
 
+def test_a_replay_finds_half_of_a_working_set_as_large_as_the_cache():
+    """A chunked call's: q, k, v, o of every value head, and the states; a decoded token's: all it touches."""
+    constants = {"bandwidth_share": 1.0, "cache_share": 0.5, "cache_bytes": 1e9, "extra_passes": 0.0}
+    d, heads = 128, 8
+    held = 0.5 * H200.llc_distinct
+    sizes = {"heads": heads, "value_heads": heads, "head_dim": d}
+    states = heads * d * d * 4
+    seq = 64 * np.floor((held - states) / (4 * heads * d * 2) / 64)
+    there, far = (
+        delta.seconds(
+            H200, {**constants, "cache_share": share}, **sizes, batch=1, seq=seq, kernel="chunked"
+        ).terms["hbm"]
+        for share in (0.5, 1e-9)
+    )
+    assert there == pytest.approx(0.5 * far, rel=0.01)
+    batch = held / (states + 4 * heads * d * 2)
+    moved = batch * (2 * states + 4 * heads * d * 2)
+    decoded = delta.seconds(H200, constants, **sizes, batch=batch, seq=1, kernel="decode").terms["hbm"]
+    assert decoded == pytest.approx(0.5 * moved / H200.hbm_bandwidth)
+
+
 @pytest.mark.parametrize("kernel", ["fused", "chunked"])
 @pytest.mark.parametrize(("batch", "first"), [(1, 8), (16, 128), (17, 132), (100, 132)])
 def test_the_first_block_of_each_unit_starts_after_the_one_before(kernel, batch, first):

@@ -32,10 +32,10 @@ def test_published_steps_do_too(shared):
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd_data"])
 def test_a_step_by_step_chain_reads_the_weights_each_step(direction):
-    got = seconds(
-        constants={"bandwidth_share": 1.0}, steps=1000, persistent=False, direction=direction, **GRU
-    )
-    assert got > 1000 * 3 * 2816**2 * 4 / V100.hbm_bandwidth
+    sizes = {"steps": 1000, "direction": direction, **GRU}
+    got = recurrence.seconds(V100, {"bandwidth_share": 1.0}, persistent=False, **sizes)
+    assert got.terms["hbm"] == pytest.approx(1000 * 3 * 2816**2 * 4 / V100.hbm_bandwidth)
+    assert got.seconds > got.terms["hbm"]
 
 
 def test_a_persistent_chain_costs_synchronisations():
@@ -203,6 +203,12 @@ def test_the_weights_gradient_is_one_product():
 def test_chains_side_by_side_share_the_steps():
     one = seconds(steps=500, batch=4, hidden=128, gates=1)
     assert one < seconds(steps=500, batch=4, hidden=128, gates=1, parallel=2) < 1.5 * one
+    # A tile each on an empty device: twice the arithmetic, on twice the units.
+    sizes = {"steps": 500, "batch": 4, "hidden": 128, "gates": 1}
+    alone, beside = (
+        recurrence.seconds(V100, {"split": 1.0}, parallel=n, **sizes).terms["vector:fp32"] for n in (1, 2)
+    )
+    assert beside == pytest.approx(alone, rel=1e-3)
 
 
 def test_an_unknown_direction_is_named():

@@ -48,8 +48,10 @@ def test_half_the_width_takes_half_the_time_of_a_long_pass():
 
 
 def test_a_tiny_kernel_costs_the_harness():
-    got = seconds(rows=1, cols=2, constants={"dispatch_s": 2e-5, "record_s": 1.5e-5})
-    assert got == pytest.approx(3.5e-5, rel=0.01)
+    """Of the tables measured first, with few rows, another time."""
+    constants = {"dispatch_s": 2e-5, "record_s": 1.5e-5, "slow_host": 1.4, "slow_rows": 100.0}
+    got = seconds(rows=np.array([1.0, 99.0, 100.0]), cols=2, constants=constants)
+    assert got == pytest.approx(3.5e-5 * np.array([1.4, 1.4, 1.0]), rel=0.01)
 
 
 def test_a_long_norm_reads_its_rows_twice_and_a_long_softmax_three_times():
@@ -71,10 +73,20 @@ def test_an_instruction_of_every_element_takes_a_lane_a_cycle():
 
 
 @pytest.mark.parametrize(
-    ("device", "units", "threads"), [("nvidia/v100-pcie-32gb", 80, 2048), ("nvidia/t4", 40, 1024)]
+    ("device", "units", "threads"),
+    [
+        ("nvidia/v100-pcie-32gb", 80, 2048),
+        ("nvidia/t4", 40, 1024),
+        ("nvidia/a40", 84, 1536),
+        ("nvidia/l40s", 142, 1536),
+        ("nvidia/rtx-5090", 170, 1536),
+    ],
 )
 def test_rows_wait_for_a_place_on_a_unit(device, units, threads):
-    """A softmax of 4,096 columns has 512 threads a row, each with 2 vectors to load three times."""
+    """A softmax of 4,096 columns has 512 threads a row, each with 2 vectors to load three times.
+
+    Threads of a unit: CUDA programming guide, compute capabilities 7.0, 7.5, 8.6, 8.9 and 12.0.
+    """
     places = units * threads // 512
     constants = {"row_s": 1e-5, "iteration_s": 1e-6, "occupancy": 1.0}
     rows = np.array([1.0, places, 2.0 * places, 7.5 * places])
@@ -82,6 +94,25 @@ def test_rows_wait_for_a_place_on_a_unit(device, units, threads):
         "depth"
     ]
     assert depth == pytest.approx((1e-5 + 6e-6) * np.array([1, 1, 2, 7.5]))
+
+
+@pytest.mark.parametrize(("cols", "rows"), [(64, 8), (128, 8), (512, 4), (1024, 4)])
+def test_short_rows_share_a_block(cols, rows):
+    """PersistentSoftmax.cuh: four warps a block, a row a warp, and two rows of up to 128 columns."""
+    places = V100.units * 2048 // 128 * rows
+    constants = {"row_s": 1e-5, "iteration_s": 0.0, "occupancy": 1.0}
+    found = stream.seconds(V100, constants, rows=np.array([1, 2]) * places, cols=cols, pattern="softmax")
+    assert found.terms["depth"] == pytest.approx([1e-5, 2e-5])
+
+
+def test_rows_that_fit_the_cache_together_are_read_from_memory_once():
+    """Eight rows of 64 KiB, though as many as the units could hold would be twice the cache of V100."""
+    constants = {"warm_share": 0.0, "resident_share": 1.0}
+    once, thrice = (
+        stream.seconds(V100, constants, rows=8, cols=16384, pattern=pattern).terms["hbm"]
+        for pattern in ("elementwise", "softmax")
+    )
+    assert thrice == pytest.approx(once, rel=1e-3)
 
 
 def test_limits_that_do_not_overlap_add_up():
