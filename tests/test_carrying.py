@@ -1,6 +1,7 @@
 """What constants become on another device, or of another framework's kernel."""
 
 import math
+from functools import partial
 
 import pandas as pd
 import pytest
@@ -55,6 +56,20 @@ def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
 
 
 @pytest.mark.parametrize(
+    ("lender", "device", "dtype", "share"),
+    [
+        ("nvidia/a40", "nvidia/rtx-3090", "bf16", 1.02),  # nothing beside the arithmetic
+        ("nvidia/a40", "nvidia/a100-pcie-40gb", "fp32", 0.7),  # 128 lanes a unit and 64: no tensor cores
+    ],
+)
+def test_what_is_no_cut_of_tensor_cores_changes_no_share(fitted, lender, device, dtype, share):
+    fitted({})
+    told = section(dtype=dtype, peak_share=share)
+    got = carried(told.constants, told, lender, load(device), Wanted("gemm", "gemm", dtype), own=True)
+    assert got == {"peak_share": share}
+
+
+@pytest.mark.parametrize(
     ("device", "own", "energy_j"),
     [
         # What an operation draws in single precision falls from Ampere to Hopper as it does in bf16.
@@ -95,25 +110,28 @@ def test_an_operation_draws_a_third_less_on_hopper_than_on_ampere():
 
 def test_another_frameworks_kernel_takes_as_many_times_as_long_as_elsewhere(fitted):
     name = ("conv", "causal_conv1d_decode", "bf16")
+    vllm, sglang = (partial(section, *name, framework) for framework in ("vllm", "sglang"))
     fitted({
         "nvidia/b200-sxm": (
-            section(*name, "vllm", start_cycles=4000.0, cache_bytes=10.0, bandwidth_share=0.8, tick_s=2e-6),
-            section(*name, "sglang", start_cycles=4800.0, cache_bytes=7.0, tick_s=1e-6),
+            vllm(start_cycles=4000.0, cache_bytes=10.0, bandwidth_share=0.6, unit_bytes=9.0, tick_s=2e-6),
+            sglang(start_cycles=4800.0, cache_bytes=7.0, bandwidth_share=0.72, tick_s=1e-6),
         ),
         "nvidia/l40s": (
-            section(*name, "vllm", start_cycles=4000.0, cache_bytes=20.0),
-            section(*name, "sglang", start_cycles=5600.0, cache_bytes=14.0),
+            vllm(start_cycles=4000.0, cache_bytes=20.0),
+            sglang(start_cycles=5600.0, cache_bytes=14.0),
             # Of another operation, which says nothing of this one's.
             section("conv", "causal_conv1d_prefill", "bf16", "vllm", start_cycles=1000.0),
             section("conv", "causal_conv1d_prefill", "bf16", "sglang", start_cycles=9000.0),
         ),
     })  # fmt: skip
-    told = section(*name, "vllm", start_cycles=3000.0, cache_bytes=15.0, bandwidth_share=0.7, tick_s=3e-6)
+    told = vllm(start_cycles=3000.0, cache_bytes=15.0, bandwidth_share=0.7, unit_bytes=8.0, tick_s=3e-6)
     wanted = Wanted(*name, framework="sglang")
     # Both ratios of the start count; what is not fitted in both, and the harness's, stays.
-    assert translated(told.constants, told, wanted) == pytest.approx(
-        {"start_cycles": 3900.0, "cache_bytes": 10.5, "bandwidth_share": 0.7, "tick_s": 3e-6}
-    )
+    expected = {"start_cycles": 3900.0, "cache_bytes": 10.5, "bandwidth_share": 0.84}
+    kept = {"unit_bytes": 8.0, "tick_s": 3e-6}
+    assert translated(told.constants, told, wanted) == pytest.approx(expected | kept)
+    # No share of a bandwidth is more than all of it.
+    assert translated({"bandwidth_share": 0.9}, told, wanted) == {"bandwidth_share": 1.0}
     without = translated(told.constants, told, wanted, ("nvidia/l40s",))
     assert without["start_cycles"] == pytest.approx(3600.0)
     assert translated(told.constants, told, Wanted(*name, framework="vllm")) == told.constants

@@ -178,6 +178,11 @@ def test_own_constants_of_another_framework_go_before_a_relatives(shelf):
     shelf(nvidia_b200_sxm=(own,), nvidia_h200_sxm=(other,))
     wanted = Wanted("gemm", "gemm", "bf16", framework="sglang")
     assert choosing.choose(load("nvidia/b200-sxm"), wanted).section == own
+    # And so do those of another operation of the kernel.
+    batched = section(op="bmm")
+    shelf(nvidia_b200_sxm=(batched,), nvidia_h200_sxm=(section(),))
+    wanted = Wanted("gemm", "gemm", "bf16", framework="trtllm")
+    assert choosing.choose(load("nvidia/b200-sxm"), wanted).section == batched
 
 
 def test_what_is_an_operations_own_serves_no_other(shelf):
@@ -218,6 +223,9 @@ def test_an_algorithm_with_constants_of_its_own_is_looked_for_elsewhere(shelf):
     shelf(nvidia_h200_sxm=(FUSED,), nvidia_b200_sxm=(FUSED,))
     choice = choosing.choose(h200, asked)
     assert (choice.origin, choice.section) == ("self", FUSED)
+    # A device without any takes a relative's, of whichever algorithm.
+    choice = choosing.choose(load("nvidia/l40s"), asked)
+    assert (choice.origin, choice.section) == ("nvidia/h200-sxm", FUSED)
 
 
 def test_a_framework_runs_on_each_device_what_it_runs_there(shelf):
@@ -261,6 +269,10 @@ def test_what_no_format_changes_of_fp32_serves_the_others(shelf):
         assert choice.constants == {"call_s": 2e-5, "step_s": 3e-6}
     shelf(nvidia_h200_sxm=(section(kernel="gemm", dtype="fp32"),))
     assert choosing.choose(load("nvidia/h200-sxm"), WANTED).origin == "none"
+    shelf()
+    for dtype in ("bf16", "fp32"):
+        wanted = Wanted("recurrence", "lstm", dtype)
+        assert choosing.choose(load("nvidia/h200-sxm"), wanted) == choosing.Choice("none")
 
 
 # -- whose host ----------------------------------------------------------------------------------
@@ -316,7 +328,8 @@ def test_constants_fitted_with_a_devices_own_host_are_timed_as_they_are(hosts):
 @pytest.mark.parametrize("harness", [None, "graph-replay", "kernel-time"])
 def test_no_host_is_told_where_none_is_timed(hosts, harness):
     hosts(nvidia_t4=(timed(10),))
-    assert choosing.host(load("nvidia/a40"), replace(EAGER, harness=harness)) == {}
+    for device in ("nvidia/t4", "nvidia/a40"):
+        assert choosing.host(load(device), replace(EAGER, harness=harness)) == {}
 
 
 def test_constants_fitted_without_a_host_get_one_where_it_is_asked_for():

@@ -31,11 +31,13 @@ def test_causal_attention_counts_exact_pairs():
 
 def test_what_never_crosses_is_never_or_always():
     one, two = cm.LSTM(), cm.LSTM(bidirectional=True)
-    assert cm.crossover(one, two, hidden=64, **FLOPS).answer == "always"
+    always = cm.crossover(one, two, hidden=64, **FLOPS)
+    assert always.answer == "always"
+    assert str(always).startswith(f"flops: {always.first} always needs less, for every seq up to")
     assert cm.crossover(two, one, hidden=64, **FLOPS).answer == "never"
     same = cm.crossover(cm.DenseAttention(), cm.TiledAttention(), **FLOPS, heads=8, head_dim=64)
     assert (same.answer, same.cheaper) == ("never", ("neither",))
-    assert "neither" in str(same)
+    assert str(same).startswith("flops: neither needs less")
 
 
 def test_depth_is_what_attention_saves():
@@ -82,6 +84,14 @@ def test_no_turn_among_the_first_64_sizes_is_missed(signs):
 @settings(max_examples=50)
 def test_a_turn_is_found_to_the_size(where):
     assert _changes(lambda n: np.where(n < where, -1.0, 1.0), 2**24) == ([where], [-1.0, 1.0])
+
+
+@given(start=st.integers(65, 2**20), steps=st.floats(1.01, 40))
+@settings(max_examples=50)
+def test_no_turn_that_lasts_a_64th_of_an_octave_is_missed(start, steps):
+    end = int(np.ceil(start * 2 ** (steps / 64))) + 1
+    found = _changes(lambda n: np.where((start <= n) & (n < end), 1.0, -1.0), 2**24)
+    assert found == ([start, end], [-1.0, 1.0, -1.0])
 
 
 def test_an_answer_is_plain_json():

@@ -82,6 +82,13 @@ def test_what_belongs_to_another_harness_is_left_out(fitted, asked, kept):
     assert found == (constants if kept else {"bandwidth_share": 0.8})
 
 
+@pytest.mark.parametrize(("fitted", "kept"), [("eager-events", False), ("graph-replay", True), ("", True)])
+def test_of_another_devices_harness_only_the_host_is_left_out_unasked(fitted, kept):
+    constants = {"dispatch_s": 2e-5, "bandwidth_share": 0.8}
+    found = harness.as_timed(constants, ("dispatch_s",), fitted, None, elsewhere=True)
+    assert found == (constants if kept else {"bandwidth_share": 0.8})
+
+
 def test_a_replayed_graph_has_no_dispatch_in_it():
     """H200 has no elementwise constants of its own; its relative's are of eager calls, most of them host."""
     layer = Elementwise(dtype="fp32", op="relu")

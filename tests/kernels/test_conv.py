@@ -25,6 +25,26 @@ def test_decode_moves_a_state_of_three_inputs_twice():
     assert got == pytest.approx(2 * (2 + 2 * 3) * 65536 * 8192 / L40S.hbm_bandwidth, rel=1e-3)
 
 
+@pytest.mark.parametrize("decode", [False, True])
+def test_a_call_moves_its_inputs_results_weights_and_state(decode):
+    """Of few tokens the weights are much of it; a state of three inputs is read, and written."""
+    cold = {"bandwidth_share": 0.5, "cache_share": 1e-9, "unit_bytes": 128.0}
+    batch, seq, channels = 3, 1 if decode else 2, 512
+    moved = 0
+    for _ in range(channels):
+        moved += 4 + batch * seq * 2 + (batch * 3 * 2 if decode else 0)
+    found = conv.seconds(L40S, cold, batch=batch, seq=seq, channels=channels, width=4, decode=decode)
+    assert found.terms["hbm"] == pytest.approx(2 * moved / (0.5 * L40S.hbm_bandwidth))
+
+
+def test_a_replay_finds_half_of_a_working_set_as_large_as_its_share_of_the_cache():
+    constants = {"bandwidth_share": 0.5, "cache_share": 0.8, "unit_bytes": 128.0}
+    channels, width = 1024, 4
+    tokens = (0.8 * L40S.llc_distinct / 2 - channels * width) / (2 * channels)
+    found = conv.seconds(L40S, constants, batch=1, seq=tokens, channels=channels, width=width).terms["hbm"]
+    assert found == pytest.approx(0.5 * 0.8 * L40S.llc_distinct / (0.5 * L40S.hbm_bandwidth))
+
+
 def test_what_fits_the_cache_is_read_from_there():
     fits = seconds({"cache_bytes": 10.0}, batch=1, seq=4096, channels=2048)
     spills = seconds({"cache_bytes": 10.0}, batch=16, seq=4096, channels=2048)

@@ -1,9 +1,15 @@
-"""Powers made of products are the processor's powers, to rounding."""
+"""Powers made of products are the processor's, to rounding; what a limit of power slows, by physics."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from costmodel import hardware
 from costmodel.kernels._cache import misses, power
+from costmodel.kernels._power import droop, plain_droop
+
+A100 = hardware.load("nvidia/a100-sxm-80gb")
 
 
 @pytest.mark.parametrize("order", [0.85, 1.0, 2.0, 2.5, 3.7, 4.0, 6.0, 8.0, 10.0, 12.0, 20.0, 31.5])
@@ -17,3 +23,26 @@ def test_a_power_is_a_power(order):
 def test_powers_of_two_are_exact():
     assert power(np.array([2.0]), 31.0)[0] == 2**31
     assert power(np.array([4.0]), 2.5)[0] == 32
+
+
+def test_tensor_cores_slow_down_by_the_cube_root_of_what_is_too_much():
+    """Power is ∝ V² f, and V goes with the clock: 8 or 27 times the limit, half or a third of the clock."""
+    found = droop(A100, np.array([0.0, 0.3, 8.0, 27.0]) * A100.tdp_w)
+    assert found == pytest.approx([0.0, 0.0, 1.0, 2.0], abs=1e-3)
+
+
+def test_cuda_cores_slow_down_in_proportion_and_not_below_the_base_clock():
+    """At the least voltage power is ∝ f; A100's datasheet has 1,410 MHz of boost and a base of 1,275."""
+    limit = A100.tdp_w - 25  # what a board with its clocks up draws without arithmetic
+    base = A100.spec.clocks.base.si
+    assert plain_droop(A100, 0.9 * limit) == 0
+    assert plain_droop(A100, 1.05 * limit) == pytest.approx(0.05)
+    assert plain_droop(A100, 9 * limit) == pytest.approx(A100.clock_hz / base - 1)
+    assert plain_droop(hardware.load("cpu/i9-13900k"), 0.0) == 0
+
+
+@given(watts=st.floats(1, 5000), limit=st.floats(10, 2000), more=st.floats(1, 10))
+def test_a_higher_limit_slows_nothing_and_more_work_speeds_nothing_up(watts, limit, more):
+    near, far = (A100.replace(power=f"{w!r} W") for w in (limit, min(more * limit, 2000.0)))
+    for slowed in (plain_droop, droop):
+        assert 0 <= slowed(far, watts) <= slowed(near, watts) <= slowed(near, more * watts)

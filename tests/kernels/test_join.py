@@ -1,0 +1,35 @@
+"""Times that overlap, and bytes that a replay still finds in the cache, against algebra."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from costmodel import hardware
+from costmodel.kernels._join import byte_time, joined, miss_share, norm
+
+A100 = hardware.load("nvidia/a100-sxm-80gb")
+times = st.floats(1e-9, 1e3)
+
+
+@given(one=times, other=times, order=st.floats(1, 12))
+def test_overlapping_times_are_between_the_longest_and_their_sum(one, other, order):
+    for found in (norm(order, one, other), joined(order, np.array(one), np.array(other))):
+        assert found == pytest.approx((one**order + other**order) ** (1 / order))
+        assert max(one, other) * (1 - 1e-12) <= found <= (one + other) * (1 + 1e-12)
+
+
+def test_half_is_found_of_a_working_set_as_large_as_the_share():
+    """And next to nothing is missed of half of that, next to all of twice as much."""
+    sizes = np.array([0.5, 1.0, 2.0]) * 0.6 * A100.llc_distinct
+    assert miss_share(A100, 0.6, sizes) == pytest.approx([0, 0.5, 1], abs=0.02)
+
+
+@pytest.mark.parametrize(("unit_bytes", "faster"), [(4.0, False), (40.0, True)])
+def test_what_is_found_comes_at_the_rate_of_the_cache_and_never_slower_than_memory(unit_bytes, faster):
+    memory = 0.8 * A100.hbm_bandwidth
+    cache = unit_bytes * 108 * 1.41e9
+    assert (cache > memory) == faster
+    found = byte_time(A100, {"bandwidth_share": 0.8, "l2_unit_bytes": unit_bytes}, np.array([0.0, 0.25, 1.0]))
+    hit = 1 / max(cache, memory)
+    assert found == pytest.approx([hit, 0.25 / memory + 0.75 * hit, 1 / memory])
