@@ -1,5 +1,7 @@
 """Sums over kernels, operands, footprints: on costs made up for the purpose, worked out by hand."""
 
+from dataclasses import replace
+
 import pytest
 import sympy as sp
 
@@ -69,6 +71,19 @@ class TestTensors:
         assert self.tensors.footprint("bwd", sp.Integer(150), sp.Integer(7)) == 2 * 11111 + (150 - 100) + 7
         linear = Tensors(inputs=sp.Integer(200), outputs=sp.Integer(100), linear=True)
         assert linear.footprint("fwd+bwd", sp.Integer(0), sp.Integer(0)) == 2 * 300
+        # Of the operands only those that are kept are counted already.
+        some = replace(self.tensors, kept_inputs=sp.Integer(60), kept_outputs=sp.Integer(1))
+        assert some.footprint("bwd", sp.Integer(150), sp.Integer(7)) == 2 * 11111 + (150 - 60 - 1) + 7
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 3), (3, 5)])
+def test_what_is_computed_beside_another_waits_for_the_longer(first, second):
+    """Of a chain of 2, two side by side and another of 4, three times each."""
+    depths = (2, False), (first, False), (second, True), (4, False)
+    phases = tuple(
+        phase(pram_depth=sp.Integer(depth), beside=beside, repeats=sp.Integer(3)) for depth, beside in depths
+    )
+    assert replace(get("softmax")().cost, phases=phases).pram_depth == 3 * (2 + 5 + 4)
 
 
 def test_a_layer_sums_its_kernels():

@@ -31,5 +31,5 @@ def test_what_is_found_comes_at_the_rate_of_the_cache_and_never_slower_than_memo
     cache = unit_bytes * 108 * 1.41e9
     assert (cache > memory) == faster
     found = byte_time(A100, {"bandwidth_share": 0.8, "l2_unit_bytes": unit_bytes}, np.array([0.0, 0.25, 1.0]))
-    hit = 1 / max(cache, memory)
-    assert found == pytest.approx([hit, 0.25 / memory + 0.75 * hit, 1 / memory])
+    hit = memory / max(cache, memory)
+    assert found * memory == pytest.approx([hit, 0.25 + 0.75 * hit, 1])
