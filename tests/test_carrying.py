@@ -92,7 +92,7 @@ def test_energy_goes_with_the_generation(fitted, device, own, energy_j):
         "nvidia/h200-sxm": (section(energy_j=1.2e-12), section(framework="pytorch", energy_j=9e-12)),
     })  # fmt: skip
     got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load(device), FP32, own=own)
-    assert got["energy_j"] == pytest.approx(energy_j)
+    assert got["energy_j"] / energy_j == pytest.approx(1)  # not beside the 1e-12 that approx lets pass
 
 
 def test_an_operation_draws_a_third_less_on_hopper_than_on_ampere():

@@ -69,6 +69,15 @@ def test_an_all_to_all_is_a_pairwise_exchange(devices):
     assert seconds("all-to-all", 1e8, devices) == pytest.approx(end, rel=1e-12)
 
 
+@pytest.mark.parametrize("devices", [2, 7, 64])
+@pytest.mark.parametrize("kind", collective.ALGORITHMS)
+def test_nobody_said_which_it_is_the_faster_algorithm(kind, devices):
+    """At a few bytes the one of fewer steps, at many the one of fewer bytes."""
+    sizes = np.geomspace(1, 1e11, 23)
+    each = [seconds(kind, sizes, devices, algorithm=name) for name in collective.ALGORITHMS[kind]]
+    assert seconds(kind, sizes, devices).tolist() == np.min(each, axis=0).tolist()
+
+
 @pytest.mark.parametrize("devices", [2, 5, 8, 64])
 def test_a_broadcast_goes_down_a_binomial_tree_or_a_pipelined_chain(devices):
     size = 1e6

@@ -105,6 +105,17 @@ def test_short_rows_share_a_block(cols, rows):
     assert found.terms["depth"] == pytest.approx([1e-5, 2e-5])
 
 
+@pytest.mark.parametrize(("amd", "lanes"), [(False, 32), (True, 64)])
+@pytest.mark.parametrize("cols", [2, 10, 32, 64, 128, 129, 1024])
+def test_a_block_of_short_rows_has_as_many_warps_as_fit(cols, amd, lanes):
+    """``log2_elements`` of PersistentSoftmax.cuh: a warp no wider than a row padded to a power of two."""
+    padded = 1
+    while padded < cols:
+        padded *= 2
+    rows = 128 // min(padded, lanes) * (2 if padded <= 128 else 1)
+    assert layout("softmax", np.array([float(cols)]), 4.0, amd=amd).block_rows == rows
+
+
 def test_rows_that_fit_the_cache_together_are_read_from_memory_once():
     """Eight rows of 64 KiB, though as many as the units could hold would be twice the cache of V100."""
     constants = {"warm_share": 0.0, "resident_share": 1.0}
@@ -112,7 +123,7 @@ def test_rows_that_fit_the_cache_together_are_read_from_memory_once():
         stream.seconds(V100, constants, rows=8, cols=16384, pattern=pattern).terms["hbm"]
         for pattern in ("elementwise", "softmax")
     )
-    assert thrice == pytest.approx(once, rel=1e-3)
+    assert (thrice - once) * V100.hbm_bandwidth < 1e-3 * 8 * 65536
 
 
 def test_limits_that_do_not_overlap_add_up():
@@ -154,8 +165,11 @@ def test_measured_norms_and_softmaxes_show_these_passes(shared):
     )
 
 
-@pytest.mark.parametrize("cols", [1028, 1280, 1600, 2048, 2560, 3072, 4096, 6400, 16384])
+@pytest.mark.parametrize(
+    "cols", [1028, 1030, 1031, 1280, 1600, 2048, 2050, 2560, 3072, 4096, 4099, 6400, 16384]
+)
 def test_dependent_loads_of_a_softmax_row_are_those_of_its_threads(cols):
+    """And one more of a row that begins inside a vector, up to the next."""
     block = 32
     while block < min(cols / 4, 1024) / 2:
         block *= 2
@@ -166,7 +180,8 @@ def test_dependent_loads_of_a_softmax_row_are_those_of_its_threads(cols):
         longest = max(longest, vectors + tail)
     how = layout("softmax", np.array([float(cols)]), 4.0, amd=False)
     assert how.threads[0] == block
-    assert how.loads[0] == 3 * longest
+    inside = np.mean([(row * cols) % 4 != 0 for row in range(4)])
+    assert how.loads[0] == 3 * (longest + inside)
 
 
 def test_a_norm_row_of_a_partly_filled_warp_runs_both_its_loops():

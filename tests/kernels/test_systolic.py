@@ -70,6 +70,20 @@ def test_products_are_padded_to_the_array():
     assert more == pytest.approx(2 * full)
 
 
+@pytest.mark.parametrize(("m", "n", "k"), [(3.0, 130.0, 700.0), (4097.0, 1.0, 257.0)])
+def test_a_product_is_a_roofline_of_whole_tiles_and_of_its_own_bytes(m, n, k):
+    """Eight rows pass an array of 128 × 128 together (scaling-book, TPU chapter); no padding is moved."""
+    chip = hardware.load("google/tpu-v5p")
+    constants = {"peak_share": 0.5, "bandwidth_share": 0.25, "start_s": 3e-6}
+    found = kernels.model(kernels.on("gemm", chip)).seconds(chip, constants, m=m, n=n, k=k, batch=1000.0)
+    tiles = -(-m // 8) * -(-n // 128) * -(-k // 128)
+    arithmetic = 1000 * tiles * 2 * 8 * 128 * 128 / (0.5 * chip.peak("bf16"))
+    memory = 1000 * 2 * (m * k + k * n + m * n) / (0.25 * chip.hbm_bandwidth)
+    assert found.terms["matrix:bf16"] == pytest.approx(arithmetic)
+    assert found.terms["hbm"] == pytest.approx(memory)
+    assert found.seconds == pytest.approx(max(arithmetic, memory) + 3e-6)
+
+
 def test_narrow_operands_are_made_on_the_way():
     chip = hardware.load("google/tpu-v5e")
     model = kernels.model(kernels.on("gemm", chip))

@@ -297,13 +297,35 @@ def test_a_stack_runs_its_recurrence_once_a_layer():
     assert got["step_s"] == pytest.approx(2e-5, rel=0.1)
 
 
-def test_constants_worse_in_the_median_alone_are_kept():
-    """Of ten rows, six a little worse and four much better: the mean decides against chance."""
-    measured, before = np.ones(10), np.array([1.01] * 6 + [2.0] * 4)
-    better_on_average = np.array([1.02] * 6 + [1.03] * 4)
-    assert np.median(residuals.checked(better_on_average, before, measured)) == pytest.approx(2.0)
+@pytest.mark.parametrize(
+    ("own", "before"),
+    [
+        # Of ten rows, six a little worse and four much better, whatever the sign: the mean decides.
+        ([2, -2] * 3 + [3, -3] * 2, [1, -1] * 3 + [100, -90] * 2),
+        # Most a little better, some much worse: the median does.
+        ([5] * 7 + [300] * 3, [10] * 10),
+        # Between equals, the device's own.
+        ([10.5] * 10, [10] * 10),
+    ],
+)
+def test_constants_worse_by_chance_are_kept(own, before):
+    with_, without = (1 + np.array(percent) / 100 for percent in (own, before))
+    assert residuals.checked(with_, without, np.ones(10)) == pytest.approx(own)
+
+
+@pytest.mark.parametrize("signs", [1, [1, -1] * 5])
+def test_constants_worse_in_median_and_mean_are_refused(signs):
+    """Errors of either sign do not make up for each other."""
+    worse = 1 + 0.05 * np.ones(10) * signs
     with pytest.raises(TableError, match=r"5.0 % off on 10 held-out rows, 1.0 % without it"):
-        residuals.checked(np.full(10, 1.05), np.full(10, 1.01), measured)
+        residuals.checked(worse, np.full(10, 1.01), np.ones(10))
+
+
+def test_what_a_fit_states_of_its_errors_is_their_size_and_their_bias():
+    rows = pd.DataFrame({"source": ["b", "a", "a"], "framework": ["pytorch 2"] * 3})
+    stated = residuals.provenance(rows, rows[:2], rows[2:], np.array([-30.0, -6.0, 9.0]), {})
+    assert (stated.mdape, stated.mape, stated.bias) == (9.0, 15.0, -6.0)
+    assert (stated.source, stated.rows_fitted, stated.rows_held_out) == ("a; b", 2, 1)
 
 
 def test_constants_that_tell_nothing_are_refused_beside_whatever():

@@ -57,6 +57,9 @@ def test_ends_of_few_rows_are_opened_once_and_never_closed():
     assert once.q[0] < 0.985
     assert once.q[1:] == few.q[1:]
     assert residuals.opened(once) == once
+    # Tables of Student's t, 9 degrees of freedom: 1.383 for 80 %, 2.262 for 95.
+    ten = residuals.opened(Spread(above=0.0, rows=10, q=(1 / 1.1, 1 / 1.1, 1.1, 1.1)))
+    assert (ten.q[0], ten.q[3]) == pytest.approx((1.1 ** (-2.262 / 1.383), 1.1 ** (2.262 / 1.383)), rel=1e-4)
     enough = few.model_copy(update={"rows": 39})
     assert residuals.opened(enough) == enough
 
