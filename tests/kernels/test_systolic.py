@@ -29,7 +29,8 @@ LARGE = (
 @pytest.mark.parametrize(("layer", "sizes"), LARGE, ids=lambda part: getattr(part, "name", ""))
 def test_large_work_comes_near_the_roofline(name, layer, sizes):
     bound = cm.predict(layer, name, rung="bound", **sizes).seconds
-    assert bound <= cm.predict(layer, name, rung="kernel", **sizes).seconds < 1.5 * bound
+    kernels_alone = sum(cm.predict(layer, name, rung="kernel", **sizes).phase_seconds)
+    assert bound <= kernels_alone < 1.5 * bound
 
 
 @pytest.mark.parametrize("name", CHIPS)
@@ -37,7 +38,8 @@ def test_chunks_half_the_array_fill_half_of_it(name):
     """A delta net's chunks are of 64 tokens: five of its eight products fill half of a side, half masked."""
     layer, sizes = cm.GatedDeltaNet(), {"batch": 8, "seq": 16384, "heads": 32, "head_dim": 128}
     bound = cm.predict(layer, name, rung="bound", **sizes).seconds
-    assert bound <= cm.predict(layer, name, rung="kernel", **sizes).seconds < 2.5 * bound
+    kernels_alone = sum(cm.predict(layer, name, rung="kernel", **sizes).phase_seconds)
+    assert bound <= kernels_alone < 2.5 * bound
 
 
 def test_chunks_follow_one_another_however_few_heads():
@@ -82,6 +84,25 @@ def test_a_product_is_a_roofline_of_whole_tiles_and_of_its_own_bytes(m, n, k):
     assert found.terms["matrix:bf16"] == pytest.approx(arithmetic)
     assert found.terms["hbm"] == pytest.approx(memory)
     assert found.seconds == pytest.approx(max(arithmetic, memory) + 3e-6)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_attention_multiplies_the_tiles_that_any_pair_is_in_and_moves_its_operands_once(causal):
+    """Tiles of 512 × 512, sides padded to the array's 128; four query heads share a KV head."""
+    chip = hardware.load("google/tpu-v5p")
+    batch, heads, kv_heads, seq, seq_kv, d, value = 3, 8, 2, 1100, 1700, 100, 130
+    found = kernels.model(kernels.on("attention", chip)).seconds(
+        chip, {"peak_share": 1.0, "bandwidth_share": 1.0}, causal=causal, batch=batch, heads=heads,
+        kv_heads=kv_heads, seq=seq, seq_kv=seq_kv, head_dim=d, value_dim=value,
+    )  # fmt: skip
+    tiles = 0
+    for row in range(0, seq, 512):
+        last = min(row + 512, seq) - 1 + seq_kv - seq  # the last key that the tile's last query sees
+        tiles += sum(1 for column in range(0, seq_kv, 512) if not causal or column <= last)
+    flops = 2 * batch * heads * tiles * 512 * 512 * (128 + 256)
+    assert found.terms["matrix:bf16"] == pytest.approx(flops / chip.peak("bf16"))
+    moved = 2 * batch * (d + value) * (heads * seq + kv_heads * seq_kv)
+    assert found.terms["hbm"] == pytest.approx(moved / chip.hbm_bandwidth)
 
 
 def test_narrow_operands_are_made_on_the_way():
