@@ -2,7 +2,7 @@
 
 import pytest
 
-from costmodel.hardware import foreign_families, load, nearest_families, relatives
+from costmodel.hardware import available, foreign_families, load, nearest_families, relatives
 from costmodel.hardware.tables import families
 
 # Devices with open measurements, and hence constants.
@@ -76,6 +76,15 @@ def test_families_name_each_other():
         assert len(set(family.nearest)) == len(family.nearest)
         makers = [known[other].vendor == family.vendor for other in family.nearest]
         assert makers == sorted(makers, reverse=True), "another vendor's come last"
+
+
+@pytest.mark.parametrize("device", available())
+def test_other_vendors_families_go_in_the_order_of_the_table(device):
+    """However alike in speed: each comes after all devices of those named before it."""
+    named = [load(name).family for name, relation in relatives(device, available()) if relation == "foreign"]
+    table = families()[load(device).family].nearest
+    places = [table.index(family) for family in named]
+    assert places == sorted(places)
 
 
 def test_another_vendors_gpu_stands_in_last_and_only_where_it_is_named():

@@ -46,11 +46,29 @@ def test_rows_of_b_of_a_page_or_more_cost_a_translation_each_element():
     """1,024 columns of fp32 fill a page of 4 KiB: from there on each element of B costs more to pack."""
     page = {**IDEAL, "page_cycles": 7.0}
     for n, cycles in ((1023, 0.0), (1024, 7.0)):
-        sizes = {"m": 4096, "n": n, "k": 4096}
+        sizes = {"batch": 3, "m": 4096, "n": n, "k": 4096}
         more = cpu_gemm.seconds(DEVICE, page, **sizes).terms["vector:fp32"]
         more = more - cpu_gemm.seconds(DEVICE, IDEAL, **sizes).terms["vector:fp32"]
-        expected = cycles * 4096 * n / (DEVICE.units * DEVICE.clock_hz)
+        expected = cycles * 3 * 4096 * n / (DEVICE.units * DEVICE.clock_hz)
         assert more == pytest.approx(expected, rel=1e-6, abs=1e-12)
+
+
+def test_tiles_are_larger_than_their_product_and_a_vector_has_none():
+    """As many rows and columns more as ``edge_rows``; each product of a batch after the first is a start."""
+    edges = {**IDEAL, "edge_rows": 6.0, "matrix_s": 1e-3, "vector_bytes_cycle": 1e-3}
+    flops, launch = {}, {}
+    for m in (1, 250):
+        found = cpu_gemm.seconds(DEVICE, {**edges, "vector_bytes_cycle": 64.0}, m=m, n=500, k=4096, batch=481)
+        flops[m] = found.terms["vector:fp32"] * DEVICE.peak("fp32") / (2 * 481 * 4096)
+        launch[m] = found.terms["launch"] / 1e-3
+    assert flops == pytest.approx({1: 500, 250: 256 * 506})
+    assert launch == pytest.approx(dict.fromkeys((1, 250), 480 / DEVICE.units))
+    # Only a matrix that meets a single vector is streamed as fast as one is.
+    free, slow = (
+        cpu_gemm.seconds(DEVICE, {**edges, "vector_bytes_cycle": rate}, m=2, n=500, k=4096).terms["l2"]
+        for rate in (64.0, 1e-3)
+    )
+    assert slow == free
 
 
 def test_small_product_stays_on_one_thread():
@@ -67,7 +85,25 @@ def test_long_copy_runs_at_the_memory_and_short_ones_in_the_caches():
     got = cpu_stream.seconds(DEVICE, {**IDEAL, "element_cycles": 0.01}, rows=rows, cols=64.0)
     rate = rows * 64 * 8 / got.seconds
     assert rate[1] == pytest.approx(DEVICE.hbm_bandwidth, rel=0.01)
-    assert rate[0] > 2 * DEVICE.hbm_bandwidth
+    in_cores = _cpu.MEMORY["l2_bytes_cycle"].default * DEVICE.clock_hz * DEVICE.units
+    assert 2 * DEVICE.hbm_bandwidth < rate[0] <= in_cores
+
+
+def test_half_is_found_of_operands_that_are_together_as_large_as_the_shared_cache():
+    """Two tables read and one written; what all cores together keep of it, 1 MiB each, is next to nothing."""
+    constants = {**IDEAL, "l3_share": 0.5, "l2_share": 0.01}
+    cells = 0.5 * DEVICE.llc_capacity / (3 * 4)
+    found = cpu_stream.seconds(DEVICE, constants, rows=cells, cols=1.0, reads=2.0, writes=1.0)
+    assert found.terms["hbm"] == pytest.approx(0.5 * 12 * cells / DEVICE.hbm_bandwidth, rel=1e-3)
+
+
+def test_instructions_are_those_of_elements_and_of_rows():
+    """On all cores; a pass that knows no rows has none of theirs."""
+    constants = {**IDEAL, "element_cycles": 3.0, "row_cycles": 50.0}
+    for pattern, rows in (("softmax", 2**16), ("elementwise", 0)):
+        found = cpu_stream.seconds(DEVICE, constants, rows=2.0**16, cols=128.0, pattern=pattern)
+        cycles = found.terms["vector:fp32"] * DEVICE.units * DEVICE.clock_hz
+        assert cycles == pytest.approx(2**16 * 128 * 3 + rows * 50)
 
 
 def test_large_results_are_mapped_page_by_page():
@@ -191,6 +227,41 @@ def test_attention_is_its_products_where_nothing_else_costs():
     causal = cpu_attention.seconds(DEVICE, constants, **sizes, causal=True).seconds
     # Eight key blocks of 512 under sixteen query blocks of 256: 72 of 128 are computed.
     assert causal / got == pytest.approx(72 / 128, rel=1e-6)
+
+
+HEADS = {"seq_kv": 3000, "head_dim": 64, "kv_heads": 1}
+
+
+@pytest.mark.parametrize(
+    ("model", "sizes"),
+    [
+        (cpu_stream, {"rows": 2.0**16, "cols": 300.0, "pattern": "softmax"}),
+        (cpu_gemm, {"m": 300, "n": 700, "k": 900, "batch": 5}),
+        # A block of queries more than cores, a single one, and whole waves of them.
+        (cpu_attention, {**HEADS, "batch": 97, "heads": 1, "seq": 32, "causal": True}),
+        (cpu_attention, {**HEADS, "batch": 1, "heads": 1, "seq": 32, "direction": "bwd"}),
+        (cpu_attention, {**HEADS, "batch": 96, "heads": 2, "seq": 256}),
+        (cpu_decode, {**HEADS, "batch": 1, "heads": 8}),
+    ],
+    ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],
+)
+def test_limits_that_do_not_overlap_add_up(model, sizes):
+    found = model.seconds(DEVICE, {"overlap": 1.0}, **sizes)
+    assert min(term.min() for term in found.terms.values()) >= 0
+    assert found.seconds == pytest.approx(sum(found.terms.values()))
+
+
+def test_each_call_on_a_block_costs_its_start_and_each_element_met_its_packing():
+    """96 cores, a block of 64 queries each; 3,000 keys are six calls of 512, forward."""
+    sizes = {**HEADS, "batch": 96, "heads": 1, "seq": 64 * 10}
+    calls = cpu_attention.seconds(DEVICE, {**IDEAL, "block_s": 1e-6, "score_cycles": 0.0}, **sizes)
+    assert calls.terms["depth"] == pytest.approx(10 * 6 * 1e-6)
+    free, packed = (
+        cpu_attention.seconds(DEVICE, {**IDEAL, "pack_cycles": cycles}, **sizes).terms["vector:fp32"]
+        for cycles in (0.0, 0.5)
+    )
+    met = 96 * 10 * 3000 * 2 * 64
+    assert (packed - free) * DEVICE.units * DEVICE.clock_hz == pytest.approx(0.5 * met)
 
 
 def test_decoding_is_attention_of_one_query():

@@ -392,6 +392,7 @@ def test_energy_and_cost_follow_from_power_and_price():
             "8 layers over .* = 16 leave .* up to 8",
         ),
         ({"tensor": 2, "micro_batch": 3}, "32 sequences of the batch .* = 6 .* 4 or 8 would"),
+        ({"tensor": 1, "pipeline": 1, "data": 8, "micro_batch": 3}, "= 24 .* 16 or 32 would"),
         ({"zero": 4}, "zero is 0, 1, 2 or 3"),
         ({"interleave": 2, "micro_batch": 16}, "multiple of the stages"),
     ],
