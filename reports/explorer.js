@@ -129,10 +129,6 @@
     readAddress();
     update();
   });
-  // One sentence is read out when a slider moves, not four.
-  for (const name of Object.keys(figures).filter((name) => name !== "time")) {
-    document.querySelector(`[data-figure="${name}"] .finding`).removeAttribute("aria-live");
-  }
   readAddress();
   update();
 })(window.costmodelPage);

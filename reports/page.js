@@ -85,6 +85,7 @@
       if (series) known.signal("drawn", series);
       await known.data("rows", rows).resize().runAsync();
       await settle(known, plot);
+      describe(figure, plot);
       return;
     }
     const spec = structuredClone(figure.spec);
@@ -95,6 +96,7 @@
       const { view } = await vegaEmbed(plot, spec, embedding);
       views.set(figure.name, view);
       await settle(view, plot);
+      describe(figure, plot);
     } catch (error) {
       plot.textContent = `This chart could not be drawn: ${error.message}`;
     }
@@ -142,7 +144,16 @@
     const mine = figure.picks.map((i) => chosen[i]).join(",");
     const finding = figure.findings[mine];
     element.querySelector(".finding").textContent = finding;
-    element.querySelector(".plot").setAttribute("aria-label", `Chart. ${finding}. ${figure.about}`);
+  }
+
+  // To a screen reader the picture is an image, and the menu beside it is not in it, and has a name.
+  function describe(figure, plot) {
+    const picture = plot.querySelector(".chart-wrapper");
+    const finding = plot.closest("figure").querySelector(".finding").textContent;
+    picture.setAttribute("role", "img");
+    picture.removeAttribute("aria-roledescription");
+    picture.setAttribute("aria-label", `Chart. ${finding}. ${figure.about}`);
+    plot.querySelector("summary").setAttribute("aria-label", "Save this chart");
   }
 
   // -- tables ----------------------------------------------------------------------------------

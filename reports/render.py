@@ -28,13 +28,15 @@ def render(page: Page) -> str:
         f"script-src {' '.join(_hash(script) for script in scripts)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
+    # One sentence is read out when the reader picks, not one for each chart.
+    said_aloud = next((figure for section in page.sections for figure in section.figures), None)
     body = [
         '<a class="skip" href="#findings">Skip to the findings</a>',
         _header(page),
         _picks(page.picks),
         f'<div class="bench">{live.controls}' if live else "",
         "<main>",
-        *(_section(section, page.picks) for section in page.sections),
+        *(_section(section, page.picks, said_aloud) for section in page.sections),
         "</main>",
         "</div>" if live else "",
         _footer(page),
@@ -88,7 +90,7 @@ def _picks(picks: Sequence[Pick]) -> str:
         fields.append(
             f'<label><span>{escape(pick.label)}</span><select data-pick="{i}">{options}</select></label>'
         )
-    return f'<div class="picks" role="group" aria-label="What the charts show">{"".join(fields)}</div>'
+    return f'<div class="picks" role="region" aria-label="What the charts show">{"".join(fields)}</div>'
 
 
 def said(value: Any) -> str:
@@ -96,8 +98,8 @@ def said(value: Any) -> str:
     return f"{value:,.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def _section(section: Section, picks: Sequence[Pick]) -> str:
-    figures = "".join(_figure(figure, picks) for figure in section.figures)
+def _section(section: Section, picks: Sequence[Pick], said_aloud: Figure | None) -> str:
+    figures = "".join(_figure(figure, picks, figure is said_aloud) for figure in section.figures)
     if section.side_by_side:
         figures = f'<div class="side">{figures}</div>'
     tables = "".join(table.html(picks) for table in section.tables)
@@ -112,12 +114,11 @@ def _section(section: Section, picks: Sequence[Pick]) -> str:
     )
 
 
-def _figure(figure: Figure, picks: Sequence[Pick]) -> str:
-    finding = figure.say(at_first(picks))
+def _figure(figure: Figure, picks: Sequence[Pick], aloud: bool) -> str:
+    live = ' aria-live="polite"' if aloud else ""
     return (
         f'<figure class="chart" data-figure="{escape(figure.name)}">'
-        f'<h3 class="finding" aria-live="polite">{escape(finding)}</h3>'
-        f'<div class="plot" role="img" aria-label="{escape(f"Chart. {finding}. {figure.about}")}"></div>'
+        f'<h3 class="finding"{live}>{escape(figure.say(at_first(picks)))}</h3><div class="plot"></div>'
         f"<figcaption>{escape(figure.about)}</figcaption></figure>"
     )
 

@@ -40,6 +40,10 @@ def test_every_chart_draws_and_tables_are_as_before(
     charts = sum(len(section.figures) for section in page.sections)
     assert attribute(dom, "data-drawn") == str(charts)
     assert "could not be drawn" not in dom
+    # The menu is beside the image, not in it: what is in an image no screen reader finds.
+    images = re.findall(r'<div class="chart-wrapper[^>]*role="img"[^>]*aria-label="Chart\. [^"]{60,}"', dom)
+    assert len(images) == charts
+    assert len(re.findall(r'<summary[^>]*aria-label="Save this chart"', dom)) == charts
     assert "Content Security Policy" not in log
     assert "Uncaught" not in log
     assert "Conflicting" not in log

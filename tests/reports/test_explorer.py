@@ -367,7 +367,7 @@ READER = """<script>(async () => {
   const found = { address: location.hash, share: document.querySelector(".share").getAttribute("href"),
     number: document.querySelector("[data-state=seq]").value, said: slider.getAttribute("aria-valuetext"),
     findings: [...document.querySelectorAll("#findings li")].map((item) => item.textContent),
-    plots: [...document.querySelectorAll(".plot")].map((plot) => plot.getAttribute("aria-label")) };
+    plots: [...document.querySelectorAll(".plot [role=img]")].map((one) => one.getAttribute("aria-label")) };
   document.documentElement.dataset.found = JSON.stringify(found);
 })();</script>"""
 

@@ -124,10 +124,12 @@ def test_hostile_names_arrive_whole(hostile_page: reports.Page) -> None:
 # -- for every reader ----------------------------------------------------------------------------
 
 
-def test_every_chart_is_described(elements: Elements) -> None:
+def test_every_chart_is_described_and_one_is_read_out(elements: Elements) -> None:
     plots = [attributes for attributes in elements.all("div") if attributes.get("class") == "plot"]
     assert len(plots) == CHARTS
-    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 60 for plot in plots)
+    assert len(elements.all("figcaption")) == CHARTS
+    findings = [attributes for attributes in elements.all("h3") if attributes.get("class") == "finding"]
+    assert [bool(attributes.get("aria-live")) for attributes in findings] == [True] + [False] * (CHARTS - 1)
 
 
 def test_tables_have_captions_and_headed_columns(elements: Elements) -> None:
