@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from costmodel.reports import style
+from costmodel.reports import binding, style
 from costmodel.reports.roofline import drawn
 
 #: Stands in a chart's specification for the size that its curves run along.
@@ -109,7 +109,8 @@ def waiting(layers: int) -> Any:
         As many bars as there are.
     """
     alt = style.altair()
-    scale = alt.Scale(domain=list(PARTS), range=[style.OKABE_ITO[0], style.OKABE_ITO[1], style.OKABE_ITO[3]])
+    colours = [style.OKABE_ITO[0], *(binding.LIMITS[limit][2] for limit in ("depth", "launch"))]
+    scale = alt.Scale(domain=list(PARTS), range=colours)
     legend = alt.Legend(title=None, orient="top")
     return (
         alt.Chart()

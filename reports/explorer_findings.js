@@ -17,7 +17,7 @@
 
   // A sentence for each chart; where nothing can be computed, why.
   function findings(result) {
-    const said = { roofline, time, waiting, memory: memoryHeld };
+    const said = { time, waiting, roofline, memory: memoryHeld };
     const problems = listed(result.problems);
     const some = result.now.some(Boolean);
     return Object.fromEntries(Object.entries(said).map(([name, say]) => [name, some ? say(result) : problems]));

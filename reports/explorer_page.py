@@ -105,15 +105,15 @@ def page(explorer: Explorer, *, title: str | None = None, command: str) -> Page:
 def _sections(explorer: Explorer) -> tuple[Section, ...]:
     names = [layer["name"] for layer in explorer.layers]
     figures = {
-        "roofline": _figure("roofline", lambda: charts.roofline(names), charts.ROOFLINE),
         "time": _figure("time", lambda: charts.time(names), charts.TIME),
         "waiting": _figure("waiting", lambda: charts.waiting(len(names)), charts.WAITING),
+        "roofline": _figure("roofline", lambda: charts.roofline(names), charts.ROOFLINE),
         "memory": _figure("memory", lambda: charts.memory(names), charts.MEMORY),
     }
     return (
-        Section("roofline", "The roofline", figures=(figures["roofline"],)),
         Section("time", "Time, and where the fastest changes", figures=(figures["time"],)),
         Section("waiting", "What waiting would add", figures=(figures["waiting"],)),
+        Section("roofline", "The roofline", figures=(figures["roofline"],)),
         Section("memory", "Memory", figures=(figures["memory"],)),
         Section("numbers", "The numbers", tables=_tables()),
         Section(
