@@ -21,6 +21,7 @@ from costmodel.arguments import typed
 from costmodel.crossing import QUANTITIES, crossover
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import evaluate
+from costmodel.explain import what_if
 from costmodel.facts import facts_of
 from costmodel.layers import Layer, get
 from costmodel.parallel.limits import largest
@@ -42,6 +43,8 @@ DEVICES = (
 )
 LENGTHS = log2_range(128, 131072)
 BATCH = 8
+#: Where one thing is changed at a time: the first model, inference, this many tokens.
+CHANGED_AT = 8192
 #: Vaswani et al. 2017, Table 3, rows base and big; heads of 64.
 MODELS = {"base": {"width": 512, "heads": 8, "d_ff": 2048}, "big": {"width": 1024, "heads": 16, "d_ff": 4096}}
 NUM_LAYERS = 6
@@ -105,7 +108,7 @@ class Case:
         }
         return {name: value for name, value in every.items() if name in layer.sizes()}
 
-    def predict(self, layer: Layer, lengths: Sequence[int] | np.ndarray) -> Prediction:
+    def predict(self, layer: Layer, lengths: int | Sequence[int] | np.ndarray) -> Prediction:
         """Return the prediction of one of the layers."""
         return predict(layer, self.device, rung=self.rung, seq=np.asarray(lengths), **self.sizes(layer))
 
@@ -160,6 +163,7 @@ def story(
         parts=pd.concat(parts, ignore_index=True),
         fastest=_named([*_fewest(every, lengths), *fastest], list(every[0].layers)),
         longest=pd.DataFrame(longest),
+        changes=_changes(every),
         systems=systems.times([(where, *place) for where, place in places.items()], rung=rung),
         growth=systems.growth(),
         facts=facts_of(rows, {case.device.name: case.device for case in every}),
@@ -239,6 +243,23 @@ def _values(case: Case, layer: Layer, lengths: Sequence[int], of: str) -> np.nda
 def _least(values: dict[str, float]) -> str:
     """Return the name of the least, of several the first."""
     return min(values, key=lambda name: values[name])
+
+
+def _changes(every: Sequence[Case]) -> pd.DataFrame:
+    """Return how much faster each layer is with one thing changed, on every device: see `what_if`.
+
+    Formats are not tried: each device computes in its own.
+    """
+    found = []
+    first = {case.keys["where"]: case for case in reversed(every)}
+    for where, case in reversed(first.items()):
+        for series, layer in case.layers.items():
+            changes = what_if(case.predict(layer, CHANGED_AT))
+            found.append(
+                changes[changes["kind"] != "format"].assign(where=where, series=series, seq=CHANGED_AT)
+            )
+    frame = pd.concat(found, ignore_index=True).drop(columns=["rung", "alike"])
+    return frame.assign(series=pd.Categorical(frame["series"], list(every[0].layers)))
 
 
 def _longest(case: Case, series: str, layer: Layer) -> dict[str, object]:

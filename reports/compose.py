@@ -7,7 +7,7 @@ from functools import partial
 
 import pandas as pd
 
-from costmodel.reports import binding, counts, duration, fastest, longest, memory, roofline, split
+from costmodel.reports import binding, counts, duration, fastest, helping, longest, memory, roofline, split
 from costmodel.reports.figure import Figure, Pick, at_first, choose
 from costmodel.reports.frames import Facts, Frames, axis_of, axis_title, sizes_of
 from costmodel.reports.page import Page, Section
@@ -60,15 +60,15 @@ def compose(
     Parameters
     ----------
     frames : Frames
-        The tables; parts, fastest and longest where there are any.
+        The tables; parts, fastest, changes and longest where there are any.
     picks : sequence of Pick
         What the reader may choose.
     title, asked, command : see `Page`
     """
     charts = _charts(frames)
     sections = (
-        Section("roofline", "The roofline", figures=charts["roofline"]),
         Section("time", "Time, and what it goes into", figures=charts["time"]),
+        Section("crossovers", "Where one layer overtakes another", figures=charts["crossovers"]),
         Section(
             "costs",
             "Three costs: arithmetic, traffic, depth",
@@ -80,9 +80,10 @@ def compose(
             figures=charts["costs"],
             side_by_side=True,
         ),
-        Section("crossovers", "Where one layer overtakes another", figures=charts["crossovers"]),
-        Section("memory", "Memory, and the longest sequence that fits", figures=charts["memory"]),
+        Section("roofline", "The roofline", figures=charts["roofline"]),
         Section("binding", "What binds where", figures=charts["binding"]),
+        Section("changes", "What would change", figures=charts["changes"]),
+        Section("memory", "Memory, and the longest sequence that fits", figures=charts["memory"]),
         Section("numbers", "The numbers", tables=_tables(frames)),
         Section("means", "What the numbers mean", notes=_notes(frames)),
         sources(frames.facts, *_unknown(frames)),
@@ -114,6 +115,7 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
             for count in counts.COUNTS
         ],
         "crossovers": [],
+        "changes": [],
         "memory": [],
         "binding": [Figure.of(binding, binding.rows(rows, facts))],
     }
@@ -121,6 +123,8 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
         charts["time"].append(Figure.of(split, split.rows(frames.parts)))
     if not frames.fastest.empty:
         charts["crossovers"].append(Figure.of(fastest, frames.fastest))
+    if not frames.changes.empty:
+        charts["changes"].append(Figure.of(helping, helping.rows(frames.changes)))
     if "footprint_bytes" in rows:
         charts["memory"].append(Figure.of(memory, memory.rows(rows, facts), names=names))
     if not frames.longest.empty:
@@ -151,10 +155,8 @@ def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
 def _findings(sections: Sequence[Section], picks: Sequence[Pick]) -> tuple[str, ...]:
     """Return each chart's finding for what is picked at first."""
     figures = {figure.name: figure for section in sections for figure in section.figures}
-    order = [
-        n for n in ("time", "split", "depth", "crossovers", "roofline", "longest", "binding") if n in figures
-    ]
-    return tuple(figures[name].say(at_first(picks)) for name in order)
+    order = ("time", "crossovers", "depth", "split", "helping", "roofline", "binding", "longest")
+    return tuple(figures[name].say(at_first(picks)) for name in order if name in figures)
 
 
 # -- tables --------------------------------------------------------------------------------------

@@ -7,19 +7,27 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.reports import style, words
+from costmodel.reports import memory, style, words
 from costmodel.reports.frames import Facts, axis_of
 
 NAME = "time"
 ABOUT = (
     "Time of one pass through the whole stack. Thin lines: the lower bound, a promise that no measurement "
-    "undercuts. Bands, where there are any: 80 % of measurements."
+    "undercuts. Bands, where there are any: 80 % of measurements. Hollow points: more than the device's "
+    "memory holds."
 )
+#: As many layers are named at the longest length; of more, the fastest and the slowest.
+MOST_SAID = 4
+#: Times that differ by less are the same to whoever reads them.
+ALIKE = 1.005
 
 
-def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - every chart's signature
-    """Return the frame: its times are all that is drawn."""
-    return frame
+def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
+    """Return the frame with ``held``: 1, or 0 where the footprint is more than the device's memory."""
+    if "footprint_bytes" not in frame:
+        return frame.assign(held=1)
+    capacity = memory.rows(frame, facts)["hbm_capacity_bytes"]
+    return frame.assign(held=1 - (frame["footprint_bytes"] > capacity).astype(int))
 
 
 def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
@@ -45,6 +53,10 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
         base.mark_point(strokeWidth=0, size=45, opacity=1).encode(
             along, time, style.series_fill("series", names), tooltip=tooltip
         ),
+        base.transform_filter("datum.held === 0")
+        .mark_point(strokeWidth=0, size=12, opacity=1, fill="white")
+        .encode(along, time)
+        .properties(name="paper_hollow"),
     ]
     if {"lo80_s", "hi80_s"} <= set(frame):
         band = base.transform_filter("isValid(datum.lo80_s)").mark_area(opacity=0.18)
@@ -56,30 +68,29 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return who is fastest at the longest length, and by how much; and at the shortest, if another is."""
+    """Return how long the layers take at the longest length, and who is fastest at the shortest."""
     x = axis_of(frame)
-    short, long = frame[x].min(), frame[x].max()
-    at_short, at_long = (_times(frame[frame[x] == end]) for end in (short, long))
-    text = f"At {words.at(x, long)}, {_order(at_long)}"
-    if _fastest(at_short) != _fastest(at_long):
-        text += f"; at {words.at(x, short)}, {_fastest(at_short)} is fastest"
+    short, long = (frame[frame[x] == end].set_index("series") for end in (frame[x].min(), frame[x].max()))
+    text = f"At {words.at(x, long[x].iloc[0])}, {_order(long)}"
+    first = _fastest(short["seconds"])
+    if not set(first) & set(_fastest(long["seconds"])):
+        text += f"; at {words.at(x, short[x].iloc[0])}, {words.listed(first)} {words.be(first)} fastest"
     return text
 
 
-def _times(rows: pd.DataFrame) -> dict[str, float]:
-    return {str(name): float(value) for name, value in zip(rows["series"], rows["seconds"], strict=True)}
+def _fastest(times: pd.Series) -> list[str]:
+    """Return the fastest, and who is as good as that."""
+    return [str(name) for name in times.index[times <= ALIKE * times.min()]]
 
 
-def _fastest(times: dict[str, float]) -> str:
-    return min(times, key=lambda name: times[name])
-
-
-def _order(times: dict[str, float]) -> str:
-    fastest, slowest = _fastest(times), max(times, key=lambda name: times[name])
-    if times[slowest] < 1.005 * times[fastest]:
-        names = list(times)
-        return f"{words.listed(names)} {words.verb(names, 'takes')} {words.seconds(times[fastest])}"
-    return (
-        f"{fastest} takes {words.seconds(times[fastest])} and {slowest} {words.seconds(times[slowest])}, "
-        f"{words.times(times[slowest] / times[fastest])} as long"
-    )
+def _order(rows: pd.DataFrame) -> str:
+    times = rows["seconds"].sort_values(kind="stable")
+    best, worst = times.iloc[0], times.iloc[-1]
+    if worst < ALIKE * best:
+        names = [str(name) for name in rows.index]
+        return f"{words.listed(names)} {words.verb(names, 'takes')} {words.seconds(best)}"
+    named = times if len(times) <= MOST_SAID else times.iloc[[0, -1]]
+    unheld = {name: "" if held else " (more than memory holds)" for name, held in rows["held"].items()}
+    said = [f"{name} {words.seconds(value)}{unheld[name]}" for name, value in named.items()]
+    said[0] = f"{named.index[0]} takes {words.seconds(best)}{unheld[named.index[0]]}"
+    return f"{words.listed(said)}, {words.times(worst / best)} as long"

@@ -103,7 +103,7 @@ def _axis(frame: pd.DataFrame) -> str:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return in how many rows who is fastest throughout, and where the others cross.
+    """Return who is fastest in the end, in how many rows, and from where on.
 
     A row is a device in a number format: one that is shown in two has two.
     """
@@ -111,22 +111,26 @@ def finding(frame: pd.DataFrame) -> str:
     timed = frame[frame["of"] == "time"]
     if timed.empty:
         return "No lengths that all layers share, so no crossover to look for"
-    every = timed["row"].nunique()
-    pieces = timed["series"].astype(str).groupby(timed["row"], sort=False).agg(list)
-    throughout = pieces[pieces.map(len) == 1].map(lambda names: names[0])
+    last = timed.groupby("row", sort=False).tail(1)
+    whole = last["row"].map(timed["row"].value_counts()) == 1
+    last = last.assign(name=last["series"].astype(str), whole=whole)
     said = [
-        f"{_in(count, every)} {name} is fastest at every length"
-        for name, count in throughout.value_counts(sort=False).items()
+        f"{_in(rows['row'], len(last))} {name} is fastest {'at every length' if whole else _from(rows, x)}"
+        for (whole, name), rows in last.groupby(["whole", "name"], sort=False)
     ]
-    crossing = timed[timed["row"].isin(pieces.index[pieces.map(len) > 1])]
-    if not crossing.empty:
-        starts = crossing[crossing.groupby("row").cumcount() > 0][f"from_{x}"]
-        span = words.span(x, starts.min(), starts.max())
-        said.append(f"the fastest changes {_in(crossing['row'].nunique(), every)}, at {span}")
-    return words.sentence("; ".join(said))
+    return words.sentence("; ".join(sorted(said, key=lambda text: text.startswith("on "))))
 
 
-def _in(count: int, every: int) -> str:
-    if count < every:
-        return f"in {count} of {every} rows"
+def _from(rows: pd.DataFrame, x: str) -> str:
+    """Return from which length on, at the earliest and at the latest."""
+    starts = rows.set_index("row")[f"from_{x}"]
+    early, late = (words.at(x, end) for end in (starts.min(), starts.max()))
+    if early == late:
+        return f"from {early} on"
+    return f"from {early} on at the earliest ({starts.idxmin()}), {late} at the latest ({starts.idxmax()})"
+
+
+def _in(rows: pd.Series, every: int) -> str:
+    if len(rows) < every:
+        return f"in {len(rows)} of {every} rows" if len(rows) > 1 else f"on {rows.iloc[0]}"
     return {1: "on this device", 2: "in both rows"}.get(every, f"in all {every} rows")

@@ -112,6 +112,9 @@ class Frames:
         all), and from_ and to_ before the size that grows.
     longest : DataFrame
         where, series, longest_seq [tokens], hbm_capacity_bytes.
+    changes : DataFrame
+        where, series (categories: all), seq, change, kind (figure, choice), seconds, speedup,
+        constants_from: one thing changed at a time.
     systems : DataFrame
         where, layer, family, seq, seconds, bound: every layer there is, on every device.
     growth : DataFrame
@@ -125,6 +128,7 @@ class Frames:
     parts: pd.DataFrame = field(default_factory=pd.DataFrame)
     fastest: pd.DataFrame = field(default_factory=pd.DataFrame)
     longest: pd.DataFrame = field(default_factory=pd.DataFrame)
+    changes: pd.DataFrame = field(default_factory=pd.DataFrame)
     systems: pd.DataFrame = field(default_factory=pd.DataFrame)
     growth: pd.DataFrame = field(default_factory=pd.DataFrame)
 

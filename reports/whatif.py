@@ -29,6 +29,13 @@ FIGURES = {
     "clock": "clock",
     "l2": "L2 cache",
 }
+#: Another way to compute the same, in words.
+CHOICES = {
+    "wavefront = True": "layers staggered (wavefront)",
+    "persistent = True": "weights kept on the chip (persistent)",
+    "fused = True": "products fused",
+    "attention = tiled": "scores kept on the chip (tiled)",
+}
 MOST_SAID = 3
 
 
@@ -44,14 +51,14 @@ def rows(changes: pd.DataFrame) -> pd.DataFrame:
         where, use, change, kind, speedup, alike.
     """
     kinds = changes["kind"].where(changes["alike"].astype(bool), "unlike")
-    said = [_said(change) for change in changes["change"]]
-    return changes.assign(change=said, kind=in_words(kinds, KINDS), start=1.0)
+    words_of = [said(change) for change in changes["change"]]
+    return changes.assign(change=words_of, kind=in_words(kinds, KINDS), start=1.0)
 
 
-def _said(change: str) -> str:
+def said(change: str) -> str:
     """Return a change in words: ``hbm times 2 → memory bandwidth × 2``."""
     name, times, factor = change.partition(" times ")
-    return f"{FIGURES.get(name, f'peak of {name}')} × {factor}" if times else change
+    return f"{FIGURES.get(name, f'peak of {name}')} × {factor}" if times else CHOICES.get(change, change)
 
 
 def chart(frame: pd.DataFrame) -> Any:
@@ -81,11 +88,11 @@ def finding(frame: pd.DataFrame) -> str:
     own = _best(frame[~frame["kind"].isin([device, unlike])])
     helping = own[own["speedup"] >= 1.05]
     most = helping.head(MOST_SAID)
-    said = [
+    helps = [
         f"{change}: {words.times(times)} as fast"
         for change, times in zip(most["change"], most["speedup"], strict=True)
     ]
-    text = "; ".join(said) or "Nothing by itself makes it 5 % faster"
+    text = "; ".join(helps) or "Nothing by itself makes it 5 % faster"
     devices = _best(frame[frame["kind"] == device])
     if len(devices) and devices["speedup"].iloc[0] > 1:
         text += f"; {devices['change'].iloc[0]}: {words.times(devices['speedup'].iloc[0])}"

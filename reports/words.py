@@ -72,6 +72,11 @@ def verb(subjects: Sequence[str], said: str) -> str:
     return said if len(subjects) == 1 else f"{first.removesuffix('s')} {rest}".strip()
 
 
+def be(subjects: Sequence[str]) -> str:
+    """Return ``is`` of one, ``are`` of several."""
+    return "is" if len(subjects) == 1 else "are"
+
+
 def listed(items: Sequence[str]) -> str:
     """Return items as a sentence has them: ``"a, b and c"``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

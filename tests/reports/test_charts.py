@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ import pytest
 import vl_convert
 
 from costmodel import reports
-from costmodel.reports import split, style
+from costmodel.reports import helping, split, style
 from costmodel.reports.figure import Figure, at_first, choose
 
-EVERY = ("roofline", "time", "flops", "traffic", "depth", "crossovers", "memory", "binding")
+EVERY = ("time", "crossovers", "flops", "traffic", "depth", "roofline", "binding", "memory")
 
 
 def figure(page: reports.Page, name: str) -> Figure:
@@ -41,7 +42,7 @@ def test_every_chart_compiles(kind: str, request: pytest.FixtureRequest) -> None
             assert spec["description"] == found.about
             assert len(found.frame) <= 5000
             names.append(found.name)
-    assert names == ["roofline", "time", "flops", "traffic", "depth", "crossovers", "memory", "binding"]
+    assert names == list(EVERY)
 
 
 def axes(spec: Any) -> list[str]:
@@ -117,12 +118,33 @@ def test_lines_have_one_legend_of_colour_and_dashes(table: pd.DataFrame, facts: 
 
 
 def test_time_finding(page: reports.Page) -> None:
-    # At 8,192: chain 8.192 ms, pairs 67.1 ms, ratio 8.192; at 128: 128 µs and 16.4 µs.
+    # At 8,192: chain 8.192 ms and GB, pairs 67.1 ms and GB, of 2 GB; ratio 8.192; at 128: 128 µs and 16.4 µs.
     assert said(page, "time") == (
-        "At 8,192 tokens, chain[bf16] takes 8.19 ms and pairs[bf16] 67.1 ms, 8.2 times as long; "
-        "at 128 tokens, pairs[bf16] is fastest"
+        "At 8,192 tokens, chain[bf16] takes 8.19 ms (more than memory holds) and pairs[bf16] 67.1 ms "
+        "(more than memory holds), 8.2 times as long; at 128 tokens, pairs[bf16] is fastest"
     )
-    assert "16.4 ms and pairs[bf16] 134 ms" in said(page, "time", "maker/two")
+    assert "chain[bf16] takes 16.4 ms" in said(page, "time", "maker/two")
+
+
+def test_every_layer_is_named_and_equals_are_equal(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """A third layer that needs 0.2 % more than `pairs` and a hundredth of its memory."""
+    third = table[table["layer"] == "pairs"].assign(layer="near", options="near[bf16]")
+    third = third.assign(seconds=1.002 * third["seconds"], footprint_bytes=third["footprint_bytes"] / 100)
+    page = reports.compare(pd.concat([table, third]), facts=facts)
+    text = said(page, "time")
+    assert "pairs[bf16] 67.1 ms (more than memory holds) and near[bf16] 67.2 ms, 8.2 times" in text
+    assert text.endswith("at 128 tokens, pairs[bf16] and near[bf16] are fastest")
+
+
+def test_what_memory_does_not_hold_is_drawn_hollow(page: reports.Page) -> None:
+    # 2 GB hold both up to 512 of the lengths 128, 512, 2,048 and 8,192; see the finding on memory.
+    found = figure(page, "time")
+    assert (found.frame["held"] == (found.frame["seq"] <= 512)).all()
+    rows = choose(found.frame, {"where": "maker/one"})
+    svg = vl_convert.vegalite_to_svg(found.chart(rows).to_dict())
+    hollow = re.search(r'<g class="mark-symbol [^"]*paper_hollow.*?</g>', svg, re.DOTALL)
+    assert hollow
+    assert hollow.group().count("<path") == 4
 
 
 def test_crossover_finding(page: reports.Page) -> None:
@@ -131,7 +153,26 @@ def test_crossover_finding(page: reports.Page) -> None:
     inside = frame[frame["from_seq"] > 128]
     assert inside["from_seq"].tolist() == pytest.approx([1000.0, 1000.0], rel=1e-12)
     assert inside["series"].tolist() == ["chain[bf16]", "chain[bf16]"]
-    assert said(page, "crossovers") == "The fastest changes in both rows, at about 1,000 tokens"
+    assert said(page, "crossovers") == "In both rows chain[bf16] is fastest from about 1,000 tokens on"
+
+
+def test_crossovers_are_said_by_who_wins_in_the_end(
+    table_of: Callable[..., pd.DataFrame], facts: reports.Facts
+) -> None:
+    """`chain` takes twice as long on the second device, always least on the third, never on the last."""
+    devices = ("maker/one", "maker/two", "maker/three", "maker/four")
+    table = table_of(devices=devices)
+    factors = {"maker/two": 2.0, "maker/three": 1e-3, "maker/four": 1e3}
+    chain = table["layer"] == "chain"
+    table.loc[chain, "seconds"] *= table.loc[chain, "device"].map(factors).fillna(1.0)
+    text = said(reports.compare(table, facts=facts), "crossovers")
+    # 1 µs · n = 1 ns · n² at 1,000; 2 µs · n at 2,000.
+    assert text == (
+        "In 2 of 4 rows chain[bf16] is fastest from about 1,000 tokens on at the earliest (maker/one), "
+        "about 2,000 tokens at the latest (maker/two); "
+        "on maker/three chain[bf16] is fastest at every length; "
+        "on maker/four pairs[bf16] is fastest at every length"
+    )
 
 
 def test_roofline_finding(page: reports.Page) -> None:
@@ -203,6 +244,35 @@ def test_shares_of_time_add_up_and_are_said() -> None:
     assert rows["share"].tolist() == pytest.approx([0.75, 0.25, 6 / 13, 7 / 13])
     assert split.finding(rows) == "Most of the time goes into attention from 256 tokens on for block"
     assert vl_convert.vegalite_to_vega(json.dumps(split.chart(rows).to_dict()))["marks"]
+
+
+def test_what_helps_is_said_by_what_it_takes() -> None:
+    changes = pd.DataFrame(
+        {
+            "where": "one",
+            "series": ["chain", "chain", "chain", "pairs", "pairs", "idle"],
+            "seq": 512,
+            "change": [
+                "hbm times 2",
+                "bf16 times 2",
+                "wavefront = True",
+                "l2 times 2",
+                "units times 2",
+                "no",
+            ],
+            "kind": ["figure", "figure", "choice", "figure", "figure", "figure"],
+            "seconds": 1.0,
+            "speedup": [1.01, 1.02, 3.0, 1.5, 1.9, 1.0],
+            "constants_from": "none",
+        }
+    )
+    rows = helping.rows(changes)
+    assert helping.finding(rows) == (
+        "At 512 tokens, chain is 3 times as fast with layers staggered (wavefront), and gains nothing from "
+        "any figure of the device doubled; pairs is 1.9 times as fast with number of units × 2; idle gains "
+        "nothing from any figure of the device doubled"
+    )
+    assert vl_convert.vegalite_to_vega(json.dumps(helping.chart(rows).to_dict()))["marks"]
 
 
 def test_most_of_the_time_is_said_from_where_on_it_stays_so() -> None:

@@ -126,7 +126,7 @@ def test_layers_without_matrix_products_have_a_report() -> None:
     norm = cm.sweep(cm.layers.get("norm")(), "nvidia/h200-sxm", rung="bound", **sizes)
     page = reports.compare(norm)
     names = [figure.name for section in page.sections for figure in section.figures]
-    assert names == ["time", "traffic", "depth", "memory", "binding"]
+    assert names == ["time", "traffic", "depth", "binding", "memory"]
     assert "There is no matrix product here" in page.html
     # Nor does it matter which device such a layer is on, and whether that is picked at first.
     product = cm.sweep(cm.Matmul(), "nvidia/a100-sxm-80gb", rung="bound", **sizes, k=64)

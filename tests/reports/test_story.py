@@ -97,8 +97,8 @@ def test_page(frames: reports.Frames) -> None:
     page = reports.story(frames)
     assert len(page.html.encode()) < 3_000_000
     names = [figure.name for section in page.sections for figure in section.figures]
-    wanted = ["roofline", "time", "split", "flops", "traffic", "depth", "crossovers", "memory", "longest"]
-    assert names == [*wanted, "binding", "families"]
+    wanted = ["time", "split", "crossovers", "flops", "traffic", "depth", "roofline", "binding", "helping"]
+    assert names == [*wanted, "memory", "longest", "families"]
     assert "H200" in page.lead
     figures = next(t for s in page.sections for t in s.tables if t.name == "figures").frame
     assert set(figures["device"]) == set(frames.rows["device"])
@@ -116,6 +116,21 @@ def test_summary_is_what_the_rows_say(frames: reports.Frames) -> None:
     assert f"{last['seconds'].idxmax()} " in page.findings[0]
     assert f"{ratio:,.0f} times as long" in page.findings[0]
     assert "786,432 steps" in page.findings[2]
+
+
+def test_changes_are_predictions_made_again(frames: reports.Frames) -> None:
+    """By Amdahl's law twice a figure is at most twice as fast; tiled is the other Transformer's time."""
+    changes = frames.changes
+    assert set(changes["where"]) == set(frames.rows["where"])
+    figures = changes[changes["kind"] == "figure"]
+    assert figures["speedup"].between(1 - 1e-9, 2 + 1e-9).all()
+    tiled = changes[changes["change"] == "attention = tiled"].set_index("where")
+    for where, one in tiled.iterrows():
+        rows = frames.rows[(frames.rows["where"] == where) & (frames.rows["seq"] == one["seq"])]
+        rows = rows[rows["model"].str.startswith("base") & (rows["direction"] == "fwd")].set_index("series")
+        times = rows["seconds"]
+        expected = times["Transformer (stored)"] / times["Transformer (tiled)"]
+        assert one["speedup"] == pytest.approx(expected, rel=1e-9)
 
 
 def test_crossovers_are_exact(frames: reports.Frames) -> None:

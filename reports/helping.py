@@ -1,0 +1,85 @@
+"""What would change the times: each layer predicted again with one thing changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from costmodel.reports import style, whatif, words
+
+NAME = "helping"
+ABOUT = (
+    "The prediction made again with one thing changed: a figure of the device doubled, or another way to "
+    "compute the same; of the first model's inference, whichever is picked. At 1 it is as fast as before."
+)
+#: Changes that make less of a difference than this make none.
+LEAST = 1.05
+
+
+def rows(changes: pd.DataFrame) -> pd.DataFrame:
+    """Return the changes in words.
+
+    Parameters
+    ----------
+    changes : DataFrame
+        where, series (categories: all of them), seq, change, seconds, speedup, constants_from.
+    """
+    return changes.assign(change=[whatif.said(change) for change in changes["change"]])
+
+
+def chart(frame: pd.DataFrame) -> Any:
+    """Return how many times as fast each change makes each layer, a row a change and a point a layer.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        From `rows`, for one device.
+    """
+    alt = style.altair()
+    base = alt.Chart(frame)
+    change = alt.Y(
+        "change:N",
+        title=None,
+        sort=alt.EncodingSortField("speedup", op="max", order="descending"),
+        axis=alt.Axis(grid=True),
+    )
+    speedup = alt.X(
+        "speedup:Q",
+        title="times as fast",
+        scale=style.LOG,
+        axis=style.log_axis("x", style.WRITTEN_OUT),
+    )
+    points = base.mark_point(filled=True, size=90, opacity=1).encode(
+        speedup,
+        change,
+        *style.series_points(style.domain(frame["series"])),
+        tooltip=style.tips(
+            ("series:N", "layer", ""),
+            ("change:N", "change", ""),
+            ("speedup:Q", "times as fast", ".3~r"),
+            ("seconds:Q", "time [s]", ".3~s"),
+            ("constants_from:N", "constants from", ""),
+        ),
+    )
+    drawn = points.properties(width="container", height=alt.Step(26))
+    return style.titled(drawn, finding(frame), ABOUT)
+
+
+def finding(frame: pd.DataFrame) -> str:
+    """Return what helps each layer most: of the device's figures, and of ways to compute the same."""
+    said = [_most(str(name), part) for name, part in frame.groupby("series", sort=False, observed=True)]
+    return f"At {words.at('seq', frame['seq'].iloc[0])}, {'; '.join(said)}"
+
+
+def _most(name: str, part: pd.DataFrame) -> str:
+    best = part.sort_values("speedup", ascending=False, kind="stable").groupby("kind", sort=False).head(1)
+    helping = best[best["speedup"] >= LEAST]
+    said = [
+        f"{words.times(speedup)} as fast with {change}"
+        for change, speedup in zip(helping["change"], helping["speedup"], strict=True)
+    ]
+    text = f"{name} is {words.listed(said)}" if said else name
+    if "figure" in set(helping["kind"]):
+        return text
+    return f"{text}{', and' if said else ''} gains nothing from any figure of the device doubled"
