@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel.cost import ZERO
-from costmodel.errors import UnavailableError
+from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import bind, compile_expressions
 from costmodel.hardware import Device
 from costmodel.layers._recompute import RECOMPUTE
@@ -30,6 +30,8 @@ from costmodel.parallel.limits import MARGIN, UNLIMITED, check_margin, largest
 Array = NDArray[np.float64]
 #: What a use of a model holds, in the order in which it is stacked up.
 KINDS = ("weights", "gradients", "optimiser", "activations", "cache", "working")
+#: The most devices that are tried where one is too small to serve a model.
+MOST_DEVICES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,7 +148,17 @@ class Memory:
         possible = use != "training" and self.dtype != "fp8" and "fp8" in self.device.matrix_dtypes
         if possible and narrow.total(use, batch=batch, length=length) <= self.room:
             return "--dtype fp8"
-        return f"{math.ceil(total / self.room)} such devices{' (costmodel plan)' * (use == 'training')}"
+        fewest = math.ceil(self.architecture.devices * total / self.room)
+        if use == "training":
+            return f"{fewest} such devices (costmodel plan)"
+        for devices in range(fewest, MOST_DEVICES + 1):
+            try:
+                more = dataclasses.replace(self, architecture=self.architecture.tensor_parallel(devices))
+            except CostmodelError:
+                continue  # not divided evenly, or not at all
+            if more.total(use, batch=batch, length=length) <= self.room:
+                return f"--tensor {devices}"
+        return f"{fewest} such devices"
 
     # -- the two ways of counting ----------------------------------------------------------
 

@@ -57,6 +57,10 @@ def model(
     recompute: Annotated[
         str, typer.Option(metavar="WHAT", help="Training: none, selective or full, made again in backward.")
     ] = "none",
+    tensor: Annotated[
+        int,
+        typer.Option(metavar="N", help="Devices of a node that share each layer; of training: plan.", min=1),
+    ] = 1,
     model_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
     ] = None,
@@ -78,6 +82,7 @@ def model(
         "-D": next(iter(defines), None),
         "--device-set": next(iter(device_set), None),
         "--rung": rung,
+        "--tensor": str(tensor) if tensor > 1 else None,
         "--state": state if state != "warm" else None,
         "--framework": framework,
     }
@@ -98,8 +103,10 @@ def model(
     found = load(name, model_type=model_type)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
     if report is not None:
-        if state != "warm" or framework is not None:
-            raise CostmodelError("model: --report compares devices as they are: without --state, --framework")
+        if state != "warm" or framework is not None or tensor > 1:
+            raise CostmodelError(
+                "model: --report compares devices as they are: without --state, --framework, --tensor"
+            )
         how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
         _report(found, devices, _sizes(defines), how, report, force)
         return
@@ -112,6 +119,7 @@ def model(
             f"model: wanted one device, got {len(devices)}; --report PAGE.html takes several"
         )
     (device,) = devices
+    found = found.tensor_parallel(tensor)
     how = {"rung": rung, "state": state, "framework": framework}
     if use == "generation":
         _generate(found, device, _sizes(defines), new, dtype, attention, how, as_json)
@@ -150,7 +158,8 @@ def _use(
     shapes = {name: float(size) for name, size in prediction.sizes.items()}
     length = max((shapes[name] for name in ("seq", "seq_kv") if name in shapes), default=1.0)
     lacking = memory.lacking(use, batch=shapes["batch"], length=length, recompute=recompute)
-    _print(found, prediction, lacking, as_json)
+    tokens = shapes["batch"] * (1.0 if use == "decode" else shapes.get("seq", 1.0))
+    _print(found, prediction, tokens / prediction.seconds, lacking, as_json)
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
@@ -282,15 +291,18 @@ def _published(found: Architecture) -> str:
 # -- on a device -------------------------------------------------------------------------------
 
 
-def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: bool) -> None:
+def _print(
+    found: Architecture, p: Prediction, tokens_per_s: float, lacking: str | None, as_json: bool
+) -> None:
     by_part, by_limit = (output.time_by(p.phases, of) for of in (output.part_of, output.limit_of))
     if as_json:
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, "lacking": lacking}
+        answer |= {"devices": found.devices, "tokens_per_s": tokens_per_s}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
     peak = p.device.peak(p.layer.dtype)
     lines = [
-        f"{p.layer.label} on {p.device.name}",
+        f"{p.layer.label} on {_machines(found, p)}",
         f"  {output.sizes(p.sizes)}",
         f"  parameters   {found.parameters:,}",
         f"  FLOP         {output.count(p.matrix_flops, 'FLOP')} in products",
@@ -298,6 +310,7 @@ def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: boo
         *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
+        f"  rate         {tokens_per_s:.4g} tokens a second",
         f"  utilisation  {p.matrix_flops / p.seconds / peak:.1%} of {peak / 1e12:.4g} TFLOP/s",
     ]
     print("\n".join(lines))
@@ -306,6 +319,11 @@ def _print(found: Architecture, p: Prediction, lacking: str | None, as_json: boo
         rows = [[f"  {n}", output.seconds(t), f"{t / total:.1%}"] for n, t in table.items()]
         output.print_table([f"  {what}", "time", "share"], rows)
     print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
+
+
+def _machines(found: Architecture, p: Prediction) -> str:
+    """Return the device, or how many there are, of each of which what follows is a share."""
+    return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name}"
 
 
 def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None:
@@ -320,10 +338,11 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
     if as_json:
         shapes = {**p.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
+        about |= {"devices": found.devices}
         answer = {**about, **numbers, "constants_from": p.constants_from}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
-    print(f"{found.name} on {p.device.name}: {g.new} tokens after {output.sizes(p.sizes)}")
+    print(f"{found.name} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +20,7 @@ from costmodel.models._family import Family
 from costmodel.models._fields import Fields
 from costmodel.models._model import Model
 from costmodel.models._part import Part
+from costmodel.models._tensor_parallel import check_share, shared
 from costmodel.models.stack import Stack, again
 
 #: Bytes of a token's number.
@@ -44,6 +46,8 @@ class Architecture:
         Where its sizes are published.
     published : int or str, optional
         The number of parameters that its publishers give, or its first digits (``2.7B``).
+    devices : int
+        Devices of one node that serve it together; see `tensor_parallel`.
     """
 
     name: str
@@ -51,6 +55,24 @@ class Architecture:
     fields: Fields
     origin: str = ""
     published: int | str | None = None
+    devices: int = 1
+
+    @typed
+    def tensor_parallel(self, devices: int) -> Architecture:
+        """Return one device's share of the model, as so many devices of one node serve it together.
+
+        Its prefill, decoding, cache and parameters are those of each device, sums over the devices
+        included (Shoeybi et al., arXiv 1909.08053, §3). Training is laid out by `costmodel.parallel`.
+
+        Raises
+        ------
+        SizeError
+            If its heads or widths are not divided evenly.
+        UnavailableError
+            If it is not known how its layers are divided.
+        """
+        check_share(self.name, self.family, self.fields, devices)
+        return dataclasses.replace(self, devices=devices)
 
     # -- uses ------------------------------------------------------------------------------
 
@@ -80,6 +102,8 @@ class Architecture:
             What backward computes again instead of keeping it: ``selective``, attention with stored
             scores, from Q, K and V; ``full``, every layer, from its input.
         """
+        if self.devices > 1:
+            raise UnavailableError(f"{self.name}: training on {self.devices} devices: `costmodel plan`")
         use = Use("training", dtype, self._attention(attention))
         model = self._model(use, "training", "fwd+bwd")
         model = dataclasses.replace(model, again=again(self._stacks(use), recompute))
@@ -121,7 +145,7 @@ class Architecture:
 
     def _stacks(self, use: Use) -> tuple[Stack, ...]:
         """Return the model's equal layers."""
-        return tuple(item for item in self.family.parts(self.fields, use) if isinstance(item, Stack))
+        return tuple(item for item in self._items(use) if isinstance(item, Stack))
 
     def _left(self, dtype: str) -> tuple[Part, ...]:
         """Return the parts of decoding that keep what a pass over a whole sequence leaves behind."""
@@ -138,6 +162,12 @@ class Architecture:
             for part in self._parts(Use("decode", dtype))
             if cached((part,)) != 0 or part.layer.tensors().updated != 0
         )
+
+    def _items(self, use: Use) -> Iterator[Part | Stack]:
+        """Return the model's parts and stacks of layers, or one device's share of them."""
+        if self.devices == 1:
+            return self.family.parts(self.fields, use)
+        return shared(self.family, self.fields, use, self.devices)
 
     def _attention(self, attention: str) -> str:
         if attention not in ATTENTION:
@@ -165,7 +195,7 @@ class Architecture:
     def _parts(self, use: Use) -> tuple[Part, ...]:
         """Return all parts in the order they run, those that are alike taken as one that repeats."""
         found: dict[Part, sp.Expr] = {}
-        for item in self.family.parts(self.fields, use):
+        for item in self._items(use):
             for part in item if isinstance(item, Stack) else (item,):
                 once = dataclasses.replace(part, repeats=sp.Integer(1))
                 found[once] = found.get(once, ZERO) + part.repeats
@@ -176,7 +206,7 @@ class Architecture:
     @cached_property
     def parameters(self) -> int:
         """Learned numbers, tied ones counted once."""
-        return int(self.training(optimizer=None).parameters())
+        return int(self._model(Use("training"), "training", "fwd+bwd").parameters())
 
     @typed
     def cache_bytes(self, dtype: str = "bf16") -> sp.Expr:

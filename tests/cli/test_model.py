@@ -42,6 +42,7 @@ def test_times_by_part_and_by_limit(costmodel, config, use):
     assert "limited by" in ended.out
     answer = json.loads(costmodel(*words, "--json").out)
     assert answer["shapes"]["batch"] == 1
+    assert answer["tokens_per_s"] == pytest.approx((1 if use == "decode" else 64) / answer["seconds"])
     for key in ("seconds_by_part", "seconds_by_bound"):
         assert sum(answer[key].values()) == pytest.approx(answer["seconds"])
 
@@ -55,6 +56,17 @@ def test_a_generation(costmodel, config):
     assert answer["seconds"] == pytest.approx(answer["first_s"] + 7 * answer["token_s"])
     longer = costmodel(*words[:-1], "100000", "--rung", "bound")
     assert re.search(r"each next .* on average, .* at first, .* at last", longer.out)
+
+
+def test_each_of_several_devices_has_its_share(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode"]
+    one, two = (json.loads(costmodel(*words, "--tensor", n, "--json").out) for n in ("1", "2"))
+    assert (one["devices"], two["devices"]) == (1, 2)
+    assert two["matrix_flops"] == pytest.approx(one["matrix_flops"] / 2)
+    assert "on each of 2 × nvidia/h200-sxm" in costmodel(*words, "--tensor", "2").out
+    for less in (["model", config, "--tensor", "2"], [*words, "--tensor", "2", "--use", "training"]):
+        refused = costmodel(*less)
+        assert (refused.status, refused.err.count("\n")) == (2, 1)
 
 
 def test_training_with_less_kept_takes_less_memory_and_more_time(costmodel, config):

@@ -1,0 +1,112 @@
+"""One device's share of a whole model that several devices serve together.
+
+Heads and inner widths, an expert's too, are divided, and so are the rows of the vocabulary's tables; all else
+is whole on every device. Products come in pairs, the first cut by columns and the second by rows: what each
+pair adds to the residual stream is summed over the devices (Shoeybi et al., arXiv 1909.08053, §3). Heads of
+keys that are fewer than the devices are there more than once, as in vLLM and Megatron.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import sympy as sp
+
+from costmodel.errors import SizeError, UnavailableError
+from costmodel.models._blocks import Use
+from costmodel.models._exchange import SUMMED, Exchange
+from costmodel.models._part import Part
+from costmodel.models.stack import Stack
+from costmodel.symbols import ceil_div
+
+if TYPE_CHECKING:
+    from costmodel.models._family import Family
+    from costmodel.models._fields import Fields
+
+#: Widths of experts, which training may spread in another way, and that are cut here like any other.
+EXPERTS = {"d_expert": "an expert's width", "d_shared": "the shared expert's width"}
+#: What there may be less of than devices: each then has one.
+COPIED = "kv_heads"
+#: The most devices that are named where others do not come out even.
+MOST = 64
+
+
+def check_share(name: str, family: Family, fields: Fields, devices: int) -> None:
+    """Refuse devices among which a model is not divided evenly.
+
+    Raises
+    ------
+    UnavailableError
+        If it is not known how its layers are divided.
+    SizeError
+        If something does not come out even.
+    """
+    if not family.cut:
+        raise UnavailableError(f"{name}: it is not known how devices share its layers; one device would do")
+    odd = _odd(family, fields, devices)
+    if odd:
+        would = ", ".join(str(n) for n in range(1, MOST + 1) if not _odd(family, fields, n))
+        raise SizeError(f"{name}: {odd} over {devices} devices do not come out even; {would} would")
+
+
+def _odd(family: Family, fields: Fields, devices: int) -> str:
+    """Return what so many devices cannot divide evenly, with how many there are; nothing: they can."""
+    for field, what in _cut(family, fields).items():
+        whole = getattr(fields, field)
+        if whole % devices and not (field == COPIED and devices % whole == 0):
+            return f"{what} ({whole})"
+    return ""
+
+
+def shared(family: Family, fields: Fields, use: Use, devices: int) -> Iterator[Part | Stack]:
+    """Yield the parts of a model, and its stacks of layers, as one of so many devices runs them."""
+    own = {name: max(1, getattr(fields, name) // devices) for name in _cut(family, fields)}
+    both = zip(family.parts(fields, use), family.parts(fields.replaced(**own), use), strict=True)
+    for whole, cut in both:
+        if isinstance(whole, Stack) and isinstance(cut, Stack):
+            layer = _summed(whole.layer, cut.layer, int(fields.d_model), devices)
+            yield dataclasses.replace(cut, layer=tuple(layer))
+        elif isinstance(cut, Part):
+            yield from _of_rows(cut, devices)
+
+
+def _cut(family: Family, fields: Fields) -> dict[str, str]:
+    """Return the fields that are divided, and what they are in words."""
+    return {name: what for name, what in {**family.cut, **EXPERTS}.items() if getattr(fields, name, 0)}
+
+
+def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices: int) -> Iterator[Part]:
+    """Yield the parts of a layer, and a sum wherever the residual stream needs what was divided before."""
+    pending = False
+    for before, part in zip(whole, cut, strict=True):
+        sizes = dict(part.sizes)
+        of_stream = part.layer.name in ("norm", "elementwise") and part == before and sizes["n"] == width
+        if of_stream and pending:
+            pending = False
+            yield _exchange(part, "all-reduce", sizes["m"], width, devices)
+        yield part
+        if part.name in SUMMED:
+            yield _exchange(part, "all-reduce", sizes["m"], sizes["n"], devices)
+        pending = pending or part != before
+
+
+def _of_rows(part: Part, devices: int) -> Iterator[Part]:
+    """Yield what stands outside of layers: a vocabulary's table is cut by its rows."""
+    sizes = dict(part.sizes)
+    if "vocab" not in sizes:
+        yield part
+        return
+    rows, words = sizes["batch"] * sizes["seq"], sizes["vocab"]
+    own = {**sizes, "vocab": ceil_div(words, sp.Integer(devices))}
+    yield dataclasses.replace(part, sizes=tuple(own.items()))
+    if part.layer.name == "embedding":
+        yield _exchange(part, "all-reduce", rows, sizes["d_model"], devices)
+    else:
+        yield _exchange(part, "all-gather", rows, words, devices)
+
+
+def _exchange(part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int, devices: int) -> Part:
+    layer = Exchange(dtype=part.layer.dtype, collective=collective)
+    return Part.of("between devices", layer, m=rows, n=width, devices=devices, node=devices)

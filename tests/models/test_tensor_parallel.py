@@ -1,0 +1,116 @@
+"""A model that several devices serve: against Megatron's sums, algebra, gpt-fast's measurements."""
+
+import numpy as np
+import pytest
+import sympy as sp
+
+import costmodel as cm
+from costmodel.errors import SizeError, UnavailableError
+from costmodel.models import load
+from costmodel.symbols import symbol
+
+SIZES = {"batch": 4, "seq": 512, "seq_kv": 512}
+
+
+def uses(architecture):
+    return architecture.prefill(), architecture.decode()
+
+
+def counts(model):
+    return cm.evaluate(model, **{name: SIZES[name] for name in model.required})
+
+
+def exchanges(model):
+    return [part for part in model.parts if part.name == "between devices"]
+
+
+@pytest.mark.parametrize("name", ["llama-2-70b", "gpt2", "mixtral-8x7b", "deepseek-v2-lite"])
+def test_each_layer_sums_twice_and_the_embedding_once(name):
+    """Shoeybi et al., arXiv 1909.08053, §3: two all-reduces of B·n·d numbers in a layer's forward pass."""
+    whole = load(name)
+    layers, width = whole.fields.layers, whole.fields.d_model
+    for model, tokens in zip(uses(whole.tensor_parallel(2)), (4 * 512, 4), strict=True):
+        (sums,) = (p for p in exchanges(model) if p.layer.collective == "all-reduce")
+        sizes = {n: s.xreplace({symbol(k): sp.Integer(v) for k, v in SIZES.items()}) for n, s in sums.sizes}
+        assert (sums.repeats, sizes["m"], sizes["n"]) == (2 * layers + 1, tokens, width)
+
+
+@pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b"])
+@pytest.mark.parametrize("devices", [2, 4])
+def test_what_the_devices_do_is_the_model(name, devices):
+    whole = load(name)
+    for one, share in zip(uses(whole), uses(whole.tensor_parallel(devices)), strict=True):
+        assert counts(share)["matrix_flops"] * devices == pytest.approx(counts(one)["matrix_flops"], rel=1e-4)
+    spare = devices * whole.tensor_parallel(devices).parameters - whole.parameters
+    assert 0 < spare < 0.01 * devices * whole.parameters  # norms, biases of sums and positions are whole
+
+
+def test_the_cache_is_divided_by_heads_of_keys_and_no_further():
+    whole, per_token = load("llama-2-70b"), 2 * 80 * 128 * 2  # two tables, layers, width of a head, bytes
+    for devices, heads in ((1, 8), (2, 4), (8, 1), (16, 1)):
+        cache = whole.tensor_parallel(devices).cache_bytes()
+        assert cache.xreplace({symbol(n): sp.Integer(1) for n in ("batch", "seq_kv")}) == per_token * heads
+
+
+def test_latents_are_whole_on_every_device():
+    whole = load("deepseek-v2-lite")
+    assert whole.tensor_parallel(4).cache_bytes() == whole.cache_bytes()
+
+
+def test_an_experts_width_is_divided():
+    """All of Mixtral's experts lie on every device, an eighth of each."""
+    whole = load("mixtral-8x7b")
+    assert whole.tensor_parallel(8).parameters == pytest.approx(whole.parameters / 8, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "measured"),
+    [
+        *(("llama-2-7b", n, s) for n, s in ((2, 168.84), (4, 254.02), (8, 328.43))),
+        *(("llama-2-70b", n, s) for n, s in ((2, 21.32), (4, 38.01), (8, 62.50))),
+    ],
+)
+def test_tokens_a_second_of_gpt_fast(name, devices, measured):
+    """README of pytorch-labs/gpt-fast, 8 × A100-80GB at 330 W, batch 1: kernels fused, sums not NCCL's.
+
+    Both are faster than what is predicted, kernels one by one; it cannot be by more than those are.
+    """
+    share = load(name).tensor_parallel(devices)
+    p = cm.predict(share.decode(), "nvidia/a100-sxm-80gb", batch=1, seq_kv=105)
+    assert p.lower_s < 1 / measured
+    assert 1.0 < p.seconds * measured < 1.6
+
+
+def test_more_devices_are_faster_and_less_than_so_many_times():
+    whole = load("llama-2-70b")
+    times = np.array(
+        [
+            cm.predict(whole.tensor_parallel(n).prefill(), "nvidia/h100-sxm", batch=1, seq=4096).seconds
+            for n in (1, 2, 4, 8)
+        ]
+    )
+    assert (times[:-1] / times[1:] > 1).all()
+    assert (times[:-1] / times[1:] < 2).all()
+
+
+def test_one_device_has_the_whole():
+    whole = load("llama-2-7b")
+    assert whole.tensor_parallel(1).decode() == whole.decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "devices", "error", "said"),
+    [
+        ("gpt2-xl", 2, SizeError, r"heads \(25\) over 2 devices do not come out even; 1, 5, 25 would"),
+        ("llama-3-8b", 3, SizeError, "1, 2, 4, 8, 16, 32 would"),
+        ("gnmt", 2, UnavailableError, "not known how devices share its layers"),
+    ],
+)
+def test_what_is_not_divided_is_refused(name, devices, error, said):
+    with pytest.raises(error, match=said):
+        load(name).tensor_parallel(devices)
+
+
+def test_training_is_planned_elsewhere():
+    with pytest.raises(UnavailableError, match="costmodel plan"):
+        load("llama-2-7b").tensor_parallel(2).training()
