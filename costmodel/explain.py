@@ -36,13 +36,8 @@ from costmodel.symbols import (
     symbol,
 )
 
-#: Figures that are tried, what they are multiplied by, and their unit.
-FIGURES = {
-    "hbm": (2.0, "B/s"),
-    "units": (2.0, ""),
-    "clock": (2.0, "Hz"),
-    "l2": (2.0, "B"),
-}
+#: Figures that are doubled: bandwidth of the memory, units, clock, capacity of L2.
+FIGURES = ("hbm", "units", "clock", "l2")
 #: Formats that are tried where they are narrower and the device has them.
 FORMATS = ("bf16", "fp8", "fp4")
 #: Choices of layers that are a matter of how, not of what is computed.
@@ -177,9 +172,8 @@ def what_if(
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
         ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried; memory that would outrun the cache before it has that as fast. Not alike, and
-        last, are formats whose kernels have constants of other origin than the prediction's: part of the
-        difference is theirs.
+        lacks is not tried. Not alike, and last, are formats whose kernels have constants of other origin
+        than the prediction's: part of the difference is theirs.
 
     Raises
     ------
@@ -231,11 +225,10 @@ def _changes(
 ) -> Iterator[tuple[str, str, Layer, Any]]:
     """Yield (kind, words, layer, device) of everything that is tried."""
     layer, device = prediction.layer, prediction.device
-    figures = {**FIGURES, layer.dtype: (2.0, "FLOP/s")}
-    for name, (factor, unit) in figures.items():
-        changed = _scaled(device, name, factor, unit)
+    for name in (*FIGURES, layer.dtype):
+        changed = _doubled(device, name)
         if changed is not None:
-            yield "figure", f"{name} times {factor:g}", layer, changed
+            yield "figure", f"{name} times 2", layer, changed
     for dtype in FORMATS:
         if parse_dtype(dtype).bytes < parse_dtype(layer.dtype).bytes:
             narrower = _in_dtype(layer, dtype)
@@ -256,23 +249,10 @@ def _changes(
         yield "device", f"on {getattr(other, 'name', other)}", layer, other
 
 
-def _scaled(device: Device, name: str, factor: float, unit: str) -> Device | None:
-    """Return a device with one figure scaled; None where its spec has none, or it would be impossible."""
-    now = {
-        "hbm": device.hbm_bandwidth,
-        "units": device.units,
-        "clock": device.clock_hz,
-        "l2": device.l2_capacity,
-    }
+def _doubled(device: Device, name: str) -> Device | None:
+    """Return a device with twice a figure; None where its spec has none, or it would be impossible."""
     try:
-        value = now[name] if name in now else device.peak(name)
-        if not value:
-            return None
-        changes = {name: f"{factor * value:.10g} {unit}".strip()}
-        # Memory is never faster than the cache before it: where the spec says how fast that is, it keeps up.
-        if name == "hbm" and device.l2_bandwidth and factor * value > device.l2_bandwidth:
-            changes["l2_bandwidth"] = changes[name]
-        return device.replace(**changes)
+        return device.replace(**{name: "2x"})
     except CostmodelError:
         return None
 

@@ -337,7 +337,8 @@ class Device:
         Parameters
         ----------
         **changes : str or float
-            Quantities with units; `costmodel.hardware.whatif` lists the names. ``units``
+            Quantities with units, or multiples of what is (``"2x"``);
+            `costmodel.hardware.whatif` lists the names. ``units``
             is a number, and scales every rate with it; so does ``clock``. A rate given
             by its dtype (``bf16="1.2 PFLOP/s"``) is taken as it is. ``network`` is what the
             device is joined to, one way, and leaves its name and its constants as they are.

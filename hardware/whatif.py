@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -33,6 +34,9 @@ _AROUND = frozenset({"network"})
 
 #: Every name that `changed` knows.
 NAMES = (*_FIGURES, "units", "clock", *DTYPES)
+#: A figure as a multiple of what it is: ``2x``.
+_TIMES = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*[x×]\s*\Z")
+_UNITS = {"bytes/s": "B/s", "bytes": "B"}
 
 
 @typed
@@ -65,11 +69,13 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
     spec : Spec
         What to change.
     changes : mapping of str to str or float
-        By name: hbm [B/s], hbm_capacity, l2, l3, shared, registers [B], l2_bandwidth [B/s], network (each
-        device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on the
-        engine that is fastest for it, the other being no faster; the matrix engine, where none does it),
-        ``units``, and ``clock`` [Hz]: the boost clock, with which all others go. The last two scale every
-        rate; a dtype given beside them is taken as it is.
+        By name, each a quantity or a multiple of what it is (``"2x"``): hbm [B/s], hbm_capacity, l2, l3,
+        shared, registers [B], l2_bandwidth [B/s], network (each device's port to other nodes, one way) [B/s],
+        launch, step [s], power [W], a dtype [FLOP/s] (on the engine that is fastest for it, the other being
+        no faster; the matrix engine, where none does it), ``units``, and ``clock`` [Hz]: the boost clock,
+        with which all others go. The last two scale every rate; a dtype given beside them is taken as it
+        is. Memory is never faster than the cache before it: an l2_bandwidth that hbm would outrun, and that
+        is not given itself, goes with it.
 
     Raises
     ------
@@ -83,6 +89,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
             raise unknown_name("device figure", name, NAMES)
     data = spec.model_dump(by_alias=True, exclude_none=True)
     try:
+        changes = {name: _of_now(spec, name, value) for name, value in changes.items()}
         _scale(data, spec, changes)
         for name, value in changes.items():
             if name in _FIGURES:
@@ -90,6 +97,8 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
                 _put(data, keys, _quantity(value, dimension))
             elif name in DTYPES:
                 _put_rate(data, _engine(spec, name), name, _quantity(value, "FLOP/s"))
+        if "hbm" in changes and "l2_bandwidth" not in changes:
+            _keep_up(data, spec, str(changes["hbm"]))
         marked = spec.name.endswith("*") or changes.keys() <= _AROUND
         data["name"] = spec.name if marked else f"{spec.name}*"
         result = Spec.model_validate(data)
@@ -117,6 +126,34 @@ def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
     keys = {name: _FIGURES[name][0] if name in _FIGURES else ("compute", "matrix", name) for name in names}
     others = {path: figure.si for path, figure in quantities(spec) if path not in keys.values()}
     return {name: plausible.bounds(path, others) for name, path in keys.items()}
+
+
+def _of_now(spec: Spec, name: str, value: str | float) -> str | float:
+    """Return a multiple of what a figure is as a quantity, anything else as it came."""
+    times = _TIMES.match(value) if isinstance(value, str) else None
+    if times is None:
+        return value
+    dimension = ""
+    if name in _FIGURES:
+        keys, dimension = _FIGURES[name]
+        now = {path: figure.si for path, figure in quantities(spec)}.get(keys)
+    elif name == "units":
+        now = spec.units.count.si
+    elif name == "clock":
+        now, dimension = spec.clocks.boost.si, "Hz"
+    else:
+        rates, dimension = getattr(spec.compute, _engine(spec, name)), "FLOP/s"
+        now = rates[name].si if name in rates else None
+    if not now:
+        raise CostmodelError(f"wanted {name} as a quantity, got {value!r} of a figure that the spec lacks")
+    return f"{float(times[1]) * now:.10g} {_UNITS.get(dimension, dimension)}".strip()
+
+
+def _keep_up(data: dict[str, Any], spec: Spec, hbm: str) -> None:
+    """Raise the cache's bandwidth to the memory's, where the spec says it and it is less."""
+    l2 = spec.memory.l2
+    if l2 and l2.bandwidth and l2.bandwidth.si < parse(hbm, "bytes/s"):
+        _put(data, _FIGURES["l2_bandwidth"][0], hbm)
 
 
 def _quantity(value: object, dimension: str) -> str:

@@ -231,12 +231,41 @@ def test_replace_with_nothing_is_the_same():
         ({"units": float("nan")}, SpecError, "whole number"),
         ({"units": "many"}, SpecError, "whole number"),
         ({"clock": "1e400 Hz"}, SpecError, "too large"),
+        ({"hbm": "x2"}, SpecError, "'x2'"),
+        ({"units": "1.001x"}, SpecError, "whole number"),
+        ({"network": "2x"}, SpecError, "figure that the spec lacks"),
     ],
 )
 def test_replace_refuses(changes, error, message):
     with pytest.raises(error, match=message) as caught:
         load("nvidia/h200-sxm").replace(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("multiple", "figures"),
+    [
+        ({"hbm": "2x"}, {"hbm": "9.6 TB/s"}),
+        ({"l2": "4 x", "hbm_capacity": "0.5x"}, {"l2": "200 MiB", "hbm_capacity": "70.5 GB"}),
+        ({"units": "2x", "clock": "1.2×"}, {"units": 264, "clock": "2.376 GHz"}),
+        ({"bf16": "3x"}, {"bf16": "2968.2 TFLOP/s"}),
+    ],
+)
+def test_a_multiple_is_of_what_the_figure_is(multiple, figures):
+    h200 = load("nvidia/h200-sxm")
+    by_multiple, by_figure = (h200.replace(**changes).quantities for changes in (multiple, figures))
+    assert {n: f.si for n, f in by_multiple.items()} == pytest.approx({n: f.si for n, f in by_figure.items()})
+
+
+def test_the_cache_keeps_up_with_the_memory_unless_it_is_said_how_fast_it_is():
+    h100 = load("nvidia/h100-sxm")
+    faster = h100.replace(hbm="2x")
+    assert faster.l2_bandwidth == faster.hbm_bandwidth == 2 * h100.hbm_bandwidth > h100.l2_bandwidth
+    assert "memory.l2.bandwidth" in faster.assumed
+    assert h100.replace(hbm="1.1x").l2_bandwidth == h100.l2_bandwidth
+    assert h100.replace(hbm="2x", l2_bandwidth="11 TB/s").l2_bandwidth == 11e12
+    with pytest.raises(SpecError, match="above"):
+        h100.replace(hbm="2x", l2_bandwidth="6 TB/s")
 
 
 @given(st.floats(1e11, 5e13), st.floats(10, 5000), st.integers(1, 1000))
