@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 
@@ -49,7 +50,9 @@ _LISTED = {
 }
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError:
+def unknown_name(
+    kind: str, name: str, known: Iterable[str], *, about: Mapping[str, str] = MappingProxyType({})
+) -> UnknownNameError:
     """Return the error for a name that is not known, with the nearest right ones, or where to find them.
 
     Parameters
@@ -60,17 +63,27 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UnknownNameError
         What came.
     known : iterable of str
         The names that would do.
+    about : mapping of str to str
+        What some of them are in words: who knows a thing by another name finds it by those.
     """
     names, text = sorted(set(known)), str(name).lower()
     # Of a name that is given in part, the whole ones: a100, of which there are four, is no slip for a10.
     whole = [one for one in names if len(text) > 2 and one.startswith(text)][:4]
+    if len(text) > 2:
+        meant = [one for one, words in about.items() if _letters(text) in _letters(words)]
+        whole += meant if len(meant) <= 4 else []  # what many are says nothing
     like = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
-    near = list(dict.fromkeys([*whole, *like]))[: max(3, len(whole))]
+    near = list(dict.fromkeys([*whole, *like]))[: max(3, min(4, len(whole)))]
     if near:
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:
         hint = _LISTED.get(kind, f"known: {', '.join(names)}")
     return UnknownNameError(f"unknown {kind} {shown(name)}; {hint}")
+
+
+def _letters(text: str) -> str:
+    """Return letters and digits alone: GPT-3, gpt3 and gpt_3 are one name."""
+    return "".join(filter(str.isalnum, text.lower()))
 
 
 _SHORT = reprlib.Repr()

@@ -56,4 +56,5 @@ def get(name: str) -> type[Layer]:
             found = _inside(module)
             if name in found:
                 return found[name]
-    raise unknown_name("layer", name, classes())
+    said = {one: (kind.__doc__ or "").partition("\n")[0] for one, kind in classes().items()}
+    raise unknown_name("layer", name, said, about=said)

@@ -30,7 +30,7 @@ SCHEDULES = ("fa1", "fa2")
 
 @dataclass(frozen=True, kw_only=True)
 class TiledAttention(_Attention):
-    """Exact attention in tiles, with an online softmax.
+    """Exact attention in tiles, with an online softmax: FlashAttention, and 2 (FA-1, FA-2).
 
     Parameters
     ----------

@@ -69,7 +69,7 @@ def load(model: str | os.PathLike[str] | Mapping[str, Any], *, model_type: str |
     if not path.is_file():
         if path.suffix in (".json", ".yaml", ".yml") or path.parent != Path():
             raise CostmodelError(f"{path}: no such file")
-        raise unknown_name("model", str(model), available())
+        raise unknown_name("model", str(model), available(), about={n: title(n) for n in available()})
     if path.suffix in (".yaml", ".yml"):
         with _of_file(path):
             return _from_entry(path, model_type)

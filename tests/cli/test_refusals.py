@@ -26,6 +26,8 @@ def size(text: str) -> tuple[str, ...]:
 CATALOGUE = {
     "unknown command": (("predic",), "did you mean", "predict"),
     "unknown layer": (("predict", "lstn", "-m", "t4"), "unknown layer", "'lstm'"),
+    "a layer by its paper's name": (("show", "flash-attention"), "unknown layer", "'tiled-attention'"),
+    "a model as people write it": (("model", "gpt-3"), "unknown model", "'gpt3-175b'"),
     "a layer or a device": (("sweep", "lstm", "-m", "t4", "mi300y"), "unknown layer or device", "'mi300x'"),
     "neither layer nor device": (
         ("sweep", "lstm", "-m", "t4", "zzzzz"),
