@@ -175,7 +175,7 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     bound: dict[str, Number] = {}
     for name, value in shapes.items():
         if name not in layer.required and name not in layer.defaults and name not in DEVICE_SIZES:
-            raise unknown_name(f"size of {layer.name}", name, (*layer.sizes(), *DEVICE_SIZES))
+            raise layer.unknown_size(name)
         bound[name] = as_size(name, value)
     missing = [name for name in layer.required if name not in bound]
     if missing:

@@ -134,7 +134,8 @@ class CapturedModel(Model):
         """Show what it is of; its kernels are in `phases`."""
         sizes = ", ".join(self.required) or "no open sizes"
         kernels = f"{len(self.parts)} parts forward, {len(self.backward_parts)} backward"
-        return f"CapturedModel({self.label}: {sizes}; {kernels})"
+        assumed = f"; {len(self.assumed)} assumed" if self.assumed else ""
+        return f"CapturedModel({self.label}: {sizes}; {kernels}{assumed})"
 
     def __post_init__(self) -> None:
         """Check that the direction was captured."""
@@ -153,6 +154,13 @@ class CapturedModel(Model):
             counts = (phase.repeats, phase.read, phase.write, *phase.sizes.values(), *phase.flops.values())
             found |= {symbol.name for count in counts for symbol in count.free_symbols}
         return tuple(name for name in GLOSSARY if name in found and name not in DEVICE_SIZES)
+
+    def unknown_size(self, name: str) -> CostmodelError:
+        """Return the error for a size that it does not take, or that the module's code has fixed."""
+        for line in self.assumed:
+            if f": {name} was taken to be" in line or line.startswith("all sizes"):
+                return SizeError(f"{self.title} takes no {name}: {line}; capture it again at another")
+        return super().unknown_size(name)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
         """Refuse sizes at which the module's code would run another way than it was captured."""

@@ -14,9 +14,9 @@ from costmodel import notebook
 from costmodel.arguments import typed
 from costmodel.cost import ONE, ZERO, Cost, Phase, Tensors, latex
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import unknown_name
+from costmodel.errors import CostmodelError, unknown_name
 from costmodel.layers._options import checked, is_typed, option_text, read
-from costmodel.symbols import GLOSSARY
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY
 
 CONVENTIONS = ("exact", "torch")
 DIRECTIONS = ("fwd", "bwd", "fwd+bwd")
@@ -248,6 +248,10 @@ class Layer:
     def sizes(self) -> tuple[str, ...]:
         """Return the names of all sizes the layer takes, required ones first."""
         return (*self.required, *self.defaults)
+
+    def unknown_size(self, name: str) -> CostmodelError:
+        """Return the error for a size that the layer does not take."""
+        return unknown_name(f"size of {self.name}", name, (*self.sizes(), *DEVICE_SIZES))
 
     def _repr_html_(self) -> str:
         """Show formulas, sizes and source in a notebook."""

@@ -70,6 +70,9 @@ def test_a_loop_over_the_length_fixes_it_and_says_so():
     assert model.required == ("batch",)
     (line,) = model.assumed
     assert re.search(r"zoo\.py:\d+, in forward: seq was taken to be 6, as in the example", line)
+    assert "1 assumed" in repr(model)
+    with pytest.raises(SizeError, match=r"takes no seq: .*seq was taken to be 6"):
+        cm.predict(model, "nvidia/h200-sxm", batch=3, seq=12)
 
 
 def test_a_comparison_of_sizes_bounds_them():
@@ -126,6 +129,8 @@ def test_code_that_cannot_do_with_symbols_is_captured_at_the_examples_sizes():
     (line,) = model.assumed
     assert line.startswith("all sizes are those of the example, because with symbols Numbers cannot run")
     assert "a whole number is wanted" in line
+    with pytest.raises(SizeError, match="takes no seq: all sizes are those of the example"):
+        cm.evaluate(model, seq=12)
 
 
 def test_sequences_of_lengths_in_a_tensor_are_refused():
