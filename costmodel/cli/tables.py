@@ -14,6 +14,8 @@ from costmodel.files import check_writable, write_whole
 
 #: How the columns of `score.summary` are headed.
 HEADERS = {"median_ape": "median %", "mean_ape": "mean %", "bias": "bias %", "under_lower": "under bound %"}
+#: So many reasons why rows have no prediction are said.
+REASONS = 3
 
 
 def score(
@@ -23,7 +25,12 @@ def score(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict every row of a table of measured kernels, and say how far off the predictions are."""
+    """Predict every row of a table of measured kernels, and say how far off the predictions are.
+
+    Every row has gpu, op, dtype and the sizes of its op: gemm has m, n, k; attention_prefill has batch,
+    seq_q, heads_q, head_dim and, where they differ, seq_kv, heads_kv; softmax has m rows of n. Where
+    latency_s is there, in seconds, errors are given. All ops: docs/accuracy.md, "Your own measurements".
+    """
     check_writable(out, overwrite=force, suffixes=output.TABLES)
     from costmodel import score as scoring
 
@@ -33,7 +40,12 @@ def score(
     write_whole(out, lambda path: output.write_table(scored, path), overwrite=force)
     if kept:
         output.say(f"the table's own {', '.join(kept)}: kept as {', '.join(kept.values())}")
-    output.note(f"{out}: {len(scored):,} rows, {int((scored['reason'] != '').sum()):,} without a prediction")
+    reasons = scored.loc[scored["reason"] != "", "reason"].value_counts()
+    output.note(f"{out}: {len(scored):,} rows, {int(reasons.sum()):,} without a prediction")
+    for reason, number in reasons.head(REASONS).items():
+        output.say(f"{number:,} of {len(scored):,} rows not predicted: {reason}")
+    if len(reasons) > REASONS:
+        output.say(f"{reasons[REASONS:].sum():,} more not predicted: see column reason of {out}")
     if "latency_s" not in scored:
         if as_json:
             output.print_json([])
