@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.cli import output
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError, unknown_name
 from costmodel.units import in_full
 
@@ -45,7 +46,9 @@ Settings = Annotated[
 ]
 DeviceSettings = Annotated[
     list[str],
-    typer.Option("--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', network='50 GB/s'."),
+    typer.Option(
+        "--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', l2=4x, network='50 GB/s'."
+    ),
 ]
 Rung = Annotated[
     str | None,
@@ -207,6 +210,27 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
         kind.from_text({o: v for o, v in shared.items() if o in kind.option_types()} | own)
         for kind, own in parsed
     ]
+
+
+def say_what_is_taken_twice(layers: Iterable[Layer], sizes: Mapping[str, Any]) -> None:
+    """Say which layer takes a size that another needs, in place of its own: LSTM's width as Mamba's."""
+    from costmodel.evaluate import bind
+
+    every = list(layers)
+    ends = {name: value if isinstance(value, float) else float(value[-1]) for name, value in sizes.items()}
+    needed = {name for layer in every for name in layer.required}
+    for layer in every:
+        for name in sorted(needed & ends.keys() & layer.defaults.keys()):
+            others = [size for size in layer.sizes() if size in ends and size != name]
+            try:
+                default = bind(layer, dict.fromkeys(layer.required, 1.0) | {o: ends[o] for o in others})[name]
+            except CostmodelError:
+                continue  # the layer says so itself
+            if default != ends[name]:
+                output.say(
+                    f"{name} is {layer.name}'s too, which by itself has {name}={layer.defaults[name]}; "
+                    "ask for it apart where that is meant"
+                )
 
 
 def _kind(name: str) -> type[Layer]:

@@ -110,6 +110,7 @@ def sweep(
     layers = o.layers(names, settings)
     devices = [o.device(name, device_set) for name in (*machines, *extra)]
     sizes = o.sizes(defines)
+    o.say_what_is_taken_twice(layers, sizes)
     if not (streamed or searched or plan):
         _check_rows(layers, len(devices), sizes)
     grid = make_grid(
