@@ -35,6 +35,8 @@ def as_dict(p: Prediction) -> dict[str, Any]:
         "lower_s": p.lower_s,
         "serial_s": p.serial_s,
         "bound": p.bound,
+        "limits_s": {name: plain(time) for name, time in p.limits_s.items()},
+        "utilisation": p.utilisation,
         **{name: getattr(p, name) for name in ("lo80_s", "hi80_s", "lo95_s", "hi95_s", "in_range")},
         **p.counts,
         "missing": list(p.missing),
@@ -63,7 +65,7 @@ def as_html(p: Prediction) -> str:
     title = f"{p.layer.label} on {p.device.name}"
     said = {
         "rung": f"{p.rung} ({p.state}), constants from {p.constants_from}",
-        "no figure, so no term for": ", ".join(p.missing),
+        "no figure in the spec for": ", ".join(p.missing),
     }
     if p.shape:
         return notebook.block(title, said, _sizes_html(p))

@@ -153,10 +153,10 @@ class Memory:
             return f"{fewest} such devices (costmodel plan)"
         for devices in range(fewest, MOST_DEVICES + 1):
             try:
-                more = dataclasses.replace(self, architecture=self.architecture.tensor_parallel(devices))
+                share = dataclasses.replace(self, architecture=self.architecture.tensor_parallel(devices))
             except CostmodelError:
                 continue  # not divided evenly, or not at all
-            if more.total(use, batch=batch, length=length) <= self.room:
+            if share.total(use, batch=batch, length=length) <= self.room:
                 return f"--tensor {devices}"
         return f"{fewest} such devices"
 

@@ -190,6 +190,24 @@ class Prediction:
             total = total + repeats * sum(terms.values())
         return spread(total, self.shape)
 
+    @property
+    def limits_s(self) -> dict[str, Any]:
+        """What each limit would take alone, in all kernels [s]: together they are `serial_s`."""
+        found: dict[str, Number] = {}
+        for repeats, _, terms in self.parts:
+            for label, term in terms.items():
+                name = self.named(label)
+                found[name] = found.get(name, 0.0) + repeats * term
+        return {name: spread(time, self.shape) for name, time in found.items()}
+
+    @property
+    def utilisation(self) -> Any:
+        """Share of the layer's dtype's peak that its products reach; 0 where it has none."""
+        flops = self.counts["matrix_flops"]
+        if not np.any(flops):
+            return flops
+        return flops / self.seconds / self.device.peak(self.layer.dtype)
+
     @cached_property
     def lower_s(self) -> Any:
         """Time that no measurement of this work undercuts, warm or cold, fused or not [s].

@@ -218,7 +218,7 @@ def sources(facts: Facts, *more: str) -> Section:
             Column("hbm_bandwidth", "Bandwidth per second", "bytes"),
             Column("hbm_capacity_bytes", "Memory", "bytes"),
             Column("spec_hash", "Spec"),
-            Column("missing", "Not in the spec, and so no term"),
+            Column("missing", "Not in the spec"),
         )
         tables.append(Table("rooflines", "The devices' rooflines", facts.devices, columns))
     if not facts.figures.empty:

@@ -44,6 +44,18 @@ def made(name, way):
     return classes()[name](dtype="fp32", direction=way)
 
 
+@pytest.mark.parametrize("rung", ["bound", "kernel"])
+def test_each_limit_alone_adds_up_to_the_series_and_products_to_the_share_of_the_peak(rung):
+    p = cm.predict(cm.FeedForward(), "nvidia/h200-sxm", rung=rung, batch=1, seq=[1, 4096], d_model=4096)
+    assert sum(p.limits_s.values()) == pytest.approx(p.serial_s, rel=EXACT)
+    assert p.utilisation == pytest.approx(p.matrix_flops / p.seconds / 989.4e12)
+    if rung == "bound":
+        assert p.limits_s["matrix:bf16"] == pytest.approx(p.matrix_flops / 989.4e12)
+        assert p.limits_s["hbm"] == pytest.approx(p.hbm_bytes / 4.8e12)
+    norm = cm.predict(cm.Norm(), "nvidia/h200-sxm", rung=rung, m=64, n=64)
+    assert norm.utilisation == 0
+
+
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize(("name", "way"), CASES)
 def test_the_estimate_is_never_below_the_bound(name, way, device):

@@ -52,12 +52,27 @@ def explain(
     if as_json:
         answer = {"layer": layer.label, "device": device.name, "shapes": p.sizes, "seconds": p.seconds}
         answer |= {"rung": p.rung, "constants_from": p.constants_from, "bound": p.bound}
-        answer |= {"limits": limits, "elasticities": slopes, "what_if": changes.to_dict("records")}
+        answer |= {
+            "limits": limits,
+            "limits_s": p.limits_s,
+            "elasticities": slopes,
+            "what_if": changes.to_dict("records"),
+        }
         output.print_json(output.made_with(device.spec_hash) | answer)
         return
     print(f"{layer.label} on {device.name}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
-    where = [[limit, output.seconds(t), f"{t / sum(limits.values()):.1%}"] for limit, t in limits.items()]
-    output.print_table(["where the time goes", "time", "share"], where)
+    whole, alone = sum(limits.values()), p.limits_s
+    names = sorted(alone, key=lambda name: (limits.get(name, 0.0), alone[name]), reverse=True)
+    where = [
+        [
+            name,
+            output.seconds(limits.get(name, 0.0)),
+            f"{limits.get(name, 0.0) / whole:.1%}",
+            output.seconds(alone[name]),
+        ]
+        for name in names
+    ]
+    output.print_table(["where the time goes", "time", "share", "each limit alone"], where)
     print("\n1 % more of …, and the cold roofline's time changes by …")
     output.print_table(["of", "changes by"], [[n, f"{slope:+.2f} %"] for n, slope in slopes.items()])
     print()

@@ -311,7 +311,7 @@ def _print(
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
         f"  rate         {tokens_per_s:.4g} tokens a second",
-        f"  utilisation  {p.matrix_flops / p.seconds / peak:.1%} of {peak / 1e12:.4g} TFLOP/s",
+        f"  utilisation  {p.utilisation:.1%} of {peak / 1e12:.4g} TFLOP/s",
     ]
     print("\n".join(lines))
     for what, table in (("part", by_part), ("limited by", by_limit)):
@@ -338,8 +338,7 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
     if as_json:
         shapes = {**p.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
-        about |= {"devices": found.devices}
-        answer = {**about, **numbers, "constants_from": p.constants_from}
+        answer = {**about, **numbers, "devices": found.devices, "constants_from": p.constants_from}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
     print(f"{found.name} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")

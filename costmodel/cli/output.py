@@ -114,7 +114,7 @@ def seconds(value: float) -> str:
 
 def count(value: float, unit: str = "") -> str:
     """Return a count with an SI prefix and, where it has one, its unit."""
-    if unit in ("bytes", "FLOP"):
+    if unit in ("bytes", "FLOP", "bytes/s", "FLOP/s"):
         return render(value, unit)
     return f"{value:,.0f}" if value < 1e7 else f"{value:.4g}"
 

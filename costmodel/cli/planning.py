@@ -77,7 +77,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     mixture = (found["expert"] * found["expert_tensor"] > 1).any()
     shown = [name for name in _SHOWN if mixture or not name.startswith("expert")]
     rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in found.head(top).iterrows()]
-    headers = [*(name.replace("_", " ") for name in shown), "step", "memory", "of peak"]
+    headers = [*(name.replace("_", " ") for name in shown), "step", "tokens/s", "memory", "of peak"]
     output.print_table(headers, rows, left=0)
     best = found.iloc[0]
     shares = {name: float(best[name] / best["seconds"]) for name in map(str, found) if name.endswith("_s")}
@@ -96,7 +96,8 @@ def _said(value: Any) -> str:
 
 def _answers(row: pd.Series[Any]) -> list[str]:
     memory = output.count(float(row["memory_bytes"]), "bytes")
-    return [output.seconds(float(row["seconds"])), memory, f"{row['utilisation']:.1%}"]
+    rate = output.count(float(row["tokens_per_second"]))
+    return [output.seconds(float(row["seconds"])), rate, memory, f"{row['utilisation']:.1%}"]
 
 
 COMMANDS = (("plan", plan, "costmodel plan llama-2-7b -m a100-sxm-80gb --devices 16 -D batch=64 seq=4096"),)

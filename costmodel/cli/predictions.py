@@ -82,6 +82,7 @@ def _print_one(p: Prediction) -> None:
         lines.append(f"  80 % within  {output.seconds(p.lo80_s)} to {output.seconds(p.hi80_s)}{inside}")
     lines.append(f"  lower bound  {output.seconds(p.lower_s)}")
     lines.append(f"  in series    {output.seconds(p.serial_s)}")
+    lines.append(f"  reaches      {_reached(p)}")
     counts = {name: value for name, value in p.counts.items() if name in SHOWN and value}
     lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
     rows = [
@@ -94,10 +95,20 @@ def _print_one(p: Prediction) -> None:
     print(_footer(p))
 
 
+def _reached(p: Prediction) -> str:
+    """Return the rates of products and of memory traffic, and their shares of the device's."""
+    bandwidth = p.hbm_bytes / p.seconds
+    found = [f"{output.count(bandwidth, 'bytes/s')}, {bandwidth / p.device.hbm_bandwidth:.1%} of hbm"]
+    if p.matrix_flops:
+        share = f"{p.utilisation:.1%} of {p.device.engine(p.layer.dtype)}:{p.layer.dtype}"
+        found.insert(0, f"{output.count(p.matrix_flops / p.seconds, 'FLOP/s')}, {share}")
+    return "; ".join(found)
+
+
 def _footer(p: Prediction) -> str:
     lines = [f"rung {p.rung} ({p.state}), constants from {p.constants_from}"]
     if p.missing:
-        lines.append(f"no figure in the spec, so no term for: {', '.join(p.missing)}")
+        lines.append(f"no figure in the spec for: {', '.join(p.missing)}")
     if p.device.assumed:
         lines.append(f"assumed in the spec: {', '.join(p.device.assumed)}")
     lines.append(output.signature(p.device.spec_hash))
@@ -126,6 +137,7 @@ def crossover(
     a, b = o.layers([first, second], settings)
     device = o.device(machine, device_set) if machine else None
     sizes = o.single_sizes("crossover", defines, f"only --over {over} varies")
+    o.say_what_is_taken_twice((a, b), sizes)
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:
         where = {} if device is None else {"device": device.name, "spec_hash": device.spec_hash}

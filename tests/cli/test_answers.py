@@ -1,6 +1,7 @@
 """What each command says when asked rightly."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -103,6 +104,35 @@ def test_options_and_what_if_change_the_answer(costmodel):
     causal = seconds("--set", "causal=true")
     assert causal / seconds() == pytest.approx((65536 + 1) / 2 / 65536)  # n(n+1)/2 pairs of n²
     assert seconds("--device-set", "bf16=1.9788 PFLOP/s") == pytest.approx(seconds() / 2)
+
+
+def test_predict_says_what_is_reached_of_the_device(costmodel):
+    """At rung bound a product that its arithmetic limits is at the peak, a norm at the bandwidth."""
+    product = costmodel(
+        "predict", "matmul", "-m", "h200-sxm", "--rung", "bound", "-D", "m=8192", "n=8192", "k=8192"
+    )
+    assert re.search(r"reaches +989.4 TFLOP/s, 100.0% of matrix:bf16; ", product.out)
+    norm = costmodel("predict", "norm", "-m", "h200-sxm", "--rung", "bound", "-D", "m=8192", "n=8192")
+    assert re.search(r"reaches +4.8 TB/s, 100.0% of hbm\n", norm.out)
+
+
+@pytest.mark.parametrize("command", ["sweep", "crossover"])
+def test_a_size_of_one_layer_that_another_takes_too_is_said(costmodel, command):
+    """Mamba's inner width is twice the model's: an LSTM's width is none of it."""
+    over = ("seq=64",) if command == "sweep" else ()
+    more = () if command == "sweep" else ("--over", "seq", "--of", "flops")
+    words = (command, "lstm", "mamba", "-m", "h200-sxm", *more, "-D", "batch=1", "d_model=512", *over)
+    assert (
+        "hidden is mamba's too, which by itself has hidden=2*d_model" in costmodel(*words, "hidden=512").err
+    )
+    assert costmodel(*words, "hidden=1024").err == ""
+
+
+def test_explain_has_each_limit_alone(costmodel):
+    words = ("explain", "matmul", "-m", "h200-sxm", "-D", "m=64", "n=4096", "k=4096")
+    answer = json.loads(costmodel(*words, "--json").out)
+    assert {"hbm", "matrix:bf16", "l2"} <= set(answer["limits_s"])
+    assert all(limit in costmodel(*words).out for limit in answer["limits_s"])
 
 
 def test_a_size_may_be_called_as_an_option_is(costmodel):
@@ -259,6 +289,7 @@ def test_score_adds_predictions_and_says_how_far_off(costmodel, tmp_path):
     assert len(scored) == 3
     assert scored["seconds"][0] == pytest.approx(2 * 4096**3 / 989.4e12)
     assert list(scored["reason"].isna()) == [True, False, False]
+    assert "1 of 3 rows not predicted: unknown device 'no-such-gpu'" in ended.err
     assert "h200-sxm" in ended.out
     rows = json.loads(costmodel("score", table, "-o", out, "--rung", "bound", "--force", "--json").out)
     assert sum(row["rows"] for row in rows) == 3
