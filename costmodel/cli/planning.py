@@ -15,6 +15,8 @@ from costmodel.files import check_writable, write_whole
 if TYPE_CHECKING:
     import pandas as pd
 
+    from costmodel.parallel import Cluster
+
 #: The columns that a terminal has room for.
 _SHOWN = (
     *("tensor", "pipeline", "data", "expert", "expert_tensor", "micro_batch", "interleave"),
@@ -30,6 +32,9 @@ def plan(
     node: Annotated[int, typer.Option(metavar="N", help="Devices of a node.", min=1)] = 8,
     price: Annotated[
         float | None, typer.Option(metavar="PRICE", help="Of a device for an hour.", min=0.0)
+    ] = None,
+    tokens: Annotated[
+        float | None, typer.Option(metavar="TOKENS", help="Of the whole training: 2e12.", min=1.0)
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Of weights and activations.")] = "bf16",
     attention: Annotated[str, typer.Option(metavar="KIND", help="tiled or dense.")] = "tiled",
@@ -63,12 +68,16 @@ def plan(
     model = stack_of(load(name), dtype=dtype, attention=attention)
     given: dict[str, Any] = {name: int(value) for name, value in sizes.items()}
     found = search(model, cluster, **given, margin=margin, rung=rung)
+    if tokens is not None:
+        found["training_days"] = tokens / found["tokens_per_second"] / 86400
     if out is not None:
         write_whole(out, lambda place: output.write_table(found, place), overwrite=force)
     if as_json:
         output.print_json(found.head(top).to_dict("records"))
         return
     _print(f"{name} on {devices} × {cluster.machine.name}", found, top)
+    if tokens is not None:
+        print(_whole_training(found["training_days"].iloc[0], tokens, cluster))
     print(output.signature(cluster.machine.spec_hash))
 
 
@@ -88,6 +97,13 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     spent += [f"a cost of {best['cost']:.3g}"] if "cost" in found else []
     if spent:
         print(f"and takes {' and '.join(spent)}")
+
+
+def _whole_training(days: float, tokens: float, cluster: Cluster) -> str:
+    """Return how long so many tokens take at the fastest layout's rate, and what that costs."""
+    hours = 24 * days * cluster.devices
+    cost = "" if cluster.price is None else f", a cost of {cluster.price * hours:,.0f}"
+    return f"{tokens:.4g} tokens at that rate take {days:,.1f} days, {hours:,.0f} device hours{cost}"
 
 
 def _said(value: Any) -> str:

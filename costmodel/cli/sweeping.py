@@ -47,7 +47,9 @@ Pareto = Annotated[
 Prices = Annotated[
     list[str], typer.Option("--price", metavar="DEVICE=PRICE", help="Price of an hour: h200-sxm=3.5.")
 ]
-Columns = Annotated[str | None, typer.Option(metavar="COLUMNS", help="Which columns a Parquet file has.")]
+Columns = Annotated[
+    str | None, typer.Option(metavar="COLUMNS", help="Which columns the table has: layer,seq,seconds.")
+]
 EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="threads, processes or dask.")]
 Workers = Annotated[int | None, typer.Option(metavar="N", help="Threads, or processes of this machine.")]
 Cluster = Annotated[
@@ -95,8 +97,9 @@ def sweep(
     on where it was when the same command is given again.
     """
     searched = bool(best or pareto)
-    _check(out, best, by, pareto, columns, force=force, searched=searched)
+    _check(out, best, by, pareto, force=force, searched=searched)
     from costmodel.sweep import Engine, make_grid, stream, whole
+    from costmodel.sweep.files import Encode
 
     streamed = out is not None and out.suffix.lower() != ".csv"
     who = Engine(engine, workers, cluster)
@@ -138,7 +141,8 @@ def sweep(
         if as_json:
             output.print_json({"file": str(out), "rows": rows, "points": grid.points})
         return
-    frame = _searched(grid, who, best, by, pareto) if searched else whole(grid)
+    chosen = list(Encode.of(_list(columns), grid).columns)
+    frame = (_searched(grid, who, best, by, pareto) if searched else whole(grid))[chosen]
     if out is not None:
         write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
         output.note(f"{out}: {len(frame):,} rows; {signature}")
@@ -149,9 +153,8 @@ def sweep(
 
 
 def _check(
-    out: Path | None, best: str | None, by: str | None, pareto: str | None, columns: str | None,
-    *, force: bool, searched: bool,
-) -> None:  # fmt: skip
+    out: Path | None, best: str | None, by: str | None, pareto: str | None, *, force: bool, searched: bool
+) -> None:
     """Refuse options that do not go together, and an output that cannot be written, before any work."""
     if best and pareto:
         raise CostmodelError("give --best or --pareto, not both")
@@ -162,8 +165,6 @@ def _check(
     if out is not None and out.name in ("", "-"):
         raise OutputError(f"-o: wanted the name of a file, got {str(out)!r}; left out, CSV is printed")
     folder = out is not None and out.suffix == "" and not searched
-    if columns and not (folder or (out is not None and not searched and out.suffix.lower() == ".parquet")):
-        raise CostmodelError("--columns chooses those of a Parquet file: give -o NAME.parquet too")
     if folder and out is not None and os.path.lexists(out) and not out.is_dir():
         raise OutputError(
             f"cannot write {out}: it is no folder of parts; give NAME, NAME.parquet or NAME.csv"

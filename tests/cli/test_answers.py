@@ -1,5 +1,6 @@
 """What each command says when asked rightly."""
 
+import io
 import json
 import re
 
@@ -229,6 +230,18 @@ def test_sweep_takes_several_devices_after_one_m_and_prints_csv(costmodel):
     assert rows[0]["seconds"] > 0
 
 
+def test_a_sweep_has_the_columns_that_are_wanted(costmodel, tmp_path):
+    words = ("sweep", "lstm", "-m", "h200-sxm", "--rung", "bound", "-D", "seq=64,128", "batch=1", "hidden=64")
+    columns = ("--columns", "seq,layer,seconds")
+    printed = pd.read_csv(io.StringIO(costmodel(*words, *columns).out))
+    assert list(printed) == ["seq", "layer", "seconds"]
+    assert costmodel(*words, *columns, "-o", tmp_path / "few.csv").status == 0
+    assert pd.read_csv(tmp_path / "few.csv").equals(printed)
+    best = costmodel(*words, *columns, "--best", "seconds").out
+    assert best.splitlines() == costmodel(*words, *columns).out.splitlines()[:2]
+    assert "'seconds'" in costmodel(*words, "--columns", "second").err
+
+
 def test_crossover_answers_a_size_never_or_always(costmodel):
     sizes = ("-D", "batch=1", "hidden=512", "heads=8", "head_dim=64")
     answer = json.loads(
@@ -328,6 +341,31 @@ def test_every_answer_names_the_program_and_the_spec_it_was_made_with(costmodel,
     assert answer["schema"] >= 1
     assert (answer["version"], answer["spec_hash"]) == (cm.__version__, h200.spec_hash)
     assert costmodel(*MADE[what]).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")
+
+
+def test_a_plan_says_how_long_a_whole_training_takes(costmodel):
+    """Tokens over tokens a second; devices and their price go by the hour."""
+    words = (
+        "plan",
+        "gpt2",
+        "-m",
+        "h200-sxm",
+        "--devices",
+        "8",
+        "-D",
+        "batch=64",
+        "seq=512",
+        "--rung",
+        "bound",
+    )
+    (best, *_) = json.loads(costmodel(*words, "--tokens", "1e12", "--json").out)
+    days = 1e12 / (64 * 512 / best["seconds"]) / 86400
+    assert best["training_days"] == pytest.approx(days)
+    said = costmodel(*words, "--tokens", "1e12", "--price", "2").out
+    assert (
+        f"take {days:,.1f} days, {days * 24 * 8:,.0f} device hours, a cost of {days * 24 * 8 * 2:,.0f}"
+        in said
+    )
 
 
 def test_a_plan_names_the_program_and_the_spec_it_was_made_with(costmodel):
