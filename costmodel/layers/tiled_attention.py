@@ -39,6 +39,8 @@ class TiledAttention(_Attention):
         Algorithm 1): O and the statistics go through memory T_c times.
         ``fa2``: blocks of Q outside (FlashAttention-2): O is written once, K
         and V are read again for each block of Q, mostly from the L2 cache.
+        Kernels that are measured are of this kind: above rung bound `fa1`
+        has other counts and no time of its own.
     tile : (int, int), optional
         Rows of Q and rows of K in a tile, B_r × B_c. Left out, it is the one of
         the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉ and, for
@@ -48,7 +50,10 @@ class TiledAttention(_Attention):
 
     name: ClassVar[str] = "tiled-attention"
     source: ClassVar[str] = "Dao et al., arXiv 2205.14135, Algorithms 1 and 4; Dao, arXiv 2307.08691"
-    not_counted: ClassVar[str] = "the scaling by 1/√d_h (folded into Q), masks other than causal, dropout"
+    not_counted: ClassVar[str] = (
+        "the scaling by 1/√d_h (folded into Q), masks other than causal, dropout; above rung bound what "
+        "schedule=fa1 takes longer than fa2"
+    )
 
     schedule: str = "fa2"
     tile: tuple[int, int] | None = None
