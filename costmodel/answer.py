@@ -37,6 +37,7 @@ def as_dict(p: Prediction) -> dict[str, Any]:
         "bound": p.bound,
         "limits_s": {name: plain(time) for name, time in p.limits_s.items()},
         "utilisation": p.utilisation,
+        "fits": p.fits,
         **{name: getattr(p, name) for name in ("lo80_s", "hi80_s", "lo95_s", "hi95_s", "in_range")},
         **p.counts,
         "missing": list(p.missing),

@@ -208,6 +208,11 @@ class Prediction:
             return flops
         return flops / self.seconds / self.device.peak(self.layer.dtype)
 
+    @property
+    def fits(self) -> Any:
+        """Whether the device's memory holds what is there at once."""
+        return self.counts["footprint_bytes"] <= self.device.hbm_capacity
+
     @cached_property
     def lower_s(self) -> Any:
         """Time that no measurement of this work undercuts, warm or cold, fused or not [s].

@@ -107,6 +107,12 @@ def _reached(p: Prediction) -> str:
 
 def _footer(p: Prediction) -> str:
     lines = [f"rung {p.rung} ({p.state}), constants from {p.constants_from}"]
+    fits = [p.fits] if not p.shape else p.fits.tolist()
+    if not all(fits):
+        which = "does" if len(fits) == 1 else f"{fits.count(False):,} of {len(fits):,} do"
+        lines.insert(
+            0, f"{which} not fit the device's memory of {output.count(p.device.hbm_capacity, 'bytes')}"
+        )
     if p.missing:
         lines.append(f"no figure in the spec for: {', '.join(p.missing)}")
     if p.device.assumed:

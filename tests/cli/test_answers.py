@@ -117,6 +117,16 @@ def test_predict_says_what_is_reached_of_the_device(costmodel):
     assert re.search(r"reaches +4.8 TB/s, 100.0% of hbm\n", norm.out)
 
 
+def test_what_the_memory_does_not_hold_is_said(costmodel):
+    """Scores of 65,536² in 16 bits are 8.6 GB a head, and T4 has 16 GB."""
+    words = ("predict", "dense-attention", "-m", "t4", "--rung", "bound", "--set", "dtype=fp16")
+    sizes = ("-D", "batch=1", "heads=4", "head_dim=64")
+    assert "does not fit the device's memory of 16 GB" in costmodel(*words, *sizes, "seq=65536").out
+    assert "not fit" not in costmodel(*words, *sizes, "seq=4096").out
+    assert "1 of 2 do not fit" in costmodel(*words, *sizes, "seq=4096,65536").out
+    assert json.loads(costmodel(*words, *sizes, "seq=4096,65536", "--json").out)["fits"] == [True, False]
+
+
 @pytest.mark.parametrize("command", ["sweep", "crossover"])
 def test_a_size_of_one_layer_that_another_takes_too_is_said(costmodel, command):
     """Mamba's inner width is twice the model's: an LSTM's width is none of it."""
