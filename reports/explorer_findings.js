@@ -34,10 +34,10 @@
   function time(result) {
     const order = now(result).sort((a, b) => a.seconds - b.seconds);
     const [best, worst] = [order[0], order.at(-1)];
-    let text = `At ${sized(result, result.at)}, ${best.label} takes ${seconds(best.seconds)}`;
-    if (worst.seconds > 1.005 * best.seconds) {
-      text += ` and ${worst.label} ${seconds(worst.seconds)}, ${ratio(worst.seconds / best.seconds)} as long`;
-    }
+    const others = order.length > 4 ? [worst] : order.slice(1);
+    const times = others.map((row) => `${row.label} ${seconds(row.seconds)}`);
+    let text = `At ${sized(result, result.at)}, ${listed([`${best.label} takes ${seconds(best.seconds)}`, ...times])}`;
+    if (worst.seconds > 1.005 * best.seconds) text += `, ${ratio(worst.seconds / best.seconds)} as long`;
     if (order.length < 2) return text;
     const sizes = [...new Set(crossed(result).map((row) => row.at))].sort((a, b) => a - b);
     const where = listed(sizes.map((size) => sized(result, size)));

@@ -393,7 +393,13 @@ def test_a_slider_moves_the_view_and_the_address(
     assert found["address"] == found["share"] == "#seq=1048576"
     assert (found["number"], found["said"]) == ("1048576", "1,048,576")
     lstm = cm.predict(get("lstm")(), "nvidia/h200-sxm", rung="bound", batch=8, seq=2**20, hidden=1024)
-    assert any(f"lstm takes {words.seconds(lstm.seconds)}" in text for text in found["findings"])
+    attention = {"batch": 8, "seq": 2**20, "heads": 16, "head_dim": 64}
+    times = [f"lstm takes {words.seconds(lstm.seconds)}"]
+    for name, joint in (("tiled-attention", ", "), ("dense-attention", " and ")):
+        layer = get(name)(projections=True)  # type: ignore[call-arg]
+        other = cm.predict(layer, "nvidia/h200-sxm", rung="bound", **attention)
+        times.append(f"{joint}{name} {words.seconds(other.seconds)}")
+    assert any("".join(times) in text for text in found["findings"])
     assert all(label.startswith("Chart. ") and len(label) > 100 for label in found["plots"])
 
 
