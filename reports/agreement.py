@@ -53,7 +53,7 @@ def chart(frame: pd.DataFrame) -> Any:
     points = base.mark_point(size=26, strokeWidth=1.3, opacity=0.75).encode(
         along,
         style.log_y("seconds", "predicted [s]", style.SECONDS),
-        *style.groups("op"),
+        *style.groups(frame["op"]),
         tooltip=style.tips(
             ("op:N", "op", ""),
             ("dtype:N", "format", ""),
@@ -64,6 +64,7 @@ def chart(frame: pd.DataFrame) -> Any:
         ),
     )
     drawn = alt.layer(*marks, points).properties(width="container", height=style.HEIGHT + 120)
+    drawn = style.lined(drawn, style.domain(frame["op"]))
     return style.titled(drawn, finding(frame), ABOUT)
 
 

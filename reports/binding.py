@@ -54,7 +54,7 @@ def chart(frame: pd.DataFrame) -> Any:
     alt = style.altair()
     x = axis_of(frame)
     base = alt.Chart(frame).encode(
-        alt.X(f"{x}:O", title=axis_title(x), axis=alt.Axis(format=",", labelAngle=0, labelOverlap=True)),
+        alt.X(f"{x}:O", title=axis_title(x), axis=style.steps()),
         alt.Y("row:N", sort=None, title=None),
         tooltip=style.tips(
             ("row:N", "where", ""),

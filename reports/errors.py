@@ -71,7 +71,7 @@ def chart(frame: pd.DataFrame) -> Any:
         .encode(
             alt.X("median_ape:Q", title="median absolute error [%]", axis=axis),
             alt.Y("op:N", sort=None, title=None, axis=alt.Axis(grid=True)),
-            *style.groups("at_rung"),
+            *style.groups(frame["at_rung"]),
             tooltip=style.tips(
                 ("op:N", "op", ""),
                 ("at_rung:N", "rung", ""),
@@ -83,13 +83,14 @@ def chart(frame: pd.DataFrame) -> Any:
         )
         .properties(width="container", height=alt.Step(26))
     )
-    return style.titled(points, finding(frame), ABOUT)
+    drawn = style.lined(points, style.domain(frame["at_rung"]))
+    return style.titled(drawn, finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:
     """Return for each rung the best and the worst op."""
     said = []
-    for rung, part in frame[np.isfinite(frame["median_ape"])].groupby("at_rung", sort=False):
+    for rung, part in frame[np.isfinite(frame["median_ape"])].groupby("at_rung", sort=False, observed=True):
         best, worst = part.loc[part["median_ape"].idxmin()], part.loc[part["median_ape"].idxmax()]
         text = f"{best['op']} {best['median_ape']:.1f} %"
         if worst["op"] != best["op"]:

@@ -44,6 +44,7 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
     slope = pd.Series(rise, index=frame.index)
     frame = frame.assign(slope=slope.where(last))
     text = frame["layer"].astype(str) + "  " + frame["slope"].map(_power)
+    frame = frame.assign(family=pd.Categorical(frame["family"]))
     frame = frame.assign(text=text.where(frame["slope"].notna()), place=np.nan)
     for _, group in frame.groupby("where", sort=False):
         ends = group[group["slope"].notna()]
@@ -98,7 +99,7 @@ def chart(frame: pd.DataFrame) -> Any:
     rounds = [[1, 0]] * len(style.OKABE_ITO) + [[5, 2]] * len(style.OKABE_ITO)
     dashed = alt.StrokeDash("family:N", scale=alt.Scale(range=rounds), legend=None)
     strong = alt.condition(hover, alt.value(0.9), alt.value(0.12))
-    colour, shape = style.groups("family")
+    colour, shape = style.groups(frame["family"])
     tooltip = style.tips(
         ("layer:N", "layer", ""),
         ("family:N", "family", ""),
@@ -108,7 +109,7 @@ def chart(frame: pd.DataFrame) -> Any:
     )
     base = alt.Chart(frame)
     lines = base.mark_line(strokeWidth=1.6).encode(
-        along, time, style.group_line("family"), dashed, detail="layer:N", opacity=strong
+        along, time, style.group_line(frame["family"]), dashed, detail="layer:N", opacity=strong
     )
     points = base.mark_point(filled=True, size=42).encode(
         along, time, colour, shape, opacity=strong, tooltip=tooltip
@@ -118,7 +119,7 @@ def chart(frame: pd.DataFrame) -> Any:
     )
     wide = alt.param(name="wide", expr="containerSize()[0] > 600")
     leaders = ends.mark_rule(strokeWidth=alt.expr("wide ? 0.8 : 0")).encode(
-        along, alt.X2("right:Q"), time, alt.Y2("place:Q"), style.group_line("family"), opacity=strong
+        along, alt.X2("right:Q"), time, alt.Y2("place:Q"), style.group_line(frame["family"]), opacity=strong
     )
     beyond, place = alt.X("beyond:Q", scale=scale), alt.Y("place:Q", scale=style.LOG)
     names = (
@@ -131,6 +132,7 @@ def chart(frame: pd.DataFrame) -> Any:
         .properties(width="container", height=_height(frame["layer"].nunique()))
         .add_params(wide)
     )
+    drawn = style.lined(drawn, style.domain(frame["family"]))
     return style.titled(drawn, finding(frame), ABOUT)
 
 

@@ -12,8 +12,9 @@ from costmodel.reports.frames import axis_title, in_words
 
 NAME = "holding"
 ABOUT = (
-    "What the device holds at each length, for training with nothing computed again. The level line is what "
-    "the model may use of its memory; lengths that need more than one and a half times as much are not drawn."
+    "What the device holds at each length in the use that is picked; training computes nothing again here. "
+    "The level line is what the model may use of its memory; lengths that need more than one and a half "
+    "times as much are not drawn."
 )
 
 #: Kinds of memory in words, each with its colour.
@@ -89,7 +90,7 @@ def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, 
 def chart(frame: pd.DataFrame) -> Any:
     """Return a column of kinds for each length, with what may be used as a level line."""
     alt = style.altair()
-    axis = alt.Axis(format=",", labelAngle=0, labelOverlap=True)
+    axis = style.steps()
     along = alt.X("seq:O", title=axis_title("seq"), axis=axis)
     drawn = stacked(frame, along, "Y", ("seq:Q", "tokens", ","))
     drawn = drawn.properties(width="container", height=style.HEIGHT)

@@ -105,7 +105,7 @@
   // Of the series that a chart deals its colours out to, those that have rows: its legend lists them.
   function drawnSeries(figure, rows) {
     const every = figure.spec.params?.find(({ name }) => name === "drawn")?.value;
-    const present = new Set(rows.map((row) => row.series ?? row.label));
+    const present = new Set(rows.flatMap(Object.values));
     return every?.filter((name) => present.has(name));
   }
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.reports import style, words
+from costmodel.reports.binding import LIMITS
 
 NAME = "residuals"
 ABOUT = (
@@ -15,6 +16,8 @@ ABOUT = (
     "for the limit: the median, and the band that holds 80 %. Above 0 the prediction is too long. Errors are "
     "drawn up to ±200 %."
 )
+#: What may bind, in words → its colour, as where it is drawn what binds.
+COLOURS = {name: colour for name, _, colour, _ in LIMITS.values()}
 #: Beyond this [%] an error is drawn at the edge.
 EDGE = 200.0
 
@@ -30,7 +33,8 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
     """
     error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
     quarter = np.floor(np.log10(frame["measured_s"]) * 4)
-    regime = frame["bound"].astype(str).str.partition(":")[0]
+    kinds = frame["bound"].astype(str).str.partition(":")[0]
+    regime = [LIMITS[kind][0] if kind in LIMITS else kind for kind in kinds]
     parts = frame[cases].assign(regime=regime, quarter=quarter, error=error)
     grouped = parts.groupby([*cases, "regime", "quarter"], sort=True)["error"]
     table = pd.DataFrame(
@@ -43,6 +47,9 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
     ).reset_index()
     for name in ("low", "median", "high"):
         table[name] = table[name].clip(-EDGE, EDGE)
+    occurring = [name for name in COLOURS if name in set(table["regime"])]
+    occurring += sorted(set(table["regime"]) - set(occurring))
+    table["regime"] = pd.Categorical(table["regime"], occurring)
     return table.assign(middle_s=10 ** ((table["quarter"] + 0.5) / 4)).drop(columns="quarter")
 
 
@@ -52,7 +59,7 @@ def chart(frame: pd.DataFrame) -> Any:
     along = style.log_x("middle_s", "measured [s]", style.SECONDS)
     base = alt.Chart(frame)
     error = alt.Y("median:Q", title="error of the prediction [%]")
-    stroke = style.group_line("regime")
+    stroke = style.group_line(frame["regime"], COLOURS)
     tooltip = style.tips(
         ("regime:N", "bound by", ""),
         ("middle_s:Q", "measured around [s]", ".3~s"),
@@ -66,17 +73,18 @@ def chart(frame: pd.DataFrame) -> Any:
         base.mark_rule(strokeWidth=2, opacity=0.45).encode(along, alt.Y("low:Q"), alt.Y2("high:Q"), stroke),
         base.mark_line(strokeWidth=2).encode(along, error, stroke),
         base.mark_point(size=45, strokeWidth=2).encode(
-            along, error, *style.groups("regime"), tooltip=tooltip
+            along, error, *style.groups(frame["regime"], COLOURS), tooltip=tooltip
         ),
     ).properties(width="container", height=style.HEIGHT)
+    drawn = style.lined(drawn, style.domain(frame["regime"]))
     return style.titled(drawn, finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:
     """Return for each regime the row-weighted middle of its medians, and which way it leans."""
     said = []
-    for name, part in frame.groupby("regime", sort=False):
+    for name, part in frame.groupby("regime", sort=False, observed=True):
         middle = float(np.average(part["median"], weights=part["count"]))
         side = "too long" if middle > 0 else "too short"
-        said.append(f"{name} {abs(middle):.0f} % {side} ({words.whole(part['count'].sum())} rows)")
+        said.append(f"{name} {abs(middle):.0f} % {side} ({words.rows(part['count'].sum())})")
     return f"Where it leans, by what binds: {'; '.join(said)}"

@@ -46,7 +46,7 @@ def chart(frame: pd.DataFrame) -> Any:
         alt.Chart(frame)
         .mark_bar()
         .encode(
-            alt.X(f"{x}:O", title=axis_title(x), axis=alt.Axis(format=",", labelAngle=0, labelOverlap=True)),
+            alt.X(f"{x}:O", title=axis_title(x), axis=style.steps()),
             alt.Y(
                 "seconds:Q", stack="normalize", title="share of time", axis=alt.Axis(format="%", tickCount=3)
             ),

@@ -62,16 +62,20 @@ class Stated:
         drawn = alt.layer(
             style.level(base, 1),
             base.mark_point(size=40, strokeWidth=1.5).encode(
-                along, ratio, *style.groups("op"), tooltip=tooltip
+                along, ratio, *style.groups(frame["op"]), tooltip=tooltip
             ),
         ).properties(width="container", height=style.HEIGHT)
+        drawn = style.lined(drawn, style.domain(frame["op"]))
         return style.titled(drawn, self.finding(frame), self.about)
 
     def finding(self, frame: pd.DataFrame) -> str:
         """Return how many are within 10 %, and the op that is furthest off."""
         close = ((frame["ratio"] - 1).abs() <= 0.1).mean()
         text = f"{self.said} within 10 % of {words.share(close)} of {words.whole(len(frame))} measured"
-        middle = {str(op): float(ratio.median()) for op, ratio in frame.groupby("op", sort=True)["ratio"]}
+        middle = {
+            str(op): float(ratio.median())
+            for op, ratio in frame.groupby("op", sort=True, observed=True)["ratio"]
+        }
         furthest = max(middle, key=lambda op: abs(math.log(middle[op])))
         if abs(middle[furthest] - 1) <= 0.1:
             return text

@@ -137,23 +137,43 @@ def named_colours(column: pd.Series, colours: Mapping[str, str]) -> Any:
     return alt.Color(f"{column.name}:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
 
 
-def groups(name: str) -> list[Any]:
-    """Return colour and shape by a column of unknown values: more than colours, told apart by both.
+def groups(column: pd.Series, colours: Mapping[str, str] | None = None) -> list[Any]:
+    """Return colour and shape of points by a column, and a legend of those drawn; see `lined`.
 
-    Their legend has as many columns as the page has room for.
+    Its legend has as many columns as the page has room for.
+
+    Parameters
+    ----------
+    column : Series
+        With every value of the page as its categories: each looks the same in every chart. More than
+        there are colours are told apart by both.
+    colours : mapping of str to str, optional
+        Of values that have colours of their own.
     """
     alt = altair()
-    legend = _legend(symbolSize=70, columns=alt.Undefined)
+    names, legend = domain(column), _group_legend()
+    shapes = alt.Scale(domain=names, range=[SHAPES[i % 5] for i in range(len(names))])
     return [
-        alt.Color(f"{name}:N", scale=alt.Scale(range=list(OKABE_ITO)), legend=legend),
-        alt.Shape(f"{name}:N", scale=alt.Scale(range=list(SHAPES[:5])), legend=legend),
+        alt.Color(f"{column.name}:N", scale=_named(names, colours), legend=legend),
+        alt.Shape(f"{column.name}:N", scale=shapes, legend=legend),
     ]
 
 
-def group_line(name: str) -> Any:
-    """Return the stroke of lines by the same column, in the same colours; the points have the legend."""
+def group_line(column: pd.Series, colours: Mapping[str, str] | None = None) -> Any:
+    """Return the stroke of lines by the same column: the points' colours and, to share it, their legend."""
+    scale = _named(domain(column), colours)
+    return altair().Stroke(f"{column.name}:N", scale=scale, legend=_group_legend())
+
+
+def _group_legend() -> Any:
     alt = altair()
-    return alt.Stroke(f"{name}:N", scale=alt.Scale(range=list(OKABE_ITO)), legend=None)
+    return _legend(symbolSize=70, columns=alt.Undefined, values=alt.ExprRef(DRAWN))
+
+
+def _named(names: Sequence[str], colours: Mapping[str, str] | None) -> Any:
+    if colours is None:
+        return _colours(names)
+    return altair().Scale(domain=list(names), range=[colours.get(name, "#999999") for name in names])
 
 
 def _line_legend() -> Any:
@@ -199,6 +219,11 @@ def banded(chart: Any, frame: pd.DataFrame, *, spacing: int) -> Any:
     alt = altair()
     header = alt.Header(title=None, labelOrient="top", labelAnchor="start", labelFontSize=12)
     return chart.facet(row=alt.Row("series:N", sort=domain(frame["series"]), header=header), spacing=spacing)
+
+
+def steps() -> Any:
+    """Return the axis of a size whose values stand side by side, as many of them named as have room."""
+    return altair().Axis(format=",", labelAngle=0, labelOverlap=True, labelSeparation=8)
 
 
 def level(base: Any, value: float) -> Any:

@@ -45,9 +45,12 @@ def chart(frame: pd.DataFrame) -> Any:
     )
     drawn = alt.layer(
         style.level(base, 1),
-        base.mark_line(strokeWidth=2).encode(along, tight, style.group_line("op")),
-        base.mark_point(size=45, strokeWidth=2).encode(along, tight, *style.groups("op"), tooltip=tooltip),
+        base.mark_line(strokeWidth=2).encode(along, tight, style.group_line(frame["op"])),
+        base.mark_point(size=45, strokeWidth=2).encode(
+            along, tight, *style.groups(frame["op"]), tooltip=tooltip
+        ),
     ).properties(width="container", height=style.HEIGHT)
+    drawn = style.lined(drawn, style.domain(frame["op"]))
     return style.titled(drawn, finding(frame), ABOUT)
 
 
@@ -55,7 +58,7 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the op that comes closest to its bound, and the one that stays furthest from it."""
     middle = {
         str(op): float(np.average(part["tightness"], weights=part["count"]))
-        for op, part in frame[frame["tightness"].notna()].groupby("op", sort=False)
+        for op, part in frame[frame["tightness"].notna()].groupby("op", sort=False, observed=True)
     }
     if not middle:
         return "No lower bound to hold a measurement against"

@@ -47,13 +47,18 @@ def page(
         )
     cases = [name for name in CASES if name in both]
     picks = tuple(_pick(name, both[name]) for name in cases if both[name].nunique() > 1)
+    ops = list(
+        dict.fromkeys(name for table in (rows, memory, traffic) if table is not None for name in table["op"])
+    )
     figures = tuple(
-        Figure.of(module, module.rows(both, cases)) for module in (agreement, residuals, tightness)
+        Figure.of(module, _with_categories(module.rows(both, cases), ops))
+        for module in (agreement, residuals, tightness)
     )
     by_rung = errors.rows(rows, [*cases, "op"])
+    by_rung["rung"] = pd.Categorical(by_rung["rung"], list(dict.fromkeys(by_rung["rung"])))
     wide = Figure.of(errors, by_rung.rename(columns={"rung": "at_rung"}))
     table = errors.rows(rows, [name for name in errors.CELL if name in rows])
-    stated = {one.name: _stated(one, more) for one, more in ((MEMORY, memory), (TRAFFIC, traffic))}
+    stated = {one.name: _stated(one, more, ops) for one, more in ((MEMORY, memory), (TRAFFIC, traffic))}
     sections = (
         Section("agreement", "Predicted against measured", figures=figures[:1]),
         Section("errors", "Errors by op and rung", figures=(wide,)),
@@ -74,9 +79,9 @@ def page(
         sources(facts),
     )
     kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
-    devices, ops = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
+    devices, timed = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
     asked = [
-        f"{whole(_measurements(rows))} measurements of {listed(ops)} on {listed(devices)}: how far off "
+        f"{whole(_measurements(rows))} measurements of {listed(timed)} on {listed(devices)}: how far off "
         "are the predictions, which way, and where?"
     ]
     if fitted:
@@ -146,12 +151,17 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.drop_duplicates([name for name in ("device", "op", "dtype", "measured_s") if name in rows])
 
 
-def _stated(what: Stated, frame: pd.DataFrame | None) -> tuple[Figure, ...]:
+def _with_categories(frame: pd.DataFrame, ops: list[str]) -> pd.DataFrame:
+    """Return a chart's rows with every op of the page as a category: it looks the same in all of them."""
+    return frame.assign(op=pd.Categorical(frame["op"], ops)) if "op" in frame else frame
+
+
+def _stated(what: Stated, frame: pd.DataFrame | None, ops: list[str]) -> tuple[Figure, ...]:
     """Return the chart of stated over measured bytes, if any were measured."""
     rows = None if frame is None else what.rows(frame)
     if rows is None or rows.empty:
         return ()
-    return (Figure(what.name, rows, what.chart, what.finding, what.about),)
+    return (Figure(what.name, _with_categories(rows, ops), what.chart, what.finding, what.about),)
 
 
 def _counted(frame: pd.DataFrame | None) -> tuple[Table, ...]:

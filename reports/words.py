@@ -72,6 +72,11 @@ def verb(subjects: Sequence[str], said: str) -> str:
     return said if len(subjects) == 1 else f"{first.removesuffix('s')} {rest}".strip()
 
 
+def rows(count: float) -> str:
+    """Return a number of rows: ``"1 row"``, ``"1,024 rows"``."""
+    return "1 row" if count == 1 else f"{count:,.0f} rows"
+
+
 def be(subjects: Sequence[str]) -> str:
     """Return ``is`` of one, ``are`` of several."""
     return "is" if len(subjects) == 1 else "are"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ import vl_convert
 
 from costmodel import reports
 from costmodel.errors import TableError
-from costmodel.reports import errors
+from costmodel.reports import binding, errors
 from costmodel.reports.figure import at_first, choose
 
 
@@ -182,6 +183,34 @@ def test_stated_bytes_stand_beside_measured_ones(measured: pd.DataFrame) -> None
     assert page.findings[-1] == wanted
     vl_convert.vegalite_to_vega(section.figures[0].chart(section.figures[0].frame).to_dict())
     assert "memory" not in [one.name for one in reports.validation(measured).sections]
+
+
+def looks(spec: Any, channel: str) -> dict[str, str]:
+    """Return what each value looks like in a channel, wherever in a spec it is."""
+    if isinstance(spec, list):
+        return {name: look for part in spec for name, look in looks(part, channel).items()}
+    if not isinstance(spec, dict):
+        return {}
+    scale = spec.get(channel, {}).get("scale", {}) if isinstance(spec.get(channel), dict) else {}
+    domain, many = scale.get("domain", []), scale.get("range", [])
+    own = {name: many[i % len(many)] for i, name in enumerate(domain)} if many else {}
+    return own | {name: look for part in spec.values() for name, look in looks(part, channel).items()}
+
+
+def test_an_op_looks_the_same_in_every_chart(measured: pd.DataFrame) -> None:
+    """Whichever ops a chart has: memory was measured of one that no time was, in another order."""
+    some = {"op": ["copy", "lstm", "gemm"], "kernel": "k", "dtype": "fp32", "direction": "fwd"}
+    memory = pd.DataFrame({**some, "measured_bytes": 100.0, "stated_bytes": 100.0, "ratio": 1.0})
+    page = reports.validation(measured, memory=memory)
+    specs = {figure.name: figure.spec(page.picks) for one in page.sections for figure in one.figures}
+    for channel in ("color", "shape"):
+        every = [looks(specs[name], channel) for name in ("agreement", "tightness", "occupied")]
+        assert set(every[0]) == {"gemm", "softmax", "lstm", "copy"}
+        assert every[0] == every[1] == every[2]
+        assert len(set(every[0].values())) == 4
+    strokes, points = (looks(specs["residuals"], channel) for channel in ("stroke", "color"))
+    wanted = {binding.LIMITS[limit][0]: binding.LIMITS[limit][2] for limit in ("matrix", "hbm")}
+    assert strokes == points == wanted
 
 
 def test_counted_cases_are_listed_even_where_none_could_be(measured: pd.DataFrame) -> None:
