@@ -31,10 +31,10 @@ FIGURES = {
 }
 #: Another way to compute the same, in words.
 CHOICES = {
-    "wavefront = True": "layers staggered (wavefront)",
-    "persistent = True": "weights kept on the chip (persistent)",
+    "wavefront = True": "staggered layers (wavefront)",
+    "persistent = True": "weights kept on the chip",
     "fused = True": "products fused",
-    "attention = tiled": "scores kept on the chip (tiled)",
+    "attention = tiled": "scores kept on the chip",
 }
 MOST_SAID = 3
 

@@ -268,7 +268,7 @@ def test_what_helps_is_said_by_what_it_takes() -> None:
     )
     rows = helping.rows(changes)
     assert helping.finding(rows) == (
-        "At 512 tokens, chain is 3 times as fast with layers staggered (wavefront), and gains nothing from "
+        "At 512 tokens, chain is 3 times as fast with staggered layers (wavefront), and gains nothing from "
         "any figure of the device doubled; pairs is 1.9 times as fast with number of units × 2; idle gains "
         "nothing from any figure of the device doubled"
     )
