@@ -269,6 +269,17 @@
     document.documentElement.dataset.drawn = String(document.querySelectorAll(".plot svg.marks").length);
   }
 
+  // A link to a part of the page goes there and leaves the address alone: it has the choices.
+  for (const link of document.querySelectorAll("nav a, .skip")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const part = document.querySelector(link.hash);
+      part.tabIndex = -1;
+      part.focus({ preventScroll: true });
+      part.scrollIntoView();
+    });
+  }
+
   readAddress();
   store.picks.forEach((pick, i) => {
     const select = document.querySelector(`select[data-pick="${i}"]`);

@@ -423,6 +423,27 @@ OVER = """<script>(async () => {
 })();</script>"""
 
 
+#: Sets a length, and follows a link of the page.
+FOLLOWER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  if (!document.getElementById("answer").value) await settled();
+  const field = document.querySelector("[data-state=seq]");
+  field.value = 777;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  await settled();
+  document.querySelector("nav a[href='#memory']").click();
+  await new Promise((done) => setTimeout(done, 1000));
+  const found = { seq: field.value, address: location.hash, at: document.activeElement.id };
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+
+def test_a_link_of_the_page_keeps_what_is_set(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    assert ran(page.html, FOLLOWER, drawn) == {"seq": "777", "address": "#seq=777", "at": "memory"}
+
+
 def test_starting_over_puts_everything_back(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
