@@ -13,7 +13,7 @@ from costmodel.capture import _memory, _ops
 from costmodel.capture._fuse import Unit, traffic, units
 from costmodel.capture._model import CapturedModel, Unmapped, same
 from costmodel.capture._parts import SOLID, CapturedPart, name_of, size_of
-from costmodel.capture._passes import Memory, memory, pass_of
+from costmodel.capture._passes import ROWS, Memory, memory, pass_of
 from costmodel.capture._records import FORMATS, Call, Operand, Trace
 from costmodel.cost import ONE
 from costmodel.layers.optimizer_step import OptimizerStep
@@ -123,13 +123,9 @@ def _settled(call: Call, trace: Trace) -> Call:
     )
 
 
-def _known(call: Call) -> str | None:
-    return _ops.kind(call.op, pointwise=call.pointwise, reduction=call.reduction)
-
-
 def _mapped(call: Call) -> bool:
     """Whether an operation's kernel is known."""
-    return call.op in SOLID or _known(call) is not None or call.op in _ops.ROWS
+    return call.op in SOLID or _ops.kind(call) is not None or call.op in ROWS
 
 
 def _kernels(
@@ -139,7 +135,7 @@ def _kernels(
     inlined = _inlined(trace, everything) if fuse else set()
     rows: list[tuple[Call, list[CapturedPart], Memory | None]] = []
     for call in calls:
-        if _known(call) == "free" or any(o.storage in inlined for o in call.written):
+        if _ops.kind(call) == "free" or any(o.storage in inlined for o in call.written):
             continue
         if call.op in SOLID:
             rows.append((call, SOLID[call.op](call, title), None))
@@ -170,7 +166,6 @@ def _memory_part(
 def _outside(unit: Unit, trace: Trace, everything: Sequence[Call]) -> set[int]:
     """Return the memory of a kernel's results that others read, or that stays."""
     own = {operand.storage for call in unit.calls for operand in call.written}
-    stays = {*trace.weights, *trace.kept, *(o.storage for o in (*trace.inputs, *trace.outputs))}
     inside = set(map(id, unit.calls))
     read = {
         operand.storage
@@ -181,16 +176,16 @@ def _outside(unit: Unit, trace: Trace, everything: Sequence[Call]) -> set[int]:
     }
     # What nobody reads: backward, gradients; forward, statistics that only backward would need.
     unread = own - {o.storage for call in everything for o in call.operands}
-    return (own & stays) | read | (unread if unit.calls[0].backward else set())
+    return (own & trace.lasting) | read | (unread if unit.calls[0].backward else set())
 
 
 def _inlined(trace: Trace, calls: Sequence[Call]) -> set[int]:
     """Return the memory of values from nothing that only memory-bound operations read."""
-    stays = {*trace.weights, *trace.kept, *(o.storage for o in (*trace.inputs, *trace.outputs))}
-    made = {o.storage for c in calls if _known(c) == "creation" for o in c.outputs if not c.mutated} - stays
+    made = {o.storage for c in calls if _ops.kind(c) == "creation" for o in c.outputs if not c.mutated}
+    made -= trace.lasting
     for call in calls:
         changed = {operand.storage for operand in call.mutated}
-        if call.op in SOLID or _known(call) == "scatter":
+        if call.op in SOLID or _ops.kind(call) == "scatter":
             changed |= {operand.storage for operand in call.operands}
         made -= changed
     return made

@@ -69,7 +69,7 @@ def read_whole(trace: Trace, operands: Iterable[Operand]) -> dict[int, sp.Expr]:
     for call in trace.calls:
         if call.backward:
             continue
-        known = _ops.kind(call.op, pointwise=call.pointwise, reduction=call.reduction)
+        known = _ops.kind(call)
         for operand in call.operands:
             if operand.storage not in wanted or (known == "gather" and operand is call.args[0]):
                 continue

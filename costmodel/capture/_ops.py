@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from costmodel.capture._records import Call
 from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT
 
 #: They take no time on a device: memory taken, sizes and checks asked for.
@@ -88,14 +89,6 @@ UNTAGGED = frozenset(
     }
 )  # fmt: skip
 
-#: Operations on rows that are layers of their own: softmax, norms and their gradients.
-ROWS = frozenset(
-    {
-        "native_layer_norm", "native_layer_norm_backward", "_fused_rms_norm", "_fused_rms_norm_backward",
-        "_softmax", "_log_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax_backward_data",
-    }
-)  # fmt: skip
-
 _UNARY = {
     name: (counts.vector, counts.special)
     for name, counts in POINTWISE.items()
@@ -150,7 +143,7 @@ ARITHMETIC: Mapping[str, tuple[int, int]] = {
 MEASURED = {"relu": "relu", "tanh": "tanh", "gelu": "gelu", "silu": "silu"}
 
 
-def kind(name: str, *, pointwise: bool, reduction: bool = False) -> str | None:
+def kind(call: Call) -> str | None:
     """Return what an operation does: ``creation``, ``gather``, …; None if that is not known."""
     for label, names in (
         ("free", FREE),
@@ -161,11 +154,11 @@ def kind(name: str, *, pointwise: bool, reduction: bool = False) -> str | None:
         ("reduction", REDUCTIONS),
         ("pointwise", UNTAGGED),
     ):
-        if name in names:
+        if call.op in names:
             return label
-    if reduction:
+    if call.reduction:
         return "reduction"
-    return "pointwise" if pointwise else None
+    return "pointwise" if call.pointwise else None
 
 
 def arithmetic(name: str, known: str) -> tuple[int, int]:

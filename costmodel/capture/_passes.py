@@ -65,11 +65,11 @@ class Memory:
 
 def memory(call: Call, example: Example) -> Memory:
     """Return what a memory-bound operation moves and computes; unknown ones read and write everything."""
-    known = _ops.kind(call.op, pointwise=call.pointwise, reduction=call.reduction) or "move"
+    known = _ops.kind(call) or "move"
     reads, writes = _traffic(call, known)
     candidates = [*call.operands, *call.written] if known not in ("creation", "gather") else call.written
     table = max(candidates, key=lambda operand: size_of(operand.numel, example))
-    if call.op in _ROWS:
+    if call.op in ROWS:
         return _rows(call, reads, writes)
     vector, special = _ops.arithmetic(call.op, known)
     if call.op == "pow" and call.args[1:] and call.args[1] in (2, 3, 2.0, 3.0):
@@ -142,7 +142,8 @@ def _softmax(call: Call, direction: str) -> tuple[Layer, sp.Expr, Operand]:
     return Softmax(dtype=format_of(x), direction=direction), (x.shape[int(dim)] if x.shape else ONE), x
 
 
-_ROWS: Mapping[str, tuple[str, Callable[[Call], tuple[Layer, sp.Expr, Operand]]]] = {
+#: Operations on rows that are layers of their own → how rows lie, and what reads the layer of a call.
+ROWS: Mapping[str, tuple[str, Callable[[Call], tuple[Layer, sp.Expr, Operand]]]] = {
     "native_layer_norm": ("norm", lambda call: _norm(call, "layer", "fwd")),
     "native_layer_norm_backward": ("norm", lambda call: _norm(call, "layer", "bwd")),
     "_fused_rms_norm": ("rmsnorm", lambda call: _norm(call, "rms", "fwd")),
@@ -159,7 +160,7 @@ _ROWS: Mapping[str, tuple[str, Callable[[Call], tuple[Layer, sp.Expr, Operand]]]
 
 def _rows(call: Call, reads: Mapping[int, sp.Expr], writes: Mapping[int, sp.Expr]) -> Memory:
     """Return an operation that is a layer of its own: softmax, a norm, or the gradient of one."""
-    pattern, read = _ROWS[call.op]
+    pattern, read = ROWS[call.op]
     layer, cols, x = read(call)
     sizes = {"m": x.numel / cols, "n": cols}
     part = Part.of("", layer, **sizes)

@@ -178,6 +178,11 @@ class Trace:
     settled: dict[sp.Symbol, sp.Expr] = field(default_factory=dict)
     example: dict[sp.Symbol, int] = field(default_factory=dict)
 
+    @property
+    def lasting(self) -> set[int]:
+        """Memory that is there after the pass that wrote it, whether or not anything reads it."""
+        return {*self.weights, *self.kept, *(o.storage for o in (*self.inputs, *self.outputs))}
+
     def settle(self, expression: sp.Expr) -> sp.Expr:
         """Return an expression in the sizes that are still open."""
         return expression.xreplace(self.settled) if self.settled else expression
