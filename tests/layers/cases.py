@@ -7,18 +7,11 @@ from itertools import product
 from typing import Any
 
 from devices import device_cases
-from families import family_cases
+from families import Sizes, _sizes, family_cases
 from rest import rest_cases
 from variants import variant_cases
 
 from costmodel.layers import Layer, get
-
-Sizes = dict[str, int]
-
-
-def _sizes(names: str, *rows: tuple[int, ...]) -> tuple[Sizes, ...]:
-    return tuple(dict(zip(names.split(), row, strict=True)) for row in rows)
-
 
 #: No two sizes alike, and some at powers of two and one more: where logarithms and tiles step.
 _HEADS = "batch heads kv_heads seq seq_kv head_dim value_dim d_model sram"

@@ -6,8 +6,8 @@ import pytest
 
 from costmodel.calibration import Spread
 from costmodel.validation import intervals, residuals
-from costmodel.validation.calibrate import spread
 from costmodel.validation.heldout import SHARE, held_out, second_half
+from costmodel.validation.residuals import spread
 
 
 def _products(rows, noise):

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from .counted import LEDGER, Counted, Tally, exp, highest, log2_ceil, tally, total
-from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
 from .rows import softmax_pass
 
 Sizes = dict[str, int]
@@ -97,7 +97,7 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         if name == "tiled":
             kept += w * result
         return Expected(
-            kernels=_directed(o, forward, backward),
+            kernels=directed(o, forward, backward),
             inputs=w * (queries + keys + values),
             outputs=w * result,
             kept=kept,
@@ -126,7 +126,7 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     context = b * n_kv * width if o["cross"] else 0
     cached = 0 if o["cross"] else b * (n_kv - n) * merged
     return Expected(
-        kernels=_directed(o, (*before, *forward, after), (*first, *backward, *last)),
+        kernels=directed(o, (*before, *forward, after), (*first, *backward, *last)),
         inputs=w * (rows * width + context + cached),
         weights=w * parameters,
         outputs=w * rows * width,
@@ -270,12 +270,6 @@ def _tiled_backward(
         sizes=sizes,
     )
     return sums, main
-
-
-def _directed(
-    o: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
-) -> tuple[Kernel, ...]:
-    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
 
 
 def decode(o: dict[str, Any], s: Sizes) -> Expected:

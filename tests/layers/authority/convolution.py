@@ -7,7 +7,7 @@ from functools import cache
 from typing import Any
 
 from .counted import log2_ceil
-from .kernels import WIDTH, Expected, Kernel, dot_depth, product, table
+from .kernels import WIDTH, Expected, Kernel, directed, dot_depth, product, table
 from .scans import chains
 
 Sizes = dict[str, int]
@@ -35,12 +35,6 @@ def stacked(n: int, taps: int, dilated: bool) -> int:
     return max(1, layers)
 
 
-def _directed(
-    o: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
-) -> tuple[Kernel, ...]:
-    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
-
-
 def conv(o: dict[str, Any], s: Sizes) -> Expected:
     """formulas.md §6: 2·B·L·C_out·(C_in/G)·k; backward twice; torch (1 + G) times (goldens)."""
     w, g = WIDTH[o["dtype"]], o["groups"]
@@ -60,7 +54,7 @@ def conv(o: dict[str, Any], s: Sizes) -> Expected:
         one(out // g, into // g * k, b * n, x + y, weights, times=g if torch else 1),
     )
     return Expected(
-        kernels=_directed(o, forward, backward),
+        kernels=directed(o, forward, backward),
         inputs=x,
         weights=weights,
         outputs=y,
@@ -93,7 +87,7 @@ def separable(o: dict[str, Any], s: Sizes) -> Expected:
         depthwise(2 * x, taps, dot_depth(b * n), times=into if torch else 1),
     )
     return Expected(
-        kernels=_directed(o, forward, backward),
+        kernels=directed(o, forward, backward),
         inputs=x,
         weights=w * (k * into + into * out),
         outputs=w * b * n * out,
@@ -128,7 +122,7 @@ def causal(o: dict[str, Any], s: Sizes) -> Expected:
     plain = table(w, b * n, d, 2, 1, depth=depth, more_read=taps, more_write=taps)
     backward = (replace(plain, **flops(1 + d if torch else 2)),)
     return Expected(
-        kernels=_directed(o, forward, backward),
+        kernels=directed(o, forward, backward),
         inputs=x,
         weights=taps,
         outputs=x,

@@ -11,10 +11,9 @@ from typing import Any
 from .chances import expected_distinct
 from .counted import Counted, above_zero, exp, log2_ceil, maximum, special, tally, tanh
 from .exchanges import message
-from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
 from .pointwise import CUBIC, PROGRAMS, ROOT, SLOPE, sigmoid, silu_and_mul_gradient
 from .rows import row_cost
-from .tokens import directed
 
 Sizes = dict[str, int]
 Pair = tuple[Counted, Counted]

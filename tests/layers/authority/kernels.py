@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from .counted import log2_ceil
 
@@ -47,6 +48,13 @@ class Kernel:
     link: Number = 0
     launches: Number = 1
     sizes: Mapping[str, Number] = field(default_factory=dict)
+
+
+def directed(
+    o: Mapping[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
+) -> tuple[Kernel, ...]:
+    """Return the kernels of the direction that a layer's options ask for."""
+    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
 
 
 @dataclass(frozen=True, kw_only=True)

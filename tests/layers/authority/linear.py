@@ -9,7 +9,7 @@ from typing import Any
 from . import chunks
 from .chunks import Tally
 from .counted import Counted, exp, log2_ceil, maximum, tally, total
-from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
 from .scans import chains
 from .tables import softmax_pass
 
@@ -154,12 +154,6 @@ def one_by_one(x: Shape, weights: Number = 0) -> Kernel:
     )
 
 
-def _directed(
-    o: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
-) -> tuple[Kernel, ...]:
-    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
-
-
 def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     """RetNet, GLA, mLSTM, Mamba-2: the core alone."""
     x = Shape(name, o, s)
@@ -175,7 +169,7 @@ def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         forward, backward = core(x)
         if name == "mamba-2":
             forward, backward = _mamba_2(x, forward, backward, weights)
-        kernels = _directed(o, forward, backward)
+        kernels = directed(o, forward, backward)
     divided = x.values + x.rows if x.normalised else 0
     return Expected(
         kernels=kernels,
@@ -261,7 +255,7 @@ def feature_attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     recurrent = o["form"] == "recurrent"
     states = x.states if o["causal"] else w * heads * x.dk * (x.dv + 1)
     return Expected(
-        kernels=_directed(o, (*mapping, *forward), (*backward, *unmapping)),
+        kernels=directed(o, (*mapping, *forward), (*backward, *unmapping)),
         inputs=raw + x.values,
         outputs=x.values,
         updated=x.state if recurrent else 0,
@@ -368,7 +362,7 @@ def linformer(o: dict[str, Any], s: Sizes) -> Expected:
     )
     tokens = w * b * n * h
     return Expected(
-        kernels=_directed(o, forward, backward),
+        kernels=directed(o, forward, backward),
         inputs=tokens * (2 * d + dv),
         weights=w * matrices * k * n,
         outputs=tokens * dv,

@@ -8,19 +8,13 @@ from typing import Any
 
 from .chances import expected_distinct
 from .counted import Counted, exp, log2_ceil, tally
-from .kernels import WIDTH, Expected, Kernel, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, directed, product, statistic, table
 from .pointwise import Row, dropout, log
 from .rows import softmax_pass
 
 Sizes = dict[str, int]
 #: A token's number in torch: int64.
 INT64 = 8
-
-
-def directed(
-    o: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
-) -> tuple[Kernel, ...]:
-    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
 
 
 def embedding(o: dict[str, Any], s: Sizes) -> Expected:
