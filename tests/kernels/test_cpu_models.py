@@ -38,8 +38,8 @@ def test_large_product_runs_at_the_peak():
 
 def test_product_with_a_vector_streams_its_matrix():
     n = 2**17
-    got = cpu_gemm.seconds(DEVICE, IDEAL, m=1, n=n, k=n)
-    assert got.seconds == pytest.approx(4 * n * n / DEVICE.hbm_bandwidth, rel=0.01)
+    got = cpu_gemm.seconds(DEVICE, IDEAL, m=1, n=n, k=n, batch=3)
+    assert got.seconds == pytest.approx(3 * 4 * n * n / DEVICE.hbm_bandwidth, rel=0.01)
 
 
 def test_rows_of_b_of_a_page_or_more_cost_a_translation_each_element():
@@ -242,6 +242,8 @@ HEADS = {"seq_kv": 3000, "head_dim": 64, "kv_heads": 1}
         (cpu_attention, {**HEADS, "batch": 1, "heads": 1, "seq": 32, "direction": "bwd"}),
         (cpu_attention, {**HEADS, "batch": 96, "heads": 2, "seq": 256}),
         (cpu_decode, {**HEADS, "batch": 1, "heads": 8}),
+        (cpu_recurrence, {"steps": 50, "batch": 3, "hidden": 512, "gates": 4, "parallel": 2}),
+        (cpu_scan, {"chains": 64, "steps": 9, "traffic": 1e8, "vector_flops": 1e9, "launches": 9}),
     ],
     ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],
 )
@@ -283,6 +285,18 @@ def test_recurrence_is_steps_in_a_row():
     assert many - one > 100 * fastest
 
 
+def test_a_step_is_its_product_its_gates_and_its_wait():
+    """Three sequences in tiles five rows larger; two recurrences, one after the other, on all cores."""
+    constants = {**IDEAL, "edge_rows": 5.0, "pack_cycles": 0.5, "gate_cycles": 7.0, "step_s": 1e-3}
+    sizes = {"steps": 10, "batch": 3, "hidden": 512, "width": 256, "gates": 4, "parallel": 2}
+    found = cpu_recurrence.seconds(DEVICE, constants, **sizes).terms
+    weights = 2 * 4 * 512 * 256
+    cycles = 0.5 * weights + 2 * 7 * 3 * 4 * 512
+    step = 2 * weights * (3 + 5) / DEVICE.peak("fp32") + cycles / (DEVICE.units * DEVICE.clock_hz)
+    assert found["vector:fp32"] == pytest.approx(10 * step)
+    assert found["depth"] == pytest.approx(10 * 2 * 1e-3)
+
+
 def test_gradient_of_weights_is_one_product():
     got = cpu_recurrence.seconds(
         DEVICE, IDEAL, steps=4096, batch=64, hidden=4096, gates=4, direction="bwd_weights"
@@ -300,6 +314,32 @@ def test_bad_words_are_refused():
 @pytest.mark.parametrize("model", [cpu_stream, cpu_gemm, cpu_attention, cpu_decode, cpu_recurrence])
 def test_constants_are_few(model):
     assert len(model.CONSTANTS) - len(_cpu.MEMORY) <= 12
+
+
+def test_calls_of_few_bytes_stay_on_one_thread():
+    """ATen's grain of 32,768 elements, of fp32: from there on all cores, which have to be woken."""
+    constants = {
+        **IDEAL,
+        "start_s": 1e-6,
+        "fork_s": 3e-6,
+        "flop_cycles": 2.0,
+        "lanes": 1.0,
+        "step_cycles": 10.0,
+    }
+    sizes = {"chains": 960, "steps": 7, "vector_flops": 1e6, "special_flops": 5e5, "matrix_flops": 1e9}
+    for traffic, threads, fork in ((4 * 32768 - 1.0, 1, 0.0), (4 * 32768.0, DEVICE.units, 3e-6)):
+        found = cpu_scan.seconds(DEVICE, constants, traffic=traffic, **sizes).terms
+        issue = 1.5e6 * 2 / DEVICE.clock_hz + 1e9 / (DEVICE.peak("fp32") / DEVICE.units)
+        assert found["vector:fp32"] == pytest.approx(issue / threads)
+        assert found["depth"] == pytest.approx(960 / threads * 7 * 10 / DEVICE.clock_hz)
+        assert found["launch"] == pytest.approx(1e-6 + fork)
+    # What is read again is moved too; of several calls each has its share.
+    for again, calls, threads in ((0.0, 1, 1), (1.0, 1, DEVICE.units), (1.0, 2, 1)):
+        more = {"traffic": 4 * 32768 - 1.0, "again": again, "launches": calls}
+        found = cpu_scan.seconds(DEVICE, constants, **more, **sizes).terms
+        assert found["vector:fp32"] == pytest.approx(issue / threads)
+    moved = cpu_scan.seconds(DEVICE, IDEAL, chains=8, steps=1, traffic=1e12, again=5e11).terms["hbm"]
+    assert moved == pytest.approx(1.5e12 / DEVICE.hbm_bandwidth, rel=1e-3)
 
 
 def test_scan_that_is_not_fused_is_a_call_a_level():

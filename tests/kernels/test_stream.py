@@ -116,6 +116,15 @@ def test_a_block_of_short_rows_has_as_many_warps_as_fit(cols, amd, lanes):
     assert layout("softmax", np.array([float(cols)]), 4.0, amd=amd).block_rows == rows
 
 
+@pytest.mark.parametrize(("pattern", "rereads"), [("rmsnorm", 1), ("gated", 0)])
+@pytest.mark.parametrize(
+    ("cols", "threads", "loads"), [(1, 32, 1), (100, 128, 1), (1024, 1024, 1), (2500, 1024, 3)]
+)
+def test_a_row_of_vllms_is_a_block_of_whole_warps_up_to_1024_threads(pattern, rereads, cols, threads, loads):
+    how = layout(pattern, np.array([float(cols)]), 2.0, amd=False)
+    assert (how.threads, how.loads, how.rereads, how.block_rows) == (threads, loads, rereads, 1)
+
+
 def test_rows_that_fit_the_cache_together_are_read_from_memory_once():
     """Eight rows of 64 KiB, though as many as the units could hold would be twice the cache of V100."""
     constants = {"warm_share": 0.0, "resident_share": 1.0}
