@@ -166,18 +166,40 @@ def test_queries_and_outputs_are_copied_there_and_back() -> None:
     assert slow - fast == pytest.approx(moved / A100.hbm_bandwidth, rel=1e-6)
 
 
-def test_a_merging_kernel_has_work_where_there_are_parts() -> None:
-    one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
-    for device, kernel, seq_kv, more in (
-        (H200, "fa3", 65536, 1e6), (H200, "fa3", 512, 0), (B200, "trtllm", 65536, 0),
-    ):  # fmt: skip
-        none, some = (
-            decode.seconds(device, {"merge_work_cycles": cycles}, **one, seq_kv=seq_kv, kernel=kernel).terms[
-                "launch"
-            ]
-            for cycles in (0, 1e6)
-        )
-        assert (some - none) * device.clock_hz == pytest.approx(more, abs=1e-3)
+@pytest.mark.parametrize(
+    ("device", "kernel", "seq_kv", "launched", "working"),
+    [
+        (H200, "fa3", 65536, 1, 1),
+        (H200, "fa3", 512, 0, 0),
+        (H200, "fa3-graphs", 64, 1, 0),  # in vLLM's graphs whatever there is to merge
+        (B200, "trtllm", 65536, 0, 0),  # the last thread block merges
+    ],
+)
+def test_a_merging_kernel_is_launched_and_has_work_where_there_are_parts(
+    device: hardware.Device, kernel: str, seq_kv: int, launched: int, working: int
+) -> None:
+    one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128, "seq_kv": seq_kv, "kernel": kernel}
+    # Eight rows of O are a block of flash-attention 3's.
+    for name, times in (
+        ("merge_cycles", launched),
+        ("merge_block_cycles", launched),
+        ("merge_work_cycles", working),
+    ):
+        none, some = (decode.seconds(device, {name: cycles}, **one).terms["launch"] for cycles in (0, 1e6))
+        assert (some - none) * device.clock_hz == pytest.approx(1e6 * times, abs=1e-3), name
+
+
+def test_a_block_begins_with_its_queries_and_first_keys_and_ends_with_its_outputs() -> None:
+    """All of 128 numbers of 2 bytes: rows of Q and O, and a tile of keys and of values."""
+    sizes = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "seq_kv": 512}
+    tile = plan(A100, "fa2-paged", **sizes)
+    assert tile.splits.parts == 1
+    slow, fast = (
+        decode.seconds(A100, {"row_bytes_per_cycle": rate}, **sizes, kernel="fa2-paged").terms["depth"]
+        for rate in (1.0, 2.0)
+    )
+    moved = 2 * 128 * 2 * (tile.rows + tile.cols).item()
+    assert (slow - fast) * A100.clock_hz == pytest.approx(moved / 2)
 
 
 def test_a_narrower_cache_is_faster_where_memory_binds() -> None:
