@@ -37,6 +37,24 @@ def test_what_is_no_value_of_the_option_is_refused(layer, options, text):
         get(layer)(**options)
 
 
+@pytest.mark.parametrize(
+    ("layer", "options", "sizes", "text"),
+    [
+        ("conv", {"groups": 3}, {"input": 8, "d_model": 9}, "multiples of groups=3"),
+        ("conv", {"groups": 3}, {"input": 9, "d_model": 8}, "multiples of groups=3"),
+        ("sru", {}, {"input": 8, "hidden": 9}, "give highway=true"),
+    ],
+)
+def test_sizes_that_an_option_rules_out_are_refused_and_others_are_not(layer, options, sizes, text):
+    made = get(layer)(**options)
+    rest = {name: 5 for name in made.required if name not in sizes}
+    with pytest.raises(SizeError, match=text):
+        evaluate(made, **rest, **sizes)
+    assert evaluate(made, **rest, **dict.fromkeys(sizes, 9))["matrix_flops"] > 0
+    if layer == "sru":
+        assert evaluate(get(layer)(highway=True), **rest, **sizes)["matrix_flops"] > 0
+
+
 def test_a_value_may_come_from_numpy_or_as_a_list():
     wanted = cm.TiledAttention(causal=True, tile=(128, 64))
     assert cm.TiledAttention(causal=np.True_, tile=[128, np.int64(64)]) == wanted

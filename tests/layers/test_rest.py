@@ -91,6 +91,15 @@ def test_rotation_keeps_length_and_turns_back():
     assert [v.value for v in back] == pytest.approx([0.6, -0.3])
 
 
+@pytest.mark.parametrize(
+    ("name", "fp32", "bf16"), [("sgd", 0, 4), ("momentum", 4, 8), ("adam", 8, 12), ("adamw", 8, 12)]
+)
+def test_state_of_an_optimiser(name, fp32, bf16):
+    """Moments in fp32, and a copy of a narrower weight: K = 12 of Adam (arXiv 1910.02054, §3.1)."""
+    made = (get("optimizer-step")(optimiser=name, dtype=dtype) for dtype in ("fp32", "bf16"))
+    assert [layer.state_bytes for layer in made] == [fp32, bf16]
+
+
 @pytest.mark.parametrize("name", optimisers.STEPS)
 def test_optimiser_steps(name):
     """Three steps of torch's own, from the same gradients."""
