@@ -24,6 +24,12 @@ def latex(expression: sp.Expr) -> str:
     return text
 
 
+def _aligned(rows: Mapping[str, sp.Expr]) -> str:
+    """Return named counts for a notebook, one below the other."""
+    lines = (rf"\text{{{name}}} &= {latex(row)}" for name, row in rows.items())
+    return r"$$\begin{aligned}" + r"\\".join(lines) + r"\end{aligned}$$"
+
+
 class Tally(Mapping[Any, sp.Expr]):
     """Counts by key, such as FLOPs by (engine, dtype); a first part of a key sums over the rest.
 
@@ -58,10 +64,7 @@ class Tally(Mapping[Any, sp.Expr]):
         return repr(self._entries)
 
     def _repr_latex_(self) -> str:
-        lines = (
-            rf"\text{{{' '.join(k) if isinstance(k, tuple) else k}}} &= {latex(v)}" for k, v in self.items()
-        )
-        return r"$$\begin{aligned}" + r"\\".join(lines) + r"\end{aligned}$$"
+        return _aligned({" ".join(k) if isinstance(k, tuple) else k: v for k, v in self.items()})
 
 
 def add_tallies(tallies: Iterable[tuple[Mapping[Any, sp.Expr], sp.Expr]]) -> Tally:
@@ -310,5 +313,4 @@ class Cost:
         }
 
     def _repr_latex_(self) -> str:
-        lines = (rf"\text{{{k.replace('_', ' ')}}} &= {latex(v)}" for k, v in self.rows().items())
-        return r"$$\begin{aligned}" + r"\\".join(lines) + r"\end{aligned}$$"
+        return _aligned({name.replace("_", " "): row for name, row in self.rows().items()})

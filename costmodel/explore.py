@@ -149,7 +149,7 @@ def _first(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> int:
         If none does; the text says what the first has.
     """
     dtypes = dict.fromkeys(dtype for layer in layers for dtype in _products(layer))
-    able = [i for i, device in enumerate(devices) if all(_computes(device, dtype) for dtype in dtypes)]
+    able = [i for i, device in enumerate(devices) if all(device.has(dtype) for dtype in dtypes)]
     if not able:
         for dtype in dtypes:
             devices[0].peak(dtype)  # says what it has instead, of the first that it lacks
@@ -159,14 +159,6 @@ def _first(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> int:
 def _products(layer: Layer) -> set[str]:
     """Return the number formats of a layer's matrix products: without their rates there is no time."""
     return {dtype for phase in layer.cost.phases for engine, dtype in phase.flops if engine == "matrix"}
-
-
-def _computes(device: hardware.Device, dtype: str) -> bool:
-    try:
-        device.peak(dtype)
-    except UnavailableError:
-        return False
-    return True
 
 
 def _given(sizes: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> dict[str, float]:
@@ -212,7 +204,7 @@ def _shared(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> dict
         if len(first) == 1 and first <= set(values):
             common = [v for v in values if all(v in getattr(la, f"{option}s", values) for la in having)]
             if option == "dtype":
-                common = [v for v in common if v in first or any(_computes(each, v) for each in devices)]
+                common = [v for v in common if v in first or any(each.has(v) for each in devices)]
             found[option] = {"values": [option_text(v) for v in common], "first": option_text(first.pop())}
     return found
 

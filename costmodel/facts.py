@@ -12,7 +12,7 @@ from costmodel import hardware
 from costmodel._version import __version__
 from costmodel.arguments import typed
 from costmodel.dtypes import DTYPES
-from costmodel.errors import UnavailableError, UnknownNameError
+from costmodel.errors import UnknownNameError
 from costmodel.hardware.tables import sources
 from costmodel.layers import Layer, get
 from costmodel.reports import Facts
@@ -57,23 +57,20 @@ def _devices(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
     """Return one row for each device and dtype that it computes in: its roofline."""
     rows = []
     for name, device in devices.items():
-        for dtype in DTYPES:
-            try:
-                peak = device.peak(dtype)
-            except UnavailableError:
-                continue
-            rows.append(
-                {
-                    "device": name,
-                    "title": device.title,
-                    "dtype": dtype,
-                    "peak_flops": peak,
-                    "hbm_bandwidth": device.hbm_bandwidth,
-                    "hbm_capacity_bytes": device.hbm_capacity,
-                    "spec_hash": device.spec_hash,
-                    "missing": ", ".join(device.missing),
-                }
-            )
+        rows += [
+            {
+                "device": name,
+                "title": device.title,
+                "dtype": dtype,
+                "peak_flops": device.peak(dtype),
+                "hbm_bandwidth": device.hbm_bandwidth,
+                "hbm_capacity_bytes": device.hbm_capacity,
+                "spec_hash": device.spec_hash,
+                "missing": ", ".join(device.missing),
+            }
+            for dtype in DTYPES
+            if device.has(dtype)
+        ]
     roofs = ("device", "title", "dtype", "peak_flops", "hbm_bandwidth", "hbm_capacity_bytes")
     return pd.DataFrame(rows, columns=[*roofs, "spec_hash", "missing"])
 

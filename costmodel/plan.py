@@ -224,14 +224,11 @@ def _rates(
     A matrix product runs on the fastest engine of its dtype, and does not run where there is none.
     """
     for engine, dtype in phase.flops:
-        try:
-            rate = device.peak(dtype, None if engine == "matrix" else engine)
-        except UnavailableError:
-            if engine == "matrix":
-                raise
-            missing[f"{engine}:{dtype} rate"] = None
+        which = None if engine == "matrix" else engine
+        if engine == "matrix" or device.has(dtype, which):
+            yield f"{engine}:{dtype}", (engine, dtype), device.peak(dtype, which)
         else:
-            yield f"{engine}:{dtype}", (engine, dtype), rate
+            missing[f"{engine}:{dtype} rate"] = None
 
 
 def _implemented(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ import numpy as np
 from costmodel import answer, calibration, hardware, kernels
 from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
-from costmodel.errors import SizeError, UnavailableError
+from costmodel.errors import SizeError
 from costmodel.evaluate import Number, common_shape, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.plan import Plan, phase_rows
@@ -228,9 +228,8 @@ class Prediction:
         traffic = np.maximum(0.0, compulsory - cache - np.minimum(cache, updated))
         lower = traffic / self.device.hbm_bandwidth
         for (_, dtype), count in zip(self.plan.work.flops, flops, strict=True):
-            rate = _fastest(self.device, dtype)
-            if rate:
-                lower = np.maximum(lower, count / rate)
+            if self.device.has(dtype):
+                lower = np.maximum(lower, count / self.device.boost_peak(dtype))
         return spread(lower, self.shape)
 
     @cached_property
@@ -423,12 +422,3 @@ def _larger(a: Number, b: Number) -> Number:
     if isinstance(a, float) and isinstance(b, float):
         return a if a >= b else b
     return np.maximum(a, b)
-
-
-@lru_cache(maxsize=1024)
-def _fastest(device: hardware.Device, dtype: str) -> float | None:
-    """Return the rate of the fastest engine for a dtype at the highest clock known [FLOP/s]."""
-    try:
-        return device.boost_peak(dtype)
-    except UnavailableError:
-        return None

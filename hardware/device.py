@@ -167,20 +167,27 @@ class Device:
         """Return the same as `peak`, at the highest boost clock known [FLOP/s]."""
         return self._peak(dtype, engine).boost
 
+    def has(self, dtype: str, engine: str | None = None) -> bool:
+        """Return whether there is a rate that `peak` returns."""
+        return bool(self._known(dtype, engine))
+
     def _peak(self, dtype: str, engine: str | None) -> _Peak:
+        found = self._known(dtype, engine)
+        if not found:
+            raise UnavailableError(self._has_no(find_dtype(dtype).name, engine))
+        return max(found, key=lambda peak: peak.boost)
+
+    def _known(self, dtype: str, engine: str | None) -> list[_Peak]:
+        """Return the rates of a format: of an engine, or of the two that multiply."""
         name = find_dtype(dtype).name
         if engine is None:
             tables = (self._peaks["matrix"], self._peaks["vector"])
-            found = [table[name] for table in tables if name in table]
-        elif engine in ENGINES:
-            table = self._peaks[engine]
-            in_fp32 = engine != "matrix" and name not in table and name != "fp64"
-            found = [table[key] for key in ("fp32" if in_fp32 else name,) if key in table]
-        else:
+            return [table[name] for table in tables if name in table]
+        if engine not in ENGINES:
             raise unknown_name("engine", engine, ENGINES)
-        if not found:
-            raise UnavailableError(self._has_no(name, engine))
-        return max(found, key=lambda peak: peak.boost)
+        table = self._peaks[engine]
+        in_fp32 = engine != "matrix" and name not in table and name != "fp64"
+        return [table[key] for key in ("fp32" if in_fp32 else name,) if key in table]
 
     def _has_no(self, dtype: str, engine: str | None) -> str:
         engines = (engine,) if engine else ("matrix", "vector")

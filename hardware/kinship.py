@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable
 
 from costmodel.arguments import typed
-from costmodel.errors import UnavailableError
 from costmodel.hardware.device import Device
 from costmodel.hardware.tables import Family, families
 
@@ -75,7 +74,5 @@ def _distance(one: Device, other: Device) -> float:
 
 
 def _speed(device: Device) -> float:
-    try:
-        return device.peak(device.native_16bit or "fp32")
-    except UnavailableError:
-        return device.hbm_bandwidth
+    dtype = device.native_16bit or "fp32"
+    return device.peak(dtype) if device.has(dtype) else device.hbm_bandwidth

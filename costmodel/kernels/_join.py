@@ -23,15 +23,19 @@ def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:
     return np.asarray(high * (1 + (low / np.maximum(high, 1e-30)) ** order) ** (1 / order))
 
 
-def joined(order: float, *times: Array) -> Array:
+def joined(order: float, *times: Array | float) -> Array:
     """Return times that overlap as the norm of that order: 1 adds them, a high one takes the largest."""
     total: Array = sum((time**order for time in times), np.zeros_like(times[0]))
     return np.asarray(total ** (1 / order))
 
 
 def hosted(dispatch: Array | float, kernel: Array, record: Array | float) -> Array:
-    """Return the time between two events around a kernel [s], of which a longer kernel hides the second's."""
-    return np.asarray(dispatch + joined(_HOST_ORDER, kernel, np.asarray(record)))
+    """Return what a harness's two events see of a kernel [s].
+
+    From the first event to the launch; then the kernel, or the second event's way to the device if that is
+    longer.
+    """
+    return np.asarray(dispatch + joined(_HOST_ORDER, kernel, record))
 
 
 def miss_share(device: Device, cache_share: float, working_set: Array, order: float = _MISS_ORDER) -> Array:

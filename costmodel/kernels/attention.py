@@ -24,7 +24,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel import dtypes
-from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels import _flash as flash
 from costmodel.kernels import _replay as replay
@@ -240,7 +239,5 @@ def _token_waves(units: float, tokens: Array, width: Array) -> Array:
 
 def _special_rate(device: Device) -> float:
     """Return exponentials per second; where a spec has no rate, NVIDIA's 16 a clock and unit."""
-    try:
-        return device.peak("fp32", "special")
-    except UnavailableError:
-        return 16 * device.units * device.clock_hz
+    known = device.has("fp32", "special")
+    return device.peak("fp32", "special") if known else 16 * device.units * device.clock_hz

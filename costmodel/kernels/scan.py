@@ -19,7 +19,6 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels._cache import warm_seconds
 from costmodel.kernels._join import joined
@@ -107,9 +106,8 @@ def seconds(
     if np.any(matrix > 0):
         terms[f"matrix:{dtype}"] = matrix / (c["matrix_share"] * device.peak(dtype))
     for engine, flops in (("vector", vector), ("special", special)):
-        rate = _rate(device, engine)
-        if rate and np.any(flops > 0):
-            terms[f"{engine}:fp32"] = flops / (c[f"{engine}_share"] * rate)
+        if np.any(flops > 0) and device.has("fp32", engine):
+            terms[f"{engine}:fp32"] = flops / (c[f"{engine}_share"] * device.peak("fp32", engine))
 
     at_once = device.units * c["blocks_per_unit" if blocks else "lanes_per_unit"]
     step = c["block_s"] if blocks else c["lane_cycles"] / device.clock_hz
@@ -117,11 +115,3 @@ def seconds(
     work = joined(c["overlap"], *terms.values())
     terms["launch"] = launches * c["start_s"]
     return Estimate(seconds=terms["launch"] + work, terms=terms)
-
-
-def _rate(device: Device, engine: str) -> float | None:
-    """Return the fp32 rate of an engine [FLOP/s], None where the spec has none."""
-    try:
-        return device.peak("fp32", engine)
-    except UnavailableError:
-        return None

@@ -130,10 +130,8 @@ class Mamba(Layer):
     def _chained(self) -> tuple[Phase, ...]:
         """exp(ΔA); ΔBx; scan; C·h; + D x; gate: each through memory."""
         flops, steps = self._scan()
-        lanes, wide = B * E * S, self._tokens(E * S)
-        w = self.bytes
-
-        x, channels = self._tokens(E), B * E
+        channels, x = B * E, self._tokens(E)
+        lanes, wide = channels * S, self._tokens(E * S)
 
         def kernel(
             name: str, read: sp.Expr, write: sp.Expr, pram_depth: sp.Expr | int, **more: sp.Expr
@@ -142,13 +140,13 @@ class Mamba(Layer):
             return scan_phase(self, name, read=read, write=write, **counts)
 
         return (
-            kernel("decay", x + w * E * S, wide, 2, vector=lanes * N, special=lanes * N),
+            kernel("decay", x + self.bytes * E * S, wide, 2, vector=lanes * N, special=lanes * N),
             kernel("input", self._tokens(2 * E + S), wide, 2, vector=2 * lanes * N),
             kernel("scan", 2 * wide, wide, COMBINE_DEPTH * steps, steps=steps, vector=lanes * flops),
             kernel("output", wide + self._tokens(S), x, tree_depth(S), chains=channels, vector=2 * lanes * N),
-            kernel("skip", self._tokens(2 * E) + w * E, x, 2, chains=channels, vector=2 * channels * N),
+            kernel("skip", 2 * x + self.bytes * E, x, 2, chains=channels, vector=2 * channels * N),
             kernel(
-                "gate", self._tokens(2 * E), x, 4,
+                "gate", 2 * x, x, 4,
                 chains=channels, vector=3 * channels * N, special=channels * N, workspace=ZERO,
             ),
         )  # fmt: skip

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import costmodel as cm
 from costmodel import units
+from costmodel.dtypes import DTYPES
 from costmodel.errors import CostmodelError, SpecError, UnavailableError, UnknownNameError
 from costmodel.hardware import available, load, parse_device_set
 from costmodel.layers import get as get_layer
@@ -89,6 +90,18 @@ def test_boost_peak(name, stated, boost):
     assert device.peak_clock_ratio == pytest.approx(boost / stated)
     assert device.boost_peak("bf16") == pytest.approx(device.peak("bf16") * boost / stated)
     assert device.boost_peak("fp32") == pytest.approx(device.peak("fp32"))
+
+
+@pytest.mark.parametrize("engine", [None, "matrix", "vector", "special"])
+@pytest.mark.parametrize("name", ["nvidia/p4", "amd/mi210", "google/tpu-v5e", "cpu/i9-13900k"])
+def test_a_device_has_what_it_states_a_peak_of(name, engine):
+    device = load(name)
+    for dtype in DTYPES:
+        if device.has(dtype, engine):
+            assert device.peak(dtype, engine) > 0
+        else:
+            with pytest.raises(UnavailableError, match=dtype):
+                device.peak(dtype, engine)
 
 
 @pytest.mark.parametrize("name", available())
