@@ -22,7 +22,8 @@ SEQUENCE = _sizes(
     (2, 8, 1, 33, 5, 4, 6, 2, 128),
     (3, 6, 3, 17, 9, 7, 1, 4, 300),
     (2, 6, 1, 10, 7, 2, 3, 1, 90),
-    # Two devices and nothing else above one: what there is only one round of.
+    # Two devices, where no round helps another: with no size alike, and with nothing else above one.
+    (3, 12, 4, 27, 9, 5, 2, 8, 500),
     (1, 1, 1, 1, 1, 1, 2, 1, 1),
 )
 BLOCK = _sizes(
