@@ -358,7 +358,7 @@ def test_the_command_writes_searches_and_plans(command, tmp_path):
         (("--best", "seconds", "--pareto", "seconds,depth"), "not both"),
         (("--pareto", "seconds"), "two columns"),
         (("--by", "seq"), "--best"),
-        (("--columns", "seq"), "-o NAME.parquet"),
+        (("--columns", "seq,colour"), "'colour'"),
         (("--where", "import os"), "wanted an expression"),
         (("--price", "h200-sxm=cheap"), "number"),
         (("--engine", "ray"), "known: dask"),

@@ -5,9 +5,10 @@ import pandas as pd
 import pytest
 
 from costmodel import calibration, hardware
+from costmodel.calibration import Wanted
 from costmodel.errors import CostmodelError, TableError
 from costmodel.kernels import cpu_gemm, cpu_recurrence, cpu_stream
-from costmodel.validation import calibrate, cells, fit_cpu, log_fit, residuals, uncertainty
+from costmodel.validation import calibrate, cells, fit_cpu, log_fit, residuals, sections, uncertainty
 from costmodel.validation.heldout import held_out
 
 
@@ -322,10 +323,18 @@ def test_constants_worse_in_median_and_mean_are_refused(signs):
 
 
 def test_what_a_fit_states_of_its_errors_is_their_size_and_their_bias():
-    rows = pd.DataFrame({"source": ["b", "a", "a"], "framework": ["pytorch 2"] * 3})
-    stated = residuals.provenance(rows, rows[:2], rows[2:], np.array([-30.0, -6.0, 9.0]), {})
+    rows = pd.DataFrame({"source": ["b", "b", "a", "a", "a"], "framework": "pytorch 2", "latency_s": 1.0})
+    stated = sections.section(
+        Wanted(kernel="stream", op="gelu", dtype="fp32", framework="pytorch"),
+        {},
+        fitted=rows[:2],
+        judged=rows[2:],
+        predicted=np.array([0.7, 0.94, 1.09]),
+        sizes={},
+        hashes={},
+    ).provenance
     assert (stated.mdape, stated.mape, stated.bias) == (9.0, 15.0, -6.0)
-    assert (stated.source, stated.rows_fitted, stated.rows_held_out) == ("a; b", 2, 1)
+    assert (stated.source, stated.rows_fitted, stated.rows_held_out) == ("a; b", 2, 3)
 
 
 def test_constants_that_tell_nothing_are_refused_beside_whatever():
