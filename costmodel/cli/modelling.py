@@ -323,7 +323,7 @@ def _print(
 
 def _machines(found: Architecture, p: Prediction) -> str:
     """Return the device, or how many there are, of each of which what follows is a share."""
-    return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name}"
+    return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
 
 
 def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None:

@@ -63,7 +63,7 @@ def test_each_of_several_devices_has_its_share(costmodel, config):
     one, two = (json.loads(costmodel(*words, "--tensor", n, "--json").out) for n in ("1", "2"))
     assert (one["devices"], two["devices"]) == (1, 2)
     assert two["matrix_flops"] == pytest.approx(one["matrix_flops"] / 2)
-    assert "on each of 2 × nvidia/h200-sxm" in costmodel(*words, "--tensor", "2").out
+    assert "on each of 2 × nvidia/h200-sxm in one node" in costmodel(*words, "--tensor", "2").out
     for less in (["model", config, "--tensor", "2"], [*words, "--tensor", "2", "--use", "training"]):
         refused = costmodel(*less)
         assert (refused.status, refused.err.count("\n")) == (2, 1)
