@@ -38,7 +38,7 @@ def ratios(scored: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
     Parameters
     ----------
     scored : DataFrame
-        Rows of measured tables as `costmodel.score.score` returns them at rung ``kernel``.
+        Rows as `costmodel.validation.accuracy.scored_rows` returns them at rung ``kernel``.
     """
     known = scored[(scored["reason"] == "") & (scored["constants_from"] != "none")]
     ratio = (known["latency_s"] / known["seconds"]).transform(np.log)
