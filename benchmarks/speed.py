@@ -74,7 +74,7 @@ def scalar() -> bool:
         rounds=15,
         calls=2000,
     )
-    return report("one scalar predict, bound", "the compiled expression", times, 20)
+    return report("one scalar predict, bound", "the compiled expression", times, 30)
 
 
 if __name__ == "__main__":
