@@ -219,7 +219,6 @@ def _answer(asked: Question, use: str, prediction: Prediction) -> dict[str, Any]
     device = prediction.device
     memory = asked.memory(device)
     low, high = prediction.interval(80)
-    peak = device.peak(asked.dtype)
     return {
         "device": device.name,
         "seconds": prediction.seconds,
@@ -227,7 +226,7 @@ def _answer(asked: Question, use: str, prediction: Prediction) -> dict[str, Any]
         "lo80_s": low,
         "hi80_s": high,
         "bound": prediction.bound,
-        "utilisation": prediction.matrix_flops / prediction.seconds / peak,
+        "utilisation": prediction.utilisation,
         "matrix_flops": prediction.matrix_flops,
         "hbm_bytes": prediction.hbm_bytes,
         "launches": prediction.launches,

@@ -251,8 +251,10 @@ def _changes(every: Sequence[Case]) -> pd.DataFrame:
     Formats are not tried: each device computes in its own.
     """
     found = []
-    first = {case.keys["where"]: case for case in reversed(every)}
-    for where, case in reversed(first.items()):
+    first: dict[str, Case] = {}
+    for case in every:
+        first.setdefault(case.keys["where"], case)
+    for where, case in first.items():
         for series, layer in case.layers.items():
             changes = what_if(case.predict(layer, CHANGED_AT))
             found.append(

@@ -13,8 +13,6 @@ ABOUT = (
     "The prediction made again with one thing changed: a figure of the device doubled, or another way to "
     "compute the same; of the first model's inference, whichever is picked. At 1 it is as fast as before."
 )
-#: Changes that make less of a difference than this make none.
-LEAST = 1.05
 
 
 def rows(changes: pd.DataFrame) -> pd.DataFrame:
@@ -44,12 +42,7 @@ def chart(frame: pd.DataFrame) -> Any:
         sort=alt.EncodingSortField("speedup", op="max", order="descending"),
         axis=alt.Axis(grid=True),
     )
-    speedup = alt.X(
-        "speedup:Q",
-        title="times as fast",
-        scale=style.LOG,
-        axis=style.log_axis("x", style.WRITTEN_OUT),
-    )
+    speedup = style.log_x("speedup", "times as fast", style.WRITTEN_OUT)
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         speedup,
         change,
@@ -74,7 +67,7 @@ def finding(frame: pd.DataFrame) -> str:
 
 def _most(name: str, part: pd.DataFrame) -> str:
     best = part.sort_values("speedup", ascending=False, kind="stable").groupby("kind", sort=False).head(1)
-    helping = best[best["speedup"] >= LEAST]
+    helping = best[best["speedup"] >= whatif.LEAST]
     said = [
         f"{words.times(speedup)} as fast with {change}"
         for change, speedup in zip(helping["change"], helping["speedup"], strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.reports import style, words
-from costmodel.reports.binding import LIMITS
+from costmodel.reports.binding import COLOURS, limits
 
 NAME = "residuals"
 ABOUT = (
@@ -16,8 +16,6 @@ ABOUT = (
     "for the limit: the median, and the band that holds 80 %. Above 0 the prediction is too long. Errors are "
     "drawn up to ±200 %."
 )
-#: What may bind, in words → its colour, as where it is drawn what binds.
-COLOURS = {name: colour for name, _, colour, _ in LIMITS.values()}
 #: Beyond this [%] an error is drawn at the edge.
 EDGE = 200.0
 
@@ -33,9 +31,8 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
     """
     error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
     quarter = np.floor(np.log10(frame["measured_s"]) * 4)
-    kinds = frame["bound"].astype(str).str.partition(":")[0]
-    regime = [LIMITS[kind][0] if kind in LIMITS else kind for kind in kinds]
-    parts = frame[cases].assign(regime=regime, quarter=quarter, error=error)
+    regime = limits(frame["bound"])
+    parts = frame[cases].assign(regime=regime.astype(str), quarter=quarter, error=error)
     grouped = parts.groupby([*cases, "regime", "quarter"], sort=True)["error"]
     table = pd.DataFrame(
         {
@@ -47,9 +44,7 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
     ).reset_index()
     for name in ("low", "median", "high"):
         table[name] = table[name].clip(-EDGE, EDGE)
-    occurring = [name for name in COLOURS if name in set(table["regime"])]
-    occurring += sorted(set(table["regime"]) - set(occurring))
-    table["regime"] = pd.Categorical(table["regime"], occurring)
+    table["regime"] = pd.Categorical(table["regime"], regime.categories)
     return table.assign(middle_s=10 ** ((table["quarter"] + 0.5) / 4)).drop(columns="quarter")
 
 

@@ -132,8 +132,7 @@ def series_bars(names: Sequence[str]) -> Any:
 def named_colours(column: pd.Series, colours: Mapping[str, str]) -> Any:
     """Return colour by a column whose values have colours of their own, others grey, and its legend."""
     alt = altair()
-    occurring = domain(column)
-    scale = alt.Scale(domain=occurring, range=[colours.get(name, "#DDDDDD") for name in occurring])
+    scale = _named(domain(column), colours, "#DDDDDD")
     return alt.Color(f"{column.name}:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
 
 
@@ -152,17 +151,22 @@ def groups(column: pd.Series, colours: Mapping[str, str] | None = None) -> list[
     """
     alt = altair()
     names, legend = domain(column), _group_legend()
+    scale = _group_scale(names, colours)
     shapes = alt.Scale(domain=names, range=[SHAPES[i % 5] for i in range(len(names))])
     return [
-        alt.Color(f"{column.name}:N", scale=_named(names, colours), legend=legend),
+        alt.Color(f"{column.name}:N", scale=scale, legend=legend),
         alt.Shape(f"{column.name}:N", scale=shapes, legend=legend),
     ]
 
 
 def group_line(column: pd.Series, colours: Mapping[str, str] | None = None) -> Any:
     """Return the stroke of lines by the same column: the points' colours and, to share it, their legend."""
-    scale = _named(domain(column), colours)
+    scale = _group_scale(domain(column), colours)
     return altair().Stroke(f"{column.name}:N", scale=scale, legend=_group_legend())
+
+
+def _group_scale(names: Sequence[str], colours: Mapping[str, str] | None) -> Any:
+    return _colours(names) if colours is None else _named(names, colours, "#999999")
 
 
 def _group_legend() -> Any:
@@ -170,10 +174,9 @@ def _group_legend() -> Any:
     return _legend(symbolSize=70, columns=alt.Undefined, values=alt.ExprRef(DRAWN))
 
 
-def _named(names: Sequence[str], colours: Mapping[str, str] | None) -> Any:
-    if colours is None:
-        return _colours(names)
-    return altair().Scale(domain=list(names), range=[colours.get(name, "#999999") for name in names])
+def _named(names: Sequence[str], colours: Mapping[str, str], other: str) -> Any:
+    """Return the scale of values that have colours of their own, and of all others."""
+    return altair().Scale(domain=list(names), range=[colours.get(name, other) for name in names])
 
 
 def _line_legend() -> Any:

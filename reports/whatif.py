@@ -37,6 +37,8 @@ CHOICES = {
     "attention = tiled": "scores kept on the chip",
 }
 MOST_SAID = 3
+#: Changes that make less of a difference than this make none.
+LEAST = 1.05
 
 
 def rows(changes: pd.DataFrame) -> pd.DataFrame:
@@ -86,7 +88,7 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the figures and formats that help most, the fastest device, and what does not help."""
     device, unlike = KINDS["device"][0], KINDS["unlike"][0]
     own = _best(frame[~frame["kind"].isin([device, unlike])])
-    helping = own[own["speedup"] >= 1.05]
+    helping = own[own["speedup"] >= LEAST]
     most = helping.head(MOST_SAID)
     helps = [
         f"{change}: {words.times(times)} as fast"

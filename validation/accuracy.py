@@ -53,7 +53,7 @@ def scored_rows(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     named = rows.assign(framework=rows["framework"].map(lambda text: framework(text)[0]))
     answers = score(rows, rung=rung)[[*ANSWERS]]
     recurrent = rows["op"].isin(GATES)
-    named["op"] = rows["op"].mask(recurrent, f"{intervals.RECURRENCE} " + rows["direction"].astype(str))
+    named["op"] = rows["op"].mask(recurrent, f"{transfers.RECURRENCE} " + rows["direction"].astype(str))
     return named.assign(**answers)
 
 

@@ -75,7 +75,7 @@ def digest(path: Path) -> str:
 def usable(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that a fit may use: forward, warm, measured, of an operation that a model knows."""
     good = (rows["latency_s"] > 0) & (rows["latency_s"] < np.inf) & rows["dtype"].notna()
-    good &= rows["op"].map(_kernel_of).notna() & sized(rows)
+    good &= rows["op"].map(kernel_of).notna() & sized(rows)
     for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
         if name in rows:
             good &= rows[name].fillna(value) == value
@@ -115,7 +115,7 @@ def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFra
 
 
 @cache
-def _kernel_of(op: str) -> str | None:
+def kernel_of(op: str) -> str | None:
     """Return the kernel model that an operation is timed by; None if it is a chain of several kernels."""
     if op not in OPERATIONS_MEASURED:
         return None
@@ -135,7 +135,7 @@ def model_of(op: str, device: Device) -> str:
     TableError
         If no single model times it.
     """
-    name = _kernel_of(op)
+    name = kernel_of(op)
     if name is None:
         raise TableError(f"{op}: no single kernel model times it, so nothing can be fitted to it")
     return kernels.on(name, device)

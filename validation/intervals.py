@@ -14,13 +14,11 @@ import pandas as pd
 
 from costmodel import calibration, hardware
 from costmodel.measured import OPERATIONS_MEASURED
-from costmodel.validation.cells import cells
+from costmodel.validation.cells import cells, kernel_of
 from costmodel.validation.heldout import second_half
 from costmodel.validation.residuals import spread
 
 LEVELS = (80, 95)
-#: Kernel model of recurrent chains, and what rows of them are called: by it and their direction.
-RECURRENCE = "recurrence"
 #: Upper edges of the regimes that intervals are reported by: predicted time [s], and what they are called.
 REGIMES = (
     (10e-6, "under 10 µs"),
@@ -95,10 +93,3 @@ def by_regime(rows: pd.DataFrame) -> pd.DataFrame:
     models = {op: kernel_of(op) for op in rows["op"].unique()}
     named = rows.assign(kernel=rows["op"].map(models), regime=regime(rows["seconds"]))
     return coverage(named, ["kernel", "regime"]).reset_index()
-
-
-def kernel_of(op: str) -> str:
-    """Return the kernel model that times an operation of the shared tables, or a recurrence."""
-    if op.startswith(RECURRENCE):
-        return RECURRENCE
-    return OPERATIONS_MEASURED[op].layer("fp32", {"op": op}).cost.phases[0].kernel

@@ -130,7 +130,7 @@ def read(reference: Path) -> pd.DataFrame:
         text["gpu"].map({**dict(zip(names["label"], names["device"], strict=True)), **_GPUS}).fillna("")
     )
     out["dtype"] = text["dtype"].map(_dtype)
-    recurrent = out["op"].isin(("rnn", "lstm", "gru"))
+    recurrent = out["op"].isin(GATES)
     out["direction"] = text["direction"].mask(
         recurrent & (text["direction"] == "bwd") & out["device"].str.startswith("amd/"), "bwd_data"
     )

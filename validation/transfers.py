@@ -16,12 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import hardware
-from costmodel.validation.intervals import LEVELS, kernel_of
+from costmodel.validation.cells import kernel_of
+from costmodel.validation.intervals import LEVELS
 
 Array = NDArray[np.float64]
 #: Natural logarithms of measured over predicted time, by device.
 Ratios = Mapping[str, Array]
 
+#: Kernel model of recurrent chains, and what rows of them are called: by it and their direction.
+RECURRENCE = "recurrence"
 #: What of the ratios an interval's ends are: the 95 % interval's lower, the 80 %'s, and the upper ones.
 _LEVELS = (0.025, 0.1, 0.9, 0.975)
 #: Which two of them an interval of each level is.
@@ -42,7 +45,8 @@ def ratios(scored: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
     """
     known = scored[(scored["reason"] == "") & (scored["constants_from"] != "none")]
     ratio = (known["latency_s"] / known["seconds"]).transform(np.log)
-    kernels = known["op"].map({op: kernel_of(op) for op in known["op"].unique()})
+    ops = known["op"].unique()
+    kernels = known["op"].map({op: RECURRENCE if op.startswith(RECURRENCE) else kernel_of(op) for op in ops})
     pairs = {
         (gpu, other): next(relation for name, relation in hardware.relatives(gpu, [other]) if name == other)
         for gpu, other in known[["gpu", "constants_from"]].drop_duplicates().itertuples(index=False)

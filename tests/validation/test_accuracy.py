@@ -6,10 +6,14 @@ import pytest
 from costmodel.validation import accuracy
 
 
-def test_no_cell_got_worse(shared):
+@pytest.fixture(scope="module")
+def today(shared):
+    return accuracy.by_cell(accuracy.held_out_rows(shared / "measurements"))
+
+
+def test_no_cell_got_worse(today):
     then = pd.read_csv(accuracy.GATE)
-    rows = accuracy.held_out_rows(shared / "measurements")
-    worse = accuracy.compare(accuracy.by_cell(rows), then)
+    worse = accuracy.compare(today, then)
     assert not worse, "\n".join(worse)
 
 
@@ -28,7 +32,7 @@ def test_gate_names_the_cell_that_is_gone(then):
     assert accuracy.compare(then.iloc[:1], then) == ["t4 bmm fp32 pytorch: no prediction any more"]
 
 
-def test_targets_that_are_met_today(shared):
+def test_targets_that_are_met_today(today):
     """Mean error [%] that was asked for, in cells that meet it; ACCURACY.md has them all."""
     met = {
         ("a100-pcie-80gb", "gemm"): 5,
@@ -43,9 +47,8 @@ def test_targets_that_are_met_today(shared):
         ("v100-pcie-32gb", "softmax"): 6,
         ("a40", "rmsnorm"): 6,
     }
-    table = accuracy.by_cell(accuracy.held_out_rows(shared / "measurements"))
     for (gpu, op), limit in met.items():
-        cells = table[(table["gpu"] == gpu) & (table["op"] == op)]
+        cells = today[(today["gpu"] == gpu) & (today["op"] == op)]
         assert len(cells)
         assert (cells["predicted"] == cells["rows"]).all()
         assert (cells["mean_ape"] <= limit).all(), cells[["framework", "mean_ape"]]

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.models._blocks import (
-    Use,
-    between_ends,
-    experts,
-    feed_forward,
-    repeated,
-    residual,
-)
+from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields
 from costmodel.models._latent import Latent, latent_attention

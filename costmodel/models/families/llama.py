@@ -6,14 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.models._blocks import (
-    Use,
-    between_ends,
-    experts,
-    feed_forward,
-    repeated,
-    residual,
-)
+from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, Field, Fields, fraction, of_layers, same
 from costmodel.models._heads import Heads, self_attention

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from costmodel.models._blocks import (
-    Use,
-    between_ends,
-    experts,
-    feed_forward,
-    repeated,
-    residual,
-)
+from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
 from costmodel.models._family import Family
 from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction
 from costmodel.models._heads import Heads, self_attention
