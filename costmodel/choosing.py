@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from statistics import median
 from typing import Any
 
-from costmodel import calibration, hardware, implementations, kernels
+from costmodel import calibration, dtypes, hardware, implementations, kernels
 from costmodel.calibration import Quantiles, Section, Spread, Wanted
 from costmodel.carrying import carried, translated
 from costmodel.hardware.tables import FOLDER, table
@@ -34,12 +35,20 @@ class Choice:
     spread : tuple of Spread
         How far off predictions with them were, on rows they were not fitted on: the section's own,
         or, for a relative's constants, from leaving one device out.
+    fitted : str
+        The format they were fitted in, where it is another than the kernel's.
     """
 
     origin: str
     section: Section | None = None
     constants: Mapping[str, float] = field(default_factory=dict)
     spread: tuple[Spread, ...] = ()
+    fitted: str = ""
+
+    @property
+    def whose(self) -> str:
+        """Whose constants they are, in words: ``nvidia/a40``, or ``nvidia/a40 (bf16)`` of another format."""
+        return f"{self.origin} ({self.fitted})" if self.fitted else self.origin
 
 
 def choose(
@@ -74,7 +83,7 @@ def choose(
     return (
         borrowed
         or _from_relative(device, wanted, alike=False, own=own)
-        or _of_single_precision(device, wanted, own=own, apart_from=apart_from)
+        or _of_another_format(device, wanted, mine, own=own)
         or Choice("none")
     )
 
@@ -132,18 +141,45 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
     return {}
 
 
-def _of_single_precision(
-    device: hardware.Device, wanted: Wanted, *, own: bool, apart_from: str | None
+def _of_another_format(
+    device: hardware.Device, wanted: Wanted, mine: Sequence[Section], *, own: bool
 ) -> Choice | None:
-    """Return those of the constants for fp32 that no format changes (``EVERY_FORMAT``), or None."""
+    """Return the constants of the nearest format that has some, here or else on a relative; or None.
+
+    Of products and what is made of them, those of a format that the same engine computes; of what memory
+    limits, and of constants that are every format's (``EVERY_FORMAT``), of any. Nearest is what is as wide.
+    """
     names = kernels.group(wanted.kernel, "EVERY_FORMAT")
-    if not names or wanted.dtype == "fp32":
-        return None
-    found = choose(device, replace(wanted, dtype="fp32"), own=own, apart_from=apart_from)
-    if found.section is None:
-        return None
-    origin = device.name if found.origin == "self" else found.origin
-    return Choice(origin, None, {name: found.constants[name] for name in names if name in found.constants})
+    of_any = bool(names) or getattr(kernels.model(wanted.kernel), "MEMORY_BOUND", False)
+    engine, width = device.engine(wanted.dtype), dtypes.dtype(wanted.dtype).bytes
+    fitting = [name for name in device.formats if of_any or device.engine(name) == engine]
+    formats = sorted(fitting, key=lambda name: abs(math.log2(dtypes.dtype(name).bytes / width)))
+    others = [replace(wanted, dtype=name) for name in formats]
+    here = ((other, best(mine, other)) for other in others)
+    fitted = ((other, Choice(device.base_name, s, _constants(s, other), s.spread)) for other, s in here if s)
+    lent = ((other, _from_relative(device, other, alike=False, own=own)) for other in others)
+    for other, choice in itertools.chain(fitted, lent):
+        if choice is not None:
+            return _in_format(choice, device, wanted, other.dtype, names)
+    return None
+
+
+def _in_format(
+    choice: Choice, device: hardware.Device, wanted: Wanted, fitted: str, names: Sequence[str]
+) -> Choice:
+    """Return constants fitted in one format as they are in the one wanted: of `names`, or else all.
+
+    What an operation draws (``MADE``) goes by how long it takes: engines draw about as much in any format.
+    """
+    constants = {
+        name: choice.constants[name] for name in names or choice.constants if name in choice.constants
+    }
+    if names:
+        return Choice(choice.origin, None, constants, fitted=fitted)
+    for name in constants.keys() & set(kernels.group(wanted.kernel, "MADE")):
+        constants[name] *= device.peak(fitted) / device.peak(wanted.dtype)
+    spread = _widest(choice.spread, transfer(wanted.kernel, "generation"))
+    return Choice(choice.origin, choice.section, constants, spread, fitted)
 
 
 def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool, own: bool) -> Choice | None:

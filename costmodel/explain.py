@@ -216,7 +216,7 @@ def what_if(
 def _origins(prediction: Prediction) -> set[tuple[str, str]]:
     """Return each kernel with whose constants it has, the device itself by its name."""
     own = prediction.device.name
-    choices = ((part.kernel, part.choice.origin) for part in prediction.plan.phases)
+    choices = ((part.kernel, part.choice.whose) for part in prediction.plan.phases)
     return {(kernel, own if origin == "self" else origin) for kernel, origin in choices}
 
 

@@ -153,7 +153,7 @@ class Plan:
         """Whose constants the prediction rests on."""
         if self.rung == "bound":
             return "none"
-        origins = dict.fromkeys(part.choice.origin for part in self.phases)
+        origins = dict.fromkeys(part.choice.whose for part in self.phases)
         return ", ".join(origins)
 
 

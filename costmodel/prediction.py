@@ -382,7 +382,7 @@ class Prediction:
                     "seconds": spread(seconds, self.shape),
                     "serial_s": spread(repeats * sum(terms.values()), self.shape),
                     "bound": limiting if self.shape else str(limiting),
-                    "constants_from": part.choice.origin if self.rung != "bound" else "none",
+                    "constants_from": part.choice.whose if self.rung != "bound" else "none",
                     "framework": part.choice.section.framework if part.choice.section else None,
                     **{name: spread(value, self.shape) for name, value in counts.items()},
                 }

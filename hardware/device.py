@@ -190,10 +190,14 @@ class Device:
         return [table[key] for key in ("fp32" if in_fp32 else name,) if key in table]
 
     def _has_no(self, dtype: str, engine: str | None) -> str:
-        engines = (engine,) if engine else ("matrix", "vector")
-        has = [name for name in DTYPES if any(name in self._peaks[e] for e in engines)]
+        has = self.formats if engine is None else [name for name in DTYPES if name in self._peaks[engine]]
         where = f"{engine} rate" if engine else "rate"
         return f"{self.name} has no {dtype} {where}; it has {', '.join(has) or 'none'}"
+
+    @cached_property
+    def formats(self) -> tuple[str, ...]:
+        """Formats that one of the engines that multiply has a rate for, widest first."""
+        return tuple(name for name in DTYPES if self.has(name))
 
     @cached_property
     def matrix_dtypes(self) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pytest
 import costmodel as cm
 from costmodel import calibration, choosing, hardware
 from costmodel.calibration import Provenance, Section, Spread, Wanted
+from costmodel.errors import UnavailableError
 from costmodel.hardware import load
 from costmodel.harness import DISPATCH
 from costmodel.layers.matmul import Matmul
@@ -273,6 +274,56 @@ def test_what_no_format_changes_of_fp32_serves_the_others(shelf):
     for dtype in ("bf16", "fp32"):
         wanted = Wanted("recurrence", "lstm", dtype)
         assert choosing.choose(load("nvidia/h200-sxm"), wanted) == choosing.Choice("none")
+
+
+FORMATS = {
+    "bf16": {"peak_share": 0.8, "step_cycles": 500.0, "energy_j": 2e-12},
+    "fp8": {"peak_share": 0.7, "step_cycles": 300.0, "energy_j": 1e-12},
+    "fp32": {"peak_share": 0.9, "step_cycles": 100.0, "energy_j": 1e-11},
+}
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fitted"), [("tf32", "bf16"), ("int8", "fp8"), ("fp64", "bf16")], ids=lambda value: value
+)
+def test_a_format_that_nobody_fitted_goes_by_the_nearest_of_its_engine(shelf, dtype, fitted):
+    """Never by CUDA cores' fp32, as wide as TF32; nor by a relative's where the device has some."""
+    mine = tuple(section(dtype=name, constants=values) for name, values in FORMATS.items())
+    shelf(nvidia_h200_sxm=mine, nvidia_a100_sxm_80gb=(section(constants={"peak_share": 0.1}),))
+    h200 = load("nvidia/h200-sxm")
+    choice = choosing.choose(h200, Wanted("gemm", "gemm", dtype))
+    assert choice.whose == f"nvidia/h200-sxm ({fitted})"
+    assert choice.constants["step_cycles"] == FORMATS[fitted]["step_cycles"]
+    # The engine draws as much in one format as in the other.
+    drawn = [
+        values["energy_j"] * h200.peak(name)
+        for name, values in ((fitted, FORMATS[fitted]), (dtype, choice.constants))
+    ]
+    assert drawn[0] == pytest.approx(drawn[1])
+    with pytest.raises(UnavailableError, match=f"no constants of its own for gemm in {dtype}"):
+        predict(Matmul(dtype=dtype), h200, rung="calibrated", m=64, n=64, k=64)
+
+
+def test_what_memory_limits_goes_by_the_nearest_width_of_any_engine(shelf):
+    fitted = tuple(section(kernel="stream", op="softmax", dtype=name) for name in ("fp32", "bf16"))
+    shelf(nvidia_h200_sxm=fitted)
+    for dtype, nearest in (("tf32", "fp32"), ("fp64", "fp32"), ("fp8", "bf16")):
+        choice = choosing.choose(load("nvidia/b200-sxm"), Wanted("stream", "softmax", dtype))
+        assert choice.whose == f"nvidia/h200-sxm ({nearest})"
+
+
+@pytest.mark.parametrize("device", ["a40", "a100-pcie-40gb", "h100-pcie"])
+def test_tf32_runs_at_half_of_the_speed_of_bf16(device):
+    """Posted of torch's ``mm`` at 8,192 and 10,240: 0.48 to 0.54 on these three.
+
+    github.com/zzc0721/torch-performance-test-data, issues 185, 108 and 95.
+    """
+    for size in (8192, 10240):
+        bf16, tf32 = (
+            predict(Matmul(dtype=dtype), device, rung="kernel", m=size, n=size, k=size).seconds
+            for dtype in ("bf16", "tf32")
+        )
+        assert 0.42 < bf16 / tf32 < 0.54
 
 
 # -- whose host ----------------------------------------------------------------------------------

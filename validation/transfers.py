@@ -47,11 +47,13 @@ def ratios(scored: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
     ratio = (known["latency_s"] / known["seconds"]).transform(np.log)
     ops = known["op"].unique()
     kernels = known["op"].map({op: RECURRENCE if op.startswith(RECURRENCE) else kernel_of(op) for op in ops})
+    # Behind the relative stands the format that its constants were fitted in, where it is another.
+    whose = known["constants_from"].str.partition(" (")[0]
     pairs = {
         (gpu, other): next(relation for name, relation in hardware.relatives(gpu, [other]) if name == other)
-        for gpu, other in known[["gpu", "constants_from"]].drop_duplicates().itertuples(index=False)
+        for gpu, other in {*zip(known["gpu"], whose, strict=True)}
     }
-    related = [pairs[pair] for pair in zip(known["gpu"], known["constants_from"], strict=True)]
+    related = [pairs[pair] for pair in zip(known["gpu"], whose, strict=True)]
     found: dict[tuple[str, str], dict[str, Array]] = {}
     for (kernel, relation, gpu), part in ratio.groupby([kernels, pd.Index(related), known["gpu"]]):
         found.setdefault((str(kernel), str(relation)), {})[str(gpu)] = part.to_numpy(dtype=np.float64)

@@ -193,7 +193,7 @@ def _not_yet_stored(
     device: Device, c: Mapping[str, float], p: Problem, hbm: Array, stores: Array | float
 ) -> Array:
     """Return the time of memory [s] beside that of the stores: while blocks store, memory takes it up."""
-    if _persistent(device, p) or p.bytes == 4:
+    if _persistent(device, p) or not p.narrow:
         return hbm
     written = p.result / (device.hbm_bandwidth * c["bandwidth_share"])
     return np.asarray(hbm - np.minimum(np.minimum(written, hbm), stores))
@@ -202,10 +202,10 @@ def _not_yet_stored(
 def _in_sets(device: Device, p: Problem) -> bool:
     """Return whether the blocks that a unit holds come and go as a set, so that waves are of whole sets.
 
-    So it is with cuBLAS's 16-bit kernels where they do not stay on a unit.
+    So it is with cuBLAS's kernels of 16 bits and TF32 where they do not stay on a unit.
     """
-    narrow = p.bytes == 2 and device.engine(p.dtype) == "matrix"
-    return narrow and device.family not in _PERSISTENT
+    ours = p.narrow and p.bytes >= 2 and device.engine(p.dtype) == "matrix"
+    return ours and device.family not in _PERSISTENT
 
 
 def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> Array | float:

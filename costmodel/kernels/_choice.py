@@ -122,7 +122,7 @@ def _given(part: _Part, tile: Array) -> Array:
 def _searched(part: _Part) -> tuple[Array, Array]:
     """Return the tiles of least effort over the library's menu, and the parts K is split into with each."""
     device, p = part.device, part.exact
-    matrix = device.engine(p.dtype) == "matrix" and p.bytes < 4
+    matrix = device.engine(p.dtype) == "matrix" and p.narrow
     layout = "tn" if p.strided else "nn"
     menu = np.stack(tiles.menu(device.family, layout, blocks.STEP_BYTES / p.bytes, matrix=matrix))
     best, rows = _Best(p.m.size), np.arange(p.m.size)

@@ -43,6 +43,11 @@ class Problem:
         return max(self.bytes, 2.0)
 
     @property
+    def narrow(self) -> bool:
+        """Whether it is of a format of tensor cores: no FP32, nor FP64, whatever engine computes those."""
+        return self.dtype not in ("fp32", "fp64")
+
+    @property
     def left(self) -> Array:
         """Bytes of A."""
         return self.batch * self.m * self.k * self.bytes
