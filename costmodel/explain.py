@@ -9,6 +9,7 @@ the same rung, with one thing changed.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,9 @@ CHOICES: tuple[tuple[str, Any], ...] = (
     ("fused", True),
     ("attention", "tiled"),
 )
+
+#: Where no figure alone makes it so many times as fast, two together may: limits that are near one another.
+_ALONE = 1.25
 
 #: Functions that go up in steps, and what they are between the steps: it is that whose slope is meant.
 SMOOTH: tuple[tuple[Any, Any], ...] = (
@@ -172,8 +176,9 @@ def what_if(
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
         ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried. Not alike, and last, are formats whose kernels have constants of other origin
-        than the prediction's: part of the difference is theirs.
+        lacks is not tried; where none helps much by itself, the two that help most together stand beside
+        them. Not alike, and last, are formats whose kernels have constants of other origin than the
+        prediction's: part of the difference is theirs.
 
     Raises
     ------
@@ -191,26 +196,36 @@ def what_if(
     others = [devices] if isinstance(devices, (Device, str, Path)) else devices
     for kind, change, layer, device in _changes(prediction, others):
         try:
-            other = predict(layer, device, _given(prediction), **asked)
-            seconds = float(other.seconds)
+            rows.append(_row(prediction, kind, change, predict(layer, device, _given(prediction), **asked)))
         except CostmodelError:
             if kind == "device":
                 raise  # it was asked for
             continue  # a format that the device or the layer does not have
-        rows.append(
-            {
-                "change": change,
-                "kind": kind,
-                "seconds": seconds,
-                "speedup": float(prediction.seconds) / seconds,
-                "rung": other.rung,
-                "constants_from": other.constants_from,
-                "alike": kind != "format" or _origins(other) == _origins(prediction),
-            }
-        )
+    best = max((row["speedup"] for row in rows if row["kind"] == "figure"), default=1.0)
+    if best < _ALONE:
+        pairs = [
+            _row(prediction, "figure", change, predict(prediction.layer, device, _given(prediction), **asked))
+            for change, device in _pairs(prediction)
+        ]
+        rows += sorted(
+            (row for row in pairs if row["speedup"] > _ALONE * best), key=lambda row: -row["speedup"]
+        )[:1]
     columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from", "alike"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.sort_values(["alike", "speedup"], ascending=False, kind="stable", ignore_index=True)
+
+
+def _row(prediction: Prediction, kind: str, change: str, other: Prediction) -> dict[str, Any]:
+    """Return what a change makes of a prediction."""
+    return {
+        "change": change,
+        "kind": kind,
+        "seconds": float(other.seconds),
+        "speedup": float(prediction.seconds) / float(other.seconds),
+        "rung": other.rung,
+        "constants_from": other.constants_from,
+        "alike": kind != "format" or _origins(other) == _origins(prediction),
+    }
 
 
 def _origins(prediction: Prediction) -> set[tuple[str, str]]:
@@ -249,10 +264,18 @@ def _changes(
         yield "device", f"on {getattr(other, 'name', other)}", layer, other
 
 
-def _doubled(device: Device, name: str) -> Device | None:
-    """Return a device with twice a figure; None where its spec has none, or it would be impossible."""
+def _pairs(prediction: Prediction) -> Iterator[tuple[str, Device]]:
+    """Yield two figures doubled together, in words, and the device."""
+    for names in itertools.combinations((*FIGURES, prediction.layer.dtype), 2):
+        changed = _doubled(prediction.device, *names)
+        if changed is not None:
+            yield f"{' and '.join(names)} times 2", changed
+
+
+def _doubled(device: Device, *names: str) -> Device | None:
+    """Return a device with twice some figures; None where its spec lacks one, or it would be impossible."""
     try:
-        return device.replace(**{name: "2x"})
+        return device.replace(**dict.fromkeys(names, "2x"))
     except CostmodelError:
         return None
 

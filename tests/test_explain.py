@@ -193,3 +193,20 @@ def test_choices_are_of_how_and_not_of_what():
         .str.contains("causal")
         .any()
     )
+
+
+def test_two_limits_near_one_another_are_lifted_together():
+    """A single row on A100: memory and units take as long, so that doubling either alone hardly helps."""
+    p = cm.predict(cm.Matmul(dtype="bf16"), "a100-sxm-80gb", m=1, n=8192, k=8192)
+    found = cm.what_if(p).query("kind == 'figure'")
+    alone, pair = found[~found["change"].str.contains(" and ")], found[found["change"].str.contains(" and ")]
+    assert alone["speedup"].max() < 1.25
+    assert len(pair) == 1
+    assert "hbm" in pair["change"].item()
+    assert 1.5 < pair["speedup"].item() <= 2
+
+
+def test_no_pair_is_told_where_one_figure_helps():
+    for sizes in ({"m": 8192, "n": 8192, "k": 8192}, {"m": 16, "n": 16384, "k": 16384}):
+        p = cm.predict(cm.Matmul(dtype="bf16"), "h200-sxm", sizes)
+        assert not cm.what_if(p)["change"].str.contains(" and ").any()
