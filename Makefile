@@ -39,6 +39,7 @@ mutants: env
 
 accuracy: env
 	$(BIN)/python -m costmodel.validation.accuracy
+	$(BIN)/python -m costmodel.validation.posted
 
 bench: env
 	$(BIN)/python benchmarks/speed.py

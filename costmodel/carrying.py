@@ -61,9 +61,10 @@ def carried(
 def _cut(device: hardware.Device, lender: hardware.Device, dtype: str) -> float:
     """Return the operations of a unit of a relative's tensor cores in a cycle, over those of the device.
 
-    1 where either multiplies elsewhere, or they are another vendor's.
+    1 where either multiplies elsewhere, or they are of another family, unless the device is a GeForce board.
     """
-    if device.vendor != lender.vendor or not all(dtype in each.matrix_dtypes for each in (device, lender)):
+    alike = device.family == lender.family or device.raised > 1
+    if not alike or not all(dtype in each.matrix_dtypes for each in (device, lender)):
         return 1.0
     rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (lender, device)]
     return rates[0] / rates[1]

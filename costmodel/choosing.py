@@ -6,14 +6,11 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from statistics import median
-from typing import Any
 
-from costmodel import calibration, dtypes, hardware, implementations, kernels
-from costmodel.calibration import Quantiles, Section, Spread, Wanted
+from costmodel import calibration, dtypes, hardware, implementations, kernels, spreads
+from costmodel.calibration import Section, Spread, Wanted
 from costmodel.carrying import carried, translated
-from costmodel.hardware.tables import FOLDER, table
 from costmodel.harness import DISPATCH, HOSTED, as_timed
 
 #: Formats that one kernel serves at one speed.
@@ -37,6 +34,9 @@ class Choice:
         or, for a relative's constants, from leaving one device out.
     fitted : str
         The format they were fitted in, where it is another than the kernel's.
+    raised : float
+        The clock that they are for, over the device's stated one: what was fitted on a relative holds by its
+        stated clock, however far the two are raised beyond theirs (`Device.raised`).
     """
 
     origin: str
@@ -44,6 +44,7 @@ class Choice:
     constants: Mapping[str, float] = field(default_factory=dict)
     spread: tuple[Spread, ...] = ()
     fitted: str = ""
+    raised: float = 1.0
 
     @property
     def whose(self) -> str:
@@ -72,14 +73,14 @@ def choose(
         Framework whose constants of the device itself may not: those that are being fitted.
     """
     mine = [s for s in calibration.load(device.base_name) if s.framework != apart_from] if own else []
-    serving = best((s for s in mine if _serves(s, wanted, device)), wanted)
+    serving = _nearest([s for s in mine if _serves(s, wanted, device)], device, wanted, device)
     borrowed = None if serving else _from_relative(device, wanted, alike=True, own=own)
-    section = serving or best(mine, wanted)
+    section = serving or _nearest(mine, device, wanted, device)
     if section is not None and borrowed is None:
         # What-if devices rest on the constants of the device they were made from.
         origin = "self" if device.name == device.base_name else device.base_name
         constants = translated(_constants(section, wanted), section, wanted)
-        return Choice(origin, section, constants, section.spread)
+        return Choice(origin, section, constants, spreads.own(section, wanted, device))
     return (
         borrowed
         or _from_relative(device, wanted, alike=False, own=own)
@@ -150,9 +151,8 @@ def _of_another_format(
     limits, and of constants that are every format's (``EVERY_FORMAT``), of any. Nearest is what is as wide.
     """
     names = kernels.group(wanted.kernel, "EVERY_FORMAT")
-    of_any = bool(names) or getattr(kernels.model(wanted.kernel), "MEMORY_BOUND", False)
     engine, width = device.engine(wanted.dtype), dtypes.dtype(wanted.dtype).bytes
-    fitting = [name for name in device.formats if of_any or device.engine(name) == engine]
+    fitting = [name for name in device.formats if _any_engine(wanted) or device.engine(name) == engine]
     formats = sorted(fitting, key=lambda name: abs(math.log2(dtypes.dtype(name).bytes / width)))
     others = [replace(wanted, dtype=name) for name in formats]
     here = ((other, best(mine, other)) for other in others)
@@ -175,21 +175,41 @@ def _in_format(
         name: choice.constants[name] for name in names or choice.constants if name in choice.constants
     }
     if names:
-        return Choice(choice.origin, None, constants, fitted=fitted)
+        return Choice(choice.origin, None, constants, fitted=fitted, raised=choice.raised)
     for name in constants.keys() & set(kernels.group(wanted.kernel, "MADE")):
-        constants[name] *= device.peak(fitted) / device.peak(wanted.dtype)
-    spread = _widest(choice.spread, transfer(wanted.kernel, "generation"))
-    return Choice(choice.origin, choice.section, constants, spread, fitted)
+        constants[name] *= device.product_peak(fitted) / device.product_peak(wanted.dtype)
+    spread = spreads.widest(choice.spread, spreads.transfer(wanted.kernel, "generation"))
+    return replace(choice, constants=constants, spread=spread, fitted=fitted)
 
 
 def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool, own: bool) -> Choice | None:
     """Return the constants of the nearest relative that has some: of the same algorithm, or of any."""
     for relative, relation in _suited(device, wanted.kernel):
-        sections = calibration.load(relative)
-        section = best((s for s in sections if not alike or _serves(s, wanted, device)), wanted)
+        lender = hardware.load(relative)
+        sections = [s for s in calibration.load(relative) if _of_engine(s, lender, wanted, device)]
+        fitting = [s for s in sections if not alike or _serves(s, wanted, device)]
+        section = _nearest(fitting, lender, wanted, device)
         if section is not None:
             return _carried(section, device, relative, relation, wanted, own=own)
     return None
+
+
+def _of_engine(section: Section, of: hardware.Device, wanted: Wanted, device: hardware.Device) -> bool:
+    """Return whether a section is of what multiplies on the device too: tensor cores, or none.
+
+    True of what no engine limits, and of fp32, whose kernels are alike on CUDA cores and AMD's matrix cores.
+    """
+    if section.kernel != wanted.kernel or section.dtype not in _same_speed(wanted.dtype):
+        return False
+    if _any_engine(wanted) or wanted.dtype == "fp32":
+        return True
+    return of.engine(section.dtype) == device.engine(wanted.dtype)
+
+
+def _any_engine(wanted: Wanted) -> bool:
+    """Return whether a kernel model's constants hold whichever engine multiplies."""
+    of_memory = getattr(kernels.model(wanted.kernel), "MEMORY_BOUND", False)
+    return of_memory or bool(kernels.group(wanted.kernel, "EVERY_FORMAT"))
 
 
 def _suited(device: hardware.Device, kernel: str) -> Iterable[tuple[str, str]]:
@@ -215,25 +235,18 @@ def _carried(
     section: Section, device: hardware.Device, relative: str, relation: str, wanted: Wanted, *, own: bool
 ) -> Choice:
     """Return a relative's constants, as they are on the device."""
-    constants = carried(_constants(section, wanted), section, relative, device, wanted, own=own)
-    return Choice(relative, section, constants, _widest(section.spread, transfer(section.kernel, relation)))
+    in_cycles = any("cycle" in c.unit for c in kernels.model(section.kernel).CONSTANTS.values())
+    raised = device.raised / hardware.load(relative).raised if in_cycles else 1.0
+    constants = carried(
+        _constants(section, wanted), section, relative, at_clock(device, raised), wanted, own=own
+    )
+    spread = spreads.carried(section, wanted, relation)
+    return Choice(relative, section, constants, spread, raised=raised)
 
 
-def _widest(own: tuple[Spread, ...], transferred: tuple[Spread, ...]) -> tuple[Spread, ...]:
-    """Return a section's regimes, each as wide as there or, where that is wider, as carried constants are.
-
-    One range is known for all times of carried ones; on another device nothing is surer than on its own.
-    """
-    if not own or not transferred:
-        return own or transferred
-    (other,) = transferred
-    return tuple(spread.model_copy(update={"q": _outermost((spread.q, other.q))}) for spread in own)
-
-
-def _outermost(quantiles: Iterable[Quantiles]) -> Quantiles:
-    """Return the lower of the lower ends and the higher of the higher ones."""
-    low, inner_low, inner_high, high = zip(*quantiles, strict=True)
-    return min(low), min(inner_low), max(inner_high), max(high)
+def at_clock(device: hardware.Device, raised: float) -> hardware.Device:
+    """Return a device at so many times its stated clock."""
+    return device if raised == 1 else device.replace(clock=f"{raised:.9g}x")
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
@@ -253,26 +266,6 @@ def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
     asked = implementations.arguments(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     theirs = implementations.arguments(wanted.kernel, wanted.op, *section.implementation, device)
     return asked.get("kernel") == theirs.get("kernel")
-
-
-@lru_cache(maxsize=1)
-def _transfers() -> dict[str, dict[str, Any]]:
-    return table("transfer.yaml") if (FOLDER / "transfer.yaml").is_file() else {}
-
-
-def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
-    """Return how far off a kernel model is with the constants of such a relative; () if it is not known.
-
-    From predicting each open device with the constants of its nearest relative
-    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`). Where none of this model's has
-    such a relative: as far as any model is.
-    """
-    told = _transfers()
-    for name in (kernel, "any"):
-        if relation in told.get(name, {}):
-            entry = told[name][relation]
-            return (Spread(above=0.0, rows=entry["rows"], q=entry["q"]),)
-    return ()
 
 
 def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
@@ -298,6 +291,21 @@ def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:
     """
     fitting = [s for s in sections if s.kernel == wanted.kernel and s.dtype in _same_speed(wanted.dtype)]
     return min(fitting, key=wanted.distance, default=None)
+
+
+def _nearest(
+    sections: Sequence[Section], of: hardware.Device, wanted: Wanted, device: hardware.Device
+) -> Section | None:
+    """Return the section of a device that fits best: of the library of the kernel that is named, if any is.
+
+    One library's constants with another's tiles are neither's: FlashAttention-2 by FlashInfer's came out half
+    as long again as measured on A100.
+    """
+    asked = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
+    if asked is None:
+        return best(sections, wanted)
+    same = (s for s in sections if implementations.library(s.kernel, s.op, *s.implementation, of) == asked)
+    return best(same, wanted) or best(sections, wanted)
 
 
 def _same_speed(dtype: str) -> tuple[str, ...]:

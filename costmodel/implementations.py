@@ -28,6 +28,8 @@ _TORCH = ("torch.nn.", "pytorch 2")
 #: Architectures whose cuDNN is the one that DeepBench timed, which asked for a kernel a step.
 _CUDNN_OF_STEPS = ("kepler", "maxwell", "pascal", "pascal-gp10x", "volta")
 
+#: The operation that most constants of attention are fitted on; and the kernel models of attention.
+_CAUSAL, _ATTENTION = "attention_prefill", ("attention", "decode")
 #: Kernel models whose algorithms have constants of their own: one's say nothing of another.
 ALGORITHMS = ("delta",)
 #: Kernel models of which frameworks have kernels of one algorithm, each its own: sglang's convolution of a
@@ -65,9 +67,26 @@ def arguments(
     if kernel == "attention" and fitted == _CAUSAL and op != _CAUSAL:
         # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache
         # and the graphs of its steps.
-        causal = _flash.kernel_named(device, label or "", framework or "", True)
-        options["kernel"] = causal.removesuffix("-paged").removesuffix("-graphs")
+        options["kernel"] = _flash.library(_flash.kernel_named(device, label or "", framework or "", True))
     return options
+
+
+def named(kernel: str, framework: str | None, label: str | None) -> bool:
+    """Return whether a framework's name, or its kernel's, says which kernel runs.
+
+    Of attention only serving frameworks have one of their own; published recurrent rows are of cuDNN's
+    standard algorithm, so that a user who names no library gets the algorithm that one would pick.
+    """
+    if kernel in _ATTENTION:
+        return framework in CACHE_WRITES or _flash.says(label)
+    return kernel == "recurrence" or framework is not None or label is not None
+
+
+def library(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> str | None:
+    """Return whose attention kernels these names say run there (``fa3``); None where they do not."""
+    if kernel not in _ATTENTION or not named(kernel, framework, label):
+        return None
+    return _flash.library(arguments(kernel, op, framework, label, device)["kernel"])
 
 
 def beside(kernel: str, op: str, framework: str | None, direction: str) -> Options:
@@ -96,10 +115,6 @@ def _gemm(op: str, framework: str, label: str, _: Device) -> Options:
         rows, cols, step, split = (float(v[0]) for v in _tiles.from_names([label]))
         options |= {"tile_m": rows, "tile_n": cols, "tile_k": step, "split": split}
     return options
-
-
-#: The operation that most constants of attention are fitted on.
-_CAUSAL = "attention_prefill"
 
 
 def _attention(op: str, framework: str, label: str, device: Device) -> Options:

@@ -35,6 +35,8 @@ class PhasePlan:
     ----------
     phase : Phase
         What it computes and moves.
+    device : Device
+        What it runs on, at the clock that its constants are for.
     kernel : str
         The kernel model that times it on this device.
     rates : tuple of (str, float)
@@ -48,6 +50,7 @@ class PhasePlan:
     """
 
     phase: Phase
+    device: hardware.Device
     kernel: str
     rates: tuple[tuple[str, tuple[str, str], float], ...]
     choice: choosing.Choice
@@ -198,10 +201,13 @@ def make_plan(
             dtype = str(phase.options["dtype"])
             wanted = calibration.Wanted(kernel, phase.op, dtype, direction, *implementation)
             choice = choosing.timed(choosing.choose(device, wanted, own=own), wanted, device, own=own)
-            options |= _implemented(phase, wanted, choice, device)
+            options |= _implemented(wanted, choice, device)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
-        parts.append(PhasePlan(_in_layer(phase, kernel, layer), kernel, rates, choice, options, direction))
+        at = choosing.at_clock(device, choice.raised)
+        parts.append(
+            PhasePlan(_in_layer(phase, kernel, layer), at, kernel, rates, choice, options, direction)
+        )
     calibrated = all(part.choice.origin == "self" for part in parts)
     if rung == "calibrated" and not calibrated:
         lacking = dict.fromkeys(p.phase.kernel for p in parts if p.choice.origin != "self")
@@ -232,16 +238,14 @@ def _rates(
 
 
 def _implemented(
-    phase: Phase, wanted: calibration.Wanted, choice: choosing.Choice, device: hardware.Device
+    wanted: calibration.Wanted, choice: choosing.Choice, device: hardware.Device
 ) -> implementations.Options:
     """Return the static arguments of a kernel model that follow from whose kernel it is."""
-    # Published recurrent rows are of cuDNN's standard algorithm: a user who names no library
-    # gets the algorithm that one would pick.
-    named, section = wanted.framework or phase.kernel == "recurrence", choice.section
-    whose = (wanted.framework, wanted.label) if named or section is None else section.implementation
+    section, said = choice.section, implementations.named(wanted.kernel, wanted.framework, wanted.label)
+    whose = (wanted.framework, wanted.label) if said or section is None else section.implementation
     # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
-    if not named and wanted.kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
-        whose = (whose[0], wanted.label)
+    if not said and wanted.kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
+        whose = (whose[0], None)
     fitted = section.op if section else None
     return {
         **implementations.arguments(wanted.kernel, wanted.op, *whose, device, fitted),

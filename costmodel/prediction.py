@@ -141,7 +141,7 @@ class Prediction:
         parts = []
         for part, (repeats, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             model = kernels.model(part.kernel)
-            estimate = model.seconds(self.device, part.choice.constants, **sizes, **part.options)
+            estimate = model.seconds(part.device, part.choice.constants, **sizes, **part.options)
             parts.append((repeats, estimate.seconds, dict(estimate.terms)))
         return parts
 

@@ -32,6 +32,10 @@ _OPTIONAL = {
 }
 
 
+#: Bytes of what products are summed up in.
+_SUM_BYTES = 4
+
+
 @dataclass(frozen=True)
 class _Peak:
     """A dense rate [FLOP/s] at the clock the vendor states it for, and at the highest one."""
@@ -115,6 +119,16 @@ class Device:
         return self.spec.clocks.boost.si
 
     @cached_property
+    def raised(self) -> float:
+        """Clock that a board runs at while power allows, over the stated boost, at least 1.
+
+        GeForce, TITAN and P4 boards raise theirs towards the driver's ceiling (``clocks.max``); taken to be
+        midway, which is where posted products put an RTX 3090, a 4090 and a 5090 (1.9, 2.8 and 2.75 GHz).
+        """
+        ceiling = self.spec.clocks.max
+        return max((1 + ceiling.si / self.clock_hz) / 2, 1.0) if ceiling else 1.0
+
+    @cached_property
     def _highest_clock(self) -> float:
         clocks = self.spec.clocks
         known = (clocks.boost, clocks.matrix, clocks.vector, clocks.max)
@@ -166,6 +180,16 @@ class Device:
     def boost_peak(self, dtype: str, engine: str | None = None) -> float:
         """Return the same as `peak`, at the highest boost clock known [FLOP/s]."""
         return self._peak(dtype, engine).boost
+
+    @typed
+    def product_peak(self, dtype: str) -> float:
+        """Return the rate of products that are summed up in fp32, as libraries do [FLOP/s].
+
+        Tensor cores do that at their stated rate, CUDA cores at no more than fp32's: cuBLAS's 16-bit products
+        run on a P100 at 9 to 10 TFLOP/s, not the 19 to 21 of its 16-bit sums.
+        """
+        wide = self.engine(dtype) == "matrix" or find_dtype(dtype).bytes >= _SUM_BYTES
+        return self.peak(dtype) if wide else min(self.peak(dtype), self.peak("fp32", "vector"))
 
     def has(self, dtype: str, engine: str | None = None) -> bool:
         """Return whether there is a rate that `peak` returns."""

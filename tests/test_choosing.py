@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import costmodel as cm
-from costmodel import calibration, choosing, hardware
+from costmodel import calibration, choosing, hardware, spreads
 from costmodel.calibration import Provenance, Section, Spread, Wanted
 from costmodel.errors import UnavailableError
 from costmodel.hardware import load
@@ -134,20 +134,46 @@ def test_intervals_with_a_relatives_constants_are_from_other_devices():
     carried = choosing.choose(load("nvidia/h100-sxm"), wanted)
     assert (own.origin, carried.origin) == ("self", "nvidia/h200-sxm")
     assert carried.section == own.section
-    (told,) = choosing.transfer("gemm", "sibling")
+    (told,) = spreads.transfer("gemm", "sibling")
     assert [s.above for s in carried.spread] == [s.above for s in own.spread]
     for there, here in zip(own.spread, carried.spread, strict=True):
         for wide, narrow in ((here, there), (here, told)):
             assert (np.array(wide.q[:2]) <= narrow.q[:2]).all()
             assert (np.array(wide.q[2:]) >= narrow.q[2:]).all()
         assert all(q in (*there.q, *told.q) for q in here.q)
-    assert choosing.transfer("gemm", "stranger") == ()
+    assert spreads.transfer("gemm", "stranger") == ()
+
+
+def test_own_constants_are_less_sure_of_what_they_were_not_fitted_on(shelf):
+    """Another framework's kernel, a named one of another library; and a backward pass most of all."""
+    (other,) = spreads.transfer("attention", "generation")
+    q = [0.9, 0.95, 1.05, 1.1]
+    fitted = section(
+        kernel="attention", op="attention_prefill", framework="vllm", kernels=("vllm_flash_attn_fa3",),
+        spread=(Spread(above=0.0, rows=100, q=q),),
+    )  # fmt: skip
+    shelf(nvidia_h200_sxm=(fitted,))
+    wanted = Wanted("attention", "attention_prefill", "bf16")
+    ends = {
+        name: choosing.choose(load("nvidia/h200-sxm"), replace(wanted, **changed)).spread[0].q
+        for name, changed in {
+            "own": {},
+            "fa3": {"label": "fa3"},
+            "another's": {"framework": "pytorch"},
+            "fa2": {"label": "sdpa flash"},
+            "cudnn": {"label": "sdpa cudnn"},
+            "bwd": {"direction": "bwd"},
+        }.items()
+    }
+    assert list(ends["own"]) == list(ends["fa3"]) == q
+    assert list(ends["another's"]) == list(ends["fa2"]) == list(ends["cudnn"]) == list(other.q)
+    assert list(ends["bwd"]) == [a * b for a, b in zip(q, other.q, strict=True)]
 
 
 def test_where_no_transfer_is_known_a_relatives_intervals_are_its_own(shelf, monkeypatch):
     spread = (Spread(above=0.0, rows=20, q=(0.8, 0.9, 1.1, 1.3)),)
     shelf(nvidia_h200_sxm=(section(spread=spread),))
-    monkeypatch.setattr(choosing, "_transfers", dict)
+    monkeypatch.setattr(spreads, "_transfers", dict)
     assert choosing.choose(load("nvidia/b200-sxm"), WANTED).spread == spread
 
 
@@ -324,6 +350,53 @@ def test_tf32_runs_at_half_of_the_speed_of_bf16(device):
             for dtype in ("bf16", "tf32")
         )
         assert 0.42 < bf16 / tf32 < 0.54
+
+
+def test_tensor_cores_constants_do_not_serve_cuda_cores(shelf):
+    """A100's bf16 says nothing of P100's fp16 products, its fp32 does; AMD's fp32 is on matrix cores."""
+    fp32 = section(dtype="fp32")
+    shelf(nvidia_a100_sxm_80gb=(section(), fp32))
+    p100 = choosing.choose(load("nvidia/p100-pcie-16gb"), Wanted("gemm", "gemm", "fp16"))
+    assert p100.whose == "nvidia/a100-sxm-80gb (fp32)"
+    mi210 = choosing.choose(load("amd/mi210"), Wanted("gemm", "gemm", "fp32"))
+    assert (mi210.whose, mi210.section) == ("nvidia/a100-sxm-80gb", fp32)
+
+
+def test_constants_of_the_library_that_is_named_go_first(shelf):
+    """FlashAttention-2's with its tiles, whoever calls it; a name that is no library's changes nothing."""
+    attention = {"kernel": "attention", "op": "attention_prefill", "framework": "sglang"}
+    flashinfer = section(**attention, kernels=("flash_attention",))
+    fa2 = section(**attention | {"framework": "vllm"}, kernels=("vllm_flash_attn",))
+    shelf(nvidia_a100_sxm_80gb=(flashinfer, fa2))
+    a100, wanted = load("nvidia/a100-sxm-80gb"), Wanted("attention", "attention_prefill", "bf16")
+    chosen = {
+        label: choosing.choose(a100, replace(wanted, framework="pytorch", label=label)).section
+        for label in (None, "sdpa cudnn", "sdpa flash", "flashinfer")
+    }
+    assert chosen.pop("sdpa flash") == fa2
+    assert {found.framework for found in chosen.values()} == {flashinfer.framework}
+
+
+@pytest.mark.parametrize("kernel", [None, "sdpa cudnn", "sdpa flash"])
+def test_a_framework_without_a_kernel_of_its_own_gets_one_librarys_constants_and_tiles(kernel):
+    """A100's FlashInfer constants with FlashAttention-2's tiles were neither: 1.5 times as long as posted."""
+    layer, sizes = cm.TiledAttention(dtype="bf16"), {"batch": 2, "heads": 64, "seq": 8192, "head_dim": 128}
+    (part,) = cm.predict(layer, "a100-sxm-80gb", sizes, framework="pytorch", kernel=kernel).plan.phases
+    fitted = {"sglang": "flashinfer", "vllm": "fa2"}[part.choice.section.framework]
+    assert part.options["kernel"].startswith(fitted)
+    assert fitted == "fa2" or kernel != "sdpa flash"
+
+
+def test_a_geforce_boards_clock_is_raised_where_the_constants_are_a_data_centres():
+    """And not twice where their device raised its own while it was fitted."""
+    layer, sizes = Matmul(dtype="fp16"), {"m": 8192, "n": 8192, "k": 8192}
+    (part,) = predict(layer, "rtx-4090", sizes).plan.phases
+    assert part.device.clock_hz == pytest.approx(load("rtx-4090").raised * load("rtx-4090").clock_hz)
+    assert part.device.hbm_bandwidth == load("rtx-4090").hbm_bandwidth
+    (part,) = predict(layer, "l40", sizes).plan.phases
+    assert part.device == load("l40")
+    lent = choosing.choose(load("titan-xp"), Wanted("gemm", "gemm", "fp32"))
+    assert lent.raised == pytest.approx(load("titan-xp").raised / load(lent.origin).raised)
 
 
 # -- whose host ----------------------------------------------------------------------------------

@@ -26,6 +26,10 @@ _PERSISTENT = ("hopper", "blackwell")
 #: Bytes that a unit's shared memory serves in a cycle, where not 128 (32 banks of 4 bytes): NVIDIA's
 #: whitepaper on Ampere GA102 (2021), on what it doubles.
 _SHARED_BYTES = {"turing": 64.0}
+#: Architectures that issue one instruction a cycle for as many fp32 lanes: loads and integers take the turns
+#: of multiply-adds, which elsewhere have every second cycle. What those reach there of what they do
+#: elsewhere, in torch's products posted of A40, RTX 4090 and RTX 5090: 0.74, 0.68, 0.75 (validation/posted).
+_ISSUED = dict.fromkeys(("ampere-ga10x", "ada", "blackwell-rtx"), 0.73)
 #: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
 #: A part-filled tile delays the whole of sglang's FP8 kernel whose tiles have so many rows.
@@ -87,7 +91,8 @@ class Tiling:
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
         area = rows * columns
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
-        rate = device.peak(p.dtype) / device.units * c["peak_share"]
+        issued = _ISSUED.get(device.family, 1.0) if p.dtype == "fp32" else 1.0
+        rate = device.product_peak(p.dtype) / device.units * c["peak_share"] * issued
         edges = (rows + columns) * strided.straddled(device, p)
         # Rows and columns beyond the edge are not loaded.
         fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes
@@ -218,7 +223,7 @@ def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> A
 def _balance(device: Device, dtype: str) -> float:
     """Return operations a unit does while its shared memory serves a byte."""
     served = _SHARED_BYTES.get(device.family, 128.0) * device.units * device.clock_hz
-    return device.peak(dtype) / served
+    return device.product_peak(dtype) / served
 
 
 def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Array | float:

@@ -22,6 +22,7 @@ fa4, FlashInfer's keys a tile and thread blocks a unit, and what runs shortest f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,18 @@ from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
 KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
+#: What names of kernels hold, less their punctuation, and whose they are: torch's flash backend is version 2.
+_NAMES = {
+    "trtllm": ("trtllm",),
+    "fa4": ("fa4", "flashattn4", "flashattention4"),
+    "fa3": ("fa3", "flashattn3", "flashattention3"),
+    "flashinfer": ("flashinfer",),
+    "fa2": ("fa2", "flashattn2", "flashattention2", "sdpaflash"),
+}
+#: Libraries that multiply with instructions of a warp (``mma.sync``), and what those reach of the peak of
+#: tensor cores that have faster ones: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on Blackwell a
+#: unit then does what Ampere's does, 2,048 operations a cycle (inferred).
+_OF_A_WARP, _WARP_SHARE = ("fa2", "fa2-paged", "flashinfer"), {"hopper": 0.63, "blackwell": 0.25}
 _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
 #: How vLLM calls a library, whose cache has pages and whose decoding steps are graphs.
 _BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
@@ -91,6 +104,16 @@ def default_kernel(device: Device) -> str:
     return _DEFAULT.get(device.family, "fa2")
 
 
+def library(kernel: str) -> str:
+    """Return the library that a kernel is of: ``fa2`` of ``fa2-paged``."""
+    return kernel.partition("-")[0]
+
+
+def peak_share(device: Device, kernel: str) -> float:
+    """Return the share of the tensor cores' peak that the instructions of a library can reach at most."""
+    return _WARP_SHARE.get(device.family, 1.0) if kernel in _OF_A_WARP else 1.0
+
+
 def preparation(kernel: str) -> float:
     """Return the cycles of the kernels that a library launches before that of the attention itself."""
     return _START_CYCLES if kernel in _PREPARING else 0.0
@@ -110,13 +133,11 @@ def check(kernel: str) -> str:
 
 
 def padded(head_dim: Array, kernel: str = "fa2") -> Array:
-    """Return the head size that the tiles are compiled for.
+    """Return the head size that the tiles are compiled for: 64, 96, 128 and multiples of 64 beyond.
 
-    64, 96, 128 and multiples of 64 beyond; fa4 compiles for any multiple of 16.
+    fa4's steps at 72 and 80 take as long as those of 128 would (inferred; it compiles for multiples of 16).
     """
-    if kernel == "fa4":
-        return ceil_div(head_dim, 16.0) * 16.0
-    low = np.where(head_dim <= 64, 64.0, np.where(head_dim <= 96, 96.0, 128.0))
+    low = np.where(head_dim <= 64, 64.0, np.where((head_dim <= 96) & (kernel != "fa4"), 96.0, 128.0))
     return np.where(head_dim <= 128, low, ceil_div(head_dim, 64.0) * 64.0)
 
 
@@ -273,7 +294,7 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
     label, framework = str(label or "").lower(), str(framework or "").lower()
     if label in KERNELS:
         return label
-    named = [name for name in ("trtllm", "fa4", "fa3", "flashinfer", "fa2") if name in label]
+    named = _libraries(label)
     if label == "vllm_flash_attn":
         named.append("fa2")
     if not named and device.family in _DEFAULT:
@@ -282,3 +303,13 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
         named.append("flashinfer" if "sglang" in framework and causal else "fa2")
     served = causal and ("vllm" in framework or "vllm" in label)
     return _BY_VLLM.get(named[0], named[0]) if served else named[0]
+
+
+def says(label: str | None) -> bool:
+    """Return whether a kernel's name says whose it is: not so ``cudnn`` or ``my_attention``."""
+    return bool(_libraries(label or ""))
+
+
+def _libraries(label: str) -> list[str]:
+    plain = re.sub(r"[^a-z0-9]", "", label.lower())
+    return [name for name, words in _NAMES.items() if any(word in plain for word in words)]

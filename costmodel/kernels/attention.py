@@ -73,6 +73,8 @@ CONSTANTS = {
     ),
     **replay.CONSTANTS,
 }
+#: Shares of the tensor cores' peak: what else a step takes keeps them from the rest.
+PEAK_SHARES = ("matrix_efficiency",)
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
 
@@ -170,7 +172,12 @@ def seconds(
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
-    product = flops * units / device.peak(dtype) / given["matrix_efficiency"]
+    product = (
+        flops
+        * units
+        / (device.product_peak(dtype) * flash.peak_share(device, kernel))
+        / given["matrix_efficiency"]
+    )
     special = again * given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
     busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)

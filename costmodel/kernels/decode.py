@@ -165,7 +165,7 @@ def seconds(
     looked_up = given["sequence_cycles"] * cut.looked_up(kernel, batch, plan.splits)
     launch = given["launch_cycles"] + flash.preparation(kernel) + looked_up
     ramp = miss * given["ramp_cycles"] * cycle
-    arithmetic = _products(batch, heads, seq_kv, head_dim, flops) / device.peak(dtype)
+    arithmetic = _products(batch, heads, seq_kv, head_dim, flops) / device.product_peak(dtype)
     terms = {
         f"{device.engine(dtype)}:{dtype}": arithmetic,
         "hbm": moved * rate * miss + ramp,

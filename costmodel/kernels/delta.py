@@ -139,7 +139,7 @@ def seconds(
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units
     flops = batch * seq * value_heads * (10 * _CHUNK * head_dim + 6 * head_dim**2)
-    matrix = flops / device.peak(dtype)
+    matrix = flops / device.product_peak(dtype)
     solve = c["token_cycles"] * cycle * np.minimum(seq, _CHUNK)
     walk = (c["block_cycles"] + chunks * c["chunk_cycles"]) * cycle
     if kernel == "fused":

@@ -234,7 +234,7 @@ def seconds(
     found = times(device, c, p, tile, rotation)
     kernel = found["total"]
     # Power and heat: only arithmetic draws enough, and only while it lasts.
-    watts = c["energy_j"] * device.peak(kind.name)
+    watts = c["energy_j"] * device.product_peak(kind.name)
     slower = droop(device, watts) if device.engine(kind.name) == "matrix" else plain_droop(device, watts)
     strain = found["arithmetic"] / (kernel + c["droop_s"])
     arithmetic = found["arithmetic"] * (1 + slower * strain)

@@ -133,6 +133,33 @@ def test_native_16bit(name, dtype):
     assert load(name).native_16bit == dtype
 
 
+@pytest.mark.parametrize(
+    ("name", "raised"),
+    [("rtx-3090", 1.12), ("rtx-4090", 1.116), ("rtx-5090", 1.142), ("l40s", 1), ("h200-sxm", 1)],
+)
+def test_geforce_boards_raise_their_clock_halfway_to_the_drivers_ceiling(name, raised):
+    assert load(name).raised == pytest.approx(raised, abs=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "engine"),
+    [
+        ("p100-pcie-16gb", "fp16", "fp32"),
+        ("v100-pcie-32gb", "fp16", "fp16"),
+        ("p100-pcie-16gb", "fp64", "fp64"),
+    ],
+)
+def test_products_without_tensor_cores_are_no_faster_than_their_sums(name, dtype, engine):
+    """P100's 16-bit products run at 9 to 10 TFLOP/s in torch (torch-performance-test-data, issue 174)."""
+    device = load(name)
+    assert device.product_peak(dtype) == device.peak(engine)
+
+
+def test_formats_are_those_it_has_a_rate_of():
+    assert load("p100-pcie-16gb").formats == ("fp64", "fp32", "fp16")
+    assert set(load("h200-sxm").matrix_dtypes) < set(load("h200-sxm").formats)
+
+
 def test_memory_levels():
     h100 = load("nvidia/h100-sxm")
     assert h100.hbm_capacity == 80e9

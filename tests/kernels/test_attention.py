@@ -26,10 +26,10 @@ def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.scaled_dot_product_attention(query, query, query)
     estimate = attention.seconds(
-        H200, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=head_dim,
+        L40S, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=head_dim,
         causal=False, kernel="fa2",
     )  # fmt: skip
-    expected = counter.get_total_flops() / H200.peak("bf16", "matrix")
+    expected = counter.get_total_flops() / L40S.peak("bf16", "matrix")
     assert estimate.terms["matrix:bf16"] == pytest.approx(expected)
 
 
@@ -37,11 +37,11 @@ def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
 def test_products_are_as_wide_as_what_they_sum_over_or_give(direction: str, products: list[int]) -> None:
     """QKᵀ and PV; backward QKᵀ again, dO·Vᵀ and PᵀdO of values, dS·K and dSᵀQ of keys (2205.14135, B.4)."""
     found = attention.seconds(
-        H200, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=128, value_dim=64,
+        L40S, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=128, value_dim=64,
         causal=False, kernel="fa2", direction=direction,
     )  # fmt: skip
     flops = sum(2 * 2 * 4 * 1536**2 * width for width in products)
-    assert found.terms["matrix:bf16"] == pytest.approx(flops / H200.peak("bf16", "matrix"))
+    assert found.terms["matrix:bf16"] == pytest.approx(flops / L40S.peak("bf16", "matrix"))
 
 
 def test_a_causal_kernel_computes_the_diagonal_tiles_whole() -> None:
@@ -228,12 +228,54 @@ def test_an_unknown_kernel_is_named() -> None:
         ("nvidia/a100-sxm-80gb", "flash_attention", "sglang 0.5.10", True, "flashinfer"),
         ("nvidia/h100-sxm", "flash_attention", "sglang 0.5.9", True, "fa3"),
         ("nvidia/l4", "", "", True, "fa2"),
+        (
+            "nvidia/h200-sxm",
+            "sdpa flash",
+            "pytorch 2.11.0",
+            True,
+            "fa2",
+        ),  # torch's flash backend is version 2
+        ("nvidia/h200-sxm", "sdpa cudnn", "pytorch 2.11.0", True, "fa3"),
+        ("nvidia/b200-sxm", "FlashAttention-2", "", False, "fa2"),
+        ("nvidia/b200-sxm", "flash_attention_4", "", True, "fa4"),
     ],
 )
 def test_labels_name_the_library(
     device: str, label: str, framework: str, causal: bool, expected: str
 ) -> None:
     assert _flash.kernel_named(hardware.load(device), label, framework, causal) == expected
+
+
+def test_only_names_of_libraries_say_which_kernel_runs() -> None:
+    for name in ("sdpa flash", "vllm_flash_attn_fa3", "trtllm_mha", "FlashInfer"):
+        assert _flash.says(name)
+    for name in ("", None, "sdpa cudnn", "my_attention"):
+        assert not _flash.says(name)
+
+
+@pytest.mark.parametrize(
+    ("device", "share"), [("nvidia/h200-sxm", 0.63), ("nvidia/b200-sxm", 0.25), ("nvidia/a100-sxm-80gb", 1.0)]
+)
+def test_flash_attention_2_multiplies_by_instructions_of_a_warp(device: str, share: float) -> None:
+    """63 % of an H800's peak (arXiv:2402.13499, IV.C); on a B200 2,048 operations a unit and cycle."""
+    chip, sizes = hardware.load(device), SIZES | {"seq": 8192}
+    for kernel in ("fa2", "flashinfer"):
+        assert _flash.peak_share(chip, kernel) == share
+    assert _flash.peak_share(chip, "fa3") == 1
+    products = attention.seconds(chip, {}, **sizes, causal=False, kernel="fa2").terms["matrix:bf16"]
+    peak = chip.peak("bf16") * attention.CONSTANTS["matrix_efficiency"].default
+    assert products == pytest.approx(4 * 4 * 32 * 8192**2 * 128 / (share * peak))
+    if share == 0.25:
+        assert share * chip.peak("bf16", "matrix") / (chip.units * 1.856e9) == pytest.approx(2048, rel=0.01)
+
+
+def test_fa4_takes_for_72_and_80_wide_heads_what_it_takes_for_128() -> None:
+    """Why they are slower than 64 wide ones in operations a second, measured on B200: 816, 931, 945."""
+    sizes = SIZES | {"head_dim": np.array([64.0, 72.0, 80.0, 128.0])}
+    found = attention.seconds(hardware.load("nvidia/b200-sxm"), {}, **sizes, causal=False, kernel="fa4")
+    products = found.terms["matrix:bf16"]
+    assert products[1:] == pytest.approx(np.full(3, products[3]))
+    assert products[0] == pytest.approx(products[3] / 2)
 
 
 def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:

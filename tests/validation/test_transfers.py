@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from costmodel import choosing, hardware
+from costmodel import hardware, spreads
 from costmodel.validation import accuracy, transfers
 
 PLAIN = {80: 1.0, 95: 1.0}
@@ -108,7 +108,7 @@ def test_a_new_generation_is_held_as_promised(carried):
 def test_the_shipped_ends_are_those_of_the_rows(carried):
     for kernel, relations in transfers.table(carried).items():
         for relation, told in relations.items():
-            (shipped,) = choosing.transfer(kernel, relation)
+            (shipped,) = spreads.transfer(kernel, relation)
             assert shipped.q == pytest.approx(told["q"], rel=1e-3)
             assert shipped.rows == told["rows"]
 

@@ -1,0 +1,75 @@
+"""How far off predictions have been whose constants are a device's own, a relative's, or another kernel's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+from costmodel import implementations
+from costmodel.calibration import Quantiles, Section, Spread, Wanted
+from costmodel.hardware import Device
+from costmodel.hardware.tables import FOLDER, table
+
+
+def own(section: Section, wanted: Wanted, device: Device) -> tuple[Spread, ...]:
+    """Return how far off predictions with a device's own constants are: of a kernel they are not of, more."""
+    library = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
+    fitted = implementations.library(section.kernel, section.op, *section.implementation, device)
+    named = wanted.label is None or not section.kernels or wanted.label in section.kernels
+    same = wanted.framework in (None, section.framework) and (named or library == fitted)
+    other = () if same else transfer(section.kernel, "generation")
+    return _either_way(widest(section.spread, other), section, wanted)
+
+
+def carried(section: Section, wanted: Wanted, relation: str) -> tuple[Spread, ...]:
+    """Return how far off predictions with a relative's constants are, of such a relation."""
+    return _either_way(widest(section.spread, transfer(section.kernel, relation)), section, wanted)
+
+
+def _either_way(spread: tuple[Spread, ...], section: Section, wanted: Wanted) -> tuple[Spread, ...]:
+    """Return a spread; of a backward pass by a forward's constants, with another generation's on top."""
+    if wanted.direction.startswith(section.direction):
+        return spread
+    return tuple(
+        part.model_copy(update={"q": tuple(a * b for a, b in zip(part.q, other.q, strict=True))})
+        for part in spread
+        for other in transfer(section.kernel, "generation") or (part,)
+    )
+
+
+def widest(own: tuple[Spread, ...], transferred: tuple[Spread, ...]) -> tuple[Spread, ...]:
+    """Return a section's regimes, each as wide as there or, where that is wider, as carried constants are.
+
+    One range is known for all times of carried ones; on another device nothing is surer than on its own.
+    """
+    if not own or not transferred:
+        return own or transferred
+    (other,) = transferred
+    return tuple(spread.model_copy(update={"q": _outermost((spread.q, other.q))}) for spread in own)
+
+
+def _outermost(quantiles: Iterable[Quantiles]) -> Quantiles:
+    """Return the lower of the lower ends and the higher of the higher ones."""
+    low, inner_low, inner_high, high = zip(*quantiles, strict=True)
+    return min(low), min(inner_low), max(inner_high), max(high)
+
+
+@lru_cache(maxsize=1)
+def _transfers() -> dict[str, dict[str, Any]]:
+    return table("transfer.yaml") if (FOLDER / "transfer.yaml").is_file() else {}
+
+
+def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
+    """Return how far off a kernel model is with the constants of such a relative; () if it is not known.
+
+    From predicting each open device with the constants of its nearest relative
+    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`). Where none of this model's has
+    such a relative: as far as any model is.
+    """
+    told = _transfers()
+    for name in (kernel, "any"):
+        if relation in told.get(name, {}):
+            entry = told[name][relation]
+            return (Spread(above=0.0, rows=entry["rows"], q=entry["q"]),)
+    return ()
