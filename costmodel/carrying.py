@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from statistics import median
 
 from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Section, Wanted
+from costmodel.hardware.tables import families
 
 #: How many times slower tensor cores are that are taken to be cut to a half, and not of another make.
 _CUT = (1.5, 2.5)
@@ -115,12 +116,13 @@ def _whose_ever(section: Section) -> tuple[str, ...]:
 def _progress(name: str, wanted: Wanted, before: str, after: str, without: Sequence[str]) -> float:
     """Return how many times its value in one family a constant is in another, where both have it fitted.
 
-    In the kernel nearest to what is wanted among those fitted in both, whatever their format; 1 if there
-    is none.
+    Families that are made alike (``process``) speak for one another. In the kernel nearest to what is wanted
+    among those fitted in both, whatever their format; 1 if there is none, or both are made alike.
     """
-    if before == after:
+    made = _made_alike(before), _made_alike(after)
+    if made[0] == made[1]:
         return 1.0
-    there, here = (_fitted(name, wanted.kernel, family, without) for family in (before, after))
+    there, here = (_fitted(name, wanted.kernel, families, without) for families in made)
     both = [cell for cell in here if cell in there]
     if not both:
         return 1.0
@@ -129,13 +131,22 @@ def _progress(name: str, wanted: Wanted, before: str, after: str, without: Seque
     return mine / theirs
 
 
+def _made_alike(family: str) -> frozenset[str]:
+    """Return the families whose chips are made as a family's are, itself among them."""
+    known = families()
+    process = known[family].process
+    return frozenset(
+        {family, *(name for name, other in known.items() if process and other.process == process)}
+    )
+
+
 def _fitted(
-    name: str, kernel: str, family: str, without: Sequence[str]
+    name: str, kernel: str, of: Container[str], without: Sequence[str]
 ) -> dict[tuple[str, ...], list[Section]]:
-    """Return the sections of a family's devices that hold a constant, by what tells them apart."""
+    """Return the sections of some families' devices that hold a constant, by what tells them apart."""
     found: dict[tuple[str, ...], list[Section]] = {}
     for device in calibration.calibrated_devices():
-        if device not in without and hardware.family_of(device) == family:
+        if device not in without and hardware.family_of(device) in of:
             for s in calibration.load(device):
                 if s.kernel == kernel and name in s.constants:
                     found.setdefault(s.cell, []).append(s)

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _flash, _tiles
 
@@ -80,6 +83,18 @@ def named(kernel: str, framework: str | None, label: str | None) -> bool:
     if kernel in _ATTENTION:
         return framework in CACHE_WRITES or _flash.says(label)
     return kernel == "recurrence" or framework is not None or label is not None
+
+
+def check_kernel(name: str) -> None:
+    """Refuse a kernel's name that says nothing: what runs by default would stand in unasked.
+
+    Raises
+    ------
+    UnknownNameError
+        If it is neither of a library of attention nor a product's tile (``sgemm_128x64``).
+    """
+    if not _flash.says(name) and np.isnan(_tiles.from_names([name])[0]).all():
+        raise unknown_name("kernel", name, (*_flash.KERNELS, "sgemm_128x64"))
 
 
 def library(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> str | None:

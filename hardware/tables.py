@@ -28,6 +28,8 @@ class Family:
         Dense FLOP per clock and unit, where known.
     l2_partitions : int
         Parts of L2 that each cache what the units beside them read.
+    process : str or None
+        How its chips are made, where other families' are made so too.
     """
 
     vendor: str
@@ -35,6 +37,7 @@ class Family:
     matrix_16bit: float | None = None
     vector_fp32: float | None = None
     l2_partitions: int = 1
+    process: str | None = None
 
 
 @cache
@@ -47,6 +50,7 @@ def families() -> dict[str, Family]:
             matrix_16bit=row.get("matrix_16bit"),
             vector_fp32=row.get("vector_fp32"),
             l2_partitions=row.get("l2_partitions", 1),
+            process=row.get("process"),
         )
         for name, row in table("families.yaml").items()
     }

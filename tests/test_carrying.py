@@ -10,6 +10,8 @@ from costmodel import calibration
 from costmodel.calibration import Provenance, Section, Wanted
 from costmodel.carrying import carried, translated
 from costmodel.hardware import load
+from costmodel.layers.matmul import Matmul
+from costmodel.predict import predict
 
 PROVENANCE = Provenance(
     source="", licence="", versions="", table_hash="", rows_fitted=1, rows_held_out=1, mdape=0, mape=0, bias=0
@@ -77,6 +79,9 @@ def test_what_is_no_cut_of_tensor_cores_changes_no_share(fitted, lender, device,
         ("nvidia/h200-sxm", True, 6e-12),
         # Rung `kernel` takes nothing fitted on the device itself.
         ("nvidia/h200-sxm", False, 10e-12),
+        # Ada's chips and Blackwell's are made as Hopper's are.
+        ("nvidia/l4", True, 6e-12),
+        ("nvidia/gb200", True, 6e-12),
         # Within a family, and where nothing tells of the device's, it stays.
         ("nvidia/a100-pcie-40gb", True, 10e-12),
         ("nvidia/a40", True, 10e-12),
@@ -93,6 +98,29 @@ def test_energy_goes_with_the_generation(fitted, device, own, energy_j):
     })  # fmt: skip
     got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load(device), FP32, own=own)
     assert got["energy_j"] / energy_j == pytest.approx(1)  # not beside the 1e-12 that approx lets pass
+
+
+def test_chips_that_are_made_alike_draw_alike(fitted):
+    """TSMC's 4N, of Ada, Hopper and both Blackwells: by the median of theirs, among themselves as it is."""
+    told = section(dtype="fp32", framework="pytorch", energy_j=10e-12)
+    fitted({
+        "nvidia/a100-sxm-80gb": (section(energy_j=2e-12), told),
+        "nvidia/h200-sxm": (section(energy_j=1.2e-12),),
+        "nvidia/b200-sxm": (section(energy_j=1e-12),),
+        "nvidia/l40s": (section(energy_j=2e-12),),
+    })  # fmt: skip
+    for lender, times in (("nvidia/a100-sxm-80gb", 0.6), ("nvidia/h200-sxm", 1.0)):
+        got = carried(told.constants, told, lender, load("nvidia/l4"), FP32, own=True)
+        assert got["energy_j"] / (times * 10e-12) == pytest.approx(1)
+
+
+def test_fp32_on_an_l40s_with_300_w_is_what_was_posted_of_an_rtx_6000_ada():
+    """The same chip with the same units: github.com/chsasank/device-benchmarks, pull request 17 [TFLOP/s]."""
+    posted = {2048: 49.45, 2896: 50.14, 3444: 48.51, 4096: 40.62, 5792: 35.69, 6888: 35.02}
+    board = load("nvidia/l40s").replace(power="300 W")
+    for size, rate in posted.items():
+        p = predict(Matmul(dtype="fp32", batched=True), board, batch=1, m=size, n=size, k=size)
+        assert 2 * size**3 / p.seconds == pytest.approx(rate * 1e12, rel=0.25)
 
 
 def test_an_operation_draws_a_third_less_on_hopper_than_on_ampere():

@@ -37,6 +37,7 @@ def explain(
     rung: o.Rung = None,
     state: o.State = "warm",
     framework: o.Framework = None,
+    kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Say where a time goes, how it follows each size and rate, and what would make it shorter."""
@@ -45,7 +46,7 @@ def explain(
 
     layer = _layer(name, settings, use)
     device = o.device(machine, device_set)
-    p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework)
+    p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework, kernel=kernel)
     slopes = elasticities(p)
     limits = output.time_by(p.phases, output.limit_of)
     changes = what_if(p, [o.device(other) for other in others])

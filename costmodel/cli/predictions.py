@@ -39,6 +39,7 @@ def predict(
     rung: o.Rung = None,
     state: o.State = "warm",
     framework: o.Framework = None,
+    kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
     """Predict the time of a layer on a device, and say what limits it."""
@@ -52,7 +53,13 @@ def predict(
 
         shapes = dict(product(shapes))
     prediction = answer(
-        found, o.device(machine, device_set), shapes, rung=rung, state=state, framework=framework
+        found,
+        o.device(machine, device_set),
+        shapes,
+        rung=rung,
+        state=state,
+        framework=framework,
+        kernel=kernel,
     )
     if as_json:
         output.print_json(prediction.to_dict())

@@ -48,6 +48,11 @@ def single(of: T) -> T:
     return replace(of, **halved)
 
 
+def busy(device: Device, dtype: str) -> float:
+    """Return the share of the lanes that the instructions of a product keep at work."""
+    return _ISSUED.get(device.family, 1.0) if dtype == "fp32" else 1.0
+
+
 def _persistent(device: Device, p: Problem) -> bool:
     """Return whether blocks stay on their units: those of tensor cores, where kernels are so written."""
     return device.family in _PERSISTENT and device.engine(p.dtype) == "matrix"
@@ -91,8 +96,7 @@ class Tiling:
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
         area = rows * columns
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
-        issued = _ISSUED.get(device.family, 1.0) if p.dtype == "fp32" else 1.0
-        rate = device.product_peak(p.dtype) / device.units * c["peak_share"] * issued
+        rate = device.product_peak(p.dtype) * busy(device, p.dtype) / device.units * c["peak_share"]
         edges = (rows + columns) * strided.straddled(device, p)
         # Rows and columns beyond the edge are not loaded.
         fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, NDArray
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
+from costmodel.kernels import _blocks as blocks
 from costmodel.kernels import _operands as operands
 from costmodel.kernels import _replay as replay
 from costmodel.kernels import _tiles as tiles
@@ -234,7 +235,7 @@ def seconds(
     found = times(device, c, p, tile, rotation)
     kernel = found["total"]
     # Power and heat: only arithmetic draws enough, and only while it lasts.
-    watts = c["energy_j"] * device.product_peak(kind.name)
+    watts = c["energy_j"] * device.product_peak(kind.name) * blocks.busy(device, kind.name)
     slower = droop(device, watts) if device.engine(kind.name) == "matrix" else plain_droop(device, watts)
     strain = found["arithmetic"] / (kernel + c["droop_s"])
     arithmetic = found["arithmetic"] * (1 + slower * strain)

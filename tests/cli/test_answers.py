@@ -107,6 +107,19 @@ def test_options_and_what_if_change_the_answer(costmodel):
     assert seconds("--device-set", "bf16=1.9788 PFLOP/s") == pytest.approx(seconds() / 2)
 
 
+def test_a_kernel_that_is_named_is_the_one_that_is_timed(costmodel):
+    sizes = ("-m", "b200-sxm", "-D", "batch=4", "heads=32", "seq=8192", "head_dim=128", "--json")
+    times = {
+        (command, kernel): json.loads(costmodel(command, "tiled-attention[bf16]", *sizes, *kernel).out)[
+            "seconds"
+        ]
+        for command in ("predict", "explain")
+        for kernel in ((), ("--kernel", "fa2"))
+    }
+    for command in ("predict", "explain"):
+        assert times[command, ("--kernel", "fa2")] > 2 * times[command, ()]
+
+
 def test_predict_says_what_is_reached_of_the_device(costmodel):
     """At rung bound a product that its arithmetic limits is at the peak, a norm at the bandwidth."""
     product = costmodel(

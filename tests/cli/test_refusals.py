@@ -46,6 +46,7 @@ CATALOGUE = {
     ),
     "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
     "nothing like a device": (("predict", "lstm", "-m", "zzzzz"), "unknown device", "`costmodel devices`"),
+    "unknown kernel": ((*FULL, "seq=3", "--kernel", "fa5"), "unknown kernel", "'fa4'"),
     "unknown framework": ((*FULL, "seq=3", "--framework", "torch"), "unknown framework", "'pytorch'"),
     "no device": (("predict", "lstm"), "--machine"),
     "no layer": (("predict", "-m", "t4"), "LAYER"),
