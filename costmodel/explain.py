@@ -37,8 +37,9 @@ from costmodel.symbols import (
     symbol,
 )
 
-#: Figures that are doubled: bandwidth of the memory, units, clock, capacity of L2.
-FIGURES = ("hbm", "units", "clock", "l2")
+#: Figures that are doubled: bandwidth of the memory, units, clock, capacity of L2; and where something is
+#: sent, the links within a node.
+FIGURES, SENDING = ("hbm", "units", "clock", "l2"), ("link",)
 #: Formats that are tried where they are narrower and the device has them.
 FORMATS = ("bf16", "fp8", "fp4")
 #: Choices of layers that are a matter of how, not of what is computed.
@@ -240,7 +241,7 @@ def _changes(
 ) -> Iterator[tuple[str, str, Layer, Any]]:
     """Yield (kind, words, layer, device) of everything that is tried."""
     layer, device = prediction.layer, prediction.device
-    for name in (*FIGURES, layer.dtype):
+    for name in _figures(prediction):
         changed = _doubled(device, name)
         if changed is not None:
             yield "figure", f"{name} times 2", layer, changed
@@ -264,9 +265,15 @@ def _changes(
         yield "device", f"on {getattr(other, 'name', other)}", layer, other
 
 
+def _figures(prediction: Prediction) -> tuple[str, ...]:
+    """Return the figures of the device that a prediction may rest on."""
+    sends = any(part.sends for part in prediction.plan.phases)
+    return (*FIGURES, *(SENDING if sends else ()), prediction.layer.dtype)
+
+
 def _pairs(prediction: Prediction) -> Iterator[tuple[str, Device]]:
     """Yield two figures doubled together, in words, and the device."""
-    for names in itertools.combinations((*FIGURES, prediction.layer.dtype), 2):
+    for names in itertools.combinations(_figures(prediction), 2):
         changed = _doubled(prediction.device, *names)
         if changed is not None:
             yield f"{' and '.join(names)} times 2", changed

@@ -324,10 +324,9 @@ class Device:
     @cached_property
     def link_bandwidth(self) -> float | None:
         """One-way bandwidth of the fastest kind of link within a node, all its links together [B/s]."""
-        # The network is a node's port to others: work that stays within one never crosses it.
-        links = (link for name, link in self.spec.links.items() if name != "network")
-        known = [link.oneway.si for link in links if link.oneway]
-        return max(known, default=None)
+        kind = self.spec.fastest_link
+        link = self.spec.links[kind].oneway if kind else None
+        return link.si if link else None
 
     @cached_property
     def tdp_w(self) -> float | None:

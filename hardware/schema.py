@@ -204,6 +204,16 @@ class Spec(Section):
     links: dict[Text, Link] = Field(default_factory=dict)
     power: Supply = Supply()
 
+    @property
+    def fastest_link(self) -> str | None:
+        """The fastest kind of link within a node, all its links together; None if none is known.
+
+        The network is a node's port to others: work that stays within one never crosses it.
+        """
+        known = {name: link.oneway.si for name, link in self.links.items() if link.oneway}
+        known.pop("network", None)
+        return max(known, key=known.__getitem__, default=None)
+
 
 def quantities(spec: Spec) -> Iterator[tuple[tuple[str, ...], Quantity | Count]]:
     """Yield every figure of a spec with its path, such as ``("memory", "hbm", "bandwidth")``."""

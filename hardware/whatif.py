@@ -29,11 +29,13 @@ _FIGURES: dict[str, tuple[Keys, str]] = {
     "power": (("power", "tdp"), "W"),
 }
 
+#: The fastest kind of link within a node, whichever that is.
+_LINK = "link"
 #: What a device is joined to, and no figure of its own: constants that were fitted on it hold all the same.
 _AROUND = frozenset({"network"})
 
 #: Every name that `changed` knows.
-NAMES = (*_FIGURES, "units", "clock", *DTYPES)
+NAMES = (*_FIGURES, _LINK, "units", "clock", *DTYPES)
 #: A figure as a multiple of what it is: ``2x``.
 _TIMES = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*[x×]\s*\Z")
 _UNITS = {"bytes/s": "B/s", "bytes": "B"}
@@ -70,12 +72,12 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         What to change.
     changes : mapping of str to str or float
         By name, each a quantity or a multiple of what it is (``"2x"``): hbm [B/s], hbm_capacity, l2, l3,
-        shared, registers [B], l2_bandwidth [B/s], network (each device's port to other nodes, one way) [B/s],
-        launch, step [s], power [W], a dtype [FLOP/s] (on the engine that is fastest for it, the other being
-        no faster; the matrix engine, where none does it), ``units``, and ``clock`` [Hz]: the boost clock,
-        with which all others go. The last two scale every rate; a dtype given beside them is taken as it
-        is. Memory is never faster than the cache before it: an l2_bandwidth that hbm would outrun, and that
-        is not given itself, goes with it.
+        shared, registers [B], l2_bandwidth [B/s], link (the fastest within a node, one way) [B/s], network
+        (each device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on
+        the engine that is fastest for it, the other being no faster; the matrix engine, where none does it),
+        ``units``, and ``clock`` [Hz]: the boost clock, with which all others go. The last two scale every
+        rate; a dtype given beside them is taken as it is. Memory is never faster than the cache before it:
+        an l2_bandwidth that hbm would outrun, and that is not given itself, goes with it.
 
     Raises
     ------
@@ -92,9 +94,11 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         changes = {name: _of_now(spec, name, value) for name, value in changes.items()}
         _scale(data, spec, changes)
         for name, value in changes.items():
-            if name in _FIGURES:
-                keys, dimension = _FIGURES[name]
+            if name in _FIGURES or name == _LINK:
+                keys, dimension = _place(spec, name)
                 _put(data, keys, _quantity(value, dimension))
+                if name == _LINK:
+                    data["links"][keys[1]].pop("total", None)
             elif name in DTYPES:
                 _put_rate(data, _engine(spec, name), name, _quantity(value, "FLOP/s"))
         if "hbm" in changes and "l2_bandwidth" not in changes:
@@ -123,9 +127,19 @@ def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
     names : iterable of str
         As `changed` has them; figures with a dimension, no units and no clock.
     """
-    keys = {name: _FIGURES[name][0] if name in _FIGURES else ("compute", "matrix", name) for name in names}
+    keys = {name: ("compute", "matrix", name) if name in DTYPES else _place(spec, name)[0] for name in names}
     others = {path: figure.si for path, figure in quantities(spec) if path not in keys.values()}
     return {name: plausible.bounds(path, others) for name, path in keys.items()}
+
+
+def _place(spec: Spec, name: str) -> tuple[Keys, str]:
+    """Return where a figure stands in a spec, and its dimension."""
+    if name != _LINK:
+        return _FIGURES[name]
+    kind = spec.fastest_link
+    if kind is None:
+        raise CostmodelError("no link within a node is known of it")
+    return ("links", kind, "oneway"), "bytes/s"
 
 
 def _of_now(spec: Spec, name: str, value: str | float) -> str | float:
@@ -134,8 +148,8 @@ def _of_now(spec: Spec, name: str, value: str | float) -> str | float:
     if times is None:
         return value
     dimension = ""
-    if name in _FIGURES:
-        keys, dimension = _FIGURES[name]
+    if name in _FIGURES or name == _LINK:
+        keys, dimension = _place(spec, name)
         now = {path: figure.si for path, figure in quantities(spec)}.get(keys)
     elif name == "units":
         now = spec.units.count.si

@@ -28,6 +28,7 @@ FIGURES = {
     "units": "number of units",
     "clock": "clock",
     "l2": "L2 cache",
+    "link": "links within a node",
 }
 #: Another way to compute the same, in words.
 CHOICES = {
@@ -58,9 +59,12 @@ def rows(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def said(change: str) -> str:
-    """Return a change in words: ``hbm times 2 → memory bandwidth × 2``."""
-    name, times, factor = change.partition(" times ")
-    return f"{FIGURES.get(name, f'peak of {name}')} × {factor}" if times else CHOICES.get(change, change)
+    """Return a change in words: ``hbm and clock times 2 → memory bandwidth and clock × 2``."""
+    names, times, factor = change.partition(" times ")
+    if not times:
+        return CHOICES.get(change, change)
+    figures = " and ".join(FIGURES.get(name, f"peak of {name}") for name in names.split(" and "))
+    return f"{figures} × {factor}"
 
 
 def chart(frame: pd.DataFrame) -> Any:

@@ -210,3 +210,14 @@ def test_no_pair_is_told_where_one_figure_helps():
     for sizes in ({"m": 8192, "n": 8192, "k": 8192}, {"m": 16, "n": 16384, "k": 16384}):
         p = cm.predict(cm.Matmul(dtype="bf16"), "h200-sxm", sizes)
         assert not cm.what_if(p)["change"].str.contains(" and ").any()
+
+
+def test_links_are_tried_where_something_is_sent():
+    decode = {"batch": 16, "seq_kv": 2048}
+    alone, shared = (
+        cm.what_if(cm.predict(load("llama-2-70b").tensor_parallel(n).decode("fp16"), "h100-sxm", decode))
+        for n in (1, 8)
+    )
+    assert "link times 2" not in set(alone["change"])
+    faster = shared.set_index("change").loc["link times 2", "speedup"]
+    assert 1 < faster < 1.1  # 64 tokens' sums are short beside weights

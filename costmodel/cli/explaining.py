@@ -33,6 +33,9 @@ def explain(
     use: Annotated[
         str | None, typer.Option(metavar="USE", help="Of a model: training, prefill or decode.")
     ] = None,
+    tensor: Annotated[
+        int, typer.Option(metavar="N", help="Of a model: devices of a node that share each layer.", min=1)
+    ] = 1,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     state: o.State = "warm",
@@ -44,7 +47,7 @@ def explain(
     from costmodel.explain import elasticities, what_if
     from costmodel.predict import predict
 
-    layer = _layer(name, settings, use)
+    layer = _layer(name, settings, use, tensor)
     device = o.device(machine, device_set)
     p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework, kernel=kernel)
     slopes = elasticities(p)
@@ -90,19 +93,21 @@ def _grounds(row: dict[Hashable, Any]) -> str:
     return f"{row['rung']}: {row['constants_from']}{unlike}"
 
 
-def _layer(name: str, settings: list[str], use: str | None) -> Layer:
+def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Layer:
     """Return a layer, or a model in one of its uses, with its options."""
     from costmodel.models import available, load
 
     if use is None:
         if name in available():
             raise CostmodelError(f"{name} is a model: wanted --use training, prefill or decode")
+        if tensor > 1:
+            raise CostmodelError("--tensor is of a model, with --use prefill or decode")
         (layer,) = o.layers([name], settings)
         return layer
 
     if use not in o.MODEL_USES:
         raise unknown_name("use of a model", use, o.MODEL_USES)
-    found = getattr(load(name), use)
+    found = getattr(load(name).tensor_parallel(tensor), use)
     given = o.pairs(settings, "dtype=fp16")
     known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]
     for option in given:

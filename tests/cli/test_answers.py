@@ -120,6 +120,16 @@ def test_a_kernel_that_is_named_is_the_one_that_is_timed(costmodel):
         assert times[command, ("--kernel", "fa2")] > 2 * times[command, ()]
 
 
+def test_a_model_over_several_devices_is_explained(costmodel):
+    asked = ("llama-2-70b", "--use", "decode", "-m", "h100-sxm", "--tensor", "8", "--json", "-D", "batch=16")
+    explained = json.loads(costmodel("explain", *asked, "seq_kv=2048").out)
+    shown = json.loads(costmodel("model", *asked, "seq=2048").out)
+    assert explained["seconds"] == pytest.approx(shown["seconds"], rel=1e-3)
+    assert explained["limits_s"]["link"] > 0
+    refused = costmodel("explain", "lstm", "-m", "t4", "--tensor", "2", "-D", "batch=1", "seq=1", "hidden=1")
+    assert (refused.status, "--tensor is of a model" in refused.err) == (2, True)
+
+
 def test_predict_says_what_is_reached_of_the_device(costmodel):
     """At rung bound a product that its arithmetic limits is at the peak, a norm at the bandwidth."""
     product = costmodel(

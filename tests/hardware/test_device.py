@@ -252,6 +252,19 @@ def test_replacing_units_or_clock_scales_the_rates():
     assert h200.replace(units=66, bf16="1 PFLOP/s").peak("bf16") == 1e15
 
 
+def test_links_are_changed_by_whichever_is_the_fastest():
+    h200 = load("h200-sxm")
+    faster = h200.replace(link="2x")
+    assert faster.link_bandwidth == 2 * h200.link_bandwidth
+    assert (
+        faster.spec.links[faster.spec.fastest_link].total is None
+    )  # what it adds up to both ways is not known any more
+    assert faster.spec.links["pcie"] == h200.spec.links["pcie"]
+    assert h200.replace(link="300 GB/s").link_bandwidth == 3e11
+    with pytest.raises(SpecError, match="no link within a node is known"):
+        load("cpu/i9-13900k").replace(link="2x")
+
+
 def test_replace_with_nothing_is_the_same():
     assert load("nvidia/h200-sxm").replace() == load("nvidia/h200-sxm")
 
