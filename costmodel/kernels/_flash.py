@@ -33,13 +33,14 @@ from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
 KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
-#: What names of kernels hold, less their punctuation, and whose they are: torch's flash backend is version 2.
+#: What names of kernels hold, less their punctuation, and whose they are: torch's flash backend is version 2;
+#: its memory-efficient one, xformers', is of the same instructions and near it in speed (posted of A100).
 _NAMES = {
     "trtllm": ("trtllm",),
     "fa4": ("fa4", "flashattn4", "flashattention4"),
     "fa3": ("fa3", "flashattn3", "flashattention3"),
     "flashinfer": ("flashinfer",),
-    "fa2": ("fa2", "flashattn2", "flashattention2", "sdpaflash"),
+    "fa2": ("fa2", "flashattn2", "flashattention2", "sdpaflash", "sdpaefficient", "xformers"),
 }
 #: Libraries that multiply with instructions of a warp (``mma.sync``), and what those reach of the peak of
 #: tensor cores that have faster ones: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on Blackwell a

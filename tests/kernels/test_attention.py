@@ -235,6 +235,7 @@ def test_an_unknown_kernel_is_named() -> None:
             True,
             "fa2",
         ),  # torch's flash backend is version 2
+        ("nvidia/h200-sxm", "sdpa efficient", "pytorch 2.11.0", False, "fa2"),
         ("nvidia/h200-sxm", "sdpa cudnn", "pytorch 2.11.0", True, "fa3"),
         ("nvidia/b200-sxm", "FlashAttention-2", "", False, "fa2"),
         ("nvidia/b200-sxm", "flash_attention_4", "", True, "fa4"),
