@@ -230,7 +230,7 @@ class Device:
 
     def engine(self, dtype: str) -> str:
         """Return which engine multiplies in a format: ``matrix``, or ``vector`` where that has no rate."""
-        return "matrix" if dtype in self.matrix_dtypes else "vector"
+        return "matrix" if find_dtype(dtype).name in self.matrix_dtypes else "vector"
 
     @cached_property
     def native_16bit(self) -> str | None:

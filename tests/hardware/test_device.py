@@ -155,6 +155,12 @@ def test_products_without_tensor_cores_are_no_faster_than_their_sums(name, dtype
     assert device.product_peak(dtype) == device.peak(engine)
 
 
+def test_another_name_of_a_format_is_no_other_engine():
+    device = load("h200-sxm")
+    assert device.engine("torch.bfloat16") == "matrix"
+    assert device.product_peak("bfloat16") == device.peak("bf16", "matrix")
+
+
 def test_formats_are_those_it_has_a_rate_of():
     assert load("p100-pcie-16gb").formats == ("fp64", "fp32", "fp16")
     assert set(load("h200-sxm").matrix_dtypes) < set(load("h200-sxm").formats)
