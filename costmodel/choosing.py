@@ -6,11 +6,13 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from statistics import median
 
 from costmodel import calibration, dtypes, hardware, implementations, kernels, spreads
 from costmodel.calibration import Section, Spread, Wanted
 from costmodel.carrying import carried, translated
+from costmodel.hardware.whatif import clocked
 from costmodel.harness import DISPATCH, HOSTED, as_timed
 
 #: Formats that one kernel serves at one speed.
@@ -244,9 +246,10 @@ def _carried(
     return Choice(relative, section, constants, spread, raised=raised)
 
 
+@lru_cache(maxsize=128)
 def at_clock(device: hardware.Device, raised: float) -> hardware.Device:
     """Return a device at so many times its stated clock."""
-    return device if raised == 1 else device.replace(clock=f"{raised:.9g}x")
+    return device if raised == 1 else hardware.Device(clocked(device.spec, raised))
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:

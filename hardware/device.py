@@ -124,8 +124,9 @@ class Device:
 
         GeForce, TITAN and P4 boards raise theirs towards the driver's ceiling (``clocks.max``); taken to be
         midway, which is where posted products put an RTX 3090, a 4090 and a 5090 (1.9, 2.8 and 2.75 GHz).
+        1 of what has no graphics memory: there a highest clock is two cores' of a CPU, or bounds a guess.
         """
-        ceiling = self.spec.clocks.max
+        ceiling = self.spec.clocks.max if self.graphics_memory else None
         return max((1 + ceiling.si / self.clock_hz) / 2, 1.0) if ceiling else 1.0
 
     @cached_property

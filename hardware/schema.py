@@ -62,7 +62,8 @@ class Clocks(Section):
         At which the vendor states the matrix and the vector rates, where that is not
         ``boost``: the H100's tensor peak is quoted at 1830 MHz, its boost is 1980.
     max : Clock, optional
-        The highest known to occur, where that is above ``boost``.
+        The highest known to occur, where that is above ``boost``; of a board with graphics memory the
+        driver's ceiling, towards which it raises its clock (`Device.raised`).
     """
 
     base: Clock | None = None

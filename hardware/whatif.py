@@ -114,6 +114,16 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
     return result
 
 
+def clocked(spec: Spec, times: float) -> Spec:
+    """Return a spec at so many times its clocks, and its rates with them, under its own name.
+
+    What a board does by itself is no what-if, and is not held against what is possible.
+    """
+    data = spec.model_dump(by_alias=True, exclude_none=True)
+    _scale(data, spec, {"clock": _of_now(spec, "clock", f"{times:.9g}x")})
+    return Spec.model_validate(data)
+
+
 def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
     """Return the least and greatest value [SI] that each of some figures may be changed to.
 

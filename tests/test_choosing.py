@@ -395,6 +395,9 @@ def test_a_geforce_boards_clock_is_raised_where_the_constants_are_a_data_centres
     assert part.device.hbm_bandwidth == load("rtx-4090").hbm_bandwidth
     (part,) = predict(layer, "l40", sizes).plan.phases
     assert part.device == load("l40")
+    # A what-if that is possible stays so, whatever its board would raise its clock to.
+    faster = load("rtx-4090").replace(clock="8 GHz")
+    assert predict(layer, faster, sizes).seconds < predict(layer, "rtx-4090", sizes).seconds
     lent = choosing.choose(load("titan-xp"), Wanted("gemm", "gemm", "fp32"))
     assert lent.raised == pytest.approx(load("titan-xp").raised / load(lent.origin).raised)
 

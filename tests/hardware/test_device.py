@@ -141,6 +141,14 @@ def test_geforce_boards_raise_their_clock_halfway_to_the_drivers_ceiling(name, r
     assert load(name).raised == pytest.approx(raised, abs=2e-3)
 
 
+@pytest.mark.parametrize("name", ["b100", "i9-13900k"])
+def test_a_highest_clock_that_is_no_drivers_ceiling_raises_nothing(name):
+    """B100's bounds an assumed boost; two of a 13900K's cores reach theirs."""
+    device = load(name)
+    assert device.spec.clocks.max.si > device.clock_hz
+    assert device.raised == 1
+
+
 @pytest.mark.parametrize(
     ("name", "dtype", "engine"),
     [
