@@ -260,11 +260,12 @@ def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
     """
     if not wanted.direction.startswith(section.direction):
         return False
-    if wanted.kernel not in implementations.ALGORITHMS or wanted.framework is None:
+    named = implementations.named(wanted.kernel, wanted.framework, wanted.label)
+    if wanted.kernel not in implementations.ALGORITHMS or not named:
         return True
     if section.op != wanted.op:
         return False
-    if section.framework == wanted.framework and wanted.label is None:
+    if section.framework == wanted.framework and not implementations.says(wanted.kernel, wanted.label):
         return True
     asked = implementations.arguments(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     theirs = implementations.arguments(wanted.kernel, wanted.op, *section.implementation, device)

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _flash, _tiles
@@ -81,8 +79,13 @@ def named(kernel: str, framework: str | None, label: str | None) -> bool:
     standard algorithm, so that a user who names no library gets the algorithm that one would pick.
     """
     if kernel in _ATTENTION:
-        return framework in CACHE_WRITES or _flash.says(label)
-    return kernel == "recurrence" or framework is not None or label is not None
+        return framework in CACHE_WRITES or says(kernel, label)
+    return kernel == "recurrence" or framework is not None or (kernel in ALGORITHMS and says(kernel, label))
+
+
+def says(kernel: str, label: str | None) -> bool:
+    """Return whether a kernel's name says anything of such a kernel: a layer's name is all its kernels'."""
+    return bool(label) and kernel in _SAYING and _SAYING[kernel](label or "")
 
 
 def check_kernel(name: str) -> None:
@@ -91,9 +94,9 @@ def check_kernel(name: str) -> None:
     Raises
     ------
     UnknownNameError
-        If it is neither of a library of attention nor a product's tile (``sgemm_128x64``).
+        If it is neither of a library of attention nor a product's tile (``sgemm_128x64``), nor a delta net's.
     """
-    if not _flash.says(name) and np.isnan(_tiles.from_names([name])[0]).all():
+    if not any(says(kernel, name) for kernel in _SAYING):
         raise unknown_name("kernel", name, (*_flash.KERNELS, "sgemm_128x64"))
 
 
@@ -144,8 +147,12 @@ def _delta(op: str, framework: str, label: str, _: Device) -> Options:
     """FlashInfer's kernel (vLLM's) walks the chunks in one block; flash-linear-attention's are several."""
     if op == "gdn_recurrent_decode":
         return {}
-    fused = label.endswith("flashinfer") if label else framework == "vllm"
+    fused = label.endswith("flashinfer") if _of_delta(label) else framework == "vllm"
     return {"kernel": "fused" if fused else "chunked"}
+
+
+def _of_delta(label: str) -> bool:
+    return "delta_rule" in label or label.endswith("flashinfer")
 
 
 def recurrent(name: str) -> bool:
@@ -175,4 +182,12 @@ _READERS: dict[str, Callable[[str, str, str, Device], Options]] = {
     "decode": _decode,
     "delta": _delta,
     "recurrence": _recurrence,
+}
+
+#: Kernel models of which a kernel's own name says something, and whether one does.
+_SAYING: dict[str, Callable[[str], bool]] = {
+    "gemm": _tiles.says,
+    "attention": _flash.says,
+    "decode": _flash.says,
+    "delta": _of_delta,
 }

@@ -241,16 +241,31 @@ def _implemented(
     wanted: calibration.Wanted, choice: choosing.Choice, device: hardware.Device
 ) -> implementations.Options:
     """Return the static arguments of a kernel model that follow from whose kernel it is."""
-    section, said = choice.section, implementations.named(wanted.kernel, wanted.framework, wanted.label)
-    whose = (wanted.framework, wanted.label) if said or section is None else section.implementation
-    # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
-    if not said and wanted.kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
-        whose = (whose[0], None)
-    fitted = section.op if section else None
+    kernel, section, fitted = wanted.kernel, choice.section, None
+    framework, label = wanted.framework, wanted.label
+    if section is not None and _left_open(wanted, section):
+        (framework, label), fitted = section.implementation, section.op
+        # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
+        if kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
+            label = None
+        # A product's name is its tile's, whoever calls it.
+        label = wanted.label if implementations.says(kernel, wanted.label) else label
     return {
-        **implementations.arguments(wanted.kernel, wanted.op, *whose, device, fitted),
-        **implementations.beside(wanted.kernel, wanted.op, wanted.framework, wanted.direction),
+        **implementations.arguments(kernel, wanted.op, framework, label, device, fitted),
+        **implementations.beside(kernel, wanted.op, wanted.framework, wanted.direction),
     }
+
+
+def _left_open(wanted: calibration.Wanted, section: calibration.Section) -> bool:
+    """Return whether constants say whose kernel runs: nothing else does, or no more than whose they are.
+
+    A framework need not run the same algorithm everywhere: vLLM's delta net on L40S is Triton's, of chunks.
+    """
+    kernel, framework, label = wanted.kernel, wanted.framework, wanted.label
+    if not implementations.named(kernel, framework, label):
+        return True
+    only_whose = framework == section.framework and not implementations.says(kernel, label)
+    return only_whose and kernel in implementations.ALGORITHMS
 
 
 def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:

@@ -387,6 +387,49 @@ def test_a_framework_without_a_kernel_of_its_own_gets_one_librarys_constants_and
     assert fitted == "fa2" or kernel != "sdpa flash"
 
 
+@pytest.mark.parametrize(
+    ("framework", "kernel"), [("sglang", None), (None, "vllm_flash_attn"), (None, "fa2")]
+)
+def test_without_a_mask_too_constants_and_tiles_are_one_librarys(framework, kernel):
+    """Fitted on A100 are causal kernels alone, FlashInfer's by SGLang and FlashAttention-2's by vLLM."""
+    layer, sizes = cm.TiledAttention(dtype="bf16"), {"batch": 2, "heads": 16, "seq": 4096, "head_dim": 128}
+    (part,) = cm.predict(layer, "a100-sxm-80gb", sizes, framework=framework, kernel=kernel).plan.phases
+    assert part.choice.section.kernels == ("vllm_flash_attn",)
+    assert part.options["kernel"].startswith("fa2")
+
+
+def test_the_name_of_a_products_tile_leaves_open_whose_it_is():
+    """And the name of another kernel of the model says nothing of products."""
+    layer, sizes = Matmul(dtype="bf16"), {"m": 16, "n": 4096, "k": 4096}
+    options = {
+        kernel: predict(layer, "h200-sxm", sizes, kernel=kernel).plan.phases[0].options
+        for kernel in (None, "fa2", "sgemm_128x64")
+    }
+    assert {found["rotation"] for found in options.values()} == {"weights"}
+    assert [found["tile_m"] for found in options.values()] == pytest.approx([np.nan, np.nan, 64], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "framework", "kernel", "fitted", "algorithm"),
+    [
+        ("h200-sxm", None, "fa2", "chunk_gated_delta_rule_flashinfer", "fused"),
+        ("h200-sxm", "vllm", "fa2", "chunk_gated_delta_rule_flashinfer", "fused"),
+        ("b200-sxm", None, None, "chunk_gated_delta_rule", "chunked"),
+        ("b200-sxm", None, "flashinfer", "chunk_gated_delta_rule_flashinfer", "fused"),
+        ("b200-sxm", "vllm", None, "chunk_gated_delta_rule_flashinfer", "fused"),
+        # There vLLM calls Triton's, and all its rows are of that.
+        ("l40s", "vllm", None, "chunk_gated_delta_rule_triton", "chunked"),
+    ],
+)
+def test_delta_nets_have_the_algorithm_that_their_constants_are_of(
+    device, framework, kernel, fitted, algorithm
+):
+    sizes = {"batch": 1, "seq": 8192, "heads": 16, "kv_heads": 32, "head_dim": 128}
+    p = cm.predict(cm.GatedDeltaNet(dtype="bf16"), device, sizes, framework=framework, kernel=kernel)
+    (part,) = p.plan.phases
+    assert (part.choice.section.kernels, part.options["kernel"]) == ((fitted,), algorithm)
+
+
 def test_a_geforce_boards_clock_is_raised_where_the_constants_are_a_data_centres():
     """And not twice where their device raised its own while it was fitted."""
     layer, sizes = Matmul(dtype="fp16"), {"m": 8192, "n": 8192, "k": 8192}

@@ -33,14 +33,17 @@ from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
 KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
-#: What names of kernels hold, less their punctuation, and whose they are: torch's flash backend is version 2;
-#: its memory-efficient one, xformers', is of the same instructions and near it in speed (posted of A100).
+#: What names of kernels hold, less their punctuation and the v of a version, and whose they are, the first
+#: that fits: torch's flash backend is version 2, and so is what vLLM calls its own without one; torch's
+#: memory-efficient backend, xformers', is of the same instructions and near it in speed (posted of A100).
 _NAMES = {
     "trtllm": ("trtllm",),
     "fa4": ("fa4", "flashattn4", "flashattention4"),
     "fa3": ("fa3", "flashattn3", "flashattention3"),
     "flashinfer": ("flashinfer",),
-    "fa2": ("fa2", "flashattn2", "flashattention2", "sdpaflash", "sdpaefficient", "xformers"),
+    "fa2": (
+        "fa2", "flashattn2", "flashattention2", "sdpaflash", "sdpaefficient", "xformers", "vllmflashattn",
+    ),
 }
 #: Libraries that multiply with instructions of a warp (``mma.sync``), and what those reach of the peak of
 #: tensor cores that have faster ones: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on Blackwell a
@@ -295,22 +298,21 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
     label, framework = str(label or "").lower(), str(framework or "").lower()
     if label in KERNELS:
         return label
-    named = _libraries(label)
-    if label == "vllm_flash_attn":
-        named.append("fa2")
-    if not named and device.family in _DEFAULT:
-        named.append("fa4" if device.family == "blackwell" and not causal else _DEFAULT[device.family])
-    if not named:
-        named.append("flashinfer" if "sglang" in framework and causal else "fa2")
+    named = _library_named(label)
+    if named is None and device.family in _DEFAULT:
+        named = "fa4" if device.family == "blackwell" and not causal else _DEFAULT[device.family]
+    if named is None:
+        named = "flashinfer" if "sglang" in framework and causal else "fa2"
     served = causal and ("vllm" in framework or "vllm" in label)
-    return _BY_VLLM.get(named[0], named[0]) if served else named[0]
+    return _BY_VLLM.get(named, named) if served else named
 
 
-def says(label: str | None) -> bool:
+def says(label: str) -> bool:
     """Return whether a kernel's name says whose it is: not so ``cudnn`` or ``my_attention``."""
-    return bool(_libraries(label or ""))
+    return _library_named(label) is not None
 
 
-def _libraries(label: str) -> list[str]:
-    plain = re.sub(r"[^a-z0-9]", "", label.lower())
-    return [name for name, words in _NAMES.items() if any(word in plain for word in words)]
+def _library_named(label: str) -> str | None:
+    plain = re.sub(r"[^a-z0-9]|v(?=\d)", "", label.lower())
+    found = (name for name, words in _NAMES.items() if any(word in plain for word in words))
+    return next(found, None)

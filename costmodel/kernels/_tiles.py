@@ -85,6 +85,11 @@ _PARTS = re.compile(rf"{PARTS}(\d+)")
 _VECTOR_STEP, _SLICED_STEP = 8.0, 32.0
 
 
+def says(name: str) -> bool:
+    """Return whether a kernel's name tells its tile."""
+    return bool(_NAME.search(name))
+
+
 def from_names(names: Iterable[object]) -> tuple[Array, Array, Array, Array]:
     """Return rows, columns and K step of the tile, and the parts of K, that names tell; NaN where none.
 

@@ -239,6 +239,8 @@ def test_an_unknown_kernel_is_named() -> None:
         ("nvidia/h200-sxm", "sdpa cudnn", "pytorch 2.11.0", True, "fa3"),
         ("nvidia/b200-sxm", "FlashAttention-2", "", False, "fa2"),
         ("nvidia/b200-sxm", "flash_attention_4", "", True, "fa4"),
+        ("nvidia/b200-sxm", "flash-attn v2.8", "", True, "fa2"),
+        ("nvidia/h200-sxm", "vllm_flash_attn", "", False, "fa2"),
     ],
 )
 def test_labels_name_the_library(
@@ -248,9 +250,9 @@ def test_labels_name_the_library(
 
 
 def test_only_names_of_libraries_say_which_kernel_runs() -> None:
-    for name in ("sdpa flash", "vllm_flash_attn_fa3", "trtllm_mha", "FlashInfer"):
+    for name in ("sdpa flash", "vllm_flash_attn", "vllm_flash_attn_fa3", "trtllm_mha", "FlashInfer", "FA v4"):
         assert _flash.says(name)
-    for name in ("", None, "sdpa cudnn", "my_attention"):
+    for name in ("", "sdpa cudnn", "my_attention"):
         assert not _flash.says(name)
 
 
