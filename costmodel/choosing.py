@@ -75,16 +75,10 @@ def choose(
         Framework whose constants of the device itself may not: those that are being fitted.
     """
     mine = [s for s in calibration.load(device.base_name) if s.framework != apart_from] if own else []
-    serving = _nearest([s for s in mine if _serves(s, wanted, device)], device, wanted, device)
-    borrowed = None if serving else _from_relative(device, wanted, alike=True, own=own)
-    section = serving or _nearest(mine, device, wanted, device)
-    if section is not None and borrowed is None:
-        # What-if devices rest on the constants of the device they were made from.
-        origin = "self" if device.name == device.base_name else device.base_name
-        constants = translated(_constants(section, wanted), section, wanted)
-        return Choice(origin, section, constants, spreads.own(section, wanted, device))
     return (
-        borrowed
+        _of_itself([s for s in mine if _serves(s, wanted, device)], device, wanted)
+        or _from_relative(device, wanted, alike=True, own=own)
+        or _of_itself(mine, device, wanted)
         or _from_relative(device, wanted, alike=False, own=own)
         or _of_another_format(device, wanted, mine, own=own)
         or Choice("none")
@@ -144,6 +138,17 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
     return {}
 
 
+def _of_itself(sections: Sequence[Section], device: hardware.Device, wanted: Wanted) -> Choice | None:
+    """Return the constants of the nearest of a device's own sections, or None."""
+    section = _nearest(sections, device, wanted, device)
+    if section is None:
+        return None
+    # What-if devices rest on the constants of the device they were made from.
+    origin = "self" if device.name == device.base_name else device.base_name
+    constants = translated(_constants(section, wanted), section, wanted)
+    return Choice(origin, section, constants, spreads.own(section, wanted, device))
+
+
 def _of_another_format(
     device: hardware.Device, wanted: Wanted, mine: Sequence[Section], *, own: bool
 ) -> Choice | None:
@@ -152,36 +157,36 @@ def _of_another_format(
     Of products and what is made of them, those of a format that the same engine computes; of what memory
     limits, and of constants that are every format's (``EVERY_FORMAT``), of any. Nearest is what is as wide.
     """
-    names = kernels.group(wanted.kernel, "EVERY_FORMAT")
     engine, width = device.engine(wanted.dtype), dtypes.dtype(wanted.dtype).bytes
-    fitting = [name for name in device.formats if _any_engine(wanted) or device.engine(name) == engine]
+    untried = [name for name in device.formats if name not in _same_speed(wanted.dtype)]
+    fitting = [name for name in untried if _any_engine(wanted) or device.engine(name) == engine]
     formats = sorted(fitting, key=lambda name: abs(math.log2(dtypes.dtype(name).bytes / width)))
     others = [replace(wanted, dtype=name) for name in formats]
-    here = ((other, best(mine, other)) for other in others)
-    fitted = ((other, Choice(device.base_name, s, _constants(s, other), s.spread)) for other, s in here if s)
-    lent = ((other, _from_relative(device, other, alike=False, own=own)) for other in others)
-    for other, choice in itertools.chain(fitted, lent):
-        if choice is not None:
-            return _in_format(choice, device, wanted, other.dtype, names)
+    here = (_of_itself(mine, device, other) for other in others)
+    lent = (_from_relative(device, other, alike=False, own=own) for other in others)
+    for other, choice in zip((*others, *others), itertools.chain(here, lent), strict=True):
+        if choice is not None and choice.section is not None:
+            return _in_format(choice, choice.section, device, wanted, other.dtype)
     return None
 
 
 def _in_format(
-    choice: Choice, device: hardware.Device, wanted: Wanted, fitted: str, names: Sequence[str]
+    choice: Choice, section: Section, device: hardware.Device, wanted: Wanted, other: str
 ) -> Choice:
-    """Return constants fitted in one format as they are in the one wanted: of `names`, or else all.
+    """Return the constants for another format as they are in the one wanted: every format's alone, or all.
 
     What an operation draws (``MADE``) goes by how long it takes: engines draw about as much in any format.
     """
-    constants = {
-        name: choice.constants[name] for name in names or choice.constants if name in choice.constants
-    }
+    origin = device.base_name if choice.origin == "self" else choice.origin
+    names = kernels.group(wanted.kernel, "EVERY_FORMAT")
     if names:
-        return Choice(choice.origin, None, constants, fitted=fitted, raised=choice.raised)
+        kept = {name: choice.constants[name] for name in names if name in choice.constants}
+        return Choice(origin, None, kept, fitted=section.dtype, raised=choice.raised)
+    constants = dict(choice.constants)
     for name in constants.keys() & set(kernels.group(wanted.kernel, "MADE")):
-        constants[name] *= device.product_peak(fitted) / device.product_peak(wanted.dtype)
+        constants[name] *= device.product_peak(other) / device.product_peak(wanted.dtype)
     spread = spreads.widest(choice.spread, spreads.transfer(wanted.kernel, "generation"))
-    return replace(choice, constants=constants, spread=spread, fitted=fitted)
+    return replace(choice, origin=origin, constants=constants, spread=spread, fitted=section.dtype)
 
 
 def _from_relative(device: hardware.Device, wanted: Wanted, *, alike: bool, own: bool) -> Choice | None:

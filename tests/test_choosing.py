@@ -330,6 +330,34 @@ def test_a_format_that_nobody_fitted_goes_by_the_nearest_of_its_engine(shelf, dt
         predict(Matmul(dtype=dtype), h200, rung="calibrated", m=64, n=64, k=64)
 
 
+def test_the_format_that_is_told_is_the_one_that_was_fitted(shelf):
+    """FP16's constants serve BF16 as they are, and are looked for under either name."""
+    shelf(nvidia_h200_sxm=(section(dtype="fp16"),))
+    assert choosing.choose(load("nvidia/h200-sxm"), Wanted("gemm", "gemm", "tf32")).fitted == "fp16"
+
+
+def test_a_backward_pass_in_a_format_that_nobody_fitted_is_no_surer_than_in_one_that_is(shelf):
+    attention = {"kernel": "attention", "op": "attention_prefill"}
+    shelf(
+        nvidia_h200_sxm=(section(**attention, spread=(Spread(above=0.0, rows=9, q=(0.8, 0.9, 1.1, 1.3)),)),)
+    )
+    wanted = Wanted("attention", "attention_prefill", "bf16", direction="bwd")
+    unfitted, fitted = (
+        choosing.choose(load("nvidia/h200-sxm"), replace(wanted, dtype=dtype)).spread[0].q
+        for dtype in ("fp8", "bf16")
+    )
+    assert (np.array(unfitted[:2]) <= fitted[:2]).all()
+    assert (np.array(unfitted[2:]) >= fitted[2:]).all()
+
+
+def test_the_library_that_is_named_goes_first_in_another_format_too(shelf):
+    attention = {"kernel": "attention", "op": "attention_prefill"}
+    fa2 = section(**attention, framework="vllm", kernels=("vllm_flash_attn_fa2",))
+    shelf(nvidia_l40s=(section(**attention, framework="sglang", kernels=("flashinfer",)), fa2))
+    wanted = Wanted("attention", "attention_prefill", "fp8", label="fa2")
+    assert choosing.choose(load("nvidia/l40s"), wanted).section == fa2
+
+
 def test_what_memory_limits_goes_by_the_nearest_width_of_any_engine(shelf):
     fitted = tuple(section(kernel="stream", op="softmax", dtype=name) for name in ("fp32", "bf16"))
     shelf(nvidia_h200_sxm=fitted)
