@@ -195,29 +195,28 @@ def what_if(
         asked["rung"] = None
     rows = []
     others = [devices] if isinstance(devices, (Device, str, Path)) else devices
-    for kind, change, layer, device in _changes(prediction, others):
+    for change in _changes(prediction, others):
         try:
-            rows.append(_row(prediction, kind, change, predict(layer, device, _given(prediction), **asked)))
+            rows.append(_row(prediction, *change, asked))
         except CostmodelError:
-            if kind == "device":
+            if change[0] == "device":
                 raise  # it was asked for
             continue  # a format that the device or the layer does not have
     best = max((row["speedup"] for row in rows if row["kind"] == "figure"), default=1.0)
     if best < _ALONE:
-        pairs = [
-            _row(prediction, "figure", change, predict(prediction.layer, device, _given(prediction), **asked))
-            for change, device in _pairs(prediction)
-        ]
-        rows += sorted(
-            (row for row in pairs if row["speedup"] > _ALONE * best), key=lambda row: -row["speedup"]
-        )[:1]
+        pairs = (_row(prediction, *change, asked) for change in _pairs(prediction))
+        pair = max(pairs, key=lambda row: float(row["speedup"]), default=None)
+        rows += [pair] if pair and pair["speedup"] > _ALONE * best else []
     columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from", "alike"]
     frame = pd.DataFrame(rows, columns=columns)
     return frame.sort_values(["alike", "speedup"], ascending=False, kind="stable", ignore_index=True)
 
 
-def _row(prediction: Prediction, kind: str, change: str, other: Prediction) -> dict[str, Any]:
+def _row(
+    prediction: Prediction, kind: str, change: str, layer: Layer, device: Any, asked: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return what a change makes of a prediction."""
+    other = predict(layer, device, _given(prediction), **asked)
     return {
         "change": change,
         "kind": kind,
@@ -271,12 +270,12 @@ def _figures(prediction: Prediction) -> tuple[str, ...]:
     return (*FIGURES, *(SENDING if sends else ()), prediction.layer.dtype)
 
 
-def _pairs(prediction: Prediction) -> Iterator[tuple[str, Device]]:
-    """Yield two figures doubled together, in words, and the device."""
+def _pairs(prediction: Prediction) -> Iterator[tuple[str, str, Layer, Device]]:
+    """Yield two figures doubled together, as `_changes` does."""
     for names in itertools.combinations(_figures(prediction), 2):
         changed = _doubled(prediction.device, *names)
         if changed is not None:
-            yield f"{' and '.join(names)} times 2", changed
+            yield "figure", f"{' and '.join(names)} times 2", prediction.layer, changed
 
 
 def _doubled(device: Device, *names: str) -> Device | None:
