@@ -1,4 +1,4 @@
-"""Which fitted constants a prediction of a kernel rests on: the device's own, else its nearest relative's."""
+"""Which fitted constants a prediction rests on: the device's own, a relative's, another format's."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Choice:
     constants : mapping
         Values by name; empty means the defaults.
     spread : tuple of Spread
-        How far off predictions with them were, on rows they were not fitted on: the section's own,
-        or, for a relative's constants, from leaving one device out.
+        How far off predictions with them were, on rows they were not fitted on: the section's own; of
+        constants of another device, kernel or format as wide as of such (`costmodel.spreads`).
     fitted : str
         The format they were fitted in, where it is another than the kernel's.
     raised : float
@@ -57,7 +57,7 @@ class Choice:
 def choose(
     device: hardware.Device, wanted: Wanted, *, own: bool = True, apart_from: str | None = None
 ) -> Choice:
-    """Return the constants for a kernel on a device: its own, else its nearest relative's.
+    """Return the constants for a kernel on a device: its own, its nearest relative's, or another format's.
 
     Its own go first even if they are of another framework: they say more of it than those of the very
     kernel on another device do (validation/DIARY.md). Not so where that framework's kernel is an

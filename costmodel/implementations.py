@@ -61,7 +61,7 @@ def arguments(
     device : Device
         Where it runs: libraries choose by architecture.
     fitted : str, optional
-        The operation that the constants were fitted on, where it is another.
+        The operation that the constants were fitted on, where it is they that say whose kernel runs.
     """
     found = _READERS.get(kernel)
     options = found(op, framework or "", label or "", device) if found else {}

@@ -17,7 +17,7 @@ def own(section: Section, wanted: Wanted, device: Device) -> tuple[Spread, ...]:
     library = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     fitted = implementations.library(section.kernel, section.op, *section.implementation, device)
     named = wanted.label is None or not section.kernels or wanted.label in section.kernels
-    same = wanted.framework in (None, section.framework) and (named or library == fitted)
+    same = wanted.framework in (None, section.framework) and (named or library == fitted is not None)
     other = () if same else transfer(section.kernel, "generation")
     return _either_way(widest(section.spread, other), section, wanted)
 

@@ -111,15 +111,15 @@ def _table(scored: pd.DataFrame) -> Iterator[str]:
     yield _row((*_CELL, *_HEADINGS))
     yield _row(["---"] * (len(_CELL) + len(_HEADINGS)))
     for cell in by_cell(scored).itertuples(index=False):
-        yield _row(f"{value:.1f}" if isinstance(value, float) else str(value) for value in cell)
+        yield _row(cell)
     error = scored["error"]
     whole = (len(error), error.abs().median(), error.abs().mean(), error.median(), error.min(), error.max())
-    numbers = (f"{value:.1f}" if isinstance(value, float) else str(value) for value in whole)
-    yield _row(("all", *[""] * (len(_CELL) - 1), *numbers))
+    yield _row(("all", *[""] * (len(_CELL) - 1), *whole))
 
 
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+def _row(cells: Iterable[object]) -> str:
+    texts = (f"{cell:.1f}" if isinstance(cell, float) else str(cell) for cell in cells)
+    return f"| {' | '.join(texts)} |"
 
 
 def main() -> None:
