@@ -147,12 +147,16 @@ def _delta(op: str, framework: str, label: str, _: Device) -> Options:
     """FlashInfer's kernel (vLLM's) walks the chunks in one block; flash-linear-attention's are several."""
     if op == "gdn_recurrent_decode":
         return {}
-    fused = label.endswith("flashinfer") if _of_delta(label) else framework == "vllm"
+    fused = _of_flashinfer(label) if _of_delta(label) else framework == "vllm"
     return {"kernel": "fused" if fused else "chunked"}
 
 
 def _of_delta(label: str) -> bool:
-    return "delta_rule" in label or label.endswith("flashinfer")
+    return "delta_rule" in label or _of_flashinfer(label)
+
+
+def _of_flashinfer(label: str) -> bool:
+    return label.lower().endswith("flashinfer")
 
 
 def recurrent(name: str) -> bool:

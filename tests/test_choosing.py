@@ -443,7 +443,7 @@ def test_the_name_of_a_products_tile_leaves_open_whose_it_is():
         ("h200-sxm", None, "fa2", "chunk_gated_delta_rule_flashinfer", "fused"),
         ("h200-sxm", "vllm", "fa2", "chunk_gated_delta_rule_flashinfer", "fused"),
         ("b200-sxm", None, None, "chunk_gated_delta_rule", "chunked"),
-        ("b200-sxm", None, "flashinfer", "chunk_gated_delta_rule_flashinfer", "fused"),
+        ("b200-sxm", None, "FlashInfer", "chunk_gated_delta_rule_flashinfer", "fused"),
         ("b200-sxm", "vllm", None, "chunk_gated_delta_rule_flashinfer", "fused"),
         # There vLLM calls Triton's, and all its rows are of that.
         ("l40s", "vllm", None, "chunk_gated_delta_rule_triton", "chunked"),
