@@ -42,7 +42,13 @@ _NAMES = {
     "fa3": ("fa3", "flashattn3", "flashattention3"),
     "flashinfer": ("flashinfer",),
     "fa2": (
-        "fa2", "flashattn2", "flashattention2", "sdpaflash", "sdpaefficient", "xformers", "vllmflashattn",
+        "fa2",
+        "flashattn2",
+        "flashattention2",
+        "sdpaflash",
+        "sdpaefficient",
+        "xformers",
+        "vllmflashattn",
     ),
 }
 #: Libraries that multiply with instructions of a warp (``mma.sync``), and what those reach of the peak of
