@@ -75,9 +75,10 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         shared, registers [B], l2_bandwidth [B/s], link (the fastest within a node, one way) [B/s], network
         (each device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on
         the engine that is fastest for it, the other being no faster; the matrix engine, where none does it),
-        ``units``, and ``clock`` [Hz]: the boost clock, with which all others go. The last two scale every
-        rate; a dtype given beside them is taken as it is. Memory is never faster than the cache before it:
-        an l2_bandwidth that hbm would outrun, and that is not given itself, goes with it.
+        ``units``, and ``clock`` [Hz]: the boost clock, with which all others go, and which a GeForce board
+        does not raise where it is given, and no multiple. The last two scale every rate; a dtype given beside
+        them is taken as it is. Memory is never faster than the cache before it: an l2_bandwidth that hbm
+        would outrun, and that is not given itself, goes with it.
 
     Raises
     ------
@@ -90,9 +91,13 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         if name not in NAMES:
             raise unknown_name("device figure", name, NAMES)
     data = spec.model_dump(by_alias=True, exclude_none=True)
+    graphics = spec.memory.hbm.technology.startswith("GDDR")
+    held = graphics and "clock" in changes and not _TIMES.match(str(changes["clock"]))
     try:
         changes = {name: _of_now(spec, name, value) for name, value in changes.items()}
         _scale(data, spec, changes)
+        if held:
+            data["clocks"].pop("max", None)  # no board raises a clock that is set
         for name, value in changes.items():
             if name in _FIGURES or name == _LINK:
                 keys, dimension = _place(spec, name)

@@ -141,6 +141,14 @@ def test_geforce_boards_raise_their_clock_halfway_to_the_drivers_ceiling(name, r
     assert load(name).raised == pytest.approx(raised, abs=2e-3)
 
 
+def test_a_clock_that_is_set_is_held_and_a_multiple_is_raised_as_it_was():
+    geforce = load("rtx-4090")
+    assert geforce.replace(clock="2.52 GHz").raised == 1
+    assert geforce.replace(clock="2x").raised == pytest.approx(geforce.raised)
+    held = geforce.replace(clock="2.52 GHz")
+    assert held.boost_peak("fp16") == held.peak("fp16") == pytest.approx(geforce.peak("fp16"))
+
+
 @pytest.mark.parametrize("name", ["b100", "i9-13900k"])
 def test_a_highest_clock_that_is_no_drivers_ceiling_raises_nothing(name):
     """B100's bounds an assumed boost; two of a 13900K's cores reach theirs."""
