@@ -258,7 +258,7 @@ class Device:
     @cached_property
     def graphics_memory(self) -> bool:
         """Whether the main memory is GDDR; of HBM, passes reach another share of the bandwidth."""
-        return self.spec.memory.hbm.technology.startswith("GDDR")
+        return self.spec.graphics_memory
 
     @cached_property
     def hbm_capacity(self) -> float:

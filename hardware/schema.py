@@ -206,6 +206,11 @@ class Spec(Section):
     power: Supply = Supply()
 
     @property
+    def graphics_memory(self) -> bool:
+        """Whether the main memory is GDDR."""
+        return self.memory.hbm.technology.startswith("GDDR")
+
+    @property
     def fastest_link(self) -> str | None:
         """The fastest kind of link within a node, all its links together; None if none is known.
 

@@ -91,8 +91,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         if name not in NAMES:
             raise unknown_name("device figure", name, NAMES)
     data = spec.model_dump(by_alias=True, exclude_none=True)
-    graphics = spec.memory.hbm.technology.startswith("GDDR")
-    held = graphics and "clock" in changes and not _TIMES.match(str(changes["clock"]))
+    held = spec.graphics_memory and "clock" in changes and not _TIMES.match(str(changes["clock"]))
     try:
         changes = {name: _of_now(spec, name, value) for name, value in changes.items()}
         _scale(data, spec, changes)
