@@ -243,11 +243,12 @@ def _carried(
 ) -> Choice:
     """Return a relative's constants, as they are on the device."""
     in_cycles = any("cycle" in c.unit for c in kernels.model(section.kernel).CONSTANTS.values())
-    raised = device.raised / hardware.load(relative).raised if in_cycles else 1.0
+    lender = hardware.load(relative)
+    raised = device.raised / lender.raised if in_cycles else 1.0
     constants = carried(
         _constants(section, wanted), section, relative, at_clock(device, raised), wanted, own=own
     )
-    spread = spreads.carried(section, wanted, relation)
+    spread = spreads.carried(section, wanted, lender, device, relation)
     return Choice(relative, section, constants, spread, raised=raised)
 
 

@@ -13,18 +13,28 @@ from costmodel.hardware.tables import FOLDER, table
 
 
 def own(section: Section, wanted: Wanted, device: Device) -> tuple[Spread, ...]:
-    """Return how far off predictions with a device's own constants are: of a kernel they are not of, more."""
+    """Return how far off predictions with a device's own constants are."""
+    return _of_kernel(section.spread, section, wanted, device, device)
+
+
+def carried(
+    section: Section, wanted: Wanted, lender: Device, device: Device, relation: str
+) -> tuple[Spread, ...]:
+    """Return how far off predictions with a relative's constants are, of such a relation."""
+    spread = widest(section.spread, transfer(section.kernel, relation))
+    return _of_kernel(spread, section, wanted, lender, device)
+
+
+def _of_kernel(
+    spread: tuple[Spread, ...], section: Section, wanted: Wanted, lender: Device, device: Device
+) -> tuple[Spread, ...]:
+    """Return a spread; of a kernel that the constants are not of, as wide as another generation's."""
     library = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
-    fitted = implementations.library(section.kernel, section.op, *section.implementation, device)
+    fitted = implementations.library(section.kernel, section.op, *section.implementation, lender)
     named = wanted.label is None or not section.kernels or wanted.label in section.kernels
     same = wanted.framework in (None, section.framework) and (named or library == fitted is not None)
     other = () if same else transfer(section.kernel, "generation")
-    return _either_way(widest(section.spread, other), section, wanted)
-
-
-def carried(section: Section, wanted: Wanted, relation: str) -> tuple[Spread, ...]:
-    """Return how far off predictions with a relative's constants are, of such a relation."""
-    return _either_way(widest(section.spread, transfer(section.kernel, relation)), section, wanted)
+    return _either_way(widest(spread, other), section, wanted)
 
 
 def _either_way(spread: tuple[Spread, ...], section: Section, wanted: Wanted) -> tuple[Spread, ...]:

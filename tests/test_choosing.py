@@ -170,6 +170,19 @@ def test_own_constants_are_less_sure_of_what_they_were_not_fitted_on(shelf):
     assert list(ends["bwd"]) == [a * b for a, b in zip(q, other.q, strict=True)]
 
 
+def test_a_relatives_constants_are_no_surer_of_another_kernel_than_their_own_device(shelf):
+    q = (0.99, 0.995, 1.005, 1.01)
+    spread = (Spread(above=0.0, rows=100, q=q),)
+    told = {"kernel": "attention", "op": "attention_prefill", "framework": "vllm", "spread": spread}
+    shelf(nvidia_b200_sxm=(section(**told, kernels=("vllm_flashinfer_trtllmprefill",)),))
+    (other,) = spreads.transfer("attention", "generation")
+    for label, named in ((None, False), ("trtllm", False), ("sdpa flash", True), ("sdpa cudnn", True)):
+        wanted = Wanted("attention", "attention_prefill", "bf16", label=label)
+        low, inner_low, inner_high, high = choosing.choose(load("nvidia/gb200"), wanted).spread[0].q
+        assert (inner_low <= other.q[1] and inner_high >= other.q[2]) is named
+        assert low < inner_low < 1 < inner_high < high
+
+
 def test_where_no_transfer_is_known_a_relatives_intervals_are_its_own(shelf, monkeypatch):
     spread = (Spread(above=0.0, rows=20, q=(0.8, 0.9, 1.1, 1.3)),)
     shelf(nvidia_h200_sxm=(section(spread=spread),))
