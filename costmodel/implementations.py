@@ -7,10 +7,10 @@ names that measurements and users give.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from costmodel.errors import unknown_name
+from costmodel.errors import UnknownNameError, shown, unknown_name
 from costmodel.hardware import Device
 from costmodel.kernels import _flash, _tiles
 
@@ -88,16 +88,21 @@ def says(kernel: str, label: str | None) -> bool:
     return bool(label) and kernel in _SAYING and _SAYING[kernel](label or "")
 
 
-def check_kernel(name: str) -> None:
-    """Refuse a kernel's name that says nothing: what runs by default would stand in unasked.
+def check_kernel(name: str, models: Iterable[str]) -> None:
+    """Refuse a name that says nothing of any of these kernel models: a default would stand in unasked.
 
     Raises
     ------
     UnknownNameError
-        If it is neither of a library of attention nor a product's tile (``sgemm_128x64``), nor a delta net's.
+        If it is neither of a library of attention, nor a product's tile (``sgemm_128x64``), nor a delta net's
+        or a recurrence's, or of a kernel model that is not among these.
     """
-    if not any(says(kernel, name) for kernel in _SAYING):
-        raise unknown_name("kernel", name, (*_flash.KERNELS, "sgemm_128x64"))
+    models = tuple(models)
+    if not any(says(model, name) for model in models):
+        known = [example for model in models for example in _SAID.get(model, ())]
+        if not known:
+            raise UnknownNameError(f"no kernel here goes by a name, got kernel={shown(name)}; leave it out")
+        raise unknown_name("kernel", name, known)
 
 
 def library(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> str | None:
@@ -194,4 +199,13 @@ _SAYING: dict[str, Callable[[str], bool]] = {
     "attention": _flash.says,
     "decode": _flash.says,
     "delta": _of_delta,
+    "recurrence": recurrent,
+}
+#: Such names, as examples of what would do.
+_SAID: dict[str, tuple[str, ...]] = {
+    "gemm": ("sgemm_128x64",),
+    "attention": _flash.KERNELS,
+    "decode": _flash.KERNELS,
+    "delta": ("chunk_gated_delta_rule", "flashinfer"),
+    "recurrence": (*STEP_BY_STEP, FUSED, f"{FUSED}-fused"),
 }

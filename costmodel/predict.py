@@ -13,6 +13,7 @@ from costmodel.arguments import typed
 from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import Number, bind
 from costmodel.harness import HARNESSES
+from costmodel.implementations import check_kernel
 from costmodel.layers import Layer
 from costmodel.plan import Implementation, make_plan
 from costmodel.prediction import Prediction
@@ -83,13 +84,17 @@ def predict(
     ------
     UnknownNameError, SizeError
         If a name or a size is not one the layer has, see `bind`, nothing is known of a framework or
-        harness, or a tile that was given is larger than the memory of a GPU's unit (but at `bound`).
+        harness, a kernel's name says nothing of the layer's kernels there, or a tile that was given is
+        larger than the memory of a GPU's unit (but at `bound`).
     UnavailableError
         If the rung needs what is not there, or the device has no such dtype.
     """
     check_implementation(framework, harness)
     as_named = (framework, harness, kernel)
-    return measured_as(as_named, layer, device, sizes, rung=rung, state=state, **shapes)
+    found = measured_as(as_named, layer, device, sizes, rung=rung, state=state, **shapes)
+    if kernel is not None:
+        check_kernel(kernel, [part.kernel for part in found.plan.phases])
+    return found
 
 
 def measured_as(

@@ -12,7 +12,7 @@ from costmodel.errors import UnavailableError
 from costmodel.hardware import load
 from costmodel.harness import DISPATCH
 from costmodel.layers.matmul import Matmul
-from costmodel.predict import predict
+from costmodel.predict import measured_as, predict
 
 PROVENANCE = Provenance(
     source="", licence="", versions="", table_hash="", rows_fitted=1, rows_held_out=1, mdape=0, mape=0, bias=0
@@ -422,7 +422,7 @@ def test_constants_of_the_library_that_is_named_go_first(shelf):
 def test_a_framework_without_a_kernel_of_its_own_gets_one_librarys_constants_and_tiles(kernel):
     """A100's FlashInfer constants with FlashAttention-2's tiles were neither: 1.5 times as long as posted."""
     layer, sizes = cm.TiledAttention(dtype="bf16"), {"batch": 2, "heads": 64, "seq": 8192, "head_dim": 128}
-    (part,) = cm.predict(layer, "a100-sxm-80gb", sizes, framework="pytorch", kernel=kernel).plan.phases
+    (part,) = measured_as(("pytorch", None, kernel), layer, "a100-sxm-80gb", sizes).plan.phases
     fitted = {"sglang": "flashinfer", "vllm": "fa2"}[part.choice.section.framework]
     assert part.options["kernel"].startswith(fitted)
     assert fitted == "fa2" or kernel != "sdpa flash"
@@ -443,7 +443,7 @@ def test_the_name_of_a_products_tile_leaves_open_whose_it_is():
     """And the name of another kernel of the model says nothing of products."""
     layer, sizes = Matmul(dtype="bf16"), {"m": 16, "n": 4096, "k": 4096}
     options = {
-        kernel: predict(layer, "h200-sxm", sizes, kernel=kernel).plan.phases[0].options
+        kernel: measured_as((None, None, kernel), layer, "h200-sxm", sizes).plan.phases[0].options
         for kernel in (None, "fa2", "sgemm_128x64")
     }
     assert {found["rotation"] for found in options.values()} == {"weights"}
@@ -466,8 +466,8 @@ def test_delta_nets_have_the_algorithm_that_their_constants_are_of(
     device, framework, kernel, fitted, algorithm
 ):
     sizes = {"batch": 1, "seq": 8192, "heads": 16, "kv_heads": 32, "head_dim": 128}
-    p = cm.predict(cm.GatedDeltaNet(dtype="bf16"), device, sizes, framework=framework, kernel=kernel)
-    (part,) = p.plan.phases
+    layer = cm.GatedDeltaNet(dtype="bf16")
+    (part,) = measured_as((framework, None, kernel), layer, device, sizes).plan.phases
     assert (part.choice.section.kernels, part.options["kernel"]) == ((fitted,), algorithm)
 
 

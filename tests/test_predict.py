@@ -352,7 +352,15 @@ def test_no_interval_begins_where_no_measurement_can_be(layer, device, sizes):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rung": "bond"}, {"state": "tepid"}, {"framework": "banana"}, {"harness": "graphreplay"}]
+    "wrong",
+    [
+        {"rung": "bond"},
+        {"state": "tepid"},
+        {"framework": "banana"},
+        {"harness": "graphreplay"},
+        {"kernel": "fa3"},
+        {"kernel": "fa3", "rung": "bound"},
+    ],
 )
 def test_unknown_choices_are_refused_with_the_nearest(wrong):
     with pytest.raises(UnknownNameError, match=rf"unknown {next(iter(wrong))}"):

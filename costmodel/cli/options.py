@@ -70,22 +70,9 @@ Framework = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …", callback=_known),
 ]
-
-
-def _runs(kernel: str | None) -> str | None:
-    """Refuse a kernel of which nothing is known."""
-    if kernel is not None:
-        from costmodel.implementations import check_kernel
-
-        check_kernel(kernel)
-    return kernel
-
-
 Kernel = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Which kernel: fa2, fa3, flashinfer, …; of products a tile.", callback=_runs
-    ),
+    typer.Option(metavar="NAME", help="Which kernel: fa2, fa3, flashinfer, …; of products a tile."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]

@@ -15,6 +15,9 @@ from costmodel.cli import run
 
 LSTM = ("predict", "lstm", "-m", "h200-sxm", "--rung", "bound")
 FULL = (*LSTM, "-D", "batch=8", "hidden=64")
+HEADS = ("batch=8", "heads=4", "seq=64", "head_dim=64")
+ATTENTION = ("predict", "tiled-attention", "-m", "h200-sxm", "-D", *HEADS)
+PASS = ("predict", "causal-conv1d", "-m", "h200-sxm", "-D", "batch=8", "seq=64", "d_model=64")
 
 PLAN = ("plan", "gpt2", "-m", "t4", "-D", "batch=8", "seq=64")
 
@@ -46,7 +49,9 @@ CATALOGUE = {
     ),
     "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
     "nothing like a device": (("predict", "lstm", "-m", "zzzzz"), "unknown device", "`costmodel devices`"),
-    "unknown kernel": ((*FULL, "seq=3", "--kernel", "fa5"), "unknown kernel", "'fa4'"),
+    "unknown kernel": ((*ATTENTION, "--kernel", "fa5"), "unknown kernel", "'fa4'"),
+    "another layer's kernel": ((*FULL, "seq=3", "--kernel", "fa3"), "unknown kernel", "flashrnn"),
+    "a kernel where none has a name": ((*PASS, "--kernel", "fa3"), "goes by a name", "leave it out"),
     "unknown framework": ((*FULL, "seq=3", "--framework", "torch"), "unknown framework", "'pytorch'"),
     "no device": (("predict", "lstm"), "--machine"),
     "no layer": (("predict", "-m", "t4"), "LAYER"),
