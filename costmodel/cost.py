@@ -141,6 +141,11 @@ class Phase:
     beside: bool = False
 
     @property
+    def sent_by(self) -> str:
+        """Which of a device's figures its bytes to others go by: ``link``, or of an all-reduce ``sums``."""
+        return "sums" if self.options.get("collective") == "all-reduce" else "link"
+
+    @property
     def hbm(self) -> sp.Expr:
         """Traffic with main memory of one run [bytes]."""
         return self.read + self.write

@@ -89,14 +89,15 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
     """
     roof = _single(prediction)
     values = {symbol(name): sp.Integer(int(value)) for name, value in roof.shapes.items()}
-    rates = {"hbm": roof.device.hbm_bandwidth, "link": roof.device.link_bandwidth or np.inf}
+    links = {"link": roof.device.link_bandwidth, "sums": roof.device.sum_bandwidth}
     total: sp.Expr = sp.Integer(0)
     shares: dict[str, float] = {}
     before: tuple[sp.Expr, str, float] = (total, "", 0.0)
     for part, (repeats, seconds, terms) in zip(roof.plan.phases, roof.parts, strict=True):
         label = max(terms, key=lambda name: float(terms[name]))
         counts = {name: part.phase.flops[key] / rate for name, key, rate in part.rates}
-        counts |= {name: getattr(part.phase, name) / rate for name, rate in rates.items()}
+        counts["hbm"] = part.phase.hbm / roof.device.hbm_bandwidth
+        counts["link"] = part.phase.link / (links[part.phase.sent_by] or np.inf)
         alone = (part.phase.repeats * counts[label], label, float(repeats * seconds))
         # Of a kernel that runs beside the one before it only what is longer counts.
         for sign, (count, name, time) in _counted(alone, before if part.phase.overlaps else None):

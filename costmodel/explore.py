@@ -324,6 +324,7 @@ def _device(device: hardware.Device) -> dict[str, Any]:
         "launch": device.launch_s,
         "step": device.step_s,
         "link": device.link_bandwidth,
+        "sums": device.sum_bandwidth,
         "missing": list(device.missing),
         "assumed": list(device.assumed),
         "spec_hash": device.spec_hash,

@@ -122,7 +122,8 @@ class Prediction:
 
     def _bound_parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
         values = iter(self.plan.bound_function(*(self.shapes[name] for name in self.plan.arguments)))
-        bandwidth, link = self.device.hbm_bandwidth, self.device.link_bandwidth
+        bandwidth = self.device.hbm_bandwidth
+        links = {"link": self.device.link_bandwidth, "sums": self.device.sum_bandwidth}
         parts = []
         for part in self.plan.phases:
             repeats = next(values)
@@ -130,7 +131,7 @@ class Prediction:
             terms["hbm"] = next(values) / bandwidth
             if part.sends:
                 # Where the spec has no link, the term is absent, and `missing` says so.
-                terms["link"] = next(values) / (link or math.inf)
+                terms["link"] = next(values) / (links[part.phase.sent_by] or math.inf)
             seconds: Number = 0.0
             for term in terms.values():
                 seconds = _larger(seconds, term)

@@ -20,7 +20,7 @@ from costmodel.symbols import DEVICE_SIZES, as_symbols, symbol
 from costmodel.vega import assignments, vega
 
 #: A device's figures that are one number each, in SI units: names of signals.
-FIGURES = ("bandwidth", "cache", "link", "step", "launch", *DEVICE_SIZES)
+FIGURES = ("bandwidth", "cache", "link", "sums", "step", "launch", *DEVICE_SIZES)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _times(cost: Cost) -> tuple[list[tuple[str, sp.Expr]], tuple[str, ...]]:
         terms = {f"{e}:{d}": _name(f"flops{i}_{e}_{d}") / _name(f"rate_{e}_{d}") for e, d in phase.flops}
         terms["hbm"] = _name(f"hbm{i}") / _name("bandwidth")
         if phase.link != 0:
-            terms["link"] = _name(f"link{i}") / _name("link")
+            terms["link"] = _name(f"link{i}") / _name(phase.sent_by)
         names = {label: _name(f"term{i}_{j}") for j, label in enumerate(terms)}
         steps += [(names[label].name, term) for label, term in terms.items()]
         run, whole = _name(f"run{i}"), _name(f"whole{i}")

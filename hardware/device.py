@@ -330,6 +330,22 @@ class Device:
         return link.si if link else None
 
     @cached_property
+    def sum_bandwidth(self) -> float | None:
+        """What the messages of a sum over all devices can be thought to go at [B/s].
+
+        They send each number twice, less a part of it. Where the link's switch adds, once has to do: a bound
+        takes half the time.
+        """
+        doubled = 2.0 if self.switch_sums else 1.0
+        return doubled * self.link_bandwidth if self.link_bandwidth else None
+
+    @cached_property
+    def switch_sums(self) -> float:
+        """Share of that link which sums in its switch reach, over what copies would; 0: it does not add."""
+        kind, family = self.spec.fastest_link, families().get(self.family)
+        return family.switch_sums if kind and family and self.spec.links[kind].sums else 0.0
+
+    @cached_property
     def tdp_w(self) -> float | None:
         """Power that the board or module may draw [W]."""
         return self.spec.power.tdp.si if self.spec.power.tdp else None

@@ -157,12 +157,16 @@ class Link(Section):
         The same, both directions, as vendors state it.
     form, topology : str, optional
         Such as "4.0 x16"; how devices are joined.
+    sums : bool
+        Whether the switch that joins them adds what comes through it, and sends one result to all: NVIDIA's
+        NVSwitch from its third generation on ("NVIDIA H100 Tensor Core GPU Architecture", 2022).
     """
 
     oneway: Bandwidth | None = None
     total: Bandwidth | None = None
     form: Text | None = None
     topology: Text | None = None
+    sums: bool = False
 
 
 class Supply(Section):

@@ -30,6 +30,8 @@ class Family:
         Parts of L2 that each cache what the units beside them read.
     process : str or None
         How its chips are made, where other families' are made so too.
+    switch_sums : float
+        Share of its links that sums in the switch reach, over what copies through it would.
     """
 
     vendor: str
@@ -38,6 +40,7 @@ class Family:
     vector_fp32: float | None = None
     l2_partitions: int = 1
     process: str | None = None
+    switch_sums: float = 1.0
 
 
 @cache
@@ -51,6 +54,7 @@ def families() -> dict[str, Family]:
             vector_fp32=row.get("vector_fp32"),
             l2_partitions=row.get("l2_partitions", 1),
             process=row.get("process"),
+            switch_sums=row.get("switch_sums", 1.0),
         )
         for name, row in table("families.yaml").items()
     }

@@ -47,6 +47,7 @@
       bandwidth: own.hbm,
       cache: Math.max(own.l2, own.l3),
       link: own.link ?? Infinity,
+      sums: own.sums ?? Infinity,
       step: own.step,
       launch: own.launch,
       sram: own.shared || 48 * 1024,

@@ -10,20 +10,25 @@ all-gather         ring        (p − 1) α + (p − 1)/p N β           Thakur 
 reduce-scatter     ring        (p − 1) α + (p − 1)/p N β           Thakur et al. 2005, §4.3
 all-reduce         ring        2 (p − 1) α + 2 (p − 1)/p N β       Patarasuk & Yuan 2009
 all-reduce         tree        2 ⌈log₂ p⌉ α + 2 N β                Sanders et al. 2009 (NCCL's trees)
+all-reduce         switch      2 α' + (1 + 1/p) N β'               Klenk et al. 2020 (NCCL's NVLS)
 all-to-all         pairwise    (p − 1) α + (p − 1)/p N β           Thakur et al. 2005, §4.4
 broadcast, reduce  chain       (p − 1) α + N β, pipelined          NCCL's ring
 broadcast, reduce  tree        ⌈log₂ p⌉ (α + N β), binomial        Thakur et al. 2005, §4.2
 send-receive       —           α + N β                             Hockney 1994
 =================  ==========  ==================================  =================================
 
-Without an algorithm asked for, the faster one serves, as in NCCL. Across nodes of g devices each
+Where the switch of a node adds what comes through it (NVSwitch from its third generation on), each device
+has a p-th of the sums made, of what all send (N, its own part included), and one sending of it reaches all
+(N/p).
+
+Without an algorithm asked for, the fastest one serves, as in NCCL. Across nodes of g devices each
 collective goes level by level (Thakur et al. 2005, §7; NCCL with a network port for each device): what
 can be reduced or gathered over the fast link is, and each device's g-th part crosses the network.
 All-to-all uses link and network at once; neighbours of a send-receive are in different nodes. A spec
 may have a link called ``network``: the port of each device to other nodes.
 
-Left out: contention between collectives, protocols for short messages, reduction in the switches, and
-the arithmetic of reductions (hidden behind the link, which is slower than memory).
+Left out: contention between collectives, protocols for short messages, switches of the network that add,
+and the arithmetic of reductions (hidden behind the link, which is slower than memory).
 """
 
 from __future__ import annotations
@@ -42,6 +47,9 @@ CONSTANTS = {
     "bandwidth_share": Constant(
         0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that long messages reach"
     ),
+    "tree_share": Constant(
+        0.37, 0.1, 1.0, "1", "the same of a tree within a node (NCCL's tuning table: 110 GB/s of A100's 300)"
+    ),
     "hop_s": Constant(3.4e-6, 2e-7, 2e-5, "s", "a step to a device of the same node (NCCL's tuning table)"),
     "network_bandwidth": Constant(
         25e9, 1e8, 4e11, "B/s", "a device's network port, one way, where its spec has none (200 Gbit/s: HDR)"
@@ -51,11 +59,22 @@ CONSTANTS = {
         1.4e-5, 1e-6, 1e-4, "s", "a step to a device of another node (NCCL's tuning table)"
     ),
     "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start of a collective (NCCL's tuning table)"),
+    "switch_share": Constant(
+        0.807,
+        0.3,
+        1.0,
+        "1",
+        "share of the links that copies through a switch which adds reach: NVIDIA's 480 GB/s of bus "
+        "bandwidth on 8 H100 (GTC 2024, S62129), 9/8 of a buffer sent at 0.85 of that (``switch_sums``)",
+    ),
+    "switch_hop_s": Constant(
+        8.3e-6, 2e-7, 2e-5, "s", "a step through such a switch (NCCL's tuning table: 25 µs in all)"
+    ),
 }
 
 #: Algorithms of each collective.
 ALGORITHMS: Mapping[str, tuple[str, ...]] = {
-    "all-reduce": ("ring", "tree"),
+    "all-reduce": ("ring", "tree", "switch"),
     "all-gather": ("ring",),
     "reduce-scatter": ("ring",),
     "all-to-all": ("pairwise",),
@@ -99,6 +118,8 @@ def flat(collective: str, algorithm: str, size: Array, devices: Array) -> Steps:
     if collective in ("broadcast", "reduce"):
         return Steps(levels, levels * size) if algorithm == "tree" else Steps(others, many * size)
     both = 2.0 if collective == "all-reduce" else 1.0
+    if algorithm == "switch":
+        return Steps(2 * many, many * (1 + 1 / devices) * size)
     if algorithm == "tree":
         return Steps(both * levels, both * many * size)
     return Steps(both * others, both * others / devices * size)
@@ -136,9 +157,12 @@ def layered(
     if collective == "all-to-all":
         far = devices - inside
         return Steps(inside - 1, (inside - 1) / devices * size), none, Steps(far, far / devices * size)
-    across = flat(collective, algorithm, size / inside, nodes)
+    # Between nodes a switch does not help: there a tree.
+    across = flat(collective, "tree" if algorithm == "switch" else algorithm, size / inside, nodes)
     if collective in ("all-gather", "reduce-scatter"):
         return flat(collective, "ring", size, inside), across, none
+    if algorithm == "switch":
+        return flat(collective, algorithm, size, inside), across, none
     # Scattered (or reduced and scattered) in the node, its g-th part across, gathered in the node.
     there_and_back = flat("all-reduce", "ring", size, inside)
     single = flat(collective, algorithm, size, inside)
@@ -179,7 +203,7 @@ def seconds(
     collective : str
         One of ``ALGORITHMS``.
     algorithm : str, optional
-        ``ring`` or ``tree``; default: the faster.
+        ``ring``, ``tree`` or ``switch``; default: the fastest of those that the devices have.
     dtype : str
         Of the numbers; does not matter here.
 
@@ -194,19 +218,21 @@ def seconds(
     UnknownNameError
         If there is no such collective or algorithm.
     UnavailableError
-        If the device has no link.
+        If the device has no link, or none whose switch adds, for the algorithm that needs one.
     """
     if collective not in ALGORITHMS:
         raise unknown_name("collective", collective, ALGORITHMS)
     ways = ALGORITHMS[collective]
     if algorithm is not None and algorithm not in ways:
         raise unknown_name(f"algorithm of {collective}", algorithm, ways)
+    if algorithm == "switch" and not device.switch_sums:
+        raise UnavailableError(f"{device.name} has no switch that adds; take algorithm ring or tree")
+    there = [way for way in ways if way != "switch" or device.switch_sums]
     given = filled(CONSTANTS, constants)
-    link_bandwidth, network_bandwidth = _bandwidths(device, given)
     buffer, many, group = as_rows(size, devices, devices if node is None else node)
     found = [
-        _times(link_bandwidth, network_bandwidth, given, layered(collective, way, buffer, many, group))
-        for way in ([algorithm] if algorithm else ways)
+        _times(device, given, way, layered(collective, way, buffer, many, group))
+        for way in ([algorithm] if algorithm else there)
     ]
     hops, link = found[0]
     for other_hops, other_link in found[1:]:
@@ -236,18 +262,22 @@ def _within(device: Device) -> float:
     return device.link_bandwidth
 
 
-def _bandwidths(device: Device, given: Mapping[str, float]) -> tuple[float, float]:
-    """Return what a byte's time inside a node and between nodes rests on [B/s]."""
+def _network(device: Device, given: Mapping[str, float]) -> float:
+    """Return the bandwidth between nodes that is reached [B/s]."""
     port = device.spec.links.get("network")
     network = port.oneway.si if port and port.oneway else given["network_bandwidth"]
-    return given["bandwidth_share"] * _within(device), given["network_share"] * network
+    return given["network_share"] * network
 
 
 def _times(
-    link: float, network: float, given: Mapping[str, float], steps: tuple[Steps, Steps, Steps]
+    device: Device, given: Mapping[str, float], algorithm: str, steps: tuple[Steps, Steps, Steps]
 ) -> tuple[Array, Array]:
     """Return the time of the steps' latencies, and of their bytes [s]."""
     within, across, direct = steps
-    hops = np.maximum(within.hops * given["hop_s"], direct.hops * given["network_hop_s"])
-    sent = np.maximum(within.sent / link, direct.sent / network)
+    hop = given["switch_hop_s" if algorithm == "switch" else "hop_s"]
+    shares = {"tree": given["tree_share"], "switch": given["switch_share"] * device.switch_sums}
+    share = shares.get(algorithm, given["bandwidth_share"])
+    network = _network(device, given)
+    hops = np.maximum(within.hops * hop, direct.hops * given["network_hop_s"])
+    sent = np.maximum(within.sent / (share * _within(device)), direct.sent / network)
     return hops + across.hops * given["network_hop_s"], sent + across.sent / network

@@ -34,6 +34,7 @@ def exchange(
     repeats: sp.Expr = ONE,
     overlaps: bool = False,
     workspace: sp.Expr = ZERO,
+    algorithm: str | None = None,
 ) -> Phase:
     """Return a collective between the `devices`, as one of them sees it.
 
@@ -59,6 +60,8 @@ def exchange(
         Bytes beside the layer's operands that what is exchanged takes while it is there: buffers to receive
         in, or what a sum or a turn is made of. An all-reduce works in place and takes none; who is alone
         has none of it.
+    algorithm : str, optional
+        Which of ``costmodel.kernels.collective`` takes the time; default: the fastest.
     """
     sent = SENT[collective] * size
     adds = collective in _REDUCING
@@ -67,7 +70,7 @@ def exchange(
         kernel="collective",
         op=collective.replace("-", "_"),
         sizes={"size": size, "devices": P, "node": NODE},
-        options={"dtype": layer.dtype, "collective": collective},
+        options={"dtype": layer.dtype, "collective": collective, "algorithm": algorithm},
         flops={("vector", layer.accumulate): (P - 1) / P * size / layer.bytes} if adds else {},
         read=sent,
         write=sent,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from costmodel.errors import SizeError, UnavailableError
+from costmodel.layers.collective import Collective
 from costmodel.models._blocks import Use
-from costmodel.models._exchange import SUMMED, Exchange
-from costmodel.models._part import Part
+from costmodel.models._part import SUMMED, Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import ceil_div
 
@@ -108,5 +108,5 @@ def _of_rows(part: Part, devices: int) -> Iterator[Part]:
 
 
 def _exchange(part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int, devices: int) -> Part:
-    layer = Exchange(dtype=part.layer.dtype, collective=collective)
+    layer = Collective(dtype=part.layer.dtype, collective=collective)
     return Part.of("between devices", layer, m=rows, n=width, devices=devices, node=devices)

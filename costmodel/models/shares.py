@@ -22,11 +22,11 @@ import sympy as sp
 
 from costmodel.cost import ZERO
 from costmodel.errors import UnavailableError
+from costmodel.layers.collective import Collective
 from costmodel.layers.expert_parallel import ExpertParallel
 from costmodel.models._blocks import B, N, S, Use, keeping
-from costmodel.models._exchange import SUMMED, Exchange
 from costmodel.models._model import Model
-from costmodel.models._part import Part
+from costmodel.models._part import SUMMED, Part
 from costmodel.models.architecture import Architecture
 from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div, symbols
@@ -179,7 +179,7 @@ class _Sharing:
         return dataclasses.replace(spread, extra=part.extra)
 
     def _exchange(self, part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int) -> Part:
-        layer = Exchange(dtype=part.layer.dtype, collective=collective)
+        layer = Collective(dtype=part.layer.dtype, collective=collective)
         return Part.of("positions", layer, m=rows, n=width, devices=self.tensor, node=self.node)
 
 

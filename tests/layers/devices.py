@@ -38,6 +38,16 @@ BLOCK = _sizes(
     (7, 46, 2, 2, 1, 16, 18, 82, 1, 6, 8, 128),
     (3, 24, 3, 3, 1, 19, 12, 49, 6, 4, 1, 1600),
 )
+#: Devices alone, odd and even, in one node and in several.
+BUFFER = _sizes(
+    "m n devices node",
+    (3, 8, 4, 2),
+    (1, 5, 3, 3),
+    (7, 2, 8, 4),
+    (2, 9, 1, 1),
+    (5, 1, 2, 1),
+    (4, 3, 9, 5),
+)
 #: One expert a device and several, one and all chosen, devices alone and in nodes.
 EXPERTS = _sizes(
     "batch seq d_model d_ff experts top_k devices node",
@@ -87,6 +97,14 @@ def _block() -> Iterator[dict[str, Any]]:
         yield {**options, "sequence_parallel": cut, "recompute": recompute}
 
 
+def _collectives() -> Iterator[tuple[Layer, Points]]:
+    kinds = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "send-receive")
+    for kind, direction in product(kinds, ("fwd", "bwd")):
+        yield get("collective")(collective=kind, direction=direction), BUFFER
+    for dtype in ("fp64", "fp8"):
+        yield get("collective")(dtype=dtype, direction="fwd+bwd"), BUFFER
+
+
 def device_cases() -> Iterator[tuple[Layer, Points]]:
     """Every layer of this family, with its options, in every direction; and once in other formats."""
     for name, options in _attention():
@@ -99,6 +117,7 @@ def device_cases() -> Iterator[tuple[Layer, Points]]:
         for direction in ("fwd", "bwd"):
             options = {"gated": gated, "fused": fused, "shared": shared}
             yield get("expert-parallel")(**options, direction=direction), EXPERTS
+    yield from _collectives()
     for cut, direction in product((2, 4), ("fwd", "bwd")):
         yield get("expert-parallel")(cut=cut, shared=1, direction=direction), SHARED_EXPERTS
     for dtype in ("fp64", "fp8"):

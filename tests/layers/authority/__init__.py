@@ -11,6 +11,7 @@ from . import (
     convolution,
     delta,
     eager,
+    exchanges,
     experts,
     exponential,
     gated,
@@ -72,6 +73,7 @@ AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "moe": experts.moe,
     "expert-parallel": experts.expert_parallel,
     "optimizer-step": optimisers.optimizer_step,
+    "collective": exchanges.collective,
     **sequence_parallel.AUTHORITIES,
     "megatron": megatron.megatron,
 }

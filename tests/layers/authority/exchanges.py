@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 from .counted import log2_ceil
-from .kernels import WIDTH, Kernel, Number
+from .kernels import WIDTH, Expected, Kernel, Number, directed
 
 
 def ring_reduce_scatter(have: list[list[set[int]]]) -> Iterator[tuple[int, int]]:
@@ -88,3 +89,19 @@ def message(
         launches=1 if p > 1 else 0,
         sizes={"size": size, "devices": p, "node": s["node"]},
     )
+
+
+#: A gradient goes the other way: what was copied to many is summed, what was summed is copied to many.
+BACK = {"all-gather": "reduce-scatter", "reduce-scatter": "all-gather"}
+
+
+def collective(o: dict[str, Any], s: dict[str, int]) -> Expected:
+    """One collective over a table of m × n numbers a device, and the one that its gradient takes."""
+    size, kind = WIDTH[o["dtype"]] * s["m"] * s["n"], o["collective"]
+
+    def one(kind: str) -> Kernel:
+        alone = kind == "send-receive" and s["devices"] == 1
+        return message(o["dtype"], s, kind, size, repeats=0 if alone else 1)
+
+    kernels = directed(o, (one(kind),), (one(BACK.get(kind, kind)),))
+    return Expected(kernels=kernels, inputs=size, outputs=0, kept=0)
