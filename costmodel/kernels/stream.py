@@ -141,7 +141,9 @@ def seconds(
     hbm = traffic / (c["bandwidth_share"] * device.hbm_bandwidth)
     # A relative's share of its cache may be more than all of this one; that serves no more than it holds.
     hbm = np.maximum(hbm, (passes - device.llc_capacity) / device.hbm_bandwidth)
-    cached = passes / (device.units * device.clock_hz * c["cache_bytes"])
+    # Nor is memory faster than the cache before it, however little of it a relative's units are fed: A100's
+    # would hold B200's passes to 5.8 of 8 TB/s.
+    cached = passes / max(device.units * device.clock_hz * c["cache_bytes"], device.hbm_bandwidth)
     chain = chain * clock
     issue = issued * c["element_cycles"] / (device.units * _LANES * device.clock_hz) * clock
     kernel = joined(c["overlap"], np.maximum(hbm, cached), chain, issue) + c["start_s"]
