@@ -46,7 +46,9 @@ MAY_IMPORT = {
     "prediction": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "plan", "answer",
     ),
-    "predict": ("layers", "evaluate", "hardware", "calibration", "harness", "plan", "prediction"),
+    "predict": (
+        "layers", "evaluate", "hardware", "calibration", "implementations", "harness", "plan", "prediction",
+    ),
     "models": ("cost", "layers", "evaluate", "predict", "prediction", "hardware"),
     "capture": ("cost", "layers", "evaluate", "predict", "models"),
     "explain": ("layers", "predict", "prediction", "hardware"),

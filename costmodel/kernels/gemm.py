@@ -135,9 +135,6 @@ PEAK_SHARES = ("peak_share",)
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
 #: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
 CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
-#: Which go with how a chip is made (process, voltage): a relative's of another generation goes as the same
-#: constant did, in any format, between the two generations.
-MADE = ("energy_j",)
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
@@ -150,6 +147,17 @@ REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}
 #: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
 #: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 13 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
+
+
+def _drawn(dtype: str) -> float:
+    """Return the energy of an operation in a format where it is not known [J]."""
+    return float(CONSTANTS["energy_j"].default * (dtypes.dtype(dtype).bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER)
+
+
+#: Which go with how a chip is made (process, voltage), and what they are expected to be in a format: a
+#: relative's of another generation goes as the same constant did, in any format, between the two generations.
+MADE = {"energy_j": _drawn}
+
 #: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
 #: measurements, exact to the row. Rows of A to which; by architecture, K below which, up to that many
 #: rows and beyond, and the part of K that costs nothing beside the start.
@@ -220,10 +228,8 @@ def seconds(
         raise unknown_name("layout", layout, LAYOUTS)
     if rotation not in ROTATIONS:
         raise unknown_name("rotation", rotation, ROTATIONS)
-    c = filled(CONSTANTS, constants)
     kind = dtypes.dtype(dtype)
-    if "energy_j" not in constants:
-        c["energy_j"] *= (kind.bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER
+    c = filled(CONSTANTS, {**{name: expected(kind.name) for name, expected in MADE.items()}, **constants})
     sizes = as_rows(batch, m, n, k, passing)
     shape = sizes[0].shape
     batch_, m_, n_, k_, passing_ = (np.ravel(x) for x in sizes)
