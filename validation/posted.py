@@ -1,19 +1,21 @@
-"""How far predictions are from what others posted: products and attention, on devices that we never had too.
+"""How far predictions are from what others posted: of products, attention, collectives, on 30 devices.
 
-The rows (``validation/posted/``: products, attention, and where each is from) are results that people, and
-NVIDIA's own repository, put on GitHub, copied as posted. Nothing is fitted on them; what was read off those
-of devices that are not kept aside, the diary says (``validation/DIARY.md``).
+The rows (``validation/posted/``, with where each is from) are results that people, and vendors' own
+repositories, put on GitHub, copied as posted. Nothing is fitted on them; what was read off those of devices
+that are not kept aside, the diary says (``validation/DIARY.md``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from costmodel import hardware
 from costmodel.files import write_whole
+from costmodel.layers.collective import Collective
+from costmodel.predict import predict
 from costmodel.score import score
 from costmodel.validation.heldout import NEVER_FITTED
 
@@ -22,6 +24,8 @@ PAGE = Path(__file__).parent / "POSTED.md"
 #: Calls shorter than this [s] are not judged: there many posts show how fast a host launches.
 SHORTEST = 5e-5
 _CELL = ["gpu", "op", "direction", "dtype", "kernel", "constants_from"]
+#: What tells collectives apart, beside the bytes.
+AMONG = ["gpu", "collective", "algorithm", "devices"]
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
 
 
@@ -38,9 +42,26 @@ def judged() -> pd.DataFrame:
     return scored.assign(error=100 * (scored["seconds"] / scored["latency_s"] - 1))
 
 
-def by_cell(scored: pd.DataFrame) -> pd.DataFrame:
+def collectives() -> pd.DataFrame:
+    """Return the posted collectives within a node that are long enough, with what is predicted.
+
+    That is ``seconds``, the bound ``lower_s`` [s], and the ``error`` [%]. Their buffers are of fp32.
+    """
+    told = pd.read_csv(FOLDER / "collectives.csv").fillna({"algorithm": ""}).query("latency_s >= @SHORTEST")
+    found = []
+    for _, rows in told.groupby(AMONG, sort=True):
+        one = rows.iloc[0]
+        layer = Collective(dtype="fp32", collective=one["collective"], algorithm=one["algorithm"] or "auto")
+        sizes = {"m": 1, "n": rows["bytes"].to_numpy() // 4, "devices": one["devices"]}
+        kernel, bound = (predict(layer, one["gpu"], sizes, rung=rung).seconds for rung in ("kernel", "bound"))
+        error = 100 * (kernel / rows["latency_s"] - 1)
+        found.append(rows.assign(seconds=kernel, lower_s=bound, error=error))
+    return pd.concat(found, ignore_index=True)
+
+
+def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
     """Return the errors [%] by device, operation, direction, format, kernel, and whose constants served."""
-    grouped = scored.groupby(_CELL, sort=True)["error"]
+    grouped = scored.groupby(list(cell), sort=True)["error"]
     table = {
         "rows": grouped.size(),
         "median": grouped.apply(lambda error: error.abs().median()),
@@ -52,39 +73,58 @@ def by_cell(scored: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table).reset_index()
 
 
-def markdown(scored: pd.DataFrame, left_out: int) -> str:
+def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> str:
     """Return the page."""
-    aside = scored["gpu"].map(lambda name: hardware.load(name).name in NEVER_FITTED)
-    open_ones, kept = scored[~aside], scored[aside]
+    kept, exchanged_kept = _aside(scored), _aside(exchanged)
     lines = [
         "# What others posted",
         "",
         "Written by `make accuracy`; no figure is edited by hand. Where each row is from, and its licence: "
         "`validation/posted/sources.csv`.",
         "",
-        "Times that people, and NVIDIA's own repository, put on GitHub: torch's square products on random "
-        "numbers (`bmm` of one: no operand is transposed), and attention by named kernels. Errors of "
+        "Times that people, and vendors' own repositories, put on GitHub: torch's square products on random "
+        "numbers (`bmm` of one: no operand is transposed), other products of long standing (`gemm`: the best "
+        "of many shapes, or after ten thousand calls), attention by named kernels, collectives. Errors of "
         "predicted against posted time [%]: median and mean absolute, and the median signed one as bias "
         "(positive: predicted too long), with the least and the most. Posts differ from one another by 10 % "
         "and more: boards, clocks, what else a call does. "
         f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, where many show the host's launches. "
-        f"No lower bound is above a posted time: {int((scored['lower_s'] > scored['latency_s']).sum())} of "
-        f"{len(scored)} are.",
+        f"No lower bound is above a posted time: {_above(scored) + _above(exchanged)} of "
+        f"{len(scored) + len(exchanged)} are.",
         "",
         *_intervals(scored),
         "",
         "## Devices that constants were fitted on, and their relatives",
         "",
-        *_table(open_ones),
+        *_table(scored[~kept]),
+        "",
+        "## Collectives of the devices of one node",
+        "",
+        "Rung `kernel`, with the constants of NCCL's own tuning table and of NVIDIA's talk on sums in the "
+        "switch (`costmodel.kernels.collective`); no device has constants of its own.",
+        "",
+        *_table(exchanged[~exchanged_kept], AMONG),
         "",
         "## Devices kept aside",
         "",
         "Looked at once all else was settled; nothing was changed for them.",
         "",
-        *_table(kept),
+        *_table(scored[kept]),
+        "",
+        *_table(exchanged[exchanged_kept], AMONG),
         "",
     ]
     return "\n".join(lines)
+
+
+def _aside(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows are of devices that are kept aside."""
+    return rows["gpu"].map(lambda name: hardware.load(name).name in NEVER_FITTED)
+
+
+def _above(rows: pd.DataFrame) -> int:
+    """Return how many lower bounds are above the time that was posted."""
+    return int((rows["lower_s"] > rows["latency_s"]).sum())
 
 
 def _intervals(scored: pd.DataFrame) -> Iterator[str]:
@@ -107,14 +147,14 @@ def _intervals(scored: pd.DataFrame) -> Iterator[str]:
         yield _row((name, str(len(part)), *(f"{share:.0f}" for share in held)))
 
 
-def _table(scored: pd.DataFrame) -> Iterator[str]:
-    yield _row((*_CELL, *_HEADINGS))
-    yield _row(["---"] * (len(_CELL) + len(_HEADINGS)))
-    for cell in by_cell(scored).itertuples(index=False):
-        yield _row(cell)
+def _table(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> Iterator[str]:
+    yield _row((*cell, *_HEADINGS))
+    yield _row(["---"] * (len(cell) + len(_HEADINGS)))
+    for found in by_cell(scored, cell).itertuples(index=False):
+        yield _row(found)
     error = scored["error"]
     whole = (len(error), error.abs().median(), error.abs().mean(), error.median(), error.min(), error.max())
-    yield _row(("all", *[""] * (len(_CELL) - 1), *whole))
+    yield _row(("all", *[""] * (len(cell) - 1), *whole))
 
 
 def _row(cells: Iterable[object]) -> str:
@@ -124,10 +164,10 @@ def _row(cells: Iterable[object]) -> str:
 
 def main() -> None:
     """Write the page."""
-    scored = judged()
-    page = markdown(scored, len(rows()) - len(scored))
+    scored, exchanged = judged(), collectives()
+    page = markdown(scored, exchanged, len(rows()) - len(scored))
     write_whole(PAGE, lambda path: path.write_text(page, "utf-8"), overwrite=True)
-    print(f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices")
+    print(f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from costmodel import hardware
@@ -18,9 +19,14 @@ def judged():
     return posted.judged()
 
 
+@pytest.fixture(scope="module")
+def exchanged():
+    return posted.collectives()
+
+
 def test_every_row_says_where_it_is_from():
     assert ROWS["url"].str.startswith("https://github.com/").all()
-    assert ROWS["licence"].isin(["Apache-2.0", "BSD-3-Clause", "not stated"]).all()
+    assert ROWS["licence"].isin(["Apache-2.0", "BSD-3-Clause", "CC-BY-SA-4.0", "not stated"]).all()
     assert len(ROWS) == sum(
         len((posted.FOLDER / f"{n}.csv").read_text().splitlines()) - 1 for n in ("products", "attention")
     )
@@ -40,10 +46,38 @@ def test_times_are_those_that_were_posted():
     assert ROWS["latency_s"].to_numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_no_lower_bound_is_above_a_posted_time():
+def test_times_of_collectives_are_those_that_were_posted():
+    """NCCL's tests post a time, or the bytes of an all-reduce's ring over it ("bus bandwidth")."""
+    told = pd.read_csv(posted.FOLDER / "collectives.csv")
+    assert set(told["source"]) <= set(pd.read_csv(posted.FOLDER / "sources.csv")["source"])
+    value, unit = told["posted"].str.split(" ", n=1, expand=True).T.to_numpy()
+    sent = 2 * (told["devices"] - 1) / told["devices"] * told["bytes"]
+    assert set(unit) == {"GB/s (bus)", "us"}
+    assert (told["collective"] == "all-reduce")[unit == "GB/s (bus)"].all()
+    expected = np.where(unit == "us", value.astype(float) * 1e-6, sent / (value.astype(float) * 1e9))
+    assert told["latency_s"].to_numpy() == pytest.approx(expected, rel=1e-5)
+
+
+def test_no_lower_bound_is_above_a_posted_time(exchanged):
+    """Nor where the switch adds, whose 480 GB/s of bus bandwidth are more than its links' 450."""
     scored = score(ROWS)
     assert scored["lower_s"].notna().mean() > 0.99
-    assert not (scored["lower_s"] > scored["latency_s"]).any()
+    for rows in (scored, exchanged):
+        assert not (rows["lower_s"] > rows["latency_s"]).any()
+
+
+def test_large_sums_of_all_devices_are_near_those_posted(exchanged):
+    """Rings of A100 and MI300X, sums in the switch of H200: nothing is fitted on them."""
+    large = exchanged[(exchanged["bytes"] >= 2**28) & (exchanged["collective"] == "all-reduce")]
+    for device in ("a100-sxm-80gb", "h200-sxm", "mi300x"):
+        rows = large[large["gpu"] == device]
+        assert len(rows) == 6
+        assert rows["error"].abs().max() < 10
+
+
+def test_small_sums_are_told_within_a_factor_of_two(exchanged):
+    assert exchanged["error"].between(-51, 100).all()
+    assert exchanged["error"].abs().median() < 12
 
 
 def _median(rows):
@@ -55,6 +89,8 @@ def test_products_are_near_those_posted(judged):
     """On devices with constants of the format their own, and carried over to GeForce boards and siblings."""
     products = judged[judged["op"].isin(["gemm", "bmm"])]
     assert _median(products[products["constants_from"] == "self"]) < 10
+    amd = products[products["gpu"].str.startswith("mi3") & (products["dtype"] == "bf16")]
+    assert amd["error"].abs().max() < 15
     geforce = products[products["gpu"].str.startswith(("rtx-4090", "rtx-5090", "rtx-20"))]
     assert _median(geforce) < 15
     formats = products[products["constants_from"].str.contains("(", regex=False)]
@@ -97,13 +133,15 @@ def test_intervals_hold_what_was_posted(judged, direction, level, least):
     assert 100 * held.mean() > least
 
 
-def test_the_page_has_every_cell(judged):
+def test_the_page_has_every_cell(judged, exchanged):
     page = posted.PAGE.read_text("utf-8")
     for _, cell in posted.by_cell(judged).iterrows():
         assert (
             f"| {cell['gpu']} | {cell['op']} | {cell['direction']} | {cell['dtype']} | {cell['kernel']} |"
             in page
         )
+    for _, cell in posted.by_cell(exchanged, posted.AMONG).iterrows():
+        assert f"| {cell['gpu']} | {cell['collective']} | {cell['algorithm']} | {cell['devices']} |" in page
     kept = {name for name in judged["gpu"] if hardware.load(name).name in NEVER_FITTED}
     assert {"rtx-pro-6000-server", "gb200", "h100-sxm", "l4"} <= kept
     assert page.index("## Devices kept aside") < page.index("| gb200 |")
