@@ -34,7 +34,7 @@ MOST = 64
 
 
 def check_share(name: str, family: Family, fields: Fields, devices: int) -> None:
-    """Refuse devices among which a model is not divided evenly.
+    """Refuse devices among which a model is not divided evenly; one has the whole of any.
 
     Raises
     ------
@@ -43,6 +43,8 @@ def check_share(name: str, family: Family, fields: Fields, devices: int) -> None
     SizeError
         If something does not come out even.
     """
+    if devices == 1:
+        return
     if not family.cut:
         raise UnavailableError(f"{name}: it is not known how devices share its layers; one device would do")
     odd = _odd(family, fields, devices)

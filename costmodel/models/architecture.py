@@ -13,6 +13,7 @@ from costmodel.arguments import typed
 from costmodel.cost import ZERO
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import UnavailableError, unknown_name
+from costmodel.evaluate import as_one_size
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models._blocks import ATTENTION, B, N, S, Use
 from costmodel.models._cache import cached
@@ -67,10 +68,11 @@ class Architecture:
         Raises
         ------
         SizeError
-            If its heads or widths are not divided evenly.
+            If its heads or widths are not divided evenly, or it is no number of devices.
         UnavailableError
             If it is not known how its layers are divided.
         """
+        devices = as_one_size("devices", devices)
         check_share(self.name, self.family, self.fields, devices)
         return dataclasses.replace(self, devices=devices)
 

@@ -93,9 +93,11 @@ def test_more_devices_are_faster_and_less_than_so_many_times():
     assert (times[:-1] / times[1:] < 2).all()
 
 
-def test_one_device_has_the_whole():
-    whole = load("llama-2-7b")
+@pytest.mark.parametrize("name", ["llama-2-7b", "gnmt"])
+def test_one_device_has_the_whole(name):
+    whole = load(name)
     assert whole.tensor_parallel(1).decode() == whole.decode()
+    assert whole.tensor_parallel(1).training() == whole.training()
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,8 @@ def test_one_device_has_the_whole():
         ("gpt2-xl", 2, SizeError, r"heads \(25\) over 2 devices do not come out even; 1, 5, 25 would"),
         ("llama-3-8b", 3, SizeError, "1, 2, 4, 8, 16, 32 would"),
         ("gnmt", 2, UnavailableError, "not known how devices share its layers"),
+        ("llama-2-7b", 0, SizeError, "devices: wanted a whole number of at least 1, got 0"),
+        ("llama-2-7b", -1, SizeError, "devices: wanted a whole number of at least 1, got -1"),
     ],
 )
 def test_what_is_not_divided_is_refused(name, devices, error, said):
