@@ -74,8 +74,8 @@ class Collective(Layer):
         return exchange(self, collective, collective, size, repeats=repeats, algorithm=named)
 
     def tensors(self) -> Tensors:
-        """The buffer, of which a gathered or scattered part is one; it is worked on where it is."""
-        return Tensors(inputs=self.bytes * M * COLS, outputs=ZERO)
+        """The buffer, worked on where it is; alone, a device has nothing to do with it."""
+        return Tensors(inputs=sp.Min(P - 1, 1) * self.bytes * M * COLS, outputs=ZERO, linear=True)
 
     def kept(self) -> sp.Expr:
         """Nothing: what comes out is kept by what it goes into."""

@@ -96,7 +96,10 @@ BACK = {"all-gather": "reduce-scatter", "reduce-scatter": "all-gather"}
 
 
 def collective(o: dict[str, Any], s: dict[str, int]) -> Expected:
-    """One collective over a table of m × n numbers a device, and the one that its gradient takes."""
+    """One collective over a table of m × n numbers a device, and the one that its gradient takes.
+
+    Who is alone has all of it already; gradients need no numbers of forward's.
+    """
     size, kind = WIDTH[o["dtype"]] * s["m"] * s["n"], o["collective"]
 
     def one(kind: str) -> Kernel:
@@ -104,4 +107,4 @@ def collective(o: dict[str, Any], s: dict[str, int]) -> Expected:
         return message(o["dtype"], s, kind, size, repeats=0 if alone else 1)
 
     kernels = directed(o, (one(kind),), (one(BACK.get(kind, kind)),))
-    return Expected(kernels=kernels, inputs=size, outputs=0, kept=0)
+    return Expected(kernels=kernels, inputs=size if s["devices"] > 1 else 0, outputs=0, kept=0)
