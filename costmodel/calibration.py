@@ -149,11 +149,15 @@ class Wanted:
         )
 
 
+#: Share of measurements that an interval holds [%] → its ends among a spread's quantiles.
+LEVELS = {80: (1, 2), 95: (0, 3)}
+
+
 def interval(
     spreads: tuple[Spread, ...], seconds: NDArray[np.float64], level: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the interval [s] that holds `level` % (80 or 95) of measurements, by regime of the time."""
-    low, high = {80: (1, 2), 95: (0, 3)}[level]
+    low, high = LEVELS[level]
     regime = np.searchsorted(np.array([s.above for s in spreads[1:]]), seconds, side="right")
     quantiles = np.array([s.q for s in spreads])
     return seconds * quantiles[regime, low], seconds * quantiles[regime, high]

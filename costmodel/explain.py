@@ -53,6 +53,8 @@ CHOICES: tuple[tuple[str, Any], ...] = (
 #: Where no figure alone makes it so many times as fast, two together may: limits that are near one another.
 _ALONE = 1.25
 
+#: To 30 digits: a fraction to the power of all tokens, kept exactly, has millions of them.
+_ONE = sp.Float(1, 30)
 #: Functions that go up in steps, and what they are between the steps: it is that whose slope is meant.
 SMOOTH: tuple[tuple[Any, Any], ...] = (
     (CeilDiv, lambda a, b: a / b),
@@ -60,7 +62,7 @@ SMOOTH: tuple[tuple[Any, Any], ...] = (
     (CeilLog, lambda x, base: sp.log(x) / sp.log(base)),
     (ChunkPairs, lambda n, c: n * (c + 1) / 2),
     (CausalTiles, lambda n, n_kv, c: n * (n_kv - (n - 1) / 2) / c),
-    (Distinct, lambda n, k, draws: n * (1 - (1 - k / n) ** draws)),
+    (Distinct, lambda n, k, draws: n * (1 - (1 - k * _ONE / n) ** draws)),
     (sp.ceiling, lambda x: x),
     (sp.floor, lambda x: x),
 )
@@ -119,7 +121,9 @@ def _slope(total: sp.Expr, size: sp.Symbol, values: Mapping[sp.Symbol, sp.Expr])
     along = total.xreplace({other: value for other, value in values.items() if other != size})
     for steps, between in SMOOTH:
         along = along.replace(steps, between)
-    return float(sp.diff(along, size).xreplace(values).evalf())
+    # Of a symbol known to be positive sympy looks for the roots of the slope, a polynomial as high as tokens.
+    plain = sp.Dummy()
+    return float(sp.diff(along.xreplace({size: plain}), plain).xreplace({plain: values[size]}).evalf())
 
 
 def _counted(

@@ -13,7 +13,7 @@ import numpy as np
 from costmodel import answer, calibration, hardware, kernels
 from costmodel.cost import ENGINES
 from costmodel.dtypes import DTYPES
-from costmodel.errors import SizeError
+from costmodel.errors import SizeError, shown
 from costmodel.evaluate import Number, common_shape, counts_of, spread
 from costmodel.layers import Layer
 from costmodel.plan import Plan, phase_rows
@@ -271,7 +271,14 @@ class Prediction:
         From residuals on rows that the constants were not fitted on (of a relative's constants: on
         other devices); NaN where that is not known. Kernels are taken to err together. No end is
         below the lower bound, as no measurement is.
+
+        Raises
+        ------
+        SizeError
+            If it is another level.
         """
+        if level not in tuple(calibration.LEVELS):
+            raise SizeError(f"interval: wanted 80 or 95 % of measurements, got {shown(level)}")
         low: Number = 0.0
         high: Number = 0.0
         for part, seconds, (repeats, _, _) in zip(

@@ -30,7 +30,7 @@ from costmodel.measured import (
 from costmodel.predict import check_rung, measured_as
 from costmodel.prediction import Prediction
 from costmodel.symbols import GLOSSARY
-from costmodel.tables import read_as_written
+from costmodel.tables import check_once, read_as_written
 
 #: Where rows stand in a table.
 Places = NDArray[np.intp]
@@ -101,9 +101,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
         raise TableError(
             f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(repr, table.columns))}"
         )
-    if table.columns.has_duplicates:
-        twice = table.columns[table.columns.duplicated()].unique()
-        raise TableError(f"the table has more than one column {', '.join(map(str, twice))}")
+    check_once(table)
     answers: dict[str, Any] = {name: np.full(len(table), np.nan) for name in NUMBERS}
     answers |= {name: np.full(len(table), "", dtype=object) for name in TEXTS}
     answers["in_range"] = np.zeros(len(table), dtype=bool)

@@ -59,6 +59,13 @@ def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]
     return _read(path, partial(_as_written, names=names, numbers=numbers))
 
 
+def check_once(table: pd.DataFrame) -> None:
+    """Raise TableError if two columns of a table in memory have one name; of a file, reading it says so."""
+    if table.columns.has_duplicates:
+        twice = table.columns[table.columns.duplicated()].unique()
+        raise TableError(f"the table has more than one column {', '.join(map(str, twice))}")
+
+
 def _as_written(
     source: Source, header: list[str], names: Collection[str], numbers: Collection[str]
 ) -> pd.DataFrame:

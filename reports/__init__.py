@@ -20,6 +20,7 @@ from costmodel.reports.frames import Facts, Frames, checked
 from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, save
 from costmodel.reports.render import check_installed
+from costmodel.tables import check_once
 from costmodel.tables import read_table as read
 
 __all__ = [
@@ -131,12 +132,13 @@ def validation(
     Raises
     ------
     TableError
-        If a column is missing, or no row has both times.
+        If a column is missing or there twice, or no row has both times.
     UnavailableError
         If altair or vl-convert is not installed.
     """
     from costmodel.reports import validation_page  # noqa: PLC0415
 
+    check_once(frame)
     if facts is None:
         from costmodel.facts import facts_of  # noqa: PLC0415 - the one place that asks for them
 

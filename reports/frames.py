@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel.errors import TableError
+from costmodel.tables import check_once
 
 #: Size columns, in the order in which they are looked at, with the words for an axis.
 SIZES = {
@@ -141,14 +142,15 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If a column or every size is missing, there are no rows, a number is none, or two rows say
-        different things of the same case.
+        If a column or every size is missing, a column is there twice, there are no rows, a number is none,
+        or two rows say different things of the same case.
     """
     missing = [name for name in NEEDED if name not in frame]
     if missing:
         raise TableError(f"not a sweep's table: it lacks {', '.join(missing)}; make one with costmodel sweep")
     if frame.empty:
         raise TableError("the table has no rows: nothing to compare")
+    check_once(frame)
     frame = frame.reset_index(drop=True)  # whose rows are named as the file has them
     axis_of(frame)  # a table without a size has no cases to tell apart
     _check_numbers(frame)

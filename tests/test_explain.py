@@ -1,6 +1,7 @@
 """What would change a time: slopes against small steps, what-ifs against the predictions they are."""
 
 import dataclasses
+import math
 
 import pytest
 
@@ -43,6 +44,21 @@ def test_slopes_to_rates_are_what_a_faster_rate_gives(layer, sizes):
     more = device.replace(hbm=f"{device.hbm_bandwidth * (1 + 1e-6):.12g} B/s")
     slope = (cm.predict(layer, more, rung="bound", **sizes).seconds / before - 1) / 1e-6
     assert found.get("hbm", 0.0) == pytest.approx(slope, abs=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 512])
+def test_slopes_of_many_draws_are_those_of_the_formula(batch):
+    """Rows touched are r = V·(1 − qᵗ), q = 1 − 1/V (Cardenas 1975): of millions of tokens soon told."""
+    words, tokens, row = 32000, 4096 * batch, 2 * 4096
+    found = elasticities(
+        cm.predict(cm.Embedding(), H200, rung="bound", batch=batch, seq=4096, vocab=words, d_model=4096)
+    )
+    missed = math.exp(tokens * math.log1p(-1 / words))
+    moved = 8 * tokens + row * (tokens + words * (1 - missed))
+    by_token = 8 + row * (1 - words * missed * math.log1p(-1 / words))
+    by_word = row * (1 - missed - tokens * missed / (words - 1))
+    assert found["batch"] == pytest.approx(tokens * by_token / moved, rel=1e-9)
+    assert found["vocab"] == pytest.approx(words * by_word / moved, rel=1e-9)
 
 
 @pytest.mark.parametrize(("layer", "sizes"), CASES, ids=lambda value: getattr(value, "label", ""))

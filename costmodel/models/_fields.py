@@ -34,12 +34,15 @@ class Field(NamedTuple):
         ``int``, ``float``, ``bool``, ``str``, ``list``: what the value has to be.
     may_be_zero : bool
         Whether a size may be 0 though it is not where nothing is said.
+    most : int
+        The most that a size may be.
     """
 
     names: tuple[str, ...]
     default: Any = REQUIRED
     kind: type = int
     may_be_zero: bool = False
+    most: int = 2**40
 
     @property
     def least(self) -> int:
@@ -117,7 +120,7 @@ def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     right = isinstance(value, kind) and not (kind is int and isinstance(value, bool))
-    if not right or (kind is int and not field.least <= value <= 2**40):
+    if not right or (kind is int and not field.least <= value <= field.most):
         raise CostmodelError(f"{whose}: {name} should be {_KINDS[kind]}, got {value!r}")
     return value
 
@@ -166,7 +169,8 @@ def same(name: str, times: int = 1) -> Callable[[Fields], Any]:
 
 #: What most architectures have.
 D_MODEL = Field(("hidden_size", "n_embd", "d_model", "embedding_dim"))
-LAYERS = Field(("num_hidden_layers", "n_layer", "num_layers", "num_blocks"))
+#: Layers are gone through one by one: of more than a million no answer would come.
+LAYERS = Field(("num_hidden_layers", "n_layer", "num_layers", "num_blocks"), most=10**6)
 HEADS = Field(("num_attention_heads", "n_head", "num_heads"))
 VOCAB = Field(("vocab_size",))
 TIED = Field(("tie_word_embeddings",), True, bool)

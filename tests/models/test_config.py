@@ -58,6 +58,10 @@ def test_a_field_of_the_wrong_kind(value, llama):
     assert "hidden_size should be a whole number" in refused({**llama, "hidden_size": value})
 
 
+def test_more_layers_than_can_be_meant(llama):
+    assert "num_hidden_layers should be a whole number" in refused({**llama, "num_hidden_layers": 10**12})
+
+
 def test_heads_that_do_not_divide_the_width(llama):
     assert "multiple" in refused({**llama, "num_attention_heads": 5})
 

@@ -179,6 +179,7 @@ def test_every_size_of_a_layer_has_a_word() -> None:
         (lambda t: t.drop(columns=["seconds", "depth"]), "lacks seconds, depth"),
         (lambda t: t.drop(columns=["layer", "device"]), "lacks layer, device"),
         (lambda t: t.iloc[:0], "no rows"),
+        (lambda t: pd.concat([t, t[["seconds"]]], axis=1), "more than one column seconds"),
         (lambda t: t.assign(seconds=["fast", *t["seconds"][1:]]), "seconds in row 1: wanted a number"),
         (lambda t: t.assign(hbm_bytes=np.nan), "hbm_bytes in row 1: wanted a number of at least 0, got nan$"),
         (lambda t: t.assign(depth=[*t["depth"][:-1], -1.0]), "depth in row 16: .* got -1.0"),

@@ -155,6 +155,8 @@ def test_bad_tables(measured: pd.DataFrame) -> None:
         reports.validation(measured.drop(columns="measured_s"))
     with pytest.raises(TableError, match="no row has both"):
         reports.validation(measured.assign(seconds=np.nan))
+    with pytest.raises(TableError, match="more than one column device"):
+        reports.validation(pd.concat([measured, measured[["device"]]], axis=1))
 
 
 def test_what_the_page_rests_on_is_on_it(measured: pd.DataFrame) -> None:
