@@ -50,7 +50,6 @@ ORIGINS = {
     "Engine": "such as costmodel.sweep.Engine('threads')",
     "Architecture": "as costmodel.models.load returns it",
     "LanguageModel": "as costmodel.parallel.stack_of returns it",
-    "Layered": "as costmodel.parallel.stack_of returns it",
     "Training": "of costmodel.parallel",
     "Cluster": "of costmodel.parallel",
     "Layout": "of costmodel.parallel",

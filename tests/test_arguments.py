@@ -35,7 +35,6 @@ FRAME = cm.sweep([LSTM], [H200], **SIZES)
 GRID = grids.make_grid([LSTM], [H200], **SIZES)
 GPT2 = models.load("gpt2-small" if "gpt2-small" in models.available() else "gpt2")
 STACK = parallel.stack_of(models.load("llama-2-7b"))
-MIXTURE = parallel.stack_of(models.load("mixtral-8x7b"))
 EIGHT = parallel.Cluster(device=H200, devices=8)
 BY_TENSOR = parallel.Layout(tensor=8)
 STEP = {"model": STACK, "cluster": EIGHT, "layout": BY_TENSOR, "batch": 8, "seq": 512}
@@ -62,7 +61,7 @@ class Call:
 
 HOW = {"rung": None, "state": "warm", "framework": None}
 GRIDDED = {**HOW, "where": None, "prices": None, **SIZES}
-STEPPED = {"gradient_bytes": None, "rung": "bound"}
+STEPPED = {"seq_kv": None, "gradient_bytes": None, "rung": "bound"}
 
 #: Every public function, and every class that users make themselves, by what stands in `__all__`.
 CALLS = {
@@ -127,9 +126,6 @@ CALLS = {
         parallel.LanguageModel, **STACKED, attention="tiled", tied=True, dtype="bf16", embedded=None
     ),
     "parallel.Layered": Call(parallel.Layered.of, GPT2, dtype="bf16", attention="tiled"),
-    "parallel.LayeredTraining": Call(
-        parallel.LayeredTraining, **{**STEP, "model": MIXTURE}, **STEPPED, seq_kv=None
-    ),
     "parallel.Layout": Call(
         parallel.Layout, tensor=1, pipeline=1, data=1, micro_batch=1, interleave=1, expert=1, expert_tensor=1,
         sequence_parallel=False, recompute="none", zero=0, overlap=True, overlap_experts=False,
@@ -142,8 +138,7 @@ CALLS = {
     "parallel.largest_batch": Call(parallel.largest_batch, TRAINING, margin=0.1),
     "parallel.longest_sequence": Call(parallel.longest_sequence, TRAINING, margin=0.1),
     "parallel.plan": Call(
-        parallel.plan, STACK, EIGHT, batch=8, seq=512, seq_kv=None, margin=0.1, gradient_bytes=None,
-        rung="bound",
+        parallel.plan, STACK, EIGHT, batch=8, seq=512, margin=0.1, **STEPPED
     ),
     "parallel.stack_of": Call(parallel.stack_of, GPT2, dtype="bf16", attention="tiled"),
     # Beside those of `__all__`: layers, a device's and a model's own questions, what commands are made of.

@@ -11,7 +11,7 @@ from typing import Any
 
 from costmodel import hardware
 from costmodel.models import load
-from costmodel.parallel import Cluster, Layered, LayeredTraining, Layout, plan
+from costmodel.parallel import Cluster, Layered, Layout, Training, plan
 from costmodel.validation.published_training import Answer
 
 #: One way, of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
@@ -48,7 +48,7 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
     """
     stages = 16
     layout = Layout(pipeline=stages, data=DEVICES // stages, expert=64, zero=1, overlap_experts=hidden)
-    step = LayeredTraining(
+    step = Training(
         model=Layered.of(load("deepseek-v3"), dtype=dtype),
         cluster=Cluster(device=hardware.load(H100).replace(network=PORT), devices=DEVICES),
         layout=layout,

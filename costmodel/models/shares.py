@@ -15,13 +15,15 @@ each layer.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
 
 import sympy as sp
 
 from costmodel.cost import ZERO
 from costmodel.errors import UnavailableError
+from costmodel.layers import Layer
 from costmodel.layers.collective import Collective
 from costmodel.layers.expert_parallel import ExpertParallel
 from costmodel.models._blocks import B, N, S, Use, keeping
@@ -44,36 +46,25 @@ class Kind:
     ----------
     count : int
         Layers of this kind.
-    layer : Stack
-        One such layer. Its sizes: `batch`, `seq` (an encoder's `seq_kv`); of a mixture `devices` that
-        experts are spread over, `node` of them in a node.
+    model : callable
+        Returns one such layer of a `direction`, of which backward computes again what `recompute` says.
+    sizes : mapping of str to int
+        The layer's sizes but for those of a step: `batch`, `seq` (an encoder's `seq_kv`); of a mixture
+        `devices` that experts are spread over, `node` of them in a node.
     expert_tensor : int
         Devices that share each expert.
+    spread : Expr
+        Learned numbers that a device has of one such layer, and the others of the `devices` have not.
     """
 
     count: int
-    layer: Stack
+    model: Callable[..., Layer]
+    sizes: Mapping[str, int] = field(default_factory=dict)
     expert_tensor: int = 1
-
-    def model(self, direction: str, *, recompute: str = "none") -> Model:
-        """Return one such layer."""
-        return Model(
-            title="layer",
-            parts=self.layer.layer,
-            inputs=ZERO,
-            outputs=ZERO,
-            direction=direction,
-            dtype=self.layer.layer[0].layer.dtype,
-            again=again((self.layer,), recompute),
-        )
-
-    @property
-    def spread(self) -> sp.Expr:
-        """Learned numbers that a device has of one such layer, and the others of the `devices` have not."""
-        layers = ((part, part.layer) for part in self.layer.layer)
-        return sp.Add(*(p.expression(of.spread()) for p, of in layers if isinstance(of, ExpertParallel)))
+    spread: sp.Expr = ZERO
 
 
+@lru_cache(maxsize=64)
 def kinds(
     architecture: Architecture,
     *,
@@ -114,9 +105,30 @@ def kinds(
     own = fields.replaced(**{name: getattr(fields, name) // tensor for name in family.cut})
     whole, cut = ([item for item in family.parts(f, use) if isinstance(item, Stack)] for f in (fields, own))
     devices = _Sharing(int(fields.d_model), tensor, min(tensor, node), expert_tensor)
-    return tuple(
-        Kind(int(stack.times), Stack(tuple(devices.parts(stack, before)), sp.Integer(1)), expert_tensor)
-        for stack, before in zip(cut, whole, strict=True)
+    found = []
+    for stack, before in zip(cut, whole, strict=True):
+        layer = Stack(tuple(devices.parts(stack, before)), sp.Integer(1))
+        model = partial(_model, layer)
+        found.append(Kind(int(stack.times), model, expert_tensor=expert_tensor, spread=_spread(layer)))
+    return tuple(found)
+
+
+def _spread(layer: Stack) -> sp.Expr:
+    """Return the learned numbers of a layer's experts, on each of the devices they are spread over."""
+    layers = ((part, part.layer) for part in layer.layer)
+    return sp.Add(*(p.expression(of.spread()) for p, of in layers if isinstance(of, ExpertParallel)))
+
+
+def _model(layer: Stack, direction: str, *, recompute: str = "none") -> Model:
+    """Return one layer as a model."""
+    return Model(
+        title="layer",
+        parts=layer.layer,
+        inputs=ZERO,
+        outputs=ZERO,
+        direction=direction,
+        dtype=layer.layer[0].layer.dtype,
+        again=again((layer,), recompute),
     )
 
 

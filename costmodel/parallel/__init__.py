@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.language_model import LanguageModel
-from costmodel.parallel.layered import Layered, LayeredTraining, stack_of
+from costmodel.parallel.layered import Layered, stack_of
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import largest_batch, longest_sequence
 from costmodel.parallel.search import plan
@@ -15,7 +15,6 @@ __all__ = [
     "Cluster",
     "LanguageModel",
     "Layered",
-    "LayeredTraining",
     "Layout",
     "Training",
     "Transformer",

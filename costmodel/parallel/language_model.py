@@ -11,6 +11,7 @@ from costmodel.errors import unknown_name
 from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
 from costmodel.layers.megatron import ATTENTION
+from costmodel.models.shares import Kind
 
 
 @typed
@@ -82,9 +83,32 @@ class LanguageModel:
         return False
 
     @property
+    def alternates(self) -> bool:
+        """Whether layers of its kinds take turns, so that every stage has its part of each."""
+        return True
+
+    @property
     def by_positions(self) -> bool:
         """Whether devices that share a layer always have positions of their own between its products."""
         return False
+
+    def kinds(
+        self, tensor: int, node: int, expert_tensor: int = 1, *, sequence_parallel: bool = False
+    ) -> tuple[Kind, ...]:
+        """Return its kinds of layers, one device's share of each, in their order.
+
+        Parameters
+        ----------
+        tensor : int
+            Devices that share a layer.
+        node : int
+            Of these, how many sit in one node.
+        expert_tensor : int
+            Of these, how many share each expert.
+        sequence_parallel : bool
+            Whether what lies between a layer's products is cut by positions; see `by_positions`.
+        """
+        raise NotImplementedError
 
     def shares(self, most: int) -> list[int]:
         """Return the numbers of devices, `most` at most, that a layer is worth sharing among."""

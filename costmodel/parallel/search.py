@@ -15,7 +15,6 @@ from costmodel.evaluate import as_one_size
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.language_model import LanguageModel
-from costmodel.parallel.layered import Layered, LayeredTraining
 from costmodel.parallel.layout import Layout
 from costmodel.parallel.limits import MARGIN, check_margin
 from costmodel.parallel.training import Training
@@ -71,9 +70,9 @@ def plan(
         raise CostmodelError("plan: seq_kv is of a decoder beside an encoder, and the model has none")
     check_margin(margin)
     batch, seq = as_one_size("batch", batch), as_one_size("seq", seq)
-    given: dict[str, Any] = {"batch": batch, "seq": seq, "gradient_bytes": gradient_bytes, "rung": rung}
-    given |= {} if seq_kv is None else {"seq_kv": seq_kv}
-    frames = [_frame(_step(model, cluster, layout, given)) for layout in layouts(model, cluster, batch)]
+    step: dict[str, Any] = {"model": model, "cluster": cluster, "batch": batch, "seq": seq, "seq_kv": seq_kv}
+    step |= {"gradient_bytes": gradient_bytes, "rung": rung}
+    frames = [_frame(Training(layout=layout, **step)) for layout in layouts(model, cluster, batch)]
     if not frames:
         raise CostmodelError(
             f"no layout of {cluster.devices} devices, with a layer of {model.num_layers} in each stage, "
@@ -85,12 +84,6 @@ def plan(
     if fitting.empty:
         raise CostmodelError(_missing(every, room, cluster))
     return fitting.sort_values("seconds", kind="stable", ignore_index=True)
-
-
-def _step(model: LanguageModel, cluster: Cluster, layout: Layout, given: dict[str, Any]) -> Training:
-    if isinstance(model, Layered):
-        return LayeredTraining(model=model, cluster=cluster, layout=layout, **given)
-    return Training(model=model, cluster=cluster, layout=layout, **given)
 
 
 def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:

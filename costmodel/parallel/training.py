@@ -1,12 +1,15 @@
-"""One training step of a Transformer in a layout: its time, and the memory of its fullest device.
+"""One training step of a model in a layout: its time, and the memory of its fullest device.
 
 Time (Narayanan et al., arXiv 2104.04473, §2.2): with m micro-batches, p stages and v parts a stage, the
 pipeline takes m + (p − 1)/v times a stage's forward and backward; the last stage has the logits besides. To
 that come the exchange of gradients between copies, as far as backward does not hide it, and the optimiser.
+A decoder's stages pass the encoder's output on with their own.
 
 Memory (Korthikanti et al., arXiv 2205.05198, §4): weights, gradients and the optimiser's state of one
 stage's part of the layers and of the embedding; what forward keeps, of as many micro-batches as are
-under way. Of weights and gradients that copies share by ZeRO, one layer's are whole while it is computed.
+under way. Experts have as many copies as there are devices with the layer over those they are spread over,
+all other learned numbers as many as the layout has. Of weights and gradients that copies share by ZeRO, one
+layer's are whole while it is computed.
 
 Left out: biases and position tables, the time of a narrower embedding's projections, the start of the
 pipeline's first receive, what the first and the last stage exchange of a tied table's gradients, what
@@ -15,20 +18,17 @@ kernels and collectives work in for a while, failures, and the reading of data.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from costmodel.arguments import typed
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import SizeError, UnavailableError, shown
-from costmodel.evaluate import as_one_size, evaluate
-from costmodel.files import remembered
-from costmodel.hardware import Device
+from costmodel.errors import SizeError, shown
+from costmodel.evaluate import as_one_size
 from costmodel.kernels.base import Array
 from costmodel.layers import Layer
 from costmodel.layers.optimizer_step import OptimizerStep
@@ -36,7 +36,7 @@ from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.copies import Group, exchanges, held
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layout import Layout, Numbers
-from costmodel.parallel.transformer import Transformer
+from costmodel.parallel.stages import Stages, distinct
 from costmodel.predict import predict
 
 
@@ -55,6 +55,8 @@ class Training:
         How it is spread; numbers may be arrays, and the answers then are.
     batch, seq : int or float
         Sequences of a step, over all copies; tokens of each.
+    seq_kv : float, optional
+        Tokens of an encoder's sequences; default `seq`.
     gradient_bytes : int, optional
         Bytes of a gradient: default that of a weight, 2 at least; 4 where it is summed in fp32 (Megatron-LM).
     rung : str, optional
@@ -66,6 +68,7 @@ class Training:
     layout: Layout
     batch: float
     seq: float
+    seq_kv: float | None = None
     gradient_bytes: float | None = None
     rung: str | None = None
 
@@ -83,60 +86,34 @@ class Training:
 
     # -- pieces ----------------------------------------------------------------------------
 
-    @property
-    def _stack(self) -> Transformer:
-        """The model, whose layers are all alike."""
-        if not isinstance(self.model, Transformer):
-            raise UnavailableError(
-                "a model that is no Transformer of equal layers is trained by LayeredTraining"
-            )
-        return self.model
+    @cached_property
+    def _stages(self) -> Stages:
+        return Stages(
+            model=self.model,
+            cluster=self.cluster,
+            layout=self.layout,
+            seq=self.seq,
+            seq_kv=self._encoded,
+            rung=self.rung,
+        )
 
-    def _layer(self, direction: str, recompute: str | None = None) -> Layer:
-        again = self.layout.recompute if recompute is None else recompute
-        return self._stack.layer(direction, recompute=again, sequence_parallel=self.layout.sequence_parallel)
+    @property
+    def _encoded(self) -> float:
+        """Tokens of an encoder's sequences."""
+        return self.seq if self.seq_kv is None else self.seq_kv
 
     @property
     def _positions(self) -> float:
         """Positions of a sequence that are embedded, and that are passed from stage to stage."""
-        return self.seq
+        return self.seq + (self._encoded if self.model.encodes else 0.0)
 
     @cached_property
     def _numbers(self) -> Numbers:
-        return self.layout.numbers
-
-    @cached_property
-    def _sizes(self) -> dict[str, Any]:
-        n = self._numbers
-        # Whoever shares a layer sits in one node, as far as a node reaches.
-        node = np.minimum(n.tensor, self.cluster.node)
-        own = {"batch": n.micro_batch, "seq": self.seq, "devices": n.tensor, "node": node}
-        return {**own, **self._stack.sizes}
+        return self._stages.numbers
 
     def _seconds(self, layer: Layer, **sizes: Any) -> Array:
         prediction = predict(layer, self.cluster.machine, sizes, rung=self.rung)
         return np.asarray(prediction.seconds, dtype=np.float64)
-
-    def _of_pairs(self, compute: Callable[[Array, Array], Array]) -> Array:
-        """Return what depends on tensor and micro_batch alone: computed once for each pair of them."""
-        n = self._numbers
-        pairs, of = np.unique(
-            np.stack([n.tensor.ravel(), n.micro_batch.ravel()]), axis=1, return_inverse=True
-        )
-        return compute(*pairs)[of.ravel()].reshape(n.tensor.shape)
-
-    def _stage_seconds(self, direction: str) -> Array:
-        """Return the time that the slowest stage takes for a micro-batch, one way [s]."""
-        sizes = (*self._stack.sizes.items(), ("seq", self.seq))
-        given = (self._layer(direction), self.cluster.machine, sizes, self.cluster.node, self.rung)
-        return self.stage_layers * self._of_pairs(lambda t, b: _layer_seconds(*given, tuple(t), tuple(b)))
-
-    def _travel(self) -> Array:
-        """Return the time that a stage's tokens are on the way to experts and back, and nothing else is [s].
-
-        There and back, of one micro-batch.
-        """
-        return np.zeros_like(self._numbers.tensor)
 
     @property
     def _weight_bytes(self) -> float:
@@ -165,8 +142,7 @@ class Training:
         and last too, are all as full: the others wait for that one. That some stages have fewer,
         which shortens only the pipeline's filling and emptying, is left out.
         """
-        n = self._numbers
-        return n.interleave * np.ceil(self.model.num_layers / (n.pipeline * n.interleave))
+        return self._stages.layers
 
     @property
     def parameters(self) -> Array:
@@ -176,12 +152,15 @@ class Training:
     @cached_property
     def _groups(self) -> tuple[Group, ...]:
         """The learned numbers of a device, those together that as many devices have copies of."""
-        n = self._numbers
-        numbers = self._layer_parameters() * self.stage_layers + self._table_parameters()
-        return (Group(numbers, n.data, self.cluster.node / n.tensor),)
-
-    def _layer_parameters(self) -> Array:
-        return np.asarray(evaluate(self._layer("fwd"), **self._sizes)["parameters"])
+        n, node = self._numbers, self.cluster.node
+        numbers = self._stages.parameters() + self._table_parameters()
+        if not self.model.experts:
+            return (Group(numbers, n.data, node / n.tensor),)
+        experts, copies = self._stages.experts(), self._stages.expert_copies
+        return (
+            Group(numbers - experts, n.data, node / n.tensor),
+            Group(experts, copies, node / (n.expert * n.expert_tensor)),
+        )
 
     def _table_parameters(self) -> Array:
         """Return those of embedding and logits: one stage holds both, and two tables unless they are tied."""
@@ -199,8 +178,8 @@ class Training:
         them and back, and nothing hides it), ``head``, ``sends``, ``bubble``, ``gradients``, ``optimiser``.
         """
         n, m = self._numbers, self.micro_batches
-        forward, backward = self._stage_seconds("fwd"), self._stage_seconds("bwd")
-        travel, sends = self._travel(), self._sends()
+        forward, backward = self._stages.seconds("fwd"), self._stages.seconds("bwd")
+        travel, sends = self._travel(forward + backward), self._sends()
         return {
             "forward": m * forward,
             "backward": m * backward,
@@ -217,6 +196,19 @@ class Training:
         """Time of a step [s]."""
         return np.asarray(sum(self.parts.values()))
 
+    def _travel(self, hidden: Array) -> Array:
+        """Return the time that a stage's tokens are on the way to experts and back, and nothing else is [s].
+
+        There and back, of one micro-batch.
+        """
+        travel = self._stages.travel("fwd") + self._stages.travel("bwd")
+        return np.maximum(0.0, travel - hidden) if self.layout.overlap_experts else travel
+
+    @cached_property
+    def travel_bytes(self) -> Array:
+        """What a device sends to experts and back in a step, to itself nothing [bytes]."""
+        return np.asarray(self.micro_batches * self._stages.sent())
+
     def _head(self) -> Array:
         """Return the time that logits, loss and embedding add for a micro-batch [s]."""
         logits = self._end_seconds(self.model.head(), self.seq)
@@ -225,10 +217,9 @@ class Training:
         return logits + np.where(self._numbers.pipeline == 1, embedding, 0.0)
 
     def _end_seconds(self, end: Layer, seq: float) -> Array:
-        sizes = {"seq": seq, "d_model": self.model.table_width}
-        return self._of_pairs(
-            lambda t, b: self._seconds(end, batch=b, vocab=np.ceil(self.model.vocab / t), **sizes)
-        )
+        (tensor, micro_batch), restored = distinct(self._numbers.tensor, self._numbers.micro_batch)
+        sizes = {"batch": micro_batch, "vocab": np.ceil(self.model.vocab / tensor)}
+        return restored(self._seconds(end, **sizes, seq=seq, d_model=self.model.table_width))
 
     def _sends(self) -> Array:
         """Return the time of passing a micro-batch on, there and back, at every part of a stage [s]."""
@@ -294,11 +285,7 @@ class Training:
         each = self._weight_bytes * (zero >= 3) + self._gradient_bytes * (zero >= 2)
         table = self.model.vocab * self.model.table_width / self._numbers.tensor
         copied = np.where(self._numbers.data > 1, table, 0.0)
-        return np.asarray(each * np.maximum(copied, self._copied_layer()))
-
-    def _copied_layer(self) -> Array:
-        """Return the learned numbers of the largest layer of which there are copies."""
-        return np.where(self._numbers.data > 1, self._layer_parameters(), 0.0)
+        return np.asarray(each * np.maximum(copied, self._stages.copied_layer()))
 
     @cached_property
     def memory_bytes(self) -> Array:
@@ -309,7 +296,7 @@ class Training:
         """Return what forward keeps of the micro-batches under way, in first or last stage [bytes]."""
         n = self._numbers
         p, v = n.pipeline, n.interleave
-        first, last, working = self._stage_kept()
+        first, last, working = self._stages.kept()
         # Micro-batches whose activations a stage holds, in parts of a stage 1/v each (Narayanan et al., §2.2;
         # as Megatron-LM orders them): the first is p + (p − 1)/v ahead, the last of its v parts one.
         ahead = np.minimum(self.micro_batches, np.where(v > 1, p + (p - 1) / v, p))
@@ -324,18 +311,6 @@ class Training:
         first = ahead * first + np.where(p == 1, head, 0.0)
         return np.asarray(np.maximum(first, behind * last + head) + working)
 
-    def _stage_kept(self) -> tuple[Array, Array, ArrayLike]:
-        """Return what the first and the last stage keep of a micro-batch, and need for a while [bytes].
-
-        The layer that is computed again in full has all of its activations for a while.
-        """
-        kept, everything = (
-            np.asarray(evaluate(self._layer("fwd", again), **self._sizes)["kept_bytes"])
-            for again in (self.layout.recompute, "none")
-        )
-        stage = self.stage_layers * kept
-        return stage, stage, everything if self.layout.recompute == "full" else 0.0
-
     @property
     def capacity(self) -> float:
         """Memory of one device [bytes]."""
@@ -348,12 +323,7 @@ class Training:
         """Matrix FLOP of forward and backward over the batch; nothing twice, masked pairs left out."""
         each = self.model.table_width * self.model.vocab + 2 * self.model.projected
         logits = 2.0 * self.batch * self.seq * each
-        return float(3 * (self._forward_flops() + logits))
-
-    def _forward_flops(self) -> float:
-        """Return those of all layers forward."""
-        sizes = {**self._stack.sizes, "batch": self.batch, "seq": self.seq, "devices": 1}
-        return float(self._stack.num_layers * evaluate(self._stack.layer("fwd"), **sizes)["matrix_flops"])
+        return float(3 * (self._stages.forward_flops(self.batch) + logits))
 
     @property
     def utilisation(self) -> Array:
@@ -381,19 +351,3 @@ class Training:
         if self.cluster.price is None:
             return None
         return np.asarray(self.cluster.price * self.cluster.devices * self.seconds / 3600)
-
-
-@remembered(maxsize=1024)
-def _layer_seconds(
-    layer: Layer,
-    machine: Device,
-    sizes: tuple[tuple[str, float], ...],
-    node: int,
-    rung: str | None,
-    tensor: tuple[float, ...],
-    micro_batch: tuple[float, ...],
-) -> Array:
-    """Return the time of one layer for each pair of tensor and micro_batch [s]."""
-    t = np.array(tensor)
-    given = {**dict(sizes), "batch": np.array(micro_batch), "devices": t, "node": np.minimum(t, node)}
-    return np.asarray(predict(layer, machine, given, rung=rung).seconds, dtype=np.float64)

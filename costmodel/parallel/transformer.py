@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from costmodel.arguments import typed
@@ -11,6 +12,7 @@ from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknow
 from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
 from costmodel.layers._kernels import NORMS
+from costmodel.models.shares import Kind
 from costmodel.parallel.language_model import LanguageModel
 
 if TYPE_CHECKING:
@@ -117,6 +119,14 @@ class Transformer(LanguageModel):
             attention=attention,
             dtype=dtype,
         )
+
+    def kinds(
+        self, tensor: int, node: int, expert_tensor: int = 1, *, sequence_parallel: bool = False
+    ) -> tuple[Kind, ...]:
+        """Return its only kind of layer, one device's share of it."""
+        layer = partial(self.layer, sequence_parallel=sequence_parallel)
+        sizes = {**self.sizes, "devices": tensor, "node": node}
+        return (Kind(self.num_layers, layer, sizes, expert_tensor),)
 
     def layer(self, direction: str, *, recompute: str = "none", sequence_parallel: bool = False) -> Layer:
         """Return one layer, cut over devices.

@@ -10,7 +10,6 @@ from costmodel.models import load
 from costmodel.parallel import (
     Cluster,
     Layered,
-    LayeredTraining,
     Layout,
     Training,
     Transformer,
@@ -31,7 +30,7 @@ def step(name, devices=8, batch=8, seq=512, attention="tiled", seq_kv=None, **nu
     layout = Layout(**{"data": devices, **numbers})
     model = Layered.of(load(name), attention=attention)
     cluster = Cluster(device=H200, devices=devices)
-    return LayeredTraining(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq, seq_kv=seq_kv)
+    return Training(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq, seq_kv=seq_kv)
 
 
 def given(model):
@@ -78,7 +77,7 @@ def test_every_layer_is_on_some_stage(name):
     """Stages that divide each kind of layers evenly have equal parts of all."""
     training = step(name, devices=2, pipeline=2, data=1)
     kinds = training.model.kinds(1, 1)
-    both = [sum(float(end[i]) for end in training._ends) for i in range(len(kinds))]
+    both = [sum(float(end[i]) for end in training._stages.ends) for i in range(len(kinds))]
     assert both == [kind.count for kind in kinds]
 
 
@@ -182,7 +181,7 @@ def test_equal_layers_by_their_parts_are_those_of_megatron():
     cluster = Cluster(device=H200, devices=8)
     sizes = {"cluster": cluster, "layout": layout, "batch": 16, "seq": 2048}
     theirs = Training(model=Transformer.of(architecture), **sizes)
-    ours = LayeredTraining(model=Layered.of(architecture), **sizes)
+    ours = Training(model=Layered.of(architecture), **sizes)
     assert ours.model_flops == pytest.approx(theirs.model_flops, rel=1e-12)
     assert float(ours.parameters) == pytest.approx(float(theirs.parameters), rel=1e-3)
     assert float(ours.seconds) == pytest.approx(float(theirs.seconds), rel=0.05)
@@ -195,7 +194,7 @@ def test_equal_layers_by_their_parts_are_those_of_megatron():
 def test_what_devices_share_each_keeps_its_part_of(name, whole):
     """Korthikanti et al., §4.2.2: all of a layer over t; of latents alone each device has all positions."""
     alone, shared = (
-        step(name, devices=t, data=1, tensor=t, sequence_parallel=t > 1, batch=1, seq=1024)._stage_kept()[0]
+        step(name, devices=t, data=1, tensor=t, sequence_parallel=t > 1, batch=1, seq=1024)._stages.kept()[0]
         for t in (1, 4)
     )
     latents = 2 * 1024 * load(name).fields.layers * whole
@@ -210,8 +209,8 @@ def test_layers_with_a_window_are_planned_with_it(name):
     windowed, whole = [], []
     for seq in (8192, 32768):
         steps = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": seq}
-        windowed.append(LayeredTraining(model=stack, **steps).model_flops / seq)
+        windowed.append(Training(model=stack, **steps).model_flops / seq)
         everything = load(name).fields.replaced(window=0)
         model = Layered.of(dataclasses.replace(load(name), fields=everything))
-        whole.append(LayeredTraining(model=model, **steps).model_flops / seq)
+        whole.append(Training(model=model, **steps).model_flops / seq)
     assert windowed[1] - windowed[0] < 0.6 * (whole[1] - whole[0])

@@ -11,7 +11,6 @@ from costmodel.models import load
 from costmodel.parallel import (
     Cluster,
     Layered,
-    LayeredTraining,
     Layout,
     Training,
     Transformer,
@@ -30,7 +29,7 @@ _STACKS = {name: Layered.of(load(name)) for name in MODELS}
 def step(name="mixtral-8x7b", devices=16, batch=64, seq=2048, node=8, **numbers):
     layout = Layout(**{"data": devices, **numbers})
     cluster = Cluster(device=H200, devices=devices, node=node)
-    return LayeredTraining(model=_STACKS[name], cluster=cluster, layout=layout, batch=batch, seq=seq)
+    return Training(model=_STACKS[name], cluster=cluster, layout=layout, batch=batch, seq=seq)
 
 
 # -- what is conserved -------------------------------------------------------------------------
@@ -50,7 +49,8 @@ def test_arithmetic_is_that_of_the_model_without_layouts(name):
     model = dataclasses.replace(architecture.training(optimizer=None), direction="fwd")
     c = architecture.fields
     whole = evaluate(model, batch=4, seq=512)["matrix_flops"] - 2 * 4 * 512 * c.d_model * c.vocab
-    assert step(name, devices=1, batch=4, seq=512)._forward_flops() == pytest.approx(whole, rel=1e-12)
+    stages = step(name, devices=1, batch=4, seq=512)._stages
+    assert stages.forward_flops(4) == pytest.approx(whole, rel=1e-12)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -186,7 +186,7 @@ def test_many_layouts_are_each_what_they_are_alone():
 def test_stages_have_the_first_layers_without_experts():
     """DeepSeek-V2-Lite: the first of 27 layers has none; nine a stage."""
     training = step("deepseek-v2-lite", devices=3, pipeline=3, data=1, batch=3)
-    first, last = training._ends
+    first, last = training._stages.ends
     assert [float(x) for x in first] == [1, 8]
     assert [float(x) for x in last] == [0, 9]
 
@@ -194,7 +194,7 @@ def test_stages_have_the_first_layers_without_experts():
 def test_deepseeks_61_layers_are_on_16_stages():
     """A prime: the first stage has the three layers without experts and one with, the last up to four."""
     training = step("deepseek-v3", devices=64, pipeline=16, data=4, batch=64)
-    assert [[float(x) for x in end] for end in training._ends] == [[3, 1], [0, 4]]
+    assert [[float(x) for x in end] for end in training._stages.ends] == [[3, 1], [0, 4]]
     architecture = load("deepseek-v3")
     even = Layered.of(dataclasses.replace(architecture, fields=architecture.fields.replaced(layers=64)))
     full = dataclasses.replace(training, model=even)
@@ -254,8 +254,5 @@ def test_a_model_without_experts_has_none_to_spread():
     model = Transformer.of(load("llama-2-7b"))
     with pytest.raises(CostmodelError, match="no mixture of experts"):
         Layout(data=8, expert=2).check(model, 8, 8)
-    alone = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": 64}
-    with pytest.raises(UnavailableError, match="by LayeredTraining"):
-        _ = Training(model=_STACKS["mixtral-8x7b"], **alone).seconds
     with pytest.raises(UnavailableError, match="how devices share them"):
         stack_of(load("gnmt"))
