@@ -27,9 +27,10 @@ def carried(
 
     Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
     device's clock, and what goes with how chips are made (``MADE``) by what came of it from the relative's
-    generation to the device's. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores are
-    cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and hides
-    behind more of it.
+    generation to the device's, and on tensor cores by the square of the clock that peaks are stated for, as
+    voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
+    are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
+    hides behind more of it.
 
     Parameters
     ----------
@@ -51,7 +52,8 @@ def carried(
     for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
         found[name] *= lender.clock_hz / device.clock_hz
     for name in found.keys() & set(kernels.group(section.kernel, "MADE")):
-        found[name] *= _progress(name, wanted, lender.family, device.family, without)
+        found[name] *= _voltage(lender, device, wanted.dtype)
+        found[name] *= _progress(name, wanted, lender, device, without)
     cut = _cut(device, lender, wanted.dtype)
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
@@ -65,7 +67,7 @@ def _cut(device: hardware.Device, lender: hardware.Device, dtype: str) -> float:
     1 where either multiplies elsewhere, or they are of another family, unless the device is a GeForce board.
     """
     alike = device.family == lender.family or device.raised > 1
-    if not alike or not all(dtype in each.matrix_dtypes for each in (device, lender)):
+    if not alike or not _tensors(dtype, device, lender):
         return 1.0
     rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (lender, device)]
     return rates[0] / rates[1]
@@ -113,22 +115,46 @@ def _whose_ever(section: Section) -> tuple[str, ...]:
     return (section.kernel, section.op, section.dtype, section.harness, section.direction)
 
 
-def _progress(name: str, wanted: Wanted, before: str, after: str, without: Sequence[str]) -> float:
+def _progress(
+    name: str, wanted: Wanted, before: hardware.Device, after: hardware.Device, without: Sequence[str]
+) -> float:
     """Return how many times its value in one family a constant is in another, where both have it fitted.
 
-    Families that are made alike (``process``) speak for one another. In the kernel nearest to what is wanted
-    among those fitted in both, whatever their format; 1 if there is none, or both are made alike.
+    At one clock, where it goes with that. Families that are made alike (``process``) speak for one another.
+    In the kernel nearest to what is wanted among those fitted in both, whatever their format; 1 if there is
+    none, or both are made alike.
     """
-    made = _made_alike(before), _made_alike(after)
+    made = _made_alike(before.family), _made_alike(after.family)
     if made[0] == made[1]:
         return 1.0
     there, here = (_fitted(name, wanted.kernel, families, without) for families in made)
     both = [cell for cell in here if cell in there]
     if not both:
         return 1.0
-    nearest = min(both, key=lambda cell: wanted.distance(here[cell][0]))
-    mine, theirs = (median(s.constants[name] for s in found[nearest]) for found in (here, there))
+    nearest = min(both, key=lambda cell: wanted.distance(here[cell][0][1]))
+    one_clock = _tensors(wanted.dtype, before, after)
+    mine, theirs = (
+        median(
+            s.constants[name] * (_voltage(of, after, s.dtype) if one_clock else 1.0)
+            for of, s in found[nearest]
+        )
+        for found in (here, there)
+    )
     return mine / theirs
+
+
+def _voltage(of: hardware.Device, to: hardware.Device, dtype: str) -> float:
+    """Return what an operation draws at the clock of one device's stated peaks, over that at another's.
+
+    Energy goes with the square of the voltage, and that with the clock, as `costmodel.kernels._power` has it
+    of tensor cores; CUDA cores at their power limit are at the least voltage, whatever the clock.
+    """
+    return (to.matrix_clock_hz / of.matrix_clock_hz) ** 2 if _tensors(dtype, of, to) else 1.0
+
+
+def _tensors(dtype: str, *devices: hardware.Device) -> bool:
+    """Return whether all of some devices multiply a format on tensor (matrix) cores."""
+    return all(dtype in each.matrix_dtypes for each in devices)
 
 
 def _made_alike(family: str) -> frozenset[str]:
@@ -142,12 +168,12 @@ def _made_alike(family: str) -> frozenset[str]:
 
 def _fitted(
     name: str, kernel: str, of: Container[str], without: Sequence[str]
-) -> dict[tuple[str, ...], list[Section]]:
+) -> dict[tuple[str, ...], list[tuple[hardware.Device, Section]]]:
     """Return the sections of some families' devices that hold a constant, by what tells them apart."""
-    found: dict[tuple[str, ...], list[Section]] = {}
+    found: dict[tuple[str, ...], list[tuple[hardware.Device, Section]]] = {}
     for device in calibration.calibrated_devices():
         if device not in without and hardware.family_of(device) in of:
             for s in calibration.load(device):
                 if s.kernel == kernel and name in s.constants:
-                    found.setdefault(s.cell, []).append(s)
+                    found.setdefault(s.cell, []).append((hardware.load(device), s))
     return found

@@ -136,9 +136,14 @@ class Device:
         return max(clock.si for clock in known if clock is not None)
 
     @cached_property
+    def matrix_clock_hz(self) -> float:
+        """Clock that the matrix peaks are stated for [Hz]."""
+        return (self.spec.clocks.matrix or self.spec.clocks.boost).si
+
+    @cached_property
     def peak_clock_ratio(self) -> float:
         """Highest boost known over the clock of the stated matrix peaks, at least 1."""
-        return self._highest_clock / (self.spec.clocks.matrix or self.spec.clocks.boost).si
+        return self._highest_clock / self.matrix_clock_hz
 
     @cached_property
     def _peaks(self) -> dict[str, dict[str, _Peak]]:

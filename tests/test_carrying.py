@@ -9,7 +9,9 @@ import pytest
 from costmodel import calibration
 from costmodel.calibration import Provenance, Section, Wanted
 from costmodel.carrying import carried, translated
-from costmodel.hardware import load
+from costmodel.hardware import Device, load
+from costmodel.hardware.whatif import clocked
+from costmodel.kernels._power import droop
 from costmodel.layers.matmul import Matmul
 from costmodel.predict import predict
 
@@ -98,6 +100,33 @@ def test_energy_goes_with_the_generation(fitted, device, own, energy_j):
     })  # fmt: skip
     got = carried(told.constants, told, "nvidia/a100-sxm-80gb", load(device), FP32, own=own)
     assert got["energy_j"] / energy_j == pytest.approx(1)  # not beside the 1e-12 that approx lets pass
+
+
+@pytest.mark.parametrize("times", [0.6, 0.8, 1.25])
+def test_at_its_power_limit_a_chip_is_as_fast_whatever_clock_its_peak_is_stated_for(fitted, times):
+    """Power goes with the cube of the clock, so that the limit alone says how fast a chip then is."""
+    fitted({})
+    chip = load("nvidia/l40s")
+    board = Device(clocked(chip.spec, times))
+    told = section(energy_j=1e-10)  # far beyond the limit at either clock
+    got = carried(told.constants, told, chip.name, board, Wanted("gemm", "gemm", "bf16"), own=True)
+    took = [
+        (1 + droop(of, energy_j * of.peak("bf16"))) / of.peak("bf16")
+        for of, energy_j in ((chip, 1e-10), (board, got["energy_j"]))
+    ]
+    assert took[1] / took[0] == pytest.approx(1, rel=1e-3)
+
+
+def test_generations_are_compared_at_one_clock(fitted):
+    """Then it matters not at which the relative's constant is: the clock of the device's next of kin does."""
+    told = section(energy_j=2e-12)
+    h200, h100 = load("nvidia/h200-sxm"), load("nvidia/h100-pcie")
+    fitted({"nvidia/a100-sxm-80gb": (told,), h200.name: (section(energy_j=1.2e-12),)})
+    wanted = Wanted("gemm", "gemm", "bf16", framework="trtllm")
+    got = carried(told.constants, told, "nvidia/a100-sxm-80gb", h100, wanted, own=True)
+    clocks = 1620e6, 1830e6  # of 756.5 and 989.4 TFLOP/s, of 114 and 132 units
+    assert (h100.matrix_clock_hz, h200.matrix_clock_hz) == clocks
+    assert got["energy_j"] / 1.2e-12 == pytest.approx((clocks[0] / clocks[1]) ** 2)
 
 
 def test_chips_that_are_made_alike_draw_alike(fitted):
