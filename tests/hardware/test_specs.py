@@ -162,6 +162,11 @@ DEPARTURES = {
     ): "the vendor's 484 GB/s, given in the table's note; a bound needs the higher",
     ("Gaudi3", "clock_boost_mhz"): "1750 MHz, which its stated peak needs; the table notes it",
     ("i9-13900K", "fp32_tflops"): "efficient cores counted too; the table's note gives their share",
+    # "NVIDIA RTX PRO 6000 Blackwell Server Edition", datasheet of December 2025, product brief SP-12355-001.
+    ("RTX-PRO-6000-Server", "mem_bw_gbs"): "1597 GB/s, its datasheet's, which the table's note has, too",
+    ("RTX-PRO-6000-Server", "clock_boost_mhz"): "2430 MHz, its brief's; the table notes that it runs at them",
+    ("RTX-PRO-6000-Server", "clock_base_mhz"): "1852 MHz, its brief's",
+    ("GB200", "units"): "152 by device queries, which its stated fp32 rate needs at the table's 2062 MHz",
 }
 
 
@@ -178,6 +183,21 @@ def test_specs_hold_the_figures_of_the_table(shared):
             wrong.append((row["chip"], row["field"]))
     assert len(rows) > 650
     assert set(wrong) == set(DEPARTURES)
+
+
+def test_of_an_edition_of_its_own_the_figures_go_together():
+    """Memory transfers twice a clock (12,481 MHz, by its driver) over 512 bit; no clock is above 2,430."""
+    server = load("nvidia/rtx-pro-6000-server")
+    assert server.hbm_bandwidth == pytest.approx(2 * 12481e6 * 512 / 8, rel=1e-3)
+    assert server.peak("bf16") == pytest.approx(188 * 1024 * 2430e6, rel=1e-3)
+    assert server.clock_hz == server.matrix_clock_hz == 2430e6
+
+
+@pytest.mark.parametrize("name", ["nvidia/gb200", "nvidia/gb300"])
+def test_the_stated_fp32_rate_of_superchips_is_that_of_152_units(name):
+    superchip = load(name)
+    assert superchip.units == 152
+    assert superchip.peak("fp32") == pytest.approx(152 * 256 * superchip.clock_hz, rel=5e-3)
 
 
 def test_every_label_of_the_measurements_is_a_device(shared):
