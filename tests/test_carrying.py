@@ -46,6 +46,16 @@ def test_cycles_go_by_the_clock_and_the_rest_stays(fitted):
     assert got == pytest.approx({"start_s": 2e-6 * a100.clock_hz / h100.clock_hz, "peak_share": 0.9})
 
 
+def test_a_chain_of_multiply_adds_is_cycles_and_a_launch_is_the_hosts(fitted):
+    fitted({})
+    told = section("recurrence", "lstm", "fp32", "cudnn", chain_s=4e-8, step_s=2e-5, call_s=5e-5)
+    p100, titan = load("nvidia/p100-pcie-16gb"), load("nvidia/titan-xp")
+    wanted = Wanted("recurrence", "lstm", "fp32", framework="cudnn")
+    got = carried(told.constants, told, p100.name, titan, wanted, own=True)
+    assert got["chain_s"] * titan.clock_hz == pytest.approx(4e-8 * p100.clock_hz)
+    assert (got["step_s"], got["call_s"]) == (2e-5, 5e-5)
+
+
 @pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
 def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
     """Arithmetic of 1 beside `rest` takes √(1 + rest²), of which it is a share; that of t, √(t² + rest²)."""

@@ -56,6 +56,8 @@ CONSTANTS = {
     "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak of the weights' gradient"),
 }
 
+#: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
+CLOCKED = ("chain_s",)
 #: Which of them are launches, whatever the format: those of fp32 serve where no others were measured.
 EVERY_FORMAT = ("call_s", "step_s")
 
