@@ -138,12 +138,16 @@ def seconds(
     # Harnesses measured shapes in order of rows: clocks and hosts changed on the way.
     early = rows < c["slow_rows"]
     clock, host = np.where(early, c["slow_clock"], 1.0), np.where(early, c["slow_host"], 1.0)
-    hbm = traffic / (c["bandwidth_share"] * device.hbm_bandwidth)
+    reached = c["bandwidth_share"] * device.hbm_bandwidth
+    hbm = traffic / reached
     # A relative's share of its cache may be more than all of this one; that serves no more than it holds.
     hbm = np.maximum(hbm, (passes - device.llc_capacity) / device.hbm_bandwidth)
-    # Nor is memory faster than the cache before it, however little of it a relative's units are fed: A100's
-    # would hold B200's passes to 5.8 of 8 TB/s.
-    cached = passes / max(device.units * device.clock_hz * c["cache_bytes"], device.hbm_bandwidth)
+    fed = device.units * device.clock_hz * c["cache_bytes"]
+    if pattern == "elementwise":
+        # Plain passes keep memory busy on any device, however little a relative's units are fed: A100's cache
+        # would hold B200's additions to 5.8 of 8 TB/s. Blocks of rows may be slower than memory.
+        fed = max(fed, reached)
+    cached = passes / fed
     chain = chain * clock
     issue = issued * c["element_cycles"] / (device.units * _LANES * device.clock_hz) * clock
     kernel = joined(c["overlap"], np.maximum(hbm, cached), chain, issue) + c["start_s"]
