@@ -195,6 +195,7 @@ def signals_of(device: cm.hardware.Device, made: Program) -> dict[str, float]:
         "bandwidth": device.hbm_bandwidth,
         "cache": device.llc_capacity,
         "link": device.link_bandwidth or 1e300,
+        "sums": device.sum_bandwidth or 1e300,
         "step": device.step_s,
         "launch": device.launch_s,
         "sram": device.shared_per_unit,
