@@ -156,7 +156,9 @@ def show(
         print(f"  {row['class']}{f': grows as {degrees}' if degrees else ''}")
     print("\nsizes")
     for name, size in answer["sizes"].items():
-        print(f"  {name} ({size['latex']}): {size['meaning']}")
+        # LaTeX's braces are for --latex: classes of growth have none either.
+        symbol = size["latex"] if latex else size["latex"].replace("{", "").replace("}", "")
+        print(f"  {name} ({symbol}): {size['meaning']}")
     print(f"\nkernels      {', '.join(answer['kernels'])}")
     print(f"source       {found.source}\nnot counted  {found.not_counted}")
 

@@ -310,7 +310,7 @@ def _print(
         *([f"  does not fit {lacking}"] if lacking else []),
         f"  time         {output.seconds(p.seconds)}, limited by {p.bound}",
         f"  lower bound  {output.seconds(p.lower_s)}",
-        f"  rate         {tokens_per_s:.4g} tokens a second",
+        f"  rate         {output.rate(tokens_per_s)} tokens a second",
         f"  utilisation  {p.utilisation:.1%} of {peak / 1e12:.4g} TFLOP/s",
     ]
     print("\n".join(lines))
@@ -345,7 +345,7 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")
-    print(f"  rate         {g.tokens_per_s:.4g} tokens a second")
+    print(f"  rate         {output.rate(g.tokens_per_s)} tokens a second")
     print(output.grounds(p.rung, p.constants_from, p.device.spec_hash))
 
 

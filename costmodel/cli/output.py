@@ -49,31 +49,35 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
     rows : iterable of sequence of str
         The cells.
     left : int
-        How many of the first columns hold text; the others are numbers, set to the right.
+        How many of the first columns hold text; of the others, numbers are set to the right.
     """
     cells = [list(row) for row in rows]
+    texts = [i < left or any(_is_text(row[i]) for row in cells) for i in range(len(headers))]
     widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
     # One long column can be folded; numbers cannot.
     narrow = sum(widths) - max(widths) + _BETWEEN * len(widths) + _FOLDED
     if sys.stdout.isatty() and narrow <= shutil.get_terminal_size().columns:
-        _draw(headers, cells, left)
+        _draw(headers, cells, texts)
         return
     for row in [list(headers), *cells]:
-        padded = (
-            c.ljust(w) if i < left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
-        )
+        padded = (c.ljust(w) if text else c.rjust(w) for c, w, text in zip(row, widths, texts, strict=True))
         print("  ".join(padded).rstrip())
 
 
-def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> None:
+def _is_text(cell: str) -> bool:
+    """Tell words from a number, with its sign and unit or not, and from what stands for none."""
+    return bool(cell) and not cell[0].isdigit() and cell[0] not in "+-−–"
+
+
+def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[bool]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for i, header in enumerate(headers):
-        table.add_column(Text(header), justify="left" if i < left else "right", overflow="fold")
+    for header, text in zip(headers, texts, strict=True):
+        table.add_column(Text(header), justify="left" if text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     Console().print(table)
@@ -116,7 +120,13 @@ def count(value: float, unit: str = "") -> str:
     """Return a count with an SI prefix and, where it has one, its unit."""
     if unit in ("bytes", "FLOP", "bytes/s", "FLOP/s"):
         return render(value, unit)
-    return f"{value:,.0f}" if value < 1e7 else f"{value:.4g}"
+    # Beyond that a float stands for many whole numbers.
+    return f"{value:,.0f}" if value < 2**53 else f"{value:.4g}"
+
+
+def rate(value: float) -> str:
+    """Return so many a second: whole ones where there are a thousand, else four digits."""
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def note(text: str) -> None:

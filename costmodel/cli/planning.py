@@ -11,15 +11,17 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.errors import SizeError
 from costmodel.files import check_writable, write_whole
+from costmodel.units import render
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from costmodel.parallel import Cluster
 
-#: The columns that a terminal has room for.
-_SHOWN = (
-    *("tensor", "pipeline", "data", "expert", "expert_tensor", "micro_batch", "interleave"),
+#: How a layout cuts the model, and the choices that may be the same in all that are shown.
+_CUTS = ("tensor", "pipeline", "data")
+_CHOICES = (
+    *("expert", "expert_tensor", "micro_batch", "interleave"),
     *("sequence_parallel", "recompute", "zero"),
 )
 
@@ -84,16 +86,21 @@ def plan(
 def _print(what: str, found: pd.DataFrame, top: int) -> None:
     print(f"{what}: {len(found):,} layouts fit")
     mixture = (found["expert"] * found["expert_tensor"] > 1).any()
-    shown = [name for name in _SHOWN if mixture or not name.startswith("expert")]
-    rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in found.head(top).iterrows()]
-    headers = [*(name.replace("_", " ") for name in shown), "step", "tokens/s", "memory", "of peak"]
+    choices = [name for name in _CHOICES if mixture or not name.startswith("expert")]
+    best, head = found.iloc[0], found.head(top)
+    # What is the same in every row is said once: few terminals have room for all columns.
+    same = [name for name in choices if len(head) > 1 and head[name].nunique() == 1]
+    shown = [*_CUTS, *(name for name in choices if name not in same)]
+    if same:
+        print(f"all with {', '.join(f'{_words(name)} {_said(best[name])}' for name in same)}")
+    rows = [[*(_said(row[c]) for c in shown), *_answers(row)] for _, row in head.iterrows()]
+    headers = [*map(_words, shown), "step", "tokens/s", "memory", "of peak"]
     output.print_table(headers, rows, left=0)
-    best = found.iloc[0]
     shares = {name: float(best[name] / best["seconds"]) for name in map(str, found) if name.endswith("_s")}
     kept = {name.removesuffix("_s"): share for name, share in shares.items() if share > 0.001}
     where = ", ".join(f"{name} {share:.0%}" for name, share in kept.items())
     print(f"where the fastest step goes: {where}")
-    spent = [f"{best['energy_j']:.4g} J at rated power"] if best["energy_j"] > 0 else []
+    spent = [f"{render(best['energy_j'], 'J')} at rated power"] if best["energy_j"] > 0 else []
     spent += [f"a cost of {best['cost']:.3g}"] if "cost" in found else []
     if spent:
         print(f"and takes {' and '.join(spent)}")
@@ -106,8 +113,12 @@ def _whole_training(days: float, tokens: float, cluster: Cluster) -> str:
     return f"{tokens:.4g} tokens at that rate take {days:,.1f} days, {hours:,.0f} device hours{cost}"
 
 
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
 def _said(value: Any) -> str:
-    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
+    return {"True": "yes", "False": "no"}.get(str(value), str(value))
 
 
 def _answers(row: pd.Series[Any]) -> list[str]:

@@ -103,9 +103,12 @@ def _print_one(p: Prediction) -> None:
 
 
 def _reached(p: Prediction) -> str:
-    """Return the rates of products and of memory traffic, and their shares of the device's."""
+    """Return the rates of products, over links and of memory traffic, and their shares of the device's."""
     bandwidth = p.hbm_bytes / p.seconds
     found = [f"{output.count(bandwidth, 'bytes/s')}, {bandwidth / p.device.hbm_bandwidth:.1%} of hbm"]
+    if sent := p.counts.get("link_bytes"):
+        # No share of it: where a switch adds, bytes count that no link carries.
+        found.insert(0, f"{output.count(sent / p.seconds, 'bytes/s')} over links")
     if p.matrix_flops:
         share = f"{p.utilisation:.1%} of {p.device.engine(p.layer.dtype)}:{p.layer.dtype}"
         found.insert(0, f"{output.count(p.matrix_flops / p.seconds, 'FLOP/s')}, {share}")

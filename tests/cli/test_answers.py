@@ -405,3 +405,43 @@ def test_a_plan_names_the_program_and_the_spec_it_was_made_with(costmodel):
     words = ("plan", "gpt2", "-m", "h200-sxm", "--devices", "8", "-D", "batch=8", "seq=128")
     h200 = cm.hardware.load("h200-sxm")
     assert costmodel(*words).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")
+
+
+def test_a_plan_says_once_what_all_layouts_share(costmodel):
+    """Its table has room for what tells them apart; a step's energy has a prefix."""
+    words = (
+        "plan",
+        "gpt2",
+        "-m",
+        "h200-sxm",
+        "--devices",
+        "8",
+        "-D",
+        "batch=64",
+        "seq=512",
+        "--rung",
+        "bound",
+    )
+    rows = json.loads(costmodel(*words, "--json").out)
+    lines = costmodel(*words).out.splitlines()
+    headers = next(line for line in lines if line.startswith("tensor"))
+    for name in ("micro_batch", "interleave", "sequence_parallel", "recompute", "zero"):
+        alike = len({row[name] for row in rows}) == 1
+        assert (name.replace("_", " ") in lines[1]) == alike
+        assert (name.replace("_", " ") in headers) != alike
+    assert lines[1].startswith("all with ")
+    assert not re.search(r"True|False|e\+", "".join(lines))
+    # One layout shares nothing with others.
+    assert costmodel(*words, "--top", "1").out.splitlines()[1].startswith("tensor")
+
+
+def test_predict_says_what_goes_over_links(costmodel):
+    words = ("predict", "collective", "-m", "a100-sxm-80gb", "-D", "m=4096", "n=4096", "devices=8")
+    answer = json.loads(costmodel(*words, "--json").out)
+    rate = answer["link_bytes"] / answer["seconds"] / 1e9
+    assert f"reaches      {rate:.4g} GB/s over links; " in costmodel(*words).out
+
+
+def test_show_has_braces_in_latex_alone(costmodel):
+    assert "kv_heads (h_kv)" in costmodel("show", "tiled-attention").out
+    assert "kv_heads (h_{kv})" in costmodel("show", "tiled-attention", "--latex").out

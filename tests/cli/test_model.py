@@ -20,7 +20,8 @@ def test_the_catalogue_is_listed(costmodel):
     ended = costmodel("model")
     assert ended.status == 0
     assert "llama-2-7b" in ended.out
-    assert "6.738e+09" in ended.out
+    assert "6,738,415,616" in ended.out
+    assert "e+" not in ended.out
     rows = json.loads(costmodel("model", "--json").out)
     assert {"model", "title", "parameters", "source"} <= set(rows[0])
 
@@ -40,6 +41,7 @@ def test_times_by_part_and_by_limit(costmodel, config, use):
     ended = costmodel(*words)
     assert ended.status == 0, ended.err
     assert "limited by" in ended.out
+    assert not re.search(r"rate .*e\+", ended.out)
     answer = json.loads(costmodel(*words, "--json").out)
     assert answer["shapes"]["batch"] == 1
     assert answer["tokens_per_s"] == pytest.approx((1 if use == "decode" else 64) / answer["seconds"])

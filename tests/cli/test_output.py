@@ -38,3 +38,18 @@ def test_numbers_are_whole_however_narrow_the_terminal(columns, monkeypatch):
     assert terminal.text.count("1234.5") == 8
     assert "nvidia/rtx-pro-6000-server" in terminal.text
     assert ("─" in terminal.text) == (columns == 300)
+
+
+def test_words_are_set_to_the_left_and_numbers_to_the_right(capsys):
+    rows = [["a", "1 ms", "hbm", "-2 %"], ["bcd", "20 ms", "matrix:bf16", "–"]]
+    output.print_table(["what", "time", "limited by", "off"], rows)
+    assert capsys.readouterr().out.splitlines() == [
+        "what   time  limited by    off",
+        "a      1 ms  hbm          -2 %",
+        "bcd   20 ms  matrix:bf16     –",
+    ]
+
+
+@pytest.mark.parametrize(("value", "said"), [(16596.7, "16,597"), (183.94, "183.9"), (0.0512, "0.0512")])
+def test_rates(value, said):
+    assert output.rate(value) == said
