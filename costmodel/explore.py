@@ -49,7 +49,8 @@ SHARED: dict[str, tuple[Any, ...]] = {
 TIED = {"hidden": "width", "d_model": "width", "head_dim": "width/heads"}
 #: Where sizes start; others at 64.
 START = {"batch": 8, "seq": 4096, "width": 1024, "heads": 16, "seq_kv": 8192, "vocab": 32768}
-START |= {"m": 4096, "n": 4096, "k": 4096, "experts": 8, "top_k": 2, "tile_rows": 128, "tile_cols": 64}
+START |= {"m": 4096, "n": 4096, "k": 4096, "experts": 8, "top_k": 2, "devices": 8}
+START |= {"tile_rows": 128, "tile_cols": 64}
 #: Least and greatest stop of a slider, and stops in an octave; others 1 to 65,536, one.
 STOPS = {
     "batch": (1, 1024, 1),

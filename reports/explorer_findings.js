@@ -9,6 +9,12 @@
   const percent = (share) => `${share >= 0.1 ? Math.round(100 * share) : Number((100 * share).toPrecision(2))} %`;
   const ratio = (value) => `${value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString("en")} times`;
 
+  // "matrix:bf16" as "matrix engine, bf16".
+  function limit(name) {
+    const [kind, dtype] = name.split(":");
+    return [page.store.live.limits[kind] ?? kind, dtype].filter(Boolean).join(", ");
+  }
+
   function sized(result, value) {
     const words = controls.get(result.along).words;
     const size = value.toLocaleString("en");
@@ -27,7 +33,7 @@
     const said = now(result)
       .filter((row) => row.rate > 0)
       .sort((a, b) => b.share - a.share)
-      .map((row) => `${row.label} ${percent(row.share)} (limited by ${row.limit})`);
+      .map((row) => `${row.label} ${percent(row.share)} (limited by ${limit(row.limit)})`);
     return said.length ? `Share of the peak: ${listed(said)}` : "No matrix products, so nothing to place under the roof";
   }
 

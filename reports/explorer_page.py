@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import explorer_charts as charts
+from costmodel.reports.binding import LIMITS
 from costmodel.reports.compose import LOWER_BOUND, RUNGS, layers, sources
 from costmodel.reports.figure import Figure
 from costmodel.reports.frames import SIZES, Facts
@@ -196,6 +197,7 @@ def _data(explorer: Explorer) -> dict[str, Any]:
         "figures": [{"name": name, "unit": unit, "scale": scale} for name, _, unit, scale in FIGURES],
         "along": charts.ALONG,
         "parts": list(charts.PARTS),
+        "limits": {name: looks[0] for name, looks in LIMITS.items()},
     }
 
 

@@ -400,6 +400,9 @@ def test_a_slider_moves_the_view_and_the_address(
         other = cm.predict(layer, "nvidia/h200-sxm", rung="bound", **attention)
         times.append(f"{joint}{name} {words.seconds(other.seconds)}")
     assert any("".join(times) in text for text in found["findings"])
+    (share,) = (text for text in found["findings"] if text.startswith("Share of the peak"))
+    assert "lstm 100 % (limited by matrix engine, bf16)" in share
+    assert re.search(r"dense-attention \d+ % \(limited by main memory\)", share)
     assert all(label.startswith("Chart. ") and len(label) > 100 for label in found["plots"])
 
 
@@ -499,6 +502,13 @@ def test_a_page_of_users_own_choice(explored: Explored) -> None:
     for layer in layers:
         agree(answer["layers"][layer.name], cm.predict(layer, device, sizes[layer.name], rung="bound"))
     assert page.title == "Mine"
+
+
+def test_layers_of_many_devices_start_with_sizes_that_they_take(explored: Explored) -> None:
+    """As many devices as divide the experts."""
+    (answer,) = explored(explore.page([get("expert-parallel")(), get("ring-attention")()]), [{"seq": 8192}])
+    assert answer["problems"] == []
+    assert len(answer["layers"]) == 2
 
 
 def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
