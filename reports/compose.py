@@ -7,7 +7,18 @@ from functools import partial
 
 import pandas as pd
 
-from costmodel.reports import binding, counts, duration, fastest, helping, longest, memory, roofline, split
+from costmodel.reports import (
+    binding,
+    counts,
+    duration,
+    fastest,
+    helping,
+    longest,
+    memory,
+    roofline,
+    split,
+    words,
+)
 from costmodel.reports.figure import Figure, Pick, at_first, choose
 from costmodel.reports.frames import Facts, Frames, axis_of, axis_title, sizes_of
 from costmodel.reports.page import Page, Section
@@ -147,7 +158,7 @@ def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
     if "constants_from" not in rows or set(rows["constants_from"]) == {"none"}:
         return ""
     first = choose(rows, at_first(picks)).drop_duplicates(["series", "constants_from"])
-    origins = first["constants_from"].str.replace("self", "the device itself")
+    origins = map(words.origins, first["constants_from"])
     said = [f"{name} from {origin}" for name, origin in zip(first["series"], origins, strict=True)]
     return f"Fitted constants: {'; '.join(said)}."
 

@@ -14,7 +14,7 @@ from costmodel.reports.frames import axis_of, axis_title
 NAME = "crossovers"
 ABOUT = (
     "Which layer takes least time from which length on, by device; a boundary between colours is a "
-    "crossover; of equals, the first is named. Rows without a device: the same for counts."
+    "crossover; of equals, the first is named."
 )
 
 

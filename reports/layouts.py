@@ -12,9 +12,9 @@ from costmodel.reports.frames import in_words
 NAME = "layouts"
 ABOUT = (
     "Time of a step by what it goes into, in the fastest layouts within memory. T: devices that share a "
-    "layer; P: stages, in v parts each; D: copies; E: devices that share its experts; b: sequences that "
-    "pass at once; SP: split by positions between products; Z: what copies share (ZeRO); full, selective: "
-    "what is computed again."
+    "layer; P: stages, in v parts each; D: copies; E: devices that share its experts, X: that share each; "
+    "b: sequences that pass at once; SP: split by positions between products; Z: what copies share (ZeRO); "
+    "full, selective: what is computed again."
 )
 #: Parts of a step in words, each with its colour.
 PARTS = {

@@ -22,7 +22,7 @@ from costmodel.reports.compose import CONSTANTS_FROM, LOWER_BOUND, layers, rungs
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, Section
-from costmodel.reports.words import listed, share, whole
+from costmodel.reports.words import listed, origins, share, whole
 
 #: Figures whose findings stand at the top, in that order.
 FIRST = ("parts", "limits", "growth", "holding", "generation", "recompute", "whatif", "layouts")
@@ -143,10 +143,7 @@ def _constants(answers: pd.DataFrame) -> str:
     pairs = answers[["where", "constants_from"]].drop_duplicates()
     if set(pairs["constants_from"]) == {"none"}:
         return ""
-    said = [
-        f"{where} from {str(origin).replace('self', 'the device itself')}"
-        for where, origin in pairs.itertuples(index=False)
-    ]
+    said = [f"{where} from {origins(str(origin))}" for where, origin in pairs.itertuples(index=False)]
     return f"Fitted constants: {'; '.join(said)}."
 
 

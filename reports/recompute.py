@@ -50,7 +50,14 @@ def finding(frame: pd.DataFrame) -> str:
     held = frame.groupby("state", sort=False)["bytes"].sum()
     fitting = [f"{state} ({words.size(size)})" for state, size in held.items() if size <= capacity]
     lacking = [
-        f"{state}, lacks {words.size(size - capacity)}" for state, size in held.items() if size > capacity
+        f"{_as_subject(str(state))} lacks {words.size(size - capacity)}"
+        for state, size in held.items()
+        if size > capacity
     ]
     said = [f"has room for {words.listed(fitting)}"] if fitting else ["has room for none of its uses"]
     return f"Memory of {words.size(capacity)} {'; '.join([*said, *lacking])}"
+
+
+def _as_subject(state: str) -> str:
+    """Return a use for a verb to follow: an apposition, as in ``"training, full,"``, ends with a comma."""
+    return f"{state}," if "," in state else state

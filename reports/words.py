@@ -85,3 +85,12 @@ def be(subjects: Sequence[str]) -> str:
 def listed(items: Sequence[str]) -> str:
     """Return items as a sentence has them: ``"a, b and c"``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def origins(constants_from: str) -> str:
+    """Return whose constants they are: ``"none, self" → "the device itself, the rest by the datasheet"``."""
+    names = constants_from.split(", ")
+    fitted = [name.replace("self", "the device itself") for name in names if name != "none"]
+    if not fitted:
+        return "the datasheet alone"
+    return ", ".join(fitted + ["the rest by the datasheet"] * ("none" in names))

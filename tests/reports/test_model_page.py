@@ -13,7 +13,7 @@ import pytest
 import vl_convert
 
 from costmodel import model_story, models, reports
-from costmodel.reports import elasticity, generation, layouts, whatif, words
+from costmodel.reports import elasticity, generation, layouts, recompute, whatif, words
 from costmodel.reports.figure import Figure, at_first, choose
 
 TINY = {
@@ -191,6 +191,9 @@ def test_memory_bars_are_the_tables(tables: reports.ModelFrames, model_page: rep
     assert list(dict.fromkeys(bars["state"])) == states
     assert bars["bytes"].sum() == pytest.approx(at["bytes"].sum())
     assert "lacks" not in said(model_page, "recompute")
+    small = recompute.finding(bars.assign(room_bytes=1.0))
+    assert "; decode lacks " in small
+    assert "; training, full, lacks " in small
 
 
 def test_what_would_help(tables: reports.ModelFrames, model_page: reports.Page) -> None:

@@ -48,3 +48,9 @@ def test_lists() -> None:
     assert words.listed(["a"]) == "a"
     assert words.listed(["a", "b"]) == "a and b"
     assert words.listed(["a", "b", "c"]) == "a, b and c"
+
+
+def test_whose_constants() -> None:
+    assert words.origins("self, nvidia/v100") == "the device itself, nvidia/v100"
+    assert words.origins("none, self") == "the device itself, the rest by the datasheet"
+    assert words.origins("none") == "the datasheet alone"
