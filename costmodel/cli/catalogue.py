@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from costmodel.cli.options import AsJson, LayerName, Settings, layers
-from costmodel.cli.output import print_json, print_table
+from costmodel.cli.output import print_folded, print_json, print_table
 from costmodel.errors import SpecError
 from costmodel.units import render
 
@@ -106,10 +106,10 @@ def show_layers(as_json: AsJson = False) -> None:
         for row in members:
             sizes = [*row["required"], *(f"[{name}={value}]" for name, value in row["defaults"].items())]
             options = (f"{name}={option_text(value['default'])}" for name, value in row["options"].items())
-            print(f"  {row['layer']}: {row['summary']}")
-            print(f"    sizes    {' '.join(sizes)}")
-            print(f"    options  {' '.join(options)}")
-            print(f"    source   {row['source']}")
+            print_folded(f"  {row['layer']}: {row['summary']}", 4)
+            print_folded(f"    sizes    {' '.join(sizes)}", 13)
+            print_folded(f"    options  {' '.join(options)}", 13)
+            print_folded(f"    source   {row['source']}", 13)
 
 
 def _layer(kind: type[Layer]) -> dict[str, Any]:
@@ -151,16 +151,18 @@ def show(
         return
     print(found.label)
     for name, row in answer["counts"].items():
-        print(f"\n{name} [{row['unit']}]\n  = {row['formula']}")
+        print(f"\n{name} [{row['unit']}]")
+        print_folded(f"  = {row['formula']}", 4)
         degrees = ", ".join(f"{size}^{power}" for size, power in row["degrees"].items())
-        print(f"  {row['class']}{f': grows as {degrees}' if degrees else ''}")
+        print_folded(f"  {row['class']}{f': grows as {degrees}' if degrees else ''}", 4)
     print("\nsizes")
     for name, size in answer["sizes"].items():
         # LaTeX's braces are for --latex: classes of growth have none either.
         symbol = size["latex"] if latex else size["latex"].replace("{", "").replace("}", "")
-        print(f"  {name} ({symbol}): {size['meaning']}")
+        print_folded(f"  {name} ({symbol}): {size['meaning']}", 4)
     print(f"\nkernels      {', '.join(answer['kernels'])}")
-    print(f"source       {found.source}\nnot counted  {found.not_counted}")
+    print_folded(f"source       {found.source}", 13)
+    print_folded(f"not counted  {found.not_counted}", 13)
 
 
 def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:

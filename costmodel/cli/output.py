@@ -7,6 +7,7 @@ import math
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,19 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def print_folded(line: str, indent: int) -> None:
+    """Print a line; one that a terminal has no room for, folded between words, what follows set in."""
+    width = shutil.get_terminal_size().columns
+    if not sys.stdout.isatty() or len(line) <= width:
+        print(line)
+        return
+    after = " " * indent
+    folded = textwrap.wrap(
+        line, width, subsequent_indent=after, break_long_words=False, break_on_hyphens=False
+    )
+    print("\n".join(folded))
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:

@@ -53,3 +53,16 @@ def test_words_are_set_to_the_left_and_numbers_to_the_right(capsys):
 @pytest.mark.parametrize(("value", "said"), [(16596.7, "16,597"), (183.94, "183.9"), (0.0512, "0.0512")])
 def test_rates(value, said):
     assert output.rate(value) == said
+
+
+def test_a_long_line_is_folded_between_words_on_a_terminal_alone(monkeypatch, capsys):
+    line = "    options  " + " ".join(f"option-{i}=value" for i in range(12))
+    output.print_folded(line, 13)
+    assert capsys.readouterr().out == line + "\n"
+    monkeypatch.setattr(output.shutil, "get_terminal_size", lambda: os.terminal_size((80, 40)))
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    output.print_folded(line, 13)
+    first, *others = terminal.text.splitlines()
+    assert max(map(len, [first, *others])) <= 80
+    assert all(other.startswith(" " * 13 + "option-") for other in others)
+    assert " ".join(terminal.text.split()) == " ".join(line.split())
