@@ -50,7 +50,7 @@ def chart(frame: pd.DataFrame) -> Any:
             .encode(along, alt.Y("seconds:Q"))
             .properties(name=f"ink_{i}")
         )
-    points = base.mark_point(size=26, strokeWidth=1.3, opacity=0.75).encode(
+    points = base.mark_point(size=26, strokeWidth=1.3, opacity=0.9).encode(
         along,
         style.log_y("seconds", "predicted [s]", style.SECONDS),
         *style.groups(frame["op"]),

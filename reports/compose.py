@@ -149,7 +149,11 @@ def lead(picks: Sequence[Pick]) -> str:
     if not picks:
         return ""
     values = [(pick.label.lower(), pick.values[pick.default]) for pick in picks]
-    chosen = "; ".join(value if isinstance(value, str) else f"{name} {said(value)}" for name, value in values)
+    # A device's or a model's name says what it is; a rung's does not.
+    chosen = "; ".join(
+        value if isinstance(value, str) and value not in RUNGS else f"{name} {said(value)}"
+        for name, value in values
+    )
     return f"For {chosen}. Charts and tables follow what is picked below."
 
 

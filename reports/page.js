@@ -66,6 +66,7 @@
       axisY: { labelLimit: narrow ? 170 : 250, minExtent: narrow ? 34 : 44 },
       legend: { labelFontSize: 12, rowPadding: 2, columnPadding: 14, labelLimit: Math.max(120, width - 110), columns: narrow ? 1 : width < 800 ? 2 : 4 },
       header: { labelFontSize: 12, labelFontWeight: 600 },
+      point: { opacity: 1 }, // the library's 0.7 leaves open marks too dim on dark paper
       view: { stroke: null },
     };
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ def test_the_best_rung_is_shown_first(measured: pd.DataFrame, order: list[str]) 
     rows = measured.assign(rung=np.resize(order, len(measured)))
     page = reports.validation(rows)
     assert at_first(page.picks)["rung"] == "kernel"
-    assert "kernel" in page.lead
+    assert "rung kernel" in page.lead
 
 
 def test_rows_under_the_bound_are_said(measured: pd.DataFrame) -> None:
@@ -246,3 +247,15 @@ def test_the_legend_of_ops_has_the_columns_that_the_page_has_room_for(
     vega = vl_convert.vegalite_to_vega(json.dumps(drawn | {"config": {"legend": {"columns": columns}}}))
     (legend,) = vega["legends"]
     assert legend.get("columns", vega["config"]["legend"]["columns"]) == columns
+
+
+@pytest.mark.usefixtures("browser")
+def test_open_points_are_as_strong_as_their_colours(
+    measured: pd.DataFrame, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    """On dark paper 0.7 of a blue line is hard to see."""
+    dom, _ = drawn(reports.validation(measured).html)
+    start = dom.index('data-figure="errors"')
+    part = dom[start : dom.index("</figure>", start)]
+    assert "mark-symbol role-mark" in part
+    assert 'opacity="0.7"' not in part
