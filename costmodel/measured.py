@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel import hardware
 from costmodel.errors import UnavailableError
 from costmodel.kernels import _tiles
 from costmodel.layers import Layer
@@ -114,7 +115,7 @@ def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
             dtype=dtype,
             direction=_direction(row),
             bidirectional=_flag(row, "bidirectional"),
-            # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
+            # It overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
             wavefront=_cudnn(row) and not _flag(row, "bidirectional"),
             recurrent_only=_flag(row, "recurrent_only"),
         )
@@ -228,7 +229,13 @@ def _direction(row: Mapping[str, Any]) -> str:
 
 
 def _cudnn(row: Mapping[str, Any]) -> bool:
-    return str(row.get("framework") or "").lower().startswith("cudnn")
+    """Return whether cuDNN ran a row: by its own name, or for torch on a GPU of NVIDIA's."""
+    if str(row.get("framework") or "").lower().startswith("cudnn"):
+        return True
+    gpu = str(row.get("gpu") or "")
+    if framework(row.get("framework"))[0] != "pytorch" or not gpu:
+        return False
+    return (gpu if "/" in gpu else hardware.load(gpu).name).startswith("nvidia/")
 
 
 def _style(row: Mapping[str, Any]) -> str:

@@ -26,7 +26,17 @@ from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework, harness
 from costmodel.validation import fit_cpu, fit_stream
 from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
-from costmodel.validation.cells import Cell, arguments, cells, model_of, recipe, rows_of, sized, usable
+from costmodel.validation.cells import (
+    Cell,
+    arguments,
+    cells,
+    model_of,
+    recipe,
+    repeats,
+    rows_of,
+    sized,
+    usable,
+)
 from costmodel.validation.chains import chained
 from costmodel.validation.heldout import NEVER_FITTED, in_order, parted
 from costmodel.validation.linear_refit import linear_refit
@@ -162,7 +172,7 @@ def _fit_cell(
             fitted=fitted,
             judged=judged,
             predicted=predicted,
-            sizes=arguments(cell, fitted, device),
+            sizes=arguments(fitted, device),
             hashes=hashes,
             intervals=_intervals(cell, fitted, device, constants, start),
         )
@@ -215,7 +225,7 @@ def linear_intervals(
     names = told(rows, device)
     last = [name for given, more in _FREED_LAST.items() if constants.get(given, 0) > 0 for name in more]
     free = [name for name in (*names, *last) if constants.get(name, 0) > 0]
-    model, kwargs = kernels.model(cell.kernel), arguments(cell, rows, device)
+    model, kwargs = kernels.model(cell.kernel), arguments(rows, device)
 
     def predict(values: Mapping[str, float]) -> Array:
         return np.broadcast_to(model.seconds(device, values, **kwargs).seconds, (len(rows),))
@@ -250,12 +260,9 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
 
 def seconds_of(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:
     """Return the times of rows of a cell by some constants [s], with what they hold beside its kernel."""
-    estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(cell, rows, device))
-    seconds = np.broadcast_to(estimate.seconds, (len(rows),))
-    if "other_s" in rows:
-        layers = fit_cpu.repeats(rows) if cell.kernel.startswith("cpu_") else 1.0  # a wavefront's is one
-        seconds = layers * seconds + rows["other_s"].to_numpy(dtype=np.float64)
-    return np.asarray(seconds, dtype=np.float64)
+    estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(rows, device))
+    other = rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
+    return np.asarray(repeats(rows) * estimate.seconds + other, dtype=np.float64)
 
 
 # -- many devices ---------------------------------------------------------------------------------

@@ -67,18 +67,12 @@ def _changed(
     change: Callable[[Section, Cell, pd.DataFrame], Section],
 ) -> File:
     """Return a calibration with each section changed that some of the rows are of."""
-    by_cell = {_key(cell): (cell, part) for cell, part in cells(usable(rows), device)}
+    by_cell = {cell.key: (cell, part) for cell, part in cells(usable(rows), device)}
     sections = (
         change(section, *by_cell[section.cell]) if section.cell in by_cell else section
         for section in file.sections
     )
     return file.model_copy(update={"sections": tuple(sections)})
-
-
-def _key(cell: Cell) -> tuple[str, ...]:
-    """Return what tells the section of a cell, forward, from the others of a file."""
-    labels = (cell.label,) if cell.label else ()
-    return (cell.kernel, cell.op, cell.dtype, cell.framework, cell.harness, "fwd", *labels)
 
 
 def main() -> None:

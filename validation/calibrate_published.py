@@ -21,7 +21,7 @@ from costmodel.kernels import recurrence
 from costmodel.measured import framework
 from costmodel.validation import fit_recurrence, published
 from costmodel.validation.calibrate import Result
-from costmodel.validation.cells import digest
+from costmodel.validation.cells import arguments, digest, repeats
 from costmodel.validation.heldout import held_out, parted
 from costmodel.validation.residuals import checked, spread
 from costmodel.validation.sections import file_of, section, six_digits
@@ -140,5 +140,4 @@ def _fit(rows: pd.DataFrame, device: hardware.Device, hashes: Mapping[str, str])
 def _seconds(device: hardware.Device, constants: Mapping[str, float], rows: pd.DataFrame) -> Array:
     if rows.empty:
         return np.zeros(0)
-    arguments = fit_recurrence.arguments(rows, device)
-    return np.asarray(recurrence.seconds(device, constants, **arguments).seconds)
+    return repeats(rows) * recurrence.seconds(device, constants, **arguments(rows, device)).seconds

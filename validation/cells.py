@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,11 +14,23 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from costmodel import kernels
+from costmodel import implementations, kernels
+from costmodel.cost import Phase
 from costmodel.errors import CostmodelError, TableError
+from costmodel.evaluate import Number, bind, compile_expressions
 from costmodel.hardware import Device
-from costmodel.measured import NUMERIC, OPERATIONS_MEASURED, framework, harness
+from costmodel.kernels import _tiles
+from costmodel.measured import (
+    NUMERIC,
+    OPERATIONS_MEASURED,
+    framework,
+    harness,
+    label,
+    uncounted,
+    with_parts,
+)
 from costmodel.tables import read_table
 
 #: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
@@ -42,6 +54,12 @@ class Cell:
         return " ".join(
             word for word in (self.op, self.dtype, self.framework, self.label, self.harness) if word
         )
+
+    @property
+    def key(self) -> tuple[str, ...]:
+        """What tells its section from the others of a file; see `costmodel.calibration.Section.cell`."""
+        labels = (self.label,) if self.label else ()
+        return (self.kernel, self.op, self.dtype, self.framework, self.harness, "fwd", *labels)
 
 
 def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -108,8 +126,8 @@ def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFra
     keys = [rows["op"], rows["dtype"], frameworks, rows["timer"].map(harness), labels]
     found = []
     for key, part in rows.groupby(keys, sort=True, dropna=False):
-        op, dtype, name, timed, label = (str(word) for word in key)
-        found.append((Cell(models[op], op, dtype, name, timed, label), part))
+        op, dtype, name, timed, said = (str(word) for word in key)
+        found.append((Cell(models[op], op, dtype, name, timed, said), part))
     order = ("elementwise_copy", "gemm", "bmm")
     yield from sorted(found, key=lambda pair: order.index(pair[0].op) if pair[0].op in order else len(order))
 
@@ -123,8 +141,14 @@ def kernel_of(op: str) -> str | None:
         phases = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"}).cost.phases
     except CostmodelError:
         return None  # a whole model: its row alone says what it is
-    named = [phase.kernel for phase in phases if phase.op == op]
-    return named[0] if named else phases[0].kernel if len(phases) == 1 else None
+    phase = _timed(op, phases)
+    return phase.kernel if phase else None
+
+
+def _timed(op: str, phases: Sequence[Phase]) -> Phase | None:
+    """Return the kernel of a layer that an operation is, or the only one there is; None if it is several."""
+    named = [phase for phase in phases if phase.op == op]
+    return named[0] if named else phases[0] if len(phases) == 1 else None
 
 
 def model_of(op: str, device: Device) -> str:
@@ -143,12 +167,12 @@ def model_of(op: str, device: Device) -> str:
 
 @cache
 def recipe(kernel: str) -> ModuleType:
-    """Return the module that fits a kernel model: the ``fit_*.py`` that imports it.
+    """Return the module that fits a kernel model: the ``fit_*.py`` with that name among its ``MODELS``.
 
-    It has ``arguments(rows, device)``, those of the kernel model, and ``fit(rows, device, start)``, which
-    returns the constants of one cell from rows with ``latency_s``, beginning with what is given; given
-    constants that the rows do not determine stay. Where it says which are determined, ``free(rows, device)``.
-    ``other_s`` of a row is the time of what it holds beside this kernel (a recurrent layer's products).
+    It has ``fit(rows, device, start)``, which returns the constants of one cell from rows with ``latency_s``,
+    beginning with what is given; given constants that the rows do not determine stay. Where it says which
+    are determined, ``free(rows, device)``. ``other_s`` of a row is the time of what it holds beside this
+    kernel (a recurrent layer's products).
 
     Raises
     ------
@@ -156,16 +180,64 @@ def recipe(kernel: str) -> ModuleType:
         If there is none.
     """
     package = __name__.rpartition(".")[0]
-    model = kernels.model(kernel)
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name.startswith("fit_"):
             found = importlib.import_module(f"{package}.{module.name}")
-            if model in vars(found).values():
+            if kernel in found.MODELS:
                 return found
-    raise TableError(f"nothing fits the kernel model {kernel}: no fit_*.py imports it")
+    raise TableError(f"nothing fits the kernel model {kernel}: no fit_*.py has it among its MODELS")
 
 
-def arguments(cell: Cell, rows: pd.DataFrame, device: Device) -> dict[str, Any]:
-    """Return the arguments of the cell's kernel model for rows, as its recipe reads them."""
-    found: dict[str, Any] = recipe(cell.kernel).arguments(rows, device)
+def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """Return the arguments of the kernel model for rows of one cell, as predictions of them have them.
+
+    Parameters
+    ----------
+    rows : DataFrame
+        Of one op, dtype, framework and kernel, with the columns of that op's sizes, and where they are there
+        ``framework``, ``kernel`` and ``grid``.
+    device : Device
+        Where they were measured: libraries choose their kernels by architecture.
+    """
+    first, phase, bound = _described(rows)
+    op, name = str(first["op"]), framework(first.get("framework"))[0]
+    kernel, said = kernels.on(phase.kernel, device), label(op, first.get("kernel")) or None
+    found: dict[str, Any] = dict(zip(phase.sizes, _evaluated(phase.sizes.values(), bound), strict=True))
+    found |= phase.options
+    found |= implementations.arguments(kernel, op, name, said, device)
+    found |= implementations.beside(kernel, op, name, str(found.get("direction", "fwd")))
+    if "tile_m" in found and "kernel" in rows:
+        # Of one product each row may have another tile.
+        tiles = _tiles.from_names(with_parts(rows)["kernel"])
+        found |= zip(("tile_m", "tile_n", "tile_k", "split"), tiles, strict=True)
     return found
+
+
+def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
+    """Return how often each row of a cell runs its kernel: a stack of recurrences, once a layer."""
+    _, phase, bound = _described(rows)
+    (times,) = _evaluated([phase.repeats], bound)
+    return np.broadcast_to(np.asarray(times, dtype=np.float64), (len(rows),))
+
+
+def _described(rows: pd.DataFrame) -> tuple[dict[str, Any], Phase, dict[str, Number]]:
+    """Return the first row of a cell, the kernel that its layer has for it, and the layer's sizes in all."""
+    first = {str(name): value for name, value in rows.iloc[0].items()}
+    operation = OPERATIONS_MEASURED[str(first["op"])].of(first)
+    layer = operation.layer(str(first["dtype"]), first)
+    sizes = {size: rows[column].to_numpy(dtype=np.float64) for column, size in operation.columns.items()}
+    plain = bind(layer, sizes)
+    for column, size in operation.optional.items():
+        if column in rows:
+            given = rows[column].to_numpy(dtype=np.float64)
+            sizes[size] = np.where(np.isnan(given), plain[size], given)
+    for size, more in uncounted(first).items():
+        sizes[size] = sizes[size] + more
+    phase = _timed(str(first["op"]), layer.cost.phases)
+    assert phase is not None, "rows of a cell have a kernel"
+    return first, phase, bind(layer, sizes)
+
+
+def _evaluated(expressions: Iterable[Any], bound: Mapping[str, Number]) -> tuple[Number, ...]:
+    """Return what expressions are at some sizes."""
+    return compile_expressions(list(expressions), list(bound))(*bound.values())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,69 +16,24 @@ from numpy.typing import NDArray
 from costmodel import kernels
 from costmodel.errors import TableError
 from costmodel.hardware import Device
-from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
+from costmodel.kernels import _cpu, cpu_attention, cpu_recurrence, cpu_scan, cpu_stream
 from costmodel.layers.recurrent import GATES
+from costmodel.validation.cells import arguments, model_of, repeats
 from costmodel.validation.chains import Chain
 from costmodel.validation.log_fit import defaults, least_log_error
 
-_READS = {"elementwise_add": 2.0, "elementwise_mul": 2.0}
-_PATTERNS = {"softmax": "softmax", "layernorm": "norm", "rmsnorm": "rmsnorm"}
+#: Kernel models that are fitted here.
+MODELS = ("cpu_gemm", "cpu_attention", "cpu_decode", "cpu_recurrence", "cpu_scan", "cpu_stream")
 #: Constants that are facts of the library: elements of a chunk, where ATen has a number of its own
 #: (``UnaryOpsKernel.cpp``, ``Activation.cpp``).
 GIVEN = {"tanh": {"grain": 2048.0}, "gelu": {"grain": 16384.0}}
-_HEADS = {"batch": "batch", "heads_q": "heads", "heads_kv": "kv_heads"}
-_KEYS = {"seq_kv": "seq_kv", "head_dim": "head_dim"}
-#: Columns of tables → sizes of each kernel model.
-_COLUMNS: dict[ModuleType, dict[str, str]] = {
-    cpu_gemm: {"m": "m", "n": "n", "k": "k"},
-    cpu_attention: {**_HEADS, "seq_q": "seq", **_KEYS},
-    cpu_decode: {**_HEADS, **_KEYS},
-    cpu_recurrence: {"seq": "steps", "batch": "batch", "hidden": "hidden"},
-    cpu_stream: {"m": "rows", "n": "cols"},
-}
 
 
-def model(op: str) -> ModuleType:
-    """Return the kernel model of an op on a CPU."""
-    if op in ("gemm", "bmm"):
-        return cpu_gemm
-    if op in GATES:
-        return cpu_recurrence
-    if op == "attention_decode":
-        return cpu_decode
-    return cpu_attention if op.startswith("attention") else cpu_stream
-
-
-def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
-    """Return the keyword arguments of the op's model for rows of one op and dtype."""
-    op = str(rows["op"].iloc[0])
-    kernel = model(op)
-    columns = ({"b": "batch"} if op == "bmm" else {}) | _COLUMNS[kernel]
-    found: dict[str, Any] = {
-        size: rows[column].to_numpy(dtype=np.float64) for column, size in columns.items()
-    }
-    found["dtype"] = str(rows["dtype"].iloc[0])
-    if kernel is cpu_stream:
-        found |= {"reads": _READS.get(op, 1.0), "pattern": _PATTERNS.get(op, "elementwise")}
-    elif kernel is cpu_recurrence:
-        found["gates"] = GATES[op]
-    elif kernel is cpu_attention:
-        found["causal"] = op == "attention_prefill"
-    return found
-
-
-def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Return how often each row runs its kernel: a recurrent stack, once a layer."""
-    if str(rows["op"].iloc[0]) not in GATES or "num_layers" not in rows:
-        return np.ones(len(rows))
-    return rows["num_layers"].to_numpy(dtype=np.float64)
-
-
-def _free(op: str) -> tuple[str, ...]:
-    """Return the constants that rows of an op determine, memory levels apart."""
+def _free(op: str, kernel: ModuleType, pattern: str | None) -> tuple[str, ...]:
+    """Return the constants that rows of an op determine, memory levels apart; a pass has a `pattern`."""
     given = (*_cpu.MEMORY, "overlap", "sum_cycles", "grain")
-    names = [name for name in model(op).CONSTANTS if name not in given]
-    if model(op) is cpu_stream and op not in _PATTERNS:
+    names = [name for name in kernel.CONSTANTS if name not in given]
+    if pattern == "elementwise":
         names.remove("row_cycles")
     if op == "gemm":
         names.remove("matrix_s")
@@ -145,13 +99,13 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
     Given are the memory levels, fitted on copies.
     """
     op = str(rows["op"].iloc[0])
-    kernel, kwargs = model(op), arguments(rows, device)
+    kernel, kwargs = kernels.model(model_of(op, device)), arguments(rows, device)
     other: NDArray[np.float64] | float = (
         rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
     )
     measured, times = rows["latency_s"].to_numpy(dtype=np.float64), repeats(rows)
     begin = dict(start)
-    names = _free(op)
+    names = _free(op, kernel, kwargs.get("pattern"))
     if op == "elementwise_copy":
         names = (*names, *_cpu.LEVELS)
     harness = kernel.HARNESS[0]

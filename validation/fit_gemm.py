@@ -8,21 +8,20 @@ gives them, or their defaults.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from costmodel import dtypes
 from costmodel.hardware import Device
-from costmodel.implementations import ROTATIONS
-from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
 from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
-from costmodel.measured import framework, with_parts
+from costmodel.validation.cells import arguments
 from costmodel.validation.log_fit import Expected, known, least_log_error, on_ticks
 
+#: Kernel models that are fitted here.
+MODELS = ("gemm",)
 #: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
 #: The others hold kernel time alone, or graph replays.
 _HOST = {
@@ -66,34 +65,6 @@ _LITTLE_WORK = {
 _FP8 = {"hopper": ("ragged",), "blackwell": ("band_tiles",)}
 #: Families whose L2 is so large that rows show how fast it gives out what no two units share.
 _LARGE_L2 = ("ada",)
-
-
-def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
-    """Return the keyword arguments of ``gemm.seconds`` for rows of one op, dtype and framework.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        With the columns ``op``, ``dtype``, ``m``, ``n``, ``k``, and where they are there ``b``,
-        ``framework``, ``kernel`` and ``grid``.
-    """
-    op = str(rows["op"].iloc[0])
-    sizes = {name: rows[name].to_numpy(dtype=np.float64) for name in ("m", "n", "k")}
-    batch = rows["b"].fillna(1).to_numpy(dtype=np.float64) if "b" in rows else 1.0
-    name = framework(rows["framework"].iloc[0])[0] if "framework" in rows else None
-    tile: dict[str, Array] = {}
-    if "kernel" in rows and op != "gemm_fp8_dynquant":
-        names = with_parts(rows)["kernel"]
-        tile = dict(zip(("tile_m", "tile_n", "tile_k", "split"), tiles.from_names(names), strict=True))
-    return {
-        **sizes,
-        **tile,
-        "batch": batch,
-        "dtype": str(rows["dtype"].iloc[0]),
-        "layout": "nn" if op == "bmm" else "tn",
-        "quantise": op == "gemm_fp8_dynquant",
-        "rotation": ROTATIONS.get(name or "", "none"),
-    }
 
 
 def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:

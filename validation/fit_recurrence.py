@@ -8,18 +8,18 @@ loss is soft-L1 on log(predicted/measured) at a scale of 10 %.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from costmodel import implementations
 from costmodel.hardware import Device
 from costmodel.kernels import recurrence
-from costmodel.layers.recurrent import GATES
+from costmodel.validation.cells import arguments, repeats
 
+#: Kernel models that are fitted here.
+MODELS = ("recurrence",)
 #: Free constants with the width of their prior, in units of ln.
 _CHAIN = {
     "call_s": 0.7,
@@ -50,33 +50,6 @@ _START = {
 }
 
 
-def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
-    """Return the keyword arguments of ``recurrence.seconds`` for rows of one dtype, library and direction.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        With ``op``, ``seq``, ``batch``, ``hidden``, ``dtype``, ``direction``, and ``num_layers`` and
-        ``framework`` if known: its name says which algorithm. Layers of a stack overlap as a wavefront
-        (Appleyard et al., arXiv 1604.01946).
-    device : Device
-        Where they were measured.
-    """
-    framework = str(rows["framework"].iloc[0]) if "framework" in rows else None
-    how = implementations.arguments("recurrence", str(rows["op"].iloc[0]), framework, None, device)
-    layers = rows["num_layers"].fillna(1).to_numpy(dtype=np.float64) if "num_layers" in rows else 1.0
-    return {
-        "steps": rows["seq"].to_numpy(dtype=np.float64) + layers - 1,
-        "parallel": layers,
-        "batch": rows["batch"].to_numpy(dtype=np.float64),
-        "hidden": rows["hidden"].to_numpy(dtype=np.float64),
-        "gates": rows["op"].map(GATES).to_numpy(dtype=np.float64),
-        "dtype": str(rows["dtype"].iloc[0]),
-        "direction": str(rows["direction"].iloc[0]),
-        **how,
-    }
-
-
 def fit_ops(rows: pd.DataFrame, device: Device) -> dict[str, dict[str, float]]:
     """Return the constants of each op's cell, fitted together.
 
@@ -91,6 +64,7 @@ def fit_ops(rows: pd.DataFrame, device: Device) -> dict[str, dict[str, float]]:
     stepwise, ops = rows["direction"].iloc[0] != "bwd_weights", sorted(rows["op"].unique())
     parts = {op: rows[rows["op"] == op] for op in ops}
     kwargs = {op: arguments(part, device) for op, part in parts.items()}
+    often = {op: repeats(part) for op, part in parts.items()}
     shared = _CHAIN if stepwise else _BATCHED
     if stepwise and any(given.get("chosen_by") for given in kwargs.values()):
         shared = shared | _PERSISTENT
@@ -115,7 +89,9 @@ def fit_ops(rows: pd.DataFrame, device: Device) -> dict[str, dict[str, float]]:
 
     def residuals(x: NDArray[np.float64]) -> NDArray[np.float64]:
         values = constants(x)
-        times = [recurrence.seconds(device, values[op], **kwargs[op]).seconds + other[op] for op in ops]
+        times = [
+            often[op] * recurrence.seconds(device, values[op], **kwargs[op]).seconds + other[op] for op in ops
+        ]
         steps = x[len(names) :]
         drawn = (x[: len(names)] - begin[: len(names)]) / widths
         apart = (steps - steps.mean()) / _STEP_PRIOR if len(steps) else steps

@@ -6,18 +6,19 @@ The loss is soft-L1 on log(predicted/measured) at a scale of 3 %.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel import kernels
 from costmodel.hardware import Device
-from costmodel.kernels import conv, delta
 from costmodel.kernels._replay import SCANS, TICKS
+from costmodel.validation.cells import arguments, model_of
 from costmodel.validation.log_fit import defaults, least_log_error, on_ticks
 
+#: Kernel models that are fitted here.
+MODELS = ("conv", "delta")
 _WARM = ("start_cycles", "bandwidth_share", "cache_share", "cache_bytes")
 _FREE = {
     "causal_conv1d_prefill": (*_WARM, "token_cycles", "unit_bytes"),
@@ -57,55 +58,22 @@ _ABSENT: dict[str, dict[str, float]] = {
 }
 
 
-def delta_kernel(name: str) -> str:
-    """Return which of ``delta.KERNELS`` a measured kernel of that name is."""
-    if name.startswith("fused_recurrent"):
-        return "decode"
-    return "fused" if name.endswith("flashinfer") else "chunked"
-
-
-def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
-    """Return the keyword arguments of ``conv.seconds`` or ``delta.seconds`` for rows of one cell.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        Of one op, dtype and kernel. Convolution: ``batch``, ``seq_q``, ``n`` (channels), ``k``;
-        delta net: ``batch``, ``seq_q``, ``heads_q``, ``heads_kv``, ``head_dim``, ``kernel``.
-    """
-    op = str(rows["op"].iloc[0])
-
-    def column(name: str) -> NDArray[np.float64]:
-        return rows[name].to_numpy(dtype=np.float64)
-
-    common: dict[str, Any] = {
-        "batch": column("batch"),
-        "seq": column("seq_q"),
-        "dtype": str(rows["dtype"].iloc[0]),
-    }
-    if op.startswith("causal_conv1d"):
-        return {**common, "channels": column("n"), "width": column("k"), "decode": op.endswith("decode")}
-    kernel = delta_kernel(str(rows["kernel"].iloc[0]))
-    heads = {"heads": column("heads_q"), "value_heads": column("heads_kv"), "head_dim": column("head_dim")}
-    return {**common, **heads, "kernel": kernel}
-
-
-def free(rows: pd.DataFrame, _device: Device) -> tuple[str, ...]:
+def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
-    return _FREE[_part(rows)]
+    return _FREE[_part(rows, device)]
 
 
-def _part(rows: pd.DataFrame) -> str:
+def _part(rows: pd.DataFrame, device: Device) -> str:
     """Return the operation of a cell, or of a delta net's prefill which of two kernels it is."""
     op = str(rows["op"].iloc[0])
-    return delta_kernel(str(rows["kernel"].iloc[0])) if op == "gdn_chunk_prefill" else op
+    return str(arguments(rows.iloc[:1], device)["kernel"]) if op == "gdn_chunk_prefill" else op
 
 
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
     """Return the constants of one cell; see `costmodel.validation.cells.recipe`."""
-    part, names = _part(rows), free(rows, device)
+    part, names = _part(rows, device), free(rows, device)
     kwargs, measured = arguments(rows, device), rows["latency_s"].to_numpy(dtype=np.float64)
-    model: ModuleType = conv if part.startswith("causal_conv1d") else delta
+    model = kernels.model(model_of(str(rows["op"].iloc[0]), device))
     first_cycles = float(measured.min()) * device.clock_hz
     fixed = {"start_cycles": first_cycles, **_ABSENT.get(part, {}), **start}
 

@@ -8,7 +8,6 @@ at a scale of 3 %: a median fit, which a few disturbed rows cannot turn.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,17 +15,11 @@ from numpy.typing import NDArray
 
 from costmodel.hardware import Device
 from costmodel.kernels import stream
+from costmodel.validation.cells import arguments
 from costmodel.validation.log_fit import known, least_log_error
 
-#: Elements read for each element of the result, where that is not one.
-_READS = {
-    "silu_and_mul": 2,
-    "elementwise_add": 2,
-    "elementwise_mul": 2,
-    "elementwise_div": 2,
-    "elementwise_pow": 2,
-}
-_PATTERNS = {"softmax": "softmax", "layernorm": "norm", "rmsnorm": "rmsnorm", "silu_and_mul": "gated"}
+#: Kernel models that are fitted here.
+MODELS = ("stream",)
 #: Timers whose rows hold the host's dispatch; the others hold kernel time alone.
 _EAGER = "event-best5of25"
 _HOST_TIMERS = (_EAGER, "host-walltime-median50")
@@ -94,29 +87,10 @@ def _starts(pattern: str) -> Sequence[Mapping[str, float]]:
     return [{k: v for k, v in start.items() if k != "occupancy" or pattern == "norm"} for start in _STARTS]
 
 
-def arguments(rows: pd.DataFrame, _device: Device) -> dict[str, Any]:
-    """Return the keyword arguments of ``stream.seconds`` for rows of one op and dtype.
-
-    Parameters
-    ----------
-    rows : DataFrame
-        With the columns ``op``, ``dtype``, ``m`` (rows) and ``n`` (columns).
-    """
-    op = str(rows["op"].iloc[0])
-    return {
-        "rows": rows["m"].to_numpy(dtype=np.float64),
-        "cols": rows["n"].to_numpy(dtype=np.float64),
-        "reads": float(_READS.get(op, 1)),
-        "writes": 1.0,
-        "dtype": str(rows["dtype"].iloc[0]),
-        "pattern": _PATTERNS.get(op, "elementwise"),
-    }
-
-
-def free(rows: pd.DataFrame, _device: Device) -> tuple[str, ...]:
+def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     host = str(rows["timer"].iloc[0]) in _HOST_TIMERS
-    pattern = _PATTERNS.get(str(rows["op"].iloc[0]), "elementwise")
+    pattern = arguments(rows.iloc[:1], device)["pattern"]
     plain = str(rows["op"].iloc[0]) in _PLAIN
     names = ["bandwidth_share", *([] if plain else ["element_cycles"])]
     if not host:

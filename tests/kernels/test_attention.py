@@ -283,7 +283,7 @@ def test_fa4_takes_for_72_and_80_wide_heads_what_it_takes_for_128() -> None:
 
 def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     pd = pytest.importorskip("pandas")
-    from costmodel.validation import fit_attention  # noqa: PLC0415
+    from costmodel.validation import cells, fit_attention  # noqa: PLC0415
 
     table = pd.read_parquet(shared / "measurements" / "attention.parquet")
     cell = (table.gpu == "a100-sxm-80gb") & (table.op == "attention_prefill")
@@ -291,7 +291,7 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     device, held = hardware.load("nvidia/a100-sxm-80gb"), np.arange(len(rows)) % 3 == 0
     constants = fit_attention.fit(rows[~held], device, {})
     unseen = rows[held]
-    predicted = attention.seconds(device, constants, **fit_attention.arguments(unseen, device))
+    predicted = attention.seconds(device, constants, **cells.arguments(unseen, device))
     error = np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)
     assert np.mean(error) < 0.05
     for name, constant in attention.CONSTANTS.items():
@@ -302,7 +302,7 @@ def test_vllms_masks_cost_less_where_4_8_or_16_heads_share_one(shared: Path) -> 
     """By constants that make no difference between groups, measured calls of those three are shorter."""
     pd = pytest.importorskip("pandas")
     from costmodel import calibration  # noqa: PLC0415
-    from costmodel.validation import fit_attention  # noqa: PLC0415
+    from costmodel.validation import cells  # noqa: PLC0415
 
     table = pd.read_parquet(shared / "measurements" / "attention.parquet")
     cell = (table.gpu == "h200-sxm") & (table.op == "attention_prefill")
@@ -312,14 +312,14 @@ def test_vllms_masks_cost_less_where_4_8_or_16_heads_share_one(shared: Path) -> 
     (section,) = (
         s for s in calibration.load("nvidia/h200-sxm") if (s.op, s.framework) == ("attention_prefill", "vllm")
     )
-    alike = {**fit_attention.arguments(rows, H200), "kernel": "fa3"}
+    alike = {**cells.arguments(rows, H200), "kernel": "fa3"}
     measured = rows.latency_s.to_numpy(dtype=float)
     times = pd.Series(measured / attention.seconds(H200, section.constants, **alike).seconds)
     by_group = times.groupby((rows.heads_q / rows.heads_kv).to_numpy()).agg(["size", "median"])
     compiled = by_group.index.isin([4.0, 8.0, 16.0])
     known = (by_group["size"] >= 5) & (by_group.index > 2)
     assert by_group[compiled & known]["median"].max() < by_group[~compiled & known]["median"].min()
-    own = attention.seconds(H200, section.constants, **fit_attention.arguments(rows, H200)).seconds
+    own = attention.seconds(H200, section.constants, **cells.arguments(rows, H200)).seconds
     assert np.abs(own / measured - 1).mean() < np.abs(1 / times - 1).mean() - 0.01
     assert _flash.mask_share("fa3", np.array(8.0)) == 1.0  # SGLang's makes none
 
@@ -329,7 +329,7 @@ def test_rows_of_doubled_heads_come_faster_to_tensorrt_llms_kernels(shared: Path
     """By constants and rows that make no difference, measured calls of 4, 8, … heads are the shorter."""
     pd = pytest.importorskip("pandas")
     from costmodel import calibration  # noqa: PLC0415
-    from costmodel.validation import fit_attention  # noqa: PLC0415
+    from costmodel.validation import cells  # noqa: PLC0415
 
     b200 = hardware.load("nvidia/b200-sxm")
     table = pd.read_parquet(shared / "measurements" / "attention.parquet")
@@ -338,7 +338,7 @@ def test_rows_of_doubled_heads_come_faster_to_tensorrt_llms_kernels(shared: Path
     (section,) = (
         s for s in calibration.load(b200.name) if (s.op, s.framework) == ("attention_prefill", framework)
     )
-    arguments = fit_attention.arguments(rows, b200)
+    arguments = cells.arguments(rows, b200)
     assert arguments["kernel"] == "trtllm"
     measured = rows.latency_s.to_numpy(dtype=float)
     # A hair more heads: as much work, by the model, and never a power of two.

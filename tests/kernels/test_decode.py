@@ -216,7 +216,7 @@ def test_one_token_of_one_sequence_costs_little_beyond_the_launch() -> None:
 
 def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     pd = pytest.importorskip("pandas")
-    from costmodel.validation import fit_attention  # noqa: PLC0415
+    from costmodel.validation import cells, fit_attention  # noqa: PLC0415
 
     table = pd.read_parquet(shared / "measurements" / "attention.parquet")
     cell = (table.gpu == "h200-sxm") & (table.op == "attention_decode")
@@ -224,17 +224,17 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     held = np.arange(len(rows)) % 3 == 0
     constants = fit_attention.fit(rows[~held], H200, {})
     unseen = rows[held]
-    predicted = decode.seconds(H200, constants, **fit_attention.arguments(unseen, H200))
+    predicted = decode.seconds(H200, constants, **cells.arguments(unseen, H200))
     assert np.mean(np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)) < 0.07
 
 
 def test_vllm_0_14_on_a100_does_not_count_the_new_token(shared: Path) -> None:
     pd = pytest.importorskip("pandas")
-    from costmodel.validation import fit_attention  # noqa: PLC0415
+    from costmodel.validation import cells  # noqa: PLC0415
 
     table = pd.read_parquet(shared / "measurements" / "attention.parquet")
     rows = table[(table.gpu == "a100-sxm-80gb") & (table.op == "attention_decode")]
-    lengths = fit_attention.arguments(rows, A100)["seq_kv"]
+    lengths = cells.arguments(rows, A100)["seq_kv"]
     assert (np.log2(lengths) % 1 == 0).all()
 
 

@@ -10,7 +10,7 @@ from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.kernels import _tiles as tiles
 from costmodel.kernels import gemm
-from costmodel.validation import fit_gemm
+from costmodel.validation import cells, fit_gemm
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
@@ -303,7 +303,7 @@ def test_a_fit_predicts_shapes_it_has_not_seen(measured):
     constants = fit_gemm.fit(rows.iloc[:400], device, {})
     assert constants == fit_gemm.fit(rows.iloc[:400], device, {})
     unseen = rows.iloc[400:]
-    predicted = gemm.seconds(device, constants, **fit_gemm.arguments(unseen, device)).seconds
+    predicted = gemm.seconds(device, constants, **cells.arguments(unseen, device)).seconds
     error = predicted / unseen["latency_s"] - 1
     assert error.abs().median() < 0.06
     assert error.abs().mean() < 0.09

@@ -7,7 +7,7 @@ import pytest
 from costmodel import hardware
 from costmodel.kernels import gemm
 from costmodel.kernels._replay import SCANS, TICKS, ticked
-from costmodel.validation import fit_gemm
+from costmodel.validation import cells
 
 B200, H200 = hardware.load("nvidia/b200-sxm"), hardware.load("nvidia/h200-sxm")
 TICK = {"tick_s": 2.048e-6, "phase_s": 3e-7}
@@ -58,7 +58,7 @@ def test_measured_replays_of_products_hold_as_many_calls_as_the_collectors_rotat
     rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
     rows = rows[(rows["gpu"] == "b200-sxm") & (rows["latency_s"] < 8e-6)]
     for (op, framework), part in rows.groupby(["op", rows["framework"].str.split().str[0]]):
-        rotation = fit_gemm.arguments(part, B200)["rotation"]
+        rotation = cells.arguments(part, B200)["rotation"]
         assert _calls_whose_phases_are_most_alike(part) == gemm.REPLAYED[rotation], (op, framework)
 
 

@@ -6,7 +6,8 @@ import pytest
 
 from costmodel import calibration, hardware
 from costmodel.kernels import conv, delta, recurrence, stream
-from costmodel.validation import fit_recurrence, fit_scan, fit_stream, log_fit, published
+from costmodel.score import score
+from costmodel.validation import calibrate, cells, fit_scan, fit_stream, log_fit, published
 from costmodel.validation.fit_recurrence import fit_ops
 
 
@@ -15,7 +16,7 @@ def judge(model, recipe, rows, device):
     rows = rows.sort_values("row_id").reset_index(drop=True)
     held_out = rows.index % 3 == 0
     constants = recipe.fit(rows[~held_out], device, {})
-    got = model.seconds(device, constants, **recipe.arguments(rows[held_out], device)).seconds
+    got = model.seconds(device, constants, **cells.arguments(rows[held_out], device)).seconds
     return constants, np.abs(got / rows.loc[held_out, "latency_s"].to_numpy(dtype=float) - 1).mean()
 
 
@@ -54,7 +55,7 @@ def test_recurrent_rows(shared):
     constants = fit_ops(rows[~held_out], device)
     errors = []
     for op, part in rows[held_out].groupby("op"):
-        got = recurrence.seconds(device, constants[op], **fit_recurrence.arguments(part, device)).seconds
+        got = recurrence.seconds(device, constants[op], **cells.arguments(part, device)).seconds
         errors.extend(np.abs(got / part["latency_s"].to_numpy() - 1))
     assert np.mean(errors) < 0.2
 
@@ -111,7 +112,7 @@ def test_arithmetic_is_told_from_memory_by_what_a_plain_pass_reaches():
         "m": np.tile(2.0 ** np.arange(10, 18), 6), "n": n,
     })  # fmt: skip
     truth = {"bandwidth_share": 0.77, "element_cycles": 190.0, "dispatch_s": 1.5e-5, "record_s": 2e-6}
-    rows["latency_s"] = stream.seconds(device, truth, **fit_stream.arguments(rows, device)).seconds
+    rows["latency_s"] = stream.seconds(device, truth, **cells.arguments(rows, device)).seconds
     found = fit_stream.fit(rows, device, {"bandwidth_share": 0.77})
     assert found["bandwidth_share"] == pytest.approx(0.77, rel=0.02)
     assert found["element_cycles"] == pytest.approx(190.0, rel=0.05)
@@ -128,3 +129,37 @@ def test_passes_of_as_many_operands_reach_one_share_of_the_bandwidth(name):
     # One function, whether its exponent is a number or a table.
     by_table, by_number = (fitted[f"elementwise_{op}"]["element_cycles"] for op in ("pow", "pow_scalar"))
     assert by_number == pytest.approx(by_table, rel=0.5)
+
+
+@pytest.mark.parametrize("table", cells.TABLES)
+def test_rows_are_fitted_by_the_model_that_predicts_them(shared, table):
+    """With a cell's own constants a row takes as long in its fit as it is predicted to."""
+    rows, _ = cells.rows_of([shared / "measurements" / f"{table}.parquet"])
+    judged = 0
+    for name, part in rows.groupby("gpu"):
+        device = hardware.load(name)
+        sections = {section.cell: section for section in calibration.load(device.name)}
+        for cell, its in cells.cells(cells.usable(part), device):
+            section = sections.get(cell.key)
+            if section is not None:
+                some = its.iloc[:: 1 + len(its) // 30]
+                fitted = calibrate.seconds_of(cell, section.constants, some, device)
+                assert fitted == pytest.approx(score(some)["seconds"].to_numpy(), rel=1e-9), cell
+                judged += 1
+    assert judged > 5
+
+
+@pytest.mark.parametrize(
+    ("gpu", "framework", "steps", "often"),
+    [
+        ("h200-sxm", "cudnn 9.1", 66, 1),
+        ("nvidia/h200-sxm", "pytorch 2.11", 66, 1),
+        ("cpu/i9-13900k", "pytorch 2.11", 64, 3),
+        ("mi210", "miopen 3", 64, 3),
+    ],
+)
+def test_a_stack_is_a_wavefront_by_cudnn_and_else_as_many_recurrences(gpu, framework, steps, often):
+    sizes = {"batch": 8, "seq": 64, "hidden": 512, "input": 512, "num_layers": 3}
+    rows = pd.DataFrame([{"op": "lstm", "dtype": "fp32", "framework": framework, "gpu": gpu, **sizes}])
+    assert cells.arguments(rows, hardware.load(gpu))["steps"] == steps
+    assert cells.repeats(rows) == often
