@@ -51,7 +51,7 @@ def test_longformer(g):
         sees = masks.around(w, g)
         pairs, tiles, met, *longest = values(mask, seq=n, window=w, globals=g, block=b)
         assert [pairs, *longest] == [masks.count(n, sees), *masks.longest(n, sees)]
-        blocks = len(masks.spans(n, b))
+        blocks = len(masks.blocks(n, b))
         assert masks.tiles(n, b, sees) <= tiles * blocks <= blocks**2
         assert met == min(n, tiles * b)
 

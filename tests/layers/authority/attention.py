@@ -7,7 +7,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
-from .counted import LEDGER, Counted, Tally, exp, highest, log2_ceil, tally, total
+from .counted import LEDGER, Counted, Tally, blocks, exp, highest, log2_ceil, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
 from .rows import softmax_pass
 
@@ -31,10 +31,6 @@ class Moved:
 
     def bytes(self, w: Number, stat: int) -> tuple[Number, Number]:
         return w * self.read + stat * self.stats_read, w * self.write + stat * self.stats_written
-
-
-def blocks(n: int, side: int) -> list[range]:
-    return [range(first, min(first + side, n)) for first in range(0, n, side)]
 
 
 def _seen(n: int, n_kv: int, causal: bool, i: int) -> int:

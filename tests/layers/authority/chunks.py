@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 
-from .counted import LEDGER, Counted, exp, log2_ceil, total
+from .counted import LEDGER, Counted, blocks, exp, log2_ceil, total
 
 Row = list[Counted]
 Matrix = list[Row]
@@ -45,10 +45,6 @@ class Head:
             gates=cut(self.gates),
             key_gates=cut(self.key_gates),
         )
-
-
-def ranges(n: int, c: int) -> list[range]:
-    return [range(first, min(first + c, n)) for first in range(0, n, c)]
 
 
 def dot(xs: Sequence[Counted], ys: Sequence[Counted], engine: str = "matrix") -> Counted:
@@ -147,7 +143,7 @@ def states(h: Head, c: int) -> tuple[list[Matrix], list[Row]]:
     """S and z at the beginning of every chunk, and at the end of the last."""
     state, beside = nothing(len(h.k[0]), len(h.v[0])), [Counted(0.0)] * (len(h.k[0]) * h.normalised)
     found, sums_found = [state], [beside]
-    for r in ranges(len(h.k), c):
+    for r in blocks(len(h.k), c):
         part = h.part(r)
         sums = running_gates(part)
         keys, _ = weighted_keys(part, sums)
@@ -198,7 +194,7 @@ def row_of(a: dict, i: int) -> tuple[list[int], Row]:
 def outputs(h: Head, c: int, all_states: list[Matrix], all_sums: list[Row]) -> Matrix:
     """O of all chunks, from the states at their beginnings."""
     found = []
-    for r, state, beside in zip(ranges(len(h.k), c), all_states, all_sums, strict=False):
+    for r, state, beside in zip(blocks(len(h.k), c), all_states, all_sums, strict=False):
         part = h.part(r)
         sums = running_gates(part)
         queries, _ = weighted_queries(part, sums)
@@ -224,7 +220,7 @@ def state_gradients(h: Head, c: int, do: Matrix, inner: Row) -> tuple[list[Matri
     """dS and dz at the end of every chunk (and before the first), from the last chunk to the first."""
     ds, dz = nothing(len(h.k[0]), len(h.v[0])), [Counted(0.0)] * (len(h.k[0]) * h.normalised)
     found, sums_found = [ds], [dz]
-    for r in reversed(ranges(len(h.k), c)):
+    for r in reversed(blocks(len(h.k), c)):
         part = h.part(r)
         sums = running_gates(part)
         queries, _ = weighted_queries(part, sums)
@@ -263,7 +259,7 @@ def operand_gradients(
 ) -> Gradients:
     """All gradients, from S and z at each chunk's beginning, dS and dz at its end."""
     g, gate_rows = Gradients(), []
-    for m, r in enumerate(ranges(len(h.k), c)):
+    for m, r in enumerate(blocks(len(h.k), c)):
         part, own, s_in, ds_out = h.part(r), do[r.start : r.stop], all_states[m], ds[m + 1]
         sums = running_gates(part)
         queries, e = weighted_queries(part, sums) if h.decay == "vector" else _weights_only(part, sums)

@@ -85,6 +85,11 @@ def above_zero(a: Counted) -> Counted:
     return _vector(lambda x, y: float(x > y), a, 0.0)
 
 
+def blocks(n: int, side: int) -> list[range]:
+    """Return the positions of a sequence block by block, the last as long as what is left."""
+    return [range(first, min(first + side, n)) for first in range(0, n, side)]
+
+
 def log2_ceil(n: int) -> int:
     """⌈log₂ n⌉ by doubling: the levels of a balanced tree over n leaves."""
     levels = 0

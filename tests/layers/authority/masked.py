@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from . import masks
-from .counted import log2_ceil, tally, total
+from .counted import blocks, log2_ceil, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
 from .linear import elu_plus_1, elu_plus_1_gradient
 
@@ -105,7 +105,7 @@ def _path(name: str, o: dict[str, Any], s: Sizes) -> int:
             reach, layers = reach + max(1, s["window"] - 1), layers + 1
         return max(1, layers)
     if name == "block-sparse":
-        return max(1, log2_ceil(len(masks.spans(n, s["block"]))))
+        return max(1, log2_ceil(len(blocks(n, s["block"]))))
     return 2
 
 
@@ -166,7 +166,7 @@ def compressive(o: dict[str, Any], s: Sizes) -> Expected:
     """Munkhdalai et al.: segments; M, z and what they give; a gate."""
     x = Shape("compressive-memory", o, s)
     w, b, n, h, g, d, dv = x.w, x.b, x.n, x.h, x.g, x.d, x.dv
-    segments = masks.spans(n, s["block"])
+    segments = blocks(n, s["block"])
     count, longest = len(segments), len(segments[0])
     mean = Fraction(n, count)
     matrices, sums = w * b * g * count * d * dv, w * b * g * count * d

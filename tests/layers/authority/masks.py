@@ -9,6 +9,7 @@ from fractions import Fraction
 from functools import cache
 from typing import Any
 
+from .counted import blocks
 from .kernels import Number
 
 Sees = Callable[[int, int], bool]
@@ -25,10 +26,6 @@ class Counts:
     column: Number
 
 
-def spans(n: int, side: int) -> list[range]:
-    return [range(first, min(first + side, n)) for first in range(0, n, side)]
-
-
 def count(n: int, sees: Sees) -> int:
     return sum(sees(i, j) for i in range(n) for j in range(n))
 
@@ -41,13 +38,13 @@ def longest(n: int, sees: Sees) -> tuple[int, int]:
 
 def tiles(n: int, b: int, sees: Sees) -> int:
     """Tiles of b × b in which some query sees some key."""
-    cut = spans(n, b)
+    cut = blocks(n, b)
     return sum(any(sees(i, j) for i in rows for j in cols) for rows in cut for cols in cut)
 
 
 def by_tiles(n: int, b: int, kept: Number) -> tuple[Number, Number]:
     """(tiles, keys) of a block of queries: tiles are computed whole, as far as there are keys."""
-    each = Fraction(kept) / len(spans(n, b))
+    each = Fraction(kept) / len(blocks(n, b))
     return each, min(Fraction(n), each * b)
 
 
@@ -111,7 +108,7 @@ def _counted(name: str, options: tuple[Any, ...], sizes: tuple[Any, ...]) -> Cou
     met = by_tiles(n, b, tiles(n, b, sees))
     if name == "longformer":
         side = 2 * math.ceil(math.ceil((s["window"] - 1) / 2) / b) + 1
-        met = by_tiles(n, b, global_tiles(len(spans(n, b)), math.ceil(s["globals"] / b), side))
+        met = by_tiles(n, b, global_tiles(len(blocks(n, b)), math.ceil(s["globals"] / b), side))
     if name == "strided":
         met = _along_strides(o["pattern"], s, pairs)
     return Counts(pairs, *met, *longest(n, sees))
@@ -125,13 +122,13 @@ def _along_strides(pattern: str, s: dict[str, int], pairs: int) -> tuple[Number,
         far = causal_class(math.ceil(n / stride), b)
         return near[0] + far[0], near[1] + far[1]
     own = causal_class(min(stride, n), b)
-    gathered = pairs - sum(len(span) * (len(span) + 1) // 2 for span in spans(n, stride))
+    gathered = pairs - sum(len(span) * (len(span) + 1) // 2 for span in blocks(n, stride))
     return own[0] + Fraction(gathered, n * b), own[1] + Fraction(gathered, n)
 
 
 def _of_blocks(name: str, o: dict[str, Any], s: dict[str, int]) -> Counts:
     n, b = s["seq"], s["block"]
-    cut = spans(n, b)
+    cut = blocks(n, b)
     if name == "block-sparse":
         share = Fraction(s["density"], 100)
         met = max(share * n, min(b, n))  # a block for each query at least

@@ -10,7 +10,7 @@ from typing import Any
 
 from .attention import attention
 from .exchanges import message
-from .kernels import WIDTH, Expected, Kernel, Number, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, Number, directed, product, statistic, table
 from .rows import softmax_pass
 
 Sizes = dict[str, int]
@@ -77,10 +77,6 @@ class Part:
 def _often(kernels: tuple[Kernel, ...], repeats: int) -> tuple[Kernel, ...]:
     """Blocks after a device's own, which go on in what that one worked in."""
     return tuple(replace(kernel, repeats=kernel.repeats * repeats, workspace=0) for kernel in kernels)
-
-
-def _both(o: Options, forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]) -> tuple[Kernel, ...]:
-    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]]
 
 
 # -- Ring Attention ----------------------------------------------------------------------------
@@ -154,7 +150,7 @@ def ring_attention(o: Options, s: Sizes) -> Expected:
         send(gradients, last),  # home, after the last block
     )
     kept = part.queries + part.keys + part.values + part.outputs + part.statistics
-    return part.expected(_both(o, forward, backward), kept)
+    return part.expected(directed(o, forward, backward), kept)
 
 
 # -- DistFlashAttn -----------------------------------------------------------------------------
@@ -228,7 +224,7 @@ def dist_flash_attention(o: Options, s: Sizes) -> Expected:
     everything = part.queries + part.keys + part.values + outputs
     kept = {"none": everything, "attention": outputs, "layer": 0}[o["checkpoint"]]
     again = forward if o["checkpoint"] == "layer" else ()
-    return part.expected(_both(o, forward, (*again, *backward)), kept)
+    return part.expected(directed(o, forward, (*again, *backward)), kept)
 
 
 # -- Ulysses, Ring Self-Attention --------------------------------------------------------------
@@ -254,7 +250,7 @@ def ulysses(o: Options, s: Sizes) -> Expected:
         turn(rows * kv_heads * s["value_dim"]),
     )
     leave = turn(rows * heads * s["value_dim"])
-    kernels = _both(o, (*arrive, *there.kernels, leave), (leave, *back.kernels, *arrive))
+    kernels = directed(o, (*arrive, *there.kernels, leave), (leave, *back.kernels, *arrive))
     return part.expected(kernels, there.kept)
 
 
@@ -295,7 +291,7 @@ def ring_self_attention(o: Options, s: Sizes) -> Expected:
         multiply(every, d, c, out=part.kv_heads),  # dK = dSᵀ Q
         reduce(part.keys),
     )
-    return part.expected(_both(o, forward, backward), part.queries + part.keys + part.values + scores)
+    return part.expected(directed(o, forward, backward), part.queries + part.keys + part.values + scores)
 
 
 AUTHORITIES: dict[str, Callable[[Options, Sizes], Expected]] = {

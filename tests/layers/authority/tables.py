@@ -8,7 +8,7 @@ from typing import Any
 from .attention import attention
 from .counted import tally
 from .experts import swiglu
-from .kernels import WIDTH, Expected, Kernel, Number, product, statistic, table
+from .kernels import WIDTH, Expected, Kernel, Number, directed, product, statistic, table
 from .pointwise import LINEAR, PROGRAMS
 from .rows import norm_pass, softmax_pass
 from .tokens import dropout_layer, rotary
@@ -45,7 +45,7 @@ def matmul(options: dict[str, Any], s: Sizes) -> Expected:
             rounded(backward[1], k, m, w * k * n, 1, k),
         )
     return Expected(
-        kernels=_directed(options, forward, backward),
+        kernels=directed(options, forward, backward),
         inputs=wide * times * m * k,
         weights=w * times * k * n,
         outputs=wide * times * m * n,
@@ -73,7 +73,7 @@ def feed_forward(options: dict[str, Any], s: Sizes) -> Expected:
         product(w, d, f, rows),
     )
     return Expected(
-        kernels=_directed(options, forward, backward),
+        kernels=directed(options, forward, backward),
         inputs=w * rows * d,
         weights=2 * w * d * f,
         outputs=w * rows * d,
@@ -93,7 +93,7 @@ def elementwise(options: dict[str, Any], s: Sizes) -> Expected:
     forward = (table(w, m, n, operands, 1, **vars(there)),)
     backward = (table(w, m, n, needed + 1, operands, **vars(back)),)
     return Expected(
-        kernels=_directed(options, forward, backward),
+        kernels=directed(options, forward, backward),
         inputs=operands * w * m * n,
         outputs=w * m * n,
         kept=needed * w * m * n,
@@ -103,7 +103,7 @@ def elementwise(options: dict[str, Any], s: Sizes) -> Expected:
 def softmax_layer(options: dict[str, Any], s: Sizes) -> Expected:
     w, m, n = WIDTH[options["dtype"]], s["m"], s["n"]
     return Expected(
-        kernels=_directed(options, (softmax_pass(w, m, n, "fwd"),), (softmax_pass(w, m, n, "bwd"),)),
+        kernels=directed(options, (softmax_pass(w, m, n, "fwd"),), (softmax_pass(w, m, n, "bwd"),)),
         inputs=w * m * n,
         outputs=w * m * n,
         kept=w * m * n,
@@ -115,7 +115,7 @@ def norm_layer(options: dict[str, Any], s: Sizes) -> Expected:
     learned = 2 if options["kind"] == "layer" else 1
     passes = (norm_pass(w, options["kind"], m, n, direction) for direction in ("fwd", "bwd"))
     return Expected(
-        kernels=_directed(options, *((one,) for one in passes)),
+        kernels=directed(options, *((one,) for one in passes)),
         inputs=w * m * n,
         weights=w * n,
         offsets=w * (learned - 1) * n,
@@ -188,7 +188,7 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
     backward = {"none": (), "selective": core_kernels, "full": forward}[options["recompute"]] + backward
     gains = (2 if options["norm"] == "layer" else 1) * d
     parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
-    kernels = _directed(options, forward, backward)
+    kernels = directed(options, forward, backward)
     # What attention reads besides the sequence is a cached prefix: a cache in every layer.
     prefix = layers * (heads.inputs - w * rows * d)
     kept = heads.kept + inner.kept + 2 * w * rows * d
@@ -209,9 +209,3 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
         passes=layers,
         parameters=parameters,
     )
-
-
-def _directed(
-    options: dict[str, Any], forward: tuple[Kernel, ...], backward: tuple[Kernel, ...]
-) -> tuple[Kernel, ...]:
-    return {"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[options["direction"]]
