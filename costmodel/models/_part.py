@@ -16,8 +16,6 @@ from costmodel.layers import Layer
 from costmodel.symbols import as_symbols, symbol
 
 Replacements = Mapping[sp.Symbol, sp.Expr]
-#: Parts whose inner width is cut and whose result every device needs: their results are summed.
-SUMMED = ("step, B and C",)
 
 
 @dataclass(frozen=True)

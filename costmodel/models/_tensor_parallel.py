@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 import sympy as sp
 
 from costmodel.errors import SizeError, UnavailableError
-from costmodel.layers.collective import Collective
 from costmodel.models._blocks import Use
-from costmodel.models._part import SUMMED, Part
+from costmodel.models._devices import SUMMED, exchange, of_stream
+from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import ceil_div
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from costmodel.models._family import Family
     from costmodel.models._fields import Fields
 
+#: What parts are called that devices exchange; all of them sit in one node.
+BETWEEN = "between devices"
 #: Widths of experts, which training may spread in another way, and that are cut here like any other.
 EXPERTS = {"d_expert": "an expert's width", "d_shared": "the shared expert's width"}
 #: What there may be less of than devices: each then has one.
@@ -84,13 +86,12 @@ def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices:
     pending = False
     for before, part in zip(whole, cut, strict=True):
         sizes = dict(part.sizes)
-        of_stream = part.layer.name in ("norm", "elementwise") and part == before and sizes["n"] == width
-        if of_stream and pending:
+        if pending and of_stream(part, before, width):
             pending = False
-            yield _exchange(part, "all-reduce", sizes["m"], width, devices)
+            yield _sum(part, sizes["m"], width, devices)
         yield part
         if part.name in SUMMED:
-            yield _exchange(part, "all-reduce", sizes["m"], sizes["n"], devices)
+            yield _sum(part, sizes["m"], sizes["n"], devices)
         pending = pending or part != before
 
 
@@ -104,11 +105,10 @@ def _of_rows(part: Part, devices: int) -> Iterator[Part]:
     own = {**sizes, "vocab": ceil_div(words, sp.Integer(devices))}
     yield dataclasses.replace(part, sizes=tuple(own.items()))
     if part.layer.name == "embedding":
-        yield _exchange(part, "all-reduce", rows, sizes["d_model"], devices)
+        yield _sum(part, rows, sizes["d_model"], devices)
     else:
-        yield _exchange(part, "all-gather", rows, words, devices)
+        yield exchange(BETWEEN, part, "all-gather", rows, words, devices=devices, node=devices)
 
 
-def _exchange(part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int, devices: int) -> Part:
-    layer = Collective(dtype=part.layer.dtype, collective=collective)
-    return Part.of("between devices", layer, m=rows, n=width, devices=devices, node=devices)
+def _sum(part: Part, rows: sp.Expr, width: sp.Expr | int, devices: int) -> Part:
+    return exchange(BETWEEN, part, "all-reduce", rows, width, devices=devices, node=devices)

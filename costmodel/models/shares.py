@@ -24,16 +24,16 @@ import sympy as sp
 from costmodel.cost import ZERO
 from costmodel.errors import UnavailableError
 from costmodel.layers import Layer
-from costmodel.layers.collective import Collective
+from costmodel.layers._devices import NODE, P
 from costmodel.layers.expert_parallel import ExpertParallel
 from costmodel.models._blocks import B, N, S, Use, keeping
+from costmodel.models._devices import SUMMED, exchange, of_stream
 from costmodel.models._model import Model
-from costmodel.models._part import SUMMED, Part
+from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
 from costmodel.models.stack import Stack, again
-from costmodel.symbols import ceil_div, symbols
+from costmodel.symbols import ceil_div
 
-P, NODE = symbols("devices node")
 #: Parts that have nothing to cut, and are made for each device's own positions.
 OWN = ("shared expert", "channel receptance")
 
@@ -176,8 +176,7 @@ class _Sharing:
 
     def _of_positions(self, part: Part, whole: Part) -> bool:
         """Return whether a device runs it for its own positions only: norms and sums of rows, mixtures."""
-        between = part.layer.name in ("norm", "elementwise") and dict(part.sizes)["n"] == self.width
-        return (part == whole and between) or part.layer.name == "moe" or part.name in OWN
+        return of_stream(part, whole, self.width) or part.layer.name == "moe" or part.name in OWN
 
     def _sliced(self, part: Part) -> Part:
         """Return a part for one device's positions; a mixture with its experts spread over devices."""
@@ -191,8 +190,7 @@ class _Sharing:
         return dataclasses.replace(spread, extra=part.extra)
 
     def _exchange(self, part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int) -> Part:
-        layer = Collective(dtype=part.layer.dtype, collective=collective)
-        return Part.of("positions", layer, m=rows, n=width, devices=self.tensor, node=self.node)
+        return exchange("positions", part, collective, rows, width, devices=self.tensor, node=self.node)
 
 
 def _length(part: Part) -> sp.Symbol:
