@@ -67,6 +67,12 @@ class Case:
         """Sixteen hex digits that stand for the case: the same on every machine."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def kind(self) -> str:
+        """All of it but its sizes' values: what cases have in common that one prediction is made of."""
+        names = ",".join(name for name, _ in self.sizes)
+        return f"{self.bench}|{self.dtype}|{self.direction}|{self.options}|{self.launch}|{self.state}|{names}"
+
     def as_dict(self) -> dict[str, Any]:
         """Return the case as plain values, for a record."""
         return {

@@ -21,9 +21,8 @@ from costmodel.errors import CostmodelError
 from costmodel.hardware import Device
 from costmodel.measured import framework, harness
 from costmodel.predict import measured_as
-from costmodel.validation.case import Case
 from costmodel.validation.record import cases_of
-from costmodel.validation.registry import find
+from costmodel.validation.registry import described
 
 Array = NDArray[np.float64]
 #: What a kernel's constants are of, framework and format given: kernel model, operation, `fwd` or `bwd`.
@@ -137,8 +136,8 @@ def chained(rows: pd.DataFrame) -> pd.DataFrame:
     if rows.empty or not {"case", "status", "state", "direction"} <= set(rows):
         return rows.iloc[:0]
     good = (rows["status"] == "ok") & (rows["state"] == "warm") & rows["direction"].isin(("fwd", "bwd"))
-    described = pd.Series([find(c.bench).layer(c) is not None for c in cases_of(rows)], index=rows.index)
-    return rows[good & described]
+    known = pd.Series([described([case])[0] is not None for case in cases_of(rows)], index=rows.index)
+    return rows[good & known]
 
 
 def chains(
@@ -194,24 +193,14 @@ def _joined(groups: Sequence[tuple[pd.DataFrame, list[Link]]], key: tuple[str, .
 def _static(rows: pd.DataFrame) -> list[str]:
     """Return, row by row, all of a case but the values of its sizes, and how it was timed."""
 
-    def text(case: Case, timer: object, whose: object) -> str:
-        names = ",".join(name for name, _ in case.sizes)
-        return f"{case.bench}|{case.dtype}|{case.direction}|{case.options}|{names}|{timer}|{whose}"
-
     columns = zip(cases_of(rows), rows["timer"], rows["framework"], strict=True)
-    return [text(case, timer, whose) for case, timer, whose in columns]
+    return [f"{case.kind}|{timer}|{whose}" for case, timer, whose in columns]
 
 
 def _links(rows: pd.DataFrame, device: Device) -> list[Link]:
     """Return the kernels of rows that differ in the values of their sizes alone."""
-    described = cases_of(rows)
-    layer = find(described[0].bench).layer(described[0])
+    layer, sizes = described(cases_of(rows))
     assert layer is not None, "rows of a chain have a layer"
-    sizes = {
-        name: np.array([case[name] for case in described], dtype=np.float64)
-        for name, _ in described[0].sizes
-        if name in layer.sizes()
-    }
     row = rows.iloc[0]
     whose, timed = framework(row["framework"])[0], harness(row["timer"])
     try:

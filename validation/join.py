@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from costmodel import hardware
 from costmodel.errors import CostmodelError
-from costmodel.layers import Layer
 from costmodel.measured import framework, harness
 from costmodel.predict import as_device, measured_as
 from costmodel.score import ADDED, NUMBERS, TEXTS
 from costmodel.validation.case import Case
 from costmodel.validation.record import cases_of
-from costmodel.validation.registry import find
+from costmodel.validation.registry import described
 
 #: What the answer has beside the columns of `score`.
 _MORE = ("serial_s", "footprint_bytes", "matrix_flops", "hbm_bytes", "depth")
@@ -48,16 +47,16 @@ def with_predictions(
         or a timer).
     """
     machine = as_device(device)
-    described = cases_of(frame)
+    cases = cases_of(frame)
     columns: dict[str, Any] = {name: np.full(len(frame), np.nan) for name in (*NUMBERS, *_MORE)}
     columns |= {name: np.full(len(frame), "", dtype=object) for name in TEXTS}
     columns["in_range"] = np.zeros(len(frame), dtype=bool)
     places: dict[str, list[int]] = {}
-    for position, case in enumerate(described):
-        places.setdefault(_key(case), []).append(position)
+    for position, case in enumerate(cases):
+        places.setdefault(case.kind, []).append(position)
     for group in places.values():
         index = np.array(group, dtype=np.intp)
-        _predict([described[i] for i in index], _told(frame.iloc[index]), machine, rung, index, columns)
+        _predict([cases[i] for i in index], _told(frame.iloc[index]), machine, rung, index, columns)
     columns["prediction_reason"] = columns.pop("reason")
     answer = frame.drop(columns=[c for c in (*ADDED, *_MORE) if c in frame and c != "reason"])
     answer = answer.assign(**columns)
@@ -65,12 +64,6 @@ def with_predictions(
     return answer.assign(
         ratio=answer["seconds"] / measured, under_lower=(answer["lower_s"] > measured).to_numpy(dtype=bool)
     )
-
-
-def _key(case: Case) -> str:
-    """Return what cases predicted in one call share: everything but the sizes' values."""
-    names = ",".join(name for name, _ in case.sizes)
-    return f"{case.bench}|{case.dtype}|{case.direction}|{case.options}|{case.launch}|{case.state}|{names}"
 
 
 def _told(rows: pd.DataFrame) -> pd.Series[Any]:
@@ -89,14 +82,10 @@ def _predict(
 ) -> None:
     """Predict cases that differ in their sizes alone; write answers, or the reason, at their places."""
     try:
-        layer = find(cases[0].bench).layer(cases[0])
+        layer, sizes = described(cases)
         if layer is None:
             columns["reason"][index] = "no layer describes a loop of framework calls"
             return
-        sizes = {
-            name: np.array([case[name] for case in cases], dtype=np.float64)
-            for name in _taken(layer, cases[0])
-        }
         implementation = (framework(row["framework"])[0], harness(row["timer"]), str(row["kernel"]))
         prediction = measured_as(implementation, layer, machine, sizes, rung=rung, state=cases[0].state)
         for name in (*NUMBERS, *_MORE, "bound", "in_range"):
@@ -105,8 +94,3 @@ def _predict(
         columns["constants_from"][index] = prediction.constants_from
     except CostmodelError as error:
         columns["reason"][index] = str(error)
-
-
-def _taken(layer: Layer, case: Case) -> list[str]:
-    """Return the sizes of a case that its layer has: decoding has one query, and no name for it."""
-    return [name for name, _ in case.sizes if name in layer.sizes()]

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.errors import unknown_name
 from costmodel.layers import Layer
@@ -131,6 +134,16 @@ def benches() -> dict[str, Bench]:
         if module.name.startswith("bench_"):
             importlib.import_module(f"{package}.{module.name}")
     return dict(sorted(_BENCHES.items()))
+
+
+def described(cases: Sequence[Case]) -> tuple[Layer | None, dict[str, NDArray[np.float64]]]:
+    """Return the layer of cases that are alike but for their sizes' values, and those of its sizes they give.
+
+    Decoding, a case has one query, and its layer no name for it. None where no layer describes them.
+    """
+    layer = find(cases[0].bench).layer(cases[0])
+    names = [name for name, _ in cases[0].sizes if layer is not None and name in layer.sizes()]
+    return layer, {name: np.array([case[name] for case in cases], dtype=np.float64) for name in names}
 
 
 def find(name: str) -> Bench:
