@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from costmodel import calibration, choosing, hardware, implementations, kernels
+from costmodel import calibration, choosing, hardware, kernels
 from costmodel.calibration import File
 from costmodel.errors import CostmodelError, TableError
 from costmodel.files import forget
@@ -29,8 +29,8 @@ from costmodel.validation.calibrate_chains import Calibrated, calibrate_chains
 from costmodel.validation.cells import (
     Cell,
     arguments,
+    beside,
     cells,
-    model_of,
     recipe,
     repeats,
     rows_of,
@@ -238,24 +238,19 @@ def linear_intervals(
 
 def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFrame:
     """Return rows with ``other_s``, the time of the products that a recurrent layer's row holds too."""
-    op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
-    batch, seq, hidden, width, layers = (
-        rows[name].to_numpy(dtype=np.float64) for name in ("batch", "seq", "hidden", "input", "num_layers")
-    )
-    kernel, name = model_of("gemm", device), framework(rows["framework"].iloc[0])[0]
-    wanted = calibration.Wanted(
-        kernel=kernel, op="gemm", dtype=dtype, framework=name, harness=harness(rows["timer"].iloc[0])
-    )
-    products = choosing.best((s for s in found.sections if s.op == "gemm"), wanted)
-    constants = products.constants if products else _without(wanted, device)
-    how = implementations.arguments(kernel, "gemm", name, None, device)
-    first, further = (
-        kernels.model(kernel)
-        .seconds(device, constants, m=batch * seq, n=GATES[op] * hidden, k=k, dtype=dtype, **how)
-        .seconds
-        for k in (width, hidden)
-    )
-    return rows.assign(other_s=first + (layers - 1) * further)
+    first, total = rows.iloc[0], np.zeros(len(rows))
+    for kernel, op, kwargs, times in beside(rows, device):
+        wanted = calibration.Wanted(
+            kernel=kernel,
+            op=op,
+            dtype=str(first["dtype"]),
+            framework=framework(first["framework"])[0],
+            harness=harness(first["timer"]),
+        )
+        section = choosing.best((s for s in found.sections if s.op == op), wanted)
+        constants = section.constants if section else _without(wanted, device)
+        total += times * kernels.model(kernel).seconds(device, constants, **kwargs).seconds
+    return rows.assign(other_s=total)
 
 
 def seconds_of(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from costmodel.errors import CostmodelError, TableError
 from costmodel.evaluate import Number, bind, compile_expressions
 from costmodel.hardware import Device
 from costmodel.kernels import _tiles
+from costmodel.layers import Layer
 from costmodel.measured import (
     NUMERIC,
     OPERATIONS_MEASURED,
@@ -141,11 +142,11 @@ def kernel_of(op: str) -> str | None:
         phases = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"}).cost.phases
     except CostmodelError:
         return None  # a whole model: its row alone says what it is
-    phase = _timed(op, phases)
+    phase = _named(op, phases)
     return phase.kernel if phase else None
 
 
-def _timed(op: str, phases: Sequence[Phase]) -> Phase | None:
+def _named(op: str, phases: Sequence[Phase]) -> Phase | None:
     """Return the kernel of a layer that an operation is, or the only one there is; None if it is several."""
     named = [phase for phase in phases if phase.op == op]
     return named[0] if named else phases[0] if len(phases) == 1 else None
@@ -199,30 +200,28 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     device : Device
         Where they were measured: libraries choose their kernels by architecture.
     """
-    first, phase, bound = _described(rows)
-    op, name = str(first["op"]), framework(first.get("framework"))[0]
-    kernel, said = kernels.on(phase.kernel, device), label(op, first.get("kernel")) or None
-    found: dict[str, Any] = dict(zip(phase.sizes, _evaluated(phase.sizes.values(), bound), strict=True))
-    found |= phase.options
-    found |= implementations.arguments(kernel, op, name, said, device)
-    found |= implementations.beside(kernel, op, name, str(found.get("direction", "fwd")))
-    if "tile_m" in found and "kernel" in rows:
-        # Of one product each row may have another tile.
-        tiles = _tiles.from_names(with_parts(rows)["kernel"])
-        found |= zip(("tile_m", "tile_n", "tile_k", "split"), tiles, strict=True)
-    return found
+    return _arguments(_timed(rows), rows, device)
 
 
 def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Return how often each row of a cell runs its kernel: a stack of recurrences, once a layer."""
-    _, phase, bound = _described(rows)
-    (times,) = _evaluated([phase.repeats], bound)
-    return np.broadcast_to(np.asarray(times, dtype=np.float64), (len(rows),))
+    return _repeats(_timed(rows), rows)
 
 
-def _described(rows: pd.DataFrame) -> tuple[dict[str, Any], Phase, dict[str, Number]]:
-    """Return the first row of a cell, the kernel that its layer has for it, and the layer's sizes in all."""
-    first = {str(name): value for name, value in rows.iloc[0].items()}
+def beside(
+    rows: pd.DataFrame, device: Device
+) -> Iterator[tuple[str, str, dict[str, Any], NDArray[np.float64]]]:
+    """Yield what rows of a cell hold beside its own kernel: kernel model, operation, arguments, repeats."""
+    own, (layer, _) = _timed(rows), described(rows)
+    for phase in layer.cost.phases:
+        if phase != own:
+            name = kernels.on(phase.kernel, device)
+            yield name, phase.op, _arguments(phase, rows, device), _repeats(phase, rows)
+
+
+def described(rows: pd.DataFrame) -> tuple[Layer, dict[str, Number]]:
+    """Return the layer of rows of one cell, and all its sizes."""
+    first = _first(rows)
     operation = OPERATIONS_MEASURED[str(first["op"])].of(first)
     layer = operation.layer(str(first["dtype"]), first)
     sizes = {size: rows[column].to_numpy(dtype=np.float64) for column, size in operation.columns.items()}
@@ -233,11 +232,43 @@ def _described(rows: pd.DataFrame) -> tuple[dict[str, Any], Phase, dict[str, Num
             sizes[size] = np.where(np.isnan(given), plain[size], given)
     for size, more in uncounted(first).items():
         sizes[size] = sizes[size] + more
-    phase = _timed(str(first["op"]), layer.cost.phases)
+    return layer, bind(layer, sizes)
+
+
+def _first(rows: pd.DataFrame) -> dict[str, Any]:
+    """Return the first row: what all rows of a cell have in common, it says."""
+    return {str(name): value for name, value in rows.iloc[0].items()}
+
+
+def _timed(rows: pd.DataFrame) -> Phase:
+    """Return the kernel that rows of a cell are timed by."""
+    phase = _named(str(rows["op"].iloc[0]), described(rows)[0].cost.phases)
     assert phase is not None, "rows of a cell have a kernel"
-    return first, phase, bind(layer, sizes)
+    return phase
 
 
-def _evaluated(expressions: Iterable[Any], bound: Mapping[str, Number]) -> tuple[Number, ...]:
-    """Return what expressions are at some sizes."""
-    return compile_expressions(list(expressions), list(bound))(*bound.values())
+def _arguments(phase: Phase, rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+    """Return the arguments of the model of one of the kernels of rows."""
+    first = _first(rows)
+    kernel, name = kernels.on(phase.kernel, device), framework(first.get("framework"))[0]
+    said = label(phase.op, first.get("kernel")) or None
+    found: dict[str, Any] = dict(zip(phase.sizes, _evaluated(phase.sizes.values(), rows), strict=True))
+    found |= phase.options
+    found |= implementations.arguments(kernel, phase.op, name, said, device)
+    found |= implementations.beside(kernel, phase.op, name, str(found.get("direction", "fwd")))
+    if "tile_m" in found and "kernel" in rows:
+        # Of one product each row may have another tile.
+        tiles = _tiles.from_names(with_parts(rows)["kernel"])
+        found |= zip(("tile_m", "tile_n", "tile_k", "split"), tiles, strict=True)
+    return found
+
+
+def _repeats(phase: Phase, rows: pd.DataFrame) -> NDArray[np.float64]:
+    (times,) = _evaluated([phase.repeats], rows)
+    return np.broadcast_to(np.asarray(times, dtype=np.float64), (len(rows),))
+
+
+def _evaluated(expressions: Iterable[Any], rows: pd.DataFrame) -> tuple[Number, ...]:
+    """Return what expressions are at the sizes of rows."""
+    _, sizes = described(rows)
+    return compile_expressions(list(expressions), list(sizes))(*sizes.values())
