@@ -15,7 +15,7 @@ from costmodel.evaluate import as_one_size
 from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.cluster import Cluster
 from costmodel.parallel.language_model import LanguageModel
-from costmodel.parallel.layout import Layout
+from costmodel.parallel.layout import Layout, Numbers
 from costmodel.parallel.limits import MARGIN, check_margin
 from costmodel.parallel.training import Training
 
@@ -88,21 +88,18 @@ def plan(
 
 def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:
     """Yield all layouts that come out even, those that differ in numbers alone together."""
-    numbers = np.array(list(_numbers(model, cluster, batch)), dtype=np.float64).reshape(-1, 7)
+    every = list(_numbers(model, cluster, batch))
+    n = Numbers(*np.array(every, dtype=np.float64).reshape(-1, len(Numbers._fields)).T)
     kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
     for parallel, recompute, zero in kinds:
         # Without devices that share a layer, or copies that share state, the choice is not one.
-        chosen = numbers[(numbers[:, 0] > 1) | (not parallel)]
-        chosen = chosen[(chosen[:, 2] > 1) | (zero == 0)]
+        chosen = ((n.tensor > 1) | (not parallel)) & ((n.data > 1) | (zero == 0))
         # ZeRO 2 and 3 scatter gradients after every micro-batch: nobody has them with a pipeline.
-        chosen = chosen[(chosen[:, 1] == 1) | (zero < 2)]
-        chosen = chosen[(chosen[:, 0] == 1) | parallel | (not model.by_positions)]
-        if len(chosen):
-            t, p, d, b, v, e, x = chosen.T
-            yield Layout(
-                tensor=t, pipeline=p, data=d, micro_batch=b, interleave=v, expert=e, expert_tensor=x,
-                sequence_parallel=parallel, recompute=recompute, zero=zero,
-            )  # fmt: skip
+        chosen &= (n.pipeline == 1) | (zero < 2)
+        chosen &= (n.tensor == 1) | parallel | (not model.by_positions)
+        if chosen.any():
+            numbers = {name: column[chosen] for name, column in n._asdict().items()}
+            yield Layout(**numbers, sequence_parallel=parallel, recompute=recompute, zero=zero)
 
 
 def _recompute(model: LanguageModel) -> tuple[str, ...]:
@@ -110,7 +107,7 @@ def _recompute(model: LanguageModel) -> tuple[str, ...]:
 
 
 def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield the numbers of layouts that come out even, in the order of `Numbers`."""
+    """Yield the numbers of layouts that come out even, as `Numbers` has them."""
     for t in model.shares(min(cluster.node, cluster.devices)):
         if cluster.devices % t:
             continue
