@@ -190,6 +190,14 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     return bound
 
 
+def check_taken(names: Iterable[str], layers: Sequence[Layer]) -> None:
+    """Raise UnknownNameError if there is a size that none of the layers takes."""
+    taken = {name for layer in layers for name in layer.sizes()}
+    for name in names:
+        if name not in taken:
+            raise unknown_name(f"size of {', '.join(layer.name for layer in layers)}", name, taken)
+
+
 def _check_shapes(layer: Layer, bound: Mapping[str, Number]) -> None:
     """Raise SizeError unless the arrays broadcast against each other."""
     try:

@@ -24,7 +24,7 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.hardware import Device
 from costmodel.layers import Layer
 from costmodel.layers.tiled_attention import TiledAttention
-from costmodel.predict import predict
+from costmodel.predict import predict, several
 from costmodel.prediction import Prediction
 from costmodel.symbols import (
     CausalTiles,
@@ -199,8 +199,7 @@ def what_if(
     if asked["rung"] == "calibrated":
         asked["rung"] = None
     rows = []
-    others = [devices] if isinstance(devices, (Device, str, Path)) else devices
-    for change in _changes(prediction, others):
+    for change in _changes(prediction, several(devices)):
         try:
             rows.append(_row(prediction, *change, asked))
         except CostmodelError:

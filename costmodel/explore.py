@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike
 
 from costmodel import hardware, reports
 from costmodel.arguments import typed
-from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
-from costmodel.evaluate import as_size
+from costmodel.errors import CostmodelError, SizeError, UnavailableError
+from costmodel.evaluate import as_size, check_taken
 from costmodel.facts import facts_of
 from costmodel.hardware import whatif
 from costmodel.layers import Layer, classes, get, option_text
@@ -164,10 +164,7 @@ def _products(layer: Layer) -> set[str]:
 
 def _given(sizes: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> dict[str, float]:
     """Return where sizes start, after checking that some layer takes each, and that each is one number."""
-    taken = {name for layer in layers for name in layer.sizes()}
-    for name in sizes:
-        if name not in taken:
-            raise unknown_name(f"size of {', '.join(layer.name for layer in layers)}", name, taken)
+    check_taken(sizes, layers)
     found = {name: as_size(name, value) for name, value in sizes.items()}
     for name, value in found.items():
         if not isinstance(value, float):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,13 @@ STATES = ("warm", "cold")
 def as_device(device: hardware.Device | str | Path) -> hardware.Device:
     """Return the device of that name or spec file, or the device itself."""
     return device if isinstance(device, hardware.Device) else hardware.load(device)
+
+
+def several(
+    devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
+) -> Iterable[hardware.Device | str | Path]:
+    """Return devices, one or several as they may be given, as several."""
+    return [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
 
 
 def check_rung(rung: str | None) -> None:

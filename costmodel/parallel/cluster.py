@@ -16,6 +16,7 @@ from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_size
 from costmodel.kernels import collective
 from costmodel.kernels.base import Array
+from costmodel.predict import as_device
 
 
 @typed
@@ -63,7 +64,7 @@ class Cluster:
     @cached_property
     def machine(self) -> hardware.Device:
         """The device."""
-        return self.device if isinstance(self.device, hardware.Device) else hardware.load(self.device)
+        return as_device(self.device)
 
     def collective_s(self, name: str, size: ArrayLike, devices: ArrayLike, node: ArrayLike) -> Array:
         """Return the time of a collective [s].

@@ -24,10 +24,10 @@ from numpy.typing import ArrayLike, NDArray
 from costmodel import hardware
 from costmodel.arguments import typed
 from costmodel.errors import SizeError, unknown_name
-from costmodel.evaluate import as_size, bind
+from costmodel.evaluate import as_size, bind, check_taken
 from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
-from costmodel.predict import STATES, as_device, check_implementation, check_rung, predict
+from costmodel.predict import STATES, as_device, check_implementation, check_rung, predict, several
 from costmodel.prediction import Prediction
 from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
 from costmodel.sweep.program import program
@@ -285,15 +285,11 @@ def make_grid(
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"
     wanted = [layers] if isinstance(layers, Layer) else list(layers)
-    several = [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
-    machines = [as_device(device) for device in several]
+    machines = [as_device(device) for device in several(devices)]
     if not wanted or not machines:
         raise SizeError("sweep: wanted at least one layer and one device")
-    taken = sorted({name for layer in wanted for name in layer.sizes()})
     asked = {**(sizes or {}), **grids}
-    for name in asked:
-        if name not in taken:
-            raise unknown_name(f"size of {', '.join(layer.name for layer in wanted)}", name, taken)
+    check_taken(asked, wanted)
     given = {name: np.atleast_1d(as_size(name, as_axis(name, values))) for name, values in asked.items()}
     check_rung(rung)
     check_implementation(framework)
