@@ -23,6 +23,7 @@ from costmodel.facts import facts_of
 from costmodel.model_memory import Memory, sizes_of
 from costmodel.model_plans import plans
 from costmodel.models import Architecture
+from costmodel.models._part import part_of
 from costmodel.models.generation import Generation, generation
 from costmodel.predict import as_device, predict
 from costmodel.prediction import Prediction
@@ -257,11 +258,6 @@ def _kernels(prediction: Prediction) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def part_of(row: dict[str, Any]) -> str:
-    """Return the part of the model that a row of `Prediction.phases` belongs to."""
-    return str(row["phase"].partition(": ")[0])
-
-
 def _slopes(prediction: Prediction) -> pd.DataFrame:
     """Return what 1 % more of each rate and size does to the time of the roofline [%]."""
     sizes = prediction.layer.sizes()
@@ -348,17 +344,8 @@ def _memory(asked: Question) -> pd.DataFrame:
 def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
     """Return what the model is, and what is not counted."""
     model = asked.architecture
-    source = model.origin or model.family.source
-    said = model.published
-    published = (
-        ""
-        if said is None
-        else f" (published: {said:,})"
-        if isinstance(said, int)
-        else f" (published: {said})"
-    )
     return (
-        (model.name, f"{model.parameters:,} parameters{published}. Source: {source}."),
+        (model.name, f"{model.parameters_text}. Source: {model.source}."),
         ("Not counted", f"{model.family.left_out}."),
     )
 

@@ -264,7 +264,7 @@ def _show(found: Architecture, dtype: str, as_json: bool) -> None:
         output.print_json(
             {
                 "model": found.name,
-                "source": found.origin or found.family.source,
+                "source": found.source,
                 "parameters": found.parameters,
                 "published": found.published,
                 "cache_bytes": cache,
@@ -273,19 +273,12 @@ def _show(found: Architecture, dtype: str, as_json: bool) -> None:
             }
         )
         return
-    print(f"{found.name}: {found.parameters:,} parameters" + _published(found))
+    print(f"{found.name}: {found.parameters_text}")
     if cache is not None:
         print(f"cache of keys, values and states: {cache} bytes in {dtype}")
     rows = [[name, output.count(n), f"{n / found.parameters:.1%}"] for name, n in parts.items() if n]
     output.print_table(["part", "parameters", "share"], rows)
-    print(f"source: {found.origin or found.family.source}\nnot counted: {found.family.left_out}")
-
-
-def _published(found: Architecture) -> str:
-    if found.published is None:
-        return ""
-    number = f"{found.published:,}" if isinstance(found.published, int) else found.published
-    return f" (published: {number})"
+    print(f"source: {found.source}\nnot counted: {found.family.left_out}")
 
 
 # -- on a device -------------------------------------------------------------------------------
@@ -294,7 +287,9 @@ def _published(found: Architecture) -> str:
 def _print(
     found: Architecture, p: Prediction, tokens_per_s: float, lacking: str | None, as_json: bool
 ) -> None:
-    by_part, by_limit = (output.time_by(p.phases, of) for of in (output.part_of, output.limit_of))
+    from costmodel.models._part import part_of
+
+    by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
     if as_json:
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, "lacking": lacking}
         answer |= {"devices": found.devices, "tokens_per_s": tokens_per_s}

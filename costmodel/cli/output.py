@@ -113,12 +113,6 @@ def time_by(phases: Iterable[Mapping[str, Any]], of: Callable[[Mapping[str, Any]
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def part_of(phase: Mapping[str, Any]) -> str:
-    """Return the part of a model that a kernel is of."""
-    name: str = phase["phase"]
-    return name.partition(":")[0]
-
-
 def limit_of(phase: Mapping[str, Any]) -> str:
     """Return what limits a kernel."""
     limit: str = phase["bound"]

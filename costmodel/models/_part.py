@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import sympy as sp
 
@@ -104,3 +105,8 @@ class Part:
         """Return one of the layer's kernels in the model's sizes, as often as the model has it."""
         one = of_layer.at(self.replacements)
         return dataclasses.replace(one, name=f"{self.name}: {one.name}", repeats=one.repeats * self.repeats)
+
+
+def part_of(kernel: Mapping[str, Any]) -> str:
+    """Return the part of a model that a kernel is of, a row of `Prediction.phases`: see `Part.phase`."""
+    return str(kernel["phase"]).partition(": ")[0]

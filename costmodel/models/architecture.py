@@ -58,6 +58,17 @@ class Architecture:
     published: int | str | None = None
     devices: int = 1
 
+    @property
+    def source(self) -> str:
+        """Where its sizes are published, or else its family's."""
+        return self.origin or self.family.source
+
+    @property
+    def parameters_text(self) -> str:
+        """How many parameters it has, in words, beside the number that its publishers give."""
+        said = f"{self.published:,}" if isinstance(self.published, int) else self.published
+        return f"{self.parameters:,} parameters" + ("" if said is None else f" (published: {said})")
+
     @typed
     def tensor_parallel(self, devices: int) -> Architecture:
         """Return one device's share of the model, as so many devices of one node serve it together.
@@ -190,7 +201,7 @@ class Architecture:
             inputs=sp.Integer(TOKEN_BYTES) * tokens,
             outputs=sp.nsimplify(result),
             state=cached(parts),
-            origin=self.origin or self.family.source,
+            origin=self.source,
             left_out=self.family.left_out,
         )
 
