@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from costmodel import hardware, implementations
 from costmodel.errors import SpecError, first_line, unknown_name
-from costmodel.files import remembered, user_folder, write_whole
+from costmodel.files import remembered, user_folder, write_text
 from costmodel.hardware.yamlfile import LOADER
 
 #: Version of the calibration files' format.
@@ -226,7 +226,7 @@ def dump(path: Path, file: File) -> None:
             del section["intervals"]
     header = "# Written by `costmodel validate --fit`; not edited by hand.\n"
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
-    write_whole(path, lambda part: part.write_text(header + text, encoding="utf-8"), overwrite=True)
+    write_text(path, header + text, overwrite=True)
 
 
 @remembered(maxsize=1)

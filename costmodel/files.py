@@ -102,6 +102,11 @@ def write_whole(path: Path, write: Callable[[Path], object], *, overwrite: bool 
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
+    """Write a file of text, as UTF-8; see `write_whole`."""
+    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), overwrite=overwrite)
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -10,7 +10,7 @@ from typing import Any
 
 from costmodel.arguments import typed
 from costmodel.errors import OutputError
-from costmodel.files import write_whole
+from costmodel.files import write_text
 from costmodel.reports.figure import Figure, Pick
 from costmodel.reports.render import render
 from costmodel.reports.table import Table
@@ -162,5 +162,5 @@ def save(page: Page, path: str | Path, *, overwrite: bool = False) -> Path:
     if target.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"cannot write {target}: wanted a name that ends in .html")
     html = page.html
-    write_whole(target, lambda part: part.write_text(html, encoding="utf-8"), overwrite=overwrite)
+    write_text(target, html, overwrite=overwrite)
     return target

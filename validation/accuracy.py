@@ -16,13 +16,14 @@ import pandas as pd
 import yaml
 
 from costmodel import hardware
-from costmodel.files import write_whole
+from costmodel.files import write_text, write_whole
 from costmodel.layers.recurrent import GATES
 from costmodel.measured import framework
 from costmodel.score import score, summary
 from costmodel.validation import intervals, published, transfers
 from costmodel.validation.accuracy_page import markdown
 from costmodel.validation.heldout import held_out
+from costmodel.validation.residuals import errors
 
 TABLES = ("gemm", "attention", "scan", "memops")
 FOLDER = Path(__file__).parent
@@ -84,7 +85,7 @@ def whole_models(folder: Path) -> pd.DataFrame:
     rows = pd.read_parquet(folder / "model.parquet")
     rows = rows[rows["op"] == "model_end_to_end"].reset_index(drop=True)
     scored = score(rows)
-    error = 100.0 * (scored["seconds"] / scored["latency_s"] - 1.0)
+    error = errors(scored["seconds"], scored["latency_s"])
     frame = scored[["gpu", "mode", "direction"]].assign(error=error, out=held_out(rows))
     whole = frame.assign(gpu="all", mode="", direction="")
     return pd.DataFrame(_whole_line(name, part) for name, part in _groups(pd.concat([frame, whole])))
@@ -139,7 +140,7 @@ def main() -> None:
         whole_models(folder),
         transfers.left_out(ratios),
     )
-    write_whole(FOLDER / "ACCURACY.md", lambda path: path.write_text(page, "utf-8"), overwrite=True)
+    write_text(FOLDER / "ACCURACY.md", page, overwrite=True)
     write_whole(
         GATE,
         lambda path: own.to_csv(path, index=False, float_format="%.2f"),
@@ -148,7 +149,7 @@ def main() -> None:
     header = "# Written by `make accuracy`: measured over predicted time with the constants of a relative.\n"
     text = header + yaml.safe_dump(transfers.table(ratios), default_flow_style=None)
     place = Path(hardware.__file__).parent / "transfer.yaml"
-    write_whole(place, lambda path: path.write_text(text, "utf-8"), overwrite=True)
+    write_text(place, text, overwrite=True)
     devices = {hardware.load(label).name for label in own["gpu"]}
     print(f"{len(rows)} held-out rows in {len(own)} cells on {len(devices)} devices")
 

@@ -18,7 +18,7 @@ import yaml
 from numpy.typing import NDArray
 
 from costmodel import hardware
-from costmodel.files import write_whole
+from costmodel.files import write_text
 from costmodel.harness import Host
 from costmodel.measured import OPERATIONS_MEASURED, framework, harness
 from costmodel.predict import measured_as
@@ -26,6 +26,7 @@ from costmodel.prediction import Prediction
 from costmodel.tables import read_table
 from costmodel.validation.cells import digest
 from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.residuals import errors
 
 #: Shares of the dispatch that are tried.
 SHARES = np.linspace(0.0, 1.0, 11)
@@ -95,7 +96,7 @@ def fit(measured: list[Pass]) -> dict[str, Any]:
 def _errors(measured: list[Pass], hosts: list[Host]) -> NDArray[np.float64]:
     """Return signed errors [%], each pass launched by its host."""
     seconds = np.array([one.seconds(host) for one, host in zip(measured, hosts, strict=True)])
-    return np.asarray(100 * (seconds / np.array([one.row["latency_s"] for one in measured]) - 1))
+    return errors(seconds, np.array([one.row["latency_s"] for one in measured]))
 
 
 def judge(measured: list[Pass], found: dict[str, Any]) -> dict[str, float]:
@@ -142,7 +143,7 @@ def main() -> None:
     text += "# time from launch to launch, where that was what limited a pass.\n"
     text += yaml.safe_dump(table, sort_keys=False, default_flow_style=None)
     place = Path(hardware.__file__).parent / "harness.yaml"
-    write_whole(place, lambda temporary: temporary.write_text(text, "utf-8"), overwrite=True)
+    write_text(place, text, overwrite=True)
     print(text)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import pandas as pd
 
 from costmodel import hardware
-from costmodel.files import write_whole
+from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
 from costmodel.validation.heldout import NEVER_FITTED
+from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent / "posted"
 PAGE = Path(__file__).parent / "POSTED.md"
@@ -39,7 +40,7 @@ def rows() -> pd.DataFrame:
 def judged() -> pd.DataFrame:
     """Return the rows that are long enough, as `score` returns them, with the ``error`` of each [%]."""
     scored = score(rows().query("latency_s >= @SHORTEST"))
-    return scored.assign(error=100 * (scored["seconds"] / scored["latency_s"] - 1))
+    return scored.assign(error=errors(scored["seconds"], scored["latency_s"]))
 
 
 def collectives() -> pd.DataFrame:
@@ -54,8 +55,7 @@ def collectives() -> pd.DataFrame:
         layer = Collective(dtype="fp32", collective=one["collective"], algorithm=one["algorithm"] or "auto")
         sizes = {"m": 1, "n": rows["bytes"].to_numpy() // 4, "devices": one["devices"]}
         kernel, bound = (predict(layer, one["gpu"], sizes, rung=rung).seconds for rung in ("kernel", "bound"))
-        error = 100 * (kernel / rows["latency_s"] - 1)
-        found.append(rows.assign(seconds=kernel, lower_s=bound, error=error))
+        found.append(rows.assign(seconds=kernel, lower_s=bound, error=errors(kernel, rows["latency_s"])))
     return pd.concat(found, ignore_index=True)
 
 
@@ -166,7 +166,7 @@ def main() -> None:
     """Write the page."""
     scored, exchanged = judged(), collectives()
     page = markdown(scored, exchanged, len(rows()) - len(scored))
-    write_whole(PAGE, lambda path: path.write_text(page, "utf-8"), overwrite=True)
+    write_text(PAGE, page, overwrite=True)
     print(f"{len(scored)} posted rows on {scored['gpu'].nunique()} devices, {len(exchanged)} collectives")
 
 

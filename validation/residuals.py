@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
 from costmodel.calibration import Spread
@@ -23,9 +23,9 @@ _QUANTILES = (2.5, 10.0, 90.0, 97.5)
 _OUTER_ROWS = 39
 
 
-def errors(predicted: Array, measured: Array) -> Array:
+def errors(predicted: ArrayLike, measured: ArrayLike) -> Array:
     """Return the signed errors [%]."""
-    return np.asarray(100.0 * (predicted / measured - 1.0))
+    return np.asarray(100.0 * (np.asarray(predicted) / np.asarray(measured) - 1.0), dtype=np.float64)
 
 
 def checked(predicted: Array, without: Array, measured: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from costmodel.files import write_whole
+from costmodel.files import write_text
 from costmodel.validation.microbench import microbenchmarks
 from costmodel.validation.spec_cpu import cpu_name, cpu_spec
 from costmodel.validation.spec_gpu import gpu_name, gpu_spec
@@ -36,5 +36,5 @@ def write(content: dict[str, Any], path: Path) -> Path:
     text = "# Measured by `costmodel validate`.\n" + yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True
     )
-    write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), overwrite=False)
+    write_text(path, text)
     return path

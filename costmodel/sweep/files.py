@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from costmodel._version import __version__
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, OutputError, TableError, unknown_name
-from costmodel.files import check_writable, write_whole
+from costmodel.files import check_writable, write_text, write_whole
 from costmodel.prediction import LIMITS
 from costmodel.sweep.engines import Engine, Progress
 from costmodel.sweep.grid import Chunk, Grid
@@ -225,7 +225,7 @@ class Parts:
             )
         _remove(path for path in there if path.name.startswith((".part-", "part-")))
         text = json.dumps(self._manifest, indent=2) + "\n"
-        write_whole(manifest, lambda path: path.write_text(text, encoding="utf-8"), overwrite=True)
+        write_text(manifest, text, overwrite=True)
 
     def write(self, engine: Engine, progress: Progress | None) -> None:
         """Make the parts that are missing."""
