@@ -149,6 +149,8 @@ class Wanted:
         )
 
 
+#: Quantiles of measured over predicted time that a `Spread` has [%].
+QUANTILES = (2.5, 10.0, 90.0, 97.5)
 #: Share of measurements that an interval holds [%] → its ends among a spread's quantiles.
 LEVELS = {80: (1, 2), 95: (0, 3)}
 

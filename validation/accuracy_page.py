@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel._version import __version__
-from costmodel.validation import intervals
+from costmodel.calibration import LEVELS
 
 #: From so many rows on, a share of 80 % is known to some 3 points.
 MANY = 200
@@ -115,8 +115,7 @@ def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:
     yield ""
     many = own[own["judged_other"] >= MANY]
     kept = " and ".join(
-        f"{((many[f'covered_{level}_other'] - level).abs() <= 5).sum()} ({level} %)"
-        for level in intervals.LEVELS
+        f"{((many[f'covered_{level}_other'] - level).abs() <= 5).sum()} ({level} %)" for level in LEVELS
     )
     yield (
         f"Of the {len(many)} cells with {MANY} such rows and more, coverage is within 5 points of what is "
@@ -133,7 +132,7 @@ def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:
 def _new_device(left_out: pd.DataFrame) -> Iterator[str]:
     """Yield how the intervals of carried constants do on devices of which nothing was known."""
     many = left_out[left_out["relation"] == "generation"]
-    held = ", ".join(f"{many[f'covered_{level}'].mean():.1f} % in {level} %" for level in intervals.LEVELS)
+    held = ", ".join(f"{many[f'covered_{level}'].mean():.1f} % in {level} %" for level in LEVELS)
     yield "### Their intervals, on a device that they were not taken from"
     yield ""
     yield (
@@ -148,7 +147,7 @@ def _new_device(left_out: pd.DataFrame) -> Iterator[str]:
         shares = (
             f"{part[f'covered_{level}'].mean():.1f} ({part[f'covered_{level}'].min():.1f}) | "
             f"{part[f'width_{level}'].mean():.2f}"
-            for level in intervals.LEVELS
+            for level in LEVELS
         )
         yield f"| {kernel} | {relation} | {len(part)} | {part['rows'].sum()} | {' | '.join(shares)} |"
 

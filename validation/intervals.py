@@ -18,7 +18,6 @@ from costmodel.validation.cells import cells, kernel_of
 from costmodel.validation.heldout import second_half
 from costmodel.validation.residuals import spread
 
-LEVELS = (80, 95)
 #: Upper edges of the regimes that intervals are reported by: predicted time [s], and what they are called.
 REGIMES = (
     (10e-6, "under 10 µs"),
@@ -56,7 +55,7 @@ def judged(scored: pd.DataFrame) -> pd.DataFrame:
 
 def _with_intervals(rows: pd.DataFrame, quantiles: tuple[calibration.Spread, ...]) -> pd.DataFrame:
     ends: dict[str, Any] = {}
-    for level in LEVELS:
+    for level in calibration.LEVELS:
         low, high = calibration.interval(quantiles, rows["seconds"].to_numpy(), level)
         ends |= {f"lo{level}_s": low, f"hi{level}_s": high}
     return rows.assign(**ends)
@@ -72,7 +71,7 @@ def coverage(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
         lower end; NaN where no row of a group has one.
     """
     table = {"judged": rows.groupby(by, observed=True).size()}
-    for level in LEVELS:
+    for level in calibration.LEVELS:
         low, high = rows[f"lo{level}_s"], rows[f"hi{level}_s"]
         # Rows without an interval are neither inside nor outside.
         held = (100.0 * rows["latency_s"].between(low, high)).where(low.notna() & high.notna())

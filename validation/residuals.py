@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import stdtrit
 
-from costmodel.calibration import Spread
+from costmodel.calibration import QUANTILES, Spread
 from costmodel.errors import TableError
 
 Array = NDArray[np.float64]
@@ -17,8 +17,6 @@ WORSE = 1.1
 USELESS_PERCENT = 50.0
 #: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
 REGIME_ROWS, REGIMES = 15, 4
-#: What a quantile of measured over predicted time is called by: 80 and 95 % of the rows lie within.
-_QUANTILES = (2.5, 10.0, 90.0, 97.5)
 #: Fewer rows than this have no quantile as far out as 2.5 and 97.5 %: the first of n stands for 1/(n + 1).
 _OUTER_ROWS = 39
 
@@ -64,7 +62,7 @@ def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
     order = np.argsort(predicted, kind="stable")
     answer = []
     for number, places in enumerate(np.array_split(order, count)):
-        quantiles = np.percentile(measured[places] / predicted[places], _QUANTILES, method="weibull")
+        quantiles = np.percentile(measured[places] / predicted[places], QUANTILES, method="weibull")
         low, inner_low, inner_high, high = (float(f"{q:.5g}") for q in quantiles)
         above = float(f"{predicted[places].min():.5g}") if number else 0.0
         answer.append(opened(Spread(above=above, rows=len(places), q=(low, inner_low, inner_high, high))))

@@ -16,8 +16,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel import hardware
+from costmodel.calibration import LEVELS, QUANTILES
 from costmodel.validation.cells import kernel_of
-from costmodel.validation.intervals import LEVELS
 
 Array = NDArray[np.float64]
 #: Natural logarithms of measured over predicted time, by device.
@@ -25,10 +25,6 @@ Ratios = Mapping[str, Array]
 
 #: Kernel model of recurrent chains, and what rows of them are called: by it and their direction.
 RECURRENCE = "recurrence"
-#: What of the ratios an interval's ends are: the 95 % interval's lower, the 80 %'s, and the upper ones.
-_LEVELS = (0.025, 0.1, 0.9, 0.975)
-#: Which two of them an interval of each level is.
-_ENDS = {80: (1, 2), 95: (0, 3)}
 #: Fewer devices do not say by how much one that is left out differs from the rest.
 _FEWEST = 3
 #: Stretching further than this would say nothing any more.
@@ -92,7 +88,8 @@ def ends(groups: Sequence[Ratios], by: Mapping[int, float]) -> Array:
     weights = np.concatenate([np.full(part.size, 1 / count) for part, count in parts])
     order = np.argsort(values)
     below = np.cumsum(weights[order]) / len(groups)
-    found = values[order][np.searchsorted(below, (0.5, *_LEVELS), side="left").clip(max=values.size - 1)]
+    shares = np.array([50.0, *QUANTILES]) / 100
+    found = values[order][np.searchsorted(below, shares, side="left").clip(max=values.size - 1)]
     middle, q = found[0], found[1:]
     factor = np.array([by[95], by[80], by[80], by[95]])
     q = middle + factor * (q - middle)
@@ -132,7 +129,7 @@ def _held(groups: Sequence[Ratios], level: int, factor: float) -> float:
 
 def within(found: Array, around: Array, level: int) -> float:
     """Return how many of the ratios [%] lie in an interval of that level, by its four `ends`."""
-    low, high = (around[end] for end in _ENDS[level])
+    low, high = (around[end] for end in LEVELS[level])
     return 100.0 * float(np.mean((found >= low) & (found <= high)))
 
 
@@ -171,7 +168,7 @@ def _left_out(groups: Mapping[tuple[str, str], Ratios]) -> Iterator[dict[str, ob
                 "gpu": name,
                 "rows": found.size,
             }
-            for level, (low, high) in _ENDS.items():
+            for level, (low, high) in LEVELS.items():
                 line[f"covered_{level}"] = within(found, around, level)
                 line[f"width_{level}"] = float(np.exp(around[high] - around[low]))
             yield line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import sympy as sp
@@ -147,6 +148,11 @@ def stream(
         pram_depth=sp.sympify(depth),
         workspace=workspace,
     )
+
+
+def multiplied_out(phase: Phase) -> Phase:
+    """Return a pass with what is counted once a row multiplied out: no fraction is left to round."""
+    return replace(phase, flops={key: sp.expand(count) for key, count in phase.flops.items()})
 
 
 def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:

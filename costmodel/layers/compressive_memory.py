@@ -10,7 +10,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import DV, HKV, HQ, B, D, N
-from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._kernels import gemm, multiplied_out, stream
 from costmodel.layers._masked import BLOCK, _MaskedAttention
 from costmodel.layers._pairs import Mask
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, tree_depth
@@ -78,8 +78,7 @@ class CompressiveMemory(_MaskedAttention):
         return replace(phase, pram_depth=tree_depth(LONGEST if k == MEAN else k))
 
     def _pass(self, name: str, rows: sp.Expr, cols: sp.Expr, reads: int, writes: int, **counts: Any) -> Phase:
-        phase = stream(self, name, rows=rows, cols=cols, reads=reads, writes=writes, **counts)
-        return replace(phase, flops={key: sp.expand(count) for key, count in phase.flops.items()})
+        return multiplied_out(stream(self, name, rows=rows, cols=cols, reads=reads, writes=writes, **counts))
 
     def _walk(self, name: str) -> Phase:
         """Return the sums over segments, one after the other."""

@@ -10,7 +10,7 @@ import sympy as sp
 from costmodel.cost import Phase, Tensors
 from costmodel.errors import CostmodelError
 from costmodel.layers._decay import N
-from costmodel.layers._kernels import gemm, stream
+from costmodel.layers._kernels import gemm, multiplied_out, stream
 from costmodel.layers._linear import B, H, _MatrixState
 from costmodel.symbols import CeilLog2, symbols, tree_depth
 
@@ -102,12 +102,12 @@ class _FeatureAttention(_MatrixState):
     def _pass(self, name: str, cols: sp.Expr, reads: int, writes: int, **counts: Any) -> Phase:
         """Return one pass over a row for each token and head."""
         phase = stream(self, name, rows=B * H * N, cols=cols, reads=reads, writes=writes, **counts)
-        return _whole(phase)
+        return multiplied_out(phase)
 
     def _map_pass(self, name: str, cols: sp.Expr, reads: int, **counts: Any) -> Phase:
         """Return one pass over queries and keys, of every token and head."""
         phase = stream(self, name, rows=2 * B * H * N, cols=cols, reads=reads, writes=1, **counts)
-        return _whole(phase)
+        return multiplied_out(phase)
 
     @property
     def _states(self) -> sp.Expr:
@@ -129,11 +129,6 @@ class _FeatureAttention(_MatrixState):
     def path(self) -> sp.Expr:
         """Return 1 where every token sees the whole sum."""
         return super().path() if self.causal else sp.Integer(1)
-
-
-def _whole(phase: Phase) -> Phase:
-    """Return a pass with what is counted once a row multiplied out: no fraction is left to round."""
-    return replace(phase, flops={key: sp.expand(count) for key, count in phase.flops.items()})
 
 
 @dataclass(frozen=True, kw_only=True)

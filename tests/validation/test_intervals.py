@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from costmodel.calibration import Spread
+from costmodel.calibration import LEVELS, Spread
 from costmodel.validation import intervals, residuals
 from costmodel.validation.heldout import SHARE, held_out, second_half
 from costmodel.validation.residuals import spread
@@ -89,7 +89,7 @@ def test_rows_are_judged_by_intervals_of_other_shapes():
 
 def test_rows_without_an_interval_are_not_counted_as_outside():
     frame = _products(6, 1.0)
-    for level in intervals.LEVELS:
+    for level in LEVELS:
         for end, share in (("lo", 0.9), ("hi", 1.1)):
             frame[f"{end}{level}_s"] = share * frame["latency_s"].where(frame.index > 2)
     assert intervals.coverage(frame, ["gpu"])["covered_80"].item() == 100.0
