@@ -87,7 +87,7 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
     Raises
     ------
     SizeError
-        If the prediction is of many shapes.
+        If the prediction is of many shapes, or takes no time.
     """
     roof = _single(prediction)
     values = {symbol(name): sp.Integer(int(value)) for name, value in roof.shapes.items()}
@@ -152,9 +152,16 @@ def _single(prediction: Prediction) -> Prediction:
     """Return the roofline of a prediction of one shape."""
     if prediction.shape:
         raise SizeError("elasticities are of one shape; give one value for each size")
+    _check_time(prediction)
     if prediction.rung == "bound":
         return prediction
     return predict(prediction.layer, prediction.device, _given(prediction), rung="bound")
+
+
+def _check_time(prediction: Prediction) -> None:
+    """Refuse what takes no time: no share of it is anything's, and nothing makes it shorter."""
+    if not prediction.seconds:
+        raise SizeError(f"{prediction.layer.label} takes no time at these sizes: there is nothing to explain")
 
 
 def _given(prediction: Prediction) -> dict[str, Any]:
@@ -189,12 +196,13 @@ def what_if(
     Raises
     ------
     SizeError
-        If the prediction is of many shapes.
+        If the prediction is of many shapes, or takes no time.
     UnavailableError, UnknownNameError
         If there is no prediction on one of the devices asked for.
     """
     if prediction.shape:
         raise SizeError("what-ifs are of one shape; give one value for each size")
+    _check_time(prediction)
     asked: dict[str, Any] = dict(prediction.plan.asked)
     if asked["rung"] == "calibrated":
         asked["rung"] = None

@@ -10,7 +10,7 @@ import pandas as pd
 from costmodel.reports import fastest
 from costmodel.reports.compose import compose
 from costmodel.reports.figure import Pick
-from costmodel.reports.frames import MOST_ROWS, Facts, Frames, axis_of, axis_title, checked, sizes_of
+from costmodel.reports.frames import MOST_ROWS, Facts, Frames, axis_of, axis_title, checked, idle, sizes_of
 from costmodel.reports.page import Page
 from costmodel.reports.words import listed
 
@@ -45,6 +45,8 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
     if len(whole) < len(table):
         others = list(dict.fromkeys(table["series"][table[x].isna()]))
         asked.append(f"Without {along}, and so not on this page: {listed(others)}.")
+    if at_rest := int(idle(frame).sum()):
+        asked.append(f"Without {at_rest:,} rows that take no time: nothing is done in them.")
     if len(rows) < len(whole):
         asked.append(
             f"The table has {len(whole):,} rows; this page shows {len(rows):,} of them, evenly spread over "

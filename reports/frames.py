@@ -62,6 +62,8 @@ STATE = "state_size"
 NEEDED = ("layer", "device", "dtype", "seconds", "lower_s", "bound", "matrix_flops", "hbm_bytes", "depth")
 #: Which of these are numbers of at least 0, the first above it: a logarithmic axis has no place for 0.
 NUMBERS = ("seconds", "lower_s", "matrix_flops", "hbm_bytes", "depth")
+#: What there is none of where nothing is done: two devices exchange something, one has nobody to.
+_WORK = ("seconds", "lower_s", "matrix_flops", "hbm_bytes")
 #: What a prediction is of, beside its sizes.
 CASE = ("where", "series", "layer", "device", "dtype", "direction", "rung", "state")
 #: As many rows as one chart draws and a page carries.
@@ -134,10 +136,15 @@ class Frames:
     growth: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
+def idle(frame: pd.DataFrame) -> pd.Series:
+    """Return in which rows of a sweep nothing is done, and so in no time: a device alone sends nothing."""
+    return (frame[list(_WORK)] == 0).all(axis=1)
+
+
 def checked(frame: pd.DataFrame) -> pd.DataFrame:
     """Return a sweep's table as charts take it: text as text, with ``series``, ``label`` and ``where``.
 
-    Rows that are equal count once.
+    Rows that are equal count once, and those in which nothing is done not at all.
 
     Raises
     ------
@@ -154,6 +161,9 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.reset_index(drop=True)  # whose rows are named as the file has them
     axis_of(frame)  # a table without a size has no cases to tell apart
     _check_numbers(frame)
+    frame = frame[~idle(frame)]
+    if frame.empty:
+        raise TableError("no row of the table takes any time: nothing to compare")
     frame = with_text(frame)
     if "series" not in frame:
         frame = frame.assign(series=frame["options" if "options" in frame else "layer"].astype(str))
@@ -173,7 +183,7 @@ def _check_numbers(frame: pd.DataFrame) -> None:
     """Refuse a number that is none, or less than it can be."""
     for name in NUMBERS:
         values = pd.to_numeric(frame[name], errors="coerce")
-        wrong = ~np.isfinite(values) | (values < 0) | ((values == 0) & (name == "seconds"))
+        wrong = ~np.isfinite(values) | (values < 0) | ((values == 0) & (name == "seconds") & ~idle(frame))
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             least = "above 0" if name == "seconds" else "of at least 0"

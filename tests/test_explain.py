@@ -237,3 +237,11 @@ def test_links_are_tried_where_something_is_sent():
     assert "link times 2" not in set(alone["change"])
     faster = shared.set_index("change").loc["link times 2", "speedup"]
     assert 1 < faster < 1.1  # 64 tokens' sums are short beside weights
+
+
+@pytest.mark.parametrize("function", [elasticities, what_if])
+def test_what_takes_no_time_is_refused(function):
+    alone = cm.predict(cm.layers.get("collective")(), "h200-sxm", m=8, n=8, devices=1)
+    assert alone.seconds == 0
+    with pytest.raises(SizeError, match="takes no time at these sizes"):
+        function(alone)

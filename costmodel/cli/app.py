@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from costmodel.cli import (
     predictions,
     tables,
 )
+from costmodel.errors import CostmodelError
 
 #: Every command: its name, its function, an example that runs.
 COMMANDS = (
@@ -32,6 +33,27 @@ COMMANDS = (
 )
 #: Options that take NAME=VALUE, as often as one likes.
 _SETTINGS = ("-D", "--define", "--set", "--device-set", "--price")
+
+
+class _Command(typer.core.TyperCommand):
+    """A command that refuses what would be answered as if it had not been said.
+
+    That is an option given twice of which one will do, and one whose value is empty, as an unset variable
+    of a shell leaves it.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Look at the options as they were given, then read them."""
+        values, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            if not isinstance(option, typer.core.TyperOption) or option.is_flag or option.multiple:
+                continue
+            if given.count(option) > 1:
+                raise CostmodelError(f"{self.name}: {option.opts[-1]} is given {given.count(option)} times")
+            if values[str(option.name)] == "":
+                raise CostmodelError(f"{self.name}: {option.opts[-1]} is given without a value")
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed
 
 
 def _version(wanted: bool) -> None:
@@ -66,7 +88,7 @@ def command(argv: Sequence[str]) -> typer.core.TyperGroup:
     )
     app.callback()(_main)
     for name, function, example in [one for one in COMMANDS if one[0] in argv[:1]] or COMMANDS:
-        app.command(name, epilog=f"\b\nExample:\n  {example}")(function)
+        app.command(name, cls=_Command, epilog=f"\b\nExample:\n  {example}")(function)
     return typer.main.get_group(app)
 
 

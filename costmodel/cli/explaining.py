@@ -55,6 +55,7 @@ def explain(
     changes = what_if(p, [o.device(other) for other in others])
     if as_json:
         answer = {"layer": layer.label, "device": device.name, "shapes": p.sizes, "seconds": p.seconds}
+        answer |= {"tensor": tensor} if tensor > 1 else {}
         answer |= {"rung": p.rung, "constants_from": p.constants_from, "bound": p.bound}
         answer |= {
             "limits": limits,
@@ -64,7 +65,8 @@ def explain(
         }
         output.print_json(output.made_with(device.spec_hash) | answer)
         return
-    print(f"{layer.label} on {device.name}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
+    on = device.name if tensor == 1 else f"each of {tensor} × {device.name} in one node"
+    print(f"{layer.label} on {on}: {output.seconds(p.seconds)} ({p.rung}), limited by {p.bound}")
     whole, alone = sum(limits.values()), p.limits_s
     names = sorted(alone, key=lambda name: (limits.get(name, 0.0), alone[name]), reverse=True)
     where = [

@@ -96,6 +96,8 @@ def model(
         raise unknown_name("use of a model", use, USES)
     if recompute != "none" and (use != "training" or report is not None):
         raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
+    if attention != "tiled" and use == "decode" and report is None:
+        raise CostmodelError("model: --attention is of prefill, training, generation; decoding has its own")
     if new is not None and use != "generation" and report is None:
         raise CostmodelError("model: --new is of --use generation")
     new = NEW if new is None else new

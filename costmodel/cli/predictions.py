@@ -89,7 +89,8 @@ def _print_one(p: Prediction) -> None:
         lines.append(f"  80 % within  {output.seconds(p.lo80_s)} to {output.seconds(p.hi80_s)}{inside}")
     lines.append(f"  lower bound  {output.seconds(p.lower_s)}")
     lines.append(f"  in series    {output.seconds(p.serial_s)}")
-    lines.append(f"  reaches      {_reached(p)}")
+    if p.seconds:  # a device alone exchanges nothing, in no time
+        lines.append(f"  reaches      {_reached(p)}")
     counts = {name: value for name, value in p.counts.items() if name in SHOWN and value}
     lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
     rows = [

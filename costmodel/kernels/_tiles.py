@@ -76,10 +76,12 @@ def menu(family: str, layout: str, step: float, *, matrix: bool) -> tuple[Array,
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-_NAME = re.compile(r"(?:sgemm_|MT|tilesize)(\d+)x(\d+)(?:x(\d+))?")
+#: A side of a tile: no library's has four digits.
+_COUNT = r"([1-9]\d{0,2})(?!\d)"
+_NAME = re.compile(rf"(?:sgemm_|MT|tilesize){_COUNT}x{_COUNT}(?:x{_COUNT})?")
 #: How a name tells the parts of K: what `costmodel.measured` adds to it.
 PARTS = "_parts"
-_PARTS = re.compile(rf"{PARTS}(\d+)")
+_PARTS = re.compile(rf"{PARTS}([1-9]\d*)")
 #: What one step of the K loop covers, where the name does not say it (cuBLAS's sgemm: 8; its
 #: ``sliced1x4`` kernels, whose four slices of the block share it: 32).
 _VECTOR_STEP, _SLICED_STEP = 8.0, 32.0

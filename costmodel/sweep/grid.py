@@ -39,6 +39,8 @@ Array = NDArray[np.float64]
 BOX = 32768
 #: Points of a part of a file: what a worker is given at a time, and holds in memory.
 CHUNK = 262_144
+#: More than these nobody waits for: days, and gigabytes for the list of parts alone.
+MOST_POINTS = 10**12
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,7 +270,7 @@ def make_grid(
     ----------
     layers, devices : one or several
         Each layer takes those of the sizes that it has.
-    sizes, rung, state, framework : see `predict`
+    sizes, rung, state, framework : see `predict`; the size `devices` goes into `sizes`
     where : str, optional
         A condition on columns: ``"heads % kv_heads == 0 and footprint_bytes < 80e9"``. What it says of
         sizes alone is tried before anything is predicted.
@@ -303,6 +305,11 @@ def make_grid(
         for machine in machines
     )
     grid = Grid(cases)
+    if grid.points > MOST_POINTS:
+        raise SizeError(
+            f"sweep: wanted at most {MOST_POINTS:,} points, got {grid.points:,}; "
+            "give longer steps, such as seq=1..65536:log2"
+        )
     parts = condition(where, grid.columns).parts() if where else []
     for case in () if parts else cases:
         # Sizes that do not go together are found now, not hours later.

@@ -74,7 +74,7 @@ def sweep(
     ----------
     layers, devices : one or several
         Each layer takes those of the sizes that it has.
-    sizes, rung, state, framework : see `predict`
+    sizes, rung, state, framework : see `predict`; the size `devices` goes into `sizes`
     where : str, optional
         Which rows to keep: ``"seconds < 1e-3 and heads % kv_heads == 0"``.
     prices : mapping of str to float, optional

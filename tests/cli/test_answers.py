@@ -445,3 +445,15 @@ def test_predict_says_what_goes_over_links(costmodel):
 def test_show_has_braces_in_latex_alone(costmodel):
     assert "kv_heads (h_kv)" in costmodel("show", "tiled-attention").out
     assert "kv_heads (h_{kv})" in costmodel("show", "tiled-attention", "--latex").out
+def test_a_device_alone_exchanges_nothing_in_no_time(costmodel):
+    ended = costmodel("predict", "collective", "-m", "h200-sxm", "-D", "m=8", "n=8", "devices=1")
+    assert (ended.status, ended.err) == (0, "")
+    assert "time         0 s" in ended.out
+    assert "reaches" not in ended.out
+
+
+def test_explain_says_how_many_devices_share_a_model(costmodel):
+    sizes = ("-D", "batch=1", "seq_kv=64")
+    words = ("explain", "gpt2", "--use", "decode", "-m", "h200-sxm", *sizes, "--tensor", "2")
+    assert "decode[bf16] on each of 2 × nvidia/h200-sxm in one node: " in costmodel(*words).out
+    assert json.loads(costmodel(*words, "--json").out)["tensor"] == 2

@@ -187,6 +187,29 @@ CATALOGUE = {
         ("model", "gpt2", "-m", "t4", "--use", "generation", "-D", "seq=16", "heads=3"),
         "generation takes -D seq=… batch=…, got heads too",
     ),
+    "a device twice where one will do": ((*FULL, "seq=3", "-m", "t4"), "--machine is given 2 times"),
+    "an option that a shell left empty": (
+        ("sweep", "lstm", "-m", "t4", "-D", "seq=1", "batch=1", "hidden=8", "--best", ""),
+        "--best is given without a value",
+    ),
+    "a tile of nothing": (
+        ("predict", "matmul", "-m", "h200-sxm", "-D", "m=8", "n=8", "k=8", "--kernel", "sgemm_0x0"),
+        "unknown kernel",
+        "'sgemm_128x64'",
+    ),
+    "what takes no time": (
+        ("explain", "collective", "-m", "h200-sxm", "-D", "m=8", "n=8", "devices=1"),
+        "takes no time at these sizes",
+    ),
+    "more points than anyone waits for": (
+        ("sweep", "lstm", "-m", "t4", "-D", "seq=1..1e6", "batch=1..1e6", "hidden=1..1e6", "--plan"),
+        "at most 1,000,000,000,000 points",
+        "longer steps",
+    ),
+    "attention of a decoding step": (
+        ("model", "gpt2", "-m", "t4", "--use", "decode", "-D", "seq_kv=16", "--attention", "dense"),
+        "--attention is of prefill",
+    ),
     "scoring nothing": (("score", "none.csv", "-o", "x.csv"), "none.csv", "no such file"),
     "scoring a folder": (("score", ".", "-o", "x.csv"), "is a folder"),
 }  # fmt: skip

@@ -435,3 +435,9 @@ def test_what_l2_still_holds_is_quantised_from_there():
     assert quantising(0.0) == pytest.approx(moved / l40s.hbm_bandwidth, rel=0.15)
     assert quantising(1.0)[0] < 0.01 * moved[0] / l40s.hbm_bandwidth
     assert quantising(1.0)[1:] == pytest.approx(quantising(0.0)[1:])
+
+
+@pytest.mark.parametrize("name", ["sgemm_0x0", "sgemm_128x0", "MT0x64x8", "sgemm_128x64000", "sgemm_9999x64"])
+def test_a_tile_that_no_library_has_is_none(name: str) -> None:
+    assert not tiles.says(name)
+    assert np.isnan(tiles.from_names([name])).all()

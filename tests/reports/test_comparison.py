@@ -170,6 +170,17 @@ def test_every_size_of_a_layer_has_a_word() -> None:
     assert set(GLOSSARY) - set(DEVICE_SIZES) == set(reports.frames.SIZES)
 
 
+def test_rows_in_which_nothing_is_done_are_left_out_and_counted() -> None:
+    layer = cm.layers.get("collective")()
+    frame = cm.sweep(layer, "h200-sxm", {"devices": [1, 2]}, m=[8, 64], n=8)
+    assert (frame.loc[frame["devices"] == 1, "seconds"] == 0).all()
+    page = reports.compare(frame)
+    assert "Without 2 rows that take no time: nothing is done in them." in page.asked
+    assert set(comparison_page.checked(frame)["devices"]) == {2.0}
+    with pytest.raises(TableError, match="no row of the table takes any time"):
+        reports.compare(frame[frame["devices"] == 1])
+
+
 # -- what is refused -----------------------------------------------------------------------------
 
 
