@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from costmodel import hardware
 from costmodel.arguments import typed
-from costmodel.errors import CostmodelError, SizeError, TableError, unknown_name
+from costmodel.errors import CostmodelError, SizeError, TableError, shown, unknown_name
 from costmodel.evaluate import as_size, bind
 from costmodel.measured import (
     NUMERIC,
@@ -102,6 +102,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
             f"the table lacks the columns {', '.join(missing)}; it has {', '.join(map(repr, table.columns))}"
         )
     check_once(table)
+    _check_kinds(table)
     answers: dict[str, Any] = {name: np.full(len(table), np.nan) for name in NUMBERS}
     answers |= {name: np.full(len(table), "", dtype=object) for name in TEXTS}
     answers["in_range"] = np.zeros(len(table), dtype=bool)
@@ -123,6 +124,20 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
         for rows in _patterns(columns, index, operation):
             _score_group(columns, rows, static, operation, rung, answers)
     return table.rename(columns=kept_names(table)).assign(**answers)
+
+
+def _check_kinds(table: pd.DataFrame) -> None:
+    """Refuse columns of another kind than text and numbers: a span of 10 µs would be 10,000 seconds."""
+    for name in (*STATIC, *NUMERIC):
+        if name not in table:
+            continue
+        column = table[name]
+        if name in NUMERIC and column.dtype.kind in "mMb":
+            raise TableError(f"column {name}: wanted numbers, got {column.dtype}")
+        # Looked at one by one only where they are not all text.
+        mixed = name in STATIC and pd.api.types.infer_dtype(column) == "mixed"
+        if mixed and not column.map(pd.api.types.is_hashable).all():
+            raise TableError(f"column {name}: wanted text, got lists")
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Places]]:
@@ -317,7 +332,7 @@ def _is_size(values: NDArray[np.float64], size: str) -> NDArray[np.bool_]:
 
 def _why_not(column: str, size: str, cell: Any) -> str:
     """Return why a cell is no size."""
-    if pd.isna(cell):
+    if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return f"{column}: empty, and this op needs it"
     try:
         as_size(size, float(cell))
@@ -325,7 +340,7 @@ def _why_not(column: str, size: str, cell: Any) -> str:
         return str(error).replace(f"size {size}:", f"{column}:")
     except (TypeError, ValueError, OverflowError):
         pass  # no number, or one that no float is near
-    return f"{column}: wanted a whole number of at least 1, got {cell!r}"
+    return f"{column}: wanted a whole number of at least 1, got {shown(cell)}"
 
 
 def summary(scored: pd.DataFrame) -> pd.DataFrame:

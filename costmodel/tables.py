@@ -60,7 +60,12 @@ def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]
 
 
 def check_once(table: pd.DataFrame) -> None:
-    """Raise TableError if two columns of a table in memory have one name; of a file, reading it says so."""
+    """Raise TableError if two columns of a table in memory have one name, or one has several.
+
+    Of a file with two of a name reading it says so.
+    """
+    if table.columns.nlevels > 1:
+        raise TableError(f"the table's columns have {table.columns.nlevels} names each; wanted one")
     if table.columns.has_duplicates:
         twice = table.columns[table.columns.duplicated()].unique()
         raise TableError(f"the table has more than one column {', '.join(map(str, twice))}")

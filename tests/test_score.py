@@ -495,3 +495,21 @@ def test_a_rung_that_is_none_is_refused_before_any_row(table):
 def test_a_table_without_what_every_row_needs_is_refused():
     with pytest.raises(TableError, match="lacks the columns gpu, op; it has 'dtype', ' gpu'"):
         score(pd.DataFrame({"dtype": ["bf16"], " gpu": ["t4"]}))
+
+
+def test_columns_of_another_kind_are_refused_by_name(table):
+    spans = table.assign(latency_s=pd.to_timedelta(1e-5, unit="s"))
+    with pytest.raises(TableError, match=r"^column latency_s: wanted numbers, got timedelta64"):
+        score(spans)
+    listed = table.assign(gpu=[[name] for name in table["gpu"]])
+    with pytest.raises(TableError, match=r"^column gpu: wanted text, got lists$"):
+        score(listed)
+    levels = table.set_axis(pd.MultiIndex.from_product([table.columns, ["x"]]), axis=1)
+    with pytest.raises(TableError, match="columns have 2 names each"):
+        score(levels)
+
+
+def test_a_list_is_no_size():
+    row = {"gpu": "h200-sxm", "op": "gemm", "dtype": "bf16", "m": [1, 2], "n": 8, "k": 8}
+    (reason,) = score(pd.DataFrame([row]))["reason"]
+    assert reason == "m: wanted a whole number of at least 1, got [1, 2]"

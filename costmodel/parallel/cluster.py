@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 from costmodel import hardware
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError
-from costmodel.evaluate import as_size
+from costmodel.evaluate import as_one_size
 from costmodel.kernels import collective
 from costmodel.kernels.base import Array
 from costmodel.predict import as_device
@@ -51,9 +51,12 @@ class Cluster:
         """Check that there is such a device, that nodes are full, and that a price is one."""
         _ = self.machine
         for name in ("devices", "node"):
-            as_size(name, getattr(self, name))
+            # As Python's own number: products of numpy's small ones overflow.
+            object.__setattr__(self, name, as_one_size(name, getattr(self, name)))
         if self.price is not None and not 0 <= self.price < math.inf:
             raise CostmodelError(f"cluster: wanted a price of at least 0 for an hour, got {self.price}")
+        if self.price is not None:
+            object.__setattr__(self, "price", float(self.price))
         if self.devices > self.node and self.devices % self.node:
             full = self.devices // self.node * self.node
             raise CostmodelError(

@@ -56,7 +56,7 @@ class Training:
     batch, seq : int or float
         Sequences of a step, over all copies; tokens of each.
     seq_kv : float, optional
-        Tokens of an encoder's sequences; default `seq`.
+        Tokens of an encoder's sequences, beside a decoder; default `seq`.
     gradient_bytes : int, optional
         Bytes of a gradient: default that of a weight, 2 at least; 4 where it is summed in fp32 (Megatron-LM).
     rung : str, optional
@@ -74,8 +74,12 @@ class Training:
 
     def __post_init__(self) -> None:
         """Check the sizes, and that the layout comes out even."""
-        for name in ("batch", "seq"):
-            as_one_size(name, getattr(self, name))
+        if self.seq_kv is not None and not self.model.encodes:
+            raise SizeError("training: seq_kv is of a decoder beside an encoder, and the model has none")
+        for name in ("batch", "seq", "seq_kv"):
+            if getattr(self, name) is not None:
+                # As Python's own number: products of numpy's small ones overflow.
+                object.__setattr__(self, name, as_one_size(name, getattr(self, name)))
         given = self.gradient_bytes
         if given is not None and not 0 < given <= 8:
             raise SizeError(

@@ -1,5 +1,6 @@
 """Training on many devices: published iterations, formulas of the papers, a simulated pipeline."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -532,3 +533,16 @@ def test_activations_under_way_are_those_of_a_run_of_the_pipeline(stages, parts,
     head = 512 * (2 * 2 * 64 + 4 * vocab)
     expected = max(first * stage, last * stage + head)
     assert float(training.memory["activations"]) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_length_of_an_encoder_is_refused_where_there_is_none():
+    with pytest.raises(SizeError, match="training: seq_kv is of a decoder beside an encoder"):
+        replace(small(), seq_kv=16)
+
+
+def test_sizes_of_numpy_do_not_overflow():
+    cluster = Cluster(device=A100, devices=np.int8(8), node=np.int8(8), price=np.int8(100))
+    narrow = replace(small(), batch=np.int8(64), seq=np.int8(64), cluster=cluster)
+    plain = replace(small(), batch=64, seq=64, cluster=Cluster(device=A100, devices=8, price=100))
+    assert narrow.tokens_per_second == plain.tokens_per_second
+    assert (narrow.energy_j, narrow.cost) == (plain.energy_j, plain.cost)
