@@ -144,6 +144,8 @@ def as_whole(what: str, value: ArrayLike, largest: float) -> Number:
         raise SizeError(f"{what}: wanted a whole number of at least 1, got {shown(value)}") from None
     if array.size == 0:
         raise SizeError(f"{what}: wanted at least one value, got an empty array")
+    if np.ma.is_masked(value):
+        raise SizeError(f"{what}: wanted whole numbers, got an array with masked ones")
     if not (array.min() >= 1 and array.max() <= largest and (array == np.floor(array)).all()):
         good = (array >= 1) & (array <= largest) & (array == np.floor(array))
         raise _size_error(what, array[~good].flat[0], largest)

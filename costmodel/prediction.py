@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -277,7 +278,7 @@ class Prediction:
         SizeError
             If it is another level.
         """
-        if level not in tuple(calibration.LEVELS):
+        if not isinstance(level, numbers.Real) or level not in tuple(calibration.LEVELS):
             raise SizeError(f"interval: wanted 80 or 95 % of measurements, got {shown(level)}")
         low: Number = 0.0
         high: Number = 0.0

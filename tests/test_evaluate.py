@@ -77,7 +77,8 @@ def test_constant_counts_have_the_common_shape():
 @pytest.mark.parametrize(
     "bad",
     [0, -1, 2.5, math.nan, math.inf, -math.inf, 1e400, 1e300, 2**41, 10**400, True, None, "128", "x", [], {},
-     1j, [1, 0], [1, 2.5], [1, math.nan], [[1], [2, 3]], np.array([]), np.array([True]), np.float32(0.5)],
+     1j, [1, 0], [1, 2.5], [1, math.nan], [[1], [2, 3]], np.array([]), np.array([True]), np.float32(0.5),
+     np.ma.array([8, 16], mask=[False, True])],
     ids=str,
 )  # fmt: skip
 def test_what_is_no_size_is_refused_by_name(bad):

@@ -336,7 +336,7 @@ def test_state_is_a_size_where_it_is_a_number():
     assert set(frame["state"]) == {"cold"}
 
 
-@pytest.mark.parametrize("level", [50, 0.8, "80", None, [80]])
+@pytest.mark.parametrize("level", [50, 0.8, "80", None, [80], np.array([80, 95])])
 def test_intervals_are_of_two_levels(level):
     p = cm.predict(cm.Matmul(), "nvidia/h200-sxm", m=512, n=512, k=512)
     with pytest.raises(SizeError, match="wanted 80 or 95 % of measurements, got "):
