@@ -39,6 +39,7 @@ WORDS: dict[Any, str] = {
     os.PathLike: "a path",
     types.NoneType: "None",
     Callable: "a function",
+    Any: "anything",
 }
 #: Where values of a kind come from, by its name.
 ORIGINS = {

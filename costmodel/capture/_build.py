@@ -16,6 +16,7 @@ from costmodel.capture._parts import SOLID, CapturedPart, name_of, size_of
 from costmodel.capture._passes import ROWS, Memory, memory, pass_of
 from costmodel.capture._records import FORMATS, Call, Operand, Trace
 from costmodel.cost import ONE
+from costmodel.errors import CostmodelError
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models import Part
 
@@ -52,6 +53,8 @@ def build(
         )
         for backward in (False, True)
     }
+    if not any(unit.parts for unit in kernels[False]):
+        raise CostmodelError(f"{title} runs nothing that takes time: it returns its inputs, or views of them")
     weights = _memory.read_whole(trace, trace.weights.values())
     own = {operand.storage for operand in trace.inputs}
     results = {o.storage: o for o in trace.outputs if o.storage not in own | set(trace.weights)}

@@ -129,7 +129,12 @@ def test_backward_starts_from_the_loss():
     ("module", "dims", "message"),
     [
         (nn.Linear, None, "wanted a torch.nn.Module, got the class Linear"),
-        (nn.Linear(16, 4), [("batch", 0)], r"wanted dims to be a mapping .* got \[\('batch', 0\)\]"),
+        (nn.Identity(), {"batch": (0, 0)}, "^Identity runs nothing that takes time"),
+        (
+            nn.Linear(16, 4),
+            [("batch", 0)],
+            r"wanted dims to be a mapping of text to anything or None, got \[\('batch', 0\)\]",
+        ),
         (
             nn.Linear(16, 4),
             {"batch": (0, 0), "seq": (0, 0)},
