@@ -445,6 +445,8 @@ def test_predict_says_what_goes_over_links(costmodel):
 def test_show_has_braces_in_latex_alone(costmodel):
     assert "kv_heads (h_kv)" in costmodel("show", "tiled-attention").out
     assert "kv_heads (h_{kv})" in costmodel("show", "tiled-attention", "--latex").out
+
+
 def test_a_device_alone_exchanges_nothing_in_no_time(costmodel):
     ended = costmodel("predict", "collective", "-m", "h200-sxm", "-D", "m=8", "n=8", "devices=1")
     assert (ended.status, ended.err) == (0, "")
