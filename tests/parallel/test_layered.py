@@ -30,7 +30,8 @@ def step(name, devices=8, batch=8, seq=512, attention="tiled", seq_kv=None, **nu
     layout = Layout(**{"data": devices, **numbers})
     model = Layered.of(load(name), attention=attention)
     cluster = Cluster(device=H200, devices=devices)
-    return Training(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq, seq_kv=seq_kv)
+    encoded = seq_kv if model.encodes else None  # who encodes nothing takes no length of it
+    return Training(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq, seq_kv=encoded)
 
 
 def given(model):
