@@ -200,7 +200,7 @@ def make_plan(
             kernels.check(kernel, device, options)
             dtype = str(phase.options["dtype"])
             wanted = calibration.Wanted(kernel, phase.op, dtype, direction, *implementation)
-            choice = choosing.timed(choosing.choose(device, wanted, own=own), wanted, device, own=own)
+            choice = _constants(device, wanted, own=own)
             options |= _implemented(wanted, choice, device)
             if state == "cold":
                 choice = replace(choice, constants=_cold(kernel, choice.constants))
@@ -220,6 +220,12 @@ def make_plan(
     plan = Plan(layer, device, found, state, tuple(parts), tuple(missing), asked)
     launcher = host(harness, device.base_name, layer.direction) if rung != "bound" else NONE
     return plan if launcher == NONE else plan.launched_by(launcher)
+
+
+@remembered(maxsize=4096)
+def _constants(device: hardware.Device, wanted: calibration.Wanted, *, own: bool) -> choosing.Choice:
+    """Return a kernel's constants, as the harness times it: models have the same kernel in many parts."""
+    return choosing.timed(choosing.choose(device, wanted, own=own), wanted, device, own=own)
 
 
 def _rates(

@@ -165,7 +165,7 @@ class Layer:
     @property
     def bytes(self) -> sp.Expr:
         """Size of one element of the layer's dtype [bytes]."""
-        return sp.nsimplify(parse_dtype(self.dtype).bytes)
+        return sp.Rational(parse_dtype(self.dtype).bytes)
 
     @property
     def exact(self) -> Self:

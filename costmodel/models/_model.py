@@ -212,7 +212,7 @@ class Model(Layer):
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
         return ModelTensors(
             optimizer=self._optimizer(),
-            gradient=sp.nsimplify(parse_dtype(self.dtype).gradient_bytes) / self.bytes,
+            gradient=sp.Rational(parse_dtype(self.dtype).gradient_bytes) / self.bytes,
             left=cached(self.leaves) + states(self.leaves),
             working=self._working(),
             inputs=self.inputs + self.state,
@@ -270,7 +270,7 @@ class Model(Layer):
         `inputs`, `outputs` and `state` are scaled with it, as all of them are activations.
         """
         name = parse_dtype(dtype).name
-        scale = sp.nsimplify(parse_dtype(name).bytes) / self.bytes
+        scale = sp.Rational(parse_dtype(name).bytes) / self.bytes
 
         def converted(parts: tuple[Part, ...]) -> tuple[Part, ...]:
             return tuple(
