@@ -280,6 +280,11 @@ class Cost:
         """Traffic by level [bytes]: ``hbm``, ``l2``, and ``link``, what goes to other devices."""
         return add_tallies(({"hbm": p.hbm, "l2": p.l2, "link": p.link}, p.repeats) for p in self.phases)
 
+    @property
+    def sends(self) -> bool:
+        """Whether anything goes to other devices."""
+        return bool(self.bytes["link"] != 0)
+
     @cached_property
     def pram_depth(self) -> sp.Expr:
         """Depth of the arithmetic with unlimited processors and tree reductions.
@@ -299,14 +304,14 @@ class Cost:
 
     def rows(self) -> dict[str, sp.Expr]:
         """Return the totals by the names that answers and tables use; ``link_bytes`` where there are any."""
-        sent = self.bytes["link"]
+        sent = {"link_bytes": self.bytes["link"]} if self.sends else {}
         return {
             "matrix_flops": self.flops["matrix"],
             "vector_flops": self.flops["vector"],
             "special_flops": self.flops["special"],
             "hbm_bytes": self.bytes["hbm"],
             "l2_bytes": self.bytes["l2"],
-            **({"link_bytes": sent} if sent != 0 else {}),
+            **sent,
             "compulsory_bytes": self.compulsory,
             "depth": self.depth,
             "pram_depth": self.pram_depth,

@@ -22,7 +22,13 @@ from costmodel.predict import as_device, predict
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
 #: What can be compared: the row of counts, or the time.
-QUANTITIES = {"seconds": "seconds", "flops": "matrix_flops", "hbm_bytes": "hbm_bytes", "depth": "depth"}
+QUANTITIES = {
+    "seconds": "seconds",
+    "flops": "matrix_flops",
+    "hbm_bytes": "hbm_bytes",
+    "link_bytes": "link_bytes",
+    "depth": "depth",
+}
 
 #: Where a search ends, unless the size cannot be as large.
 MOST = 2.0**24
@@ -119,8 +125,8 @@ def crossover(
         memory take it from here.
     over : str
         The size that grows.
-    of : {"seconds", "flops", "hbm_bytes", "depth"}
-        What is compared; ``flops`` are those of matrix products.
+    of : {"seconds", "flops", "hbm_bytes", "link_bytes", "depth"}
+        What is compared; ``flops`` are those of matrix products, ``link_bytes`` go to other devices.
     rung : str, optional
         See `predict`.
     limit : int, optional
@@ -157,6 +163,8 @@ def crossover(
     def values(layer: Layer, points: NDArray[np.float64]) -> Any:
         taken = (*layer.sizes(), *DEVICE_SIZES)
         own: dict[str, Any] = {n: v for n, v in (sizes | {over: points}).items() if n in taken}
+        if of == "link_bytes" and not layer.cost.sends:
+            return np.zeros(points.shape)
         if machine is None:
             return np.broadcast_to(evaluate(layer, **own)[QUANTITIES[of]], points.shape)
         prediction = predict(layer, machine, rung=rung, **own)

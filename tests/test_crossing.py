@@ -47,6 +47,15 @@ def test_depth_is_what_attention_saves():
     assert found.size == 2
 
 
+def test_what_devices_send_crosses_where_the_papers_formulas_do():
+    """Of n·d numbers 4 (P − 1)/P² each (Ulysses, four all-to-alls), 2 (P − 1)/P (a ring: keys and values)."""
+    sizes = {"seq": 8192, "over": "devices", "of": "link_bytes", **HEADS}
+    found = cm.crossover(cm.layers.get("ring-attention")(), cm.layers.get("ulysses")(), limit=8, **sizes)
+    assert (found.size, found.cheaper) == (3, ("neither", "ulysses"))
+    alone = cm.crossover(cm.layers.get("ulysses")(), cm.DenseAttention(), limit=8, **sizes)
+    assert alone.cheaper[-1] == "dense-attention"  # which sends nothing
+
+
 @pytest.mark.parametrize("rung", ["bound", "kernel"])
 def test_times_cross_where_their_order_turns(rung):
     layers = (cm.GRU(), cm.DenseAttention())

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import costmodel as cm
 from costmodel.errors import SizeError, UnknownNameError
-from costmodel.sweep import product
+from costmodel.sweep import as_frame, best, make_grid, product
 
 SIZES = {"batch": [1, 8], "hidden": 256, "heads": 8, "head_dim": 64}
 
@@ -112,3 +112,19 @@ def test_layers_of_several_options_stand_beside_each_other():
 def test_bad_sweeps_are_refused(layers, devices, sizes, error, text):
     with pytest.raises(error, match=text):
         cm.sweep(layers, devices, rung="bound", **sizes)
+
+
+def test_what_goes_to_other_devices_has_a_column_where_a_layer_sends():
+    """Of a buffer (P − 1)/P in an all-gather, twice that in a sum of all (Chan et al. 2007, Table 1)."""
+    gather, total = (cm.layers.get("collective")(collective=c) for c in ("all-gather", "all-reduce"))
+    sizes = {"m": 64, "n": [512, 1024], "devices": [2, 8]}
+    frame = cm.sweep([gather, total, cm.Matmul()], "h200-sxm", {**sizes, "k": 32})
+    sent = frame["link_bytes"] / (2.0 * frame["m"] * frame["n"])
+    share = (frame["devices"] - 1) / frame["devices"]
+    times = frame["options"].map({gather.label: 1.0, total.label: 2.0, cm.Matmul().label: 0.0}).astype(float)
+    assert np.allclose(sent, times * share.fillna(1.0))
+    assert "link_bytes" not in cm.sweep(cm.Matmul(), "h200-sxm", m=64, n=64, k=64)
+    least = best(make_grid([gather, total], ["h200-sxm"], sizes), "link_bytes")
+    assert (least["options"][0], least["devices"][0], least["n"][0]) == (gather.label, 2, 512)
+    p = cm.predict(total, "h200-sxm", m=64, n=np.array([512, 1024]), devices=8)
+    assert as_frame(p)["link_bytes"].tolist() == p.counts["link_bytes"].tolist()

@@ -140,7 +140,7 @@ def crossover(
         str | None, typer.Option("-m", "--machine", metavar="DEVICE", help="Needed to compare seconds.")
     ] = None,
     of: Annotated[
-        str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes or depth.")
+        str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes, link_bytes or depth.")
     ] = "seconds",
     defines: o.Defines = [],
     settings: o.Settings = [],

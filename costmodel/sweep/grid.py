@@ -29,7 +29,7 @@ from costmodel.layers import Layer
 from costmodel.plan import Plan, make_plan
 from costmodel.predict import STATES, as_device, check_implementation, check_rung, predict, several
 from costmodel.prediction import Prediction
-from costmodel.sweep.points import TEXT, Points, gather, known_columns, text_of
+from costmodel.sweep.points import COST, SENT, TEXT, Points, gather, known_columns, text_of
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
 
@@ -187,7 +187,9 @@ class Grid:
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The columns of its table."""
-        return known_columns(self.sizes, priced=any(case.price is not None for case in self.cases))
+        sends = any(case.layer.cost.sends for case in self.cases)
+        priced = any(case.price is not None for case in self.cases)
+        return known_columns(self.sizes, beside=[*[SENT] * sends, *[COST] * priced])
 
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:

@@ -34,11 +34,16 @@ COUNTS = (
     "footprint_bytes",
     "kept_bytes",
 )
+#: What goes to other devices [bytes]; in tables with a layer that sends any.
+SENT = "link_bytes"
 #: What a run takes of power: its time at the device's TDP [J]; missing where the spec has no TDP.
 ENERGY = "energy_j"
 #: What a run costs: its time at the price of the device's hour [the price's currency].
 COST = "cost"
 _HOUR = 3600.0
+#: All answers in order, and those that not all tables have.
+ANSWERS = (*TIMES, "bound", *COUNTS, SENT, ENERGY, COST)
+RARE = (SENT, COST)
 
 
 def size_column(name: str) -> str:
@@ -46,10 +51,9 @@ def size_column(name: str) -> str:
     return f"{name}_size" if name in TEXT else name
 
 
-def known_columns(sizes: Sequence[str], *, priced: bool) -> tuple[str, ...]:
-    """Return all columns of a table with these sizes, in order."""
-    answers = (*TIMES, "bound", *COUNTS, ENERGY, *([COST] if priced else []))
-    return (*TEXT, *map(size_column, sizes), *answers)
+def known_columns(sizes: Sequence[str], *, beside: Collection[str] = ()) -> tuple[str, ...]:
+    """Return all columns of a table with these sizes, in order; `beside`: those that not all tables have."""
+    return (*TEXT, *map(size_column, sizes), *(n for n in ANSWERS if n not in RARE or n in beside))
 
 
 def text_of(prediction: Prediction) -> dict[str, str]:
@@ -73,6 +77,8 @@ def number_of(prediction: Prediction, name: str, price: float | None = None) -> 
         return getattr(prediction, name)
     if name in COUNTS:
         return prediction.counts[name]
+    if name == SENT:
+        return prediction.counts.get(name, 0.0)
     if name == ENERGY:
         power = prediction.device.tdp_w
         return np.nan if power is None else prediction.seconds * power

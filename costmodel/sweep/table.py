@@ -19,15 +19,12 @@ from costmodel.layers import Layer
 from costmodel.prediction import LIMITS, Prediction
 from costmodel.sweep.grid import Grid, as_axis, make_grid
 from costmodel.sweep.points import (
-    COST,
-    COUNTS,
-    ENERGY,
+    ANSWERS,
+    SENT,
     TEXT,
-    TIMES,
     gather,
     known_columns,
     number_of,
-    size_column,
     text_of,
 )
 
@@ -145,7 +142,7 @@ def rows_of(grid: Grid, numbers: Sequence[int]) -> pd.DataFrame:
 
 
 def _columns(layer: Layer, grid: Grid) -> tuple[str, ...]:
-    return known_columns(layer.sizes(), priced=COST in grid.columns)
+    return known_columns(layer.sizes(), beside=grid.columns)
 
 
 @typed
@@ -159,7 +156,9 @@ def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
 def as_frame(prediction: Prediction) -> pd.DataFrame:
     """Return one prediction, scalar or array, as a table."""
     rows = prediction.shape[0] if prediction.shape else 1
-    names = (*map(size_column, prediction.layer.sizes()), *TIMES, "bound", *COUNTS, ENERGY)
+    layer = prediction.layer
+    found = known_columns(layer.sizes(), beside=[SENT] * layer.cost.sends)
+    names = [name for name in found if name not in TEXT]
     columns = {name: np.empty(rows, np.int8 if name == "bound" else np.float64) for name in names}
     for where, part in prediction.blocks or [(slice(rows), prediction)]:
         for name in names:
@@ -194,6 +193,6 @@ def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
             categories = list(dict.fromkeys(itertools.chain.from_iterable(p.cat.categories for p in parts)))
             for frame in frames:
                 frame[name] = frame[name].cat.set_categories(categories)
-    answers = [name for name in (*TIMES, "bound", *COUNTS, ENERGY, COST) if name in columns]
+    answers = [name for name in ANSWERS if name in columns]
     ordered = [*(c for c in columns if c not in answers), *answers]
     return pd.concat(frames, ignore_index=True)[ordered]
