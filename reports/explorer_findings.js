@@ -38,11 +38,16 @@
   }
 
   function time(result) {
-    const order = now(result).sort((a, b) => a.seconds - b.seconds);
+    const all = now(result).sort((a, b) => a.seconds - b.seconds);
+    // What devices exchange is nothing where there is one.
+    const [idle, order] = [all.filter((row) => row.seconds === 0), all.filter((row) => row.seconds > 0)];
+    const nothing = idle.length ? `${listed(idle.map((row) => row.label))} ${idle.length > 1 ? "have" : "has"} nothing to do` : "";
+    if (!order.length) return `At ${sized(result, result.at)}, ${nothing}`;
     const [best, worst] = [order[0], order.at(-1)];
     const others = order.length > 4 ? [worst] : order.slice(1);
     const times = others.map((row) => `${row.label} ${seconds(row.seconds)}`);
     let text = `At ${sized(result, result.at)}, ${listed([`${best.label} takes ${seconds(best.seconds)}`, ...times])}`;
+    if (nothing) text += ` (${nothing})`;
     if (worst.seconds > 1.005 * best.seconds) text += `, ${ratio(worst.seconds / best.seconds)} as long`;
     if (order.length < 2) return text;
     const sizes = [...new Set(crossed(result).map((row) => row.at))].sort((a, b) => a - b);
@@ -51,9 +56,10 @@
   }
 
   function waiting(result) {
-    const said = ofNow(result, ({ name }, { seconds: time, waiting_s, steps }) => [
-      { name, wait: waiting_s, factor: (time + waiting_s) / time, steps },
-    ]);
+    const said = ofNow(result, ({ name }, { seconds: time, waiting_s, steps }) =>
+      time > 0 ? [{ name, wait: waiting_s, factor: (time + waiting_s) / time, steps }] : [],
+    );
+    if (!said.length) return "Nothing is computed, so nothing waits";
     const { name, wait, factor, steps } = said.reduce((most, one) => (one.factor > most.factor ? one : most));
     if (factor < 1.05) return `Waiting would add little: at most ${seconds(wait)}, to ${name}`;
     const chain = steps ? `its ${steps.toLocaleString("en")} dependent steps and its launches` : "its launches";

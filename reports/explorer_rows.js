@@ -79,7 +79,7 @@
       sizes.filter((size) => size >= low).flatMap((size) => {
         const k = result.points.findIndex((n) => n * result.unit >= size);
         const [first, second] = [result.curves[i][k], result.curves[j][k]];
-        const best = Math.min(...result.curves.map((tuples) => tuples[k]?.seconds ?? Infinity));
+        const best = Math.min(...result.curves.map((tuples) => tuples[k]?.seconds || Infinity));
         if (Math.min(first.seconds, second.seconds) > best * 1.0001) return [];
         const row = described(result, result.layers[j], second, "cross", size);
         return [{ ...row, note: size.toLocaleString("en") }];
@@ -87,7 +87,8 @@
     );
   }
 
-  const time = (result) => [...curve(result), ...now(result), ...crossed(result)];
+  // A device alone exchanges nothing: what takes no time has no place on an axis of octaves.
+  const time = (result) => [...curve(result), ...now(result), ...crossed(result)].filter((row) => row.seconds > 0);
 
   // -- bars ----------------------------------------------------------------------------------------
 

@@ -511,6 +511,15 @@ def test_layers_of_many_devices_start_with_sizes_that_they_take(explored: Explor
     assert len(answer["layers"]) == 2
 
 
+def test_what_has_nothing_to_do_is_in_no_ratio(drawn: Callable[..., tuple[str, str]]) -> None:
+    """A device alone exchanges nothing: no layer takes infinitely longer than that."""
+    page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
+    dom, _ = drawn(page.html, {"devices": "1"})
+    assert "(collective has nothing to do)" in dom
+    said = re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
+    assert not re.search(r"∞|NaN|Infinity", said)
+
+
 def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
     model = models.load("llama-2-7b").prefill()
     page = explore.page([model], ["nvidia/h200-sxm", "nvidia/l40s"])
