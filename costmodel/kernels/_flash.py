@@ -55,6 +55,8 @@ _NAMES = {
 #: tensor cores that have faster ones: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on Blackwell a
 #: unit then does what Ampere's does, 2,048 operations a cycle (inferred).
 _OF_A_WARP, _WARP_SHARE = ("fa2", "fa2-paged", "flashinfer"), {"hopper": 0.63, "blackwell": 0.25}
+#: Of 128 keys' exponentials those that fa4 takes from the special-function units; see `exponential_rate`.
+_EMULATED = 4 / 16 * 2 / 4
 _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
 #: How vLLM calls a library, whose cache has pages and whose decoding steps are graphs.
 _BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
@@ -122,6 +124,20 @@ def library(kernel: str) -> str:
 def peak_share(device: Device, kernel: str) -> float:
     """Return the share of the tensor cores' peak that the instructions of a library can reach at most."""
     return _WARP_SHARE.get(device.family, 1.0) if kernel in _OF_A_WARP else 1.0
+
+
+def exponential_rate(device: Device, kernel: str, direction: str) -> float:
+    """Return exponentials per second, of special-function units and by polynomials.
+
+    FlashAttention-4's forward pass on Blackwell emulates a tenth to a quarter of a tile (Zadouri et al.,
+    arXiv:2603.05451): by default 4 of 16, in two of the four parts of 128 keys (``flash_fwd_sm100.py``), and
+    none where a unit has twice as many (Blackwell Ultra). Of trtllm's nothing is published. Where a spec has
+    no rate, NVIDIA's 16 a clock and unit.
+    """
+    usual = 16 * device.units * device.clock_hz
+    rate = device.peak("fp32", "special") if device.has("fp32", "special") else usual
+    emulates = kernel == "fa4" and direction != "bwd" and device.family == "blackwell" and rate < 1.5 * usual
+    return rate / (1 - _EMULATED) if emulates else rate
 
 
 def preparation(kernel: str) -> float:

@@ -178,7 +178,11 @@ def seconds(
         / (device.product_peak(dtype) * flash.peak_share(device, kernel))
         / given["matrix_efficiency"]
     )
-    special = again * given["softmax_cost"] * cut.rows * cut.cols * units / _special_rate(device)
+    special = (
+        again
+        * given["softmax_cost"]
+        * (cut.rows * cut.cols * units / flash.exponential_rate(device, kernel, direction))
+    )
     busy = norm(flash.softmax_order(kernel), product, special)
     sharing = np.clip(np.ceil(jobs * splits / units), 1.0, cut.slots)
     least = given["step_cycles"] * flash.step_share(kernel, cut) * cycle
@@ -242,9 +246,3 @@ def _token_waves(units: float, tokens: Array, width: Array) -> Array:
     """Return how often all units are full of thread blocks, one for each token's K and V of that width."""
     resident = _THREADS / np.minimum(width, _TOKEN_THREADS)
     return np.asarray(tokens / (units * resident))
-
-
-def _special_rate(device: Device) -> float:
-    """Return exponentials per second; where a spec has no rate, NVIDIA's 16 a clock and unit."""
-    known = device.has("fp32", "special")
-    return device.peak("fp32", "special") if known else 16 * device.units * device.clock_hz

@@ -272,6 +272,34 @@ def test_flash_attention_2_multiplies_by_instructions_of_a_warp(device: str, sha
         assert share * chip.peak("bf16", "matrix") / (chip.units * 1.856e9) == pytest.approx(2048, rel=0.01)
 
 
+@pytest.mark.parametrize(
+    ("device", "kernel", "direction", "emulates"),
+    [
+        ("nvidia/b200-sxm", "fa4", "fwd", True),
+        ("nvidia/gb200", "fa4", "fwd", True),
+        ("nvidia/gb300", "fa4", "fwd", False),  # 32 exponentials a cycle in hardware
+        ("nvidia/b200-sxm", "fa4", "bwd", False),
+        ("nvidia/b200-sxm", "trtllm", "fwd", False),
+        ("nvidia/h200-sxm", "fa4", "fwd", False),
+    ],
+)
+def test_polynomials_take_some_exponentials_of_flash_attention_4(
+    device: str, kernel: str, direction: str, emulates: bool
+) -> None:
+    """Pair by pair, as its loop has them: the last 4 of 16 numbers, but in the first and last 32 of 128."""
+    parts, freq, res, start = 128 // 32, 16, 4, 1
+    pairs = [(part, at) for part in range(parts) for at in range(0, 32, 2)]
+    polynomial = [at % freq >= freq - res and start <= part < parts - 1 for part, at in pairs]
+    assert 0.1 <= np.mean(polynomial) <= 0.25  # as the paper says
+    one = hardware.load(device)
+    causal = {"causal": False, "kernel": kernel, "direction": direction}
+    found = attention.seconds(one, {"softmax_cost": 1.0}, **SIZES, **causal)
+    again = 2 if direction == "bwd" else 1
+    every = again * 4 * 32 * 4096**2 / one.peak("fp32", "special")
+    share = 1 - np.mean(polynomial) if emulates else 1
+    assert found.terms["special:fp32"] == pytest.approx(every * share)
+
+
 def test_fa4_takes_for_72_and_80_wide_heads_what_it_takes_for_128() -> None:
     """Why they are slower than 64 wide ones in operations a second, measured on B200: 816, 931, 945."""
     sizes = SIZES | {"head_dim": np.array([64.0, 72.0, 80.0, 128.0])}
