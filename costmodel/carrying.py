@@ -12,6 +12,8 @@ from costmodel.hardware.tables import families
 
 #: How many times slower tensor cores are that are taken to be cut to a half, and not of another make.
 _CUT = (1.5, 2.5)
+#: What kernel models call the share of the memory's bandwidth that they reach; that of passes over tables.
+_REACHED, _PASSES = "bandwidth_share", "stream"
 
 
 def carried(
@@ -30,7 +32,7 @@ def carried(
     generation to the device's, and on tensor cores by the square of the clock that peaks are stated for, as
     voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
     are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
-    hides behind more of it.
+    hides behind more of it. Of graphics memory no kernel reaches more than passes over tables do of some.
 
     Parameters
     ----------
@@ -58,7 +60,23 @@ def carried(
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _uncovered(found[name], cut)
+    if device.graphics_memory and not lender.graphics_memory and section.kernel != _PASSES:
+        # Steps of decoding reach 0.96 of A100's HBM and all of H200's, and 0.81 to 0.84 of L40S's GDDR6.
+        for name in found.keys() & {_REACHED}:
+            found[name] = min(found[name], _of_graphics_memory(without))
     return found
+
+
+def _of_graphics_memory(without: Sequence[str]) -> float:
+    """Return the most of its bandwidth that passes over tables reach on a device with graphics memory."""
+    shares = [
+        s.constants[_REACHED]
+        for name in calibration.calibrated_devices()
+        if name not in without and hardware.load(name).graphics_memory
+        for s in calibration.load(name)
+        if s.kernel == _PASSES and _REACHED in s.constants
+    ]
+    return max(shares, default=1.0)
 
 
 def _cut(device: hardware.Device, lender: hardware.Device, dtype: str) -> float:

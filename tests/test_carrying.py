@@ -56,6 +56,31 @@ def test_a_chain_of_multiply_adds_is_cycles_and_a_launch_is_the_hosts(fitted):
     assert (got["step_s"], got["call_s"]) == (2e-5, 5e-5)
 
 
+@pytest.mark.parametrize(
+    ("lender", "kernel", "share", "got"),
+    [
+        ("nvidia/a100-sxm-80gb", "decode", 0.96, 0.87),
+        ("nvidia/a100-sxm-80gb", "gemm", 0.8, 0.8),  # for other reasons less than memory gives
+        ("nvidia/a100-sxm-80gb", "stream", 0.96, 0.96),  # passes say themselves what is reached
+        ("nvidia/t4", "decode", 0.96, 0.96),  # of the same kind of memory
+    ],
+)
+def test_no_kernel_reaches_more_of_graphics_memory_than_a_pass(fitted, lender, kernel, share, got):
+    passes = [section("stream", "layernorm", "fp16", bandwidth_share=value) for value in (0.74, 0.87)]
+    fitted(
+        {
+            "nvidia/a40": tuple(passes),
+            "nvidia/v100-pcie-32gb": (section("stream", "gelu", "fp32", bandwidth_share=0.95),),
+            "nvidia/l40s": (section("stream", "gelu", "fp32", bandwidth_share=0.9),),
+        }
+    )
+    told = section(kernel, kernel, bandwidth_share=share)
+    wanted, board = Wanted(kernel, kernel, "bf16"), load("nvidia/l40s")
+    assert carried(told.constants, told, lender, board, wanted, own=False) == {"bandwidth_share": got}
+    most = 0.9 if got < share else got  # what was fitted on it may be asked
+    assert carried(told.constants, told, lender, board, wanted, own=True) == {"bandwidth_share": most}
+
+
 @pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
 def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
     """Arithmetic of 1 beside `rest` takes √(1 + rest²), of which it is a share; that of t, √(t² + rest²)."""
