@@ -60,10 +60,10 @@ def carried(
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _uncovered(found[name], cut)
-    if device.graphics_memory and not lender.graphics_memory and section.kernel != _PASSES:
+    of_hbm = device.graphics_memory and not lender.graphics_memory
+    if of_hbm and _REACHED in found and section.kernel != _PASSES:
         # Steps of decoding reach 0.96 of A100's HBM and all of H200's, and 0.81 to 0.84 of L40S's GDDR6.
-        for name in found.keys() & {_REACHED}:
-            found[name] = min(found[name], _of_graphics_memory(without))
+        found[_REACHED] = min(found[_REACHED], _of_graphics_memory(without))
     return found
 
 

@@ -181,9 +181,10 @@ def with_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _check_numbers(frame: pd.DataFrame) -> None:
     """Refuse a number that is none, or less than it can be."""
+    at_work = ~idle(frame)
     for name in NUMBERS:
         values = pd.to_numeric(frame[name], errors="coerce")
-        wrong = ~np.isfinite(values) | (values < 0) | ((values == 0) & (name == "seconds") & ~idle(frame))
+        wrong = ~np.isfinite(values) | (values < 0) | ((values == 0) & (name == "seconds") & at_work)
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             least = "above 0" if name == "seconds" else "of at least 0"

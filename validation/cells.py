@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import pkgutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -200,23 +200,26 @@ def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
     device : Device
         Where they were measured: libraries choose their kernels by architecture.
     """
-    return _arguments(_timed(rows), rows, device)
+    layer, sizes = described(rows)
+    return _arguments(_timed(rows, layer), rows, sizes, device)
 
 
 def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
     """Return how often each row of a cell runs its kernel: a stack of recurrences, once a layer."""
-    return _repeats(_timed(rows), rows)
+    layer, sizes = described(rows)
+    return _repeats(_timed(rows, layer), rows, sizes)
 
 
 def beside(
     rows: pd.DataFrame, device: Device
 ) -> Iterator[tuple[str, str, dict[str, Any], NDArray[np.float64]]]:
     """Yield what rows of a cell hold beside its own kernel: kernel model, operation, arguments, repeats."""
-    own, (layer, _) = _timed(rows), described(rows)
+    layer, sizes = described(rows)
+    own = _timed(rows, layer)
     for phase in layer.cost.phases:
         if phase != own:
-            name = kernels.on(phase.kernel, device)
-            yield name, phase.op, _arguments(phase, rows, device), _repeats(phase, rows)
+            name, kwargs = kernels.on(phase.kernel, device), _arguments(phase, rows, sizes, device)
+            yield name, phase.op, kwargs, _repeats(phase, rows, sizes)
 
 
 def described(rows: pd.DataFrame) -> tuple[Layer, dict[str, Number]]:
@@ -240,19 +243,21 @@ def _first(rows: pd.DataFrame) -> dict[str, Any]:
     return {str(name): value for name, value in rows.iloc[0].items()}
 
 
-def _timed(rows: pd.DataFrame) -> Phase:
-    """Return the kernel that rows of a cell are timed by."""
-    phase = _named(str(rows["op"].iloc[0]), described(rows)[0].cost.phases)
+def _timed(rows: pd.DataFrame, layer: Layer) -> Phase:
+    """Return the kernel of a layer that rows of a cell are timed by."""
+    phase = _named(str(rows["op"].iloc[0]), layer.cost.phases)
     assert phase is not None, "rows of a cell have a kernel"
     return phase
 
 
-def _arguments(phase: Phase, rows: pd.DataFrame, device: Device) -> dict[str, Any]:
+def _arguments(
+    phase: Phase, rows: pd.DataFrame, sizes: Mapping[str, Number], device: Device
+) -> dict[str, Any]:
     """Return the arguments of the model of one of the kernels of rows."""
     first = _first(rows)
     kernel, name = kernels.on(phase.kernel, device), framework(first.get("framework"))[0]
     said = label(phase.op, first.get("kernel")) or None
-    found: dict[str, Any] = dict(zip(phase.sizes, _evaluated(phase.sizes.values(), rows), strict=True))
+    found: dict[str, Any] = dict(zip(phase.sizes, _evaluated(phase.sizes.values(), sizes), strict=True))
     found |= phase.options
     found |= implementations.arguments(kernel, phase.op, name, said, device)
     found |= implementations.beside(kernel, phase.op, name, str(found.get("direction", "fwd")))
@@ -263,12 +268,11 @@ def _arguments(phase: Phase, rows: pd.DataFrame, device: Device) -> dict[str, An
     return found
 
 
-def _repeats(phase: Phase, rows: pd.DataFrame) -> NDArray[np.float64]:
-    (times,) = _evaluated([phase.repeats], rows)
+def _repeats(phase: Phase, rows: pd.DataFrame, sizes: Mapping[str, Number]) -> NDArray[np.float64]:
+    (times,) = _evaluated([phase.repeats], sizes)
     return np.broadcast_to(np.asarray(times, dtype=np.float64), (len(rows),))
 
 
-def _evaluated(expressions: Iterable[Any], rows: pd.DataFrame) -> tuple[Number, ...]:
-    """Return what expressions are at the sizes of rows."""
-    _, sizes = described(rows)
+def _evaluated(expressions: Iterable[Any], sizes: Mapping[str, Number]) -> tuple[Number, ...]:
+    """Return what expressions are at those sizes."""
     return compile_expressions(list(expressions), list(sizes))(*sizes.values())

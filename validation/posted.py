@@ -1,4 +1,4 @@
-"""How far predictions are from what others posted: of products, attention, collectives, on 30 devices.
+"""How far predictions are from what others posted: products, attention, collectives, on many devices.
 
 The rows (``validation/posted/``, with where each is from) are results that people, and vendors' own
 repositories, put on GitHub, copied as posted. Nothing is fitted on them; what was read off those of devices

@@ -89,7 +89,7 @@ class Layered(LanguageModel):
         node: int,
         expert_tensor: int = 1,
         *,
-        sequence_parallel: bool = True,  # noqa: ARG002
+        sequence_parallel: bool = True,  # noqa: ARG002 - always: see `by_positions`
     ) -> tuple[Kind, ...]:
         """Return its kinds of layers, one device's share of each, in their order."""
         how = {"dtype": self.dtype, "attention": self.attention, "expert_tensor": expert_tensor}

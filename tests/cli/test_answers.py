@@ -376,25 +376,15 @@ def test_every_answer_names_the_program_and_the_spec_it_was_made_with(costmodel,
     assert costmodel(*MADE[what]).out.endswith(f"\ncostmodel {cm.__version__}, spec {h200.spec_hash}\n")
 
 
+PLAN = ("plan", "gpt2", "-m", "h200-sxm", "--devices", "8", "-D", "batch=64", "seq=512", "--rung", "bound")
+
+
 def test_a_plan_says_how_long_a_whole_training_takes(costmodel):
     """Tokens over tokens a second; devices and their price go by the hour."""
-    words = (
-        "plan",
-        "gpt2",
-        "-m",
-        "h200-sxm",
-        "--devices",
-        "8",
-        "-D",
-        "batch=64",
-        "seq=512",
-        "--rung",
-        "bound",
-    )
-    (best, *_) = json.loads(costmodel(*words, "--tokens", "1e12", "--json").out)
+    (best, *_) = json.loads(costmodel(*PLAN, "--tokens", "1e12", "--json").out)
     days = 1e12 / (64 * 512 / best["seconds"]) / 86400
     assert best["training_days"] == pytest.approx(days)
-    said = costmodel(*words, "--tokens", "1e12", "--price", "2").out
+    said = costmodel(*PLAN, "--tokens", "1e12", "--price", "2").out
     assert (
         f"take {days:,.1f} days, {days * 24 * 8:,.0f} device hours, a cost of {days * 24 * 8 * 2:,.0f}"
         in said
@@ -409,21 +399,8 @@ def test_a_plan_names_the_program_and_the_spec_it_was_made_with(costmodel):
 
 def test_a_plan_says_once_what_all_layouts_share(costmodel):
     """Its table has room for what tells them apart; a step's energy has a prefix."""
-    words = (
-        "plan",
-        "gpt2",
-        "-m",
-        "h200-sxm",
-        "--devices",
-        "8",
-        "-D",
-        "batch=64",
-        "seq=512",
-        "--rung",
-        "bound",
-    )
-    rows = json.loads(costmodel(*words, "--json").out)
-    lines = costmodel(*words).out.splitlines()
+    rows = json.loads(costmodel(*PLAN, "--json").out)
+    lines = costmodel(*PLAN).out.splitlines()
     headers = next(line for line in lines if line.startswith("tensor"))
     for name in ("micro_batch", "interleave", "sequence_parallel", "recompute", "zero"):
         alike = len({row[name] for row in rows}) == 1
@@ -432,7 +409,7 @@ def test_a_plan_says_once_what_all_layouts_share(costmodel):
     assert lines[1].startswith("all with ")
     assert not re.search(r"True|False|e\+", "".join(lines))
     # One layout shares nothing with others.
-    assert costmodel(*words, "--top", "1").out.splitlines()[1].startswith("tensor")
+    assert costmodel(*PLAN, "--top", "1").out.splitlines()[1].startswith("tensor")
 
 
 def test_predict_says_what_goes_over_links(costmodel):
