@@ -14,6 +14,8 @@ from costmodel.hardware.tables import families
 _CUT = (1.5, 2.5)
 #: What kernel models call the share of the memory's bandwidth that they reach; that of passes over tables.
 _REACHED, _PASSES = "bandwidth_share", "stream"
+#: A unit that takes in so many times its part of the memory's bandwidth keeps memory busy.
+_AHEAD = 2.0
 
 
 def carried(
@@ -32,7 +34,9 @@ def carried(
     generation to the device's, and on tensor cores by the square of the clock that peaks are stated for, as
     voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
     are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
-    hides behind more of it. Of graphics memory no kernel reaches more than passes over tables do of some.
+    hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the relative: kernels
+    have as much under way as that needs. Of graphics memory no kernel reaches more than passes over tables do
+    of some.
 
     Parameters
     ----------
@@ -60,11 +64,19 @@ def carried(
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _uncovered(found[name], cut)
+    for name in found.keys() & set(kernels.group(section.kernel, "FEEDS")):
+        ahead = min(found[name] / _part(lender), _AHEAD)
+        found[name] = max(found[name], ahead * _part(device))
     of_hbm = device.graphics_memory and not lender.graphics_memory
     if of_hbm and _REACHED in found and section.kernel != _PASSES:
         # Steps of decoding reach 0.96 of A100's HBM and all of H200's, and 0.81 to 0.84 of L40S's GDDR6.
         found[_REACHED] = min(found[_REACHED], _of_graphics_memory(without))
     return found
+
+
+def _part(device: hardware.Device) -> float:
+    """Return what one unit's part of the memory's bandwidth is [B/cycle]."""
+    return device.hbm_bandwidth / (device.units * device.clock_hz)
 
 
 def _of_graphics_memory(without: Sequence[str]) -> float:

@@ -20,7 +20,7 @@ Options = dict[str, Any]
 CACHE_WRITES = {"vllm": "token", "sglang": "bytes", "trtllm": "bytes"}
 
 #: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
-ROTATIONS = {"trtllm": "weights", "sglang": "operands", "vllm": "layers"}
+ROTATIONS = {"trtllm": "weights", "sglang": "operands", "vllm": "layers", "sarathi-vllm": "operands"}
 
 #: Whose recurrences run step by step, each a kernel, and whose runs as one.
 STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"

@@ -81,6 +81,24 @@ def test_no_kernel_reaches_more_of_graphics_memory_than_a_pass(fitted, lender, k
     assert carried(told.constants, told, lender, board, wanted, own=True) == {"bandwidth_share": most}
 
 
+@pytest.mark.parametrize(
+    ("bytes_per_cycle", "lender", "device", "ahead"),
+    [
+        (17.15, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.28),  # as far ahead of memory as there
+        (60.0, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 60 / 18.37),  # more than memory asks for, anyway
+        (13.1, "nvidia/l40s", "nvidia/h200-sxm", 2.0),  # far ahead of GDDR: what keeps HBM busy is enough
+        (28.2, "nvidia/h200-sxm", "nvidia/l40s", 28.2 / 2.414),  # a slower memory takes nothing from it
+    ],
+)
+def test_what_a_unit_takes_in_keeps_memory_as_busy_as_on_the_relative(bytes_per_cycle, lender, device, ahead):
+    """By Little's law so many bytes are under way; what was fitted is A100's, L40S's and H200's by vLLM."""
+    told = section("decode", "attention_decode", stream_bytes_per_cycle=bytes_per_cycle)
+    wanted, board = Wanted("decode", "attention_decode", "bf16"), load(device)
+    got = carried(told.constants, told, lender, board, wanted, own=False)["stream_bytes_per_cycle"]
+    # Of the whole device's bandwidth: 4.8 TB/s over 132 units at 1.98 GHz are 18.37 bytes a unit and cycle.
+    assert got * board.units * board.clock_hz / board.hbm_bandwidth == pytest.approx(ahead, rel=2e-3)
+
+
 @pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
 def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
     """Arithmetic of 1 beside `rest` takes √(1 + rest²), of which it is a share; that of t, √(t² + rest²)."""

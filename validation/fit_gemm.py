@@ -67,6 +67,15 @@ _FP8 = {"hopper": ("ragged",), "blackwell": ("band_tiles",)}
 _LARGE_L2 = ("ada",)
 
 
+def _short_ones(rows: pd.DataFrame, device: Device) -> bool:
+    """Return whether there are products of 16 bits that fit in L2.
+
+    Longer ones tell neither what stays there nor how a block begins, and little of how it ends.
+    """
+    elements = rows["m"] * rows["k"] + rows["n"] * rows["k"] + rows["m"] * rows["n"]
+    return int((2 * elements < device.l2_capacity).sum()) >= _FEW
+
+
 def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
@@ -81,10 +90,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         return (*names, *_FP8.get(device.family, ()))
     if dtype != "fp32":
         names = (*names, *_NARROW, "split_s")
-        fits = (
-            2 * (rows["m"] * rows["k"] + rows["n"] * rows["k"] + rows["m"] * rows["n"]) < device.l2_capacity
-        )
-        if fits.sum() >= _FEW:  # else all rows are long, and tell neither what stays nor how a block begins
+        if _short_ones(rows, device):
             names = (*names, "cache_share", "fill_cycles")
             names = (*names, "l2_once_bytes") if device.family in _LARGE_L2 else names
         single = rows["m"] == 1
@@ -125,6 +131,8 @@ _STARTS: tuple[dict[str, float], ...] = (
         "step_cycles": 500.0,
     },
 )
+#: What rows do not tell does not limit them.
+_UNLIMITED = {"l2_unit_bytes": 100.0}
 #: What constants of fp32 products came out as on most devices: a fit goes from them as far as rows say.
 _FP32 = {
     "energy_j": 1.2e-11,
@@ -178,6 +186,8 @@ _NARROW_KNOWN = {
 }
 _SIXTEEN_BIT_KNOWN = {**_NARROW_KNOWN, "energy_j": 1.3e-12}
 _HALF_SURE = 0.5
+#: So sure where all rows are long: they leave open what a block's stores take and what a last wave does.
+_SURER = 2.0
 
 #: Where constants begin that are off by default.
 _BEGIN = {
@@ -208,8 +218,6 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
         hidden = 0.4 * floor if "record_s" in names else 0.0
         begin |= {"dispatch_s": floor - hidden, "record_s": hidden}
     begin |= {name: value for name, value in _BEGIN.items() if name in names and name not in expected}
-    if "l2_unit_bytes" in names and "cache_share" not in names and not wide:
-        begin |= {"cache_share": gemm.CONSTANTS["cache_share"].default}
 
     def predict(values: Mapping[str, float]) -> Array:
         return gemm.seconds(device, values, **kwargs).seconds
@@ -224,14 +232,16 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
     if wide:
         return best(({**expected, **begin, **start},), names, known(gemm.CONSTANTS, expected))
     # First what rows say alone, then what is expected where they do not: from there, and from the other end.
-    said = known(gemm.CONSTANTS, expected, sure=_HALF_SURE)
-    alone = best(({**first, **begin, **start} for first in _STARTS), names, {})
+    sure = _HALF_SURE if _short_ones(rows, device) else _SURER
+    said = known(gemm.CONSTANTS, expected, sure=sure)
+    starts = ({name: value for name, value in first.items() if name in names} for first in _STARTS)
+    alone = best(({**_UNLIMITED, **first, **begin, **start} for first in starts), names, {})
     smooth = best((alone, {**alone, **expected}), names, said)
     tick = TICKS.get(device.family) if kwargs["rotation"] in gemm.REPLAYED else None
     if tick is None or "start_s" not in names:
         return smooth
-    starts = on_ticks(smooth, tick, "start_s", tick / gemm.REPLAYED[kwargs["rotation"]])
-    return best(starts, (*names, "phase_s"), said)
+    ticked = on_ticks(smooth, tick, "start_s", tick / gemm.REPLAYED[kwargs["rotation"]])
+    return best(ticked, (*names, "phase_s"), said)
 
 
 def _expected(dtype: str, names: tuple[str, ...]) -> dict[str, float]:

@@ -77,6 +77,8 @@ CONSTANTS = {
 MEMORY_BOUND = True
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
+#: What one unit takes in: on a device with more memory bandwidth a unit, kernels have more under way.
+FEEDS = ("stream_bytes_per_cycle",)
 
 #: Order of the norm that joins the thread blocks' time and the memory's.
 _JOIN = 2.5

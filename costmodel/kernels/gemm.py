@@ -61,7 +61,7 @@ CONSTANTS = {
     "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
-        0.7, 0.02, 4.0, "1", "working set, over what the cache holds of it, half of which stays between calls"
+        1.0, 0.02, 4.0, "1", "working set, over what the cache holds of it, half of which stays between calls"
     ),
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
@@ -138,8 +138,8 @@ CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
-#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's); six B,
-#: layers that are all given one A (vLLM's).
+#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's; Vidur's
+#: profile runs the other kernels of a layer in between); six B, layers that are all given one A (vLLM's).
 ROTATIONS = ("none", "weights", "operands", "layers")
 #: Calls that a replayed graph of those has, one for each of what it rotates over.
 REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}

@@ -5,7 +5,7 @@ import pytest
 from costmodel import kernels
 
 #: Names under which a model says what its constants are (`costmodel.kernels.group`).
-GROUPS = ("HARNESS", "CLOCKED", "MADE", "OPERATION", "PEAK_SHARES", "EVERY_FORMAT")
+GROUPS = ("HARNESS", "CLOCKED", "MADE", "OPERATION", "PEAK_SHARES", "EVERY_FORMAT", "FEEDS")
 
 
 @pytest.mark.parametrize("name", kernels.available())
