@@ -110,7 +110,7 @@ def model(
                 "model: --report compares devices as they are: without --state, --framework, --tensor"
             )
         how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
-        _report(found, devices, _sizes(defines), how, report, force)
+        _report(found, devices, _sizes(defines), how, report, force, as_json)
         return
     if not devices:
         _check_alone(of_device)
@@ -180,9 +180,10 @@ def _report(
     how: dict[str, Any],
     path: Path,
     force: bool,
+    as_json: bool,
 ) -> None:
-    """Write the page of a model."""
-    from costmodel import model_story
+    """Write the page of a model; as JSON, print what it says of each use on each device too."""
+    from costmodel import model_story, reports
 
     if not devices:
         raise CostmodelError("model: --report needs a device: -m DEVICE")
@@ -190,15 +191,14 @@ def _report(
     unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
     if unknown or len(lengths) != 1:
         raise SizeError(f"{found.name}: --report needs -D seq=…, one length for all uses, and takes batch=…")
-    page = model_story.page(
-        found,
-        devices,
-        batch=int(sizes.get("batch", 1)),
-        seq=int(lengths.pop()),
-        command=output.command(),
-        **how,
-    )
+    shapes = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
+    first = how.pop("first")
+    frames = model_story.story(found, devices, **shapes, **how)
+    page = reports.model(frames, first=first, command=output.command())
     output.write_page(page, path, overwrite=force)
+    if as_json:
+        answers = frames.answers.to_dict("records")
+        output.print_json({"file": str(path), "model": found.name, "shapes": shapes, "answers": answers})
 
 
 def _sizes(defines: list[str]) -> dict[str, float]:
