@@ -191,7 +191,7 @@ def _report(
     unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
     if unknown or len(lengths) != 1:
         raise SizeError(f"{found.name}: --report needs -D seq=…, one length for all uses, and takes batch=…")
-    shapes = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
+    shapes: dict[str, Any] = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
     first = how.pop("first")
     frames = model_story.story(found, devices, **shapes, **how)
     page = reports.model(frames, first=first, command=output.command())
