@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,7 +89,7 @@ def model(
     if report is not None:
         check_writable(report, overwrite=force, suffixes=(".html",))
     if not names and not machines and report is None:
-        _check_alone(of_device)
+        o.check_alone("model", of_device)
         _list(as_json)
         return
     if use not in USES:
@@ -113,7 +113,7 @@ def model(
         _report(found, devices, _sizes(defines), how, report, force, as_json)
         return
     if not devices:
-        _check_alone(of_device)
+        o.check_alone("model", of_device)
         _show(found, dtype, as_json)
         return
     if len(devices) > 1:
@@ -166,10 +166,15 @@ def _use(
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return which name is the model's, and those of devices: the model is the first that is no device's."""
+    from costmodel.models import available
+
     known = o.device_names()
     models = [name for name in names if name not in known]
     if not models:
         raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
+    also = next((name for name in models[1:] if name in available()), None)
+    if also is not None:
+        raise CostmodelError(f"model: wanted one model, got {models[0]} and {also}")
     return models[0], [name for name in names if name != models[0]]
 
 
@@ -203,13 +208,6 @@ def _report(
 
 def _sizes(defines: list[str]) -> dict[str, float]:
     return o.single_sizes("model", defines, "`sweep` in Python takes many")
-
-
-def _check_alone(of_device: Mapping[str, str | None]) -> None:
-    """Refuse what is said of a device where there is none."""
-    for option, given in of_device.items():
-        if given is not None:
-            raise CostmodelError(f"model: {option} {given} needs a device too: -m DEVICE")
 
 
 def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:
