@@ -93,6 +93,8 @@ CATALOGUE = {
     ),
     "unknown figure": ((*FULL, "seq=3", "--device-set", "hmb=6 TB/s"), "unknown device figure", "'hbm'"),
     "figure without a unit": ((*FULL, "seq=3", "--device-set", "hbm=6"), "without a unit"),
+    "a negative multiple": ((*FULL, "seq=3", "--device-set", "hbm=-2x"), "impossible value -9.6 TB/s"),
+    "a multiple beyond all": ((*FULL, "seq=3", "--device-set", "bf16=1e9x"), "impossible value"),
     "impossible figure": ((*FULL, "seq=3", "--device-set", "hbm=6 EB/s"), "EB/s"),
     "unknown flag": ((*FULL, "seq=3", "--jsom"), "--json"),
     "flag without its value": ((*FULL, "seq=3", "--rung"), "--rung"),
