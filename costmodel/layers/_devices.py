@@ -11,8 +11,8 @@ from costmodel.layers._base import Layer
 from costmodel.symbols import CeilLog2, symbols
 
 P, NODE = symbols("devices node")
-#: 1 where there are other devices, 0 for who is alone. Written once: SymPy compares the two whenever it is.
-OTHERS = sp.Min(P - 1, 1)
+#: 1 where there are other devices, 0 for who is alone. SymPy would compare the two each time it is written.
+OTHERS = sp.Min(P - 1, 1, evaluate=False)
 
 #: Bytes that a device sends, over those of its buffer (ring or pairwise): no algorithm sends less
 #: (Chan et al. 2007, Table 1). Who has no neighbour repeats a send-receive 0 times.
