@@ -24,6 +24,7 @@ from costmodel.symbols import (
     CeilLog2,
     ChunkPairs,
     Distinct,
+    Largest,
     as_symbols,
     ceil_div,
     symbol,
@@ -202,7 +203,7 @@ _BOUNDS: dict[Any, Callable[..., sp.Expr]] = {
     ChunkPairs: lambda n, c: _upper(sp.expand(n * (c + 1))),
     CausalTiles: lambda n, n_kv, c: _upper(sp.expand(n * ceil_div(n_kv, c))),
     Distinct: lambda n, k, draws: _upper(n),  # noqa: ARG005
-    sp.Max: lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts)),
+    **dict.fromkeys((sp.Max, Largest), lambda *parts: sp.Add(*(_upper(sp.expand(part)) for part in parts))),
     sp.Min: lambda *parts: _upper(_least(*parts)),
 }
 

@@ -359,25 +359,3 @@ def _facts(asked: Question, devices: dict[str, hardware.Device]) -> reports.Fact
         {"device": device, "layer": layer, "dtype": asked.dtype} for device in devices for layer in layers
     ]
     return facts_of(pd.DataFrame(rows), devices)
-
-
-def page(
-    architecture: Architecture,
-    devices: Sequence[hardware.Device | str | Path],
-    *,
-    first: str = "prefill",
-    command: str,
-    **options: Any,
-) -> reports.Page:
-    """Return the report of a model on devices.
-
-    Parameters
-    ----------
-    architecture, devices, **options
-        See `story`.
-    first : str
-        The use that is shown at first; a generation, which is none of them, is shown beside any.
-    command : str
-        What made it.
-    """
-    return reports.model(story(architecture, devices, **options), first=first, command=command)

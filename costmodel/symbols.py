@@ -322,6 +322,24 @@ class Distinct(sp.Function):  # type: ignore[misc]
         return f"maximum({k}, -{n}*expm1({missed}))"
 
 
+class Largest(sp.Max):  # type: ignore[misc]
+    """The largest of many arguments.
+
+    A function of its own because ``Max`` compares each of them with each, whenever it is written and
+    rewritten: for what a model's parts occupy that takes longer than all else.
+    """
+
+    def __new__(cls, *args: sp.Expr) -> sp.Expr:
+        """Compare numbers, and nothing else."""
+        if all(sp.sympify(arg).is_number for arg in args):
+            return sp.Max(*args)
+        return super().__new__(cls, *args, evaluate=False)
+
+    def _latex(self, printer: object) -> str:
+        text: str = printer._print(sp.Max(*self.args, evaluate=False))  # type: ignore[attr-defined]
+        return text
+
+
 def tree_depth(terms: sp.Expr) -> sp.Expr:
     """Return the depth of a dot product or sum of that many terms: one multiply, ⌈log₂⌉ adds."""
     return 1 + CeilLog2(terms)

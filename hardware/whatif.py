@@ -36,8 +36,8 @@ _AROUND = frozenset({"network"})
 
 #: Every name that `changed` knows.
 NAMES = (*_FIGURES, _LINK, "units", "clock", *DTYPES)
-#: A figure as a multiple of what it is: ``2x``.
-_TIMES = re.compile(r"\s*(\d+\.?\d*|\.\d+)\s*[x×]\s*\Z")
+#: A figure as a multiple of what it is: ``2x``; whether that is possible is told by what it comes to.
+_TIMES = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*[x×]\s*\Z")
 _UNITS = {"bytes/s": "B/s", "bytes": "B"}
 
 

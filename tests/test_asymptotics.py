@@ -7,7 +7,7 @@ import sympy as sp
 
 from costmodel.asymptotics import complexity, degree, in_width, table1
 from costmodel.layers import get
-from costmodel.symbols import CeilLog2, ceil_div, symbol, symbols
+from costmodel.symbols import CeilLog2, Largest, ceil_div, symbol, symbols
 
 n, d, k, w, m = symbols("seq d_model k window sram")
 
@@ -51,6 +51,7 @@ def test_projections_add_their_class():
         (ceil_div(n - 1, k - 1) + 7, "O(n/k)"),
         (sp.Min(w, n) * n * d, "O(w·n·d)"),
         (sp.Max(0, n**2 - m) + n, "O(n²)"),
+        (Largest(0, n**2 - m) + n, "O(n²)"),
         (CeilLog2(n * d) * n + 3 * n, "O(n·log d + n·log n)"),
         (n * sp.sqrt(n) + n, "O(n^(3/2))"),
         (n**2 * d**2 / m + n * d, "O(n²·d²/S_sram + n·d)"),

@@ -11,7 +11,7 @@ import pytest
 from costmodel import evaluate, hardware
 from costmodel.model_memory import KINDS, Memory
 from costmodel.models import load
-from costmodel.symbols import symbol
+from costmodel.symbols import Largest, symbol
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 UNKEPT = {"gradients", "optimiser", "activations"}
@@ -108,6 +108,12 @@ def test_working_memory_of_prefill_is_the_feed_forward_layers():
     c = found.architecture.fields
     working = found.kinds("prefill", batch=1, lengths=2048)["working"][0]
     assert working == pytest.approx(2 * 2048 * (3 * c.d_ff + 2 * c.d_model), rel=1e-12)
+
+
+@pytest.mark.parametrize("use", ["training", "prefill", "decode"])
+def test_working_memory_is_that_of_the_part_that_needs_most(use):
+    """Which part that is, numbers say: SymPy, asked of symbols, takes longer than all else does."""
+    assert getattr(load("t5-small"), use)("bf16").held().working.has(Largest)
 
 
 # -- what there is room for --------------------------------------------------------------------

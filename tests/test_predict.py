@@ -425,6 +425,15 @@ def test_sizes_too_large_together_are_an_error_and_not_infinity(rung, shape):
     assert np.isfinite(p.lower_s).all()
 
 
+@pytest.mark.parametrize("rung", [None, "bound", "kernel", "calibrated"])
+def test_a_switch_that_adds_is_asked_of_devices_that_have_one(rung):
+    """An algorithm that a device cannot run has no lower bound on it either."""
+    switch = cm.layers.get("collective")(algorithm="switch")
+    with pytest.raises(UnavailableError, match="has no switch that adds; take algorithm ring or tree"):
+        cm.predict(switch, "nvidia/a100-sxm-80gb", m=64, n=64, devices=8, rung=rung)
+    assert cm.predict(switch, "nvidia/h200-sxm", m=64, n=64, devices=8, rung="bound").seconds > 0
+
+
 def test_a_rung_that_is_not_there_says_what_would_make_it_so():
     with pytest.raises(UnavailableError, match="validate"):
         cm.predict(cm.LSTM(dtype="fp32"), "nvidia/k40", rung="calibrated", batch=1, seq=1, hidden=1)

@@ -19,6 +19,7 @@ from costmodel.symbols import (
     CeilLog2,
     ChunkPairs,
     Distinct,
+    Largest,
     ceil_div,
     symbol,
     symbols,
@@ -95,6 +96,19 @@ def test_ceil_div_simplifies_only_what_is_sure():
     assert ceil_div(sp.Rational(7, 2), sp.Integer(2)) == 2
     assert sp.Max(1, ceil_div(n - 1, k)) != ceil_div(n - 1, k), "0 at n = 1"
     assert isinstance(ceil_div(n, k), CeilDiv)
+
+
+def test_largest_compares_nothing_but_numbers(monkeypatch):
+    """SymPy's comparisons of what a model's parts occupy took longer than all else, written and rewritten."""
+    monkeypatch.setattr(sp.Max, "_is_connected", lambda *_: pytest.fail("compared"))
+    written = Largest(n * k, n**2 + 1, k)
+    assert written.xreplace({k: symbol("batch")}).func is Largest
+    compiled = compile_expressions([written, written + n], ["seq", "seq_kv"])  # common parts are taken out
+    assert compiled(3.0, 5.0) == (15.0, 18.0)
+    monkeypatch.undo()
+    assert Largest(n, n + 1).xreplace({n: sp.Integer(3)}) == 4
+    assert Largest(n) == n
+    assert latex(Largest(n, k)).startswith(r"\max")
 
 
 def test_tree_depth_of_a_dot_product():

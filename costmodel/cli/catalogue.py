@@ -12,7 +12,6 @@ import typer
 from costmodel.cli.options import AsJson, LayerName, Settings, layers
 from costmodel.cli.output import print_folded, print_json, print_table
 from costmodel.errors import SpecError
-from costmodel.units import render
 
 if TYPE_CHECKING:
     import sympy as sp
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
 
-#: Peaks that the table of devices has room for.
+#: Peaks that the table of devices has room for, on a terminal of 80 columns.
 SHOWN = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
 #: Unit of each count that `show` prints.
@@ -51,19 +50,25 @@ def show_devices(as_json: AsJson = False) -> None:
     if as_json:
         print_json(rows)
         return
+    print("peaks in TFLOP/s, hbm in GB/s, ridge in FLOP/B of bf16, else fp16, else fp32")
     print_table(
-        ["device", *(f"{d} TFLOP/s" for d in SHOWN), "HBM", "ridge FLOP/B", "best rung"],
+        ["device", *SHOWN, "hbm", "ridge", "best rung"],
         [
             [
                 row["device"],
-                *(f"{row['peaks'][d] / 1e12:.4g}" if d in row["peaks"] else "" for d in SHOWN),
-                render(row["hbm_bytes_per_s"], "bytes/s"),
-                f"{row['ridge_flop_per_byte']:.0f} {row['ridge_dtype']}",
+                *(_short(row["peaks"][d] / 1e12) if d in row["peaks"] else "" for d in SHOWN),
+                _short(row["hbm_bytes_per_s"] / 1e9),
+                _short(row["ridge_flop_per_byte"]),
                 row["best_rung"],
             ]
             for row in rows
         ],
     )
+
+
+def _short(figure: float) -> str:
+    """Return a figure in three digits, or all that are before its point: there are nine columns of them."""
+    return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
 def _device(device: Device, calibrated: bool) -> dict[str, Any]:

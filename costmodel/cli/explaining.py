@@ -49,7 +49,8 @@ def explain(
 
     layer = _layer(name, settings, use, tensor)
     device = o.device(machine, device_set)
-    p = predict(layer, device, o.sizes(defines), rung=rung, state=state, framework=framework, kernel=kernel)
+    sizes = o.single_sizes("explain", defines, "`predict` and `sweep` take many")
+    p = predict(layer, device, sizes, rung=rung, state=state, framework=framework, kernel=kernel)
     slopes = elasticities(p)
     limits = output.time_by(p.phases, output.limit_of)
     changes = what_if(p, [o.device(other) for other in others])

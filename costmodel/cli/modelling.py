@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,7 +89,7 @@ def model(
     if report is not None:
         check_writable(report, overwrite=force, suffixes=(".html",))
     if not names and not machines and report is None:
-        _check_alone(of_device)
+        o.check_alone("model", of_device)
         _list(as_json)
         return
     if use not in USES:
@@ -110,10 +110,10 @@ def model(
                 "model: --report compares devices as they are: without --state, --framework, --tensor"
             )
         how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
-        _report(found, devices, _sizes(defines), how, report, force)
+        _report(found, devices, _sizes(defines), how, report, force, as_json)
         return
     if not devices:
-        _check_alone(of_device)
+        o.check_alone("model", of_device)
         _show(found, dtype, as_json)
         return
     if len(devices) > 1:
@@ -166,10 +166,15 @@ def _use(
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return which name is the model's, and those of devices: the model is the first that is no device's."""
+    from costmodel.models import available
+
     known = o.device_names()
     models = [name for name in names if name not in known]
     if not models:
         raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
+    also = next((name for name in models[1:] if name in available()), None)
+    if also is not None:
+        raise CostmodelError(f"model: wanted one model, got {models[0]} and {also}")
     return models[0], [name for name in names if name != models[0]]
 
 
@@ -180,9 +185,10 @@ def _report(
     how: dict[str, Any],
     path: Path,
     force: bool,
+    as_json: bool,
 ) -> None:
-    """Write the page of a model."""
-    from costmodel import model_story
+    """Write the page of a model; as JSON, print what it says of each use on each device too."""
+    from costmodel import model_story, reports
 
     if not devices:
         raise CostmodelError("model: --report needs a device: -m DEVICE")
@@ -190,26 +196,18 @@ def _report(
     unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
     if unknown or len(lengths) != 1:
         raise SizeError(f"{found.name}: --report needs -D seq=…, one length for all uses, and takes batch=…")
-    page = model_story.page(
-        found,
-        devices,
-        batch=int(sizes.get("batch", 1)),
-        seq=int(lengths.pop()),
-        command=output.command(),
-        **how,
-    )
+    shapes: dict[str, Any] = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
+    first = how.pop("first")
+    frames = model_story.story(found, devices, **shapes, **how)
+    page = reports.model(frames, first=first, command=output.command())
     output.write_page(page, path, overwrite=force)
+    if as_json:
+        answers = frames.answers.to_dict("records")
+        output.print_json({"file": str(path), "model": found.name, "shapes": shapes, "answers": answers})
 
 
 def _sizes(defines: list[str]) -> dict[str, float]:
     return o.single_sizes("model", defines, "`sweep` in Python takes many")
-
-
-def _check_alone(of_device: Mapping[str, str | None]) -> None:
-    """Refuse what is said of a device where there is none."""
-    for option, given in of_device.items():
-        if given is not None:
-            raise CostmodelError(f"model: {option} {given} needs a device too: -m DEVICE")
 
 
 def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:

@@ -181,6 +181,13 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:37]}..."
 
 
+def check_alone(command: str, of_device: Mapping[str, str | None]) -> None:
+    """Refuse what is said of a device where there is none."""
+    for option, given in of_device.items():
+        if given is not None:
+            raise CostmodelError(f"{command}: {option} {given} needs a device too: -m DEVICE")
+
+
 # -- layers and devices ------------------------------------------------------------------------
 
 
@@ -206,6 +213,8 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
             raise CostmodelError(
                 f"{option} of {kind.name} is given twice: {own[option]!r} in brackets and {shared[option]!r}"
             )
+        if own.get("dtype") in kind.option_types():
+            raise CostmodelError(f"option {own['dtype']} of {kind.name}: wanted {own['dtype']}=VALUE")
     known = {option for kind, _ in parsed for option in kind.option_types()}
     for option in shared:
         if option not in known:

@@ -54,7 +54,7 @@ def print_folded(line: str, indent: int) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table.
+    """Print a table; where a terminal lacks the room, with one space between columns for two.
 
     Parameters
     ----------
@@ -70,12 +70,14 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
     widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
     # One long column can be folded; numbers cannot.
     narrow = sum(widths) - max(widths) + _BETWEEN * len(widths) + _FOLDED
-    if sys.stdout.isatty() and narrow <= shutil.get_terminal_size().columns:
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if narrow <= room:
         _draw(headers, cells, texts)
         return
+    between = " " if 0 < room < sum(widths) + 2 * (len(widths) - 1) else "  "
     for row in [list(headers), *cells]:
         padded = (c.ljust(w) if text else c.rjust(w) for c, w, text in zip(row, widths, texts, strict=True))
-        print("  ".join(padded).rstrip())
+        print(between.join(padded).rstrip())
 
 
 def _is_text(cell: str) -> bool:

@@ -36,7 +36,7 @@ def plan(
         float | None, typer.Option(metavar="PRICE", help="Of a device for an hour.", min=0.0)
     ] = None,
     tokens: Annotated[
-        float | None, typer.Option(metavar="TOKENS", help="Of the whole training: 2e12.", min=1.0)
+        float | None, typer.Option(metavar="TOKENS", help="Of the whole training: 2e12.", min=1.0, max=1e24)
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Of weights and activations.")] = "bf16",
     attention: Annotated[str, typer.Option(metavar="KIND", help="tiled or dense.")] = "tiled",

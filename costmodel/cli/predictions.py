@@ -11,6 +11,7 @@ import typer
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.sweeping import sweep
+from costmodel.errors import CostmodelError
 from costmodel.units import in_full
 
 if TYPE_CHECKING:
@@ -151,6 +152,10 @@ def crossover(
     """Find where one layer overtakes another as one size grows."""
     from costmodel.crossing import crossover as find
 
+    if machine is None:
+        o.check_alone("crossover", {"--device-set": next(iter(device_set), None), "--rung": rung})
+        if of == "seconds":
+            raise CostmodelError("crossover: seconds needs a device, -m DEVICE; --of flops, … need none")
     a, b = o.layers([first, second], settings)
     device = o.device(machine, device_set) if machine else None
     sizes = o.single_sizes("crossover", defines, f"only --over {over} varies")

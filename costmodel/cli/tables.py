@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -47,6 +48,7 @@ def score(
     if len(reasons) > REASONS:
         output.say(f"{reasons[REASONS:].sum():,} more not predicted: see column reason of {out}")
     if "latency_s" not in scored:
+        _say_no_errors(map(str, measured))
         if as_json:
             output.print_json([])
         return
@@ -57,6 +59,15 @@ def score(
     rows = [[_cell(value) for value in row] for row in cells.itertuples(index=False)]
     headers = [HEADERS.get(str(name), str(name)) for name in cells]
     output.print_table(headers, rows, left=sum(name in scoring.CELL for name in cells))
+
+
+def _say_no_errors(columns: Iterable[str]) -> None:
+    """Say why there are no errors: to a person that nothing was measured, to anyone what is not read."""
+    close = [name for name in columns if name.startswith("latency")]
+    if close:
+        output.say(f"no errors: they need latency_s, in seconds; the table has {', '.join(close)}")
+    else:
+        output.note("no errors: the table has no latency_s, the measured seconds")
 
 
 def _cell(value: str | float) -> str:

@@ -49,17 +49,20 @@ def group(name: str, of: str) -> tuple[str, ...]:
     return tuple(getattr(model(name), of, ()))
 
 
-def check(name: str, device: Device, options: Mapping[str, Any]) -> None:
-    """Refuse what a kernel model does not time, before any size is known.
+def check(name: str, device: Device, options: Mapping[str, Any], *, timed: bool = True) -> None:
+    """Refuse what a device cannot run, and where it is timed what a kernel model does not time.
+
+    Both before any size is known.
 
     Raises
     ------
     UnavailableError
-        If it does not time this device with these options.
+        If the device does not run it, or the model does not time this device with these options.
     """
-    refuse = getattr(model(name), "check", None)
-    if refuse is not None:
-        refuse(device, **options)
+    for what in ("runs", "check")[: 1 + timed]:
+        refuse = getattr(model(name), what, None)
+        if refuse is not None:
+            refuse(device, **options)
 
 
 #: Kinds of processor that have models of their own, and what their names begin with.

@@ -225,8 +225,7 @@ def seconds(
     ways = ALGORITHMS[collective]
     if algorithm is not None and algorithm not in ways:
         raise unknown_name(f"algorithm of {collective}", algorithm, ways)
-    if algorithm == "switch" and not device.switch_sums:
-        raise UnavailableError(f"{device.name} has no switch that adds; take algorithm ring or tree")
+    runs(device, algorithm=algorithm)
     there = [way for way in ways if way != "switch" or device.switch_sums]
     given = filled(CONSTANTS, constants)
     buffer, many, group = as_rows(size, devices, devices if node is None else node)
@@ -240,6 +239,18 @@ def seconds(
         hops, link = np.where(faster, other_hops, hops), np.where(faster, other_link, link)
     launch = np.where(many > 1, given["start_s"], 0.0)
     return Estimate(hops + link + launch, {"link": link, "depth": hops, "launch": launch})
+
+
+def runs(device: Device, *, algorithm: str | None = None, **_: object) -> None:
+    """Refuse an algorithm that needs a switch that adds on a device without one.
+
+    Raises
+    ------
+    UnavailableError
+        If it has none.
+    """
+    if algorithm == "switch" and not device.switch_sums:
+        raise UnavailableError(f"{device.name} has no switch that adds; take algorithm ring or tree")
 
 
 def check(device: Device, **_: object) -> None:

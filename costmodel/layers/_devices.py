@@ -11,6 +11,8 @@ from costmodel.layers._base import Layer
 from costmodel.symbols import CeilLog2, symbols
 
 P, NODE = symbols("devices node")
+#: 1 where there are other devices, 0 for who is alone. SymPy would compare the two each time it is written.
+OTHERS = sp.Min(P - 1, 1, evaluate=False)
 
 #: Bytes that a device sends, over those of its buffer (ring or pairwise): no algorithm sends less
 #: (Chan et al. 2007, Table 1). Who has no neighbour repeats a send-receive 0 times.
@@ -76,8 +78,8 @@ def exchange(
         write=sent,
         link=sent,
         pram_depth=CeilLog2(P) if adds else ZERO,
-        workspace=sp.Min(P - 1, 1) * workspace,
+        workspace=OTHERS * workspace,
         repeats=repeats,
-        launches=sp.Min(P - 1, 1),
+        launches=OTHERS,
         overlaps=overlaps,
     )

@@ -9,7 +9,7 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers._base import Layer
-from costmodel.layers._devices import SENT, P, exchange
+from costmodel.layers._devices import OTHERS, SENT, exchange
 from costmodel.symbols import symbols
 
 M, COLS = symbols("m n")
@@ -68,14 +68,14 @@ class Collective(Layer):
 
     def _exchange(self, collective: str) -> Phase:
         # Who has no neighbour sends it nothing; in all others there is then no part to send.
-        repeats = sp.Min(P - 1, 1) if collective == "send-receive" else ONE
+        repeats = OTHERS if collective == "send-receive" else ONE
         named = None if self.algorithm == "auto" else self.algorithm
         size = self.bytes * M * COLS
         return exchange(self, collective, collective, size, repeats=repeats, algorithm=named)
 
     def tensors(self) -> Tensors:
         """The buffer, worked on where it is; alone, a device has nothing to do with it."""
-        return Tensors(inputs=sp.Min(P - 1, 1) * self.bytes * M * COLS, outputs=ZERO, linear=True)
+        return Tensors(inputs=OTHERS * self.bytes * M * COLS, outputs=ZERO, linear=True)
 
     def kept(self) -> sp.Expr:
         """Nothing: what comes out is kept by what it goes into."""

@@ -20,7 +20,7 @@ from costmodel.layers.optimizer_step import OptimizerStep, P
 from costmodel.models._cache import cached, states
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
-from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
+from costmodel.symbols import DEVICE_SIZES, GLOSSARY, Largest, symbol
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,7 +238,7 @@ class Model(Layer):
             # A cache is among attention's inputs, and there for all parts.
             there = cached((dataclasses.replace(part, repeats=ONE),))
             found.append(part.expression(tensors.inputs + tensors.outputs + between) - there)
-        return sp.Max(*found) + sp.Max(ZERO, *(stack.kept() for stack in self.again))
+        return Largest(*found) + sp.Max(ZERO, *(stack.kept() for stack in self.again))
 
     def kept(self) -> sp.Expr:
         """What each part keeps; of a layer that is computed again, its input."""

@@ -195,7 +195,9 @@ def test_devices_have_peaks_bandwidth_ridge_and_rung(costmodel):
     assert h200["hbm_bytes_per_s"] == 4.8e12
     assert h200["ridge_flop_per_byte"] == pytest.approx(206.125)
     assert {row["best_rung"] for row in rows.values()} <= {"bound", "kernel", "calibrated"}
-    assert len(costmodel("devices").out.splitlines()) == len(rows) + 1
+    units, _, *lines = costmodel("devices").out.splitlines()
+    assert len(lines) == len(rows)
+    assert "TFLOP/s" in units
 
 
 def test_layers_come_with_sizes_options_and_source(costmodel):
@@ -352,6 +354,16 @@ def test_score_says_where_columns_went_whose_names_it_needs(costmodel, tmp_path)
     header, row = out.read_text(encoding="utf-8").splitlines()
     assert header.startswith("gpu,op,dtype,m,n,reason_given,seconds_given,seconds,")
     assert row.startswith("h200-sxm,softmax,bf16,64,64,slow,7,")
+
+
+@pytest.mark.parametrize("asked", [(), ("--json",)])
+def test_score_says_which_latency_it_does_not_read(costmodel, tmp_path, asked):
+    """A table of microseconds has no errors, and is not taken for one without measurements."""
+    table, out = tmp_path / "measured.csv", tmp_path / "scored.csv"
+    table.write_text("gpu,op,dtype,m,n,latency_us\nh200-sxm,softmax,bf16,64,64,7\n", encoding="utf-8")
+    ended = costmodel("score", table, "-o", out, *asked)
+    assert (ended.status, ended.out) == (0, "[]\n" if asked else "")
+    assert ended.err == "costmodel: no errors: they need latency_s, in seconds; the table has latency_us\n"
 
 
 def test_version_is_the_packages(costmodel):

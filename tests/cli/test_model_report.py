@@ -35,6 +35,21 @@ def test_the_page_is_written_and_kept(costmodel, config, tmp_path, monkeypatch):
     assert page.read_text(encoding="utf-8") == text
 
 
+def test_with_json_the_page_is_written_and_its_answers_printed(costmodel, config, tmp_path):
+    """`--json` prints one object, as it does beside every other file that is written."""
+    page = tmp_path / "page.html"
+    ended = costmodel("model", config, *ASKED, "--report", page, "--json")
+    assert ended.status == 0, ended.err
+    assert page.exists()
+    answer = json.loads(ended.out)
+    assert answer["file"] == str(page)
+    assert answer["shapes"] == {"batch": 1, "seq": 64}
+    assert [(row["where"], row["use"]) for row in answer["answers"]] == [
+        (device, use) for device in ("h200-sxm", "a100-sxm-80gb") for use in ("prefill", "decode", "training")
+    ]
+    assert all(row["seconds"] >= row["lower_s"] > 0 for row in answer["answers"])
+
+
 def test_a_generation_is_on_the_page(costmodel, config, tmp_path):
     page = tmp_path / "page.html"
     words = ["model", config, *ASKED, "--use", "generation", "--new", "20", "--report", page]

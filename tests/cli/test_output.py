@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from costmodel.cli import output
+from costmodel.cli.catalogue import show_devices
 
 HEADERS = ["device", *(f"rate {i} TFLOP/s" for i in range(8))]
 ROWS = [["nvidia/rtx-pro-6000-server", *("1234.5" for _ in range(8))]]
@@ -38,6 +39,17 @@ def test_numbers_are_whole_however_narrow_the_terminal(columns, monkeypatch):
     assert terminal.text.count("1234.5") == 8
     assert "nvidia/rtx-pro-6000-server" in terminal.text
     assert ("─" in terminal.text) == (columns == 300)
+
+
+def test_the_table_of_devices_has_room_on_80_columns(monkeypatch):
+    monkeypatch.setattr(output.shutil, "get_terminal_size", lambda: os.terminal_size((80, 40)))
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    show_devices()
+    units, header, *rows = terminal.text.splitlines()
+    assert max(map(len, [units, header, *rows])) <= 80
+    assert " ".join(header.split()) == "device fp32 tf32 bf16 fp16 fp8 int8 hbm ridge best rung"
+    h200 = "nvidia/h200-sxm 66.9 495 989 989 1979 1979 4800 206 calibrated"
+    assert h200 in [" ".join(row.split()) for row in rows]
 
 
 def test_words_are_set_to_the_left_and_numbers_to_the_right(capsys):

@@ -77,6 +77,12 @@ CATALOGUE = {
     "option of a wrong kind": ((*FULL, "seq=3", "--set", "bias=maybe"), "true or false", "maybe"),
     "unknown dtype": ((*FULL, "seq=3", "--set", "dtype=bf61"), "unknown dtype", "'bf16'"),
     "unknown direction": ((*FULL, "seq=3", "--set", "direction=back"), "direction of lstm", "bwd"),
+    "an option without its value": (
+        ("predict", "collective[algorithm]", "-m", "t4"),
+        "option algorithm of collective: wanted algorithm=VALUE",
+    ),
+    "two models": (("model", "gpt2", "bert-base"), "wanted one model, got gpt2 and bert-base"),
+    "a folder for a device": (("predict", "lstm", "-m", "."), "unknown device '.'", "ends in .yaml"),
     "unbalanced brackets": (("predict", "lstm[fp16", "-m", "t4"), "LAYER[OPTION=VALUE"),
     "unknown rung": ((*FULL[:4], "--rung", "bond", *FULL[6:], "seq=3"), "unknown rung", "'bound'"),
     "unknown state": ((*FULL, "seq=3", "--state", "wram"), "unknown state", "'warm'"),
@@ -87,6 +93,8 @@ CATALOGUE = {
     ),
     "unknown figure": ((*FULL, "seq=3", "--device-set", "hmb=6 TB/s"), "unknown device figure", "'hbm'"),
     "figure without a unit": ((*FULL, "seq=3", "--device-set", "hbm=6"), "without a unit"),
+    "a negative multiple": ((*FULL, "seq=3", "--device-set", "hbm=-2x"), "impossible value -9.6 TB/s"),
+    "a multiple beyond all": ((*FULL, "seq=3", "--device-set", "bf16=1e9x"), "impossible value"),
     "impossible figure": ((*FULL, "seq=3", "--device-set", "hbm=6 EB/s"), "EB/s"),
     "unknown flag": ((*FULL, "seq=3", "--jsom"), "--json"),
     "flag without its value": ((*FULL, "seq=3", "--rung"), "--rung"),
@@ -113,7 +121,18 @@ CATALOGUE = {
         "unknown quantity",
         "'flops'",
     ),
-    "crossing times of no device": (("crossover", "lstm", "gru", "--over", "seq"), "needs a device"),
+    "crossing times of no device": (
+        ("crossover", "lstm", "gru", "--over", "seq"),
+        "needs a device, -m DEVICE; --of flops",
+    ),
+    "a rung of counts": (
+        ("crossover", "lstm", "gru", "--over", "seq", "--of", "flops", "--rung", "bound"),
+        "--rung bound needs a device too",
+    ),
+    "a figure of no device that is crossed on": (
+        ("crossover", "lstm", "gru", "--over", "seq", "--of", "flops", "--device-set", "hbm=2x"),
+        "--device-set hbm=2x needs a device too",
+    ),
     "crossing over nothing": (("crossover", "lstm", "gru"), "--over"),
     "crossing over many": (
         ("crossover", "lstm", "gru", "--over", "seq", "-D", "hidden=1,2", "-m", "t4"),
@@ -121,7 +140,7 @@ CATALOGUE = {
     ),
     "explaining many": (
         ("explain", "lstm", "-m", "h200-sxm", "-D", "batch=1", "hidden=8", "seq=1,2"),
-        "one value for each size",
+        "explain: wanted one value of seq; `predict`",
     ),
     "measuring on no kind of device": (("validate", "--device", "gpu"), "unknown kind", "'cpu'"),
     "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
@@ -137,6 +156,7 @@ CATALOGUE = {
     ),
     "a negative budget": (("validate", "--budget", "-3"), "--budget", "wanted", "0, got '-3'"),
     "no devices": ((*PLAN, "--devices", "0"), "--devices", "wanted", "equal to 1, got '0'"),
+    "tokens without end": ((*PLAN, "--devices", "8", "--tokens", "inf"), "--tokens", "got 'inf'"),
     "a price below nothing": ((*PLAN, "--devices", "8", "--price", "-1"), "--price", "got '-1'"),
     "a margin that is none": ((*PLAN, "--devices", "8", "--margin", "nan"), "--margin", "0.9, got 'nan'"),
     "workers that are no whole number": (

@@ -8,6 +8,7 @@ import pytest
 from costmodel import hardware
 from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.kernels import collective
+from costmodel.layers.collective import ALGORITHMS as CHOICES
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
@@ -247,6 +248,11 @@ def test_a_spec_may_have_a_network():
     assert (fast, plain) == (pytest.approx(1e9 / 50e9), pytest.approx(1e9 / 20e9))
     inside = {**sizes, "node": 2}
     assert collective.seconds(joined, PLAIN, **inside).seconds == pytest.approx(ALPHA + 1e9 * BETA)
+
+
+def test_a_layer_may_ask_for_every_algorithm_of_a_sum():
+    """A layer sees no kernel model: that the two lists agree is said here."""
+    assert ("auto", *collective.ALGORITHMS["all-reduce"]) == CHOICES
 
 
 def test_what_is_not_there_is_refused():
