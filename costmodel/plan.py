@@ -196,8 +196,9 @@ def make_plan(
         kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
         rates = tuple(_rates(phase, device, missing))
         choice, options = choosing.Choice("none"), dict(phase.options)
-        kernels.check(kernel, device, options, timed=rung != "bound")
+        kernels.refuse(kernel, device, options, by="runs")
         if rung != "bound":
+            kernels.refuse(kernel, device, options)
             dtype = str(phase.options["dtype"])
             wanted = calibration.Wanted(kernel, phase.op, dtype, direction, *implementation)
             choice = _constants(device, wanted, own=own)

@@ -49,20 +49,26 @@ def group(name: str, of: str) -> tuple[str, ...]:
     return tuple(getattr(model(name), of, ()))
 
 
-def check(name: str, device: Device, options: Mapping[str, Any], *, timed: bool = True) -> None:
-    """Refuse what a device cannot run, and where it is timed what a kernel model does not time.
+def refuse(name: str, device: Device, options: Mapping[str, Any], *, by: str = "check") -> None:
+    """Let a kernel model refuse, before any size is known, what it says it does.
 
-    Both before any size is known.
+    Parameters
+    ----------
+    name : str
+        The kernel model.
+    device, options : Device, mapping
+        Where, and the static choices of the phase.
+    by : {"check", "runs"}
+        What it does not time, or what the device cannot run at all.
 
     Raises
     ------
     UnavailableError
-        If the device does not run it, or the model does not time this device with these options.
+        If it refuses.
     """
-    for what in ("runs", "check")[: 1 + timed]:
-        refuse = getattr(model(name), what, None)
-        if refuse is not None:
-            refuse(device, **options)
+    says = getattr(model(name), by, None)
+    if says is not None:
+        says(device, **options)
 
 
 #: Kinds of processor that have models of their own, and what their names begin with.
