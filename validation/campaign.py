@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from costmodel.errors import UnavailableError, first_line
 from costmodel.validation import timing
 from costmodel.validation.allocations import prepare_watched
@@ -146,8 +148,8 @@ def _time(
 def _calls_of_a_graph(prepared: Prepared, watch: timing.Stopwatch) -> int:
     with prepared.scope():
         prepared.run()  # what is only done the first time is over
-        long = watch.seconds(prepared.run, 1) >= timing.LONG_CALL_S
-    return 1 if long else timing.GRAPH_CALLS
+        once = watch.seconds(prepared.run, 1)
+    return int(np.clip(np.ceil(timing.GRAPH_S / max(once, 1e-9)), 1, timing.GRAPH_CALLS))
 
 
 def _timer(case: Case, watch: timing.Stopwatch) -> str:
