@@ -77,9 +77,10 @@ def run_campaign(
         progress(planned - len(todo) + index, planned, str(case))
         share = max(LEAST_VISIT_S, left / (len(todo) - index))
         start = time.perf_counter()
+        which = {"key": case.key, "pass": number, "case": case.as_dict()}
+        journal.begin(which)
         row = visit(case, machine, watch, share, check=number == 0)
-        took = time.perf_counter() - start
-        journal.append({"key": case.key, "pass": number, "case": case.as_dict(), "took_s": took, **row})
+        journal.append({**which, "took_s": time.perf_counter() - start, **row})
         if row["status"] != "ok":
             ended.add(case.key)
             _after_failure(machine, case, row)

@@ -104,9 +104,10 @@ def validate(
         save(rows, name, overwrite=force)
     if micro:
         _record_rates(device, beside(name, ".micro.csv"), force)
-    counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     fitted = _fit_rows(rows, machine) if fit else True
     _print_errors(rows, machine, device, rung, as_json)
+    # Last of what measures: it takes minutes, and who stops it is to have the rest.
+    counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     if report:
         _report(rows, machine, counted, beside(name, ".html"), force)
     return OK if fitted else REFUSED
@@ -241,9 +242,11 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
     found = verdicts(joined, kind).to_dict("records")
     pairs, right = order(joined)
     wrong = mispredicted(joined).to_dict("records")
+    under = joined[joined["under_lower"]]
     if as_json:
         answer = {**output.made_with(device.spec_hash), "device": device.name, "verdicts": found}
-        output.print_json({**answer, "order": {"pairs": pairs, "right": right}, "mispredicted": wrong})
+        answer |= {"order": {"pairs": pairs, "right": right}, "mispredicted": wrong}
+        output.print_json({**answer, "under_lower": len(under)})
         return
     shown = ("median", "mean", "bias", "reruns", "limit")
     cells = [
@@ -256,6 +259,8 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
         print(f"the faster of two told right in {right:.1%} of {pairs:,} pairs; wanted {ORDER_PERCENT} %")
     if wrong:
         _print_mispredicted(wrong)
+    if len(under):
+        _print_under(under)
     print(disturbance(rows))
 
 
@@ -271,6 +276,18 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
             f"{len(borrowed):,} of {len(origins):,} rows are predicted without constants of this device "
             f"({whose}); --fit makes them"
         )
+
+
+def _print_under(rows: pd.DataFrame) -> None:
+    """Print how many rows keep no lower bound, and the one that is farthest below: a fault to be found."""
+    from costmodel.validation.record import cases_of
+
+    worst = rows.iloc[[(rows["lower_s"] / rows["latency_s"]).argmax()]]
+    times = float((worst["lower_s"] / worst["latency_s"]).iloc[0])
+    print(
+        f"{len(rows):,} rows are faster than their lower bound, a fault in a count, the spec or the timer; "
+        f"most of all, {times:.2f} times: {cases_of(worst)[0]}"
+    )
 
 
 def _percent(value: float) -> str:

@@ -22,6 +22,7 @@ from costmodel.validation import (  # noqa: E402
     campaign,
     counters,
     journal,
+    memory,
     microbench,
     places,
     plans,
@@ -142,6 +143,23 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
     assert run(words) != 0  # nothing that exists is replaced unasked
     assert "exists" in capsys.readouterr().err
+
+
+def test_counting_comes_when_all_else_is_there(fake, tmp_path, monkeypatch, capsys):
+    """It takes minutes, and a command may be stopped in it: fit and errors are not to be lost with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul"])))
+    fitted = []
+    monkeypatch.setattr("costmodel.cli.measuring._fit_rows", lambda *_: fitted.append(1) or True)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory, "traffic", stopped)
+    words = ["--fit", "--count", "--budget", "100", "-o", str(tmp_path / "h200")]
+    assert run(["validate", "--device", "cuda", *words]) == 130
+    assert fitted
+    assert "held-out shapes" in capsys.readouterr().out
 
 
 def test_rates_that_fail_take_no_page_along(fake, tmp_path, monkeypatch, capsys):
