@@ -98,13 +98,10 @@ def validate(
     machine = _device(device, spec, fit)
     _begin(device, full, fresh)
     rows = _measure(device, machine, full, budget)
-    if record:
-        from costmodel.validation.record import save
-
-        save(rows, name, overwrite=force)
+    kept = _record(rows, name, force) if record else None
     if micro:
         _record_rates(device, beside(name, ".micro.csv"), force)
-    fitted = _fit_rows(rows, machine) if fit else True
+    fitted = _fit_rows(rows, machine, kept) if fit else True
     _print_errors(rows, machine, device, rung, as_json)
     # Last of what measures: it takes minutes, and who stops it is to have the rest.
     counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
@@ -153,6 +150,13 @@ def _measure(kind: str, device: Device, full: bool, budget: float | None) -> pd.
     return rows
 
 
+def _record(rows: pd.DataFrame, name: Path, force: bool) -> Path:
+    """Write the rows; return the table that what is fitted to them rests on."""
+    from costmodel.validation.record import save
+
+    return save(rows, name, overwrite=force)[0]
+
+
 def _record_rates(kind: str, path: Path, force: bool) -> None:
     """Write bandwidths, peaks and latencies: what a GPU's spec states, as it is reached here."""
     from costmodel.files import write_whole
@@ -193,12 +197,19 @@ def _fit_tables(tables: Sequence[Path]) -> None:
         print("\n".join(_write_fit(result)))
 
 
-def _fit_rows(rows: pd.DataFrame, device: Device) -> bool:
-    """Fit and write, or say why nothing could be: what else was asked for is to come all the same."""
-    from costmodel.validation import calibrate
+def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
+    """Fit and write, or say why nothing could be: what else was asked for is to come all the same.
 
+    Where the rows are a `table`, its name and hash stand with the constants.
+    """
+    from costmodel.validation import calibrate
+    from costmodel.validation.cells import digest
+
+    hashes = {table.name: digest(table)} if table else {}
+    if table:
+        rows = rows.assign(table=table.name)
     try:
-        for line in _write_fit(calibrate.calibrate(rows, device)):
+        for line in _write_fit(calibrate.calibrate(rows, device, hashes=hashes)):
             output.say(line)
     except CostmodelError as error:
         output.say(str(error))
@@ -282,7 +293,7 @@ def _print_under(rows: pd.DataFrame) -> None:
     """Print how many rows keep no lower bound, and the one that is farthest below: a fault to be found."""
     from costmodel.validation.record import cases_of
 
-    worst = rows.iloc[[(rows["lower_s"] / rows["latency_s"]).argmax()]]
+    worst = rows.iloc[[int((rows["lower_s"] / rows["latency_s"]).argmax())]]
     times = float((worst["lower_s"] / worst["latency_s"]).iloc[0])
     print(
         f"{len(rows):,} rows are faster than their lower bound, a fault in a count, the spec or the timer; "

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import sys
@@ -143,6 +144,25 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
     assert run(words) != 0  # nothing that exists is replaced unasked
     assert "exists" in capsys.readouterr().err
+
+
+def test_constants_say_which_table_they_rest_on(fake, tmp_path, monkeypatch):
+    """Its name and hash, as those of tables that others measured have them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["bmm"])))
+    seen = []
+
+    def fitted(rows, _, *, hashes):
+        seen.append((set(rows["table"]) if hashes else "table" in rows, hashes))
+        raise CostmodelError("too few")
+
+    monkeypatch.setattr(calibrate, "calibrate", fitted)
+    name, words = tmp_path / "h200", ["validate", "--device", "cuda", "--fit", "--budget", "100"]
+    assert run(words) == 2
+    monkeypatch.setattr(microbench, "microbenchmarks", lambda _: pd.DataFrame())
+    assert run([*words, "--record", "-o", str(name)]) == 2
+    kept = hashlib.sha256(name.with_suffix(".parquet").read_bytes()).hexdigest()[:12]
+    assert seen == [(False, {}), ({"h200.parquet"}, {"h200.parquet": kept})]
 
 
 def test_counting_comes_when_all_else_is_there(fake, tmp_path, monkeypatch, capsys):
