@@ -48,7 +48,7 @@ _REFUSALS = {
     "Failed to initialize the profiler": "Nsight Compute cannot reach the GPU's counters here",
 }
 #: A case's process starts, and runs, once for each pass of the counters.
-TIMEOUT_S = 120.0
+TIMEOUT_S = 180.0
 #: How long counting may take altogether [s]: as long as a campaign on a GPU.
 BUDGET_S = 400.0
 
