@@ -129,14 +129,14 @@ def calibrate(
 
 
 def check_fittable(device: Device) -> None:
-    """Refuse a device that nothing is fitted on.
+    """Refuse a device that nothing is fitted on, also with other figures (`Device.replace`).
 
     Raises
     ------
     TableError
         If it is one: the text says how its owner has constants of their own.
     """
-    if device.name in NEVER_FITTED:
+    if device.base_name in NEVER_FITTED:
         raise TableError(
             f"{device.name}: nothing is fitted on this device; accuracy is judged on it; for constants of "
             "your own, give a copy of its spec under another name with --spec SPEC.yaml"

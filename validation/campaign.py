@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from costmodel.errors import UnavailableError, first_line
 from costmodel.validation import timing
 from costmodel.validation.allocations import prepare_watched
@@ -75,9 +77,10 @@ def run_campaign(
         progress(planned - len(todo) + index, planned, str(case))
         share = max(LEAST_VISIT_S, left / (len(todo) - index))
         start = time.perf_counter()
+        which = {"key": case.key, "pass": number, "case": case.as_dict()}
+        journal.begin(which)
         row = visit(case, machine, watch, share, check=number == 0)
-        took = time.perf_counter() - start
-        journal.append({"key": case.key, "pass": number, "case": case.as_dict(), "took_s": took, **row})
+        journal.append({**which, "took_s": time.perf_counter() - start, **row})
         if row["status"] != "ok":
             ended.add(case.key)
             _after_failure(machine, case, row)
@@ -146,8 +149,8 @@ def _time(
 def _calls_of_a_graph(prepared: Prepared, watch: timing.Stopwatch) -> int:
     with prepared.scope():
         prepared.run()  # what is only done the first time is over
-        long = watch.seconds(prepared.run, 1) >= timing.LONG_CALL_S
-    return 1 if long else timing.GRAPH_CALLS
+        once = watch.seconds(prepared.run, 1)
+    return int(np.clip(np.ceil(timing.GRAPH_S / max(once, 1e-9)), 1, timing.GRAPH_CALLS))
 
 
 def _timer(case: Case, watch: timing.Stopwatch) -> str:

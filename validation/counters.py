@@ -19,6 +19,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,8 +47,10 @@ _REFUSALS = {
     "ERR_NVGPUCTRPERM": "this user may not read the GPU's counters (ERR_NVGPUCTRPERM)",
     "Failed to initialize the profiler": "Nsight Compute cannot reach the GPU's counters here",
 }
-#: A profiled kernel is replayed several times, and its process has to start.
-TIMEOUT_S = 300.0
+#: A case's process starts, and runs, once for each pass of the counters.
+TIMEOUT_S = 180.0
+#: How long counting may take altogether [s]: as long as a campaign on a GPU.
+BUDGET_S = 400.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Counts:
     Attributes
     ----------
     status : str
-        ``ok``, ``unavailable`` (no tool, or no permission) or ``failed``.
+        ``ok``, ``unavailable`` (no tool, no permission, or no time left) or ``failed``.
     reason : str
         Why, for all but the first.
     values : dict of str to float
@@ -69,17 +72,23 @@ class Counts:
     values: dict[str, float]
 
 
-def count_cases(cases: Iterable[Case]) -> pd.DataFrame:
+def count_cases(cases: Iterable[Case], *, budget_s: float = BUDGET_S) -> pd.DataFrame:
     """Return the counts of cases, one row each: ``row_id``, ``status``, ``reason`` and ``COUNTED``.
 
-    Where counters are not to be had, that is found out once, and holds for all the cases after it.
+    Where counters are not to be had, or the time is over, that holds for all the cases after it.
     """
     rows: list[dict[str, Any]] = []
+    began = time.perf_counter()
     for one in cases:
         if not rows or rows[-1]["status"] != "unavailable":
-            counts = count(one)
+            left = budget_s - (time.perf_counter() - began)
+            counts = count(one, timeout_s=min(TIMEOUT_S, left)) if left > 0 else _over(budget_s)
         rows.append({"row_id": one.key, "status": counts.status, "reason": counts.reason, **counts.values})
     return pd.DataFrame(rows, columns=["row_id", "status", "reason", *COUNTED])
+
+
+def _over(budget_s: float) -> Counts:
+    return Counts("unavailable", f"the {budget_s:.0f} s for counting were over", {})
 
 
 def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:

@@ -17,16 +17,17 @@ from costmodel.hardware import Device
 from costmodel.kernels import gemm
 from costmodel.kernels._replay import TICKS
 from costmodel.kernels.base import Array
+from costmodel.measured import harness
 from costmodel.validation.cells import arguments
 from costmodel.validation.log_fit import Expected, known, least_log_error, on_ticks
 
 #: Kernel models that are fitted here.
 MODELS = ("gemm",)
-#: What a timer's rows hold of the host beside the kernel: of the wall's time nothing is hidden by the kernel.
-#: The others hold kernel time alone, or graph replays.
+#: What a harness's rows hold of the host beside the kernel, which hides nothing of the wall's time;
+#: the others hold kernel time alone, or graph replays.
 _HOST = {
-    "event-best5of25": ("dispatch_s", "record_s"),
-    "host-walltime-median50": ("dispatch_s",),
+    "eager-events": ("dispatch_s", "record_s"),
+    "host-wall": ("dispatch_s",),
 }
 
 #: Fewer rows than this determine only the constants that every row depends on.
@@ -79,7 +80,7 @@ def _short_ones(rows: pd.DataFrame, device: Device) -> bool:
 def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
     op, dtype = str(rows["op"].iloc[0]), str(rows["dtype"].iloc[0])
-    host = _HOST.get(str(rows["timer"].iloc[0]), ())
+    host = _HOST.get(str(harness(rows["timer"].iloc[0])), ())
     if len(rows) < _FEW:
         return ("peak_share", "bandwidth_share", *host)
     names = (*_COMMON, *host)

@@ -14,15 +14,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from costmodel.hardware import Device
+from costmodel.harness import HOSTED
 from costmodel.kernels import stream
+from costmodel.measured import harness
 from costmodel.validation.cells import arguments
 from costmodel.validation.log_fit import known, least_log_error
 
 #: Kernel models that are fitted here.
 MODELS = ("stream",)
-#: Timers whose rows hold the host's dispatch; the others hold kernel time alone.
-_EAGER = "event-best5of25"
-_HOST_TIMERS = (_EAGER, "host-walltime-median50")
+#: Of the harnesses whose rows hold the host's dispatch, the one of which a kernel hides a part.
+_EAGER = "eager-events"
 _ROW_WISE = ("row_s", "iteration_s", "resident_share", "overlap")
 #: Rows below which a clock may not have been raised yet, tried one by one.
 _SLOW_ROWS = (500.0, 1000.0, 2050.0, 4100.0, 8200.0)
@@ -89,14 +90,15 @@ def _starts(pattern: str) -> Sequence[Mapping[str, float]]:
 
 def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
     """Return the names of the constants that rows of this cell determine."""
-    host = str(rows["timer"].iloc[0]) in _HOST_TIMERS
+    timed = harness(rows["timer"].iloc[0])
+    host = timed in HOSTED
     pattern = arguments(rows.iloc[:1], device)["pattern"]
     plain = str(rows["op"].iloc[0]) in _PLAIN
     names = ["bandwidth_share", *([] if plain else ["element_cycles"])]
     if not host:
         names += ["start_s", "cache_share", "cache_bytes"]
     else:
-        long = str(rows["timer"].iloc[0]) == _EAGER and rows["latency_s"].min() > _SHORT
+        long = timed == _EAGER and rows["latency_s"].min() > _SHORT
         names += ["dispatch_s"] if long else ["dispatch_s", "record_s"]
     if len(rows) < _FEW:
         # A norm's long rows tell when they are read again from memory; a softmax's do not.
@@ -117,9 +119,10 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
     lent = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
     kwargs, names = arguments(rows, device), free(rows, device)
     measured = rows["latency_s"].to_numpy(dtype=np.float64)
-    eager = str(rows["timer"].iloc[0]) == _EAGER
+    timed = harness(rows["timer"].iloc[0])
+    eager = timed == _EAGER
     expected = {**_EXPECTED, **_EXPECTED_OF.get(str(rows["op"].iloc[0]), {})} if eager else {}
-    if str(rows["timer"].iloc[0]) not in _HOST_TIMERS and kwargs["pattern"] != "elementwise":
+    if timed not in HOSTED and kwargs["pattern"] != "elementwise":
         expected = _EXPECTED_OF_ROWS
     if "element_cycles" not in names:
         start = {"element_cycles": _EXPECTED["element_cycles"], **start}

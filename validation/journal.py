@@ -2,8 +2,10 @@
 
 The first line says what the rows are of (device, versions); each further line is one visit of one
 case. A campaign that is killed leaves at most one broken line, the last, which is cut off when the
-file is opened again. Rows of another device or version are refused, not mixed, and so is a second
-campaign while one is writing: each would measure the other's load.
+file is opened again. While a visit is made the last line says which: where that is all there is of it,
+the process ended in it (a library crashed, a kernel never did), and it is recorded as failed and not
+made again. Rows of another device or version are refused, not mixed, and so is a second campaign while
+one is writing: each would measure the other's load.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +27,10 @@ from costmodel.validation.torch_env import Machine
 SCHEMA = 1
 #: What to do where a journal cannot be gone on from.
 _ANEW = "begin anew with --fresh, which keeps the file under another name"
+
+#: The word of the line that says which visit is being made, and what is recorded where nothing follows it.
+_BEGUN = "begun"
+_ENDED = "the process ended in this visit: a crash, a kernel without end, or it was killed"
 
 Row = dict[str, Any]
 
@@ -52,6 +59,7 @@ class Journal:
         self.rows: list[Row] = []
         self._machine = machine
         self._file: TextIO | None = None
+        self._begun = 0  # bytes before the line that says which visit is being made; 0 if none is
         if path.exists():
             self.rows, _ = read(path, machine)
 
@@ -62,12 +70,16 @@ class Journal:
             self._file = self.path.open("a", encoding="utf-8")
             hold(self._file, self.path)
             # Read again: whoever wrote it until now may have added visits.
-            self.rows, whole = read(self.path, self._machine)
+            records, whole = _records(self.path, self._machine)
+            self.rows = _visits(records)
             self._file.truncate(whole)  # the half line that a killed campaign left
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
         if whole == 0:
             self._write(header(self._machine))
+        elif _BEGUN in records[-1]:
+            self._begun = whole - len(_line(records[-1]))
+            self.append({**records[-1][_BEGUN], "status": "failed", "reason": _ENDED})
         return self
 
     def __exit__(
@@ -76,12 +88,25 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close."""
+        """Close; a visit that was interrupted is made again."""
         if self._file is not None:
             # What could not be flushed was reported when it was written.
             with contextlib.suppress(OSError):
+                self._unsay()
                 self._file.close()
             self._file = None
+
+    def begin(self, visit: Row) -> None:
+        """Write which visit is made next: its case, key and pass."""
+        assert self._file is not None, "a journal is written inside its with-block"
+        self._begun = os.fstat(self._file.fileno()).st_size
+        self._write({_BEGUN: visit})
+
+    def _unsay(self) -> None:
+        """Take back the line that says which visit is being made: it is over."""
+        if self._begun and self._file is not None:
+            self._file.truncate(self._begun)
+            self._begun = 0
 
     def append(self, row: Row) -> None:
         """Write one visit, and have it on its way to the disk before the next begins.
@@ -91,13 +116,14 @@ class Journal:
         OutputError
             If the disk is full or gone: what was written before stays, and can be gone on from.
         """
+        self._unsay()
         self._write(row)
         self.rows.append(row)
 
     def _write(self, row: Mapping[str, Any]) -> None:
         assert self._file is not None, "a journal is written inside its with-block"
         try:
-            self._file.write(json.dumps(row, sort_keys=True, allow_nan=False) + "\n")
+            self._file.write(_line(row))
             self._file.flush()
         except OSError as error:
             raise OutputError(
@@ -147,6 +173,20 @@ def read(path: Path, machine: Machine | None = None) -> tuple[list[Row], int]:
     TableError
         See `Journal`.
     """
+    records, whole = _records(path, machine)
+    return _visits(records), whole
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _visits(records: list[Row]) -> list[Row]:
+    return [record for record in records[1:] if _BEGUN not in record]
+
+
+def _records(path: Path, machine: Machine | None) -> tuple[list[Row], int]:
+    """Return what all whole lines say, that of a visit which did not end included, and how long they are."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -159,16 +199,21 @@ def read(path: Path, machine: Machine | None = None) -> tuple[list[Row], int]:
             record = json.loads(line)
         except ValueError:
             record = None
-        if not isinstance(record, dict) or (number > 1 and not _is_visit(record)):
+        if not isinstance(record, dict) or (number > 1 and not _is_visit(record, last=number == len(lines))):
             raise TableError(f"{path}: line {number} is not a record of a campaign; {_ANEW}")
         records.append(record)
     if records:
         _check_header(path, records[0], machine)
-    return records[1:], whole
+    return records, whole
 
 
-def _is_visit(record: Row) -> bool:
-    """Return whether a record says which case was visited, in which pass, how it ended, and its times."""
+def _is_visit(record: Row, *, last: bool) -> bool:
+    """Return whether a record says which case was visited, in which pass, how it ended, and its times.
+
+    The last line may be of a visit that did not end.
+    """
+    if last and isinstance(record.get(_BEGUN), dict):
+        return _is_visit({**record[_BEGUN], "status": ""}, last=False)
     kinds: dict[str, Any] = {"key": str, "pass": int, "case": dict, "status": str}
     if record.get("status") == "ok":
         kinds |= {"timer": str} | dict.fromkeys(("median_s", "q1_s", "q3_s", "samples"), int | float)

@@ -75,22 +75,23 @@ def working_sets(machine: Machine) -> list[int]:
     return [2**power for power in range(first, last + 1) if 2**power <= largest]
 
 
-def _row(
+def _rate(
     quantity: str, pattern: str, size: int, amount: float, unit: str, taken: timing.Timing
 ) -> dict[str, Any]:
-    """Return a rate (`amount` over time) or, for an amount of 0, the time itself."""
-    value, best = (
-        (taken.median_s, taken.min_s) if amount == 0 else (amount / taken.median_s, amount / taken.min_s)
-    )
-    return {
-        "quantity": quantity,
-        "pattern": pattern,
-        "bytes": size,
-        "value": value,
-        "best": best,
-        "unit": unit,
-        "samples": taken.samples,
-    }
+    """Return a row that says how much of an amount a second has."""
+    return _row(quantity, pattern, size, (amount / taken.median_s, amount / taken.min_s), unit, taken.samples)
+
+
+def _time(quantity: str, pattern: str, taken: timing.Timing) -> dict[str, Any]:
+    """Return a row that says how long a kernel of one number takes."""
+    return _row(quantity, pattern, 4, (taken.median_s, taken.min_s), "s", taken.samples)
+
+
+def _row(
+    quantity: str, pattern: str, size: int, found: tuple[float, float], unit: str, samples: int
+) -> dict[str, Any]:
+    names = ("quantity", "pattern", "bytes", "value", "best", "unit", "samples")
+    return dict(zip(names, (quantity, pattern, size, *found, unit, samples), strict=True))
 
 
 def _bandwidths(
@@ -108,7 +109,7 @@ def _bandwidths(
         moved = {"copy": size, "sum": size, "scale": 2 * size}
         for pattern, call in patterns.items():
             taken = timing.measure_warm(watch, call, share)
-            rows.append(_row("bandwidth", pattern, size, moved[pattern], "B/s", taken))
+            rows.append(_rate("bandwidth", pattern, size, moved[pattern], "B/s", taken))
     return rows
 
 
@@ -120,7 +121,7 @@ def _products(torch: Any, machine: Machine, watch: timing.Stopwatch, share: floa
             size = int(3 * side * side * dtypes.dtype(dtype).bytes)
             with math_mode(dtype):
                 taken = timing.measure_warm(watch, lambda one=one: one @ one, share)  # type: ignore[misc]
-            rows.append(_row("matmul", dtype, size, 2.0 * side**3, "FLOP/s", taken))
+            rows.append(_rate("matmul", dtype, size, 2.0 * side**3, "FLOP/s", taken))
     return rows
 
 
@@ -147,7 +148,7 @@ def _vector(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float)
         call = arithmetic.multiply_adds(values, torch.empty_like(values), _STEPS)
         taken = timing.measure_warm(watch, call, share)
         flops = float(values.numel() * _STEPS * arithmetic.STEP_FLOPS)
-        rows.append(_row("vector", dtype, 0, flops, "FLOP/s", taken))
+        rows.append(_rate("vector", dtype, 0, flops, "FLOP/s", taken))
     return rows
 
 
@@ -170,15 +171,15 @@ def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: flo
     rows = []
     for quantity, call in (("launch", independent), ("step", dependent)):
         taken = timing.measure_warm(watch, call, share, per_call=8)
-        rows.append(_row(quantity, "eager", 4, 0, "s", taken))
+        rows.append(_time(quantity, "eager", taken))
         if machine.kind == "cuda":
             replay = timing.captured(call, torch.inference_mode())
             taken = timing.measure_warm(watch, replay, share, per_call=8 * timing.GRAPH_CALLS)
-            rows.append(_row(quantity, "graph", 4, 0, "s", taken))
+            rows.append(_time(quantity, "graph", taken))
     return rows
 
 
 def _inside(machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
     """Time steps inside one kernel; see `costmodel.validation.persistent`."""
     steps = persistent_steps(machine, watch, share)
-    return [_row("step", f"persistent, {name}", 4, 0, "s", taken) for name, taken in steps]
+    return [_time("step", f"persistent, {name}", taken) for name, taken in steps]

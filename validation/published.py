@@ -196,7 +196,7 @@ def _reason(
     op: str, device: str, dtype: str, latency: float, heads: float, printed: str, impl: str, note: str
 ) -> str:
     """Return why a row is not comparable, or nothing."""
-    recurrent = op in ("rnn", "lstm", "gru")
+    recurrent = op in GATES
     checks = (
         ("OUTLIER" in note, "the source marks it as an outlier"),
         (not op, f"no layer describes {printed!r}"),

@@ -9,6 +9,7 @@ host's dispatch and the kernel; a replayed graph shows kernels alone.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -28,9 +29,9 @@ SAMPLE_S = {"cpu": 1e-3, "cuda": 5e-4}
 MAX_SAMPLES, MAX_CALLS = 60, 200
 #: At least these many samples, even over budget; a call that takes a second is not asked for more.
 MIN_SAMPLES = 3
-#: Calls captured in one graph, and what a call lasts [s] of which one is enough: the gap between two
-#: replays is of microseconds.
-GRAPH_CALLS, LONG_CALL_S = 4, 1e-3
+#: Calls captured in one graph: as many as take this long [s] one by one, at most these. The gap between two
+#: replays is of microseconds, and so is what the host needs for one: of a few short kernels it would be all.
+GRAPH_S, GRAPH_CALLS = 1e-3, 100
 
 
 @dataclass(frozen=True)
@@ -122,16 +123,31 @@ def captured(
         for _ in range(3):  # lazy initialisation must be over before the capture
             call()
         side.synchronize()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, stream=side):
-            for _ in range(calls):
-                call()
+        graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        try:
+            with torch.cuda.graph(graph, pool=pool, stream=side):
+                for _ in range(calls):
+                    call()
+        except BaseException:
+            _abandon(torch, pool)
+            raise
     torch.cuda.current_stream().wait_stream(side)
 
     def replay() -> object:
         return graph.replay()
 
     return replay
+
+
+def _abandon(torch: Any, pool: Any) -> None:
+    """Tell the allocator that a capture is over which CUDA broke off: until 2.12 torch does not.
+
+    It would take the capture to be going on, and refuse to give any memory back: every later capture begins
+    with that, and would fail too (pytorch/pytorch#180395).
+    """
+    with contextlib.suppress(RuntimeError):  # where torch did
+        torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
+        torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
 
 
 @cache

@@ -226,7 +226,7 @@ def _driver(torch: Any) -> str:
         pynvml.nvmlInit()
         version = pynvml.nvmlSystemGetDriverVersion()
         return version.decode() if isinstance(version, bytes) else str(version)
-    except Exception:
+    except Exception:  # NVIDIA's library is not there, or not permitted: its errors have no base of ours
         pass
     try:
         return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0].strip()

@@ -98,15 +98,13 @@ def validate(
     machine = _device(device, spec, fit)
     _begin(device, full, fresh)
     rows = _measure(device, machine, full, budget)
-    if record:
-        from costmodel.validation.record import save
-
-        save(rows, name, overwrite=force)
+    kept = _record(rows, name, force) if record else None
     if micro:
         _record_rates(device, beside(name, ".micro.csv"), force)
-    counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
-    fitted = _fit_rows(rows, machine) if fit else True
+    fitted = _fit_rows(rows, machine, kept) if fit else True
     _print_errors(rows, machine, device, rung, as_json)
+    # Last of what measures: it takes minutes, and who stops it is to have the rest.
+    counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     if report:
         _report(rows, machine, counted, beside(name, ".html"), force)
     return OK if fitted else REFUSED
@@ -152,6 +150,13 @@ def _measure(kind: str, device: Device, full: bool, budget: float | None) -> pd.
     return rows
 
 
+def _record(rows: pd.DataFrame, name: Path, force: bool) -> Path:
+    """Write the rows; return the table that what is fitted to them rests on."""
+    from costmodel.validation.record import save
+
+    return save(rows, name, overwrite=force)[0]
+
+
 def _record_rates(kind: str, path: Path, force: bool) -> None:
     """Write bandwidths, peaks and latencies: what a GPU's spec states, as it is reached here."""
     from costmodel.files import write_whole
@@ -192,12 +197,19 @@ def _fit_tables(tables: Sequence[Path]) -> None:
         print("\n".join(_write_fit(result)))
 
 
-def _fit_rows(rows: pd.DataFrame, device: Device) -> bool:
-    """Fit and write, or say why nothing could be: what else was asked for is to come all the same."""
-    from costmodel.validation import calibrate
+def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
+    """Fit and write, or say why nothing could be: what else was asked for is to come all the same.
 
+    Where the rows are a `table`, its name and hash stand with the constants.
+    """
+    from costmodel.validation import calibrate
+    from costmodel.validation.cells import digest
+
+    hashes = {table.name: digest(table)} if table else {}
+    if table:
+        rows = rows.assign(table=table.name)
     try:
-        for line in _write_fit(calibrate.calibrate(rows, device)):
+        for line in _write_fit(calibrate.calibrate(rows, device, hashes=hashes)):
             output.say(line)
     except CostmodelError as error:
         output.say(str(error))
@@ -241,9 +253,11 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
     found = verdicts(joined, kind).to_dict("records")
     pairs, right = order(joined)
     wrong = mispredicted(joined).to_dict("records")
+    under = joined[joined["under_lower"]]
     if as_json:
         answer = {**output.made_with(device.spec_hash), "device": device.name, "verdicts": found}
-        output.print_json({**answer, "order": {"pairs": pairs, "right": right}, "mispredicted": wrong})
+        answer |= {"order": {"pairs": pairs, "right": right}, "mispredicted": wrong}
+        output.print_json({**answer, "under_lower": len(under)})
         return
     shown = ("median", "mean", "bias", "reruns", "limit")
     cells = [
@@ -256,6 +270,8 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
         print(f"the faster of two told right in {right:.1%} of {pairs:,} pairs; wanted {ORDER_PERCENT} %")
     if wrong:
         _print_mispredicted(wrong)
+    if len(under):
+        _print_under(under)
     print(disturbance(rows))
 
 
@@ -271,6 +287,18 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
             f"{len(borrowed):,} of {len(origins):,} rows are predicted without constants of this device "
             f"({whose}); --fit makes them"
         )
+
+
+def _print_under(rows: pd.DataFrame) -> None:
+    """Print how many rows keep no lower bound, and the one that is farthest below: a fault to be found."""
+    from costmodel.validation.record import cases_of
+
+    worst = rows.iloc[[int((rows["lower_s"] / rows["latency_s"]).argmax())]]
+    times = float((worst["lower_s"] / worst["latency_s"]).iloc[0])
+    print(
+        f"{len(rows):,} rows are faster than their lower bound, a fault in a count, the spec or the timer; "
+        f"most of all, {times:.2f} times: {cases_of(worst)[0]}"
+    )
 
 
 def _percent(value: float) -> str:

@@ -26,5 +26,5 @@ def tiny():
 def cuda():
     """Skip where no GPU is, naming the command that would have run the test."""
     if not pytest.importorskip("torch").cuda.is_available():
-        pytest.skip("needs an NVIDIA GPU; there: pytest tests/validation -k cuda")
+        pytest.skip("needs an NVIDIA GPU; there: pytest tests/validation -k on_cuda")
     return machine("cuda")

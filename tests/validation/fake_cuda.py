@@ -75,6 +75,8 @@ class Cuda:
         self.captured = self.replayed = self.synchronized = self.emptied = 0
         self.capturing = False
         self.allocated, self.peak = 1000, 1000
+        self.underway = []  # pools that the allocator takes a capture to draw from
+        self.released = []
         self.broken = ""
         self.available = True
 
@@ -103,22 +105,32 @@ class Cuda:
     def CUDAGraph(self):
         return Graph(self)
 
+    def current_device(self):
+        return 0
+
+    def graph_pool_handle(self):
+        return (0, self.captured + len(self.released) + 1)
+
     @contextlib.contextmanager
-    def graph(self, graph, stream):
+    def graph(self, graph, pool, stream):
         self.synchronize()
         self.empty_cache()
         self.capturing = True
+        self.underway.append(pool)
         try:
             with Capture():
                 yield
         except RuntimeError as error:
             # Torch ends the capture on the way out, and what that finds replaces what went wrong.
             if str(error).startswith("CUDA error"):
+                # Its allocator is not told (torch 2.11, pytorch/pytorch#180395).
                 text = "CUDA error: operation failed due to a previous error during capture"
                 raise RuntimeError(text)  # noqa: B904 - as torch does it
+            self.end_allocate(0, pool)
             raise
         finally:
             self.capturing = False
+        self.end_allocate(0, pool)
         graph.captured = True
         self.captured += 1
 
@@ -131,7 +143,17 @@ class Cuda:
     def reset_peak_memory_stats(self):
         self.peak = self.allocated
 
+    def end_allocate(self, _, pool):
+        if pool not in self.underway:
+            raise RuntimeError("endAllocatePool: not currently recording to mempool_id")
+        self.underway.remove(pool)
+
+    def release(self, _, pool):
+        self.released.append(pool)
+
     def empty_cache(self):
+        if self.underway:
+            raise RuntimeError("captures_underway.empty() INTERNAL ASSERT FAILED")
         self.emptied += 1
 
     def clock_rate(self):
@@ -151,6 +173,9 @@ class Torch(types.ModuleType):
         super().__init__("torch")
         self.cuda = Cuda()
         self.version = types.SimpleNamespace(cuda="13.0")
+        self._C = types.SimpleNamespace(
+            _cuda_endAllocateToPool=self.cuda.end_allocate, _cuda_releasePool=self.cuda.release
+        )
 
     def __getattr__(self, name):
         value = getattr(torch, name)

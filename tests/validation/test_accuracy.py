@@ -23,6 +23,19 @@ def then():
     return pd.DataFrame([{**cell, "mean_ape": 8.0}, {**cell, "op": "bmm", "mean_ape": 9.0}])
 
 
+def test_rows_of_devices_kept_aside_are_not_judged_by(tmp_path, monkeypatch):
+    """Nor are intervals of carried constants made from them: `main` takes both from the same rows."""
+    labels = ["nvidia/l4", "a100-sxm-80gb", "h100-sxm"]
+    rows = pd.concat([pd.DataFrame({"gpu": labels, "m": m, "n": 64, "k": 64}) for m in range(1, 40)])
+    for name in accuracy.TABLES:
+        rows.to_parquet(tmp_path / f"{name}.parquet")
+    chains = pd.DataFrame({"device": "nvidia/gb200", "reason": "", "seq": range(1, 40)})
+    monkeypatch.setattr(accuracy.published, "chains", lambda _: chains)
+    kept = accuracy.held_out_rows(tmp_path)
+    assert set(kept["gpu"]) == {"a100-sxm-80gb"}
+    assert 4 * 39 > len(kept) > 0
+
+
 def test_gate_names_the_cell_that_got_worse(then):
     now = then.assign(mean_ape=[8.4, 9.6])
     assert accuracy.compare(now, then) == ["t4 bmm fp32 pytorch: 9.0 % → 9.6 % mean error"]

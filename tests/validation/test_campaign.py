@@ -161,7 +161,7 @@ def test_full_disk_keeps_what_there_is(tiny, here, tmp_path):
     path = tmp_path / "j.jsonl"
     book = Journal(path, here)
     with book:
-        book._file = FullDisk(book._file, 2)
+        book._file = FullDisk(book._file, 4)  # each visit has a line before it that says which
         with pytest.raises(OutputError, match="No space left on device; the 2 visits before are kept"):
             campaign.run_campaign(tiny, here, book, budget_s=200.0, passes=1)
     assert len(run(tiny, here, path, passes=1)) == 3
@@ -245,6 +245,22 @@ def no_kernel(*_):
 
 def breaks(*_):
     raise RuntimeError("mat1 and mat2 shapes cannot be multiplied\nC++ frames follow")
+
+
+def test_a_case_that_ends_the_process_is_not_tried_again(tiny, here, tmp_path, monkeypatch):
+    """A library that crashes, or a kernel that never ends, would else stop every campaign at its case."""
+    path, left = tmp_path / "j.jsonl", []
+    replaced(monkeypatch, "softmax", lambda x: left.append(path.read_bytes()) or x.softmax(-1))
+    softmax = [case("softmax", {"m": 4, "n": 8})]
+    (row,) = run(softmax, here, path, passes=1)
+    assert row["status"] == "ok"
+    assert b"begun" not in path.read_bytes()  # an ended visit is its own line
+    path.write_bytes(left[0] + b'{"half a')  # as it is when the process ends in the call
+    rows = run([*softmax, *tiny], here, path, passes=1)
+    assert [row["status"] for row in rows] == ["failed", "ok", "ok", "ok"]
+    assert "the process ended in this visit" in rows[0]["reason"]
+    assert rows[0]["key"] == softmax[0].key
+    assert run([*softmax, *tiny], here, path, passes=1) == rows
 
 
 @pytest.mark.parametrize(

@@ -135,6 +135,22 @@ def test_a_case_that_fails_leaves_the_others_counted(monkeypatch):
     assert list(counters.count_cases(plans.counted()[:2])["status"]) == ["failed", "ok"]
 
 
+def test_counting_ends_with_its_time(monkeypatch):
+    """Else a command that is stopped in it has counted nothing: rows are written when all are there."""
+    given = []
+
+    def count(one, timeout_s):
+        given.append(timeout_s)
+        time.sleep(0.05)
+        return counters.Counts("ok", "", {})
+
+    monkeypatch.setattr(counters, "count", count)
+    got = counters.count_cases(plans.counted()[:4], budget_s=0.08)
+    assert list(got["status"]) == ["ok", "ok", "unavailable", "unavailable"]
+    assert set(got["reason"][2:]) == {"the 0 s for counting were over"}
+    assert 0.08 > given[0] > given[1] > 0
+
+
 def test_what_is_counted_shows_the_laws_it_is_there_for():
     """Dense traffic grows with n², tiled with n (FlashAttention-2 re-reads from L2); FA-1's falls as 1/M."""
     table = memory.traffic(plans.counted(), hardware.load("nvidia/h200-sxm"))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import sys
@@ -22,6 +23,7 @@ from costmodel.validation import (  # noqa: E402
     campaign,
     counters,
     journal,
+    memory,
     microbench,
     places,
     plans,
@@ -106,8 +108,8 @@ def test_a_campaign_goes_through(fake, tmp_path):
     assert list(report.verdicts(joined, "cuda")["demand"]) == ["matmul", "attention", "recurrent"]
 
 
-@pytest.mark.parametrize(("lasts", "calls"), [(1e-5, timing.GRAPH_CALLS), (2e-3, 1)])
-def test_a_graph_holds_one_long_call_or_several_short_ones(lasts, calls, fake, monkeypatch):
+@pytest.mark.parametrize(("lasts", "calls"), [(1e-6, 100), (2.1e-5, 48), (3e-4, 4), (2e-3, 1)])
+def test_a_graph_holds_one_long_call_or_many_short_ones(lasts, calls, fake, monkeypatch):
     ran = []
     watch = timing.stopwatch("cuda", 2**20)
     ready = dataclasses.replace(prepare(case("copy", {"m": 4, "n": 4}), "cuda"), run=lambda: ran.append(1))
@@ -142,6 +144,42 @@ def test_the_command_records_and_shows(fake, tmp_path, monkeypatch, capsys):
     assert {"step", "bandwidth"} <= set(pd.read_csv(name.with_suffix(".micro.csv"))["quantity"])
     assert run(words) != 0  # nothing that exists is replaced unasked
     assert "exists" in capsys.readouterr().err
+
+
+def test_constants_say_which_table_they_rest_on(fake, tmp_path, monkeypatch):
+    """Its name and hash, as those of tables that others measured have them."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["bmm"])))
+    seen = []
+
+    def fitted(rows, _, *, hashes):
+        seen.append((set(rows["table"]) if hashes else "table" in rows, hashes))
+        raise CostmodelError("too few")
+
+    monkeypatch.setattr(calibrate, "calibrate", fitted)
+    name, words = tmp_path / "h200", ["validate", "--device", "cuda", "--fit", "--budget", "100"]
+    assert run(words) == 2
+    monkeypatch.setattr(microbench, "microbenchmarks", lambda _: pd.DataFrame())
+    assert run([*words, "--record", "-o", str(name)]) == 2
+    kept = hashlib.sha256(name.with_suffix(".parquet").read_bytes()).hexdigest()[:12]
+    assert seen == [(False, {}), ({"h200.parquet"}, {"h200.parquet": kept})]
+
+
+def test_counting_comes_when_all_else_is_there(fake, tmp_path, monkeypatch, capsys):
+    """It takes minutes, and a command may be stopped in it: fit and errors are not to be lost with it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(plans, "plan", lambda kind, full: list(cases(["matmul"])))
+    fitted = []
+    monkeypatch.setattr("costmodel.cli.measuring._fit_rows", lambda *_: fitted.append(1) or True)
+
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory, "traffic", stopped)
+    words = ["--fit", "--count", "--budget", "100", "-o", str(tmp_path / "h200")]
+    assert run(["validate", "--device", "cuda", *words]) == 130
+    assert fitted
+    assert "held-out shapes" in capsys.readouterr().out
 
 
 def test_rates_that_fail_take_no_page_along(fake, tmp_path, monkeypatch, capsys):
@@ -306,8 +344,12 @@ def test_what_a_graph_cannot_hold_is_recorded_with_its_cause(call, fake, tmp_pat
     # The others shall be right: what is drawn anew is never what it was.
     monkeypatch.setattr(campaign, "relative_error", lambda *_: 0.0)
     wanted = [case("softmax", SIZES["softmax"], launch=launch) for launch in ("graph", "eager")]
+    wanted += list(cases(["bmm", "matmul"]))
     frame = measure("cuda", cases=wanted, journal=tmp_path / "j.jsonl", budget_s=200.0, passes=1)
-    frame = frame.set_index("launch")
+    assert set(frame[frame["bench"] != "softmax"]["status"]) == {"ok"}  # captures after it go on
+    assert fake.cuda.underway == []
+    assert len(fake.cuda.released) == 1  # that capture's memory; of the others torch takes care
+    frame = frame[frame["bench"] == "softmax"].set_index("launch")
     assert list(frame.loc[["graph", "eager"], "status"]) == ["failed", "ok"]
     assert "previous error during capture" in frame.loc["graph", "reason"]
     assert (

@@ -1,5 +1,6 @@
 """From visits to a tidy table, to files, and to predictions beside the measurements."""
 
+import json
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pandas as pd
 import pytest
 
 from costmodel import hardware
+from costmodel.cli.measuring import _print_errors
 from costmodel.errors import OutputError, TableError
 from costmodel.score import score
 from costmodel.validation import measure, record, report
@@ -162,6 +164,19 @@ def test_faster_than_the_bound_is_marked(table):
     predicted = got["lower_s"].notna() & (got["lower_s"] > 0)
     assert got.loc[predicted, "under_lower"].all()
     assert predicted.any()
+
+
+def test_rows_under_the_bound_are_told(table, capsys):
+    device = hardware.load(DEVICE)
+    _print_errors(table, device, "cpu", "bound", False)
+    assert "lower bound" not in capsys.readouterr().out
+    fast = table["latency_s"].where(table["bench"] != "matmul", 1e-12)
+    _print_errors(table.assign(latency_s=fast), device, "cpu", "bound", False)
+    said = capsys.readouterr().out
+    assert f"{(fast == 1e-12).sum()} rows are faster than their lower bound" in said
+    assert "times: matmul fp32" in said
+    _print_errors(table.assign(latency_s=fast), device, "cpu", "bound", True)
+    assert json.loads(capsys.readouterr().out)["under_lower"] == (fast == 1e-12).sum()
 
 
 def test_report_has_every_rung_and_says_what_was_fitted(table):
