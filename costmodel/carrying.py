@@ -14,6 +14,8 @@ from costmodel.hardware.tables import families
 _CUT = (1.5, 2.5)
 #: What kernel models call the share of the memory's bandwidth that they reach; that of passes over tables.
 _REACHED, _PASSES = "bandwidth_share", "stream"
+#: What they call the working set, over what the cache holds, that is still found there.
+_HELD = "cache_share"
 #: A unit that takes in so many times its part of the memory's bandwidth keeps memory busy.
 _AHEAD = 2.0
 
@@ -35,8 +37,8 @@ def carried(
     voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
     are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
     hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the relative: kernels
-    have as much under way as that needs. Of graphics memory no kernel reaches more than passes over tables do
-    of some.
+    have as much under way as that needs. What a cache in parts keeps is not what a whole one does. Of graphics
+    memory no kernel reaches more than passes over tables do of some.
 
     Parameters
     ----------
@@ -67,11 +69,18 @@ def carried(
     for name in found.keys() & set(kernels.group(section.kernel, "FEEDS")):
         ahead = min(found[name] / _part(lender), _AHEAD)
         found[name] = max(found[name], ahead * _part(device))
+    if _HELD in found and _divided(lender) and not _divided(device):
+        found[_HELD] = 1.0  # how parts keep copies tells nothing of a whole cache, which holds what it holds
     of_hbm = device.graphics_memory and not lender.graphics_memory
     if of_hbm and _REACHED in found and section.kernel != _PASSES:
         # Steps of decoding reach 0.96 of A100's HBM and all of H200's, and 0.81 to 0.84 of L40S's GDDR6.
         found[_REACHED] = min(found[_REACHED], _of_graphics_memory(without))
     return found
+
+
+def _divided(device: hardware.Device) -> bool:
+    """Return whether the largest cache is in parts that each keep a copy of what the units beside them read."""
+    return device.llc_distinct < device.llc_capacity
 
 
 def _part(device: hardware.Device) -> float:

@@ -99,6 +99,22 @@ def test_what_a_unit_takes_in_keeps_memory_as_busy_as_on_the_relative(bytes_per_
     assert got * board.units * board.clock_hz / board.hbm_bandwidth == pytest.approx(ahead, rel=2e-3)
 
 
+@pytest.mark.parametrize(
+    ("lender", "device", "got"),
+    [
+        ("nvidia/h200-sxm", "nvidia/l40s", 1.0),
+        ("nvidia/h200-sxm", "nvidia/h100-sxm", 0.88),
+        ("nvidia/l40s", "nvidia/rtx-pro-6000-server", 0.88),
+        ("nvidia/l40s", "nvidia/h200-sxm", 0.88),
+    ],
+)
+def test_a_whole_cache_holds_what_it_holds(lender, device, got):
+    """How A100's and H100's halves keep copies of each other's lines is theirs (Ampere's white paper)."""
+    told = section("conv", "causal_conv1d_prefill", cache_share=0.88)
+    wanted = Wanted("conv", "causal_conv1d_prefill", "bf16")
+    assert carried(told.constants, told, lender, load(device), wanted, own=False) == {"cache_share": got}
+
+
 @pytest.mark.parametrize("rest", [0.0, 0.4, 1.5])
 def test_arithmetic_that_takes_longer_hides_more_of_the_rest(fitted, rest):
     """Arithmetic of 1 beside `rest` takes √(1 + rest²), of which it is a share; that of t, √(t² + rest²)."""
