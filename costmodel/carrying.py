@@ -36,9 +36,9 @@ def carried(
     generation to the device's, and on tensor cores by the square of the clock that peaks are stated for, as
     voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
     are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
-    hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the relative: kernels
-    have as much under way as that needs. What a cache in parts keeps is not what a whole one does. Of graphics
-    memory no kernel reaches more than passes over tables do of some.
+    hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the relative:
+    kernels have as much under way as that needs. What a cache in parts keeps is not what a whole one does.
+    Of graphics memory no kernel reaches more than passes over tables do of some.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def carried(
 
 
 def _divided(device: hardware.Device) -> bool:
-    """Return whether the largest cache is in parts that each keep a copy of what the units beside them read."""
+    """Return whether the largest cache is in parts that each keep what the units beside them read."""
     return device.llc_distinct < device.llc_capacity
 
 
