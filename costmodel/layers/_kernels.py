@@ -195,6 +195,13 @@ POINTWISE_GRADIENT: Mapping[str, Pointwise] = {
     "silu": Pointwise(7, 1, 7),  # g · s · (1 + x(1 − s))
 }
 
+#: Those that follow from the result y as well, which need not keep x: autograd does not either.
+RESULT_GRADIENT: Mapping[str, Pointwise] = {
+    "relu": Pointwise(2, 0, 2),  # g · (y > 0)
+    "tanh": Pointwise(3, 0, 3),  # g · (1 − y²)
+    "sigmoid": Pointwise(3, 0, 3),  # g · y(1 − y)
+}
+
 
 def activation(layer: Layer, name: str, function: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:
     """Return one pointwise function over a rows × cols array: one read, one write."""

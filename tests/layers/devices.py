@@ -63,6 +63,7 @@ EXPERTS = _sizes(
     (5, 1, 9, 13, 36, 6, 2, 3),
     (1, 5, 9, 13, 36, 6, 2, 3),
     (2, 3, 7, 11, 20, 3, 1, 2),
+    (5, 1, 7, 11, 24, 3, 3, 2),
 )
 #: Of a width that two or four devices can share.
 SHARED_EXPERTS = _sizes(
