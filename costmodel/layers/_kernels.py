@@ -156,7 +156,7 @@ def multiplied_out(phase: Phase) -> Phase:
 
 
 def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return the addition of an input's gradients from two branches that read it."""
+    """Return the addition of the gradients that two branches give of what both read."""
     return stream(layer, "sum of input gradients", rows=rows, cols=cols, reads=2, writes=1, vector=1)
 
 

@@ -292,10 +292,10 @@ class EagerTransformer(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """What autograd saves: of each layer, with dropout what is left of probabilities too; the head's input.
+        """What autograd saves of each layer, and the head's input.
 
-        Of a layer's tables of the model's width eight: what both norms read, and each product (Q, K and V
-        read the same), and Q, K and V.
+        Of tables of the model's width eight: what both norms read, and each product (Q, K and V read the
+        same), and Q, K and V. With dropout, what is left of the probabilities too.
         """
         style = STYLES[self.style]
         scores = (style.kept_scores + int(self.dropout)) * B * H * N * N

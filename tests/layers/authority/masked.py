@@ -219,8 +219,9 @@ def compressive(o: dict[str, Any], s: Sizes) -> Expected:
         walk,
         prod(mean, d, dv, keys=True),
         table(w, b * g * n, d, 1, 1, vector=1, more_read=sums),
-        prod(mean, dv, d, keys=True),
-        table(w, mapped_rows, d, 2, 1, **vars(back)),
+        prod(mean, dv, d, keys=True, workspace=w * b * n * g * dv),
+        table(w, b * n * g, dv, 2, 1, vector=1),  # V's gradients of both branches
+        table(w, mapped_rows, d, 3, 1, vector=back.vector + 1, special=back.special, depth=back.depth + 1),
     )  # fmt: skip
     kept = x.queries + x.keys + x.outputs + x.statistics + memory + w * mapped_rows * d + retrieved + divisor
     return _expected(o, x, forward, backward, kept=kept, path=count, parameters=h)
