@@ -279,7 +279,7 @@ def _cost(layer: Layer) -> Cost:
     return Cost(
         phases=phases,
         compulsory=tensors.compulsory(layer.direction),
-        updated=tensors.updated,
+        updated=tensors.rewritten,
         footprint=tensors.footprint(layer.direction, kept, workspace),
         kept=kept,
         depth=steps if steps != 0 else ways * layer.passes(),

@@ -271,7 +271,7 @@ def test_sums_of_gradients():
 
 
 def test_what_enters_segments_and_memory_has_one_gradient():
-    """Infini-attention adds up dσ(Q) and dσ(K), of numerator and denominator; dQ, dK, dV, of both branches."""
+    """Infini-attention adds up dσ(Q), dσ(K) of numerator and denominator; dQ, dK, dV of both branches."""
     b, h, segments, c, d, dv = 2, 3, 4, 5, 6, 7
 
     def run(q, k, v):
