@@ -47,6 +47,10 @@ class GatedDeltaNet(Layer):
     not_counted: ClassVar[str] = "projections, convolution, output gate and norm; L2-normalisation of q and k"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
+    meanings: ClassVar[Mapping[str, str]] = {
+        "heads": "query and key heads",
+        "kv_heads": "value heads, a multiple of heads",
+    }
 
     form: str = "chunked"
     chunk: int = 64

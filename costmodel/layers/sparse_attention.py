@@ -80,6 +80,7 @@ class BigBird(_MaskedAttention):
         "globals": 128,
         "random": 192,
     }
+    meanings: ClassVar[Mapping[str, str]] = {"window": "tokens of the blocks around one, its own included"}
 
     def mask(self) -> Mask:
         """Return all pairs of the tiles kept."""

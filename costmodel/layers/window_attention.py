@@ -34,6 +34,9 @@ class SlidingWindow(_MaskedAttention):
         "Vaswani et al., arXiv 1706.03762, §4 (restricted); Jiang et al., arXiv 2310.06825, §2 (Mistral)"
     )
     required: ClassVar[tuple[str, ...]] = (*_MaskedAttention.required, "window")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "window": "positions a query may look back on (not causal: to each side), itself included"
+    }
 
     causal: bool = True
 
@@ -72,6 +75,7 @@ class Longformer(_MaskedAttention):
         f"{_MaskedAttention.not_counted}; the global tokens' own projections; dilated windows"
     )
     defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "window": 512, "globals": 1}
+    meanings: ClassVar[Mapping[str, str]] = {"window": "positions around a token, half to each side"}
 
     def mask(self) -> Mask:
         """Return the windows and the global rows and columns."""
