@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from . import masks
+from .chances import expected_distinct
 from .counted import blocks, log2_ceil, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
 from .linear import elu_plus_1, elu_plus_1_gradient
@@ -301,8 +302,9 @@ def retrieval(o: dict[str, Any], s: Sizes) -> Expected:
         seen = q * scanned
         scan = Kernel(
             matrix=2 * seen * d,
-            # Entries that queries of one store look at, no more than there are, once from memory.
-            read=w * d * (q + g * min(Fraction(store), seen / g)) + 4 * q * probes,
+            # Entries of the lists that queries of one store look into, once from memory.
+            read=w * d * (q + g * Fraction(store, lists) * expected_distinct(lists, probes, q // g))
+            + 4 * q * probes,
             write=w * seen,
             l2=w * seen * d,
             depth=dot_depth(d),
@@ -314,7 +316,7 @@ def retrieval(o: dict[str, Any], s: Sizes) -> Expected:
         matrix=q * k * (2 * d + 2 * dv),
         vector=q * k * 3 + q * dv,
         special=q * k,
-        read=w * q * d + w * (d + dv) * min(q * k, g * store) + 4 * q * k,
+        read=w * q * d + w * (d + dv) * g * expected_distinct(store, k, q // g) + 4 * q * k,
         write=w * q * dv,
         l2=w * q * k * (d + dv),
         depth=dot_depth(d) + 2 * log2_ceil(k) + 3 + dot_depth(k),
