@@ -13,9 +13,11 @@ from costmodel.layers._attention import N
 from costmodel.layers._masked import BLOCK, _MaskedAttention
 from costmodel.layers._pairs import Mask
 from costmodel.layers.conv import stacked_layers
-from costmodel.symbols import symbols
+from costmodel.symbols import ceil_div, symbols
 
 W, G = symbols("window globals")
+#: Less than a position: a window of one reaches none.
+HALF = sp.Rational(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,5 +84,6 @@ class Longformer(_MaskedAttention):
         return _pairs.longformer(N, _pairs.half_width(W), G, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps, by way of a global token."""
-        return sp.Integer(2)
+        """Two steps, by way of a global token; one where the others all see one another."""
+        apart, reach = N - 1 - G, _pairs.half_width(W)
+        return sp.Min(2, sp.Max(1, ceil_div(apart, sp.Max(HALF, reach))))

@@ -93,7 +93,23 @@ def masked(name: str, o: dict[str, Any], s: Sizes) -> Expected:
             read=x.keys + visits * (x.w * x.d + moved),
             write=visits * moved,
             l2=0,
+            workspace=2 * x.statistics,
         )
+        # Algorithm 4: K, V in and dK, dV out; Q, O, dO, l, m and dQ in, dQ out, at every tile.
+        _, main = backward
+        main = replace(
+            main,
+            vector=heads * 4 * x.all_pairs + 2 * x.dv * visits,  # over l; rowsum(dO∘O)
+            read=x.keys + visits * (x.w * (x.d + x.dv + x.dv + x.d) + 2 * x.stat),
+            write=x.keys + visits * x.w * x.d,
+            l2=0,
+            depth=max(dot_depth(x.d) + 3, dot_depth(x.dv) + 1)
+            + 1
+            + dot_depth(max(x.mask.row, x.mask.column)),
+            workspace=2 * x.statistics,
+        )
+        kept = x.queries + x.keys + x.outputs + 2 * x.statistics
+        return _expected(o, x, (forward,), (main,), path=_path(name, o, s), kept=kept)
     return _expected(o, x, (forward,), backward, path=_path(name, o, s))
 
 
@@ -107,7 +123,24 @@ def _path(name: str, o: dict[str, Any], s: Sizes) -> int:
         return max(1, layers)
     if name == "block-sparse":
         return max(1, log2_ceil(len(blocks(n, s["block"]))))
-    return 2
+    return 1 if _all(name, o, s) else 2
+
+
+def _all(name: str, o: dict[str, Any], s: Sizes) -> bool:
+    """Return whether every query sees every key (that comes before it)."""
+    n = s["seq"]
+    if name == "strided":
+        side, summary = s["stride"], s["summary"]
+        seen = {
+            "strided": lambda i, j: i - j <= side or (i - j) % side == 0,
+            "fixed": lambda i, j: i // side == j // side or j % side >= side - summary,
+        }[o["pattern"]]
+        return all(seen(i, j) for i in range(n) for j in range(i))
+    if name == "longformer":
+        reach = s["window"] // 2  # a window is odd, or half a position wider
+        return all(abs(i - j) <= reach for i in range(s["globals"], n) for j in range(s["globals"], n))
+    kept = sum(len(blocks(s[size], s["block"])) for size in ("globals", "window", "random"))
+    return kept >= len(blocks(n, s["block"]))
 
 
 def combiner(o: dict[str, Any], s: Sizes) -> Expected:
