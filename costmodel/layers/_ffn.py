@@ -120,7 +120,7 @@ def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
     made = {"rows": rows, "batch": sets}
     down = gradients(layer, "down projection", **made, inner=inner, outer=width, workspace=unit * inner)
     parts = 2 if form.gated else 1
-    alone = POINTWISE_GRADIENT | RESULT_GRADIENT
+    alone = {**POINTWISE_GRADIENT, **RESULT_GRADIENT}
     counts = (GATED_GRADIENT if form.gated else alone)[form.function]._asdict()
     derivative = stream(
         layer,
