@@ -179,6 +179,8 @@ class Tensors:
     updated : Expr
         State updated in place (a KV cache's new rows, a recurrent state): part
         of neither inputs nor outputs, read and written.
+    unwritten : Expr
+        Of `updated`, what is read and may stay as it is: a window's positions that a ring buffer keeps.
     offsets : Expr
         Parameters that no gradient depends on (biases), not among `weights`.
     linear : bool
@@ -192,10 +194,16 @@ class Tensors:
     outputs: sp.Expr
     weights: sp.Expr = ZERO
     updated: sp.Expr = ZERO
+    unwritten: sp.Expr = ZERO
     offsets: sp.Expr = ZERO
     linear: bool = False
     kept_inputs: sp.Expr | None = None
     kept_outputs: sp.Expr = ZERO
+
+    @property
+    def rewritten(self) -> sp.Expr:
+        """State that has to be written as well as read [bytes]."""
+        return self.updated - self.unwritten
 
     def compulsory(self, direction: str) -> sp.Expr:
         """Return the bytes that have to move at least once for that direction.
@@ -209,7 +217,7 @@ class Tensors:
         operands = self.inputs + self.weights
         again = ZERO if self.linear else operands
         return {
-            "fwd": operands + self.offsets + self.outputs + 2 * self.updated,
+            "fwd": operands + self.offsets + self.outputs + self.updated + self.rewritten,
             "bwd": again + self.outputs + operands + self.offsets,
             "bwd_data": self.weights + self.outputs + self.inputs,
             "bwd_weights": self.inputs + self.outputs + self.weights + self.offsets,
@@ -246,7 +254,7 @@ class Cost:
     compulsory : Expr
         Bytes that any implementation has to move [bytes] (see Tensors).
     updated : Expr
-        Of these, state updated in place [bytes], which a cache can hold twice.
+        Of these, state read and written in place [bytes], which a cache can hold twice.
     footprint : Expr
         Memory occupied: operands, intermediates and, for training, gradients
         and what is kept [bytes].

@@ -182,7 +182,7 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
     missing = [name for name in layer.required if name not in bound]
     if missing:
         raise SizeError(
-            f"{layer.name} needs {', '.join(missing)}: {'; '.join(GLOSSARY[n].meaning for n in missing)}"
+            f"{layer.name} needs {', '.join(missing)}: {'; '.join(layer.meaning(n) for n in missing)}"
         )
     _check_shapes(layer, bound)
     for name, default in layer.defaults.items():

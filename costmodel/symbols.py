@@ -47,7 +47,7 @@ GLOSSARY = {
         Size("seq", "n", "length of the sequence: queries, tokens or time steps of one sequence"),
         Size("seq_kv", r"n_{kv}", "keys and values attended to, the queries' own included (default seq)"),
         Size("heads", "h", "query heads"),
-        Size("kv_heads", r"h_{kv}", "key and value heads (default heads; fewer is grouped-query attention)"),
+        Size("kv_heads", r"h_{kv}", "key and value heads, fewer in grouped-query attention (default heads)"),
         Size("head_dim", "d_h", "width of one head"),
         Size("value_dim", "d_v", "width of one head's values (default head_dim)"),
         Size("d_model", "d", "width of the model"),

@@ -1,12 +1,14 @@
 """Classes and degrees: Table 1 of "Attention Is All You Need", out of the expressions."""
 
+import math
 from fractions import Fraction
 
 import pytest
 import sympy as sp
 
 from costmodel.asymptotics import complexity, degree, in_width, table1
-from costmodel.layers import get
+from costmodel.evaluate import compile_expressions
+from costmodel.layers import available, get
 from costmodel.symbols import CeilLog2, Largest, ceil_div, symbol, symbols
 
 n, d, k, w, m = symbols("seq d_model k window sram")
@@ -117,3 +119,35 @@ def test_depths():
     assert degree(attention.cost.depth, "seq") == 0
     terms = complexity(in_width(attention, attention.cost.pram_depth)).terms
     assert sp.log(n) in terms
+
+
+#: Sizes of a layer far from where tiles, windows and experts run out.
+TYPICAL = {
+    "batch": 64, "seq": 4096, "seq_kv": 12288, "heads": 8, "kv_heads": 4, "head_dim": 64, "value_dim": 96,
+    "d_model": 512, "d_ff": 2048, "hidden": 512, "input": 384, "num_layers": 4, "vocab": 30000, "window": 128,
+    "block": 64, "experts": 64, "top_k": 4, "state": 16, "m": 512, "n": 512, "k": 4, "rank": 32,
+    "features": 128, "devices": 8, "node": 8, "params": 10**7, "tensors": 16, "stride": 64, "summary": 8,
+    "globals": 64, "random": 64, "density": 25, "edges": 200000, "degree": 32, "store": 10**5, "lists": 256,
+    "probes": 16, "splits": 8, "q_rank": 128, "kv_rank": 64, "rope_dim": 32, "sram": 200000,
+    "onchip": 3 * 10**7,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", available())
+def test_classes_are_those_of_the_numbers(name):
+    """Four times a size: no count grows faster than its class, and with length and batch as fast."""
+    cost = get(name)(direction="bwd" if "bwd" in get(name).directions else "fwd").cost
+    counts = [count for count in (cost.flops.total, cost.bytes["hbm"], cost.footprint) if count != 0]
+    names = sorted({s.name for count in counts for s in count.free_symbols} - {"sram", "onchip", "density"})
+    arguments = sorted({*names, "sram", "onchip", "density"})
+    compiled = compile_expressions(counts, arguments)
+    for size in names:
+        large = [
+            compiled(*(float(many if a == size else TYPICAL[a]) for a in arguments))
+            for many in (2**26, 2**28)
+        ]
+        for count, before, after in zip(counts, *large, strict=True):
+            power = math.log(float(after) / float(before), 4)
+            assert power <= degree(count, size) + 0.02
+            if size in ("seq", "batch"):
+                assert power == pytest.approx(degree(count, size), abs=0.05)

@@ -12,6 +12,7 @@ from costmodel import crossover, evaluate
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.evaluate import bind
 from costmodel.layers import get
+from costmodel.symbols import symbol
 
 sys.path.insert(0, str(Path(__file__).parent / "layers"))
 from cases import cases
@@ -100,6 +101,82 @@ def test_counts_grow_with_batch_length_width_and_heads(layer, data):
     small, large = evaluate(layer, **sizes), evaluate(layer, **together(layer, more))
     for count in GROWING:
         assert small[count] <= large[count] * (1 + 1e-12), (count, name)
+
+
+@law
+@given(layers, st.data())
+def test_arithmetic_is_linear_in_the_batch(layer, data):
+    """Sequences (and products, tokens) do not see one another."""
+    sizes = data.draw(sizes_of(layer))
+    if "batch" in sizes:
+        one, three = (evaluate(layer, **sizes | {"batch": factor * sizes["batch"]}) for factor in (1, 3))
+        for count in ("matrix_flops", "vector_flops", "special_flops"):
+            assert three[count] == pytest.approx(3 * one[count], rel=1e-12), count
+
+
+@law
+@given(st.sampled_from([layer for layer in LAYERS if "num_layers" in layer.sizes()]), st.data())
+def test_a_layer_more_adds_as_much_as_the_one_before(layer, data):
+    """From the second on, whose input is as wide as what it hands on."""
+    sizes = data.draw(sizes_of(layer))
+    counts = [evaluate(layer, **sizes | {"num_layers": layers}) for layers in (1, 2, 4)]
+    for count in (*ADDITIVE, "kept_bytes", "depth", "parameters"):
+        one, two, four = (found[count] for found in counts)
+        assert four - two == pytest.approx(2 * (two - one), rel=1e-9, abs=1e-6), count
+
+
+#: Nothing is made again: backward, each product is two. (Others take scores, states or all again.)
+TWICE = (
+    "dense-attention", "rnn", "lstm", "gru", "slstm", "min-gru", "min-lstm", "qrnn", "sru", "matmul", "conv",
+    "feed-forward", "swiglu", "moe", "expert-parallel", "linformer", "logits", "eager-transformer",
+    "ring-self-attention",
+)  # fmt: skip
+
+
+@law
+@given(
+    st.sampled_from([x for x in TRAINED if x.name in TWICE and x.convention == "exact"]), st.data()
+)  # fmt: skip
+def test_backward_multiplies_twice_as_much(layer, data):
+    """An input's gradient and a weight's (or the other operand's) for every product, h0's included."""
+    sizes = data.draw(sizes_of(layer))
+    there, back = (
+        evaluate(dataclasses.replace(layer, direction=direction), **sizes)["matrix_flops"]
+        for direction in ("fwd", "bwd")
+    )
+    assert back == pytest.approx(2 * there, rel=1e-12)
+
+
+CHUNKED = ("retnet", "gla", "mlstm", "mamba-2", "compressive-memory")
+
+
+@law
+@given(st.sampled_from([layer for layer in LAYERS if layer.name in CHUNKED]), st.data())
+def test_a_chunk_is_no_longer_than_the_sequence(layer, data):
+    sizes = data.draw(sizes_of(layer))
+    whole, longer = (evaluate(layer, **sizes | {"block": sizes["seq"] + more}) for more in (0, 17))
+    for count in GROWING:
+        assert whole[count] == longer[count], count
+
+
+@law
+@given(
+    gated=st.booleans(), batch=st.integers(1, 9), seq=st.integers(1, 40), d=st.integers(1, 50),
+    f=st.integers(1, 50), direction=st.sampled_from(["fwd", "bwd"]),
+)  # fmt: skip
+def test_a_mixture_of_one_expert_is_a_feed_forward_layer(gated, batch, seq, d, f, direction):
+    """Its kernels, beside the choice and the sum."""
+    sizes = {"batch": batch, "seq": seq, "d_model": d, "d_ff": f}
+    mixed = get("moe")(gated=gated, direction=direction, activation="silu").cost
+    alone = get("swiglu" if gated else "feed-forward")(activation="silu", direction=direction).cost
+    experts = [phase for phase in mixed.phases if phase.name.startswith("experts: ")]
+    given = {symbol(name): size for name, size in {**sizes, "experts": 1, "top_k": 1}.items()}
+    for mine, other in zip(experts, alone.phases, strict=True):
+        assert mine.name == f"experts: {other.name}"
+        for field in ("read", "write", "l2", "pram_depth"):
+            assert getattr(mine, field).subs(given) == getattr(other, field).subs(given), field
+        for engine in mine.flops | other.flops:
+            assert mine.flops[engine].subs(given) == other.flops[engine].subs(given)
 
 
 @law

@@ -186,11 +186,13 @@ def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:
 
 
 def _sizes(layer: Layer) -> dict[str, dict[str, str]]:
+    from costmodel.layers._base import glossary_lines
     from costmodel.symbols import GLOSSARY
 
+    meanings = dict(glossary_lines(layer))
     used = {s.name for row in layer.cost.rows().values() for s in row.free_symbols}
     return {
-        name: {"latex": size.latex, "meaning": size.meaning}
+        name: {"latex": size.latex, "meaning": meanings.get(name, size.meaning)}
         for name, size in GLOSSARY.items()
         if name in used or name in layer.sizes()
     }

@@ -49,6 +49,8 @@ class Layer:
     not_counted: ClassVar[str]
     required: ClassVar[tuple[str, ...]]
     defaults: ClassVar[dict[str, str | int]] = {}
+    #: What a size is here, where the glossary's words for it are of other layers.
+    meanings: ClassVar[Mapping[str, str]] = {}
     directions: ClassVar[tuple[str, ...]] = DIRECTIONS
 
     dtype: str = "bf16"
@@ -249,6 +251,11 @@ class Layer:
         """Return the names of all sizes the layer takes, required ones first."""
         return (*self.required, *self.defaults)
 
+    @classmethod
+    def meaning(cls, size: str) -> str:
+        """Return what a size is, in one line."""
+        return cls.meanings.get(size, GLOSSARY[size].meaning.partition(" (default")[0])
+
     def unknown_size(self, name: str) -> CostmodelError:
         """Return the error for a size that the layer does not take."""
         return unknown_name(f"size of {self.name}", name, (*self.sizes(), *DEVICE_SIZES))
@@ -279,7 +286,7 @@ def _cost(layer: Layer) -> Cost:
     return Cost(
         phases=phases,
         compulsory=tensors.compulsory(layer.direction),
-        updated=tensors.updated,
+        updated=tensors.rewritten,
         footprint=tensors.footprint(layer.direction, kept, workspace),
         kept=kept,
         depth=steps if steps != 0 else ways * layer.passes(),
@@ -297,7 +304,6 @@ def glossary_lines(layer: Layer | type[Layer]) -> list[tuple[str, str]]:
     """Return (name, meaning) of each size a layer takes, with its default."""
     # What a layer requires may depend on its options: of a class, those of its defaults.
     asked = layer() if isinstance(layer, type) else layer
-    lines = [(name, GLOSSARY[name].meaning) for name in asked.required]
-    for name, value in asked.defaults.items():
-        lines.append((name, f"{GLOSSARY[name].meaning.split(' (default')[0]} (default {value})"))
+    lines = [(name, asked.meaning(name)) for name in asked.required]
+    lines += [(name, f"{asked.meaning(name)} (default {value})") for name, value in asked.defaults.items()]
     return lines

@@ -13,6 +13,7 @@ from costmodel.layers._base import Layer
 from costmodel.layers._kernels import (
     POINTWISE,
     POINTWISE_GRADIENT,
+    RESULT_GRADIENT,
     Pointwise,
     activation,
     gemm,
@@ -56,8 +57,17 @@ def parameters(shape: Shape, form: Form) -> sp.Expr:
 
 
 def kept(layer: Layer, shape: Shape, form: Form) -> sp.Expr:
-    """Return what lies between the products [bytes]: before the activation (both parts), and after it."""
-    return layer.bytes * shape.sets * shape.rows * (3 if form.gated else 2) * shape.inner
+    """Return what backward needs of what lies between the products [bytes]."""
+    return layer.bytes * shape.sets * shape.rows * tables_kept(form) * shape.inner
+
+
+def tables_kept(form: Form) -> int:
+    """Return how many tables that is: what went into the activation (both parts), and what came out.
+
+    What went in is not needed where the gradient follows from what came out, which the product down keeps.
+    """
+    before = 2 if form.gated else int(form.function not in RESULT_GRADIENT)
+    return before + 1
 
 
 def _ups(shape: Shape, form: Form) -> Iterator[tuple[str, sp.Expr]]:
@@ -110,7 +120,8 @@ def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
     made = {"rows": rows, "batch": sets}
     down = gradients(layer, "down projection", **made, inner=inner, outer=width, workspace=unit * inner)
     parts = 2 if form.gated else 1
-    counts = (GATED_GRADIENT if form.gated else POINTWISE_GRADIENT)[form.function]._asdict()
+    alone = {**POINTWISE_GRADIENT, **RESULT_GRADIENT}
+    counts = (GATED_GRADIENT if form.gated else alone)[form.function]._asdict()
     derivative = stream(
         layer,
         f"{form.function} and product gradient" if form.gated else f"{form.function} gradient",

@@ -156,7 +156,7 @@ def multiplied_out(phase: Phase) -> Phase:
 
 
 def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return the addition of an input's gradients from two branches that read it."""
+    """Return the addition of the gradients that two branches give of what both read."""
     return stream(layer, "sum of input gradients", rows=rows, cols=cols, reads=2, writes=1, vector=1)
 
 
@@ -193,6 +193,13 @@ POINTWISE_GRADIENT: Mapping[str, Pointwise] = {
     "gelu": Pointwise(8, 2, 6),  # g · (Φ(x) + x·φ(x))
     "gelu-tanh": Pointwise(16, 1, 10),  # g · ((1 + t)/2 + x/2 · (1 − t²) · u′)
     "silu": Pointwise(7, 1, 7),  # g · s · (1 + x(1 − s))
+}
+
+#: Those that follow from the result y as well, which need not keep x: autograd does not either.
+RESULT_GRADIENT: Mapping[str, Pointwise] = {
+    "relu": Pointwise(2, 0, 2),  # g · (y > 0)
+    "tanh": Pointwise(3, 0, 3),  # g · (1 − y²)
+    "sigmoid": Pointwise(3, 0, 3),  # g · y(1 − y)
 }
 
 

@@ -79,7 +79,8 @@ class Recurrent(Layer):
     recurrent_only : bool
         The recurrence alone: its input, already `hidden` wide for every gate
         alike, is added without a product (cuDNN's CUDNN_SKIP_INPUT, as
-        DeepBench measures).
+        DeepBench measures). Of a stack, in every layer, where cuDNN skips
+        the first one's alone.
     generation : bool
         Step by step, each input made of the output before: input products of one position, and
         a launch of every kernel a step. Otherwise (teacher-forced training) one input product

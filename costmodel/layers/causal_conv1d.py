@@ -87,11 +87,19 @@ class CausalConv1d(Layer):
         return (replace(phase, flops=self._flops(1 + D if self.convention == "torch" else 2)),)
 
     def tensors(self) -> Tensors:
-        """The sequence in and out; k weights a channel; when decoding, k − 1 positions of state."""
-        sequence = self.bytes * B * N * D
-        state = self.bytes * B * (K - 1) * D if self.decode else ZERO
+        """The sequence in and out; k weights a channel; when decoding, k − 1 positions of state.
+
+        Kernels that shift the state write all of it; in a ring buffer, which Dao's kernel takes too, new
+        positions go to the places of the oldest, and the others stay.
+        """
+        position = self.bytes * B * D
+        state, stays = (K - 1, sp.Max(0, K - 1 - N)) if self.decode else (ZERO, ZERO)
         return Tensors(
-            inputs=sequence, weights=self.bytes * self.parameters(), outputs=sequence, updated=state
+            inputs=position * N,
+            weights=self.bytes * self.parameters(),
+            outputs=position * N,
+            updated=position * state,
+            unwritten=position * stays,
         )
 
     def kept(self) -> sp.Expr:

@@ -10,7 +10,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import DV, HKV, HQ, B, D, N
-from costmodel.layers._kernels import gemm, multiplied_out, stream
+from costmodel.layers._kernels import gemm, gradient_sum, multiplied_out, stream
 from costmodel.layers._masked import BLOCK, _MaskedAttention
 from costmodel.layers._pairs import Mask
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, tree_depth
@@ -122,7 +122,10 @@ class CompressiveMemory(_MaskedAttention):
         )  # fmt: skip
 
     def backward(self) -> tuple[Phase, ...]:
-        """The gate; the segments; two products for each of the memory's, its sums from the end; σ."""
+        """The gate; the segments; two products for each of the memory's, its sums from the end; σ.
+
+        Q, K and V enter the segments and the memory: what comes back from the two is added.
+        """
         rows, w, sums = B * HQ * N, self.bytes, self.bytes * B * HKV * SEGMENTS * D
         gate = self._pass(
             "gate gradient", rows, DV, 3, 2,
@@ -138,7 +141,11 @@ class CompressiveMemory(_MaskedAttention):
             extra_read=self.stat_bytes * rows + sums, extra_write=sums, workspace=sums,
         )  # fmt: skip
         of_keys = self._pass("key gradient, of the divisor", B * HKV * N, D, 1, 1, vector=1, extra_read=sums)
-        unmap = self._pass("feature map gradient", B * N * (HQ + HKV), D, 2, 1, vector=2, depth=2)
+        # Times min(σ, 1), and the segments' gradients of Q and K.
+        unmap = self._pass("feature map gradient", B * N * (HQ + HKV), D, 3, 1, vector=3, depth=3)
+        values = self._product(
+            "value gradient, of the memory", MEAN, DV, D, keys=True, workspace=w * B * N * HKV * DV
+        )
         both = {"b_batch": B * SEGMENTS * HKV}
         return (
             gate,
@@ -151,7 +158,8 @@ class CompressiveMemory(_MaskedAttention):
             self._walk("memory gradients"),
             self._product("key gradient, of the memory", MEAN, D, DV, keys=True),
             of_keys,
-            self._product("value gradient, of the memory", MEAN, DV, D, keys=True),
+            values,
+            gradient_sum(self, rows=B * N * HKV, cols=DV),
             unmap,
         )
 

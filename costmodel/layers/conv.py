@@ -43,6 +43,11 @@ class _Convolution(Layer):
     family: ClassVar[str] = "convolution"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model")
     defaults: ClassVar[dict[str, str | int]] = {"input": "d_model", "k": 3}
+    meanings: ClassVar[Mapping[str, str]] = {
+        "d_model": "channels out",
+        "input": "channels in",
+        "k": "width of the convolution",
+    }
 
     dilated: bool = False
 

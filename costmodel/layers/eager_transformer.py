@@ -54,12 +54,17 @@ class Style:
         branches, dropout and layout.
     head : str
         ``logits`` of every position, or a ``pooler`` of one.
+    kept_scores, kept_inner : int
+        Tables of the size of scores, and of the inner width, that autograd saves of a layer: what a product,
+        a power, a comparison reads, what an exponential or a tanh gives. A sum, a scale, a mask keep none.
     """
 
     fused_qkv: bool
     forward: tuple[Pass, ...]
     backward: tuple[Pass, ...]
     head: str
+    kept_scores: int
+    kept_inner: int
 
 
 _ADD, _MUL = "elementwise_add", "elementwise_mul"
@@ -90,6 +95,8 @@ STYLES = {
             Pass("gradients of Q, K and V side by side", "hidden", "elementwise_copy", count=2),
         ),
         head="logits",
+        kept_scores=1,  # probabilities
+        kept_inner=5,  # x, its tanh, both factors (half of x, 1 + tanh), their product
     ),
     "opt": Style(
         fused_qkv=False,
@@ -110,12 +117,16 @@ STYLES = {
             _THREE_BRANCHES,
         ),
         head="logits",
+        kept_scores=2,  # what the maximum compares; probabilities
+        kept_inner=1,  # relu's result
     ),
     "bert": Style(
         fused_qkv=False,
         forward=(Pass("scale", "scores"), Pass("mask", "scores"), Pass("gelu", "inner", "gelu")),
         backward=(Pass("scale", "scores"), Pass("gelu", "inner", _MUL, 2), _THREE_BRANCHES),
         head="pooler",
+        kept_scores=1,  # probabilities
+        kept_inner=2,  # gelu's x and its result
     ),
 }
 #: Ops of passes that are functions of one element, with arithmetic of their own.
@@ -145,7 +156,8 @@ class EagerTransformer(Layer):
         "Hugging Face transformers, modeling_gpt2.py, modeling_bert.py, modeling_opt.py (eager)"
     )
     not_counted: ClassVar[str] = (
-        "embedding look-ups, loss, masks of one byte, kernels on less than one activation"
+        "embedding look-ups, a norm before the head, offsets (but for the sums of their gradients), loss, "
+        "masks of one byte, kernels on less than one activation"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "heads", "num_layers", "vocab")
     defaults: ClassVar[dict[str, str | int]] = {"head_dim": "d_model/heads", "d_ff": "4*d_model"}
@@ -280,13 +292,15 @@ class EagerTransformer(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """Every kernel's input: nothing is computed again."""
-        scores = (2 + self._lines("scores")) * B * H * N * N
-        inner = (1 + self._lines("inner")) * F
-        return self.bytes * L * (B * N * (10 * D + inner) + scores)
+        """What autograd saves of each layer, and the head's input.
 
-    def _lines(self, table: str) -> int:
-        return sum(one.count for one in STYLES[self.style].forward if one.table == table)
+        Of tables of the model's width eight: what both norms read, and each product (Q, K and V read the
+        same), and Q, K and V. With dropout, what is left of the probabilities too.
+        """
+        style = STYLES[self.style]
+        scores = (style.kept_scores + int(self.dropout)) * B * H * N * N
+        _, head = self._head()[0]
+        return self.bytes * (L * (B * N * (8 * D + style.kept_inner * F) + scores) + head["m"] * head["k"])
 
     def passes(self) -> sp.Expr:
         """L, one layer after the other."""

@@ -49,6 +49,7 @@ class ExpertParallel(MoE):
     )
     required: ClassVar[tuple[str, ...]] = (*MoE.required, "devices")
     defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
+    meanings: ClassVar[Mapping[str, str]] = {"batch": "sequences of one device"}
 
     cut: int = 1
 

@@ -59,7 +59,7 @@ class FeedForward(Layer):
         return Tensors(inputs=sequence, weights=self.bytes * self.parameters(), outputs=sequence)
 
     def kept(self) -> sp.Expr:
-        """The input, and the inner values before and after the activation."""
+        """The input, and the inner values after the activation; those before it, where its gradient asks."""
         return self.bytes * B * N * D + _ffn.kept(self, _SHAPE, self._form)
 
     def parameters(self) -> sp.Expr:

@@ -13,7 +13,7 @@ from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError
 from costmodel.layers._base import Layer
 from costmodel.layers._scan import scan_phase
-from costmodel.symbols import ChunkPairs, ceil_div, symbols, tree_depth
+from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, symbols, tree_depth
 
 B, N, HK, HV, D = symbols("batch seq heads kv_heads head_dim")
 FORMS = ("chunked", "recurrent")
@@ -47,6 +47,10 @@ class GatedDeltaNet(Layer):
     not_counted: ClassVar[str] = "projections, convolution, output gate and norm; L2-normalisation of q and k"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
+    meanings: ClassVar[Mapping[str, str]] = {
+        "heads": "query and key heads",
+        "kv_heads": "value heads, a multiple of heads",
+    }
 
     form: str = "chunked"
     chunk: int = 64
@@ -77,9 +81,7 @@ class GatedDeltaNet(Layer):
     @property
     def _cubes(self) -> sp.Expr:
         """Σ c_i³ over the chunks of one head."""
-        c = sp.Integer(self.chunk)
-        last = sp.Min(c, N - c * (self.chunks - 1))  # never more than c: said for its growth
-        return (self.chunks - 1) * c**3 + last**3
+        return (self.chunks - 1) * sp.Integer(self.chunk) ** 3 + self._last**3
 
     @property
     def _inverse(self) -> sp.Expr:
@@ -103,6 +105,46 @@ class GatedDeltaNet(Layer):
         """The chunked form's products [FLOP]: scores, W and U, A·V; W·S, Q·S, the state's update."""
         seen = 2 * self.pairs - N if self.convention == "torch" else self.pairs
         return self._scores + self._solved + 2 * B * HV * D * seen + 6 * B * HV * N * D**2
+
+    @property
+    def _last(self) -> sp.Expr:
+        """Tokens of the last chunk."""
+        c = sp.Integer(self.chunk)
+        return sp.Min(c, N - c * (self.chunks - 1))  # never more than c: said for its growth
+
+    @property
+    def _walk_depth(self) -> sp.Expr:
+        """Depth of the walk over the chunks: W S, U less that, Kᵀ times it, added to the decayed state."""
+        before = (self.chunks - 1) * (tree_depth(D) + tree_depth(sp.Integer(self.chunk)) + 2)
+        return before + tree_depth(D) + tree_depth(self._last) + 2
+
+    @property
+    def _forward_depth(self) -> sp.Expr:
+        """Depth of W and U, of all chunks at once, and of the walk; or of token after token.
+
+        W: β K times Kᵀ, or the gates' running sum, a difference and its exp; their product; a row of T after
+        another, each a multiply and an add after the one before; T times the weighted keys. A token: αS,
+        S k, v less that, β, the outer product, the sum; after the last S q.
+        """
+        if self.form == "recurrent":
+            return 1 + N * (5 + tree_depth(D)) + tree_depth(D)
+        longest = sp.Min(self.chunk, N)
+        gates = CeilLog2(longest) + 2
+        entries = sp.Min(1, longest - 1) * (sp.Max(1 + tree_depth(D), gates) + 1)
+        rows = 2 * sp.Max(0, longest - 2)
+        return sp.Max(gates, entries) + rows + tree_depth(longest) + self._walk_depth
+
+    @property
+    def _backward_depth(self) -> sp.Expr:
+        """Depth of forward again, of as long a walk from the end, and of what follows, as they run.
+
+        dV′ and dS wait as S does. Then dW, dT (two products, a sum), −Tᵀ dT Tᵀ, its mask, dK (a product
+        and a sum), and the decay's: q·dq − k·dk, summed from the end.
+        """
+        longest = tree_depth(sp.Min(self.chunk, N))
+        after = 2 * tree_depth(D) + 1 + 2 * longest + 1 + longest + 1
+        gates = tree_depth(D) + 1 + CeilLog2(N)
+        return self._forward_depth + self._walk_depth + after + gates
 
     def forward(self) -> tuple[Phase, ...]:
         """One kernel, or the few of the chunked form taken as one."""
@@ -136,7 +178,7 @@ class GatedDeltaNet(Layer):
                 read=read,
                 write=write,
                 steps=steps,
-                pram_depth=steps * 3 * tree_depth(D),
+                pram_depth=self._forward_depth,
             ),
         )
 
@@ -165,7 +207,7 @@ class GatedDeltaNet(Layer):
             special=heads * N,
             read=io.inputs + io.outputs + states,
             write=io.inputs + states,
-            pram_depth=chunks * 3 * tree_depth(D),
+            pram_depth=self._backward_depth,
             workspace=states,
             blocks=True,
         )

@@ -84,6 +84,7 @@ class Mamba2(_MatrixState):
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads")
     defaults: ClassVar[dict[str, str | int]] = {"head_dim": 64, "state": 128, "block": 256}
+    meanings: ClassVar[Mapping[str, str]] = {"heads": "heads, of head_dim channels each"}
     decay: ClassVar[str] = "scalar"
     gate_depth: ClassVar[int] = 1
 

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import sympy as sp
 
-from costmodel.cost import Phase, Tensors
+from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm, softmax
+from costmodel.layers._kernels import gemm, gradient_sum, softmax
 from costmodel.symbols import symbols
 
 B, N, H, D, DV, R = symbols("batch seq heads head_dim value_dim rank")
@@ -63,10 +63,13 @@ class Linformer(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each forward, and the softmax's gradient."""
+        """Two products for each forward, and the softmax's gradient; if E is F, a sum of two."""
         heads, e, w = B * H, self._matrices, self.bytes
         scores = w * heads * N * R
         mixed = {"batch": heads, "m": N, "k": R, "a_batch": e}
+        shared = self.sharing == "keys-and-values"
+        partial = w * R * N if shared else ZERO
+        added = (gradient_sum(self, rows=R, cols=N),) if shared else ()
         return (
             gemm(self, "mixed value gradient", m=R, n=DV, k=N, batch=heads, workspace=w * heads * R * DV),
             gemm(self, "probability gradient", m=N, n=R, k=DV, batch=heads, workspace=scores),
@@ -76,7 +79,10 @@ class Linformer(Layer):
             gemm(self, "key gradient", n=D, **mixed),
             gemm(self, "value gradient", n=DV, **mixed),
             gemm(self, "key projection gradient", m=R, n=N, k=D, batch=heads, out_batch=e),
-            gemm(self, "value projection gradient", m=R, n=N, k=DV, batch=heads, out_batch=e),
+            gemm(
+                self, "value projection gradient", m=R, n=N, k=DV, batch=heads, out_batch=e, workspace=partial
+            ),
+            *added,
         )
 
     def tensors(self) -> Tensors:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -52,6 +53,7 @@ class Mamba(Layer):
         "k": 4,
         "block": 64,
     }
+    meanings: ClassVar[Mapping[str, str]] = {"hidden": "channels, each with states of its own"}
 
     projections: bool = False
     fused: bool = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -40,6 +41,7 @@ class Matmul(Layer):
     not_counted: ClassVar[str] = "bias, epilogues, layout changes, fast (Strassen-like) algorithms"
     required: ClassVar[tuple[str, ...]] = ("m", "n", "k")
     defaults: ClassVar[dict[str, str | int]] = {"batch": 1}
+    meanings: ClassVar[Mapping[str, str]] = {"batch": "products, each of matrices of its own"}
 
     batched: bool = False
     quantise: bool = False

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
+from costmodel.layers import _ffn
 from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import P, exchange
@@ -231,7 +232,8 @@ class Megatron(Layer):
             core -= heads  # O is the output projection's input, counted there
         elif self.recompute == "selective":
             core = self.bytes * self.all_rows * (HEADS * HD + KV_HEADS * (HD + DV))
-        inner = (3 if self.gated else 2) * self.bytes * self.all_rows * INNER
+        tables = _ffn.tables_kept(_ffn.Form(self.activation, self.gated))
+        inner = tables * self.bytes * self.all_rows * INNER
         return L * (outside + core + heads + inner)
 
     def passes(self) -> sp.Expr:

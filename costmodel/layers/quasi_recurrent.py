@@ -26,7 +26,8 @@ class SRU(_ElementwiseRecurrent):
         The gates see the state, f = σ(W_f x + v_f ∘ c₋ + b_f), as published; the recurrence is
         then not linear, and can only be walked. Otherwise (the first version) it can be scanned.
     highway : bool
-        The highway passes a fourth product of x instead of x itself, where the widths differ.
+        The highway passes a fourth product of x instead of x itself, in every layer: needed where the
+        first one's widths differ.
     """
 
     name: ClassVar[str] = "sru"

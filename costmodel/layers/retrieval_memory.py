@@ -15,7 +15,7 @@ from costmodel.layers._attention import DV, HKV, HQ, B, D, N, check_heads, depth
 from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES
 from costmodel.layers._kernels import gemm, stream
-from costmodel.symbols import CeilLog2, symbols, tree_depth
+from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
 
 STORE, TOP, LISTS, PROBES = symbols("store top_k lists probes")
 INDEXES = ("flat", "ivf")
@@ -26,6 +26,8 @@ class RetrievalMemory(Layer):
     """Each query looks up its `top_k` nearest of `store` keys, and attends to those: kNN attention.
 
     The store is frozen, one for all sequences, with keys and values of every key head: forward only.
+    Main memory gives each entry once that some query looks at: as many as are expected where all are as
+    likely, S·(1 − (1 − k/S)^queries) of those found. Further looks are re-reads that a cache may serve.
 
     Parameters
     ----------
@@ -82,12 +84,15 @@ class RetrievalMemory(Layer):
         """Entries that a query is compared with."""
         return STORE if self.index == "flat" else STORE * PROBES / LISTS
 
+    def _touched(self, entries: sp.Expr, each: sp.Expr) -> sp.Expr:
+        """Return how many entries of a store its queries are expected to look at, so many each."""
+        return Distinct(entries, each, self.queries / HKV)
+
     def _distances(self) -> tuple[Phase, ...]:
         """Return the kernels that compare queries with entries."""
         if self.index == "flat":
             return (self._compare("distances", STORE),)
         chosen = self._select("nearest lists", LISTS, PROBES)
-        shared = self.queries / HKV  # queries that look into one store
         scan = Phase(
             name="distances in lists",
             kernel="stream",
@@ -96,7 +101,7 @@ class RetrievalMemory(Layer):
             options={"dtype": self.dtype, "pattern": "elementwise"},
             flops={("matrix", self.dtype): 2 * self.queries * self.scanned * D},
             # A list is read again for every query that looks into it, from the cache where it can be.
-            read=self.bytes * (self.queries * D + HKV * D * sp.Min(STORE, shared * self.scanned))
+            read=self.bytes * (self.queries * D + HKV * D * STORE * self._touched(LISTS, PROBES) / LISTS)
             + PLACE_BYTES * self.queries * PROBES,
             write=self._scores(self.scanned),
             l2=self.bytes * self.queries * self.scanned * D,
@@ -142,7 +147,7 @@ class RetrievalMemory(Layer):
                 ("vector", self.accumulate): 3 * found + self.queries * DV,
                 ("special", self.accumulate): found,
             },
-            read=w * (self.queries * D + (D + DV) * sp.Min(found, HKV * STORE)) + PLACE_BYTES * found,
+            read=w * (self.queries * D + (D + DV) * HKV * self._touched(STORE, TOP)) + PLACE_BYTES * found,
             write=self.tensors().outputs,
             l2=w * found * (D + DV),
             pram_depth=depth_forward(TOP),

@@ -12,7 +12,7 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase
 from costmodel.errors import SizeError
 from costmodel.layers import _pairs
-from costmodel.layers._attention import DV, HQ, B, D, N
+from costmodel.layers._attention import DV, HQ, B, D, N, depth_backward
 from costmodel.layers._masked import BLOCK, _MaskedAttention
 from costmodel.layers._pairs import Mask
 from costmodel.layers.tiled_attention import SCHEDULES
@@ -36,7 +36,7 @@ class Strided(_MaskedAttention):
     """
 
     name: ClassVar[str] = "strided"
-    source: ClassVar[str] = "Child et al., arXiv 1904.10509, §4.3, §5.5 (parts merged in a head)"
+    source: ClassVar[str] = "Child et al., arXiv 1904.10509, §4.3, §5.1 (parts merged in a head), §5.5"
     defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "stride": 128, "summary": 8}
 
     pattern: str = "strided"
@@ -59,8 +59,10 @@ class Strided(_MaskedAttention):
         return _pairs.strided(N, STRIDE, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps: along the stride (to a summary), and inside a block."""
-        return TWO
+        """Two steps, along the stride (to a summary) and inside a block; one where queries see all before."""
+        if self.pattern == "strided":
+            return sp.Min(TWO, STRIDE, sp.Max(ONE, ceil_div(N - 1, STRIDE)))
+        return sp.Min(TWO, ceil_div(N, STRIDE), ceil_div(STRIDE, SUMMARY))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +82,17 @@ class BigBird(_MaskedAttention):
         "globals": 128,
         "random": 192,
     }
+    meanings: ClassVar[Mapping[str, str]] = {"window": "tokens of the blocks around one, its own included"}
 
     def mask(self) -> Mask:
         """Return all pairs of the tiles kept."""
         return _pairs.bigbird(N, ceil_div(W, BLOCK), G, RANDOM, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps, by way of a global block."""
-        return TWO
+        """Two steps, by way of a global block; one where all tiles are kept."""
+        blocks = ceil_div(N, BLOCK)
+        kept = ceil_div(G, BLOCK) + ceil_div(W, BLOCK) + ceil_div(RANDOM, BLOCK)
+        return sp.Min(TWO, ceil_div(blocks, kept))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,8 +104,8 @@ class BlockSparse(_MaskedAttention):
     Parameters
     ----------
     schedule : str
-        ``fa1``: as in the paper, blocks of K and V outside: 2·n·d + s·T_c·(3·n·d + 4·n) elements a head.
-        ``fa2``: blocks of Q outside, O written once.
+        ``fa1``: as in the paper, blocks of K and V outside: 2·n·d + s·T_c·(3·n·d + 4·n) elements a head;
+        backward as Algorithm 4, its empty tiles skipped. ``fa2``: blocks of Q outside, O written once.
     """
 
     name: ClassVar[str] = "block-sparse"
@@ -138,3 +143,27 @@ class BlockSparse(_MaskedAttention):
         }
         read = self._keys() + heads * visits * (w * D + output)
         return (replace(phase, flops=flops, read=read, write=heads * visits * output, l2=ZERO),)
+
+    def backward(self) -> tuple[Phase, ...]:
+        """The scores again and all gradients; FA-1's rows of Q, O, dO, dQ, l and m go by for each tile."""
+        rows, main = super().backward()
+        if self.schedule == "fa2":
+            return rows, main
+        heads, w, visits = B * HQ, self.bytes, self.visits
+        # P = exp(S − m)/l; the row sum of dO∘O again at each visit.
+        more = {("vector", self.accumulate): heads * (4 * self.pairs + 2 * DV * visits)}
+        return (
+            replace(
+                main,
+                flops={**main.flops, **more},
+                read=self._keys() + heads * visits * 2 * (w * (D + DV) + self.stat_bytes),
+                write=self._keys() + heads * visits * w * D,
+                l2=ZERO,
+                pram_depth=depth_backward(self.mask().column, weighted=3),
+                workspace=self._statistics(),
+            ),
+        )
+
+    def _statistics(self) -> sp.Expr:
+        """FA-1 stores l and m, FA-2 their log-sum-exp [bytes]."""
+        return (2 if self.schedule == "fa1" else 1) * super()._statistics()

@@ -13,9 +13,11 @@ from costmodel.layers._attention import N
 from costmodel.layers._masked import BLOCK, _MaskedAttention
 from costmodel.layers._pairs import Mask
 from costmodel.layers.conv import stacked_layers
-from costmodel.symbols import symbols
+from costmodel.symbols import ceil_div, symbols
 
 W, G = symbols("window globals")
+#: Less than a position: a window of one reaches none.
+HALF = sp.Rational(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,9 @@ class SlidingWindow(_MaskedAttention):
         "Vaswani et al., arXiv 1706.03762, §4 (restricted); Jiang et al., arXiv 2310.06825, §2 (Mistral)"
     )
     required: ClassVar[tuple[str, ...]] = (*_MaskedAttention.required, "window")
+    meanings: ClassVar[Mapping[str, str]] = {
+        "window": "positions a query may look back on (not causal: to each side), itself included"
+    }
 
     causal: bool = True
 
@@ -72,11 +77,13 @@ class Longformer(_MaskedAttention):
         f"{_MaskedAttention.not_counted}; the global tokens' own projections; dilated windows"
     )
     defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "window": 512, "globals": 1}
+    meanings: ClassVar[Mapping[str, str]] = {"window": "positions around a token, half to each side"}
 
     def mask(self) -> Mask:
         """Return the windows and the global rows and columns."""
         return _pairs.longformer(N, _pairs.half_width(W), G, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps, by way of a global token."""
-        return sp.Integer(2)
+        """Two steps, by way of a global token; one where the others all see one another."""
+        apart, reach = N - 1 - G, _pairs.half_width(W)
+        return sp.Min(2, sp.Max(1, ceil_div(apart, sp.Max(HALF, reach))))

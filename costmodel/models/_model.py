@@ -220,6 +220,7 @@ class Model(Layer):
             weights=self._sum((part, found[part].weights) for part in own if part.layer.parameters() != 0),
             offsets=self._sum((part, found[part].offsets) for part in own),
             updated=self._sum((part, found[part].updated) for part in self.parts),
+            unwritten=self._sum((part, found[part].unwritten) for part in self.parts),
             unread=unread + self.bytes * (self._extra() + self.idle),
         )
 

@@ -11,7 +11,7 @@ from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, UnavailableError, unknown_name
 from costmodel.evaluate import as_one_size
 from costmodel.layers import Layer, get
-from costmodel.layers._kernels import NORMS
+from costmodel.layers._kernels import NORMS, POINTWISE
 from costmodel.models.shares import Kind
 from costmodel.parallel.language_model import LanguageModel
 
@@ -33,7 +33,9 @@ class Transformer(LanguageModel):
     head_dim : int, optional
         Default `d_model` / `heads`.
     gated : bool
-        Whether the feed-forward layer is SwiGLU.
+        Whether the feed-forward layer has a third product (SwiGLU).
+    activation : str, optional
+        Of the feed-forward layer; default ``silu`` if gated, else ``gelu``.
     norm : str
         ``layer`` or ``rms``.
     causal, dropout : bool
@@ -48,12 +50,15 @@ class Transformer(LanguageModel):
     norm: str = "layer"
     causal: bool = True
     dropout: bool = False
+    activation: str | None = None
 
     def __post_init__(self) -> None:
         """Check the sizes, and that heads fill the width and keys' heads divide them."""
         super().__post_init__()
         if self.norm not in NORMS:
             raise unknown_name("norm of a model", self.norm, NORMS)
+        if self.activation is not None and self.activation not in POINTWISE:
+            raise unknown_name("activation of a model", self.activation, POINTWISE)
         for name in ("heads", "kv_heads", "d_ff", "head_dim"):
             if getattr(self, name) is not None:
                 as_one_size(name, getattr(self, name))
@@ -114,6 +119,7 @@ class Transformer(LanguageModel):
             vocab=fields.vocab,
             gated=gated,
             norm="rms" if gated else "layer",
+            activation="relu" if getattr(fields, "type", None) == "opt" else None,
             causal=known[0] != "bert",
             tied=getattr(fields, "tied", True),
             attention=attention,
@@ -144,7 +150,7 @@ class Transformer(LanguageModel):
             "norm": self.norm,
             "causal": self.causal,
             "dropout": self.dropout,
-            "activation": "silu" if self.gated else "gelu",
+            "activation": self.activation or ("silu" if self.gated else "gelu"),
             "recompute": again,
             "sequence_parallel": sequence_parallel,
         }

@@ -17,7 +17,7 @@ from costmodel.layers import Layer
 Key = tuple[Any, ...]
 FIELDS = ("read", "write", "l2", "steps", "workspace", "link", "repeats", "launches")
 ENGINES = ("matrix", "vector", "special")
-OPERANDS = ("inputs", "weights", "offsets", "outputs", "updated", "indices", "unread")
+OPERANDS = ("inputs", "weights", "offsets", "outputs", "updated", "unwritten", "indices", "unread")
 
 
 def observe(layer: Layer) -> dict[Key, sp.Expr]:

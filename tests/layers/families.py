@@ -67,6 +67,7 @@ VALUE_HEADS = _sizes(
     (1, 8, 3, 6, 17),
     (3, 65, 2, 2, 33),
     (2, 200, 2, 8, 4),
+    (4, 2, 3, 6, 2),
 )
 EXPONENTIAL = _sizes(
     "batch seq hidden input heads num_layers onchip",

@@ -165,6 +165,59 @@ def test_the_densest_mask_is_dense_attention(name, options, more, direction):
         assert found["hbm_bytes"] == whole["hbm_bytes"]
 
 
+@pytest.mark.parametrize("direction", ["bwd", "fwd+bwd"])
+def test_all_blocks_of_flash_attention_are_algorithm_4(direction):
+    """Dao et al., §3.3: Algorithms 1 and 4 without zero blocks; first reads of O, l, m are charged here."""
+    for dtype in ("bf16", "fp32"):
+        options = {"schedule": "fa1", "direction": direction, "dtype": dtype}
+        whole = evaluate(get("tiled-attention")(**options, tile=(32, 32)), seq=96, **CORE)
+        found = evaluate(get("block-sparse")(**options), seq=96, **CORE, density=100, block=32)
+        rows = CORE["batch"] * CORE["heads"] * 96
+        output = get("block-sparse")(dtype=dtype).bytes * CORE["head_dim"] + 8
+        first = rows * output if direction != "bwd" else 0
+        assert found["hbm_bytes"] == whole["hbm_bytes"] + first
+        for count in ("vector_flops", "special_flops", "l2_bytes", "launches", "pram_depth", "kept_bytes"):
+            assert found[count] == whole[count], count
+        assert found["footprint_bytes"] == whole["footprint_bytes"]
+
+
+def steps(mask, wanted):
+    """Layers until every position has reached every other that is wanted, from mask to mask."""
+    reached, layers = mask, 1
+    while not (reached | ~wanted).all():
+        reached, layers = (mask.astype(int) @ reached) > 0, layers + 1
+    return layers
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 9, 16, 23])
+def test_paths_are_those_of_the_masks(n):
+    def path(name, more, **options):
+        sizes = {"batch": 1, "heads": 1, "seq": n, "head_dim": 1, **more}
+        return evaluate(get(name)(**options), **sizes)["path"]
+
+    i, j = np.arange(n)[:, None], np.arange(n)[None, :]
+    past, whole, apart = j <= i, np.ones((n, n), bool), np.abs(i - j)
+    for w in (2, 3, 8, 30):
+        assert path("sliding-window", {"window": w}) == steps(past & (apart < w), past)
+        assert path("sliding-window", {"window": w}, causal=False) == steps(apart < w, whole)
+        for g in (1, 4, 22):
+            seen = (i < g) | (j < g) | (apart <= w // 2)
+            assert path("longformer", {"window": w, "globals": g}) == steps(seen, whole)
+    for side in (1, 2, 4, 7, 22):
+        seen = (apart <= side) | (apart % side == 0)
+        assert path("strided", {"stride": side}) == steps(past & seen, past)
+        for c in {1, side}:
+            seen = (i // side == j // side) | (j % side >= side - c)
+            found = path("strided", {"stride": side, "summary": c}, pattern="fixed")
+            assert found == steps(past & seen, past)
+
+
+def test_a_mask_of_all_blocks_has_a_path_of_one():
+    for size in ("globals", "window", "random"):
+        assert evaluate(get("bigbird")(), **CORE, seq=300, **{size: 300})["path"] == 1
+    assert evaluate(get("bigbird")(), **CORE, seq=3000)["path"] == 2
+
+
 @pytest.mark.parametrize("name", ["sliding-window", "longformer", "strided", "bigbird", "block-sparse"])
 def test_no_mask_leaves_more_than_there_is(name):
     """The lower bound counts them: what pads a short sequence to whole blocks is nobody's work."""

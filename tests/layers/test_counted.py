@@ -60,6 +60,15 @@ def test_pointwise(op):
     assert [x.value for x in got] == pytest.approx([x.grad.item() for x in inputs], rel=1e-12)
 
 
+@pytest.mark.parametrize("op", pointwise.OF_RESULT)
+def test_gradients_from_results(op):
+    for value in (-0.8, 0.6):
+        x = tensor(value)
+        y = REFERENCE[op](x)
+        (y * -0.7).backward()
+        assert pointwise.OF_RESULT[op](Counted(y.item()), Counted(-0.7)).value == pytest.approx(x.grad.item())
+
+
 def test_softmax_and_its_gradient():
     xs, gs = numbers(5), numbers(5, 1)
     x = tensor(xs)

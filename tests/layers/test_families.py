@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from authority import chunks, exponential, gated, linear, state_space
+from authority import chunks, delta, exponential, gated, linear, state_space
 from authority.counted import Counted
 
 torch = pytest.importorskip("torch")
@@ -291,3 +291,21 @@ def test_exponential_gates():
         carried, of_gates = exponential.backward(counted(dy[t]), carried, histories[t], r)
         close(of_gates, pre.grad[:, t])
     close(carried[0], h0.grad)
+
+
+@pytest.mark.parametrize("chunk", [None, 1, 3, 4, 9])
+def test_gated_delta_net(chunk):
+    """Token by token and by chunks: S ← α S (I − β k kᵀ) + β v kᵀ (arXiv 2412.06464, eq. 10)."""
+    d, n = 3, 7
+    q, k, v = ([numbers(d, 10 * t + x, -0.5) for t in range(n)] for x in range(3))
+    g, beta = numbers(n, 1, -0.5, 0.0), numbers(n, 2)
+    rows = [counted(x) for x in (q, k, v)]
+    gates = [counted(g), counted(beta)]
+    found = delta.token_by_token(*rows, *gates) if chunk is None else delta.by_chunks(*rows, *gates, chunk)
+    tq, tk, tv, alpha, tb = fixed(q), fixed(k), fixed(v), torch.exp(fixed(g)), fixed(beta)
+    state, wanted = torch.zeros(d, d, dtype=torch.float64), []
+    for t in range(n):
+        state = alpha[t] * state @ (torch.eye(d, dtype=torch.float64) - tb[t] * torch.outer(tk[t], tk[t]))
+        state = state + tb[t] * torch.outer(tv[t], tk[t])
+        wanted.append(state @ tq[t])
+    close(found, torch.stack(wanted))

@@ -198,6 +198,18 @@ def test_causal_convolution_against_torch(batch, n, width, taps):
     assert found == (there + products, back + 2 * products)
 
 
+@pytest.mark.parametrize(("length", "taps"), [(1, 1), (1, 2), (1, 4), (2, 4), (3, 4), (9, 4)])
+def test_a_ring_buffer_is_above_the_bound_of_decoding(length, taps):
+    """`causal_conv1d_update` with `cache_seqlens` (Dao-AILab): one place of the state is written a token."""
+    batch, width, ring = 3, 5, max(taps - 1, 1)
+    written = {t % ring for t in range(length)} if taps > 1 else set()
+    rows = length + (taps - 1) + length + len(written)  # tokens, the state, results, new places
+    sizes = {"batch": batch, "seq": length, "d_model": width, "k": taps}
+    counts = evaluate(get("causal-conv1d")(decode=True), **sizes)
+    assert counts["compulsory_bytes"] == 2 * (batch * width * rows + taps * width)
+    assert counts["footprint_bytes"] == 2 * (batch * width * (2 * length + taps - 1) + taps * width)
+
+
 def test_separable_conv_golden():
     """torch adds up the depthwise part, and takes its weight gradient C times (goldens: 565248, 4276224)."""
     sizes = {"batch": 2, "seq": 32, "d_model": 64, "k": 5}

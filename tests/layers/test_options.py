@@ -96,6 +96,17 @@ def test_sizes_of_every_class_are_explained():
     assert [name for name, _ in glossary_lines(get("lstm"))][:3] == ["batch", "seq", "hidden"]
 
 
+def test_sizes_are_explained_as_the_layer_has_them():
+    """Its own defaults (RetNet's values are twice as wide), and words that are true of it."""
+    assert dict(glossary_lines(get("retnet")))["value_dim"].endswith("(default 2*head_dim)")
+    delta = dict(glossary_lines(get("gated-delta-net")))
+    assert delta["kv_heads"] == "value heads, a multiple of heads (default heads)"
+    for kind in classes().values():
+        assert set(kind.meanings) <= set(kind().sizes()), kind.name
+        for name, meaning in glossary_lines(kind):
+            assert meaning.count("(default") == (name in kind.defaults), (kind.name, name)
+
+
 def test_no_more_tensors_than_numbers():
     layer = get("optimizer-step")(implementation="loop")
     with pytest.raises(SizeError, match="tensors must be no more than params"):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from costmodel import evaluate
 from costmodel.layers import get
+from costmodel.symbols import symbol
 
 torch = pytest.importorskip("torch")
 FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
@@ -223,7 +224,10 @@ def sums_of_gradients(run, *inputs):
 
 
 def test_sums_of_gradients():
-    """One where self-attention reads its input twice, none in cross-attention; MLA's and Mamba's too."""
+    """One where self-attention reads its input twice, none in cross-attention; MLA's and Mamba's too.
+
+    And one of the matrix with which Linformer mixes keys and values alike.
+    """
 
     def product(inner, outer):
         return torch.empty(inner, outer, device="meta", requires_grad=True)
@@ -246,15 +250,51 @@ def test_sums_of_gradients():
         u = (x @ q).tanh()  # whatever it is that makes one x of E channels
         return u * (u @ out)
 
+    def mixed(x, keys, values):
+        e = torch.empty(5, n, device="meta", requires_grad=True)
+        return (x @ (e @ keys).mT).softmax(-1) @ (e @ values)
+
     x, y = read(n, d), read(n, d)
     found = {
         ("dense-attention", False): sums_of_gradients(lambda x: attend(x, x), x),
         ("dense-attention", True): sums_of_gradients(attend, x, y),
         ("mla", None): sums_of_gradients(latent, x),
         ("mamba", None): sums_of_gradients(convolved, x),
+        ("linformer", None): sums_of_gradients(mixed, x, read(n, d), read(n, d)),
     }
+    others = {"mla": {}, "linformer": {"sharing": "keys-and-values"}}
     for (name, cross), additions in found.items():
-        options = {} if name == "mla" else {"projections": True}
+        options = others.get(name, {"projections": True})
         layer = get(name)(direction="bwd", **options, **({} if cross is None else {"cross": cross}))
         assert sum(phase.name == "sum of input gradients" for phase in layer.phases()) == additions
-    assert list(found.values()) == [1, 0, 1, 1]
+    assert list(found.values()) == [1, 0, 1, 1, 1]
+
+
+def test_what_enters_segments_and_memory_has_one_gradient():
+    """Infini-attention adds up dσ(Q), dσ(K) of numerator and denominator; dQ, dK, dV of both branches."""
+    b, h, segments, c, d, dv = 2, 3, 4, 5, 6, 7
+
+    def run(q, k, v):
+        mapped = [nn.functional.elu(x) + 1 for x in (q, k)]
+        memory = (mapped[1].mT @ v).cumsum(2)
+        seen = (mapped[0] @ memory) / (mapped[0] @ mapped[1].sum(3).cumsum(2)[..., None])
+        return 0.3 * seen + 0.7 * ((q @ k.mT).softmax(-1) @ v)
+
+    def read(width):
+        return torch.empty(b, h, segments, c, width, device="meta", requires_grad=True)
+
+    found = sums_of_gradients(run, read(d), read(d), read(dv))
+    sizes = {"batch": b, "heads": h, "seq": segments * c, "head_dim": d, "value_dim": dv, "block": c}
+    layer = get("compressive-memory")(direction="bwd")
+    flops = {p.name: p.flops["vector", "fp32"] for p in layer.phases() if ("vector", "fp32") in p.flops}
+    given = {symbol(name): size for name, size in {**sizes, "kv_heads": h}.items()}
+    rows = b * h * segments * c
+    # The rest of these passes: −s·z and the sums of −s·q; of keys nothing else; min(σ, 1) times.
+    added = [
+        flops["query gradient, of the divisor"].subs(given) - 3 * rows * d,
+        flops["key gradient, of the divisor"].subs(given),
+        flops["feature map gradient"].subs(given) - 2 * 2 * rows * d,
+        flops["sum of input gradients"].subs(given),
+    ]
+    assert added == [rows * d, rows * d, 2 * rows * d, rows * dv]
+    assert found == 1 + 1 + 2 + 1

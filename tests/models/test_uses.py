@@ -175,8 +175,8 @@ def _average(c):
 
 
 def _decoder(c):
-    """Of two attentions and a feed-forward layer, T5's: x, normed; Q, K, V, O, a statistic; two of d_ff."""
-    return 6 * c.d_model + 2 * (4 * c.heads * c.head_dim + 2 * c.heads) + 2 * c.d_ff
+    """Of two attentions and a feed-forward layer, T5's: x, normed; Q, K, V, O, a statistic; ReLU's result."""
+    return 6 * c.d_model + 2 * (4 * c.heads * c.head_dim + 2 * c.heads) + c.d_ff
 
 
 def _memory(c):

@@ -103,6 +103,9 @@ def causal(o: dict[str, Any], s: Sizes) -> Expected:
     b, n, d, k = (s[x] for x in ("batch", "seq", "d_model", "k"))
     x, taps = w * b * n * d, w * k * d
     state = w * b * (k - 1) * d if o["decode"] else 0
+    # A ring of k − 1 places: each new position takes the oldest one's.
+    places = {t % (k - 1) for t in range(n)} if k > 1 else set()
+    stays = state - w * b * len(places) * d if o["decode"] else 0
     torch = o["convention"] == "torch"
 
     def flops(times: int) -> dict[str, Any]:
@@ -127,6 +130,7 @@ def causal(o: dict[str, Any], s: Sizes) -> Expected:
         weights=taps,
         outputs=x,
         updated=state,
+        unwritten=stays,
         kept=x,
         path=stacked(n, k, dilated=False),
         parameters=k * d,

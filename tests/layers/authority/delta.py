@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+from .counted import Counted, blocks, exp, log2_ceil, total
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth
 from .scans import chains
 
@@ -52,6 +53,104 @@ def _inverse_gradient(c: int, *, squares: bool) -> int:
     return 2 * sum(j + 1 for _, j in below) + 2 * sum(c - i for i, _ in below)
 
 
+# -- the layer, one number at a time -----------------------------------------------------------
+
+Row = list[Counted]
+
+
+def _meet(xs: Sequence[Counted], ys: Sequence[Counted]) -> Counted:
+    """A dot product of two computed rows."""
+    depth = max(x.depth for x in (*xs, *ys)) + dot_depth(len(xs))
+    return Counted(sum(x.value * y.value for x, y in zip(xs, ys, strict=True)), depth)
+
+
+def _added(first: Counted, products: Sequence[tuple[Counted, Counted]]) -> Counted:
+    """A sum that takes each product as it comes."""
+    for x, y in products:
+        first = first + x * y
+    return first
+
+
+def token_by_token(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row) -> list[Row]:
+    """S ← α S (I − β k kᵀ) + β v kᵀ, o = S q; g is log α."""
+    d, out = len(q[0]), []
+    state = [[Counted(0.0)] * d for _ in range(d)]
+    for t in range(len(q)):
+        state = [[exp(g[t]) * x for x in row] for row in state]
+        new = [(v[t][i] - _meet(state[i], k[t])) * beta[t] for i in range(d)]
+        state = [[state[i][j] + new[i] * k[t][j] for j in range(d)] for i in range(d)]
+        out.append([_meet(row, q[t]) for row in state])
+    return out
+
+
+def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: int) -> list[Row]:
+    """The same in the chunked form: T by substitution, W and U, and a walk over the chunks."""
+    d, out = len(q[0]), []
+    state = [[Counted(0.0)] * d for _ in range(d)]
+    for part in blocks(len(q), c):
+        qs, ks, vs, bs = ([x[t] for t in part] for x in (q, k, v, beta))
+        n, cols = len(part), range(d)
+        sums = [total([g[t] for t in part][: i + 1]) for i in range(n)]
+        since = [Counted(x.value, sums[-1].depth) for x in sums]  # a scan has them all at once
+        weighted = [[bs[i] * x for x in ks[i]] for i in range(n)]
+
+        def decay(i: int, j: int, since: Row = since) -> Counted:
+            return exp(since[i] - since[j])
+
+        inverse = [[Counted(float(i == j)) for j in range(n)] for i in range(n)]
+        entry = {(i, j): _meet(weighted[i], ks[j]) * decay(i, j) for i in range(n) for j in range(i)}
+        for (i, j), one in entry.items():
+            inverse[i][j] = -_added(one, [(entry[i, m], inverse[m][j]) for m in range(j + 1, i)])
+        old = [[x * exp(since[i]) for x in weighted[i]] for i in range(n)]
+        given = [[bs[i] * x for x in vs[i]] for i in range(n)]
+        rows = [inverse[i][: i + 1] for i in range(n)]
+        w = [[_meet(rows[i], [old[j][x] for j in range(i + 1)]) for x in cols] for i in range(n)]
+        u = [[_meet(rows[i], [given[j][x] for j in range(i + 1)]) for x in cols] for i in range(n)]
+        new = [[u[i][x] - _meet(w[i], state[x]) for x in cols] for i in range(n)]
+        for i in range(n):
+            seen = [_meet(qs[i], ks[j]) * decay(i, j) for j in range(i + 1)]
+            past = [x * exp(since[i]) for x in qs[i]]
+            inside = [_meet(seen, [new[j][x] for j in range(i + 1)]) for x in cols]
+            out.append([_meet(past, state[x]) + inside[x] for x in cols])
+        late = [[decay(n - 1, i) * x for x in ks[i]] for i in range(n)]
+        state = [
+            [
+                exp(since[-1]) * state[x][y]
+                + _meet([new[i][x] for i in range(n)], [late[i][y] for i in range(n)])
+                for y in cols
+            ]
+            for x in cols
+        ]
+    return out
+
+
+@cache
+def _depth(n: int, d: int, c: int | None) -> int:
+    """Depth of the deepest output, by chunks of c or token by token."""
+    rows = [[Counted(0.5)] * d for _ in range(n)]
+    gates = [Counted(-0.1)] * n
+    found = (
+        token_by_token(rows, rows, rows, gates, gates)
+        if c is None
+        else by_chunks(rows, rows, rows, gates, gates, c)
+    )
+    return max(x.depth for row in found for x in row)
+
+
+def _gradients_depth(n: int, d: int, c: int) -> int:
+    """Forward again; dV′ and dS from the end; then dW, dT, dA, dK and the decay's, of the first chunk."""
+    depth = _depth(n, d, c)
+    for part in blocks(n, c):
+        depth += dot_depth(d) + 1  # dV′: K̃ dS, and Pᵀ dO
+        depth += dot_depth(len(part)) + 1  # dS: Wᵀ dV′, and the rest
+    first = dot_depth(min(c, n))
+    depth += dot_depth(d)  # dW
+    depth += dot_depth(d) + 1  # dT, of W and of U
+    depth += first + first + 1  # dA, masked
+    depth += first + 1  # dK
+    return depth + dot_depth(d) + 1 + log2_ceil(n)  # q·dq − k·dk, from the end
+
+
 def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     w, c = WIDTH[o["dtype"]], o["chunk"]
     b, n, keys, values, d = (s[x] for x in ("batch", "seq", "heads", "kv_heads", "head_dim"))
@@ -60,7 +159,6 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     inputs = w * b * n * (2 * keys * d + values * d + 2 * values)
     outputs = w * b * n * values * d
     sizes = {"batch": b, "seq": n, "heads": keys, "value_heads": values, "head_dim": d}
-    depth = count * 3 * dot_depth(d)
     if o["form"] == "recurrent":
         # Decay; S k, a multiply and an add; β(v − S k); the outer product added; S q.
         token = d * d + 2 * d * d + 2 * d + 2 * d * d + 2 * d * d
@@ -70,7 +168,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
             read=inputs + state,
             write=outputs + state,
             steps=n,
-            depth=n * 3 * dot_depth(d),
+            depth=_depth(n, d, None),
             sizes=sizes,
         )
         return Expected(kernels=(kernel,), inputs=inputs, outputs=outputs, updated=state, kept=inputs, path=n)
@@ -88,7 +186,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
         read=inputs,
         write=outputs + state,
         steps=count,
-        depth=depth,
+        depth=_depth(n, d, c),
         sizes=sizes,
     )
     again = 0 if squares else sum(work[name] for name in AGAIN)
@@ -103,7 +201,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
             read=inputs + outputs + walked,
             write=inputs + walked,
             steps=count,
-            depth=depth,
+            depth=_gradients_depth(n, d, c),
             workspace=walked,
         ),
         heads,

@@ -11,12 +11,12 @@ from .kernels import WIDTH, Expected, Kernel, product, table
 from .pointwise import gelu
 from .rows import norm_pass, softmax_pass
 
-#: (products that make Q, K and V, their width in units of d; passes over the scores besides softmax;
-#: passes over the inner activation; whether the head is the logits' product).
+#: (products that make Q, K and V, their width in units of d; tables of scores, and of the inner activation,
+#: that autograd saves of a layer, see tests/layers/test_saved.py; whether the head is the logits' product).
 MODELS = {
-    "gpt2": ((1, 3), 2, ("plain",) * 4 + ("tanh",) + ("plain",) * 3, True),
-    "opt": ((3, 1), 2, ("plain",), True),
-    "bert": ((3, 1), 2, ("gelu",), False),
+    "gpt2": ((1, 3), 1, 5, True),
+    "opt": ((3, 1), 2, 1, True),
+    "bert": ((3, 1), 1, 2, False),
 }
 #: (table, numbers read, numbers written, arithmetic, how many) of each line's kernel: x is the inner
 #: activation, s the scores, d a hidden state. GPT-2: 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
@@ -113,7 +113,8 @@ def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, 
 
 def eager(o: dict[str, Any], s: dict[str, int]) -> Expected:
     """L layers and a head."""
-    _, score_passes, inner, _ = MODELS[o["style"]]
+    _, squares, inner, _ = MODELS[o["style"]]
+    squares += o["dropout"]  # probabilities before and after
     w, rows, d, f = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
     layers, head, scores = s["num_layers"], _head(o, s), s["batch"] * s["heads"] * s["seq"] ** 2
     kernels = {"fwd": (False,), "bwd": (True,), "fwd+bwd": (False, True)}[o["direction"]]
@@ -124,7 +125,7 @@ def eager(o: dict[str, Any], s: dict[str, int]) -> Expected:
         weights=w * (weights + layers * 2 * d),
         offsets=w * layers * 2 * d,
         outputs=w * head[0] * head[1],
-        kept=w * layers * (rows * (10 * d + (1 + len(inner)) * f) + (2 + score_passes) * scores),
+        kept=w * (layers * (rows * (8 * d + inner * f) + squares * scores) + head[0] * head[2]),
         passes=layers,
         parameters=weights + layers * 4 * d,
     )

@@ -12,7 +12,7 @@ from .chances import expected_distinct
 from .counted import Counted, above_zero, exp, log2_ceil, maximum, special, tally, tanh
 from .exchanges import message
 from .kernels import WIDTH, Expected, Kernel, Number, directed, dot_depth, product, statistic, table
-from .pointwise import CUBIC, PROGRAMS, ROOT, SLOPE, sigmoid, silu_and_mul_gradient
+from .pointwise import CUBIC, OF_RESULT, PROGRAMS, ROOT, SLOPE, sigmoid, silu_and_mul_gradient
 from .rows import row_cost
 
 Sizes = dict[str, int]
@@ -93,6 +93,7 @@ def _layer(
     """Forward and backward; `again`: bytes of the input that are read, but not from memory."""
     _, program, plain_gradient = PROGRAMS[o["activation"]]
     function, gated = o["activation"], o["gated"]
+    plain_gradient = OF_RESULT.get(function, plain_gradient)
     every = sets * rows
     there = (
         tally(lambda a, b: program(a) * b, 0.7, 0.3) if gated else tally(program, 0.7)  # type: ignore[operator, arg-type]
@@ -265,7 +266,7 @@ def _mixed(
     back_choice = replace(back_choice, vector=tokens * (2 * e + 2 * k))
     added = branches + 1  # and the router's
     back_sum = table(w, tokens, d, added, 1, vector=len(range(1, added)), depth=log2_ceil(added))
-    inside = (3 if o["gated"] else 2) * f
+    inside = (3 if o["gated"] else 1 if o["activation"] in OF_RESULT else 2) * f
     return Expected(
         kernels=directed(
             o,

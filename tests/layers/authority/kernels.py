@@ -67,6 +67,7 @@ class Expected:
     weights: Number = 0
     offsets: Number = 0
     updated: Number = 0
+    unwritten: Number = 0
     indices: Number = 0
     unread: Number = 0
     kept: Number

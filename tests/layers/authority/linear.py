@@ -358,8 +358,10 @@ def linformer(o: dict[str, Any], s: Sizes) -> Expected:
         product(w, n, d, k, times=heads, a=one),
         product(w, n, dv, k, times=heads, a=one),
         product(w, k, n, d, times=heads, out=one),
-        product(w, k, n, dv, times=heads, out=one),
+        product(w, k, n, dv, times=heads, out=one, workspace=w * k * n if matrices == 1 else 0),
     )
+    if matrices == 1:  # E is F, and has one gradient
+        backward += (table(w, k, n, 2, 1, vector=1),)
     tokens = w * b * n * h
     return Expected(
         kernels=directed(o, forward, backward),

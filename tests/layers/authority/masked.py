@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any
 
 from . import masks
+from .chances import expected_distinct
 from .counted import blocks, log2_ceil, tally, total
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, statistic, table
 from .linear import elu_plus_1, elu_plus_1_gradient
@@ -92,7 +93,23 @@ def masked(name: str, o: dict[str, Any], s: Sizes) -> Expected:
             read=x.keys + visits * (x.w * x.d + moved),
             write=visits * moved,
             l2=0,
+            workspace=2 * x.statistics,
         )
+        # Algorithm 4: K, V in and dK, dV out; Q, O, dO, l, m and dQ in, dQ out, at every tile.
+        _, main = backward
+        main = replace(
+            main,
+            vector=heads * 4 * x.all_pairs + 2 * x.dv * visits,  # over l; rowsum(dO∘O)
+            read=x.keys + visits * (x.w * (x.d + x.dv + x.dv + x.d) + 2 * x.stat),
+            write=x.keys + visits * x.w * x.d,
+            l2=0,
+            depth=max(dot_depth(x.d) + 3, dot_depth(x.dv) + 1)
+            + 1
+            + dot_depth(max(x.mask.row, x.mask.column)),
+            workspace=2 * x.statistics,
+        )
+        kept = x.queries + x.keys + x.outputs + 2 * x.statistics
+        return _expected(o, x, (forward,), (main,), path=_path(name, o, s), kept=kept)
     return _expected(o, x, (forward,), backward, path=_path(name, o, s))
 
 
@@ -106,7 +123,24 @@ def _path(name: str, o: dict[str, Any], s: Sizes) -> int:
         return max(1, layers)
     if name == "block-sparse":
         return max(1, log2_ceil(len(blocks(n, s["block"]))))
-    return 2
+    return 1 if _all(name, o, s) else 2
+
+
+def _all(name: str, o: dict[str, Any], s: Sizes) -> bool:
+    """Return whether every query sees every key (that comes before it)."""
+    n = s["seq"]
+    if name == "strided":
+        side, summary = s["stride"], s["summary"]
+        seen = {
+            "strided": lambda i, j: i - j <= side or (i - j) % side == 0,
+            "fixed": lambda i, j: i // side == j // side or j % side >= side - summary,
+        }[o["pattern"]]
+        return all(seen(i, j) for i in range(n) for j in range(i))
+    if name == "longformer":
+        reach = s["window"] // 2  # a window is odd, or half a position wider
+        return all(abs(i - j) <= reach for i in range(s["globals"], n) for j in range(s["globals"], n))
+    kept = sum(len(blocks(s[size], s["block"])) for size in ("globals", "window", "random"))
+    return kept >= len(blocks(n, s["block"]))
 
 
 def combiner(o: dict[str, Any], s: Sizes) -> Expected:
@@ -219,8 +253,9 @@ def compressive(o: dict[str, Any], s: Sizes) -> Expected:
         walk,
         prod(mean, d, dv, keys=True),
         table(w, b * g * n, d, 1, 1, vector=1, more_read=sums),
-        prod(mean, dv, d, keys=True),
-        table(w, mapped_rows, d, 2, 1, **vars(back)),
+        prod(mean, dv, d, keys=True, workspace=w * b * n * g * dv),
+        table(w, b * n * g, dv, 2, 1, vector=1),  # V's gradients of both branches
+        table(w, mapped_rows, d, 3, 1, vector=back.vector + 1, special=back.special, depth=back.depth + 1),
     )  # fmt: skip
     kept = x.queries + x.keys + x.outputs + x.statistics + memory + w * mapped_rows * d + retrieved + divisor
     return _expected(o, x, forward, backward, kept=kept, path=count, parameters=h)
@@ -300,8 +335,9 @@ def retrieval(o: dict[str, Any], s: Sizes) -> Expected:
         seen = q * scanned
         scan = Kernel(
             matrix=2 * seen * d,
-            # Entries that queries of one store look at, no more than there are, once from memory.
-            read=w * d * (q + g * min(Fraction(store), seen / g)) + 4 * q * probes,
+            # Entries of the lists that queries of one store look into, once from memory.
+            read=w * d * (q + g * Fraction(store, lists) * expected_distinct(lists, probes, q // g))
+            + 4 * q * probes,
             write=w * seen,
             l2=w * seen * d,
             depth=dot_depth(d),
@@ -313,7 +349,7 @@ def retrieval(o: dict[str, Any], s: Sizes) -> Expected:
         matrix=q * k * (2 * d + 2 * dv),
         vector=q * k * 3 + q * dv,
         special=q * k,
-        read=w * q * d + w * (d + dv) * min(q * k, g * store) + 4 * q * k,
+        read=w * q * d + w * (d + dv) * g * expected_distinct(store, k, q // g) + 4 * q * k,
         write=w * q * dv,
         l2=w * q * k * (d + dv),
         depth=dot_depth(d) + 2 * log2_ceil(k) + 3 + dot_depth(k),

@@ -9,6 +9,7 @@ from typing import Any
 from .attention import attention
 from .exchanges import message
 from .kernels import WIDTH, Expected, Kernel, Number, statistic, table
+from .pointwise import OF_RESULT
 from .rows import norm_pass
 from .tables import feed_forward
 
@@ -93,7 +94,7 @@ def _kept(o: Options, local: Sizes, own: int, s: Sizes) -> Number:
         *[w * own * d] * 2,  # inputs of Q, K, V and of the first product
         w * rows * (h * d_h + g * d_h + g * dv),  # Q, K, V
         w * rows * h * dv,  # input of the output projection
-        *[w * rows * f] * 2,  # activation in and out
+        *[w * rows * f] * (1 if o["activation"] in OF_RESULT else 2),  # activation in and out
     ]
     if o["dropout"]:
         items += [own * d] * 2  # masks

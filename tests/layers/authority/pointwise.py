@@ -120,6 +120,12 @@ PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = 
     "copy": (1, lambda a: a, lambda g: (g,)),
     "silu-and-mul": (2, silu_and_mul, silu_and_mul_gradient),
 }
+#: Gradients that follow from the result y as well as from x: torch's autograd keeps y.
+OF_RESULT: dict[str, Callable[[Counted, Counted], Counted]] = {
+    "relu": lambda y, g: g * above_zero(y),
+    "tanh": lambda y, g: g * (1 - y * y),
+    "sigmoid": lambda y, g: g * (y * (1 - y)),
+}
 LINEAR = ("add", "add-scalar", "mul-scalar", "div-scalar", "copy")
 
 

@@ -9,7 +9,7 @@ from .attention import attention
 from .counted import tally
 from .experts import swiglu
 from .kernels import WIDTH, Expected, Kernel, Number, directed, product, statistic, table
-from .pointwise import LINEAR, PROGRAMS
+from .pointwise import LINEAR, OF_RESULT, PROGRAMS
 from .rows import norm_pass, softmax_pass
 from .tokens import dropout_layer, rotary
 
@@ -55,9 +55,14 @@ def matmul(options: dict[str, Any], s: Sizes) -> Expected:
 
 
 def feed_forward(options: dict[str, Any], s: Sizes) -> Expected:
-    """y = f(x W₁) W₂ (Vaswani et al. eq. 2): 4·B·n·d·d_ff; kept x and both inner values (2 + 8 + 8 sbh)."""
+    """y = f(x W₁) W₂ (Vaswani et al. eq. 2): 4·B·n·d·d_ff; kept x and both inner values (2 + 8 + 8 sbh).
+
+    Of a function whose gradient follows from its result, the result alone.
+    """
     w, rows, d, f = WIDTH[options["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
-    _, program, gradient = PROGRAMS[options["activation"]]
+    function = options["activation"]
+    _, program, gradient = PROGRAMS[function]
+    gradient = OF_RESULT.get(function, gradient)
     there, back = tally(program, 0.7), tally(gradient, 0.7, 0.3)  # type: ignore[arg-type]
     inner = w * rows * f
     forward = (
@@ -77,7 +82,7 @@ def feed_forward(options: dict[str, Any], s: Sizes) -> Expected:
         inputs=w * rows * d,
         weights=2 * w * d * f,
         outputs=w * rows * d,
-        kept=w * rows * d + 2 * inner,
+        kept=w * rows * d + (1 if function in OF_RESULT else 2) * inner,
         parameters=2 * d * f,
     )
 
