@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
-from costmodel.kernels.base import Array, Constant
+from costmodel.kernels.base import Array, Constant, Estimate
 
 #: What of a time belongs to the ticks, of every kernel model whose rows are replays.
 CONSTANTS = {
@@ -24,6 +25,19 @@ SCANS = 10.0
 #: By how much the replays of a graph vary, over their length (standard deviation): the longer they are, the
 #: less is their mean a whole number of ticks.
 _VARY = 0.008
+
+
+def shown(
+    device: Device,
+    constants: Mapping[str, float],
+    seconds: Array,
+    terms: Mapping[str, ArrayLike],
+    calls: float = 1.0,
+) -> Estimate:
+    """Return an estimate as graph replays show it (`ticked`): what waits for a tick is launch."""
+    total = ticked(device, constants, seconds, calls)
+    shown = {name: np.broadcast_to(np.asarray(term), total.shape) for name, term in terms.items()}
+    return Estimate(total, {**shown, "launch": shown["launch"] + np.maximum(total - seconds, 0.0)})
 
 
 def ticked(device: Device, constants: Mapping[str, float], seconds: Array, calls: float = 1.0) -> Array:

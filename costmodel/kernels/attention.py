@@ -172,12 +172,8 @@ def seconds(
 
     # One step, with all the unit to itself, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
-    product = (
-        flops
-        * units
-        / (device.product_peak(dtype) * flash.peak_share(device, kernel))
-        / given["matrix_efficiency"]
-    )
+    peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
+    product = flops * units / peak
     special = (
         again
         * given["softmax_cost"]
@@ -190,8 +186,8 @@ def seconds(
     rows = flash.moved_rows(kernel, cut, seq * cut.group / row_blocks) * flash.row_share(kernel, heads)
     once = (given["block_cycles"] + 2 * width * rows * size / given["row_bytes_per_cycle"]) * cycle
     per_row = steps / row_blocks / splits
-    mask_cost = given["mask_cost"] * flash.mask_share(kernel, heads / kv_heads)
-    masked = mask_cost * special * sharing * np.minimum(ragged, per_row)
+    ragged = np.minimum(ragged, per_row) * flash.mask_share(kernel, heads / kv_heads)
+    masked = given["mask_cost"] * ragged * special * sharing
     mean = per_row * step + masked + once / np.where(jobs * splits > units, cut.overlapping, 1.0)
     longest = ceil_div(blocks, splits) * step + masked + once
     last = splits * (flash.after_longest(cut, packed_heads, row_blocks) if causal else jobs)
@@ -206,24 +202,28 @@ def seconds(
     rate = byte_time(device, given, miss)
     memory = again * 2 * width * (out + keys) * rate
     ideal, core = batch * packed_heads * steps / units, norm(_JOIN, tiles, memory)
-    slowing = droop(device, given["energy_j"] * ideal * units * flops / core)
+    slower = _slower(device, given["energy_j"] * ideal * units * flops, core)
     ramp = miss * given["ramp_cycles"] * cycle
-    core = core * (1 + slowing * core / (core + _DROOP_S)) + ramp
     merge = np.where(merged, given["merge_cycles"] * cycle, 0.0) + partial * rate
     waves = _token_waves(units, batch * seq, kv_heads * head_dim) if cache_write == "token" else 0.0
     store = norm(3.0, 2 * written * rate, given["token_cycles"] * cycle * waves)
     launch = np.asarray((given["launch_cycles"] + flash.preparation(kernel)) * cycle)
 
     terms = {
-        f"{device.engine(dtype)}:{dtype}": ideal * product,
-        "special:fp32": ideal * special,
-        "depth": np.maximum(tiles - ideal * busy, 0.0),
+        f"{device.engine(dtype)}:{dtype}": ideal * product * slower,
+        "special:fp32": ideal * special * slower,
+        "depth": np.maximum(tiles - ideal * busy, 0.0) * slower,
         "hbm": (memory + store) * miss + ramp,
         "l2": (memory + store) * (1 - miss) + merge,
         "launch": launch,
     }
-    total = replay.ticked(device, given, core + merge + store + launch)
-    return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
+    total = core * slower + ramp + merge + store + launch
+    return replay.shown(device, given, total, terms)
+
+
+def _slower(device: Device, joules: Array, core: Array) -> Array:
+    """Return by what factor work of that energy is slowed that would take that long."""
+    return np.asarray(1 + droop(device, joules / core) * core / (core + _DROOP_S))
 
 
 def _tiles(

@@ -92,11 +92,11 @@ def seconds(
         cache_bandwidth=cached,
     )
     start, depth = c["start_cycles"] * cycle, c["token_cycles"] * cycle * np.minimum(seq, _BLOCK)
-    total = replay.ticked(device, c, start + depth + np.maximum(memory, cache), replay.SCANS)
+    total = start + depth + np.maximum(memory, cache)
     terms = {
         "hbm": memory,
         "l2": cache,
         "depth": depth,
         "launch": np.full_like(elements, start),
     }
-    return Estimate(seconds=total, terms=terms)
+    return replay.shown(device, c, total, terms, replay.SCANS)

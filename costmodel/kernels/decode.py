@@ -176,8 +176,8 @@ def seconds(
         "launch": launch * cycle + merge + copy,
     }
     core = norm(_JOIN, np.maximum(tiles, arithmetic), moved * rate) + ramp
-    total = replay.ticked(device, given, core + launch * cycle + merge + copy)
-    return Estimate(total, {name: np.broadcast_to(term, total.shape) for name, term in terms.items()})
+    total = np.asarray(core + launch * cycle + merge + copy)
+    return replay.shown(device, given, total, terms)
 
 
 def _products(batch: Array, heads: Array, seq_kv: Array, head_dim: Array, flops: ArrayLike | None) -> Array:

@@ -131,10 +131,8 @@ def seconds(
         # Each further token waits for the state that the one before leaves in the registers.
         chain = (seq - 1) * c["token_cycles"] * cycle
         work = norm(c["overlap"], np.maximum(memory, cache), chain)
-        return Estimate(
-            seconds=replay.ticked(device, c, launch + work, replay.SCANS),
-            terms={"hbm": memory, "l2": cache, "depth": chain, "launch": launch},
-        )
+        terms = {"hbm": memory, "l2": cache, "depth": chain, "launch": launch}
+        return replay.shown(device, c, launch + work, terms, replay.SCANS)
 
     chunks = np.ceil(seq / _CHUNK)
     blocks = batch * value_heads / device.units
@@ -155,7 +153,7 @@ def seconds(
     work = joined(c["overlap"], chain, hbm, matrix)
     total = launch + solve + work * _droop(c, work, np.minimum(1.0, blocks))
     terms = {f"matrix:{dtype}": matrix, "hbm": hbm, "depth": chain + solve, "launch": launch}
-    return Estimate(seconds=replay.ticked(device, c, total, replay.SCANS), terms=terms)
+    return replay.shown(device, c, total, terms, replay.SCANS)
 
 
 def _droop(c: Mapping[str, float], work: Array, busy: Array) -> Array:

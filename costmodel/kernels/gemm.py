@@ -258,12 +258,14 @@ def seconds(
             limits = {name: np.where(rows, own.get(name, 0.0), limit) for name, limit in limits.items()}
     starts = c["start_s"]
     if quantise:
-        kernel = kernel + c["start_s"] + _quantise(device, c, p, rotation)
+        before = _quantise(device, c, p, rotation)
+        kernel = kernel + c["start_s"] + before
+        limits["hbm"] = limits["hbm"] + before
         starts *= 2
     total = hosted(c["dispatch_s"], kernel, c["record_s"])
-    total = replay.ticked(device, c, total, REPLAYED.get(rotation, 1.0))
-    terms = {**limits, "launch": np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"])}
-    return Estimate(total.reshape(shape), {name: term.reshape(shape) for name, term in terms.items()})
+    limits["launch"] = np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"])
+    terms = {name: term.reshape(shape) for name, term in limits.items()}
+    return replay.shown(device, c, total.reshape(shape), terms, REPLAYED.get(rotation, 1.0))
 
 
 def _few_rows(

@@ -14,6 +14,8 @@ from costmodel.kernels import _flash, _flash_splits, attention, decode
 
 H200 = hardware.load("nvidia/h200-sxm")
 L40S = hardware.load("nvidia/l40s")
+#: Nothing draws power, so that nothing is slowed: terms are counts over rates.
+COOL = {"energy_j": 0.0}
 SIZES = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 4096, "head_dim": 128}
 
 
@@ -26,7 +28,7 @@ def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
     with FlopCounterMode(display=False) as counter:
         torch.nn.functional.scaled_dot_product_attention(query, query, query)
     estimate = attention.seconds(
-        L40S, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=head_dim,
+        L40S, {**COOL, "matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=head_dim,
         causal=False, kernel="fa2",
     )  # fmt: skip
     expected = counter.get_total_flops() / L40S.peak("bf16", "matrix")
@@ -37,8 +39,8 @@ def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
 def test_products_are_as_wide_as_what_they_sum_over_or_give(direction: str, products: list[int]) -> None:
     """QKᵀ and PV; backward QKᵀ again, dO·Vᵀ and PᵀdO of values, dS·K and dSᵀQ of keys (2205.14135, B.4)."""
     found = attention.seconds(
-        L40S, {"matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=128, value_dim=64,
-        causal=False, kernel="fa2", direction=direction,
+        L40S, {**COOL, "matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=128,
+        value_dim=64, causal=False, kernel="fa2", direction=direction,
     )  # fmt: skip
     flops = sum(2 * 2 * 4 * 1536**2 * width for width in products)
     assert found.terms["matrix:bf16"] == pytest.approx(flops / L40S.peak("bf16", "matrix"))
@@ -46,8 +48,8 @@ def test_products_are_as_wide_as_what_they_sum_over_or_give(direction: str, prod
 
 def test_a_causal_kernel_computes_the_diagonal_tiles_whole() -> None:
     tiles = 4096 // 128
-    full = attention.seconds(H200, {}, **SIZES, causal=False, kernel="trtllm").terms["matrix:bf16"]
-    half = attention.seconds(H200, {}, **SIZES, causal=True, kernel="trtllm").terms["matrix:bf16"]
+    full = attention.seconds(H200, COOL, **SIZES, causal=False, kernel="trtllm").terms["matrix:bf16"]
+    half = attention.seconds(H200, COOL, **SIZES, causal=True, kernel="trtllm").terms["matrix:bf16"]
     # 256 × 64 tiles: row block i of 16 visits 4(i + 1) of 64 column tiles.
     assert half / full == pytest.approx(sum(4 * (i + 1) for i in range(tiles // 2)) / (tiles // 2 * 64))
 
@@ -73,7 +75,7 @@ def test_memory_moves_each_operand_once(sizes: dict[str, int], value_dim: int) -
 
 def test_head_sizes_between_are_padded_to_the_compiled_one() -> None:
     sizes = SIZES | {"head_dim": np.array([72.0, 80.0, 96.0])}
-    products = attention.seconds(L40S, {}, **sizes, kernel="fa2").terms["matrix:bf16"]
+    products = attention.seconds(L40S, COOL, **sizes, kernel="fa2").terms["matrix:bf16"]
     assert np.ptp(products) == 0
 
 
@@ -265,7 +267,7 @@ def test_flash_attention_2_multiplies_by_instructions_of_a_warp(device: str, sha
     for kernel in ("fa2", "flashinfer"):
         assert _flash.peak_share(chip, kernel) == share
     assert _flash.peak_share(chip, "fa3") == 1
-    products = attention.seconds(chip, {}, **sizes, causal=False, kernel="fa2").terms["matrix:bf16"]
+    products = attention.seconds(chip, COOL, **sizes, causal=False, kernel="fa2").terms["matrix:bf16"]
     peak = chip.peak("bf16") * attention.CONSTANTS["matrix_efficiency"].default
     assert products == pytest.approx(4 * 4 * 32 * 8192**2 * 128 / (share * peak))
     if share == 0.25:
@@ -293,7 +295,7 @@ def test_polynomials_take_some_exponentials_of_flash_attention_4(
     assert 0.1 <= np.mean(polynomial) <= 0.25  # as the paper says
     one = hardware.load(device)
     causal = {"causal": False, "kernel": kernel, "direction": direction}
-    found = attention.seconds(one, {"softmax_cost": 1.0}, **SIZES, **causal)
+    found = attention.seconds(one, {**COOL, "softmax_cost": 1.0}, **SIZES, **causal)
     again = 2 if direction == "bwd" else 1
     every = again * 4 * 32 * 4096**2 / one.peak("fp32", "special")
     share = 1 - np.mean(polynomial) if emulates else 1
@@ -303,7 +305,7 @@ def test_polynomials_take_some_exponentials_of_flash_attention_4(
 def test_fa4_takes_for_72_and_80_wide_heads_what_it_takes_for_128() -> None:
     """Why they are slower than 64 wide ones in operations a second, measured on B200: 816, 931, 945."""
     sizes = SIZES | {"head_dim": np.array([64.0, 72.0, 80.0, 128.0])}
-    found = attention.seconds(hardware.load("nvidia/b200-sxm"), {}, **sizes, causal=False, kernel="fa4")
+    found = attention.seconds(hardware.load("nvidia/b200-sxm"), COOL, **sizes, causal=False, kernel="fa4")
     products = found.terms["matrix:bf16"]
     assert products[1:] == pytest.approx(np.full(3, products[3]))
     assert products[0] == pytest.approx(products[3] / 2)
