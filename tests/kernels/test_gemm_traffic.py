@@ -94,8 +94,9 @@ def test_fp8_on_ada_reads_a_again_for_each_column_of_tiles(measured):
     """CUTLASS's identity swizzle: with 256 rows of tiles, each column of them takes all of A."""
     m, n, k = 32768.0, 12288.0, 8192.0
     sizes = {"m": m, "n": n, "k": k, "dtype": "fp8", "quantise": True}
-    hbm = gemm.seconds(L40S, {**FREE, "cache_share": 0.0}, **sizes).terms["hbm"]
-    assert hbm == pytest.approx(m * k * n / 128 / L40S.hbm_bandwidth, rel=0.05)
+    hbm = gemm.seconds(L40S, {**FREE, "cache_share": 0.0, "quantise_share": 1.0}, **sizes).terms["hbm"]
+    # Before that, quantising reads A's 16 bits for the largest value and again, and writes 8.
+    assert hbm == pytest.approx(m * k * (n / 128 + 5) / L40S.hbm_bandwidth, rel=0.02)
     rows = measured.loc["l40s", "sglang", "gemm_fp8_dynquant"]
     taken = rows[(rows["m"] == m) & (rows["n"] == n) & (rows["k"] == k)]["latency_s"]
     assert float(taken.iloc[0]) == pytest.approx(hbm, rel=0.5)
