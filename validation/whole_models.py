@@ -95,7 +95,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         rows=("error", "size"),
         median=("absolute", "median"),
         mean=("absolute", "mean"),
-        bias=("error", lambda e: e.mean() * 100),
+        bias=("error", lambda e: e.median() * 100),
     ).reset_index()
 
 
