@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -94,7 +95,7 @@ def resolve(name: str) -> str:
     found = short or sorted(_aliases().get(key, ())) or own
     if len(found) > 1:
         raise UnknownNameError(f"device name {name!r} is not unique: give one of {', '.join(found)}")
-    if not found and Path(name).exists():
+    if not found and os.path.exists(name):  # Path.exists raises where a name is too long
         raise UnknownNameError(f"unknown device {name!r}: the file of a spec has a name that ends in .yaml")
     if not found:
         raise unknown_name("device", name, [*names, *(full.partition("/")[2] for full in names)])
