@@ -32,6 +32,8 @@ QUANTITIES = {
 
 #: Where a search ends, unless the size cannot be as large.
 MOST = 2.0**24
+#: Changes that are all said in words; of more, where they begin and end.
+_SAID = 3
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,9 @@ class Crossover:
         Where the search ended.
     rung, constants_from : str or None
         What the times rest on, of both layers; None where counts are compared.
+    apart : float or None
+        By how much of the lesser one the two differ at most between the first change and the last; None
+        where there are fewer than two.
     """
 
     first: str
@@ -65,6 +70,7 @@ class Crossover:
     limit: int
     rung: str | None = None
     constants_from: str | None = None
+    apart: float | None = None
 
     @property
     def size(self) -> int | None:
@@ -83,9 +89,15 @@ class Crossover:
         if not self.sizes:
             which = f"{self.cheaper[0]} always" if self.cheaper[0] != "neither" else "neither"
             return f"{self.of}: {which} needs less, for every {self.over} up to {self.limit}"
-        parts = [f"{self.cheaper[0]} below {self.over} = {self.sizes[0]}"]
+        begins = f"{self.of}: less for {self.cheaper[0]} below {self.over} = {self.sizes[0]}"
+        if len(self.sizes) > _SAID and self.apart is not None:
+            return (
+                f"{begins}, {self.cheaper[-1]} from {self.sizes[-1]} on; in between the order changes "
+                f"{len(self.sizes) - 2} times more, and the two are at most {self.apart:.1%} apart"
+            )
+        parts = [begins]
         parts += [f"{who} from {size} on" for who, size in zip(self.cheaper[1:], self.sizes, strict=True)]
-        return f"{self.of}: less for " + ", ".join(parts)
+        return ", ".join(parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole answer as plain numbers, lists and text, for JSON."""
@@ -177,7 +189,14 @@ def crossover(
         a, b = values(first, points), values(second, points)
         return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
 
-    found, signs = _changes(order, last, 16 if of == "seconds" else 64)
+    octave = 16 if of == "seconds" else 64
+    found, signs = _changes(order, last, octave)
+    apart = None
+    if len(found) > 1:
+        points = _points(last, octave)
+        between = points[(points >= found[0]) & (points <= found[-1])]
+        a, b = values(first, between), values(second, between)
+        apart = float(np.max(np.abs(a - b) / np.minimum(a, b), initial=0.0))
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
     return Crossover(
@@ -188,18 +207,23 @@ def crossover(
         sizes=tuple(found),
         cheaper=tuple(who[s] for s in signs),
         limit=last,
+        apart=apart,
         **{name: ", ".join(met) or None for name, met in basis.items()},
     )
+
+
+def _points(limit: int, octave: int) -> NDArray[np.float64]:
+    """Return the sizes that are looked up: all to 64, and so many an octave."""
+    octaves = np.arange(0, np.log2(limit) + 1 / octave, 1 / octave)
+    every = np.concatenate([np.arange(1.0, 65.0), np.round(2.0**octaves)])
+    return np.unique(np.minimum(every, float(limit)))
 
 
 def _changes(
     order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int, octave: int = 64
 ) -> tuple[list[int], list[float]]:
     """Return the sizes at which the order changes, and the order before, between and after them."""
-    octaves = np.arange(0, np.log2(limit) + 1 / octave, 1 / octave)
-    points = np.unique(
-        np.minimum(np.concatenate([np.arange(1.0, 65.0), np.round(2.0**octaves)]), float(limit))
-    )
+    points = _points(limit, octave)
     signs = order(points)
     changes, sequence = [], [float(signs[0])]
     for i in np.flatnonzero(signs[1:] != signs[:-1]):

@@ -103,6 +103,30 @@ def test_no_turn_that_lasts_a_64th_of_an_octave_is_missed(start, steps):
     assert found == ([start, end], [-1.0, 1.0, -1.0])
 
 
+@pytest.mark.parametrize("turns", [1, 2, 5])
+def test_how_far_apart_layers_are_where_their_order_turns_often(monkeypatch, turns):
+    """One takes n, the other n and n/20 more or less on either side of each turn: 5 % of what is less."""
+    at = np.array([10, 20, 30, 40, 50][:turns])
+
+    class Fixed:
+        rung, constants_from = "kernel", "self"
+
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+    def timed(layer, device, *, seq, **kwargs):
+        sign = np.where(np.searchsorted(at, seq, side="right") % 2, 1.0, -1.0)
+        return Fixed(seq * (1 + sign / 20) if layer.name == "gru" else seq)
+
+    monkeypatch.setattr("costmodel.crossing.predict", timed)
+    found = cm.crossover(cm.GRU(), cm.RNN(), "h200-sxm", over="seq", batch=1, hidden=64, limit=64)
+    assert found.sizes == tuple(at)
+    assert found.apart == (None if turns == 1 else pytest.approx(1 / 0.95 - 1))
+    last = "gru" if turns % 2 == 0 else "rnn"
+    assert f"less for gru below seq = 10, {'rnn from 10' if turns < 4 else f'{last} from 50'} on" in str(found)
+    assert ("the order changes 3 times more, and the two are at most 5.3% apart" in str(found)) == (turns == 5)
+
+
 def test_an_answer_is_plain_json():
     answer = cm.crossover(cm.LSTM(), cm.DenseAttention(), hidden=64, **FLOPS, heads=8, head_dim=8).to_dict()
     assert answer["size"] == answer["answer"] == 256
