@@ -122,9 +122,9 @@ def test_how_far_apart_layers_are_where_their_order_turns_often(monkeypatch, tur
     found = cm.crossover(cm.GRU(), cm.RNN(), "h200-sxm", over="seq", batch=1, hidden=64, limit=64)
     assert found.sizes == tuple(at)
     assert found.apart == (None if turns == 1 else pytest.approx(1 / 0.95 - 1))
-    last = "gru" if turns % 2 == 0 else "rnn"
-    assert f"less for gru below seq = 10, {'rnn from 10' if turns < 4 else f'{last} from 50'} on" in str(found)
-    assert ("the order changes 3 times more, and the two are at most 5.3% apart" in str(found)) == (turns == 5)
+    said, last = str(found), "gru" if turns % 2 == 0 else "rnn"
+    assert f"less for gru below seq = 10, {'rnn from 10' if turns < 4 else f'{last} from 50'} on" in said
+    assert ("the order changes 3 times more, and the two are at most 5.3% apart" in said) == (turns == 5)
 
 
 def test_an_answer_is_plain_json():
