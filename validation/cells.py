@@ -98,13 +98,21 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
     for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
         if name in rows:
             good &= rows[name].fillna(value) == value
-    if "launch" in rows and (rows["launch"] == "graph").any():
-        # Launched one by one, a call shows the host's dispatch where that is the slower.
-        good &= rows["launch"] == "graph"
+    good &= ~queued(rows)
     if "bench" in rows:
         # A loop of framework calls, and attention as a chain of kernels, are not the op's one kernel.
         good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")
     return rows[good]
+
+
+def queued(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows show the host's dispatch where that is the slower.
+
+    Calls launched one by one, where graphs of them, which show the device alone, were measured too.
+    """
+    if "launch" not in rows or not (rows["launch"] == "graph").any():
+        return pd.Series(False, index=rows.index)
+    return rows["launch"] != "graph"
 
 
 def sized(rows: pd.DataFrame) -> pd.Series[bool]:

@@ -68,6 +68,22 @@ def test_demands_are_judged_on_held_out_forward_warm_rows():
     assert noisy.loc["matmul of 1 ms and more", "met"]
 
 
+def test_what_the_host_was_slower_in_is_not_judged_where_graphs_were_measured():
+    """Called one by one, 2 µs of a GPU's work take the host's 6; a graph of the same shape shows them."""
+    graphs, calls = (scored(launch=launch, latency_s=2e-6, seconds=2e-6) for launch in ("graph", "eager"))
+    calls = calls.assign(latency_s=6e-6, ratio=2 / 6)
+    frame = pd.concat([graphs, calls], ignore_index=True)
+    got = report.verdicts(frame, "cuda").set_index("demand").loc["matmul"]
+    assert (got["rows"], got["median"]) == (held_out(graphs).sum(), 0)
+    alone = report.verdicts(calls, "cuda").set_index("demand").loc["matmul"]
+    assert (alone["rows"], alone["median"]) == (held_out(calls).sum(), pytest.approx(200 / 3))
+    # A call that waits for the host is no slower kernel.
+    product = graphs[held_out(graphs)].iloc[:1]
+    pair = pd.concat([product, product.assign(bench="lstm", latency_s=1e-6, seconds=1e-6)])
+    late = product.assign(bench="gru", launch="eager", latency_s=9e-6, seconds=1e-6)
+    assert report.order(pd.concat([pair, late], ignore_index=True)) == (1, 1.0)
+
+
 def test_shorter_products_are_no_part_of_the_demand():
     got = report.verdicts(scored(latency_s=0.5e-3, seconds=0.5e-3), "cpu").set_index("demand")
     assert got.loc["matmul of 1 ms and more", "rows"] == 0
