@@ -133,7 +133,7 @@ class Tiling:
         """Return the tiling with what memory serves again."""
         sides = self.rows, self.columns, self.tiles_m, self.tiles_n
         if p.strided and c["scatter_share"] > 0:
-            moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident, split)
+            moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident, self.steps, split)
         else:
             moved = cold + operands.reread(device, c, p, *sides)
             moved = moved + (strided.walked(c, p, cold) if c["scatter_share"] > 0 else 0.0)

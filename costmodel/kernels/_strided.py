@@ -44,6 +44,7 @@ def served(
     tiles_m: Array,
     tiles_n: Array,
     resident: Array,
+    steps: Array,
     split: float | Array,
 ) -> Array:
     """Return the bytes of a stream that take memory as long as what it serves.
@@ -56,8 +57,8 @@ def served(
         Bytes that a call does not find in L2, operands and result.
     fed : array
         Bytes that the blocks load, all of them.
-    rows, columns, tiles_m, tiles_n, resident : array
-        The tile, how many there are, and how many a unit holds at a time.
+    rows, columns, tiles_m, tiles_n, resident, steps : array
+        The tile, how many there are, how many a unit holds at a time, and in how many steps K is walked.
     split : float or array
         Parts that K is cut into, which run at once.
     """
@@ -77,7 +78,11 @@ def served(
         again = np.where(row_bytes % _ALIASED_PITCH == 0, 1.0, again)
     once = cold * (p.left + p.right) / (p.left + p.right + p.result)
     loads = once + again * np.maximum(fed - once, 0.0)
-    return np.asarray(cold - once + loads * (1 + _opening(c, p)))
+    opened = _opening(c, p)
+    if device.family in _THREADS_LOAD:
+        # Of blocks whose slices share K a step takes several sectors of a row, which open its page once.
+        opened = opened * np.minimum(_SECTOR * steps / p.k, 1.0)
+    return np.asarray(cold - once + loads * (1 + opened))
 
 
 def walked(c: Mapping[str, float], p: Problem, cold: Array) -> Array:
