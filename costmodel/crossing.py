@@ -195,8 +195,7 @@ def crossover(
     if len(found) > 1:
         points = _points(last, octave)
         between = points[(points >= found[0]) & (points <= found[-1])]
-        a, b = values(first, between), values(second, between)
-        apart = float(np.max(np.abs(a - b) / np.minimum(a, b), initial=0.0))
+        apart = _apart(values(first, between), values(second, between))
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
     return Crossover(
@@ -210,6 +209,12 @@ def crossover(
         apart=apart,
         **{name: ", ".join(met) or None for name, met in basis.items()},
     )
+
+
+def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
+    """Return by how much of the lesser one two differ at most, where there is something of both."""
+    less = np.minimum(one, other)
+    return float(np.max((np.maximum(one, other) - less)[less > 0] / less[less > 0], initial=0.0))
 
 
 def _points(limit: int, octave: int) -> NDArray[np.float64]:

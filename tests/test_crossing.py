@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.crossing import _changes
+from costmodel.crossing import _apart, _changes
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
 
 HEADS = {"batch": 1, "heads": 8, "head_dim": 64}
@@ -125,6 +125,12 @@ def test_how_far_apart_layers_are_where_their_order_turns_often(monkeypatch, tur
     said, last = str(found), "gru" if turns % 2 == 0 else "rnn"
     assert f"less for gru below seq = 10, {'rnn from 10' if turns < 4 else f'{last} from 50'} on" in said
     assert ("the order changes 3 times more, and the two are at most 5.3% apart" in said) == (turns == 5)
+
+
+def test_how_far_apart_is_said_of_what_both_have_something_of():
+    found = _apart(np.array([0.0, 4.0, 0.0, 6.0]), np.array([0.0, 5.0, 3.0, 5.0]))
+    assert found == 0.25
+    assert _apart(np.zeros(2), np.ones(2)) == 0
 
 
 def test_an_answer_is_plain_json():
