@@ -23,7 +23,7 @@ from costmodel.score import score, summary
 from costmodel.validation import intervals, published, transfers
 from costmodel.validation.accuracy_page import markdown
 from costmodel.validation.cells import TABLES
-from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.heldout import held_out, kept_aside
 from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent
@@ -47,8 +47,7 @@ def held_out_rows(folder: Path) -> pd.DataFrame:
     chains = published.chains(folder.parent / "reference").drop(columns="reason")
     frames.append(chains.assign(gpu=chains["device"].str.partition("/")[2]))
     rows = pd.concat([frame[held_out(frame)] for frame in frames], ignore_index=True)
-    aside = {label for label in rows["gpu"].unique() if hardware.load(str(label)).name in NEVER_FITTED}
-    return rows[~rows["gpu"].isin(aside)].reset_index(drop=True)
+    return rows[~kept_aside(rows)].reset_index(drop=True)
 
 
 def scored_rows(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from costmodel.predict import measured_as
 from costmodel.prediction import Prediction
 from costmodel.tables import read_table
 from costmodel.validation.cells import digest
-from costmodel.validation.heldout import NEVER_FITTED, held_out
+from costmodel.validation.heldout import held_out, kept_aside
 from costmodel.validation.residuals import errors
 
 #: Shares of the dispatch that are tried.
@@ -61,9 +61,7 @@ def passes(rows: pd.DataFrame) -> list[Pass]:
     """Return the passes of whole models among measured rows, on devices that may be fitted on."""
     operation = OPERATIONS_MEASURED["model_end_to_end"]
     found = []
-    for _, row in rows[rows["op"] == "model_end_to_end"].iterrows():
-        if hardware.load(row["gpu"]).name in NEVER_FITTED:
-            continue
+    for _, row in rows[(rows["op"] == "model_end_to_end") & ~kept_aside(rows)].iterrows():
         optional = {c: s for c, s in operation.optional.items() if c in row and pd.notna(row[c])}
         sizes = {size: float(row[column]) for column, size in {**operation.columns, **optional}.items()}
         layer = operation.layer(str(row["dtype"]), {str(name): value for name, value in row.items()})

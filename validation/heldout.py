@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from costmodel import hardware
 from costmodel.errors import TableError
 
 #: Share of the shapes that nothing is fitted on.
@@ -32,6 +33,12 @@ _SIZES = (
     *("b", "m", "n", "k", "batch", "seq_q", "seq_kv", "heads_q", "heads_kv", "head_dim"),
     *("seq", "hidden", "input", "num_layers"),
 )
+
+
+def kept_aside(rows: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows are of devices that are never fitted on."""
+    aside = {label: hardware.load(str(label)).name in NEVER_FITTED for label in rows["gpu"].unique()}
+    return rows["gpu"].map(aside).astype(bool)
 
 
 def held_out(rows: pd.DataFrame) -> NDArray[np.bool_]:

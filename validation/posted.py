@@ -12,12 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from costmodel import hardware
 from costmodel.files import write_text
 from costmodel.layers.collective import Collective
 from costmodel.predict import predict
 from costmodel.score import score
-from costmodel.validation.heldout import NEVER_FITTED
+from costmodel.validation.heldout import kept_aside
 from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent / "posted"
@@ -75,7 +74,7 @@ def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
 
 def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> str:
     """Return the page."""
-    kept, exchanged_kept = _aside(scored), _aside(exchanged)
+    kept, exchanged_kept = kept_aside(scored), kept_aside(exchanged)
     lines = [
         "# What others posted",
         "",
@@ -115,11 +114,6 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "",
     ]
     return "\n".join(lines)
-
-
-def _aside(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return which rows are of devices that are kept aside."""
-    return rows["gpu"].map(lambda name: hardware.load(name).name in NEVER_FITTED)
 
 
 def _above(rows: pd.DataFrame) -> int:

@@ -137,6 +137,16 @@ DEMANDS = (
 )
 
 
+def _predicted(frame: pd.DataFrame) -> pd.Series[bool]:
+    """Return which rows were measured and predicted."""
+    return (frame["status"] == "ok") & frame["seconds"].notna()
+
+
+def _judged(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that predictions are judged by: of held-out shapes, and the device's time alone."""
+    return frame[_predicted(frame) & held_out(frame) & ~queued(frame)]
+
+
 def verdicts(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     """Return what must come out, and what did.
 
@@ -155,9 +165,8 @@ def verdicts(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
         ``mean`` and ``bias`` [%], ``reruns`` (median difference between visits [%]), ``limit``
         (the demand, or 1.5 times that where it is larger [%]) and ``met``.
     """
-    good = (frame["status"] == "ok") & frame["seconds"].notna()
-    good &= (frame["direction"] == "fwd") & (frame["state"] == "warm") & ~queued(frame)
-    judged = frame[good & held_out(frame)]
+    judged = _judged(frame)
+    judged = judged[(judged["direction"] == "fwd") & (judged["state"] == "warm")]
     rows = []
     for demand in DEMANDS:
         if demand.kind != kind:
@@ -187,8 +196,8 @@ def order(frame: pd.DataFrame) -> tuple[int, float]:
     Pairs are of held-out shapes and different layers or backends, within a factor of 4 in FLOPs,
     measured times more than 20 % apart; where graphs were measured, of those.
     """
-    told = (frame["status"] == "ok") & frame["seconds"].notna() & (frame["matrix_flops"] > 0)
-    good = frame[told & held_out(frame) & ~queued(frame)]
+    good = _judged(frame)
+    good = good[good["matrix_flops"] > 0]
     benches, flops = good["bench"].to_numpy(), good["matrix_flops"].to_numpy(dtype=np.float64)
     measured, predicted = (good[name].to_numpy(dtype=np.float64) for name in ("latency_s", "seconds"))
     right = []
@@ -210,7 +219,7 @@ def mispredicted(frame: pd.DataFrame) -> pd.DataFrame:
         ``bench``, ``dtype``, ``direction``, ``launch``, ``state``, ``rows``, ``error`` and ``bias``
         (medians [%]), ``spread`` (between visits [%]), the worst first.
     """
-    good = frame[(frame["status"] == "ok") & frame["seconds"].notna()]
+    good = frame[_predicted(frame)]
     error = 100 * (good["ratio"] - 1)
     keys = ["bench", "dtype", "direction", "launch", "state"]
     grouped = good[keys].assign(error=error.abs(), bias=error, spread=100 * good["spread"]).groupby(keys)

@@ -9,9 +9,7 @@ import pandas as pd
 import pytest
 
 from costmodel import calibration, hardware, kernels
-from costmodel.calibration import Section
-from costmodel.measured import framework
-from costmodel.validation.cells import arguments, rows_of
+from costmodel.validation.cells import arguments, cells, rows_of, usable
 
 #: Rows of each section, evenly spaced in the table's order.
 ROWS = 60
@@ -19,31 +17,26 @@ GPUS = [name for name in calibration.calibrated_devices() if not name.startswith
 
 
 @pytest.fixture(scope="module")
-def measured(shared: Path) -> pd.DataFrame:
-    """Return all measured rows that a kernel model knows, with the device's and the framework's name."""
-    rows, _ = rows_of(sorted((shared / "measurements").glob("*.parquet")))
-    device = rows["gpu"].map({label: hardware.load(label).name for label in rows["gpu"].unique()})
-    whose = rows["framework"].map(lambda text: framework(text)[0])
-    return rows.assign(device=device, whose=whose)
-
-
-def _of(rows: pd.DataFrame, device: str, section: Section) -> pd.DataFrame:
-    told = {"device": device, "op": section.op, "dtype": section.dtype, "whose": section.framework}
-    mine = rows[np.logical_and.reduce([rows[column] == value for column, value in told.items()])]
-    return mine.iloc[:: max(1, len(mine) // ROWS)]
+def measured(shared: Path) -> dict[str, pd.DataFrame]:
+    """Return all measured rows that a kernel model knows, by device."""
+    rows = usable(rows_of(sorted((shared / "measurements").glob("*.parquet")))[0])
+    return {hardware.load(str(label)).name: part for label, part in rows.groupby("gpu")}
 
 
 @pytest.mark.parametrize("name", GPUS)
-def test_all_limits_one_after_the_other_take_no_less_than_the_time(measured: pd.DataFrame, name: str) -> None:
-    device, found = hardware.load(name), 0
-    for section in calibration.load(name):
-        rows = _of(measured, name, section)
-        if rows.empty:
-            continue
+def test_all_limits_one_after_the_other_take_no_less_than_the_time(
+    measured: dict[str, pd.DataFrame], name: str
+) -> None:
+    if name not in measured:
+        pytest.skip("no row of the shared tables is of this device (its constants are of published ones)")
+    device, sections = hardware.load(name), {s.cell: s for s in calibration.load(name)}
+    known = [
+        (sections[cell.key], part) for cell, part in cells(measured[name], device) if cell.key in sections
+    ]
+    assert known
+    for section, part in known:
+        rows = part.iloc[:: max(1, len(part) // ROWS)]
         model = kernels.model(section.kernel)
         estimate = model.seconds(device, section.constants, **arguments(rows, device))
         series = sum(np.asarray(term) for term in estimate.terms.values())
         assert (series > estimate.seconds * (1 - 1e-9)).all(), section.cell
-        found += len(rows)
-    if not found:
-        pytest.skip("no row of the shared tables is of this device (its constants are of published ones)")
