@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import costmodel as cm
 from costmodel.errors import CostmodelError, UnknownNameError
 from costmodel.sweep import Engine, best, front, make_grid, whole
+from costmodel.sweep import case as cases
 from costmodel.sweep import grid as grids
 from costmodel.sweep.pareto import Front, front_of
 
@@ -18,7 +19,7 @@ LEAST = {"seconds": "seconds", "energy": "energy_j", "cost": "cost", "footprint_
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes and chunks so small that a test's grid has many."""
-    monkeypatch.setattr(grids, "BOX", 40)
+    monkeypatch.setattr(cases, "BOX", 40)
     monkeypatch.setattr(grids, "CHUNK", 130)
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import costmodel as cm
 from costmodel import layers
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
+from costmodel.sweep import case as cases
 from costmodel.sweep import grid as grids
 from costmodel.sweep import make_grid, product, rows_of, whole
 from costmodel.sweep import program as program_of
@@ -23,16 +24,16 @@ SIZES = {"batch": [1, 2, 8], "seq": np.arange(1, 9) * 128, "heads": [4, 8, 12], 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes and chunks so small that a test's grid has many."""
-    monkeypatch.setattr(grids, "BOX", 7)
+    monkeypatch.setattr(cases, "BOX", 7)
     monkeypatch.setattr(grids, "CHUNK", 20)
 
 
 @given(shape=st.lists(st.integers(1, 9), min_size=1, max_size=5), box=st.integers(1, 40))
 def test_boxes_are_every_point_once_and_in_order(shape, box):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(grids, "BOX", box)
+        patch.setattr(cases, "BOX", box)
         axes = {name: np.arange(1.0, n + 1) for name, n in zip("abcde", shape, strict=False)}
-        case = grids.Case(cm.LSTM(), cm.hardware.load("h200-sxm"), axes, {})
+        case = cases.Case(cm.LSTM(), cm.hardware.load("h200-sxm"), axes, {})
         found = []
         for number in range(case.boxes):
             start, slices = case.box(number)

@@ -21,6 +21,7 @@ import costmodel as cm
 from costmodel.cli import run
 from costmodel.errors import CostmodelError, OutputError, TableError, UnavailableError, UnknownNameError
 from costmodel.sweep import Engine, estimate, job_of, make_grid, stream, whole
+from costmodel.sweep import case as cases
 from costmodel.sweep import grid as grids
 from costmodel.sweep.splice import splice
 
@@ -36,7 +37,7 @@ SIZES = {
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boxes and chunks so small that a test's grid has many."""
-    monkeypatch.setattr(grids, "BOX", 50)
+    monkeypatch.setattr(cases, "BOX", 50)
     monkeypatch.setattr(grids, "CHUNK", 100)
 
 
@@ -150,8 +151,8 @@ SCRIPT = """
     import os, signal, sys
     from pathlib import Path
     import costmodel as cm
-    from costmodel.sweep import grid as grids, make_grid, stream
-    grids.BOX, grids.CHUNK = 50, 100
+    from costmodel.sweep import case as cases, grid as grids, make_grid, stream
+    cases.BOX, grids.CHUNK = 50, 100
     grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", seq=range(1, 51), batch=range(1, 21), hidden=64)
     calls = []
     def progress(done):
@@ -208,8 +209,8 @@ MEMORY = """
     from pathlib import Path
     import numpy as np
     import costmodel as cm
-    from costmodel.sweep import Engine, grid as grids, make_grid, stream
-    grids.BOX, grids.CHUNK = 4096, 16384
+    from costmodel.sweep import Engine, case as cases, grid as grids, make_grid, stream
+    cases.BOX, grids.CHUNK = 4096, 16384
     def points(batches, name):
         seq = np.arange(1, 2049)
         grid = make_grid(cm.LSTM(), "h200-sxm", rung="bound", batch=range(1, batches + 1), seq=seq, hidden=64)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from costmodel.models._blocks import Use
 from costmodel.models._fields import Field, Fields
@@ -49,13 +48,3 @@ class Family:
     encodes: bool = False
     cut: Mapping[str, str] = field(default_factory=dict)
     alternates: bool = False
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Return how it is found again: defaults of its fields are functions, which are not pickled."""
-        return _of_type, (self.types[0],)
-
-
-def _of_type(model_type: str) -> Family:
-    from costmodel.models.families import by_type  # noqa: PLC0415 - they are made of families
-
-    return by_type()[model_type]

@@ -7,11 +7,11 @@
 from __future__ import annotations
 
 from costmodel.sweep.best import best, front
+from costmodel.sweep.columns import COUNTS, TIMES
 from costmodel.sweep.engines import Engine
 from costmodel.sweep.estimate import Estimate, estimate, job_of
 from costmodel.sweep.files import stream
 from costmodel.sweep.grid import Grid, make_grid
-from costmodel.sweep.points import COUNTS, TIMES
 from costmodel.sweep.table import as_frame, concat, log2_range, product, rows_of, sweep, whole
 
 __all__ = [

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.errors import CostmodelError, unknown_name
-from costmodel.sweep.grid import Case, Grid
-from costmodel.sweep.points import COST, ENERGY, TEXT, Points, absent
+from costmodel.sweep.case import Case
+from costmodel.sweep.columns import COST, ENERGY, TEXT
+from costmodel.sweep.grid import Grid
+from costmodel.sweep.points import Points, absent
 
 Array = NDArray[np.float64]
 

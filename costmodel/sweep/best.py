@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from costmodel.arguments import typed
 from costmodel.errors import unknown_name
 from costmodel.sweep.aim import Aim
+from costmodel.sweep.columns import TEXT, size_column
 from costmodel.sweep.engines import Engine, Progress
 from costmodel.sweep.grid import Chunk, Grid
 from costmodel.sweep.pareto import FindFront, Front
-from costmodel.sweep.points import TEXT, Points, size_column
+from costmodel.sweep.points import Points
 from costmodel.sweep.table import rows_of
 
 Numbers = NDArray[np.int64]

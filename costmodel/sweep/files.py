@@ -24,9 +24,10 @@ from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, OutputError, TableError, unknown_name
 from costmodel.files import check_writable, write_text, write_whole
 from costmodel.prediction import LIMITS
+from costmodel.sweep.columns import TEXT, size_column
 from costmodel.sweep.engines import Engine, Progress
 from costmodel.sweep.grid import Chunk, Grid
-from costmodel.sweep.points import TEXT, absent, gather, size_column
+from costmodel.sweep.points import absent, gather
 from costmodel.sweep.splice import footer, splice
 
 #: What says whose parts lie in a folder; readers of Parquet folders pass over such a name.

@@ -26,122 +26,19 @@ from costmodel.arguments import typed
 from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import as_size, bind, check_taken
 from costmodel.layers import Layer
-from costmodel.plan import Plan, make_plan
-from costmodel.predict import STATES, as_device, check_implementation, check_rung, predict, several
-from costmodel.prediction import Prediction
-from costmodel.sweep.points import COST, SENT, TEXT, Points, gather, known_columns, text_of
+from costmodel.predict import STATES, as_device, check_implementation, check_rung, several
+from costmodel.sweep.case import Case
+from costmodel.sweep.columns import COST, SENT, TEXT, known_columns
+from costmodel.sweep.points import Points, gather
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
 
 Array = NDArray[np.float64]
 
-#: Points that are predicted together.
-BOX = 32768
 #: Points of a part of a file: what a worker is given at a time, and holds in memory.
 CHUNK = 262_144
 #: More than these nobody waits for: days, and gigabytes for the list of parts alone.
 MOST_POINTS = 10**12
-
-
-@dataclass(frozen=True, eq=False)
-class Case:
-    """A layer on a device over all its sizes.
-
-    Attributes
-    ----------
-    layer, device : Layer, Device
-        What runs, and where.
-    axes : mapping of str to array
-        The values of each size that the grid gives it.
-    how : mapping
-        ``rung``, ``state`` and ``framework``, see `predict`.
-    price : float, optional
-        Of the device [currency/h].
-    """
-
-    layer: Layer
-    device: hardware.Device
-    axes: Mapping[str, Array]
-    how: Mapping[str, Any]
-    price: float | None = None
-
-    @cached_property
-    def shape(self) -> tuple[int, ...]:
-        """How many values each size has."""
-        return tuple(axis.size for axis in self.axes.values())
-
-    @property
-    def points(self) -> int:
-        """How many combinations there are."""
-        return math.prod(self.shape)
-
-    @cached_property
-    def _cut(self) -> tuple[int, int]:
-        """The axis that is cut into runs (those after it are whole, those before single), and the runs."""
-        inner = 1
-        for axis in reversed(range(len(self.shape))):
-            if inner * self.shape[axis] > BOX:
-                return axis, math.ceil(self.shape[axis] / (BOX // inner))
-            inner *= self.shape[axis]
-        return 0, 1
-
-    @property
-    def boxes(self) -> int:
-        """How many boxes it is predicted in."""
-        axis, runs = self._cut
-        return math.prod(self.shape[:axis]) * runs
-
-    def box(self, number: int) -> tuple[int, tuple[slice, ...]]:
-        """Return a box: the number of its first point in the case, and its run of each axis."""
-        axis, runs = self._cut
-        leading, run = divmod(number, runs)
-        singles = np.unravel_index(leading, self.shape[:axis]) if axis else ()
-        size = self.shape[axis] if self.shape else 1
-        first, last = run * size // runs, (run + 1) * size // runs
-        slices = (
-            *(slice(int(i), int(i) + 1) for i in singles),
-            slice(first, last),
-            *(slice(0, n) for n in self.shape[axis + 1 :]),
-        )[: len(self.shape)]
-        start = int(np.ravel_multi_index([s.start for s in slices], self.shape)) if slices else 0
-        return start, slices
-
-    def points_of(self, first: int, last: int) -> int:
-        """Return how many points the boxes from `first` up to but without `last` have."""
-        end = self.box(last)[0] if last < self.boxes else self.points
-        return end - self.box(first)[0]
-
-    def mesh(self, slices: Sequence[slice]) -> dict[str, Array]:
-        """Return runs of the sizes, each along an axis of its own."""
-        rank = len(self.axes)
-        return {
-            name: values[run].reshape([-1 if i == j else 1 for j in range(rank)])
-            for i, ((name, values), run) in enumerate(zip(self.axes.items(), slices, strict=True))
-        }
-
-    def at(self, numbers: NDArray[np.int64]) -> dict[str, Array]:
-        """Return the sizes of points, one flat array each."""
-        places = np.unravel_index(numbers, self.shape) if self.shape else ()
-        return {name: axis[i] for (name, axis), i in zip(self.axes.items(), places, strict=True)}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Leave what was compiled behind: another process compiles its own."""
-        return Case, (self.layer, self.device, self.axes, self.how, self.price)
-
-    @cached_property
-    def plan(self) -> Plan:
-        """What all its predictions have in common."""
-        implementation = (self.how["framework"], None, None)
-        return make_plan(self.layer, self.device, self.how["rung"], self.how["state"], implementation)
-
-    @cached_property
-    def text(self) -> dict[str, str]:
-        """The columns of text: one value each."""
-        return text_of(Prediction(self.plan, {}))
-
-    def predict(self, sizes: Mapping[str, Any]) -> Prediction:
-        """Return the prediction of some of its points."""
-        return predict(self.layer, self.device, sizes, **self.how)
 
 
 @dataclass(frozen=True)
@@ -243,7 +140,7 @@ class Grid:
     @cached_property
     def identity(self) -> str:
         """A hash of all that its predictions depend on, the program's own text included."""
-        told: list[Any] = [program(), BOX, CHUNK, [part.text for part in self.where]]
+        told: list[Any] = [program(), [part.text for part in self.where]]
         for case in self.cases:
             plan = case.plan
             constants = [[p.kernel, p.choice.origin, sorted(p.choice.constants.items())] for p in plan.phases]

@@ -5,87 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layers import Layer
 from costmodel.prediction import Prediction
+from costmodel.sweep.case import Case
+from costmodel.sweep.columns import COST, ENERGY, TEXT, number_of, size_column
 from costmodel.sweep.where import Condition
 
-if TYPE_CHECKING:
-    from costmodel.sweep.grid import Case
-
 Array = NDArray[np.float64]
-
-#: Columns of text, the same in all rows of a case.
-TEXT = ("layer", "options", "dtype", "direction", "device", "rung", "state", "constants_from")
-TIMES = ("seconds", "lower_s", "serial_s")
-#: Counts that every row shows, beside its times.
-COUNTS = (
-    "matrix_flops",
-    "vector_flops",
-    "special_flops",
-    "hbm_bytes",
-    "l2_bytes",
-    "depth",
-    "launches",
-    "footprint_bytes",
-    "kept_bytes",
-)
-#: What goes to other devices [bytes]; in tables with a layer that sends any.
-SENT = "link_bytes"
-#: What a run takes of power: its time at the device's TDP [J]; missing where the spec has no TDP.
-ENERGY = "energy_j"
-#: What a run costs: its time at the price of the device's hour [the price's currency].
-COST = "cost"
-_HOUR = 3600.0
-#: All answers in order, and those that not all tables have.
-ANSWERS = (*TIMES, "bound", *COUNTS, SENT, ENERGY, COST)
-RARE = (SENT, COST)
-
-
-def size_column(name: str) -> str:
-    """Return the column of a size; one may be called as a column of text is: `state`."""
-    return f"{name}_size" if name in TEXT else name
-
-
-def known_columns(sizes: Sequence[str], *, beside: Collection[str] = ()) -> tuple[str, ...]:
-    """Return all columns of a table with these sizes, in order; `beside`: those that not all tables have."""
-    return (*TEXT, *map(size_column, sizes), *(n for n in ANSWERS if n not in RARE or n in beside))
-
-
-def text_of(prediction: Prediction) -> dict[str, str]:
-    """Return the columns of text of a prediction."""
-    layer = prediction.layer
-    return {
-        "layer": layer.name,
-        "options": layer.label,
-        "dtype": layer.dtype,
-        "direction": layer.direction,
-        "device": prediction.device.name,
-        "rung": prediction.rung,
-        "state": prediction.state,
-        "constants_from": prediction.constants_from,
-    }
-
-
-def number_of(prediction: Prediction, name: str, price: float | None = None) -> Any:
-    """Return a column of numbers, as the sizes broadcast or narrower; NaN where there is none."""
-    if name in TIMES:
-        return getattr(prediction, name)
-    if name in COUNTS:
-        return prediction.counts[name]
-    if name == SENT:
-        return prediction.counts.get(name, 0.0)
-    if name == ENERGY:
-        power = prediction.device.tdp_w
-        return np.nan if power is None else prediction.seconds * power
-    if name == COST:
-        return np.nan if price is None else prediction.seconds * (price / _HOUR)
-    size = name if name in prediction.shapes else name.removesuffix("_size")
-    return prediction.shapes[size] if size in prediction.layer.sizes() else np.nan
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,16 +17,9 @@ from costmodel.errors import SizeError, TableError
 from costmodel.evaluate import as_whole
 from costmodel.layers import Layer
 from costmodel.prediction import LIMITS, Prediction
+from costmodel.sweep.columns import ANSWERS, SENT, TEXT, known_columns, number_of, text_of
 from costmodel.sweep.grid import Grid, as_axis, make_grid
-from costmodel.sweep.points import (
-    ANSWERS,
-    SENT,
-    TEXT,
-    gather,
-    known_columns,
-    number_of,
-    text_of,
-)
+from costmodel.sweep.points import gather
 
 
 @typed

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import importlib
 import pkgutil
+from collections.abc import Callable
 from functools import cache
 
 from costmodel.models._family import Family
@@ -20,3 +22,15 @@ def by_type() -> dict[str, Family]:
             if isinstance(value, Family):
                 found |= dict.fromkeys(value.types, value)
     return dict(sorted(found.items()))
+
+
+def _of_type(model_type: str) -> Family:
+    return by_type()[model_type]
+
+
+def _found_again(family: Family) -> tuple[Callable[[str], Family], tuple[str]]:
+    """Return how a family is found again: defaults of its fields are functions, which are not pickled."""
+    return _of_type, (family.types[0],)
+
+
+copyreg.pickle(Family, _found_again)
