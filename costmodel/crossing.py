@@ -16,12 +16,12 @@ from costmodel._version import __version__
 from costmodel.answer import SCHEMA
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError, unknown_name
-from costmodel.evaluate import as_size, evaluate
+from costmodel.evaluate import as_size, bind, counts_of
 from costmodel.layers import Layer
-from costmodel.predict import as_device, predict
+from costmodel.predict import as_device, bind_on, predict
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
-#: What can be compared: the row of counts, or the time.
+#: What can be compared: the time, or a row of counts.
 QUANTITIES = {
     "seconds": "seconds",
     "flops": "matrix_flops",
@@ -177,12 +177,13 @@ def crossover(
         own: dict[str, Any] = {n: v for n, v in (sizes | {over: points}).items() if n in taken}
         if of == "link_bytes" and not layer.cost.sends:
             return np.zeros(points.shape)
-        if machine is None:
-            return np.broadcast_to(evaluate(layer, **own)[QUANTITIES[of]], points.shape)
+        if machine is None or of != "seconds":
+            known = bind(layer, own) if machine is None else bind_on(machine, layer, own)
+            return np.broadcast_to(counts_of(layer, known)[QUANTITIES[of]], points.shape)
         prediction = predict(layer, machine, rung=rung, **own)
-        for name, met in basis.items() if of == "seconds" else ():
+        for name, met in basis.items():
             met.update(dict.fromkeys(getattr(prediction, name).split(", ")))
-        return np.broadcast_to(getattr(prediction, QUANTITIES[of]), points.shape)
+        return np.broadcast_to(prediction.seconds, points.shape)
 
     def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""

@@ -121,14 +121,17 @@ def measured_as(
         shapes, state = {**shapes, "state": state}, "warm"
     if state not in STATES:
         raise unknown_name("state", state, STATES)
-    bound = bind(layer, {**sizes, **shapes} if sizes else shapes)
-    for name in DEVICE_SIZES:
-        if name not in bound:
-            bound[name] = _device_size(machine, name)
+    bound = bind_on(machine, layer, {**sizes, **shapes} if sizes else shapes)
     if rung != "bound":
         _check_on_chip(layer, machine, bound)
     plan = make_plan(layer, machine, rung, state, implementation)
     return Prediction(plan=plan, shapes=bound)
+
+
+def bind_on(device: hardware.Device, layer: Layer, sizes: Mapping[str, ArrayLike]) -> dict[str, Number]:
+    """Return the sizes of a layer as `bind` does, those of the device's memories among them."""
+    bound = bind(layer, sizes)
+    return bound | {name: _device_size(device, name) for name in DEVICE_SIZES if name not in bound}
 
 
 def _device_size(device: hardware.Device, name: str) -> float:

@@ -47,6 +47,17 @@ def test_depth_is_what_attention_saves():
     assert found.size == 2
 
 
+def test_counts_ask_a_device_for_its_memories_alone():
+    """T4 computes no bf16: a time there is refused, what is counted is not."""
+    sizes = {"over": "seq", "hidden": 512, **HEADS}
+    layers = (cm.LSTM(), cm.TiledAttention(dtype="bf16"))
+    found = cm.crossover(*layers, "t4", of="flops", **sizes)
+    assert found == cm.crossover(*layers, of="flops", **sizes)
+    assert cm.crossover(*layers, "t4", of="hbm_bytes", **sizes).answer == "never"  # one pass, and no weights
+    with pytest.raises(CostmodelError, match="bf16"):
+        cm.crossover(*layers, "t4", **sizes)
+
+
 def test_what_devices_send_crosses_where_the_papers_formulas_do():
     """Of n·d numbers 4 (P − 1)/P² each (Ulysses, four all-to-alls), 2 (P − 1)/P (a ring: keys and values)."""
     sizes = {"seq": 8192, "over": "devices", "of": "link_bytes", **HEADS}
