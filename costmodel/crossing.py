@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -153,8 +153,47 @@ def crossover(
     CostmodelError
         If times are to be compared and no device is given.
     """
-    symbol(over)
+    _check(first, second, device, over, of, sizes)
     last = int(as_size(over, min(MOST, GLOSSARY[over].largest) if limit is None else limit))
+    asked = _Asked(over, of, None if device is None else as_device(device), rung, sizes)
+    octave = 16 if of == "seconds" else 64
+
+    def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""
+        a, b = asked.values(first, points), asked.values(second, points)
+        return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
+
+    found, signs = _changes(order, last, octave)
+    apart = None
+    if len(found) > 1:
+        points = _points(last, octave)
+        between = points[(points >= found[0]) & (points <= found[-1])]
+        apart = _apart(asked.values(first, between), asked.values(second, between))
+    names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
+    who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
+    return Crossover(
+        first=names[0],
+        second=names[1],
+        over=over,
+        of=of,
+        sizes=tuple(found),
+        cheaper=tuple(who[s] for s in signs),
+        limit=last,
+        apart=apart,
+        **{name: ", ".join(met) or None for name, met in asked.basis.items()},
+    )
+
+
+def _check(
+    first: Layer,
+    second: Layer,
+    device: object,
+    over: str,
+    of: str,
+    sizes: Mapping[str, ArrayLike],
+) -> None:
+    """Refuse a size or quantity that is none, several values of a size, times without a device."""
+    symbol(over)
     if over in sizes:
         raise SizeError(f"crossover: {over} is what varies; leave out {over}=…")
     if of not in QUANTITIES:
@@ -169,47 +208,40 @@ def crossover(
         if np.size(value) > 1 or np.ndim(value) > 1:
             many = f"got {np.size(value)} values"
             raise SizeError(f"crossover: wanted one {name}, {many}; {over} is what varies")
-    machine = None if device is None else as_device(device)
-    basis: dict[str, dict[str, None]] = {"rung": {}, "constants_from": {}}
 
-    def values(layer: Layer, points: NDArray[np.float64]) -> Any:
-        taken = (*layer.sizes(), *DEVICE_SIZES)
-        own: dict[str, Any] = {n: v for n, v in (sizes | {over: points}).items() if n in taken}
-        if of == "link_bytes" and not layer.cost.sends:
-            return np.zeros(points.shape)
-        if machine is None or of != "seconds":
-            known = bind(layer, own) if machine is None else bind_on(machine, layer, own)
-            return np.broadcast_to(counts_of(layer, known)[QUANTITIES[of]], points.shape)
-        prediction = predict(layer, machine, rung=rung, **own)
-        for name, met in basis.items():
-            met.update(dict.fromkeys(getattr(prediction, name).split(", ")))
-        return np.broadcast_to(prediction.seconds, points.shape)
 
-    def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""
-        a, b = values(first, points), values(second, points)
-        return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """What is compared: see `crossover`; and what the times looked up so far rest on."""
 
-    octave = 16 if of == "seconds" else 64
-    found, signs = _changes(order, last, octave)
-    apart = None
-    if len(found) > 1:
-        points = _points(last, octave)
-        between = points[(points >= found[0]) & (points <= found[-1])]
-        apart = _apart(values(first, between), values(second, between))
-    names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
-    who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
-    return Crossover(
-        first=names[0],
-        second=names[1],
-        over=over,
-        of=of,
-        sizes=tuple(found),
-        cheaper=tuple(who[s] for s in signs),
-        limit=last,
-        apart=apart,
-        **{name: ", ".join(met) or None for name, met in basis.items()},
+    over: str
+    of: str
+    device: hardware.Device | None
+    rung: str | None
+    sizes: Mapping[str, ArrayLike]
+    basis: Mapping[str, dict[str, None]] = field(
+        default_factory=lambda: {"rung": {}, "constants_from": {}}, init=False
     )
+
+    def values(self, layer: Layer, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return it of one of the layers, at several values of the size that grows."""
+        taken = (*layer.sizes(), *DEVICE_SIZES)
+        own = {name: v for name, v in {**self.sizes, self.over: points}.items() if name in taken}
+        if self.of == "link_bytes" and not layer.cost.sends:
+            return np.zeros(points.shape)
+        if self.device is None:
+            found = counts_of(layer, bind(layer, own))[QUANTITIES[self.of]]
+        elif self.of == "seconds":
+            found = self._times(layer, self.device, own)
+        else:
+            found = counts_of(layer, bind_on(self.device, layer, own))[QUANTITIES[self.of]]
+        return np.broadcast_to(found, points.shape)
+
+    def _times(self, layer: Layer, device: hardware.Device, sizes: Mapping[str, ArrayLike]) -> Any:
+        prediction = predict(layer, device, sizes, rung=self.rung)
+        for name, met in self.basis.items():
+            met.update(dict.fromkeys(getattr(prediction, name).split(", ")))
+        return prediction.seconds
 
 
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
