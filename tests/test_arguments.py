@@ -255,8 +255,6 @@ def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch
         (lambda: cm.what_if(3), r"wanted prediction to be a Prediction \(as costmodel.predict returns it\)"),
         (lambda: cm.crossover(LSTM, FLASH, over="seq", of="flops", batch=[[1]]), "wanted one batch"),
         (lambda: models.Part.of("x", LSTM, batch="2 + 2"), "wanted batch to be a Expr or a number, got '2"),
-        (lambda: validation.measure("cpu", cases=[], budget_s=math.nan), "wanted budget_s above 0"),
-        (lambda: validation.measure("cpu", cases=[], passes=0), "passes: wanted a whole number"),
         (lambda: model_story.story(GPT2, []), "wanted one device or more"),
         (lambda: story.story(devices=[]), "wanted one device or more"),
         (lambda: hardware.family_of("nvidia/h300"), "unknown device"),
@@ -265,6 +263,16 @@ def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch
 def test_nonsense_is_not_taken(ask, text):
     with pytest.raises(CostmodelError, match=text):
         ask()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [({"budget_s": math.nan}, "wanted budget_s above 0"), ({"passes": 0}, "passes: wanted a whole number")],
+)
+def test_nonsense_is_not_measured(given, text):
+    pytest.importorskip("torch")
+    with pytest.raises(CostmodelError, match=text):
+        validation.measure("cpu", cases=[], **given)
 
 
 def test_a_column_to_group_by_counts_once():
