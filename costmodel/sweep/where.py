@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.errors import CostmodelError, unknown_name
+from costmodel.errors import CostmodelError, shown, unknown_name
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: np.add,
@@ -175,7 +175,9 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         known = bool(node.args) and not node.keywords
     elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
         known = len(node.ops) == 1 and isinstance(node.comparators[0], ast.Tuple | ast.List)
-    if not known or depth == 0:
+    if depth == 0:
+        raise CostmodelError(f"condition {shown(text)}: nested more than {_DEPTH} deep")
+    if not known:
         what = ast.unparse(node) if isinstance(node, ast.expr) else type(node).__name__
         raise CostmodelError(f"condition {text!r}: {what} is not arithmetic or a comparison of columns")
     for child in ast.iter_child_nodes(node):
