@@ -43,6 +43,11 @@ def test_a_name_like_no_other_is_compared_by_its_fields(llama):
     assert "nearest is 'gpt2'" in refused({**opt, "model_type": "xyz"})
 
 
+def test_of_architectures_with_like_names_the_nearest_lacks_least(llama):
+    """The text of Qwen2.5-VL: its name is most like qwen3_next's, which would need experts."""
+    assert "nearest is 'qwen2', which needs nothing" in refused({**llama, "model_type": "qwen2_5_vl_text"})
+
+
 def test_no_architecture_at_all(llama):
     text = refused({key: value for key, value in llama.items() if key != "model_type"})
     assert "no model_type" in text
