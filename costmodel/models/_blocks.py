@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import sympy as sp
 
+from costmodel.errors import CostmodelError
 from costmodel.layers import Layer, get
 from costmodel.models._decoding import StateUpdate
 from costmodel.models._fields import Fields
@@ -163,7 +164,14 @@ def experts(
         Width of the layer that every token passes; 0: none.
     extra : int
         Further learned numbers: offsets of the router, a gate of the shared layer.
+
+    Raises
+    ------
+    CostmodelError
+        If experts have no width, or none is a token's.
     """
+    if not width or not top_k:
+        raise CostmodelError(f"of {count} experts, {width} wide, a token passes {top_k}: wanted 1 at least")
     alike, odd = divmod(shared, width)
     layer = use.layer("moe", shared=0 if odd else alike)
     part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)

@@ -235,6 +235,21 @@ def test_sizes_that_something_is_divided_by_are_not_zero(name):
         from_config({**config, name: 0})
 
 
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"qk_dim_factor": -1.0}, "qk_dim_factor of 128 should be 1 to"),
+        ({"qk_dim_factor": float("inf")}, "qk_dim_factor of 128 should be 1 to"),
+        ({"ffn_proj_factor": 1e-9}, "ffn_proj_factor of 128 should be 1 to"),
+        ({"num_heads": 3}, "keys 64 is not a multiple of heads 3"),
+    ],
+)
+def test_widths_that_are_none_or_no_heads_are_one_clear_line(said, message):
+    """They were sizes below 1 inside of layers, which SymPy refused, or heads cut off."""
+    small = {"vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 2, "num_heads": 4}
+    assert message in refused({"model_type": "xlstm", **small, **said})
+
+
 @pytest.mark.parametrize("wrong", [[], 3, None, b"gpt2", ""])
 def test_what_names_no_model_is_one_clear_line(wrong):
     with pytest.raises(

@@ -113,6 +113,7 @@ SELDOM = [
     ("gemma", GATED, 1355072),
     ("gemma2", GATED, 1355840),
     ("gemma3_text", GATED, 1358912),
+    ("mixtral", GATED, 1090368),
     ("qwen2_moe", {**GATED, **SHARED, "shared_expert_intermediate_size": 48, "qkv_bias": False}, 407232),
     ("qwen3_next", {**NEXT, "attention_bias": True}, 418904),
     ("deepseek_v2", {**LATENT, "attention_bias": True}, 345272),
@@ -152,6 +153,14 @@ def test_what_is_listed_is_listed_of_every_layer():
     model = from_config({"model_type": "llama4_text", **LLAMA_4, "no_rope_layers": [1, 0]})
     with pytest.raises(CostmodelError, match="no_rope_layers has 2 entries for 6 layers"):
         _ = model.parameters
+
+
+@pytest.mark.parametrize("name", ["moe_intermediate_size", "num_experts_per_tok"])
+def test_experts_that_no_token_passes_are_refused(name):
+    """One was a division by zero, the other a mixture without its experts' products."""
+    figures = {**GATED, **SHARED, "shared_expert_intermediate_size": 32, name: 0}
+    with pytest.raises(CostmodelError, match=r"of 4 experts, .* wide, a token passes .: wanted 1 at least"):
+        _ = from_config({"model_type": "qwen2_moe", **figures}).parameters
 
 
 def test_delta_rules_whose_state_is_not_square_are_refused():
