@@ -150,7 +150,15 @@ def feed_forward(
 
 
 def experts(
-    use: Use, d_model: int, width: int, count: int, top_k: int, *, shared: int = 0, extra: int = 0
+    use: Use,
+    d_model: int,
+    width: int,
+    count: int,
+    top_k: int,
+    *,
+    shared: int = 0,
+    gated: bool = False,
+    extra: int = 0,
 ) -> Iterator[Part]:
     """Yield a router and its experts, and the gated layer that every token passes beside them.
 
@@ -162,8 +170,10 @@ def experts(
         Width of the model and of an expert; experts; experts of a token.
     shared : int
         Width of the layer that every token passes; 0: none.
+    gated : bool
+        Whether a number of each token, made by a product, weighs what the shared layer returns.
     extra : int
-        Further learned numbers: offsets of the router, a gate of the shared layer.
+        Further learned numbers: offsets of the router.
 
     Raises
     ------
@@ -178,6 +188,8 @@ def experts(
     yield with_extra(part, extra)
     if odd:
         yield feed_forward(use, d_model, shared, "silu", gated=True, name="shared expert")
+    if gated:
+        yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router's input
 
 
 # -- ends --------------------------------------------------------------------------------------

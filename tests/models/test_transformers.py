@@ -71,6 +71,13 @@ CONFIGS = {
     "gpt2": {"vocab_size": 1000, "n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 128},
     "mixtral": {**GATED, "num_local_experts": 4, "num_experts_per_tok": 2},
     "qwen3_moe": {**GATED, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32},
+    "qwen2_moe": {
+        **GATED,
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 48,
+    },
     "deepseek_v2": {**GATED, "num_key_value_heads": 4, **LATENT, "q_lora_rank": 24, "topk_method": "greedy"},
     "deepseek_v3": {
         **GATED,

@@ -170,8 +170,8 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         function = TRAITS[c.type].function
         yield feed_forward(use, c.d_model, c.d_ff, function, gated=True, bias=c.mlp_bias)
         return
-    gate = c.d_model if c.d_shared else 0
-    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=gate)
+    shared = c.d_shared
+    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=shared, gated=shared > 0)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:

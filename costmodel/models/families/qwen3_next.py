@@ -107,7 +107,7 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
     mixer = self_attention(use, heads) if full else delta_net(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
     if sparse:
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=c.d_model)
+        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, gated=True)
     else:
         half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
     yield from residual(use, "feed-forward", c.d_model, half)
