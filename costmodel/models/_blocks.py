@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import sympy as sp
 
+from costmodel.errors import CostmodelError
 from costmodel.layers import Layer, get
 from costmodel.models._decoding import StateUpdate
 from costmodel.models._fields import Fields
@@ -149,7 +150,15 @@ def feed_forward(
 
 
 def experts(
-    use: Use, d_model: int, width: int, count: int, top_k: int, *, shared: int = 0, extra: int = 0
+    use: Use,
+    d_model: int,
+    width: int,
+    count: int,
+    top_k: int,
+    *,
+    shared: int = 0,
+    gated: bool = False,
+    extra: int = 0,
 ) -> Iterator[Part]:
     """Yield a router and its experts, and the gated layer that every token passes beside them.
 
@@ -161,15 +170,26 @@ def experts(
         Width of the model and of an expert; experts; experts of a token.
     shared : int
         Width of the layer that every token passes; 0: none.
+    gated : bool
+        Whether a number of each token, made by a product, weighs what the shared layer returns.
     extra : int
-        Further learned numbers: offsets of the router, a gate of the shared layer.
+        Further learned numbers: offsets of the router.
+
+    Raises
+    ------
+    CostmodelError
+        If experts have no width, or none is a token's.
     """
+    if not width or not top_k:
+        raise CostmodelError(f"of {count} experts, {width} wide, a token passes {top_k}: wanted 1 at least")
     alike, odd = divmod(shared, width)
     layer = use.layer("moe", shared=0 if odd else alike)
     part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)
     yield with_extra(part, extra)
     if odd:
         yield feed_forward(use, d_model, shared, "silu", gated=True, name="shared expert")
+    if gated:
+        yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router's input
 
 
 # -- ends --------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from costmodel.models._blocks import Use
 from costmodel.models._fields import Field, Fields
@@ -37,6 +38,9 @@ class Family:
         none: how its layers are shared is not known.
     alternates : bool
         Whether layers of several kinds take turns; else those of one kind follow each other.
+    left_to_defaults : mapping of str to mapping
+        Of some types, what Hugging Face's code takes for keys that are not in a configuration: saved ones
+        lack what a class has anyway, in a nested configuration above all. A key that is null is there.
     """
 
     types: tuple[str, ...]
@@ -48,3 +52,4 @@ class Family:
     encodes: bool = False
     cut: Mapping[str, str] = field(default_factory=dict)
     alternates: bool = False
+    left_to_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -74,8 +74,13 @@ def missing(config: Mapping[str, Any], table: Mapping[str, Field]) -> list[str]:
     return [
         field.names[0]
         for field in table.values()
-        if field.default is REQUIRED and all(config.get(name) is None for name in field.names)
+        if field.default is REQUIRED and not any(said(config, name) for name in field.names)
     ]
+
+
+def said(config: Mapping[str, Any], name: str) -> bool:
+    """Return whether a configuration says something of a name; ``auto`` and null leave it to the default."""
+    return config.get(name) not in (None, "auto")
 
 
 def read(config: Mapping[str, Any], table: Mapping[str, Field], whose: str) -> Fields:
@@ -84,7 +89,7 @@ def read(config: Mapping[str, Any], table: Mapping[str, Field], whose: str) -> F
     Parameters
     ----------
     config : mapping
-        As its file has it; a field that is null is not there.
+        As its file has it; a field that is null, or ``auto``, is not there.
     table : mapping of str to Field
         Our name → what configurations call it.
     whose : str
@@ -100,7 +105,7 @@ def read(config: Mapping[str, Any], table: Mapping[str, Field], whose: str) -> F
         raise CostmodelError(f"{whose} lacks {', '.join(_with_nearest(name, config) for name in lacking)}")
     values: dict[str, Any] = {}
     for ours, field in table.items():
-        name = next((n for n in field.names if config.get(n) is not None), None)
+        name = next((n for n in field.names if said(config, n)), None)
         if name is None:
             values[ours] = field.default(Fields(values)) if callable(field.default) else field.default
         else:
@@ -157,8 +162,19 @@ def of_layers(c: Fields, known: Collection[str]) -> list[str]:
     for name in listed:
         if name not in known:
             raise unknown_name("entry of layer_types", name, known)
+    return each_layer(c, "layer_types", listed)
+
+
+def each_layer(c: Fields, name: str, listed: list[Any]) -> list[Any]:
+    """Return what a configuration lists under a name, an entry for each layer, or nothing.
+
+    Raises
+    ------
+    CostmodelError
+        If there are more or fewer.
+    """
     if listed and len(listed) != c.layers:
-        raise CostmodelError(f"layer_types has {len(listed)} entries for {c.layers} layers; wanted one each")
+        raise CostmodelError(f"{name} has {len(listed)} entries for {c.layers} layers; wanted one each")
     return listed
 
 

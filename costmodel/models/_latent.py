@@ -23,6 +23,8 @@ class Latent:
         Width of the queries' (0: none) and of the keys' and values' latent vector.
     nope, rope, value_dim : int
         Width of one head's keys without and with rotation, and of its values.
+    bias : bool
+        Whether the latent projections and the output have biases.
     """
 
     d_model: int
@@ -32,6 +34,7 @@ class Latent:
     nope: int
     rope: int
     value_dim: int
+    bias: bool = False
 
     @property
     def query(self) -> int:
@@ -46,14 +49,15 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
     would make keys and values of them are absorbed into queries and outputs.
     """
     if a.q_rank:
-        yield linear(use, "query's latent projection", a.d_model, a.q_rank)
+        yield linear(use, "query's latent projection", a.d_model, a.q_rank, bias=a.bias)
         yield norm(use, "query's latent norm", a.q_rank)
     yield linear(use, "query projection", a.q_rank or a.d_model, a.heads * a.query)
     # The layer's input, as the queries' first product has it.
-    yield keeping(linear(use, "latent projection", a.d_model, a.kv_rank + a.rope), 0)
+    latent = linear(use, "latent projection", a.d_model, a.kv_rank + a.rope, bias=a.bias)
+    yield keeping(latent, 0)
     yield norm(use, "latent norm", a.kv_rank)
     yield rotary(use, "rotary", a.heads, 1, a.rope)
-    output = linear(use, "output projection", a.heads * a.value_dim, a.d_model)
+    output = linear(use, "output projection", a.heads * a.value_dim, a.d_model, bias=a.bias)
     yield from (*_absorbed(use, a), output) if use.decoding else _expanded(use, a, output)
 
 

@@ -120,7 +120,8 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
     family = by_type().get(str(kind))
     if family is None:
         raise _unknown(kind, flat)
-    fields = _fields.read({**flat, "model_type": kind}, family.fields, f"a configuration of {kind}")
+    whole = {**family.left_to_defaults.get(str(kind), {}), **flat, "model_type": kind}
+    fields = _fields.read(whole, family.fields, f"a configuration of {kind}")
     return Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
 
 
@@ -137,8 +138,11 @@ def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
 def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
     """Return the error for an architecture that is not known: the nearest, and what it would lack."""
     lacking = {known: _fields.missing(config, family.fields) for known, family in by_type().items()}
-    near = difflib.get_close_matches(str(kind), lacking, n=1, cutoff=0.6) if kind else []
-    nearest = near[0] if near else min(lacking, key=lambda known: _distance(known, config))
+    near = difflib.get_close_matches(str(kind), lacking, n=5, cutoff=0.6) if kind else []
+    near += [known for known in lacking if str(kind).startswith(known)]
+    # Of like names the one that lacks least: Qwen2.5-VL's text is more a qwen2 than a qwen3_next.
+    like = min(near, key=lambda known: len(lacking[known]), default=None)
+    nearest = like or min(lacking, key=lambda known: _distance(known, config))
     said = "has no model_type" if kind is None else f"has the unknown model_type {kind!r}"
     if lacking[nearest]:
         remedy = f"which would need {', '.join(lacking[nearest])} besides"
@@ -155,7 +159,7 @@ def _distance(known: str, config: Mapping[str, Any]) -> tuple[int, bool, str]:
     Of equals the most common architecture, Llama's, is nearest.
     """
     fields = by_type()[known].fields
-    there = sum(any(config.get(name) is not None for name in field.names) for field in fields.values())
+    there = sum(any(_fields.said(config, name) for name in field.names) for field in fields.values())
     return len(_fields.missing(config, fields)) - there, known != "llama", known
 
 

@@ -35,7 +35,7 @@ from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div
 
 #: Parts that have nothing to cut, and are made for each device's own positions.
-OWN = ("shared expert", "channel receptance")
+OWN = ("shared expert", "shared expert gate", "channel receptance")
 
 
 @dataclass(frozen=True)

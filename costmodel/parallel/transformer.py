@@ -98,14 +98,15 @@ class Transformer(LanguageModel):
         Raises
         ------
         UnavailableError
-            If its layers are not all alike, or not an attention to all positions and a feed-forward layer.
+            If its layers are not all alike, or not an attention to all positions and a feed-forward layer,
+            each after its norm.
         """
         fields, types = architecture.fields, architecture.family.types
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
-        if not known or getattr(fields, "experts", False) or _looks_back_only_so_far(architecture):
+        if not known or getattr(fields, "experts", False) or _has_more(architecture):
             raise UnavailableError(
                 f"{architecture.name}: is no stack of equal layers of attention to all positions and "
-                "feed-forward (Llama, Qwen, GPT, OPT, BERT)"
+                "feed-forward, with two norms (Llama, Qwen2, GPT, OPT, BERT)"
             )
         gated = known[0] == "llama"
         return cls(
@@ -157,7 +158,11 @@ class Transformer(LanguageModel):
         return get("megatron")(dtype=self.dtype, direction=direction, **options)
 
 
-def _looks_back_only_so_far(architecture: Architecture) -> bool:
-    """Return whether attention of any layer has a window."""
+def _has_more(architecture: Architecture) -> bool:
+    """Return whether any layer has a window, or norms besides one before each half: of Q and K, or after."""
     parts = architecture.training(optimizer=None).parts
-    return any(part.layer.name == "sliding-window" for part in parts)
+    norms = sum(part.repeats for part in parts if part.layer.name == "norm")
+    ends = 2  # of the embedding, and the last
+    return norms > 2 * architecture.fields.layers + ends or any(
+        part.layer.name == "sliding-window" for part in parts
+    )

@@ -43,6 +43,11 @@ def test_a_name_like_no_other_is_compared_by_its_fields(llama):
     assert "nearest is 'gpt2'" in refused({**opt, "model_type": "xyz"})
 
 
+def test_of_architectures_with_like_names_the_nearest_lacks_least(llama):
+    """The text of Qwen2.5-VL: its name is most like qwen3_next's, which would need experts."""
+    assert "nearest is 'qwen2', which needs nothing" in refused({**llama, "model_type": "qwen2_5_vl_text"})
+
+
 def test_no_architecture_at_all(llama):
     text = refused({key: value for key, value in llama.items() if key != "model_type"})
     assert "no model_type" in text
@@ -228,6 +233,21 @@ def test_sizes_that_something_is_divided_by_are_not_zero(name):
     assert from_config({**config, name: 1}).parameters > 0
     with pytest.raises(CostmodelError, match=f"{name} should be"):
         from_config({**config, name: 0})
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ({"qk_dim_factor": -1.0}, "qk_dim_factor of 128 should be 1 to"),
+        ({"qk_dim_factor": float("inf")}, "qk_dim_factor of 128 should be 1 to"),
+        ({"ffn_proj_factor": 1e-9}, "ffn_proj_factor of 128 should be 1 to"),
+        ({"num_heads": 3}, "keys 64 is not a multiple of heads 3"),
+    ],
+)
+def test_widths_that_are_none_or_no_heads_are_one_clear_line(said, message):
+    """They were sizes below 1 inside of layers, which SymPy refused, or heads cut off."""
+    small = {"vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 2, "num_heads": 4}
+    assert message in refused({"model_type": "xlstm", **small, **said})
 
 
 @pytest.mark.parametrize("wrong", [[], 3, None, b"gpt2", ""])

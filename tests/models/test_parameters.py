@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from costmodel.errors import CostmodelError
 from costmodel.models import available, from_config, load
 from costmodel.models.config import CATALOGUE, _yaml
 from costmodel.symbols import symbol
@@ -49,6 +50,124 @@ def test_gnmt_has_about_what_others_count_for_it():
     model = load("gnmt")
     assert model.parameters == pytest.approx(278e6, rel=0.015)
     assert model.parameters - 2 * 32000 * 1024 == pytest.approx(214e6, rel=0.015)
+
+
+@pytest.mark.parametrize(
+    ("text", "millions"),
+    [
+        ({"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34}, 3209),
+        (
+            {
+                "hidden_size": 3840,
+                "intermediate_size": 15360,
+                "num_hidden_layers": 48,
+                "num_attention_heads": 16,
+                "num_key_value_heads": 8,
+            },
+            10759,
+        ),
+        (
+            {
+                "hidden_size": 5376,
+                "intermediate_size": 21504,
+                "num_hidden_layers": 62,
+                "num_attention_heads": 32,
+                "num_key_value_heads": 16,
+                "head_dim": 128,
+            },
+            25600,
+        ),
+    ],
+)
+def test_gemma_3_has_what_its_published_configurations_leave_out(text, millions):
+    """Their text_config lacks what is the class's default; non-embedding, arXiv 2503.19786, Table 1."""
+    inner = {**text, "model_type": "gemma3_text", "sliding_window": 1024}
+    model = from_config({"model_type": "gemma3", "text_config": inner})
+    assert round((model.parameters - model.fields.vocab * model.fields.d_model) / 1e6) == millions
+
+
+SMALL = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 6, "num_attention_heads": 4}
+GATED = {**SMALL, "intermediate_size": 96, "num_key_value_heads": 2}
+LATENT = {
+    **SMALL, "intermediate_size": 96, "kv_lora_rank": 16, "q_lora_rank": 24, "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 4, "v_head_dim": 8, "n_routed_experts": 4, "n_shared_experts": 1,
+    "num_experts_per_tok": 2, "moe_intermediate_size": 32, "first_k_dense_replace": 1,
+}  # fmt: skip
+SHARED = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+NEXT = {
+    **GATED, **SHARED, "shared_expert_intermediate_size": 32, "head_dim": 16, "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+}  # fmt: skip
+LLAMA_4 = {
+    **SMALL, "intermediate_size": 32, "intermediate_size_mlp": 96, "num_key_value_heads": 2, "head_dim": 16,
+    "num_local_experts": 4,
+}  # fmt: skip
+T5 = {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4}
+MAMBA = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8}
+
+#: Configurations with keys that published ones seldom have, or lack, and the parameters of Hugging Face's
+#: code (transformers 5.23, on meta; of DeepSeek-V3 with its router's offsets).
+SELDOM = [
+    ("mistral", {**SMALL, "intermediate_size": 96, "num_attention_heads": 16}, 313152),
+    ("qwen3", GATED, 830784),
+    ("gemma", GATED, 1355072),
+    ("gemma2", GATED, 1355840),
+    ("gemma3_text", GATED, 1358912),
+    ("mixtral", GATED, 1090368),
+    ("qwen2_moe", {**GATED, **SHARED, "shared_expert_intermediate_size": 48, "qkv_bias": False}, 407232),
+    ("qwen3_next", {**NEXT, "attention_bias": True}, 418904),
+    ("deepseek_v2", {**LATENT, "attention_bias": True}, 345272),
+    ("deepseek_v3", {**LATENT, "attention_bias": True}, 345292),
+    ("llama4_text", {**LLAMA_4, "moe_layers": [1, 3]}, 338240),
+    ("llama4_text", {**LLAMA_4, "moe_layers": []}, 313152),
+    ("llama4_text", {**LLAMA_4, "attention_bias": True}, 389568),
+    ("mt5", T5, 323392),
+    ("umt5", T5, 323904),
+    ("mamba", {**MAMBA, "expand": 3}, 197312),
+    ("mamba", {**MAMBA, "time_step_rank": "auto"}, 152960),
+]
+
+
+@pytest.mark.parametrize(("kind", "figures", "count"), SELDOM)
+def test_keys_that_are_seldom_there_count(kind, figures, count):
+    assert from_config({"model_type": kind, **figures}).parameters == count
+
+
+@pytest.mark.parametrize(
+    ("said", "whole"),
+    [
+        ({}, 1),
+        ({"no_rope_layers": [1, 0, 1, 0, 1, 0]}, 3),
+        ({"no_rope_layers": []}, 1),
+        ({"layer_types": ["full_attention"] * 5 + ["chunked_attention"]}, 5),
+    ],
+)
+def test_llama_4_lists_its_layers(said, whole):
+    """What its code makes of the lists (configuration_llama4.py): a layer that rotates sees a chunk."""
+    cache = from_config({"model_type": "llama4_text", **LLAMA_4, **said}).cache_bytes("bf16")
+    of_layer = 2 * 2 * 2 * 16
+    assert at(cache, batch=1, seq_kv=10**6) == of_layer * (whole * 10**6 + (6 - whole) * 8192)
+
+
+def test_what_is_listed_is_listed_of_every_layer():
+    model = from_config({"model_type": "llama4_text", **LLAMA_4, "no_rope_layers": [1, 0]})
+    with pytest.raises(CostmodelError, match="no_rope_layers has 2 entries for 6 layers"):
+        _ = model.parameters
+
+
+@pytest.mark.parametrize("name", ["moe_intermediate_size", "num_experts_per_tok"])
+def test_experts_that_no_token_passes_are_refused(name):
+    """One was a division by zero, the other a mixture without its experts' products."""
+    figures = {**GATED, **SHARED, "shared_expert_intermediate_size": 32, name: 0}
+    with pytest.raises(CostmodelError, match=r"of 4 experts, .* wide, a token passes .: wanted 1 at least"):
+        _ = from_config({"model_type": "qwen2_moe", **figures}).parameters
+
+
+def test_delta_rules_whose_state_is_not_square_are_refused():
+    """They were counted with the width of a key's head."""
+    model = from_config({"model_type": "qwen3_next", **NEXT, "linear_value_head_dim": 32})
+    with pytest.raises(CostmodelError, match=r"linear_value_head_dim should be .* 16, got 32"):
+        _ = model.parameters
 
 
 def test_active_parameters_of_mixtures():

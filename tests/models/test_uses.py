@@ -89,6 +89,16 @@ def test_absorbed_latent_attention_against_the_formula():
     assert evaluate(model.decode(), batch=1, seq_kv=s)["matrix_flops"] == pytest.approx(formula, rel=1e-12)
 
 
+def test_the_shared_experts_gate_is_a_product():
+    """One number a token and layer, as torch counts it: 2·d FLOP (modeling_qwen2_moe.py)."""
+    model, (b, s) = load("qwen1.5-moe-a2.7b"), (2, 300)
+    c = model.fields
+    attention = 4 * c.d_model**2 + 2 * c.heads * c.head_dim * (s + 1) / 2
+    experts = 3 * c.d_model * (c.top_k * c.d_expert + c.d_shared) + c.d_model * (c.experts + 1)
+    formula = 2 * b * s * c.layers * (attention + experts) + 2 * b * c.d_model * c.vocab
+    assert evaluate(model.prefill(), batch=b, seq=s)["matrix_flops"] == pytest.approx(formula, rel=1e-12)
+
+
 def test_a_window_costs_pairs_inside_it():
     model = load("mistral-7b")
     c, s, w = model.fields, 8192, 4096

@@ -202,6 +202,16 @@ def test_what_devices_share_each_keeps_its_part_of(name, whole):
     assert float(shared) - latents == pytest.approx((float(alone) - latents) / 4, rel=2e-3)
 
 
+def test_norms_of_queries_and_keys_are_planned():
+    """Autograd saves a norm's input: 2·(h + h_kv)·d_h bytes a token and layer that Llama's do not keep."""
+    own = load("qwen3-8b")
+    without = dataclasses.replace(own, fields=own.fields.replaced(type="llama"))
+    steps = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": 512}
+    kept = [float(Training(model=stack_of(model), **steps).memory["activations"]) for model in (own, without)]
+    c = own.fields
+    assert kept[0] - kept[1] == 2 * (c.heads + c.kv_heads) * c.head_dim * 512 * c.layers
+
+
 @pytest.mark.parametrize("name", ["mistral-7b", "gemma-2-2b", "gemma-3-1b"])
 def test_layers_with_a_window_are_planned_with_it(name):
     """Beyond the window a position has as many keys whatever the length: a step's FLOP grow by less."""

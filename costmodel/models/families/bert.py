@@ -18,7 +18,7 @@ from costmodel.models._blocks import (
     with_extra,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, Field, Fields, fraction, same
+from costmodel.models._fields import DENSE, TIED, Field, Fields, fraction, same
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
@@ -29,6 +29,7 @@ FIELDS = {
     "kinds": Field(("type_vocab_size",), 2, may_be_zero=True),
     "d_ff": Field(("intermediate_size",), same("d_model", 4)),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
+    "tied": TIED,
 }
 
 
@@ -52,7 +53,7 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embeddings and their norm, layers, the pooler of the first token; in training also the heads."""
     tables = (c.positions + c.kinds) * c.d_model
-    yield with_extra(embedding(use, c.vocab, c.d_model, tied=use.mode == "training"), tables)
+    yield with_extra(embedding(use, c.vocab, c.d_model, tied=c.tied and use.mode == "training"), tables)
     yield norm(use, "embedding norm", c.d_model, "layer")
     yield repeated(layer(c, use), c.layers)
     yield linear(use, "pooler", c.d_model, c.d_model, bias=True, rows=B)

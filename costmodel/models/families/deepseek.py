@@ -44,6 +44,7 @@ FIELDS = {
     "d_expert": Field(("moe_intermediate_size",)),
     "dense_first": Field(("first_k_dense_replace",), 0),
     "sparse_step": Field(("moe_layer_freq",), 1),
+    "attention_bias": Field(("attention_bias",), False, bool),
 }
 
 
@@ -57,6 +58,7 @@ def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         nope=c.nope,
         rope=c.rope,
         value_dim=c.value_dim,
+        bias=c.attention_bias,
     )
     yield from residual(use, "attention", c.d_model, latent_attention(use, latent))
     if sparse:

@@ -89,6 +89,7 @@ TRANSFORMER = Family(
 # -- T5 ----------------------------------------------------------------------------------------
 
 T5_FIELDS = {
+    "type": Field(("model_type",), kind=str),
     "vocab": DENSE["vocab"],
     "d_model": D_MODEL,
     "layers": DENSE["layers"],
@@ -96,7 +97,7 @@ T5_FIELDS = {
     "heads": DENSE["heads"],
     "head_dim": Field(("d_kv",)),
     "d_ff": Field(("d_ff",)),
-    "act": Field(("feed_forward_proj",), "relu", str),
+    "act": Field(("feed_forward_proj",), lambda f: "relu" if f.type == "t5" else "gated-gelu", str),
     "buckets": Field(("relative_attention_num_buckets",), 32),
     "tied": TIED,
 }
@@ -105,7 +106,7 @@ T5_FIELDS = {
 def t5_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embeddings, encoder, norm, decoder, norm, logits; norms have no offset, products no bias.
 
-    The first layer of each stack has a table of biases by distance, for each head.
+    The first layer of each stack has a table of biases by distance, for each head; of UMT5 every layer.
     """
 
     def inner(use: Use, name: str) -> Part:
@@ -115,7 +116,8 @@ def t5_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     encoder = dataclasses.replace(use, length=S)
     if not use.decoding:
         yield embedding(encoder, c.vocab, c.d_model, tied=True)
-    table = 2 * c.buckets * c.heads
+    tables = c.layers + c.decoder_layers if c.type == "umt5" else 2
+    table = tables * c.buckets * c.heads
     yield with_extra(embedding(use, c.vocab, c.d_model, tied=c.tied), table)
     yield from _stack(c, use, residual, inner)
     if not use.decoding:

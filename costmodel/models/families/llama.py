@@ -21,7 +21,7 @@ class Traits:
     Attributes
     ----------
     qkv_bias : bool
-        Q, K and V have biases whatever the configuration says.
+        Q, K and V have biases where the configuration does not say.
     qk_norm : str
         See `Heads`.
     norms : int
@@ -69,6 +69,37 @@ TRAITS = {
     "gemma3": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
 }
 
+#: What transformers' configuration classes have for keys that a file lacks: they save a language model inside
+#: another without these (Gemma 3 from 4B on names neither heads nor vocabulary).
+_GEMMA3 = {
+    "vocab_size": 262208,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+}
+LEFT_TO_DEFAULTS = {
+    "mistral": {"num_key_value_heads": 8, "sliding_window": 4096},
+    "mixtral": {"num_key_value_heads": 8, "num_experts": 8, "num_experts_per_tok": 2},
+    "qwen2_moe": {
+        "num_experts": 60,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 1408,
+        "shared_expert_intermediate_size": 5632,
+    },
+    "qwen3_moe": {
+        "num_key_value_heads": 4,
+        "num_experts": 128,
+        "num_experts_per_tok": 8,
+        "moe_intermediate_size": 768,
+    },
+    "qwen3": {"head_dim": 128},
+    "gemma": {"num_key_value_heads": 16, "head_dim": 256},
+    "gemma2": {"num_key_value_heads": 4, "head_dim": 256, "sliding_window": 4096},
+    "gemma3_text": _GEMMA3,
+    "gemma3": _GEMMA3,
+}
+
 
 def _window(c: Fields) -> int:
     """Return the positions of a window where the configuration does not say; 0: there is none."""
@@ -82,6 +113,7 @@ FIELDS = {
     "kv_heads": Field(("num_key_value_heads",), same("heads")),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "tied": Field(("tie_word_embeddings",), lambda f: TRAITS[f.type].tied, bool),
+    "qkv_bias": Field(("qkv_bias",), lambda f: TRAITS[f.type].qkv_bias, bool),
     "attention_bias": Field(("attention_bias",), False, bool),
     "mlp_bias": Field(("mlp_bias",), False, bool),
     "uses_window": Field(("use_sliding_window",), lambda f: not TRAITS[f.type].asked, bool),
@@ -123,7 +155,7 @@ def layer(c: Fields, use: Use, window: int | None, sparse: bool) -> Iterator[Par
         heads=c.heads,
         kv_heads=c.kv_heads,
         head_dim=c.head_dim,
-        bias=traits.qkv_bias or c.attention_bias,
+        bias=c.qkv_bias or c.attention_bias,
         out_bias=c.attention_bias,
         qk_norm=traits.qk_norm,
         window=window,
@@ -138,8 +170,8 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
         function = TRAITS[c.type].function
         yield feed_forward(use, c.d_model, c.d_ff, function, gated=True, bias=c.mlp_bias)
         return
-    gate = c.d_model if c.d_shared else 0
-    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=gate)
+    shared = c.d_shared
+    yield from experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=shared, gated=shared > 0)
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
@@ -159,4 +191,5 @@ LLAMA = Family(
     ),
     cut={"heads": "heads", "kv_heads": "key and value heads", "d_ff": "inner width"},
     alternates=True,
+    left_to_defaults=LEFT_TO_DEFAULTS,
 )

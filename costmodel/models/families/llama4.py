@@ -7,10 +7,13 @@ from collections.abc import Iterator
 
 from costmodel.models._blocks import Use, between_ends, experts, feed_forward, repeated, residual
 from costmodel.models._family import Family
-from costmodel.models._fields import DENSE, UNTIED, Field, Fields, fraction
+from costmodel.models._fields import DENSE, UNTIED, Field, Fields, each_layer, fraction, of_layers
 from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
+
+#: What ``layer_types`` may have.
+LAYER_TYPES = ("full_attention", "chunked_attention")
 
 FIELDS = {
     **DENSE,
@@ -25,18 +28,42 @@ FIELDS = {
     "qk_norm": Field(("use_qk_norm",), True, bool),
     "chunk": Field(("attention_chunk_size",), 8192),
     "global_step": Field(("no_rope_layer_interval",), 4),
+    # Where they are listed, no interval decides.
+    "sparse_layers": Field(("moe_layers",), None, list),
+    "rotated": Field(("no_rope_layers",), (), list),
+    "layer_types": Field(("layer_types",), (), list),
+    "attention_bias": Field(("attention_bias",), False, bool),
 }
 
 
-def layer(c: Fields, use: Use, whole: bool, sparse: bool) -> Iterator[Part]:
-    """Yield one layer: a global one sees all positions and rotates none."""
+def kinds(c: Fields) -> Counter[tuple[bool, bool, bool]]:
+    """Return how many layers there are of each kind: (sees all positions, rotates, has experts).
+
+    Layers that rotate see a chunk, and others all, unless ``layer_types`` says so.
+    """
+    found: Counter[tuple[bool, bool, bool]] = Counter()
+    rotated = each_layer(c, "no_rope_layers", c.rotated)
+    types = of_layers(c, LAYER_TYPES)
+    for i in range(c.layers):
+        rotates = bool(rotated[i]) if rotated else (i + 1) % c.global_step != 0
+        whole = types[i] == "full_attention" if types else not rotates
+        listed = c.sparse_layers
+        sparse = (i + 1) % c.sparse_step == 0 if listed is None else i in listed
+        found[whole, rotates, sparse] += 1
+    return found
+
+
+def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iterator[Part]:
+    """Yield one layer: what is not rotated is not normed."""
     heads = Heads(
         d_model=c.d_model,
         heads=c.heads,
         kv_heads=c.kv_heads,
         head_dim=c.head_dim,
-        qk_norm="free" if c.qk_norm and not whole else "none",
-        rotary=not whole,
+        bias=c.attention_bias,
+        out_bias=c.attention_bias,
+        qk_norm="free" if c.qk_norm and rotates else "none",
+        rotary=rotates,
         window=None if whole else c.chunk,
     )
     yield from residual(use, "attention", c.d_model, self_attention(use, heads))
@@ -49,8 +76,7 @@ def layer(c: Fields, use: Use, whole: bool, sparse: bool) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return embedding, layers, norm, logits."""
-    kinds = Counter(((i + 1) % c.global_step == 0, (i + 1) % c.sparse_step == 0) for i in range(c.layers))
-    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds.items())
+    layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
     return between_ends(c, use, layers)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
     between_ends,
@@ -33,6 +34,7 @@ FIELDS = {
     "kv_heads": Field(("num_key_value_heads",)),
     "head_dim": Field(("head_dim",), fraction("d_model", "heads")),
     "tied": UNTIED,
+    "attention_bias": Field(("attention_bias",), False, bool),
     "key_heads": Field(("linear_num_key_heads",)),
     "value_heads": Field(("linear_num_value_heads",)),
     "key_dim": Field(("linear_key_head_dim",)),
@@ -49,12 +51,28 @@ FIELDS = {
 }
 
 
+def _value_dim(c: Fields) -> int:
+    """Return the width of a value head: the state of the delta rule is counted as square.
+
+    Raises
+    ------
+    CostmodelError
+        If it is not that of a key head.
+    """
+    if c.value_dim != c.key_dim:
+        raise CostmodelError(
+            f"linear_value_head_dim should be linear_key_head_dim, {c.key_dim}, got {c.value_dim}: "
+            "delta rules whose state is not square are not counted"
+        )
+    return int(c.value_dim)
+
+
 def delta_net(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K, V, output gate and decay; convolution; the delta rule; gated norm; output projection.
 
     Of each value head two numbers are learned besides: its decay, and its step's offset.
     """
-    keys, values = c.key_heads * c.key_dim, c.value_heads * c.value_dim
+    keys, values = c.key_heads * c.key_dim, c.value_heads * _value_dim(c)
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
     heads = linear(use, "decay and step", c.d_model, 2 * c.value_heads)
     yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the layer's input, as the first product
@@ -81,13 +99,15 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
         heads=c.heads,
         kv_heads=c.kv_heads,
         head_dim=c.head_dim,
+        bias=c.attention_bias,
+        out_bias=c.attention_bias,
         qk_norm="head",
         gated=True,
     )
     mixer = self_attention(use, heads) if full else delta_net(c, use)
     yield from residual(use, "attention", c.d_model, mixer)
     if sparse:
-        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, extra=c.d_model)
+        half = experts(use, c.d_model, c.d_expert, c.experts, c.top_k, shared=c.d_shared, gated=True)
     else:
         half = iter([feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)])
     yield from residual(use, "feed-forward", c.d_model, half)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
     between_ends,
@@ -17,17 +18,29 @@ from costmodel.models._blocks import (
     with_extra,
 )
 from costmodel.models._family import Family
-from costmodel.models._fields import D_MODEL, HEADS, LAYERS, UNTIED, VOCAB, Field, Fields
+from costmodel.models._fields import D_MODEL, HEADS, LAYERS, UNTIED, VOCAB, Field, Fields, fraction
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
+#: The most that a width may be.
+WIDEST = Field(()).most
+
 
 def _width(factor: str, multiple: str) -> Callable[[Fields], int]:
-    """Return a default: so many times the model's width, cut to a whole number, rounded up to a multiple."""
+    """Return a default: so many times the model's width, cut to a whole number, rounded up to a multiple.
+
+    Raises
+    ------
+    CostmodelError
+        When it is taken and is no size.
+    """
 
     def default(c: Fields) -> int:
-        step = int(getattr(c, multiple))
-        return -(-int(c.d_model * getattr(c, factor)) // step) * step
+        step, width = int(getattr(c, multiple)), c.d_model * getattr(c, factor)
+        if not 1 <= width <= WIDEST:
+            said = FIELDS[factor].names[0]
+            raise CostmodelError(f"{said} of {c.d_model} should be 1 to {WIDEST:,}, got {width:g}")
+        return -(-int(width) // step) * step
 
     return default
 
@@ -48,6 +61,8 @@ FIELDS = {
     "keys": Field((), _width("key_factor", "key_multiple")),
     "values": Field((), _width("value_factor", "key_multiple")),
     "d_ff": Field((), _width("ff_factor", "ff_multiple")),
+    "key_dim": Field((), fraction("keys", "heads")),
+    "value_dim": Field((), fraction("values", "heads")),
 }
 
 
@@ -58,11 +73,11 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     # The layer's input, as the first product.
     yield keeping(linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True), 0)
     memory = use.layer("mlstm", form="recurrent" if use.decoding else "chunked")
-    sizes = {"heads": c.heads, "head_dim": keys // c.heads, "value_dim": values // c.heads, "block": c.chunk}
+    sizes = {"heads": c.heads, "head_dim": c.key_dim, "value_dim": c.value_dim, "block": c.chunk}
     yield Part.of("matrix memory", memory, **use.tokens, **sizes)
     # Each head is normed by itself, and each has gains of its own; what is normed the memory keeps.
-    part = norm(use, "head norm", values // c.heads, rows=use.rows * c.heads)
-    yield keeping(with_extra(part, values - values // c.heads), 0)
+    part = norm(use, "head norm", c.value_dim, rows=use.rows * c.heads)
+    yield keeping(with_extra(part, values - c.value_dim), 0)
     yield gate(use, "output gate", values)
     yield linear(use, "output projection", values, c.d_model)
 
