@@ -58,6 +58,8 @@ def test_a_generation(costmodel, config):
     assert answer["seconds"] == pytest.approx(answer["first_s"] + 7 * answer["token_s"])
     longer = costmodel(*words[:-1], "100000", "--rung", "bound")
     assert re.search(r"each next .* on average, .* at first, .* at last", longer.out)
+    hours = costmodel("model", "llama-3-8b", "-m", "k40", "--dtype", "fp32", *words[4:-1], "100000").out
+    assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
 
 
 def test_a_generation_says_whether_there_is_memory_for_it(costmodel):
