@@ -47,6 +47,9 @@ def show_devices(as_json: AsJson = False) -> None:
 
     calibrated = set(calibration.calibrated_devices())
     rows = [_device(hardware.load(name), name in calibrated) for name in hardware.available()]
+    rows += [
+        _device(hardware.load(name), calibration.path_of(name).is_file()) for name in hardware.measured()
+    ]
     if as_json:
         print_json(rows)
         return

@@ -174,8 +174,7 @@ def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return which name is the model's, and those of devices: the model is the first that is no device's."""
     from costmodel.models import available
 
-    known = o.device_names()
-    models = [name for name in names if name not in known]
+    models = [name for name in names if not o.is_device(name)]
     if not models:
         raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
     also = next((name for name in models[1:] if name in available()), None)
