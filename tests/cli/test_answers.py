@@ -204,6 +204,10 @@ def test_a_device_measured_here_is_listed(costmodel, tmp_path, monkeypatch):
     assert swept.out.split()[1:] == [
         "nvidia/h200-sxm", "nvidia/my-big-one", "nvidia/h200-sxm", "nvidia/t4", "nvidia/my-big-one",
     ]  # fmt: skip
+    own.write_text(shipped.replace("nvidia/t4", "nvidia/my-big-one").replace("vendor:", "vendr:"), "utf-8")
+    faulty = costmodel("devices", "--json")
+    assert (faulty.status, len(json.loads(faulty.out))) == (0, len(cm.hardware.available()))
+    assert "nvidia-my-big-one.yaml" in faulty.err
 
 
 def test_devices_have_peaks_bandwidth_ridge_and_rung(costmodel):
