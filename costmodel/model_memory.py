@@ -114,6 +114,12 @@ class Memory:
         found = self.kinds(use, batch=batch, lengths=length, recompute=recompute)
         return float(sum(kind[0] for kind in found.values()))
 
+    def generating(self, *, prompt: float, new: float) -> dict[str, float]:
+        """Return the length at which each use of a generation holds most: prompt, and last token."""
+        # An encoder's cache is the prompt's, and its decoder's grows from nothing.
+        end = max(prompt, new) if self.architecture.family.encodes else prompt + new
+        return {"prefill": prompt, "decode": end}
+
     def longest(self, use: str, *, batch: float) -> int | None:
         """Return the longest sequence that there is room for [tokens]; 0: none, None: any."""
         return _most(lambda n: self.total(use, batch=batch, length=n) <= self.room)

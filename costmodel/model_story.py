@@ -114,12 +114,8 @@ class Question:
     def lacking(self, device: hardware.Device) -> float:
         """Return the memory that a generation needs beyond what there is room for, at least none [bytes]."""
         memory = self.memory(device)
-        # An encoder's cache is the prompt's, and its decoder's grows from nothing.
-        end = max(self.seq, self.new) if self.architecture.family.encodes else self.seq + self.new
-        needed = (
-            memory.total(use, batch=self.batch, length=length)
-            for use, length in (("prefill", self.seq), ("decode", end))
-        )
+        lengths = memory.generating(prompt=self.seq, new=self.new)
+        needed = (memory.total(use, batch=self.batch, length=length) for use, length in lengths.items())
         return max(0.0, *(held - memory.room for held in needed))
 
 

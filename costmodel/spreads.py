@@ -28,11 +28,12 @@ def carried(
 def _of_kernel(
     spread: tuple[Spread, ...], section: Section, wanted: Wanted, lender: Device, device: Device
 ) -> tuple[Spread, ...]:
-    """Return a spread; of a kernel that the constants are not of, as wide as another generation's."""
+    """Return a spread; of a kernel or operation that the constants are not of, another generation's."""
     library = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     fitted = implementations.library(section.kernel, section.op, *section.implementation, lender)
     named = wanted.label is None or not section.kernels or wanted.label in section.kernels
-    same = wanted.framework in (None, section.framework) and (named or library == fitted is not None)
+    theirs = wanted.framework in (None, section.framework) and wanted.op == section.op
+    same = theirs and (named or library == fitted is not None)
     other = () if same else transfer(section.kernel, "generation")
     return _either_way(widest(spread, other), section, wanted)
 

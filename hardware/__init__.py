@@ -11,7 +11,7 @@ A device is one file, ``<vendor>/<device>.yaml``; what it may say is in ``schema
 from costmodel.hardware.check import check
 from costmodel.hardware.device import Device
 from costmodel.hardware.kinship import foreign_families, nearest_families
-from costmodel.hardware.loader import available, family_of, load, relatives, resolve
+from costmodel.hardware.loader import available, family_of, load, measured, relatives, resolve
 from costmodel.hardware.quantities import Quantity, Status
 from costmodel.hardware.whatif import parse_device_set
 from costmodel.hardware.yamlfile import Fault
@@ -26,6 +26,7 @@ __all__ = [
     "family_of",
     "foreign_families",
     "load",
+    "measured",
     "nearest_families",
     "parse_device_set",
     "relatives",

@@ -67,6 +67,11 @@ def _own(device: Device) -> Device:
     return Device(device.spec.model_copy(update={"name": f"{device.name}*"}))
 
 
+def measured() -> list[str]:
+    """Return the names of the devices measured on this machine (`costmodel validate`), sorted."""
+    return sorted(set(_measured()) - set(_names()))
+
+
 @cache
 def _load(name: str) -> Device:
     return Device(read_spec(FOLDER / f"{name}.yaml"))
@@ -98,7 +103,8 @@ def resolve(name: str) -> str:
     if not found and os.path.exists(name):  # Path.exists raises where a name is too long
         raise UnknownNameError(f"unknown device {name!r}: the file of a spec has a name that ends in .yaml")
     if not found:
-        raise unknown_name("device", name, [*names, *(full.partition("/")[2] for full in names)])
+        all_names = [*names, *measured()]
+        raise unknown_name("device", name, [*all_names, *(full.partition("/")[2] for full in all_names)])
     return found[0]
 
 

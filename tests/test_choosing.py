@@ -150,7 +150,7 @@ def test_intervals_with_a_relatives_constants_are_from_other_devices():
 
 
 def test_own_constants_are_less_sure_of_what_they_were_not_fitted_on(shelf):
-    """Another framework's kernel, a named one of another library; and a backward pass most of all."""
+    """Another framework's kernel or operation, another library's; and a backward pass most of all."""
     (other,) = spreads.transfer("attention", "generation")
     q = [0.9, 0.95, 1.05, 1.1]
     fitted = section(
@@ -165,14 +165,25 @@ def test_own_constants_are_less_sure_of_what_they_were_not_fitted_on(shelf):
             "own": {},
             "fa3": {"label": "fa3"},
             "another's": {"framework": "pytorch"},
+            "all pairs": {"op": "attention_prefill_noncausal"},
             "fa2": {"label": "sdpa flash"},
             "cudnn": {"label": "sdpa cudnn"},
             "bwd": {"direction": "bwd"},
         }.items()
     }
     assert list(ends["own"]) == list(ends["fa3"]) == q
-    assert list(ends["another's"]) == list(ends["fa2"]) == list(ends["cudnn"]) == list(other.q)
+    others = ("another's", "all pairs", "fa2", "cudnn")
+    assert all(list(ends[name]) == list(other.q) for name in others)
     assert list(ends["bwd"]) == [a * b for a, b in zip(q, other.q, strict=True)]
+
+
+def test_what_was_never_measured_is_no_surer_than_a_relative():
+    """A gather by an addition's constants: 80 % of measurements were promised within 0.7 % of the time."""
+    sizes = {"batch": 64, "seq": 4096, "vocab": 32000, "d_model": 4096}
+    p = cm.predict(cm.Embedding(), "nvidia/a100-sxm-80gb", **sizes)
+    assert p.constants_from == "self"
+    (other,) = spreads.transfer("stream", "generation")
+    assert p.lo80_s <= other.q[1] * p.seconds < p.seconds < other.q[2] * p.seconds <= p.hi80_s
 
 
 def test_a_relatives_constants_are_no_surer_of_another_kernel_than_their_own_device(shelf):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from costmodel.cli.options import AsJson, LayerName, Settings, layers
-from costmodel.cli.output import print_folded, print_json, print_table
+from costmodel.cli.output import print_folded, print_json, print_table, say
 from costmodel.errors import SpecError
 
 if TYPE_CHECKING:
@@ -47,6 +47,11 @@ def show_devices(as_json: AsJson = False) -> None:
 
     calibrated = set(calibration.calibrated_devices())
     rows = [_device(hardware.load(name), name in calibrated) for name in hardware.available()]
+    for name in hardware.measured():
+        try:
+            rows.append(_device(hardware.load(name), calibration.path_of(name).is_file()))
+        except SpecError as error:  # of an earlier version, say: the others are listed
+            say(str(error))
     if as_json:
         print_json(rows)
         return

@@ -133,14 +133,20 @@ def _generate(
     found: Architecture, device: Device, sizes: dict[str, float], new: int, dtype: str, attention: str,
     how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Print what a generation takes."""
+    """Print what a generation takes, and whether there is memory for it."""
+    from costmodel.model_memory import Memory
     from costmodel.models.generation import generation
 
     prompt, batch = _prompt(sizes, found), int(sizes.get("batch", 1))
     answer = generation(
         found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **how
     )
-    _print_generation(found, answer, as_json)
+    memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
+    lengths = memory.generating(prompt=prompt, new=new)
+    held = {use: memory.total(use, batch=batch, length=length) for use, length in lengths.items()}
+    most = max(held, key=held.__getitem__)
+    lacking = memory.lacking(most, batch=batch, length=lengths[most])
+    _print_generation(found, answer, held[most], lacking, as_json)
 
 
 def _use(
@@ -168,8 +174,7 @@ def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
     """Return which name is the model's, and those of devices: the model is the first that is no device's."""
     from costmodel.models import available
 
-    known = o.device_names()
-    models = [name for name in names if name not in known]
+    models = [name for name in names if not o.is_device(name)]
     if not models:
         raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
     also = next((name for name in models[1:] if name in available()), None)
@@ -291,7 +296,9 @@ def _print(
 
     by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
     if as_json:
-        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, "lacking": lacking}
+        # Whether it fits is told by the room that the model has, as in words: not all memory is the model's.
+        room = {"fits": lacking is None, "lacking": lacking}
+        answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
         answer |= {"devices": found.devices, "tokens_per_s": tokens_per_s}
         output.print_json({**answer, "seconds_by_part": by_part, "seconds_by_bound": by_limit})
         return
@@ -321,7 +328,9 @@ def _machines(found: Architecture, p: Prediction) -> str:
     return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
 
 
-def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None:
+def _print_generation(
+    found: Architecture, g: Generation, held: float, lacking: str | None, as_json: bool
+) -> None:
     p = g.prefill
     numbers: dict[str, Any] = {
         "first_s": g.first_s,
@@ -333,10 +342,14 @@ def _print_generation(found: Architecture, g: Generation, as_json: bool) -> None
     if as_json:
         shapes = {**p.sizes, "new": g.new}
         about = {"model": found.name, "device": p.device.name, "rung": p.rung, "shapes": shapes}
-        answer = {**about, **numbers, "devices": found.devices, "constants_from": p.constants_from}
+        room = {"memory_bytes": held, "fits": lacking is None, "lacking": lacking}
+        answer = {**about, **numbers, **room, "devices": found.devices, "constants_from": p.constants_from}
         output.print_json(output.made_with(p.device.spec_hash) | answer)
         return
     print(f"{found.name} on {_machines(found, p)}: {g.new} tokens after {output.sizes(p.sizes)}")
+    print(f"  memory       {output.count(held, 'bytes')}")
+    if lacking:
+        print(f"  does not fit {lacking}")
     print(f"  first token  {output.seconds(g.first_s)}")
     print(f"  each next    {output.seconds(g.token_s)}{_growing(g)}")
     print(f"  all          {output.seconds(g.seconds)}, at least {output.seconds(g.lower_s)}")

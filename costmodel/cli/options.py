@@ -278,10 +278,22 @@ def _bracketed(text: str) -> tuple[str, dict[str, str]]:
 
 
 def device_names() -> dict[str, None]:
-    """Return every name that a shipped device has, with its vendor and without, in order."""
+    """Return every name that a device has, with its vendor and without, in order."""
     from costmodel import hardware
 
-    return dict.fromkeys(name for full in hardware.available() for name in (full, full.partition("/")[2]))
+    names = (*hardware.available(), *hardware.measured())
+    return dict.fromkeys(name for full in names for name in (full, full.partition("/")[2]))
+
+
+def is_device(name: str) -> bool:
+    """Return whether a name is a device's, in any spelling that one has."""
+    from costmodel import hardware
+
+    try:
+        hardware.resolve(name)
+    except UnknownNameError:
+        return False
+    return True
 
 
 def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -290,9 +302,9 @@ def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
     layers: list[str] = []
     devices: list[str] = []
-    known = device_names()
     for name in names:
-        is_layer = name.partition("[")[0] in classes() or not ("/" in name or name in known)
+        of_a_file = "/" in name or name.endswith((".yaml", ".yml"))
+        is_layer = name.partition("[")[0] in classes() or not (of_a_file or is_device(name))
         (layers if is_layer else devices).append(name)
     return layers, devices
 

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -187,9 +188,31 @@ def test_a_spec_file_serves_as_a_device(costmodel, tmp_path):
     )
 
 
+def test_a_device_measured_here_is_listed(costmodel, tmp_path, monkeypatch):
+    """Errors say that `costmodel devices` lists all, and each after the first is found like the first."""
+    shipped = (Path(cm.hardware.__file__).parent / "nvidia" / "t4.yaml").read_text("utf-8")
+    own = tmp_path / "costmodel" / "nvidia-my-big-one.yaml"
+    own.parent.mkdir()
+    own.write_text(shipped.replace("nvidia/t4", "nvidia/my-big-one"), encoding="utf-8")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert json.loads(costmodel("devices", "--json").out)[-1]["device"] == "nvidia/my-big-one"
+    words = ("-D", "m=1", "n=64", "k=64", "--set", "dtype=fp16")
+    assert "did you mean 'my-big-one'" in costmodel("predict", "matmul", "-m", "my-big-on", *words).err
+    monkeypatch.chdir(own.parent)
+    named = ("h200-sxm", "my-big-one", "H200", "Tesla T4", own.name)
+    swept = costmodel("sweep", "matmul", "-m", *named, *words, "--columns", "device")
+    assert swept.out.split()[1:] == [
+        "nvidia/h200-sxm", "nvidia/my-big-one", "nvidia/h200-sxm", "nvidia/t4", "nvidia/my-big-one",
+    ]  # fmt: skip
+    own.write_text(shipped.replace("nvidia/t4", "nvidia/my-big-one").replace("vendor:", "vendr:"), "utf-8")
+    faulty = costmodel("devices", "--json")
+    assert (faulty.status, len(json.loads(faulty.out))) == (0, len(cm.hardware.available()))
+    assert "nvidia-my-big-one.yaml" in faulty.err
+
+
 def test_devices_have_peaks_bandwidth_ridge_and_rung(costmodel):
     rows = {row["device"]: row for row in json.loads(costmodel("devices", "--json").out)}
-    assert list(rows) == cm.hardware.available()
+    assert list(rows) == [*cm.hardware.available(), *cm.hardware.measured()]
     h200 = rows["nvidia/h200-sxm"]
     assert h200["peaks"]["bf16"] == 989.4e12
     assert h200["hbm_bytes_per_s"] == 4.8e12

@@ -58,6 +58,34 @@ def test_a_generation(costmodel, config):
     assert answer["seconds"] == pytest.approx(answer["first_s"] + 7 * answer["token_s"])
     longer = costmodel(*words[:-1], "100000", "--rung", "bound")
     assert re.search(r"each next .* on average, .* at first, .* at last", longer.out)
+    hours = costmodel("model", "llama-3-8b", "-m", "k40", "--dtype", "fp32", *words[4:-1], "100000").out
+    assert re.search(r"all +\d\d,\d{3} s, at least \d\d,\d{3} s\n", hours)
+
+
+def test_a_generation_says_whether_there_is_memory_for_it(costmodel):
+    """The prompt's pass and the last token's cache, as `--use prefill` and the page say."""
+    words = ["model", "gpt2", "-m", "k40", "--dtype", "fp32", "--rung", "bound", "--use"]
+    for batch, fits in ((1, True), (500, False)):
+        sizes = ["-D", f"batch={batch}", "seq=1024"]
+        prefill = json.loads(costmodel(*words, "prefill", *sizes, "--json").out)
+        answer = json.loads(costmodel(*words, "generation", *sizes, "--json").out)
+        assert (answer["fits"], prefill["fits"]) == (fits, fits)
+        assert answer["memory_bytes"] == pytest.approx(prefill["footprint_bytes"], rel=1e-2)
+        said = costmodel(*words, "generation", *sizes).out
+        assert ("does not fit" in said) == (not fits)
+        assert fits or f"\n  does not fit {answer['lacking']}\n" in said
+    # The cache of the last token is more than the prompt's pass holds.
+    assert json.loads(costmodel(*words, "prefill", "-D", "batch=200", "seq=8", "--json").out)["fits"]
+    longest = costmodel(*words, "generation", "-D", "batch=200", "seq=8", "--new", "1000", "--json").out
+    assert not json.loads(longest)["fits"]
+
+
+def test_json_says_of_memory_what_words_say(costmodel):
+    """Between the room there is and all of the memory it said that it fits, and what it lacks."""
+    words = ["model", "llama-3-8b", "-m", "h100-sxm", "-D", "batch=8", "seq=32768", "--rung", "bound"]
+    answer = json.loads(costmodel(*words, "--json").out)
+    assert answer["footprint_bytes"] < cm.hardware.load("h100-sxm").hbm_capacity
+    assert (answer["fits"], bool(answer["lacking"])) == (False, True)
 
 
 def test_each_of_several_devices_has_its_share(costmodel, config):
