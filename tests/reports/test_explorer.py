@@ -511,6 +511,21 @@ def test_layers_of_many_devices_start_with_sizes_that_they_take(explored: Explor
     assert len(answer["layers"]) == 2
 
 
+def test_what_a_device_cannot_run_has_no_time_there(explored: Explored) -> None:
+    """A sum in the switch where the switch does not add: as `predict` has it, at every rung."""
+    switch = get("collective")(algorithm="switch")  # type: ignore[call-arg]
+    page = explore.page([switch, get("matmul")()], sizes={"m": 64})
+    devices = ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb", "nvidia/b200-sxm")
+    adding, plain, again = explored(page, [{"device": device} for device in devices])
+    assert list(adding["layers"]) == list(again["layers"]) == ["collective", "matmul"]
+    assert list(plain["layers"]) == ["matmul"]
+    refusal = "nvidia/a100-sxm-80gb has no switch that adds; take algorithm ring or tree"
+    assert plain["problems"] == [refusal]
+    assert "collective" not in " ".join(plain["commands"])
+    with pytest.raises(cm.CostmodelError, match=refusal):
+        explore.page([switch], ["nvidia/a100-sxm-80gb"])
+
+
 def test_what_has_nothing_to_do_is_in_no_ratio(drawn: Callable[..., tuple[str, str]]) -> None:
     """A device alone exchanges nothing: no layer takes infinitely longer than that."""
     page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
