@@ -39,6 +39,10 @@ PARTS = ("state", "device", "programs", "crossings", "round", "rows", "findings"
 SCRIPTS = (*(f"explorer_{part}.js" for part in PARTS), "explorer.js")
 
 
+#: As many crossovers are named one by one; of more, the first, the last and how many.
+MOST_CROSSINGS = 6
+
+
 @dataclass(frozen=True, eq=False)
 class Explorer:
     """What is explored; `costmodel.explore` makes it.
@@ -196,6 +200,7 @@ def _data(explorer: Explorer) -> dict[str, Any]:
         "steps": [list(step) for step in pool],
         "figures": [{"name": name, "unit": unit, "scale": scale} for name, _, unit, scale in FIGURES],
         "along": charts.ALONG,
+        "most_crossings": MOST_CROSSINGS,
         "parts": list(charts.PARTS),
         "limits": {name: looks[0] for name, looks in LIMITS.items()},
     }

@@ -72,19 +72,20 @@
     return [...placed, ...roof(result, placed)];
   }
 
-  // Rings where a curve that is the fastest just before or after crosses another.
+  // Rings where a curve that is the fastest just before or after crosses another, with their sizes where they are few.
   function crossed(result) {
     const low = controls.get(result.along).stops[0];
-    return result.crossing.flatMap(({ i, j, sizes }) =>
+    const rings = result.crossing.flatMap(({ i, j, sizes }) =>
       sizes.filter((size) => size >= low).flatMap((size) => {
         const k = result.points.findIndex((n) => n * result.unit >= size);
         const [first, second] = [result.curves[i][k], result.curves[j][k]];
         const best = Math.min(...result.curves.map((tuples) => tuples[k]?.seconds || Infinity));
         if (Math.min(first.seconds, second.seconds) > best * 1.0001) return [];
-        const row = described(result, result.layers[j], second, "cross", size);
-        return [{ ...row, note: size.toLocaleString("en") }];
+        return [described(result, result.layers[j], second, "cross", size)];
       }),
     );
+    const few = new Set(rings.map((row) => row.at)).size <= live.most_crossings;
+    return few ? rings.map((row) => ({ ...row, note: row.at.toLocaleString("en") })) : rings;
   }
 
   // A device alone exchanges nothing: what takes no time has no place on an axis of octaves.

@@ -386,6 +386,51 @@ EXPORT = """<script>(async () => {
 })();</script>"""
 
 
+#: Goes to settings one after the other, and keeps the sentences of each.
+SAYER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  if (!document.getElementById("answer").value) await settled();
+  const found = [];
+  for (const fragment of %s) {
+    location.hash = fragment;
+    await settled();
+    const rings = document.querySelectorAll('[data-figure="time"] [class*="ink_cross_label"] text');
+    found.push({
+      said: [...document.querySelectorAll("#findings li")].map((item) => item.textContent).join(" "),
+      numbers: [...rings].filter((text) => text.textContent).length,
+    });
+  }
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+
+def test_many_crossovers_are_said_once(drawn: Callable[..., tuple[str, str]]) -> None:
+    """A list of 34 sizes fills the screen, and their numbers on the chart cover one another."""
+    page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
+    few, many = ran(page.html, SAYER % '["along=seq", "along=devices"]', drawn)
+    assert re.search(r"the fastest changes at [\d,]+ tokens\.", few["said"])
+    assert few["numbers"] == 1
+    assert re.search(
+        r"the fastest changes \d\d times between devices = \d+ and devices = [\d,]+\.", many["said"]
+    )
+    assert many["numbers"] == 0
+
+
+def test_what_is_said_of_the_smallest_sizes(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    (found,) = ran(page.html, SAYER % '["seq=1&set-step=1000"]', drawn)
+    assert "At 1 token, " in found["said"]
+    assert "its 1 dependent step and its launches" in found["said"]
+
+
+def test_who_is_the_fastest_where_one_refuses_sizes(drawn: Callable[..., tuple[str, str]]) -> None:
+    """Such a pair has no crossovers: 8 experts on 1 or 2 devices take less than megatron, on 8 more."""
+    page = explore.page([get("megatron")(), get("expert-parallel")()], ["nvidia/h200-sxm"])
+    (found,) = ran(page.html, SAYER % '["along=devices"]', drawn)
+    assert "the fastest is not the same along the whole range" in found["said"]
+
+
 def test_a_slider_moves_the_view_and_the_address(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
