@@ -77,4 +77,4 @@ def finding(frame: pd.DataFrame) -> str:
         counts = limits.astype(str).value_counts(normalize=True)
         share = f"in {words.share(counts.iloc[0])} of cases" if counts.iloc[0] < 1 else "everywhere"
         said.append(f"{name} by {counts.index[0]} {share}")
-    return f"Bound, over all devices and lengths: {'; '.join(said)}"
+    return f"Bound, over all devices and {words.extent(axis_of(frame))}s: {'; '.join(said)}"

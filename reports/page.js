@@ -62,7 +62,7 @@
     return {
       font,
       background: null,
-      axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: 500, gridColor: "#e3e6ea", titlePadding: 8 },
+      axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: 500, gridColor: "#e3e6ea", titlePadding: 8, labelSeparation: 6 },
       axisY: { labelLimit: narrow ? 170 : 250, minExtent: narrow ? 34 : 44 },
       legend: { labelFontSize: 12, rowPadding: 2, columnPadding: 14, labelLimit: Math.max(120, width - 110), columns: narrow ? 1 : width < 800 ? 2 : 4 },
       header: { labelFontSize: 12, labelFontWeight: 600 },

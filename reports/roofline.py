@@ -14,7 +14,7 @@ from costmodel.reports.frames import Facts, axis_of
 NAME = "roofline"
 ABOUT = (
     "Arithmetic of matrix products for each byte of main-memory traffic, and how much of it is done a "
-    "second; one line a layer, from its shortest to its longest sequence. The roof is the lesser of what "
+    "second; one line a layer, from the smallest size to the largest. The roof is the lesser of what "
     "the memory can feed and what the engines can do."
 )
 #: What a sweep has that this chart does not show.

@@ -63,7 +63,14 @@ def at(name: str, value: float) -> str:
 def span(name: str, low: float, high: float) -> str:
     """Return a range of a size: ``"129 to 98,817 tokens"``, ``"m = 16 to 64"``; one value as `at` does."""
     said = rounded(low) if low == high else f"{rounded(low)} to {rounded(high)}"
-    return f"{said} tokens" if name in ("seq", "seq_kv", "window") else f"{name} = {said}"
+    if name not in ("seq", "seq_kv", "window"):
+        return f"{name} = {said}"
+    return f"{said} token{'' if said == '1' else 's'}"
+
+
+def extent(name: str) -> str:
+    """Return what a size is one of: a ``length`` in tokens, else a ``size``."""
+    return "length" if name in ("seq", "seq_kv") else "size"
 
 
 def verb(subjects: Sequence[str], said: str) -> str:
