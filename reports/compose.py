@@ -190,7 +190,7 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
         Column(x, axis_title(x).partition(" [")[0].capitalize(), "count"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("bound", "Bound by"),
+        Column("bound", "Bound by", "limit"),
         Column("matrix_flops", "Matrix FLOP", "flop"),
         Column("hbm_bytes", "Traffic", "bytes"),
         Column("depth", "Depth", "count"),

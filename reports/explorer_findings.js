@@ -4,19 +4,13 @@
   const { live } = page.store;
   const { controls } = page.state;
   const { ofNow, now, crossed, memory } = page.rows;
-  const { seconds, si } = page.writers;
+  const { limit, seconds, si } = page.writers;
 
   const listed = (items) => (items.length > 1 ? `${items.slice(0, -1).join(", ")} and ${items.at(-1)}` : items.join(""));
   const percent = (share) => `${share >= 0.1 ? Math.round(100 * share) : Number((100 * share).toPrecision(2))} %`;
-  const ratio = (value) => `${value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString("en")} times`;
+  const ratio = (value) => `${value < 10 ? Number(value.toPrecision(value < 1.1 ? 3 : 2)) : Math.round(value).toLocaleString("en")} times`;
 
   const counted = (value, name) => `${value.toLocaleString("en")} ${name}${value === 1 ? "" : "s"}`;
-
-  // "matrix:bf16" as "matrix engine, bf16".
-  function limit(name) {
-    const [kind, dtype] = name.split(":");
-    return [live.limits[kind] ?? kind, dtype].filter(Boolean).join(", ");
-  }
 
   function sized(result, value) {
     const words = controls.get(result.along).words;

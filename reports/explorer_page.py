@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import explorer_charts as charts
-from costmodel.reports.binding import LIMITS
 from costmodel.reports.compose import LOWER_BOUND, RUNGS, layers, sources
 from costmodel.reports.figure import Figure
 from costmodel.reports.frames import SIZES, Facts
@@ -141,7 +140,7 @@ def _tables() -> tuple[Table, ...]:
         Column("label", "Layer"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("limit", "Limited by"),
+        Column("limit", "Limited by", "limit"),
         Column("waiting_s", "Waiting", "seconds"),
         Column("matrix_flops", "Matrix FLOP", "flop"),
         Column("hbm_bytes", "Traffic", "bytes"),
@@ -161,7 +160,7 @@ def _tables() -> tuple[Table, ...]:
         Column("at", "Size", "count"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("limit", "Limited by"),
+        Column("limit", "Limited by", "limit"),
         Column("footprint_bytes", "Memory", "bytes"),
     )
     return (
@@ -202,7 +201,6 @@ def _data(explorer: Explorer) -> dict[str, Any]:
         "along": charts.ALONG,
         "most_crossings": MOST_CROSSINGS,
         "parts": list(charts.PARTS),
-        "limits": {name: looks[0] for name, looks in LIMITS.items()},
     }
 
 

@@ -168,12 +168,19 @@
     return `${Number((value / scale).toPrecision(digits))} ${prefix}${unit}`;
   }
 
+  // "matrix:bf16" as "matrix engine, bf16"; another text as it is.
+  function limit(value) {
+    const [kind, dtype] = value.split(":");
+    return Object.hasOwn(store.limits, kind) ? [store.limits[kind], dtype].filter(Boolean).join(", ") : value;
+  }
+
   const writers = {
     text: String,
     count: (value) => Math.round(value).toLocaleString("en"),
     seconds: (value) => (value >= 1000 ? `${Math.round(value).toLocaleString("en")} s` : prefixed(value, small, "s", 3)),
     bytes: (value) => prefixed(value, prefixes, "B", 3),
     flop: (value) => prefixed(value, prefixes, "FLOP", 3),
+    limit,
     percent: (value) => `${value.toFixed(1)} %`,
     si: (value, unit) => prefixed(value, prefixes, unit, 4),
   };

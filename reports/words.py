@@ -49,9 +49,9 @@ def share(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """Return a ratio: ``3.21 → "3.2 times"``, ``1534.2 → "1,534 times"``."""
+    """Return a ratio: ``1.012 → "1.01 times"``, ``3.21 → "3.2 times"``, ``1534.2 → "1,534 times"``."""
     if value < 10:
-        return f"{value:.2g} times"
+        return f"{value:.{3 if 1 < value < 1.1 else 2}g} times"
     return f"{value:,.0f} times"
 
 

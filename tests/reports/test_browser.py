@@ -50,6 +50,7 @@ def test_every_chart_draws_and_tables_are_as_before(
     # What the script writes is what was written without it: the two have the same format.
     name = 'id="table-predictions"'
     assert texts(dom[dom.index(name) :]) == texts(page.html[page.html.index(name) :])
+    assert {"main memory", "matrix engine, bf16"} < set(texts(dom[dom.index(name) :]))
 
 
 def looks(dom: str, name: str) -> dict[str, tuple[str, str]]:

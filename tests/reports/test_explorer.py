@@ -331,9 +331,11 @@ RULER = """<script>setTimeout(() => {
   const found = [...document.querySelectorAll(".plot")].map((plot) => {
     plot.querySelector("details").open = true;
     const labels = [...plot.querySelectorAll(".role-axis-label text")];
+    const marks = plot.querySelector("svg").getBoundingClientRect();
     return {
       labels: Math.max(...labels.map((label) => beyond(label, plot))),
       menu: beyond(plot.querySelector(".vega-actions"), plot),
+      over: marks.bottom - plot.querySelector("summary").getBoundingClientRect().top,
     };
   });
   document.documentElement.dataset.found = JSON.stringify(found);
@@ -351,6 +353,7 @@ def test_nothing_is_cut_off_on_a_narrow_page(
     assert len(found) == 4
     assert max(plot["labels"] for plot in found) <= 0.5
     assert max(plot["menu"] for plot in found) <= 0.5
+    assert max(plot["over"] for plot in found) <= 0.5, "a menu covers the legend beside it"
 
 
 # -- as a reader uses it -------------------------------------------------------------------------------
@@ -414,6 +417,16 @@ def test_many_crossovers_are_said_once(drawn: Callable[..., tuple[str, str]]) ->
         r"the fastest changes \d\d times between devices = \d+ and devices = [\d,]+\.", many["said"]
     )
     assert many["numbers"] == 0
+
+
+def test_numbers_of_crossovers_do_not_cover_one_another(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    """At 64,057 and at 65,536 tokens: two rings of one number."""
+    fragment = "device=cpu/epyc-9654&dtype=fp32&seq=65536&batch=64&width=32768"
+    (found,) = ran(page.html, SAYER % f'["{fragment}"]', drawn)
+    assert "1.01 times as long; the fastest changes at 64,057 tokens and 65,536 tokens" in found["said"]
+    assert found["numbers"] == 1
 
 
 def test_what_is_said_of_the_smallest_sizes(

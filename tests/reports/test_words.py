@@ -18,6 +18,7 @@ from costmodel.reports import words
         (words.share, 0.376, "38 %"),
         (words.share, 0.0042, "0.42 %"),
         (words.times, 3.21, "3.2 times"),
+        (words.times, 1.0115, "1.01 times"),
         (words.times, 1534.2, "1,534 times"),
         (words.steps, 1.0, "1 step"),
         (words.steps, 786432.0, "786,432 steps"),
