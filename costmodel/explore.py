@@ -22,6 +22,7 @@ from costmodel.evaluate import as_size, check_taken
 from costmodel.facts import facts_of
 from costmodel.hardware import whatif
 from costmodel.layers import Layer, classes, get, option_text
+from costmodel.plan import check_runs
 from costmodel.predict import as_device
 from costmodel.programs import defaults, free_tile, program, rules
 from costmodel.reports.explorer_page import FIGURES
@@ -117,7 +118,7 @@ def page(
             devices=[_device(device) for device in found],
             first=first,
             choices=[{"name": name, **choice} for name, choice in shared.items()],
-            layers=[_layer(layer, name, shared) for layer, name in zip(layers, names, strict=True)],
+            layers=[_layer(layer, name, shared, found) for layer, name in zip(layers, names, strict=True)],
             controls=_controls(layers, given, "tile" in shared),
             tied={name: f"datum.{text.replace('/', '/datum.')}" for name, text in TIED.items()},
             facts=facts_of(frame, {device.name: device for device in found}),
@@ -142,24 +143,39 @@ def fitted(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> list[
 
 
 def _first(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> int:
-    """Return the index of the device that is shown at first: it computes in the layers' number formats.
+    """Return the index of the device that is shown at first: it runs the layers, in their number formats.
 
     Raises
     ------
     UnavailableError
-        If none does; the text says what the first has.
+        If none does; the text says what the first has, or why it does not run them.
     """
     dtypes = dict.fromkeys(dtype for layer in layers for dtype in _products(layer))
-    able = [i for i, device in enumerate(devices) if all(device.has(dtype) for dtype in dtypes)]
+    able = [
+        i
+        for i, device in enumerate(devices)
+        if all(device.has(dtype) for dtype in dtypes) and not any(_refusal(layer, device) for layer in layers)
+    ]
     if not able:
         for dtype in dtypes:
             devices[0].peak(dtype)  # says what it has instead, of the first that it lacks
+        for layer in layers:
+            check_runs(layer, devices[0])
     return next((i for i in able if devices[i].name == FIRST), able[0])
 
 
 def _products(layer: Layer) -> set[str]:
     """Return the number formats of a layer's matrix products: without their rates there is no time."""
     return {dtype for phase in layer.cost.phases for engine, dtype in phase.flops if engine == "matrix"}
+
+
+def _refusal(layer: Layer, device: hardware.Device) -> str:
+    """Return why a device cannot run a layer at all; empty: it can."""
+    try:
+        check_runs(layer, device)
+    except UnavailableError as error:
+        return str(error)
+    return ""
 
 
 def _given(sizes: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> dict[str, float]:
@@ -217,12 +233,14 @@ def _is_named(layer: Layer) -> bool:
     return classes().get(layer.name) is type(layer)
 
 
-def _layer(layer: Layer, name: str, shared: Mapping[str, Any]) -> dict[str, Any]:
+def _layer(
+    layer: Layer, name: str, shared: Mapping[str, Any], devices: Sequence[hardware.Device]
+) -> dict[str, Any]:
     """Return a layer for the page: its sizes, rules and, for each of its variants, its program."""
     takes = [option for option in shared if _has(layer, option)]
     variants: dict[str, Any] = {}
     for values in itertools.product(*(shared[option]["values"] for option in takes)):
-        variants["|".join(values)] = _variant(layer, dict(zip(takes, values, strict=True)))
+        variants["|".join(values)] = _variant(layer, dict(zip(takes, values, strict=True)), devices)
     own = {f.name: getattr(layer, f.name) for f in dataclasses.fields(layer) if f.name not in takes}
     changed = {n: v for n, v in own.items() if v != getattr(type(layer), n, None)}
     options = [f"{option}={option_text(value)}" for option, value in changed.items()]
@@ -238,7 +256,7 @@ def _layer(layer: Layer, name: str, shared: Mapping[str, Any]) -> dict[str, Any]
     }
 
 
-def _variant(layer: Layer, options: Mapping[str, str]) -> dict[str, Any]:
+def _variant(layer: Layer, options: Mapping[str, str], devices: Sequence[hardware.Device]) -> dict[str, Any]:
     """Return the program of a layer with options as the page has them, or why there is none."""
     kinds = layer.option_types()
     plain: dict[str, Any] = {
@@ -253,7 +271,9 @@ def _variant(layer: Layer, options: Mapping[str, str]) -> dict[str, Any]:
         made = program(set_so)
     except CostmodelError as error:
         return {"refused": str(error)}
+    refused = {device.name: _refusal(set_so, device) for device in devices}
     return {
+        "refused_on": {name: why for name, why in refused.items() if why},
         "steps": made.steps,
         "limits": made.limits,
         "rates": [list(rate) for rate in made.rates],

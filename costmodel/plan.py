@@ -160,6 +160,18 @@ class Plan:
         return ", ".join(origins)
 
 
+def check_runs(layer: Layer, device: hardware.Device) -> None:
+    """Refuse a layer with a kernel that a device cannot run at all, whatever the rung.
+
+    Raises
+    ------
+    UnavailableError
+        If it has one.
+    """
+    for phase in layer.exact.cost.phases:
+        kernels.refuse(kernels.on(phase.kernel, device), device, phase.options, by="runs")
+
+
 @remembered(maxsize=4096)
 def make_plan(
     layer: Layer,
@@ -189,6 +201,7 @@ def make_plan(
         If the rung needs constants that are not there, or the device has no such dtype, no link or no model
         of such a kernel.
     """
+    check_runs(layer, device)
     framework, harness, label = implementation
     parts, missing = [], dict.fromkeys(device.missing)
     own = rung != "kernel"
@@ -196,7 +209,6 @@ def make_plan(
         kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
         rates = tuple(_rates(phase, device, missing))
         choice, options = choosing.Choice("none"), dict(phase.options)
-        kernels.refuse(kernel, device, options, by="runs")
         if rung != "bound":
             kernels.refuse(kernel, device, options)
             dtype = str(phase.options["dtype"])

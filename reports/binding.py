@@ -49,6 +49,14 @@ def limits(bound: pd.Series) -> pd.Categorical[str]:
     return in_words((str(kind).partition(":")[0] for kind in bound), LIMITS)
 
 
+def said(limit: str) -> str:
+    """Return a limit, or a rate, in words: ``matrix:bf16 → matrix engine, bf16``; another text as it is."""
+    kind, _, dtype = limit.partition(":")
+    if kind not in LIMITS:
+        return limit
+    return f"{LIMITS[kind][0]}, {dtype}" if dtype else LIMITS[kind][0]
+
+
 def chart(frame: pd.DataFrame) -> Any:
     """Return a cell for each device and length, one band a layer."""
     alt = style.altair()
@@ -72,9 +80,9 @@ def chart(frame: pd.DataFrame) -> Any:
 
 def finding(frame: pd.DataFrame) -> str:
     """Return for each layer what binds most of its cells, and the share of them."""
-    said = []
+    most = []
     for name, limits in frame.groupby("series", sort=False)["limit"]:
         counts = limits.astype(str).value_counts(normalize=True)
         share = f"in {words.share(counts.iloc[0])} of cases" if counts.iloc[0] < 1 else "everywhere"
-        said.append(f"{name} by {counts.index[0]} {share}")
-    return f"Bound, over all devices and lengths: {'; '.join(said)}"
+        most.append(f"{name} by {counts.index[0]} {share}")
+    return f"Bound, over all devices and {words.extent(axis_of(frame))}s: {'; '.join(most)}"

@@ -94,7 +94,7 @@ def compose(
         Section("roofline", "The roofline", figures=charts["roofline"]),
         Section("binding", "What binds where", figures=charts["binding"]),
         Section("changes", "What would change", figures=charts["changes"]),
-        Section("memory", "Memory, and the longest sequence that fits", figures=charts["memory"]),
+        Section("memory", _memory(frames), figures=charts["memory"]),
         Section("numbers", "The numbers", tables=_tables(frames)),
         Section("means", "What the numbers mean", notes=_notes(frames)),
         sources(frames.facts, *_unknown(frames)),
@@ -111,6 +111,11 @@ def compose(
         lead=lead(picks),
         caveat=" ".join([*(text for _, text in rungs(frames.rows)), _constants(frames.rows, picks)]).strip(),
     )
+
+
+def _memory(frames: Frames) -> str:
+    """Return the heading of what is said of memory."""
+    return "Memory" if frames.longest.empty else "Memory, and the longest sequence that fits"
 
 
 def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
@@ -185,7 +190,7 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
         Column(x, axis_title(x).partition(" [")[0].capitalize(), "count"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("bound", "Bound by"),
+        Column("bound", "Bound by", "limit"),
         Column("matrix_flops", "Matrix FLOP", "flop"),
         Column("hbm_bytes", "Traffic", "bytes"),
         Column("depth", "Depth", "count"),

@@ -12,9 +12,9 @@ from costmodel.reports.frames import Facts, axis_of
 
 NAME = "time"
 ABOUT = (
-    "Time of one pass through the whole stack. Thin lines: the lower bound, a promise that no measurement "
-    "undercuts. Bands, where there are any: 80 % of measurements. Hollow points: more than the device's "
-    "memory holds."
+    "Time of one pass, of a stack through all its layers. Thin lines: the lower bound, a promise that no "
+    "measurement undercuts. Bands, where there are any: 80 % of measurements. Hollow points: more than the "
+    "device's memory holds."
 )
 #: As many layers are named at the longest length; of more, the fastest and the slowest.
 MOST_SAID = 4

@@ -6,8 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.reports import style, words
-from costmodel.reports.binding import LIMITS
+from costmodel.reports import binding, style, words
 from costmodel.reports.frames import axis_title, in_words
 
 NAME = "elasticity"
@@ -26,10 +25,7 @@ def rows(slopes: pd.DataFrame) -> pd.DataFrame:
 
 def _said(of: str) -> str:
     """Return a rate or a size in words: ``matrix:bf16 → matrix engine, bf16``."""
-    kind, _, dtype = of.partition(":")
-    if kind not in LIMITS:
-        return axis_title(of).partition(" [")[0]
-    return f"{LIMITS[kind][0]}, {dtype}" if dtype else LIMITS[kind][0]
+    return binding.said(axis_title(of).partition(" [")[0])
 
 
 def chart(frame: pd.DataFrame) -> Any:

@@ -93,7 +93,8 @@ def time(names: Sequence[str]) -> Any:
         .encode(along, seconds)
         .properties(name="ink_cross"),
         # Below the fastest layer nothing is drawn but lower bounds: there is room for a number.
-        cross.mark_text(align="left", dx=9, dy=13, fontSize=11, fontWeight=600, color="#444444")
+        cross.transform_filter("isValid(datum.note)")
+        .mark_text(align="left", dx=9, dy=13, fontSize=11, fontWeight=600, color="#444444")
         .encode(along, seconds, text="note:N")
         .properties(name="ink_cross_label"),
     ).properties(width="container", height=style.HEIGHT)

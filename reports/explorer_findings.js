@@ -1,24 +1,20 @@
 // What a round's numbers say, in words.
 ((page) => {
   "use strict";
+  const { live } = page.store;
   const { controls } = page.state;
   const { ofNow, now, crossed, memory } = page.rows;
-  const { seconds, si } = page.writers;
+  const { limit, seconds, si } = page.writers;
 
   const listed = (items) => (items.length > 1 ? `${items.slice(0, -1).join(", ")} and ${items.at(-1)}` : items.join(""));
   const percent = (share) => `${share >= 0.1 ? Math.round(100 * share) : Number((100 * share).toPrecision(2))} %`;
-  const ratio = (value) => `${value < 10 ? Number(value.toPrecision(2)) : Math.round(value).toLocaleString("en")} times`;
+  const ratio = (value) => `${value < 10 ? Number(value.toPrecision(value < 1.1 ? 3 : 2)) : Math.round(value).toLocaleString("en")} times`;
 
-  // "matrix:bf16" as "matrix engine, bf16".
-  function limit(name) {
-    const [kind, dtype] = name.split(":");
-    return [page.store.live.limits[kind] ?? kind, dtype].filter(Boolean).join(", ");
-  }
+  const counted = (value, name) => `${value.toLocaleString("en")} ${name}${value === 1 ? "" : "s"}`;
 
   function sized(result, value) {
     const words = controls.get(result.along).words;
-    const size = value.toLocaleString("en");
-    return words.includes("[tokens]") ? `${size} tokens` : `${result.along} = ${size}`;
+    return words.includes("[tokens]") ? counted(value, "token") : `${result.along} = ${value.toLocaleString("en")}`;
   }
 
   // A sentence for each chart; where nothing can be computed, why.
@@ -50,9 +46,22 @@
     if (nothing) text += ` (${nothing})`;
     if (worst.seconds > 1.005 * best.seconds) text += `, ${ratio(worst.seconds / best.seconds)} as long`;
     if (order.length < 2) return text;
+    return `${text}; the fastest ${changing(result)}`;
+  }
+
+  // Where the order turns often (tiles, waves) it is said once: a list of all turns is read by nobody.
+  function changing(result) {
     const sizes = [...new Set(crossed(result).map((row) => row.at))].sort((a, b) => a - b);
-    const where = listed(sizes.map((size) => sized(result, size)));
-    return sizes.length ? `${text}; the fastest changes at ${where}` : `${text}; the fastest is the same along the whole range`;
+    if (!sizes.length) return `is ${stays(result) ? "" : "not "}the same along the whole range`;
+    const [first, last] = [sizes[0], sizes.at(-1)].map((size) => sized(result, size));
+    if (sizes.length > live.most_crossings) return `changes ${sizes.length} times between ${first} and ${last}`;
+    return `changes at ${listed(sizes.map((size) => sized(result, size)))}`;
+  }
+
+  // Two of which one refuses some sizes have no crossovers: whether one is the fastest at all sizes is seen point by point.
+  function stays({ points, curves }) {
+    const best = points.map((_, k) => Math.min(...curves.map((tuples) => tuples[k]?.seconds || Infinity)));
+    return curves.some((tuples) => tuples.every((tuple, k) => best[k] === Infinity || tuple?.seconds <= best[k] * 1.0001));
   }
 
   function waiting(result) {
@@ -61,8 +70,8 @@
     );
     if (!said.length) return "Nothing is computed, so nothing waits";
     const { name, wait, factor, steps } = said.reduce((most, one) => (one.factor > most.factor ? one : most));
-    if (factor < 1.05) return `Waiting would add little: at most ${seconds(wait)}, to ${name}`;
-    const chain = steps ? `its ${steps.toLocaleString("en")} dependent steps and its launches` : "its launches";
+    if (factor < 1.05) return `Waiting would add little: at most ${percent(factor - 1)}, to the time of ${name}`;
+    const chain = steps ? `its ${counted(steps, "dependent step")} and its launches` : "its launches";
     return `Waiting weighs most on ${name}: ${chain} would add ${seconds(wait)}, ${ratio(factor)} the roofline's time in all`;
   }
 

@@ -11,7 +11,6 @@ from typing import Any
 import pandas as pd
 
 from costmodel.reports import explorer_charts as charts
-from costmodel.reports.binding import LIMITS
 from costmodel.reports.compose import LOWER_BOUND, RUNGS, layers, sources
 from costmodel.reports.figure import Figure
 from costmodel.reports.frames import SIZES, Facts
@@ -37,6 +36,10 @@ SAID |= {"auto": "the paper's", "free": "set below", "fa1": "FlashAttention", "f
 #: What the page runs, each on what stands before it: the numbers, the words, the form, and who calls whom.
 PARTS = ("state", "device", "programs", "crossings", "round", "rows", "findings", "commands", "form")
 SCRIPTS = (*(f"explorer_{part}.js" for part in PARTS), "explorer.js")
+
+
+#: As many crossovers are named one by one; of more, the first, the last and how many.
+MOST_CROSSINGS = 6
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +140,7 @@ def _tables() -> tuple[Table, ...]:
         Column("label", "Layer"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("limit", "Limited by"),
+        Column("limit", "Limited by", "limit"),
         Column("waiting_s", "Waiting", "seconds"),
         Column("matrix_flops", "Matrix FLOP", "flop"),
         Column("hbm_bytes", "Traffic", "bytes"),
@@ -157,7 +160,7 @@ def _tables() -> tuple[Table, ...]:
         Column("at", "Size", "count"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("limit", "Limited by"),
+        Column("limit", "Limited by", "limit"),
         Column("footprint_bytes", "Memory", "bytes"),
     )
     return (
@@ -196,8 +199,8 @@ def _data(explorer: Explorer) -> dict[str, Any]:
         "steps": [list(step) for step in pool],
         "figures": [{"name": name, "unit": unit, "scale": scale} for name, _, unit, scale in FIGURES],
         "along": charts.ALONG,
+        "most_crossings": MOST_CROSSINGS,
         "parts": list(charts.PARTS),
-        "limits": {name: looks[0] for name, looks in LIMITS.items()},
     }
 
 

@@ -3,12 +3,15 @@
   "use strict";
   const { live } = page.store;
   const { choiceOf } = page.state;
-  const { signalsOf } = page.device;
+  const { chosen, signalsOf } = page.device;
 
   let running = { key: null, view: null, layers: [] };
 
+  // What a layer is with the options chosen; on a device that cannot run that, why.
   function variantOf(layer) {
-    return layer.variants[layer.takes.map(choiceOf).join("|")];
+    const variant = layer.variants[layer.takes.map(choiceOf).join("|")];
+    const refused = variant.refused_on?.[chosen().name];
+    return refused ? { refused } : variant;
   }
 
   // A program's formulas in order: the sizes that nobody set, then its rules, then its steps.
@@ -26,7 +29,8 @@
   // Makes the view for the options chosen and the sizes given; the one there stays where it fits.
   async function load(given) {
     const layers = live.layers.map((layer) => ({ ...layer, variant: variantOf(layer) }));
-    const key = JSON.stringify([layers.map((layer) => layer.takes.map(choiceOf)), Object.keys(given)]);
+    const set = layers.map((layer) => [layer.takes.map(choiceOf), layer.variant.refused]);
+    const key = JSON.stringify([set, Object.keys(given)]);
     if (running.key === key) return running;
     const programs = layers.filter((layer) => !layer.variant.refused);
     programs.forEach((layer, i) => (layer.data = `layer${i}`));

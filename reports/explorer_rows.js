@@ -72,19 +72,32 @@
     return [...placed, ...roof(result, placed)];
   }
 
-  // Rings where a curve that is the fastest just before or after crosses another.
+  // Rings where a curve that is the fastest just before or after crosses another, with their numbers where they are few.
   function crossed(result) {
     const low = controls.get(result.along).stops[0];
-    return result.crossing.flatMap(({ i, j, sizes }) =>
+    const rings = result.crossing.flatMap(({ i, j, sizes }) =>
       sizes.filter((size) => size >= low).flatMap((size) => {
         const k = result.points.findIndex((n) => n * result.unit >= size);
         const [first, second] = [result.curves[i][k], result.curves[j][k]];
         const best = Math.min(...result.curves.map((tuples) => tuples[k]?.seconds || Infinity));
         if (Math.min(first.seconds, second.seconds) > best * 1.0001) return [];
-        const row = described(result, result.layers[j], second, "cross", size);
-        return [{ ...row, note: size.toLocaleString("en") }];
+        return [described(result, result.layers[j], second, "cross", size)];
       }),
     );
+    const few = new Set(rings.map((row) => row.at)).size <= live.most_crossings;
+    return few ? numbered(rings, result.along) : rings;
+  }
+
+  // A ring close to one that has its number has none: the two would lie one over the other.
+  function numbered(rings, along) {
+    const { stops } = controls.get(along);
+    const least = (stops.at(-1) / stops[0]) ** 0.1;
+    let last = 0;
+    return rings.sort((a, b) => a.at - b.at).map((row) => {
+      if (row.at < last * least) return row;
+      last = row.at;
+      return { ...row, note: row.at.toLocaleString("en") };
+    });
   }
 
   // A device alone exchanges nothing: what takes no time has no place on an axis of octaves.

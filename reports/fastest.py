@@ -13,8 +13,8 @@ from costmodel.reports.frames import axis_of, axis_title
 
 NAME = "crossovers"
 ABOUT = (
-    "Which layer takes least time from which length on, by device; a boundary between colours is a "
-    "crossover; of equals, the first is named."
+    "Which layer takes least time from where on, by device; a boundary between colours is a crossover; "
+    "of equals, the first is named."
 )
 
 
@@ -110,12 +110,13 @@ def finding(frame: pd.DataFrame) -> str:
     x = _axis(frame)
     timed = frame[frame["of"] == "time"]
     if timed.empty:
-        return "No lengths that all layers share, so no crossover to look for"
+        return f"No {words.extent(x)}s that all layers share, so no crossover to look for"
     last = timed.groupby("row", sort=False).tail(1)
     whole = last["row"].map(timed["row"].value_counts()) == 1
     last = last.assign(name=last["series"].astype(str), whole=whole)
+    everywhere = f"at every {words.extent(x)}"
     said = [
-        f"{_in(rows['row'], len(last))} {name} is fastest {'at every length' if whole else _from(rows, x)}"
+        f"{_in(rows['row'], len(last))} {name} is fastest {everywhere if whole else _from(rows, x)}"
         for (whole, name), rows in last.groupby(["whole", "name"], sort=False)
     ]
     return words.sentence("; ".join(sorted(said, key=lambda text: text.startswith("on "))))

@@ -14,6 +14,9 @@ ABOUT = (
     "compute the same; of the first model's inference, whichever is picked. At 1 it is as fast as before."
 )
 
+#: What makes it less than this many times as fast helps nothing.
+NOTHING = 1.005
+
 
 def rows(changes: pd.DataFrame) -> pd.DataFrame:
     """Return the changes in words.
@@ -75,4 +78,6 @@ def _most(name: str, part: pd.DataFrame) -> str:
     text = f"{name} is {words.listed(said)}" if said else name
     if "figure" in set(helping["kind"]):
         return text
-    return f"{text}{', and' if said else ''} gains nothing from any figure of the device doubled"
+    figures = part.loc[part["kind"] == "figure", "speedup"]
+    gained = "nothing" if (figures < NOTHING).all() else f"less than {100 * (whatif.LEAST - 1):.0f} %"
+    return f"{text}{', and' if said else ''} gains {gained} from any figure of the device doubled"

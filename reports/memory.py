@@ -65,7 +65,7 @@ def finding(frame: pd.DataFrame) -> str:
         elif name in most:
             said.append(f"{name} up to {words.at(x, most[name])}")
         else:
-            said.append(f"{name} at none of these lengths")
+            said.append(f"{name} at none of these {words.extent(x)}s")
     if every:
-        said.insert(0, f"{words.listed(every)} at every length shown")
+        said.insert(0, f"{words.listed(every)} at every {words.extent(x)} shown")
     return f"Memory of {words.size(capacity)} holds {'; '.join(said)}"

@@ -62,7 +62,7 @@
     return {
       font,
       background: null,
-      axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: 500, gridColor: "#e3e6ea", titlePadding: 8 },
+      axis: { labelFontSize: 11, titleFontSize: 12, titleFontWeight: 500, gridColor: "#e3e6ea", titlePadding: 8, labelSeparation: 6 },
       axisY: { labelLimit: narrow ? 170 : 250, minExtent: narrow ? 34 : 44 },
       legend: { labelFontSize: 12, rowPadding: 2, columnPadding: 14, labelLimit: Math.max(120, width - 110), columns: narrow ? 1 : width < 800 ? 2 : 4 },
       header: { labelFontSize: 12, labelFontWeight: 600 },
@@ -168,12 +168,19 @@
     return `${Number((value / scale).toPrecision(digits))} ${prefix}${unit}`;
   }
 
+  // "matrix:bf16" as "matrix engine, bf16"; another text as it is.
+  function limit(value) {
+    const [kind, dtype] = value.split(":");
+    return Object.hasOwn(store.limits, kind) ? [store.limits[kind], dtype].filter(Boolean).join(", ") : value;
+  }
+
   const writers = {
     text: String,
     count: (value) => Math.round(value).toLocaleString("en"),
     seconds: (value) => (value >= 1000 ? `${Math.round(value).toLocaleString("en")} s` : prefixed(value, small, "s", 3)),
     bytes: (value) => prefixed(value, prefixes, "B", 3),
     flop: (value) => prefixed(value, prefixes, "FLOP", 3),
+    limit,
     percent: (value) => `${value.toFixed(1)} %`,
     si: (value, unit) => prefixed(value, prefixes, unit, 4),
   };

@@ -11,6 +11,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from costmodel.reports import encode, style
+from costmodel.reports.binding import LIMITS
 from costmodel.reports.figure import Figure, Pick, at_first
 from costmodel.reports.table import MOST_SHOWN
 
@@ -167,6 +168,7 @@ def _store(page: Page) -> dict[str, Any]:
             for table in tables
         ],
         "most_shown": MOST_SHOWN,
+        "limits": {name: looks[0] for name, looks in LIMITS.items()},
     }
     store["frames"] = {name: columns.add(frame) for name, frame in frames.values()}
     live = {"live": page.live.data} if page.live else {}

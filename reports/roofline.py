@@ -14,7 +14,7 @@ from costmodel.reports.frames import Facts, axis_of
 NAME = "roofline"
 ABOUT = (
     "Arithmetic of matrix products for each byte of main-memory traffic, and how much of it is done a "
-    "second; one line a layer, from its shortest to its longest sequence. The roof is the lesser of what "
+    "second; one line a layer, from the smallest size to the largest. The roof is the lesser of what "
     "the memory can feed and what the engines can do."
 )
 #: What a sweep has that this chart does not show.
@@ -91,7 +91,8 @@ def drawn(roof: Any, lines: Any, dots: Any, *, by: str, note: str, along: str, n
     rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     layered = alt.layer(
         roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
-        roof.mark_text(align="right", dy=-8, fontSize=11, color="#444444")
+        # Clear of the dots that lie on the roof.
+        roof.mark_text(align="right", dy=-16, fontSize=11, color="#444444")
         .encode(rate, x=alt.value(alt.ExprRef("width")), text=f"{note}:N")
         .transform_filter(f"isValid(datum.{note})")
         .properties(name="ink_roof_label"),

@@ -21,11 +21,16 @@ SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down"
 #: 2:1 against white and near-black.
 BARS = (*OKABE_ITO, "#6655CC", "#AA3355", "#AAAA22", "#BB33BB", "#775522", "#227722", "#44CCBB")
 
-#: Vega expressions that label an axis: 0.00032 → 320µs, 1.2e9 → 1.2GB.
-SECONDS = "format(datum.value, '.3~s') + 's'"
+#: Vega expressions that label an axis: 0.00032 → 320µs, 10000 → 10,000s, 1.2e9 → 1.2GB.
+SECONDS = "(datum.value < 1000 ? format(datum.value, '.3~s') : format(datum.value, ',')) + 's'"
 BYTES = "format(datum.value, '.3~s') + 'B'"
 PLAIN = "format(datum.value, '.3~s')"
 WRITTEN_OUT = "format(datum.value, ',~r')"
+
+#: Ticks of an axis over octaves: each power of two where it runs from one to another, else any 12.
+_POWER = "pow(2, round(log({0}) / LN2)) === {0}"
+_ENDS = tuple(_POWER.format(f"domain('x')[{end}]") for end in (0, 1))
+OCTAVES = f"{' && '.join(_ENDS)} ? min(12, 1 + round(log(domain('x')[1] / domain('x')[0]) / LN2)) : 12"
 
 #: A logarithmic scale that ends a little beyond the data.
 LOG = {"type": "log", "nice": False, "padding": 14}
@@ -213,7 +218,14 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
         f"{column}:Q",
         title=title or axis_title(column),
         scale=alt.Scale(type="log", base=2, nice=False),
-        axis=alt.Axis(format=",", labelOverlap=True, labelSeparation=8, tickCount=12, grid=grid),
+        axis=alt.Axis(
+            format=",",
+            labelOverlap=True,
+            labelSeparation=8,
+            labelFlush=30,  # a number beside the end keeps within the picture
+            tickCount=alt.ExprRef(OCTAVES),
+            grid=grid,
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from costmodel.reports import words
+from costmodel.reports import binding, words
 from costmodel.reports.figure import Pick, at_first, choose
 
 #: How a column is written: the page's script has the same names.
@@ -19,6 +19,7 @@ WRITERS: dict[str, Callable[[Any], str]] = {
     "seconds": words.seconds,
     "bytes": words.size,
     "flop": words.flop,
+    "limit": binding.said,
     "percent": lambda value: f"{value:.1f} %",
 }
 #: Rows shown at once; the export has all.

@@ -49,9 +49,9 @@ def share(value: float) -> str:
 
 
 def times(value: float) -> str:
-    """Return a ratio: ``3.21 → "3.2 times"``, ``1534.2 → "1,534 times"``."""
+    """Return a ratio: ``1.012 → "1.01 times"``, ``3.21 → "3.2 times"``, ``1534.2 → "1,534 times"``."""
     if value < 10:
-        return f"{value:.2g} times"
+        return f"{value:.{3 if 1 < value < 1.1 else 2}g} times"
     return f"{value:,.0f} times"
 
 
@@ -63,7 +63,14 @@ def at(name: str, value: float) -> str:
 def span(name: str, low: float, high: float) -> str:
     """Return a range of a size: ``"129 to 98,817 tokens"``, ``"m = 16 to 64"``; one value as `at` does."""
     said = rounded(low) if low == high else f"{rounded(low)} to {rounded(high)}"
-    return f"{said} tokens" if name in ("seq", "seq_kv", "window") else f"{name} = {said}"
+    if name not in ("seq", "seq_kv", "window"):
+        return f"{name} = {said}"
+    return f"{said} token{'' if said == '1' else 's'}"
+
+
+def extent(name: str) -> str:
+    """Return what a size is one of: a ``length`` in tokens, else a ``size``."""
+    return "length" if name in ("seq", "seq_kv") else "size"
 
 
 def verb(subjects: Sequence[str], said: str) -> str:

@@ -153,7 +153,6 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--enable-logging=stderr",
-    "--window-size=1200,900",
 )
 
 
@@ -171,14 +170,16 @@ def browser() -> str:
 def drawn(browser: str, tmp_path: Path) -> Callable[..., tuple[str, str]]:
     """Return a function that opens a page and gives its elements once drawn, and what was logged."""
 
-    def draw(text: str, choice: dict[str, str] | None = None, seconds: int = 30) -> tuple[str, str]:
+    def draw(
+        text: str, choice: dict[str, str] | None = None, seconds: int = 30, width: int = 1200
+    ) -> tuple[str, str]:
         path = tmp_path / "page.html"
         path.write_text(text, encoding="utf-8")
         address = path.as_uri() + (f"#{urlencode(choice)}" if choice else "")
         profile = f"--user-data-dir={tmp_path / 'profile'}"
         budget = f"--virtual-time-budget={seconds * 1000}"
         run = subprocess.run(
-            [browser, *FLAGS, budget, profile, "--dump-dom", address],
+            [browser, *FLAGS, f"--window-size={width},900", budget, profile, "--dump-dom", address],
             capture_output=True,
             timeout=240,
             check=True,

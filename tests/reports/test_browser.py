@@ -50,6 +50,7 @@ def test_every_chart_draws_and_tables_are_as_before(
     # What the script writes is what was written without it: the two have the same format.
     name = 'id="table-predictions"'
     assert texts(dom[dom.index(name) :]) == texts(page.html[page.html.index(name) :])
+    assert {"main memory", "matrix engine, bf16"} < set(texts(dom[dom.index(name) :]))
 
 
 def looks(dom: str, name: str) -> dict[str, tuple[str, str]]:
@@ -103,6 +104,30 @@ def test_a_choice_in_the_address_is_shown(page: reports.Page, drawn: Callable[..
     cells = texts(dom[dom.index('id="table-predictions"') :])
     assert "16.4 ms" in cells  # chain on the second device at 8,192
     assert "8.19 ms" not in cells
+
+
+#: Follows each link of the contents, and keeps which headings something else then covers.
+FOLLOWER = """<script>setTimeout(() => {
+  document.documentElement.style.scrollBehavior = "auto";
+  const covered = [...document.querySelectorAll("nav a")].filter((link) => {
+    link.click();
+    const heading = document.querySelector(`${link.hash} h2`);
+    const { x, y } = heading.getBoundingClientRect();
+    return document.elementFromPoint(x + 5, y + 3) !== heading;
+  });
+  document.documentElement.dataset.covered = covered.map((link) => link.hash).join(" ");
+}, 10000);</script>"""
+
+
+@pytest.mark.parametrize("width", [500, 1200])
+def test_a_link_of_the_contents_shows_its_heading(
+    frames: reports.Frames, drawn: Callable[..., tuple[str, str]], width: int
+) -> None:
+    """On a telephone the choices stay at the top in three rows."""
+    text = re.sub(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", reports.story(frames).html)
+    body, _, end = text.rpartition("</body>")
+    dom, _ = drawn(f"{body}{FOLLOWER}</body>{end}", width=width)
+    assert attribute(dom, "data-covered") == ""
 
 
 def test_hostile_names_do_not_run(hostile_page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:

@@ -199,6 +199,33 @@ def test_count_findings(page: reports.Page) -> None:
     )
 
 
+def test_a_size_that_is_no_length_is_not_called_one(table: pd.DataFrame, facts: reports.Facts) -> None:
+    """Of products along m there is no length, no stack and no longest sequence."""
+    page = reports.compare(table.rename(columns={"seq": "m"}), facts=facts)
+    assert said(page, "binding").startswith("Bound, over all devices and sizes: ")
+    assert said(page, "memory").startswith("Memory of 2 GB holds chain[bf16] up to m = 512; ")
+    headings = {section.name: section.heading for section in page.sections}
+    assert headings["memory"] == "Memory"
+    abouts = [figure.about for section in page.sections for figure in section.figures]
+    assert not re.search("length|longest", " ".join((*page.findings, *headings.values(), *abouts)))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "labels"),
+    [
+        ((1024, 2048, 4096, 8192), ["1,024", "2,048", "4,096", "8,192"]),
+        ((128, 1024), ["128", "256", "512", "1,024"]),
+    ],
+)
+def test_an_axis_over_octaves_has_its_sizes_as_ticks(sizes: tuple[float, ...], labels: list[str]) -> None:
+    """Between 1,024 and 8,192 were ticks at 1,500, 2,500, …: at no size of the table."""
+    alt = pytest.importorskip("altair")
+    frame = pd.DataFrame({"m": sizes, "y": 1.0})
+    drawn = alt.Chart(frame).mark_point().encode(style.length_axis("m"), alt.Y("y:Q", axis=None))
+    svg = vl_convert.vegalite_to_svg(drawn.properties(width=700).to_dict())
+    assert re.findall(r">([\d,]+)</text>", svg) == labels
+
+
 def test_memory_finding(page: reports.Page) -> None:
     # 2 GB hold 1e6·n up to 2,000 and 1e3·n² up to 1,414: of the lengths, 512 each.
     assert said(page, "memory") == (
@@ -268,9 +295,9 @@ def test_what_helps_is_said_by_what_it_takes() -> None:
     )
     rows = helping.rows(changes)
     assert helping.finding(rows) == (
-        "At 512 tokens, chain is 3 times as fast with staggered layers (wavefront), and gains nothing from "
-        "any figure of the device doubled; pairs is 1.9 times as fast with number of units × 2; idle gains "
-        "nothing from any figure of the device doubled"
+        "At 512 tokens, chain is 3 times as fast with staggered layers (wavefront), and gains less than 5 % "
+        "from any figure of the device doubled; pairs is 1.9 times as fast with number of units × 2; "
+        "idle gains nothing from any figure of the device doubled"
     )
     assert vl_convert.vegalite_to_vega(json.dumps(helping.chart(rows).to_dict()))["marks"]
 

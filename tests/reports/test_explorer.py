@@ -331,9 +331,11 @@ RULER = """<script>setTimeout(() => {
   const found = [...document.querySelectorAll(".plot")].map((plot) => {
     plot.querySelector("details").open = true;
     const labels = [...plot.querySelectorAll(".role-axis-label text")];
+    const marks = plot.querySelector("svg").getBoundingClientRect();
     return {
       labels: Math.max(...labels.map((label) => beyond(label, plot))),
       menu: beyond(plot.querySelector(".vega-actions"), plot),
+      over: marks.bottom - plot.querySelector("summary").getBoundingClientRect().top,
     };
   });
   document.documentElement.dataset.found = JSON.stringify(found);
@@ -351,6 +353,7 @@ def test_nothing_is_cut_off_on_a_narrow_page(
     assert len(found) == 4
     assert max(plot["labels"] for plot in found) <= 0.5
     assert max(plot["menu"] for plot in found) <= 0.5
+    assert max(plot["over"] for plot in found) <= 0.5, "a menu covers the legend beside it"
 
 
 # -- as a reader uses it -------------------------------------------------------------------------------
@@ -384,6 +387,61 @@ EXPORT = """<script>(async () => {
   HTMLAnchorElement.prototype.click = () => {};
   document.querySelector("[data-table=now] .csv").click();
 })();</script>"""
+
+
+#: Goes to settings one after the other, and keeps the sentences of each.
+SAYER = """<script>(async () => {
+  const settled = () => new Promise((done) => addEventListener("explored", done, { once: true }));
+  if (!document.getElementById("answer").value) await settled();
+  const found = [];
+  for (const fragment of %s) {
+    location.hash = fragment;
+    await settled();
+    const rings = document.querySelectorAll('[data-figure="time"] [class*="ink_cross_label"] text');
+    found.push({
+      said: [...document.querySelectorAll("#findings li")].map((item) => item.textContent).join(" "),
+      numbers: [...rings].filter((text) => text.textContent).length,
+    });
+  }
+  document.documentElement.dataset.found = JSON.stringify(found);
+})();</script>"""
+
+
+def test_many_crossovers_are_said_once(drawn: Callable[..., tuple[str, str]]) -> None:
+    """A list of 34 sizes fills the screen, and their numbers on the chart cover one another."""
+    page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
+    few, many = ran(page.html, SAYER % '["along=seq", "along=devices"]', drawn)
+    assert re.search(r"the fastest changes at [\d,]+ tokens\.", few["said"])
+    assert few["numbers"] == 1
+    assert re.search(
+        r"the fastest changes \d\d times between devices = \d+ and devices = [\d,]+\.", many["said"]
+    )
+    assert many["numbers"] == 0
+
+
+def test_numbers_of_crossovers_do_not_cover_one_another(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    """At 64,057 and at 65,536 tokens: two rings of one number."""
+    fragment = "device=cpu/epyc-9654&dtype=fp32&seq=65536&batch=64&width=32768"
+    (found,) = ran(page.html, SAYER % f'["{fragment}"]', drawn)
+    assert "1.01 times as long; the fastest changes at 64,057 tokens and 65,536 tokens" in found["said"]
+    assert found["numbers"] == 1
+
+
+def test_what_is_said_of_the_smallest_sizes(
+    page: reports.Page, drawn: Callable[..., tuple[str, str]]
+) -> None:
+    (found,) = ran(page.html, SAYER % '["seq=1&set-step=1000"]', drawn)
+    assert "At 1 token, " in found["said"]
+    assert "its 1 dependent step and its launches" in found["said"]
+
+
+def test_who_is_the_fastest_where_one_refuses_sizes(drawn: Callable[..., tuple[str, str]]) -> None:
+    """Such a pair has no crossovers: 8 experts on 1 or 2 devices take less than megatron, on 8 more."""
+    page = explore.page([get("megatron")(), get("expert-parallel")()], ["nvidia/h200-sxm"])
+    (found,) = ran(page.html, SAYER % '["along=devices"]', drawn)
+    assert "the fastest is not the same along the whole range" in found["said"]
 
 
 def test_a_slider_moves_the_view_and_the_address(
@@ -509,6 +567,21 @@ def test_layers_of_many_devices_start_with_sizes_that_they_take(explored: Explor
     (answer,) = explored(explore.page([get("expert-parallel")(), get("ring-attention")()]), [{"seq": 8192}])
     assert answer["problems"] == []
     assert len(answer["layers"]) == 2
+
+
+def test_what_a_device_cannot_run_has_no_time_there(explored: Explored) -> None:
+    """A sum in the switch where the switch does not add: as `predict` has it, at every rung."""
+    switch = get("collective")(algorithm="switch")  # type: ignore[call-arg]
+    page = explore.page([switch, get("matmul")()], sizes={"m": 64})
+    devices = ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb", "nvidia/b200-sxm")
+    adding, plain, again = explored(page, [{"device": device} for device in devices])
+    assert list(adding["layers"]) == list(again["layers"]) == ["collective", "matmul"]
+    assert list(plain["layers"]) == ["matmul"]
+    refusal = "nvidia/a100-sxm-80gb has no switch that adds; take algorithm ring or tree"
+    assert plain["problems"] == [refusal]
+    assert "collective" not in " ".join(plain["commands"])
+    with pytest.raises(cm.CostmodelError, match=refusal):
+        explore.page([switch], ["nvidia/a100-sxm-80gb"])
 
 
 def test_what_has_nothing_to_do_is_in_no_ratio(drawn: Callable[..., tuple[str, str]]) -> None:

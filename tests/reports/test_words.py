@@ -18,6 +18,7 @@ from costmodel.reports import words
         (words.share, 0.376, "38 %"),
         (words.share, 0.0042, "0.42 %"),
         (words.times, 3.21, "3.2 times"),
+        (words.times, 1.0115, "1.01 times"),
         (words.times, 1534.2, "1,534 times"),
         (words.steps, 1.0, "1 step"),
         (words.steps, 786432.0, "786,432 steps"),
@@ -32,6 +33,7 @@ def test_numbers(write: object, value: float, text: str) -> None:
 
 def test_ranges_of_sizes() -> None:
     assert words.at("seq", 8192.0) == "8,192 tokens"
+    assert words.at("seq", 1.0) == "1 token"
     assert words.at("hidden", 512.0) == "hidden = 512"
     assert words.span("seq", 129.0, 98817.0) == "129 to 98,817 tokens"
     assert words.span("m", 388.4, 2431.7) == "m = about 390 to about 2,400"
