@@ -21,6 +21,16 @@ from costmodel.hardware.tables import FOLDER
 _CALIBRATION = ".calibration.yaml"
 _FAMILY = re.compile(r"^family: *(\S+)", re.MULTILINE)
 _ALIASES = re.compile(r"^aliases:.*\n(?:[ \-].*\n)*", re.MULTILINE)
+#: Words of makers, which drivers put before a name: NVIDIA GeForce RTX 4090, AMD Instinct MI210.
+_MAKERS = re.compile(r"^(?:(?:nvidia|geforce|tesla|amd|instinct)-)+")
+#: What drivers call devices whose specs have another name.
+_DRIVER_NAMES = {
+    "gh200-480gb": "gh200-96gb",  # the processor's memory, not the GPU's
+    "gtx-titan-x": "titan-x-maxwell",
+    "h100-80gb-hbm3": "h100-sxm",
+    "k40m": "k40",
+    "rtx-pro-6000-blackwell-server-edition": "rtx-pro-6000-server",
+}
 
 
 def available() -> list[str]:
@@ -43,7 +53,8 @@ def load(name: str | Path) -> Device:
     ----------
     name : str or Path
         ``vendor/device``; the device alone, where that is unique; another name that its
-        spec lists as alias; or the path of a YAML file. Devices measured on this machine
+        spec lists as alias; what its driver calls it (``torch.cuda.get_device_name()``); or the path of a
+        YAML file. Devices measured on this machine
         (`costmodel validate --record`) have names, too. A file that says other things of a device
         that comes with the package is a what-if of it: its name ends in ``*``.
 
@@ -85,7 +96,7 @@ def _measured() -> dict[str, Path]:
 
 @typed
 def resolve(name: str) -> str:
-    """Return the full name that a name, a short name or an alias stands for.
+    """Return the full name that a name, a short name, an alias or a driver's name stands for.
 
     Raises
     ------
@@ -93,19 +104,27 @@ def resolve(name: str) -> str:
         If there is no such device, or more than one.
     """
     names, key = _names(), _key(name)
-    if key in names:
-        return key
-    short = [full for full in names if full.partition("/")[2] == key]
-    own = [full for full in _measured() if key in (full, full.partition("/")[2])]
-    found = short or sorted(_aliases().get(key, ())) or own
+    plain = _MAKERS.sub("", key)
+    found = _called(key) or _called(_DRIVER_NAMES.get(plain, plain))
     if len(found) > 1:
         raise UnknownNameError(f"device name {name!r} is not unique: give one of {', '.join(found)}")
     if not found and os.path.exists(name):  # Path.exists raises where a name is too long
         raise UnknownNameError(f"unknown device {name!r}: the file of a spec has a name that ends in .yaml")
     if not found:
-        all_names = [*names, *measured()]
-        raise unknown_name("device", name, [*all_names, *(full.partition("/")[2] for full in all_names)])
+        whole = [*names, *measured()]
+        known = [*whole, *(full.partition("/")[2] for full in whole)]
+        raise unknown_name("device", name if plain == key else plain, known)
     return found[0]
+
+
+def _called(key: str) -> list[str]:
+    """Return the full names of the devices called so: by their whole name, their own, an alias."""
+    names = _names()
+    if key in names:
+        return [key]
+    short = [full for full in names if full.partition("/")[2] == key]
+    own = [full for full in _measured() if key in (full, full.partition("/")[2])]
+    return short or sorted(_aliases().get(key, ())) or own
 
 
 def _key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from costmodel import hardware
@@ -28,11 +29,9 @@ def find_device(machine: Machine, folder: Path | None = None) -> Device:
     UnavailableError
         If there is none: the text says how to get one.
     """
-    for name in _spellings(machine.title) if machine.kind == "cuda" else ():
-        try:
-            return hardware.load(name)
-        except UnknownNameError:
-            continue
+    if machine.kind == "cuda":
+        with contextlib.suppress(UnknownNameError):
+            return hardware.load(machine.title)
     path = spec_path(machine, folder)
     if path.is_file():
         return hardware.load(path)
@@ -70,20 +69,3 @@ def check_same(device: Device, machine: Machine, *, fit: bool = False) -> None:
             f"{device.name} has {device.units:g} {kind}, and torch finds {machine.units} of {machine.title}: "
             "constants of one are not the other's; give the spec of what is measured"
         )
-
-
-#: What drivers call devices whose specs have another name.
-_DRIVER_NAMES = {
-    "H100 80GB HBM3": "H100 SXM",
-    "GH200 480GB": "GH200 96GB",  # the processor's memory, not the GPU's
-    "RTX PRO 6000 Blackwell Server Edition": "RTX PRO 6000 Server",
-}
-
-
-def _spellings(title: str) -> list[str]:
-    """Return the names under which the specs may know what a driver calls ``NVIDIA H200``."""
-    plain = title
-    for maker in ("NVIDIA ", "GeForce ", "Tesla "):
-        plain = plain.removeprefix(maker)
-    plain = _DRIVER_NAMES.get(plain.strip(), plain.strip())
-    return [title, plain, f"Tesla {plain}", f"{plain} SXM", f"{plain} PCIe"]

@@ -32,6 +32,13 @@ def test_names_are_discovered_and_sorted():
         ("TPU v5e", "google/tpu-v5e"),
         ("tpu7x", "google/tpu-v7"),
         ("i9-13900K", "cpu/i9-13900k"),
+        # What torch.cuda.get_device_name() gives.
+        ("NVIDIA H100 80GB HBM3", "nvidia/h100-sxm"),
+        ("NVIDIA GeForce RTX 4090", "nvidia/rtx-4090"),
+        ("NVIDIA TITAN X (Pascal)", "nvidia/titan-x-pascal"),
+        ("GeForce GTX TITAN X", "nvidia/titan-x-maxwell"),
+        ("Tesla K40m", "nvidia/k40"),
+        ("AMD Instinct MI210", "amd/mi210"),
     ],
 )
 def test_resolve(given, name):
@@ -42,6 +49,8 @@ def test_resolve(given, name):
 def test_unknown_names_get_the_nearest():
     with pytest.raises(UnknownNameError, match="nvidia/h200-sxm"):
         load("nvidia/h200-smx")
+    with pytest.raises(UnknownNameError, match="'a100-pcie-40gb' or 'a100-pcie-80gb' or 'a100-sxm-40gb'"):
+        load("NVIDIA A100")
     with pytest.raises(UnknownNameError, match="unknown device"):
         load("")
 
