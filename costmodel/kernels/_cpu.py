@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
@@ -21,7 +22,9 @@ MEMORY = {
     "l2_share": Constant(
         0.7, 0.1, 2.0, "1", "working set, over a core's own cache, up to which it stays there"
     ),
-    "page_s": Constant(1e-6, 1e-9, 5e-5, "s", "mapping a page of a result that is too large for the heap"),
+    "page_s": Constant(
+        1.6e-6, 1e-9, 5e-5, "s", "a thread's time to map a page of a result that is too large for the heap"
+    ),
     "l3_share": Constant(
         0.7, 0.1, 2.0, "1", "working set, over the shared cache, up to which it stays there"
     ),
@@ -75,9 +78,10 @@ def sooner(device: Device, with_threads: Callable[[float], Estimate]) -> Estimat
     return Estimate(np.choose(first, [estimate.seconds for estimate in each]), terms)
 
 
-def mapping_seconds(c: dict[str, float], result: Array) -> Array:
+def mapping_seconds(c: dict[str, float], result: Array, threads: ArrayLike) -> Array:
     """Return the time to map a new result of that many bytes, a page fault a page, where it is large [s].
 
-    A result of just the limit is taken to be kept: it is, once the heap has grown by more than that.
+    Threads take their faults side by side (from Linux 6.4 on, whose mappings have locks of their own). A
+    result of just the limit is taken to be kept: it is, once the heap has grown by more than that.
     """
-    return np.where(result > _MAPPED, result / PAGE * c["page_s"], 0.0)
+    return np.where(result > _MAPPED, result / PAGE * c["page_s"] / np.asarray(threads), 0.0)

@@ -132,7 +132,7 @@ def _with_threads(
         cached = np.where(narrow > 1, cached, np.maximum(cached, streamed - memory))
         in_caches, in_memory = in_caches + moved * cached, in_memory + moved * memory
     launch = c["start_s"] + (batch - 1) * c["matrix_s"] / threads + (c["fork_s"] if threads > 1 else 0.0)
-    launch = launch + mapping_seconds(c, batch * m * n * width)
+    launch = launch + mapping_seconds(c, batch * m * n * width, threads)
     body = joined(c["overlap"], arithmetic, in_caches + in_memory)
     return Estimate(
         seconds=launch + body,

@@ -89,7 +89,7 @@ def seconds(
     by_rows = rows * c["row_cycles"] if pattern != "elementwise" else 0.0
     issue = (elements * c["element_cycles"] + by_rows) / (threads * device.clock_hz)
     launch = c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0)
-    launch = launch + writes * mapping_seconds(c, elements * width)
+    launch = launch + writes * mapping_seconds(c, elements * width, threads)
     body = joined(c["overlap"], issue, traffic * (cached + memory))
     return Estimate(
         seconds=launch + body,

@@ -107,13 +107,17 @@ def test_instructions_are_those_of_elements_and_of_rows():
 
 
 def test_large_results_are_mapped_page_by_page():
-    """Results of more than 32 MiB cost one fault for each 4 KiB, each; smaller ones none."""
+    """Results of more than 32 MiB cost one fault for each 4 KiB, each; smaller ones none.
+
+    Threads share them: on two of a Xeon a page takes 0.86 µs, on one 1.58 (means of four, torch 2.13).
+    """
     cells = np.array([2.0**22, 2.0**23, 2.0**24])
     free, paid = (
         cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": page}, rows=cells, cols=1.0).seconds
         for page in (0, 1e-6)
     )
-    np.testing.assert_allclose(paid - free, [0.0, 0.0, 4 * 2**24 / 4096 * 1e-6], atol=1e-12)
+    fault = 1e-6 / DEVICE.units
+    np.testing.assert_allclose(paid - free, [0.0, 0.0, 4 * 2**24 / 4096 * fault], atol=1e-12)
     two = cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": 1e-6}, rows=cells[2:], cols=1.0, writes=2.0)
     one = cpu_stream.seconds(DEVICE, {**IDEAL, "page_s": 1e-6}, rows=cells[2:], cols=1.0, writes=1.0)
     np.testing.assert_allclose(two.terms["launch"], 2 * one.terms["launch"])
