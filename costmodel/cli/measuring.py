@@ -90,7 +90,8 @@ def validate(
     if tables:
         if not fit or record or report or count:
             raise CostmodelError(
-                "tables of measurements go with --fit alone; score them with `costmodel score`"
+                f"{tables[0]}: tables of measurements go with --fit alone (`costmodel score` scores them); "
+                "what --record, --report and --count write is named by -o NAME"
             )
         _fit_tables(tables)
         return OK

@@ -146,6 +146,7 @@ CATALOGUE = {
     "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
     "fitting no runtimes": (("validate", "--fit", "published_runtimes.csv"), "cannot read the published"),
     "tables that are not fitted": (("validate", "none.parquet"), "--fit", "costmodel score"),
+    "a name for the page": (("validate", "--report", "x.html"), "x.html: tables", "-o NAME"),
     "counting on a CPU": (("validate", "--count"), "--count", "--device cuda"),
     "measuring for no rung": (("validate", "--rung", "kernl"), "unknown rung", "'kernel'"),
     "sizes too large together": (
