@@ -23,6 +23,7 @@ from costmodel.score import score, summary
 from costmodel.validation import intervals, published, transfers
 from costmodel.validation.accuracy_page import markdown
 from costmodel.validation.cells import TABLES
+from costmodel.validation.far import far
 from costmodel.validation.heldout import held_out, kept_aside
 from costmodel.validation.residuals import errors
 
@@ -143,6 +144,7 @@ def main() -> None:
         intervals.by_regime(judged),
         whole_models(folder),
         transfers.left_out(ratios),
+        far(scored, CELL),
     )
     write_text(FOLDER / "ACCURACY.md", page, overwrite=True)
     write_whole(

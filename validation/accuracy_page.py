@@ -9,6 +9,7 @@ import pandas as pd
 
 from costmodel._version import __version__
 from costmodel.calibration import LEVELS
+from costmodel.validation.far import FAR_PERCENT
 
 #: From so many rows on, a share of 80 % is known to some 3 points.
 MANY = 200
@@ -21,6 +22,8 @@ _HEADS = {
     "width_80": "width",
     "covered_80_other": "80 %, others",
     "covered_95_other": "95 %, others",
+    "far": "over 30 %",
+    "farthest": "the farthest",
 }
 #: What the table by regime shows of each level, and decimals.
 _SHOWN = (("covered", 1), ("width", 2))
@@ -42,6 +45,7 @@ def markdown(
     regimes: pd.DataFrame,
     whole: pd.DataFrame,
     new_device: pd.DataFrame,
+    far: pd.DataFrame,
 ) -> str:
     """Return the page: calibrated predictions, their intervals, those with a relative's constants, peers.
 
@@ -55,6 +59,8 @@ def markdown(
         See `whole_models`.
     new_device : DataFrame
         See `transfers.left_out`.
+    far : DataFrame
+        See `far.far`.
     """
     lines = [
         "# Accuracy",
@@ -75,6 +81,8 @@ def markdown(
         "hash, how many rows of the other half lie inside, both ways.",
         "",
         *_table(own, ("rows", "predicted", *_ERRORS, "covered_80", "width_80", *_OTHERS)),
+        "",
+        *_far(own, far),
         "",
         *_intervals(own, regimes),
         "",
@@ -107,6 +115,20 @@ def markdown(
         "",
     ]
     return "\n".join(lines)
+
+
+def _far(own: pd.DataFrame, far: pd.DataFrame) -> Iterator[str]:
+    """Yield which rows are far off."""
+    yield f"### Rows that are over {FAR_PERCENT:.0f} % off"
+    yield ""
+    many, rows = far["far"].sum(), own["rows"].sum()
+    yield (
+        f"{many} of {rows:,} ({100 * many / rows:.1f} %), of which {far['too short'].sum()} are predicted "
+        f"too short and {far['under 20 µs'].sum()} take less than 20 µs. "
+        'Causes, as far as they are known: validation/DIARY.md, "Rows over 30 %: what is left".'
+    )
+    yield ""
+    yield from _table(far, ("rows", "far", "too short", "under 20 µs", "farthest"))
 
 
 def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:

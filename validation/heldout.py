@@ -29,7 +29,7 @@ NEVER_FITTED = frozenset(
     }
 )
 #: Columns that make a shape.
-_SIZES = (
+SIZES = (
     *("b", "m", "n", "k", "batch", "seq_q", "seq_kv", "heads_q", "heads_kv", "head_dim"),
     *("seq", "hidden", "input", "num_layers"),
 )
@@ -92,7 +92,7 @@ def in_order(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _distinct(rows: pd.DataFrame) -> tuple[list[str], NDArray[np.float64], NDArray[np.intp]]:
     """Return the size columns there are, the distinct shapes, and which of them each row has."""
-    names = [name for name in _SIZES if name in rows]
+    names = [name for name in SIZES if name in rows]
     sizes = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     distinct, places = np.unique(np.nan_to_num(sizes, nan=-1.0), axis=0, return_inverse=True)
     return names, distinct, places.reshape(-1)

@@ -1,0 +1,66 @@
+"""Which held-out rows predictions are far off on: how many of each cell, and the farthest.
+
+Why is the diary's (``DIARY.md``); this says what is left of it today.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from costmodel.units import render
+from costmodel.validation.heldout import SIZES
+from costmodel.validation.residuals import errors
+
+#: Error [%] that is far off, either way.
+FAR_PERCENT = 30.0
+#: Rows that take less are short: half of that is launches [s].
+SHORT_S = 20e-6
+
+
+def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
+    """Return the cells with rows that are far off, those with the most first.
+
+    Parameters
+    ----------
+    scored : DataFrame
+        Rows with ``latency_s`` [s] and their prediction, ``seconds`` [s].
+    cell : list of str
+        The columns that make a cell.
+
+    Returns
+    -------
+    DataFrame
+        Columns of the cell, ``rows``, ``far``, of those ``too short`` predicted, ``under 20 µs`` measured,
+        and ``farthest``: sizes, measured time and error of the row that is, by its ratio.
+    """
+    off = errors(scored["seconds"], scored["latency_s"])
+    rows = scored.assign(
+        far=np.abs(off) > FAR_PERCENT,
+        short=off < -FAR_PERCENT,
+        brief=scored["latency_s"] < SHORT_S,
+        ratio=np.abs(np.log1p(off / 100.0)),
+    )
+    found = []
+    for names, part in rows.groupby(cell, observed=True):
+        left = part[part["far"]]
+        if left.empty:
+            continue
+        found.append(
+            {
+                **dict(zip(cell, names, strict=True)),
+                "rows": len(part),
+                "far": len(left),
+                "too short": int(left["short"].sum()),
+                "under 20 µs": int(left["brief"].sum()),
+                "farthest": _told(left.sort_values("ratio", kind="stable").iloc[-1]),
+            }
+        )
+    columns = [*cell, "rows", "far", "too short", "under 20 µs", "farthest"]
+    return pd.DataFrame(found, columns=columns).sort_values("far", ascending=False, kind="stable")
+
+
+def _told(row: pd.Series) -> str:
+    sizes = [f"{name}={row[name]:.0f}" for name in SIZES if name in row and pd.notna(row[name])]
+    error = float(errors(row["seconds"], row["latency_s"]))
+    return f"{' '.join(sizes)}: {render(float(row['latency_s']), 's', 3)}, {error:+.0f} %"
