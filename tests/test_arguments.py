@@ -78,6 +78,7 @@ CALLS = {
     "what_if": Call(cm.what_if, ONE, [H200]),
     "hardware.Device": Call(hardware.Device, H200.spec),
     "hardware.available": Call(hardware.available),
+    "hardware.measured": Call(hardware.measured),
     "hardware.check": Call(hardware.check, "nowhere.yaml"),
     "hardware.family_of": Call(hardware.family_of, "nvidia/h200-sxm"),
     "hardware.foreign_families": Call(hardware.foreign_families, H200),

@@ -13,7 +13,7 @@ from costmodel import units
 from costmodel._version import __version__
 from costmodel.errors import UnavailableError
 from costmodel.validation.cpu_clock import clock_hz
-from costmodel.validation.spec_figures import derived, level, main_memory, measured_figure, micro
+from costmodel.validation.spec_figures import at_least, derived, level, main_memory, measured_figure, micro
 from costmodel.validation.torch_env import Machine, cpu_caches
 
 #: FLOP a cycle of one core in fp32: two multiply-add units of this many lanes each.
@@ -70,17 +70,17 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
         "year": day.year,
         "scope": f"what {machine.units} threads of one process reach; year is that of the measurement",
         "units": {"kind": "core", "count": measured_figure(machine.units, "threads that torch uses")},
-        "clocks": {"boost": measured_figure(units.render(clock, "Hz"), clock_note)},
+        "clocks": {"boost": measured_figure(at_least(clock, "Hz"), clock_note)},
         "compute": {
             "vector": {
-                "fp64": derived(units.render(max(peak, product) / 2, "FLOP/s"), "half of fp32"),
-                "fp32": derived(units.render(max(peak, product), "FLOP/s"), note),
+                "fp64": derived(at_least(max(peak, product) / 2, "FLOP/s"), "half of fp32"),
+                "fp32": derived(at_least(max(peak, product), "FLOP/s"), note),
             }
         },
         "memory": {
             "hbm": {
                 "technology": "DRAM",
-                "bandwidth": measured_figure(units.render(memory, "B/s"), memory_note),
+                "bandwidth": measured_figure(at_least(memory, "B/s"), memory_note),
                 "capacity": measured_figure(
                     units.render(float(machine.memory_bytes), "B"), "as the system states it"
                 ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -22,6 +23,13 @@ def measured_figure(value: str | int, note: str) -> dict[str, Any]:
 def derived(value: str, note: str) -> dict[str, Any]:
     """Return what follows from other figures."""
     return {"value": value, "source": ["calc"], "status": "derived", "note": note}
+
+
+def at_least(value: float, unit: str) -> str:
+    """Return a limit as text of four digits, rounded up: what was measured is not to be above it."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 3)
+    # 1,980 MHz is a float that may be a hair above it.
+    return units.render(math.ceil(value / step - 1e-9) * step, unit)
 
 
 def micro(seconds: float) -> str:
@@ -48,5 +56,5 @@ def level(whole: int, measured: pd.DataFrame, memory: float) -> dict[str, Any]:
     entry = {"capacity": measured_figure(f"{whole // 2**10} KiB", "as the system states it")}
     best = float(inside["best"].max()) if not inside.empty else 0.0
     if best >= memory:
-        entry["bandwidth"] = measured_figure(units.render(best, "B/s"), "highest over working sets that fit")
+        entry["bandwidth"] = measured_figure(at_least(best, "B/s"), "highest over working sets that fit")
     return entry

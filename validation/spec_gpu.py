@@ -13,7 +13,7 @@ from costmodel import units
 from costmodel._version import __version__
 from costmodel.errors import UnavailableError
 from costmodel.hardware.tables import families
-from costmodel.validation.spec_figures import derived, level, main_memory, measured_figure, micro
+from costmodel.validation.spec_figures import at_least, derived, level, main_memory, measured_figure, micro
 from costmodel.validation.torch_env import Machine, load_torch
 
 #: Compute capability, or its first number → family (NVIDIA, "CUDA C++ Programming Guide").
@@ -87,12 +87,12 @@ def gpu_spec(machine: Machine, table: pd.DataFrame) -> dict[str, Any]:
             "kind": "SM",
             "count": measured_figure(machine.units, f"as its driver states, costmodel {__version__}"),
         },
-        "clocks": {"boost": measured_figure(units.render(clock, "Hz"), "the highest that its driver states")},
+        "clocks": {"boost": measured_figure(at_least(clock, "Hz"), "the highest that its driver states")},
         "compute": {engine: peaks for engine, peaks in compute.items() if peaks},
         "memory": {
             "hbm": {
                 "technology": "device memory",
-                "bandwidth": measured_figure(units.render(memory, "B/s"), memory_note),
+                "bandwidth": measured_figure(at_least(memory, "B/s"), memory_note),
                 "capacity": measured_figure(
                     units.render(float(machine.memory_bytes), "B"), "as its driver states"
                 ),
@@ -118,7 +118,7 @@ def _peaks(
             f"{machine.units} SM × {flops:.0f} FLOP a clock × {clock / 1e9:.2f} GHz; the fastest seen: "
             f"{units.render(fastest, 'FLOP/s')}"
         )
-        peaks[dtype] = derived(units.render(peak, "FLOP/s"), note)
+        peaks[dtype] = derived(at_least(peak, "FLOP/s"), note)
     return peaks
 
 

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import costmodel
-from costmodel import calibration, hardware
+from costmodel import calibration, hardware, units
 from costmodel.errors import UnavailableError
 from costmodel.validation import microbench, places, spec, spec_cpu, spec_figures, spec_gpu
 from costmodel.validation.cpu_clock import clock_hz
@@ -128,6 +130,13 @@ def test_spec_of_a_gpu_comes_to_its_datasheet(name, capability, megahertz, here,
     answer = costmodel.predict(costmodel.Matmul(dtype="fp16"), got, m=4096, n=4096, k=4096)
     assert answer.lower_s <= answer.seconds
     assert answer.rung == "kernel"
+
+
+@given(value=st.floats(1e6, 1e16))
+def test_limits_are_rounded_up(value):
+    """Else a product ran faster than the spec that was made of it: 274.229 GFLOP/s of 274.2."""
+    said = units.parse(spec_figures.at_least(value, "FLOP/s"), "FLOP/s")
+    assert value * (1 - 1e-9) <= said < value * 1.0011
 
 
 def test_gpu_that_does_not_tell_enough_is_refused(here, monkeypatch):
