@@ -32,6 +32,8 @@ QUANTITIES = {
 
 #: Where a search ends, unless the size cannot be as large.
 MOST = 2.0**24
+#: Parts that a range is cut into, to find where in it the order changes.
+_CUT = 16
 #: Changes that are all said in words; of more, where they begin and end.
 _SAID = 3
 
@@ -126,7 +128,7 @@ def crossover(
     """Find where one layer overtakes another as one size grows from 1 to `limit`.
 
     The order is looked up at every size up to 64, and beyond at 64 an octave (times: at 16); a change
-    in between is then pinned down by bisection to the exact size.
+    in between is then pinned down to the exact size.
 
     Parameters
     ----------
@@ -263,18 +265,31 @@ def _changes(
     """Return the sizes at which the order changes, and the order before, between and after them."""
     points = _points(limit, octave)
     signs = order(points)
-    changes, sequence = [], [float(signs[0])]
-    for i in np.flatnonzero(signs[1:] != signs[:-1]):
-        low, high = points[i], points[i + 1]
-        while high - low > 1:
-            middle = np.floor((low + high) / 2)
-            if order(np.array([middle]))[0] == signs[i]:
-                low = middle
-            else:
-                high = middle
-        changes.append(int(high))
-        sequence.append(float(signs[i + 1]))
-    return _settle(changes, sequence)
+    turns = np.flatnonzero(signs[1:] != signs[:-1])
+    changes = _narrowed(order, points[turns], points[turns + 1], signs[turns])
+    return _settle([int(change) for change in changes], [float(signs[0]), *map(float, signs[turns + 1])])
+
+
+def _narrowed(
+    order: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    before: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return the first size in each range (low, high] at which the order is not as before.
+
+    A look at many sizes takes as long as a look at one: all ranges are cut at once, each into ``_CUT`` parts.
+    """
+    low, high = low.copy(), high.copy()
+    while (wide := np.flatnonzero(high - low > 1)).size:
+        inside = [np.unique(np.round(np.linspace(low[i], high[i], _CUT + 1)))[1:-1] for i in wide]
+        found = np.split(order(np.concatenate(inside)), np.cumsum([sizes.size for sizes in inside])[:-1])
+        for i, sizes, signs in zip(wide, inside, found, strict=True):
+            edges = [low[i], *sizes, high[i]]
+            turned = np.flatnonzero(signs != before[i])
+            first = turned[0] if turned.size else sizes.size
+            low[i], high[i] = edges[first], edges[first + 1]
+    return high
 
 
 def _settle(changes: list[int], sequence: list[float]) -> tuple[list[int], list[float]]:

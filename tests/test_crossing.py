@@ -114,6 +114,21 @@ def test_no_turn_that_lasts_a_64th_of_an_octave_is_missed(start, steps):
     assert found == ([start, end], [-1.0, 1.0, -1.0])
 
 
+def test_all_changes_are_pinned_down_in_a_few_looks():
+    """A look at many sizes takes as long as at one: 15 changes, and as many looks as for the last."""
+    looks, at = [], [2**power + 3 for power in range(8, 23)]
+
+    def order(n):
+        looks.append(n.size)
+        return np.where(np.searchsorted(at, n, side="right") % 2, 1.0, -1.0)
+
+    found, signs = _changes(order, 2**24)
+    assert found == at
+    assert signs == [-1.0, 1.0] * 8
+    # Of 2²² / 64 sizes between two that are looked up, a sixteenth a look.
+    assert len(looks) <= 1 + 5
+
+
 @pytest.mark.parametrize("turns", [1, 2, 5])
 def test_how_far_apart_layers_are_where_their_order_turns_often(monkeypatch, turns):
     """One takes n, the other n and n/20 more or less on either side of each turn: 5 % of what is less."""
