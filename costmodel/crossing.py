@@ -158,19 +158,17 @@ def crossover(
     _check(first, second, device, over, of, sizes)
     last = int(as_size(over, min(MOST, GLOSSARY[over].largest) if limit is None else limit))
     asked = _Asked(over, of, None if device is None else as_device(device), rung, sizes)
-    octave = 16 if of == "seconds" else 64
+    points = _points(last, 16 if of == "seconds" else 64)
+    one, other = asked.values(first, points), asked.values(second, points)
 
-    def order(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""
-        a, b = asked.values(first, points), asked.values(second, points)
-        return np.sign(np.where(np.isclose(a, b, rtol=1e-12, atol=0.0), 0.0, a - b))
+    def order(inside: NDArray[np.float64]) -> NDArray[np.float64]:
+        return _order(asked.values(first, inside), asked.values(second, inside))
 
-    found, signs = _changes(order, last, octave)
+    found, signs = _changes(order, points, _order(one, other))
     apart = None
     if len(found) > 1:
-        points = _points(last, octave)
-        between = points[(points >= found[0]) & (points <= found[-1])]
-        apart = _apart(asked.values(first, between), asked.values(second, between))
+        between = (points >= found[0]) & (points <= found[-1])
+        apart = _apart(one[between], other[between])
     names = (first.name, second.name) if first.name != second.name else (first.label, second.label)
     who = {-1.0: names[0], 1.0: names[1], 0.0: "neither"}
     return Crossover(
@@ -246,6 +244,11 @@ class _Asked:
         return prediction.seconds
 
 
+def _order(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return −1 where the first is cheaper, 1 where the second is, 0 where they are equal."""
+    return np.sign(np.where(np.isclose(one, other, rtol=1e-12, atol=0.0), 0.0, one - other))
+
+
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
     """Return by how much of the lesser one two differ at most, where there is something of both."""
     less = np.minimum(one, other)
@@ -260,11 +263,14 @@ def _points(limit: int, octave: int) -> NDArray[np.float64]:
 
 
 def _changes(
-    order: Callable[[NDArray[np.float64]], NDArray[np.float64]], limit: int, octave: int = 64
+    order: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+    points: NDArray[np.float64],
+    signs: NDArray[np.float64],
 ) -> tuple[list[int], list[float]]:
-    """Return the sizes at which the order changes, and the order before, between and after them."""
-    points = _points(limit, octave)
-    signs = order(points)
+    """Return the sizes at which the order changes, and the order before, between and after them.
+
+    `signs` is the order at `points`; between two that differ it is looked up.
+    """
     turns = np.flatnonzero(signs[1:] != signs[:-1])
     changes = _narrowed(order, points[turns], points[turns + 1], signs[turns])
     return _settle([int(change) for change in changes], [float(signs[0]), *map(float, signs[turns + 1])])

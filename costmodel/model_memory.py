@@ -114,11 +114,13 @@ class Memory:
         found = self.kinds(use, batch=batch, lengths=length, recompute=recompute)
         return float(sum(kind[0] for kind in found.values()))
 
-    def generating(self, *, prompt: float, new: float) -> dict[str, float]:
-        """Return the length at which each use of a generation holds most: prompt, and last token."""
+    def generating(self, *, prompt: float, new: float, batch: float) -> tuple[float, str, float]:
+        """Return the most that a generation holds [bytes], in which use, and at which of its lengths."""
         # An encoder's cache is the prompt's, and its decoder's grows from nothing.
         end = max(prompt, new) if self.architecture.family.encodes else prompt + new
-        return {"prefill": prompt, "decode": end}
+        uses = (("prefill", prompt), ("decode", end))
+        held = ((self.total(use, batch=batch, length=length), use, length) for use, length in uses)
+        return max(held, key=lambda one: one[0])
 
     def longest(self, use: str, *, batch: float) -> int | None:
         """Return the longest sequence that there is room for [tokens]; 0: none, None: any."""

@@ -114,9 +114,8 @@ class Question:
     def lacking(self, device: hardware.Device) -> float:
         """Return the memory that a generation needs beyond what there is room for, at least none [bytes]."""
         memory = self.memory(device)
-        lengths = memory.generating(prompt=self.seq, new=self.new)
-        needed = (memory.total(use, batch=self.batch, length=length) for use, length in lengths.items())
-        return max(0.0, *(held - memory.room for held in needed))
+        held, _, _ = memory.generating(prompt=self.seq, new=self.new, batch=self.batch)
+        return max(0.0, held - memory.room)
 
 
 @typed

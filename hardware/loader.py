@@ -53,10 +53,10 @@ def load(name: str | Path) -> Device:
     ----------
     name : str or Path
         ``vendor/device``; the device alone, where that is unique; another name that its
-        spec lists as alias; what its driver calls it (``torch.cuda.get_device_name()``); or the path of a
-        YAML file. Devices measured on this machine
-        (`costmodel validate --record`) have names, too. A file that says other things of a device
-        that comes with the package is a what-if of it: its name ends in ``*``.
+        spec lists as alias; what its driver calls it (``torch.cuda.get_device_name()``); or the
+        path of a YAML file. Devices measured on this machine (`costmodel validate --record`)
+        have names, too. A file that says other things of a device that comes with the package
+        is a what-if of it: its name ends in ``*``.
 
     Raises
     ------
@@ -83,6 +83,12 @@ def measured() -> list[str]:
     return sorted(set(_measured()) - set(_names()))
 
 
+def names() -> list[str]:
+    """Return every name that a device has, with its vendor and without: those to choose from."""
+    whole = [*available(), *measured()]
+    return [*whole, *(full.partition("/")[2] for full in whole)]
+
+
 @cache
 def _load(name: str) -> Device:
     return Device(read_spec(FOLDER / f"{name}.yaml"))
@@ -103,7 +109,7 @@ def resolve(name: str) -> str:
     UnknownNameError
         If there is no such device, or more than one.
     """
-    names, key = _names(), _key(name)
+    key = _key(name)
     plain = _MAKERS.sub("", key)
     found = _called(key) or _called(_DRIVER_NAMES.get(plain, plain))
     if len(found) > 1:
@@ -111,20 +117,19 @@ def resolve(name: str) -> str:
     if not found and os.path.exists(name):  # Path.exists raises where a name is too long
         raise UnknownNameError(f"unknown device {name!r}: the file of a spec has a name that ends in .yaml")
     if not found:
-        whole = [*names, *measured()]
-        known = [*whole, *(full.partition("/")[2] for full in whole)]
-        raise unknown_name("device", name if plain == key else plain, known)
+        raise unknown_name("device", name if plain == key else plain, names())
     return found[0]
 
 
 def _called(key: str) -> list[str]:
     """Return the full names of the devices called so: by their whole name, their own, an alias."""
-    names = _names()
-    if key in names:
+    if key in _names():
         return [key]
-    short = [full for full in names if full.partition("/")[2] == key]
-    own = [full for full in _measured() if key in (full, full.partition("/")[2])]
-    return short or sorted(_aliases().get(key, ())) or own
+    return (
+        [full for full in _names() if full.partition("/")[2] == key]
+        or sorted(_aliases().get(key, ()))
+        or [full for full in _measured() if key in (full, full.partition("/")[2])]
+    )
 
 
 def _key(name: str) -> str:

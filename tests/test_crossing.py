@@ -6,11 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import costmodel as cm
-from costmodel.crossing import _apart, _changes
+from costmodel.crossing import _apart, _changes, _points
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
 
 HEADS = {"batch": 1, "heads": 8, "head_dim": 64}
 FLOPS = {"over": "seq", "of": "flops", "batch": 1}
+
+
+def changes(order, limit):
+    """Return where an order that a function tells changes, up to a limit."""
+    points = _points(limit, 64)
+    return _changes(order, points, order(points))
 
 
 @given(d=st.integers(1, 64).map(lambda x: 8 * x))
@@ -94,7 +100,7 @@ def test_times_cross_where_their_order_turns(rung):
 def test_no_turn_among_the_first_64_sizes_is_missed(signs):
     """Every size up to 64 is looked at: whatever the order does there is found."""
     order = np.array(signs)
-    sizes, sequence = _changes(lambda n: order[n.astype(int) - 1], 64)
+    sizes, sequence = changes(lambda n: order[n.astype(int) - 1], 64)
     turns = [i + 1 for i in range(1, 64) if signs[i] != signs[i - 1]]
     assert sizes == turns
     assert sequence == [signs[0], *(signs[i - 1] for i in turns)]
@@ -103,14 +109,14 @@ def test_no_turn_among_the_first_64_sizes_is_missed(signs):
 @given(where=st.integers(2, 2**24 - 1))
 @settings(max_examples=50)
 def test_a_turn_is_found_to_the_size(where):
-    assert _changes(lambda n: np.where(n < where, -1.0, 1.0), 2**24) == ([where], [-1.0, 1.0])
+    assert changes(lambda n: np.where(n < where, -1.0, 1.0), 2**24) == ([where], [-1.0, 1.0])
 
 
 @given(start=st.integers(65, 2**20), steps=st.floats(1.01, 40))
 @settings(max_examples=50)
 def test_no_turn_that_lasts_a_64th_of_an_octave_is_missed(start, steps):
     end = int(np.ceil(start * 2 ** (steps / 64))) + 1
-    found = _changes(lambda n: np.where((start <= n) & (n < end), 1.0, -1.0), 2**24)
+    found = changes(lambda n: np.where((start <= n) & (n < end), 1.0, -1.0), 2**24)
     assert found == ([start, end], [-1.0, 1.0, -1.0])
 
 
@@ -122,7 +128,7 @@ def test_all_changes_are_pinned_down_in_a_few_looks():
         looks.append(n.size)
         return np.where(np.searchsorted(at, n, side="right") % 2, 1.0, -1.0)
 
-    found, signs = _changes(order, 2**24)
+    found, signs = changes(order, 2**24)
     assert found == at
     assert signs == [-1.0, 1.0] * 8
     # Of 2²² / 64 sizes between two that are looked up, a sixteenth a look.

@@ -34,33 +34,26 @@ def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
         Columns of the cell, ``rows``, ``far``, of those ``too short`` predicted, ``under 20 µs`` measured,
         and ``farthest``: sizes, measured time and error of the row that is, by its ratio.
     """
-    off = errors(scored["seconds"], scored["latency_s"])
-    rows = scored.assign(
-        far=np.abs(off) > FAR_PERCENT,
-        short=off < -FAR_PERCENT,
-        brief=scored["latency_s"] < SHORT_S,
-        ratio=np.abs(np.log1p(off / 100.0)),
+    error = errors(scored["seconds"], scored["latency_s"])
+    rows = scored.assign(error=error, ratio=np.abs(np.log1p(error / 100.0)))
+    left = rows[rows["error"].abs() > FAR_PERCENT].sort_values("ratio", kind="stable")
+    left = left.assign(
+        short=left["error"] < 0,
+        brief=left["latency_s"] < SHORT_S,
+        told=[_told(row) for _, row in left.iterrows()],
     )
-    found = []
-    for names, part in rows.groupby(cell, observed=True):
-        left = part[part["far"]]
-        if left.empty:
-            continue
-        found.append(
-            {
-                **dict(zip(cell, names, strict=True)),
-                "rows": len(part),
-                "far": len(left),
-                "too short": int(left["short"].sum()),
-                "under 20 µs": int(left["brief"].sum()),
-                "farthest": _told(left.sort_values("ratio", kind="stable").iloc[-1]),
-            }
-        )
-    columns = [*cell, "rows", "far", "too short", "under 20 µs", "farthest"]
-    return pd.DataFrame(found, columns=columns).sort_values("far", ascending=False, kind="stable")
+    table = left.groupby(cell, observed=True).agg(
+        **{
+            "far": ("error", "size"),
+            "too short": ("short", "sum"),
+            "under 20 µs": ("brief", "sum"),
+            "farthest": ("told", "last"),
+        }
+    )
+    whole = rows.groupby(cell, observed=True).size().to_frame("rows")
+    return whole.join(table, how="right").reset_index().sort_values("far", ascending=False, kind="stable")
 
 
 def _told(row: pd.Series) -> str:
     sizes = [f"{name}={row[name]:.0f}" for name in SIZES if name in row and pd.notna(row[name])]
-    error = float(errors(row["seconds"], row["latency_s"]))
-    return f"{' '.join(sizes)}: {render(float(row['latency_s']), 's', 3)}, {error:+.0f} %"
+    return f"{' '.join(sizes)}: {render(float(row['latency_s']), 's', 3)}, {row['error']:+.0f} %"

@@ -142,11 +142,9 @@ def _generate(
         found, device, prompt=prompt, new=new, batch=batch, dtype=dtype, attention=attention, **how
     )
     memory = Memory(architecture=found, device=device, dtype=dtype, attention=attention)
-    lengths = memory.generating(prompt=prompt, new=new)
-    held = {use: memory.total(use, batch=batch, length=length) for use, length in lengths.items()}
-    most = max(held, key=held.__getitem__)
-    lacking = memory.lacking(most, batch=batch, length=lengths[most])
-    _print_generation(found, answer, held[most], lacking, as_json)
+    held, most, length = memory.generating(prompt=prompt, new=new, batch=batch)
+    lacking = memory.lacking(most, batch=batch, length=length)
+    _print_generation(found, answer, held, lacking, as_json)
 
 
 def _use(

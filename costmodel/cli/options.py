@@ -277,14 +277,6 @@ def _bracketed(text: str) -> tuple[str, dict[str, str]]:
     return match["name"].strip(), pairs(settings, "lstm[dtype=fp16,bias=false]")
 
 
-def device_names() -> dict[str, None]:
-    """Return every name that a device has, with its vendor and without, in order."""
-    from costmodel import hardware
-
-    names = (*hardware.available(), *hardware.measured())
-    return dict.fromkeys(name for full in names for name in (full, full.partition("/")[2]))
-
-
 def is_device(name: str) -> bool:
     """Return whether a name is a device's, in any spelling that one has."""
     from costmodel import hardware

@@ -175,12 +175,13 @@ def _check(
 
 def _check_names(names: Sequence[str]) -> None:
     """Refuse a name that is neither a layer's nor a device's: of several, it may have stood for either."""
+    from costmodel.hardware.loader import names as devices
     from costmodel.layers import classes
 
     for name in names:
         kind = name.partition("[")[0]
         if len(names) > 1 and kind not in classes():
-            raise unknown_name("layer or device", kind, [*classes(), *o.device_names()])
+            raise unknown_name("layer or device", kind, [*classes(), *devices()])
 
 
 def _list(text: str | None) -> list[str] | None:

@@ -27,13 +27,11 @@ from costmodel.errors import SizeError, unknown_name
 from costmodel.evaluate import as_size, bind, check_taken
 from costmodel.layers import Layer
 from costmodel.predict import STATES, as_device, check_implementation, check_rung, several
-from costmodel.sweep.case import Case
+from costmodel.sweep.case import Array, Case
 from costmodel.sweep.columns import COST, SENT, TEXT, known_columns
 from costmodel.sweep.points import Points, gather
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
-
-Array = NDArray[np.float64]
 
 #: Points of a part of a file: what a worker is given at a time, and holds in memory.
 CHUNK = 262_144

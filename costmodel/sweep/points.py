@@ -12,11 +12,9 @@ from numpy.typing import NDArray
 
 from costmodel.layers import Layer
 from costmodel.prediction import Prediction
-from costmodel.sweep.case import Case
+from costmodel.sweep.case import Array, Case
 from costmodel.sweep.columns import COST, ENERGY, TEXT, number_of, size_column
 from costmodel.sweep.where import Condition
-
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
