@@ -31,6 +31,11 @@ class DType:
         return max(2, self.bytes)
 
 
+#: Numbers of a column of stored weights that share a scale, where they are of 4 bits; else all do.
+GROUP = 128
+#: Size of a scale [bytes].
+SCALE_BYTES = 2
+
 _ALL = (
     DType("fp64", 8),
     DType("fp32", 4),
@@ -69,3 +74,8 @@ def dtype(name: str) -> DType:
     if key not in DTYPES:
         raise unknown_name("dtype", name, DTYPES)
     return DTYPES[key]
+
+
+def group_of(weights: str, group: int | None = None) -> int | None:
+    """Return how many numbers of a column of stored weights share a scale; None: all of them."""
+    return group or (GROUP if dtype(weights).bytes < 1 else None)

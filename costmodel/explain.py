@@ -23,6 +23,7 @@ from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.hardware import Device
 from costmodel.layers import Layer
+from costmodel.layers._stored import saves
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.predict import predict, several
 from costmodel.prediction import Prediction
@@ -42,6 +43,10 @@ from costmodel.symbols import (
 FIGURES, SENDING = ("hbm", "units", "clock", "l2"), ("link",)
 #: Formats that are tried where they are narrower and the device has them.
 FORMATS = ("bf16", "fp8", "fp4")
+#: Formats that weights, or a cache, are stored in while the arithmetic stays as it is, in 16 bits: there are
+#: kernels of those.
+_SIXTEEN_BIT = 2
+STORED = (("weights", "int8"), ("weights", "int4"), ("cache", "fp8"))
 #: Choices of layers that are a matter of how, not of what is computed.
 CHOICES: tuple[tuple[str, Any], ...] = (
     ("wavefront", True),
@@ -261,6 +266,10 @@ def _changes(
             narrower = _in_dtype(layer, dtype)
             if narrower is not None:
                 yield "format", f"in {dtype}", narrower, device
+    for what, kind in STORED if parse_dtype(layer.dtype).bytes == _SIXTEEN_BIT else ():
+        stored = _storing(layer, what, kind)
+        if stored is not None:
+            yield "format", f"{what} in {kind}", stored, device
     for option, value in CHOICES:
         if getattr(layer, option, value) != value:
             yield "choice", f"{option} = {value}", _replaced(layer, option, value), device
@@ -313,6 +322,18 @@ def _longer_tile(prediction: Prediction) -> tuple[int, int] | None:
 
 def _replaced(layer: Layer, option: str, value: Any) -> Layer:
     return dataclasses.replace(layer, **{option: value})
+
+
+def _storing(layer: Layer, what: str, kind: str) -> Layer | None:
+    """Return the layer, or model, with weights or cache stored so; None where it has none that are wider."""
+    whole = getattr(layer, "storing", None)
+    if whole is None and not saves(layer, what, kind):
+        return None
+    try:
+        stored: Layer = whole(**{what: kind}) if whole else _replaced(layer, what, kind)
+    except CostmodelError:
+        return None  # of training, or where a product has no such kernel
+    return stored if stored.cost != layer.cost else None
 
 
 def _in_dtype(layer: Layer, dtype: str) -> Layer | None:

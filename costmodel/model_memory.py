@@ -133,8 +133,8 @@ class Memory:
     def lacking(self, use: str, *, batch: float, length: float, recompute: str = "none") -> str | None:
         """Return how much memory is missing, and the cheapest remedy, in a line; None where it fits.
 
-        Remedies, as far as they do: to compute more again, fewer sequences at a time, a narrower format
-        (not for training), more devices, among which everything is divided evenly.
+        Remedies, as far as they do: to compute more again; fewer sequences at a time; a narrower format
+        (not for training); more devices, among which all is divided evenly, or weights stored narrower.
         """
         given = {"batch": batch, "length": length}
         total = self.total(use, **given, recompute=recompute)
@@ -159,6 +159,12 @@ class Memory:
         fewest = math.ceil(self.architecture.devices * total / self.room)
         if use == "training":
             return f"{fewest} such devices (costmodel plan)"
+        among = self._shared(use, batch, length, fewest) or f"{fewest} such devices"
+        stored = self._stored(use, batch, length)
+        return f"{among} or {stored}" if stored else among
+
+    def _shared(self, use: str, batch: float, length: float, fewest: int) -> str | None:
+        """Return the fewest devices of a node that do together; None where none are known to."""
         for devices in range(fewest, MOST_DEVICES + 1):
             try:
                 share = dataclasses.replace(self, architecture=self.architecture.tensor_parallel(devices))
@@ -166,7 +172,15 @@ class Memory:
                 continue  # not divided evenly, or not at all
             if share.total(use, batch=batch, length=length) <= self.room:
                 return f"--tensor {devices}"
-        return f"{fewest} such devices"
+        return None
+
+    def _stored(self, use: str, batch: float, length: float) -> str | None:
+        """Return the widest format that does if the weights are stored in it; None where none does."""
+        for kind in () if self.architecture.weights else ("int8", "int4"):
+            stored = dataclasses.replace(self, architecture=self.architecture.storing(kind))
+            if stored.total(use, batch=batch, length=length) <= self.room:
+                return f"--weights {kind}"
+        return None
 
     # -- the two ways of counting ----------------------------------------------------------
 

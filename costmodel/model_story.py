@@ -187,7 +187,7 @@ def story(
         dtype=dtype, attention=attention, rung=rung,
     )  # fmt: skip
     return reports.ModelFrames(
-        name=architecture.name,
+        name=architecture.title,
         parameters=architecture.parameters,
         uses={use: USES[use] for use in asked.uses},
         batch=asked.batch,
@@ -340,7 +340,7 @@ def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
     """Return what the model is, and what is not counted."""
     model = asked.architecture
     return (
-        (model.name, f"{model.parameters_text}. Source: {model.source}."),
+        (model.title, f"{model.parameters_text}. Source: {model.source}."),
         ("Not counted", f"{model.family.left_out}."),
     )
 

@@ -245,3 +245,17 @@ def test_what_takes_no_time_is_refused(function):
     assert alone.seconds == 0
     with pytest.raises(SizeError, match="takes no time at these sizes"):
         function(alone)
+
+
+def test_weights_and_caches_may_be_stored_narrower():
+    """A token of one sequence reads all weights: a quarter of the bytes is most of what there is to gain."""
+    model = cm.models.load("llama-2-7b").decode()
+    found = what_if(cm.predict(model, H200, rung="bound", batch=1, seq_kv=2048)).set_index("change")
+    assert 3 < found.loc["weights in int4", "speedup"] < 4
+    assert 1.8 < found.loc["weights in int8", "speedup"] < 2
+    assert 1 < found.loc["cache in fp8", "speedup"] < 1.1
+    stored = cm.models.load("llama-2-7b").storing("int4", cache="fp8").decode()
+    again = set(what_if(cm.predict(stored, H200, rung="bound", batch=1, seq_kv=2048))["change"])
+    assert not {"weights in int4", "weights in int8", "cache in fp8"} & again
+    trained = cm.predict(cm.Matmul(direction="bwd"), H200, rung="bound", m=1, n=64, k=64)
+    assert "weights in int4" not in set(what_if(trained)["change"])

@@ -106,7 +106,7 @@ def test_counts_grow_with_batch_length_width_and_heads(layer, data):
 @law
 @given(layers, st.data())
 def test_arithmetic_is_linear_in_the_batch(layer, data):
-    """Sequences (and products, tokens) do not see one another; but gradients of shared weights are summed once."""
+    """Sequences (and products, tokens) do not see one another."""
     sizes = data.draw(sizes_of(layer))
     if "batch" in sizes:
         counts = [evaluate(layer, **sizes | {"batch": factor * sizes["batch"]}) for factor in (1, 3, 5)]
@@ -114,7 +114,7 @@ def test_arithmetic_is_linear_in_the_batch(layer, data):
             one, three, five = (found[count] for found in counts)
             assert five - three == pytest.approx(three - one, rel=1e-9, abs=1e-9), count
             once = one - (three - one) / 2
-            # Linformer's keys and values share a projection: two gradients of it are added, whatever the batch.
+            # Linformer's keys and values share a projection: its two gradients are added once for all.
             shared = layer.direction != "fwd" and getattr(layer, "sharing", "") == "keys-and-values"
             if count != "vector_flops" or not shared:
                 assert once == pytest.approx(0, abs=1e-9 * (1 + one)), count

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 #: Options that --set takes of a model, where its use has them: those that `costmodel model` has by name.
 MODEL_OPTIONS = ("dtype", "attention", "recompute")
+#: Those that say how a model is stored.
+STORED = {"weights": str, "group": int, "cache": str}
 
 
 def explain(
@@ -98,6 +100,7 @@ def _grounds(row: dict[Hashable, Any]) -> str:
 
 def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Layer:
     """Return a layer, or a model in one of its uses, with its options."""
+    from costmodel.layers._options import read
     from costmodel.models import available, load
 
     if use is None:
@@ -110,12 +113,15 @@ def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Laye
 
     if use not in o.MODEL_USES:
         raise unknown_name("use of a model", use, o.MODEL_USES)
-    found = getattr(load(name).tensor_parallel(tensor), use)
     given = o.pairs(settings, "dtype=fp16")
+    kinds = {option: kind for option, kind in STORED.items() if option in given}
+    stored = {what: read(f"{what} of {name}", given.pop(what), kind) for what, kind in kinds.items()}
+    whole = load(name).tensor_parallel(tensor).storing(**stored)
+    found = getattr(whole, use)
     known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]
     for option in given:
         if option not in known:
-            raise unknown_name(f"option of {name} in {use}", option, known)
+            raise unknown_name(f"option of {name} in {use}", option, [*known, *STORED])
     made: Layer = found(**given)
     return made
 

@@ -51,6 +51,17 @@ def model(
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="Weights stored so: int8, fp8, int4, fp4; not for training."),
+    ] = None,
+    group: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Their numbers to a scale.", min=1, show_default="128 of 4 bits"),
+    ] = None,
+    cache: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Keys and values stored narrower: fp8.")
+    ] = None,
     attention: Annotated[
         str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
     ] = "tiled",
@@ -83,6 +94,7 @@ def model(
         "--device-set": next(iter(device_set), None),
         "--rung": rung,
         "--tensor": str(tensor) if tensor > 1 else None,
+        "--weights": weights,
         "--state": state if state != "warm" else None,
         "--framework": framework,
     }
@@ -96,13 +108,11 @@ def model(
         raise unknown_name("use of a model", use, USES)
     if recompute != "none" and (use != "training" or report is not None):
         raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
-    if attention != "tiled" and use == "decode" and report is None:
-        raise CostmodelError("model: --attention is of prefill, training, generation; decoding has its own")
-    if new is not None and use != "generation" and report is None:
-        raise CostmodelError("model: --new is of --use generation")
+    if report is None:
+        _check_use(use, attention=attention, new=new, stored=weights or cache)
     new = NEW if new is None else new
     name, more = _sorted(names)
-    found = load(name, model_type=model_type)
+    found = load(name, model_type=model_type).storing(weights, group=group, cache=cache)
     devices = [o.device(machine, device_set) for machine in (*machines, *more)]
     if report is not None:
         if state != "warm" or framework is not None or tensor > 1:
@@ -127,6 +137,16 @@ def model(
         _generate(found, device, _sizes(defines), new, dtype, attention, how, as_json)
     else:
         _use(found, device, _sizes(defines), use, dtype, attention, recompute, how, as_json)
+
+
+def _check_use(use: str, *, attention: str, new: int | None, stored: str | None) -> None:
+    """Refuse what a use does not have; a report shows all uses."""
+    if attention != "tiled" and use == "decode":
+        raise CostmodelError("model: --attention is of prefill, training, generation; decoding has its own")
+    if new is not None and use != "generation":
+        raise CostmodelError("model: --new is of --use generation")
+    if stored and use == "training":
+        raise CostmodelError("model: --weights and --cache are of prefill, decode and generation")
 
 
 def _generate(

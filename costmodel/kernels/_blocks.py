@@ -99,7 +99,7 @@ class Tiling:
         rate = device.product_peak(p.dtype) * busy(device, p.dtype) / device.units * c["peak_share"]
         edges = (rows + columns) * strided.straddled(device, p)
         # Rows and columns beyond the edge are not loaded.
-        fed = p.batch * (tiles_n * p.m + tiles_m * p.n) * p.k * p.bytes
+        fed = p.batch * (tiles_n * p.m * p.bytes + tiles_m * p.n * p.weight_bytes) * p.k
         if _persistent(device, p) and not p.quantised:
             # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
 from costmodel.kernels.base import Array
@@ -25,7 +27,10 @@ _FP8_BANDS, _FP8_DOWN = "blackwell", "ada"
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of the products, shape (rows,), what they are made of, and what passes the cache beside [B]."""
+    """Sizes of the products, shape (rows,), what they are made of, and what passes the cache beside [B].
+
+    `weight_bytes` is the size of a number of B as it is stored [B]; A and the result are of `bytes`.
+    """
 
     batch: Array
     m: Array
@@ -35,7 +40,28 @@ class Problem:
     bytes: float
     strided: bool
     quantised: bool
-    passing: Array | float = 0.0
+    passing: Array | float
+    weight_bytes: Array | float
+
+    @classmethod
+    def of(
+        cls,
+        dtype: str,
+        *,
+        batch: Array,
+        m: Array,
+        n: Array,
+        k: Array,
+        strided: bool,
+        quantised: bool = False,
+        passing: Array | float = 0.0,
+        weights: str | None = None,
+        group: int | None = None,
+    ) -> Problem:
+        """Return products in a format; of `weights`, if any, are the numbers of B, `group` to a scale."""
+        width = dtypes.dtype(dtype).bytes
+        stored = width if weights is None else stored_bytes(k, weights, group)
+        return cls(batch, m, n, k, dtype, width, strided, quantised, passing, stored)
 
     @property
     def out_bytes(self) -> float:
@@ -55,7 +81,7 @@ class Problem:
     @property
     def right(self) -> Array:
         """Bytes of B."""
-        return self.batch * self.n * self.k * self.bytes
+        return np.asarray(self.batch * self.n * self.k * self.weight_bytes)
 
     @property
     def result(self) -> Array:
@@ -69,9 +95,15 @@ class Problem:
 
     def take(self, rows: slice | NDArray[np.intp]) -> Problem:
         """Return some of the products."""
-        passing = np.broadcast_to(self.passing, self.m.shape)[rows]
-        sizes = {name: getattr(self, name)[rows] for name in ("batch", "m", "n", "k")}
-        return replace(self, **sizes, passing=passing)
+        sizes = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
+        taken: dict[str, Any] = {name: value[rows] for name, value in sizes.items()}
+        return replace(self, **taken)
+
+
+def stored_bytes(k: Array, weights: str, group: int | None) -> Array | float:
+    """Return the size of a number of B with its share of a scale [B]: one a group, or a column of k."""
+    shared = dtypes.group_of(weights, group) or k
+    return dtypes.dtype(weights).bytes + dtypes.SCALE_BYTES / shared
 
 
 def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
@@ -133,13 +165,14 @@ def reread(
     flat = np.full(tiles_m.shape, True) if p.quantised and device.family == _FP8_DOWN else tiles_m <= tiles_n
     short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)
     edge = np.where(flat, rows, columns)
-    short_bytes = np.where(flat, p.m, p.n) * p.k * p.bytes
-    long_bytes = np.where(flat, p.n, p.m) * p.k * p.bytes
+    left, right = p.m * p.bytes, p.n * p.weight_bytes
+    short_bytes, long_bytes = np.where(flat, left, right) * p.k, np.where(flat, right, left) * p.k
+    width = np.where(flat, p.bytes, p.weight_bytes).astype(p.m.dtype)
     banded = not p.quantised or device.family == _FP8_BANDS
     across = np.minimum(short, c["band_tiles"]) if banded else short
     waves = np.clip(long * across / device.units, 1.0, long)
     bands = short / across
     capacity = device.l2_capacity
-    strip = short_bytes * (waves - 1) * misses(across * edge * p.k * p.bytes, capacity, _BAND_ORDER)
+    strip = short_bytes * (waves - 1) * misses(across * edge * p.k * width, capacity, _BAND_ORDER)
     other = long_bytes * (bands - 1) * misses(long_bytes, capacity, _BAND_ORDER)
     return np.asarray(p.batch * (strip + other))

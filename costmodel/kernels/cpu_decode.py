@@ -10,12 +10,27 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import ArrayLike
 
+from costmodel.errors import UnavailableError
 from costmodel.hardware import Device
 from costmodel.kernels import cpu_attention
 from costmodel.kernels.base import Estimate
 
 CONSTANTS = cpu_attention.CONSTANTS
 HARNESS = cpu_attention.HARNESS
+
+
+def check(_: Device, *, kv_dtype: str | None = None, **__: object) -> None:
+    """Refuse a cache in another format than the queries.
+
+    Raises
+    ------
+    UnavailableError
+        If it is in one.
+    """
+    if kv_dtype:
+        raise UnavailableError(
+            f"cache in {kv_dtype}: no model of decoding that widens it on a CPU; rung bound would do"
+        )
 
 
 def seconds(

@@ -88,8 +88,8 @@ def seconds(
     return sooner(device, lambda threads: _with_threads(device, c, m, n, k, batch, passing, dtype, threads))
 
 
-def check(_: Device, *, quantise: bool = False, **__: object) -> None:
-    """Refuse a product that quantises A on the way.
+def check(_: Device, *, quantise: bool = False, weights: str | None = None, **__: object) -> None:
+    """Refuse a product that quantises A on the way, or widens B.
 
     Raises
     ------
@@ -99,6 +99,10 @@ def check(_: Device, *, quantise: bool = False, **__: object) -> None:
     if quantise:
         raise UnavailableError(
             "quantise: no model of products that quantise A on a CPU; quantise=false would do"
+        )
+    if weights:
+        raise UnavailableError(
+            f"weights in {weights}: no model of products that widen them on a CPU; rung bound would do"
         )
 
 

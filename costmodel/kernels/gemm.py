@@ -182,6 +182,8 @@ def seconds(
     batch: ArrayLike = 1.0,
     passing: ArrayLike = 0.0,
     dtype: str = "bf16",
+    weights: str | None = None,
+    group: int | None = None,
     layout: str = "tn",
     quantise: bool = False,
     rotation: str = "none",
@@ -200,6 +202,9 @@ def seconds(
         Bytes that pass the cache between two uses of B, where other kernels run in between [B].
     dtype : str
         Of the operands. Results are 16 bit where operands are 16 or 8 bit.
+    weights, group : str, int, optional
+        Format that B is stored in, and its numbers to a scale, where it is widened to ``dtype`` on the units
+        (`costmodel.dtypes.group_of`): that takes no time beside the products'.
     layout : {"tn", "nn"}
         Whether both operands have K contiguous, as a linear layer's (``tn``), or only the first.
     quantise : bool
@@ -233,10 +238,13 @@ def seconds(
     sizes = as_rows(batch, m, n, k, passing)
     shape = sizes[0].shape
     batch_, m_, n_, k_, passing_ = (np.ravel(x) for x in sizes)
-    p = Problem(batch_, m_, n_, k_, kind.name, kind.bytes, layout == "tn", quantise, passing_)
+    p = Problem.of(
+        kind.name, batch=batch_, m=m_, n=n_, k=k_, passing=passing_,
+        strided=layout == "tn", quantised=quantise, weights=weights, group=group,
+    )  # fmt: skip
     tile = [np.ravel(np.broadcast_to(t, shape)) for t in as_arrays(tile_m, tile_n, tile_k, split)]
     if quantise:
-        tile[:3] = tiles.fp8_scaled(device.family, m_, n_)
+        tile[:3] = tiles.fp8_scaled(device.family, p.m, p.n)
 
     found = times(device, c, p, tile, rotation)
     kernel = found["total"]
@@ -263,7 +271,7 @@ def seconds(
         limits["hbm"] = limits["hbm"] + before
         starts *= 2
     total = hosted(c["dispatch_s"], kernel, c["record_s"])
-    limits["launch"] = np.full(m_.shape, starts + c["dispatch_s"] + c["record_s"])
+    limits["launch"] = np.full(p.m.shape, starts + c["dispatch_s"] + c["record_s"])
     terms = {name: term.reshape(shape) for name, term in limits.items()}
     return replay.shown(device, c, total.reshape(shape), terms, REPLAYED.get(rotation, 1.0))
 
@@ -278,7 +286,7 @@ def _few_rows(
     cycle, work = 1 / device.clock_hz, p.batch * p.m * p.n * p.k
     if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
         chain = p.k * c["row_cycles"] * cycle
-        fed = p.batch * p.n * p.k * p.bytes / (device.units * c["row_bytes"]) * cycle
+        fed = p.right / (device.units * c["row_bytes"]) * cycle
         # What a block waits for is seen once; other blocks' bytes hide it from then on.
         yield p.m == 1, chain + np.maximum(hbm, fed), {"hbm": hbm, "l2": fed, "depth": chain}
         if device.family == "ampere":

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
+from costmodel.kernels._operands import stored_bytes
 from costmodel.kernels._systolic import ARRAY, CONSTANTS, ROWS, padded, roofline
 from costmodel.kernels.base import Estimate, as_arrays
 
@@ -23,6 +24,8 @@ def seconds(
     k: ArrayLike,
     batch: ArrayLike = 1.0,
     dtype: str = "bf16",
+    weights: str | None = None,
+    group: int | None = None,
     quantise: bool = False,
 ) -> Estimate:
     """Return the time of out[batch, m, n] = A[batch, m, k] · B[batch, k, n].
@@ -33,6 +36,8 @@ def seconds(
         Sizes.
     dtype : str
         Of the operands.
+    weights, group : str, int, optional
+        Format that B is stored in, and its numbers to a scale, where it is widened on the way.
     quantise : bool
         A arrives in 16 bits and is made narrow on the way.
 
@@ -45,4 +50,6 @@ def seconds(
     width = dtypes.dtype(dtype).bytes
     flops = 2 * batch * padded(m, ROWS) * padded(n, ARRAY) * padded(k, ARRAY)
     rounding = 2 * m * k if quantise else 0.0
-    return roofline(device, constants, dtype, flops, batch * (width * (m * k + k * n + m * n) + rounding))
+    stored = width if weights is None else stored_bytes(k, weights, group)
+    moved = batch * (width * (m * k + m * n) + stored * k * n + rounding)
+    return roofline(device, constants, dtype, flops, moved)

@@ -16,11 +16,11 @@ from costmodel.layers._kernels import (
     RESULT_GRADIENT,
     Pointwise,
     activation,
-    gemm,
     gradient_sum,
     gradients,
     stream,
 )
+from costmodel.layers._stored import StoredWeights
 
 #: Gradients of f(a)·b, from a, b and the result's gradient g: g·b meets f′(a), and g meets f(a), which
 #: shares what it can with f′.
@@ -56,6 +56,12 @@ def parameters(shape: Shape, form: Form) -> sp.Expr:
     return (3 if form.gated else 2) * shape.width * shape.inner
 
 
+def held(layer: StoredWeights, shape: Shape, form: Form) -> sp.Expr:
+    """Return the size of one set of weights, as it is stored [bytes]."""
+    up, down = layer.held(shape.width, shape.inner), layer.held(shape.inner, shape.width)
+    return (2 if form.gated else 1) * up + down
+
+
 def kept(layer: Layer, shape: Shape, form: Form) -> sp.Expr:
     """Return what backward needs of what lies between the products [bytes]."""
     return layer.bytes * shape.sets * shape.rows * tables_kept(form) * shape.inner
@@ -80,16 +86,16 @@ def _ups(shape: Shape, form: Form) -> Iterator[tuple[str, sp.Expr]]:
         yield from (("gate projection", shape.inner), ("up projection", shape.inner))
 
 
-def forward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
+def forward(layer: StoredWeights, shape: Shape, form: Form) -> tuple[Phase, ...]:
     """Return the products up, the activation, the product down."""
     rows, width, inner, sets = shape
     unit = layer.bytes * sets * rows
     ups = (
-        replace(gemm(layer, name, batch=sets, m=rows, n=cols, k=width, workspace=unit * cols), beside=i > 0)
+        replace(layer.product(name, batch=sets, m=rows, n=cols, k=width, workspace=unit * cols), beside=i > 0)
         for i, (name, cols) in enumerate(_ups(shape, form))
     )
     act = _activation(layer, form, rows=sets * rows, cols=inner, workspace=unit * inner)
-    return (*ups, act, gemm(layer, "down projection", batch=sets, m=rows, n=width, k=inner))
+    return (*ups, act, layer.product("down projection", batch=sets, m=rows, n=width, k=inner))
 
 
 def _activation(layer: Layer, form: Form, *, rows: sp.Expr, cols: sp.Expr, workspace: sp.Expr) -> Phase:

@@ -12,15 +12,15 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError
 from costmodel.layers._attention import DV, HKV, HQ, NKV, B, D, check_heads, depth_forward
-from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES
+from costmodel.layers._stored import StoredCache
 from costmodel.symbols import CeilLog2, ceil_div, symbols
 
 PAGE, SPLITS = symbols("block splits")
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeAttention(Layer):
+class DecodeAttention(StoredCache):
     """One query a sequence attends to `seq_kv` cached keys, its own included.
 
     4·B·h·s·d FLOP over 2·B·h_kv·s·d elements: h/h_kv FLOP a byte in 16 bits,
@@ -63,7 +63,7 @@ class DecodeAttention(Layer):
                 op="attention_decode",
                 # Keys and values of a position are d + d_v numbers together: half of that each.
                 sizes={"batch": B, "heads": HQ, "kv_heads": HKV, "seq_kv": NKV, "head_dim": (D + DV) / 2},
-                options={"dtype": self.dtype},
+                options={"dtype": self.dtype, **self.cache_options()},
                 flops={
                     ("matrix", self.dtype): 2 * scores * (D + DV),
                     ("vector", self.accumulate): 3 * scores + B * HQ * DV,
@@ -86,7 +86,7 @@ class DecodeAttention(Layer):
 
     def _cache(self, positions: sp.Expr) -> sp.Expr:
         """Bytes of so many positions' keys and values."""
-        return self.bytes * B * positions * HKV * (D + DV)
+        return self.cached_bytes * B * positions * HKV * (D + DV)
 
     def _table(self) -> sp.Expr:
         """Bytes of the page table."""

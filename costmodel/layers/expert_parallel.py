@@ -118,11 +118,11 @@ class ExpertParallel(MoE):
 
     def tensors(self) -> Tensors:
         """The tokens in and out; the router, and of its experts those that tokens cannot but choose."""
-        sequence, one = self.bytes * T * D, self.bytes * _ffn.parameters(self._chosen, self._form)
+        sequence, one = self.bytes * T * D, _ffn.held(self, self._chosen, self._form)
         least = sp.Max(0, K - (E - E / P))
         return IndexedTensors(
             inputs=sequence,
-            weights=self.bytes * (D * E + self._everyone) + least * one,
+            weights=self.bytes * D * E + _ffn.held(self, self._common, self._form) + least * one,
             outputs=sequence,
             unread=(E / P - least) * one,
         )

@@ -9,15 +9,15 @@ import sympy as sp
 
 from costmodel.cost import Phase, Tensors
 from costmodel.layers import _ffn
-from costmodel.layers._base import Layer
 from costmodel.layers._kernels import POINTWISE
+from costmodel.layers._stored import StoredWeights
 from costmodel.symbols import symbols
 
 B, N, D, F = symbols("batch seq d_model d_ff")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeedForward(Layer):
+class FeedForward(StoredWeights):
     """Two products around an activation, y = f(x W₁) W₂: 4·B·n·d·d_ff FLOP.
 
     Parameters
@@ -56,7 +56,7 @@ class FeedForward(Layer):
     def tensors(self) -> Tensors:
         """The sequence in and out; the weights."""
         sequence = self.bytes * B * N * D
-        return Tensors(inputs=sequence, weights=self.bytes * self.parameters(), outputs=sequence)
+        return Tensors(inputs=sequence, weights=_ffn.held(self, _SHAPE, self._form), outputs=sequence)
 
     def kept(self) -> sp.Expr:
         """The input, and the inner values after the activation; those before it, where its gradient asks."""

@@ -9,15 +9,15 @@ from typing import ClassVar
 import sympy as sp
 
 from costmodel.cost import Phase, Tensors
-from costmodel.layers._base import Layer
-from costmodel.layers._kernels import gemm
+from costmodel.errors import CostmodelError
+from costmodel.layers._stored import StoredWeights
 from costmodel.symbols import symbols
 
 BATCH, M, N, K = symbols("batch m n k")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Matmul(Layer):
+class Matmul(StoredWeights):
     """out[batch, m, n] = A[batch, m, k] · B[batch, k, n].
 
     2·batch·m·n·k FLOP forward; backward is two products of the same size, for
@@ -46,8 +46,18 @@ class Matmul(Layer):
     batched: bool = False
     quantise: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what no kernel does."""
+        super().__post_init__()
+        other = "batched" if self.batched else "quantise" if self.quantise else None
+        if self.weights and other:
+            raise CostmodelError(
+                f"weights of {self.name}: wanted with neither batched nor quantise, got {other} too"
+            )
+
     def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr) -> Phase:
-        return replace(gemm(self, name, batch=BATCH, m=m, n=n, k=k), op="bmm" if self.batched else "gemm")
+        product = self.product(name, batch=BATCH, m=m, n=n, k=k)
+        return product if self.weights else replace(product, op="bmm" if self.batched else "gemm")
 
     def forward(self) -> tuple[Phase, ...]:
         """One product, after the rounding of A where that is asked for."""
@@ -90,8 +100,7 @@ class Matmul(Layer):
 
     def tensors(self) -> Tensors:
         """A; B; out, in 16 bits where A arrives so."""
-        w = self.bytes * BATCH
-        return Tensors(inputs=self._wide * M * K, weights=w * K * N, outputs=self._wide * M * N)
+        return Tensors(inputs=self._wide * M * K, weights=BATCH * self.held(K, N), outputs=self._wide * M * N)
 
     @property
     def _wide(self) -> sp.Expr:

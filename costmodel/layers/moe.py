@@ -12,9 +12,9 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.errors import SizeError
 from costmodel.layers import _ffn
-from costmodel.layers._base import Layer
 from costmodel.layers._indexed import PLACE_BYTES, IndexedTensors
 from costmodel.layers._kernels import POINTWISE, gemm, gradients, stream
+from costmodel.layers._stored import StoredWeights
 from costmodel.symbols import CeilLog2, Distinct, symbols, tree_depth
 
 B, N, D, F, E, K = symbols("batch seq d_model d_ff experts top_k")
@@ -22,7 +22,7 @@ T = B * N
 
 
 @dataclass(frozen=True, kw_only=True)
-class MoE(Layer):
+class MoE(StoredWeights):
     """A router, and the k experts it chooses of E: 2dE + k·6·d·d_ff FLOP a token (4 without a gate).
 
     Of the experts, E·(1 − (1 − k/E)^tokens) are expected to be chosen by some token, if all are as
@@ -209,7 +209,7 @@ class MoE(Layer):
 
     def tensors(self) -> Tensors:
         """The sequence in and out; the router, and at least the experts of one token."""
-        sequence, one = self.bytes * T * D, self.bytes * _ffn.parameters(self._chosen, self._form)
+        sequence, one = self.bytes * T * D, _ffn.held(self, self._chosen, self._form)
         return IndexedTensors(
             inputs=sequence,
             weights=self.bytes * D * E + (K + self.shared) * one,

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import sympy as sp
 
 from costmodel.cost import ZERO
+from costmodel.layers._stored import StoredCache
 from costmodel.models._part import Part
 
 
@@ -16,13 +17,13 @@ def cached(parts: Iterable[Part]) -> sp.Expr:
     for part in parts:
         sizes = dict(part.sizes)
         found += part.repeats * part.layer.bytes * part.cached
+        if not isinstance(part.layer, StoredCache):
+            continue
         if part.layer.name == "decode-attention":
             width = sizes["kv_heads"] * (sizes["head_dim"] + sizes["value_dim"])
-        elif part.layer.name == "mla-core":
-            width = sizes["kv_rank"] + sizes["rope_dim"]
         else:
-            continue
-        found += part.repeats * part.layer.bytes * sizes["batch"] * sizes["seq_kv"] * width
+            width = sizes["kv_rank"] + sizes["rope_dim"]
+        found += part.repeats * part.layer.cached_bytes * sizes["batch"] * sizes["seq_kv"] * width
     return found
 
 

@@ -10,15 +10,16 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers import Layer
 from costmodel.layers._kernels import stream
+from costmodel.layers._stored import StoredCache
 from costmodel.layers.mla import MLA
 from costmodel.symbols import symbols
 
-B, N, H = symbols("batch seq hidden")
+B, N, H, NKV, C, R = symbols("batch seq hidden seq_kv kv_rank rope_dim")
 STATE_BYTES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatentCore(Layer):
+class LatentCore(StoredCache):
     """The core of absorbed latent attention alone: `mla` without its projections, one new token."""
 
     name: ClassVar[str] = "mla-core"
@@ -32,6 +33,10 @@ class LatentCore(Layer):
         """The kernel that `mla` has between its products."""
         whole = MLA(dtype=self.dtype, convention=self.convention, absorbed=True)
         (core,) = (phase for phase in whole.forward() if phase.kernel == "decode")
+        if self.cache:
+            narrower = (self.bytes - self.cached_bytes) * B * NKV * (C + R)
+            options = {**core.options, **self.cache_options()}
+            core = replace(core, options=options, read=core.read - narrower)
         return (core.at({N: ONE}),)
 
     def tensors(self) -> Tensors:

@@ -16,6 +16,7 @@ from costmodel.errors import SizeError
 from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
 from costmodel.layers._indexed import IndexedTensors
+from costmodel.layers._stored import StoredCache, StoredWeights, check_narrower, saves
 from costmodel.layers.optimizer_step import OptimizerStep, P
 from costmodel.models._cache import cached, states
 from costmodel.models._part import Part
@@ -264,6 +265,49 @@ class Model(Layer):
         return sp.Add(*(part.extra * part.repeats for part in self.parts))
 
     # -- variants --------------------------------------------------------------------------
+
+    def storing(
+        self, *, weights: str | None = None, group: int | None = None, cache: str | None = None
+    ) -> Model:
+        """Return the model with its products' weights, or what it caches, stored in a narrower format.
+
+        Embeddings, the scores of words, routers, norms and products of two activations stay as they are.
+
+        Parameters
+        ----------
+        weights, group : str, int, optional
+            Format of the weights, and numbers to a scale, see `costmodel.layers.Matmul`.
+        cache : str, optional
+            Format of keys and values, or of latents.
+
+        Raises
+        ------
+        CostmodelError
+            If the format is not narrower than the model's, or the model is trained.
+        """
+        formats = {"weights": weights, "cache": cache}
+        given = {what: parse_dtype(kind) for what, kind in formats.items() if kind is not None}
+        for what, kind in given.items():
+            check_narrower(self, what, kind)
+
+        def stored(part: Part) -> Part:
+            layer = part.layer
+            if weights and isinstance(layer, StoredWeights) and saves(layer, "weights", weights):
+                layer = dataclasses.replace(layer, weights=weights, group=group)
+            if cache and isinstance(layer, StoredCache) and saves(layer, "cache", cache):
+                layer = dataclasses.replace(layer, cache=cache)
+            return dataclasses.replace(part, layer=layer)
+
+        parts, leaves = (tuple(map(stored, some)) for some in (self.parts, self.leaves))
+        if (parts, leaves) == (self.parts, self.leaves):
+            return self
+        return dataclasses.replace(
+            self,
+            title=", ".join((self.title, *(f"{what} in {kind.name}" for what, kind in given.items()))),
+            parts=parts,
+            leaves=leaves,
+            state=self.state + cached(parts) - cached(self.parts),
+        )
 
     def in_dtype(self, dtype: str) -> Model:
         """Return the model with every part in that format.

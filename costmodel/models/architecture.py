@@ -6,13 +6,14 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import sympy as sp
 
 from costmodel.arguments import typed
 from costmodel.cost import ZERO
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import UnavailableError, unknown_name
+from costmodel.errors import CostmodelError, UnavailableError, unknown_name
 from costmodel.evaluate import as_one_size
 from costmodel.layers.optimizer_step import OptimizerStep
 from costmodel.models._blocks import ATTENTION, B, N, S, Use
@@ -49,6 +50,8 @@ class Architecture:
         The number of parameters that its publishers give, or its first digits (``2.7B``).
     devices : int
         Devices of one node that serve it together; see `tensor_parallel`.
+    weights, group, cache : str, int, str, optional
+        Formats that weights and caches are stored in, where narrower than what is computed in; see `storing`.
     """
 
     name: str
@@ -57,11 +60,20 @@ class Architecture:
     origin: str = ""
     published: int | str | None = None
     devices: int = 1
+    weights: str | None = None
+    group: int | None = None
+    cache: str | None = None
 
     @property
     def source(self) -> str:
         """Where its sizes are published, or else its family's."""
         return self.origin or self.family.source
+
+    @property
+    def title(self) -> str:
+        """Its name, and how it is stored where that is narrower than it computes."""
+        stored = (f"{what} in {kind}" for what, kind in self._formats(None).items())
+        return ", ".join((self.name, *stored))
 
     @property
     def parameters_text(self) -> str:
@@ -86,6 +98,39 @@ class Architecture:
         devices = as_one_size("devices", devices)
         check_share(self.name, self.family, self.fields, devices)
         return dataclasses.replace(self, devices=devices)
+
+    @typed
+    def storing(
+        self, weights: str | None = None, *, group: int | None = None, cache: str | None = None
+    ) -> Architecture:
+        """Return the model with weights, or caches, stored in a narrower format than it computes in.
+
+        Weight-only quantisation (GPTQ, AWQ: Frantar et al., arXiv 2210.17323; Lin et al., arXiv 2306.00978):
+        products read the narrow numbers and widen them. Embeddings, the scores of words, routers and norms
+        keep the format that is computed in, and so does all that is trained.
+
+        Parameters
+        ----------
+        weights : str, optional
+            ``int8``, ``fp8``, ``int4`` or ``fp4``; default as before.
+        group : int, optional
+            Numbers of a column that share a scale of 2 bytes; default 128 for 4 bits, else the column.
+        cache : str, optional
+            Format of keys and values, or of latents: ``fp8``; default as before.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such format.
+        CostmodelError
+            If a group is given of no weights.
+        """
+        if group is not None and weights is None:
+            raise CostmodelError("group: is of weights that are stored narrower; say which: int4")
+        found = self
+        if weights is not None:
+            found = dataclasses.replace(found, weights=parse_dtype(weights).name, group=group)
+        return found if cache is None else dataclasses.replace(found, cache=parse_dtype(cache).name)
 
     # -- uses ------------------------------------------------------------------------------
 
@@ -132,7 +177,7 @@ class Architecture:
         Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
         """
         model = self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
-        return dataclasses.replace(model, leaves=self._left(dtype))
+        return self._stored(dataclasses.replace(model, leaves=self._left(dtype)))
 
     @typed
     def decode(self, dtype: str = "bf16") -> Model:
@@ -149,7 +194,7 @@ class Architecture:
         if not self.family.decodes:
             raise UnavailableError(f"{self.name} does not generate tokens: it has prefill and training only")
         model = self._model(Use("decode", dtype), "decode", "fwd")
-        return dataclasses.replace(model, idle=self.parameters - model.parameters())
+        return self._stored(dataclasses.replace(model, idle=self.parameters - model.parameters()))
 
     @property
     def layered(self) -> bool:
@@ -204,6 +249,18 @@ class Architecture:
             origin=self.source,
             left_out=self.family.left_out,
         )
+
+    def _stored(self, model: Model) -> Model:
+        """Return a use of the model with its weights and caches as they are stored."""
+        formats: dict[str, Any] = self._formats(model.dtype)
+        if "weights" in formats:
+            formats["group"] = self.group
+        return model.storing(**formats) if formats else model
+
+    def _formats(self, dtype: str | None) -> dict[str, str]:
+        """Return what is stored in another format than the one that is computed in, and in which."""
+        kinds = {"weights": self.weights, "cache": self.cache}
+        return {what: kind for what, kind in kinds.items() if kind not in (None, dtype)}
 
     def _parts(self, use: Use) -> tuple[Part, ...]:
         """Return all parts in the order they run, those that are alike taken as one that repeats."""

@@ -7,6 +7,7 @@ import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import yaml
 
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, UnknownNameError, shown, unknown_name
-from costmodel.models import _fields
+from costmodel.models import _checkpoint, _fields
 from costmodel.models.architecture import Architecture
 from costmodel.models.families import by_type
 
@@ -106,7 +107,7 @@ def _json(path: Path) -> Any:
 
 @typed
 def from_config(config: Any, *, name: str = "", model_type: str | None = None) -> Architecture:
-    """Return the model of a configuration as Hugging Face writes it.
+    """Return the model of a configuration as Hugging Face writes it, its weights stored as that says.
 
     Raises
     ------
@@ -122,7 +123,8 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
         raise _unknown(kind, flat)
     whole = {**family.left_to_defaults.get(str(kind), {}), **flat, "model_type": kind}
     fields = _fields.read(whole, family.fields, f"a configuration of {kind}")
-    return Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
+    found = Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
+    return found.storing(**_checkpoint.stored(flat))
 
 
 def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -173,9 +175,7 @@ def _from_entry(path: Path, model_type: str | None) -> Architecture:
     used = dict.fromkeys(figure["source"] for figure in entry["figures"].values())
     origin = "; ".join(entry["sources"][key] for key in used)
     published = entry.get("parameters")
-    return Architecture(
-        found.name, found.family, found.fields, origin, published["value"] if published else None
-    )
+    return replace(found, origin=origin, published=published["value"] if published else None)
 
 
 @cache

@@ -174,3 +174,36 @@ def test_refusals_are_one_line(costmodel, words, expected):
     assert ended.status == 2
     assert ended.err.count("\n") == 1
     assert expected in ended.err
+
+
+def test_weights_and_a_cache_that_are_stored_narrower(costmodel, config):
+    words = ["model", config, "-m", "h200-sxm", "-D", "seq=64", "--use", "decode", "--rung", "bound"]
+    plain = json.loads(costmodel(*words, "--json").out)
+    stored = json.loads(
+        costmodel(*words, "--weights", "int4", "--group", "32", "--cache", "fp8", "--json").out
+    )
+    assert stored["hbm_bytes"] < 0.6 * plain["hbm_bytes"]
+    assert stored["matrix_flops"] == plain["matrix_flops"]
+    assert (
+        "decode, weights in int4, cache in fp8[bf16]"
+        in costmodel(*words, "--weights=int4", "--cache=fp8").out
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["--use", "training", "--weights", "int4"],
+            "--weights and --cache are of prefill, decode and generation",
+        ),
+        (["--use", "decode", "--weights", "int5"], "unknown dtype 'int5'"),
+        (["--use", "decode", "--weights", "fp32"], "narrower than bf16, got fp32"),
+        (["--use", "decode", "--group", "32"], "say which: int4"),
+    ],
+)
+def test_what_is_stored_in_no_way_is_refused(costmodel, config, words, said):
+    ended = costmodel("model", config, "-m", "h200-sxm", "-D", "seq=64", *words)
+    assert ended.status == 2
+    assert said in ended.err
+    assert ended.err.count("\n") == 1

@@ -62,7 +62,7 @@ def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, stride
     menu = np.stack(tiles.menu(device.family, layout, blocks.STEP_BYTES / width, matrix=matrix))
     # Sizes that single precision does not hold are among them.
     for c, largest in (({**defaults, **fitted.constants}, 1e5), (defaults, 1e5), (defaults, 1e8)):
-        p = Problem(**sizes(largest, rng), dtype=dtype, bytes=width, strided=strided, quantised=False)
+        p = Problem.of(dtype, **sizes(largest, rng), strided=strided)
         cold = cold_bytes(device, c, p, "weights")
         tile, split = choose(device, c, p, cold, np.full((4, ROWS), np.nan))
         wanted_tile, wanted_split = all_tried(device, c, p, cold, menu)
@@ -75,7 +75,7 @@ def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, stride
 def test_a_tile_that_is_known_is_kept_and_its_split_is_the_best_of_all():
     device, rng = hardware.load("nvidia/v100-pcie-32gb"), np.random.default_rng(1)
     c = {constant: described.default for constant, described in gemm.CONSTANTS.items()}
-    p = Problem(**sizes(1e5, rng), dtype="fp32", bytes=4.0, strided=True, quantised=False)
+    p = Problem.of("fp32", **sizes(1e5, rng), strided=True)
     cold = cold_bytes(device, c, p, "none")
     known = rng.random(ROWS) < 0.5
     given = np.where(known, [[128.0], [64.0], [8.0], [np.nan]], np.nan)

@@ -15,7 +15,7 @@ CONSTANTS = {"drift": 0.002, "lone_share": 0.5, "reach_unit": 1e10, "page_bytes"
 
 def problem(m, n, k):
     sizes = [np.array(size, dtype=np.float64, ndmin=1) for size in np.broadcast_arrays(1.0, m, n, k)]
-    return Problem(*sizes, "fp32", 4.0, True, False)
+    return Problem.of("fp32", **dict(zip(("batch", "m", "n", "k"), sizes, strict=True)), strided=True)
 
 
 def served(m, n, k, side=64.0, resident=8.0, split=1.0, deep=8.0):

@@ -1,0 +1,147 @@
+"""Weights and caches that are stored narrower than computed: bytes by hand, kernels as published."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import costmodel as cm
+from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.layers import get
+
+A10 = "nvidia/a10"
+Matmul, SwiGLU, MoE = map(get, ("matmul", "swiglu", "moe"))
+WIDTHS = {"int8": 1.0, "fp8": 1.0, "int4": 0.5, "fp4": 0.5}
+
+
+def test_bytes_and_arithmetic_of_a_product_by_hand():
+    m, n, k = 3, 640, 1000
+    plain = cm.evaluate(Matmul(), m=m, n=n, k=k)
+    stored = cm.evaluate(Matmul(weights="int4"), m=m, n=n, k=k)
+    # Half a byte a number, and eight scales of two bytes a column: 128 numbers each, the last 104.
+    assert stored["hbm_bytes"] == 2 * m * k + 0.5 * n * k + 2 * 8 * n + 2 * m * n
+    assert stored["compulsory_bytes"] == stored["hbm_bytes"]
+    assert stored["matrix_flops"] == plain["matrix_flops"] == 2 * m * n * k
+    assert stored["vector_flops"] == n * k
+    by_column = cm.evaluate(Matmul(weights="int8"), m=m, n=n, k=k)
+    assert by_column["vector_flops"] == m * n
+    assert by_column["hbm_bytes"] == 2 * m * k + n * k + 2 * n + 2 * m * n
+    in_32 = cm.evaluate(Matmul(weights="int8", group=32), m=m, n=n, k=k)
+    assert in_32["hbm_bytes"] - by_column["hbm_bytes"] == 2 * n * 31
+
+
+def test_a_gated_layer_stores_three_matrices_whose_columns_are_as_long_as_what_goes_in():
+    d, f = 1024, 2816
+    plain, stored = (
+        cm.evaluate(SwiGLU(weights=weights), batch=2, seq=5, d_model=d, d_ff=f) for weights in (None, "int4")
+    )
+    scales = 2 * (2 * f * (d // 128) + d * (f // 128))
+    assert plain["hbm_bytes"] - stored["hbm_bytes"] == (2 - 0.5) * 3 * d * f - scales
+    assert plain["footprint_bytes"] - stored["footprint_bytes"] == (2 - 0.5) * 3 * d * f - scales
+
+
+def test_experts_are_stored_narrow_and_their_router_is_not():
+    sizes = {"batch": 1, "seq": 1, "d_model": 512, "d_ff": 1024, "experts": 8, "top_k": 2}
+    plain, stored = (cm.evaluate(MoE(weights=w), **sizes) for w in (None, "int8"))
+    # A token's two experts, of three matrices each; in memory lie eight.
+    columns = 2 * 1024 + 512
+    assert plain["compulsory_bytes"] - stored["compulsory_bytes"] == 2 * (3 * 512 * 1024 - 2 * columns)
+    assert plain["footprint_bytes"] - stored["footprint_bytes"] == 8 * (3 * 512 * 1024 - 2 * columns)
+    phases = {phase.name: phase for phase in MoE(weights="int8").cost.phases}
+    assert "weights" not in phases["router"].options
+    assert phases["experts: down projection"].options["weights"] == "int8"
+
+
+@pytest.mark.parametrize("layer", [get("decode-attention"), get("split-kv")])
+def test_a_cache_in_fp8_is_half_as_large_and_nothing_else_is(layer):
+    sizes = {"batch": 4, "heads": 32, "kv_heads": 8, "seq_kv": 4096, "head_dim": 128}
+    plain, stored = (cm.evaluate(layer(cache=cache), **sizes) for cache in (None, "fp8"))
+    numbers = 2 * 4 * 8 * 4096 * 128
+    assert plain["hbm_bytes"] - stored["hbm_bytes"] == numbers
+    for engine in ("matrix", "vector", "special"):
+        assert plain[f"{engine}_flops"] == stored[f"{engine}_flops"]
+
+
+@pytest.mark.parametrize("name", ["matmul", "swiglu", "feed-forward", "moe"])
+@given(st.data())
+def test_nothing_takes_longer_for_being_stored_narrower(name, data):
+    layer = get(name)
+    sizes = {size: data.draw(st.integers(7, 13)) for size in layer().sizes()}
+    sizes = {size: 2**power for size, power in sizes.items()} | {"batch": 1}
+    if name == "moe":
+        sizes |= {"experts": 64, "top_k": 8}
+    rung = data.draw(st.sampled_from(["bound", "kernel"]))
+    device = data.draw(st.sampled_from(["nvidia/h200-sxm", "nvidia/l40s", "google/tpu-v5e", "amd/mi300x"]))
+    times = [
+        cm.predict(layer(weights=weights), device, rung=rung, **sizes).seconds
+        for weights in ("int4", "int8", None)
+    ]
+    for narrower, wider in itertools.pairwise(times):
+        assert narrower <= wider * (1 + 1e-9)
+
+
+def test_marlin_is_nearly_as_much_faster_as_its_weights_are_smaller():
+    """Frantar et al., arXiv 2408.11743, Fig. 1: A10, 72k × 18k, within 5 % of 3.87 times up to batch 16,
+    a little below at 32; no gain where arithmetic limits."""
+    sizes = {"n": 73728, "k": 18432, "m": np.array([1, 4, 16, 32, 1024])}
+    plain, stored = (cm.predict(Matmul(dtype="fp16", weights=w), A10, **sizes) for w in (None, "int4"))
+    gain = plain.seconds / stored.seconds
+    assert gain[:3] == pytest.approx(3.87, rel=0.05)
+    assert gain[3] == pytest.approx(3.87, rel=0.15)
+    assert gain[4] == pytest.approx(1.0, abs=0.1)
+
+
+def test_an_interval_says_that_no_such_kernel_was_measured():
+    sizes = {"m": 16, "n": 4096, "k": 4096}
+    plain, stored = (cm.predict(Matmul(weights=w), "nvidia/h200-sxm", **sizes) for w in (None, "int8"))
+    assert plain.rung == stored.rung == "calibrated"
+    assert stored.hi80_s / stored.lo80_s > 1.2 * plain.hi80_s / plain.lo80_s
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("matmul", {"weights": "bf16"}, "weights of matmul: wanted a format narrower than bf16, got bf16"),
+        ("matmul", {"weights": "int5"}, "unknown dtype 'int5'"),
+        ("matmul", {"weights": "int4", "direction": "bwd"}, "direction of matmul with weights=int4"),
+        ("swiglu", {"weights": "int4", "direction": "fwd+bwd"}, "direction of swiglu with weights=int4"),
+        (
+            "matmul",
+            {"weights": "int4", "batched": True},
+            "wanted with neither batched nor quantise, got batched",
+        ),
+        ("matmul", {"weights": "int4", "dtype": "fp8", "quantise": True}, "got quantise too"),
+        ("matmul", {"group": 64}, "group of matmul: is of weights that are stored narrow"),
+        ("matmul", {"weights": "int4", "group": 0}, "group of matmul: wanted a whole number of at least 1"),
+        ("decode-attention", {"cache": "fp32"}, "wanted a format narrower than bf16, got fp32"),
+    ],
+)
+def test_what_is_stored_in_no_way_is_refused(name, options, said):
+    with pytest.raises(CostmodelError) as caught:
+        get(name)(**options)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("layer", "sizes"),
+    [
+        (Matmul(dtype="fp32", weights="int8"), {"m": 1, "n": 64, "k": 64}),
+        (
+            get("decode-attention")(dtype="fp32", cache="int8"),
+            {"batch": 1, "heads": 4, "seq_kv": 64, "head_dim": 64},
+        ),
+    ],
+)
+def test_a_processor_without_a_model_of_it_says_so(layer, sizes):
+    with pytest.raises(UnavailableError, match="rung bound would do"):
+        cm.predict(layer, "cpu/epyc-9654", **sizes)
+    assert cm.predict(layer, "cpu/epyc-9654", rung="bound", **sizes).seconds > 0
+
+
+@pytest.mark.parametrize("weights", WIDTHS)
+def test_formats_are_as_wide_as_they_are(weights):
+    found = cm.evaluate(Matmul(weights=weights, group=2**30), m=1, n=256, k=256)["compulsory_bytes"]
+    assert found == 2 * 256 + WIDTHS[weights] * 256 * 256 + 2 * 256 + 2 * 256

@@ -1,0 +1,159 @@
+"""Models whose weights or caches are stored narrower: files as published, tokens a second as measured."""
+
+import pytest
+
+import costmodel as cm
+from costmodel.errors import CostmodelError
+from costmodel.model_memory import Memory
+from costmodel.models import from_config, load
+
+A100 = "nvidia/a100-sxm-80gb"
+
+
+def held(model, weights, group=None):
+    """Return what the weights of a model occupy [GB]."""
+    found = load(model).storing(weights, group=group).prefill("fp16").held()
+    return float(found.learned) / 1e9
+
+
+@pytest.mark.parametrize(("name", "published"), [("llama-2-7b", 3.89), ("llama-2-70b", 36.61)])
+def test_files_are_as_large_as_published(name, published):
+    """AWQ, 4 bits, groups of 128: the model cards of TheBloke/Llama-2-7B-AWQ and -70B-AWQ.
+
+    A zero of 4 bits a group, which is not counted, is 0.7 % more.
+    """
+    model = load(name)
+    outside = 2 * model.fields.vocab * model.fields.d_model
+    zeros = (model.parameters - outside) / 128 / 2 / 1e9
+    assert held(name, "int4") + zeros == pytest.approx(published, abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("weights", "group", "published"),
+    # Zeros of 16 bits beside scales of 32 numbers: as many bytes as scales of 16.
+    [(None, None, 104.9), ("int8", None, 155.58), ("int4", 16, 196.80)],
+)
+def test_tokens_a_second_of_gpt_fast(weights, group, published):
+    """README of gpt-fast: Llama 2 7B, one sequence, A100-80GB limited to 330 W."""
+    device = cm.hardware.load(A100).replace(power="330 W")
+    model = load("llama-2-7b").storing(weights, group=group).decode("bf16")
+    found = cm.predict(model, device, batch=1, seq_kv=200)
+    assert 1 / found.seconds == pytest.approx(published, rel=0.15)
+    assert 1 / found.lower_s > published
+
+
+def test_what_is_left_as_it_was():
+    plain, stored = load("mixtral-8x7b").decode(), load("mixtral-8x7b").storing("int4").decode()
+    changed = {p.name for p, q in zip(plain.parts, stored.parts, strict=True) if p.layer != q.layer}
+    assert changed == {"query, key and value", "output projection", "experts"}
+    assert plain.parameters() == stored.parameters()
+
+
+def test_products_of_latent_attention_that_were_absorbed_keep_their_format():
+    stored = load("deepseek-v3").storing("int8", cache="fp8").decode()
+    formats = {part.name: part.layer.options.get("weights") for part in stored.parts}
+    assert formats["query's absorption"] is None
+    assert formats["query projection"] == "int8"
+
+
+def test_a_cache_of_latents_is_half_as_large_in_fp8():
+    plain, stored = (load("deepseek-v3").storing(cache=cache) for cache in (None, "fp8"))
+    assert 2 * stored.cache_bytes() == plain.cache_bytes()
+    sizes = {"batch": 64, "seq_kv": 4096}
+    reads = [cm.evaluate(model.decode(), **sizes)["hbm_bytes"] for model in (plain, stored)]
+    assert reads[0] - reads[1] == 61 * 64 * 4096 * (512 + 64)
+
+
+def test_a_pass_over_a_prompt_leaves_its_cache_as_it_is_stored():
+    plain, stored = (load("llama-2-7b").storing(cache=cache).prefill().held().left for cache in (None, "fp8"))
+    assert plain == 2 * stored
+
+
+def test_the_same_format_changes_nothing():
+    model = load("llama-2-7b")
+    assert model.storing("fp8").decode("fp8") == model.decode("fp8")
+    assert model.storing("int8").training() == model.training()
+    assert model.storing("int8").title == "llama-2-7b, weights in int8"
+
+
+def test_devices_share_what_is_stored():
+    whole, half = (load("llama-2-70b").tensor_parallel(n).storing("int4").decode() for n in (1, 2))
+    bytes_ = [cm.predict(m, A100, rung="bound", batch=1, seq_kv=1024).footprint_bytes for m in (whole, half)]
+    assert bytes_[1] == pytest.approx(bytes_[0] / 2, rel=0.02)
+
+
+def test_memory_that_does_not_do_for_16_bits_may_do_for_8():
+    memory = Memory(architecture=load("llama-2-70b"), device=cm.hardware.load(A100), dtype="bf16")
+    said = memory.lacking("decode", batch=1, length=2048)
+    assert said.endswith("--tensor 2 or --weights int8 would do")
+    stored = Memory(architecture=load("llama-2-70b").storing("int8"), device=memory.device, dtype="bf16")
+    assert stored.lacking("decode", batch=1, length=2048) is None
+
+
+# -- checkpoints that say how they are stored --------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "weights", "bits"),
+    [
+        ({"quant_method": "awq", "bits": 4, "group_size": 128}, "int4", 4 + 16 / 128),
+        ({"quant_method": "gptq", "bits": 4, "group_size": 32}, "int4", 4 + 16 / 32),
+        ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "int8", 8 + 16 / 4096),
+        # Dettmers et al., arXiv 2305.14314, §3: 0.5 bits a parameter for scales, 0.127 quantised.
+        ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "fp4", 4 + 0.5),
+        (
+            {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": True},
+            "fp4",
+            4 + 0.127,
+        ),
+        ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8", 8 + 16 / 4096),
+        ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 8),
+        # OCP Microscaling Formats v1.0, §5: 8 bits for 32 numbers.
+        ({"quant_method": "mxfp4"}, "fp4", 4.25),
+        ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "fp4", 4.5),
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 8, "type": "float"}}},
+            },
+            "fp8",
+            8,
+        ),
+    ],
+)
+def test_a_configuration_says_how_its_weights_are_stored(llama, told, weights, bits):
+    sizes = {"hidden_size": 4096, "num_attention_heads": 32, "intermediate_size": 4096}
+    model = from_config({**llama, **sizes, "quantization_config": told})
+    assert model.weights == weights
+    (product,) = (part.layer for part in model.decode().parts if part.name == "output projection")
+    assert 8 * float(product.stored(4096)) == pytest.approx(bits, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("told", "said"),
+    [
+        ({"quant_method": "hqq"}, "wanted a quant_method that is known (gptq, awq,"),
+        ({}, "wanted a quant_method that is known"),
+        ("4 bits", "wanted a quant_method that is known"),
+        ({"quant_method": "awq", "bits": 3}, "wanted weights of 4 or 8 bits, got 3"),
+        ({"quant_method": "compressed-tensors"}, "wanted config_groups"),
+        ({"quant_method": "modelopt", "quant_algo": "INT4"}, "wanted quant_algo FP8 or NVFP4, got INT4"),
+    ],
+)
+def test_a_checkpoint_that_is_stored_in_another_way_is_refused(llama, told, said):
+    with pytest.raises(CostmodelError) as caught:
+        from_config({**llama, "quantization_config": told})
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_stored_in_no_way_is_refused():
+    model = load("llama-2-7b")
+    with pytest.raises(CostmodelError, match="unknown dtype 'int5'"):
+        model.storing("int5")
+    with pytest.raises(CostmodelError, match="say which: int4"):
+        model.storing(group=32)
+    with pytest.raises(CostmodelError, match="narrower than bf16, got fp32"):
+        model.storing("fp32").decode()
+    with pytest.raises(CostmodelError, match="direction of llama-2-7b training with weights=int4"):
+        model.training().storing(weights="int4")
