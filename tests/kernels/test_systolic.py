@@ -105,6 +105,95 @@ def test_attention_multiplies_the_tiles_that_any_pair_is_in_and_moves_its_operan
     assert found.terms["hbm"] == pytest.approx(moved / chip.hbm_bandwidth)
 
 
+SCORES = {"batch": 2.0, "heads": 8.0, "kv_heads": 8.0, "seq": 4096.0, "seq_kv": 4096.0, "causal": False}
+
+
+@pytest.mark.parametrize("direction", ["fwd", "bwd"])
+def test_the_softmax_runs_in_the_vector_unit_beside_the_products(direction):
+    """Of each score four operations; forward, O of a block of 512 keys is scaled once by one exponential."""
+    chip = hardware.load("google/tpu-v5p")
+    found = kernels.model(kernels.on("attention", chip)).seconds(
+        chip, {"peak_share": 0.5}, head_dim=128.0, value_dim=96.0, direction=direction, **SCORES
+    )
+    scores = 2 * 8 * 4096 * 4096
+    scaled = scores / 512 * (96 + 1) if direction == "fwd" else 0
+    assert found.terms["vector:fp32"] == pytest.approx(
+        (4 * scores + scaled) / (0.5 * chip.peak("fp32", "vector"))
+    )
+    longest = max(found.terms[name] for name in ("matrix:bf16", "vector:fp32", "hbm"))
+    assert found.seconds == pytest.approx(longest + found.terms["launch"])
+
+
+def test_a_slower_vector_unit_never_helps_and_limits_when_it_is_slow_enough():
+    chip = hardware.load("google/tpu-v5e")
+    layer, sizes = cm.TiledAttention(), {"batch": 4, "heads": 16, "seq": 8192, "head_dim": 128}
+    rates = [6.0, 3.0, 1.5, 0.75, 0.375]
+    found = [
+        cm.predict(layer, chip.replace(fp32=f"{rate} TFLOP/s"), rung="kernel", **sizes) for rate in rates
+    ]
+    times = [p.seconds for p in found]
+    assert times == sorted(times)
+    assert (found[0].bound, found[-1].bound) == ("matrix:bf16", "vector:fp32")
+    assert times[-1] == pytest.approx(2 * times[-2], rel=1e-3)
+
+
+def test_without_a_vector_rate_attention_is_its_products_and_says_so():
+    chip = hardware.load("google/tpu-v5e")
+    bare = hardware.Device(
+        chip.spec.model_copy(update={"compute": chip.spec.compute.model_copy(update={"vector": {}})})
+    )
+    sizes = {"batch": 4, "heads": 16, "seq": 8192, "head_dim": 128}
+    whole, without = (
+        cm.predict(cm.TiledAttention(), device, rung="kernel", **sizes) for device in (chip, bare)
+    )
+    assert without.seconds == whole.seconds
+    assert "vector:fp32" not in without.limits_s
+    assert "vector:fp32 rate" in without.missing
+
+
+@pytest.mark.parametrize("name", CHIPS)
+@pytest.mark.parametrize("block", [16, 64, 128, 512])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        *(
+            cm.BlockSparse(schedule=schedule, direction=way)
+            for schedule in ("fa1", "fa2")
+            for way in ("fwd", "bwd")
+        ),
+        cm.BigBird(),
+        cm.SlidingWindow(causal=False),
+    ],
+    ids=lambda layer: f"{layer.label}",
+)
+def test_no_attention_needs_its_bound_to_be_slow_enough(name, block, layer):
+    """Small blocks have O scaled often: the vector unit does all that the layer counts."""
+    more = {"window": 1024} if "window" in layer.sizes() else {}
+    p = cm.predict(layer, name, rung="kernel", batch=4, heads=16, seq=8192, head_dim=128, block=block, **more)
+    assert sum(p.phase_seconds) >= p.lower_s
+
+
+#: Heads of 128, and forward times [ms] on a TPU v5p of 2 × 8,192 tokens in a causal window of 4,096:
+#: apple/axlearn, axlearn/common/flash_attention/tpu_attention_benchmark.py (called from Python, one by one).
+APPLE = [(16, 1.4), (40, 3.2), (56, 4.3), (72, 5.5), (88, 6.7), (110, 7.2)]
+
+
+@pytest.mark.parametrize(("heads", "posted_ms"), APPLE)
+def test_windows_on_a_v5p_take_as_long_as_apple_posted(heads, posted_ms):
+    """Nothing is fitted on them. Their vector unit is a quarter as busy as the arrays, and hides."""
+    sizes = {"batch": 2, "heads": heads, "seq": 8192, "head_dim": 128, "window": 4097}
+    p = cm.predict(cm.SlidingWindow(), "google/tpu-v5p", rung="kernel", **sizes)
+    assert p.seconds * 1e3 == pytest.approx(posted_ms, rel=0.17)
+    assert p.lower_s * 1e3 < posted_ms
+    assert p.bound == "matrix:bf16"
+
+
+@pytest.mark.parametrize(("name", "timed"), [("google/tpu-v5e", 5.99e12), ("google/tpu-v6e", 6.84e12)])
+def test_vector_units_do_what_probes_of_them_reached(name, timed):
+    """TK: chains of additions; PTS: of multiply, add and maximum, of which its 4.56 TFLOP/s count two."""
+    assert 0.9 < timed / hardware.load(name).peak("fp32", "vector") <= 1
+
+
 def test_narrow_operands_are_made_on_the_way():
     chip = hardware.load("google/tpu-v5e")
     model = kernels.model(kernels.on("gemm", chip))
