@@ -58,9 +58,9 @@ def seconds(
     widths, moved = (3 * key + 2 * value, 2.0) if direction == "bwd" else (key + value, 1.0)
     tokens = heads * seq + kv_heads * (seq_kv if held is None else np.asarray(held, dtype=np.float64))
     traffic = moved * dtypes.dtype(dtype).bytes * batch * tokens * (head_dim + value_dim)
-    of_a_row = OF_A_SCORE * cols
-    if direction != "bwd":
-        of_a_row = of_a_row + value_dim + 1  # O is scaled once a block, by an exp of how far the maximum rose
+    # Forward, a row of O is scaled once a block, by an exp of how far its maximum rose.
+    scaled = np.zeros_like(value_dim) if direction == "bwd" else value_dim + 1
     met = batch * heads * blocks * rows
+    softmax = np.maximum(met * (OF_A_SCORE * cols + scaled), operations)
     products = roofline(device, constants, dtype, 2 * met * cols * widths, traffic)
-    return softmax_beside(device, constants, products, np.maximum(met * of_a_row, operations))
+    return softmax_beside(device, constants, products, softmax)
