@@ -214,7 +214,9 @@ def make_plan(
         if rung != "bound":
             kernels.refuse(kernel, device, options)
             dtype = str(phase.options["dtype"])
-            wanted = calibration.Wanted(kernel, phase.op, dtype, direction, *implementation)
+            wanted = calibration.Wanted(
+                kernel, phase.op, dtype, direction, *implementation, borrowed=phase.borrowed
+            )
             choice = _constants(device, wanted, own=own)
             options |= _implemented(wanted, choice, device)
             if state == "cold":
