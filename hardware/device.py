@@ -32,6 +32,8 @@ _OPTIONAL = {
 }
 
 
+#: Side of a systolic array where the spec has none: that of TPUs up to v5.
+_ARRAY_SIDE = 128.0
 #: Bytes of what products are summed up in.
 _SUM_BYTES = 4
 
@@ -112,6 +114,11 @@ class Device:
     def units(self) -> float:
         """Processors (SM, CU, TensorCore, MME, core)."""
         return self.spec.units.count.si
+
+    @cached_property
+    def array_side(self) -> float:
+        """Side of the systolic arrays that products are padded to: 128, unless the spec has another."""
+        return self.spec.units.array.si if self.spec.units.array else _ARRAY_SIDE
 
     @cached_property
     def clock_hz(self) -> float:

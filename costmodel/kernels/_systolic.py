@@ -22,9 +22,8 @@ CONSTANTS = {
     "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long streams reach"),
     "start_s": Constant(2e-6, 1e-7, 1e-4, "s", "start and end of a fused operation"),
 }
-#: Side of the array, and rows that stream through it together (Jouppi et al., ISCA 2023; the
-#: scaling-book's TPU chapter).
-ARRAY, ROWS = 128.0, 8.0
+#: Rows that stream through the array together (Jouppi et al., ISCA 2023; the scaling-book's TPU chapter).
+ROWS = 8.0
 #: Operations of the vector unit for each score, as layers count them. Forward: maximum, subtract, exp, sum.
 #: Backward: subtract the log-sum-exp, exp, subtract D, multiply.
 OF_A_SCORE = 4.0

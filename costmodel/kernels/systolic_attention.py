@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
-from costmodel.kernels._systolic import ARRAY, CONSTANTS, OF_A_SCORE, padded, roofline, softmax_beside
+from costmodel.kernels._systolic import CONSTANTS, OF_A_SCORE, padded, roofline, softmax_beside
 from costmodel.kernels._tiling import causal_blocks, ceil_div
 from costmodel.kernels.base import Estimate, as_arrays
 
@@ -53,7 +53,7 @@ def seconds(
     blocks = ceil_div(seq, rows) * ceil_div(seq_kv, cols)
     if causal:
         blocks = causal_blocks(seq, 1.0, rows, cols, seq_kv, window)
-    key, value = padded(head_dim, ARRAY), padded(value_dim, ARRAY)
+    key, value = padded(head_dim, device.array_side), padded(value_dim, device.array_side)
     # QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK, and twice the operands moved.
     widths, moved = (3 * key + 2 * value, 2.0) if direction == "bwd" else (key + value, 1.0)
     tokens = heads * seq + kv_heads * (seq_kv if held is None else np.asarray(held, dtype=np.float64))

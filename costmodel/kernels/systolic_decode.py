@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from costmodel import dtypes
 from costmodel.hardware import Device
-from costmodel.kernels._systolic import ARRAY, CONSTANTS, OF_A_SCORE, ROWS, padded, roofline, softmax_beside
+from costmodel.kernels._systolic import CONSTANTS, OF_A_SCORE, ROWS, padded, roofline, softmax_beside
 from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
@@ -37,8 +37,8 @@ def seconds(
     batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes
     rows = padded(heads / kv_heads, ROWS)
-    scores = batch * kv_heads * rows * padded(seq_kv, ARRAY)
-    covered = 4 * scores * padded(head_dim, ARRAY)
+    scores = batch * kv_heads * rows * padded(seq_kv, device.array_side)
+    covered = 4 * scores * padded(head_dim, device.array_side)
     products = covered if flops is None else np.maximum(covered, flops)
     cache = 2 * kv_width * batch * kv_heads * seq_kv * head_dim
     traffic = cache + 2 * width * batch * heads * head_dim
