@@ -54,13 +54,14 @@ def seconds(
     if causal:
         blocks = causal_blocks(seq, 1.0, rows, cols, seq_kv, window)
     key, value = padded(head_dim, device.array_side), padded(value_dim, device.array_side)
-    # QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK, and twice the operands moved.
-    widths, moved = (3 * key + 2 * value, 2.0) if direction == "bwd" else (key + value, 1.0)
+    # QKᵀ and PV; backward dK and dV in one kernel and dQ in another, QKᵀ and dP again in each (JAX's splash
+    # attention, unless told otherwise). Operands move three times: Q, K, V and dO twice, then the gradients.
+    passes, widths, moved = (2.0, 4 * key + 3 * value, 3.0) if direction == "bwd" else (1.0, key + value, 1.0)
     tokens = heads * seq + kv_heads * (seq_kv if held is None else np.asarray(held, dtype=np.float64))
     traffic = moved * dtypes.dtype(dtype).bytes * batch * tokens * (head_dim + value_dim)
     # Forward, a row of O is scaled once a block, by an exp of how far its maximum rose.
     scaled = np.zeros_like(value_dim) if direction == "bwd" else value_dim + 1
     met = batch * heads * blocks * rows
-    softmax = np.maximum(met * (OF_A_SCORE * cols + scaled), operations)
+    softmax = np.maximum(met * (passes * OF_A_SCORE * cols + scaled), operations)
     products = roofline(device, constants, dtype, 2 * met * cols * widths, traffic)
     return softmax_beside(device, constants, products, softmax)

@@ -128,16 +128,14 @@ SCORES = {"batch": 2.0, "heads": 8.0, "kv_heads": 8.0, "seq": 4096.0, "seq_kv": 
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
 def test_the_softmax_runs_in_the_vector_unit_beside_the_products(direction):
-    """Of each score four operations; forward, O of a block of 512 keys is scaled once by one exponential."""
+    """Of each score four operations, backward twice; forward, O is scaled once a block of 512 keys."""
     chip = hardware.load("google/tpu-v5p")
     found = kernels.model(kernels.on("attention", chip)).seconds(
         chip, {"peak_share": 0.5}, head_dim=128.0, value_dim=96.0, direction=direction, **SCORES
     )
     scores = 2 * 8 * 4096 * 4096
-    scaled = scores / 512 * (96 + 1) if direction == "fwd" else 0
-    assert found.terms["vector:fp32"] == pytest.approx(
-        (4 * scores + scaled) / (0.5 * chip.peak("fp32", "vector"))
-    )
+    operations = 4 * scores + scores / 512 * (96 + 1) if direction == "fwd" else 2 * 4 * scores
+    assert found.terms["vector:fp32"] == pytest.approx(operations / (0.5 * chip.peak("fp32", "vector")))
     longest = max(found.terms[name] for name in ("matrix:bf16", "vector:fp32", "hbm"))
     assert found.seconds == pytest.approx(longest + found.terms["launch"])
 
@@ -191,19 +189,21 @@ def test_no_attention_needs_its_bound_to_be_slow_enough(name, block, layer):
     assert sum(p.phase_seconds) >= p.lower_s
 
 
-#: Heads of 128, and forward times [ms] on a TPU v5p of 2 × 8,192 tokens in a causal window of 4,096:
+#: Heads of 128; times [ms] on a TPU v5p of 2 × 8,192 tokens in a window of 4,096, forward, and with backward:
 #: apple/axlearn, axlearn/common/flash_attention/tpu_attention_benchmark.py (called from Python, one by one).
-APPLE = [(16, 1.4), (40, 3.2), (56, 4.3), (72, 5.5), (88, 6.7), (110, 7.2)]
+APPLE = [(16, 1.4, 5.8), (40, 3.2, 15.2), (56, 4.3, 20.4), (72, 5.5, 26.2), (88, 6.7, 31.3), (110, 7.2, 37.3)]
 
 
-@pytest.mark.parametrize(("heads", "posted_ms"), APPLE)
-def test_windows_on_a_v5p_take_as_long_as_apple_posted(heads, posted_ms):
+@pytest.mark.parametrize(("heads", "forward_ms", "both_ms"), APPLE)
+def test_windows_on_a_v5p_take_as_long_as_apple_posted(heads, forward_ms, both_ms):
     """Nothing is fitted on them. Their vector unit is a quarter as busy as the arrays, and hides."""
     sizes = {"batch": 2, "heads": heads, "seq": 8192, "head_dim": 128, "window": 4097}
-    p = cm.predict(cm.SlidingWindow(), "google/tpu-v5p", rung="kernel", **sizes)
-    assert p.seconds * 1e3 == pytest.approx(posted_ms, rel=0.17)
-    assert p.lower_s * 1e3 < posted_ms
-    assert p.bound == "matrix:bf16"
+    for direction, posted_ms, off in (("fwd", forward_ms, 0.17), ("fwd+bwd", both_ms, 0.12)):
+        layer = cm.SlidingWindow(direction=direction)
+        p = cm.predict(layer, "google/tpu-v5p", rung="kernel", **sizes)
+        assert p.seconds * 1e3 == pytest.approx(posted_ms, rel=off)
+        assert p.lower_s * 1e3 < posted_ms
+        assert p.bound == "matrix:bf16"
 
 
 @pytest.mark.parametrize(("name", "timed"), [("google/tpu-v5e", 5.99e12), ("google/tpu-v6e", 6.84e12)])
@@ -223,7 +223,8 @@ def test_narrow_operands_are_made_on_the_way():
     assert extra * 0.85 * chip.hbm_bandwidth == pytest.approx(2 * 4096 * 4096)
 
 
-def test_backward_attention_costs_two_and_a_half_times_the_arithmetic():
+def test_backward_attention_is_seven_products_for_two():
+    """QKᵀ and dP for dK and dV, and both again for dQ: JAX's splash attention has two kernels by default."""
     chip = hardware.load("google/tpu-v5p")
     model = kernels.model(kernels.on("attention", chip))
     sizes = dict.fromkeys(("head_dim", "value_dim"), 128.0) | dict.fromkeys(
@@ -233,7 +234,7 @@ def test_backward_attention_costs_two_and_a_half_times_the_arithmetic():
     there, back = (
         model.seconds(chip, {}, direction=way, **sizes).terms["matrix:bf16"] for way in ("fwd", "bwd")
     )
-    assert back == pytest.approx(2.5 * there)
+    assert back == pytest.approx(3.5 * there)
 
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
