@@ -121,7 +121,10 @@ class Section(BaseModel):
 
 @dataclass(frozen=True)
 class Wanted:
-    """What constants are looked for; None where any will do."""
+    """What constants are looked for; None where any will do.
+
+    A `borrowed` operation's name is another's, whose constants serve (`Phase.borrowed`).
+    """
 
     kernel: str
     op: str
@@ -130,6 +133,7 @@ class Wanted:
     framework: str | None = None
     harness: str | None = None
     label: str | None = None
+    borrowed: bool = False
 
     def distance(self, section: Section) -> tuple[bool | int | str, ...]:
         """Return how far a section is from what is wanted, for sorting."""

@@ -92,6 +92,8 @@ class Phase:
     op : str
         The operation, as measurements name it (``gemm``, ``softmax``, …): which
         fitted constants of that model are meant.
+    borrowed : bool
+        Whether it is another operation than that, whose constants serve as nobody measured this one.
     sizes : mapping
         Symbolic arguments of that model.
     options : mapping
@@ -139,6 +141,7 @@ class Phase:
     launches: sp.Expr = ONE
     overlaps: bool = False
     beside: bool = False
+    borrowed: bool = False
 
     @property
     def sent_by(self) -> str:

@@ -331,7 +331,7 @@ def _device(device: hardware.Device) -> dict[str, Any]:
         "title": device.title,
         "vendor": device.vendor,
         "rates": rates,
-        "ratios": {"matrix": device.peak_clock_ratio, "vector": _vector_ratio(rates)},
+        "ratios": {"matrix": device.peak_clock_ratio, "vector": device.vector_clock_ratio},
         "hbm": device.hbm_bandwidth,
         "hbm_capacity": device.hbm_capacity,
         "l2": device.l2_capacity,
@@ -355,8 +355,3 @@ def _limits(device: hardware.Device) -> dict[str, tuple[float, float]]:
     stands_for = {name: "fp32" if name == "peak" else name for name, *_ in FIGURES}  # rates have one limit
     found = whatif.bounds(device.spec, stands_for.values())
     return {name: found[figure] for name, figure in stands_for.items()}
-
-
-def _vector_ratio(rates: Mapping[str, Mapping[str, Sequence[float]]]) -> float:
-    """Return the vector engine's highest rate over the stated one, the same for every format."""
-    return next((boost / stated for stated, boost in rates["vector"].values()), 1.0)

@@ -21,6 +21,8 @@ RESIDENCY = ("warm_share", "cache_share")
 #: Kernel models of what a layer uses once each time it runs, and may find in a cache the next time: weights,
 #: cached keys.
 KEEPING = ("gemm", "decode", "cpu_gemm")
+#: Kernel models whose vector unit works beside the products, on what the layer counts of it: `operations`.
+BESIDE = ("systolic_attention", "systolic_decode")
 
 
 #: Framework, harness, kernel by name: whose implementation is meant, and how it is measured; None: not said.
@@ -212,7 +214,9 @@ def make_plan(
         if rung != "bound":
             kernels.refuse(kernel, device, options)
             dtype = str(phase.options["dtype"])
-            wanted = calibration.Wanted(kernel, phase.op, dtype, direction, *implementation)
+            wanted = calibration.Wanted(
+                kernel, phase.op, dtype, direction, *implementation, borrowed=phase.borrowed
+            )
             choice = _constants(device, wanted, own=own)
             options |= _implemented(wanted, choice, device)
             if state == "cold":
@@ -288,10 +292,16 @@ def _left_open(wanted: calibration.Wanted, section: calibration.Section) -> bool
 
 
 def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
-    """Return a kernel as one of a layer's: all that the layer reads and writes passes the cache meanwhile."""
-    if kernel not in KEEPING or len(layer.cost.phases) == 1:
-        return phase
-    return replace(phase, sizes={**phase.sizes, "passing": layer.cost.compulsory})
+    """Return a kernel as one of a layer's, with the sizes that its model takes from the layer.
+
+    All that the layer reads and writes passes the cache meanwhile; what is no product is counted there.
+    """
+    more = {}
+    if kernel in KEEPING and len(layer.cost.phases) > 1:
+        more["passing"] = layer.cost.compulsory
+    if kernel in BESIDE:
+        more["operations"] = sum((n for (engine, _), n in phase.flops.items() if engine != "matrix"), ZERO)
+    return replace(phase, sizes={**phase.sizes, **more}) if more else phase
 
 
 def _direction(layer: Layer, phase: Phase) -> str:

@@ -32,7 +32,8 @@ def _of_kernel(
     library = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     fitted = implementations.library(section.kernel, section.op, *section.implementation, lender)
     named = wanted.label is None or not section.kernels or wanted.label in section.kernels
-    theirs = wanted.framework in (None, section.framework) and wanted.op == section.op
+    fitted_on = wanted.op == section.op and not wanted.borrowed
+    theirs = fitted_on and wanted.framework in (None, section.framework)
     same = theirs and (named or library == fitted is not None)
     other = () if same else transfer(section.kernel, "generation")
     return _either_way(widest(spread, other), section, wanted)

@@ -152,7 +152,7 @@ def _numbers(data: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
             yield from _numbers(part, (*keys, key))
         return
     value, known = data["value"], plausible.limits(keys)
-    if keys == ("units", "count") and isinstance(value, int):
+    if keys in plausible.COUNTS and isinstance(value, int):
         yield keys, float(value)
     elif known is not None and isinstance(value, str):
         try:

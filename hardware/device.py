@@ -32,6 +32,8 @@ _OPTIONAL = {
 }
 
 
+#: Side of a systolic array where the spec has none: that of TPUs up to v5.
+_ARRAY_SIDE = 128.0
 #: Bytes of what products are summed up in.
 _SUM_BYTES = 4
 
@@ -114,6 +116,11 @@ class Device:
         return self.spec.units.count.si
 
     @cached_property
+    def array_side(self) -> float:
+        """Side of the systolic arrays that products are padded to: 128, unless the spec has another."""
+        return self.spec.units.array.si if self.spec.units.array else _ARRAY_SIDE
+
+    @cached_property
     def clock_hz(self) -> float:
         """Boost clock [Hz]."""
         return self.spec.clocks.boost.si
@@ -146,17 +153,21 @@ class Device:
         return self._highest_clock / self.matrix_clock_hz
 
     @cached_property
+    def vector_clock_ratio(self) -> float:
+        """Highest boost known over the clock of the stated vector and special rates, at least 1."""
+        return self._highest_clock / (self.spec.clocks.vector or self.spec.clocks.boost).si
+
+    @cached_property
     def _peaks(self) -> dict[str, dict[str, _Peak]]:
-        clocks, compute = self.spec.clocks, self.spec.compute
-        vector_clock = (clocks.vector or clocks.boost).si
+        compute = self.spec.compute
 
         def table(rates: Rates, ratio: float) -> dict[str, _Peak]:
-            return {name: _Peak(rate.si, rate.si * ratio) for name, rate in rates.items()}
+            return {name: _Peak(rate.si, rate.ends[1] * ratio) for name, rate in rates.items()}
 
         return {
             "matrix": table(compute.matrix, self.peak_clock_ratio),
-            "vector": table(compute.vector, self._highest_clock / vector_clock),
-            "special": table(compute.special, self._highest_clock / vector_clock),
+            "vector": table(compute.vector, self.vector_clock_ratio),
+            "special": table(compute.special, self.vector_clock_ratio),
         }
 
     @typed
@@ -184,7 +195,10 @@ class Device:
 
     @typed
     def boost_peak(self, dtype: str, engine: str | None = None) -> float:
-        """Return the same as `peak`, at the highest boost clock known [FLOP/s]."""
+        """Return the same as `peak`, at the highest boost clock known [FLOP/s].
+
+        A lower bound rests on it: of an assumed rate it is the highest that is plausible.
+        """
         return self._peak(dtype, engine).boost
 
     @typed
@@ -205,7 +219,7 @@ class Device:
         found = self._known(dtype, engine)
         if not found:
             raise UnavailableError(self._has_no(find_dtype(dtype).name, engine))
-        return max(found, key=lambda peak: peak.boost)
+        return _Peak(max(peak.stated for peak in found), max(peak.boost for peak in found))
 
     def _known(self, dtype: str, engine: str | None) -> list[_Peak]:
         """Return the rates of a format: of an engine, or of the two that multiply."""

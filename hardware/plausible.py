@@ -38,7 +38,8 @@ _LIMITS = {
     "oneway": ("bytes/s", "100 MB/s", "20 TB/s"),
     "total": ("bytes/s", "100 MB/s", "40 TB/s"),
 }
-_MAX_UNITS = 1e6
+#: The most of what is counted.
+COUNTS: dict[Keys, float] = {("units", "count"): 1e6, ("units", "array"): 4096}
 
 #: Dense matrix rates by dtype, in multiples of the 16-bit rate (most any family has).
 _TIMES_16BIT = {
@@ -159,9 +160,9 @@ def _slug(vendor: str) -> str:
 
 
 def _out_of_range(keys: Keys, value: float) -> Iterator[Problem]:
-    if keys == ("units", "count"):
-        if not 1 <= value <= _MAX_UNITS:
-            yield keys, f"impossible value {value:g}: wanted 1 to {_MAX_UNITS:g}"
+    if keys in COUNTS:
+        if not 1 <= value <= COUNTS[keys]:
+            yield keys, f"impossible value {value:g}: wanted 1 to {COUNTS[keys]:g}"
         return
     known = limits(keys)
     if known is None:

@@ -85,7 +85,7 @@ class Quantity(Provenance):
             if self.status == "assumed":
                 raise ValueError("status 'assumed' needs a reason and a range")
             return self
-        low, high = (parse(end, self.dimension) for end in self.range)
+        low, high = self.ends
         if not low <= self.si <= high:
             raise ValueError(f"value {self.value} is outside its range {self.range[0]} to {self.range[1]}")
         return self
@@ -94,6 +94,12 @@ class Quantity(Provenance):
     def si(self) -> float:
         """The value in SI units."""
         return parse(self.value, self.dimension)
+
+    @cached_property
+    def ends(self) -> tuple[float, float]:
+        """The lowest and the highest plausible value in SI units: those of an assumed figure's range."""
+        low, high = (parse(end, self.dimension) for end in self.range or (self.value, self.value))
+        return low, high
 
 
 class Capacity(Quantity):

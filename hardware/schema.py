@@ -45,10 +45,13 @@ class Units(Section):
         SM (NVIDIA), CU (AMD), TensorCore (TPU), MME (Gaudi), XeCore, core.
     count : Count
         Of the whole of what the spec describes (``scope``).
+    array : Count, optional
+        Side of a TensorCore's systolic arrays, which products are padded to.
     """
 
     kind: Literal["SM", "CU", "TensorCore", "MME", "XeCore", "core"]
     count: Count
+    array: Count | None = None
 
 
 class Clocks(Section):

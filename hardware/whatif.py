@@ -232,7 +232,12 @@ def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float])
         _put(data, ("clocks", "boost"), _quantity(changes["clock"], "Hz"))
     for engine, rates in spec.compute:
         for dtype, rate in rates.items() if factor != 1.0 else ():
-            _put(data, ("compute", engine, dtype), f"{rate.si * factor / 1e12:.10g} TFLOP/s")
+            _put(data, ("compute", engine, dtype), _tera(rate.si * factor))
+            data["compute"][engine][dtype]["range"] = tuple(_tera(end * factor) for end in rate.ends)
+
+
+def _tera(rate: float) -> str:
+    return f"{rate / 1e12:.10g} TFLOP/s"
 
 
 def _whole(value: str | float) -> int:

@@ -62,6 +62,8 @@ class Pass(_Found):
     ----------
     op : str
         As measurements name it.
+    borrowed : bool
+        Whether it is another operation than that, whose constants serve.
     pattern : str
         How rows lie and are reduced, see ``costmodel.kernels.stream``.
     rows, cols : Expr
@@ -75,6 +77,7 @@ class Pass(_Found):
     not_counted: ClassVar[str] = "random numbers; atomic additions that collide"
 
     op: str = "elementwise_add"
+    borrowed: bool = False
     pattern: str = "elementwise"
     rows: sp.Expr
     cols: sp.Expr
@@ -93,6 +96,7 @@ class Pass(_Found):
                 name=self.title,
                 kernel="stream",
                 op=self.op,
+                borrowed=self.borrowed,
                 sizes={
                     "rows": self.rows,
                     "cols": self.cols,
@@ -134,6 +138,7 @@ class Convolution(_Found):
                 name=self.title,
                 kernel="gemm",
                 op="gemm" if self.groups == ONE else "bmm",
+                borrowed=True,
                 sizes={"batch": self.groups, "m": self.m, "n": self.n, "k": self.k},
                 options={"dtype": self.dtype},
                 flops={("matrix", self.dtype): count},

@@ -141,6 +141,16 @@ ARITHMETIC: Mapping[str, tuple[int, int]] = {
 
 #: The operation that measurements know, for those whose arithmetic they time; by operands otherwise.
 MEASURED = {"relu": "relu", "tanh": "tanh", "gelu": "gelu", "silu": "silu"}
+#: Other operations that measurements have by themselves, and by which name.
+THEMSELVES = {
+    **MEASURED,
+    "add": "elementwise_add",
+    "mul": "elementwise_mul_scalar",
+    "_softmax": "softmax",
+    "_safe_softmax": "softmax",
+    "native_layer_norm": "layernorm",
+    "_fused_rms_norm": "rmsnorm",
+}
 
 
 def kind(call: Call) -> str | None:

@@ -192,10 +192,12 @@ def pass_of(
     floats = [o for one in group for o in (*one.call.operands, *one.call.written) if o.is_float]
     widest = max(floats, key=lambda o: size_of(o.bytes, example), default=largest.table)
     names = list(dict.fromkeys(one.call.op for one in group))
+    op = _measured(group, pattern)
     layer = Pass(
         dtype=format_of(widest),
         title=" + ".join(names[:4]) + (f" + {len(names) - 4} more" if len(names) > 4 else ""),
-        op=_measured(group, pattern),
+        op=op,
+        borrowed=len(group) > 1 or _ops.THEMSELVES.get(group[0].call.op) != op,
         pattern=pattern,
         rows=rows,
         cols=cols,

@@ -10,6 +10,7 @@ on the chip, and a step that waits for all of it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 
 import numpy as np
 
@@ -17,13 +18,15 @@ from costmodel.hardware import Device
 from costmodel.kernels.base import Array, Constant, Estimate, filled
 
 CONSTANTS = {
-    "peak_share": Constant(0.85, 0.3, 1.0, "1", "share of the matrix peak that padded products reach"),
+    "peak_share": Constant(0.85, 0.3, 1.0, "1", "share of an engine's peak that padded work reaches"),
     "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long streams reach"),
     "start_s": Constant(2e-6, 1e-7, 1e-4, "s", "start and end of a fused operation"),
 }
-#: Side of the array, and rows that stream through it together (Jouppi et al., ISCA 2023; the
-#: scaling-book's TPU chapter).
-ARRAY, ROWS = 128.0, 8.0
+#: Rows that stream through the array together (Jouppi et al., ISCA 2023; the scaling-book's TPU chapter).
+ROWS = 8.0
+#: Operations of the vector unit for each score, as layers count them. Forward: maximum, subtract, exp, sum.
+#: Backward: subtract the log-sum-exp, exp, subtract D, multiply.
+OF_A_SCORE = 4.0
 
 
 def padded(size: Array | float, multiple: float) -> Array:
@@ -49,6 +52,29 @@ def roofline(
     start = np.full(memory.shape, c["start_s"])
     terms = {f"{engine}:{dtype}": arithmetic, "hbm": memory, "launch": start}
     return Estimate(seconds=np.maximum(arithmetic, memory) + start, terms=terms)
+
+
+def side_by_side(*engines: Estimate) -> Estimate:
+    """Return what several engines take that compute at once: as long as the one that takes longest."""
+    return Estimate(
+        seconds=reduce(np.maximum, (one.seconds for one in engines)),
+        terms={name: term for one in engines for name, term in one.terms.items()},
+    )
+
+
+def softmax_beside(
+    device: Device, constants: Mapping[str, float], products: Estimate, operations: Array
+) -> Estimate:
+    """Return attention's products with so many operations of its softmax beside them, in the vector unit.
+
+    While the array multiplies a block, the vector unit is at the scores of the one before. An exponential
+    counts as one operation, an assumption: where its own pipeline takes one in the time that the lanes need
+    for a score's three others, it hides behind them. Without a vector rate in the spec the term is absent.
+    """
+    if not device.has("fp32", "vector"):
+        return products
+    softmax = roofline(device, constants, "fp32", operations, np.zeros(()), engine="vector")
+    return side_by_side(softmax, products)
 
 
 def in_turn(device: Device, of: Estimate, steps: Array, step_s: float | None = None) -> Estimate:

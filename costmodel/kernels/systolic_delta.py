@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.errors import unknown_name
 from costmodel.hardware import Device
-from costmodel.kernels._systolic import ARRAY, CONSTANTS, in_turn, padded, roofline
+from costmodel.kernels._systolic import CONSTANTS, in_turn, padded, roofline
 from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
@@ -53,7 +53,8 @@ def seconds(
         arithmetic = 7 * batch * seq * value_heads * head_dim**2
         answer = roofline(device, constants, "fp32", arithmetic, traffic + states, engine="vector")
         return in_turn(device, answer, seq - 1)
-    chunks, side, depth = np.ceil(seq / _CHUNK), padded(head_dim, ARRAY), padded(_CHUNK, ARRAY)
+    chunks = np.ceil(seq / _CHUNK)
+    side, depth = padded(head_dim, device.array_side), padded(_CHUNK, device.array_side)
     # QKᵀ, KKᵀ, W, U and A·V: C × C × d; W·S, Q·S and the state's update: C × d × d.
     flops = 2 * batch * value_heads * chunks * _CHUNK * (5 * depth * side + 3 * side**2)
     return in_turn(device, roofline(device, constants, dtype, flops, traffic), chunks)

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from costmodel import dtypes
 from costmodel.hardware import Device
 from costmodel.kernels._operands import stored_bytes
-from costmodel.kernels._systolic import ARRAY, CONSTANTS, ROWS, padded, roofline
+from costmodel.kernels._systolic import CONSTANTS, ROWS, padded, roofline
 from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
@@ -48,7 +48,8 @@ def seconds(
     """
     m, n, k, batch = as_arrays(m, n, k, batch)
     width = dtypes.dtype(dtype).bytes
-    flops = 2 * batch * padded(m, ROWS) * padded(n, ARRAY) * padded(k, ARRAY)
+    side = device.array_side
+    flops = 2 * batch * padded(m, ROWS) * padded(n, side) * padded(k, side)
     rounding = 2 * m * k if quantise else 0.0
     stored = width if weights is None else stored_bytes(k, weights, group)
     moved = batch * (width * (m * k + m * n) + stored * k * n + rounding)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from costmodel.hardware import Device
-from costmodel.kernels._systolic import CONSTANTS, in_turn, roofline
+from costmodel.kernels._systolic import CONSTANTS, in_turn, roofline, side_by_side
 from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
@@ -42,13 +42,11 @@ def seconds(
         steps, traffic, again, matrix_flops, vector_flops, special_flops, launches
     )
     by_vector = roofline(device, constants, "fp32", vector + special, traffic + again, engine="vector")
-    by_engine = [by_vector]
+    both = by_vector
     if np.any(matrix > 0):
-        by_engine.append(roofline(device, constants, dtype, matrix, traffic + again))
+        both = side_by_side(by_vector, roofline(device, constants, dtype, matrix, traffic + again))
     start = by_vector.terms["launch"]
     answer = Estimate(
-        seconds=np.max([one.seconds for one in by_engine], axis=0) + (launches - 1) * start,
-        terms={name: term for one in by_engine for name, term in one.terms.items()}
-        | {"launch": launches * start},
+        seconds=both.seconds + (launches - 1) * start, terms={**both.terms, "launch": launches * start}
     )
     return in_turn(device, answer, steps, None if blocks else _LANE_CYCLES / device.clock_hz)

@@ -172,6 +172,7 @@ def gradient_row_sums(layer: Layer) -> Phase:
         writes=0,
         # Short rows, many to a block: a pass over both tables, not a norm's block for each row.
         op="elementwise_mul",
+        borrowed=True,
         vector=2,
         depth=tree_depth(DV),
         extra_write=layer.stat_bytes * heads * N,

@@ -87,7 +87,10 @@ class SequenceParallel(Layer):
         """
         own, other = (self._block(direction, masked) for masked in (causal, False))
         pairs = zip(other, own, strict=True)
-        return own, tuple(replace(phase, op=same.op, workspace=ZERO) for phase, same in pairs)
+        return own, tuple(
+            replace(phase, op=same.op, borrowed=phase.borrowed or phase.op != same.op, workspace=ZERO)
+            for phase, same in pairs
+        )
 
     def _send(
         self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO

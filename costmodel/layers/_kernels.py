@@ -89,7 +89,8 @@ def stream(
     cols: sp.Expr,
     reads: sp.Expr | int,
     writes: sp.Expr | int,
-    op: str = "elementwise_add",
+    op: str | None = None,
+    borrowed: bool = False,
     pattern: str = "elementwise",
     vector: sp.Expr | int = 0,
     special: sp.Expr | int = 0,
@@ -111,8 +112,10 @@ def stream(
         The array's sizes.
     reads, writes : Expr or int
         Elements read and written for each element of the array.
-    op : str
-        As measurements name it.
+    op : str, optional
+        As measurements name it; left out, none is of it, and the constants of additions serve.
+    borrowed : bool
+        Whether it is another operation than that, whose constants serve.
     pattern : str
         ``elementwise``, ``gated``, ``softmax``, ``norm`` or ``rmsnorm``: how rows lie, and are reduced.
     vector, special : Expr or int
@@ -139,7 +142,8 @@ def stream(
     return Phase(
         name=name,
         kernel="stream",
-        op=op,
+        op=op or "elementwise_add",
+        borrowed=borrowed or op is None,
         sizes={"rows": rows, "cols": cols, "reads": reads + more_read, "writes": writes + more_write},
         options={"dtype": layer.dtype, "pattern": pattern},
         flops={key: sp.sympify(value) for key, value in flops.items() if value != 0},
@@ -157,7 +161,12 @@ def multiplied_out(phase: Phase) -> Phase:
 
 def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
     """Return the addition of the gradients that two branches give of what both read."""
-    return stream(layer, "sum of input gradients", rows=rows, cols=cols, reads=2, writes=1, vector=1)
+    return addition(layer, "sum of input gradients", rows=rows, cols=cols)
+
+
+def addition(layer: Layer, name: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
+    """Return the sum of two rows × cols tables."""
+    return stream(layer, name, op="elementwise_add", rows=rows, cols=cols, reads=2, writes=1, vector=1)
 
 
 class Pointwise(NamedTuple):

@@ -77,6 +77,7 @@ class _MaskedAttention(Layer):
                 name="attention",
                 kernel="attention",
                 op=self._op,
+                borrowed=True,
                 sizes=self._sizes(),
                 options=self._kernel_options("fwd"),
                 flops={
@@ -100,6 +101,7 @@ class _MaskedAttention(Layer):
             name="attention, backward",
             kernel="attention",
             op=self._op,
+            borrowed=True,
             sizes=self._sizes(),
             options=self._kernel_options("bwd"),
             flops={

@@ -117,6 +117,7 @@ class Combiner(_MaskedAttention):
             name=name,
             kernel="stream",
             op="softmax",
+            borrowed=True,
             sizes={
                 "rows": rows,
                 "cols": 2 * D + DV,

@@ -91,7 +91,8 @@ class Conv(_Convolution):
 
     def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr, **traffic: sp.Expr) -> Phase:
         """Return one grouped product; what it moves is counted in tensors, not in their k shifted copies."""
-        return replace(gemm(self, name, m=m, n=n, k=k, batch=sp.Integer(self.groups)), **traffic)
+        product = gemm(self, name, m=m, n=n, k=k, batch=sp.Integer(self.groups))
+        return replace(product, borrowed=True, **traffic)
 
     def forward(self) -> tuple[Phase, ...]:
         """One implicit product, n · B rows by k · C_in/G terms."""

@@ -136,6 +136,7 @@ class SplitKV(DecodeAttention):
             name="merge",
             kernel="stream",
             op="elementwise_add",
+            borrowed=True,
             sizes={"rows": rows, "cols": SPLITS * DV, "reads": sp.Integer(1), "writes": 1 / SPLITS},
             options={"dtype": self.accumulate, "pattern": "elementwise"},
             flops={

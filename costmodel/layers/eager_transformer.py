@@ -31,6 +31,8 @@ class Pass:
         Numbers read and written for each of the table's; masks of one byte are not counted.
     count : int
         How many of them run.
+    borrowed : bool
+        Whether it is another operation than `op`.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Pass:
     reads: int = 1
     writes: int = 1
     count: int = 1
+    borrowed: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ STYLES = {
         fused_qkv=True,
         forward=(
             Pass("scale", "scores"),
-            Pass("causal mask", "scores"),
+            Pass("causal mask", "scores", borrowed=True),
             Pass("power", "inner", "elementwise_pow_scalar"),
             Pass("scale of the activation", "inner", count=3),
             Pass("sum of the activation", "inner", _ADD, 2),
@@ -87,9 +90,9 @@ STYLES = {
         ),
         backward=(
             Pass("scale", "scores"),
-            Pass("causal mask", "scores"),
+            Pass("causal mask", "scores", borrowed=True),
             Pass("products of the activation", "inner", _MUL, 2, count=3),
-            Pass("tanh", "inner", _MUL, 2),
+            Pass("tanh", "inner", _MUL, 2, borrowed=True),
             Pass("scales and square of the activation", "inner", count=5),
             Pass("gradients of x", "inner", _ADD, 2, count=2),
             Pass("gradients of Q, K and V side by side", "hidden", "elementwise_copy", count=2),
@@ -102,18 +105,18 @@ STYLES = {
         fused_qkv=False,
         forward=(
             Pass("scale of the queries", "hidden"),
-            Pass("mask", "scores"),
-            Pass("maximum", "scores"),
+            Pass("mask", "scores", borrowed=True),
+            Pass("maximum", "scores", borrowed=True),
             Pass("relu", "inner", "relu"),
         ),
         # The gradient of a maximum asks twice which was larger, and shares where both were.
         backward=(
             Pass("scale of the queries", "hidden"),
-            Pass("maximum, half", "scores"),
-            Pass("maximum, comparisons", "scores", reads=1, writes=0, count=2),
-            Pass("maximum, choice", "scores", _MUL, 2),
-            Pass("maximum, filled", "scores"),
-            Pass("relu", "inner", _MUL, 2),
+            Pass("maximum, half", "scores", borrowed=True),
+            Pass("maximum, comparisons", "scores", reads=1, writes=0, count=2, borrowed=True),
+            Pass("maximum, choice", "scores", _MUL, 2, borrowed=True),
+            Pass("maximum, filled", "scores", borrowed=True),
+            Pass("relu", "inner", _MUL, 2, borrowed=True),
             _THREE_BRANCHES,
         ),
         head="logits",
@@ -122,8 +125,16 @@ STYLES = {
     ),
     "bert": Style(
         fused_qkv=False,
-        forward=(Pass("scale", "scores"), Pass("mask", "scores"), Pass("gelu", "inner", "gelu")),
-        backward=(Pass("scale", "scores"), Pass("gelu", "inner", _MUL, 2), _THREE_BRANCHES),
+        forward=(
+            Pass("scale", "scores"),
+            Pass("mask", "scores", borrowed=True),
+            Pass("gelu", "inner", "gelu"),
+        ),
+        backward=(
+            Pass("scale", "scores"),
+            Pass("gelu", "inner", _MUL, 2, borrowed=True),
+            _THREE_BRANCHES,
+        ),
         head="pooler",
         kept_scores=1,  # probabilities
         kept_inner=2,  # gelu's x and its result
@@ -199,6 +210,7 @@ class EagerTransformer(Layer):
             self,
             one.name,
             op=one.op,
+            borrowed=one.borrowed,
             rows=rows,
             cols=cols,
             reads=one.reads,
@@ -216,8 +228,8 @@ class EagerTransformer(Layer):
         ]
         if self.dropout:
             common += [
-                Pass("attention dropout", "scores", _MUL),
-                Pass("dropout", "hidden", _MUL, count=2),
+                Pass("attention dropout", "scores", _MUL, borrowed=True),
+                Pass("dropout", "hidden", _MUL, count=2, borrowed=True),
             ]
         own = style.forward if direction == "fwd" else style.backward
         found = [
@@ -236,6 +248,7 @@ class EagerTransformer(Layer):
                     self,
                     "gradient of an offset",
                     op=_ADD,
+                    borrowed=True,
                     rows=B * N,
                     cols=cols,
                     reads=1,

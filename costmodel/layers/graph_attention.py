@@ -57,6 +57,7 @@ class GraphAttention(Layer):
             name=name,
             kernel="stream",
             op="elementwise_mul",
+            borrowed=True,
             sizes={
                 "rows": B * HQ * E,
                 "cols": D + DV,

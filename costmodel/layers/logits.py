@@ -63,6 +63,7 @@ class Logits(Layer):
             self,
             "cross-entropy",
             op="softmax",
+            borrowed=True,
             pattern="softmax",
             **rows,
             reads=1,

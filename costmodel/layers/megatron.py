@@ -13,7 +13,7 @@ from costmodel.layers import _ffn
 from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import P, exchange
-from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._kernels import NORMS, POINTWISE, addition, norm
 from costmodel.layers._phases import at, times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
@@ -153,7 +153,7 @@ class Megatron(Layer):
             *at(kernels, self._sizes),
             self._reduce("output"),
             *self._drop("fwd"),
-            stream(self, "residual", rows=self.rows, cols=D, reads=2, writes=1, vector=1),
+            addition(self, "residual", rows=self.rows, cols=D),
         )
 
     def _back(self, kernels: tuple[Phase, ...], last: int) -> tuple[Phase, ...]:
@@ -175,7 +175,7 @@ class Megatron(Layer):
             *shared[-last:],
             self._reduce("input's gradient"),
             norm(self, self.norm, "bwd", rows=self.rows, cols=D),
-            stream(self, "residual", rows=self.rows, cols=D, reads=2, writes=1, vector=1),
+            addition(self, "residual", rows=self.rows, cols=D),
         )
 
     # -- the stack -------------------------------------------------------------------------

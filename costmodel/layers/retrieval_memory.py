@@ -97,6 +97,7 @@ class RetrievalMemory(Layer):
             name="distances in lists",
             kernel="stream",
             op="elementwise_mul",
+            borrowed=True,
             sizes={"rows": self.queries * self.scanned, "cols": D, "reads": ONE, "writes": ZERO},
             options={"dtype": self.dtype, "pattern": "elementwise"},
             flops={("matrix", self.dtype): 2 * self.queries * self.scanned * D},
@@ -126,6 +127,7 @@ class RetrievalMemory(Layer):
             reads=1,
             writes=0,
             op="softmax",
+            borrowed=True,
             pattern="softmax",
             vector=1,
             depth=CeilLog2(entries) + chosen,
@@ -140,6 +142,7 @@ class RetrievalMemory(Layer):
             name="attention to what was found",
             kernel="stream",
             op="elementwise_mul",
+            borrowed=True,
             sizes={"rows": found, "cols": D + DV, "reads": ONE, "writes": ZERO},
             options={"dtype": self.dtype, "pattern": "elementwise"},
             flops={

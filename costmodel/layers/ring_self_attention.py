@@ -10,7 +10,7 @@ import sympy as sp
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.layers._blockwise import CHUNK, DV, HKV, HQ, B, D, P, SequenceParallel
 from costmodel.layers._devices import exchange
-from costmodel.layers._kernels import gemm, softmax, stream
+from costmodel.layers._kernels import addition, gemm, softmax
 from costmodel.layers._phases import times
 
 #: Positions of the whole sequence, padding included.
@@ -74,7 +74,7 @@ class RingSelfAttention(SequenceParallel):
 
     def _sum(self, name: str, cols: sp.Expr) -> Phase:
         """Return the blocks' results added up, one by one."""
-        phase = stream(self, name, rows=B * HQ * CHUNK, cols=cols, reads=2, writes=1, vector=1)
+        phase = addition(self, name, rows=B * HQ * CHUNK, cols=cols)
         return times((phase,), P - ONE)[0]
 
     def tensors(self) -> Tensors:

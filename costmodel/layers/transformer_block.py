@@ -11,7 +11,7 @@ import sympy as sp
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import _Attention
 from costmodel.layers._base import Layer
-from costmodel.layers._kernels import NORMS, POINTWISE, norm, stream
+from costmodel.layers._kernels import NORMS, POINTWISE, addition, norm
 from costmodel.layers._phases import times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
@@ -113,7 +113,7 @@ class TransformerBlock(Layer):
 
     def _after(self, direction: str) -> tuple[Phase, ...]:
         """Return what a half's output goes through: dropout, and the addition to its input."""
-        add = stream(self, "residual", rows=B * N, cols=D, reads=2, writes=1, vector=1)
+        add = addition(self, "residual", rows=B * N, cols=D)
         if not self.dropout:
             return (add,)
         return (dropout(self, direction, rows=B * N, cols=D), add)

@@ -202,3 +202,24 @@ def test_an_unknown_operation_that_torch_counts_has_its_share(monkeypatch):
     (missing,) = model.unmapped
     assert missing.op == "bmm"
     assert missing.flops_share == 0.5
+
+
+@pytest.mark.parametrize(
+    ("function", "op", "borrowed"),
+    [
+        (F.relu, "relu", False),
+        (lambda x: x * 3.0, "elementwise_mul_scalar", False),
+        (lambda x: x + x.flip(-1), "elementwise_add", False),
+        (lambda x: x.exp(), "elementwise_mul_scalar", True),
+        (lambda x: F.conv1d(x, torch.ones(6, 6, 1)), "gemm", True),
+    ],
+)
+def test_what_measurements_do_not_have_by_itself_borrows_a_name(function, op, borrowed):
+    """An exponential has the constants of a product with a number, a convolution those of a product."""
+    last = kernels(function)[-1]
+    assert (last.op, last.borrowed) == (op, borrowed)
+
+
+def test_operations_that_are_fused_are_none_of_them():
+    (fused,) = kernels(lambda x: F.relu(x * 3.0), fusion="compile")
+    assert fused.borrowed

@@ -129,6 +129,7 @@ def test_sound_file_has_no_fault(sound, write):
         ("vendor: NVIDIA", "vendor: AMD", "wanted NVIDIA, who makes that family"),
         ("name: nvidia/", "name: amd/", "wanted nvidia/…, as its vendor"),
         ("kind: SM", "kind: CU", "units of NVIDIA are SM"),
+        ("kind: SM", "kind: SM\n  array: {value: 0, source: [mem], status: memory}", "impossible value 0"),
     ],
 )
 def test_one_slip_is_found_on_its_line(sound, write, old, new, message):

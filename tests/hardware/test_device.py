@@ -113,6 +113,18 @@ def test_boost_is_never_below_the_stated_peak(name):
             assert device.boost_peak(dtype, engine) >= device.peak(dtype, engine) > 0
 
 
+def test_a_bound_takes_an_assumed_rate_at_its_highest():
+    """What nobody published limits no measurement: TPU v6e's vector unit is four units' width, or sixteen."""
+    v6e, v5e = load("google/tpu-v6e"), load("google/tpu-v5e")
+    rate = v6e.spec.compute.vector["fp32"]
+    assert v6e.peak("fp32", "vector") == rate.si
+    assert v6e.boost_peak("fp32", "vector") == rate.ends[1] > rate.si
+    assert v5e.boost_peak("fp32", "vector") == v5e.peak("fp32", "vector")
+    # A what-if of all rates keeps how unsure they are; one of the rate itself is what it says.
+    assert v6e.replace(units=2).boost_peak("fp32") == pytest.approx(2 * v6e.boost_peak("fp32"))
+    assert v6e.replace(fp32="8 TFLOP/s").boost_peak("fp32") == 8e12
+
+
 NATIVE = {
     "nvidia/k80": None,
     "nvidia/titan-xp": None,

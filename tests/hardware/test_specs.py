@@ -127,6 +127,7 @@ def test_ridge_points(name, dtype, ridge):
 # hardware.csv field → where the spec has it, and the factor to SI units.
 FIELDS = {
     "units": (("units.count",), 1),
+    "mxu_dim": (("units.array",), 1),
     "clock_base_mhz": (("clocks.base",), 1e6),
     "clock_boost_mhz": (("clocks.boost",), 1e6),
     "tensor_clock_mhz": (("clocks.matrix",), 1e6),

@@ -1,0 +1,88 @@
+"""An operation that nobody measured borrows another's constants, and says so: its interval is another's."""
+
+import dataclasses
+
+import pytest
+
+import costmodel as cm
+from costmodel import calibration, choosing, layers
+from costmodel.layers._base import Layer
+from costmodel.layers.pointwise import OPERATIONS
+from costmodel.measured import OPERATIONS_MEASURED
+
+FITTED = {s.op for name in calibration.calibrated_devices() for s in calibration.load(name)}
+#: What a measured pass reads and writes of each number of its table.
+PASSES = {
+    "softmax": (1, 1),
+    "layernorm": (1, 1),
+    "rmsnorm": (1, 1),
+    **dict.fromkeys(("relu", "tanh", "gelu"), (1, 1)),
+    "silu_and_mul": (2, 1),
+    **{f"elementwise_{name.replace('-', '_')}": (o.reads, 1) for name, o in OPERATIONS.items()},
+}
+
+
+def variants():
+    """Yield the layers in all the ways that a flag of theirs makes them, forward."""
+    for name in layers.available():
+        kind = layers.get(name)
+        yield kind()
+        for option in dataclasses.fields(kind):
+            if option.type == "bool":
+                try:
+                    yield kind(**{option.name: not option.default})
+                except cm.CostmodelError:  # goes with another option only
+                    continue
+
+
+@pytest.mark.parametrize("layer", list(variants()), ids=lambda layer: layer.label)
+def test_a_pass_of_a_measured_name_moves_what_that_operation_moves_or_borrows_it(layer: Layer):
+    for phase in layer.exact.cost.phases:
+        if phase.kernel == "stream" and phase.op in FITTED and not phase.borrowed:
+            assert (phase.sizes["reads"], phase.sizes["writes"]) == PASSES[phase.op], phase.name
+
+
+@pytest.mark.parametrize("op", sorted(OPERATIONS_MEASURED.keys() & FITTED))
+def test_what_was_measured_borrows_nothing(op: str):
+    """A table's row is of the very operation: what intervals are judged by stays as it is."""
+    layer = OPERATIONS_MEASURED[op].layer("fp8" if "fp8" in op else "bf16", {"op": op})
+    (phase,) = (p for p in layer.exact.cost.phases if p.op == op)
+    assert not phase.borrowed
+
+
+def kernel_of(layer: Layer, device: str) -> choosing.Choice:
+    """Return the constants of a layer's first kernel there, and how sure they are."""
+    return cm.predict(layer, device, **dict.fromkeys(layer.required, 1024)).plan.phases[0].choice
+
+
+@pytest.mark.parametrize("device", ["nvidia/t4", "nvidia/l40s", "nvidia/a100-pcie-40gb"])
+@pytest.mark.parametrize("name", ["dropout", "optimizer-step", "rotary"])
+def test_it_is_as_unsure_as_an_operation_without_a_table(device: str, name: str):
+    """A copy has a name of its own, and additions' constants: it was as wide as another generation before."""
+    addition, copy = (kernel_of(cm.Elementwise(dtype="fp32", op=op), device) for op in ("add", "copy"))
+    found = kernel_of(layers.get(name)(dtype="fp32"), device)
+    assert found.origin == addition.origin
+    assert found.spread == copy.spread != addition.spread
+
+
+def test_borrowing_moves_no_time():
+    """The constants are those of the name all the same: a gradient's sum takes as long as any addition."""
+    block = cm.TransformerBlock(dtype="fp32", dropout=True)
+    p = cm.predict(block, "nvidia/t4", batch=8, seq=1024, d_model=2048, heads=16)
+    whose = {phase["phase"]: phase["constants_from"] for phase in p.phases}
+    assert whose["dropout"] == whose["residual"] == "self"
+    dropout = next(part for part in p.plan.phases if part.phase.name == "dropout").choice
+    residual = next(part for part in p.plan.phases if part.phase.name == "residual").choice
+    assert dropout.constants == residual.constants
+    assert dropout.section == residual.section
+    assert dropout.spread != residual.spread
+
+
+@pytest.mark.parametrize("name", ["block-sparse", "bigbird", "longformer", "sliding-window"])
+def test_masks_are_as_unsure_as_another_kernel_of_attention(name: str):
+    """FlashAttention that skips tiles is not what was timed."""
+    whole = kernel_of(cm.TiledAttention(causal=name == "sliding-window"), "nvidia/h200-sxm")
+    masked = kernel_of(layers.get(name)(), "nvidia/h200-sxm")
+    assert masked.constants == whole.constants
+    for wide, narrow in zip(masked.spread, whole.spread, strict=True):
+        assert wide.q[3] / wide.q[0] > narrow.q[3] / narrow.q[0]
