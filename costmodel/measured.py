@@ -239,8 +239,11 @@ def _cudnn(row: Mapping[str, Any]) -> bool:
 
 
 def _style(row: Mapping[str, Any]) -> str:
-    """Return how the code of the model named in ``kernel`` is written; GPT-3's is GPT-2's."""
-    name = re.match(r"[a-z]+", str(row.get("kernel") or "").lower())
+    """Return how the code of the model named in ``kernel`` is written; GPT-3's, or of none, is GPT-2's."""
+    kernel = str(row.get("kernel") or "").strip().lower()
+    if not kernel:
+        return EagerTransformer.style
+    name = re.match(r"[a-z]+", kernel)
     found = {"gpt": "gpt2", "bert": "bert", "opt": "opt"}.get(name.group(0) if name else "")
     if found is None:
         raise UnavailableError(

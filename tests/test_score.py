@@ -137,6 +137,9 @@ OURS = {"seq_q": "seq", "heads_q": "heads", "heads_kv": "kv_heads", "b": "batch"
         ({"op": "lstm", **STACK, "framework": "cudnn 9"}, cm.LSTM(wavefront=True)),
         ({"op": "lstm", **STACK, "framework": "cudnn 9", "bidirectional": 1}, cm.LSTM(bidirectional=True)),
         ({"op": "model_end_to_end", **MODEL, "kernel": "GPT-3 small"}, cm.EagerTransformer(style="gpt2")),
+        # Which model it is, a row need not say.
+        ({"op": "model_end_to_end", **MODEL}, cm.EagerTransformer()),
+        ({"op": "model_end_to_end", **MODEL, "kernel": None}, cm.EagerTransformer()),
         ({"op": "model_end_to_end", **MODEL, "kernel": "bert-large", "mode": "train", "direction": "bwd"},
          cm.EagerTransformer(style="bert", dropout=True, direction="bwd")),
         ({"op": "model_end_to_end", **MODEL, "kernel": "opt-1.3b", "mode": "infer"},
