@@ -235,7 +235,7 @@ def _cudnn(row: Mapping[str, Any]) -> bool:
     gpu = str(row.get("gpu") or "")
     if framework(row.get("framework"))[0] != "pytorch" or not gpu:
         return False
-    return (gpu if "/" in gpu else hardware.load(gpu).name).startswith("nvidia/")
+    return hardware.load(gpu).name.startswith("nvidia/")
 
 
 def _style(row: Mapping[str, Any]) -> str:

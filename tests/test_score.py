@@ -1,5 +1,7 @@
 """Scoring tables of measured kernels: each row is the prediction of its layer, wherever it stands."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -161,6 +163,16 @@ def test_an_op_is_the_layer_of_its_name_at_the_sizes_of_its_columns(row, layer):
     assert scored["reason"][0] == ""
     # A table's powers are of arrays, which processors may round otherwise in the last digit.
     assert [scored["seconds"][0], scored["lower_s"][0]] == pytest.approx([p.seconds, p.lower_s], rel=1e-12)
+
+
+def test_a_device_is_the_same_however_it_is_called():
+    """Torch's stack of layers is cuDNN's wavefront on NVIDIA's GPUs: by name, alias or the file of a spec."""
+    path = Path(cm.hardware.__file__).parent / "nvidia" / "h200-sxm.yaml"
+    names = ["nvidia/h200-sxm", "h200-sxm", "H200", "NVIDIA/H200-SXM", "nvidia h200", str(path)]
+    row = {"op": "lstm", "dtype": "fp16", "framework": "pytorch", **STACK}
+    scored = score(pd.DataFrame([{"gpu": name, **row} for name in names]))
+    for answer in ("seconds", "lower_s", "constants_from"):
+        assert scored[answer].nunique() == 1
 
 
 def test_a_timer_is_a_harness_or_the_name_of_one():
