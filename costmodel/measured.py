@@ -340,6 +340,43 @@ def with_parts(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(kernel=np.array(named, dtype=object)[pairs])
 
 
+def with_sequences(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose convolutions of `m` tokens say in how many sequences these lie.
+
+    Tables give a convolution as m tokens, n channels and k taps. Where `batch` and `seq_q` are not there
+    beside them, a step has a token of each sequence, and any other row is one sequence; where one of the two
+    is, the tokens give the other.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of measured kernels, in any order.
+    """
+    steps, whole = (
+        table["op"].isin([op]).to_numpy() for op in ("causal_conv1d_decode", "causal_conv1d_prefill")
+    )
+    rows = steps | whole
+    if "m" not in table or not rows.any():
+        return table
+    nothing = pd.Series(np.nan, index=table.index)
+    given = {name: table.get(name, nothing) for name in ("m", "batch", "seq_q")}
+    unsaid = {name: rows & column.isna().to_numpy() for name, column in given.items() if name != "m"}
+    if not any(empty.any() for empty in unsaid.values()):
+        return table
+    tokens, batch, seq = (
+        pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        for column in given.values()
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "batch": np.where(unsaid["seq_q"], np.where(steps, tokens, 1.0), tokens / seq),
+            "seq_q": np.where(unsaid["batch"], np.where(steps, 1.0, tokens), tokens / batch),
+        }
+    return table.assign(
+        **{name: given[name].astype(object).mask(empty, found[name]) for name, empty in unsaid.items()}
+    )
+
+
 def label(op: Any, kernel: Any) -> str:
     """Return what of a kernel's name matters: all of it, the tile of a product, or nothing."""
     name = "" if kernel is None or pd.isna(kernel) else str(kernel)

@@ -175,6 +175,28 @@ def test_a_device_is_the_same_however_it_is_called():
         assert scored[answer].nunique() == 1
 
 
+def test_a_convolution_may_be_given_by_its_tokens():
+    """As m tokens, n channels, k taps: one sequence of them, or a step of so many; the table stays."""
+    prefill, decode = {"op": "causal_conv1d_prefill", "m": 4096}, {"op": "causal_conv1d_decode", "m": 64}
+    one, two = [(1, 4096), (None, None), (1, None), (None, 4096)], [(2, 2048), (2, None), (None, 2048)]
+    rows = [prefill | {"batch": batch, "seq_q": seq} for batch, seq in one + two]
+    steps = [(64, 1), (None, None), (None, 1), (64, None)]
+    rows += [decode | {"batch": batch, "seq_q": seq} for batch, seq in steps]
+    rows += [{"op": "causal_conv1d_prefill", "m": m, "batch": 3} for m in (4096, None)]
+    table = pd.DataFrame([{"gpu": "h200-sxm", "dtype": "bf16", "n": 2048, "k": 4, **row} for row in rows])
+    scored = score(table)
+    for start, stop in ((0, 4), (4, 7), (7, 11)):
+        assert scored["reason"][start:stop].eq("").all()
+        assert scored["seconds"][start:stop].nunique() == 1
+    assert scored["reason"][11] == "seq_q: wanted a whole number of at least 1, got 1365.3333333333333"
+    assert scored["reason"][12] == "seq_q: empty, and this op needs it"
+    pd.testing.assert_frame_equal(scored[list(table)], table)
+    text = table.astype({"batch": "string", "seq_q": "category", "op": "string"})
+    assert score(text)["seconds"].equals(scored["seconds"])
+    alone = score(table.iloc[[1, 8]].drop(columns=["batch", "seq_q"]))
+    assert list(alone["seconds"]) == list(scored["seconds"][[1, 8]])
+
+
 def test_a_timer_is_a_harness_or_the_name_of_one():
     """Four things are called latency; a table may as well say which of them it has."""
     assert measured.harness("kineto-kernel-median-1us") == "kernel-time"
