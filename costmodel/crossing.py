@@ -30,6 +30,10 @@ QUANTITIES = {
     "depth": "depth",
 }
 
+#: What a count is taken for where neither a device nor `onchip` is given: re-reads that a cache may serve are
+#: no traffic of main memory until something is known not to hold them.
+KEPT = "recurrent weights stay on the chip"
+
 #: Where a search ends, unless the size cannot be as large.
 MOST = 2.0**24
 #: Parts that a range is cut into, to find where in it the order changes.
@@ -61,6 +65,8 @@ class Crossover:
     apart : float or None
         By how much of the lesser one the two differ at most between the first change and the last; None
         where there are fewer than two.
+    assumed : str or None
+        What a count rests on that a device would have told.
     """
 
     first: str
@@ -73,6 +79,7 @@ class Crossover:
     rung: str | None = None
     constants_from: str | None = None
     apart: float | None = None
+    assumed: str | None = None
 
     @property
     def size(self) -> int | None:
@@ -87,10 +94,17 @@ class Crossover:
         return "always" if self.cheaper[0] == self.first else "never"
 
     def __str__(self) -> str:
-        """Say it in words."""
+        """Say it in words, the answer among them."""
+        return f"{self._words} (taken: {self.assumed})" if self.assumed else self._words
+
+    @property
+    def _words(self) -> str:
         if not self.sizes:
-            which = f"{self.cheaper[0]} always" if self.cheaper[0] != "neither" else "neither"
-            return f"{self.of}: {which} needs less, for every {self.over} up to {self.limit}"
+            otherwise = {self.second: f": {self.second} does", "neither": ": both need as much"}
+            return (
+                f"{self.of}: {self.first} {self.answer} needs less, for every {self.over} up to {self.limit}"
+                f"{otherwise.get(self.cheaper[0], '')}"
+            )
         begins = f"{self.of}: less for {self.cheaper[0]} below {self.over} = {self.sizes[0]}"
         if len(self.sizes) > _SAID and self.apart is not None:
             return (
@@ -135,8 +149,9 @@ def crossover(
     first, second : Layer
         The layers; each takes those of the sizes that it has.
     device : Device, str or Path, optional
-        Needed for ``of="seconds"``; counts need none, but those that depend on the on-chip
-        memory take it from here.
+        Needed for ``of="seconds"``. Counts need none: weights that a recurrence reads at every step are
+        then taken to stay on the chip, and the answer says so; with a device, or ``onchip`` [bytes],
+        what does not fit there is read again.
     over : str
         The size that grows.
     of : {"seconds", "flops", "hbm_bytes", "link_bytes", "depth"}
@@ -180,6 +195,7 @@ def crossover(
         cheaper=tuple(who[s] for s in signs),
         limit=last,
         apart=apart,
+        assumed=KEPT if asked.keeps(first) or asked.keeps(second) else None,
         **{name: ", ".join(met) or None for name, met in asked.basis.items()},
     )
 
@@ -230,12 +246,20 @@ class _Asked:
         if self.of == "link_bytes" and not layer.cost.sends:
             return np.zeros(points.shape)
         if self.device is None:
-            found = counts_of(layer, bind(layer, own))[QUANTITIES[self.of]]
+            kept = {"onchip": GLOSSARY["onchip"].largest} if self.keeps(layer) else {}
+            found = counts_of(layer, bind(layer, own | kept))[QUANTITIES[self.of]]
         elif self.of == "seconds":
             found = self._times(layer, self.device, own)
         else:
             found = counts_of(layer, bind_on(self.device, layer, own))[QUANTITIES[self.of]]
         return np.broadcast_to(found, points.shape)
+
+    def keeps(self, layer: Layer) -> bool:
+        """Return whether what is counted depends on the on-chip memory, of which nothing is known."""
+        if self.device is not None or "onchip" in self.sizes or self.over == "onchip":
+            return False
+        row = layer.cost.rows().get(QUANTITIES[self.of])
+        return row is not None and symbol("onchip") in row.free_symbols
 
     def _times(self, layer: Layer, device: hardware.Device, sizes: Mapping[str, ArrayLike]) -> Any:
         prediction = predict(layer, device, sizes, rung=self.rung)

@@ -62,7 +62,8 @@ def check_writable(path: Path, *, overwrite: bool = False, suffixes: tuple[str, 
     if path.is_dir():
         raise OutputError(f"cannot write {path}: it is a folder; give the name of a file")
     if os.path.lexists(path) and not overwrite:
-        raise OutputError(f"cannot write {path}: it exists; give another name, or --force to replace it")
+        replaced = "replace it: --force, in Python overwrite=True"
+        raise OutputError(f"cannot write {path}: it exists; give another name, or {replaced}")
     if not path.parent.is_dir():
         raise OutputError(f"cannot write {path}: there is no folder {path.parent}")
 

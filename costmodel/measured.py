@@ -235,12 +235,15 @@ def _cudnn(row: Mapping[str, Any]) -> bool:
     gpu = str(row.get("gpu") or "")
     if framework(row.get("framework"))[0] != "pytorch" or not gpu:
         return False
-    return (gpu if "/" in gpu else hardware.load(gpu).name).startswith("nvidia/")
+    return hardware.load(gpu).name.startswith("nvidia/")
 
 
 def _style(row: Mapping[str, Any]) -> str:
-    """Return how the code of the model named in ``kernel`` is written; GPT-3's is GPT-2's."""
-    name = re.match(r"[a-z]+", str(row.get("kernel") or "").lower())
+    """Return how the code of the model named in ``kernel`` is written; GPT-3's, or of none, is GPT-2's."""
+    kernel = str(row.get("kernel") or "").strip().lower()
+    if not kernel:
+        return EagerTransformer.style
+    name = re.match(r"[a-z]+", kernel)
     found = {"gpt": "gpt2", "bert": "bert", "opt": "opt"}.get(name.group(0) if name else "")
     if found is None:
         raise UnavailableError(
@@ -335,6 +338,43 @@ def with_parts(table: pd.DataFrame) -> pd.DataFrame:
         for number, code in zip(whole, of, strict=True)
     ]
     return table.assign(kernel=np.array(named, dtype=object)[pairs])
+
+
+def with_sequences(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose convolutions of `m` tokens say in how many sequences these lie.
+
+    Tables give a convolution as m tokens, n channels and k taps. Where `batch` and `seq_q` are not there
+    beside them, a step has a token of each sequence, and any other row is one sequence; where one of the two
+    is, the tokens give the other.
+
+    Parameters
+    ----------
+    table : DataFrame
+        Rows of measured kernels, in any order.
+    """
+    steps, whole = (
+        table["op"].isin([op]).to_numpy() for op in ("causal_conv1d_decode", "causal_conv1d_prefill")
+    )
+    rows = steps | whole
+    if "m" not in table or not rows.any():
+        return table
+    nothing = pd.Series(np.nan, index=table.index)
+    given = {name: table.get(name, nothing) for name in ("m", "batch", "seq_q")}
+    unsaid = {name: rows & column.isna().to_numpy() for name, column in given.items() if name != "m"}
+    if not any(empty.any() for empty in unsaid.values()):
+        return table
+    tokens, batch, seq = (
+        pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+        for column in given.values()
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = {
+            "batch": np.where(unsaid["seq_q"], np.where(steps, tokens, 1.0), tokens / seq),
+            "seq_q": np.where(unsaid["batch"], np.where(steps, 1.0, tokens), tokens / batch),
+        }
+    return table.assign(
+        **{name: given[name].astype(object).mask(empty, found[name]) for name, empty in unsaid.items()}
+    )
 
 
 def label(op: Any, kernel: Any) -> str:

@@ -26,6 +26,7 @@ from costmodel.measured import (
     label,
     uncounted,
     with_parts,
+    with_sequences,
 )
 from costmodel.predict import check_rung, measured_as
 from costmodel.prediction import Prediction
@@ -106,7 +107,7 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     answers: dict[str, Any] = {name: np.full(len(table), np.nan) for name in NUMBERS}
     answers |= {name: np.full(len(table), "", dtype=object) for name in TEXTS}
     answers["in_range"] = np.zeros(len(table), dtype=bool)
-    columns = _Columns(table)
+    columns = _Columns(with_sequences(table))
     for static, index in _kinds(with_parts(table)):
         empty = [name for name in NEEDED if static[name] is None]
         if empty:

@@ -121,7 +121,10 @@ def _content_faults(document: Document) -> Iterator[Fault]:
     sound = {keys: value for keys, value in numbers.items() if keys not in {k for k, _ in wrong}}
     links = document.data.get("links")
     odd = plausible.off_the_form(sound, links if isinstance(links, dict) else {})
-    for keys, message in [*wrong, *plausible.not_dense(sound, family), *odd]:
+    memory = document.data.get("memory")
+    main = memory.get("hbm") if isinstance(memory, dict) else None
+    slow = plausible.off_the_memory(sound, main.get("technology") if isinstance(main, dict) else None)
+    for keys, message in [*wrong, *plausible.not_dense(sound, family), *odd, *slow]:
         yield Fault(document.line((*keys, "value")), keys, message)
     for keys, message in plausible.of_another(document.data, family):
         yield Fault(document.line(keys), keys, message)

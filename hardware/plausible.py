@@ -73,6 +73,10 @@ _PCIE = {
 #: What may be stated of that: some count packets' headers out, some encoding in.
 _OF_PCIE = (0.7, 1.1)
 
+#: Memories whose every chip brings its own pins, and the seconds in which such a memory is read whole: 8 ms
+#: (R9 Fury, HBM) to 80 ms (L4, GDDR6). A figure ten times off is outside, most of twice one are not.
+_OWN_PINS, _READ_WHOLE = ("HBM", "GDDR"), (5e-3, 0.2)
+
 #: What each vendor's units are called; others may call theirs as they like.
 _KINDS = {"NVIDIA": ("SM",), "AMD": ("CU",), "Google": ("TensorCore",), "Intel": ("MME", "XeCore")}
 _FIRST_YEAR = 1990
@@ -131,6 +135,23 @@ def off_the_form(numbers: Numbers, links: Mapping[str, Any]) -> Iterator[Problem
         if not low * gives <= oneway <= high * gives:
             came, most = (render(x, "bytes/s") for x in (oneway, gives))
             yield ("links", name, "oneway"), f"{came}, where {form} has {most} one way"
+
+
+def off_the_memory(numbers: Numbers, technology: object) -> Iterator[Problem]:
+    """Yield the bandwidth of a memory of HBM or GDDR that its capacity does not go with."""
+    keys: Keys = ("memory", "hbm", "bandwidth")
+    bandwidth, capacity = numbers.get(keys), numbers.get(("memory", "hbm", "capacity"))
+    if not bandwidth or not capacity or not str(technology).startswith(_OWN_PINS):
+        return
+    low, high = _READ_WHOLE
+    if not low <= capacity / bandwidth <= high:
+        came, size, took = render(bandwidth, "bytes/s"), render(capacity, "bytes"), capacity / bandwidth
+        least, most = (render(seconds, "s") for seconds in _READ_WHOLE)
+        yield (
+            keys,
+            f"{came} read {size} in {render(took, 's')}, where {technology} takes {least} to {most}: "
+            "a slip of a unit?",
+        )
 
 
 def of_another(content: Mapping[str, Any], family: Family | None) -> Iterator[Problem]:

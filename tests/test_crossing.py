@@ -40,10 +40,14 @@ def test_what_never_crosses_is_never_or_always():
     always = cm.crossover(one, two, hidden=64, **FLOPS)
     assert always.answer == "always"
     assert str(always).startswith(f"flops: {always.first} always needs less, for every seq up to")
-    assert cm.crossover(two, one, hidden=64, **FLOPS).answer == "never"
+    never = cm.crossover(two, one, hidden=64, **FLOPS)
+    assert never.answer == "never"
+    assert str(never).startswith(f"flops: {never.first} never needs less, for every seq up to")
+    assert str(never).endswith(f": {never.second} does")
     same = cm.crossover(cm.DenseAttention(), cm.TiledAttention(), **FLOPS, heads=8, head_dim=64)
     assert (same.answer, same.cheaper) == ("never", ("neither",))
-    assert str(same).startswith("flops: neither needs less")
+    assert str(same).startswith("flops: dense-attention never needs less")
+    assert str(same).endswith(": both need as much")
 
 
 def test_depth_is_what_attention_saves():
@@ -62,6 +66,23 @@ def test_counts_ask_a_device_for_its_memories_alone():
     assert cm.crossover(*layers, "t4", of="hbm_bytes", **sizes).answer == "never"  # one pass, and no weights
     with pytest.raises(CostmodelError, match="bf16"):
         cm.crossover(*layers, "t4", **sizes)
+
+
+def test_counts_need_no_device():
+    """A recurrence's weights are read once where nothing is known that does not hold them: that is said."""
+    sizes = {"over": "seq", "of": "hbm_bytes", "hidden": 64, **HEADS}
+    free = cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes)
+    assert free.assumed in str(free)
+    kept, again = (cm.LSTM(persistent=persistent) for persistent in (True, False))
+    for lstm, onchip in ((kept, 2**30), (again, 1)):
+        found = cm.crossover(lstm, cm.DenseAttention(), **sizes)
+        assert found.assumed is None  # nothing of it depends on the chip
+        with_chip = cm.crossover(cm.LSTM(), cm.DenseAttention(), onchip=onchip, **sizes)
+        assert (with_chip.assumed, with_chip.size) == (None, found.size)
+        assert (found.size == free.size) == (lstm is kept)
+    assert cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes | {"of": "flops"}).assumed is None
+    on_t4 = cm.crossover(cm.LSTM(), cm.DenseAttention(), "t4", **sizes)
+    assert (on_t4.assumed, on_t4.size) == (None, free.size)
 
 
 def test_what_devices_send_crosses_where_the_papers_formulas_do():

@@ -1,5 +1,7 @@
 """Scoring tables of measured kernels: each row is the prediction of its layer, wherever it stands."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,6 +139,9 @@ OURS = {"seq_q": "seq", "heads_q": "heads", "heads_kv": "kv_heads", "b": "batch"
         ({"op": "lstm", **STACK, "framework": "cudnn 9"}, cm.LSTM(wavefront=True)),
         ({"op": "lstm", **STACK, "framework": "cudnn 9", "bidirectional": 1}, cm.LSTM(bidirectional=True)),
         ({"op": "model_end_to_end", **MODEL, "kernel": "GPT-3 small"}, cm.EagerTransformer(style="gpt2")),
+        # Which model it is, a row need not say.
+        ({"op": "model_end_to_end", **MODEL}, cm.EagerTransformer()),
+        ({"op": "model_end_to_end", **MODEL, "kernel": None}, cm.EagerTransformer()),
         ({"op": "model_end_to_end", **MODEL, "kernel": "bert-large", "mode": "train", "direction": "bwd"},
          cm.EagerTransformer(style="bert", dropout=True, direction="bwd")),
         ({"op": "model_end_to_end", **MODEL, "kernel": "opt-1.3b", "mode": "infer"},
@@ -158,6 +163,38 @@ def test_an_op_is_the_layer_of_its_name_at_the_sizes_of_its_columns(row, layer):
     assert scored["reason"][0] == ""
     # A table's powers are of arrays, which processors may round otherwise in the last digit.
     assert [scored["seconds"][0], scored["lower_s"][0]] == pytest.approx([p.seconds, p.lower_s], rel=1e-12)
+
+
+def test_a_device_is_the_same_however_it_is_called():
+    """Torch's stack of layers is cuDNN's wavefront on NVIDIA's GPUs: by name, alias or the file of a spec."""
+    path = Path(cm.hardware.__file__).parent / "nvidia" / "h200-sxm.yaml"
+    names = ["nvidia/h200-sxm", "h200-sxm", "H200", "NVIDIA/H200-SXM", "nvidia h200", str(path)]
+    row = {"op": "lstm", "dtype": "fp16", "framework": "pytorch", **STACK}
+    scored = score(pd.DataFrame([{"gpu": name, **row} for name in names]))
+    for answer in ("seconds", "lower_s", "constants_from"):
+        assert scored[answer].nunique() == 1
+
+
+def test_a_convolution_may_be_given_by_its_tokens():
+    """As m tokens, n channels, k taps: one sequence of them, or a step of so many; the table stays."""
+    prefill, decode = {"op": "causal_conv1d_prefill", "m": 4096}, {"op": "causal_conv1d_decode", "m": 64}
+    one, two = [(1, 4096), (None, None), (1, None), (None, 4096)], [(2, 2048), (2, None), (None, 2048)]
+    rows = [prefill | {"batch": batch, "seq_q": seq} for batch, seq in one + two]
+    steps = [(64, 1), (None, None), (None, 1), (64, None)]
+    rows += [decode | {"batch": batch, "seq_q": seq} for batch, seq in steps]
+    rows += [{"op": "causal_conv1d_prefill", "m": m, "batch": 3} for m in (4096, None)]
+    table = pd.DataFrame([{"gpu": "h200-sxm", "dtype": "bf16", "n": 2048, "k": 4, **row} for row in rows])
+    scored = score(table)
+    for start, stop in ((0, 4), (4, 7), (7, 11)):
+        assert scored["reason"][start:stop].eq("").all()
+        assert scored["seconds"][start:stop].nunique() == 1
+    assert scored["reason"][11] == "seq_q: wanted a whole number of at least 1, got 1365.3333333333333"
+    assert scored["reason"][12] == "seq_q: empty, and this op needs it"
+    pd.testing.assert_frame_equal(scored[list(table)], table)
+    text = table.astype({"batch": "string", "seq_q": "category", "op": "string"})
+    assert score(text)["seconds"].equals(scored["seconds"])
+    alone = score(table.iloc[[1, 8]].drop(columns=["batch", "seq_q"]))
+    assert list(alone["seconds"]) == list(scored["seconds"][[1, 8]])
 
 
 def test_a_timer_is_a_harness_or_the_name_of_one():

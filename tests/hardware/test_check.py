@@ -111,6 +111,9 @@ def test_sound_file_has_no_fault(sound, write):
         ("value: 3350 GB/s", "value: 3350 GB", "bytes/s"),
         ("value: 3350 GB/s", "value: 3350", "unit|string"),
         ("value: 3350 GB/s", "value: 33500 GB/s", "above"),
+        # Each alone within what a memory can be, not both together.
+        ("value: 3350 GB/s", "value: 3.35 GB/s", "read 80 GB in 23.88 s, where HBM3 takes 5 ms to 200 ms"),
+        ("value: 3350 GB/s", "value: 335 GB/s", "a slip of a unit"),
         ("value: 700 W", "value: 700 kW", "impossible"),
         ("value: 1830 MHz", "value: 2830 MHz", "above"),
         ("year: 2022", "year: soon", "integer"),

@@ -206,7 +206,7 @@ def test_save_writes_the_page(page: reports.Page, tmp_path: Path) -> None:
 def test_save_does_not_overwrite_unless_asked(page: reports.Page, tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     path.write_text("mine")
-    with pytest.raises(OutputError, match="exists"):
+    with pytest.raises(OutputError, match=r"exists.*overwrite=True"):
         reports.save(page, path)
     assert path.read_text() == "mine"
     reports.save(page, path, overwrite=True)
