@@ -145,7 +145,10 @@ def show(
     latex: Annotated[bool, typer.Option("--latex", help="Print the formulas as LaTeX.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a layer's formulas, their units, source, and what they leave out."""
+    """Show a layer's formulas and their units, its sizes, options and source, and what is not counted."""
+    from costmodel.layers import option_text
+    from costmodel.layers._options import option_meanings
+
     (found,) = layers([layer], settings)
     answer: dict[str, Any] = {
         "layer": found.name,
@@ -170,7 +173,12 @@ def show(
         # LaTeX's braces are for --latex: classes of growth have none either.
         symbol = size["latex"] if latex else size["latex"].replace("{", "").replace("}", "")
         print_folded(f"  {name} ({symbol}): {size['meaning']}", 4)
-    print(f"\nkernels      {', '.join(answer['kernels'])}")
+    print("\noptions")
+    words = option_meanings(type(found))
+    for name, value in found.options.items():
+        print_folded(f"  {name}={option_text(value)}: {words[name].replace('`', '')}", 4)
+    print()
+    print_folded(f"kernels      {'; '.join(answer['kernels'])}", 13)
     print_folded(f"source       {found.source}", 13)
     print_folded(f"not counted  {found.not_counted}", 13)
 
