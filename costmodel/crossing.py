@@ -133,12 +133,12 @@ def crossover(
     Parameters
     ----------
     first, second : Layer
-        The layers; each takes those of the sizes that it has.
+        The layers; each takes those of `sizes` that it has.
     device : Device, str or Path, optional
         Needed for ``of="seconds"``; counts need none, but those that depend on the on-chip
         memory take it from here.
     over : str
-        The size that grows.
+        The name of the size that grows: ``"seq"``.
     of : {"seconds", "flops", "hbm_bytes", "link_bytes", "depth"}
         What is compared; ``flops`` are those of matrix products, ``link_bytes`` go to other devices.
     rung : str, optional
@@ -148,10 +148,15 @@ def crossover(
     **sizes : int
         All other sizes.
 
+    Returns
+    -------
+    Crossover
+        ``answer`` is the size, ``"always"`` or ``"never"``; printed, it says the answer in words.
+
     Raises
     ------
     UnknownNameError, SizeError
-        If a name is not one, or a size is missing.
+        If neither layer has a size of that name, or a size is missing.
     CostmodelError
         If times are to be compared and no device is given.
     """

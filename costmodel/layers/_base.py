@@ -228,6 +228,11 @@ class Layer:
     def from_text(cls, settings: dict[str, str]) -> Layer:
         """Return the layer with options given as text (``{"causal": "true"}``).
 
+        Parameters
+        ----------
+        settings : dict of str to str
+            Option → its value, as after ``--set`` on the command line.
+
         Raises
         ------
         CostmodelError
