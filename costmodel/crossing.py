@@ -91,15 +91,15 @@ class Crossover:
         if not self.sizes:
             which = f"{self.cheaper[0]} always" if self.cheaper[0] != "neither" else "neither"
             return f"{self.of}: {which} needs less, for every {self.over} up to {self.limit}"
-        begins = f"{self.of}: less for {self.cheaper[0]} below {self.over} = {self.sizes[0]}"
+        begins = f"{self.of}: {_less('neither', self.cheaper[0])} below {self.over} = {self.sizes[0]}"
         if len(self.sizes) > _SAID and self.apart is not None:
+            last = _less(self.cheaper[0], self.cheaper[-1])
             return (
-                f"{begins}, {self.cheaper[-1]} from {self.sizes[-1]} on; in between the order changes "
+                f"{begins}, {last} from {self.sizes[-1]} on; in between the order changes "
                 f"{len(self.sizes) - 2} times more, and the two are at most {self.apart:.1%} apart"
             )
-        parts = [begins]
-        parts += [f"{who} from {size} on" for who, size in zip(self.cheaper[1:], self.sizes, strict=True)]
-        return ", ".join(parts)
+        pairs = zip(self.cheaper, self.cheaper[1:], self.sizes, strict=False)  # who before, who from there on
+        return ", ".join([begins, *(f"{_less(one, other)} from {size} on" for one, other, size in pairs)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole answer as plain numbers, lists and text, for JSON."""
@@ -111,6 +111,13 @@ class Crossover:
             "size": self.size,
             "text": str(self),
         }
+
+
+def _less(before: str, who: str) -> str:
+    """Say who needs less, in a sentence that said so of who was before."""
+    if who == "neither":
+        return "the same"
+    return f"less for {who}" if before == "neither" else who
 
 
 @typed
