@@ -24,11 +24,11 @@ def explain(
         str, typer.Argument(metavar="LAYER", help="A layer, or a model of the catalogue (with --use).")
     ],
     machine: o.Machine,
-    defines: o.Defines,
+    defines: o.SingleDefines,
     settings: o.Settings = [],
     others: Annotated[
         list[str],
-        typer.Option("--or", metavar="DEVICE", help="Another device to try; more than one will do."),
+        typer.Option("--or", metavar="DEVICE", help="Another device to try; may be given several times."),
     ] = [],
     use: Annotated[
         str | None, typer.Option(metavar="USE", help="Of a model: training, prefill or decode.")

@@ -19,14 +19,19 @@ def explore(
         list[str],
         typer.Argument(
             metavar="LAYER",
-            help="Layers; devices too, if more follow -m. Left out: an LSTM, stored and tiled attention.",
+            help="Layers to choose from; left out: an LSTM, attention with stored scores, tiled attention.",
         ),
     ] = [],
     machines: Annotated[
         list[str],
         typer.Option("-m", "--machine", metavar="DEVICE", help="Devices to choose from; left out: all."),
     ] = [],
-    defines: o.Defines = [],
+    defines: Annotated[
+        list[str],
+        typer.Option(
+            "-D", "--define", metavar="SIZE=VALUE", help="Where sliders stand first: seq=8192 batch=4."
+        ),
+    ] = [],
     settings: o.Settings = [],
     device_set: o.DeviceSettings = [],
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,

@@ -143,7 +143,7 @@ def crossover(
     of: Annotated[
         str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes, link_bytes or depth.")
     ] = "seconds",
-    defines: o.Defines = [],
+    defines: o.SingleDefines = [],
     settings: o.Settings = [],
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
