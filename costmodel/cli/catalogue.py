@@ -104,7 +104,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 
 def show_layers(as_json: AsJson = False) -> None:
-    """List the layers by family: the sizes each needs, its options, its source."""
+    """List the layers by family: sizes, options, source of each."""
     from costmodel.layers import classes, option_text
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
@@ -145,7 +145,11 @@ def show(
     latex: Annotated[bool, typer.Option("--latex", help="Print the formulas as LaTeX.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a layer's formulas and their units, its sizes, options and source, and what is not counted."""
+    """Show a layer's formulas, sizes, options and source.
+
+    Each count has its formula, its unit, and how it grows; each size and option says what it is. What is not
+    counted is said, too.
+    """
     from costmodel.layers import option_text
     from costmodel.layers._options import option_meanings
 

@@ -43,7 +43,11 @@ def explain(
     kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Say where a time goes, how it follows each size and rate, and what would make it shorter."""
+    """Say where a time goes, and what would make it shorter.
+
+    What each limit would take alone; how the roofline's time follows each size and rate; and the prediction
+    again with one thing changed: a figure of the device, an option, a format, another device.
+    """
     from costmodel.explain import elasticities, what_if
     from costmodel.predict import predict
 

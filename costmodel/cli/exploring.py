@@ -37,7 +37,10 @@ def explore(
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
     force: o.Force = False,
 ) -> None:
-    """Write a page with sliders that recomputes layers on devices in the browser, at rung bound."""
+    """Write a page with sliders for layers, devices and sizes.
+
+    The browser computes the model anew as they move, at rung bound; the page needs no network.
+    """
     check_writable(out, overwrite=force, suffixes=(".html",))
     if device_set and not machines:
         raise CostmodelError("explore: --device-set changes the devices given with -m; give one")

@@ -76,7 +76,7 @@ def validate(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """Measure kernels on this machine, and say how far off their predictions are.
+    """Measure kernels here, and say how far off predictions are.
 
     Needs torch: pip install 'costmodel[validation]'. A campaign that was stopped goes on where it was when
     the same command is given again.

@@ -77,7 +77,10 @@ def model(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show a whole model: parameters, cache, and on a device the time of a use, by part and by limit."""
+    """Show a whole model: parameters, cache, and times.
+
+    On a device (-m): the time of one use, by part and by what limits it, and the memory it takes.
+    """
     from costmodel.models import load
 
     of_device = {

@@ -64,7 +64,11 @@ def plan(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Find the fastest layout that trains a model on many devices: how it is cut, and what is kept."""
+    """Find the fastest layout to train a model on many devices.
+
+    A layout says how the model is cut (tensor, pipeline, data, experts), what is shared (ZeRO) and what is
+    computed again instead of kept. Only layouts that fit into the memory are listed.
+    """
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search

@@ -43,7 +43,7 @@ def predict(
     kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict the time of a layer on a device, and say what limits it."""
+    """Predict the time of a layer on a device, and what limits it."""
     from costmodel.predict import predict as answer
 
     (found,) = o.layers([layer], settings)

@@ -101,7 +101,7 @@ def sweep(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict layers on devices over every combination of sizes: as a table, a stream, or the best of them.
+    """Predict layers on devices over every combination of sizes.
 
     A Parquet file is written part by part and may have any number of rows; a sweep that was stopped goes
     on where it was when the same command is given again.
