@@ -284,6 +284,11 @@ class Prediction:
         other devices); NaN where that is not known. Kernels are taken to err together. No end is
         below the lower bound, as no measurement is.
 
+        Parameters
+        ----------
+        level : {80, 95}
+            Percent of measurements.
+
         Raises
         ------
         SizeError

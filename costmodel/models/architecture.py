@@ -119,6 +119,13 @@ class Architecture:
         recompute : {"none", "selective", "full"}
             What backward computes again instead of keeping it: ``selective``, attention with stored
             scores, from Q, K and V; ``full``, every layer, from its input.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such dtype, attention, optimizer or way to recompute.
+        UnavailableError
+            If it is one device's share (`tensor_parallel`): `costmodel.parallel.Training` lays out trainings.
         """
         if self.devices > 1:
             raise UnavailableError(f"{self.name}: training on {self.devices} devices: `costmodel plan`")

@@ -147,6 +147,15 @@ class Transformer(LanguageModel):
     def layer(self, direction: str, *, recompute: str = "none", sequence_parallel: bool = False) -> Layer:
         """Return one layer, cut over devices.
 
+        Parameters
+        ----------
+        direction : {"fwd", "bwd", "fwd+bwd"}
+            Which pass.
+        recompute : {"none", "selective", "full"}
+            What backward computes again.
+        sequence_parallel : bool
+            Whether what lies between its products is cut by positions.
+
         Raises
         ------
         UnknownNameError
