@@ -202,7 +202,8 @@ def _words(kind: Any) -> str:
     if _is_several(kind):
         return f"several, each {_words(inner[0])}"
     name = getattr(kind, "__name__", str(kind))
-    return f"a {name} ({ORIGINS[name]})" if name in ORIGINS else f"a {name}"
+    article = "an" if name[0] in "AEIOaeio" else "a"
+    return f"{article} {name} ({ORIGINS[name]})" if name in ORIGINS else f"{article} {name}"
 
 
 def _is_several(kind: Any) -> bool:

@@ -283,7 +283,11 @@ class Cost:
 
     @cached_property
     def flops(self) -> Tally:
-        """Arithmetic by (engine, dtype) [FLOP]."""
+        """Arithmetic by (engine, dtype) [FLOP].
+
+        ``matrix``: products of matrices, 2 FLOP for a multiply-add; ``vector``: other arithmetic, element by
+        element; ``special``: exponentials, tanh, erf and their like, 1 FLOP each.
+        """
         return add_tallies((p.flops, p.repeats) for p in self.phases)
 
     @cached_property

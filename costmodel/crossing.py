@@ -105,15 +105,15 @@ class Crossover:
                 f"{self.of}: {self.first} {self.answer} needs less, for every {self.over} up to {self.limit}"
                 f"{otherwise.get(self.cheaper[0], '')}"
             )
-        begins = f"{self.of}: less for {self.cheaper[0]} below {self.over} = {self.sizes[0]}"
+        begins = f"{self.of}: {_less('neither', self.cheaper[0])} below {self.over} = {self.sizes[0]}"
         if len(self.sizes) > _SAID and self.apart is not None:
+            last = _less(self.cheaper[0], self.cheaper[-1])
             return (
-                f"{begins}, {self.cheaper[-1]} from {self.sizes[-1]} on; in between the order changes "
+                f"{begins}, {last} from {self.sizes[-1]} on; in between the order changes "
                 f"{len(self.sizes) - 2} times more, and the two are at most {self.apart:.1%} apart"
             )
-        parts = [begins]
-        parts += [f"{who} from {size} on" for who, size in zip(self.cheaper[1:], self.sizes, strict=True)]
-        return ", ".join(parts)
+        pairs = zip(self.cheaper, self.cheaper[1:], self.sizes, strict=False)  # who before, who from there on
+        return ", ".join([begins, *(f"{_less(one, other)} from {size} on" for one, other, size in pairs)])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the whole answer as plain numbers, lists and text, for JSON."""
@@ -125,6 +125,13 @@ class Crossover:
             "size": self.size,
             "text": str(self),
         }
+
+
+def _less(before: str, who: str) -> str:
+    """Say who needs less, in a sentence that said so of who was before."""
+    if who == "neither":
+        return "the same"
+    return f"less for {who}" if before == "neither" else who
 
 
 @typed
@@ -147,13 +154,13 @@ def crossover(
     Parameters
     ----------
     first, second : Layer
-        The layers; each takes those of the sizes that it has.
+        The layers; each takes those of `sizes` that it has.
     device : Device, str or Path, optional
         Needed for ``of="seconds"``. Counts need none: weights that a recurrence reads at every step are
         then taken to stay on the chip, and the answer says so; with a device, or ``onchip`` [bytes],
         what does not fit there is read again.
     over : str
-        The size that grows.
+        The name of the size that grows: ``"seq"``.
     of : {"seconds", "flops", "hbm_bytes", "link_bytes", "depth"}
         What is compared; ``flops`` are those of matrix products, ``link_bytes`` go to other devices.
     rung : str, optional
@@ -163,10 +170,15 @@ def crossover(
     **sizes : int
         All other sizes.
 
+    Returns
+    -------
+    Crossover
+        ``answer`` is the size, ``"always"`` or ``"never"``; printed, it says the answer in words.
+
     Raises
     ------
     UnknownNameError, SizeError
-        If a name is not one, or a size is missing.
+        If neither layer has a size of that name, or a size is missing.
     CostmodelError
         If times are to be compared and no device is given.
     """

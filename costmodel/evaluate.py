@@ -276,9 +276,9 @@ def evaluate(layer: Layer, **shapes: ArrayLike) -> Counts:
     Parameters
     ----------
     layer : Layer
-        With its static options.
+        With its options.
     **shapes : int, float or array
-        Its sizes by name; arrays broadcast against each other. Counts that
+        Its sizes by name, positive whole numbers; arrays broadcast against each other. Counts that
         depend on the on-chip memory need ``sram`` or ``onchip`` [bytes] too.
 
     Returns
@@ -288,12 +288,14 @@ def evaluate(layer: Layer, **shapes: ArrayLike) -> Counts:
         ``hbm_bytes``, ``l2_bytes``, ``compulsory_bytes``, ``footprint_bytes``,
         ``kept_bytes`` [bytes], ``depth``, ``pram_depth``, ``path``,
         ``launches``, ``parameters``: floats, or float64 arrays of the shape
-        that the sizes broadcast to.
+        that the sizes broadcast to. `Cost` says what each of them counts.
 
     Raises
     ------
-    UnknownNameError, SizeError
-        See `bind`.
+    UnknownNameError
+        If the layer has no such size.
+    SizeError
+        If a size is missing, not a whole number of at least 1, or does not go with the others.
     """
     return counts_of(layer, bind(layer, shapes))
 

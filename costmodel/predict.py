@@ -67,34 +67,43 @@ def predict(
     Parameters
     ----------
     layer : Layer
-        With its static options.
+        What runs, with its options: ``cm.LSTM(dtype="fp16")``, a model, a captured torch module.
     device : Device, str or Path
-        A device, its name, or its spec file.
+        A device, its name (``cm.hardware.available()`` lists them), or its spec file.
     sizes : mapping, optional
-        Sizes by name, beside those given as keywords.
-    rung : str, optional
-        How far to go from the datasheet: bound, kernel, calibrated; default the best there is.
+        Sizes by name, beside those given as keywords: for a size whose name is one of the other
+        parameters' (``state``).
+    rung : {"bound", "kernel", "calibrated"}, optional
+        How much the prediction knows: the datasheet; also how kernels work; also constants measured on
+        this device. Default the last of them that there is.
     state : {"warm", "cold"}
-        Whether inputs are resident, as far as the last-level cache holds them.
-        The bound is cold always. A number is the size of that name; to give
-        both, put the size into `sizes`.
+        Whether inputs lie in the last-level cache, as far as it holds them, or in main memory. At
+        ``bound`` always cold. A number is taken for the size `state`; to give both, put the size into
+        `sizes`.
     framework, kernel : str, optional
-        Whose kernels are meant, where constants of several are known, and
-        their own name for the kernel.
-    harness : str, optional
-        How the measurement is taken that is to be estimated (``graph-replay``,
-        ``eager-events``, ``kernel-time``, ``host-wall``).
+        Whose kernels are meant (``pytorch``, ``trtllm``, ``vllm``, …), where constants of several are
+        known, and which of them (``fa2``, ``fa3``, …; of products a tile).
+    harness : {"graph-replay", "kernel-time", "eager-events", "host-wall", "perf_counter-median"}, optional
+        How the measurement is taken that is to be estimated: the last three time the host too.
     **shapes : int, float or array
-        The layer's sizes; arrays broadcast against each other.
+        The layer's sizes, positive whole numbers; arrays broadcast against each other.
+
+    Returns
+    -------
+    Prediction
+        Its numbers are scalars, or arrays of the shape that the sizes broadcast to.
 
     Raises
     ------
-    UnknownNameError, SizeError
-        If a name or a size is not one the layer has, see `bind`, nothing is known of a framework or
-        harness, a kernel's name says nothing of the layer's kernels there, or a tile that was given is
-        larger than the memory of a GPU's unit (but at `bound`).
+    UnknownNameError
+        If there is no such device, rung, state, framework or harness, or the layer has no such size.
+    SizeError
+        If a size is missing, not a whole number of at least 1, or does not go with the others; or if a
+        tile that was given does not fit into the memory of a GPU's unit (not at ``bound``).
     UnavailableError
-        If the rung needs what is not there, or the device has no such dtype.
+        If the rung needs constants that there are none of, or the device has no such dtype.
+    CostmodelError
+        If an argument is of another kind, or a kernel's name says nothing of the layer's kernels.
     """
     check_implementation(framework, harness)
     as_named = (framework, harness, kernel)

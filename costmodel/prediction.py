@@ -34,13 +34,17 @@ BLOCK = 16384
 class Prediction:
     """The predicted time of a layer on a device, and what it is made of.
 
-    Scalars for scalar sizes, float64 arrays for arrays. Everything but the
-    plan is computed when it is asked for.
+    `predict` makes it. Scalars for scalar sizes, float64 arrays for arrays. Everything but the plan is
+    computed when it is asked for. Beside what is listed here, every count is an attribute:
+    ``matrix_flops``, ``vector_flops``, ``special_flops`` [FLOP], ``hbm_bytes``, ``l2_bytes``,
+    ``compulsory_bytes``, ``footprint_bytes``, ``kept_bytes`` [bytes], ``depth`` [steps], ``pram_depth``
+    [operations], ``path`` [steps], ``launches`` [kernels], ``parameters`` [numbers]; what each of them
+    counts is said at `Cost`.
 
     Attributes
     ----------
     plan : Plan
-        Layer, device, rung and state.
+        Layer, device, rung and state, each also an attribute of its own.
     shapes : mapping of str to float or array
         Every size, defaults and the device's own included.
     """
@@ -76,7 +80,11 @@ class Prediction:
 
     @property
     def constants_from(self) -> str:
-        """Whose constants it rests on: ``none``, ``self``, or a relative's name."""
+        """Whose constants it rests on: ``none``, ``self`` (this device's), or a related device's name.
+
+        Of several kernels all of them, with commas; in brackets, what else is not the same: a format,
+        a library, an operation.
+        """
         return self.plan.constants_from
 
     @cached_property
@@ -194,7 +202,7 @@ class Prediction:
 
     @property
     def limits_s(self) -> dict[str, Any]:
-        """What each limit would take alone, in all kernels [s]: together they are `serial_s`."""
+        """What each limit would take alone, in all kernels [s], by its name: together they are `serial_s`."""
         found: dict[str, Number] = {}
         for repeats, _, terms in self.parts:
             for label, term in terms.items():
@@ -212,7 +220,7 @@ class Prediction:
 
     @property
     def fits(self) -> Any:
-        """Whether the device's memory holds what is there at once."""
+        """Whether ``footprint_bytes`` are no more than the device's memory."""
         return self.counts["footprint_bytes"] <= self.device.hbm_capacity
 
     @cached_property
@@ -236,7 +244,10 @@ class Prediction:
 
     @cached_property
     def bound(self) -> Any:
-        """What limits: ``matrix:bf16``, ``vector:fp32``, ``hbm``, ``depth``, ``link``, …"""
+        """What limits: an engine (``matrix:bf16``, …), ``hbm``, ``l2``, ``depth``, ``launch`` or ``link``.
+
+        Each kernel's time is put down to its largest term; this is the term with most of the time.
+        """
         limiting = np.array(LIMITS)[self.limit]
         return limiting if self.shape else str(limiting)
 
@@ -272,6 +283,11 @@ class Prediction:
         From residuals on rows that the constants were not fitted on (of a relative's constants: on
         other devices); NaN where that is not known. Kernels are taken to err together. No end is
         below the lower bound, as no measurement is.
+
+        Parameters
+        ----------
+        level : {80, 95}
+            Percent of measurements.
 
         Raises
         ------
@@ -340,7 +356,7 @@ class Prediction:
 
     @property
     def nearest_fitted(self) -> list[dict[str, Any]]:
-        """For each kernel its sizes moved into the range that its constants were fitted on."""
+        """For each kernel the nearest of the sizes that its constants were fitted on, by their names."""
         nearest = []
         for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             ranges = part.choice.section.sizes if part.choice.section else {}
@@ -367,7 +383,7 @@ class Prediction:
 
     @cached_property
     def phases(self) -> list[dict[str, Any]]:
-        """Each kernel's name, time, what limits it, its counts and its constants' origin."""
+        """Each kernel's name (``phase``), ``seconds``, ``bound``, counts and ``constants_from``, in order."""
         arguments = [self.shapes[n] for n in self.plan.arguments]
         rows = []
         for part, counted, function, seconds, (repeats, _, terms) in zip(

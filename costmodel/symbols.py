@@ -84,9 +84,9 @@ GLOSSARY = {
         Size("lists", r"n_{list}", "lists that an index cuts the memory into"),
         Size("probes", r"n_{probe}", "of these, lists searched for a query"),
         Size("splits", "S_p", "parts that the keys are split into"),
-        Size("q_rank", "d_c'", "width of the compressed query (MLA; default 12 head_dim)"),
-        Size("kv_rank", "d_c", "width of the compressed keys and values (MLA; default 4 head_dim)"),
-        Size("rope_dim", "d_h^R", "width of the rotated part of a head (MLA; default head_dim / 2)"),
+        Size("q_rank", "d_c'", "width of the compressed query of MLA (default 12 head_dim)"),
+        Size("kv_rank", "d_c", "width of the compressed keys and values of MLA (default 4 head_dim)"),
+        Size("rope_dim", "d_h^R", "width of the rotated part of a head of MLA (default head_dim / 2)"),
     )
 }
 _SYMBOLS = {name: sp.Symbol(name, positive=True, integer=True) for name in GLOSSARY}

@@ -1,7 +1,7 @@
 """The examples of the documents: found, run, and (``python docs/examples.py``) their output written.
 
-A page's blocks of Python share one namespace, in order. What a block prints stands in the block of text
-after it.
+A page's blocks of Python share one namespace, its commands one folder, in order. What a block prints stands
+in the block of text after it; a block of commands without one is not run here.
 """
 
 from __future__ import annotations
@@ -9,12 +9,16 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import shlex
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from costmodel import cli
+
 FOLDER = Path(__file__).parent
-#: A block of Python and the output after it.
-BLOCKS = re.compile(r"(```python\n(.*?)```\n\n```text\n)(.*?)(```)", re.DOTALL)
+#: A block of Python or of commands, and the output after it.
+BLOCKS = re.compile(r"(```(python|console)\n((?:(?!```).)*)```\n\n```text\n)(.*?)(```)", re.DOTALL)
 COMMANDS = re.compile(r"^\$ costmodel (.*)$", re.MULTILINE)
 
 
@@ -23,18 +27,23 @@ def pages() -> list[Path]:
     return sorted(FOLDER.glob("*.md"))
 
 
-def run(code: str, names: dict[str, Any]) -> str:
-    """Return what code prints."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        exec(compile(code, "<page>", "exec"), names)
-    return printed.getvalue()
+def printed(language: str, text: str, names: dict[str, Any]) -> str:
+    """Return what a block prints."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        if language == "python":
+            exec(compile(text, "<page>", "exec"), names)
+        for command in COMMANDS.findall(text) if language == "console" else ():
+            if cli.run(shlex.split(command)):
+                raise SystemExit(f"this did not work: costmodel {command}")
+    return out.getvalue()
 
 
 def filled(text: str) -> str:
     """Return a page with the output of its examples as it is now."""
     names: dict[str, Any] = {}
-    return BLOCKS.sub(lambda found: found[1] + run(found[2], names) + found[4], text)
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        return BLOCKS.sub(lambda found: found[1] + printed(found[2], found[3], names) + found[5], text)
 
 
 if __name__ == "__main__":

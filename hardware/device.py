@@ -198,6 +198,16 @@ class Device:
         """Return the same as `peak`, at the highest boost clock known [FLOP/s].
 
         A lower bound rests on it: of an assumed rate it is the highest that is plausible.
+
+        Parameters
+        ----------
+        dtype, engine : str
+            See `peak`.
+
+        Raises
+        ------
+        UnavailableError, UnknownNameError
+            See `peak`.
         """
         return self._peak(dtype, engine).boost
 
@@ -207,12 +217,28 @@ class Device:
 
         Tensor cores do that at their stated rate, CUDA cores at no more than fp32's: cuBLAS's 16-bit products
         run on a P100 at 9 to 10 TFLOP/s, not the 19 to 21 of its 16-bit sums.
+
+        Parameters
+        ----------
+        dtype : str
+            Of the factors.
+
+        Raises
+        ------
+        UnavailableError, UnknownNameError
+            See `peak`.
         """
         wide = self.engine(dtype) == "matrix" or find_dtype(dtype).bytes >= _SUM_BYTES
         return self.peak(dtype) if wide else min(self.peak(dtype), self.peak("fp32", "vector"))
 
     def has(self, dtype: str, engine: str | None = None) -> bool:
-        """Return whether there is a rate that `peak` returns."""
+        """Return whether there is a rate that `peak` returns, of a dtype and (if given) an engine.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such dtype or engine at all.
+        """
         return bool(self._known(dtype, engine))
 
     def _peak(self, dtype: str, engine: str | None) -> _Peak:
@@ -249,7 +275,13 @@ class Device:
         return tuple(name for name in DTYPES if name in self._peaks["matrix"])
 
     def engine(self, dtype: str) -> str:
-        """Return which engine multiplies in a format: ``matrix``, or ``vector`` where that has no rate."""
+        """Return which engine multiplies in a dtype: ``matrix``, or ``vector`` where that has no rate.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such dtype at all.
+        """
         return "matrix" if find_dtype(dtype).name in self.matrix_dtypes else "vector"
 
     @cached_property
@@ -264,7 +296,13 @@ class Device:
 
     @typed
     def ridge(self, dtype: str) -> float:
-        """Return the arithmetic intensity [FLOP/B] above which `dtype` is bound by compute."""
+        """Return the arithmetic intensity [FLOP/B] above which `dtype` is bound by compute.
+
+        Raises
+        ------
+        UnavailableError, UnknownNameError
+            See `peak`.
+        """
         return self.peak(dtype) / self.hbm_bandwidth
 
     # Memory
@@ -407,11 +445,12 @@ class Device:
         Parameters
         ----------
         **changes : str or float
-            Quantities with units, or multiples of what is (``"2x"``);
-            `costmodel.hardware.whatif` lists the names. ``units``
-            is a number, and scales every rate with it; so does ``clock``. A rate given
-            by its dtype (``bf16="1.2 PFLOP/s"``) is taken as it is. ``network`` is what the
-            device is joined to, one way, and leaves its name and its constants as they are.
+            Quantities with units, or multiples of what is (``"2x"``): ``hbm``, ``l2_bandwidth``,
+            ``link`` (the fastest within a node, one way), ``network`` (to other nodes, one way) [B/s];
+            ``hbm_capacity``, ``l2``, ``l3``, ``shared``, ``registers`` [B]; ``launch``, ``step`` [s];
+            ``power`` [W]; ``clock`` [Hz] and ``units`` (a number), which scale every rate; a dtype
+            (``bf16="1.2 PFLOP/s"``) for its rate, taken as it is. ``network`` leaves the device's name
+            and its constants as they are.
 
         Raises
         ------

@@ -150,7 +150,18 @@ def _aliases() -> dict[str, set[str]]:
 @typed
 @cache
 def family_of(name: str) -> str:
-    """Return the family of a device that comes with the program; reads no more of its spec than that."""
+    """Return the family of a device that comes with the program; reads no more of its spec than that.
+
+    Parameters
+    ----------
+    name : str
+        In full: ``nvidia/h200-sxm``; see `resolve`.
+
+    Raises
+    ------
+    UnknownNameError
+        If no device of that name comes with the program.
+    """
     if name not in _names():
         raise unknown_name("device", name, _names())
     match = _FAMILY.search((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))

@@ -43,7 +43,12 @@ _UNITS = {"bytes/s": "B/s", "bytes": "B"}
 
 @typed
 def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
-    """Return the changes in ``["hbm=6 TB/s", "power=500 W"]``, as `changed` takes them.
+    """Return the changes in ``["hbm=6 TB/s", "power=500 W"]``, as `Device.replace` takes them.
+
+    Parameters
+    ----------
+    settings : iterable of str
+        Each NAME=VALUE.
 
     Raises
     ------

@@ -255,7 +255,7 @@ def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch
         (lambda: reports.compare(None), r"wanted frame to be a DataFrame \(a table of pandas\), got None"),
         (lambda: cm.what_if(3), r"wanted prediction to be a Prediction \(as costmodel.predict returns it\)"),
         (lambda: cm.crossover(LSTM, FLASH, over="seq", of="flops", batch=[[1]]), "wanted one batch"),
-        (lambda: models.Part.of("x", LSTM, batch="2 + 2"), "wanted batch to be a Expr or a number, got '2"),
+        (lambda: models.Part.of("x", LSTM, batch="2 + 2"), "wanted batch to be an Expr or a number, got '2"),
         (lambda: model_story.story(GPT2, []), "wanted one device or more"),
         (lambda: story.story(devices=[]), "wanted one device or more"),
         (lambda: hardware.family_of("nvidia/h300"), "unknown device"),

@@ -55,6 +55,7 @@ def test_depth_is_what_attention_saves():
     # n steps against one: a tie at n = 1, then attention.
     assert found.cheaper == ("neither", "tiled-attention")
     assert found.size == 2
+    assert str(found) == "depth: the same below seq = 2, less for tiled-attention from 2 on"
 
 
 def test_counts_ask_a_device_for_its_memories_alone():

@@ -104,7 +104,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 
 def show_layers(as_json: AsJson = False) -> None:
-    """List the layers by family: the sizes each needs, its options, its source."""
+    """List the layers by family: sizes, options, source of each."""
     from costmodel.layers import classes, option_text
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
@@ -145,7 +145,14 @@ def show(
     latex: Annotated[bool, typer.Option("--latex", help="Print the formulas as LaTeX.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a layer's formulas, their units, source, and what they leave out."""
+    """Show a layer's formulas, sizes, options and source.
+
+    Each count has its formula, its unit, and how it grows; each size and option says what it is. What is not
+    counted is said, too.
+    """
+    from costmodel.layers import option_text
+    from costmodel.layers._options import option_meanings
+
     (found,) = layers([layer], settings)
     answer: dict[str, Any] = {
         "layer": found.name,
@@ -170,7 +177,12 @@ def show(
         # LaTeX's braces are for --latex: classes of growth have none either.
         symbol = size["latex"] if latex else size["latex"].replace("{", "").replace("}", "")
         print_folded(f"  {name} ({symbol}): {size['meaning']}", 4)
-    print(f"\nkernels      {', '.join(answer['kernels'])}")
+    print("\noptions")
+    words = option_meanings(type(found))
+    for name, value in found.options.items():
+        print_folded(f"  {name}={option_text(value)}: {words[name].replace('`', '')}", 4)
+    print()
+    print_folded(f"kernels      {'; '.join(answer['kernels'])}", 13)
     print_folded(f"source       {found.source}", 13)
     print_folded(f"not counted  {found.not_counted}", 13)
 

@@ -26,11 +26,11 @@ def explain(
         str, typer.Argument(metavar="LAYER", help="A layer, or a model of the catalogue (with --use).")
     ],
     machine: o.Machine,
-    defines: o.Defines,
+    defines: o.SingleDefines,
     settings: o.Settings = [],
     others: Annotated[
         list[str],
-        typer.Option("--or", metavar="DEVICE", help="Another device to try; more than one will do."),
+        typer.Option("--or", metavar="DEVICE", help="Another device to try; may be given several times."),
     ] = [],
     use: Annotated[
         str | None, typer.Option(metavar="USE", help="Of a model: training, prefill or decode.")
@@ -45,7 +45,11 @@ def explain(
     kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Say where a time goes, how it follows each size and rate, and what would make it shorter."""
+    """Say where a time goes, and what would make it shorter.
+
+    What each limit would take alone; how the roofline's time follows each size and rate; and the prediction
+    again with one thing changed: a figure of the device, an option, a format, another device.
+    """
     from costmodel.explain import elasticities, what_if
     from costmodel.predict import predict
 

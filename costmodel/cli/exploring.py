@@ -19,20 +19,28 @@ def explore(
         list[str],
         typer.Argument(
             metavar="LAYER",
-            help="Layers; devices too, if more follow -m. Left out: an LSTM, stored and tiled attention.",
+            help="Layers to choose from; left out: an LSTM, attention with stored scores, tiled attention.",
         ),
     ] = [],
     machines: Annotated[
         list[str],
         typer.Option("-m", "--machine", metavar="DEVICE", help="Devices to choose from; left out: all."),
     ] = [],
-    defines: o.Defines = [],
+    defines: Annotated[
+        list[str],
+        typer.Option(
+            "-D", "--define", metavar="SIZE=VALUE", help="Where sliders stand first: seq=8192 batch=4."
+        ),
+    ] = [],
     settings: o.Settings = [],
     device_set: o.DeviceSettings = [],
     title: Annotated[str | None, typer.Option(metavar="TEXT", help="The page's title.")] = None,
     force: o.Force = False,
 ) -> None:
-    """Write a page with sliders that recomputes layers on devices in the browser, at rung bound."""
+    """Write a page with sliders for layers, devices and sizes.
+
+    The browser computes the model anew as they move, at rung bound; the page needs no network.
+    """
     check_writable(out, overwrite=force, suffixes=(".html",))
     if device_set and not machines:
         raise CostmodelError("explore: --device-set changes the devices given with -m; give one")

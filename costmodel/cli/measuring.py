@@ -44,19 +44,29 @@ def validate(
         ),
     ] = False,
     fit: Annotated[
-        bool, typer.Option("--fit", help="Fit the device's constants, judged on held-out shapes.")
+        bool,
+        typer.Option(
+            "--fit", help="Fit the device's constants, for later predictions; some shapes are held out."
+        ),
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="Write the page: NAME.html.")] = False,
     full: Annotated[bool, typer.Option("--full", help="The exhaustive plan: hours, not minutes.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure anew, not on from the visits there are.")
+        bool, typer.Option("--fresh", help="Measure anew, instead of going on from an earlier campaign.")
     ] = False,
     budget: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="How long measuring may take.", min=0.0)
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long measuring may take; default: 240 on a CPU, 400 on a GPU, with --full 14400.",
+            min=0.0,
+        ),
     ] = None,
     spec: Annotated[
         str | None,
-        typer.Option(metavar="DEVICE", help="The spec of the device, where it is not found by itself."),
+        typer.Option(
+            metavar="DEVICE", help="The device, by name or spec file, where it is not found by itself."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -66,7 +76,11 @@ def validate(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """Measure kernels on this machine, and say how far off their predictions are."""
+    """Measure kernels here, and say how far off predictions are.
+
+    Needs torch: pip install 'costmodel[validation]'. A campaign that was stopped goes on where it was when
+    the same command is given again.
+    """
     name = out or Path(f"validation-{device}")
     micro = record and device == "cuda"
     if count and device != "cuda":

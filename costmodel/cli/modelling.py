@@ -30,24 +30,23 @@ def model(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="A name of the catalogue, a config.json, its folder, a YAML file; none: list all. "
-            "Devices too, if more follow -m.",
+            help="A name of the catalogue, a config.json, its folder, or a YAML file; left out: list all.",
         ),
     ] = [],
     machines: Annotated[
         list[str],
         typer.Option(
-            "-m", "--machine", metavar="DEVICE", help="Needed for times; more than one with --report."
+            "-m", "--machine", metavar="DEVICE", help="A device: needed for times; several with --report."
         ),
     ] = [],
-    defines: o.Defines = [],
+    defines: o.SingleDefines = [],
     use: Annotated[
         str, typer.Option(metavar="USE", help="training, prefill, decode or generation.")
     ] = "prefill",
     new: Annotated[
         int | None,
         typer.Option(
-            metavar="TOKENS", help="Generation: tokens made after a prompt of seq.", show_default=str(NEW)
+            metavar="TOKENS", help=f"Generation: tokens made after a prompt of seq; default: {NEW}."
         ),
     ] = None,
     dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
@@ -66,11 +65,14 @@ def model(
         str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
     ] = "tiled",
     recompute: Annotated[
-        str, typer.Option(metavar="WHAT", help="Training: none, selective or full, made again in backward.")
+        str,
+        typer.Option(metavar="WHAT", help="Training: what backward computes again: none, selective or full."),
     ] = "none",
     tensor: Annotated[
         int,
-        typer.Option(metavar="N", help="Devices of a node that share each layer; of training: plan.", min=1),
+        typer.Option(
+            metavar="N", help="Devices of a node that share each layer (of training: see plan).", min=1
+        ),
     ] = 1,
     model_type: Annotated[
         str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
@@ -86,7 +88,10 @@ def model(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Show a whole model: parameters, cache, and on a device the time of a use, by part and by limit."""
+    """Show a whole model: parameters, cache, and times.
+
+    On a device (-m): the time of one use, by part and by what limits it, and the memory it takes.
+    """
     from costmodel.models import load
 
     of_device = {

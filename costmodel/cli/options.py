@@ -26,10 +26,14 @@ LayerName = Annotated[
     str, typer.Argument(metavar="LAYER", help="A layer, options in brackets: 'lstm', 'gru[bias=false]'.")
 ]
 Machine = Annotated[
-    str, typer.Option("-m", "--machine", metavar="DEVICE", help="A device's name, or its spec file.")
+    str,
+    typer.Option("-m", "--machine", metavar="DEVICE", help="A device, by its name or its spec file."),
 ]
 Machines = Annotated[
-    list[str], typer.Option("-m", "--machine", metavar="DEVICE", help="A device; more than one will do.")
+    list[str],
+    typer.Option(
+        "-m", "--machine", metavar="DEVICE", help="Devices, by name or spec file: -m h200-sxm mi300x."
+    ),
 ]
 Defines = Annotated[
     list[str],
@@ -37,22 +41,35 @@ Defines = Annotated[
         "-D",
         "--define",
         metavar="SIZE=VALUE",
-        help="A size: seq=8192, seq=1,2,4, seq=128..65536:log2, seq=100..1000:100.",
+        help="Sizes: seq=8192 batch=4; several values: seq=1,2,4, seq=128..65536:log2, seq=100..1000:100.",
     ),
+]
+SingleDefines = Annotated[
+    list[str],
+    typer.Option("-D", "--define", metavar="SIZE=VALUE", help="Sizes, one value each: seq=8192 batch=4."),
 ]
 Settings = Annotated[
     list[str],
-    typer.Option("--set", metavar="OPTION=VALUE", help="An option of the layer: causal=true, dtype=fp16."),
+    typer.Option(
+        "--set",
+        metavar="OPTION=VALUE",
+        help="Options of the layer: causal=true dtype=fp16; show LAYER explains them.",
+    ),
 ]
 DeviceSettings = Annotated[
     list[str],
     typer.Option(
-        "--device-set", metavar="FIGURE=VALUE", help="What if: hbm='6 TB/s', l2=4x, network='50 GB/s'."
+        "--device-set",
+        metavar="FIGURE=VALUE",
+        help="What if the device had: hbm='6 TB/s' l2=4x network='50 GB/s'.",
     ),
 ]
 Rung = Annotated[
     str | None,
-    typer.Option(metavar="RUNG", help="bound, kernel or calibrated; default the best there is."),
+    typer.Option(
+        metavar="RUNG",
+        help="bound (datasheet), kernel (how kernels work) or calibrated (fitted on it); default: the best.",
+    ),
 ]
 State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether caches hold the inputs.")]
 
@@ -68,11 +85,15 @@ def _known(framework: str | None) -> str | None:
 
 Framework = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Whose kernels, where several are known: trtllm, …", callback=_known),
+    typer.Option(
+        metavar="NAME", help="Whose kernels, where several are known: pytorch, vllm, …", callback=_known
+    ),
 ]
 Kernel = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Which kernel: fa2, fa3, flashinfer, …; of products a tile."),
+    typer.Option(
+        metavar="NAME", help="Which kernel: fa2, fa3, flashinfer, …; of products a tile: sgemm_128x64."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace the output if it exists.")]

@@ -30,18 +30,30 @@ def plan(
     name: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the catalogue, or a config.json.")],
     machine: o.Machine,
     devices: Annotated[int, typer.Option(metavar="N", help="Devices of the cluster.", min=1)],
-    defines: o.Defines,
-    node: Annotated[int, typer.Option(metavar="N", help="Devices of a node.", min=1)] = 8,
+    defines: o.SingleDefines,
+    node: Annotated[int, typer.Option(metavar="N", help="How many of them share a node.", min=1)] = 8,
     price: Annotated[
-        float | None, typer.Option(metavar="PRICE", help="Of a device for an hour.", min=0.0)
+        float | None,
+        typer.Option(metavar="PRICE", help="Price of a device for an hour, in any currency.", min=0.0),
     ] = None,
     tokens: Annotated[
-        float | None, typer.Option(metavar="TOKENS", help="Of the whole training: 2e12.", min=1.0, max=1e24)
+        float | None,
+        typer.Option(
+            metavar="TOKENS",
+            help="Tokens of the whole training (2e12): how long it takes.",
+            min=1.0,
+            max=1e24,
+        ),
     ] = None,
-    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Of weights and activations.")] = "bf16",
-    attention: Annotated[str, typer.Option(metavar="KIND", help="tiled or dense.")] = "tiled",
+    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
+    attention: Annotated[
+        str, typer.Option(metavar="KIND", help="tiled or dense: whether scores stay on the chip.")
+    ] = "tiled",
     margin: Annotated[
-        float, typer.Option(metavar="SHARE", help="Memory that is not the model's.", min=0.0, max=0.9)
+        float,
+        typer.Option(
+            metavar="SHARE", help="Share of the memory that the model may not use.", min=0.0, max=0.9
+        ),
     ] = 0.08,
     top: Annotated[int, typer.Option(metavar="N", help="Layouts that are shown.", min=1)] = 8,
     device_set: o.DeviceSettings = [],
@@ -52,7 +64,11 @@ def plan(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Find the fastest layout that trains a model on many devices: how it is cut, and what is kept."""
+    """Find the fastest layout to train a model on many devices.
+
+    A layout says how the model is cut (tensor, pipeline, data, experts), what is shared (ZeRO) and what is
+    computed again instead of kept. Only layouts that fit into the memory are listed.
+    """
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
     from costmodel.parallel import plan as search

@@ -43,7 +43,7 @@ def predict(
     kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict the time of a layer on a device, and say what limits it."""
+    """Predict the time of a layer on a device, and what limits it."""
     from costmodel.predict import predict as answer
 
     (found,) = o.layers([layer], settings)
@@ -143,7 +143,7 @@ def crossover(
     of: Annotated[
         str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes, link_bytes or depth.")
     ] = "seconds",
-    defines: o.Defines = [],
+    defines: o.SingleDefines = [],
     settings: o.Settings = [],
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,

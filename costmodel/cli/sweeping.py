@@ -35,32 +35,42 @@ Where = Annotated[
 Best = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN", help="Only the row with the least seconds, cost, energy, …; -batch: most."
+        metavar="COLUMN", help="Only the row with the least of it: seconds, energy_j, …; -batch: the most."
     ),
 ]
 By = Annotated[
-    str | None, typer.Option(metavar="COLUMNS", help="One best row for each combination: layer,seq.")
+    str | None,
+    typer.Option(metavar="COLUMNS", help="With --best: one row for each combination of these: layer,seq."),
 ]
 Pareto = Annotated[
-    str | None, typer.Option(metavar="A,B", help="Only rows that none betters in both: seconds,-batch.")
+    str | None,
+    typer.Option(metavar="A,B", help="Only rows that no other is better than in both: seconds,-batch."),
 ]
 Prices = Annotated[
-    list[str], typer.Option("--price", metavar="DEVICE=PRICE", help="Price of an hour: h200-sxm=3.5.")
+    list[str],
+    typer.Option(
+        "--price",
+        metavar="DEVICE=PRICE",
+        help="Price of a device for an hour, for the column cost: h200-sxm=3.5.",
+    ),
 ]
 Columns = Annotated[
     str | None, typer.Option(metavar="COLUMNS", help="Which columns the table has: layer,seq,seconds.")
 ]
-EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="threads, processes or dask.")]
-Workers = Annotated[int | None, typer.Option(metavar="N", help="Threads, or processes of this machine.")]
+EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="Who computes: threads, processes or dask.")]
+Workers = Annotated[
+    int | None, typer.Option(metavar="N", help="How many threads, or processes of this machine.")
+]
 Cluster = Annotated[
-    str | None, typer.Option(metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786.")
+    str | None,
+    typer.Option(metavar="ADDRESS", help="With --engine dask: its scheduler, such as tcp://10.0.0.1:8786."),
 ]
 Plan = Annotated[bool, typer.Option("--plan", help="Only say how many points, bytes and seconds it takes.")]
 
 
 def sweep(
     names: Annotated[
-        list[str], typer.Argument(metavar="LAYER", help="Layers; devices too, if more follow -m.")
+        list[str], typer.Argument(metavar="LAYER", help="Layers: lstm 'tiled-attention[causal=true]'.")
     ],
     machines: o.Machines,
     defines: o.Defines = [],
@@ -91,7 +101,7 @@ def sweep(
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
-    """Predict layers on devices over every combination of sizes: as a table, a stream, or the best of them.
+    """Predict layers on devices over every combination of sizes.
 
     A Parquet file is written part by part and may have any number of rows; a sweep that was stopped goes
     on where it was when the same command is given again.

@@ -32,7 +32,9 @@ class Layer:
         Format of activations and weights. Statistics, softmax and gate
         arithmetic of 16-bit and narrower formats are fp32.
     direction : str
-        ``fwd``, ``bwd`` or ``fwd+bwd``.
+        Which pass is counted: ``fwd``, ``bwd`` or ``fwd+bwd``. Some layers have no backward pass;
+        recurrent ones have its two halves, ``bwd_data`` (gradients of inputs and states, step by
+        step) and ``bwd_weights`` (gradients of weights, one product over all steps).
     convention : str
         ``exact`` counts what the mathematics asks for; ``torch`` counts what
         ``torch.utils.flop_counter.FlopCounterMode`` does.
@@ -225,6 +227,11 @@ class Layer:
     @typed
     def from_text(cls, settings: dict[str, str]) -> Layer:
         """Return the layer with options given as text (``{"causal": "true"}``).
+
+        Parameters
+        ----------
+        settings : dict of str to str
+            Option → its value, as after ``--set`` on the command line.
 
         Raises
         ------

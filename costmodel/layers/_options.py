@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import types
 import typing
 from typing import Any
@@ -16,6 +18,28 @@ def option_text(value: object) -> str:
     if value is None:
         return "auto"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
+
+
+_ENTRY = re.compile(r"(\w+(?:, \w+)*) : ")
+
+
+def option_meanings(kind: type) -> dict[str, str]:
+    """Return what each option of a layer means, in words: as docstrings of its class and its bases say it."""
+    found: dict[str, str] = {}
+    for owner in reversed(kind.__mro__):
+        text = inspect.cleandoc(vars(owner).get("__doc__") or "")
+        section = text.partition("Parameters\n----------\n")[2]
+        names: list[str] = []
+        for line in section.splitlines():
+            entry = _ENTRY.match(line)
+            if entry:
+                names = entry[1].split(", ")
+                found |= dict.fromkeys(names, "")
+            elif line and not line.startswith(" "):
+                break  # the next section
+            else:
+                found |= {name: f"{found[name]} {line.strip()}".strip() for name in names}
+    return found
 
 
 def is_typed(kind: Any) -> bool:

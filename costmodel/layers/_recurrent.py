@@ -71,9 +71,9 @@ class Recurrent(Layer):
     batch_first : bool
         The input is stored sequence by sequence, and transposed first.
     persistent : bool or None
-        Whether recurrent weights stay on chip between steps: True, False
-        (read again each step), or None: what does not fit into the device's
-        on-chip memory is read again.
+        Whether recurrent weights stay on chip between steps: True; False
+        (read again each step); or None (in a shell: auto): what does not fit into the
+        device's on-chip memory is read again.
     wavefront : bool
         Layers overlap, each one step behind the one below: T + L − 1 steps.
     recurrent_only : bool

@@ -69,6 +69,13 @@ class Part:
     ) -> Part:
         """Return a part; sizes that are not given have the layer's defaults.
 
+        Parameters
+        ----------
+        name, layer, repeats, shared
+            As the part has them.
+        **sizes : Expr or int
+            The layer's sizes: symbols of `costmodel.symbols`, arithmetic on them, or numbers.
+
         Raises
         ------
         UnknownNameError

@@ -88,6 +88,11 @@ class Architecture:
         Its prefill, decoding, cache and parameters are those of each device, sums over the devices
         included (Shoeybi et al., arXiv 1909.08053, §3). Training is laid out by `costmodel.parallel`.
 
+        Parameters
+        ----------
+        devices : int
+            How many there are.
+
         Raises
         ------
         SizeError
@@ -159,6 +164,13 @@ class Architecture:
         recompute : {"none", "selective", "full"}
             What backward computes again instead of keeping it: ``selective``, attention with stored
             scores, from Q, K and V; ``full``, every layer, from its input.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such dtype, attention, optimizer or way to recompute.
+        UnavailableError
+            If it is one device's share (`tensor_parallel`): `costmodel.parallel.Training` lays out trainings.
         """
         if self.devices > 1:
             raise UnavailableError(f"{self.name}: training on {self.devices} devices: `costmodel plan`")
@@ -175,6 +187,18 @@ class Architecture:
         """Return one forward pass over whole sequences, and the scores of each one's next token.
 
         Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
+
+        Parameters
+        ----------
+        dtype : str
+            Format of weights and activations.
+        attention : {"tiled", "dense", "eager"}
+            See `training`.
+
+        Raises
+        ------
+        UnknownNameError
+            If there is no such dtype or attention.
         """
         model = self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
         return self._stored(dataclasses.replace(model, leaves=self._left(dtype)))
@@ -185,6 +209,11 @@ class Architecture:
 
         Sizes: `batch` sequences that have `seq_kv` tokens, the new one included; an encoder's have
         `seq`. A model without attention takes neither.
+
+        Parameters
+        ----------
+        dtype : str
+            Format of weights, activations and cache.
 
         Raises
         ------
@@ -283,6 +312,16 @@ class Architecture:
         """Return the size of the keys and values (or recurrent states) of `batch` sequences [bytes].
 
         Of `seq_kv` tokens each.
+
+        Parameters
+        ----------
+        dtype : str
+            Its format.
+
+        Raises
+        ------
+        UnavailableError
+            If the model generates nothing (BERT).
         """
         model = self.decode(dtype)
         return sp.expand(model.state + model.tensors().updated)

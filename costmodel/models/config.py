@@ -109,10 +109,21 @@ def _json(path: Path) -> Any:
 def from_config(config: Any, *, name: str = "", model_type: str | None = None) -> Architecture:
     """Return the model of a configuration as Hugging Face writes it, its weights stored as that says.
 
+    Parameters
+    ----------
+    config : mapping
+        What a ``config.json`` holds.
+    name : str
+        What the model is to be called; default what the configuration says.
+    model_type : str, optional
+        The architecture to read it as, where its own is not known.
+
     Raises
     ------
-    UnknownNameError, CostmodelError
-        See `load`.
+    UnknownNameError
+        If its architecture is not known: the text says which is nearest.
+    CostmodelError
+        If it lacks what its architecture needs.
     """
     if not isinstance(config, Mapping):
         raise CostmodelError(f"a configuration is a mapping of fields, got {type(config).__name__}")
@@ -220,6 +231,14 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 @typed
 def title(name: str) -> str:
-    """Return what a model of the catalogue is, in words."""
+    """Return what a model of the catalogue is, in words.
+
+    Raises
+    ------
+    UnknownNameError
+        If there is no such model.
+    """
+    if name not in available():
+        raise unknown_name("model", name, available())
     entry = _catalogued(CATALOGUE / f"{name}.yaml")
     return str(entry.get("title", name))

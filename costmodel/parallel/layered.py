@@ -66,6 +66,15 @@ class Layered(LanguageModel):
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Layered:
         """Return the stack of layers that a model of the catalogue is.
 
+        Parameters
+        ----------
+        architecture : Architecture
+            As `costmodel.models.load` returns it.
+        dtype : str
+            Of weights, activations and gradients.
+        attention : {"tiled", "dense"}
+            Whether the scores stay on the chip.
+
         Raises
         ------
         UnavailableError
@@ -99,6 +108,15 @@ class Layered(LanguageModel):
 @typed
 def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> LanguageModel:
     """Return the stack that a model of the catalogue is: a Transformer's equal layers, or its own.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        As `costmodel.models.load` returns it.
+    dtype : str
+        Of weights, activations and gradients.
+    attention : {"tiled", "dense"}
+        Whether the scores stay on the chip.
 
     Raises
     ------

@@ -108,6 +108,15 @@ class Layout:
     def check(self, model: LanguageModel, batch: int, devices: int) -> None:
         """Refuse what cannot be split as asked.
 
+        Parameters
+        ----------
+        model : LanguageModel
+            What is split.
+        batch : int
+            Sequences of a step.
+        devices : int
+            Devices of the cluster.
+
         Raises
         ------
         CostmodelError

@@ -58,6 +58,13 @@ def largest_batch(training: Training, *, margin: float = MARGIN) -> int:
 
     The batch of the step grows with it, so that the number of micro-batches stays.
 
+    Parameters
+    ----------
+    training : Training
+        A step in one layout; its own batch says how many micro-batches there are.
+    margin : float
+        Part of the memory that is not the model's to use.
+
     Raises
     ------
     CostmodelError

@@ -95,6 +95,15 @@ class Transformer(LanguageModel):
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
         """Return the stack that a model of the catalogue is.
 
+        Parameters
+        ----------
+        architecture : Architecture
+            As `costmodel.models.load` returns it.
+        dtype : str
+            Of weights, activations and gradients.
+        attention : {"tiled", "dense"}
+            Whether the scores stay on the chip.
+
         Raises
         ------
         UnavailableError
@@ -137,6 +146,15 @@ class Transformer(LanguageModel):
 
     def layer(self, direction: str, *, recompute: str = "none", sequence_parallel: bool = False) -> Layer:
         """Return one layer, cut over devices.
+
+        Parameters
+        ----------
+        direction : {"fwd", "bwd", "fwd+bwd"}
+            Which pass.
+        recompute : {"none", "selective", "full"}
+            What backward computes again.
+        sequence_parallel : bool
+            Whether what lies between its products is cut by positions.
 
         Raises
         ------

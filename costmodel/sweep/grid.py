@@ -165,9 +165,8 @@ def make_grid(
 
     Parameters
     ----------
-    layers, devices : one or several
-        Each layer takes those of the sizes that it has.
-    sizes, rung, state, framework : see `predict`; the size `devices` goes into `sizes`
+    layers, devices, sizes, rung, state, framework
+        See `sweep`.
     where : str, optional
         A condition on columns: ``"heads % kv_heads == 0 and footprint_bytes < 80e9"``. What it says of
         sizes alone is tried before anything is predicted.
@@ -179,7 +178,7 @@ def make_grid(
     Raises
     ------
     UnknownNameError, SizeError, UnavailableError, CostmodelError
-        See `predict` and `condition`; also if no layer takes one of the sizes.
+        See `sweep`.
     """
     if not isinstance(state, str):
         grids, state = {**grids, "state": state}, "warm"

@@ -24,7 +24,14 @@ from costmodel.sweep.points import gather
 
 @typed
 def log2_range(start: int, stop: int) -> NDArray[np.int64]:
-    """Return the sizes start, 2·start, 4·start, … up to and including `stop`.
+    """Return the sizes start, 2·start, 4·start, … that are no larger than `stop`, as an array.
+
+    Parameters
+    ----------
+    start : int
+        The first size.
+    stop : int
+        No size is larger.
 
     Raises
     ------
@@ -62,9 +69,15 @@ def sweep(
 
     Parameters
     ----------
-    layers, devices : one or several
-        Each layer takes those of the sizes that it has.
-    sizes, rung, state, framework : see `predict`; the size `devices` goes into `sizes`
+    layers : Layer or iterable of Layer
+        Each takes those of the sizes that it has.
+    devices : Device, str or Path, or iterable of them
+        As `predict` takes them.
+    sizes : mapping, optional
+        Sizes by name, beside those given as keywords: for the size `devices`, and others that are named
+        as a parameter is.
+    rung, state, framework : str, optional
+        See `predict`.
     where : str, optional
         Which rows to keep: ``"seconds < 1e-3 and heads % kv_heads == 0"``.
     prices : mapping of str to float, optional
@@ -86,7 +99,7 @@ def sweep(
     Raises
     ------
     UnknownNameError, SizeError, UnavailableError, CostmodelError
-        See `make_grid`.
+        See `predict`; also if no layer takes one of the sizes, or `where` is no condition on columns.
     """
     return whole(
         make_grid(

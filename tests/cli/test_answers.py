@@ -242,7 +242,9 @@ def test_show_gives_formulas_units_source_and_growth(costmodel, layer):
     assert answer["source"]
     assert answer["not_counted"]
     assert all(size["meaning"] for size in answer["sizes"].values())
-    assert costmodel("show", layer).out.count("O(") >= len(counts)
+    text = costmodel("show", layer).out
+    assert text.count("O(") >= len(counts)
+    assert all(f"\n  {option}=" in text for option in answer["options"])
 
 
 def test_show_knows_what_grows_how(costmodel):

@@ -1,5 +1,6 @@
 """Every command's help has an example, and it runs as written."""
 
+import inspect
 import re
 import shlex
 import shutil
@@ -98,6 +99,12 @@ def test_a_fit_that_is_refused_takes_nothing_else_along(costmodel, desk, monkeyp
     assert (ended.status, "held-out shapes" in ended.out) == (2, True), ended.err
     assert Path("validation-cpu.html").is_file(), ended.err
     assert "nothing to write: gemm fp32" in ended.err
+
+
+def test_first_sentences_fit_into_the_list_of_commands():
+    """On a terminal of 80 columns; longer ones end in dots."""
+    said = {name: inspect.getdoc(command).splitlines()[0] for name, command, _ in COMMANDS}
+    assert not {name: text for name, text in said.items() if len(text) > 63 or not text.endswith(".")}
 
 
 def test_help_lists_every_command_of_the_contract(costmodel):

@@ -8,6 +8,7 @@ from costmodel import evaluate
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.layers import classes, get
 from costmodel.layers._base import glossary_lines
+from costmodel.layers._options import option_meanings
 
 
 @pytest.mark.parametrize(
@@ -96,6 +97,14 @@ def test_sizes_of_every_class_are_explained():
     assert [name for name, _ in glossary_lines(get("lstm"))][:3] == ["batch", "seq", "hidden"]
 
 
+@pytest.mark.parametrize("kind", classes().values(), ids=classes())
+def test_options_of_every_class_are_explained(kind):
+    """Those of its bases too, and with no word of the next section."""
+    words = option_meanings(kind)
+    assert set(words) >= set(kind.option_types())
+    assert all(words[option] and "Raises" not in words[option] for option in kind.option_types())
+
+
 def test_sizes_are_explained_as_the_layer_has_them():
     """Its own defaults (RetNet's values are twice as wide), and words that are true of it."""
     assert dict(glossary_lines(get("retnet")))["value_dim"].endswith("(default 2*head_dim)")
@@ -104,7 +113,7 @@ def test_sizes_are_explained_as_the_layer_has_them():
     for kind in classes().values():
         assert set(kind.meanings) <= set(kind().sizes()), kind.name
         for name, meaning in glossary_lines(kind):
-            assert meaning.count("(default") == (name in kind.defaults), (kind.name, name)
+            assert meaning.count("default ") == (name in kind.defaults), (kind.name, name)
 
 
 def test_no_more_tensors_than_numbers():

@@ -17,6 +17,11 @@ def refused(config, **options):
     return text
 
 
+def test_a_title_of_no_model_says_which_there_are():
+    with pytest.raises(UnknownNameError, match="unknown model 'llama-2-7'; did you mean"):
+        title("llama-2-7")
+
+
 def test_missing_fields_are_all_named_with_what_is_near(llama):
     config = {key: value for key, value in llama.items() if key != "intermediate_size"}
     text = refused({**config, "hidden_sizes": 64, "hidden_size": None})
