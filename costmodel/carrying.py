@@ -18,6 +18,11 @@ _REACHED, _PASSES = "bandwidth_share", "stream"
 _HELD = "cache_share"
 #: A unit that takes in so many times its part of the memory's bandwidth keeps memory busy.
 _AHEAD = 2.0
+#: Share of a kernel's start that goes with no clock of the units: what starts it, and the memory's latency.
+_UNCLOCKED = 0.25
+#: Architectures whose libraries load the tiles of products and attention by a unit's tensor memory
+#: accelerator ("NVIDIA H100 Tensor Core GPU Architecture"), not by threads; and the kernel models of these.
+_BY_ACCELERATOR, _OF_TILES = ("hopper", "blackwell"), ("gemm", "attention", "decode")
 
 
 def carried(
@@ -32,13 +37,15 @@ def carried(
     """Return a relative's constants as they are on a device.
 
     Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
-    device's clock, and what goes with how chips are made (``MADE``) by what came of it from the relative's
-    generation to the device's, and on tensor cores by the square of the clock that peaks are stated for, as
-    voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
+    device's clock, but for a part of a kernel's start (``STARTS``), and bytes that caches and memory give a
+    unit in a cycle (``RATES``) are as many in a second: latencies and caches keep clocks of their own. What
+    goes with how chips are made (``MADE``) does by what came of it from the relative's generation to the
+    device's, and on tensor cores by the square of the clock that peaks are stated for, as voltage goes with
+    the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
     are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
     hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the relative:
     kernels have as much under way as that needs. What a cache in parts keeps is not what a whole one does.
-    Of graphics memory no kernel reaches more than passes over tables do of some.
+    Of graphics memory no kernel reaches more than passes over tables do of some, and of none more than all.
 
     Parameters
     ----------
@@ -57,8 +64,17 @@ def carried(
     """
     without = () if own else (device.base_name,)
     found, lender = translated(constants, section, wanted, without), hardware.load(relative)
+    clocks = device.clock_hz / lender.clock_hz
+    feeds = found.keys() & set(kernels.group(section.kernel, "FEEDS"))
+    least = {name: min(found[name] / _part(lender), _AHEAD) * _part(device) for name in feeds}
     for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
-        found[name] *= lender.clock_hz / device.clock_hz
+        found[name] /= clocks
+    for name in found.keys() & set(kernels.group(section.kernel, "STARTS")):
+        found[name] *= 1 - _UNCLOCKED + _UNCLOCKED * clocks
+    for name in found.keys() & set(kernels.group(section.kernel, "RATES")):
+        found[name] *= _taken_in(section.kernel, wanted.dtype, lender, device)
+    for name in feeds:
+        found[name] = max(found[name], least[name])
     for name in found.keys() & set(kernels.group(section.kernel, "MADE")):
         found[name] *= _voltage(lender, device, wanted.dtype)
         found[name] *= _progress(name, wanted, lender, device, without)
@@ -66,16 +82,28 @@ def carried(
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
             found[name] = _uncovered(found[name], cut)
-    for name in found.keys() & set(kernels.group(section.kernel, "FEEDS")):
-        ahead = min(found[name] / _part(lender), _AHEAD)
-        found[name] = max(found[name], ahead * _part(device))
     if _HELD in found and _divided(lender) and not _divided(device):
         found[_HELD] = 1.0  # how parts keep copies tells nothing of a whole cache, which holds what it holds
     of_hbm = device.graphics_memory and not lender.graphics_memory
     if of_hbm and _REACHED in found and section.kernel != _PASSES:
         # Steps of decoding reach 0.96 of A100's HBM and all of H200's, and 0.81 to 0.84 of L40S's GDDR6.
         found[_REACHED] = min(found[_REACHED], _of_graphics_memory(without))
+    if _REACHED in found:
+        found[_REACHED] = min(found[_REACHED], 1.0)  # fits of what memory does not limit go beyond
     return found
+
+
+def _taken_in(kernel: str, dtype: str, lender: hardware.Device, device: hardware.Device) -> float:
+    """Return the bytes that caches and memory give a unit in a cycle, over those of a relative's unit.
+
+    As many in a second. A unit's tensor memory accelerator takes in no less in a cycle than threads do.
+    """
+    times = lender.clock_hz / device.clock_hz
+    if kernel in _OF_TILES and _tensors(dtype, lender, device):
+        before, after = (each.family in _BY_ACCELERATOR for each in (lender, device))
+        if before != after:
+            return max(times, 1.0) if after else min(times, 1.0)
+    return times
 
 
 def _divided(device: hardware.Device) -> bool:

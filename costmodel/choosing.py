@@ -200,18 +200,31 @@ def _from_relative(
 ) -> Choice | None:
     """Return the constants of the nearest relative that has some: of the same algorithm, or of any.
 
-    Of the vendor's devices, or (`foreign`) of others'.
+    Of the vendor's devices, or (`foreign`) of others'. Those of the same code, where a library has one for
+    all architectures, go before a nearer relative's that is no sibling.
     """
-    for relative, relation in _suited(device, wanted.kernel):
-        if (relation == "foreign") != foreign:
-            continue
-        lender = hardware.load(relative)
-        sections = [s for s in calibration.load(relative) if _of_engine(s, lender, wanted, device)]
-        fitting = [s for s in sections if not alike or _serves(s, wanted, device)]
-        section = _nearest(fitting, lender, wanted, device)
-        if section is not None:
-            return _carried(section, device, relative, relation, wanted, own=own)
+    whose = (wanted.op, wanted.framework, wanted.label)
+    for code in (*implementations.same_code(wanted.kernel, *whose, device), None):
+        for relative, relation in _suited(device, wanted.kernel):
+            if (relation == "foreign") != foreign:
+                continue
+            lender = hardware.load(relative)
+            sections = [s for s in calibration.load(relative) if _of_engine(s, lender, wanted, device)]
+            if code is not None and relation != "sibling":
+                sections = [s for s in sections if s.op == wanted.op and _says(s, code, lender)]
+            fitting = [s for s in sections if not alike or _serves(s, wanted, device)]
+            section = _nearest(fitting, lender, wanted, device)
+            if section is not None:
+                return _carried(section, device, relative, relation, wanted, own=own)
     return None
+
+
+def _says(section: Section, library: str, of: hardware.Device) -> bool:
+    """Return whether the name of a section's kernel says that it is of that library."""
+    framework, label = section.implementation
+    if not implementations.says(section.kernel, label):
+        return False
+    return implementations.library(section.kernel, section.op, framework, label, of) == library
 
 
 def _of_engine(section: Section, of: hardware.Device, wanted: Wanted, device: hardware.Device) -> bool:

@@ -112,6 +112,19 @@ def library(kernel: str, op: str, framework: str | None, label: str | None, devi
     return _flash.library(arguments(kernel, op, framework, label, device)["kernel"])
 
 
+def same_code(
+    kernel: str, op: str, framework: str | None, label: str | None, device: Device
+) -> tuple[str, ...]:
+    """Return the libraries whose code an attention kernel is on all architectures, its own first.
+
+    None where each architecture has a kernel written for it, as flash-attention 3's and TensorRT-LLM's are,
+    or where a name does not say whose it is, as SGLang's ``flash_attention`` on A100 does not.
+    """
+    if label and not says(kernel, label):
+        return ()
+    return _flash.SAME_CODE.get(library(kernel, op, framework, label, device) or "", ())
+
+
 def beside(kernel: str, op: str, framework: str | None, direction: str) -> Options:
     """Return the static arguments for what a framework's call does beside the layer's own work.
 

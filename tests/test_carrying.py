@@ -6,7 +6,7 @@ from functools import partial
 import pandas as pd
 import pytest
 
-from costmodel import calibration
+from costmodel import calibration, kernels
 from costmodel.calibration import Provenance, Section, Wanted
 from costmodel.carrying import carried, translated
 from costmodel.hardware import Device, load
@@ -40,10 +40,69 @@ def fitted(monkeypatch):
 
 def test_cycles_go_by_the_clock_and_the_rest_stays(fitted):
     fitted({})
-    told = section(dtype="fp32", framework="pytorch", start_s=2e-6, peak_share=0.9)
+    told = section("stream", "gelu", "fp32", "pytorch", start_s=2e-6, bandwidth_share=0.9)
     a100, h100 = load("nvidia/a100-pcie-40gb"), load("nvidia/h100-sxm")
-    got = carried(told.constants, told, a100.name, h100, FP32, own=True)
-    assert got == pytest.approx({"start_s": 2e-6 * a100.clock_hz / h100.clock_hz, "peak_share": 0.9})
+    wanted = Wanted("stream", "gelu", "fp32", framework="pytorch")
+    got = carried(told.constants, told, a100.name, h100, wanted, own=True)
+    assert got == pytest.approx({"start_s": 2e-6 * a100.clock_hz / h100.clock_hz, "bandwidth_share": 0.9})
+
+
+@pytest.mark.parametrize(
+    ("kernel", "op", "constant"),
+    [
+        ("gemm", "gemm", "start_s"),
+        ("gemm", "gemm", "split_s"),
+        ("conv", "causal_conv1d_decode", "start_cycles"),
+    ],
+)
+def test_a_quarter_of_a_kernels_start_goes_with_no_clock_of_the_units(fitted, kernel, op, constant):
+    """Three quarters are cycles: at 1.27 times the clock it takes 1/4 + 3/4 / 1.27 of the time."""
+    fitted({})
+    told = section(kernel, op, **{constant: 3000.0})
+    slow, fast = load("nvidia/h200-sxm"), load("nvidia/l40s")
+    got = carried(told.constants, told, slow.name, fast, Wanted(kernel, op, "bf16"), own=True)[constant]
+    times = fast.clock_hz / slow.clock_hz
+    assert times == pytest.approx(2520 / 1980)
+    in_seconds = got if constant.endswith("_s") else got / times
+    assert in_seconds / 3000.0 == pytest.approx(1 / 4 + 3 / 4 / times)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "op", "dtype", "lender", "device", "times"),
+    [
+        # As many bytes a second: 1.41 GHz for 1.74, 1.98 for 2.52.
+        ("gemm", "gemm", "bf16", "nvidia/a40", "nvidia/a100-sxm-80gb", 1740 / 1410),
+        ("attention", "attention_prefill", "bf16", "nvidia/a100-sxm-80gb", "nvidia/l40s", 1410 / 2520),
+        ("decode", "attention_decode", "bf16", "nvidia/h200-sxm", "nvidia/h100-sxm", 1.0),
+        # Convolutions are loaded by threads on Hopper, too; so are products of what has no tensor core.
+        ("conv", "causal_conv1d_prefill", "bf16", "nvidia/l40s", "nvidia/h200-sxm", 2520 / 1980),
+        ("gemm", "gemm", "fp32", "nvidia/a100-pcie-40gb", "nvidia/h100-sxm", 1410 / 1980),
+        # Where an accelerator loads, no less in a cycle than where threads do.
+        ("gemm", "gemm", "bf16", "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.0),
+        ("gemm", "gemm", "bf16", "nvidia/l40s", "nvidia/b200-sxm", 2520 / 1965),
+        ("gemm", "gemm", "bf16", "nvidia/h200-sxm", "nvidia/a100-sxm-80gb", 1.0),
+        ("gemm", "gemm", "bf16", "nvidia/h200-sxm", "nvidia/l40s", 1980 / 2520),
+    ],
+)
+def test_caches_and_memory_give_a_unit_as_many_bytes_a_second(
+    fitted, kernel, op, dtype, lender, device, times
+):
+    fitted({})
+    names = kernels.group(kernel, "RATES")
+    assert names, "bytes in a cycle"
+    described = kernels.model(kernel).CONSTANTS
+    assert all(described[name].unit == "B/cycle" for name in names)
+    told = section(kernel, op, dtype, **dict.fromkeys(names, 1000.0))
+    got = carried(told.constants, told, lender, load(device), Wanted(kernel, op, dtype), own=True)
+    assert got == pytest.approx(dict.fromkeys(names, 1000.0 * times), rel=1e-3)
+
+
+def test_no_kernel_reaches_more_than_all_of_a_memory(fitted):
+    """Fits of what memory does not limit say so: batched products on A100 1.1 of it."""
+    fitted({})
+    told = section("gemm", "bmm", "fp32", "pytorch", bandwidth_share=1.1)
+    got = carried(told.constants, told, "nvidia/a100-pcie-40gb", load("nvidia/h100-sxm"), FP32, own=True)
+    assert got == {"bandwidth_share": 1.0}
 
 
 def test_a_chain_of_multiply_adds_is_cycles_and_a_launch_is_the_hosts(fitted):
@@ -87,7 +146,7 @@ def test_no_kernel_reaches_more_of_graphics_memory_than_a_pass(fitted, lender, k
         (17.15, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 1.28),  # as far ahead of memory as there
         (60.0, "nvidia/a100-sxm-80gb", "nvidia/h200-sxm", 60 / 18.37),  # more than memory asks for, anyway
         (13.1, "nvidia/l40s", "nvidia/h200-sxm", 2.0),  # far ahead of GDDR: what keeps HBM busy is enough
-        (28.2, "nvidia/h200-sxm", "nvidia/l40s", 28.2 / 2.414),  # a slower memory takes nothing from it
+        (28.2, "nvidia/h200-sxm", "nvidia/l40s", 28.2 * 1980 / 2520 / 2.414),  # as many bytes a second
     ],
 )
 def test_what_a_unit_takes_in_keeps_memory_as_busy_as_on_the_relative(bytes_per_cycle, lender, device, ahead):

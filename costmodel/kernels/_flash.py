@@ -55,6 +55,9 @@ _NAMES = {
 #: tensor cores that have faster ones: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on Blackwell a
 #: unit then does what Ampere's does, 2,048 operations a cycle (inferred).
 _OF_A_WARP, _WARP_SHARE = ("fa2", "fa2-paged", "flashinfer"), {"hopper": 0.63, "blackwell": 0.25}
+#: Whose kernels say most of theirs, their own first: one code serves all architectures, and FlashInfer's are
+#: templates of FlashAttention-2's algorithm.
+SAME_CODE = {"fa2": ("fa2",), "flashinfer": ("flashinfer", "fa2")}
 #: Of 128 keys' exponentials those that fa4 takes from the special-function units; see `exponential_rate`.
 _EMULATED = 4 / 16 * 2 / 4
 _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}

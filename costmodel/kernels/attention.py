@@ -75,6 +75,8 @@ CONSTANTS = {
 }
 #: Shares of the tensor cores' peak: what else a step takes keeps them from the rest.
 PEAK_SHARES = ("matrix_efficiency",)
+#: What caches and memory give to a unit, and take of it.
+RATES = ("row_bytes_per_cycle", "l2_unit_bytes")
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
 

@@ -39,6 +39,8 @@ CONSTANTS = {
 }
 #: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
 MEMORY_BOUND = True
+#: A kernel's start, and what cache and memory give to a unit.
+STARTS, RATES = ("start_cycles",), ("cache_bytes", "unit_bytes")
 #: Which of them belong to the harness, not the device.
 HARNESS = tuple(replay.CONSTANTS)
 

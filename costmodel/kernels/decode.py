@@ -77,6 +77,8 @@ CONSTANTS = {
 MEMORY_BOUND = True
 #: Which of them belong to the harness and the library's host side, not to the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
+#: What caches and memory give to a unit, and take of it.
+RATES = ("l2_unit_bytes", "row_bytes_per_cycle", "stream_bytes_per_cycle")
 #: What one unit takes in: on a device with more memory bandwidth a unit, kernels have more under way.
 FEEDS = ("stream_bytes_per_cycle",)
 

@@ -64,6 +64,8 @@ CONSTANTS = {
     "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
     **replay.CONSTANTS,
 }
+#: A kernel's start, and what the cache gives to a unit.
+STARTS, RATES = ("start_cycles",), ("cache_bytes",)
 #: Which of them belong to the harness, not the device.
 HARNESS = tuple(replay.CONSTANTS)
 

@@ -135,6 +135,8 @@ PEAK_SHARES = ("peak_share",)
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
 #: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
 CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
+#: Which of these are a kernel's start, and what caches and memory give to a unit, and take of it.
+STARTS, RATES = CLOCKED, ("l2_unit_bytes", "l2_once_bytes", "store_bytes", "row_bytes")
 
 LAYOUTS = ("tn", "nn")
 #: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
