@@ -66,14 +66,7 @@ class Layered(LanguageModel):
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Layered:
         """Return the stack of layers that a model of the catalogue is.
 
-        Parameters
-        ----------
-        architecture : Architecture
-            As `costmodel.models.load` returns it.
-        dtype : str
-            Of weights, activations and gradients.
-        attention : {"tiled", "dense"}
-            Whether the scores stay on the chip.
+        Its parameters are those of `costmodel.parallel.stack_of`.
 
         Raises
         ------
