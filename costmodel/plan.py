@@ -111,9 +111,10 @@ class Plan:
 
     @cached_property
     def lower_function(self) -> Any:
-        """Compiled: FLOPs by engine and dtype, compulsory bytes, state updated in place."""
+        """Compiled: least FLOPs by engine and dtype, compulsory bytes, state updated in place."""
         work = self.work
-        return compile_expressions([*work.flops.values(), work.compulsory, work.updated], self.arguments)
+        counts = [*work.least_flops.values(), work.compulsory, work.updated]
+        return compile_expressions(counts, self.arguments)
 
     @cached_property
     def launch_function(self) -> Any:
