@@ -79,7 +79,10 @@ def test_own_constants_go_before_a_relatives(shelf):
     own, other = section(constants={"efficiency": 0.7}), section(constants={"efficiency": 0.6})
     shelf(nvidia_h200_sxm=(own,), nvidia_a100_sxm_80gb=(other,))
     h200 = load("nvidia/h200-sxm")
-    assert choosing.choose(h200, WANTED) == choosing.Choice("self", own, own.constants)
+    found = choosing.choose(h200, WANTED)
+    assert (found.origin, found.section, found.constants) == ("self", own, own.constants)
+    # None of its rows was held out: no surer than another generation's.
+    assert found.spread == spreads.transfer("gemm", "generation") != ()
     # Rung `kernel` takes nothing fitted on the device itself.
     assert choosing.choose(h200, WANTED, own=False).origin == "nvidia/a100-sxm-80gb"
     assert choosing.choose(load("nvidia/b200-sxm"), WANTED).origin == "nvidia/h200-sxm"
