@@ -125,6 +125,8 @@ class Phase:
     beside : bool
         Whether its arithmetic waits for nothing of the phase before it: keys and values are projected beside
         queries. The depth of the two is the deeper one's; their times add up, as kernels run in turn.
+    direction : str
+        ``fwd`` or ``bwd``: of which pass it is. Left out, of the one that its layer writes it for.
     """
 
     name: str
@@ -146,6 +148,7 @@ class Phase:
     beside: bool = False
     borrowed: bool = False
     spared: Mapping[tuple[str, str], sp.Expr] = field(default_factory=dict)
+    direction: str = ""
 
     @property
     def sent_by(self) -> str:

@@ -166,7 +166,8 @@ def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
 
 def addition(layer: Layer, name: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
     """Return the sum of two rows × cols tables."""
-    return stream(layer, name, op="elementwise_add", rows=rows, cols=cols, reads=2, writes=1, vector=1)
+    one = stream(layer, name, op="elementwise_add", rows=rows, cols=cols, reads=2, writes=1, vector=1)
+    return replace(one, direction="fwd")  # of gradients, too, it is no addition's gradient
 
 
 class Pointwise(NamedTuple):
