@@ -105,8 +105,19 @@ def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool 
         return replace(choice, constants=kept | dispatch)
     if section is None:
         return choice
-    constants = as_timed(choice.constants, names, section.harness, wanted.harness, elsewhere=carried_over)
+    hostless = carried_over or (wanted.framework is None and own and _without_host(device, wanted.kernel))
+    constants = as_timed(choice.constants, names, section.harness, wanted.harness, elsewhere=hostless)
     return replace(choice, constants=constants)
+
+
+def _without_host(device: hardware.Device, kernel: str) -> bool:
+    """Return whether any of a device's own constants of a kernel model were timed without a host.
+
+    Then all are taken so: kernels of one layer, some with a host's call around each and some without, would
+    add up to what no harness measures.
+    """
+    mine = calibration.load(device.base_name)
+    return any(section.kernel == kernel and section.harness not in HOSTED for section in mine)
 
 
 def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[str, float]:

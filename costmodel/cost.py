@@ -100,6 +100,9 @@ class Phase:
         Its static arguments (dtype, causal, tile, …).
     flops : mapping of (engine, dtype) to Expr
         Arithmetic [FLOP]; 1 MAC = 2 FLOP.
+    spared : mapping of (engine, dtype) to Expr
+        Of `flops`, what another schedule of the same mathematics does without (attention's outputs scaled
+        again at each tile): the lower bound is without them.
     read, write : Expr
         Traffic with main memory [bytes]: operands and results, each once, and
         what the algorithm itself writes and reads back.
@@ -122,6 +125,8 @@ class Phase:
     beside : bool
         Whether its arithmetic waits for nothing of the phase before it: keys and values are projected beside
         queries. The depth of the two is the deeper one's; their times add up, as kernels run in turn.
+    direction : str
+        ``fwd`` or ``bwd``: of which pass it is. Left out, of the one that its layer writes it for.
     """
 
     name: str
@@ -142,6 +147,8 @@ class Phase:
     overlaps: bool = False
     beside: bool = False
     borrowed: bool = False
+    spared: Mapping[tuple[str, str], sp.Expr] = field(default_factory=dict)
+    direction: str = ""
 
     @property
     def sent_by(self) -> str:
@@ -163,6 +170,7 @@ class Phase:
             self,
             sizes={name: put(size) for name, size in self.sizes.items()},
             flops={key: put(count) for key, count in self.flops.items()},
+            spared={key: put(count) for key, count in self.spared.items()},
             **{name: put(getattr(self, name)) for name in _EXPRESSIONS},
         )
 
@@ -289,6 +297,12 @@ class Cost:
         element; ``special``: exponentials, tanh, erf and their like, 1 FLOP each.
         """
         return add_tallies((p.flops, p.repeats) for p in self.phases)
+
+    @cached_property
+    def least_flops(self) -> Tally:
+        """Of `flops`, what no schedule of the same mathematics does without (`Phase.spared`)."""
+        spared = add_tallies((p.spared, -p.repeats) for p in self.phases)
+        return add_tallies(((self.flops, ONE), (spared, ONE)))
 
     @cached_property
     def bytes(self) -> Tally:

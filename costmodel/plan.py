@@ -111,9 +111,10 @@ class Plan:
 
     @cached_property
     def lower_function(self) -> Any:
-        """Compiled: FLOPs by engine and dtype, compulsory bytes, state updated in place."""
+        """Compiled: least FLOPs by engine and dtype, compulsory bytes, state updated in place."""
         work = self.work
-        return compile_expressions([*work.flops.values(), work.compulsory, work.updated], self.arguments)
+        counts = [*work.least_flops.values(), work.compulsory, work.updated]
+        return compile_expressions(counts, self.arguments)
 
     @cached_property
     def launch_function(self) -> Any:
@@ -208,7 +209,7 @@ def make_plan(
     parts, missing = [], dict.fromkeys(device.missing)
     own = rung != "kernel"
     for phase in layer.exact.cost.phases:
-        kernel, direction = kernels.on(phase.kernel, device), _direction(layer, phase)
+        kernel, direction = kernels.on(phase.kernel, device), _direction(phase)
         rates = tuple(_rates(phase, device, missing))
         choice, options = choosing.Choice("none"), dict(phase.options)
         if rung != "bound":
@@ -304,12 +305,12 @@ def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
     return replace(phase, sizes={**phase.sizes, **more}) if more else phase
 
 
-def _direction(layer: Layer, phase: Phase) -> str:
+def _direction(phase: Phase) -> str:
     """Return the direction that a kernel's constants are of: its own, where it says one.
 
-    Of the others, a pass over memory has other operands in a backward layer; a product is a product.
+    Of the others, a pass over memory has other operands backward; a product is a product.
     """
-    backward = layer.direction == "bwd" and phase.kernel == "stream"
+    backward = phase.direction == "bwd" and phase.kernel == "stream"
     return str(phase.options.get("direction", "bwd" if backward else "fwd"))
 
 

@@ -227,7 +227,7 @@ class Prediction:
     def lower_s(self) -> Any:
         """Time that no measurement of this work undercuts, warm or cold, fused or not [s].
 
-        The larger of the FLOPs over the fastest engine of their dtype at the
+        The larger of the FLOPs that every schedule does, over the fastest engine of their dtype at the
         highest clock known, and the compulsory bytes that the last-level cache
         cannot hold over the memory bandwidth.
         """
@@ -237,7 +237,7 @@ class Prediction:
         cache = self.device.llc_capacity
         traffic = np.maximum(0.0, compulsory - cache - np.minimum(cache, updated))
         lower = traffic / self.device.hbm_bandwidth
-        for (_, dtype), count in zip(self.plan.work.flops, flops, strict=True):
+        for (_, dtype), count in zip(self.plan.work.least_flops, flops, strict=True):
             if self.device.has(dtype):
                 lower = np.maximum(lower, count / self.device.boost_peak(dtype))
         return spread(lower, self.shape)

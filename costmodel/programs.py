@@ -88,7 +88,7 @@ def _counts(cost: Cost) -> list[tuple[str, sp.Expr]]:
         named.append((f"hbm{i}", phase.hbm))
         if phase.link != 0:
             named.append((f"link{i}", phase.link))
-    named += [(f"flops_{engine}_{dtype}", count) for (engine, dtype), count in cost.flops.items()]
+    named += [(f"least_{engine}_{dtype}", count) for (engine, dtype), count in cost.least_flops.items()]
     named.append(("updated_bytes", cost.updated))
     named.append(("steps", sp.Add(*(phase.steps * phase.repeats for phase in cost.phases))))
     return named
@@ -134,7 +134,7 @@ def _lower(cost: Cost) -> list[tuple[str, sp.Expr]]:
     """Return the steps of the lower bound; see `Prediction.lower_s`."""
     cache, compulsory, updated = _name("cache"), _name("compulsory_bytes"), _name("updated_bytes")
     traffic = _max(ZERO, compulsory - cache - sp.Min(cache, updated))
-    flops = (_name(f"flops_{engine}_{dtype}") / _name(f"boost_{dtype}") for engine, dtype in cost.flops)
+    flops = (_name(f"least_{engine}_{dtype}") / _name(f"boost_{dtype}") for engine, dtype in cost.flops)
     return [("uncached", traffic), ("lower_s", _max(_name("uncached") / _name("bandwidth"), *flops))]
 
 

@@ -35,7 +35,8 @@ def _of_kernel(
     fitted_on = wanted.op == section.op and not wanted.borrowed
     theirs = fitted_on and wanted.framework in (None, section.framework)
     same = theirs and (named or library == fitted is not None)
-    other = () if same else transfer(section.kernel, "generation")
+    # Of a few rows none was held out: then no surer than another generation's.
+    other = () if same and spread else transfer(section.kernel, "generation")
     return _either_way(widest(spread, other), section, wanted)
 
 

@@ -177,8 +177,8 @@ class Device:
         Parameters
         ----------
         dtype : str
-            ``fp32`` is true FP32, on whichever engine does it fastest (AMD's matrix
-            cores included); ``tf32`` is a matrix rate of its own.
+            ``fp32`` is true FP32, on whichever engine does it fastest (AMD's matrix cores included, and
+            TPUs' arrays in six passes of bf16); ``tf32`` is a matrix rate of its own.
         engine : str, optional
             matrix, vector or special. Default: the faster of matrix and vector for this dtype. The vector and
             special engines do formats that they have no rate for in fp32, at its

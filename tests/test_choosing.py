@@ -79,7 +79,10 @@ def test_own_constants_go_before_a_relatives(shelf):
     own, other = section(constants={"efficiency": 0.7}), section(constants={"efficiency": 0.6})
     shelf(nvidia_h200_sxm=(own,), nvidia_a100_sxm_80gb=(other,))
     h200 = load("nvidia/h200-sxm")
-    assert choosing.choose(h200, WANTED) == choosing.Choice("self", own, own.constants)
+    found = choosing.choose(h200, WANTED)
+    assert (found.origin, found.section, found.constants) == ("self", own, own.constants)
+    # None of its rows was held out: no surer than another generation's.
+    assert found.spread == spreads.transfer("gemm", "generation") != ()
     # Rung `kernel` takes nothing fitted on the device itself.
     assert choosing.choose(h200, WANTED, own=False).origin == "nvidia/a100-sxm-80gb"
     assert choosing.choose(load("nvidia/b200-sxm"), WANTED).origin == "nvidia/h200-sxm"
@@ -130,6 +133,37 @@ def test_a_chain_goes_by_a_relatives_of_its_direction_before_its_own_of_another(
 
 
 # -- how sure ----------------------------------------------------------------------------------
+
+
+def directions(layer, **sizes):
+    """Return the passes over memory of each kind, by the direction whose constants they are given."""
+    found = {"fwd": [], "bwd": []}
+    for part in predict(layer, "nvidia/t4", **sizes).plan.phases:
+        if part.phase.kernel == "stream":
+            found[part.direction].append(part.phase.name.partition(": ")[2] or part.phase.name)
+    return found
+
+
+@pytest.mark.parametrize("layer", [cm.Softmax, cm.Norm, cm.Elementwise])
+def test_each_pass_of_a_training_step_has_the_constants_of_its_direction(layer):
+    there, back, both = (directions(layer(direction=way), m=64, n=64) for way in ("fwd", "bwd", "fwd+bwd"))
+    assert (len(there["fwd"]), len(there["bwd"])) == (1, 0)
+    assert (len(back["fwd"]), len(back["bwd"])) == (0, 1)
+    assert both == {"fwd": there["fwd"], "bwd": back["bwd"]}
+
+
+@pytest.mark.parametrize("direction", ["bwd", "fwd+bwd"])
+def test_what_backward_computes_again_is_forward(direction):
+    """So is a sum of gradients, which is a sum; and an optimiser's step."""
+    sizes = {"batch": 2, "seq": 64, "d_model": 64, "heads": 4}
+    found = directions(cm.TransformerBlock(dtype="fp16", direction=direction, recompute="full"), **sizes)
+    assert set(found["bwd"]) == {"gelu gradient", "layer norm gradient", "row sums of dO∘O"}
+    assert found["fwd"].count("gelu") == (2 if direction == "fwd+bwd" else 1)
+    assert "sum of input gradients" in found["fwd"]
+    model = directions(cm.models.load("gpt2").training("fp16"), batch=1, seq=64)
+    assert {"layer norm gradient", "gelu-tanh gradient", "cross-entropy gradient"} <= set(model["bwd"])
+    assert {"layer norm", "gelu-tanh", "cross-entropy", "adamw"} <= set(model["fwd"])
+    assert not {"layer norm", "gelu-tanh", "cross-entropy", "adamw"} & set(model["bwd"])
 
 
 def test_intervals_with_a_relatives_constants_are_from_other_devices():

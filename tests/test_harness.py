@@ -89,6 +89,20 @@ def test_of_another_devices_harness_only_the_host_is_left_out_unasked(fitted, ke
     assert found == (constants if kept else {"bandwidth_share": 0.8})
 
 
+def test_of_a_devices_own_the_host_is_left_out_where_others_of_them_knew_none():
+    """A100's GELU was timed on the host's wall clock, 48 µs a call, and its additions were by the kernel."""
+
+    def small(**asked):
+        layer = Elementwise(dtype="fp16", op="gelu")
+        p = predict(layer, "nvidia/a100-sxm-80gb", m=64, n=1024, **asked)
+        assert p.constants_from == "self"
+        return p.seconds
+
+    assert small() < 6e-6
+    assert small(harness="host-wall") == pytest.approx(48e-6, rel=0.02)
+    assert small(framework="pytorch") == small(harness="host-wall")
+
+
 def test_a_replayed_graph_has_no_dispatch_in_it():
     """H200 has no elementwise constants of its own; its relative's are of eager calls, most of them host."""
     layer = Elementwise(dtype="fp32", op="relu")

@@ -97,6 +97,8 @@ class Pass(_Found):
                 kernel="stream",
                 op=self.op,
                 borrowed=self.borrowed,
+                # An operation that is measured by itself is that one in a backward pass, too.
+                direction="" if self.borrowed else "fwd",
                 sizes={
                     "rows": self.rows,
                     "cols": self.cols,

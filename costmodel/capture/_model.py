@@ -16,6 +16,7 @@ from costmodel.capture._parts import CapturedPart
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, SizeError
+from costmodel.layers._phases import of_forward
 from costmodel.models import Model, Part
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY
 
@@ -188,7 +189,7 @@ class CapturedModel(Model):
 
     def backward(self) -> tuple[Phase, ...]:
         """The kernels that ran backward; then the optimiser's."""
-        return self._kernels(self.backward_parts) + self._kernels(self.updates)
+        return self._kernels(self.backward_parts) + of_forward(self._kernels(self.updates))
 
     def tensors(self) -> Tensors:
         """Inputs, outputs, and the weights that every forward pass reads whole."""

@@ -190,9 +190,8 @@ class Layer:
         """Return the kernels of the layer's direction, in the order they run."""
         if self.direction == "fwd":
             return self.forward()
-        if self.direction == "bwd":
-            return self.backward()
-        return self.forward() + self.backward()
+        back = tuple(dataclasses.replace(p, direction=p.direction or "bwd") for p in self.backward())
+        return back if self.direction == "bwd" else self.forward() + back
 
     @property
     def cost(self) -> Cost:

@@ -106,7 +106,9 @@ def _activation(layer: Layer, form: Form, *, rows: sp.Expr, cols: sp.Expr, works
     return stream(
         layer,
         f"{form.function} and product",
-        op=f"{form.function}_and_mul",
+        # Libraries have one kernel for all of them, which measurements have with silu.
+        op="silu_and_mul",
+        borrowed=form.function != "silu",
         pattern="gated",
         rows=rows,
         cols=cols,

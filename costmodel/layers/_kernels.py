@@ -166,7 +166,8 @@ def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
 
 def addition(layer: Layer, name: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
     """Return the sum of two rows × cols tables."""
-    return stream(layer, name, op="elementwise_add", rows=rows, cols=cols, reads=2, writes=1, vector=1)
+    one = stream(layer, name, op="elementwise_add", rows=rows, cols=cols, reads=2, writes=1, vector=1)
+    return replace(one, direction="fwd")  # of gradients, too, it is no addition's gradient
 
 
 class Pointwise(NamedTuple):
@@ -212,10 +213,20 @@ RESULT_GRADIENT: Mapping[str, Pointwise] = {
 }
 
 
+#: Functions that measurements have by themselves; of GELU, the one by erf.
+MEASURED = ("relu", "tanh", "gelu", "silu")
+
+
 def activation(layer: Layer, name: str, function: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:
     """Return one pointwise function over a rows × cols array: one read, one write."""
-    counts = POINTWISE[function]._asdict()
+    counts = POINTWISE[function]._asdict() | measured(function)
     return stream(layer, name, rows=rows, cols=cols, reads=1, writes=1, **counts, **more)
+
+
+def measured(function: str) -> dict[str, Any]:
+    """Return what `stream` takes of a function that is measured, or whose like is: whose constants serve."""
+    op = function.removesuffix("-tanh")
+    return {"op": op, "borrowed": op != function} if op in MEASURED else {}
 
 
 def softmax(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:

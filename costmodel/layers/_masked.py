@@ -72,6 +72,7 @@ class _MaskedAttention(Layer):
     def forward(self) -> tuple[Phase, ...]:
         """One kernel: for each score maximum, subtract, sum, exp; O scaled at each tile, divided once."""
         heads, w, mask = B * HQ, self.bytes, self.mask()
+        vector, special = ("vector", self.accumulate), ("special", self.accumulate)
         return (
             Phase(
                 name="attention",
@@ -82,9 +83,10 @@ class _MaskedAttention(Layer):
                 options=self._kernel_options("fwd"),
                 flops={
                     ("matrix", self.dtype): 2 * heads * self.pairs * (D + DV),
-                    ("vector", self.accumulate): heads * (3 * self.pairs + DV * self.visits + N * DV),
-                    ("special", self.accumulate): heads * (self.pairs + self.visits),
+                    vector: heads * (3 * self.pairs + DV * self.visits + N * DV),
+                    special: heads * (self.pairs + self.visits),
                 },
+                spared={vector: heads * DV * self.visits, special: heads * self.visits},
                 read=w * heads * N * D + self._keys(),
                 write=w * heads * N * DV + self._statistics(),
                 l2=w * heads * (D + DV) * self.visits,

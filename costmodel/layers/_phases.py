@@ -21,6 +21,11 @@ def times(phases: Iterable[Phase], repeats: sp.Expr) -> tuple[Phase, ...]:
     return tuple(replace(phase, repeats=phase.repeats * repeats) for phase in phases)
 
 
+def of_forward(phases: Iterable[Phase]) -> tuple[Phase, ...]:
+    """Return kernels of a forward pass that run in the backward one: they stay what they are."""
+    return tuple(replace(phase, direction="fwd") for phase in phases)
+
+
 def one_step_at_a_time(phases: Iterable[Phase]) -> tuple[Phase, ...]:
     """Return the kernels of a layer as generation runs them, each input made of the output before.
 

@@ -9,7 +9,7 @@ import sympy as sp
 
 from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._blockwise import DV, HKV, HQ, D, P, SequenceParallel, first, middle
-from costmodel.layers._phases import times
+from costmodel.layers._phases import of_forward, times
 from costmodel.symbols import ceil_div
 
 CHECKPOINTS = ("none", "layer", "attention")
@@ -107,7 +107,7 @@ class DistFlashAttention(SequenceParallel):
             self.add("query gradient", D, HQ, P - 1),
             self.add("key and value gradient", D + DV, HKV, P - 1),
         )
-        again = self.forward() if self.checkpoint == "layer" else ()
+        again = of_forward(self.forward()) if self.checkpoint == "layer" else ()
         return (*again, sums, *self._timeline((own,), (other,), start, on_the_way, results, end))
 
     def _timeline(

@@ -205,7 +205,7 @@ class EagerTransformer(Layer):
         rows = {"scores": B * H * N, "inner": B * N, "hidden": B * N}[one.table]
         cols = {"scores": N, "inner": F, "hidden": D}[one.table]
         if direction == "fwd" and one.op in FUNCTIONS:
-            return activation(self, one.name, one.op, rows=rows, cols=cols, op=one.op)
+            return activation(self, one.name, one.op, rows=rows, cols=cols)
         return stream(
             self,
             one.name,

@@ -14,7 +14,7 @@ from costmodel.layers._attention import HKV, HQ, NKV, _Attention, check_heads
 from costmodel.layers._base import Layer
 from costmodel.layers._devices import P, exchange
 from costmodel.layers._kernels import NORMS, POINTWISE, addition, norm
-from costmodel.layers._phases import at, times
+from costmodel.layers._phases import at, of_forward, times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.dropout import dropout
@@ -195,7 +195,7 @@ class Megatron(Layer):
             "selective": at(attention.core_forward(), self._sizes),
             "full": self._there(),
         }[self.recompute]
-        one = (*again, *self._back(self._inner("bwd"), 1), *self._back(attention.backward(), 4))
+        one = (*of_forward(again), *self._back(self._inner("bwd"), 1), *self._back(attention.backward(), 4))
         return times(one, L)
 
     def _inner(self, direction: str) -> tuple[Phase, ...]:

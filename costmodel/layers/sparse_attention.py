@@ -141,8 +141,10 @@ class BlockSparse(_MaskedAttention):
             vector: heads * (3 * self.pairs + (2 * DV + 4) * visits),
             special: heads * (self.pairs + 2 * visits),
         }
+        spared = {vector: heads * ((2 * DV + 4) * visits - N * DV), special: heads * 2 * visits}
         read = self._keys() + heads * visits * (w * D + output)
-        return (replace(phase, flops=flops, read=read, write=heads * visits * output, l2=ZERO),)
+        write = heads * visits * output
+        return (replace(phase, flops=flops, spared=spared, read=read, write=write, l2=ZERO),)
 
     def backward(self) -> tuple[Phase, ...]:
         """The scores again and all gradients; FA-1's rows of Q, O, dO, dQ, l and m go by for each tile."""
@@ -151,11 +153,13 @@ class BlockSparse(_MaskedAttention):
             return rows, main
         heads, w, visits = B * HQ, self.bytes, self.visits
         # P = exp(S − m)/l; the row sum of dO∘O again at each visit.
-        more = {("vector", self.accumulate): heads * (4 * self.pairs + 2 * DV * visits)}
+        vector = ("vector", self.accumulate)
         return (
             replace(
                 main,
-                flops={**main.flops, **more},
+                flops={**main.flops, vector: heads * (4 * self.pairs + 2 * DV * visits)},
+                # FA-2 makes the row sums once, and P is an exponential alone.
+                spared={vector: heads * (self.pairs + 2 * DV * (visits - N))},
                 read=self._keys() + heads * visits * 2 * (w * (D + DV) + self.stat_bytes),
                 write=self._keys() + heads * visits * w * D,
                 l2=ZERO,

@@ -40,7 +40,8 @@ class TiledAttention(_Attention):
         ``fa2``: blocks of Q outside (FlashAttention-2): O is written once, K
         and V are read again for each block of Q, mostly from the L2 cache.
         Kernels that are measured are of this kind: above rung bound `fa1`
-        has other counts and no time of its own.
+        has other counts and no time of its own. The lower bound is attention's, of neither schedule:
+        nothing in it is done again for a tile.
     tile : (int, int), optional
         Rows of Q and rows of K in a tile, B_r × B_c. Left out, it is the one of
         the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉ and, for
@@ -128,6 +129,7 @@ class TiledAttention(_Attention):
         visits = self.visits
         rescale = {"fa1": 2 * DV * visits + 4 * visits, "fa2": DV * visits + N * DV}[self.schedule]
         exponents = {"fa1": 2 * visits, "fa2": visits}[self.schedule]  # of the statistics' differences
+        vector, special = ("vector", self.accumulate), ("special", self.accumulate)
         read, write, again = self._fa1_traffic() if self.schedule == "fa1" else self._fa2_traffic()
         return (
             Phase(
@@ -138,9 +140,11 @@ class TiledAttention(_Attention):
                 options=self._kernel_options("fwd"),
                 flops={
                     ("matrix", self.dtype): 2 * heads * self.pairs * (D + DV),
-                    ("vector", self.accumulate): heads * (3 * self.pairs + rescale),
-                    ("special", self.accumulate): heads * (self.pairs + exponents),
+                    vector: heads * (3 * self.pairs + rescale),
+                    special: heads * (self.pairs + exponents),
                 },
+                # Whatever the tiles, O is divided once.
+                spared={vector: heads * (rescale - N * DV), special: heads * exponents},
                 read=read,
                 write=write,
                 l2=again,
@@ -162,6 +166,8 @@ class TiledAttention(_Attention):
             write, again = keys + visits * w * D, ZERO
             # P = exp(S − m)/l, dS = P∘(dP − rowsum(dO∘O)): the row sum again at each visit.
             vector, weighted = heads * 4 * self.pairs + 2 * DV * visits, 3
+            # FA-2 makes the row sums once, and P is an exponential alone.
+            spared = heads * self.pairs + 2 * DV * (visits - heads * N)
         else:
             queries = w * heads * N * (D + DV)  # Q and dO
             stats = 2 * self.stat_bytes * heads * N
@@ -169,7 +175,7 @@ class TiledAttention(_Attention):
             # A block of K meets every block of Q: Q, dO and statistics again, dQ added to in fp32.
             again = heads * self.visits * (w * (D + DV) + 2 * self.stat_bytes * (1 + D))
             # P = exp(S − LSE), dS = P∘(dP − D).
-            vector, weighted = heads * 3 * self.pairs, 2
+            vector, weighted, spared = heads * 3 * self.pairs, 2, ZERO
         recompute = 2 * heads * self.pairs * D
         products = 4 * heads * self.pairs * (D + DV)  # dV, dP; dQ, dK
         main = Phase(
@@ -183,6 +189,7 @@ class TiledAttention(_Attention):
                 ("vector", self.accumulate): vector,
                 ("special", self.accumulate): heads * self.pairs,
             },
+            spared={("vector", self.accumulate): spared},
             read=read,
             write=write,
             l2=again,

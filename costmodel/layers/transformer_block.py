@@ -12,7 +12,7 @@ from costmodel.cost import ZERO, Phase, Tensors
 from costmodel.layers._attention import _Attention
 from costmodel.layers._base import Layer
 from costmodel.layers._kernels import NORMS, POINTWISE, addition, norm
-from costmodel.layers._phases import times
+from costmodel.layers._phases import of_forward, times
 from costmodel.layers._recompute import RECOMPUTE, check_recompute
 from costmodel.layers.dense_attention import DenseAttention
 from costmodel.layers.dropout import dropout
@@ -146,7 +146,7 @@ class TransformerBlock(Layer):
 
     def backward(self) -> tuple[Phase, ...]:
         """The same backwards, after what is computed again; an addition's gradient is one addition."""
-        return times((*self._again(), *self._back()), L)
+        return times((*of_forward(self._again()), *self._back()), L)
 
     def tensors(self) -> Tensors:
         """The sequence in and out; all weights (and a cached prefix of keys, where there is one)."""

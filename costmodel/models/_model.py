@@ -16,6 +16,7 @@ from costmodel.errors import SizeError
 from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
 from costmodel.layers._indexed import IndexedTensors
+from costmodel.layers._phases import of_forward
 from costmodel.layers._stored import StoredCache, StoredWeights, check_narrower, saves
 from costmodel.layers.optimizer_step import OptimizerStep, P
 from costmodel.models._cache import cached, states
@@ -194,9 +195,9 @@ class Model(Layer):
     def backward(self) -> tuple[Phase, ...]:
         """What is computed again; each part's backward kernels, the last part first; then the updates."""
         again = tuple(part for stack in self.again for part in stack)
-        first = (part.phase(p) for part in again for p in self._layer(part).forward())
+        first = of_forward(part.phase(p) for part in again for p in self._layer(part).forward())
         back = (part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
-        updates = (part.phase(p) for part in self.updates for p in self._layer(part).forward())
+        updates = of_forward(part.phase(p) for part in self.updates for p in self._layer(part).forward())
         return (*first, *back, *updates)
 
     def _sum(self, of_part: Iterable[tuple[Part, sp.Expr]]) -> sp.Expr:

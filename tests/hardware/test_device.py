@@ -67,6 +67,17 @@ def test_special_functions_are_a_quarter_warp_per_clock():
     assert load("nvidia/h100-sxm").peak("fp32", "special") == pytest.approx(132 * 16 * 1.98e9, rel=1e-3)
 
 
+@pytest.mark.parametrize("name", [name for name in available() if name.startswith("google/")])
+def test_fp32_products_are_passes_of_bf16_on_a_tpu(name):
+    """PTX: precision "highest" is six passes; a bound allows the three of "high", which is less than fp32."""
+    tpu = load(name)
+    assert tpu.engine("fp32") == "matrix"
+    assert tpu.peak("fp32") == tpu.peak("fp32", "matrix") == pytest.approx(tpu.peak("bf16") / 6, rel=2e-3)
+    assert tpu.boost_peak("fp32") == pytest.approx(tpu.boost_peak("bf16") / 3, rel=3e-3)
+    # What is no product stays with the vector unit.
+    assert tpu.peak("fp32", "vector") == tpu.spec.compute.vector["fp32"].si < tpu.peak("fp32")
+
+
 def test_bad_dtype_and_engine():
     with pytest.raises(UnknownNameError, match="did you mean 'bf16'"):
         load("nvidia/h200-sxm").peak("bf17")
@@ -122,7 +133,7 @@ def test_a_bound_takes_an_assumed_rate_at_its_highest():
     assert v5e.boost_peak("fp32", "vector") == v5e.peak("fp32", "vector")
     # A what-if of all rates keeps how unsure they are; one of the rate itself is what it says.
     assert v6e.replace(units=2).boost_peak("fp32") == pytest.approx(2 * v6e.boost_peak("fp32"))
-    assert v6e.replace(fp32="8 TFLOP/s").boost_peak("fp32") == 8e12
+    assert v6e.replace(fp32="8 TFLOP/s").boost_peak("fp32", "matrix") == 8e12
 
 
 NATIVE = {

@@ -206,6 +206,14 @@ def test_windows_on_a_v5p_take_as_long_as_apple_posted(heads, forward_ms, both_m
         assert p.bound == "matrix:bf16"
 
 
+def test_a_pod_of_v3_multiplies_in_fp32_as_fast_as_was_published():
+    """LEW: matrices of 2^20 in about 2 minutes on 1,024 chips; their vector units would take ten."""
+    n = 2**20
+    p = cm.predict(cm.Matmul(dtype="fp32"), "google/tpu-v3", m=n, n=n, k=n)
+    assert p.lower_s / 1024 < p.seconds / 1024 == pytest.approx(120, rel=0.1)
+    assert p.bound == "matrix:fp32"
+
+
 @pytest.mark.parametrize(("name", "timed"), [("google/tpu-v5e", 5.99e12), ("google/tpu-v6e", 6.84e12)])
 def test_vector_units_do_what_probes_of_them_reached(name, timed):
     """TK: chains of additions; PTS: of multiply, add and maximum, of which its 4.56 TFLOP/s count two."""

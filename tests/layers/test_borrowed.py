@@ -78,6 +78,34 @@ def test_borrowing_moves_no_time():
     assert dropout.spread != residual.spread
 
 
+@pytest.mark.parametrize(
+    ("layer", "op", "borrowed"),
+    [
+        *((cm.FeedForward(activation=f), f, False) for f in ("relu", "gelu", "tanh", "silu")),
+        (cm.FeedForward(activation="gelu-tanh"), "gelu", True),
+        (cm.FeedForward(activation="sigmoid"), "elementwise_add", True),
+        (cm.FeedForward(activation="gelu", direction="bwd"), "elementwise_add", True),
+        (cm.SwiGLU(), "silu_and_mul", False),
+        (cm.SwiGLU(activation="gelu"), "silu_and_mul", True),
+    ],
+    ids=str,
+)
+def test_an_activation_goes_by_its_own_name(layer: Layer, op: str, borrowed: bool):
+    """Or by the nearest that is measured: of GELU the one by erf, of gated ones SiLU's."""
+    (found,) = (phase for phase in layer.exact.cost.phases if phase.kernel == "stream")
+    assert (found.op, found.borrowed) == (op, borrowed)
+
+
+@pytest.mark.parametrize("name", ["relu", "gelu", "tanh"])
+@pytest.mark.parametrize("device", ["nvidia/t4", "nvidia/p4", "amd/mi210"])
+def test_a_feed_forwards_activation_takes_as_long_as_that_operation(device: str, name: str):
+    layer = cm.FeedForward(dtype="fp32", activation=name)
+    p = cm.predict(layer, device, batch=8, seq=512, d_model=1024, d_ff=4096)
+    alone = cm.predict(cm.Elementwise(dtype="fp32", op=name), device, m=4096, n=4096)
+    (took,) = (phase["seconds"] for phase in p.phases if phase["kernel"] == "stream")
+    assert took == alone.seconds
+
+
 @pytest.mark.parametrize("name", ["block-sparse", "bigbird", "longformer", "sliding-window"])
 def test_masks_are_as_unsure_as_another_kernel_of_attention(name: str):
     """FlashAttention that skips tiles is not what was timed."""

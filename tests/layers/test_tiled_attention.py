@@ -141,6 +141,33 @@ def test_the_papers_tile(capacity, d, tile):
     assert chosen["hbm_bytes"] == asked["hbm_bytes"]
 
 
+@pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
+@pytest.mark.parametrize("name", ["tiled-attention", "block-sparse"])
+def test_the_lower_bound_is_of_attention_whatever_its_schedule(name, direction):
+    """FA-1's further work is no part of it, nor O scaled again at each tile; what every schedule does is."""
+    sizes = {"batch": 2, "heads": 3, "seq": 4096, "head_dim": 64}
+    tile = {"tile": (16, 16)} if name == "tiled-attention" else {}
+    more = {} if tile else {"block": 16, "density": 25}
+    layers = [get(name)(dtype="bf16", schedule=s, direction=direction, **tile) for s in ("fa1", "fa2")]
+    b200 = hardware.load("nvidia/b200-sxm")
+    one, two = (predict(layer, b200, rung="kernel", **sizes, **more) for layer in layers)
+    assert one.lower_s == two.lower_s > 0
+    assert one.vector_flops > two.vector_flops
+    least = [
+        {key: float(n.subs({s: (sizes | more).get(str(s), 64) for s in n.free_symbols})) for key, n in found}
+        for found in (layer.cost.least_flops.items() for layer in layers)
+    ]
+    assert least[0] == least[1]
+
+
+def test_the_lower_bound_has_the_softmax_and_one_division():
+    """Three operations a score and one for each of O's numbers: heads of one number, which scores outlast."""
+    n = 2**20
+    p = predict(get("tiled-attention")(dtype="bf16"), "nvidia/b200-sxm", batch=1, heads=1, seq=n, head_dim=1)
+    fp32 = hardware.load("nvidia/b200-sxm").boost_peak("fp32")
+    assert p.lower_s == pytest.approx((3 * n**2 + n) / fp32)
+
+
 def test_a_prefix_that_all_rows_see_is_no_different_from_a_longer_sequence():
     """Causal with a cache: the last rows of a square attention, by taking the first rows away."""
     layer = get("tiled-attention")(causal=True, tile=(4, 4))
