@@ -129,7 +129,7 @@ def test_gains_by_width(source, name, gains):
 def test_products_of_few_rows():
     """Marlin's bench.py, TFLOP/s and times as fast as fp16 (vllm-project/vllm#2497, 24 January 2024).
 
-    Neither model nor device is told: operations and bytes are those of Llama 13B's four products, the rates in
+    Neither model nor device is told: operations and bytes are those of Llama 13B's four products, rates in
     fp16 (1.45 TB/s, 231 TFLOP/s) an A100's of 80 GB. BitBLAS on an A100, 16,384 squared (its #133).
     """
     shapes = ((15360, 5120), (5120, 5120), (27136, 5120), (5120, 13568))
