@@ -33,6 +33,8 @@ class DType:
 
 #: Numbers of a column of stored weights that share a scale, where they are of 4 bits; else all do.
 GROUP = 128
+#: A group of so many is a whole column, whatever the format.
+COLUMN = 2**40
 #: Size of a scale [bytes].
 SCALE_BYTES = 2
 
@@ -78,4 +80,6 @@ def dtype(name: str) -> DType:
 
 def group_of(weights: str, group: int | None = None) -> int | None:
     """Return how many numbers of a column of stored weights share a scale; None: all of them."""
-    return group or (GROUP if dtype(weights).bytes < 1 else None)
+    if group is None:
+        return GROUP if dtype(weights).bytes < 1 else None
+    return group if group < COLUMN else None

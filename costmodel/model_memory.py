@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from costmodel.cost import ZERO
+from costmodel.dtypes import dtype as parse_dtype
 from costmodel.errors import CostmodelError, UnavailableError
 from costmodel.evaluate import bind, compile_expressions
 from costmodel.hardware import Device
@@ -152,9 +153,8 @@ class Memory:
         most = self.largest(use, length=length, recompute=recompute)
         if most:
             return f"batch={most}"
-        narrow = dataclasses.replace(self, dtype="fp8")
         possible = use != "training" and self.dtype != "fp8" and "fp8" in self.device.matrix_dtypes
-        if possible and narrow.total(use, batch=batch, length=length) <= self.room:
+        if possible and self._does(use, batch, length, dtype="fp8"):
             return "--dtype fp8"
         fewest = math.ceil(self.architecture.devices * total / self.room)
         if use == "training":
@@ -176,11 +176,18 @@ class Memory:
 
     def _stored(self, use: str, batch: float, length: float) -> str | None:
         """Return the widest format that does if the weights are stored in it; None where none does."""
-        for kind in () if self.architecture.weights else ("int8", "int4"):
-            stored = dataclasses.replace(self, architecture=self.architecture.storing(kind))
-            if stored.total(use, batch=batch, length=length) <= self.room:
+        given = parse_dtype(self.architecture.weights or self.dtype).bytes
+        for kind in (kind for kind in ("int8", "int4") if parse_dtype(kind).bytes < given):
+            if self._does(use, batch, length, architecture=self.architecture.storing(kind)):
                 return f"--weights {kind}"
         return None
+
+    def _does(self, use: str, batch: float, length: float, **changed: Any) -> bool:
+        """Return whether there is room with this changed; not where what is stored refuses the change."""
+        try:
+            return dataclasses.replace(self, **changed).total(use, batch=batch, length=length) <= self.room
+        except CostmodelError:
+            return False
 
     # -- the two ways of counting ----------------------------------------------------------
 

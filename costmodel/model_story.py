@@ -339,8 +339,14 @@ def _memory(asked: Question) -> pd.DataFrame:
 def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
     """Return what the model is, and what is not counted."""
     model = asked.architecture
+    kept = model.title != model.name and "training" in asked.uses
     return (
         (model.title, f"{model.parameters_text}. Source: {model.source}."),
+        *(
+            [("Training", f"Its weights are kept in {asked.dtype}, however those that serve are.")]
+            if kept
+            else ()
+        ),
         ("Not counted", f"{model.family.left_out}."),
     )
 

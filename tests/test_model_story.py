@@ -208,3 +208,9 @@ def test_sizes_are_whole_numbers(model, size):
 def test_a_format_that_a_device_lacks(model):
     with pytest.raises(UnavailableError, match="no bf16"):
         model_story.story(model, ["nvidia/v100-sxm2-16gb"], seq=8)
+
+
+def test_a_page_says_that_training_keeps_its_weights_as_it_computes(model):
+    stored = model_story.story(model.storing("int8"), DEVICES[:1], batch=BATCH, seq=SEQ)
+    assert ("Training", "Its weights are kept in bf16, however those that serve are.") in stored.notes
+    assert "Training" not in dict(model_story.story(model, DEVICES[:1], batch=BATCH, seq=SEQ).notes)

@@ -120,6 +120,8 @@ def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Laye
     given = o.pairs(settings, "dtype=fp16")
     kinds = {option: kind for option, kind in STORED.items() if option in given}
     stored = {what: read(f"{what} of {name}", given.pop(what), kind) for what, kind in kinds.items()}
+    if stored and use == "training":
+        raise CostmodelError(f"--set {next(iter(stored))}: is of --use prefill and decode")
     whole = load(name).tensor_parallel(tensor).storing(**stored)
     found = getattr(whole, use)
     known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]

@@ -102,8 +102,8 @@ class Problem:
 
 def stored_bytes(k: Array, weights: str, group: int | None) -> Array | float:
     """Return the size of a number of B with its share of a scale [B]: one a group, or a column of k."""
-    shared = dtypes.group_of(weights, group) or k
-    return dtypes.dtype(weights).bytes + dtypes.SCALE_BYTES / shared
+    scales = np.ceil(k / (dtypes.group_of(weights, group) or k))
+    return dtypes.dtype(weights).bytes + dtypes.SCALE_BYTES * scales / k
 
 
 def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:

@@ -30,12 +30,15 @@ def check_narrower(layer: Layer, option: str, kind: DType) -> None:
     Raises
     ------
     CostmodelError
-        If it is no narrower than the layer's, or the direction is another than ``fwd``.
+        If it is no narrower than the layer's, weights have more than 8 bits (they would have no scales), or
+        the direction is another than ``fwd``.
     """
     if kind.bytes >= parse_dtype(layer.dtype).bytes:
         raise CostmodelError(
             f"{option} of {layer.name}: wanted a format narrower than {layer.dtype}, got {kind.name}"
         )
+    if option == "weights" and kind.bytes > 1:
+        raise CostmodelError(f"weights of {layer.name}: wanted a format of 8 or 4 bits, got {kind.name}")
     layer.check_forward_only(f"{option}={kind.name}", chosen=True)
 
 
@@ -95,28 +98,22 @@ class StoredWeights(Layer):
         if self.weights is None:
             return plain
         batch, m, n, k = (plain.sizes[size] for size in ("batch", "m", "n", "k"))
-        group = group_of(self.weights, self.group)
-        scaled = batch * n * (m if group is None else k)
+        by_group = group_of(self.weights, self.group) is not None
         return replace(
             plain,
             op=f"gemm_{self.weights}_weights",
-            options={**plain.options, "weights": self.weights, "group": group},
-            flops={**plain.flops, ("vector", self.accumulate): scaled},
-            read=sp.expand(plain.read - (self.bytes - self.stored(k)) * batch * n * k),
+            options={**plain.options, "weights": self.weights, "group": self.group},
+            flops={**plain.flops, ("vector", self.accumulate): batch * n * (k if by_group else m)},
+            read=sp.expand(plain.read - batch * (self.bytes * k * n - self.held(k, n))),
         )
 
-    def stored(self, rows: sp.Expr) -> sp.Expr:
-        """Return the size of a number of a matrix with so many rows, and of its share of a scale [bytes]."""
+    def held(self, rows: sp.Expr, columns: sp.Expr) -> sp.Expr:
+        """Return the size of a learned matrix, what is summed over along its rows, and its scales [bytes]."""
         if self.weights is None:
-            return self.bytes
-        width = sp.Rational(parse_dtype(self.weights).bytes)
+            return self.bytes * rows * columns
         group = group_of(self.weights, self.group)
         scales = ONE if group is None else ceil_div(rows, sp.Integer(group))
-        return width + SCALE_BYTES * scales / rows
-
-    def held(self, rows: sp.Expr, columns: sp.Expr) -> sp.Expr:
-        """Return the size of a learned matrix, what is summed over along its rows [bytes]."""
-        return self.stored(rows) * rows * columns
+        return (sp.Rational(parse_dtype(self.weights).bytes) * rows + SCALE_BYTES * scales) * columns
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from costmodel.dtypes import SCALE_BYTES
-from costmodel.errors import CostmodelError
+from costmodel.dtypes import COLUMN, SCALE_BYTES
+from costmodel.errors import CostmodelError, shown
 
-#: Numbers to a scale where a whole column has one.
-COLUMN = 2**40
 #: Formats by their bits, of numbers that are whole and of others.
 WHOLE, REAL = {4: "int4", 8: "int8"}, {4: "fp4", 8: "fp8"}
 
@@ -36,17 +34,41 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
             "without that key weights count as they are computed in"
         )
     found: dict[str, Any] = METHODS[method](told)
-    return found
+    return found | _cached(told)
 
 
-def _packed(told: Mapping[str, Any], formats: Mapping[int, str] = WHOLE) -> dict[str, Any]:
-    """GPTQ and AWQ: a scale for each group; −1: for each column."""
-    bits, size = told.get("bits", told.get("num_bits")), told.get("group_size")
-    if bits not in formats:
-        wanted = " or ".join(map(str, formats))
-        raise CostmodelError(f"quantization_config: wanted weights of {wanted} bits, got {bits!r}")
-    shared = size if isinstance(size, int) and size > 0 else COLUMN
-    return {"weights": formats[bits], "group": shared}
+def _cached(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A cache in 8 bits, as compressed-tensors and ModelOpt write it."""
+    cache = told.get("kv_cache_scheme")
+    if cache is None:
+        return {}
+    if not isinstance(cache, Mapping):
+        raise CostmodelError(f"quantization_config: wanted a kv_cache_scheme of fields, got {shown(cache)}")
+    return {"cache": _format(cache, _kinds(cache), "a cache")}
+
+
+def _kinds(told: Mapping[str, Any]) -> Mapping[int, str]:
+    """Return the formats that weights or a cache may have."""
+    return REAL if told.get("type") == "float" else WHOLE
+
+
+def _format(told: Mapping[str, Any], kinds: Mapping[int, str], of: str) -> str:
+    """Return the format of so many bits."""
+    bits = told.get("bits", told.get("num_bits"))
+    if not isinstance(bits, int) or bits not in kinds:
+        wanted = " or ".join(map(str, kinds))
+        raise CostmodelError(f"quantization_config: wanted {of} of {wanted} bits, got {shown(bits)}")
+    return kinds[bits]
+
+
+def _packed(told: Mapping[str, Any], kinds: Mapping[int, str] = WHOLE) -> dict[str, Any]:
+    """GPTQ and AWQ: a scale for each group; −1, or none: for each column. FP4's scales are bytes."""
+    kind, size = _format(told, kinds, "weights"), told.get("group_size")
+    if size is not None and not isinstance(size, int):
+        raise CostmodelError(f"quantization_config: wanted a group_size like 128, got {shown(size)}")
+    if size is None or size <= 0:
+        return {"weights": kind, "group": COLUMN}
+    return {"weights": kind, "group": size * (SCALE_BYTES if kind == "fp4" else 1)}
 
 
 def _bitsandbytes(told: Mapping[str, Any]) -> dict[str, Any]:
@@ -64,7 +86,7 @@ def _compressed(told: Mapping[str, Any]) -> dict[str, Any]:
     weights = first.get("weights") if isinstance(first, Mapping) else None
     if not isinstance(weights, Mapping):
         raise CostmodelError("quantization_config: wanted config_groups that say how weights are stored")
-    return _packed(weights, REAL if weights.get("type") == "float" else WHOLE)
+    return _packed(weights, _kinds(weights))
 
 
 def _modelopt(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import sympy as sp
 
 from costmodel.cost import ONE, ZERO, Phase, Tensors
 from costmodel.dtypes import dtype as parse_dtype
-from costmodel.errors import SizeError
+from costmodel.errors import CostmodelError, SizeError
 from costmodel.evaluate import compile_expressions
 from costmodel.layers import Layer
 from costmodel.layers._indexed import IndexedTensors
@@ -86,7 +86,7 @@ class Model(Layer):
     leaves : tuple of Part
         Parts of decoding whose keys, values and states a forward pass leaves in memory.
     idle : Expr
-        Learned numbers that this use does not touch, and that lie in memory: an encoder's, decoding.
+        Weights that this use does not touch, and that lie in memory: an encoder's, decoding [bytes].
     origin : str
         Where its sizes are published.
     left_out : str
@@ -223,7 +223,7 @@ class Model(Layer):
             offsets=self._sum((part, found[part].offsets) for part in own),
             updated=self._sum((part, found[part].updated) for part in self.parts),
             unwritten=self._sum((part, found[part].unwritten) for part in self.parts),
-            unread=unread + self.bytes * (self._extra() + self.idle),
+            unread=unread + self.bytes * self._extra() + self.idle,
         )
 
     def _optimizer(self) -> sp.Expr:
@@ -272,7 +272,8 @@ class Model(Layer):
     ) -> Model:
         """Return the model with its products' weights, or what it caches, stored in a narrower format.
 
-        Embeddings, the scores of words, routers, norms and products of two activations stay as they are.
+        Embeddings, the scores of words, routers, norms, recurrences (LSTMs with their projections) and
+        products of two activations stay as they are.
 
         Parameters
         ----------
@@ -284,12 +285,14 @@ class Model(Layer):
         Raises
         ------
         CostmodelError
-            If the format is not narrower than the model's, or the model is trained.
+            If the format is not narrower than the model's, the model is trained, or has no such cache.
         """
         formats = {"weights": weights, "cache": cache}
         given = {what: parse_dtype(kind) for what, kind in formats.items() if kind is not None}
         for what, kind in given.items():
             check_narrower(self, what, kind)
+        if cache and not any(isinstance(part.layer, StoredCache) for part in (*self.parts, *self.leaves)):
+            raise CostmodelError(f"cache of {self.title}: it has no keys and values that stay")
 
         def stored(part: Part) -> Part:
             layer = part.layer
@@ -313,7 +316,8 @@ class Model(Layer):
     def in_dtype(self, dtype: str) -> Model:
         """Return the model with every part in that format.
 
-        `inputs`, `outputs` and `state` are scaled with it, as all of them are activations.
+        `inputs`, `outputs` and `state` are scaled with it, as all of them are activations, and so is what is
+        `idle`; a cache that is stored narrower stays as it is.
         """
         name = parse_dtype(dtype).name
         scale = sp.Rational(parse_dtype(name).bytes) / self.bytes
@@ -323,14 +327,16 @@ class Model(Layer):
                 dataclasses.replace(part, layer=dataclasses.replace(part.layer, dtype=name)) for part in parts
             )
 
+        parts = converted(self.parts)
         return dataclasses.replace(
             self,
             dtype=name,
-            parts=converted(self.parts),
+            parts=parts,
             updates=converted(self.updates),
             again=tuple(dataclasses.replace(s, layer=converted(s.layer)) for s in self.again),
             leaves=converted(self.leaves),
             inputs=self.inputs * scale,
             outputs=self.outputs * scale,
-            state=self.state * scale,
+            state=(self.state - cached(self.parts)) * scale + cached(parts),
+            idle=self.idle * scale,
         )

@@ -222,8 +222,11 @@ class Architecture:
         """
         if not self.family.decodes:
             raise UnavailableError(f"{self.name} does not generate tokens: it has prefill and training only")
-        model = self._model(Use("decode", dtype), "decode", "fwd")
-        return self._stored(dataclasses.replace(model, idle=self.parameters - model.parameters()))
+        model = self._stored(self._model(Use("decode", dtype), "decode", "fwd"))
+        if model.parameters() == self.parameters:
+            return model
+        # Of an encoder and a decoder: what only the pass before the first token reads.
+        return dataclasses.replace(model, idle=self.prefill(dtype).held().learned - model.held().learned)
 
     @property
     def layered(self) -> bool:

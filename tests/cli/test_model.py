@@ -207,3 +207,11 @@ def test_what_is_stored_in_no_way_is_refused(costmodel, config, words, said):
     assert ended.status == 2
     assert said in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_training_is_explained_in_no_narrower_weights(costmodel):
+    ended = costmodel(
+        *("explain", "llama-2-7b", "--use", "training", "-m", "h200-sxm"),
+        *("-D", "batch=1", "seq=64", "--set", "weights=int4"),
+    )
+    assert (ended.status, ended.err) == (2, "costmodel: --set weights: is of --use prefill and decode\n")

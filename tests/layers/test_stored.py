@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import costmodel as cm
+from costmodel.dtypes import COLUMN
 from costmodel.errors import CostmodelError, UnavailableError
+from costmodel.kernels._operands import stored_bytes
 from costmodel.layers import get
 
 A10 = "nvidia/a10"
@@ -105,6 +107,7 @@ def test_an_interval_says_that_no_such_kernel_was_measured():
     [
         ("matmul", {"weights": "bf16"}, "weights of matmul: wanted a format narrower than bf16, got bf16"),
         ("matmul", {"weights": "int5"}, "unknown dtype 'int5'"),
+        ("matmul", {"weights": "bf16", "dtype": "fp32"}, "wanted a format of 8 or 4 bits, got bf16"),
         ("matmul", {"weights": "int4", "direction": "bwd"}, "direction of matmul with weights=int4"),
         ("swiglu", {"weights": "int4", "direction": "fwd+bwd"}, "direction of swiglu with weights=int4"),
         (
@@ -145,3 +148,32 @@ def test_a_processor_without_a_model_of_it_says_so(layer, sizes):
 def test_formats_are_as_wide_as_they_are(weights):
     found = cm.evaluate(Matmul(weights=weights, group=2**30), m=1, n=256, k=256)["compulsory_bytes"]
     assert found == 2 * 256 + WIDTHS[weights] * 256 * 256 + 2 * 256 + 2 * 256
+
+
+@pytest.mark.parametrize("weights", ["int8", "int4"])
+def test_experts_of_many_devices_without_a_shared_one(weights):
+    """The matrices that no one has are of no rows: their scales were divided by those."""
+    sizes = {"batch": 2, "seq": 5, "d_model": 256, "d_ff": 1000, "experts": 8, "top_k": 2, "devices": 4}
+    layer = get("expert-parallel")
+    plain, stored = (
+        cm.predict(layer(weights=w), "nvidia/a100-sxm-80gb", rung="kernel", **sizes) for w in (None, weights)
+    )
+    assert 0 < stored.lower_s <= stored.seconds <= plain.seconds
+    assert stored.footprint_bytes < plain.footprint_bytes
+
+
+def test_scales_are_one_more_for_what_is_left_of_a_column_in_counts_and_kernels_alike():
+    """640 numbers in groups of 512 have two scales, in one of 2048 one."""
+    k = np.array([640.0])
+    for group, scales in ((512, 2), (2048, 1), (COLUMN, 1), (128, 5)):
+        assert stored_bytes(k, "int4", group) * k == 640 / 2 + 2 * scales
+        moved = cm.evaluate(Matmul(weights="int4", group=group), m=1, n=1, k=640)["hbm_bytes"]
+        assert moved == 2 * 640 + 640 / 2 + 2 * scales + 2
+
+
+def test_a_column_s_scale_multiplies_results():
+    counts = [
+        cm.evaluate(Matmul(weights="int4", group=group), m=3, n=5, k=640)["vector_flops"]
+        for group in (COLUMN, 128)
+    ]
+    assert counts == [3 * 5, 640 * 5]

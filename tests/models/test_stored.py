@@ -90,6 +90,18 @@ def test_memory_that_does_not_do_for_16_bits_may_do_for_8():
     assert stored.lacking("decode", batch=1, length=2048) is None
 
 
+def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
+    """It named int8 to a model of fp8, which refuses it: nothing was predicted at all."""
+    memory = Memory(
+        architecture=load("llama-3.1-405b"), device=cm.hardware.load("nvidia/h200-sxm"), dtype="fp8"
+    )
+    assert memory.lacking("decode", batch=1, length=512).endswith("--tensor 4 would do")
+    half = Memory(
+        architecture=load("llama-2-70b").storing("int8"), device=cm.hardware.load("nvidia/l40s"), dtype="bf16"
+    )
+    assert "--weights int4" in half.lacking("decode", batch=1, length=512)
+
+
 # -- checkpoints that say how they are stored --------------------------------------------------
 
 
@@ -108,6 +120,15 @@ def test_memory_that_does_not_do_for_16_bits_may_do_for_8():
         ),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8", 8 + 16 / 4096),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 8),
+        # Scales of FP4 are bytes in every notation: 16 numbers, 4.5 bits.
+        (
+            {
+                "quant_method": "compressed-tensors",
+                "config_groups": {"group_0": {"weights": {"num_bits": 4, "type": "float", "group_size": 16}}},
+            },
+            "fp4",
+            4 + 8 / 16,
+        ),
         # OCP Microscaling Formats v1.0, §5: 8 bits for 32 numbers.
         ({"quant_method": "mxfp4"}, "fp4", 4.25),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "fp4", 4.5),
@@ -126,7 +147,7 @@ def test_a_configuration_says_how_its_weights_are_stored(llama, told, weights, b
     model = from_config({**llama, **sizes, "quantization_config": told})
     assert model.weights == weights
     (product,) = (part.layer for part in model.decode().parts if part.name == "output projection")
-    assert 8 * float(product.stored(4096)) == pytest.approx(bits, rel=1e-3)
+    assert 8 * float(product.held(4096, 1)) / 4096 == pytest.approx(bits, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -136,6 +157,10 @@ def test_a_configuration_says_how_its_weights_are_stored(llama, told, weights, b
         ({}, "wanted a quant_method that is known"),
         ("4 bits", "wanted a quant_method that is known"),
         ({"quant_method": "awq", "bits": 3}, "wanted weights of 4 or 8 bits, got 3"),
+        ({"quant_method": "awq", "bits": [4]}, "wanted weights of 4 or 8 bits, got [4]"),
+        ({"quant_method": "awq", "bits": 4, "group_size": "128"}, "wanted a group_size like 128, got '128'"),
+        ({"quant_method": "fp8", "kv_cache_scheme": "fp8"}, "wanted a kv_cache_scheme of fields, got 'fp8'"),
+        ({"quant_method": "fp8", "kv_cache_scheme": {"num_bits": 2}}, "wanted a cache of 4 or 8 bits, got 2"),
         ({"quant_method": "compressed-tensors"}, "wanted config_groups"),
         ({"quant_method": "modelopt", "quant_algo": "INT4"}, "wanted quant_algo FP8 or NVFP4, got INT4"),
     ],
@@ -145,6 +170,34 @@ def test_a_checkpoint_that_is_stored_in_another_way_is_refused(llama, told, said
         from_config({**llama, "quantization_config": told})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_says_how_its_cache_is_stored(llama):
+    told = {
+        "quant_method": "modelopt",
+        "quant_algo": "FP8",
+        "kv_cache_scheme": {"num_bits": 8, "type": "float"},
+    }
+    model = from_config({**llama, "quantization_config": told})
+    assert (model.weights, model.cache) == ("fp8", "fp8")
+
+
+def test_an_encoder_that_waits_is_stored_like_all_else():
+    """T5's encoder and its keys' and values' projections lie in memory while its decoder writes."""
+    model = load("t5-11b").storing("int4")
+    assert model.decode().held().learned == model.prefill().held().learned
+
+
+def test_a_cache_keeps_its_format_when_all_else_changes():
+    stored = load("llama-2-7b").storing(cache="int4").decode("fp16")
+    wanted = load("llama-2-7b").storing(cache="int4").decode("fp8").state
+    assert stored.in_dtype("fp8").state == wanted
+
+
+@pytest.mark.parametrize(("name", "use"), [("mamba-2.8b", "decode"), ("bert-base", "prefill")])
+def test_what_has_no_cache_stores_none(name, use):
+    with pytest.raises(CostmodelError, match=f"cache of {name} {use}: it has no keys and values that stay"):
+        getattr(load(name).storing(cache="fp8"), use)()
 
 
 def test_what_is_stored_in_no_way_is_refused():
