@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.answer import kernels_run
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.sweeping import sweep
@@ -96,10 +97,10 @@ def _print_one(p: Prediction) -> None:
     lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
     rows = [
         [f"  {row['phase']}", output.seconds(row["seconds"]), row["bound"], row["constants_from"]]
-        for row in (p.phases if len(p.plan.phases) > 1 else ())
+        for row in kernels_run(p)
     ]
     print("\n".join(lines))
-    if rows:
+    if len(rows) > 1:
         output.print_table(["  kernel", "time", "limited by", "constants from"], rows)
     print(_footer(p))
 

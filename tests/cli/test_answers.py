@@ -52,6 +52,14 @@ def test_predict_json_is_one_object_with_all_that_was_promised(costmodel):
     assert answer["shapes"]["seq_kv"] == 8192
 
 
+def test_kernels_that_run_zero_times_are_told_to_programs_alone(costmodel):
+    one = ("predict", "lstm", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "seq=512")
+    assert "layers 2…L" not in costmodel(*one).out
+    assert "layers 2…L" in costmodel(*one, "num_layers=2").out
+    phases = json.loads(costmodel(*one, "--json").out)["phases"]
+    assert [phase["repeats"] for phase in phases] == [1, 0, 1]
+
+
 def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
     spellings = [
         ["-D", "batch=8", "-D", "seq=128", "-D", "hidden=64"],
