@@ -194,9 +194,10 @@ def what_if(
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
         ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried, nor is a choice listed that changes neither a count nor the time; where none helps much by itself, the two that help most together stand beside
-        them. Not alike, and last, are formats whose kernels have constants of other origin than the
-        prediction's: part of the difference is theirs.
+        lacks is not tried, nor is a choice listed that changes neither a count nor the time; where no
+        figure helps much by itself, the two that help most together stand beside them. Not alike, and
+        last, are formats whose kernels have constants of other origin than the prediction's: part of the
+        difference is theirs.
 
     Raises
     ------
