@@ -167,8 +167,15 @@ def crossover(
         output.print_json(found.to_dict() | where)
         return
     print(found)
-    if found.rung is not None and device is not None:
-        print(output.grounds(found.rung, found.constants_from, device.spec_hash))
+    if device is not None and found.grounds:
+        said = {
+            each["layer"]: f"rung {each['rung']}, constants from {each['constants_from']}"
+            for each in found.grounds
+        }
+        alike = len(set(said.values())) == 1
+        # Where they differ, whose constants are whose is not to be guessed from one list.
+        lines = set(said.values()) if alike else [f"{layer}: {words}" for layer, words in said.items()]
+        print("\n".join([*lines, output.signature(device.spec_hash)]))
 
 
 COMMANDS = (

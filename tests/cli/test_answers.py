@@ -60,6 +60,17 @@ def test_kernels_that_run_zero_times_are_told_to_programs_alone(costmodel):
     assert [phase["repeats"] for phase in phases] == [1, 0, 1]
 
 
+def test_a_crossover_says_of_each_layer_what_its_times_rest_on(costmodel):
+    shapes = ("--over", "seq", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "heads=16", "head_dim=64")
+    lines = costmodel("crossover", "lstm", "tiled-attention", *shapes).out.splitlines()[1:3]
+    assert [line.partition(", ")[0] for line in lines] == [
+        "lstm: rung kernel",
+        "tiled-attention: rung calibrated",
+    ]
+    alike = costmodel("crossover", "lstm", "tiled-attention", *shapes, "--rung", "bound").out.splitlines()
+    assert alike[1] == "rung bound, constants from none"
+
+
 def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
     spellings = [
         ["-D", "batch=8", "-D", "seq=128", "-D", "hidden=64"],
