@@ -71,6 +71,19 @@ def test_a_crossover_says_of_each_layer_what_its_times_rest_on(costmodel):
     assert alike[1] == "rung bound, constants from none"
 
 
+def test_whole_sizes_and_counts_of_a_sweep_are_written_whole(costmodel, tmp_path):
+    shapes = ("-m", "h200-sxm", "-D", "seq=128,512", "batch=8", "hidden=64", "heads=2", "head_dim=64")
+    words = ("sweep", "lstm", "tiled-attention", *shapes)
+    costmodel(*words, "-o", tmp_path / "sweep.csv")
+    text = (tmp_path / "sweep.csv").read_text(encoding="utf-8")
+    assert text == costmodel(*words).out
+    # Sizes that one of the layers does not have, too; the time of none is whole.
+    assert not re.search(r"\.0\b", text)
+    rows = json.loads(costmodel(*words, "--json").out)
+    assert [repr(row["seq"]) for row in rows] == ["128", "512"] * 2
+    assert [repr(row["heads"]) for row in rows] == ["None", "None", "2", "2"]
+
+
 def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
     spellings = [
         ["-D", "batch=8", "-D", "seq=128", "-D", "hidden=64"],
