@@ -128,6 +128,33 @@ SELDOM = [
 ]
 
 
+#: Of OPT's shape, as facebook/galactica-125m: no biases, norms that learn nothing.
+GALACTICA = {
+    "vocab_size": 50000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "ffn_dim": 3072, "max_position_embeddings": 2048, "word_embed_proj_dim": 768,
+}  # fmt: skip
+
+
+def test_norms_and_products_may_learn_less():
+    def parameters(**said):
+        return from_config({"model_type": "opt", **GALACTICA, **said}).parameters
+
+    products = 12 * (4 * 768**2 + 2 * 768 * 3072) + (50000 + 2050) * 768
+    assert parameters(enable_bias=False, layer_norm_elementwise_affine=False) == products
+    assert parameters(enable_bias=False) == products + 25 * 2 * 768
+    assert parameters(enable_bias=False, _remove_final_layer_norm=True) == products + 24 * 2 * 768
+
+
+def test_an_xlstm_may_have_biases():
+    """Hugging Face's modeling_xlstm.py: of every product but the gates' (always) and the words', of norms."""
+    small = {"vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 3, "num_heads": 4}
+    plain, biased = (from_config({"model_type": "xlstm", **small, "use_bias": b}) for b in (False, True))
+    keys, values, width = 64, 128, plain.fields.d_ff
+    of_layer = (2 * keys + 2 * values + 128) + values + (2 * width + 128) + 2 * 128
+    assert biased.parameters - plain.parameters == 3 * of_layer
+    assert from_config({"model_type": "xlstm", **small}).parameters == plain.parameters
+
+
 #: config.json of state-spaces/mamba-130m, and the parameters of its checkpoint.
 OF_MAMBA_SSM = {
     "d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": True,
