@@ -61,6 +61,14 @@ def plain(value: Any) -> Any:
     return value
 
 
+def kernels_run(p: Prediction) -> list[dict[str, Any]]:
+    """Return the rows of `Prediction.phases` for a person: not those of kernels that run zero times here.
+
+    JSON has all of them, with ``repeats``: the same list at every size.
+    """
+    return [row for row in p.phases if np.any(row["repeats"])]
+
+
 def as_html(p: Prediction) -> str:
     """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""
     title = f"{p.layer.label} on {p.device.name}"
@@ -73,11 +81,12 @@ def as_html(p: Prediction) -> str:
     time = f"{render(p.seconds, 's')}, limited by {p.bound}"
     at = ", ".join(f"{name} = {size:,}" for name, size in p.sizes.items())
     said = {"at": at, "time": time, "lower bound": render(p.lower_s, "s"), **said}
-    kernels_run = (
-        (row["phase"], render(row["seconds"], "s"), row["bound"], row["constants_from"]) for row in p.phases
+    rows = (
+        (row["phase"], render(row["seconds"], "s"), row["bound"], row["constants_from"])
+        for row in kernels_run(p)
     )
     return notebook.block(
-        title, said, notebook.table(("kernel", "time", "limited by", "constants from"), kernels_run)
+        title, said, notebook.table(("kernel", "time", "limited by", "constants from"), rows)
     )
 
 

@@ -204,6 +204,24 @@ def load(device: str) -> tuple[Section, ...]:
     return read(path, device).sections
 
 
+def own(device: hardware.Device) -> tuple[Section, ...]:
+    """Return the sections fitted on a device, or on what it was changed from: those beside its spec first.
+
+    Raises
+    ------
+    SpecError
+        If the file is not a calibration of this device.
+    """
+    if device.calibration is None:
+        return load(device.base_name)
+    return _beside(device.calibration, device.base_name)
+
+
+@remembered(maxsize=128)
+def _beside(path: Path, device: str) -> tuple[Section, ...]:
+    return read(path, device).sections
+
+
 def read(path: Path, device: str | None = None) -> File:
     """Return a calibration file's content.
 

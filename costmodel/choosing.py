@@ -75,7 +75,7 @@ def choose(
     apart_from : str, optional
         Framework whose constants of the device itself may not: those that are being fitted.
     """
-    mine = [s for s in calibration.load(device.base_name) if s.framework != apart_from] if own else []
+    mine = [s for s in calibration.own(device) if s.framework != apart_from] if own else []
     return (
         _of_itself([s for s in mine if _serves(s, wanted, device)], device, wanted)
         or _from_relative(device, wanted, alike=True, own=own)
@@ -139,14 +139,15 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
     described = kernels.model(wanted.kernel).CONSTANTS
     if wanted.harness not in HOSTED or not set(DISPATCH) <= set(described):
         return {}
-    me, vendor = device.base_name, device.name.partition("/")[0]
-    others = [name for name in calibration.calibrated_devices() if name != me]
+    vendor = device.name.partition("/")[0]
+    others = [name for name in calibration.calibrated_devices() if name != device.base_name]
     kin = [name for name in others if name.partition("/")[0] == vendor]
     # Of one host, two harnesses time much the same dispatch.
-    places = (([me] if own else [], HOSTED), (kin, (wanted.harness,)), (others, (wanted.harness,)))
-    for place, harnesses in places:
-        found = (section for name in place for section in calibration.load(name))
-        timed = [s for s in found if s.kernel == wanted.kernel and s.harness in harnesses]
+    mine = calibration.own(device) if own else ()
+    near, any_other = ([s for name in place for s in calibration.load(name)] for place in (kin, others))
+    places = ((mine, HOSTED), (near, (wanted.harness,)), (any_other, (wanted.harness,)))
+    for sections, harnesses in places:
+        timed = [s for s in sections if s.kernel == wanted.kernel and s.harness in harnesses]
         alike = [s.constants for s in timed if s.op == wanted.op] or [s.constants for s in timed]
         if alike:
             return {n: median(c.get(n, described[n].default) for c in alike) for n in DISPATCH}
@@ -292,7 +293,7 @@ def _carried(
 @lru_cache(maxsize=128)
 def at_clock(device: hardware.Device, raised: float) -> hardware.Device:
     """Return a device at so many times its stated clock."""
-    return device if raised == 1 else hardware.Device(clocked(device.spec, raised))
+    return device if raised == 1 else hardware.Device(clocked(device.spec, raised), device.calibration)
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:

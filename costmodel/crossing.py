@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,8 @@ QUANTITIES = {
 #: no traffic of main memory until something is known not to hold them.
 KEPT = "recurrent weights stay on the chip"
 
+#: What times rest on, by its name in a prediction.
+_BASIS = ("rung", "constants_from")
 #: Where a search ends, unless the size cannot be as large.
 MOST = 2.0**24
 #: Parts that a range is cut into, to find where in it the order changes.
@@ -67,6 +69,8 @@ class Crossover:
         where there are fewer than two.
     assumed : str or None
         What a count rests on that a device would have told.
+    grounds : tuple of dict
+        ``layer``, ``rung`` and ``constants_from`` of each layer's times; empty where counts are compared.
     """
 
     first: str
@@ -80,6 +84,7 @@ class Crossover:
     constants_from: str | None = None
     apart: float | None = None
     assumed: str | None = None
+    grounds: tuple[dict[str, str], ...] = ()
 
     @property
     def size(self) -> int | None:
@@ -208,8 +213,18 @@ def crossover(
         limit=last,
         apart=apart,
         assumed=KEPT if asked.keeps(first) or asked.keeps(second) else None,
-        **{name: ", ".join(met) or None for name, met in asked.basis.items()},
+        **{name: ", ".join(_met(asked.basis.values(), name)) or None for name in _BASIS},
+        grounds=tuple(
+            {"layer": name, **{what: ", ".join(met[what]) for what in _BASIS}}
+            for name, layer in zip(names, (first, second), strict=True)
+            if (met := asked.basis.get(layer))
+        ),
     )
+
+
+def _met(bases: Iterable[Mapping[str, Iterable[str]]], name: str) -> list[str]:
+    """Return what the times of all layers rest on, each named once."""
+    return list(dict.fromkeys(each for basis in bases for each in basis[name]))
 
 
 def _check(
@@ -247,9 +262,7 @@ class _Asked:
     device: hardware.Device | None
     rung: str | None
     sizes: Mapping[str, ArrayLike]
-    basis: Mapping[str, dict[str, None]] = field(
-        default_factory=lambda: {"rung": {}, "constants_from": {}}, init=False
-    )
+    basis: dict[Layer, dict[str, dict[str, None]]] = field(default_factory=dict, init=False)
 
     def values(self, layer: Layer, points: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return it of one of the layers, at several values of the size that grows."""
@@ -275,7 +288,7 @@ class _Asked:
 
     def _times(self, layer: Layer, device: hardware.Device, sizes: Mapping[str, ArrayLike]) -> Any:
         prediction = predict(layer, device, sizes, rung=self.rung)
-        for name, met in self.basis.items():
+        for name, met in self.basis.setdefault(layer, {name: {} for name in _BASIS}).items():
             met.update(dict.fromkeys(getattr(prediction, name).split(", ")))
         return prediction.seconds
 

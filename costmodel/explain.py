@@ -194,9 +194,10 @@ def what_if(
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
         ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried; where none helps much by itself, the two that help most together stand beside
-        them. Not alike, and last, are formats whose kernels have constants of other origin than the
-        prediction's: part of the difference is theirs.
+        lacks is not tried, nor is a choice listed that changes neither a count nor the time; where no
+        figure helps much by itself, the two that help most together stand beside them. Not alike, and
+        last, are formats whose kernels have constants of other origin than the prediction's: part of the
+        difference is theirs.
 
     Raises
     ------
@@ -214,14 +215,16 @@ def what_if(
     rows = []
     for change in _changes(prediction, several(devices)):
         try:
-            rows.append(_row(prediction, *change, asked))
+            row = _row(prediction, *change, asked)
         except CostmodelError:
             if change[0] == "device":
                 raise  # it was asked for
             continue  # a format that the device or the layer does not have
+        rows += [row] if row else []
     best = max((row["speedup"] for row in rows if row["kind"] == "figure"), default=1.0)
     if best < _ALONE:
-        pairs = (_row(prediction, *change, asked) for change in _pairs(prediction))
+        tried = (_row(prediction, *change, asked) for change in _pairs(prediction))
+        pairs = [row for row in tried if row]
         pair = max(pairs, key=lambda row: float(row["speedup"]), default=None)
         rows += [pair] if pair and pair["speedup"] > _ALONE * best else []
     columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from", "alike"]
@@ -231,9 +234,11 @@ def what_if(
 
 def _row(
     prediction: Prediction, kind: str, change: str, layer: Layer, device: Any, asked: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what a change makes of a prediction."""
+) -> dict[str, Any] | None:
+    """Return what a change makes of a prediction; None of a choice that is none at these sizes."""
     other = predict(layer, device, _given(prediction), **asked)
+    if kind == "choice" and other.seconds == prediction.seconds and other.counts == prediction.counts:
+        return None
     return {
         "change": change,
         "kind": kind,

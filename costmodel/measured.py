@@ -155,9 +155,6 @@ def _convolution(decode: bool) -> Operation:
     return Operation(columns=columns, layer=_plain(CausalConv1d, decode=decode))
 
 
-#: Elementwise operations that tables name by themselves.
-FUNCTIONS = ("gelu", "relu", "tanh", "silu", "silu-and-mul")
-
 OPERATIONS_MEASURED: dict[str, Operation] = {
     "gemm": _matmul(batched=False),
     "bmm": _matmul(batched=True),
@@ -173,8 +170,12 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "softmax": _table(Softmax),
     "layernorm": _table(Norm, kind="layer"),
     "rmsnorm": _table(Norm, kind="rms"),
-    **{op.replace("-", "_"): _table(Elementwise, op=op) for op in FUNCTIONS},
-    **{f"elementwise_{op.replace('-', '_')}": _table(Elementwise, op=op) for op in OPERATIONS},
+    # By their own names, as torch has them, or said to be elementwise.
+    **{
+        f"{prefix}{op.replace('-', '_')}": _table(Elementwise, op=op)
+        for prefix in ("", "elementwise_")
+        for op in OPERATIONS
+    },
     "gdn_chunk_prefill": _delta_net("chunked"),
     "gdn_recurrent_decode": _delta_net("recurrent"),
     "causal_conv1d_prefill": _convolution(decode=False),

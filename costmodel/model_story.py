@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from costmodel import hardware, reports
+from costmodel.answer import kernels_run
 from costmodel.arguments import typed
 from costmodel.errors import CostmodelError
 from costmodel.evaluate import as_size
@@ -248,7 +249,7 @@ def _kernels(prediction: Prediction) -> pd.DataFrame:
             "phase": row["phase"].partition(": ")[2],
             **{name: row[name] for name in columns},
         }
-        for row in prediction.phases
+        for row in kernels_run(prediction)
     ]
     return pd.DataFrame(rows)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 from costmodel.arguments import typed
 from costmodel.dtypes import DTYPES
@@ -55,17 +56,24 @@ class Device:
     ----------
     spec : Spec
         The figures with their sources.
+    calibration : Path, optional
+        File of the constants fitted on it, where that lies beside a spec of the user's own.
     """
 
     spec: Spec
+    calibration: Path | None = None
 
     def __eq__(self, other: object) -> bool:
-        """Devices are equal if every figure and its provenance is."""
-        return isinstance(other, Device) and self.spec_hash == other.spec_hash
+        """Devices are equal if every figure and its provenance is, and their constants are in one file."""
+        return isinstance(other, Device) and self._identity == other._identity
 
     def __hash__(self) -> int:
         """Hash by content."""
-        return hash(self.spec_hash)
+        return hash(self._identity)
+
+    @property
+    def _identity(self) -> tuple[str, Path | None]:
+        return self.spec_hash, self.calibration
 
     def __repr__(self) -> str:
         """Render as ``Device('nvidia/h200-sxm')``."""
@@ -459,7 +467,7 @@ class Device:
         SpecError
             If a value is not a quantity of the right kind, or impossible.
         """
-        return Device(whatif.changed(self.spec, changes))
+        return Device(whatif.changed(self.spec, changes), self.calibration)
 
 
 def _capacity(level: Level | None) -> float:

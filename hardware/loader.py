@@ -55,8 +55,9 @@ def load(name: str | Path) -> Device:
         ``vendor/device``; the device alone, where that is unique; another name that its
         spec lists as alias; what its driver calls it (``torch.cuda.get_device_name()``); or the
         path of a YAML file. Devices measured on this machine (`costmodel validate --record`)
-        have names, too. A file that says other things of a device that comes with the package
-        is a what-if of it: its name ends in ``*``.
+        have names, too. Constants fitted on the device are those beside the file
+        (``<device>.calibration.yaml``), where there are any. A file that says other things of a
+        device that comes with the package is a what-if of it: its name ends in ``*``.
 
     Raises
     ------
@@ -66,16 +67,23 @@ def load(name: str | Path) -> Device:
         If a file is not a sound spec.
     """
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
-        return _own(Device(read_spec(Path(name))))
+        return _own(Path(name))
     full = resolve(name)
-    return _load(full) if full in _names() else Device(read_spec(_measured()[full]))
+    return _load(full) if full in _names() else _own(_measured()[full])
 
 
-def _own(device: Device) -> Device:
+def _own(path: Path) -> Device:
     """Return the device of a user's file, marked where the package has another of that name."""
-    if device.name not in _names() or device == _load(device.name):
-        return device
-    return Device(device.spec.model_copy(update={"name": f"{device.name}*"}))
+    spec = read_spec(path)
+    beside = path.absolute().with_name(path.stem + _CALIBRATION)
+    calibration = beside if beside.is_file() else None
+    if spec.name in _names():
+        packaged = _load(spec.name)
+        if path.resolve() == (FOLDER / f"{spec.name}.yaml").resolve():
+            return packaged
+        if Device(spec).spec_hash != packaged.spec_hash:
+            spec = spec.model_copy(update={"name": f"{spec.name}*"})
+    return Device(spec, calibration)
 
 
 def measured() -> list[str]:

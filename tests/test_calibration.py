@@ -95,6 +95,51 @@ def test_a_damaged_file_is_one_clear_line(tmp_path, damage, text):
     assert path.name in str(caught.value)
 
 
+def beside_a_spec(folder, name="nvidia/mine"):
+    """Return the path of a user's own spec, H200's figures, with constants beside it."""
+    text = (calibration.path_of("nvidia/h200-sxm").parent / "h200-sxm.yaml").read_text(encoding="utf-8")
+    spec = folder / "mine.yaml"
+    spec.write_text(text.replace("name: nvidia/h200-sxm", f"name: {name}"), encoding="utf-8")
+    whole = file(section(spread=(Spread(above=0.0, rows=20, q=(0.8, 0.9, 1.1, 1.3)),)), device=name)
+    calibration.dump(folder / "mine.calibration.yaml", whole)
+    return spec
+
+
+SIZES = {"m": 512, "n": 4096, "k": 4096}
+
+
+def test_constants_beside_a_spec_given_by_path_are_its_own(tmp_path, monkeypatch):
+    own = predict(Matmul(), beside_a_spec(tmp_path), **SIZES)
+    assert (own.rung, own.constants_from) == ("calibrated", "self")
+    assert own.lo80_s == pytest.approx(max(0.9 * own.seconds, own.lower_s))
+    # A what-if of it rests on them, and says whose they are; so does the file from another folder.
+    device = load(tmp_path / "mine.yaml")
+    other = predict(Matmul(), device.replace(hbm="2x"), **SIZES)
+    assert (other.rung, other.constants_from) == ("kernel", "nvidia/mine")
+    monkeypatch.chdir(tmp_path)
+    assert predict(Matmul(), "mine.yaml", **SIZES).seconds == own.seconds
+    # The same spec with no constants beside it is another device, and has a relative's.
+    (tmp_path / "alone").mkdir()
+    alone = (tmp_path / "mine.yaml").rename(tmp_path / "alone" / "mine.yaml")
+    assert load(alone) != device
+    assert predict(Matmul(), alone, **SIZES).constants_from == "nvidia/h200-sxm"
+
+
+def test_constants_beside_a_copy_of_a_shipped_spec_go_before_the_packages(tmp_path):
+    path = beside_a_spec(tmp_path, "nvidia/h200-sxm")
+    mine, shipped = (predict(Matmul(), device, **SIZES) for device in (path, "nvidia/h200-sxm"))
+    assert mine.constants_from == shipped.constants_from == "self"
+    assert mine.plan.phases[0].choice.constants != shipped.plan.phases[0].choice.constants
+
+
+def test_a_damaged_file_beside_a_spec_is_one_line(tmp_path):
+    path = beside_a_spec(tmp_path)
+    (tmp_path / "mine.calibration.yaml").write_text("constants: {}", encoding="utf-8")
+    with pytest.raises(SpecError, match=r"^mine\.calibration\.yaml: not a calibration file: .*; refit it$"):
+        predict(Matmul(), path, **SIZES)
+    assert predict(Matmul(), path, rung="bound", **SIZES).rung == "bound"
+
+
 @pytest.mark.parametrize("device", calibration.calibrated_devices())
 def test_every_calibration_that_ships_can_be_read(device):
     sections = calibration.load(device)

@@ -264,3 +264,19 @@ def test_what_does_not_vary_is_one_number():
     sizes = FLOPS | HEADS | {"batch": np.array([1, 2]), "hidden": 64}
     with pytest.raises(SizeError, match="wanted one batch, got 2 values; seq is what varies"):
         cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes)
+
+
+def test_what_times_rest_on_is_told_of_each_layer():
+    layers = cm.LSTM(), cm.TiledAttention()
+    sizes = {"batch": 8, "hidden": 1024, "heads": 16, "head_dim": 64}
+    found = cm.crossover(*layers, "h200-sxm", over="seq", limit=64, **sizes)
+    said = [
+        {"layer": p.layer.name, "rung": p.rung, "constants_from": p.constants_from}
+        for layer in layers
+        for p in [
+            cm.predict(layer, "h200-sxm", {n: v for n, v in sizes.items() if n in layer.sizes()}, seq=64)
+        ]
+    ]
+    assert said[0]["rung"] != said[1]["rung"]
+    assert list(found.grounds) == list(found.to_dict()["grounds"]) == said
+    assert cm.crossover(*layers, over="seq", of="flops", limit=64, **sizes).grounds == ()

@@ -102,6 +102,19 @@ def test_memory_twice_as_fast_is_tried_where_it_outruns_the_stated_cache():
     assert what_if(p).set_index("change").loc["hbm times 2", "speedup"] == pytest.approx(2)
 
 
+def test_a_choice_that_changes_nothing_at_these_sizes_is_not_listed():
+    """A wavefront goes through several layers; of one it is the same steps."""
+    sizes = {"batch": 8, "seq": 512, "hidden": 1024}
+    for rung in ("bound", "kernel"):
+        one, two = (
+            what_if(cm.predict(cm.LSTM(dtype="bf16"), H200, rung=rung, num_layers=layers, **sizes))
+            for layers in (1, 2)
+        )
+        assert "wavefront = True" not in set(one["change"])
+        assert "wavefront = True" in set(two["change"])
+        assert "hbm times 2" in set(one["change"])  # of a figure it is an answer that it changes nothing
+
+
 def test_one_other_device_needs_no_list():
     p = cm.predict(cm.Matmul(), H200, rung="bound", m=64, n=64, k=64)
     assert what_if(p, "b200-sxm").equals(what_if(p, ["b200-sxm"]))

@@ -73,6 +73,11 @@ def test_a_prediction_shows_time_bound_and_kernels():
     assert Tables(text).rows[1] == ["attention", "2.223 ms", "matrix:bf16", "none"]
 
 
+def test_kernels_that_run_zero_times_are_not_shown():
+    rows = Tables(cm.predict(cm.LSTM(), "nvidia/h200-sxm", batch=8, hidden=512, seq=64)._repr_html_()).rows
+    assert [row[0] for row in rows[1:]] == ["input product, layer 1", "recurrence"]
+
+
 def test_arrays_are_shown_size_by_size_and_cut_short():
     seq = np.arange(1, 1001) * 64
     p = cm.predict(cm.LSTM(), "nvidia/h200-sxm", rung="bound", batch=8, hidden=512, seq=seq)

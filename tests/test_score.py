@@ -129,6 +129,10 @@ OURS = {"seq_q": "seq", "heads_q": "heads", "heads_kv": "kv_heads", "b": "batch"
         ({"op": "gelu", "m": 64, "n": 96}, cm.Elementwise(op="gelu")),
         ({"op": "silu_and_mul", "m": 64, "n": 96}, cm.Elementwise(op="silu-and-mul")),
         ({"op": "elementwise_add", "m": 64, "n": 96}, cm.Elementwise(op="add")),
+        # Pointwise operations of torch that no table has, by either name.
+        ({"op": "elementwise_sub", "m": 64, "n": 96}, cm.Elementwise(op="sub")),
+        ({"op": "exp", "m": 64, "n": 96}, cm.Elementwise(op="exp")),
+        ({"op": "sigmoid", "m": 64, "n": 96}, cm.Elementwise(op="sigmoid")),
         ({"op": "gdn_chunk_prefill", **DELTA}, cm.GatedDeltaNet(form="chunked")),
         ({"op": "gdn_recurrent_decode", **DELTA, "seq_q": 1}, cm.GatedDeltaNet(form="recurrent")),
         ({"op": "causal_conv1d_prefill", **CONV}, cm.CausalConv1d(decode=False)),

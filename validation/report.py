@@ -82,7 +82,7 @@ def fitted_constants(device: hardware.Device) -> pd.DataFrame:
         ``unit`` and ``meaning``: those that have an interval.
     """
     rows = []
-    for section in calibration.load(device.name):
+    for section in calibration.own(device):
         described = kernels.model(section.kernel).CONSTANTS
         for name, (low, high) in section.intervals.items():
             numbers = {"value": section.constants[name], "low": low, "high": high}

@@ -224,7 +224,7 @@ def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
     if table:
         rows = rows.assign(table=table.name)
     try:
-        for line in _write_fit(calibrate.calibrate(rows, device, hashes=hashes)):
+        for line in _write_fit(calibrate.calibrate(rows, device, hashes=hashes), device.calibration):
             output.say(line)
     except CostmodelError as error:
         output.say(str(error))
@@ -232,11 +232,11 @@ def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
     return True
 
 
-def _write_fit(result: Result) -> list[str]:
+def _write_fit(result: Result, place: Path | None = None) -> list[str]:
     """Write what was fitted; return what to say of it, and of what was refused."""
     from costmodel.validation import calibrate
 
-    place = calibrate.write(result)
+    place = calibrate.write(result, place)
     refused = (f"  not fitted: {reason}" for reason in result.refused)
     return [f"{place}: {len(result.file.sections)} cells", *refused]
 

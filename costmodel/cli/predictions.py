@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from costmodel.answer import kernels_run
 from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.cli.sweeping import sweep
@@ -96,10 +97,10 @@ def _print_one(p: Prediction) -> None:
     lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
     rows = [
         [f"  {row['phase']}", output.seconds(row["seconds"]), row["bound"], row["constants_from"]]
-        for row in (p.phases if len(p.plan.phases) > 1 else ())
+        for row in kernels_run(p)
     ]
     print("\n".join(lines))
-    if rows:
+    if len(rows) > 1:
         output.print_table(["  kernel", "time", "limited by", "constants from"], rows)
     print(_footer(p))
 
@@ -166,8 +167,15 @@ def crossover(
         output.print_json(found.to_dict() | where)
         return
     print(found)
-    if found.rung is not None and device is not None:
-        print(output.grounds(found.rung, found.constants_from, device.spec_hash))
+    if device is not None and found.grounds:
+        said = {
+            each["layer"]: f"rung {each['rung']}, constants from {each['constants_from']}"
+            for each in found.grounds
+        }
+        alike = len(set(said.values())) == 1
+        # Where they differ, whose constants are whose is not to be guessed from one list.
+        lines = set(said.values()) if alike else [f"{layer}: {words}" for layer, words in said.items()]
+        print("\n".join([*lines, output.signature(device.spec_hash)]))
 
 
 COMMANDS = (

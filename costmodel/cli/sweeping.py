@@ -157,9 +157,9 @@ def sweep(
         write_whole(out, lambda path: output.write_table(frame, path), overwrite=force)
         output.note(f"{out}: {len(frame):,} rows; {signature}")
     if as_json:
-        output.print_json(frame.astype(object).where(frame.notna(), None).to_dict("records"))
+        output.print_json(output.in_whole(frame).astype(object).where(frame.notna(), None).to_dict("records"))
     elif out is None:
-        print(frame.to_csv(index=False), end="")
+        print(output.in_whole(frame).to_csv(index=False), end="")
 
 
 def _check(

@@ -34,13 +34,18 @@ class Operation(NamedTuple):
 
 OPERATIONS = {name: Operation(1, cost, POINTWISE_GRADIENT[name]) for name, cost in POINTWISE.items()} | {
     "add": Operation(2, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
+    "sub": Operation(2, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
     "mul": Operation(2, Pointwise(1, 0, 1), Pointwise(2, 0, 1)),
     "div": Operation(2, Pointwise(1, 0, 1), Pointwise(3, 0, 2)),  # g/b, −(g/b)·(a/b)
     "pow": Operation(2, Pointwise(1, 2, 3), Pointwise(5, 2, 5)),  # exp(b · log a); g·aᵇ·(b/a), g·aᵇ·log a
     "add-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
+    "sub-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(0, 0, 0), linear=True),
     "mul-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(1, 0, 1), linear=True),
     "div-scalar": Operation(1, Pointwise(1, 0, 1), Pointwise(1, 0, 1), linear=True),
     "pow-scalar": Operation(1, Pointwise(1, 2, 3), Pointwise(4, 2, 5)),
+    "exp": Operation(1, Pointwise(0, 1, 1), Pointwise(1, 1, 2)),  # g · exp(x)
+    "log": Operation(1, Pointwise(0, 1, 1), Pointwise(1, 0, 1)),  # g / x
+    "sqrt": Operation(1, Pointwise(0, 1, 1), Pointwise(2, 1, 2)),  # (g / 2) / √x
     "copy": Operation(1, Pointwise(0, 0, 0), Pointwise(0, 0, 0), linear=True),
     "silu-and-mul": Operation(2, Pointwise(3, 1, 4), Pointwise(9, 1, 7)),  # silu of one half, times the other
 }
@@ -64,14 +69,14 @@ class Elementwise(_Table):
     Parameters
     ----------
     op : str
-        ``add``, ``mul``, ``div``, ``pow`` of two tables or, with ``-scalar``,
-        of one and a number; ``copy``, ``relu``, ``tanh``, ``sigmoid``, ``gelu``,
-        ``gelu-tanh``, ``silu``, ``silu-and-mul``.
+        ``add``, ``sub``, ``mul``, ``div``, ``pow`` of two tables or, with ``-scalar``,
+        of one and a number; ``copy``, ``exp``, ``log``, ``sqrt``, ``relu``, ``tanh``,
+        ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
     """
 
     name: ClassVar[str] = "elementwise"
     source: ClassVar[str] = "first principles; Hendrycks & Gimpel, arXiv 1606.08415 (GELU)"
-    not_counted: ClassVar[str] = "type conversions; an exp, tanh or erf is one special operation"
+    not_counted: ClassVar[str] = "type conversions; an exp, log, root, tanh or erf is one special operation"
 
     op: str = "add"
 

@@ -41,6 +41,8 @@ class Family:
     left_to_defaults : mapping of str to mapping
         Of some types, what Hugging Face's code takes for keys that are not in a configuration: saved ones
         lack what a class has anyway, in a nested configuration above all. A key that is null is there.
+    nested : str
+        Key under which a configuration keeps some of its fields, if there is one.
     """
 
     types: tuple[str, ...]
@@ -53,3 +55,4 @@ class Family:
     cut: Mapping[str, str] = field(default_factory=dict)
     alternates: bool = False
     left_to_defaults: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    nested: str = ""

@@ -18,6 +18,7 @@ _KINDS = {
     bool: "true or false",
     str: "a name",
     list: "a list",
+    dict: "a mapping of fields",
 }
 
 
@@ -31,7 +32,7 @@ class Field(NamedTuple):
     default : object
         What it is where they do not say; a function takes it from the fields read before.
     kind : type
-        ``int``, ``float``, ``bool``, ``str``, ``list``: what the value has to be.
+        ``int``, ``float``, ``bool``, ``str``, ``list``, ``dict``: what the value has to be.
     may_be_zero : bool
         Whether a size may be 0 though it is not where nothing is said.
     most : int

@@ -132,7 +132,9 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
     family = by_type().get(str(kind))
     if family is None:
         raise _unknown(kind, flat)
-    whole = {**family.left_to_defaults.get(str(kind), {}), **flat, "model_type": kind}
+    inner = flat.get(family.nested)
+    known = inner if isinstance(inner, Mapping) else {}  # what is none is refused as any field is
+    whole = {**family.left_to_defaults.get(str(kind), {}), **known, **flat, "model_type": kind}
     fields = _fields.read(whole, family.fields, f"a configuration of {kind}")
     found = Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
     return found.storing(**_checkpoint.stored(flat))
@@ -160,7 +162,9 @@ def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
     if lacking[nearest]:
         remedy = f"which would need {', '.join(lacking[nearest])} besides"
     else:
-        remedy = f"which needs nothing it lacks: model_type={nearest!r} reads it as one"
+        remedy = (
+            f"which needs nothing it lacks: model_type={nearest!r} (--model-type {nearest}) reads it as one"
+        )
     return UnknownNameError(
         f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {', '.join(lacking)}"
     )

@@ -52,6 +52,38 @@ def test_predict_json_is_one_object_with_all_that_was_promised(costmodel):
     assert answer["shapes"]["seq_kv"] == 8192
 
 
+def test_kernels_that_run_zero_times_are_told_to_programs_alone(costmodel):
+    one = ("predict", "lstm", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "seq=512")
+    assert "layers 2…L" not in costmodel(*one).out
+    assert "layers 2…L" in costmodel(*one, "num_layers=2").out
+    phases = json.loads(costmodel(*one, "--json").out)["phases"]
+    assert [phase["repeats"] for phase in phases] == [1, 0, 1]
+
+
+def test_a_crossover_says_of_each_layer_what_its_times_rest_on(costmodel):
+    shapes = ("--over", "seq", "-m", "h200-sxm", "-D", "batch=8", "hidden=1024", "heads=16", "head_dim=64")
+    lines = costmodel("crossover", "lstm", "tiled-attention", *shapes).out.splitlines()[1:3]
+    assert [line.partition(", ")[0] for line in lines] == [
+        "lstm: rung kernel",
+        "tiled-attention: rung calibrated",
+    ]
+    alike = costmodel("crossover", "lstm", "tiled-attention", *shapes, "--rung", "bound").out.splitlines()
+    assert alike[1] == "rung bound, constants from none"
+
+
+def test_whole_sizes_and_counts_of_a_sweep_are_written_whole(costmodel, tmp_path):
+    shapes = ("-m", "h200-sxm", "-D", "seq=128,512", "batch=8", "hidden=64", "heads=2", "head_dim=64")
+    words = ("sweep", "lstm", "tiled-attention", *shapes)
+    costmodel(*words, "-o", tmp_path / "sweep.csv")
+    text = (tmp_path / "sweep.csv").read_text(encoding="utf-8")
+    assert text == costmodel(*words).out
+    # Sizes that one of the layers does not have, too; the time of none is whole.
+    assert not re.search(r"\.0\b", text)
+    rows = json.loads(costmodel(*words, "--json").out)
+    assert [repr(row["seq"]) for row in rows] == ["128", "512"] * 2
+    assert [repr(row["heads"]) for row in rows] == ["None", "None", "2", "2"]
+
+
 def test_every_spelling_of_the_sizes_is_the_same_question(costmodel):
     spellings = [
         ["-D", "batch=8", "-D", "seq=128", "-D", "hidden=64"],

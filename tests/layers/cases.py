@@ -91,9 +91,9 @@ def _others() -> Iterator[tuple[str, dict[str, Any]]]:
     for activation in ("relu", "gelu", "gelu-tanh", "silu", "tanh", "sigmoid"):
         yield "feed-forward", {"activation": activation}
         yield "elementwise", {"op": activation}
-    for op in ("add", "mul", "div", "pow", "copy", "silu-and-mul"):
+    for op in ("add", "sub", "mul", "div", "pow", "exp", "log", "sqrt", "copy", "silu-and-mul"):
         yield "elementwise", {"op": op}
-    for op in ("add-scalar", "mul-scalar", "div-scalar", "pow-scalar"):
+    for op in ("add-scalar", "sub-scalar", "mul-scalar", "div-scalar", "pow-scalar"):
         yield "elementwise", {"op": op}
     for options in _choices(style=("gpt2", "opt", "bert"), dropout=(False, True)):
         yield "eager-transformer", options

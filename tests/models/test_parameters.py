@@ -128,6 +128,69 @@ SELDOM = [
 ]
 
 
+#: Of OPT's shape, as facebook/galactica-125m: no biases, norms that learn nothing.
+GALACTICA = {
+    "vocab_size": 50000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "ffn_dim": 3072, "max_position_embeddings": 2048, "word_embed_proj_dim": 768,
+}  # fmt: skip
+
+
+def test_norms_and_products_may_learn_less():
+    def parameters(**said):
+        return from_config({"model_type": "opt", **GALACTICA, **said}).parameters
+
+    products = 12 * (4 * 768**2 + 2 * 768 * 3072) + (50000 + 2050) * 768
+    assert parameters(enable_bias=False, layer_norm_elementwise_affine=False) == products
+    assert parameters(enable_bias=False) == products + 25 * 2 * 768
+    assert parameters(enable_bias=False, _remove_final_layer_norm=True) == products + 24 * 2 * 768
+
+
+def test_an_xlstm_may_have_biases():
+    """Hugging Face's modeling_xlstm.py: of every product but the gates' (always) and the words', of norms."""
+    small = {"vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 3, "num_heads": 4}
+    plain, biased = (from_config({"model_type": "xlstm", **small, "use_bias": b}) for b in (False, True))
+    keys, values, width = 64, 128, plain.fields.d_ff
+    of_layer = (2 * keys + 2 * values + 128) + values + (2 * width + 128) + 2 * 128
+    assert biased.parameters - plain.parameters == 3 * of_layer
+    assert from_config({"model_type": "xlstm", **small}).parameters == plain.parameters
+
+
+#: config.json of state-spaces/mamba-130m, and the parameters of its checkpoint.
+OF_MAMBA_SSM = {
+    "d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": True,
+    "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
+}  # fmt: skip
+
+
+def test_mamba_ssms_own_configuration_is_read():
+    def parameters(**said):
+        return from_config({**OF_MAMBA_SSM, **said}, model_type="mamba").parameters
+
+    assert parameters() == load("mamba-130m").parameters == 129_135_360
+    assert parameters(pad_vocab_size_multiple=None) == 129_135_360  # what its class has anyway
+    assert parameters(pad_vocab_size_multiple=1) == 129_135_360 - 3 * 768
+    assert parameters(rms_norm=False) == 129_135_360 + 25 * 768
+    # A_log and D; Δ, B and C: 768 · 2 channels have a state each.
+    assert parameters(ssm_cfg={"d_state": 32}) == 129_135_360 + 24 * 1536 * (16 + 2 * 16)
+    assert parameters(ssm_cfg={"d_conv": 3}) == 129_135_360 - 24 * 1536
+    hugging_face = from_config({"model_type": "mamba", **MAMBA, "vocab_size": 1001}).parameters
+    assert hugging_face - from_config({"model_type": "mamba", **MAMBA}).parameters == 64
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"ssm_cfg": {"layer": "Mamba2"}},
+        {"d_intermediate": 1024},
+        {"attn_layer_idx": [3]},
+        {"ssm_cfg": "large"},
+    ],
+)
+def test_what_is_not_mamba_alone_is_refused(said):
+    with pytest.raises(CostmodelError, match=r"in every layer and nothing between, got|should be a mapping"):
+        from_config({**OF_MAMBA_SSM, **said}, model_type="mamba")
+
+
 @pytest.mark.parametrize(("kind", "figures", "count"), SELDOM)
 def test_keys_that_are_seldom_there_count(kind, figures, count):
     assert from_config({"model_type": kind, **figures}).parameters == count

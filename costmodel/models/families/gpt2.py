@@ -36,6 +36,8 @@ FIELDS = {
     "embedded": Field(("word_embed_proj_dim",), same("d_model")),
     "norm_first": Field(("do_layer_norm_before",), True, bool),
     "bias": Field(("enable_bias",), True, bool),
+    "gains": Field(("layer_norm_elementwise_affine",), True, bool),
+    "no_last": Field(("_remove_final_layer_norm",), False, bool),
 }
 
 
@@ -60,6 +62,15 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
         yield from residual_then_norm(use, "feed-forward", c.d_model, inner)
 
 
+def learned(c: Fields, part: Part) -> Part:
+    """Return a part, of norms without gains and offsets those that the layer counts taken off again.
+
+    They are few: what reading them takes stays in its time.
+    """
+    plain = part.layer.name == "norm" and not c.gains
+    return with_extra(part, -part.expression(part.layer.parameters())) if plain else part
+
+
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embedding (projected where it is narrower), layers, norm, logits."""
     narrow = c.embedded != c.d_model
@@ -67,9 +78,9 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)
     if narrow:
         yield linear(use, "embedding's projection", c.embedded, c.d_model)
-    yield repeated(layer(c, use), c.layers)
-    if c.norm_first:
-        yield norm(use, "final norm", c.d_model, "layer")
+    yield repeated((learned(c, part) for part in layer(c, use)), c.layers)
+    if c.norm_first and not c.no_last:
+        yield learned(c, norm(use, "final norm", c.d_model, "layer"))
     if narrow:
         yield linear(use, "output's projection", c.d_model, c.embedded)
     yield logits(use, c.vocab, c.embedded)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
     Use,
     between_ends,
@@ -19,18 +20,55 @@ from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
+#: What mamba-ssm's own configuration names the mixer by; Mamba-2's is another.
+MIXER = "Mamba1"
+
+
+def _pure(c: Fields) -> bool:
+    """Return that all layers are Mamba's.
+
+    Raises
+    ------
+    CostmodelError
+        If some are not, as mamba-ssm's configuration may have them.
+    """
+    others = {
+        f"layer {c.mixer}": c.mixer != MIXER,
+        f"d_intermediate {c.between}": c.between,
+        f"attn_layer_idx {c.attending}": c.attending,
+    }
+    met = [name for name, there in others.items() if there]
+    if met:
+        raise CostmodelError(f"mamba is read with {MIXER} in every layer and nothing between, got {met[0]}")
+    return True
+
+
+def _padded(c: Fields) -> int:
+    """Return the rows of the table of words: as many as there are, up to a multiple."""
+    return int(-(-c.words // c.multiple) * c.multiple)
+
+
 FIELDS = {
-    "vocab": VOCAB,
+    # mamba-ssm's own configuration has `ssm_cfg`, and pads its words to a multiple of 8 where none is said.
+    "own": Field(("ssm_cfg",), None, dict),
+    "multiple": Field(("pad_vocab_size_multiple",), lambda f: 1 if f.own is None else 8),
+    "words": VOCAB,
+    "vocab": Field((), _padded),
+    "mixer": Field(("layer",), MIXER, str),
+    "between": Field(("d_intermediate",), 0),
+    "attending": Field(("attn_layer_idx",), None, list),
+    "pure": Field((), _pure),
+    "rms": Field(("rms_norm",), True, bool),
     "d_model": D_MODEL,
     "layers": LAYERS,
-    "state": Field(("state_size",), 16),
+    "state": Field(("state_size", "d_state"), 16),
     "expand": Field(("expand",), 2),
     "inner": Field(("intermediate_size", "d_inner"), lambda f: f.expand * f.d_model),
     "kernel": Field(("conv_kernel", "d_conv"), 4),
     "rank": Field(("time_step_rank", "dt_rank"), lambda f: -(-f.d_model // 16)),
-    "conv_bias": Field(("use_conv_bias",), True, bool),
-    "bias": Field(("use_bias",), False, bool),
-    "tied": TIED,
+    "conv_bias": Field(("use_conv_bias", "conv_bias"), True, bool),
+    "bias": Field(("use_bias", "bias"), False, bool),
+    "tied": Field((*TIED.names, "tie_embeddings"), True, bool),
 }
 
 
@@ -56,13 +94,16 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return embedding, layers, norm, logits."""
-    return between_ends(c, use, [repeated(residual(use, "mixer", c.d_model, mixer(c, use)), c.layers)])
+    kind = "rms" if c.rms else "layer"
+    layer = residual(use, "mixer", c.d_model, mixer(c, use), kind=kind)
+    return between_ends(c, use, [repeated(layer, c.layers)], kind=kind)
 
 
 MAMBA = Family(
     types=("mamba",),
     fields=FIELDS,
     parts=parts,
-    source="Gu & Dao, arXiv 2312.00752, §3.4; Hugging Face transformers, modeling_mamba.py",
+    source="Gu & Dao, arXiv 2312.00752, §3.4; Hugging Face transformers, modeling_mamba.py; mamba-ssm",
     cut={"inner": "channels"},
+    nested="ssm_cfg",
 )

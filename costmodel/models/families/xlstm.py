@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from costmodel.errors import CostmodelError
 from costmodel.models._blocks import (
@@ -57,6 +57,7 @@ FIELDS = {
     "key_multiple": Field(("mlstm_round_up_to_multiple_of",), 64),
     "chunk": Field(("chunk_size",), 64),
     "tied": UNTIED,
+    "bias": Field(("use_bias",), False, bool),
     # What follows from these, and no configuration says.
     "keys": Field((), _width("key_factor", "key_multiple")),
     "values": Field((), _width("value_factor", "key_multiple")),
@@ -69,7 +70,7 @@ FIELDS = {
 def mixer(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K, V and output gate; input and forget gates; the matrix memory; norm, gate, product out."""
     keys, values = c.keys, c.values
-    yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
+    yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values, bias=c.bias)
     # The layer's input, as the first product.
     yield keeping(linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True), 0)
     memory = use.layer("mlstm", form="recurrent" if use.decoding else "chunked")
@@ -77,17 +78,22 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
     yield Part.of("matrix memory", memory, **use.tokens, **sizes)
     # Each head is normed by itself, and each has gains of its own; what is normed the memory keeps.
     part = norm(use, "head norm", c.value_dim, rows=use.rows * c.heads)
-    yield keeping(with_extra(part, values - c.value_dim), 0)
+    yield keeping(with_extra(part, values - c.value_dim + (values if c.bias else 0)), 0)
     yield gate(use, "output gate", values)
-    yield linear(use, "output projection", values, c.d_model)
+    yield linear(use, "output projection", values, c.d_model, bias=c.bias)
+
+
+def half(c: Fields, use: Use, name: str, inner: Iterable[Part]) -> Iterator[Part]:
+    """Yield half a layer, whose norm has offsets where products have biases; the last norm has none."""
+    first, *rest = residual(use, name, c.d_model, inner)
+    yield with_extra(first, c.d_model if c.bias else 0)
+    yield from rest
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Return embedding, layers, norm, logits."""
-    layer = [
-        *residual(use, "mixer", c.d_model, mixer(c, use)),
-        *residual(use, "feed-forward", c.d_model, [feed_forward(use, c.d_model, c.d_ff, "silu", gated=True)]),
-    ]
+    inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True, bias=c.bias)
+    layer = [*half(c, use, "mixer", mixer(c, use)), *half(c, use, "feed-forward", [inner])]
     return between_ends(c, use, [repeated(layer, c.layers)])
 
 

@@ -85,6 +85,10 @@ def log(x: Counted) -> Counted:
     return special(math.log, x)
 
 
+def root(x: Counted) -> Counted:
+    return special(math.sqrt, x)
+
+
 def power(a: Counted, b: Counted) -> Counted:
     return exp(log(a) * b)
 
@@ -110,13 +114,18 @@ PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = 
     "gelu-tanh": (1, gelu_tanh, gelu_tanh_gradient),
     "silu": (1, silu, silu_gradient),
     "add": (2, lambda a, b: a + b, lambda g: (g, g)),
+    "sub": (2, lambda a, b: a - b, lambda g: (g, -g)),
     "mul": (2, lambda a, b: a * b, lambda a, b, g: (g * b, g * a)),
     "div": (2, lambda a, b: a / b, division_gradient),
     "pow": (2, power, power_gradient),
     "add-scalar": (1, lambda a: a + 0.3, lambda g: (g,)),
+    "sub-scalar": (1, lambda a: a - 0.3, lambda g: (g,)),
     "mul-scalar": (1, lambda a: a * 0.3, lambda g: (g * 0.3,)),
     "div-scalar": (1, lambda a: a / 0.3, lambda g: (g / 0.3,)),
     "pow-scalar": (1, lambda a: exp(log(a) * 1.7), lambda a, g: (g * exp(log(a) * 1.7)) * (1.7 / a)),
+    "exp": (1, exp, lambda x, g: g * exp(x)),
+    "log": (1, log, lambda x, g: g / x),
+    "sqrt": (1, root, lambda x, g: (g * 0.5) / root(x)),
     "copy": (1, lambda a: a, lambda g: (g,)),
     "silu-and-mul": (2, silu_and_mul, silu_and_mul_gradient),
 }
@@ -126,7 +135,7 @@ OF_RESULT: dict[str, Callable[[Counted, Counted], Counted]] = {
     "tanh": lambda y, g: g * (1 - y * y),
     "sigmoid": lambda y, g: g * (y * (1 - y)),
 }
-LINEAR = ("add", "add-scalar", "mul-scalar", "div-scalar", "copy")
+LINEAR = ("add", "sub", "add-scalar", "sub-scalar", "mul-scalar", "div-scalar", "copy")
 
 
 # -- rows --------------------------------------------------------------------------------------
