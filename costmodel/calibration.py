@@ -233,7 +233,11 @@ def read(path: Path, device: str | None = None) -> File:
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         file = File.model_validate(content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValidationError) as error:
+    except ValidationError as error:
+        fault = error.errors()[0]  # of several the first: the file is written anew as a whole
+        what = f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}"
+        raise SpecError(f"{path.name}: not a calibration file: {what}; refit it") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(f"{path.name}: not a calibration file: {first_line(error)}; refit it") from None
     if file.schema_version != SCHEMA:
         raise SpecError(f"{path.name}: schema {file.schema_version}, wanted {SCHEMA}; refit it")

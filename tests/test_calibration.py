@@ -78,8 +78,14 @@ def test_what_is_written_is_what_is_read(tmp_path):
     ("damage", "text"),
     [
         (lambda t: t.replace("schema: 1", "schema: 99"), "schema 99, wanted 1"),
-        (lambda t: t.replace("efficiency: 0.8", "efficiency: much"), "not a calibration file"),
-        (lambda t: t.replace("framework:", "framwork:"), "not a calibration file"),
+        (
+            lambda t: t.replace("efficiency: 0.8", "efficiency: much"),
+            r"not a calibration file: sections\.0\.constants\.efficiency: ",
+        ),
+        (
+            lambda t: t.replace("framework:", "framwork:"),
+            r"not a calibration file: sections\.0\.framework: Field required",
+        ),
         (lambda t: t[: len(t) // 2] + "\n\t{", "not a calibration file"),
         (lambda t: "", "not a calibration file"),
         (lambda t: t.replace("nvidia/h200-sxm", "nvidia/t4"), "is of nvidia/t4, wanted nvidia/h200-sxm"),

@@ -44,7 +44,7 @@ class _Command(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Look at the options as they were given, then read them."""
-        values, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        values, extra, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in given:
             if not isinstance(option, typer.core.TyperOption) or option.is_flag or option.multiple:
                 continue
@@ -52,7 +52,15 @@ class _Command(typer.core.TyperCommand):
                 raise CostmodelError(f"{self.name}: {option.opts[-1]} is given {given.count(option)} times")
             if values[str(option.name)] == "":
                 raise CostmodelError(f"{self.name}: {option.opts[-1]} is given without a value")
-        parsed: list[str] = super().parse_args(ctx, args)
+        try:
+            parsed: list[str] = super().parse_args(ctx, args)
+        except typer.TyperException as error:
+            if extra and "extra argument" in error.format_message():
+                raise CostmodelError(
+                    f"{self.name}: got {' '.join(extra)} besides all that it takes; an option that may have "
+                    "several is given again for each, and `sweep` takes several layers and devices"
+                ) from None
+            raise
         return parsed
 
 

@@ -42,6 +42,12 @@ CATALOGUE = {
         "mamba-130m decode takes no length",
         "got seq_kv",
     ),
+    "a device too many": ((*LSTM, "a100-sxm-80gb", "-D", "seq=1"), "got a100-sxm-80gb besides", "`sweep`"),
+    "another device without its option": (
+        ("explain", "lstm", "-m", "t4", "--or", "l4", "a30", "-D", "seq=1"),
+        "got a30 besides",
+        "given again for each",
+    ),
     "what is no file": (
         ("sweep", "lstm", "-m", "t4", "-D", "seq=1", "batch=1", "hidden=8", "-o", "/dev/null"),
         "cannot write /dev/null",
