@@ -38,7 +38,8 @@ def carried(
 
     Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
     device's clock, but for a part of a kernel's start (``STARTS``), and bytes that caches and memory give a
-    unit in a cycle (``RATES``) are as many in a second: latencies and caches keep clocks of their own. What
+    unit in a cycle (``RATES``) are as many in a second on another architecture: latencies and caches keep
+    clocks of their own. What
     goes with how chips are made (``MADE``) does by what came of it from the relative's generation to the
     device's, and on tensor cores by the square of the clock that peaks are stated for, as voltage goes with
     the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
@@ -96,8 +97,12 @@ def carried(
 def _taken_in(kernel: str, dtype: str, lender: hardware.Device, device: hardware.Device) -> float:
     """Return the bytes that caches and memory give a unit in a cycle, over those of a relative's unit.
 
-    As many in a second. A unit's tensor memory accelerator takes in no less in a cycle than threads do.
+    Of one architecture as many: its caches go with its units' clock, and their rates are stated by the cycle
+    ("NVIDIA A100 Tensor Core GPU Architecture": 5,120 B). Of another as many in a second, but a unit's tensor
+    memory accelerator takes in no less in a cycle than threads do.
     """
+    if lender.family == device.family:
+        return 1.0
     times = lender.clock_hz / device.clock_hz
     if kernel in _OF_TILES and _tensors(dtype, lender, device):
         before, after = (each.family in _BY_ACCELERATOR for each in (lender, device))

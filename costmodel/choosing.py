@@ -116,7 +116,7 @@ def _without_host(device: hardware.Device, kernel: str) -> bool:
     Then all are taken so: kernels of one layer, some with a host's call around each and some without, would
     add up to what no harness measures.
     """
-    mine = calibration.load(device.base_name)
+    mine = calibration.own(device)
     return any(section.kernel == kernel and section.harness not in HOSTED for section in mine)
 
 
