@@ -139,6 +139,10 @@ class StoredCache(Layer):
         """Size of one number of the cache [bytes]."""
         return sp.Rational(parse_dtype(self.cache or self.dtype).bytes)
 
+    def cache_size(self) -> sp.Expr:
+        """Return the size of the cache [bytes]."""
+        raise NotImplementedError
+
     def cache_options(self) -> dict[str, str]:
         """Return what the kernel is told of the cache: its format, where it is another than the layer's."""
         return {} if self.cache is None else {"kv_dtype": self.cache}

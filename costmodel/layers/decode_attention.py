@@ -78,11 +78,15 @@ class DecodeAttention(StoredCache):
 
     def tensors(self) -> Tensors:
         """Queries and the cache in; one row a head out."""
-        return Tensors(inputs=self.bytes * B * HQ * D + self._cache(NKV), outputs=self.bytes * B * HQ * DV)
+        return Tensors(inputs=self.bytes * B * HQ * D + self.cache_size(), outputs=self.bytes * B * HQ * DV)
 
     def kept(self) -> sp.Expr:
         """Nothing: decoding is not trained."""
         return ZERO
+
+    def cache_size(self) -> sp.Expr:
+        """Keys and values of all positions."""
+        return self._cache(NKV)
 
     def _cache(self, positions: sp.Expr) -> sp.Expr:
         """Bytes of so many positions' keys and values."""

@@ -15,15 +15,9 @@ def cached(parts: Iterable[Part]) -> sp.Expr:
     """Return the keys and values, or latents, and whatever else decoding reads of earlier steps [bytes]."""
     found = ZERO
     for part in parts:
-        sizes = dict(part.sizes)
         found += part.repeats * part.layer.bytes * part.cached
-        if not isinstance(part.layer, StoredCache):
-            continue
-        if part.layer.name == "decode-attention":
-            width = sizes["kv_heads"] * (sizes["head_dim"] + sizes["value_dim"])
-        else:
-            width = sizes["kv_rank"] + sizes["rope_dim"]
-        found += part.repeats * part.layer.cached_bytes * sizes["batch"] * sizes["seq_kv"] * width
+        if isinstance(part.layer, StoredCache):
+            found += part.repeats * part.expression(part.layer.cache_size())
     return found
 
 

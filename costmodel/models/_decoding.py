@@ -33,11 +33,13 @@ class LatentCore(StoredCache):
         """The kernel that `mla` has between its products."""
         whole = MLA(dtype=self.dtype, convention=self.convention, absorbed=True)
         (core,) = (phase for phase in whole.forward() if phase.kernel == "decode")
-        if self.cache:
-            narrower = (self.bytes - self.cached_bytes) * B * NKV * (C + R)
-            options = {**core.options, **self.cache_options()}
-            core = replace(core, options=options, read=core.read - narrower)
+        read = core.read - whole.cached * B * NKV + self.cache_size()
+        core = replace(core, options={**core.options, **self.cache_options()}, read=read)
         return (core.at({N: ONE}),)
+
+    def cache_size(self) -> sp.Expr:
+        """The latent and the rotated key of all positions."""
+        return self.cached_bytes * B * NKV * (C + R)
 
     def tensors(self) -> Tensors:
         """Queries and the cache in; a latent for each head out."""
