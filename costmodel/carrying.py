@@ -39,14 +39,14 @@ def carried(
     Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
     device's clock, but for a part of a kernel's start (``STARTS``), and bytes that caches and memory give a
     unit in a cycle (``RATES``) are as many in a second on another architecture: latencies and caches keep
-    clocks of their own. What
-    goes with how chips are made (``MADE``) does by what came of it from the relative's generation to the
-    device's, and on tensor cores by the square of the clock that peaks are stated for, as voltage goes with
-    the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's tensor cores
-    are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as long, and
-    hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the relative:
-    kernels have as much under way as that needs. What a cache in parts keeps is not what a whole one does.
-    Of graphics memory no kernel reaches more than passes over tables do of some, and of none more than all.
+    clocks of their own. What goes with how chips are made (``MADE``) does by what came of it from the
+    relative's generation to the device's, and on tensor cores by the square of the clock that peaks are
+    stated for, as voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's
+    tensor cores are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as
+    long, and hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the
+    relative: kernels have as much under way as that needs. What a cache in parts keeps is not what a whole
+    one does. Of graphics memory no kernel reaches more than passes over tables do of some, and of none more
+    than all.
 
     Parameters
     ----------

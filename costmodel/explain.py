@@ -43,9 +43,9 @@ from costmodel.symbols import (
 FIGURES, SENDING = ("hbm", "units", "clock", "l2"), ("link",)
 #: Formats that are tried where they are narrower and the device has them.
 FORMATS = ("bf16", "fp8", "fp4")
-#: Formats that weights, or a cache, are stored in while the arithmetic stays as it is, in 16 bits: there are
-#: kernels of those.
+#: Bytes of the formats in whose arithmetic there are kernels that widen what is stored narrower.
 _SIXTEEN_BIT = 2
+#: Formats that weights, or a cache, are stored in while the arithmetic stays as it is.
 STORED = (("weights", "int8"), ("weights", "int4"), ("cache", "fp8"))
 #: Choices of layers that are a matter of how, not of what is computed.
 CHOICES: tuple[tuple[str, Any], ...] = (
@@ -213,18 +213,21 @@ def what_if(
     if asked["rung"] == "calibrated":
         asked["rung"] = None
     rows = []
-    for change in _changes(prediction, several(devices)):
+    for kind, words, layer, device in _changes(prediction, several(devices)):
         try:
-            row = _row(prediction, *change, asked)
+            other = _again(prediction, layer, device, asked)
         except CostmodelError:
-            if change[0] == "device":
+            if kind == "device":
                 raise  # it was asked for
             continue  # a format that the device or the layer does not have
-        rows += [row] if row else []
+        if kind != "choice" or not _alike(prediction, other):
+            rows.append(_row(prediction, kind, words, other))
     best = max((row["speedup"] for row in rows if row["kind"] == "figure"), default=1.0)
     if best < _ALONE:
-        tried = (_row(prediction, *change, asked) for change in _pairs(prediction))
-        pairs = [row for row in tried if row]
+        pairs = (
+            _row(prediction, kind, words, _again(prediction, layer, device, asked))
+            for kind, words, layer, device in _pairs(prediction)
+        )
         pair = max(pairs, key=lambda row: float(row["speedup"]), default=None)
         rows += [pair] if pair and pair["speedup"] > _ALONE * best else []
     columns = ["change", "kind", "seconds", "speedup", "rung", "constants_from", "alike"]
@@ -232,13 +235,18 @@ def what_if(
     return frame.sort_values(["alike", "speedup"], ascending=False, kind="stable", ignore_index=True)
 
 
-def _row(
-    prediction: Prediction, kind: str, change: str, layer: Layer, device: Any, asked: Mapping[str, Any]
-) -> dict[str, Any] | None:
-    """Return what a change makes of a prediction; None of a choice that is none at these sizes."""
-    other = predict(layer, device, _given(prediction), **asked)
-    if kind == "choice" and other.seconds == prediction.seconds and other.counts == prediction.counts:
-        return None
+def _again(prediction: Prediction, layer: Layer, device: Any, asked: Mapping[str, Any]) -> Prediction:
+    """Return the prediction made again, of another layer or on another device."""
+    return predict(layer, device, _given(prediction), **asked)
+
+
+def _alike(prediction: Prediction, other: Prediction) -> bool:
+    """Return whether a choice is none at these sizes: it changes neither a count nor the time."""
+    return bool(other.seconds == prediction.seconds) and other.counts == prediction.counts
+
+
+def _row(prediction: Prediction, kind: str, change: str, other: Prediction) -> dict[str, Any]:
+    """Return what a change makes of a prediction."""
     return {
         "change": change,
         "kind": kind,
@@ -338,7 +346,7 @@ def _storing(layer: Layer, what: str, kind: str) -> Layer | None:
         stored: Layer = whole(**{what: kind}) if whole else _replaced(layer, what, kind)
     except CostmodelError:
         return None  # of training, or where a product has no such kernel
-    return stored if stored.cost != layer.cost else None
+    return None if stored == layer else stored
 
 
 def _in_dtype(layer: Layer, dtype: str) -> Layer | None:
