@@ -1,4 +1,4 @@
-"""Layers: one file a family, found by looking in this folder."""
+"""Layers: one module per family, discovered by searching this folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Layer", "available", "classes", "get", "option_text"]
 
 @cache
 def classes() -> dict[str, type[Layer]]:
-    """Return every layer class by its name on the command line (``tiled-attention``)."""
+    """Return all layer classes, keyed by their command-line name (``tiled-attention``)."""
     found: dict[str, type[Layer]] = {}
     for module in _modules():
         found |= _inside(module)
@@ -30,7 +30,7 @@ def _modules() -> list[str]:
 
 
 def _inside(module: str) -> dict[str, type[Layer]]:
-    """Return the layer classes of one file."""
+    """Return the layer classes that one module defines."""
     values = vars(importlib.import_module(f"{__name__}.{module}")).values()
     return {v.name: v for v in values if isinstance(v, type) and issubclass(v, Layer) and "name" in vars(v)}
 
@@ -43,14 +43,14 @@ def available() -> list[str]:
 @typed
 @cache
 def get(name: str) -> type[Layer]:
-    """Return the class of that name (``lstm``, ``tiled-attention``).
+    """Return the layer class with this name (``lstm``, ``tiled-attention``).
 
     Raises
     ------
     UnknownNameError
-        If there is none; the text offers the nearest.
+        If no layer has this name; the message suggests the nearest one.
     """
-    # Only files that mention the name are imported: a single prediction starts a tenth sooner.
+    # Import only the modules that mention the name: a single prediction then starts a tenth faster.
     for module in _modules():
         if f'"{name}"' in (Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"):
             found = _inside(module)

@@ -1,4 +1,4 @@
-"""What dense and tiled attention share: pairs, operands, projections."""
+"""Code shared by dense and tiled attention: pair counts, operands, projections."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ B, N, NKV, HQ, HKV, D, DV, DM = symbols("batch seq seq_kv heads kv_heads head_di
 
 
 def causal_pairs(n: sp.Expr, n_kv: sp.Expr) -> sp.Expr:
-    """Return the pairs a causal mask leaves: n new queries after a prefix of n_kv − n keys.
+    """Return the (query, key) pairs under a causal mask: n new queries after a prefix of n_kv − n keys.
 
     n·(n_kv − n) + n(n+1)/2; without a prefix n(n+1)/2.
     """
@@ -34,14 +34,14 @@ class _Attention(Layer):
     Parameters
     ----------
     causal : bool
-        A query sees the keys up to its own position. With `seq_kv` > `seq`,
-        the keys before the queries are a cached prefix that all of them see.
+        Each query attends to the keys up to its own position. If `seq_kv` > `seq`,
+        the keys before the queries are a cached prefix, which every query attends to.
     projections : bool
-        Add the products that make Q, K, V from the input (width `d_model`)
-        and the output from the heads.
+        Include the projections: Q, K and V are computed from the input (width `d_model`),
+        and the output from the heads' outputs.
     cross : bool
-        With projections: K and V come from another sequence of `seq_kv`
-        positions (an encoder's), not from the queries' own.
+        With `projections`: K and V are computed from another sequence of `seq_kv`
+        positions (an encoder's output) instead of the queries' own sequence.
     """
 
     family: ClassVar[str] = "attention"
@@ -58,13 +58,13 @@ class _Attention(Layer):
     cross: bool = False
 
     def __post_init__(self) -> None:
-        """Check the options together."""
+        """Check the combination of options."""
         super().__post_init__()
         if self.cross and self.causal:
             raise CostmodelError(f"{self.name}: causal and cross exclude each other; give one of them")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads share keys evenly; a causal query needs its own key."""
+        """Check that `kv_heads` divides `heads`, and that the queries' own keys are among the keys."""
         check_heads(self.name, sizes)
         own = self.causal or (self.projections and not self.cross)
         if own and np.any(sizes["seq_kv"] < sizes["seq"]):
@@ -77,13 +77,13 @@ class _Attention(Layer):
 
     @property
     def pairs(self) -> sp.Expr:
-        """(query, key) pairs of one head."""
+        """Number of (query, key) pairs of one head."""
         if self.causal and self.convention != "torch":
             return causal_pairs(N, NKV)
         return N * NKV
 
     def tensors(self) -> Tensors:
-        """Q, K, V in and O out; with projections, the sequence in and out, and their weights."""
+        """Q, K and V in, O out; with projections, the sequence in and out and the projection weights."""
         w = self.bytes
         if not self.projections:
             queries, values = B * N * HQ, B * NKV * HKV
@@ -97,13 +97,13 @@ class _Attention(Layer):
         )
 
     def parameters(self) -> sp.Expr:
-        """The four projections, without bias."""
+        """Weights of the four projections, without bias."""
         if not self.projections:
             return ZERO
         return DM * (HQ * D + HKV * (D + DV) + HQ * DV)
 
     def _core_kept(self) -> sp.Expr:
-        """Q, K and V [bytes]."""
+        """Size of Q, K and V [bytes]."""
         return self.bytes * B * (N * HQ * D + NKV * HKV * (D + DV))
 
     def kept(self) -> sp.Expr:
@@ -118,11 +118,11 @@ class _Attention(Layer):
         raise NotImplementedError
 
     def core_backward(self) -> tuple[Phase, ...]:
-        """Return the same, backward."""
+        """Return the kernels of the core's backward pass."""
         raise NotImplementedError
 
     def _projections(self) -> tuple[tuple[str, sp.Expr, sp.Expr, sp.Expr], ...]:
-        """(name, rows, input width, output width) of each product with weights."""
+        """(name, rows, input width, output width) of each projection."""
         keys = B * (NKV if self.cross else N)
         return (
             ("query projection", B * N, DM, HQ * D),
@@ -135,7 +135,7 @@ class _Attention(Layer):
         return gemm(self, name, m=rows, n=outer, k=inner, workspace=intermediate)
 
     def forward(self) -> tuple[Phase, ...]:
-        """The core, between its projections where they are asked for."""
+        """The core, with the projections around it if they are included."""
         if not self.projections:
             return self.core_forward()
         query, keys, output = (self._project(*p) for p in self._projections())
@@ -143,25 +143,26 @@ class _Attention(Layer):
         return (query, replace(keys, beside=True), *core, output)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each projection, of its input and of its weights, around the core's.
+        """Two products per projection (input gradient, weight gradient), around the core's backward kernels.
 
-        A sequence that attends to itself gets gradients from queries and from keys and values: added up.
+        In self-attention the input receives one gradient through the queries and one through the keys and
+        values; a last kernel adds the two.
         """
         if not self.projections:
             return self.core_backward()
-        # Between the kernels: the heads' dO; the second of the two gradients that are added.
+        # Intermediates: dO of the heads, and the second of the two input gradients that are added.
         between = (ZERO, ZERO if self.cross else self.bytes * B * N * DM, self.bytes * B * N * HQ * DV)
         query, keys, output = (
             gradients(self, name, rows=rows, inner=inner, outer=outer, workspace=room)
             for (name, rows, inner, outer), room in zip(self._projections(), between, strict=True)
         )
         added = () if self.cross else (gradient_sum(self, rows=B * N, cols=DM),)
-        core = leaving(self.core_backward(), self._core_kept())  # dQ, dK and dV, as large as Q, K and V
+        core = leaving(self.core_backward(), self._core_kept())  # dQ, dK and dV are as large as Q, K and V
         return (*output, *core, *query, *keys, *added)
 
 
 def gradient_row_sums(layer: Layer) -> Phase:
-    """Return the row sums of dO∘O, which backward needs of every query: D in FlashAttention's Algorithm 4."""
+    """Return the row sums of dO∘O that backward needs for every query: D in FlashAttention's Algorithm 4."""
     heads = B * HQ
     return stream(
         layer,
@@ -170,7 +171,8 @@ def gradient_row_sums(layer: Layer) -> Phase:
         cols=DV,
         reads=2,
         writes=0,
-        # Short rows, many to a block: a pass over both tables, not a norm's block for each row.
+        # Rows are short and many fit a thread block, so this runs like an elementwise pass over both
+        # tables, not like a norm with one block per row.
         op="elementwise_mul",
         borrowed=True,
         vector=2,
@@ -180,14 +182,14 @@ def gradient_row_sums(layer: Layer) -> Phase:
 
 
 def depth_forward(keys: sp.Expr, width: sp.Expr = D) -> sp.Expr:
-    """Return the depth of attention to so many keys: a score, softmax (its maximum, its sum), the values."""
+    """Return the depth of attention to `keys` keys: score, softmax (a maximum and a sum), weighted values."""
     return tree_depth(width) + 2 * CeilLog2(keys) + 3 + tree_depth(keys)
 
 
 def depth_backward(queries: sp.Expr, weighted: int = 2) -> sp.Expr:
-    """Return the depth of its gradients from so many queries: P and dP made again, dS, a sum over queries.
+    """Return the depth of attention's gradients over `queries` queries: P and dP recomputed, dS, the sum.
 
-    `weighted` operations make P of a score.
+    `weighted` is the number of dependent operations that turn a score into P.
     """
     return sp.Max(tree_depth(D) + weighted, tree_depth(DV) + 1) + 1 + tree_depth(queries)
 

@@ -1,4 +1,4 @@
-"""What every layer is: static choices, the sizes it needs, and the kernels it runs."""
+"""The base class of all layers: static options, the sizes a layer needs, and the kernels it runs."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ DIRECTIONS = ("fwd", "bwd", "fwd+bwd")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A layer: a symbolic cost, given static choices.
+    """A layer: static options that determine a symbolic cost.
 
     Parameters
     ----------
     dtype : str
         Format of activations and weights. Statistics, softmax and gate
-        arithmetic of 16-bit and narrower formats are fp32.
+        arithmetic run in fp32 for formats of 16 bits or fewer.
     direction : str
-        Which pass is counted: ``fwd``, ``bwd`` or ``fwd+bwd``. Some layers have no backward pass;
-        recurrent ones have its two halves, ``bwd_data`` (gradients of inputs and states, step by
-        step) and ``bwd_weights`` (gradients of weights, one product over all steps).
+        The pass that is counted: ``fwd``, ``bwd`` or ``fwd+bwd``. Some layers have no backward pass;
+        recurrent layers also have its two halves, ``bwd_data`` (gradients of inputs and states, step by
+        step) and ``bwd_weights`` (gradients of the weights, one product over all steps).
     convention : str
-        ``exact`` counts what the mathematics asks for; ``torch`` counts what
-        ``torch.utils.flop_counter.FlopCounterMode`` does.
+        ``exact`` counts the operations that the mathematics requires; ``torch`` counts what
+        ``torch.utils.flop_counter.FlopCounterMode`` reports.
 
     Raises
     ------
     CostmodelError
-        If an option has a value it cannot have.
+        If an option has an invalid value.
     """
 
     name: ClassVar[str]
@@ -51,7 +51,7 @@ class Layer:
     not_counted: ClassVar[str]
     required: ClassVar[tuple[str, ...]]
     defaults: ClassVar[dict[str, str | int]] = {}
-    #: What a size is here, where the glossary's words for it are of other layers.
+    #: Meaning of a size in this layer, where it differs from the glossary's.
     meanings: ClassVar[Mapping[str, str]] = {}
     directions: ClassVar[tuple[str, ...]] = DIRECTIONS
 
@@ -60,14 +60,14 @@ class Layer:
     convention: str = "exact"
 
     def __new__(cls, *_: Any, **options: Any) -> Self:
-        """Refuse an option that there is none of, before any is set."""
+        """Refuse an unknown option before any option is set."""
         for option in options:
             if option not in cls.__dataclass_fields__:
                 raise unknown_name(f"option of {cls.name}", option, cls.option_types())
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        """Check the options, and write the dtype by its own name."""
+        """Check the options, and replace a dtype alias by the canonical name."""
         for option, kind, default in self._typed_options():
             value = checked(f"{option} of {self.name}", getattr(self, option), kind, default)
             object.__setattr__(self, option, value)
@@ -75,17 +75,17 @@ class Layer:
         self.check_options(direction=self.directions, convention=CONVENTIONS)
 
     def check_options(self, **known: Collection[str]) -> None:
-        """Refuse an option whose value is not among those that are known.
+        """Refuse an option whose value is not one of the known values.
 
         Parameters
         ----------
         **known : collection of str
-            Option → the values it can have.
+            Option → its possible values.
 
         Raises
         ------
         UnknownNameError
-            If it has another; the text offers the nearest.
+            If an option has another value; the message suggests the nearest one.
         """
         for option, values in known.items():
             value = getattr(self, option)
@@ -93,19 +93,19 @@ class Layer:
                 raise unknown_name(f"{option} of {self.name}", value, values)
 
     def check_forward_only(self, choice: str, *, chosen: bool) -> None:
-        """Refuse another direction than ``fwd`` where a choice that was made has no backward pass.
+        """Refuse any direction but ``fwd`` if a chosen option has no backward pass.
 
         Parameters
         ----------
         choice : str
-            In words, for the error: ``form=recurrent``.
+            The option as the error message shows it: ``form=recurrent``.
         chosen : bool
-            Whether it was made.
+            Whether the option was chosen.
 
         Raises
         ------
         UnknownNameError
-            If the direction is another.
+            If the direction is not ``fwd``.
         """
         if chosen and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with {choice}", self.direction, ("fwd",))
@@ -121,19 +121,19 @@ class Layer:
         raise NotImplementedError
 
     def tensors(self) -> Tensors:
-        """Return the operands any implementation has to move."""
+        """Return the operands that any implementation has to move."""
         raise NotImplementedError
 
     def kept(self) -> sp.Expr:
-        """Return what forward keeps for backward [bytes]."""
+        """Return the memory that the forward pass keeps for the backward pass [bytes]."""
         raise NotImplementedError
 
     def path(self) -> sp.Expr:
-        """Return the longest path between two positions."""
+        """Return the longest path between two positions of the sequence."""
         return ONE
 
     def passes(self) -> sp.Expr:
-        """Return the layers passed one after the other, each seeing all positions at once."""
+        """Return the number of stacked layers that run in turn, each on all positions at once."""
         return ONE
 
     def parameters(self) -> sp.Expr:
@@ -141,12 +141,12 @@ class Layer:
         return ZERO
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Refuse sizes that are fine one by one but not together.
+        """Refuse sizes that are valid one by one but not together.
 
         Parameters
         ----------
         sizes : mapping of str to float or array
-            Every size the layer takes.
+            All sizes that the layer takes.
 
         Raises
         ------
@@ -154,13 +154,13 @@ class Layer:
             If, for example, heads is not a multiple of kv_heads.
         """
 
-    def on_chip(self, sizes: Mapping[str, Any]) -> Any:  # noqa: ARG002 - most leave it to their kernels
-        """Return what one unit has to hold at once [bytes], where an option of the layer says; else 0.
+    def on_chip(self, sizes: Mapping[str, Any]) -> Any:  # noqa: ARG002 - most layers do not need it
+        """Return the on-chip memory that one compute unit needs [bytes] if an option determines it, else 0.
 
         Parameters
         ----------
         sizes : mapping of str to float or array
-            Every size the layer takes.
+            All sizes that the layer takes.
         """
         return 0.0
 
@@ -173,12 +173,12 @@ class Layer:
 
     @property
     def exact(self) -> Self:
-        """The layer as it is computed: what another convention counts beside takes no time."""
+        """The layer with ``convention="exact"``: FLOPs that another convention adds take no time."""
         return self if self.convention == "exact" else dataclasses.replace(self, convention="exact")
 
     @property
     def accumulate(self) -> str:
-        """Format of statistics and pointwise arithmetic: fp32 unless wider."""
+        """Format of statistics and pointwise arithmetic: fp64 for fp64, else fp32."""
         return "fp64" if self.dtype == "fp64" else "fp32"
 
     @property
@@ -187,7 +187,7 @@ class Layer:
         return sp.Integer(8 if self.dtype == "fp64" else 4)
 
     def phases(self) -> tuple[Phase, ...]:
-        """Return the kernels of the layer's direction, in the order they run."""
+        """Return the kernels of the layer's direction, in execution order."""
         if self.direction == "fwd":
             return self.forward()
         back = tuple(dataclasses.replace(p, direction=p.direction or "bwd") for p in self.backward())
@@ -195,26 +195,27 @@ class Layer:
 
     @property
     def cost(self) -> Cost:
-        """The symbolic cost, computed once for each set of options."""
+        """The symbolic cost, computed once per set of options."""
         return _cost(self)
 
     @property
     def options(self) -> dict[str, Any]:
-        """The static choices by name."""
+        """The options by name."""
         return {option: getattr(self, option) for option in self.option_types()}
 
     @classmethod
     @cache
     def option_types(cls) -> Mapping[str, Any]:
         """Return the type of each option, for reading ``--set option=value``."""
-        # A layer may be written where no module has the names of its annotations: in a document's example.
+        # A layer may be defined outside any module (in an example of the documentation), where the names
+        # in its annotations cannot be looked up.
         hints = typing.get_type_hints(cls, localns=vars(typing))
         return {f.name: hints[f.name] for f in dataclasses.fields(cls)}
 
     @classmethod
     @cache
     def _typed_options(cls) -> list[tuple[str, Any, Any]]:
-        """Return (name, type, default) of each option whose type says what it can be."""
+        """Return (name, type, default) of each option whose type determines its possible values."""
         kinds = cls.option_types()
         return [
             (f.name, kinds[f.name], f.default)
@@ -225,17 +226,17 @@ class Layer:
     @classmethod
     @typed
     def from_text(cls, settings: dict[str, str]) -> Layer:
-        """Return the layer with options given as text (``{"causal": "true"}``).
+        """Return a layer from options given as text (``{"causal": "true"}``).
 
         Parameters
         ----------
         settings : dict of str to str
-            Option → its value, as after ``--set`` on the command line.
+            Option → value, as after ``--set`` on the command line.
 
         Raises
         ------
         CostmodelError
-            If an option is unknown, or its text is not of its type.
+            If an option is unknown, or its text does not fit its type.
         """
         kinds = cls.option_types()
         for option in settings:
@@ -245,7 +246,7 @@ class Layer:
 
     @property
     def label(self) -> str:
-        """The layer's name with the options that differ from their defaults."""
+        """The layer's name, its dtype and all options that differ from their defaults."""
         changed = [
             f"{f.name}={option_text(getattr(self, f.name))}"
             for f in dataclasses.fields(self)
@@ -284,7 +285,7 @@ class Layer:
 def _cost(layer: Layer) -> Cost:
     phases = layer.phases()
     tensors, kept = layer.tensors(), layer.kept()
-    # In training, forward's intermediates are gone, or among what is kept, when backward runs.
+    # In training, the forward pass's intermediates are freed, or counted in `kept`, when backward runs.
     last = layer.backward() if layer.direction == "fwd+bwd" else phases
     workspace = sp.Add(*(p.workspace * _runs(p) for p in last))
     steps = sp.Add(*(p.steps * p.repeats for p in phases))
@@ -302,13 +303,13 @@ def _cost(layer: Layer) -> Cost:
 
 
 def _runs(phase: Phase) -> sp.Expr:
-    """Return 1, or 0 where a kernel does not run: that of rounds of which there are none."""
+    """Return 1, or 0 for a kernel that runs zero times (a loop over rounds of which there are none)."""
     return ONE if phase.repeats.is_positive else sp.Min(1, phase.repeats)
 
 
 def glossary_lines(layer: Layer | type[Layer]) -> list[tuple[str, str]]:
-    """Return (name, meaning) of each size a layer takes, with its default."""
-    # What a layer requires may depend on its options: of a class, those of its defaults.
+    """Return (name, meaning) of each size that a layer takes; the meaning states the default, if any."""
+    # The required sizes may depend on the options: for a class, use its default options.
     asked = layer() if isinstance(layer, type) else layer
     lines = [(name, asked.meaning(name)) for name in asked.required]
     lines += [(name, f"{asked.meaning(name)} (default {value})") for name, value in asked.defaults.items()]

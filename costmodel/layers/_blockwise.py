@@ -1,4 +1,4 @@
-"""Attention of one sequence cut over devices: blocks of queries and keys, rounds, what is merged and sent."""
+"""Attention over a sequence that is split across devices: blocks, rounds, merging and transfers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from costmodel.layers._phases import at, times
 from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import ceil_div
 
-#: Positions of the sequence that one device holds: the sequence is padded to a multiple of the devices.
+#: Positions per device: the sequence is padded to a multiple of the number of devices.
 CHUNK = ceil_div(N, P)
 
 __all__ = ["CHUNK", "DV", "HKV", "HQ", "NODE", "B", "D", "P", "SequenceParallel"]
@@ -24,9 +24,9 @@ __all__ = ["CHUNK", "DV", "HKV", "HQ", "NODE", "B", "D", "P", "SequenceParallel"
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceParallel(Layer):
-    """Softmax attention between the parts of a sequence that `devices` hold, ⌈n/p⌉ positions each.
+    """Softmax attention over a sequence that is split across `devices`, ⌈n/p⌉ positions on each.
 
-    Every count is of one device, the one that does most; `seq` and `heads` are those of all together.
+    All counts are per device, of the one that does the most work; `seq` and `heads` are global sizes.
     """
 
     family: ClassVar[str] = "many devices"
@@ -38,52 +38,52 @@ class SequenceParallel(Layer):
     }
 
     def check_sizes(self, sizes: Any) -> None:
-        """Heads share keys evenly."""
+        """Check that `kv_heads` divides `heads`."""
         check_heads(self.name, sizes)
 
     # -- what a device holds [bytes] -------------------------------------------------------
 
     @property
     def queries(self) -> sp.Expr:
-        """Its queries (or their gradients)."""
+        """Size of the device's queries, or of their gradients [bytes]."""
         return self.bytes * B * CHUNK * HQ * D
 
     @property
     def keys(self) -> sp.Expr:
-        """Its keys."""
+        """Size of the device's keys [bytes]."""
         return self.bytes * B * CHUNK * HKV * D
 
     @property
     def values(self) -> sp.Expr:
-        """Its values."""
+        """Size of the device's values [bytes]."""
         return self.bytes * B * CHUNK * HKV * DV
 
     @property
     def outputs(self) -> sp.Expr:
-        """Its queries' outputs."""
+        """Size of the outputs of the device's queries [bytes]."""
         return self.bytes * B * CHUNK * HQ * DV
 
     @property
     def statistics(self) -> sp.Expr:
-        """Its queries' log-sum-exp, or another statistic of each."""
+        """Size of one statistic per query of the device, such as the log-sum-exp [bytes]."""
         return self.stat_bytes * B * CHUNK * HQ
 
     def tensors(self) -> Tensors:
-        """Its Q, K and V in, its outputs, which are kept, out."""
+        """The device's Q, K and V in, its outputs out; the outputs are kept for backward."""
         inputs = self.queries + self.keys + self.values
         return Tensors(inputs=inputs, outputs=self.outputs, kept_outputs=self.outputs)
 
     def kept(self) -> sp.Expr:
-        """Its Q, K, V, outputs and log-sum-exp: nothing grows with the square of the length."""
+        """The device's Q, K, V, outputs and log-sum-exp: nothing grows quadratically with the length."""
         return self.queries + self.keys + self.values + self.outputs + self.statistics
 
     # -- kernels ---------------------------------------------------------------------------
 
     def blocks(self, direction: str, *, causal: bool) -> tuple[tuple[Phase, ...], tuple[Phase, ...]]:
-        """Return tiled attention of one device's queries with its own keys, and with another's.
+        """Return tiled attention of a device's queries with its own block of keys, and with another's.
 
-        Only the own block is masked; both are of one library, and have the same constants. What the own
-        block's kernels work in, the others' do in turn.
+        Only the own block is masked. Both run the same library, and so use the same fitted constants. The
+        workspace of the own block's kernels is reused for the other blocks.
         """
         own, other = (self._block(direction, masked) for masked in (causal, False))
         pairs = zip(other, own, strict=True)
@@ -95,7 +95,7 @@ class SequenceParallel(Layer):
     def _send(
         self, name: str, size: sp.Expr, repeats: sp.Expr, *, overlaps: bool = True, workspace: sp.Expr = ZERO
     ) -> Phase:
-        """Return what each device sends to another, behind the phase before it; see `exchange`."""
+        """Return a send-receive that each device makes, hidden behind the phase before it; see `exchange`."""
         return exchange(
             self, name, "send-receive", size, repeats=repeats, overlaps=overlaps, workspace=workspace
         )
@@ -106,9 +106,9 @@ class SequenceParallel(Layer):
         return at(phases, {N: CHUNK, NKV: CHUNK})
 
     def merge(self, repeats: sp.Expr) -> Phase:
-        """Return O += (O′ − O)·σ(LSE′ − LSE), a block's outputs put to those so far, kept in fp32.
+        """Return the merge of a block's outputs into the running ones, O += (O′ − O)·σ(LSE′ − LSE), in fp32.
 
-        3 FLOP an element; σ and the new LSE are one a row, and left out.
+        It counts 3 FLOP per element; σ and the new LSE are per row, and are left out.
         """
         wide = self.stat_bytes / self.bytes
         phase = stream(
@@ -127,7 +127,7 @@ class SequenceParallel(Layer):
         return times((phase,), repeats)[0]
 
     def add(self, name: str, cols: sp.Expr, heads: sp.Expr, repeats: sp.Expr) -> Phase:
-        """Return a block's gradient added to the sum so far, kept in fp32."""
+        """Return the addition of a block's gradient to the running sum, which is kept in fp32."""
         wide = self.stat_bytes / self.bytes
         rows = B * heads * CHUNK
         phase = stream(
@@ -144,10 +144,10 @@ class SequenceParallel(Layer):
 
 
 def first(rounds: sp.Expr) -> sp.Expr:
-    """Return 1 if there are rounds after a device's own block, else 0."""
+    """Return 1 if any round follows a device's own block, else 0."""
     return sp.Min(rounds, 1)
 
 
 def middle(rounds: sp.Expr) -> sp.Expr:
-    """Return the rounds beyond one: those during which both the next and the last round's data travel."""
+    """Return the rounds after the first one, in which both the next and the last round's data travel."""
     return rounds - first(rounds)

@@ -1,4 +1,4 @@
-"""How the state of linear attention forgets: the factors that chunks of keys, queries and scores get."""
+"""Decay of the state in linear attention: the factors applied to keys, queries and scores of a chunk."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ N, DK, DV, C = symbols("seq head_dim value_dim block")
 
 
 class Work(NamedTuple):
-    """Arithmetic besides the products, for each token, pair, chunk's state or entry of it [FLOP]."""
+    """Arithmetic besides the matrix products [FLOP], and its depth.
+
+    The counts are per token, per pair, per chunk's state or per entry of it.
+    """
 
     vector: sp.Expr
     special: sp.Expr
@@ -24,44 +27,44 @@ class Work(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class _Decaying(Layer):
-    """A layer with a matrix-valued state that forgets, in one of four ways."""
+    """A layer with a matrix-valued state that decays in one of four ways."""
 
-    #: How a state forgets: ``none``, ``fixed`` (a constant a head), ``scalar`` (one gate a token and
-    #: head), ``vector`` (one gate a row of the state).
+    #: How the state decays: ``none``, ``fixed`` (one constant per head), ``scalar`` (one gate per token and
+    #: head), ``vector`` (one gate per row of the state).
     decay: ClassVar[str] = "none"
-    #: Whether the keys have a gate of their own (one a token and head, added in the exponent).
+    #: Whether the keys have their own gate (one per token and head, added in the exponent).
     gated_keys: ClassVar[bool] = False
     #: Whether outputs are divided by the sum of their weights.
     normalised: ClassVar[bool] = False
-    #: Dependent operations that make a gate's logarithm from what is read.
+    #: Number of dependent operations that compute a gate's logarithm from the values in memory.
     gate_depth: ClassVar[int] = 0
 
     # -- sizes -----------------------------------------------------------------------------
 
     @property
     def key_dim(self) -> sp.Expr:
-        """Rows of a state."""
+        """Number of rows of a state."""
         return DK
 
     @property
     def value_width(self) -> sp.Expr:
-        """Columns of a state."""
+        """Number of columns of a state."""
         return DV
 
     @property
     def chunks(self) -> sp.Expr:
-        """⌈n/C⌉."""
+        """Number of chunks, ⌈n/C⌉."""
         return ceil_div(N, C)
 
     @property
     def longest(self) -> sp.Expr:
-        """Tokens of the longest chunk."""
+        """Number of tokens of the longest chunk."""
         return sp.Min(C, N)
 
     # -- factors ---------------------------------------------------------------------------
 
     def _weighted_keys(self) -> Work:
-        """Keys (each entry) as the chunk's end sees them: times what is forgotten until then."""
+        """Keys weighted by their decay until the end of the chunk (per token)."""
         dk, log = self.key_dim, self.gate_depth + CeilLog2(self.longest)
         gate = int(self.gated_keys)
         return {
@@ -73,7 +76,7 @@ class _Decaying(Layer):
         }[self.decay]
 
     def _weighted_queries(self) -> Work:
-        """Queries as the chunk's beginning sees them."""
+        """Queries weighted by the decay since the beginning of the chunk (per token)."""
         dk, log = self.key_dim, self.gate_depth + CeilLog2(self.longest)
         return {
             "none": Work(ZERO, ZERO, ZERO),
@@ -83,17 +86,17 @@ class _Decaying(Layer):
         }[self.decay]
 
     def _mask(self) -> Work:
-        """Scores (each pair) times what is forgotten from key to query; depth is that of the factor."""
+        """Scores times the decay from key to query (per pair); the depth is that of the factor."""
         gate, log = int(self.gated_keys), self.gate_depth + CeilLog2(self.longest)
         return {
             "none": Work(ZERO, ZERO, ZERO),
             "fixed": Work(sp.Integer(1), ZERO, ZERO),
             "scalar": Work(sp.Integer(2 + gate), sp.Integer(1), log + 2 + gate),
-            "vector": Work(ZERO, ZERO, ZERO),  # in queries and keys
+            "vector": Work(ZERO, ZERO, ZERO),  # applied to queries and keys instead
         }[self.decay]
 
     def _forgetting(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """(vector FLOP and exps of handing on the states of one head, dependent operations of it)."""
+        """Passing a head's state from chunk to chunk: (vector FLOP, exps, dependent operations)."""
         entries = self.chunks * self.key_dim * (self.value_width + int(self.normalised))
         exps = {"scalar": self.chunks, "vector": self.chunks * self.key_dim}.get(self.decay, ZERO)
         if self.decay == "none":

@@ -1,4 +1,4 @@
-"""What layers on several devices share: the collectives between them."""
+"""Collectives between the devices that share a layer."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from costmodel.layers._base import Layer
 from costmodel.symbols import CeilLog2, symbols
 
 P, NODE = symbols("devices node")
-#: 1 where there are other devices, 0 for who is alone. SymPy would compare the two each time it is written.
+#: 1 if there are other devices, 0 for a single device. Unevaluated, because SymPy would otherwise compare
+#: the two arguments each time the expression is rebuilt.
 OTHERS = sp.Min(P - 1, 1, evaluate=False)
 
-#: Bytes that a device sends, over those of its buffer (ring or pairwise): no algorithm sends less
-#: (Chan et al. 2007, Table 1). Who has no neighbour repeats a send-receive 0 times.
+#: Bytes that a device sends per byte of its buffer (ring or pairwise): no algorithm sends fewer
+#: (Chan et al. 2007, Table 1). For a single device a send-receive is repeated 0 times.
 SENT: Mapping[str, sp.Expr] = {
     "all-reduce": 2 * (P - 1) / P,
     "all-gather": (P - 1) / P,
@@ -23,7 +24,7 @@ SENT: Mapping[str, sp.Expr] = {
     "all-to-all": (P - 1) / P,
     "send-receive": ONE,
 }
-#: Those that add, once for each byte-carrying number they reduce.
+#: Collectives that add numbers.
 _REDUCING = ("all-reduce", "reduce-scatter")
 
 
@@ -38,32 +39,32 @@ def exchange(
     workspace: sp.Expr = ZERO,
     algorithm: str | None = None,
 ) -> Phase:
-    """Return a collective between the `devices`, as one of them sees it.
+    """Return a collective between the `devices`, as seen by one of them.
 
-    What a device sends it reads, and what it receives it writes; buffers of the library's own are left out.
-    A reduction adds each number of the buffer once for every other device, spread over all of them:
-    (p − 1)/p additions a number. Alone, a device does nothing.
+    The device reads what it sends and writes what it receives; the library's own buffers are left out.
+    A reduction adds every number of the buffer once per other device, spread over all devices:
+    (p − 1)/p additions per number. A single device does nothing.
 
     Parameters
     ----------
     layer : Layer
-        Whose dtype the buffer has.
+        The layer whose dtype the buffer has.
     name : str
         What is exchanged.
     collective : str
-        One of ``SENT``.
+        A key of ``SENT``.
     size : Expr
         Buffer of one device [bytes]; see ``costmodel.kernels.collective``.
     repeats : Expr
-        How often.
+        Number of times it runs.
     overlaps : bool
-        Whether it hides behind the phase before it.
+        Whether it is hidden behind the phase before it.
     workspace : Expr
-        Bytes beside the layer's operands that what is exchanged takes while it is there: buffers to receive
-        in, or what a sum or a turn is made of. An all-reduce works in place and takes none; who is alone
-        has none of it.
+        Memory that the exchange needs besides the layer's operands [bytes]: receive buffers, or the data
+        that is summed or transposed. An all-reduce works in place and needs none; neither does a single
+        device.
     algorithm : str, optional
-        Which of ``costmodel.kernels.collective`` takes the time; default: the fastest.
+        Algorithm of ``costmodel.kernels.collective`` that determines the time; default: the fastest.
     """
     sent = SENT[collective] * size
     adds = collective in _REDUCING

@@ -1,4 +1,4 @@
-"""Recurrent layers without a product in their recurrence: all products at once, then a scan."""
+"""Recurrent layers whose recurrence is elementwise: all products run first, at once, then a scan."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ B, T, H, I, L, C = symbols("batch seq hidden input num_layers block")
 
 @dataclass(frozen=True)
 class Gates:
-    """A cell's arithmetic for each unit and position, besides products, biases and the scan itself.
+    """A cell's arithmetic per unit and position, without products, biases and the scan itself.
 
     Attributes
     ----------
     matrices : int
-        Products with the input.
+        Number of products with the input.
     biased : int
-        Of these, how many have a bias.
+        How many of them have a bias.
     vector, special : int
-        Forward pointwise FLOP; σ and tanh.
+        Pointwise arithmetic forward [FLOP]: on the vector engine; σ and tanh.
     vector_back : int
-        The same, backward, from what is kept.
+        Pointwise vector arithmetic backward [FLOP], from the kept values.
     kept : int
-        Values kept for backward, of each unit and position, besides the input.
+        Values kept for backward, besides the input.
     before, after : int
-        Dependent operations forward that the scan's first step waits for (after the bias), and
-        those after its last.
+        Dependent operations forward before the first step of the scan (after the bias), and after
+        its last step.
     before_back, after_back : int
         The same, backward.
     step, step_back : int
@@ -64,13 +64,14 @@ class _ElementwiseRecurrent(Layer):
     Parameters
     ----------
     bias : bool
-        One bias vector for each gate that has one.
+        One bias vector for each gate that has a bias.
     algorithm : str
-        Of the scan: ``sequential`` (a loop in registers, a lane a thread), ``kogge-stone``,
-        ``blelloch``, ``brent-kung``, ``chunked`` (by `block`).
+        Scan algorithm: ``sequential`` (a loop in registers, one thread per lane), ``kogge-stone``,
+        ``blelloch``, ``brent-kung``, ``chunked`` (in chunks of `block`).
     generation : bool
-        Step by step, each input made of the output before: products of one position, one launch
-        of every kernel a step, walked in turn. Otherwise (teacher-forced training, prefill) all at once.
+        Autoregressive generation, where each input depends on the output before: every step launches
+        every kernel, with products of a single position. Otherwise (teacher-forced training, prefill)
+        all positions are processed at once.
     """
 
     family: ClassVar[str] = "recurrent"
@@ -87,7 +88,7 @@ class _ElementwiseRecurrent(Layer):
     generation: bool = False
 
     def __post_init__(self) -> None:
-        """Check the algorithm, and that what is generated is not trained at once."""
+        """Check the algorithm, and that generation is forward only."""
         super().__post_init__()
         self.check_options(algorithm=SCANS)
         self.check_forward_only("generation", chosen=self.generation)
@@ -101,7 +102,7 @@ class _ElementwiseRecurrent(Layer):
 
     @property
     def cell(self) -> Gates:
-        """The arithmetic, as the options have it."""
+        """The cell's arithmetic under the layer's options."""
         return self.gates
 
     @property
@@ -111,26 +112,26 @@ class _ElementwiseRecurrent(Layer):
 
     @property
     def taps(self) -> sp.Expr:
-        """Positions of the input that a product sees."""
+        """Number of input positions that each product covers."""
         return ONE
 
     @property
     def skips(self) -> int:
-        """Whether the input itself enters the output (a highway): its width is then read again."""
+        """1 if the input itself enters the output (a highway) and is read again, else 0."""
         return 0
 
     def _layers(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
-        """(which layers, their input width, how many): the first, and the rest."""
+        """(label, input width, number of layers): the first layer, and the rest."""
         return (("layer 1", self.first_width, ONE), ("layers 2…L", H, L - 1))
 
     @property
     def peepholes(self) -> int:
-        """Vectors that the state is multiplied by on its way into a gate."""
+        """Number of peephole vectors: the state is multiplied by one of them on its way into a gate."""
         return 0
 
     @property
     def biases(self) -> int:
-        """Bias vectors of one layer."""
+        """Number of bias vectors of one layer."""
         return self.cell.biased if self.bias else 0
 
     def parameters(self) -> sp.Expr:
@@ -142,25 +143,25 @@ class _ElementwiseRecurrent(Layer):
     # -- phases ----------------------------------------------------------------------------
 
     def _products(self, role: str) -> list[Phase]:
-        """Return the products of all positions at once, of each layer: forward, or one gradient of it."""
+        """Return the products over all positions, for each layer: forward, or one of their gradients."""
         phases, w = [], self.bytes
         for which, width, count in self._layers():
             inner, outer = self.taps * width, self.cell.matrices * H
             if role == "input product":
                 phase = gemm(self, f"{role}, {which}", m=B * T, n=outer, k=inner)
-                # A window is read once for all positions; generation looks its earlier taps up again.
+                # Overlapping windows are read once for all positions; generation reads earlier taps again.
                 positions = T + self.taps - 1 if self.generation else T
-                # Layer after layer writes to the same place.
+                # The stacked layers reuse one buffer.
                 place = w * B * T * outer if count == ONE else ZERO
                 phase = replace(phase, read=w * (B * positions * width + inner * outer), workspace=place)
             elif role == "input gradient":
                 phase = gemm(self, f"{role}, {which}", m=B * T, n=inner, k=outer)
-                # What the highway adds is there already, and read.
+                # The highway's gradient is already in memory, and is read.
                 read = phase.read + self.skips * w * B * T * width
                 phase = replace(phase, read=read, write=w * B * T * width)
             else:
                 phase = gemm(self, f"{role}, {which}", m=outer, n=inner, k=B * T)
-                # Biases' gradients are summed as the product reads the gates'.
+                # The bias gradients are summed while the product reads the gate gradients.
                 sums = {("vector", self.accumulate): B * T * H * self.biases} if self.biases else {}
                 phase = replace(
                     phase,
@@ -174,13 +175,13 @@ class _ElementwiseRecurrent(Layer):
     def _recurrence(
         self, name: str, *, reads: int, writes: int, vector: int, special: int, step: int, around: int
     ) -> Phase:
-        """Return the pointwise work and the scan of one layer; reads and writes are of a unit and step."""
+        """Return the pointwise work and the scan of one layer; `reads` and `writes` are per unit and step."""
         flops, steps = recurrence(self.algorithm, T, C)
         lanes, w = B * H, self.bytes
         back = "backward" in name
-        # Walked from the end, the first step has no gradient to wait for.
+        # Backward starts at the end, where the first step has no gradient to wait for.
         waits = steps - 1 if back and self.algorithm == "sequential" else steps
-        # Vectors of parameters: forward all are read; backward peepholes, whose gradients are written.
+        # Parameter vectors: forward reads all; backward reads the peepholes and writes their gradients.
         read_once = self.peepholes + (0 if back else self.biases)
         return replace(
             scan_phase(
@@ -193,19 +194,19 @@ class _ElementwiseRecurrent(Layer):
                 read=w * (lanes * T * reads + H * read_once),
                 write=w * (lanes * T * writes + (H * self.peepholes if back else 0)),
                 pram_depth=waits * step + around,
-                # Backward the gates' gradients. In a stack, one sequence more: what the layer beside made.
+                # Backward also holds the gate gradients. A stack holds one more sequence, between two layers.
                 workspace=w * lanes * T * (sp.Min(1, L - 1) + (self.cell.matrices if back else 0)),
             ),
             repeats=L,
         )
 
     def forward(self) -> tuple[Phase, ...]:
-        """The input product; then gates, scan and output in one kernel; layer by layer."""
+        """The input product, then one kernel for gates, scan and output, layer by layer."""
         cell, alone = self.cell, int(self.generation)
-        added = int(self.bias and not self.peepholes)  # else while the state is multiplied by v
+        added = int(self.bias and not self.peepholes)  # with peepholes it is added in parallel to v∘c
         one = self._recurrence(
             "recurrence",
-            # A step on its own reads the state, and writes it where it is not the output.
+            # A single step also reads the state, and writes it unless the state is the output.
             reads=cell.matrices + self.skips + alone,
             writes=1 + alone * int(cell.after > 0),
             vector=cell.vector + self.biases,
@@ -217,7 +218,7 @@ class _ElementwiseRecurrent(Layer):
         return one_step_at_a_time(phases) if self.generation else phases
 
     def backward(self) -> tuple[Phase, ...]:
-        """The scan from the end and the gates' gradients in one kernel; two products for each forward."""
+        """One kernel for the reverse scan and the gate gradients, then two products per forward product."""
         cell = self.cell
         one = self._recurrence(
             "recurrence, backward",
@@ -243,8 +244,8 @@ class _ElementwiseRecurrent(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """The input of every layer; of every unit and position what its gradients need."""
-        between = ZERO if self.cell.after == 0 else (L - 1) * H  # else the state is the output, and kept
+        """The input of every layer, and per unit and position the values that the gradients need."""
+        between = ZERO if self.cell.after == 0 else (L - 1) * H  # 0: the state is the output, and kept
         return self.bytes * B * T * (self.first_width + between + L * self.cell.kept * H)
 
     def path(self) -> sp.Expr:

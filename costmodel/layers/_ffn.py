@@ -1,4 +1,4 @@
-"""Products around an activation, with one set of weights or a set for each expert's tokens."""
+"""Feed-forward kernels: products around an activation, with one set of weights or one per expert."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from costmodel.layers._kernels import (
 )
 from costmodel.layers._stored import StoredWeights
 
-#: Gradients of f(a)·b, from a, b and the result's gradient g: g·b meets f′(a), and g meets f(a), which
-#: shares what it can with f′.
+#: Gradient arithmetic of f(a)·b, from a, b and the result's gradient g: g·b is multiplied by f′(a), and
+#: g by f(a), which shares intermediate values with f′.
 GATED_GRADIENT: Mapping[str, Pointwise] = {
     "relu": Pointwise(5, 0, 2),
     "tanh": Pointwise(5, 1, 4),
@@ -35,7 +35,7 @@ GATED_GRADIENT: Mapping[str, Pointwise] = {
 
 
 class Shape(NamedTuple):
-    """The sizes of a feed-forward layer: rows for each set of weights, widths, sets of weights."""
+    """The sizes of a feed-forward layer: rows per set of weights, widths, number of sets of weights."""
 
     rows: sp.Expr
     width: sp.Expr
@@ -44,7 +44,7 @@ class Shape(NamedTuple):
 
 
 class Form(NamedTuple):
-    """Its form: activation, whether a second product gates it, whether one kernel makes both."""
+    """The variant of a feed-forward layer: activation, gated or not, one fused up product or two."""
 
     function: str
     gated: bool = False
@@ -52,32 +52,32 @@ class Form(NamedTuple):
 
 
 def parameters(shape: Shape, form: Form) -> sp.Expr:
-    """Return the learned numbers of one set of weights."""
+    """Return the number of parameters of one set of weights."""
     return (3 if form.gated else 2) * shape.width * shape.inner
 
 
 def held(layer: StoredWeights, shape: Shape, form: Form) -> sp.Expr:
-    """Return the size of one set of weights, as it is stored [bytes]."""
+    """Return the size of one set of weights as stored [bytes]."""
     up, down = layer.held(shape.width, shape.inner), layer.held(shape.inner, shape.width)
     return (2 if form.gated else 1) * up + down
 
 
 def kept(layer: Layer, shape: Shape, form: Form) -> sp.Expr:
-    """Return what backward needs of what lies between the products [bytes]."""
+    """Return the size of the tables between the products that backward needs [bytes]."""
     return layer.bytes * shape.sets * shape.rows * tables_kept(form) * shape.inner
 
 
 def tables_kept(form: Form) -> int:
-    """Return how many tables that is: what went into the activation (both parts), and what came out.
+    """Return the number of inner tables kept: the activation's inputs (both parts) and its output.
 
-    What went in is not needed where the gradient follows from what came out, which the product down keeps.
+    The input is not kept if the gradient follows from the output, which the down projection keeps anyway.
     """
     before = 2 if form.gated else int(form.function not in RESULT_GRADIENT)
     return before + 1
 
 
 def _ups(shape: Shape, form: Form) -> Iterator[tuple[str, sp.Expr]]:
-    """Yield name and columns of each product before the activation."""
+    """Yield the name and number of columns of each product before the activation."""
     if not form.gated:
         yield "up projection", shape.inner
     elif form.fused:
@@ -87,7 +87,7 @@ def _ups(shape: Shape, form: Form) -> Iterator[tuple[str, sp.Expr]]:
 
 
 def forward(layer: StoredWeights, shape: Shape, form: Form) -> tuple[Phase, ...]:
-    """Return the products up, the activation, the product down."""
+    """Return the up products, the activation and the down product."""
     rows, width, inner, sets = shape
     unit = layer.bytes * sets * rows
     ups = (
@@ -99,14 +99,14 @@ def forward(layer: StoredWeights, shape: Shape, form: Form) -> tuple[Phase, ...]
 
 
 def _activation(layer: Layer, form: Form, *, rows: sp.Expr, cols: sp.Expr, workspace: sp.Expr) -> Phase:
-    """Return f(a), or f(a)·b of two parts."""
+    """Return the activation kernel: f(a), or f(a)·b for a gated layer."""
     if not form.gated:
         return activation(layer, form.function, form.function, rows=rows, cols=cols, workspace=workspace)
     plain = POINTWISE[form.function]
     return stream(
         layer,
         f"{form.function} and product",
-        # Libraries have one kernel for all of them, which measurements have with silu.
+        # Libraries use one kernel for every gated activation; it has been measured with SiLU.
         op="silu_and_mul",
         borrowed=form.function != "silu",
         pattern="gated",
@@ -122,7 +122,7 @@ def _activation(layer: Layer, form: Form, *, rows: sp.Expr, cols: sp.Expr, works
 
 
 def backward(layer: Layer, shape: Shape, form: Form) -> tuple[Phase, ...]:
-    """Return two products for each product forward, and the activation's derivative between them."""
+    """Return two products for each forward product, and the activation's gradient between them."""
     rows, width, inner, sets = shape
     unit = layer.bytes * sets * rows
     made = {"rows": rows, "batch": sets}

@@ -1,4 +1,4 @@
-"""Kernels that several layers run: a matrix product, and a pass over memory."""
+"""Kernels that many layers use: matrix products and passes over memory."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def gemm(
     Parameters
     ----------
     layer : Layer
-        Whose dtype the operands have.
+        The layer whose dtype the operands have.
     name : str
         What the product is for.
     m, n, k, batch : Expr
-        Its sizes.
+        Sizes of the product.
     share : Expr
-        Share of the products that the mathematics asks for (a causal mask
-        leaves (n+1)/(2n) of them); what a kernel computes is its own matter.
+        Share of the multiply-adds that the mathematics requires (a causal mask
+        leaves (n+1)/(2n) of them); a kernel may compute more.
     a_batch, b_batch, out_batch : Expr, optional
-        Distinct matrices of A, B and out in memory, where fewer than ``batch``
+        Number of distinct matrices of A, B and out in memory, if fewer than ``batch``
         (grouped-query attention shares keys and values between heads).
     workspace : Expr
-        Bytes of the result that are an intermediate of the layer.
+        Part of the result that is an intermediate of the layer [bytes].
     """
     a_batch, b_batch, out_batch = a_batch or batch, b_batch or batch, out_batch or batch
     return Phase(
@@ -71,9 +71,9 @@ def gradients(
     batch: sp.Expr = ONE,
     workspace: sp.Expr = ZERO,
 ) -> tuple[Phase, Phase]:
-    """Return the two products backward of one of rows × inner with weights of inner × outer.
+    """Return the two backward products of a product of rows × inner with weights of inner × outer.
 
-    The input's gradient, so many bytes of which are an intermediate, and the weights'.
+    They are the input gradient, of which `workspace` bytes are an intermediate, and the weight gradient.
     """
     return (
         gemm(layer, f"{name}, input gradient", batch=batch, m=rows, n=inner, k=outer, workspace=workspace),
@@ -105,36 +105,38 @@ def stream(
     Parameters
     ----------
     layer : Layer
-        Whose dtype the array has; the arithmetic is in its accumulation format.
+        The layer whose dtype the array has; the arithmetic uses its accumulation format.
     name : str
         What the pass is for.
     rows, cols : Expr
-        The array's sizes.
+        Sizes of the array.
     reads, writes : Expr or int
-        Elements read and written for each element of the array.
+        Elements read and written per element of the array.
     op : str, optional
-        As measurements name it; left out, none is of it, and the constants of additions serve.
+        Operation under its name in the measurements, whose fitted constants apply; if left out, the
+        operation has none, and the constants of elementwise additions apply.
     borrowed : bool
-        Whether it is another operation than that, whose constants serve.
+        Whether `op` names another operation, whose constants are borrowed.
     pattern : str
-        ``elementwise``, ``gated``, ``softmax``, ``norm`` or ``rmsnorm``: how rows lie, and are reduced.
+        ``elementwise``, ``gated``, ``softmax``, ``norm`` or ``rmsnorm``: how rows are laid out and reduced.
     vector, special : Expr or int
-        FLOP for each element on the vector and the special-function engine.
+        FLOP per element on the vector and on the special-function engine.
     depth : Expr or int
-        Dependent operations, with a processor for every element.
+        Number of dependent operations, given one processor per element.
     share : Expr
-        Share of the elements whose arithmetic counts.
+        Share of the elements whose arithmetic is counted.
     extra_read, extra_write : Expr
-        Further traffic [bytes]: masks of one byte, statistics, gains.
+        Further traffic [bytes]: one-byte masks, statistics, gains.
     workspace : Expr
-        Bytes of the result that are an intermediate of the layer.
+        Part of the result that is an intermediate of the layer [bytes].
     """
     size = rows * cols
     flops = {
         ("vector", layer.accumulate): vector * size * share,
         ("special", layer.accumulate): special * size * share,
     }
-    # Kernel models count in elements of the array. Those of rows were fitted without gains and statistics.
+    # Kernel models count traffic in elements of the array. The row-wise ones were fitted without gains
+    # and statistics.
     by_row = pattern != "elementwise"
     more_read, more_write = (
         ZERO if by_row else extra / (layer.bytes * size) for extra in (extra_read, extra_write)
@@ -155,30 +157,30 @@ def stream(
 
 
 def multiplied_out(phase: Phase) -> Phase:
-    """Return a pass with what is counted once a row multiplied out: no fraction is left to round."""
+    """Return a pass with its FLOP counts expanded, so that per-row terms leave no fraction to round."""
     return replace(phase, flops={key: sp.expand(count) for key, count in phase.flops.items()})
 
 
 def gradient_sum(layer: Layer, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return the addition of the gradients that two branches give of what both read."""
+    """Return the addition of the two gradients of an input that two branches read."""
     return addition(layer, "sum of input gradients", rows=rows, cols=cols)
 
 
 def addition(layer: Layer, name: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return the sum of two rows × cols tables."""
+    """Return the addition of two rows × cols tables."""
     one = stream(layer, name, op="elementwise_add", rows=rows, cols=cols, reads=2, writes=1, vector=1)
-    return replace(one, direction="fwd")  # of gradients, too, it is no addition's gradient
+    return replace(one, direction="fwd")  # an addition of gradients is timed as a forward addition
 
 
 class Pointwise(NamedTuple):
-    """Arithmetic of a function of one element, first principles; a sign is free.
+    """Arithmetic of a function of one element, from first principles; a change of sign is free.
 
     Attributes
     ----------
     vector, special : int
-        FLOP on the vector engine; exp, tanh, erf.
+        FLOP on the vector engine; number of exp, tanh and erf.
     depth : int
-        Operations that wait for each other.
+        Number of dependent operations.
     """
 
     vector: int
@@ -195,7 +197,7 @@ POINTWISE: Mapping[str, Pointwise] = {
     "silu": Pointwise(2, 1, 3),  # x / (1 + exp(−x))
 }
 
-#: Their gradients, from x and the result's gradient g.
+#: Gradients of these functions, from x and the result's gradient g.
 POINTWISE_GRADIENT: Mapping[str, Pointwise] = {
     "relu": Pointwise(2, 0, 2),  # g · (x > 0)
     "tanh": Pointwise(3, 1, 4),  # g · (1 − t²)
@@ -205,7 +207,7 @@ POINTWISE_GRADIENT: Mapping[str, Pointwise] = {
     "silu": Pointwise(7, 1, 7),  # g · s · (1 + x(1 − s))
 }
 
-#: Those that follow from the result y as well, which need not keep x: autograd does not either.
+#: Gradients that can be computed from the result y, so that x need not be kept: autograd does the same.
 RESULT_GRADIENT: Mapping[str, Pointwise] = {
     "relu": Pointwise(2, 0, 2),  # g · (y > 0)
     "tanh": Pointwise(3, 0, 3),  # g · (1 − y²)
@@ -213,18 +215,18 @@ RESULT_GRADIENT: Mapping[str, Pointwise] = {
 }
 
 
-#: Functions that measurements have by themselves; of GELU, the one by erf.
+#: Functions that have been measured on their own; for GELU, the exact (erf) form.
 MEASURED = ("relu", "tanh", "gelu", "silu")
 
 
 def activation(layer: Layer, name: str, function: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:
-    """Return one pointwise function over a rows × cols array: one read, one write."""
+    """Return a pointwise function over a rows × cols array: one read and one write per element."""
     counts = POINTWISE[function]._asdict() | measured(function)
     return stream(layer, name, rows=rows, cols=cols, reads=1, writes=1, **counts, **more)
 
 
 def measured(function: str) -> dict[str, Any]:
-    """Return what `stream` takes of a function that is measured, or whose like is: whose constants serve."""
+    """Return the `op` and `borrowed` arguments of `stream` for a measured function, or a variant of one."""
     op = function.removesuffix("-tanh")
     return {"op": op, "borrowed": op != function} if op in MEASURED else {}
 
@@ -232,7 +234,7 @@ def measured(function: str) -> dict[str, Any]:
 def softmax(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.Expr, **more: Any) -> Phase:
     """Return softmax over each row, or its gradient, in one pass.
 
-    Forward, for each element: maximum, subtract, exp, sum, divide. Backward,
+    Forward, per element: maximum, subtract, exp, sum, divide. Backward,
     dx = y ∘ (dy − Σ y∘dy): multiply, sum, subtract, multiply.
     """
     counts: dict[str, Any] = {"op": "softmax", "pattern": "softmax", "writes": 1, "vector": 4, **more}
@@ -242,21 +244,21 @@ def softmax(layer: Layer, name: str, direction: str, *, rows: sp.Expr, cols: sp.
     return stream(layer, name, rows=rows, cols=cols, reads=2, depth=CeilLog2(cols) + 3, **counts)
 
 
-#: Norms: (FLOP an element forward, backward, learned vectors); what is one a row is left out.
+#: Norms: (FLOP per element forward, FLOP per element backward, learned vectors); per-row work is left out.
 #: Layer norm: mean 1, variance 3, normalise 2, affine 2. RMS norm: square and sum 2, scale 1,
-#: gain 1. Backward: normalised again 2 (RMS 1), times gain 1, sums of that and of its product 3
-#: (RMS 2), combined 4 (RMS 3), gradients of gain and offset 3 (RMS 2).
+#: gain 1. Backward: normalise again 2 (RMS 1), multiply by the gain 1, sums of that and of its product 3
+#: (RMS 2), combine 4 (RMS 3), gradients of gain and offset 3 (RMS 2).
 NORMS: Mapping[str, tuple[int, int, int]] = {"layer": (8, 13, 2), "rms": (4, 9, 1)}
 
 
 def norm(layer: Layer, kind: str, direction: str, *, rows: sp.Expr, cols: sp.Expr) -> Phase:
-    """Return a norm over each row: one pass, gains and offsets read once.
+    """Return a norm over each row: one pass, with gains and offsets read once.
 
     Backward reads the gains, and writes the gradients of both.
 
-    Depth, forward: the sums, 1/n (twice for layer norm), ε, the root, and the
-    pointwise arithmetic around them. Backward: the longer of dx, a sum over a
-    row, and the gains' gradients, a sum over all rows.
+    Forward, the depth counts the sums, 1/n (twice for layer norm), ε, the root, and the
+    pointwise arithmetic around them; backward, the longer of dx, a sum over a row, and
+    the gains' gradients, a sum over all rows.
     """
     forward, backward, vectors = NORMS[kind]
     learned = layer.bytes * vectors * cols

@@ -1,9 +1,9 @@
-"""Attention without softmax: a state S ← decay · S + k vᵀ for each head, read by q.
+"""Attention without softmax: every head has a state S ← decay · S + k vᵀ, read by q.
 
-What linear attention, RetNet, GLA, Mamba-2 and mLSTM share. By chunks of C tokens: inside a chunk
-scores as in attention, from chunk to chunk the state; one kernel walks the chunks and writes the
-states, another makes the outputs of all chunks at once. Token by token: the state is read and
-written each time (generation).
+The base of linear attention, RetNet, GLA, Mamba-2 and mLSTM. The chunked form computes attention
+scores within chunks of C tokens and passes a state from chunk to chunk: one kernel walks the chunks
+and writes the states, another computes the outputs of all chunks at once. The recurrent form
+(generation) reads and writes the state at every token.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class _MatrixState(_Decaying):
     Parameters
     ----------
     form : str
-        ``chunked``: products inside chunks of `block` tokens, the state handed on from chunk to
-        chunk (training and prefill). ``recurrent``: token by token, the state read and written
-        each time (generation; not trained).
+        ``chunked``: matrix products within chunks of `block` tokens, and a state passed from chunk to
+        chunk (training and prefill). ``recurrent``: token by token, reading and writing the state
+        each time (generation; forward only).
     """
 
     family: ClassVar[str] = "linear"
@@ -51,29 +51,29 @@ class _MatrixState(_Decaying):
 
     @property
     def key_heads(self) -> sp.Expr:
-        """Heads that have queries and keys of their own."""
+        """Number of heads that have their own queries and keys."""
         return H
 
     @property
     def gates(self) -> sp.Expr:
-        """Gate values of a token and head."""
+        """Number of gate values per token and head."""
         width = {"none": ZERO, "fixed": ZERO, "scalar": sp.Integer(1), "vector": self.key_dim}[self.decay]
         return width + int(self.gated_keys)
 
     @property
     def pairs(self) -> sp.Expr:
-        """(query, key) pairs inside the chunks of one head; not halved where torch counts."""
+        """Number of (query, key) pairs within the chunks of one head; ``torch`` does not halve them."""
         pairs = ChunkPairs(N, C)
         return 2 * pairs - N if self.convention == "torch" else pairs
 
     @property
     def _states(self) -> sp.Expr:
-        """Bytes of the states at all chunks' ends, fp32, and of the sums that normalise."""
+        """Size of the fp32 states at the ends of all chunks, with the sums that normalise [bytes]."""
         entries = self.key_dim * (self.value_width + int(self.normalised))
         return self.stat_bytes * B * H * self.chunks * entries
 
     def _sequence(self, heads: sp.Expr, width: sp.Expr) -> sp.Expr:
-        """Bytes of one tensor: queries, keys, values, gates."""
+        """Size of one sequence tensor: queries, keys, values or gates [bytes]."""
         return self.bytes * B * N * heads * width
 
     def _queries(self) -> sp.Expr:
@@ -88,11 +88,11 @@ class _MatrixState(_Decaying):
     # -- chunks, forward -------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """The core in the form asked for."""
+        """The core in the chosen form."""
         return (self._token_by_token(),) if self.form == "recurrent" else self.core_forward()
 
     def core_forward(self) -> tuple[Phase, ...]:
-        """States of all chunks, one after the other; then all outputs."""
+        """The states of all chunks, in turn; then the outputs of all chunks, at once."""
         return (self._chunk_states(), self._chunk_outputs())
 
     def _chunk_states(self) -> Phase:
@@ -115,22 +115,22 @@ class _MatrixState(_Decaying):
         )
 
     def _chunk_outputs(self) -> Phase:
-        """(QKᵀ ∘ mask) V and Q S, of all chunks at once."""
+        """(QKᵀ ∘ mask) V and Q S, for all chunks at once."""
         dk, dv, heads = self.key_dim, self.value_width, B * H
         queries, mask = self._weighted_queries(), self._mask()
         vector = heads * (N * queries.vector + self.pairs * mask.vector)
         special = heads * (N * queries.special + self.pairs * mask.special)
-        # Scores, masked, times the values; or, as deep, weighted queries times the state.
+        # The masked scores times the values; weighted queries times the state are as deep.
         depth = int(mask.vector != 0) + tree_depth(self.longest) + 1
         if self.decay == "scalar":
             depth += sp.Max(tree_depth(dk) + self.gate_depth, mask.depth)
         else:
             depth += tree_depth(dk)
         if self.decay == "vector":
-            # Keys as the chunk's beginning sees them, k ∘ exp(−b).
+            # Keys weighted back to the beginning of the chunk, k ∘ exp(−b).
             vector, special, depth = vector + heads * N * dk, special + heads * N * dk, depth + queries.depth
         if self.normalised:
-            # Sums of the scores' rows, q·z, their sum, and the division.
+            # Row sums of the scores, q·z, their sum, and the division.
             vector += heads * (self.pairs + N * (2 * dk + 1 + dv))
             depth += 1
         return scan_phase(
@@ -150,20 +150,20 @@ class _MatrixState(_Decaying):
     # -- chunks, backward ------------------------------------------------------------------
 
     def backward(self) -> tuple[Phase, ...]:
-        """The core, backward."""
+        """The core's backward pass."""
         return self.core_backward()
 
     def core_backward(self) -> tuple[Phase, ...]:
-        """Gradients of the states, from the last chunk to the first; then of all operands."""
+        """The state gradients, from the last chunk to the first; then the gradients of all operands."""
         before = (self._undivide(),) if self.normalised else ()
         return (*before, self._state_gradients(), self._operand_gradients())
 
     def _row_statistic(self) -> sp.Expr:
-        """Bytes of one fp32 value a token and head."""
+        """Size of one fp32 value per token and head [bytes]."""
         return self.stat_bytes * B * H * N
 
     def _undivide(self) -> Phase:
-        """dO over the sum that O was divided by, and its row sums with O."""
+        """The gradient of the normalisation: dO over O's divisor, and the row sums of dO∘O."""
         return stream(
             self,
             "gradient of the division",
@@ -178,7 +178,7 @@ class _MatrixState(_Decaying):
         )
 
     def _state_gradients(self) -> Phase:
-        """dS ← decay · dS + Qᵀ dO, from the end."""
+        """dS ← decay · dS + Qᵀ dO, from the last chunk."""
         queries, (forget, exps, chain) = self._weighted_queries(), self._forgetting()
         sums, statistic = (2 * self.key_dim, self._row_statistic()) if self.normalised else (ZERO, ZERO)
         return scan_phase(
@@ -197,9 +197,9 @@ class _MatrixState(_Decaying):
         )
 
     def _operand_gradients(self) -> Phase:
-        """dQ, dK, dV and the gates' gradients, of all chunks at once; scores are computed again."""
+        """dQ, dK, dV and the gate gradients, for all chunks at once; the scores are recomputed."""
         dk, dv, heads = self.key_dim, self.value_width, B * H
-        # QKᵀ again (torch has kept it); dA and dV by heads; dQ and dK.
+        # QKᵀ is recomputed (torch keeps it); dA and dV are per head, dQ and dK per key head.
         of_keys = 2 if self.convention == "torch" else 3
         intra = 2 * B * self.pairs * (of_keys * self.key_heads * dk + 2 * H * dv)
         vector, special, depth = self._gradient_work()
@@ -219,17 +219,17 @@ class _MatrixState(_Decaying):
         )
 
     def _gradient_work(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """Vector FLOP, exps and depth of the operands' gradients, besides products."""
+        """Vector FLOP, exps and depth of the operand gradients, without the products."""
         dk, heads = self.key_dim, B * H
         keys, queries, mask = self._weighted_keys(), self._weighted_queries(), self._mask()
-        # Mask of the scores and of their gradient; the factors are made once.
+        # The mask multiplies the scores and their gradient; its factors are computed once.
         pairs = mask.vector + int(mask.vector != 0)
         tokens, exps = ZERO, keys.special + queries.special
         if self.decay in ("fixed", "scalar"):
-            # dO Sᵀ and V dSᵀ weighted and added 4, K weighted for dV 1.
+            # dO Sᵀ and V dSᵀ are weighted and added 4, K is weighted for dV 1.
             tokens += 5 * dk
         if self.decay == "scalar":
-            # Running sum, distances from the end; q·dq − k·dk of a token, summed from the end.
+            # Running sum and distances from the end; q·dq − k·dk per token, summed from the end.
             tokens += 2 + int(self.gated_keys) + 4 * dk + 2
         if self.decay == "vector":
             # Running sum 1; q e^b, k e^−b 2, k e^(end − b) 2; dQ 1, dK 3; q∘dq − k∘dk summed from the end 4.
@@ -241,7 +241,7 @@ class _MatrixState(_Decaying):
         return vector, heads * (N * exps + self.pairs * mask.special), self._gradient_depth()
 
     def _gradient_depth(self) -> sp.Expr:
-        """Depth of the longest: dV through scores made again; dQ and dK, and the gates' gradients after."""
+        """Depth of the longest chain: dV through recomputed scores, or dQ, dK and the gates after them."""
         queries, mask = self._weighted_queries(), self._mask()
         scores = tree_depth(self.key_dim)
         given = tree_depth(self.value_width) + int(self.normalised)
@@ -256,7 +256,7 @@ class _MatrixState(_Decaying):
     # -- token by token --------------------------------------------------------------------
 
     def _token_by_token(self) -> Phase:
-        """Decay, update and read the state, a token after the other; too narrow for the matrix engine."""
+        """Decay, update and read the state, token by token: too narrow for the matrix engine."""
         dk, dv, io = self.key_dim, self.value_width, self.tensors()
         decayed = 0 if self.decay == "none" else 1
         vector = (4 + decayed) * dk * dv
@@ -283,11 +283,11 @@ class _MatrixState(_Decaying):
     # -- operands --------------------------------------------------------------------------
 
     def _operands(self) -> sp.Expr:
-        """Bytes of what the core reads: Q, K, V and the gates."""
+        """Size of the core's inputs: Q, K, V and the gates [bytes]."""
         return 2 * self._queries() + self._values() + self._gates()
 
     def tensors(self) -> Tensors:
-        """Q, K, V and the gates in, O out; token by token, the state updated in place."""
+        """Q, K, V and the gates in, O out; in recurrent form also the state, updated in place."""
         state = self.stat_bytes * B * H * self.key_dim * (self.value_width + int(self.normalised))
         return Tensors(
             inputs=self._operands(),
@@ -298,12 +298,12 @@ class _MatrixState(_Decaying):
         )
 
     def kept(self) -> sp.Expr:
-        """Its inputs and the chunks' states; where it divides, also O and what it divided by."""
+        """The inputs and the chunk states; if normalised, also O and its divisors."""
         if self.form == "recurrent":
             return ZERO
         divided = self._values() + self._row_statistic() if self.normalised else ZERO
         return self.tensors().inputs + self._states + divided
 
     def path(self) -> sp.Expr:
-        """Return the hand-overs of the state between the first position and the last."""
+        """Return how often the state is passed on between the first and the last position."""
         return N if self.form == "recurrent" else self.chunks

@@ -1,8 +1,8 @@
-"""Softmax attention under a mask, in one kernel that goes over the tiles the mask leaves.
+"""Softmax attention under a mask, in one kernel that visits only the tiles with unmasked pairs.
 
-What sliding windows, strided, global and block-sparse masks share: FlashAttention-2's order of loops
-(blocks of queries outside), tiles without a pair skipped. FlexAttention (Dong et al., arXiv 2412.05496)
-runs any mask so.
+The base of sliding-window, strided, global and block-sparse attention. The loop order is
+FlashAttention-2's (blocks of queries in the outer loop); tiles that are fully masked are skipped.
+FlexAttention (Dong et al., arXiv 2412.05496) runs arbitrary masks this way.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ BLOCK = symbol("block")
 
 @dataclass(frozen=True, kw_only=True)
 class _MaskedAttention(Layer):
-    """softmax(Q Kᵀ / √d_h + mask) V in every head, the core alone.
+    """softmax(Q Kᵀ / √d_h + mask) V in every head, without projections.
 
-    Arithmetic is of the pairs that the mask leaves; blocks of `block` queries and keys decide how often
-    K and V pass the cache, and what a kernel computes.
+    FLOPs count the pairs that the mask leaves; the size of the blocks of queries and keys, `block`,
+    determines how often K and V are read again through the cache, and how many scores a kernel computes.
     """
 
     family: ClassVar[str] = "fewer pairs"
@@ -50,27 +50,27 @@ class _MaskedAttention(Layer):
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 128}
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads share keys evenly."""
+        """Check that `kv_heads` divides `heads`."""
         check_heads(self.name, sizes)
 
     def mask(self) -> Mask:
-        """Return what the mask leaves of one head's scores."""
+        """Return the mask's pairs and tiles for one head."""
         raise NotImplementedError
 
     # -- what follows from it --------------------------------------------------------------
 
     @property
     def pairs(self) -> sp.Expr:
-        """(query, key) pairs of one head; torch counts all of them."""
+        """Number of unmasked (query, key) pairs of one head; ``torch`` counts all n²."""
         return N**2 if self.convention == "torch" else self.mask().pairs
 
     @property
     def visits(self) -> sp.Expr:
-        """(row of Q, block of K) that meet in one head, and (block of Q, row of K): blocks are square."""
+        """Number of (row of Q, block of K) visits in one head; the same for (block of Q, row of K)."""
         return N * self.mask().tiles
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel: for each score maximum, subtract, sum, exp; O scaled at each tile, divided once."""
+        """One kernel: maximum, subtract, sum, exp per score; O is rescaled at each tile and divided once."""
         heads, w, mask = B * HQ, self.bytes, self.mask()
         vector, special = ("vector", self.accumulate), ("special", self.accumulate)
         return (
@@ -96,7 +96,7 @@ class _MaskedAttention(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Row sums of dO∘O; then the scores again, dV, dP, dQ, dK, a block of K at a time."""
+        """Row sums of dO∘O; then one kernel that recomputes the scores and makes dV, dP, dQ and dK."""
         heads, w, stat, mask = B * HQ, self.bytes, self.stat_bytes, self.mask()
         rows = gradient_row_sums(self)
         main = Phase(
@@ -114,7 +114,7 @@ class _MaskedAttention(Layer):
             },
             read=self._keys() + w * heads * N * (D + DV) + 2 * stat * heads * N,
             write=self._keys() + w * heads * N * D,
-            # A block of K meets blocks of Q: Q, dO and statistics again, dQ added to in fp32.
+            # Each block of K visits blocks of Q: it reads Q, dO and statistics again, and adds to dQ in fp32.
             l2=heads * self.visits * (w * (D + DV) + 2 * stat * (1 + D)),
             pram_depth=depth_backward(mask.column),
             workspace=self._statistics() * (1 + D),
@@ -122,7 +122,7 @@ class _MaskedAttention(Layer):
         return rows, main
 
     def tensors(self) -> Tensors:
-        """Q, K, V in and O, which is kept, out."""
+        """Q, K and V in, O out; O is kept for backward."""
         outputs = self.bytes * B * N * HQ * DV
         inputs = self.bytes * B * N * HQ * D + self._keys()
         return Tensors(inputs=inputs, outputs=outputs, kept_outputs=outputs)
@@ -133,20 +133,20 @@ class _MaskedAttention(Layer):
         return operands.inputs + operands.outputs + self._statistics()
 
     def _keys(self) -> sp.Expr:
-        """Bytes of K and V."""
+        """Size of K and V [bytes]."""
         return self.bytes * B * N * HKV * (D + DV)
 
     def _statistics(self) -> sp.Expr:
-        """Bytes of one statistic a row."""
+        """Size of one statistic per row [bytes]."""
         return self.stat_bytes * B * HQ * N
 
     @property
     def _op(self) -> str:
-        """What measurements call the nearest kernel that they have."""
+        """The nearest measured kernel, by its name in the measurements."""
         return "attention_prefill_noncausal"
 
     def _sizes(self) -> Mapping[str, sp.Expr]:
-        """All queries, each with the keys that its tiles hold on average, of those that there are."""
+        """Arguments of the kernel model: all queries, each with the mean number of keys in its tiles."""
         return {
             "batch": B,
             "heads": HQ,

@@ -1,4 +1,4 @@
-"""Options of layers: what the type of a field lets them be, as values and as text."""
+"""Options of layers: checking their values by the type of the field, and reading them from text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costmodel.errors import CostmodelError, shown
 
 
 def option_text(value: object) -> str:
-    """Return an option's value as people write it: ``auto`` for none, ``128x64`` for a tile."""
+    """Return an option's value as text: ``auto`` for None, ``128x64`` for a tile."""
     if value is None:
         return "auto"
     return "x".join(map(str, value)) if isinstance(value, tuple) else str(value).lower()
@@ -24,7 +24,7 @@ _ENTRY = re.compile(r"(\w+(?:, \w+)*) : ")
 
 
 def option_meanings(kind: type) -> dict[str, str]:
-    """Return what each option of a layer means, in words: as docstrings of its class and its bases say it."""
+    """Return the description of each option, from the docstrings of the layer's class and its bases."""
     found: dict[str, str] = {}
     for owner in reversed(kind.__mro__):
         text = inspect.cleandoc(vars(owner).get("__doc__") or "")
@@ -43,32 +43,32 @@ def option_meanings(kind: type) -> dict[str, str]:
 
 
 def is_typed(kind: Any) -> bool:
-    """Tell whether a type says what its values are: ``bool``, ``int``, a tuple of ``int``; or None as well.
+    """Return whether a type determines its values: ``bool``, ``int``, tuples of ``int``, each also with None.
 
-    Of a ``str`` the layer itself knows the values.
+    The values of a ``str`` option are known to the layer only.
     """
     kind, _ = _without_none(kind)
     return kind in (bool, int) or set(typing.get_args(kind)) == {int}
 
 
 def checked(name: str, value: Any, kind: Any, default: Any) -> Any:
-    """Return an option's value as the type of its field has it: a list as tuple, numpy's numbers as Python's.
+    """Return an option's value in the type of its field: a list as a tuple, NumPy's numbers as Python's.
 
     Parameters
     ----------
     name : str
-        Which option of which layer, for the error.
+        Option and layer, for the error message.
     value : object
-        What came.
+        The value given.
     kind : type
-        The field's, one that `is_typed`.
+        The field's type, for which `is_typed` is true.
     default : object
-        The field's; whole numbers are at least 1, or 0 where that is their default.
+        The field's default; whole numbers must be at least 1, or at least 0 if the default is 0.
 
     Raises
     ------
     CostmodelError
-        If it is another's: ``"false"`` is no bool, it would count as true.
+        If the value has another type: ``"false"`` is not a bool, and would count as true.
     """
     kind, may_be_none = _without_none(kind)
     if value is None and may_be_none:
@@ -96,7 +96,7 @@ def _is_whole(value: Any, least: int, most: float = float("inf")) -> bool:
 
 
 def _without_none(kind: Any) -> tuple[Any, bool]:
-    """Return the type of ``T | None``, or a type itself, and whether None will do."""
+    """Return T of ``T | None``, or the type itself, and whether None is allowed."""
     if not isinstance(kind, types.UnionType):
         return kind, False
     (inner,) = (part for part in typing.get_args(kind) if part is not types.NoneType)
@@ -109,7 +109,7 @@ def read(name: str, text: str, kind: Any) -> Any:
     Raises
     ------
     CostmodelError
-        If it is not text of that type.
+        If the text does not represent a value of that type.
     """
     kind, may_be_none = _without_none(kind)
     if may_be_none and text.lower() in ("none", "auto"):

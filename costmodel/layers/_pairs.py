@@ -1,7 +1,8 @@
-"""Masks as numbers: how many of n × n (query, key) pairs each leaves, exactly, and what blocks make of it.
+"""Attention masks as counts: the (query, key) pairs each leaves of n × n, and the tiles that blocks compute.
 
-A kernel works on blocks of queries, and a block computes every tile of keys that one of its queries
-sees: more scores than pairs. Where the last block is shorter, all blocks are taken to be of mean length.
+Pairs are exact. A kernel works on blocks of queries, and a block computes every tile of keys that any
+of its queries sees, so it computes more scores than pairs. If the last block is shorter, all blocks
+are taken to have the mean length.
 """
 
 from __future__ import annotations
@@ -16,18 +17,19 @@ TWO = sp.Integer(2)
 
 
 class Mask(NamedTuple):
-    """What a mask leaves of the scores of one head.
+    """Counts of a mask for one head.
 
     Attributes
     ----------
     pairs : Expr
-        (query, key) pairs.
+        Unmasked (query, key) pairs.
     tiles : Expr
-        Tiles that a block of queries computes, on average: those with a pair.
+        Mean number of tiles that a block of queries computes: those with at least one pair.
     met : Expr
-        Keys in these tiles, taken whole: a kernel computes what pads the last one, too.
+        Keys in these tiles, each tile in full: a kernel also computes the padding of the last one.
     row, column : Expr
-        Most keys that a query sees; most queries that see a key, which are no fewer.
+        Largest number of keys that a query sees; largest number of queries that see a key, which is at
+        least as large.
     """
 
     pairs: sp.Expr
@@ -38,61 +40,61 @@ class Mask(NamedTuple):
 
 
 def window_pairs(n: sp.Expr, before: sp.Expr) -> sp.Expr:
-    """Return the pairs where each query sees itself and so many before it: w·n − w(w−1)/2, w ≤ n."""
+    """Return the pairs if each query sees itself and `before` positions before it: w·n − w(w−1)/2, w ≤ n."""
     before = sp.Min(before, n - 1)
     return (before + 1) * n - before * (before + 1) / 2
 
 
 def local_pairs(n: sp.Expr, r: sp.Expr) -> sp.Expr:
-    """Return the pairs at most r apart: n(2r+1) − r(r+1), r < n."""
+    """Return the pairs at most r positions apart: n(2r+1) − r(r+1), r < n."""
     r = sp.Min(r, n - 1)
     return n * (2 * r + 1) - r * (r + 1)
 
 
 def whole_before(n: sp.Expr, length: sp.Expr) -> sp.Expr:
-    """Return Σ ⌊i/l⌋ over i < n: pairs of a position and a whole span of l positions before it."""
-    spans = ceil_div(n - length, length)  # whole ones before the last position
+    """Return Σ ⌊i/l⌋ over i < n: pairs of a position and a complete span of l positions before it."""
+    spans = ceil_div(n - length, length)  # complete ones before the last position
     return n * spans - length * spans * (spans + 1) / 2
 
 
 def global_pairs(n: sp.Expr, g: sp.Expr, r: sp.Expr) -> sp.Expr:
-    """Return the pairs where g positions see all and all see them, and the others see ±r."""
+    """Return the pairs if g positions see all and are seen by all, and the others see ±r."""
     return g * n + (n - g) * g + local_pairs(n - g, r)
 
 
 def half_width(w: sp.Expr) -> sp.Expr:
-    """Return how far a window of w positions reaches to each side: ⌈(w − 1)/2⌉."""
+    """Return how far a centred window of w positions reaches to each side: ⌈(w − 1)/2⌉."""
     return ceil_div(w - 1, TWO)
 
 
-# -- the same over n, the division done: keys that a query sees on average, tiles that a block meets --
+# -- the same divided by n: mean keys per query, mean tiles per block of queries -----------------
 
 
 def window_mean(n: sp.Expr, before: sp.Expr) -> sp.Expr:
-    """Return `window_pairs` over n."""
+    """Return `window_pairs` divided by n."""
     before = sp.Min(before, n - 1)
     return before + 1 - before * (before + 1) / (2 * n)
 
 
 def local_mean(n: sp.Expr, r: sp.Expr) -> sp.Expr:
-    """Return `local_pairs` over n."""
+    """Return `local_pairs` divided by n."""
     r = sp.Min(r, n - 1)
     return 2 * r + 1 - r * (r + 1) / n
 
 
 def global_tiles(blocks: sp.Expr, first: sp.Expr, others: sp.Expr) -> sp.Expr:
-    """Return the tiles that a block meets on average: all for `first` global ones, else these and others."""
+    """Return the mean tiles per block: all of them for the `first` global blocks, else `first` + `others`."""
     whole = sp.Min(first, blocks)
     return whole + (1 - whole / blocks) * sp.Min(first + others, blocks)
 
 
 def by_blocks(n: sp.Expr, b: sp.Expr, tiles: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
-    """Return the tiles that a block of queries meets on average, and the keys in them, tiles taken whole."""
+    """Return (tiles, keys) per block of queries, on average; the keys are those of whole tiles."""
     return tiles, sp.Min(n, tiles * b)
 
 
 def causal_blocks(length: sp.Expr, b: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
-    """Return (tiles, keys) that a block of a causal sequence meets on average."""
+    """Return (tiles, keys) per block of a causal sequence, on average."""
     return by_blocks(length, b, (ceil_div(length, b) + 1) / 2)
 
 
@@ -100,21 +102,24 @@ def causal_blocks(length: sp.Expr, b: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
 
 
 def window(n: sp.Expr, w: sp.Expr, b: sp.Expr) -> Mask:
-    """Return a causal window of w; below the diagonal ⌈(w−1)/b⌉ diagonals of tiles hold a pair."""
+    """Return a causal window of w positions; below the diagonal, ⌈(w−1)/b⌉ diagonals of tiles hold pairs."""
     tiles = window_mean(ceil_div(n, b), ceil_div(w - 1, b))
     seen = sp.Min(w, n)
     return Mask(window_pairs(n, w - 1), *by_blocks(n, b, tiles), seen, seen)
 
 
 def local(n: sp.Expr, r: sp.Expr, b: sp.Expr) -> Mask:
-    """Return ±r: ⌈r/b⌉ diagonals of tiles on each side."""
+    """Return the mask ±r; ⌈r/b⌉ diagonals of tiles on each side hold pairs."""
     tiles = local_mean(ceil_div(n, b), ceil_div(r, b))
     seen = sp.Min(2 * r + 1, n)
     return Mask(local_pairs(n, r), *by_blocks(n, b, tiles), seen, seen)
 
 
 def longformer(n: sp.Expr, r: sp.Expr, g: sp.Expr, b: sp.Expr) -> Mask:
-    """Return g global tokens in front, ±r between the others; a window at the edge has all its tiles."""
+    """Return Longformer's mask: g global tokens in front, ±r between the others.
+
+    Windows at the ends of the sequence are counted with all their tiles.
+    """
     tiles = global_tiles(ceil_div(n, b), ceil_div(g, b), 2 * ceil_div(r, b) + 1)
     return Mask(global_pairs(n, sp.Min(g, n), r), *by_blocks(n, b, tiles), n, n)
 
@@ -122,8 +127,8 @@ def longformer(n: sp.Expr, r: sp.Expr, g: sp.Expr, b: sp.Expr) -> Mask:
 def bigbird(n: sp.Expr, near: sp.Expr, g: sp.Expr, drawn: sp.Expr, b: sp.Expr) -> Mask:
     """Return BigBird's mask of whole tiles: g global tokens, `near` blocks around, `drawn` random tokens.
 
-    At the edges random blocks take the place of those that the window lacks: all that are not global
-    see equally many. A last block that is not full counts as its share of all, what pads it not at all.
+    At the ends of the sequence, random blocks replace the blocks that the window lacks: all non-global
+    blocks see equally many. A partial last block counts in proportion to its length, without padding.
     """
     blocks = ceil_div(n, b)
     tiles, met = by_blocks(n, b, global_tiles(blocks, ceil_div(g, b), near + ceil_div(drawn, b)))
@@ -131,16 +136,16 @@ def bigbird(n: sp.Expr, near: sp.Expr, g: sp.Expr, drawn: sp.Expr, b: sp.Expr) -
 
 
 def blocks_of_density(n: sp.Expr, share: sp.Expr, b: sp.Expr) -> Mask:
-    """Return a mask that keeps this share of the tiles, evenly, and for each query at least a block."""
+    """Return a mask that keeps this share of the tiles, spread evenly, and at least one block per query."""
     met = sp.Max(share * n, sp.Min(b, n))
     return Mask(n * met, sp.Max(share * ceil_div(n, b), 1), met, met, met)
 
 
 def strided(n: sp.Expr, stride: sp.Expr, b: sp.Expr) -> Mask:
-    """Return the l positions before a query, and every l-th before it.
+    """Return the strided mask: the l positions before a query, and every l-th position before it.
 
-    The first of the stride is the last of the window: i sees ⌊i/l⌋ − 1 beyond it. Blocks compute the
-    stride with the sequence transposed: causal attention inside l classes of ⌈n/l⌉ positions.
+    The nearest strided position also ends the window: i sees ⌊i/l⌋ − 1 positions beyond it. Kernels compute
+    the strided part on the transposed sequence: causal attention within l classes of ⌈n/l⌉ positions.
     """
     near = window(n, stride + 1, b)
     far = whole_before(n, stride) - sp.Max(n - stride, 0)
@@ -150,9 +155,9 @@ def strided(n: sp.Expr, stride: sp.Expr, b: sp.Expr) -> Mask:
 
 
 def fixed(n: sp.Expr, stride: sp.Expr, c: sp.Expr, b: sp.Expr) -> Mask:
-    """Return a query's own block of l up to itself, and the last c positions of every block before.
+    """Return the fixed mask: a query's own block of l up to itself, and the last c positions of earlier ones.
 
-    Blocks compute the summaries gathered: all queries of a block see the same.
+    Kernels gather these summary positions first: all queries of a block see the same ones.
     """
     blocks, own = ceil_div(n, stride), sp.Min(stride, n)
     summaries = c * whole_before(n, stride)

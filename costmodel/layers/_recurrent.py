@@ -1,6 +1,6 @@
-"""A stack of recurrent layers that walk the sequence, whatever their cell.
+"""Stacks of recurrent layers whose recurrence contains a product, for any cell.
 
-Each stacked layer is an input product over all time steps at once, and a
+Each layer is an input product over all time steps at once, followed by a
 recurrence of `seq` dependent steps, each a small product with the recurrent
 weights and some pointwise arithmetic.
 """
@@ -24,25 +24,25 @@ B, T, H, I, L, CHIP = symbols("batch seq hidden input num_layers onchip")
 
 @dataclass(frozen=True)
 class Cell:
-    """One step's arithmetic for each hidden unit of each sequence, besides the products.
+    """Arithmetic of one step per hidden unit and sequence, without the products.
 
     Attributes
     ----------
     gates : int
-        Matrices of the cell (g in the formulas).
+        Number of gate matrices of the cell (g in the formulas).
     vector, special : int
-        Forward pointwise FLOP, bias adds left out; tanh and σ.
+        Pointwise arithmetic forward [FLOP], without adding biases; tanh and σ.
     vector_back, special_back : int
         The same, backward.
     kept : int
-        Values a unit keeps for backward, each step.
+        Values that a unit keeps per step for backward.
     states : int
-        State vectors carried: h, and for LSTM c.
+        Number of state vectors: h, and c for an LSTM.
     chain, chain_back : int
         Dependent pointwise operations of a step, forward (after the product,
         Wx and the bias are added) and backward (after the product).
     split_biases : int
-        Gates whose two biases have gradients of their own, not one: the GRU's
+        Number of gates whose two biases have different gradients: the GRU's
         candidate, whose second bias is inside r∘(…).
     """
 
@@ -65,26 +65,26 @@ class Recurrent(Layer):
     Parameters
     ----------
     bidirectional : bool
-        A second recurrence walks from the end; later layers read both.
+        Add a second recurrence that runs from the end; later layers read the outputs of both.
     bias : bool
-        Two bias vectors a gate, as torch and cuDNN keep them.
+        Two bias vectors per gate, as in torch and cuDNN.
     batch_first : bool
-        The input is stored sequence by sequence, and transposed first.
+        The input is stored sequence by sequence, and is transposed first.
     persistent : bool or None
-        Whether recurrent weights stay on chip between steps: True; False
-        (read again each step); or None (in a shell: auto): what does not fit into the
-        device's on-chip memory is read again.
+        Whether the recurrent weights stay on chip between steps: True; False
+        (they are read again at each step); or None (on the command line: auto), where the part that
+        does not fit into the device's on-chip memory is read again.
     wavefront : bool
         Layers overlap, each one step behind the one below: T + L − 1 steps.
     recurrent_only : bool
-        The recurrence alone: its input, already `hidden` wide for every gate
-        alike, is added without a product (cuDNN's CUDNN_SKIP_INPUT, as
-        DeepBench measures). Of a stack, in every layer, where cuDNN skips
-        the first one's alone.
+        The recurrence without its input product: an input of width `hidden` is added
+        to every gate alike (cuDNN's CUDNN_SKIP_INPUT, as measured by
+        DeepBench). It applies to every layer of a stack, where cuDNN skips the
+        first layer's product only.
     generation : bool
-        Step by step, each input made of the output before: input products of one position, and
-        a launch of every kernel a step. Otherwise (teacher-forced training) one input product
-        for all positions. A dependent pass through all layers for each position either way.
+        Autoregressive generation: input products of a single position, and
+        one launch of every kernel per step. Otherwise (teacher-forced training) one input product
+        for all positions. Either way each position needs a dependent pass through all layers.
     """
 
     family: ClassVar[str] = "recurrent"
@@ -96,7 +96,7 @@ class Recurrent(Layer):
     defaults: ClassVar[dict[str, str | int]] = {"input": "hidden", "num_layers": 1}
     directions: ClassVar[tuple[str, ...]] = (*DIRECTIONS, "bwd_data", "bwd_weights")
     cell: ClassVar[Cell]
-    #: Bias vectors of a gate: one with the input, one with the state.
+    #: Bias vectors per gate: one for the input, one for the state.
     bias_vectors: ClassVar[int] = 2
 
     bidirectional: bool = False
@@ -108,7 +108,7 @@ class Recurrent(Layer):
     generation: bool = False
 
     def __post_init__(self) -> None:
-        """Check the options together."""
+        """Check the combination of options."""
         super().__post_init__()
         if self.generation and (self.direction != "fwd" or self.bidirectional or self.wavefront):
             raise CostmodelError(
@@ -124,16 +124,16 @@ class Recurrent(Layer):
 
     @property
     def width(self) -> sp.Expr:
-        """Width of what one direction of a layer hands on."""
+        """Width of one direction's output."""
         return H
 
     @property
     def ways(self) -> int:
-        """Directions walked."""
+        """Number of directions."""
         return 2 if self.bidirectional else 1
 
     def _inputs(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
-        """(which layers, their input width, how many): the first, and the rest."""
+        """(label, input width, number of layers): the first layer, and the rest."""
         return (("layer 1", I, ONE), ("layers 2…L", self.ways * self.width, L - 1))
 
     def _recurrent_weights(self) -> sp.Expr:
@@ -170,8 +170,8 @@ class Recurrent(Layer):
             for which, width, count in self._inputs():
                 product = gemm(self, f"input product, {which}", m=B * T, n=self.ways * g * H, k=width)
                 products.append(replace(product, repeats=count))
-        # Pre-activations and states in, states out; what backward needs is written by
-        # the training forward of every library, but is not part of the forward alone.
+        # The kernel reads pre-activations and states, and writes states. The values kept for backward are
+        # written by every library's training forward, but are not part of the forward pass alone.
         states = self.cell.states
         pre = ONE * H if self.recurrent_only else g * H
         state = self._state(states)
@@ -179,12 +179,12 @@ class Recurrent(Layer):
         return one_step_at_a_time(phases) if self.generation else phases
 
     def backward(self) -> tuple[Phase, ...]:
-        """Gradients of the data, one dependent pass; then of the weights, over all steps at once."""
+        """The data gradients, in one dependent pass; then the weight gradients, over all steps at once."""
         return self._backward_data() + self._backward_weights()
 
     def _backward_data(self) -> tuple[Phase, ...]:
         g, phases = self.cell.gates, []
-        reads = self.cell.kept * H + self.width  # what was kept, and the output's gradient
+        reads = self.cell.kept * H + self.width  # the kept values and the output's gradient
         phases.append(self._recurrence("bwd_data", "recurrence, backward", reads=reads, writes=g * H))
         if not self.recurrent_only:
             for which, width, count in reversed(self._inputs()):
@@ -198,7 +198,7 @@ class Recurrent(Layer):
             for which, width, count in self._inputs():
                 product = gemm(self, f"input weight gradient, {which}", m=ways * g * H, n=width, k=B * T)
                 phases.append(replace(product, repeats=count))
-        # One product over all steps, timed as the libraries' own call for it.
+        # One product over all steps, timed as the library call that computes it.
         recurrent = replace(
             gemm(self, "recurrent weight gradient", m=g * H, n=self.width, k=B * T, batch=ways),
             kernel="recurrence",
@@ -207,7 +207,7 @@ class Recurrent(Layer):
             options={"dtype": self.dtype, "gates": g, "direction": "bwd_weights", "persistent": False},
         )
         if self.bias:
-            # Summed as the product reads the gates' gradients.
+            # The bias gradients are summed while the product reads the gate gradients.
             different = g + self.cell.split_biases
             sums = {("vector", self.accumulate): ways * B * T * different * H}
             gradients = self.bytes * ways * self._bias_width()
@@ -221,23 +221,23 @@ class Recurrent(Layer):
         return L * self.ways * self._bias_width() if self.bias else ZERO
 
     def _bias_width(self) -> sp.Expr:
-        """Bias values of one direction of one layer, whether it has them or not [elements]."""
+        """Bias values of one direction of one layer, as if it had biases [elements]."""
         return self.bias_vectors * self.cell.gates * H
 
     def _state(self, states: int) -> sp.Expr:
-        """Width of the carried state: h, and c where the cell has one."""
+        """Width of the carried state: h, and c if the cell has one."""
         return self.width + (H if states == 2 else ZERO)
 
     def _chain_depth(self, direction: str) -> sp.Expr:
-        """Depth of one step's arithmetic: the product, adding Wx (and bias), the cell."""
+        """Depth of one step's arithmetic: the product, the addition of Wx (and bias), the cell."""
         if direction == "bwd_data":
             return tree_depth(self.cell.gates * H) + self.cell.chain_back
         return tree_depth(self.width) + 1 + (self.bias_vectors - 1 if self.bias else 0) + self.cell.chain
 
     def _recurrence(self, direction: str, name: str, *, reads: sp.Expr, writes: sp.Expr) -> Phase:
-        """Return the dependent steps of one layer (of all of them, as a wavefront).
+        """Return the recurrence of one layer, or of all layers as a wavefront.
 
-        ``reads`` and ``writes`` are elements a step moves for one direction and sequence.
+        ``reads`` and ``writes`` are elements per step, direction and sequence.
         """
         cell, ways = self.cell, self.ways
         layers = L if self.wavefront else ONE
@@ -246,7 +246,7 @@ class Recurrent(Layer):
         forward = direction == "fwd"
         products = T * self._step_weights()
         if self.convention == "torch" and not forward:
-            products -= self._recurrent_weights()  # h0 needs no gradient: the first step makes none
+            products -= self._recurrent_weights()  # h0 needs no gradient: the first step computes none
         added = self.bias_vectors * cell.gates if self.bias else 0
         vector = cell.vector + added if forward else cell.vector_back
         special = cell.special if forward else cell.special_back
@@ -280,13 +280,13 @@ class Recurrent(Layer):
             write=layers * T * B * ways * writes * self.bytes,
             steps=length,
             pram_depth=length * self._chain_depth(direction),
-            # In a stack, one sequence more: a layer's input or its gradient, which the layer beside made.
+            # A stack holds one more sequence: a layer's input, or its gradient, made by the adjacent layer.
             workspace=T * B * self.bytes * (gates + ways * self.width * sp.Min(1, L - 1)),
             repeats=ONE if self.wavefront else L,
         )
 
     def _step_weights(self) -> sp.Expr:
-        """Weights that every step uses, one direction [elements]."""
+        """Weights that every step of one direction reads [elements]."""
         return self._recurrent_weights()
 
     # -- operands --------------------------------------------------------------------------
@@ -294,7 +294,7 @@ class Recurrent(Layer):
     def tensors(self) -> Tensors:
         """The input sequence; all weights; the output sequence of the last layer."""
         width = H if self.recurrent_only else I
-        outputs = self.bytes * B * T * self.ways * self.width  # the last layer's states, and kept
+        outputs = self.bytes * B * T * self.ways * self.width  # the last layer's states, kept for backward
         return Tensors(
             inputs=self.bytes * B * T * width,
             weights=self.bytes * (self.parameters() - self._biases()),
@@ -304,12 +304,12 @@ class Recurrent(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """The input; gates and states of every step and layer, a later layer's input among them."""
+        """The input; gates and states of every step and layer, including the later layers' inputs."""
         first = H if self.recurrent_only else I
         return self.bytes * B * T * (first + L * self.ways * self._kept_by_unit())
 
     def _kept_by_unit(self) -> sp.Expr:
-        """What one direction of one layer keeps of a step [elements]."""
+        """Values that one direction of one layer keeps per step [elements]."""
         return self.cell.kept * H
 
     def path(self) -> sp.Expr:

@@ -1,8 +1,8 @@
 """First-order linear recurrences, h_t = a_t h_{t−1} + b_t: algorithms to scan them, and their kernel.
 
-Combining two stretches of the sequence, (a, b) ∘ (a′, b′) = (a a′, a′ b + b′), is 3 FLOP; a step
-from a known state, a h + b, is 2. For lengths between the powers of two, the tree algorithms are
-counted as the same expressions in ⌈log₂ T⌉: no fewer combines and levels than they need.
+Combining two segments of the sequence, (a, b) ∘ (a′, b′) = (a a′, a′ b + b′), takes 3 FLOP; a step
+from a known state, a h + b, takes 2. For lengths between powers of two, the tree algorithms are
+counted with the same expressions in ⌈log₂ T⌉, an upper bound on their combines and levels.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from costmodel.layers._base import Layer
 from costmodel.symbols import CeilLog2, ceil_div
 
 Count = Callable[[sp.Expr, sp.Expr], sp.Expr]
-#: Dependent operations of a combine, or of a step: one multiply, one add.
+#: Dependent operations of a combine or a step: one multiply, one add.
 COMBINE_DEPTH = 2
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """An algorithm for the scan of T elements, in chunks of C where it has any.
+    """A scan algorithm over T elements, in chunks of C if it is chunked.
 
     Attributes
     ----------
     combines : callable of (T, C)
-        Combines and steps, for one lane.
+        Number of combines and steps per lane.
     flops : callable of (T, C)
         Their arithmetic [FLOP].
     depth : callable of (T, C)
-        Combines that wait for one another.
+        Number of dependent combines.
     """
 
     combines: Count
@@ -51,8 +51,8 @@ SCANS: Mapping[str, Algorithm] = {
         flops=lambda t, _: 2 * (t - 1),
         depth=lambda t, _: t - 1,
     ),
-    # Hillis & Steele 1986; Kogge & Stone 1973: level j combines the T − 2ʲ elements that have a
-    # neighbour 2ʲ back.
+    # Hillis & Steele 1986; Kogge & Stone 1973: level j combines each of the T − 2ʲ elements that have
+    # an element 2ʲ positions before them.
     "kogge-stone": _tree(
         combines=lambda t, _: t * CeilLog2(t) - t + 1,
         depth=lambda t, _: CeilLog2(t),
@@ -67,8 +67,8 @@ SCANS: Mapping[str, Algorithm] = {
         combines=lambda t, _: 2 * t - 1 - CeilLog2(t + 1),
         depth=lambda t, _: sp.Max(0, 2 * CeilLog2(t) - 1),
     ),
-    # Prefixes inside all chunks at once, by loops from the identity; states handed from chunk to
-    # chunk; every element given its chunk's state, the last chunk's while the final state is made.
+    # The prefixes within all chunks at once, by loops from the identity; the states passed from chunk to
+    # chunk; each element combined with its chunk's state, the last chunk's while the final state is made.
     "chunked": Algorithm(
         combines=lambda t, c: 2 * t + ceil_div(t, c),
         flops=lambda t, c: 5 * t + 2 * ceil_div(t, c),
@@ -78,9 +78,9 @@ SCANS: Mapping[str, Algorithm] = {
 
 
 def recurrence(algorithm: str, length: sp.Expr, chunk: sp.Expr) -> tuple[sp.Expr, sp.Expr]:
-    """Return the FLOPs of one lane and the dependent steps, where the recurrence is part of a layer.
+    """Return the FLOPs per lane and the number of dependent steps, for a recurrence inside a layer.
 
-    A loop starts from a state: all T positions are steps of it. A tree has no state to start from.
+    A loop starts from a state, and so takes T steps. A tree has no initial state.
     """
     if algorithm == "sequential":
         return 2 * length, length
@@ -105,24 +105,24 @@ def scan_phase(
     launches: sp.Expr = ONE,
     blocks: bool = False,
 ) -> Phase:
-    """Return a kernel that walks chains of dependent steps, or does their parallel part.
+    """Return a kernel that walks chains of dependent steps, or computes the parallel part of a scan.
 
     Parameters
     ----------
     layer : Layer
-        Whose dtype the products have; other arithmetic is in its accumulation format.
+        The layer whose dtype the products have; other arithmetic uses its accumulation format.
     name : str
-        What it is for.
+        What the kernel computes.
     chains, steps : Expr
-        Chains side by side, and the steps of each that wait for one another (0: none do).
+        Number of independent chains, and of dependent steps of each (0 if there are none).
     matrix, vector, special : Expr
         Arithmetic by engine [FLOP].
     read, write, again : Expr
-        Traffic with memory, and re-reads that a cache may serve [bytes].
+        Traffic with main memory, and re-reads that a cache may serve [bytes].
     pram_depth, workspace, launches : Expr
-        As of a `Phase`.
+        As in `Phase`.
     blocks : bool
-        Whether a chain takes a block of threads and its steps are small products (chunks of
+        Whether a chain takes a thread block and its steps are small products (chunks of
         tokens), or one thread and a few instructions (a lane of an elementwise recurrence).
     """
     flops = {

@@ -1,4 +1,4 @@
-"""Learned matrices and caches that are stored in a narrower format than the one that is computed in."""
+"""Weights and caches that are stored in a narrower format than the layer computes in."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from costmodel.symbols import ceil_div
 
 
 def check_narrower(layer: Layer, option: str, kind: DType) -> None:
-    """Refuse to store in a format that saves nothing, or what is trained.
+    """Refuse a storage format that saves nothing, and narrow storage of weights that are trained.
 
     Parameters
     ----------
     layer : Layer
-        Whose weights, or cache.
+        The layer whose weights or cache are stored.
     option : str
-        Which: ``weights`` or ``cache``.
+        ``weights`` or ``cache``.
     kind : DType
-        The format to store it in.
+        The storage format.
 
     Raises
     ------
     CostmodelError
-        If it is no narrower than the layer's, weights have more than 8 bits (they would have no scales), or
-        the direction is another than ``fwd``.
+        If the format is no narrower than the layer's, if weights would have more than 8 bits (such
+        formats have no scales), or if the direction is not ``fwd``.
     """
     if kind.bytes >= parse_dtype(layer.dtype).bytes:
         raise CostmodelError(
@@ -43,7 +43,7 @@ def check_narrower(layer: Layer, option: str, kind: DType) -> None:
 
 
 def _checked(layer: Layer, option: str) -> None:
-    """Write the format that an option names by its own name, and check it."""
+    """Replace an alias in the option by the format's canonical name, and check the format."""
     given = getattr(layer, option)
     if given is not None:
         kind = parse_dtype(given)
@@ -52,28 +52,28 @@ def _checked(layer: Layer, option: str) -> None:
 
 
 def saves(layer: Layer, option: str, kind: str) -> bool:
-    """Return whether a format is narrower than what the option now stores, of a layer that has the option."""
+    """Return whether a format is narrower than the one stored now; False if the layer lacks the option."""
     if option not in layer.option_types() or getattr(layer, "batched", False):
-        return False  # a product of a batch is one of activations, or of weights made for it
+        return False  # the operands of a batched product are activations, or weights made for it
     present = getattr(layer, option) or layer.dtype
     return parse_dtype(kind).bytes < parse_dtype(present).bytes
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredWeights(Layer):
-    """A layer whose learned matrices may be stored narrow, and are widened on their way to the product.
+    """A layer whose weights may be stored in a narrow format and dequantised on the way to the product.
 
-    Weight-only quantisation: memory serves the narrow numbers and their scales, arithmetic is that of
-    `dtype`.
+    This is weight-only quantisation: memory traffic is that of the narrow numbers and their scales; the
+    arithmetic is in `dtype`.
 
     Parameters
     ----------
     weights : str, optional
-        Format that the matrices are stored in (``int8``, ``fp8``, ``int4``, ``fp4``); default `dtype`.
+        Storage format of the weights (``int8``, ``fp8``, ``int4``, ``fp4``); default `dtype`.
         Forward only.
     group : int, optional
-        Numbers of a column, along what is summed over, that share a scale of 2 bytes; default 128 for
-        formats of 4 bits, else the whole column.
+        Number of weights of a column, along the summed dimension, that share a scale of 2 bytes; default
+        128 for 4-bit formats, else the whole column.
     """
 
     weights: str | None = None
@@ -89,10 +89,10 @@ class StoredWeights(Layer):
             )
 
     def product(self, name: str, **sizes: sp.Expr) -> Phase:
-        """Return the product of an activation with a learned matrix: `gemm`, and what is stored widened.
+        """Return the product of an activation with a weight matrix, with the stored weights dequantised.
 
-        Scales of groups multiply each number, once; those of columns each result. To change a number's
-        format is no FLOP.
+        Group scales multiply every weight once; column scales multiply every result. Changing a number's
+        format counts no FLOP.
         """
         plain = gemm(self, name, **sizes)
         if self.weights is None:
@@ -108,7 +108,7 @@ class StoredWeights(Layer):
         )
 
     def held(self, rows: sp.Expr, columns: sp.Expr) -> sp.Expr:
-        """Return the size of a learned matrix, what is summed over along its rows, and its scales [bytes]."""
+        """Return the size of a stored weight matrix with its scales; the sum runs over its rows [bytes]."""
         if self.weights is None:
             return self.bytes * rows * columns
         group = group_of(self.weights, self.group)
@@ -118,13 +118,13 @@ class StoredWeights(Layer):
 
 @dataclass(frozen=True, kw_only=True)
 class StoredCache(Layer):
-    """A layer that reads a cache of earlier positions, which may be stored narrower than `dtype`.
+    """A layer that reads a cache of earlier positions, which may be stored in a narrower format than `dtype`.
 
     Parameters
     ----------
     cache : str, optional
-        Format of the cached keys and values (``fp8``); default `dtype`. Scales are of whole tables, and not
-        counted.
+        Storage format of the cached keys and values (``fp8``); default `dtype`. Scales are per table, and
+        not counted.
     """
 
     cache: str | None = None
@@ -144,5 +144,5 @@ class StoredCache(Layer):
         raise NotImplementedError
 
     def cache_options(self) -> dict[str, str]:
-        """Return what the kernel is told of the cache: its format, where it is another than the layer's."""
+        """Return the kernel's option for the cache: its format, if it differs from the layer's."""
         return {} if self.cache is None else {"kv_dtype": self.cache}

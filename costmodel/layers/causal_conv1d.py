@@ -1,4 +1,4 @@
-"""Short causal convolution of each channel on its own, as state-space layers use before their scan."""
+"""Short causal depthwise convolution, as state-space layers use before their scan."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class CausalConv1d(Layer):
     Parameters
     ----------
     decode : bool
-        The last k − 1 positions come from a state that is updated in place
-        (one new position a sequence), not from the sequence.
+        The last k − 1 positions come from a state that is updated in place instead of from the
+        sequence, which is the new positions (one per sequence when decoding).
     """
 
     name: ClassVar[str] = "causal-conv1d"
@@ -37,21 +37,22 @@ class CausalConv1d(Layer):
     decode: bool = False
 
     def __post_init__(self) -> None:
-        """Check that what is decoded is not trained."""
+        """Check that decoding is forward only."""
         super().__post_init__()
         self.check_forward_only("decode", chosen=self.decode)
 
     def _flops(self, passes: sp.Expr | int) -> dict[tuple[str, str], sp.Expr]:
-        """Return so many times 2 FLOP for each tap of each channel and position.
+        """Return `passes` × 2 FLOP per tap, channel and position.
 
-        FlopCounterMode, which knows no engines, adds them up with products: so does ``convention="torch"``.
+        FlopCounterMode does not distinguish engines and counts them as matrix products, and so does
+        ``convention="torch"``.
         """
         torch = self.convention == "torch"
         engine = ("matrix", self.dtype) if torch else ("vector", self.accumulate)
         return {engine: 2 * B * N * D * K * passes}
 
     def forward(self) -> tuple[Phase, ...]:
-        """One pass; depthwise, so it runs on the vector engine."""
+        """One pass; as it is depthwise, it runs on the vector engine."""
         io = self.tensors()
         return (
             Phase(
@@ -68,9 +69,9 @@ class CausalConv1d(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass for both gradients: dx as wide a convolution of dy, dw sums over all positions.
+        """One pass for both gradients: dx is a convolution of dy, dw a sum over all positions.
 
-        FlopCounterMode takes dw for the gradient of a full convolution: d times as large.
+        FlopCounterMode counts dw as the gradient of a full convolution: d times as large.
         """
         weights = self.tensors().weights
         phase = stream(
@@ -87,10 +88,10 @@ class CausalConv1d(Layer):
         return (replace(phase, flops=self._flops(1 + D if self.convention == "torch" else 2)),)
 
     def tensors(self) -> Tensors:
-        """The sequence in and out; k weights a channel; when decoding, k − 1 positions of state.
+        """The sequence in and out; k weights per channel; when decoding, a state of k − 1 positions.
 
-        Kernels that shift the state write all of it; in a ring buffer, which Dao's kernel takes too, new
-        positions go to the places of the oldest, and the others stay.
+        Kernels that shift the state write all of it. In a ring buffer, which Dao's kernel also supports, new
+        positions overwrite the oldest, and the others are not written.
         """
         position = self.bytes * B * D
         state, stays = (K - 1, sp.Max(0, K - 1 - N)) if self.decode else (ZERO, ZERO)
@@ -107,9 +108,9 @@ class CausalConv1d(Layer):
         return self.tensors().inputs
 
     def parameters(self) -> sp.Expr:
-        """k weights a channel."""
+        """k weights per channel."""
         return K * D
 
     def path(self) -> sp.Expr:
-        """Return the layers that have to be stacked until the first position reaches the last."""
+        """Return the number of stacked layers after which the first position reaches the last."""
         return stacked_layers(N, K, dilated=False)

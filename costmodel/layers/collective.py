@@ -1,4 +1,4 @@
-"""A collective between devices, by itself: what they tell each other between the parts of a shared layer."""
+"""A single collective between devices, as used between the parts of a layer that devices share."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from costmodel.layers._devices import OTHERS, SENT, exchange
 from costmodel.symbols import symbols
 
 M, COLS = symbols("m n")
-#: A collective, and the one that its gradient takes: the adjoint. What each device computes a part of is
-#: summed forward; backward each has used the sum, so that its gradients are summed.
+#: Each collective's adjoint, which its gradient runs. Where forward sums parts that the devices compute,
+#: every device uses the sum, so that backward sums the gradients.
 ADJOINT = {
     "all-reduce": "all-reduce",
     "all-gather": "reduce-scatter",
@@ -23,23 +23,23 @@ ADJOINT = {
     "send-receive": "send-receive",
 }
 
-#: Of an all-reduce; the others have one each (`costmodel.kernels.collective`).
+#: Algorithms of an all-reduce; the other collectives have one each (`costmodel.kernels.collective`).
 ALGORITHMS = ("auto", "ring", "tree", "switch")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collective(Layer):
-    """A collective of `devices` over a buffer of m × n numbers a device: its sum, its parts, its exchange.
-
-    Gathered from each device's part of it, summed to all or to each its part, or turned: sent on.
+    """A collective between `devices`, over a buffer of m × n numbers per device.
 
     Parameters
     ----------
     collective : str
-        ``all-reduce``, ``all-gather``, ``reduce-scatter``, ``all-to-all`` or ``send-receive``.
+        ``all-reduce`` (every device gets the sum), ``all-gather`` (every device gets all parts),
+        ``reduce-scatter`` (every device gets its part of the sum), ``all-to-all`` (devices exchange parts)
+        or ``send-receive`` (every device sends its buffer on).
     algorithm : str
-        ``auto``, the fastest there is; of an all-reduce ``ring``, ``tree`` or ``switch``. The time is its;
-        what is sent is counted as in a ring, where no device sends more than it has to.
+        ``auto``, the fastest available; for an all-reduce also ``ring``, ``tree`` or ``switch``. It sets the
+        time; the bytes sent are counted as in a ring, where no device sends more than it has to.
     """
 
     name: ClassVar[str] = "collective"
@@ -53,7 +53,7 @@ class Collective(Layer):
     algorithm: str = "auto"
 
     def __post_init__(self) -> None:
-        """Check which it is."""
+        """Check the options."""
         super().__post_init__()
         self.check_options(collective=SENT)
         self.check_options(algorithm=ALGORITHMS if self.collective == "all-reduce" else ALGORITHMS[:1])
@@ -63,20 +63,20 @@ class Collective(Layer):
         return (self._exchange(self.collective),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Its adjoint."""
+        """The adjoint collective."""
         return (self._exchange(ADJOINT[self.collective]),)
 
     def _exchange(self, collective: str) -> Phase:
-        # Who has no neighbour sends it nothing; in all others there is then no part to send.
+        # A single device has no neighbour to send to; in the other collectives its part to send is already 0.
         repeats = OTHERS if collective == "send-receive" else ONE
         named = None if self.algorithm == "auto" else self.algorithm
         size = self.bytes * M * COLS
         return exchange(self, collective, collective, size, repeats=repeats, algorithm=named)
 
     def tensors(self) -> Tensors:
-        """The buffer, worked on where it is; alone, a device has nothing to do with it."""
+        """The buffer, processed in place; a single device does nothing with it."""
         return Tensors(inputs=OTHERS * self.bytes * M * COLS, outputs=ZERO, linear=True)
 
     def kept(self) -> sp.Expr:
-        """Nothing: what comes out is kept by what it goes into."""
+        """Nothing: the next layer keeps the result."""
         return ZERO

@@ -1,4 +1,4 @@
-"""Combiner: full attention by way of summaries of spans."""
+"""Combiner: full causal attention through summaries of spans."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from costmodel.layers._pairs import Mask, whole_before
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, tree_depth
 
 PATTERNS = ("fixed", "logsparse")
-#: Length of a fixed span; digits of a position.
+#: Length of a fixed span; number of binary digits of a position.
 SPAN = sp.ceiling(sp.sqrt(N))
 DIGITS = CeilLog2(N)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Combiner(_MaskedAttention):
-    """A causal query attends to some keys directly, and to every other one by way of its span.
+    """Causal attention where each query attends to some keys directly, and to all others through spans.
 
-    A span has a query and a key, the maxima of its positions', and a value: its positions' values as
-    its query attends to them. Then each query attends to keys and spans in one softmax.
+    A span has a query and a key, each the maximum over its positions, and a value: the attention output of
+    its query over its positions. Each query then attends to keys and spans in one softmax.
 
     Parameters
     ----------
     pattern : str
-        ``fixed``: spans of ⌈√n⌉ positions; a query sees its own directly, those before as spans:
-        O(n·√n). ``logsparse``: what comes before a query is cut by the binary digits of its position
-        into spans of 1, 2, 4, … positions, half of ⌈log₂ n⌉ on average: O(n·log n).
+        ``fixed``: spans of ⌈√n⌉ positions; a query attends to the keys of its own span, and to the earlier
+        spans: O(n·√n). ``logsparse``: the binary digits of a query's position divide the positions before
+        it into spans of 1, 2, 4, … positions, half of ⌈log₂ n⌉ spans on average: O(n·log n).
     """
 
     name: ClassVar[str] = "combiner"
@@ -51,33 +51,33 @@ class Combiner(_MaskedAttention):
         self.check_options(pattern=PATTERNS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Take any sizes: every head has keys of its own."""
+        """Accept any sizes: every head has its own keys."""
 
     # -- spans -----------------------------------------------------------------------------
 
     @property
     def spans(self) -> sp.Expr:
-        """Spans of a head that have a key and a value: n/2 of two positions, n/4 of four, …"""
+        """Number of spans of a head, for ``logsparse`` n/2 of two positions, n/4 of four, …"""
         return ceil_div(N, SPAN) if self.pattern == "fixed" else sp.Max(N - 2, 0)
 
     @property
     def levels(self) -> sp.Expr:
-        """Spans of two positions or more that a position is in."""
+        """Number of spans, of at least two positions, that a position belongs to."""
         return ONE if self.pattern == "fixed" else sp.Max(DIGITS - 1, 0)
 
     @property
     def longest(self) -> sp.Expr:
-        """Positions of the longest span."""
+        """Number of positions of the longest span."""
         return SPAN if self.pattern == "fixed" else ceil_div(N, sp.Integer(2))
 
     @property
     def _again(self) -> sp.Expr:
-        """Levels beyond the first, whose positions come from the cache."""
+        """Number of levels after the first, for which the cache serves the positions."""
         return ZERO if self.pattern == "fixed" else sp.Max(DIGITS - 2, 0)
 
     @property
     def pairs(self) -> sp.Expr:
-        """(query, key or span) pairs of one head, whatever the convention: it is no mask of n²."""
+        """Number of (query, key or span) pairs of one head, in both conventions: it is no mask of n²."""
         return self.mask().pairs
 
     def mask(self) -> Mask:
@@ -87,7 +87,7 @@ class Combiner(_MaskedAttention):
             last = N - SPAN * (blocks - 1)
             return Mask(
                 ChunkPairs(N, SPAN) + before,
-                sp.Integer(2),  # its span, and the summaries
+                sp.Integer(2),  # the query's own span, and the summaries
                 SPAN + before / N,
                 sp.Max(last + blocks - 1, SPAN + blocks - 2),
                 sp.Max(SPAN, N - SPAN),
@@ -96,22 +96,22 @@ class Combiner(_MaskedAttention):
         return Mask(N + N * DIGITS / 2, ONE, seen, seen, N)
 
     def _keys(self) -> sp.Expr:
-        """Bytes of K and V."""
+        """Size of K and V [bytes]."""
         return self.bytes * B * N * HQ * (D + DV)
 
     def _sizes(self) -> Mapping[str, sp.Expr]:
         return {**super()._sizes(), "kv_heads": HQ}
 
     def _summaries(self) -> sp.Expr:
-        """Bytes of the spans' keys and values."""
+        """Size of the spans' keys and values [bytes]."""
         return self.bytes * B * HQ * self.spans * (D + DV)
 
     def _operands(self) -> sp.Expr:
-        """Bytes of Q, K and V."""
+        """Size of Q, K and V [bytes]."""
         return self.bytes * B * N * HQ * (2 * D + DV)
 
     def _span_kernel(self, name: str, *, reads: int, writes: int, **counts: Any) -> Phase:
-        """Return a kernel over the positions of all spans; of a position's further levels, from the cache."""
+        """Return a kernel over the positions of all spans; further levels read them from the cache."""
         rows = B * HQ * N * sp.Max(self.levels, 1)
         return Phase(
             name=name,
@@ -140,7 +140,7 @@ class Combiner(_MaskedAttention):
             writes=0,
             flops={
                 ("matrix", self.dtype): 2 * entries * (D + DV),
-                # The maxima of queries and keys; maximum, subtract, sum of a score; the division.
+                # The maxima of queries and keys; per score maximum, subtract, sum; the division.
                 ("vector", self.accumulate): entries * (2 * D + 3) + spans * DV,
                 ("special", self.accumulate): entries,
             },
@@ -153,7 +153,7 @@ class Combiner(_MaskedAttention):
         return summarise, replace(attend, read=attend.read + self._summaries())
 
     def backward(self) -> tuple[Phase, ...]:
-        """Attention's gradients, of the spans' too; theirs go on to the positions."""
+        """The gradients of attention and of the spans; then the spans', passed on to the positions."""
         rows, attend = super().backward()
         summaries, operands = self._summaries(), self._operands()
         attend = replace(
@@ -169,11 +169,11 @@ class Combiner(_MaskedAttention):
             writes=1,
             flops={
                 ("matrix", self.dtype): entries * (6 * D + 4 * DV),
-                # The maxima again; P = exp(S − LSE), dS = P∘(dP − D); D, a sum over each span's value.
+                # The maxima again; P = exp(S − LSE), dS = P∘(dP − D), where D sums over each span's value.
                 ("vector", self.accumulate): entries * (2 * D + 3) + 2 * spans * DV,
                 ("special", self.accumulate): entries,
             },
-            # Operands, and their gradients so far.
+            # The operands, and the gradients accumulated so far.
             read=2 * operands + 2 * summaries,
             write=operands,
             pram_depth=CeilLog2(self.longest) + depth_backward(self.longest),

@@ -1,4 +1,4 @@
-"""Compressive memory: attention inside segments, and a matrix of fixed size for all before them."""
+"""Compressive memory: attention within segments, and a matrix of fixed size for everything before them."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from costmodel.layers._pairs import Mask
 from costmodel.symbols import CeilLog2, ChunkPairs, ceil_div, tree_depth
 
 SEGMENTS = ceil_div(N, BLOCK)
-#: Positions of a segment, and of the longest.
+#: Mean number of positions of a segment, and that of the longest one.
 MEAN, LONGEST = N / SEGMENTS, sp.Min(BLOCK, N)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompressiveMemory(_MaskedAttention):
-    """Infini-attention: causal softmax attention in segments of `block`, a memory of d_k × d_v for the rest.
+    """Infini-attention: causal softmax attention in segments of `block`, and a d_k × d_v memory of the past.
 
-    From segment to segment M ← M + σ(K)ᵀ V and z ← z + Σ σ(k); a query reads σ(q) M / (σ(q) z), and a
-    learned gate of its head mixes that with the segment's own attention: 4·n·d_k·d_v FLOP a head on top
-    of 4·d_h for each pair. σ(x) = elu(x) + 1.
+    After each segment M ← M + σ(K)ᵀ V and z ← z + Σ σ(k). A query reads σ(q) M / (σ(q) z), and a
+    learned gate per head mixes that with the attention within the segment: 4·n·d_k·d_v FLOP per head,
+    besides 4·d_h per pair. σ(x) = elu(x) + 1.
     """
 
     name: ClassVar[str] = "compressive-memory"
@@ -38,12 +38,12 @@ class CompressiveMemory(_MaskedAttention):
     defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "block": 2048}
 
     def mask(self) -> Mask:
-        """Return the causal pairs of the segments, each a tile."""
+        """Return the causal pairs of the segments, each of which is one tile."""
         return Mask(ChunkPairs(N, BLOCK), sp.Integer(1), MEAN, LONGEST, LONGEST)
 
     @property
     def pairs(self) -> sp.Expr:
-        """(query, key) pairs of the segments of one head; torch does not halve them."""
+        """Number of (query, key) pairs within the segments of one head; ``torch`` does not halve them."""
         pairs = self.mask().pairs
         return 2 * pairs - N if self.convention == "torch" else pairs
 
@@ -51,7 +51,7 @@ class CompressiveMemory(_MaskedAttention):
         return {**super()._kernel_options(direction), "causal": True}
 
     def _local(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """Return the segments' attention, whose kernel is a causal one."""
+        """Return the attention within the segments, which runs a causal kernel."""
         return tuple(
             replace(phase, op="attention_prefill") if phase.kernel == "attention" else phase
             for phase in phases
@@ -61,18 +61,18 @@ class CompressiveMemory(_MaskedAttention):
 
     @property
     def _mapped(self) -> sp.Expr:
-        """Elements of σ(Q), σ(K)."""
+        """Number of elements of σ(Q) and σ(K)."""
         return B * N * (HQ + HKV) * D
 
     @property
     def _memory(self) -> sp.Expr:
-        """Bytes of the memories between segments, in the layer's format, with their sums."""
+        """Size of the memories between segments, with their sums, in the layer's format [bytes]."""
         return self.bytes * B * HKV * SEGMENTS * D * (DV + 1)
 
     def _product(
         self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr, *, keys: bool = False, **more: Any
     ) -> Phase:
-        """Return one product for every segment of every head (of every key head)."""
+        """Return one product per segment and head, or with `keys` per segment and key head."""
         batch = B * SEGMENTS * (HKV if keys else HQ)
         phase = gemm(self, name, m=m, n=n, k=k, batch=batch, **more)
         return replace(phase, pram_depth=tree_depth(LONGEST if k == MEAN else k))
@@ -81,14 +81,14 @@ class CompressiveMemory(_MaskedAttention):
         return multiplied_out(stream(self, name, rows=rows, cols=cols, reads=reads, writes=writes, **counts))
 
     def _walk(self, name: str) -> Phase:
-        """Return the sums over segments, one after the other."""
+        """Return the running sums over segments, one segment after the other."""
         memory = self._pass(name, B * HKV * SEGMENTS, D * (DV + 1), 1, 1, vector=1, workspace=self._memory)
         return replace(memory, steps=SEGMENTS, pram_depth=SEGMENTS)
 
     # -- kernels ---------------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """σ; what each segment adds; the memories; what queries read of them; the segments; the gate."""
+        """σ; each segment's update; the memories; the queries' reads of them; local attention; the gate."""
         rows, w, sums = B * HQ * N, self.bytes, self.bytes * B * HKV * SEGMENTS * D
         read_back = w * rows * DV
         mapped = self._pass(
@@ -114,7 +114,7 @@ class CompressiveMemory(_MaskedAttention):
                 "memory read", MEAN, DV, D, b_batch=B * SEGMENTS * HKV, workspace=read_back
             ),
             *self._local(super().forward()),
-            # σ(q)·z 2·d_k, the division, and g·A_mem + (1 − g)·A_dot: 3.
+            # σ(q)·z takes 2·d_k, the division 1, and g·A_mem + (1 − g)·A_dot 3.
             self._pass(
                 "gate", rows, DV, 2, 1,
                 vector=4 + 2 * D / DV, depth=tree_depth(D) + 3, extra_read=w * rows * D + sums,
@@ -122,26 +122,26 @@ class CompressiveMemory(_MaskedAttention):
         )  # fmt: skip
 
     def backward(self) -> tuple[Phase, ...]:
-        """The gate; the segments; two products for each of the memory's, its sums from the end; σ.
+        """The gate; local attention; two products per memory product, the memory sums from the end; σ.
 
-        Q, K and V enter the segments and the memory: what comes back from the two is added.
+        Q, K and V enter local attention and the memory: their gradients from the two are added.
         """
         rows, w, sums = B * HQ * N, self.bytes, self.bytes * B * HKV * SEGMENTS * D
         gate = self._pass(
             "gate gradient", rows, DV, 3, 2,
-            # dA_dot, dA_mem 2; the gate's own, a difference, a product, a sum; over σ(q)·z 1, its sum 2.
+            # dA_dot, dA_mem 2; the gate's gradient 3 (difference, product, sum); over σ(q)·z 1, its sum 2.
             vector=8, depth=sp.Max(2 + CeilLog2(rows * DV), 2 + tree_depth(DV)),
             extra_read=self.stat_bytes * rows, extra_write=self.stat_bytes * rows,
             workspace=2 * w * rows * DV + self.stat_bytes * rows,
         )  # fmt: skip
         of_queries = self._pass(
             "query gradient, of the divisor", rows, D, 2, 1,
-            # dσ(q) − s·z 2; z's, a product and a sum over queries.
+            # dσ(q) − s·z 2; for z, a product and a sum over queries.
             vector=4, depth=sp.Max(2, 1 + CeilLog2(LONGEST)),
             extra_read=self.stat_bytes * rows + sums, extra_write=sums, workspace=sums,
         )  # fmt: skip
         of_keys = self._pass("key gradient, of the divisor", B * HKV * N, D, 1, 1, vector=1, extra_read=sums)
-        # Times min(σ, 1), and the segments' gradients of Q and K.
+        # Multiply by min(σ, 1), and add the local attention's gradients of Q and K.
         unmap = self._pass("feature map gradient", B * N * (HQ + HKV), D, 3, 1, vector=3, depth=3)
         values = self._product(
             "value gradient, of the memory", MEAN, DV, D, keys=True, workspace=w * B * N * HKV * DV
@@ -164,20 +164,20 @@ class CompressiveMemory(_MaskedAttention):
         )
 
     def tensors(self) -> Tensors:
-        """Q, K, V in and O out: what is kept is of its two parts, before the gate mixes them."""
+        """Q, K and V in, O out; the kept outputs are those of the two parts before the gate mixes them."""
         return replace(super().tensors(), kept_outputs=ZERO)
 
     def kept(self) -> sp.Expr:
-        """What the segments keep; σ(Q), σ(K), the memories, what was read of them and its divisor."""
+        """What local attention keeps; σ(Q), σ(K), the memories, the queries' reads and their divisors."""
         rows = B * HQ * N
         return (
             super().kept() + self._memory + self.bytes * (self._mapped + rows * DV) + self.stat_bytes * rows
         )
 
     def parameters(self) -> sp.Expr:
-        """The gate of each head."""
+        """One gate per head."""
         return HQ
 
     def path(self) -> sp.Expr:
-        """The segments between: the memory goes through all of them."""
+        """The number of segments: the memory passes through each of them."""
         return SEGMENTS

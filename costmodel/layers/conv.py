@@ -1,4 +1,4 @@
-"""Convolutions over a sequence: ordinary (grouped, dilated) and separable."""
+"""Convolutions over a sequence: standard (grouped, dilated) and separable."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ B, N, I, D, K = symbols("batch seq input d_model k")
 
 
 def stacked_layers(length: sp.Expr, width: sp.Expr, dilated: bool) -> sp.Expr:
-    """Return the convolutions stacked until the first position reaches the last (Table 1, path length).
+    """Return the number of stacked convolutions after which the first position reaches the last.
 
-    ⌈(n − 1)/(k − 1)⌉ where each sees k neighbours; ⌈log_k n⌉ where the l-th sees positions kˡ apart.
+    ⌈(n − 1)/(k − 1)⌉ if each sees k neighbours; ⌈log_k n⌉ if layer l sees positions kˡ apart (Vaswani et al.,
+    Table 1, maximum path length).
     """
     if dilated:
         return sp.Max(ONE, CeilLog(length, sp.Max(2, width)))
@@ -31,13 +32,13 @@ def stacked_layers(length: sp.Expr, width: sp.Expr, dilated: bool) -> sp.Expr:
 
 @dataclass(frozen=True, kw_only=True)
 class _Convolution(Layer):
-    """A convolution of width `k` from `input` to `d_model` channels, as long as its input.
+    """A convolution of width `k` from `input` to `d_model` channels, whose output is as long as its input.
 
     Parameters
     ----------
     dilated : bool
-        It is one of a stack whose dilation grows by k a layer: its arithmetic is the same, the
-        longest path ⌈log_k n⌉ layers instead of ⌈(n − 1)/(k − 1)⌉.
+        The layer belongs to a stack whose dilation grows by a factor of k per layer: its arithmetic is the
+        same, but the path length is ⌈log_k n⌉ layers instead of ⌈(n − 1)/(k − 1)⌉.
     """
 
     family: ClassVar[str] = "convolution"
@@ -52,23 +53,23 @@ class _Convolution(Layer):
     dilated: bool = False
 
     def tensors(self) -> Tensors:
-        """The sequence of `input` channels in, of `d_model` channels out; the weights."""
+        """The sequence of `input` channels in and of `d_model` channels out; the weights."""
         tokens = self.bytes * B * N
         return Tensors(inputs=tokens * I, weights=self.bytes * self.parameters(), outputs=tokens * D)
 
     def path(self) -> sp.Expr:
-        """Return the layers stacked until the first position reaches the last."""
+        """Return the number of stacked layers after which the first position reaches the last."""
         return stacked_layers(N, K, self.dilated)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Conv(_Convolution):
-    """Convolution over the sequence, 2·B·n·k·C_in·C_out/G FLOP, as products of k shifted inputs.
+    """Convolution over the sequence as an implicit matrix product: 2·B·n·k·C_in·C_out/G FLOP.
 
     Parameters
     ----------
     groups : int
-        G groups of channels that see nothing of one another.
+        Number of channel groups, G; channels of different groups are independent.
     """
 
     name: ClassVar[str] = "conv"
@@ -80,22 +81,22 @@ class Conv(_Convolution):
     groups: int = 1
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Groups are of equal width."""
+        """Check that the groups are equally wide."""
         if np.any(sizes["input"] % self.groups) or np.any(sizes["d_model"] % self.groups):
             raise SizeError(f"{self.name}: input and d_model must be multiples of groups={self.groups}")
 
     @property
     def _widths(self) -> tuple[sp.Expr, sp.Expr]:
-        """Channels of a group, in and out."""
+        """Channels per group, in and out."""
         return ceil_div(I, self.groups), ceil_div(D, self.groups)
 
     def _product(self, name: str, m: sp.Expr, n: sp.Expr, k: sp.Expr, **traffic: sp.Expr) -> Phase:
-        """Return one grouped product; what it moves is counted in tensors, not in their k shifted copies."""
+        """Return one grouped product; its traffic is that of the tensors, not of k shifted copies."""
         product = gemm(self, name, m=m, n=n, k=k, batch=sp.Integer(self.groups))
         return replace(product, borrowed=True, **traffic)
 
     def forward(self) -> tuple[Phase, ...]:
-        """One implicit product, n · B rows by k · C_in/G terms."""
+        """One implicit product per group, of n · B rows and k · C_in/G terms."""
         (into, out), io = self._widths, self.tensors()
         return (
             self._product("convolution", B * N, out, into * K, read=io.inputs + io.weights, write=io.outputs),
@@ -104,7 +105,7 @@ class Conv(_Convolution):
     def backward(self) -> tuple[Phase, ...]:
         """Gradients of the input and of the weights, each as large as forward.
 
-        FlopCounterMode takes the groups' weight gradient for a full one: G times as large.
+        FlopCounterMode counts the weight gradient of groups as a full one: G times as large.
         """
         (into, out), io = self._widths, self.tensors()
         data = self._product(
@@ -130,10 +131,10 @@ class Conv(_Convolution):
 
 @dataclass(frozen=True, kw_only=True)
 class SeparableConv(_Convolution):
-    """Depthwise convolution, then a product over channels: 2·B·n·(k·C_in + C_in·C_out) FLOP.
+    """Depthwise convolution, then a pointwise product over channels: 2·B·n·(k·C_in + C_in·C_out) FLOP.
 
-    The depthwise part has one weight a channel and tap, and runs on the vector engine. FlopCounterMode,
-    which knows no engines, adds it up with the products: so does ``convention="torch"``.
+    The depthwise part has one weight per channel and tap, and runs on the vector engine. FlopCounterMode
+    does not distinguish engines and counts it as a matrix product, and so does ``convention="torch"``.
     """
 
     name: ClassVar[str] = "separable-conv"
@@ -141,13 +142,13 @@ class SeparableConv(_Convolution):
     not_counted: ClassVar[str] = "bias; less arithmetic at the padded ends; an activation in between"
 
     def _depthwise(self, name: str, *, depth: sp.Expr, times: sp.Expr = ONE, **traffic: sp.Expr) -> Phase:
-        """Return one depthwise pass: 2 FLOP for each tap of each channel and position."""
+        """Return one depthwise pass: 2 FLOP per tap, channel and position."""
         engine = "matrix" if self.convention == "torch" else "vector"
         flops = {engine: 2 * B * N * I * K * times}
         return scan_phase(self, name, chains=ONE, pram_depth=tree_depth(depth), **flops, **traffic)
 
     def forward(self) -> tuple[Phase, ...]:
-        """Depthwise; pointwise."""
+        """The depthwise pass, then the pointwise product."""
         inner, taps = self._inner(), self.bytes * K * I
         return (
             self._depthwise("depthwise", depth=K, read=inner + taps, write=inner, workspace=inner),
@@ -155,9 +156,9 @@ class SeparableConv(_Convolution):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for the pointwise part, two depthwise passes for the other.
+        """Two products for the pointwise part, two passes for the depthwise part.
 
-        FlopCounterMode takes the depthwise weight gradient for a full one: C_in times as large.
+        FlopCounterMode counts the depthwise weight gradient as a full one: C_in times as large.
         """
         inner, taps = self._inner(), self.bytes * K * I
         over = I if self.convention == "torch" else ONE
@@ -170,11 +171,11 @@ class SeparableConv(_Convolution):
         )
 
     def _inner(self) -> sp.Expr:
-        """Bytes of the sequence between the two parts, as wide as the input."""
+        """Size of the sequence between the two parts, which is as wide as the input [bytes]."""
         return self.bytes * B * N * I
 
     def kept(self) -> sp.Expr:
-        """Its input, and what is between the two parts."""
+        """Its input, and the sequence between the two parts."""
         return 2 * self._inner()
 
     def parameters(self) -> sp.Expr:

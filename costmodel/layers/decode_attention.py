@@ -1,4 +1,4 @@
-"""Attention of one new token over a cache of keys and values: at once, from pages, or in parts."""
+"""Attention of one new token over a cache of keys and values: contiguous, paged, or split."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ PAGE, SPLITS = symbols("block splits")
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeAttention(StoredCache):
-    """One query a sequence attends to `seq_kv` cached keys, its own included.
+    """Decode attention: one query per sequence attends to `seq_kv` cached keys, including its own.
 
-    4·B·h·s·d FLOP over 2·B·h_kv·s·d elements: h/h_kv FLOP a byte in 16 bits,
-    whatever the length. The cache is split between units along its length, and
-    the parts are merged by their log-sum-exp (FlashDecoding).
+    It takes 4·B·h·s·d FLOP over 2·B·h_kv·s·d elements: h/h_kv FLOP per byte in 16 bits,
+    whatever the length. The cache is split along its length between compute units, and
+    the partial results are merged by their log-sum-exp (FlashDecoding).
 
     Parameters
     ----------
     paged : bool
-        The cache lies in pages of `block` positions: a table of ⌈s/b⌉ page numbers a sequence is read,
-        and what the last page has left over is occupied (Kwon et al., arXiv 2309.06180).
+        The cache is stored in pages of `block` positions: the kernel reads a table of ⌈s/b⌉ page numbers
+        per sequence, and the unused rest of the last page is occupied (Kwon et al., arXiv 2309.06180).
     """
 
     name: ClassVar[str] = "decode-attention"
@@ -49,11 +49,11 @@ class DecodeAttention(StoredCache):
     paged: bool = False
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads share keys evenly."""
+        """Check that `kv_heads` divides `heads`."""
         check_heads(self.name, sizes)
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel (a merge of its splits included)."""
+        """One kernel, which includes the merge of its splits."""
         scores = B * HQ * NKV
         tensors = self.tensors()
         return (
@@ -61,7 +61,7 @@ class DecodeAttention(StoredCache):
                 name="decode attention",
                 kernel="decode",
                 op="attention_decode",
-                # Keys and values of a position are d + d_v numbers together: half of that each.
+                # The kernel model takes one width for both: half of a position's d + d_v numbers.
                 sizes={"batch": B, "heads": HQ, "kv_heads": HKV, "seq_kv": NKV, "head_dim": (D + DV) / 2},
                 options={"dtype": self.dtype, **self.cache_options()},
                 flops={
@@ -77,36 +77,36 @@ class DecodeAttention(StoredCache):
         )
 
     def tensors(self) -> Tensors:
-        """Queries and the cache in; one row a head out."""
+        """Queries and the cache in; one output row per head."""
         return Tensors(inputs=self.bytes * B * HQ * D + self.cache_size(), outputs=self.bytes * B * HQ * DV)
 
     def kept(self) -> sp.Expr:
-        """Nothing: decoding is not trained."""
+        """Nothing: decoding has no backward pass."""
         return ZERO
 
     def cache_size(self) -> sp.Expr:
-        """Keys and values of all positions."""
+        """Size of the keys and values of all positions [bytes]."""
         return self._cache(NKV)
 
     def _cache(self, positions: sp.Expr) -> sp.Expr:
-        """Bytes of so many positions' keys and values."""
+        """Size of the keys and values of this many positions [bytes]."""
         return self.cached_bytes * B * positions * HKV * (D + DV)
 
     def _table(self) -> sp.Expr:
-        """Bytes of the page table."""
+        """Size of the page table [bytes]."""
         return PLACE_BYTES * B * ceil_div(NKV, PAGE) if self.paged else ZERO
 
     def _left_over(self) -> sp.Expr:
-        """Bytes of the last pages that no position has (internal fragmentation)."""
+        """Unused size of the last pages (internal fragmentation) [bytes]."""
         return self._cache(PAGE * ceil_div(NKV, PAGE) - NKV) if self.paged else ZERO
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitKV(DecodeAttention):
-    """Decoding in `splits` parts of the cache, each with an output of its own, merged by a second kernel.
+    """Decode attention over `splits` parts of the cache with partial outputs, merged by a second kernel.
 
-    A part's output and log-sum-exp are written in fp32 and read again; the merge is a tree of
-    ⌈log₂ S⌉ levels over the parts.
+    Each part's output and log-sum-exp are written and read back in fp32; the merge is a tree of
+    ⌈log₂ S⌉ levels.
     """
 
     name: ClassVar[str] = "split-kv"
@@ -115,13 +115,13 @@ class SplitKV(DecodeAttention):
     defaults: ClassVar[dict[str, str | int]] = {**DecodeAttention.defaults, "splits": 8}
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Every part has a key."""
+        """Check that every part has at least one key."""
         super().check_sizes(sizes)
         if np.any(sizes["splits"] > sizes["seq_kv"]):
             raise SizeError(f"{self.name}: a part needs a key: give no more splits than seq_kv")
 
     def forward(self) -> tuple[Phase, ...]:
-        """The parts, as B·S short sequences; then their merge."""
+        """The parts, computed as B·S short sequences; then their merge."""
         (whole,) = super().forward()
         longest, rows = ceil_div(NKV, SPLITS), B * HQ
         partial = self.stat_bytes * rows * SPLITS * (DV + 1)
@@ -144,7 +144,7 @@ class SplitKV(DecodeAttention):
             sizes={"rows": rows, "cols": SPLITS * DV, "reads": sp.Integer(1), "writes": 1 / SPLITS},
             options={"dtype": self.accumulate, "pattern": "elementwise"},
             flops={
-                # Of the log-sum-exps: maximum, subtract, sum; of the outputs: scale, sum, divide.
+                # For the log-sum-exps: maximum, subtract, sum; for the outputs: scale, sum, divide.
                 vector: rows * (3 * SPLITS + 2 * SPLITS * DV + DV),
                 special: rows * SPLITS,
             },

@@ -1,4 +1,4 @@
-"""Attention with materialised scores: every matrix of n × n values goes through memory."""
+"""Attention with materialised scores: every n × n matrix is written to memory and read back."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from costmodel.layers._kernels import gemm, softmax, stream
 class DenseAttention(_Attention):
     """Attention as a chain of whole-matrix kernels (FlashAttention paper, Algorithm 0).
 
-    Scores S = QKᵀ are written; softmax reads S and writes P; P V reads P:
-    4 N² elements a head besides Q, K, V and O. A causal mask halves what has
-    to be computed, not what is stored.
+    The scores S = QKᵀ are written; softmax reads S and writes P; the product P V reads P:
+    4 N² elements per head besides Q, K, V and O. A causal mask halves the required
+    FLOPs, not the memory.
 
     Parameters
     ----------
     mask : bool
-        A mask is added to the scores by a kernel of its own (one more read
+        A separate kernel adds a mask to the scores (one more read
         and write of N²), as eager frameworks do.
     dropout : bool
-        Probabilities are dropped by a kernel of its own (one more read and
-        write of N², and a mask of one byte an element), forward and backward.
+        A separate kernel drops out probabilities, forward and backward (one more read and
+        write of N², and a mask of one byte per element).
     """
 
     name: ClassVar[str] = "dense-attention"
@@ -42,17 +42,17 @@ class DenseAttention(_Attention):
     dropout: bool = False
 
     def _score_product(self, name: str, **sizes: sp.Expr) -> Phase:
-        """Return one product in which one operand, or the result, is n × n for every head."""
+        """Return a product in which one operand, or the result, is n × n per head."""
         share = self.pairs / (N * NKV)
         return gemm(self, name, batch=B * HQ, share=share, **sizes)
 
     def _score_pass(self, name: str, **counts: Any) -> Phase:
-        """Return one pass over the n × n values of all heads."""
+        """Return a pass over the n × n values of all heads."""
         share = self.pairs / (N * NKV)
         return stream(self, name, rows=B * HQ * N, cols=NKV, share=share, **counts)
 
     def _softmax(self, name: str, direction: str) -> Phase:
-        """Return softmax of the scores or its gradient, into a matrix of its own."""
+        """Return softmax of the scores, or its gradient, with an output matrix of its own."""
         share = self.pairs / (N * NKV)
         more = {"share": share, "workspace": self.bytes * B * HQ * N * NKV}
         return softmax(self, name, direction, rows=B * HQ * N, cols=NKV, **more)
@@ -63,7 +63,7 @@ class DenseAttention(_Attention):
         matrix = self.bytes * scores
         phases = [self._score_product("scores", m=N, n=NKV, k=D, b_batch=B * HKV, workspace=matrix)]
         if self.mask:
-            # In place, so no matrix of its own; the mask itself is one small matrix for all heads.
+            # In place, without a further matrix; the mask itself is one small matrix shared by all heads.
             phases.append(self._score_pass("mask", reads=1, writes=1, vector=1))
         phases.append(self._softmax("softmax", "fwd"))
         if self.dropout:
@@ -91,6 +91,6 @@ class DenseAttention(_Attention):
         return tuple(phases)
 
     def kept(self) -> sp.Expr:
-        """Q, K, V and P; with dropout also what was dropped (one byte) and the dropped P."""
+        """Q, K, V and P; with dropout also the dropout mask (one byte per element) and the dropped-out P."""
         scores = B * HQ * N * NKV
         return super().kept() + scores * (self.bytes + ((1 + self.bytes) if self.dropout else 0))

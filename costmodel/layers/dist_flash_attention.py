@@ -1,4 +1,4 @@
-"""DistFlashAttn: causal attention over devices, with the idle ones helping those with a long past."""
+"""DistFlashAttn: causal attention across devices, where idle devices help those with more past keys."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ CHECKPOINTS = ("none", "layer", "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class DistFlashAttention(SequenceParallel):
-    """Tiled causal attention in ⌊p/2⌋ + 1 rounds (unbalanced: p), transfers behind the arithmetic.
+    """Tiled causal attention across devices in ⌊p/2⌋ + 1 rounds, or p if not balanced.
 
-    Device i needs the keys of devices 0 … i. Round 0 is its own block; in round t it fetches the keys of
-    device i − t. A device with no keys left to fetch (i < t) takes the queries of device i + p − t
-    instead, computes their block with its own keys, and sends outputs and log-sum-exp back. While it
-    computes with what it fetched, the next round's arrives beside it (§3.2), and results of help; its own
-    keys stay, as others fetch them.
+    Device i needs the keys of devices 0 … i. In round 0 it computes its own block; in round t it fetches the
+    keys of device i − t. A device with no keys left to fetch (i < t) helps instead: it takes the queries of
+    device i + p − t, computes their block with its own keys, and sends outputs and log-sum-exp back. During
+    each round, the next round's operands and the last round's help results are transferred, hidden behind the
+    arithmetic (§3.2). A device keeps its own keys, because others fetch them.
 
     Parameters
     ----------
     balanced : bool
-        Whether idle devices help so; otherwise they wait for the last one.
+        Whether idle devices help in this way; otherwise they wait for the last one.
     checkpoint : str
-        What forward leaves for backward. ``none``: everything is kept. ``layer``: nothing is, and forward
-        runs again before backward (a checkpoint at each layer's input). ``attention``: the attention's
-        outputs and log-sum-exp are, so that Q, K and V are made again but attention is not
-        (rematerialisation-aware).
+        What forward keeps for backward. ``none``: everything. ``layer``: nothing, and forward runs again
+        before backward (a checkpoint at each layer's input). ``attention``: the attention outputs and their
+        log-sum-exp, so that Q, K and V are recomputed but attention is not (rematerialisation-aware
+        checkpointing).
     """
 
     name: ClassVar[str] = "dist-flash-attention"
@@ -54,26 +54,26 @@ class DistFlashAttention(SequenceParallel):
 
     @property
     def rounds(self) -> sp.Expr:
-        """Rounds after a device's own block: ⌊p/2⌋, or p − 1 where nobody helps."""
+        """Number of rounds after a device's own block: ⌊p/2⌋, or p − 1 if nobody helps."""
         return ceil_div(P - 1, 2) if self.balanced else P - 1
 
     @property
     def helped(self) -> sp.Expr:
-        """Rounds in which someone is helped: all; but with p even not the last, half of it done twice."""
+        """Number of rounds with help: all; for even p all but the last, where blocks would be done twice."""
         return ceil_div(P, 2) - 1 if self.balanced else ZERO
 
     @property
     def _helped_last(self) -> sp.Expr:
-        """1 if someone is helped in the last round (p odd), else 0."""
+        """1 if there is help in the last round (odd p), else 0."""
         return self.helped - middle(self.rounds)
 
     # -- kernels ---------------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """The own block; rounds, with the next keys and the last help's outputs on the way; merging.
+        """The own block; the rounds, with the next keys and the last help results in transfer; the merge.
 
-        A transfer is that of the device that sends most: keys and values, and outputs if it helped; or,
-        with fewer heads of keys, the queries of one that asks for help. Of p = 2 none does.
+        A transfer is counted for the device that sends the most: keys and values, plus outputs if it helped;
+        or, if there are few key heads, the queries of a device that asks for help. With p = 2 nobody does.
         """
         keys = self.keys + self.values
         own, other = self.blocks("fwd", causal=True)
@@ -87,11 +87,11 @@ class DistFlashAttention(SequenceParallel):
         return self._timeline(own, other, start, on_the_way, results, (late, self.merge(P - 1)))
 
     def backward(self) -> tuple[Phase, ...]:
-        """Forward again, where it was not kept; row sums once; the same rounds, with gradients sent back.
+        """Forward again if it was not kept; the row sums; then the same rounds, with gradients sent back.
 
-        A device sends keys, and returns gradients of keys (it had fetched them) or of queries (it had
-        helped); or it returns those of keys and asks for help, with queries, the outputs' gradient and
-        two statistics of each, which is most.
+        A device sends keys, and returns gradients of the keys it had fetched or of the queries it had helped
+        with; or it returns gradients of keys and asks for help, sending queries, the gradient of the outputs
+        and two statistics per query, which is the most.
         """
         keys = self.keys + self.values
         (sums, own), (_, other) = self.blocks("bwd", causal=True)
@@ -119,9 +119,9 @@ class DistFlashAttention(SequenceParallel):
         results: sp.Expr,
         end: tuple[Phase, ...],
     ) -> tuple[Phase, ...]:
-        """Return the own block and the rounds, each hiding the transfers for the next; what comes last.
+        """Return the own block, the rounds, each hiding the next one's transfers, and the last kernels.
 
-        Operands are received for this round and, if there is one, for the next; results for both.
+        Receive buffers hold the operands of this round and, if there is one, of the next; and help results.
         """
         rounds = self.rounds
         room = (1 + first(middle(rounds))) * start + results
@@ -135,7 +135,7 @@ class DistFlashAttention(SequenceParallel):
         )
 
     def tensors(self) -> Tensors:
-        """Its Q, K and V in, its outputs out; kept as the checkpoint has it."""
+        """The device's Q, K and V in, its outputs out; the checkpoint determines which of them are kept."""
         found = super().tensors()
         if self.checkpoint == "none":
             return found
@@ -143,7 +143,7 @@ class DistFlashAttention(SequenceParallel):
         return replace(found, kept_inputs=ZERO, kept_outputs=outputs)
 
     def kept(self) -> sp.Expr:
-        """Everything; nothing but what the layer before keeps; or the outputs and their statistics."""
+        """Everything; or nothing besides the previous layer's output; or the outputs and their statistics."""
         if self.checkpoint == "layer":
             return ZERO
         return super().kept() if self.checkpoint == "none" else self.outputs + self.statistics

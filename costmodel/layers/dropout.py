@@ -1,4 +1,4 @@
-"""Dropout: values set to 0 at random, and the note of which."""
+"""Dropout: values set to 0 at random, with a stored mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ M, N = symbols("m n")
 
 @dataclass(frozen=True, kw_only=True)
 class Dropout(Layer):
-    """Each value of an m × n table times 0 or 1/(1 − p); what is kept is noted, one byte a value."""
+    """Multiply each value of an m × n table by 0 or 1/(1 − p); the mask is stored, one byte per value."""
 
     name: ClassVar[str] = "dropout"
     family: ClassVar[str] = "memory-bound"
@@ -28,15 +28,15 @@ class Dropout(Layer):
     required: ClassVar[tuple[str, ...]] = ("m", "n")
 
     def forward(self) -> tuple[Phase, ...]:
-        """One pass: times the mask, times 1/(1 − p); the mask is written."""
+        """One pass: multiply by the mask and by 1/(1 − p); write the mask."""
         return (dropout(self, "fwd", rows=M, cols=N),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The same of the gradient; the mask is read."""
+        """The same pass over the gradient; the mask is read."""
         return (dropout(self, "bwd", rows=M, cols=N),)
 
     def tensors(self) -> Tensors:
-        """One table in, one out; the mask could be drawn again."""
+        """One table in, one out; the mask is no operand, as it could be drawn again."""
         table = self.bytes * M * N
         return Tensors(inputs=table, outputs=table, linear=True)
 

@@ -1,4 +1,4 @@
-"""A whole Transformer as an eager framework runs it: one kernel for every line of its code."""
+"""A whole Transformer as an eager framework runs it: one kernel per line of its code."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ B, N, D, F, H, DH, L, V = symbols("batch seq d_model d_ff heads head_dim num_lay
 
 @dataclass(frozen=True)
 class Pass:
-    """A kernel over one table of a layer.
+    """A memory-bound kernel over one table of a layer.
 
     Attributes
     ----------
     name : str
-        What it is for.
+        What it computes.
     table : str
         ``scores`` (heads · n × n), ``inner`` (n × d_ff) or ``hidden`` (n × d_model).
     op : str
-        As measurements name it: whose constants serve.
+        Operation under its name in the measurements, whose fitted constants apply.
     reads, writes : int
-        Numbers read and written for each of the table's; masks of one byte are not counted.
+        Numbers read and written per number of the table; one-byte masks are not counted.
     count : int
-        How many of them run.
+        Number of such kernels.
     borrowed : bool
-        Whether it is another operation than `op`.
+        Whether `op` names another operation, whose constants are borrowed.
     """
 
     name: str
@@ -46,20 +46,21 @@ class Pass:
 
 @dataclass(frozen=True)
 class Style:
-    """What one family of models launches besides its products, as its code is written.
+    """The kernels that one model family launches besides products, according to its code.
 
     Attributes
     ----------
     fused_qkv : bool
-        One product makes Q, K and V.
+        Whether one product computes Q, K and V.
     forward, backward : tuple of Pass
         Passes of a layer, and those that autograd runs for them, besides norms, softmax, residual
-        branches, dropout and layout.
+        branches, dropout and layout changes.
     head : str
-        ``logits`` of every position, or a ``pooler`` of one.
+        ``logits`` for every position, or a ``pooler`` for one.
     kept_scores, kept_inner : int
-        Tables of the size of scores, and of the inner width, that autograd saves of a layer: what a product,
-        a power, a comparison reads, what an exponential or a tanh gives. A sum, a scale, a mask keep none.
+        Number of tables of the size of the scores, and of the inner width, that autograd saves per layer: the
+        inputs of products, powers and comparisons, the results of exponentials and tanh. Sums, scales and
+        masks save none.
     """
 
     fused_qkv: bool
@@ -71,9 +72,9 @@ class Style:
 
 
 _ADD, _MUL = "elementwise_add", "elementwise_mul"
-#: Three products of one input: autograd adds up its gradients.
+#: Three products read one input: autograd adds their gradients.
 _THREE_BRANCHES = Pass("gradients of the input of Q, K and V", "hidden", _ADD, 2, count=2)
-#: transformers' modeling_gpt2.py, modeling_bert.py and modeling_opt.py, eager attention. GPT-2's
+#: transformers' modeling_gpt2.py, modeling_bert.py and modeling_opt.py, with eager attention. GPT-2's
 #: activation (NewGELU) is written out: power, scale, add, scale, tanh, add, half of x, product.
 STYLES = {
     "gpt2": Style(
@@ -109,7 +110,7 @@ STYLES = {
             Pass("maximum", "scores", borrowed=True),
             Pass("relu", "inner", "relu"),
         ),
-        # The gradient of a maximum asks twice which was larger, and shares where both were.
+        # The gradient of a maximum compares twice, and splits the gradient where both operands were equal.
         backward=(
             Pass("scale of the queries", "hidden"),
             Pass("maximum, half", "scores", borrowed=True),
@@ -120,8 +121,8 @@ STYLES = {
             _THREE_BRANCHES,
         ),
         head="logits",
-        kept_scores=2,  # what the maximum compares; probabilities
-        kept_inner=1,  # relu's result
+        kept_scores=2,  # the maximum's input; probabilities
+        kept_inner=1,  # the result of relu
     ),
     "bert": Style(
         fused_qkv=False,
@@ -137,10 +138,10 @@ STYLES = {
         ),
         head="pooler",
         kept_scores=1,  # probabilities
-        kept_inner=2,  # gelu's x and its result
+        kept_inner=2,  # the input and the result of gelu
     ),
 }
-#: Ops of passes that are functions of one element, with arithmetic of their own.
+#: Ops that are functions of one element, with their own arithmetic.
 FUNCTIONS = ("tanh", "gelu")
 
 
@@ -148,17 +149,17 @@ FUNCTIONS = ("tanh", "gelu")
 class EagerTransformer(Layer):
     """`num_layers` Transformer layers and their head, kernel by kernel, without fusion.
 
-    Forward is inference or training alike but for `dropout`. Backward runs two
-    products for each product, sums the gradients of offsets over all tokens,
-    and passes over tables as autograd does for each line.
+    Forward is the same for inference and training except for `dropout`. Backward runs two
+    products for each product, sums the gradients of biases over all tokens,
+    and makes the passes that autograd runs for each line of code.
 
     Parameters
     ----------
     style : str
-        ``gpt2``, ``opt`` or ``bert``: how the code of these models is written.
+        ``gpt2``, ``opt`` or ``bert``: the model family whose code is followed.
     dropout : bool
-        Training: probabilities, and each residual branch, are dropped by
-        kernels of their own.
+        Training: separate kernels drop out the probabilities and each
+        residual branch.
     """
 
     name: ClassVar[str] = "eager-transformer"
@@ -184,7 +185,7 @@ class EagerTransformer(Layer):
     # -- one layer -------------------------------------------------------------------------
 
     def _products(self) -> tuple[tuple[str, dict[str, sp.Expr], int], ...]:
-        """(name, sizes, how many) of the products of one layer."""
+        """(name, sizes, number) of the products of one layer."""
         scores = {"batch": B * H, "m": N, "n": N, "k": DH}
         values = {"batch": B * H, "m": N, "n": DH, "k": N}
         width = 3 * D if STYLES[self.style].fused_qkv else D
@@ -240,7 +241,7 @@ class EagerTransformer(Layer):
         return tuple(found if direction == "fwd" else (*found, *self._offset_gradients()))
 
     def _offset_gradients(self) -> tuple[tuple[Phase, int], ...]:
-        """Return the sums over all tokens of the products' results' gradients."""
+        """Return the bias gradients: sums of the products' output gradients over all tokens."""
         widths = [(s["n"], count) for name, s, count in self._products() if name not in ("scores", "values")]
         return tuple(
             (
@@ -271,7 +272,7 @@ class EagerTransformer(Layer):
     # -- the model -------------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """All kernels of a layer, L times; the head."""
+        """All kernels of a layer, L times; then the head."""
         layer = [
             replace(gemm(self, name, **sizes), repeats=count * L) for name, sizes, count in self._products()
         ]
@@ -279,7 +280,7 @@ class EagerTransformer(Layer):
         return (*layer, *(gemm(self, name, **sizes) for name, sizes in self._head()))
 
     def backward(self) -> tuple[Phase, ...]:
-        """The gradients of both operands of each product, and of offsets; autograd's passes over tables."""
+        """The gradients of both operands of each product, and of biases; autograd's passes over tables."""
         heads = [gradient for name, sizes in self._head() for gradient in self._gradients(name, sizes, 1)]
         layer = [
             g for name, sizes, count in self._products() for g in self._gradients(name, sizes, count * L)
@@ -305,10 +306,10 @@ class EagerTransformer(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """What autograd saves of each layer, and the head's input.
+        """What autograd saves per layer, and the head's input.
 
-        Of tables of the model's width eight: what both norms read, and each product (Q, K and V read the
-        same), and Q, K and V. With dropout, what is left of the probabilities too.
+        Eight tables have the model's width: the inputs of both norms, the inputs of the products (Q, K and V
+        share theirs), and Q, K and V. With dropout the dropped-out probabilities are saved too.
         """
         style = STYLES[self.style]
         scores = (style.kept_scores + int(self.dropout)) * B * H * N * N
@@ -316,7 +317,7 @@ class EagerTransformer(Layer):
         return self.bytes * (L * (B * N * (8 * D + style.kept_inner * F) + scores) + head["m"] * head["k"])
 
     def passes(self) -> sp.Expr:
-        """L, one layer after the other."""
+        """L: the layers run in turn."""
         return L
 
     def parameters(self) -> sp.Expr:

@@ -1,4 +1,4 @@
-"""Tokens to vectors: rows of a table."""
+"""Token embedding: rows of a table."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ B, N, V, D = symbols("batch seq vocab d_model")
 
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Layer):
-    """A row of d numbers for each token, out of a table of V rows: no arithmetic.
+    """Look up a row of d numbers per token in a table of V rows: no arithmetic.
 
-    Main memory gives each row that occurs once; of tokens drawn evenly from the vocabulary these are
-    V·(1 − (1 − 1/V)^(B·n)), and text, whose words are uneven, touches fewer. Repetitions are re-reads
-    that a cache may serve. Backward, the table's gradient is filled with zeros, and each row of the
-    output's gradient added to that of its token.
+    Each distinct row is read from main memory once. For tokens drawn uniformly from the vocabulary the
+    expected number of distinct rows is V·(1 − (1 − 1/V)^(B·n)); text, with its uneven word frequencies,
+    touches fewer. Repetitions are re-reads that a cache may serve. Backward fills the table's gradient
+    with zeros, and adds each row of the output's gradient to its token's row.
     """
 
     name: ClassVar[str] = "embedding"
@@ -34,21 +34,21 @@ class Embedding(Layer):
 
     @property
     def rows(self) -> sp.Expr:
-        """Expected rows of the table that the tokens touch."""
+        """Expected number of distinct table rows that the tokens touch."""
         return Distinct(V, ONE, B * N)
 
     def forward(self) -> tuple[Phase, ...]:
-        """One copy of each token's row."""
+        """One kernel that copies each token's row."""
         copy = stream(self, "rows", op="elementwise_copy", rows=B * N, cols=D, reads=1, writes=1, depth=ZERO)
         again = self.bytes * D * (B * N - self.rows)
         return (replace(copy, read=self.bytes * D * self.rows + TOKEN_BYTES * B * N, l2=again),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Zeros into the table's gradient; then the rows' sums."""
+        """A fill of the table's gradient with zeros; then the sums of rows."""
         zeros = stream(
             self, "zero gradient", op="elementwise_copy", rows=V, cols=D, reads=0, writes=1, depth=ZERO
         )
-        # The deepest sum is that of a token that is everywhere.
+        # The deepest sum is that of a token which is at every position.
         sums = stream(
             self, "sums of rows", rows=B * N, cols=D, reads=1, writes=1, vector=1, depth=CeilLog2(B * N)
         )
@@ -56,7 +56,7 @@ class Embedding(Layer):
         return (zeros, replace(sums, read=sums.read + TOKEN_BYTES * B * N, write=written))
 
     def tensors(self) -> Tensors:
-        """Tokens, at least one row, the rest of the table; the vectors."""
+        """Token ids, at least one row, the rest of the table (unread); the vectors out."""
         row = self.bytes * D
         return IndexedTensors(
             inputs=ZERO,
@@ -68,7 +68,7 @@ class Embedding(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """The tokens."""
+        """The token ids."""
         return TOKEN_BYTES * B * N
 
     def parameters(self) -> sp.Expr:

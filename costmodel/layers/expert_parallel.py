@@ -1,4 +1,4 @@
-"""Expert parallelism: each device has some of the experts, and tokens travel to them and back."""
+"""Expert parallelism: the experts are spread over devices, and tokens are sent to them and back."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from costmodel.symbols import Distinct
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertParallel(MoE):
-    """A mixture of experts whose E experts lie E/p each on p `devices`, every one with tokens of its own.
+    """A mixture of experts with E/p of the E experts on each of p `devices`, each with its own tokens.
 
-    A token's k copies go to their experts and back, in two all-to-all exchanges of 2·k·d bytes a token
-    forward and two backward, in 16 bits, of which (p − 1)/p leave the device. A device receives as many
-    copies as it sent, beside its own, and runs them on its E/p experts. Counts are of one device; `batch`
-    and `seq` are its own tokens'.
+    The k copies of a token are sent to their experts and back by two all-to-all exchanges forward and two
+    backward, each of 2·k·d bytes per token in 16 bits, of which a share (p − 1)/p leaves the device. A device
+    receives as many copies as it sends, and runs them through its E/p experts. All counts are per device;
+    `batch` and `seq` describe one device's own tokens.
 
     Parameters
     ----------
     cut : int
-        Devices that share each expert, beside the p: each has a c-th of its inner width, gathers the copies
-        that have arrived at any of the c, and its part of the results is added to theirs (expert tensor
-        parallelism). They are neighbours in a node.
+        Expert tensor parallelism: number of devices that share each expert, in addition to the p. Each holds
+        1/`cut` of the expert's inner width, gathers the copies that have arrived at all of them, and adds its
+        part of the results to theirs. These devices are in the same node.
     """
 
     name: ClassVar[str] = "expert-parallel"
@@ -54,7 +54,7 @@ class ExpertParallel(MoE):
     cut: int = 1
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Every device has as many experts, and as much of each, as any other."""
+        """Check that all devices hold equally many experts, and equal parts of each."""
         super().check_sizes(sizes)
         if np.any(np.mod(sizes["experts"], sizes["devices"]) != 0):
             raise SizeError(f"{self.name}: devices must divide experts: each has as many as any other")
@@ -63,7 +63,7 @@ class ExpertParallel(MoE):
 
     @property
     def working(self) -> sp.Expr:
-        """Of one device's experts, those that a token of any device is expected to choose."""
+        """Expected number of a device's experts that are chosen by some token of any device."""
         return Distinct(E, K, T * self.cut * P) / P
 
     @property
@@ -73,11 +73,11 @@ class ExpertParallel(MoE):
         )
 
     def _gathered(self, phase: Phase) -> Phase:
-        """Return the product as it is: each copy of a token has arrived as a row of its own."""
+        """Return the product unchanged: each copy of a token has arrived as a row of its own."""
         return phase
 
     def _travelling(self, phases: tuple[Phase, ...], there: str, back: str) -> tuple[Phase, ...]:
-        """Return the kernels with an exchange before those of the experts, and one after them."""
+        """Return the kernels with an exchange before the experts' kernels and one after them."""
         inside = [i for i, phase in enumerate(phases) if phase.name.startswith("experts: ")]
         first, last = inside[0], inside[-1] + 1
         size = self.bytes * T * K * D
@@ -86,7 +86,7 @@ class ExpertParallel(MoE):
         return (*phases[:first], go, *gather, *phases[first:last], *add, come, *phases[last:])
 
     def _among(self, collective: str) -> tuple[Phase, ...]:
-        """Return what the devices that share an expert exchange: the copies of all of them; none if alone."""
+        """Return the exchange of copies between the devices that share an expert; none if `cut` is 1."""
         if self.cut == 1:
             return ()
         size = self.bytes * self.cut * T * K * D
@@ -95,7 +95,7 @@ class ExpertParallel(MoE):
         return at((phase,), {P: sp.Integer(self.cut), NODE: sp.Integer(self.cut)})
 
     def forward(self) -> tuple[Phase, ...]:
-        """Scores, choice, a copy of the token for each expert; there, experts, back; the weighted sum."""
+        """Router scores, choice, one copy per chosen expert; sending, experts, sending back; weighted sum."""
         router, choice, *rest = super().forward()
         copies = self.bytes * T * K * D
         ordered = stream(
@@ -113,11 +113,11 @@ class ExpertParallel(MoE):
         return self._travelling((router, choice, ordered, *rest), "tokens to experts", "results back")
 
     def backward(self) -> tuple[Phase, ...]:
-        """The same backward: gradients of the results there, gradients of the copies back."""
+        """The same backward: result gradients are sent to the experts, copy gradients are sent back."""
         return self._travelling(super().backward(), "gradients to experts", "input's gradients back")
 
     def tensors(self) -> Tensors:
-        """The tokens in and out; the router, and of its experts those that tokens cannot but choose."""
+        """The tokens in and out; the router; the device's experts that tokens cannot avoid choosing."""
         sequence, one = self.bytes * T * D, _ffn.held(self, self._chosen, self._form)
         least = sp.Max(0, K - (E - E / P))
         return IndexedTensors(
@@ -128,18 +128,18 @@ class ExpertParallel(MoE):
         )
 
     def kept(self) -> sp.Expr:
-        """What a mixture keeps, and the copies that have arrived at those that share an expert."""
+        """What a mixture of experts keeps, and the copies that the devices sharing an expert gathered."""
         return super().kept() + self.bytes * self.cut * T * K * D
 
     def parameters(self) -> sp.Expr:
-        """The router, the shared experts, and one device's part of the others."""
+        """The router, the shared experts, and one device's part of the other experts."""
         return D * E + self._everyone + self.spread()
 
     @property
     def _everyone(self) -> sp.Expr:
-        """Learned numbers of the experts that all tokens pass, which are whole on every device."""
+        """Parameters of the shared experts, which every device holds in full."""
         return _ffn.parameters(self._common, self._form)
 
     def spread(self) -> sp.Expr:
-        """Return the learned numbers that no other of the `devices` has: those of its part of the experts."""
+        """Return the parameters that only this one of the `devices` holds: its part of the experts."""
         return E / P * _ffn.parameters(self._chosen, self._form)

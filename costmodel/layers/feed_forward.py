@@ -23,8 +23,8 @@ class FeedForward(StoredWeights):
     Parameters
     ----------
     activation : str
-        ``relu``, ``gelu``, ``gelu-tanh``, ``silu``, ``tanh``, ``sigmoid``; a
-        kernel of its own.
+        ``relu``, ``gelu``, ``gelu-tanh``, ``silu``, ``tanh`` or ``sigmoid``; it runs as
+        a separate kernel.
     """
 
     name: ClassVar[str] = "feed-forward"
@@ -46,11 +46,11 @@ class FeedForward(StoredWeights):
         return _ffn.Form(self.activation)
 
     def forward(self) -> tuple[Phase, ...]:
-        """Up (and gate), activation, down."""
+        """The up (and gate) projection, the activation, the down projection."""
         return _ffn.forward(self, _SHAPE, self._form)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each product forward, and the activation's derivative."""
+        """Two products for each forward product, and the activation's gradient."""
         return _ffn.backward(self, _SHAPE, self._form)
 
     def tensors(self) -> Tensors:
@@ -59,11 +59,11 @@ class FeedForward(StoredWeights):
         return Tensors(inputs=sequence, weights=_ffn.held(self, _SHAPE, self._form), outputs=sequence)
 
     def kept(self) -> sp.Expr:
-        """The input, and the inner values after the activation; those before it, where its gradient asks."""
+        """The input and the activation's output; also the activation's input if its gradient needs it."""
         return self.bytes * B * N * D + _ffn.kept(self, _SHAPE, self._form)
 
     def parameters(self) -> sp.Expr:
-        """W₁ and W₂, and the gate's where there is one."""
+        """W₁ and W₂, and the gate's weights if there is a gate."""
         return _ffn.parameters(_SHAPE, self._form)
 
 

@@ -1,4 +1,4 @@
-"""FlashAttention-3: the tiles of FlashAttention-2, with the softmax behind the products."""
+"""FlashAttention-3: FlashAttention-2's tiles, with the softmax overlapped with the products."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from costmodel.layers.tiled_attention import TiledAttention
 
 @dataclass(frozen=True, kw_only=True)
 class FlashAttention3(TiledAttention):
-    """FlashAttention-3: two warp groups take turns, one's softmax runs while the other multiplies.
+    """FlashAttention-3: two warp groups alternate, so that one's softmax overlaps with the other's products.
 
-    The counts are FlashAttention-2's: what changes is that the engines overlap. The bound takes the
-    largest of the engines' times anyway, which only this kernel comes near: without overlap the time
-    would be their sum (the terms of `serial_s`). At rungs ``kernel`` and ``calibrated`` products and
-    softmax of a step are joined between the two, as rows measured with it on Hopper have it; on
-    other architectures, where it does not run, the estimate is of the library that does.
+    The counts are those of FlashAttention-2; what changes is that the engines overlap. The bound always takes
+    the largest of the engines' times, which only this kernel comes near: without overlap, the times would
+    add up (the terms of `serial_s`). At rungs ``kernel`` and ``calibrated``, a step's products and
+    softmax overlap as far as measurements of it on Hopper show; on other architectures,
+    where it does not run, the estimate is that of the library that does.
     """
 
     name: ClassVar[str] = "flash-attention-3"
@@ -28,7 +28,7 @@ class FlashAttention3(TiledAttention):
     )
 
     def __post_init__(self) -> None:
-        """Refuse the first version's order of loops."""
+        """Refuse FlashAttention-1's loop order."""
         super().__post_init__()
         if self.schedule != "fa2":
             raise unknown_name(f"schedule of {self.name}", self.schedule, ("fa2",))

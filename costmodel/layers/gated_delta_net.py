@@ -1,4 +1,4 @@
-"""Gated delta net: linear attention whose state forgets, and is corrected instead of added to."""
+"""Gated delta net: linear attention with a decaying state that is updated by the delta rule."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ STATE_BYTES = 4
 class GatedDeltaNet(Layer):
     """The core of a gated delta net: S ← α S (I − β k kᵀ) + β v kᵀ, o = S q, for each value head.
 
-    `heads` are the query and key heads, `kv_heads` the value heads, each with a
-    state of d × d in fp32. Projections, convolution and gates are other layers.
+    `heads` is the number of query and key heads, `kv_heads` that of value heads, each of which has a
+    d × d state in fp32. Projections, convolution and gates are other layers.
 
-    In chunks of c_i tokens, P = Σ c_i(c_i + 1)/2 pairs of a token with itself and each earlier, n fewer
-    below the diagonal: KKᵀ and QKᵀ 2(2P − n)·d for each key head; W and U 4(P − n)·d, A·V 2P·d, and with
-    the state 6·n·d², for each value head. The kernels compute whole chunks.
+    In chunks of c_i tokens there are P = Σ c_i(c_i + 1)/2 pairs of a token with itself or an earlier one, and
+    P − n below the diagonal. KKᵀ and QKᵀ take 2(2P − n)·d FLOP per key head; per value head, W and U take
+    4(P − n)·d, A·V takes 2P·d, and the products with the state 6·n·d². Kernels compute whole chunks.
 
     Parameters
     ----------
     form : str
-        ``chunked``: products inside chunks of `chunk` tokens, the state handed
-        on from chunk to chunk (training and prefill). ``recurrent``: token by
-        token, the state read once a call, kept on the chip, and written once (decoding).
+        ``chunked``: matrix products within chunks of `chunk` tokens, and a state passed
+        from chunk to chunk (training and prefill). ``recurrent``: token by
+        token; the state is read once per call, kept on chip, and written once (decoding).
     chunk : int
-        Tokens of a chunk.
+        Tokens per chunk.
     """
 
     name: ClassVar[str] = "gated-delta-net"
@@ -62,7 +62,7 @@ class GatedDeltaNet(Layer):
         self.check_forward_only("form=recurrent", chosen=self.form == "recurrent")
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Value heads share keys evenly."""
+        """Check that the key heads divide the value heads."""
         if np.any(sizes["kv_heads"] % sizes["heads"]):
             raise SizeError(f"{self.name}: kv_heads (value heads) must be a multiple of heads (key heads)")
 
@@ -70,12 +70,12 @@ class GatedDeltaNet(Layer):
 
     @property
     def chunks(self) -> sp.Expr:
-        """⌈n/C⌉, the last as long as what is left."""
+        """Number of chunks, ⌈n/C⌉; the last one holds the remaining tokens."""
         return ceil_div(N, sp.Integer(self.chunk))
 
     @property
     def pairs(self) -> sp.Expr:
-        """Pairs of one head inside its chunks, a token with itself and each earlier: Σ c_i(c_i + 1)/2."""
+        """Pairs of a token with itself or an earlier one in its chunk, for one head: Σ c_i(c_i + 1)/2."""
         return ChunkPairs(N, sp.Integer(self.chunk))
 
     @property
@@ -85,46 +85,47 @@ class GatedDeltaNet(Layer):
 
     @property
     def _inverse(self) -> sp.Expr:
-        """The unit triangular systems' inverses T, by substitution: Σ c_i(c_i − 1)(c_i − 2)/3 [FLOP]."""
+        """Inverting the unit triangular systems to T, by substitution: Σ c_i(c_i − 1)(c_i − 2)/3 [FLOP]."""
         return (self._cubes - 3 * (2 * self.pairs - N) + 2 * N) / 3
 
     @property
     def _scores(self) -> sp.Expr:
-        """KKᵀ below the diagonal and QKᵀ up to it, for each key head [FLOP]; torch takes squares."""
+        """KKᵀ below and QKᵀ up to the diagonal, over all key heads [FLOP]; ``torch`` counts full squares."""
         torch = self.convention == "torch"
         return 2 * B * HK * D * (2 * (2 * self.pairs - N) if torch else 2 * self.pairs - N)
 
     @property
     def _solved(self) -> sp.Expr:
-        """W = T(βK) and U = T(βV) for each value head, T's diagonal being 1 [FLOP]; torch takes squares."""
+        """W = T(βK) and U = T(βV) over all value heads; T's diagonal is 1 [FLOP]. ``torch``: full squares."""
         torch = self.convention == "torch"
         return 4 * B * HV * D * (2 * self.pairs - N if torch else self.pairs - N)
 
     @property
     def _products(self) -> sp.Expr:
-        """The chunked form's products [FLOP]: scores, W and U, A·V; W·S, Q·S, the state's update."""
+        """Products of the chunked form [FLOP]: scores, W and U, A·V, W·S, Q·S, the state update."""
         seen = 2 * self.pairs - N if self.convention == "torch" else self.pairs
         return self._scores + self._solved + 2 * B * HV * D * seen + 6 * B * HV * N * D**2
 
     @property
     def _last(self) -> sp.Expr:
-        """Tokens of the last chunk."""
+        """Number of tokens of the last chunk."""
         c = sp.Integer(self.chunk)
-        return sp.Min(c, N - c * (self.chunks - 1))  # never more than c: said for its growth
+        return sp.Min(c, N - c * (self.chunks - 1))  # never more than c: the minimum bounds its growth
 
     @property
     def _walk_depth(self) -> sp.Expr:
-        """Depth of the walk over the chunks: W S, U less that, Kᵀ times it, added to the decayed state."""
+        """Depth of the walk over the chunks: W S, U minus that, Kᵀ times it, added to the decayed state."""
         before = (self.chunks - 1) * (tree_depth(D) + tree_depth(sp.Integer(self.chunk)) + 2)
         return before + tree_depth(D) + tree_depth(self._last) + 2
 
     @property
     def _forward_depth(self) -> sp.Expr:
-        """Depth of W and U, of all chunks at once, and of the walk; or of token after token.
+        """Depth of the forward pass.
 
-        W: β K times Kᵀ, or the gates' running sum, a difference and its exp; their product; a row of T after
-        another, each a multiply and an add after the one before; T times the weighted keys. A token: αS,
-        S k, v less that, β, the outer product, the sum; after the last S q.
+        Chunked: W and U of all chunks at once, then the walk. W needs βK times Kᵀ or, if deeper, the gates'
+        running sum, a difference and its exp; their product; the rows of T, each a multiply and an add after
+        the row before; and T times the weighted keys. Recurrent, per token: αS, S k, v minus that, times β,
+        the outer product, the sum; after the last token S q.
         """
         if self.form == "recurrent":
             return 1 + N * (5 + tree_depth(D)) + tree_depth(D)
@@ -136,10 +137,10 @@ class GatedDeltaNet(Layer):
 
     @property
     def _backward_depth(self) -> sp.Expr:
-        """Depth of forward again, of as long a walk from the end, and of what follows, as they run.
+        """Depth of the backward pass: forward again, a walk from the end, and the kernels after it, in turn.
 
-        dV′ and dS wait as S does. Then dW, dT (two products, a sum), −Tᵀ dT Tᵀ, its mask, dK (a product
-        and a sum), and the decay's: q·dq − k·dk, summed from the end.
+        dV′ and dS are chained as S is. After them come dW, dT (two products, a sum), −Tᵀ dT Tᵀ, its mask,
+        dK (a product and a sum), and the decay's gradient: q·dq − k·dk, summed from the end.
         """
         longest = tree_depth(sp.Min(self.chunk, N))
         after = 2 * tree_depth(D) + 1 + 2 * longest + 1 + longest + 1
@@ -147,13 +148,13 @@ class GatedDeltaNet(Layer):
         return self._forward_depth + self._walk_depth + after + gates
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel, or the few of the chunked form taken as one."""
+        """One kernel; for the chunked form, it stands for the few that run."""
         chunked = self.form == "chunked"
         heads = B * HV
         state = heads * D * D * STATE_BYTES
         io = self.tensors()
         if chunked:
-            # The inverse; masks of two matrices; keys weighted.
+            # The inverse; the masks of two matrices; the weighted keys.
             flops = {
                 ("matrix", self.dtype): self._products,
                 ("vector", self.accumulate): heads * (self._inverse + 2 * self.pairs + N * D),
@@ -161,7 +162,7 @@ class GatedDeltaNet(Layer):
             }
             steps, read, write = self.chunks, io.inputs, io.outputs + state
         else:
-            # A token: decay d², S k 2d², β(v − Sk) 2d, the outer product added 2d², S q 2d².
+            # Per token: decay d², S k 2d², β(v − Sk) 2d, adding the outer product 2d², S q 2d².
             flops = {
                 ("vector", self.accumulate): heads * N * (7 * D**2 + 2 * D),
                 ("special", self.accumulate): heads * N,
@@ -183,16 +184,17 @@ class GatedDeltaNet(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """The kernels of the chunked form taken as one: what was not kept again, and all gradients.
+        """One phase for the kernels of the chunked form: recomputation, and all gradients.
 
-        Again: KKᵀ, QKᵀ, W and U; W S and the states, 4·d² a token; the inverse. Two products for each
-        of forward's; the inverse's gradient −Tᵀ dT Tᵀ below the diagonal, 2(c³ − c)/3 a chunk. Masks of
-        two matrices and of their gradients; a token's keys weighted again and back 2·d, β's gradient 2·d,
-        the decay's, q·dq − k·dk, 4·d. Torch keeps what is made again here, and takes squares.
+        Recomputed are KKᵀ, QKᵀ, W and U; W S and the states, 4·d² per token; and the inverse. Each forward
+        product has two gradient products; the inverse's gradient −Tᵀ dT Tᵀ takes 2(c³ − c)/3 per chunk below
+        the diagonal. Two matrices and their gradients are masked. Per token, weighting the keys again and
+        back takes 2·d, β's gradient 2·d, the decay's, q·dq − k·dk, 4·d. ``torch`` keeps what is recomputed
+        here, and counts full squares.
         """
         heads, io = B * HV, self.tensors()
         chunks, cubes = self.chunks, self._cubes
-        states = 2 * heads * chunks * D * D * STATE_BYTES  # S and dS, from the walk to the rest
+        states = 2 * heads * chunks * D * D * STATE_BYTES  # S and dS, from the walk to the kernels after it
         again = self._scores + self._solved + 4 * heads * N * D**2
         of_inverse = heads * 2 * (cubes - N) / 3
         if self.convention == "torch":
@@ -211,10 +213,10 @@ class GatedDeltaNet(Layer):
             workspace=states,
             blocks=True,
         )
-        return (replace(phase, sizes={**phase.sizes, "steps": 2 * chunks}),)  # S, and dS from the end
+        return (replace(phase, sizes={**phase.sizes, "steps": 2 * chunks}),)  # two walks: S, then dS
 
     def tensors(self) -> Tensors:
-        """Q, K, V, the two gates in, O out; the state, updated in place when decoding."""
+        """Q, K, V and the two gates in, O out; when decoding, the state, updated in place."""
         tokens = B * N
         state = B * HV * D * D * STATE_BYTES
         return Tensors(
@@ -224,9 +226,9 @@ class GatedDeltaNet(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """Its inputs: the states at chunk boundaries are computed again."""
+        """Its inputs: the states at chunk boundaries are recomputed."""
         return self.tensors().inputs
 
     def path(self) -> sp.Expr:
-        """Return the number of hand-overs from the first position to the last."""
+        """Return how often the state is passed on between the first and the last position."""
         return self.chunks if self.form == "chunked" else N

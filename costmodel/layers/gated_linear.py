@@ -1,4 +1,4 @@
-"""Linear attention that forgets: RetNet, GLA, Mamba-2 (state-space duality), mLSTM."""
+"""Linear attention with decay: RetNet, GLA, Mamba-2 (state-space duality), mLSTM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ P = symbol("head_dim")
 
 @dataclass(frozen=True, kw_only=True)
 class RetNet(_MatrixState):
-    """Retention, S ← γ S + k vᵀ, o = q S, with one constant γ a head."""
+    """Retention, S ← γ S + k vᵀ, o = q S, with one constant γ per head."""
 
     name: ClassVar[str] = "retnet"
     source: ClassVar[str] = "Sun et al., arXiv 2307.08621, eq. 6 (recurrent) and 7 (chunkwise)"
@@ -32,10 +32,10 @@ class RetNet(_MatrixState):
 
 @dataclass(frozen=True, kw_only=True)
 class GLA(_MatrixState):
-    """Gated linear attention, S ← diag(α_t) S + k vᵀ, o = q S: a gate for each row of the state.
+    """Gated linear attention, S ← diag(α_t) S + k vᵀ, o = q S, with one gate per row of the state.
 
-    A gate of both sides, α β ᵀ ∘ S, as in the paper's eq. 3 before β is set to 1, would be d_k·d_v
-    FLOP a token more.
+    A gate on both sides, α βᵀ ∘ S, as in the paper's eq. 3 before β is set to 1, would take d_k·d_v
+    FLOP more per token.
     """
 
     name: ClassVar[str] = "gla"
@@ -49,7 +49,7 @@ class GLA(_MatrixState):
 
 @dataclass(frozen=True, kw_only=True)
 class MLSTM(_MatrixState):
-    """Matrix memory of the xLSTM, C ← f C + i v kᵀ, n ← f n + i k, h = C q / (n·q): gates one a head."""
+    """Matrix memory of the xLSTM, C ← f C + i v kᵀ, n ← f n + i k, h = C q / (n·q), with gates per head."""
 
     name: ClassVar[str] = "mlstm"
     source: ClassVar[str] = "Beck et al., arXiv 2405.04517, eq. 19–27"
@@ -66,14 +66,14 @@ class MLSTM(_MatrixState):
 class Mamba2(_MatrixState):
     """State-space duality: S ← exp(Δ A) S + Δ B xᵀ, y = C S + D x, for each head of P = `head_dim` channels.
 
-    B and C, `state` wide, are the keys and queries, shared by the heads of a group; x are the values.
-    A token and head: 2·Q·N_s (shared) + 2·Q·P + 4·P·N_s FLOP for chunks of Q = `block` (half of the
-    first two where only what the causal mask leaves is counted, as here).
+    B and C, of width `state`, are the keys and queries, shared by the heads of a group; x are the values.
+    Per token and head: 2·Q·N_s (shared within a group) + 2·Q·P + 4·P·N_s FLOP for chunks of Q = `block`; the
+    first two terms are halved here, as only pairs that the causal mask leaves are counted.
 
     Parameters
     ----------
     groups : int
-        Groups of heads that have B and C of their own.
+        Number of groups of heads, each with its own B and C.
     """
 
     name: ClassVar[str] = "mamba-2"
@@ -91,23 +91,23 @@ class Mamba2(_MatrixState):
     groups: int = 1
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Groups have equally many heads."""
+        """Check that `groups` divides `heads`."""
         if np.any(sizes["heads"] % self.groups):
             raise SizeError(f"{self.name}: heads must be a multiple of groups={self.groups}")
 
     @property
     def key_dim(self) -> sp.Expr:
-        """N_s."""
+        """Width of B and C, N_s."""
         return STATE
 
     @property
     def value_width(self) -> sp.Expr:
-        """P."""
+        """Channels per head, P."""
         return P
 
     @property
     def key_heads(self) -> sp.Expr:
-        """One for each group."""
+        """One key head per group."""
         return sp.Integer(self.groups)
 
     def parameters(self) -> sp.Expr:
@@ -115,7 +115,7 @@ class Mamba2(_MatrixState):
         return 2 * H
 
     def _with(self, phase: Phase, *, channel: int, token: int = 1, depth: sp.Expr | int = 0) -> Phase:
-        """Return a kernel that also does so much for each channel, and for each head, of a token."""
+        """Return a kernel with additional vector FLOP per channel and per head of each token."""
         vector = ("vector", self.accumulate)
         more = B * H * N * (channel * P + token)
         weights = self.bytes * self.parameters()
@@ -132,14 +132,14 @@ class Mamba2(_MatrixState):
         )
 
     def core_forward(self) -> tuple[Phase, ...]:
-        """The states, with Δ A and Δ x; the outputs, with both again and D x."""
+        """The states, including Δ A and Δ x; then the outputs, including both again and D x."""
         states, outputs = super().core_forward()
         return self._with(states, channel=1), self._with(outputs, channel=3, depth=1)
 
     def core_backward(self) -> tuple[Phase, ...]:
-        """Δ A and Δ x again; dx = Δ dx̄ + D dy 3, dΔ = x·dx̄ 2 and A of the gate's 2; dA 2, dD 2."""
+        """Δ A and Δ x again; dx = Δ dx̄ + D dy 3; dΔ = x·dx̄ 2, and A times its gate's 2; dA 2; dD 2."""
         states, operands = super().core_backward()
-        last = sp.Max(2, 1 + CeilLog2(B * N))  # dΔ; dA, summed over all tokens
+        last = sp.Max(2, 1 + CeilLog2(B * N))  # dΔ; or dA, summed over all tokens
         operands = self._with(operands, channel=8, token=5, depth=last)
         weights = self.bytes * self.parameters()
         sizes = {**operands.sizes, "traffic": operands.sizes["traffic"] + weights}
@@ -149,4 +149,4 @@ class Mamba2(_MatrixState):
         phase, weights = super()._token_by_token(), self.bytes * self.parameters()
         phase = self._with(phase, channel=3, depth=1)
         sizes = {**phase.sizes, "traffic": phase.sizes["traffic"] - weights}
-        return replace(phase, read=phase.read - weights, sizes=sizes)  # read once
+        return replace(phase, read=phase.read - weights, sizes=sizes)  # the parameters are read once

@@ -21,12 +21,12 @@ E = symbol("edges")
 
 @dataclass(frozen=True, kw_only=True)
 class GraphAttention(Layer):
-    """Softmax attention where node i sees its neighbours: 4·d_h FLOP for each edge of a head.
+    """Softmax attention where each node attends to its neighbours: 4·d_h FLOP per edge and head.
 
-    Work is that of the edges, none for pairs that are no edge: rows in compressed form (a beginning for
-    each row, a number for each edge), one kernel that gathers K and V edge by edge. All sequences and
-    heads share the graph of `edges` edges, n times `degree` where they are not given, loops included.
-    Depth is that of a node with all n for neighbours.
+    Only edges are computed, not other pairs: the graph is stored in compressed rows (a start for each
+    row, a node number for each edge), and one kernel gathers K and V edge by edge. All sequences and
+    heads share the graph of `edges` edges, by default n times `degree`, self-loops included.
+    The depth is that of a node which has all n nodes as neighbours.
     """
 
     name: ClassVar[str] = "graph-attention"
@@ -43,7 +43,7 @@ class GraphAttention(Layer):
     }
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Every node sees one at least, and none twice."""
+        """Check that every node has at least one edge, and none twice."""
         edges, nodes = sizes["edges"], sizes["seq"]
         if np.any(edges < nodes) or np.any(edges > nodes * nodes):
             raise SizeError(
@@ -52,7 +52,7 @@ class GraphAttention(Layer):
             )
 
     def _kernel(self, name: str, rows_read: int, rows_written: int, **counts: Any) -> Phase:
-        """Return a kernel that gathers (and adds to) rows of K and V, edge by edge."""
+        """Return a kernel that gathers rows of K and V (and adds to their gradients) edge by edge."""
         return Phase(
             name=name,
             kernel="stream",
@@ -69,7 +69,7 @@ class GraphAttention(Layer):
         )
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel: for each edge a score, maximum, subtract, sum, exp, a value; each row divided."""
+        """One kernel: per edge a score, maximum, subtract, sum, exp and a value; per row a division."""
         edges, rows, w = B * HQ * E, B * HQ * N, self.bytes
         return (
             self._kernel(
@@ -90,7 +90,7 @@ class GraphAttention(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Row sums of dO∘O; then for each edge the score again, and its parts of dQ, dK and dV."""
+        """Row sums of dO∘O; then per edge the score again, and its contributions to dQ, dK and dV."""
         edges, rows, w, stat = B * HQ * E, B * HQ * N, self.bytes, self.stat_bytes
         inputs = self.tensors().inputs
         main = self._kernel(
@@ -104,7 +104,7 @@ class GraphAttention(Layer):
             },
             read=inputs + w * rows * DV + 2 * self._statistics() + self._index(),
             write=inputs,
-            # K and V gathered; dK and dV added to in fp32.
+            # K and V are gathered; dK and dV are accumulated in fp32.
             l2=edges * (D + DV) * (w + 2 * stat),
             pram_depth=depth_backward(N),
             workspace=self._statistics() + self._index() + stat * rows * (D + DV),
@@ -112,7 +112,7 @@ class GraphAttention(Layer):
         return gradient_row_sums(self), main
 
     def tensors(self) -> Tensors:
-        """Q, K, V in and O out; the graph is no operand: it may follow from a rule."""
+        """Q, K and V in, O out; the graph is no operand, as a rule may generate it."""
         tokens = self.bytes * B * N * HQ
         return Tensors(inputs=tokens * (2 * D + DV), outputs=tokens * DV, kept_outputs=tokens * DV)
 
@@ -122,13 +122,13 @@ class GraphAttention(Layer):
         return operands.inputs + operands.outputs + self._statistics()
 
     def path(self) -> sp.Expr:
-        """⌈log⌉ of the nodes to the base of their edges: no graph of that degree does better (Moore)."""
+        """⌈log n⌉ to the base of the edges per node: no graph of that degree has shorter paths (Moore)."""
         return sp.Max(ONE, CeilLog(N, sp.Max(2, ceil_div(E, N))))
 
     def _statistics(self) -> sp.Expr:
-        """Bytes of one statistic a row."""
+        """Size of one statistic per row [bytes]."""
         return self.stat_bytes * B * HQ * N
 
     def _index(self) -> sp.Expr:
-        """Bytes of the graph: rows' beginnings, edges' ends."""
+        """Size of the graph: the rows' starts and the edges' end nodes [bytes]."""
         return PLACE_BYTES * (E + N + 1)

@@ -1,4 +1,4 @@
-"""Linear attention with a feature map in place of softmax: Katharopoulos et al., and the Performer."""
+"""Linear attention with a feature map instead of softmax: Katharopoulos et al., and the Performer."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class _FeatureAttention(_MatrixState):
     Parameters
     ----------
     causal : bool
-        A token sees those before it: the sums are a state, computed in the `form` asked for.
-        Otherwise they are one product over all tokens, 4·n·d_k·d_v FLOP a head.
+        Each token attends to itself and the tokens before it: the sums are a running state, computed in
+        the chosen `form`. Otherwise they are one product over all tokens, 4·n·d_k·d_v FLOP per head.
     """
 
     normalised: ClassVar[bool] = True
@@ -33,25 +33,25 @@ class _FeatureAttention(_MatrixState):
     causal: bool = False
 
     def __post_init__(self) -> None:
-        """Check the options together."""
+        """Check the combination of options."""
         super().__post_init__()
         if self.form == "recurrent" and not self.causal:
             raise CostmodelError(f"{self.name}: form=recurrent needs causal=true: it sees what came before")
 
     def map_forward(self) -> tuple[Phase, ...]:
-        """Return the kernels of φ, of queries and keys together."""
+        """Return the kernels of φ, applied to queries and keys together."""
         raise NotImplementedError
 
     def map_backward(self) -> tuple[Phase, ...]:
-        """Return the kernels of its gradient."""
+        """Return the kernels of φ's gradient."""
         raise NotImplementedError
 
     def forward(self) -> tuple[Phase, ...]:
-        """Feature map, then the core: one state, a scan of them, or token by token."""
+        """The feature map, then the core: one state, a scan over chunks, or token by token."""
         return (*self.map_forward(), *(super().forward() if self.causal else self._one_state()))
 
     def backward(self) -> tuple[Phase, ...]:
-        """The core, then the feature map."""
+        """The core's gradients, then the feature map's."""
         return (*(super().backward() if self.causal else self._one_state_back()), *self.map_backward())
 
     def _one_state(self) -> tuple[Phase, ...]:
@@ -76,7 +76,7 @@ class _FeatureAttention(_MatrixState):
         )
 
     def _one_state_back(self) -> tuple[Phase, ...]:
-        """The division's gradient; two products for each forward; z's part added to dQ and dK."""
+        """The division's gradient; two products per forward product; z's contributions to dQ and dK."""
         dk, dv, heads = self.key_dim, self.value_width, B * H
         state, sums = self.bytes * heads * dk * dv, self.bytes * heads * dk
         return (
@@ -100,34 +100,34 @@ class _FeatureAttention(_MatrixState):
         )
 
     def _pass(self, name: str, cols: sp.Expr, reads: int, writes: int, **counts: Any) -> Phase:
-        """Return one pass over a row for each token and head."""
+        """Return a pass over one row per token and head."""
         phase = stream(self, name, rows=B * H * N, cols=cols, reads=reads, writes=writes, **counts)
         return multiplied_out(phase)
 
     def _map_pass(self, name: str, cols: sp.Expr, reads: int, **counts: Any) -> Phase:
-        """Return one pass over queries and keys, of every token and head."""
+        """Return a pass over the queries and keys of every token and head."""
         phase = stream(self, name, rows=2 * B * H * N, cols=cols, reads=reads, writes=1, **counts)
         return multiplied_out(phase)
 
     @property
     def _states(self) -> sp.Expr:
-        """As in chunks; or the one state and its sums, in the layer's own format."""
+        """Size of the chunk states; if not causal, of one state and its sums in the layer's dtype [bytes]."""
         if self.causal:
             return super()._states
         return self.bytes * B * H * self.key_dim * (self.value_width + 1)
 
     def tensors(self) -> Tensors:
-        """Q, K and V in, O out; the random features could be drawn again, and are no operand."""
+        """Q, K and V in, O out; the random features are no operand, as they could be drawn again."""
         core = super().tensors()
         return replace(core, inputs=2 * self._sequence(H, D) + self._values())
 
     def kept(self) -> sp.Expr:
-        """Its inputs, the mapped queries and keys, the states, O and what it was divided by."""
+        """Its inputs, the mapped queries and keys, the states, O and its divisors."""
         kept = super().kept()
         return kept + 2 * self._queries() if kept != 0 else kept
 
     def path(self) -> sp.Expr:
-        """Return 1 where every token sees the whole sum."""
+        """Return 1 if every token reads the sum over all tokens, else the path of the scan."""
         return super().path() if self.causal else sp.Integer(1)
 
 
@@ -140,7 +140,7 @@ class LinearAttention(_FeatureAttention):
     not_counted: ClassVar[str] = "projections"
 
     def map_forward(self) -> tuple[Phase, ...]:
-        """Queries and keys in one pass: exp(min(x, 0)) + max(x, 0)."""
+        """One pass over queries and keys: exp(min(x, 0)) + max(x, 0)."""
         counts = {"reads": 1, "vector": 3, "special": 1, "depth": 3}
         return (self._map_pass("feature map", D, **counts, workspace=2 * self._queries()),)
 
@@ -151,7 +151,7 @@ class LinearAttention(_FeatureAttention):
 
 @dataclass(frozen=True, kw_only=True)
 class Performer(_FeatureAttention):
-    """FAVOR+: m random features φ(x) = exp(ωᵀx − |x|²/2)/√m stand for the exponential of softmax."""
+    """FAVOR+: m random features φ(x) = exp(ωᵀx − |x|²/2)/√m approximate the exponential of softmax."""
 
     name: ClassVar[str] = "performer"
     source: ClassVar[str] = "Choromanski et al., arXiv 2009.14794, eq. 5–7, Lemma 1"
@@ -160,11 +160,11 @@ class Performer(_FeatureAttention):
 
     @property
     def key_dim(self) -> sp.Expr:
-        """m: a state is m × d_v."""
+        """Number of features, m: a state is m × d_v."""
         return F
 
     def map_forward(self) -> tuple[Phase, ...]:
-        """ωᵀx; then the norm of x (squares and their sum 2·d, half of it 1), subtracted, exp, over √m."""
+        """ωᵀx; then half the squared norm of x (2·d, and 1 to halve it), subtract, exp, divide by √m."""
         mapped, rows = 2 * self._queries(), 2 * B * N * H
         return (
             gemm(self, "random features", m=rows, n=F, k=D, workspace=mapped),
@@ -181,7 +181,7 @@ class Performer(_FeatureAttention):
         )
 
     def map_backward(self) -> tuple[Phase, ...]:
-        """The gradient times φ, and its row sums; times ω; less x times the row sum."""
+        """The gradient times φ, and its row sums; times ω; minus x times the row sum."""
         rows, statistic = 2 * B * N * H, 2 * self._row_statistic()
         return (
             self._map_pass(

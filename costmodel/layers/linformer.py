@@ -1,4 +1,4 @@
-"""Linformer: softmax attention over a fixed number of mixtures of the keys and values."""
+"""Linformer: softmax attention over a fixed number of mixtures of keys and values."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from costmodel.layers._kernels import gemm, gradient_sum, softmax
 from costmodel.symbols import symbols
 
 B, N, H, D, DV, R = symbols("batch seq heads head_dim value_dim rank")
-#: Sharing of the projections → how many matrices of k × n the layer has.
+#: Sharing of the projections → number of k × n matrices of the layer.
 SHARING = {"none": 2 * H, "heads": sp.Integer(2), "keys-and-values": sp.Integer(1)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Linformer(Layer):
-    """softmax(Q (E K)ᵀ) (F V), with E, F of k × n: 4·n·k·d_h FLOP a head to project, 4·n·k·d_h to attend.
+    """softmax(Q (E K)ᵀ) (F V), with k × n matrices E and F: 8·n·k·d_h FLOP per head.
 
-    k is `rank`. A matrix belongs to a length of the sequence, and its rows mix all positions: there
-    is no causal form.
+    Half of them project K and V, half attend; k is `rank`. The matrices fix the length of the sequence, and
+    their rows mix all positions: there is no causal form.
 
     Parameters
     ----------
     sharing : str
-        ``none``: E and F for each head; ``heads``: one E and one F; ``keys-and-values``: E is F too.
+        ``none``: one E and one F per head; ``heads``: one E and one F for all heads;
+        ``keys-and-values``: one matrix for both.
     """
 
     name: ClassVar[str] = "linformer"
@@ -46,7 +47,7 @@ class Linformer(Layer):
 
     @property
     def _matrices(self) -> sp.Expr:
-        """Matrices of k × n that one of the two products reads."""
+        """Number of k × n matrices that each of the two projections reads."""
         return H if self.sharing == "none" else sp.Integer(1)
 
     def forward(self) -> tuple[Phase, ...]:
@@ -63,7 +64,7 @@ class Linformer(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each forward, and the softmax's gradient; if E is F, a sum of two."""
+        """Two products per forward product, and the softmax's gradient; if E is F, a sum of two gradients."""
         heads, e, w = B * H, self._matrices, self.bytes
         scores = w * heads * N * R
         mixed = {"batch": heads, "m": N, "k": R, "a_batch": e}
@@ -86,7 +87,7 @@ class Linformer(Layer):
         )
 
     def tensors(self) -> Tensors:
-        """Q, K, V in and O out; the matrices that mix positions."""
+        """Q, K and V in, O out; the matrices that mix positions."""
         tokens = self.bytes * B * N * H
         return Tensors(
             inputs=tokens * (2 * D + DV), weights=self.bytes * self.parameters(), outputs=tokens * DV
@@ -97,5 +98,5 @@ class Linformer(Layer):
         return self.tensors().inputs + self.bytes * B * H * R * (D + DV + N)
 
     def parameters(self) -> sp.Expr:
-        """k · n for each matrix."""
+        """k · n per matrix."""
         return SHARING[self.sharing] * R * N

@@ -1,4 +1,4 @@
-"""Vectors to scores of every token of the vocabulary, and what is made of them."""
+"""Logits: scores of every token of the vocabulary, with softmax or the loss."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Logits(Layer):
     Parameters
     ----------
     head : str
-        ``none``: the scores are the result. ``softmax``: their probabilities are. ``cross-entropy``:
-        the loss at the right token is; one kernel reads the scores and keeps their log-sum-exp, and
-        one makes their gradient from it.
+        What is computed from the scores. ``none``: nothing, the scores are the result. ``softmax``:
+        probabilities. ``cross-entropy``: the loss at the target token; one kernel reads the scores and keeps
+        their log-sum-exp, and backward one kernel computes their gradient from it.
     """
 
     name: ClassVar[str] = "logits"
@@ -50,7 +50,7 @@ class Logits(Layer):
         return self.bytes * B * N * V
 
     def forward(self) -> tuple[Phase, ...]:
-        """The product; softmax, or the loss."""
+        """The product; then softmax, or the loss."""
         rows = {"rows": B * N, "cols": V}
         inner = ZERO if self.head == "none" else self._scores
         product = gemm(self, "logits", m=B * N, n=V, k=D, workspace=inner)
@@ -58,7 +58,7 @@ class Logits(Layer):
             return (product,)
         if self.head == "softmax":
             return (product, softmax(self, "softmax", "fwd", **rows))
-        # Maximum, subtract, exp, sum; the logarithm of the sum, and the loss, less the right score.
+        # Maximum, subtract, exp, sum; the logarithm of the sum, and the loss: minus the target's score.
         loss = stream(
             self,
             "cross-entropy",
@@ -78,7 +78,7 @@ class Logits(Layer):
         return product, loss
 
     def backward(self) -> tuple[Phase, ...]:
-        """The scores' gradient; then those of both operands of the product."""
+        """The scores' gradient; then the gradients of both operands of the product."""
         rows = {"rows": B * N, "cols": V, "workspace": self._scores}
         products = (
             gemm(self, "input gradient", m=B * N, n=D, k=V),
@@ -88,7 +88,7 @@ class Logits(Layer):
             return products
         if self.head == "softmax":
             return (softmax(self, "softmax gradient", "bwd", **rows), *products)
-        # exp of the score less the log-sum-exp, times the loss's gradient; one less at the right token.
+        # exp of the score minus the log-sum-exp, times the loss's gradient; minus 1 at the target.
         gradient = stream(
             self,
             "cross-entropy gradient",
@@ -103,7 +103,7 @@ class Logits(Layer):
         return gradient, *products
 
     def tensors(self) -> Tensors:
-        """The vectors, the table, the right tokens; scores, probabilities, or a loss for each token."""
+        """The vectors, the table and the target tokens in; scores, probabilities or a loss per token out."""
         loss = self.head == "cross-entropy"
         return IndexedTensors(
             inputs=self.bytes * B * N * D,
@@ -114,7 +114,7 @@ class Logits(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """The vectors; the probabilities; or the scores, their log-sum-exp, and the right tokens."""
+        """The vectors; and the probabilities, or the scores, their log-sum-exp and the target tokens."""
         beyond = {
             "none": ZERO,
             "softmax": self._scores,
@@ -123,5 +123,5 @@ class Logits(Layer):
         return self.bytes * B * N * D + beyond[self.head]
 
     def parameters(self) -> sp.Expr:
-        """The table (often the embedding's, shared)."""
+        """The table (often shared with the embedding)."""
         return D * V

@@ -1,4 +1,4 @@
-"""Mamba's selective state space (S6): a diagonal recurrence whose coefficients depend on the input."""
+"""Mamba's selective state space (S6): a diagonal recurrence with input-dependent coefficients."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ B, N, D, E, S, R, K, C = symbols("batch seq d_model hidden state rank k block")
 class Mamba(Layer):
     """h ← exp(Δ A) h + Δ B x, y = C·h + D x, out = y ∘ SiLU(z), in E channels of N_s states each.
 
-    E is `hidden`. For each token and channel exp(ΔA) N_s and N_s exps, ΔBx 2·N_s, the recurrence
+    E is `hidden`. Per token and channel, exp(ΔA) takes N_s FLOP and N_s exps, ΔBx 2·N_s FLOP, the recurrence
     2·N_s (sequential), C·h 2·N_s, D x 2, the gate 3 and an exp.
 
     Parameters
     ----------
     projections : bool
-        Add the products from d to 2·E, of E to Δ's rank, B and C, of Δ to E, of E to d, and the
+        Include the projections (d to 2·E; E to Δ's rank, B and C; Δ's rank to E; E to d) and the
         convolution of width `k`: the whole layer.
     fused : bool
-        One kernel, the states on the chip, computed again backward. Otherwise a kernel for each
-        operation, as a framework runs it: exp(ΔA), ΔBx and h, B·n·E·N_s each, go through memory.
+        One kernel, which keeps the states on chip and recomputes them backward. Otherwise one kernel per
+        operation, as a framework runs it: exp(ΔA), ΔBx and h, B·n·E·N_s values each, go through memory.
     algorithm : str
-        Of the scan: ``sequential``, ``kogge-stone``, ``blelloch``, ``brent-kung``, ``chunked``.
+        Scan algorithm: ``sequential``, ``kogge-stone``, ``blelloch``, ``brent-kung``, ``chunked``.
     """
 
     name: ClassVar[str] = "mamba"
@@ -68,12 +68,12 @@ class Mamba(Layer):
     # -- operands --------------------------------------------------------------------------
 
     def _tokens(self, width: sp.Expr) -> sp.Expr:
-        """Bytes of a sequence that wide."""
+        """Size of a sequence of this width [bytes]."""
         return self.bytes * B * N * width
 
     @property
     def _core_inputs(self) -> sp.Expr:
-        """Bytes of x, Δ, z; B, C."""
+        """Size of x, Δ, z, B and C [bytes]."""
         return self._tokens(3 * E + 2 * S)
 
     @property
@@ -82,19 +82,19 @@ class Mamba(Layer):
         return E * S + E
 
     def tensors(self) -> Tensors:
-        """x, Δ, z, B, C in and y out, A and D; or the layer's sequence in and out, and all weights."""
+        """x, Δ, z, B and C in, y out, and A and D; or the layer's sequence in and out, and all weights."""
         weights = self.bytes * self.parameters()
         if self.projections:
             return Tensors(inputs=self._tokens(D), weights=weights, outputs=self._tokens(D))
         return Tensors(inputs=self._core_inputs, weights=weights, outputs=self._tokens(E))
 
     def parameters(self) -> sp.Expr:
-        """A and D; with projections also their weights and the convolution's."""
+        """A and D; with projections also the projection and convolution weights."""
         outer = 2 * D * E + K * E + E * (R + 2 * S) + R * E + E * D
         return self._core_weights + (outer if self.projections else ZERO)
 
     def kept(self) -> sp.Expr:
-        """The core's inputs; with projections d, x before the convolution, Δ's rank and y besides."""
+        """The core's inputs; with projections also the layer's, x before the convolution, Δ's rank and y."""
         outside = self._tokens(D + E + R + E) if self.projections else ZERO
         return self._core_inputs + outside
 
@@ -105,11 +105,11 @@ class Mamba(Layer):
     # -- core ------------------------------------------------------------------------------
 
     def _scan(self) -> tuple[sp.Expr, sp.Expr]:
-        """Vector FLOP of one lane's scan, and its steps."""
+        """Vector FLOP per lane of the scan, and the number of its steps."""
         return recurrence(self.algorithm, N, C)
 
     def core_forward(self) -> tuple[Phase, ...]:
-        """The selective scan in one kernel, or as a framework chains it."""
+        """The selective scan in one kernel, or as a chain of kernels."""
         if not self.fused:
             return self._chained()
         flops, steps = self._scan()
@@ -124,13 +124,13 @@ class Mamba(Layer):
                 special=channels * N * (S + 1),
                 read=self._core_inputs + self.bytes * self._core_weights,
                 write=self._tokens(E),
-                # Δ A, exp; the scan; C·h, + D x, gate.
+                # Δ A and exp; the scan; C·h, + D x, gate.
                 pram_depth=2 + COMBINE_DEPTH * steps + tree_depth(S) + 2,
             ),
         )
 
     def _chained(self) -> tuple[Phase, ...]:
-        """exp(ΔA); ΔBx; scan; C·h; + D x; gate: each through memory."""
+        """exp(ΔA); ΔBx; scan; C·h; + D x; gate: one kernel each, through memory."""
         flops, steps = self._scan()
         channels, x = B * E, self._tokens(E)
         lanes, wide = channels * S, self._tokens(E * S)
@@ -154,14 +154,15 @@ class Mamba(Layer):
         )  # fmt: skip
 
     def core_backward(self) -> tuple[Phase, ...]:
-        """States and outputs again; the gradient's scan from the end; gradients of all operands.
+        """States and outputs again; the gradient's scan from the end; the gradients of all operands.
 
-        A lane and token: again ΔA 1, ΔBx 2, C·h 2; dy·C 1, dC 2, d(ΔA) 2, its part of dΔ 2 and of
-        dA 2, dB 2, d(Δx) 2. A channel and token: Δx 1, D x 2, SiLU and its gradient 10, dx 3, dΔ 2, dD 2.
+        Per lane and token, recomputed: ΔA 1, ΔBx 2, C·h 2; gradients: dy·C 1, dC 2, d(ΔA) 2, its part of dΔ 2
+        and of dA 2, dB 2, d(Δx) 2. Per channel and token: Δx 1, D x 2, SiLU and its gradient 10, dx 3, dΔ 2,
+        dD 2.
         """
         flops, steps = self._scan()
         channels, operands = B * E, self._core_inputs + self.bytes * self._core_weights
-        # The longest of dΔ, dA and dB, after the scans, which need not wait for each other.
+        # The longest of dΔ, dA and dB, after the scans; they do not wait for one another.
         last = sp.Max(8 + tree_depth(S), 8 + CeilLog2(B * N), 6 + CeilLog2(E))
         phase = scan_phase(
             self,
@@ -174,7 +175,7 @@ class Mamba(Layer):
             write=operands,
             pram_depth=COMBINE_DEPTH * steps + last,
         )
-        return (replace(phase, sizes={**phase.sizes, "steps": 2 * steps}),)  # walked one after the other
+        return (replace(phase, sizes={**phase.sizes, "steps": 2 * steps}),)  # two walks, in turn
 
     # -- the layer -------------------------------------------------------------------------
 
@@ -182,7 +183,7 @@ class Mamba(Layer):
         return CausalConv1d(dtype=self.dtype, convention=self.convention)
 
     def _products(self) -> tuple[tuple[str, sp.Expr, sp.Expr], ...]:
-        """(name, input width, output width) of each product with weights."""
+        """(name, input width, output width) of each projection."""
         return (
             ("input projection", D, 2 * E),
             ("Δ, B and C projection", E, R + 2 * S),
@@ -202,9 +203,9 @@ class Mamba(Layer):
         return (into, *convolution, low, step, *self.core_forward(), out)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The core; with projections two products for each forward, and the convolution's gradients.
+        """The core; with projections also two products per forward product, and the convolution's gradients.
 
-        The convolved x enters the scan and the projection to Δ, B and C: its gradients are added.
+        The convolved x feeds the scan and the projection to Δ, B and C: its two gradients are added.
         """
         if not self.projections:
             return self.core_backward()

@@ -21,18 +21,18 @@ class Matmul(StoredWeights):
     """out[batch, m, n] = A[batch, m, k] · B[batch, k, n].
 
     2·batch·m·n·k FLOP forward; backward is two products of the same size, for
-    the gradients of A and of B. A is taken as the activation, B as the weight.
+    the gradients of A and of B. A is the activation, B the weight.
 
     Parameters
     ----------
     batched : bool
-        Whether libraries would call a batched kernel for it, or a plain one
+        Whether libraries would call a batched kernel, or a plain one
         (whose `batch` is 1).
     quantise : bool
-        A arrives in 16 bits, and is scaled and rounded to the layer's dtype,
-        row by row, before the product (dynamic quantisation); out is 16 bit.
-        Backward, so are dout and dA; what is summed over has one scale, so
-        dB takes A and dout rounded column by column.
+        Dynamic quantisation: A arrives in 16 bits, and is scaled and rounded to the layer's dtype
+        row by row before the product; the result has 16 bits.
+        Backward, dout and dA also have 16 bits. The summed dimension can have only one scale, so
+        dB uses A and dout rounded column by column.
     """
 
     name: ClassVar[str] = "matmul"
@@ -47,7 +47,7 @@ class Matmul(StoredWeights):
     quantise: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no kernel does."""
+        """Refuse combinations of options that no kernel supports."""
         super().__post_init__()
         other = "batched" if self.batched else "quantise" if self.quantise else None
         if self.weights and other:
@@ -60,7 +60,7 @@ class Matmul(StoredWeights):
         return product if self.weights else replace(product, op="bmm" if self.batched else "gemm")
 
     def forward(self) -> tuple[Phase, ...]:
-        """One product, after the rounding of A where that is asked for."""
+        """One product; with `quantise`, after rounding A."""
         product = self._product("product", M, N, K)
         return (self._rounding(product, M, K, out=2 * N * M) if self.quantise else product,)
 
@@ -70,7 +70,7 @@ class Matmul(StoredWeights):
         of_b = self._product("gradient of B", K, N, M)
         if not self.quantise:
             return of_a, of_b
-        # dout is rounded both ways as it is read; its columns serve the second product.
+        # One pass over dout rounds it by rows and by columns; the second product uses the columns.
         return (
             self._rounding(of_a, M, N, out=2 * M * K, both=True),
             self._rounding(of_b, K, M, out=self.bytes * K * N),
@@ -79,10 +79,10 @@ class Matmul(StoredWeights):
     def _rounding(
         self, product: Phase, rows: sp.Expr, cols: sp.Expr, *, out: sp.Expr, both: bool = False
     ) -> Phase:
-        """Return a product after the rounding of its first operand, which is measured with it.
+        """Return a product together with the rounding of its first operand, with which it was measured.
 
-        Maximum, scale and round of each element in one pass; with `both`, by columns besides. `out` is the
-        result's size [bytes of one].
+        The rounding takes the maximum, scales and rounds each element in one pass; with `both`, also by
+        columns. `out` is the size of one result [bytes].
         """
         ways, lines = (2, rows + cols) if both else (1, rows)
         rounded = BATCH * (ways * self.bytes * rows * cols + lines * self.stat_bytes)
@@ -99,12 +99,12 @@ class Matmul(StoredWeights):
         )
 
     def tensors(self) -> Tensors:
-        """A; B; out, in 16 bits where A arrives so."""
+        """A and B in, the result out; with `quantise`, activations have 16 bits."""
         return Tensors(inputs=self._wide * M * K, weights=BATCH * self.held(K, N), outputs=self._wide * M * N)
 
     @property
     def _wide(self) -> sp.Expr:
-        """Bytes of an activation, of all products of a batch."""
+        """Size of an activation's element [bytes], times the batch."""
         return (2 if self.quantise else self.bytes) * BATCH
 
     def kept(self) -> sp.Expr:

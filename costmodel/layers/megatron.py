@@ -1,4 +1,4 @@
-"""Megatron-LM: a Transformer layer cut by heads and inner width, and by positions in between."""
+"""Megatron-LM: a Transformer layer split by heads and inner width, and between its parts by positions."""
 
 from __future__ import annotations
 
@@ -33,25 +33,29 @@ ATTENTION = ("dense", "tiled")
 class Megatron(Layer):
     """`num_layers` Transformer layers over `devices`: norm, attention, add, norm, feed-forward, add.
 
-    A device has ⌈h/t⌉ heads and ⌈d_ff/t⌉ of the inner width, and all of the sequence, so that each of
-    the two parts ends with an all-reduce forward, and starts with one backward. With sequence
-    parallelism norms, dropout and additions are cut by positions, and each all-reduce becomes an
-    all-gather before the part and a reduce-scatter after it, both of a table of all positions that is there
-    for a while and not kept (Korthikanti et al., §4.2.2). Counts are of one device.
+    Each of t devices holds ⌈h/t⌉ heads and ⌈d_ff/t⌉ of the inner width, and processes the whole sequence, so
+    that each of the two parts (attention, feed-forward) ends with an all-reduce forward and starts with one
+    backward. With sequence parallelism, norms, dropout and additions are split by positions; each all-reduce
+    becomes an all-gather before the part and a reduce-scatter after it, both on a table of all positions that
+    is held temporarily and not kept (Korthikanti et al., §4.2.2). All counts are per device.
 
     Parameters
     ----------
     sequence_parallel : bool
-        Whether what lies between the parts is cut by positions.
+        Whether the operations between the parts are split by positions.
     attention : str
         ``dense`` (materialised scores) or ``tiled`` (FlashAttention-2).
     recompute : str
-        What backward computes again: ``none``; ``selective``, dense attention's scores and softmax;
+        What backward recomputes: ``none``; ``selective``, the scores and softmax of dense attention;
         ``full``, all of forward from the layer's input.
-    causal, dropout : bool
-        Causal mask; dropout of probabilities (dense attention), and of both parts' outputs.
-    activation, norm : str
-        Of the feed-forward layer; ``layer`` or ``rms``.
+    causal : bool
+        Whether attention has a causal mask.
+    dropout : bool
+        Dropout of the probabilities (dense attention only) and of both parts' outputs.
+    activation : str
+        Activation of the feed-forward layer.
+    norm : str
+        ``layer`` or ``rms``.
     gated : bool
         Whether the feed-forward layer is gated (SwiGLU).
     """
@@ -82,25 +86,25 @@ class Megatron(Layer):
     gated: bool = False
 
     def __post_init__(self) -> None:
-        """Check the options, each and together."""
+        """Check the options and their combination."""
         super().__post_init__()
         self.check_options(attention=ATTENTION, recompute=RECOMPUTE, activation=POINTWISE, norm=NORMS)
         check_recompute(self.name, self.recompute, self.attention)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads share keys evenly."""
+        """Check that `kv_heads` divides `heads`."""
         check_heads(self.name, sizes)
 
     # -- one device's part -----------------------------------------------------------------
 
     @property
     def rows(self) -> sp.Expr:
-        """Positions of one device between the parts."""
+        """Number of positions that a device processes between the parts."""
         return B * (CHUNK if self.sequence_parallel else N)
 
     @property
     def all_rows(self) -> sp.Expr:
-        """Positions inside the parts: all of them, with padding."""
+        """Number of positions inside the parts: all of them, with padding."""
         return B * self._length
 
     @property
@@ -134,19 +138,19 @@ class Megatron(Layer):
         return exchange(self, name, collective, size, overlaps=overlaps, workspace=room)
 
     def _gather(self, name: str) -> tuple[Phase, ...]:
-        """Before a part: all positions, where a device holds only some."""
+        """Return the all-gather before a part, if a device holds only some of the positions."""
         return (self._exchange(name, "all-gather"),) if self.sequence_parallel else ()
 
     def _reduce(self, name: str) -> Phase:
-        """After a part: the sum over devices, of all positions or of its own."""
+        """Return the sum over devices after a part, of all positions or of the device's own."""
         return self._exchange(name, "reduce-scatter" if self.sequence_parallel else "all-reduce")
 
     def _drop(self, direction: str) -> tuple[Phase, ...]:
-        """Return dropout of a part's output."""
+        """Return the dropout of a part's output."""
         return (dropout(self, direction, rows=self.rows, cols=D),) if self.dropout else ()
 
     def _around(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """Return a part of forward: norm, gathered, its kernels, reduced, dropped, added."""
+        """Return a part of forward: norm, all-gather, its kernels, reduction, dropout, residual addition."""
         return (
             norm(self, self.norm, "fwd", rows=self.rows, cols=D),
             *self._gather("input"),
@@ -157,9 +161,9 @@ class Megatron(Layer):
         )
 
     def _back(self, kernels: tuple[Phase, ...], last: int) -> tuple[Phase, ...]:
-        """Return a part of backward; its input, kept in parts, is gathered while gradients are computed.
+        """Return a part of backward; its input, kept split, is gathered while other gradients are computed.
 
-        `last`: kernels from the first on that needs the input: those of the weights' gradients.
+        The last `last` kernels, of the weight gradients, need the gathered input.
         """
         shared = at(kernels, self._sizes)
         again = (
@@ -188,7 +192,7 @@ class Megatron(Layer):
         return times(self._there(), L)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Both parts backwards, after what is computed again, L times."""
+        """Recomputation, then both parts in reverse, L times."""
         attention = self._attention()
         again = {
             "none": (),
@@ -205,7 +209,7 @@ class Megatron(Layer):
     # -- what it needs ---------------------------------------------------------------------
 
     def tensors(self) -> Tensors:
-        """Its rows of the sequence in and out; its part of the weights."""
+        """The device's rows of the sequence in and out; its share of the weights."""
         sequence = self.bytes * self.rows * D
         offsets = self.bytes * L * 2 * (NORMS[self.norm][2] - 1) * D
         return Tensors(
@@ -216,10 +220,10 @@ class Megatron(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """What forward leaves: s·b·h·(10 + 24/t + 5as/(ht)) bytes in 16 bits, dense, with dropout.
+        """What forward keeps: s·b·h·(10 + 24/t + 5as/(ht)) bytes in 16 bits with dense attention and dropout.
 
-        With sequence parallelism (sbh/t)(34 + 5as/h); without scores (selective) 34·sbh/t; computed
-        again in full, the layer's input (Korthikanti et al., §4).
+        With sequence parallelism it is (sbh/t)(34 + 5as/h); without the scores (selective) 34·sbh/t; with
+        full recomputation the layer's input only (Korthikanti et al., §4).
         """
         sequence = self.bytes * self.rows * D
         if self.recompute == "full":
@@ -237,10 +241,10 @@ class Megatron(Layer):
         return L * (outside + core + heads + inner)
 
     def passes(self) -> sp.Expr:
-        """L, one layer after the other."""
+        """L: the layers run in turn."""
         return L
 
     def parameters(self) -> sp.Expr:
-        """Those of one device: its heads' projections, its part of the feed-forward layer, both norms."""
+        """Parameters per device: its heads' projections, its share of the feed-forward layer, both norms."""
         weights = self._attention().parameters() + self._feed_forward().parameters()
         return L * (weights.xreplace(self._sizes) + 2 * NORMS[self.norm][2] * D)

@@ -1,4 +1,4 @@
-"""minGRU and minLSTM: gated recurrences whose gates do not see the state."""
+"""minGRU and minLSTM: gated recurrences whose gates do not depend on the state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MinGRU(_ElementwiseRecurrent):
 
     name: ClassVar[str] = "min-gru"
     source: ClassVar[str] = "Feng et al., arXiv 2410.01201, §3.1"
-    # Forward: 1 − z, z·h̃. Backward, with g the scanned gradient: 1 − z; dz = g·(h̃ − h₋) 2;
+    # Forward: 1 − z, z·h̃. Backward, where g is the scanned gradient: 1 − z; dz = g·(h̃ − h₋) 2;
     # σ′, z(1 − z), 2; dh̃ = g·z.
     gates: ClassVar[Gates] = Gates(
         matrices=2,

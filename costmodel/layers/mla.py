@@ -1,4 +1,4 @@
-"""Multi-head latent attention: keys and values of all heads from one short vector a token."""
+"""Multi-head latent attention: the keys and values of all heads come from one short vector per token."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Q, C, R = symbols("q_rank kv_rank rope_dim")
 class MLA(Layer):
     """Multi-head latent attention (DeepSeek-V2), with its projections.
 
-    A token caches c + d_r numbers, c for keys and values of all heads and d_r for a rotated key that
-    the heads share: 1152 bytes a layer in 16 bits for c = 512, d_r = 64. A head has `head_dim` + d_r
-    wide queries and keys. Projections are 2[d·q + q·h(d_n + d_r) + d(c + d_r) + c·h(d_n + d_v) + h·d_v·d]
-    FLOP a token, the core 2·n·h(d_n + d_r + d_v).
+    Each token caches c + d_r numbers: a latent of c for the keys and values of all heads, and a rotated
+    key of d_r that the heads share; for c = 512 and d_r = 64, 1152 bytes per layer in 16 bits. Queries and
+    keys of a head have width d_n + d_r, where d_n is `head_dim`. Per token, the projections take
+    2[d·q + q·h(d_n + d_r) + d(c + d_r) + c·h(d_n + d_v) + h·d_v·d] FLOP, the core 2·n·h(d_n + d_r + d_v).
 
     Parameters
     ----------
     causal : bool
-        A query sees the keys up to its own position.
+        Each query attends to the keys up to its own position.
     absorbed : bool
-        Queries are brought to the latent's width (W_UK absorbed), and heads' outputs back from it
-        (W_UV): the core works on the cache itself, 2·s·h(2c + d_r) FLOP a token, and no key or value is
-        made. For decoding: forward only. Otherwise keys and values of all heads are made from the
-        latents, those of a cached prefix too.
+        Queries are projected to the latent's width (W_UK absorbed), and the heads' outputs back from it
+        (W_UV): the core works on the cache itself, with 2·s·h(2c + d_r) FLOP per token, and makes no keys or
+        values. For decoding: forward only. Otherwise the keys and values of all heads are computed from the
+        latents, including those of a cached prefix.
     """
 
     name: ClassVar[str] = "mla"
@@ -62,24 +62,24 @@ class MLA(Layer):
     absorbed: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse to train what is absorbed."""
+        """Check that the absorbed form is forward only."""
         super().__post_init__()
         self.check_forward_only("absorbed=true", chosen=self.absorbed)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """The queries' own keys are among the keys."""
+        """Check that the queries' own keys are among the keys."""
         if np.any(sizes["seq_kv"] < sizes["seq"]):
             raise SizeError(f"{self.name} needs seq_kv of at least seq: the queries' own keys count")
 
     @property
     def cached(self) -> sp.Expr:
-        """Bytes that a token leaves in the cache of one layer: the latent and the rotated key."""
+        """Size of one token's entry in the cache of a layer: the latent and the rotated key [bytes]."""
         return self.bytes * (C + R)
 
     # -- products --------------------------------------------------------------------------
 
     def _projections(self) -> tuple[tuple[str, sp.Expr, sp.Expr, sp.Expr], ...]:
-        """(name, rows, input width, output width) of the products with weights."""
+        """(name, rows, input width, output width) of each projection."""
         return (
             ("query, down", B * N, DM, Q),
             ("query, up", B * N, Q, HQ * (D + R)),
@@ -93,7 +93,7 @@ class MLA(Layer):
         return gemm(self, name, m=rows, n=outer, k=inner, workspace=sp.sympify(intermediate))
 
     def _per_head(self, name: str, inner: sp.Expr, outer: sp.Expr) -> Phase:
-        """Return a product of every token with a matrix of each head's own."""
+        """Return the product of every token with a matrix of its own for each head."""
         sizes = {"m": B * N, "n": outer, "k": inner, "batch": HQ}
         return gemm(self, name, **sizes, workspace=self.bytes * B * N * HQ * outer)
 
@@ -104,11 +104,11 @@ class MLA(Layer):
         return TiledAttention(dtype=self.dtype, convention=self.convention, causal=self.causal)
 
     def _core(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """Return tiled attention's kernels for d_n + d_r wide keys, each head with its own."""
+        """Return tiled attention's kernels for keys of width d_n + d_r, with separate keys per head."""
         return at(phases, {D: D + R, HKV: HQ})
 
     def _latent_core(self) -> Phase:
-        """Every head's queries on the one latent a token: all heads' rows share what is read."""
+        """Attention of all heads' queries to one latent per token, which is read once for all of them."""
         pairs = N * NKV
         if self.causal and self.convention != "torch":
             pairs = causal_pairs(N, NKV)
@@ -117,7 +117,7 @@ class MLA(Layer):
             name="attention on latents",
             kernel="decode",
             op="attention_decode",
-            # Keys and values of a token are c + d_r numbers together: half of that each.
+            # The kernel model takes one width for both: half of a token's c + d_r numbers.
             sizes={"batch": B, "heads": HQ * N, "kv_heads": sp.Integer(1), "seq_kv": NKV,
                    "head_dim": (C + R) / 2, "flops": 2 * scores * (2 * C + R)},
             options={"dtype": self.dtype},
@@ -135,7 +135,7 @@ class MLA(Layer):
     # -- the layer -------------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """Queries and latents down, then up; the core; out."""
+        """The down and up projections of queries and latents; the core; the output projection."""
         down, up, latent, values, out = (self._project(*p) for p in self._projections())
         latent, values = (replace(phase, beside=True) for phase in (latent, values))
         if not self.absorbed:
@@ -145,13 +145,13 @@ class MLA(Layer):
         return (down, latent, up, into, self._latent_core(), back, out)
 
     def backward(self) -> tuple[Phase, ...]:
-        """Two products for each projection, of its input and of its weights, around the core's.
+        """Two products per projection (input gradient, weight gradient), around the core's backward kernels.
 
-        The sequence goes down twice, to queries and to latents: its gradients are added.
+        The sequence is projected down to queries and to latents: its two gradients are added.
         """
         products: list[Phase] = []
         for name, rows, inner, outer in self._projections():
-            # An intermediate, but for the sequence's own: the second of those that are added is one.
+            # Input gradients are intermediates, except the first of the two that are added for the sequence.
             room = ZERO if name == "query, down" else self.bytes * rows * inner
             products += gradients(self, name, rows=rows, inner=inner, outer=outer, workspace=room)
         added = gradient_sum(self, rows=B * N, cols=DM)
@@ -169,7 +169,7 @@ class MLA(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """The input, both latents, Q, K, V, the heads' outputs and their log-sum-exp; absorbed nothing."""
+        """The input, both latents, Q, K, V, the heads' outputs and their log-sum-exp; nothing if absorbed."""
         if self.absorbed:
             return sp.Integer(0)
         tokens = B * N * (DM + Q + HQ * (D + R + DV))
@@ -177,5 +177,5 @@ class MLA(Layer):
         return self.bytes * (tokens + keys) + self.stat_bytes * B * N * HQ
 
     def parameters(self) -> sp.Expr:
-        """The five products' weights."""
+        """Weights of the five projections."""
         return sp.Add(*(inner * outer for _, _, inner, outer in self._projections()))

@@ -23,22 +23,22 @@ T = B * N
 
 @dataclass(frozen=True, kw_only=True)
 class MoE(StoredWeights):
-    """A router, and the k experts it chooses of E: 2dE + k·6·d·d_ff FLOP a token (4 without a gate).
+    """A router, and the k of E experts it chooses: 2dE + k·6·d·d_ff FLOP per token (4 without a gate).
 
-    Of the experts, E·(1 − (1 − k/E)^tokens) are expected to be chosen by some token, if all are as
-    likely: their weights are read, in one grouped product whose groups have equal shares of the tokens.
-    Tokens are gathered as the product reads them. No token is dropped: there is no capacity factor.
+    If all experts are equally likely, E·(1 − (1 − k/E)^tokens) of them are expected to be chosen by at least
+    one token. Their weights are read, in one grouped product whose groups have equal shares of the tokens.
+    The product gathers the tokens as it reads them. No token is dropped: there is no capacity factor.
 
     Parameters
     ----------
     gated : bool
-        Experts have three products (SwiGLU), or two.
+        Whether experts have three products (SwiGLU) instead of two.
     activation : str
-        Of the experts.
+        Activation of the experts.
     fused : bool
-        One product makes both parts of a gated expert.
+        Whether one product computes both the gate and the up part of a gated expert.
     shared : int
-        Experts that all tokens pass, beside those chosen.
+        Number of shared experts, which process all tokens in addition to the chosen ones.
     """
 
     name: ClassVar[str] = "moe"
@@ -60,12 +60,12 @@ class MoE(StoredWeights):
     shared: int = 0
 
     def __post_init__(self) -> None:
-        """Check the experts' form."""
+        """Check the experts' activation."""
         super().__post_init__()
         self.check_options(activation=POINTWISE)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """A token cannot choose more experts than there are."""
+        """Check that `top_k` is at most `experts`."""
         if np.any(sizes["top_k"] > sizes["experts"]):
             raise SizeError(f"{self.name}: top_k must be at most experts: a token chooses each at most once")
 
@@ -73,7 +73,7 @@ class MoE(StoredWeights):
 
     @property
     def working(self) -> sp.Expr:
-        """Experts that some token is expected to choose."""
+        """Expected number of experts that are chosen by at least one token."""
         return Distinct(E, K, T)
 
     @property
@@ -90,16 +90,16 @@ class MoE(StoredWeights):
 
     @property
     def _choices(self) -> sp.Expr:
-        """Weight and number of each expert chosen, for all tokens [bytes]."""
+        """Size of the weight and index of each chosen expert, for all tokens [bytes]."""
         return (self.stat_bytes + PLACE_BYTES) * T * K
 
     def _gathered(self, phase: Phase) -> Phase:
-        """Return a product that reads each token once from memory, though each of its experts does."""
+        """Return a product that reads each token once from memory, and again per expert from the cache."""
         again = self.bytes * T * D * (K - 1)
         return replace(phase, read=phase.read - again, l2=again)
 
     def _experts(self, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-        """Return the kernels of the chosen experts, with what they gather."""
+        """Return the kernels of the chosen experts, with gathered tokens."""
         first = ("up projection", "gate projection", "gate and up projection")
         gather = {*first, *(f"{name}, weight gradient" for name in first)}
         return tuple(
@@ -107,7 +107,7 @@ class MoE(StoredWeights):
         )
 
     def _shared(self, direction: str) -> tuple[Phase, ...]:
-        """Return the kernels of the experts that all tokens pass; none where there are no such."""
+        """Return the kernels of the shared experts; none if there are no such experts."""
         if not self.shared:
             return ()
         there = direction == "fwd"
@@ -118,12 +118,12 @@ class MoE(StoredWeights):
     # -- kernels ---------------------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
-        """Scores, choice, experts, and the weighted sum of what they return."""
+        """Router scores, choice, experts, and the weighted sum of their results."""
         scores = self.bytes * T * E
         parts = K + (1 if self.shared else 0)
         return (
             gemm(self, "router", m=T, n=E, k=D, workspace=scores),
-            # Softmax of the scores; then k times the largest that is left.
+            # Softmax of the scores; then k times the largest remaining score.
             stream(
                 self,
                 "choice",
@@ -156,13 +156,13 @@ class MoE(StoredWeights):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """The weighted sum's gradients, the experts', the router's, and the sum of all of the tokens'."""
+        """The gradients of the weighted sum, the experts and the router; the sum of the tokens' gradients."""
         rows = self.bytes * T * D
         weights = self.stat_bytes * T * K
         scores = self.bytes * T * E
         parts = K + (2 if self.shared else 1)
         return (
-            # To each expert its weight times g; to each weight the product of g with what came back.
+            # Each expert receives its weight times g; each weight, the product of g and the expert's result.
             stream(
                 self,
                 "weighted sum gradient",
@@ -178,7 +178,7 @@ class MoE(StoredWeights):
             ),
             *self._experts(_partial(_ffn.backward(self, self._chosen, self._form))),
             *self._shared("bwd"),
-            # Σ p·dp has k terms a token; then dp − Σ, times p.
+            # Σ p·dp has k terms per token; then dp − Σ, times p.
             stream(
                 self,
                 "choice gradient",
@@ -220,7 +220,7 @@ class MoE(StoredWeights):
         )
 
     def kept(self) -> sp.Expr:
-        """The input, probabilities and choices; inside the experts, and what they returned."""
+        """The input, probabilities and choices; the experts' inner values and results."""
         inside = _ffn.kept(self, self._chosen, self._form)
         common = _ffn.kept(self, self._common, self._form) if self.shared else ZERO
         return self.bytes * T * (D + E + K * D) + self._choices + inside + common
@@ -231,11 +231,11 @@ class MoE(StoredWeights):
 
 
 def _returned(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-    """Return the kernels of experts, whose result is an intermediate: the last kernel writes it."""
+    """Return the kernels of experts whose result is an intermediate, written by the last kernel."""
     return (*phases[:-1], replace(phases[-1], workspace=phases[-1].write))
 
 
 def _partial(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
-    """Return the same backward: what the last product of the input's gradient writes is summed later."""
+    """Return backward kernels of experts whose input gradient is an intermediate, summed later."""
     last = max(i for i, p in enumerate(phases) if not p.name.endswith("weight gradient"))
     return tuple(replace(p, workspace=p.write) if i == last else p for i, p in enumerate(phases))

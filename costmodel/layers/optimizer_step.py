@@ -1,4 +1,4 @@
-"""One step of an optimiser: every weight, its gradient and its state, once through memory."""
+"""One optimiser step: every weight, its gradient and its state pass through memory once."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ P, TENSORS = symbols("params tensors")
 
 
 class Operation(NamedTuple):
-    """An operation on every number: what it reads and writes, and its arithmetic.
+    """An operation on every number: the tables it reads and writes, and its arithmetic per number.
 
-    Names are ``p`` (weight), ``g`` (gradient), ``m``, ``v`` (state), ``t`` (a temporary table).
+    Tables are ``p`` (weight), ``g`` (gradient), ``m``, ``v`` (state) and ``t`` (a temporary).
     """
 
     name: str
@@ -31,8 +31,8 @@ class Operation(NamedTuple):
     special: int = 0
 
 
-#: As torch.optim writes them, without maximum, nesterov or damping; corrections of the first steps are
-#: numbers, not tables. Loshchilov & Hutter's decay of AdamW is the first line.
+#: As written in torch.optim, without maximum, Nesterov momentum or damping; the bias corrections of the
+#: first steps are scalars, not tables. AdamW's first line is the decay of Loshchilov & Hutter.
 _ADAM = (
     Operation("lerp of m", "mg", "m", 3),  # m + (1 − β₁)(g − m)
     Operation("decay of v", "v", "v", 1),  # β₂·v
@@ -52,27 +52,27 @@ OPTIMISERS = {
     "adam": _ADAM,
     "adamw": (Operation("decay of p", "p", "p", 1), *_ADAM),
 }
-#: Operations that wait for each other, longest chain.
+#: Dependent operations: the longest chain.
 DEPTH = {"sgd": 2, "momentum": 4, "adam": 9, "adamw": 9}
 IMPLEMENTATIONS = ("fused", "foreach", "loop")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerStep(Layer):
-    """The update of `params` numbers from their gradients.
+    """The update of `params` parameters from their gradients.
 
-    Mixed precision with Adam: 2 bytes of weight and 2 of gradient, and 4 each of master weight, m and v:
-    16 bytes a parameter occupied, 28 moved.
+    Mixed precision with Adam takes 2 bytes of weight and 2 of gradient, and 4 each of master weight, m and v:
+    16 bytes per parameter occupied, 28 moved.
 
     Parameters
     ----------
     optimiser : str
         ``sgd``, ``momentum``, ``adam`` or ``adamw``.
     implementation : str
-        ``fused``: one kernel does it all. ``foreach``: a kernel for each operation, over all tensors.
-        ``loop``: a kernel for each operation and tensor, of which there are `tensors`, of equal size.
+        ``fused``: one kernel for everything. ``foreach``: one kernel per operation, over all tensors.
+        ``loop``: one kernel per operation and tensor, for `tensors` tensors of equal size.
     master : bool
-        Whether weights narrower than fp32 have a copy in fp32, and state of that format. Otherwise
+        Whether weights narrower than fp32 have a master copy in fp32, and state in fp32. Otherwise
         everything is in the layer's dtype.
     """
 
@@ -92,38 +92,38 @@ class OptimizerStep(Layer):
     master: bool = True
 
     def __post_init__(self) -> None:
-        """Check optimiser and implementation."""
+        """Check the optimiser and the implementation."""
         super().__post_init__()
         self.check_options(optimiser=OPTIMISERS, implementation=IMPLEMENTATIONS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """A tensor has at least one number."""
+        """Check that there are no more tensors than parameters."""
         if np.any(sizes["tensors"] > sizes["params"]):
             raise SizeError(f"{self.name}: tensors must be no more than params: each has at least one number")
 
     @property
     def _copied(self) -> bool:
-        """Whether the weights that the model uses are copies of wider ones."""
+        """Whether the model's weights are narrow copies of fp32 master weights."""
         return self.master and self.bytes < self.stat_bytes
 
     @property
     def _wide(self) -> sp.Expr:
-        """Size of one number of state, and of the weight that is updated [bytes]."""
+        """Size of one number of state, and of the updated weight [bytes]."""
         return self.stat_bytes if self._copied else self.bytes
 
     @property
     def _state(self) -> str:
-        """The tables that stay from step to step, the weight among them."""
+        """The tables that persist from step to step, including the weight."""
         return "p" + "".join(sorted({x for o in OPTIMISERS[self.optimiser] for x in o.writes if x in "mv"}))
 
     @property
     def state_bytes(self) -> sp.Expr:
-        """Size of what a number has beside weight and gradient [bytes]: m, v, and a copy in fp32, if any."""
+        """State per parameter, besides weight and gradient [bytes]: m, v and the master copy, if any."""
         tables = len(self._state) if self._copied else len(self._state) - 1
         return tables * self._wide
 
     def _pass(self, name: str, read: sp.Expr, write: sp.Expr, vector: int, special: int, depth: int) -> Phase:
-        """Return a pass over all numbers, so many bytes of each read and written."""
+        """Return a pass over all parameters that reads and writes this many bytes of each."""
         each = P / TENSORS if self.implementation == "loop" else P
         one = stream(
             self,
@@ -139,7 +139,7 @@ class OptimizerStep(Layer):
         return replace(one, repeats=TENSORS) if self.implementation == "loop" else one
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel, or one for each operation; narrow gradients and weights are converted by more."""
+        """One kernel, or one per operation; further kernels convert narrow gradients and weights."""
         steps = OPTIMISERS[self.optimiser]
         if self.implementation == "fused":
             state = len(self._state) * self._wide
@@ -150,7 +150,7 @@ class OptimizerStep(Layer):
         return tuple(self._separate())
 
     def _separate(self) -> Iterator[Phase]:
-        """Yield a kernel for each operation."""
+        """Yield one kernel per operation."""
         if self._copied:
             yield self._temporary(self._pass("gradient, widened", self.bytes, self._wide, 0, 0, 0))
         for step in OPTIMISERS[self.optimiser]:
@@ -162,7 +162,7 @@ class OptimizerStep(Layer):
             yield self._pass("weight, narrowed", self._wide, self.bytes, 0, 0, 0)
 
     def _temporary(self, phase: Phase) -> Phase:
-        """Return a kernel whose result is a table that is gone after the step."""
+        """Return a kernel whose result is a temporary table, freed after the step."""
         return replace(phase, workspace=phase.write)
 
     def tensors(self) -> Tensors:

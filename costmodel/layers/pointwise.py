@@ -24,7 +24,7 @@ M, N = symbols("m n")
 
 
 class Operation(NamedTuple):
-    """An elementwise operation: elements read for each written, and its arithmetic each way."""
+    """An elementwise operation: elements read per element written, and its arithmetic in each direction."""
 
     reads: int
     forward: Pointwise
@@ -47,7 +47,7 @@ OPERATIONS = {name: Operation(1, cost, POINTWISE_GRADIENT[name]) for name, cost 
     "log": Operation(1, Pointwise(0, 1, 1), Pointwise(1, 0, 1)),  # g / x
     "sqrt": Operation(1, Pointwise(0, 1, 1), Pointwise(2, 1, 2)),  # (g / 2) / √x
     "copy": Operation(1, Pointwise(0, 0, 0), Pointwise(0, 0, 0), linear=True),
-    "silu-and-mul": Operation(2, Pointwise(3, 1, 4), Pointwise(9, 1, 7)),  # silu of one half, times the other
+    "silu-and-mul": Operation(2, Pointwise(3, 1, 4), Pointwise(9, 1, 7)),  # SiLU of one half, times the other
 }
 
 
@@ -69,8 +69,8 @@ class Elementwise(_Table):
     Parameters
     ----------
     op : str
-        ``add``, ``sub``, ``mul``, ``div``, ``pow`` of two tables or, with ``-scalar``,
-        of one and a number; ``copy``, ``exp``, ``log``, ``sqrt``, ``relu``, ``tanh``,
+        ``add``, ``sub``, ``mul``, ``div``, ``pow`` of two tables or, with suffix ``-scalar``,
+        of a table and a number; ``copy``, ``exp``, ``log``, ``sqrt``, ``relu``, ``tanh``,
         ``sigmoid``, ``gelu``, ``gelu-tanh``, ``silu``, ``silu-and-mul``.
     """
 
@@ -87,7 +87,7 @@ class Elementwise(_Table):
 
     @property
     def _measured(self) -> str:
-        """The name that measurements have for it."""
+        """The operation's name in the measurements."""
         named = {"relu", "tanh", "gelu", "silu", "silu_and_mul"}
         name = self.op.removesuffix("-tanh").replace("-", "_")
         return name if name in named else f"elementwise_{name}"
@@ -115,14 +115,14 @@ class Elementwise(_Table):
         return Tensors(inputs=operation.reads * table, outputs=table, linear=operation.linear)
 
     def kept(self) -> sp.Expr:
-        """The operands; nothing where the gradient needs none of them."""
+        """The operands; nothing if the gradient needs none of them."""
         operation = OPERATIONS[self.op]
         return sp.Integer(0) if operation.linear else operation.reads * self.bytes * M * N
 
 
 @dataclass(frozen=True, kw_only=True)
 class Softmax(_Table):
-    """Softmax over each row of an m × n table: 4 vector FLOP and one exp for each element."""
+    """Softmax over each row of an m × n table: 4 vector FLOP and one exp per element."""
 
     name: ClassVar[str] = "softmax"
     source: ClassVar[str] = "first principles: maximum, subtract, exp, sum, divide"
@@ -148,8 +148,8 @@ class Norm(_Table):
     Parameters
     ----------
     kind : str
-        ``layer`` (Ba et al. 2016; 8 FLOP an element) or ``rms`` (Zhang &
-        Sennrich 2019; 4 FLOP an element).
+        ``layer`` (Ba et al. 2016; 8 FLOP per element) or ``rms`` (Zhang &
+        Sennrich 2019; 4 FLOP per element).
     """
 
     name: ClassVar[str] = "norm"
@@ -164,11 +164,11 @@ class Norm(_Table):
         self.check_options(kind=NORMS)
 
     def forward(self) -> tuple[Phase, ...]:
-        """One pass; gain (and, for layer norm, offset) read once."""
+        """One pass; the gain (and, for layer norm, the offset) is read once."""
         return (norm(self, self.kind, "fwd", rows=M, cols=N),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass, x and dy in, dx out; gradients of gain and offset summed over rows."""
+        """One pass: x and dy in, dx out; the gradients of gain and offset are sums over rows."""
         return (norm(self, self.kind, "bwd", rows=M, cols=N),)
 
     def tensors(self) -> Tensors:

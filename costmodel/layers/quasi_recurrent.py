@@ -1,4 +1,4 @@
-"""SRU and QRNN: the recurrence is kept elementwise, so that every product is of all positions at once."""
+"""SRU and QRNN: the recurrence is elementwise, so that every product covers all positions at once."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class SRU(_ElementwiseRecurrent):
     Parameters
     ----------
     peephole : bool
-        The gates see the state, f = σ(W_f x + v_f ∘ c₋ + b_f), as published; the recurrence is
-        then not linear, and can only be walked. Otherwise (the first version) it can be scanned.
+        The gates depend on the state, f = σ(W_f x + v_f ∘ c₋ + b_f), as published; the recurrence is then
+        nonlinear, and must be computed step by step. Otherwise (the first version) it can be scanned.
     highway : bool
-        The highway passes a fourth product of x instead of x itself, in every layer: needed where the
-        first one's widths differ.
+        In every layer, the highway passes a fourth product of x instead of x itself; required if
+        `input` differs from `hidden`.
     """
 
     name: ClassVar[str] = "sru"
     source: ClassVar[str] = "Lei et al., arXiv 1709.02755, eq. 1–4"
     # Forward: 1 − f, times x̃; r·c + (1 − r)·x 4. Backward: dc = dh·r, dr = dh·(c − x) 2, dx = dh·(1 − r) 2;
-    # df = g·(c₋ − x̃) 2, dx̃ = g·(1 − f) 2; f(1 − f) and r(1 − r), the differences at hand, 4.
+    # df = g·(c₋ − x̃) 2, dx̃ = g·(1 − f) 2; f(1 − f) and r(1 − r) from differences at hand, 4.
     gates: ClassVar[Gates] = Gates(
         matrices=3,
         biased=2,
@@ -51,7 +51,7 @@ class SRU(_ElementwiseRecurrent):
     highway: bool = False
 
     def __post_init__(self) -> None:
-        """Check the options together."""
+        """Check the combination of options."""
         super().__post_init__()
         if self.peephole and self.algorithm != "sequential":
             raise CostmodelError(
@@ -60,35 +60,38 @@ class SRU(_ElementwiseRecurrent):
             )
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """The highway adds the input to the state."""
+        """Check that input and state are equally wide, if the highway adds the input itself."""
         if not self.highway and np.any(sizes["input"] != sizes["hidden"]):
             raise SizeError(f"{self.name}: input differs from hidden: give highway=true, which projects it")
 
     @property
     def cell(self) -> Gates:
-        """With peepholes, v ∘ c₋ added in two gates, 4 FLOP; back, 4 to hand on and 4 for v's gradient."""
+        """The cell's arithmetic; peepholes add 4 FLOP (v ∘ c₋ in two gates), and 8 backward.
+
+        Of the 8, 4 pass the gradient on to c₋ and 4 make v's gradient.
+        """
         cell = self.gates
         if self.highway:
             cell = replace(cell, matrices=4, kept=5)
         if self.peephole:
-            # A step forward: v∘c₋, +, σ, 1 − f, ·x̃, +. Backward: + dh·r, ·(c₋ − x̃), ·f(1 − f), ·v, +.
+            # One step forward: v∘c₋, +, σ, 1 − f, ·x̃, +. Backward: + dh·r, ·(c₋ − x̃), ·f(1 − f), ·v, +.
             more = {"vector": cell.vector + 4, "vector_back": cell.vector_back + 8}
             cell = replace(cell, **more, before=0, step=6, step_back=5)
         return cell
 
     @property
     def first_width(self) -> sp.Expr:
-        """That of the state, unless the highway projects it."""
+        """Width of the first layer's input: that of the state, unless the highway projects it."""
         return I if self.highway else H
 
     @property
     def skips(self) -> int:
-        """The input enters the output, unless a product of it does."""
+        """1 if the input itself enters the output, 0 if a product of it does."""
         return 0 if self.highway else 1
 
     @property
     def peepholes(self) -> int:
-        """v_f and v_r."""
+        """Number of peephole vectors: v_f and v_r."""
         return 2 if self.peephole else 0
 
 
@@ -119,5 +122,5 @@ class QRNN(_ElementwiseRecurrent):
 
     @property
     def taps(self) -> sp.Expr:
-        """k: the position itself and the k − 1 before it."""
+        """Width of the convolution, k: the position itself and the k − 1 before it."""
         return symbol("k")

@@ -1,4 +1,4 @@
-"""Recurrent layers that walk the sequence: Elman RNN, LSTM (with projection), GRU."""
+"""Recurrent layers with a product in their recurrence: Elman RNN, LSTM (with projection), GRU."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from costmodel.symbols import symbols, tree_depth
 
 B, T, H, P, L = symbols("batch seq hidden projection num_layers")
 
-#: Backward: with the activations kept, σ′ = s(1−s) and tanh′ = 1−t² take 2 and
-#: multiplying by the gradient 1; every product rule term and accumulation 1. Factors that
-#: need no gradient are ready before the chain reaches them.
+#: Backward, from the kept activations: σ′ = s(1−s) and tanh′ = 1−t² take 2 FLOP,
+#: multiplying by the gradient 1, every product-rule term and accumulation 1. Factors that do
+#: not depend on the gradient are ready before the chain reaches them.
 ELMAN = Cell(
     gates=1,
     vector=1,
@@ -29,7 +29,7 @@ ELMAN = Cell(
     chain_back=2,
 )
 #: Forward: 4 adds (Wx + Uh), f∘c, i∘g, +, o∘tanh c. Backward: dh accumulated 1,
-#: do 1, dc 5, di dg df dc₋₁ 4, σ′ of three gates 9, tanh′ 3; tanh c again 1.
+#: do 1, dc 5, di dg df dc₋₁ 4, σ′ of three gates 9, tanh′ 3; tanh c recomputed 1.
 LONG_SHORT = Cell(
     gates=4,
     vector=8,
@@ -69,7 +69,7 @@ class RNN(Recurrent):
 
 @dataclass(frozen=True, kw_only=True)
 class GRU(Recurrent):
-    """Gated recurrent unit, reset gate after the product, as torch and cuDNN compute it."""
+    """Gated recurrent unit, with the reset gate after the product, as in torch and cuDNN."""
 
     name: ClassVar[str] = "gru"
     source: ClassVar[str] = "Cho et al., arXiv 1406.1078; torch.nn.GRU"
@@ -83,8 +83,8 @@ class LSTM(Recurrent):
     Parameters
     ----------
     projected : bool
-        Hand on P = `projection` values, W_hr (o ∘ tanh c), instead of `hidden`
-        (torch's ``proj_size``): a second, dependent product a step.
+        The state passed on is W_hr (o ∘ tanh c), of width P = `projection` instead of `hidden`
+        (torch's ``proj_size``): a second, dependent product per step.
     """
 
     name: ClassVar[str] = "lstm"
@@ -97,12 +97,12 @@ class LSTM(Recurrent):
 
     @property
     def required(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The sizes that have to be given: `projection` too where there is one."""
+        """The required sizes: with a projection, also `projection`."""
         return (*Recurrent.required, "projection") if self.projected else Recurrent.required
 
     @property
     def width(self) -> sp.Expr:
-        """P where the output is projected."""
+        """Width of the output: P if it is projected."""
         return P if self.projected else H
 
     def _step_weights(self) -> sp.Expr:
@@ -123,9 +123,9 @@ class LSTM(Recurrent):
         return (*phases, replace(product, repeats=L))
 
     def parameters(self) -> sp.Expr:
-        """As for any recurrent layer, and the projection's H·P."""
+        """Parameters of a recurrent stack, and the projections' H·P."""
         return super().parameters() + (L * self.ways * H * P if self.projected else 0)
 
 
-#: Blocks of weight rows in a cell, by layer.
+#: Number of gate matrices of a cell, by layer name.
 GATES = {kind.name: kind.cell.gates for kind in (RNN, LSTM, GRU)}

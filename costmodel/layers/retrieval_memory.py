@@ -23,17 +23,17 @@ INDEXES = ("flat", "ivf")
 
 @dataclass(frozen=True, kw_only=True)
 class RetrievalMemory(Layer):
-    """Each query looks up its `top_k` nearest of `store` keys, and attends to those: kNN attention.
+    """kNN attention: each query finds its `top_k` nearest of `store` keys, and attends to those.
 
-    The store is frozen, one for all sequences, with keys and values of every key head: forward only.
-    Main memory gives each entry once that some query looks at: as many as are expected where all are as
-    likely, S·(1 − (1 − k/S)^queries) of those found. Further looks are re-reads that a cache may serve.
+    The store is frozen and shared by all sequences, with keys and values for every key head: forward only.
+    Each entry that any query looks at is read from main memory once. If all entries are equally likely,
+    S·(1 − (1 − k/S)^queries) of them are expected to be found. Further reads may be served by a cache.
 
     Parameters
     ----------
     index : str
-        ``flat``: the distance to every entry, 2·S·d_h FLOP a query. ``ivf``: entries lie in `lists`
-        lists; a query looks into the `probes` lists with the nearest centres, S·probes/lists entries.
+        ``flat``: the distance to every entry, 2·S·d_h FLOP per query. ``ivf``: entries are grouped into
+        `lists` lists; a query searches the `probes` lists with the nearest centres, S·probes/lists entries.
     """
 
     name: ClassVar[str] = "retrieval-memory"
@@ -62,7 +62,7 @@ class RetrievalMemory(Layer):
         self.check_options(index=INDEXES)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """As many entries are looked at as are wanted."""
+        """Check that at least `top_k` entries are searched."""
         check_heads(self.name, sizes)
         seen = sizes["store"]
         if self.index == "ivf":
@@ -76,16 +76,16 @@ class RetrievalMemory(Layer):
 
     @property
     def queries(self) -> sp.Expr:
-        """Queries of all sequences and heads."""
+        """Number of queries of all sequences and heads."""
         return B * N * HQ
 
     @property
     def scanned(self) -> sp.Expr:
-        """Entries that a query is compared with."""
+        """Number of entries that a query is compared with."""
         return STORE if self.index == "flat" else STORE * PROBES / LISTS
 
     def _touched(self, entries: sp.Expr, each: sp.Expr) -> sp.Expr:
-        """Return how many entries of a store its queries are expected to look at, so many each."""
+        """Return the expected number of `entries` touched by a key head's queries, with `each` per query."""
         return Distinct(entries, each, self.queries / HKV)
 
     def _distances(self) -> tuple[Phase, ...]:
@@ -101,7 +101,7 @@ class RetrievalMemory(Layer):
             sizes={"rows": self.queries * self.scanned, "cols": D, "reads": ONE, "writes": ZERO},
             options={"dtype": self.dtype, "pattern": "elementwise"},
             flops={("matrix", self.dtype): 2 * self.queries * self.scanned * D},
-            # A list is read again for every query that looks into it, from the cache where it can be.
+            # A list is read again for every query that searches it, from the cache if possible.
             read=self.bytes * (self.queries * D + HKV * D * STORE * self._touched(LISTS, PROBES) / LISTS)
             + PLACE_BYTES * self.queries * PROBES,
             write=self._scores(self.scanned),
@@ -112,12 +112,12 @@ class RetrievalMemory(Layer):
         return (self._compare("centres", LISTS), chosen, scan)
 
     def _compare(self, name: str, entries: sp.Expr) -> Phase:
-        """Return the product of all queries with so many keys of their key head."""
+        """Return the product of all queries with `entries` keys of their key head."""
         sizes = {"m": B * N, "n": entries, "k": D, "batch": HQ, "b_batch": HKV}
         return gemm(self, name, **sizes, workspace=self._scores(entries))
 
     def _select(self, name: str, entries: sp.Expr, chosen: sp.Expr) -> Phase:
-        """Return one pass over scores that finds the largest: a comparison each, a tree that yields k."""
+        """Return a pass over scores that selects the largest: a comparison each, and a tree that yields k."""
         numbers = PLACE_BYTES * self.queries * chosen
         return stream(
             self,
@@ -136,7 +136,7 @@ class RetrievalMemory(Layer):
         )
 
     def forward(self) -> tuple[Phase, ...]:
-        """Compare; select; attend to what was found, gathered."""
+        """Compare; select; attend to the gathered entries."""
         found, w = self.queries * TOP, self.bytes
         attend = Phase(
             name="attention to what was found",
@@ -159,7 +159,7 @@ class RetrievalMemory(Layer):
         return (*self._distances(), self._select("selection", self.scanned, TOP), attend)
 
     def tensors(self) -> Tensors:
-        """Queries and outputs; of the store what a query needs, were it the same for all."""
+        """Queries and outputs; of the store, what is needed if all queries search the same entries."""
         keys = self.scanned + (LISTS if self.index == "ivf" else ZERO)
         return Tensors(
             inputs=self.bytes * (self.queries * D + HKV * (keys * D + TOP * DV)),
@@ -167,13 +167,13 @@ class RetrievalMemory(Layer):
         )
 
     def _rest_of_store(self) -> sp.Expr:
-        """Bytes of the store that need not be touched, but are there."""
+        """Size of the rest of the store, which is in memory but need not be read [bytes]."""
         return self.bytes * HKV * ((STORE - self.scanned) * D + (STORE - TOP) * DV)
 
     def _scores(self, entries: sp.Expr) -> sp.Expr:
-        """Bytes of one score for every query and entry."""
+        """Size of one score per query and entry [bytes]."""
         return self.bytes * self.queries * entries
 
     def kept(self) -> sp.Expr:
-        """Nothing: the store is not trained through."""
+        """Nothing: there is no backward pass."""
         return ZERO

@@ -1,4 +1,4 @@
-"""Ring Attention: keys and values go round the devices while each computes a block with them."""
+"""Ring Attention: keys and values circulate among devices while each computes with a block of them."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ from costmodel.layers._phases import times
 
 @dataclass(frozen=True, kw_only=True)
 class RingAttention(SequenceParallel):
-    """Tiled attention in p rounds; after each, every device passes a block of K and V to its neighbour.
+    """Tiled attention in p rounds; after each, every device sends its block of K and V to the next device.
 
-    A round's transfer hides behind its arithmetic: a round takes as long as the longer of the two.
-    While a device computes with one block of K and V it receives another: with Q and O six blocks of
-    b·c·h numbers, c = ⌈n/p⌉ (§3). Its own block's place is among them, so that a device that needs its own
-    keys afterwards has two blocks more.
-    Backward the blocks go round again, and the gradients of K and V with them, one round behind, added
-    up on the way in fp32, which are received beside those sent; in the end they come home, and nothing
-    hides that.
+    Transfers hide behind the arithmetic: a round takes as long as the longer of the two. A device receives
+    one block of K and V while it computes with another: with Q and O, it holds six blocks of b·c·h numbers,
+    c = ⌈n/p⌉ (§3). These include the place of its own block, so a device that needs its own keys afterwards
+    holds two blocks more. Backward, the blocks circulate again, followed one round later by the gradients
+    of K and V, which are accumulated in fp32 and received in buffers besides those sent. At the end the
+    gradients return to their devices, and nothing hides that transfer.
 
     Parameters
     ----------
     causal : bool
-        Devices skip blocks that only hold later positions, but the ring waits for the last device, which
+        Devices skip blocks that hold only later positions, but each round waits for the last device, which
         has none to skip: (p² − p)/(2p²) of all time slots are idle.
     """
 
@@ -38,7 +37,7 @@ class RingAttention(SequenceParallel):
     causal: bool = False
 
     def forward(self) -> tuple[Phase, ...]:
-        """A device's own block, then p − 1 of the others', each sent on while one is computed."""
+        """The device's own block, then the p − 1 others; each is sent on while it is computed with."""
         rounds = P - 1
         own, other = self.blocks("fwd", causal=self.causal)
         keys = self.keys + self.values
@@ -52,7 +51,7 @@ class RingAttention(SequenceParallel):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Row sums once; the same rounds; gradients of K and V follow, p times sent."""
+        """Row sums; the same rounds; the gradients of K and V follow, and are sent p times."""
         rounds = P - 1
         (sums, own), (_, other) = self.blocks("bwd", causal=self.causal)
         keys = self.keys + self.values

@@ -1,4 +1,4 @@
-"""Ring Self-Attention: dense attention over devices, first the keys and then the values going round."""
+"""Ring Self-Attention: dense attention across devices; first the keys circulate, then the values."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from costmodel.layers._devices import exchange
 from costmodel.layers._kernels import addition, gemm, softmax
 from costmodel.layers._phases import times
 
-#: Positions of the whole sequence, padding included.
+#: Number of positions of the whole sequence, with padding.
 ALL = P * CHUNK
 
 
 @dataclass(frozen=True, kw_only=True)
 class RingSelfAttention(SequenceParallel):
-    """Scores of a device's queries with all keys, materialised; softmax; values.
+    """Dense attention across devices: scores of a device's queries with all keys, softmax, values.
 
-    Keys pass from device to device, p − 1 times, and then values; a block is computed when it is there,
-    and nothing hides the transfers: a block is received beside the one that is sent. Backward both go
-    round again, and the gradients of all keys and values are summed by an all-reduce: 8 (p − 1) messages
-    of a device's keys in all, as many as tensor parallelism sends (Li et al. 2021, §3.2).
+    First the keys are passed from device to device p − 1 times, then the values; each block is computed with
+    once it has arrived. Nothing hides the transfers; a block is received besides the one that is sent.
+    Backward, both circulate again, and all-reduces sum the gradients of all keys and values: in all
+    8 (p − 1) messages of the size of a device's keys, as in tensor parallelism (Li et al. 2021, §3.2).
     """
 
     name: ClassVar[str] = "ring-self-attention"
@@ -44,7 +44,7 @@ class RingSelfAttention(SequenceParallel):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Gradients of the values' product, of softmax, of the scores; two all-reduces."""
+        """The gradients of the values' product, of softmax and of the scores; two all-reduces."""
         scores = self.bytes * B * HQ * CHUNK * ALL
         return (
             self._pass_on("values", self.values),
@@ -65,22 +65,22 @@ class RingSelfAttention(SequenceParallel):
         return exchange(self, name, "send-receive", size, repeats=P - ONE, workspace=size)
 
     def _add_up(self, name: str, own: sp.Expr) -> Phase:
-        """Return the sum of gradients of all positions, of which a device's own are a result."""
+        """Return the all-reduce of all positions' gradients, of which only the device's own are a result."""
         return exchange(self, name, "all-reduce", P * own, workspace=(P - 1) * own)
 
     def _blocks(self, name: str, **sizes: sp.Expr) -> Phase:
-        """Return a product in every head, once for each device's block of keys or values."""
+        """Return a product in every head, once per device's block of keys or values."""
         return times((gemm(self, name, batch=B * HQ, **sizes),), P)[0]
 
     def _sum(self, name: str, cols: sp.Expr) -> Phase:
-        """Return the blocks' results added up, one by one."""
+        """Return the additions that sum the blocks' results."""
         phase = addition(self, name, rows=B * HQ * CHUNK, cols=cols)
         return times((phase,), P - ONE)[0]
 
     def tensors(self) -> Tensors:
-        """Its Q, K and V in, its outputs out."""
+        """The device's Q, K and V in, its outputs out."""
         return replace(super().tensors(), kept_outputs=ZERO)
 
     def kept(self) -> sp.Expr:
-        """Q, K, V and the probabilities of its queries with all keys."""
+        """Q, K, V and the probabilities of the device's queries over all keys."""
         return self.queries + self.keys + self.values + self.bytes * B * HQ * CHUNK * ALL

@@ -1,4 +1,4 @@
-"""Rotary positions: pairs of query and key entries turned by an angle of their position."""
+"""Rotary position embedding: pairs of query and key entries are rotated by position-dependent angles."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ B, N, HQ, HKV, D = symbols("batch seq heads kv_heads head_dim")
 
 @dataclass(frozen=True, kw_only=True)
 class Rotary(Layer):
-    """Q and K with each pair of entries turned, in place: 3 FLOP an entry (4 products, 2 sums a pair).
+    """Rotate each pair of entries of Q and K in place: 3 FLOP per entry (4 products, 2 sums per pair).
 
-    One pass over Q and K that reads a table of n × d_h sines and cosines; backward is the same pass
-    with the angles' signs changed. Where a part of each head is turned, head_dim is that part's.
+    One pass over Q and K, which reads a table of n × d_h sines and cosines; backward is the same pass with
+    the opposite angles. If only a part of each head is rotated, head_dim is the width of that part.
     """
 
     name: ClassVar[str] = "rotary"
@@ -33,12 +33,12 @@ class Rotary(Layer):
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads share keys evenly."""
+        """Check that `kv_heads` divides `heads`."""
         check_heads(self.name, sizes)
 
     @property
     def _vectors(self) -> sp.Expr:
-        """Vectors that are turned."""
+        """Number of rotated vectors."""
         return B * N * (HQ + HKV)
 
     def _turn(self, name: str) -> tuple[Phase, ...]:
@@ -61,11 +61,11 @@ class Rotary(Layer):
         return self._turn("rotation")
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass, the other way round."""
+        """One pass, with the opposite angles."""
         return self._turn("rotation back")
 
     def tensors(self) -> Tensors:
-        """Q and K in and out; the angles can be computed on the way."""
+        """Q and K in and out; the angles are no operand, as the kernel could compute them."""
         vectors = self.bytes * self._vectors * D
         return Tensors(inputs=vectors, outputs=vectors, linear=True)
 

@@ -19,8 +19,8 @@ B, N, D = symbols("batch seq d_model")
 class RWKV(Layer):
     """wkv_t = (Σ_{i<t} e^{(t−1−i) w + k_i} v_i + e^{u + k_t} v_t) / (the same without v), in d channels.
 
-    Numerator, denominator and their common exponent are carried from token to token by a thread a
-    channel: 19 FLOP and 4 exps a token, O(n·d) in all.
+    One thread per channel carries the numerator, the denominator and their common exponent from token to
+    token: 19 FLOP and 4 exps per token and channel, O(n·d) in all.
     """
 
     name: ClassVar[str] = "rwkv"
@@ -32,8 +32,9 @@ class RWKV(Layer):
     def forward(self) -> tuple[Phase, ...]:
         """One kernel that walks the sequence.
 
-        A token and channel, output: u + k, the maximum, two differences and exps, sums above and
-        below 5, the division: 10 FLOP. State: w + o, the maximum, two differences and exps, sums 5: 9.
+        Per token and channel, the output takes 10 FLOP: u + k, the maximum, two differences and exps, sums in
+        numerator and denominator 5, the division. The state takes 9: w + o, the maximum, two differences and
+        exps, sums 5.
         """
         io = self.tensors()
         return (
@@ -43,9 +44,9 @@ class RWKV(Layer):
         )
 
     def backward(self) -> tuple[Phase, ...]:
-        """Forward again, with the gradients of w and u; then from the end, with those of k and v.
+        """Forward again, with the gradients of w and u; then a walk from the end, with those of k and v.
 
-        The first walk leaves two fp32 values a token and channel to the second.
+        The first walk stores two fp32 values per token and channel for the second.
         """
         io, left = self.tensors(), 2 * self.stat_bytes * B * N * D
         phase = self._walk(
@@ -72,11 +73,11 @@ class RWKV(Layer):
             special=lanes * N * special,
             read=read,
             write=write,
-            pram_depth=walks * 2 * N + after,  # of the exponent w + o, maximum; or of the sums
+            pram_depth=walks * 2 * N + after,  # the exponent's w + o and maximum, or the sums
         )
 
     def tensors(self) -> Tensors:
-        """k and v in, wkv, which is kept, out; w and u."""
+        """k and v in, wkv out, which is kept for backward; w and u."""
         tokens = self.bytes * B * N * D
         weights = self.bytes * self.parameters()
         return Tensors(inputs=2 * tokens, weights=weights, outputs=tokens, kept_outputs=tokens)

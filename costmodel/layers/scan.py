@@ -1,4 +1,4 @@
-"""The scan itself: every state of a first-order linear recurrence, by the algorithm of choice."""
+"""The scan as a layer: all states of a first-order linear recurrence, by a choice of algorithm."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Scan(Layer):
     ----------
     algorithm : str
         ``sequential``: T − 1 steps of 2 FLOP. ``kogge-stone``: T log₂ T − T + 1 combines of 3
-        FLOP, log₂ T deep. ``blelloch``: 2(T − 1), 2 log₂ T deep. ``brent-kung``: 2T − 2 − log₂ T,
-        2 log₂ T − 1 deep. ``chunked``, by chunks of C = `block`: 2T + T/C, C + T/C deep, least
-        at C = √T.
+        FLOP, log₂ T deep. ``blelloch``: 2(T − 1) combines, 2 log₂ T deep. ``brent-kung``:
+        2T − 2 − log₂ T combines, 2 log₂ T − 1 deep. ``chunked``, in chunks of C = `block`: 2T + T/C
+        combines, C + T/C deep, which is least at C = √T.
     fused : bool
-        One kernel, intermediate states on the chip. Otherwise each level is a kernel that reads
-        and writes them in memory, as a framework does without a kernel for it.
+        One kernel, with intermediate states on chip. Otherwise each level is a kernel that reads
+        and writes them in memory, as in a framework without a scan kernel.
     """
 
     name: ClassVar[str] = "scan"
@@ -52,13 +52,13 @@ class Scan(Layer):
         self.check_options(algorithm=SCANS)
 
     def _scan(self, name: str, *, reads: int, writes: int, vector: int, after: int) -> Phase:
-        """Return the scan over arrays of which so many are read and written, and pointwise work after."""
+        """Return the scan over `reads` input and `writes` output arrays, with pointwise work after it."""
         scan, lanes = SCANS[self.algorithm], B * H
         depth = scan.depth(T, C)
         read, write, launches, workspace = reads * T, writes * T, sp.Integer(1), ZERO
         if not self.fused:
-            # a and b are copied once, then combined in place: two pairs in, one out. A step has no
-            # pair to write, but reads a, b and the state.
+            # a and b are copied once, then combined in place: two pairs in, one out. A sequential step reads
+            # a, b and the state, and writes the state only.
             one_in, one_out = (3, 1) if self.algorithm == "sequential" else (4, 2)
             read += 2 * T + one_in * scan.combines(T, C)
             write += 2 * T + one_out * scan.combines(T, C)
@@ -81,7 +81,7 @@ class Scan(Layer):
         return (self._scan(f"{self.algorithm} scan", reads=2, writes=1, vector=0, after=0),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The scan of the gradient from the end, g_t = dh_t + a_{t+1} g_{t+1}; da_t = g_t h_{t−1}; db = g."""
+        """The gradient's scan from the end, g_t = dh_t + a_{t+1} g_{t+1}; da_t = g_t h_{t−1}; db = g."""
         return (self._scan(f"{self.algorithm} scan, backward", reads=3, writes=2, vector=1, after=1),)
 
     def tensors(self) -> Tensors:
@@ -90,9 +90,9 @@ class Scan(Layer):
         return Tensors(inputs=2 * elements, outputs=elements)
 
     def kept(self) -> sp.Expr:
-        """a and h: the gradient needs no b."""
+        """a and h: the gradient does not need b."""
         return 2 * self.bytes * B * T * H
 
     def path(self) -> sp.Expr:
-        """Return the combines between the first position and the last."""
+        """Return the number of combines between the first and the last position."""
         return SCANS[self.algorithm].depth(T, C)

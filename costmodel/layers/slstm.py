@@ -1,4 +1,4 @@
-"""sLSTM: the xLSTM's scalar memory, with exponential gates, which has to walk the sequence."""
+"""sLSTM: the xLSTM's scalar memory with exponential gates, whose recurrence is sequential."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BLOCK = ceil_div(H, HEADS)
 
 #: Forward: 4 adds (Wx + Rh); log σ(f) + m₋, maximum, i − m, f − m, 4; c and n 5; o·c/n 2; tanh, σ
 #: twice, log, exp twice. Backward: dh accumulated 1; c/n, do, d(c/n) 3; dc 2, dn 2; df′ 3, di′ 2, dz 1;
-#: dc and dn handed on 2; through the exps 2, log σ 2, tanh′ 3, σ′ 3.
+#: dc and dn passed on 2; through the exps 2, log σ 2, tanh′ 3, σ′ 3.
 EXPONENTIAL = Cell(
     gates=4,
     vector=15,
@@ -37,10 +37,10 @@ EXPONENTIAL = Cell(
 
 @dataclass(frozen=True, kw_only=True)
 class SLSTM(Recurrent):
-    """c ← f′ c + i′ z, n ← f′ n + i′, h = o c/n; i′ and f′ are exps, kept in range by a running maximum m.
+    """c ← f′ c + i′ z, n ← f′ n + i′, h = o c/n; i′ and f′ are exponentials, scaled by a running maximum m.
 
-    The recurrent weights are block-diagonal, a block for each of `heads`: 2·4·B·n·H·(I + H/heads)
-    matrix FLOP, and n dependent steps.
+    The recurrent weights are block-diagonal, one block for each of `heads`: 2·4·B·n·H·(I + H/heads)
+    matrix FLOP, in n dependent steps.
     """
 
     name: ClassVar[str] = "slstm"
@@ -51,7 +51,7 @@ class SLSTM(Recurrent):
     bias_vectors: ClassVar[int] = 1
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads are equally wide."""
+        """Check that `heads` divides `hidden`."""
         if np.any(sizes["hidden"] % sizes["heads"]):
             raise SizeError(f"{self.name}: hidden must be a multiple of heads")
 
@@ -71,7 +71,7 @@ class SLSTM(Recurrent):
         return replace(phase, sizes={**phase.sizes, "width": BLOCK})
 
     def _backward_weights(self) -> tuple[Phase, ...]:
-        """As for any recurrent layer, but a product for each head's block."""
+        """The weight gradients of a recurrent layer, with one product per head's block."""
         *others, whole = super()._backward_weights()
         rows, blocks = self.cell.gates * BLOCK, self.ways * HEADS
         product = gemm(self, whole.name, m=rows, n=BLOCK, k=B * T, batch=blocks)

@@ -1,4 +1,4 @@
-"""Attention under a sparse mask: the Sparse Transformer's, BigBird's, any of blocks."""
+"""Attention under sparse masks: the Sparse Transformer's, BigBird's, and arbitrary block masks."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Strided(_MaskedAttention):
     Parameters
     ----------
     pattern : str
-        ``strided``: the `stride` positions before a query, and every `stride`-th before it.
-        ``fixed``: its own block of `stride` positions, and the last `summary` positions of every
-        block before.
+        ``strided``: the `stride` positions before a query, and every `stride`-th position before it.
+        ``fixed``: the query's own block of `stride` positions, and the last `summary` positions of
+        every earlier block.
     """
 
     name: ClassVar[str] = "strided"
@@ -47,7 +47,7 @@ class Strided(_MaskedAttention):
         self.check_options(pattern=PATTERNS)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """A summary is part of its block."""
+        """Check that a summary is no longer than its block."""
         super().check_sizes(sizes)
         if self.pattern == "fixed" and np.any(sizes["summary"] > sizes["stride"]):
             raise SizeError(f"{self.name}: summary is a part of a block of stride positions: give no more")
@@ -59,7 +59,7 @@ class Strided(_MaskedAttention):
         return _pairs.strided(N, STRIDE, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps, along the stride (to a summary) and inside a block; one where queries see all before."""
+        """Two steps, along the stride (or to a summary) and in a block; one if queries see all positions."""
         if self.pattern == "strided":
             return sp.Min(TWO, STRIDE, sp.Max(ONE, ceil_div(N - 1, STRIDE)))
         return sp.Min(TWO, ceil_div(N, STRIDE), ceil_div(STRIDE, SUMMARY))
@@ -67,10 +67,10 @@ class Strided(_MaskedAttention):
 
 @dataclass(frozen=True, kw_only=True)
 class BigBird(_MaskedAttention):
-    """Global, near and random blocks of `block` tokens: O(n) tiles.
+    """Global, window and random blocks of `block` tokens: O(n) tiles.
 
-    `globals` tokens in front, a window of `window` tokens around a block's own, and `random` tokens,
-    each in whole blocks; of a tile that is kept all pairs count.
+    The first `globals` tokens, a window of `window` tokens around the query's own block, and `random` tokens,
+    each rounded up to whole blocks; all pairs of a kept tile count.
     """
 
     name: ClassVar[str] = "bigbird"
@@ -85,11 +85,11 @@ class BigBird(_MaskedAttention):
     meanings: ClassVar[Mapping[str, str]] = {"window": "tokens of the blocks around one, its own included"}
 
     def mask(self) -> Mask:
-        """Return all pairs of the tiles kept."""
+        """Return all pairs of the kept tiles."""
         return _pairs.bigbird(N, ceil_div(W, BLOCK), G, RANDOM, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps, by way of a global block; one where all tiles are kept."""
+        """Two steps, through a global block; one if all tiles are kept."""
         blocks = ceil_div(N, BLOCK)
         kept = ceil_div(G, BLOCK) + ceil_div(W, BLOCK) + ceil_div(RANDOM, BLOCK)
         return sp.Min(TWO, ceil_div(blocks, kept))
@@ -97,15 +97,16 @@ class BigBird(_MaskedAttention):
 
 @dataclass(frozen=True, kw_only=True)
 class BlockSparse(_MaskedAttention):
-    """Block-sparse FlashAttention: of the tiles of `block` × `block`, `density` % are kept, 4·n²·d_h·s FLOP.
+    """Block-sparse FlashAttention: `density` % of the `block` × `block` tiles are kept, 4·n²·d_h·s FLOP.
 
-    At least one for each block of queries, and as many for each.
+    Every block of queries keeps equally many tiles, and at least one; s is the share that is kept.
 
     Parameters
     ----------
     schedule : str
-        ``fa1``: as in the paper, blocks of K and V outside: 2·n·d + s·T_c·(3·n·d + 4·n) elements a head;
-        backward as Algorithm 4, its empty tiles skipped. ``fa2``: blocks of Q outside, O written once.
+        ``fa1``: as in the paper, with blocks of K and V in the outer loop: 2·n·d + s·T_c·(3·n·d + 4·n)
+        elements per head; backward as Algorithm 4, without the empty tiles. ``fa2``: blocks of Q in the
+        outer loop, and O is written once.
     """
 
     name: ClassVar[str] = "block-sparse"
@@ -120,22 +121,22 @@ class BlockSparse(_MaskedAttention):
         self.check_options(schedule=SCHEDULES)
 
     def mask(self) -> Mask:
-        """Return s·n² pairs, or those of one tile a block of queries."""
+        """Return s·n² pairs, or at least those of one tile per block of queries."""
         return _pairs.blocks_of_density(N, DENSITY / 100, BLOCK)
 
     def path(self) -> sp.Expr:
-        """⌈log₂⌉ of the blocks, as in the butterfly pattern of the paper (§3.3)."""
+        """⌈log₂⌉ of the number of blocks, as in the paper's butterfly pattern (§3.3)."""
         return sp.Max(ONE, CeilLog2(ceil_div(N, BLOCK)))
 
     def forward(self) -> tuple[Phase, ...]:
-        """One kernel; FA-1's rows of Q, O, l and m go through memory for each tile."""
+        """One kernel; with FA-1, the rows of Q, O, l and m go through memory for each tile."""
         (phase,) = super().forward()
         if self.schedule == "fa2":
             return (phase,)
         heads, w, visits = B * HQ, self.bytes, self.visits
         output = w * DV + 2 * self.stat_bytes
         vector, special = ("vector", self.accumulate), ("special", self.accumulate)
-        # O is kept normalised: scaled twice a tile, and the statistics' four operations and two exps.
+        # O is kept normalised: per tile two scalings, four operations on the statistics and two exps.
         flops = {
             **phase.flops,
             vector: heads * (3 * self.pairs + (2 * DV + 4) * visits),
@@ -147,18 +148,18 @@ class BlockSparse(_MaskedAttention):
         return (replace(phase, flops=flops, spared=spared, read=read, write=write, l2=ZERO),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The scores again and all gradients; FA-1's rows of Q, O, dO, dQ, l and m go by for each tile."""
+        """The scores again, and all gradients; FA-1's Q, O, dO, dQ, l and m go through memory per tile."""
         rows, main = super().backward()
         if self.schedule == "fa2":
             return rows, main
         heads, w, visits = B * HQ, self.bytes, self.visits
-        # P = exp(S − m)/l; the row sum of dO∘O again at each visit.
+        # P = exp(S − m)/l; the row sum of dO∘O is recomputed at each visit.
         vector = ("vector", self.accumulate)
         return (
             replace(
                 main,
                 flops={**main.flops, vector: heads * (4 * self.pairs + 2 * DV * visits)},
-                # FA-2 makes the row sums once, and P is an exponential alone.
+                # FA-2 computes the row sums once, and P by an exponential alone.
                 spared={vector: heads * (self.pairs + 2 * DV * (visits - N))},
                 read=self._keys() + heads * visits * 2 * (w * (D + DV) + self.stat_bytes),
                 write=self._keys() + heads * visits * w * D,

@@ -1,4 +1,4 @@
-"""The gated feed-forward layer of Llama and its kin."""
+"""The gated feed-forward layer of Llama and similar models."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SwiGLU(FeedForward):
     ----------
     activation : str
         f: ``silu`` is SwiGLU, ``gelu`` and ``gelu-tanh`` GEGLU, ``relu`` ReGLU, ``sigmoid`` GLU;
-        ``tanh``.
+        ``tanh`` is possible too.
     fused : bool
-        W_gate and W_up lie side by side, and one product makes both parts, as inference engines have
-        it; otherwise each has a product of its own, as the models' own code does.
+        W_gate and W_up are stored side by side and one product computes both parts, as in inference
+        engines; otherwise each has its own product, as in the models' own code.
     """
 
     name: ClassVar[str] = "swiglu"

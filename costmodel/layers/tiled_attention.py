@@ -1,4 +1,4 @@
-"""Tiled attention (FlashAttention): the same arithmetic, the scores never leave the chip."""
+"""Tiled attention (FlashAttention): exact attention whose scores never leave the chip."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ SCHEDULES = ("fa1", "fa2")
 
 @dataclass(frozen=True, kw_only=True)
 class TiledAttention(_Attention):
-    """Exact attention in tiles, with an online softmax: FlashAttention, and 2 (FA-1, FA-2).
+    """Exact attention in tiles with an online softmax: FlashAttention-1 and -2 (FA-1, FA-2).
 
     Parameters
     ----------
     schedule : str
-        ``fa1``: blocks of K and V outside, blocks of Q inside (FlashAttention
-        Algorithm 1): O and the statistics go through memory T_c times.
-        ``fa2``: blocks of Q outside (FlashAttention-2): O is written once, K
+        ``fa1``: blocks of K and V in the outer loop, blocks of Q in the inner one (FlashAttention
+        Algorithm 1); O and the statistics go through memory T_c times.
+        ``fa2``: blocks of Q in the outer loop (FlashAttention-2); O is written once, K
         and V are read again for each block of Q, mostly from the L2 cache.
-        Kernels that are measured are of this kind: above rung bound `fa1`
-        has other counts and no time of its own. The lower bound is attention's, of neither schedule:
-        nothing in it is done again for a tile.
+        The measured kernels are of this kind, so above rung ``bound`` ``fa1`` differs in
+        counts, not in time. The lower bound is the same for both schedules:
+        it leaves out work that a tile repeats.
     tile : (int, int), optional
-        Rows of Q and rows of K in a tile, B_r × B_c. Left out, it is the one of
-        the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉ and, for
-        FA-1, B_r = min(⌈M/4d⌉, d), for FA-2 B_r = B_c; M is `sram`/element size. One that no unit of a GPU
-        can hold is no kernel there: refused above rung bound.
+        Rows of Q and rows of K in a tile, B_r × B_c. The default is that of
+        the paper for an on-chip memory of M elements: B_c = ⌈M/4d⌉; B_r = min(⌈M/4d⌉, d) for
+        FA-1 and B_r = B_c for FA-2, where M is `sram`/element size. A tile that does not fit into
+        a compute unit of a GPU is refused above rung ``bound``.
     """
 
     name: ClassVar[str] = "tiled-attention"
@@ -79,9 +79,9 @@ class TiledAttention(_Attention):
         return sp.Integer(self.tile[1]) if self.tile else ceil_div(symbol("sram") / self.bytes, 4 * D)
 
     def on_chip(self, sizes: Mapping[str, Any]) -> Any:
-        """Of a tile that is given: its Q, K and V, and O as it grows, in fp32 (Algorithm 1, lines 6 and 8).
+        """Return the size of a given tile on chip: its Q, K and V, and O in fp32 (Algorithm 1, lines 6, 8).
 
-        The scores are left out, as they may be made piece by piece.
+        The scores are left out, as they may be computed piece by piece.
         """
         if self.tile is None:
             return 0.0
@@ -92,12 +92,12 @@ class TiledAttention(_Attention):
 
     @property
     def row_blocks(self) -> sp.Expr:
-        """T_r = ⌈n/B_r⌉."""
+        """Number of blocks of Q, T_r = ⌈n/B_r⌉."""
         return ceil_div(N, self.tile_rows)
 
     @property
     def col_blocks(self) -> sp.Expr:
-        """T_c = ⌈n_kv/B_c⌉."""
+        """Number of blocks of K, T_c = ⌈n_kv/B_c⌉."""
         return ceil_div(NKV, self.tile_cols)
 
     @property
@@ -106,17 +106,17 @@ class TiledAttention(_Attention):
 
     @property
     def visits(self) -> sp.Expr:
-        """(row of Q, block of K) that meet in one head: Σ_i ⌈(keys seen by row i)/B_c⌉."""
+        """Number of (row of Q, block of K) visits in one head: Σ_i ⌈(keys seen by row i)/B_c⌉."""
         if not self._masked:
             return N * self.col_blocks
         return CausalTiles(N, NKV, self.tile_cols)
 
     @property
     def keys_met(self) -> sp.Expr:
-        """Keys that all blocks of Q read, in one head: Σ over blocks of the keys seen by their last row."""
+        """Number of keys that blocks of Q read in one head: Σ over blocks of the keys their last row sees."""
         if not self._masked:
             return NKV * self.row_blocks
-        # A new key is not read by the blocks of Q before its own.
+        # A new key is not read by the blocks of Q before its own block.
         return NKV * self.row_blocks + N - CausalTiles(N, N, self.tile_rows)
 
     # -- kernels ---------------------------------------------------------------------------
@@ -124,11 +124,11 @@ class TiledAttention(_Attention):
     def core_forward(self) -> tuple[Phase, ...]:
         """One kernel."""
         heads = B * HQ
-        # For each score: maximum, subtract, sum. For each tile a row meets: O scaled
+        # Per score: maximum, subtract, sum. Per tile that a row visits: O is rescaled
         # (FA-1 keeps O normalised: twice), and at the end (FA-2) divided once.
         visits = self.visits
         rescale = {"fa1": 2 * DV * visits + 4 * visits, "fa2": DV * visits + N * DV}[self.schedule]
-        exponents = {"fa1": 2 * visits, "fa2": visits}[self.schedule]  # of the statistics' differences
+        exponents = {"fa1": 2 * visits, "fa2": visits}[self.schedule]  # of differences between statistics
         vector, special = ("vector", self.accumulate), ("special", self.accumulate)
         read, write, again = self._fa1_traffic() if self.schedule == "fa1" else self._fa2_traffic()
         return (
@@ -143,7 +143,7 @@ class TiledAttention(_Attention):
                     vector: heads * (3 * self.pairs + rescale),
                     special: heads * (self.pairs + exponents),
                 },
-                # Whatever the tiles, O is divided once.
+                # Whatever the tiles, O has to be divided once.
                 spared={vector: heads * (rescale - N * DV), special: heads * exponents},
                 read=read,
                 write=write,
@@ -154,25 +154,25 @@ class TiledAttention(_Attention):
         )
 
     def core_backward(self) -> tuple[Phase, ...]:
-        """Row sums of dO∘O, then one kernel that computes the scores again."""
+        """Row sums of dO∘O, then one kernel that recomputes the scores."""
         heads, w = B * HQ, self.bytes
         keys = w * B * NKV * HKV * (D + DV)
         rows = gradient_row_sums(self)
         if self.schedule == "fa1":
-            # Algorithm 4: K, V read and dK, dV written once; for each block of K, Q, O, dO and
-            # the statistics are read and dQ is read and written.
+            # Algorithm 4: K and V are read and dK and dV written once; per block of K, Q, O, dO and
+            # the statistics are read, and dQ is read and written.
             visits = heads * self.visits
             read = keys + visits * (2 * w * (D + DV) + 2 * self.stat_bytes)
             write, again = keys + visits * w * D, ZERO
-            # P = exp(S − m)/l, dS = P∘(dP − rowsum(dO∘O)): the row sum again at each visit.
+            # P = exp(S − m)/l, dS = P∘(dP − rowsum(dO∘O)): the row sum is recomputed at each visit.
             vector, weighted = heads * 4 * self.pairs + 2 * DV * visits, 3
-            # FA-2 makes the row sums once, and P is an exponential alone.
+            # FA-2 computes the row sums once, and P by an exponential alone.
             spared = heads * self.pairs + 2 * DV * (visits - heads * N)
         else:
             queries = w * heads * N * (D + DV)  # Q and dO
             stats = 2 * self.stat_bytes * heads * N
             read, write = keys + queries + stats, keys + w * heads * N * D
-            # A block of K meets every block of Q: Q, dO and statistics again, dQ added to in fp32.
+            # Each block of K visits blocks of Q: it reads Q, dO and statistics again, and adds to dQ in fp32.
             again = heads * self.visits * (w * (D + DV) + 2 * self.stat_bytes * (1 + D))
             # P = exp(S − LSE), dS = P∘(dP − D).
             vector, weighted, spared = heads * 3 * self.pairs, 2, ZERO
@@ -200,7 +200,7 @@ class TiledAttention(_Attention):
         return (main,) if self.schedule == "fa1" else (rows, main)
 
     def _fa1_traffic(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """K and V once; for each of T_c blocks Q in, O, l and m in (not the first time) and out."""
+        """FA-1: K and V once; per block of K, Q in, and O, l and m in (not the first time) and out."""
         w, heads, visits = self.bytes, B * HQ, self.visits
         keys = w * B * NKV * HKV * (D + DV)
         output = w * DV + 2 * self.stat_bytes
@@ -208,14 +208,14 @@ class TiledAttention(_Attention):
         return read, heads * visits * output, ZERO
 
     def _fa2_traffic(self) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
-        """Q, K, V in and O and the log-sum-exp out; K and V from the cache for every block of Q."""
+        """FA-2: Q, K and V in, O and the log-sum-exp out; K and V from the cache for every block of Q."""
         w, rows = self.bytes, B * HQ * N
         keys = w * B * NKV * HKV * (D + DV)
         again = w * B * HQ * (D + DV) * self.keys_met
         return w * rows * D + keys, w * rows * DV + self.stat_bytes * rows, again
 
     def _statistics(self) -> sp.Expr:
-        """FA-1 stores l and m, FA-2 their log-sum-exp [bytes]."""
+        """Size of the stored statistics: l and m for FA-1, their log-sum-exp for FA-2 [bytes]."""
         return (2 if self.schedule == "fa1" else 1) * self.stat_bytes * B * HQ * N
 
     @property
@@ -237,7 +237,7 @@ class TiledAttention(_Attention):
         return {"dtype": self.dtype, "causal": self.causal, "tile": self.tile, "direction": direction}
 
     def tensors(self) -> Tensors:
-        """As of any attention; alone, O is kept."""
+        """The operands of any attention; without projections, O is kept for backward."""
         found = super().tensors()
         return found if self.projections else replace(found, kept_outputs=found.outputs)
 

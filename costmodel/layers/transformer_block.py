@@ -1,4 +1,4 @@
-"""A Transformer layer: attention and feed-forward, each normalised and added to its input."""
+"""A Transformer layer: attention and feed-forward, each with a norm and a residual addition."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class TransformerBlock(Layer):
     attention : str
         ``tiled`` (FlashAttention-2) or ``dense`` (materialised scores).
     causal : bool
-        Whether a position sees only those before it.
+        Whether a position attends only to itself and the positions before it.
     activation : str
-        Of the feed-forward layer.
+        Activation of the feed-forward layer.
     norm : str
         ``layer`` or ``rms``.
     gated : bool
-        The feed-forward layer has a third product that gates it (SwiGLU, with activation=silu).
+        Whether the feed-forward layer has a third product as its gate (SwiGLU, with activation=silu).
     rotary : bool
-        Queries and keys are turned by their positions.
+        Whether queries and keys are rotated by their positions (rotary embedding).
     dropout : bool
-        Both halves' outputs are dropped, with a mask of one byte a value, and so are dense attention's
+        Dropout of both halves' outputs, with a mask of one byte per value, and of dense attention's
         probabilities; tiled attention draws its mask again and keeps none.
     recompute : str
-        What backward computes again rather than keeps (Korthikanti et al.): ``none``; ``selective``,
+        What backward recomputes instead of keeping (Korthikanti et al.): ``none``; ``selective``,
         dense attention between its projections; ``full``, the whole layer from its input.
     """
 
@@ -84,13 +84,13 @@ class TransformerBlock(Layer):
     recompute: str = "none"
 
     def __post_init__(self) -> None:
-        """Check the parts' options."""
+        """Check the options and their combination."""
         super().__post_init__()
         self.check_options(attention=ATTENTION, activation=POINTWISE, norm=NORMS, recompute=RECOMPUTE)
         check_recompute(self.name, self.recompute, self.attention)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Heads share keys evenly, and a causal query needs its own key."""
+        """Check that `kv_heads` divides `heads`, and that a causal query has its own key."""
         self._attention().check_sizes(sizes)
 
     # -- parts -----------------------------------------------------------------------------
@@ -112,7 +112,7 @@ class TransformerBlock(Layer):
         return Rotary(**self._shared, direction=direction).phases() if self.rotary else ()
 
     def _after(self, direction: str) -> tuple[Phase, ...]:
-        """Return what a half's output goes through: dropout, and the addition to its input."""
+        """Return the kernels after each half: dropout, and the residual addition."""
         add = addition(self, "residual", rows=B * N, cols=D)
         if not self.dropout:
             return (add,)
@@ -130,12 +130,12 @@ class TransformerBlock(Layer):
         normed = norm(self, self.norm, "bwd", rows=B * N, cols=D)
         *drop, add = self._after("bwd")
         heads = self._attention().backward()
-        core, projections = heads[:-5], heads[-5:]  # two products each of Q's and of K, V's; their sum
+        core, projections = heads[:-5], heads[-5:]  # two products each for Q, and K and V; their sum
         inner = (*drop, *self._feed_forward().backward(), normed, add)
         return (*inner, *drop, *core, *self._turned("bwd"), *projections, normed, add)
 
     def _again(self) -> tuple[Phase, ...]:
-        """Return what backward computes for the second time."""
+        """Return the forward kernels that backward runs again."""
         if self.recompute == "none":
             return ()
         return self._attention().core_forward() if self.recompute == "selective" else self._there()
@@ -145,11 +145,11 @@ class TransformerBlock(Layer):
         return times(self._there(), L)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The same backwards, after what is computed again; an addition's gradient is one addition."""
+        """Recomputation, then the layer in reverse; the gradient of a residual addition is one addition."""
         return times((*of_forward(self._again()), *self._back()), L)
 
     def tensors(self) -> Tensors:
-        """The sequence in and out; all weights (and a cached prefix of keys, where there is one)."""
+        """The sequence in and out; all weights (and a cached prefix of keys, if there is one)."""
         sequence = self.bytes * B * N * D
         prefix = self._attention().tensors().inputs - sequence
         offsets = self.bytes * L * 2 * (NORMS[self.norm][2] - 1) * D
@@ -162,10 +162,10 @@ class TransformerBlock(Layer):
         )
 
     def kept(self) -> sp.Expr:
-        """What each part keeps, a norm its input, dropout its mask, in every layer.
+        """What each part keeps in every layer, with the norms' inputs and the dropout masks.
 
-        In 16 bits, with dense attention, dropout and d_ff = 4d this is B·n·d·(34 + 5·h·n/d); without
-        scores 34·B·n·d; computed again in full, the layer's input, 2·B·n·d.
+        In 16 bits, with dense attention, dropout and d_ff = 4d, this is B·n·d·(34 + 5·h·n/d); without
+        the scores 34·B·n·d; with full recomputation the layer's input, 2·B·n·d.
         """
         sequence = self.bytes * B * N * D
         if self.recompute == "full":
@@ -176,10 +176,10 @@ class TransformerBlock(Layer):
         return L * (heads + self._feed_forward().kept() + 2 * sequence + masks)
 
     def passes(self) -> sp.Expr:
-        """L, one layer after the other."""
+        """L: the layers run in turn."""
         return L
 
     def parameters(self) -> sp.Expr:
-        """Attention's four products, feed-forward's two, two norms."""
+        """Weights of attention's projections and of the feed-forward layer, and two norms."""
         gains = 2 * NORMS[self.norm][2] * D
         return L * (self._attention().parameters() + self._feed_forward().parameters() + gains)

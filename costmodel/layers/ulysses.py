@@ -1,4 +1,4 @@
-"""DeepSpeed-Ulysses: from a part of the sequence with all heads to all of it with a part of the heads."""
+"""DeepSpeed-Ulysses: exchange a part of the sequence with all heads for all of it with some heads."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from costmodel.layers.tiled_attention import TiledAttention
 from costmodel.symbols import ceil_div, symbols
 
 (N,) = symbols("seq")
-#: Heads of one device: where they do not share out evenly, some are dummies, and where there are fewer
-#: than devices, copies.
+#: Heads per device: if they do not divide evenly, some are dummies; if there are fewer heads than
+#: devices, some are copies.
 HEADS, KV_HEADS = ceil_div(HQ, P), ceil_div(HKV, P)
 
 
@@ -25,13 +25,13 @@ HEADS, KV_HEADS = ceil_div(HQ, P), ceil_div(HKV, P)
 class Ulysses(SequenceParallel):
     """All-to-all of Q, K and V, attention over the whole sequence in ⌈h/p⌉ heads, all-to-all of O.
 
-    A device sends (p − 1)/p of what it holds, four times each way: less the more devices there are.
-    Nothing hides the transfers. Each tensor is there twice, by positions and by heads.
+    Four times each way, a device sends (p − 1)/p of a tensor that it holds, so the more devices, the less it
+    sends. Nothing hides the transfers. Each tensor is in memory twice, split by positions and by heads.
 
     Parameters
     ----------
     causal : bool
-        Whether a position sees only those before it; all devices do the same work.
+        Whether a position attends only to itself and the positions before it; all devices do the same work.
     """
 
     name: ClassVar[str] = "ulysses"
@@ -45,7 +45,7 @@ class Ulysses(SequenceParallel):
         return (*self._arrive(), *self._attention("fwd"), self._turn("outputs", HEADS * DV))
 
     def backward(self) -> tuple[Phase, ...]:
-        """The outputs' gradient to heads; attention's; the gradients of Q, K and V to positions."""
+        """The outputs' gradient to heads; attention's gradients; those of Q, K and V to positions."""
         return (
             self._turn("outputs' gradient", HEADS * DV),
             *self._attention("bwd"),
@@ -57,7 +57,7 @@ class Ulysses(SequenceParallel):
         return tuple(self._turn(f"{what}{name}", width) for name, width in widths.items())
 
     def _turn(self, name: str, width: sp.Expr) -> Phase:
-        """Return the exchange of a tensor of that width for each position of the whole sequence."""
+        """Return the all-to-all of a tensor with `width` numbers per position of the whole sequence."""
         size = self.bytes * B * P * CHUNK * width
         return exchange(self, name, "all-to-all", size, workspace=size)
 
@@ -67,12 +67,12 @@ class Ulysses(SequenceParallel):
         return at(phases, {N: P * CHUNK, NKV: P * CHUNK, HQ: HEADS, HKV: KV_HEADS})
 
     def tensors(self) -> Tensors:
-        """Its Q, K and V in, its outputs out; what is kept lies by heads, unless it is alone."""
+        """The device's Q, K and V in, its outputs out; with other devices, copies split by heads are kept."""
         found = super().tensors()
         alone = 1 - first(P - 1)
         return replace(found, kept_inputs=alone * found.inputs, kept_outputs=alone * found.outputs)
 
     def kept(self) -> sp.Expr:
-        """Q, K, V and O of its heads, for the whole sequence, and their log-sum-exp."""
+        """Q, K, V and O of the device's heads, for the whole sequence, and their log-sum-exp."""
         rows = B * P * CHUNK
         return rows * (self.bytes * (HEADS + KV_HEADS) * (D + DV) + self.stat_bytes * HEADS)

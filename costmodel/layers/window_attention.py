@@ -1,4 +1,4 @@
-"""Attention to what is near: sliding windows, and Longformer's with a few global tokens."""
+"""Local attention: sliding windows, and Longformer's windows with a few global tokens."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from costmodel.layers.conv import stacked_layers
 from costmodel.symbols import ceil_div, symbols
 
 W, G = symbols("window globals")
-#: Less than a position: a window of one reaches none.
+#: Less than one position: a window of one reaches no other.
 HALF = sp.Rational(1, 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow(_MaskedAttention):
-    """Each query sees `window` positions: 4·d_h FLOP for each of w·n − w(w−1)/2 pairs of a head.
+    """Each query attends to `window` positions: 4·d_h FLOP for each of w·n − w(w−1)/2 pairs per head.
 
     Parameters
     ----------
     causal : bool
-        The window ends at the query (w·n − w(w−1)/2 pairs). Otherwise it reaches as far to both sides,
+        The window ends at the query (w·n − w(w−1)/2 pairs). Otherwise it reaches equally far to both sides,
         ±r with r = w − 1: n(2r+1) − r(r+1) pairs.
     """
 
@@ -43,16 +43,16 @@ class SlidingWindow(_MaskedAttention):
     causal: bool = True
 
     def mask(self) -> Mask:
-        """Return a window, or ±(w − 1)."""
+        """Return a causal window, or ±(w − 1)."""
         return _pairs.window(N, W, BLOCK) if self.causal else _pairs.local(N, W - 1, BLOCK)
 
     @property
     def _op(self) -> str:
-        """A causal kernel's: libraries run it with a window that begins later."""
+        """The nearest measured kernel: if causal, the causal one, which libraries run with a window."""
         return "attention_prefill" if self.causal else super()._op
 
     def _sizes(self) -> Mapping[str, sp.Expr]:
-        """All keys and the window, which the kernel cuts into tiles of its own."""
+        """Arguments of the kernel model, which, if causal, cuts the window into tiles itself."""
         sizes = super()._sizes()
         return {**sizes, "seq_kv": N, "window": W} if self.causal else sizes
 
@@ -66,9 +66,9 @@ class SlidingWindow(_MaskedAttention):
 
 @dataclass(frozen=True, kw_only=True)
 class Longformer(_MaskedAttention):
-    """A window of `window` positions around each token, half to each side; `globals` tokens see and are seen.
+    """Sliding windows of `window` positions, half to each side, and `globals` tokens that all attend to.
 
-    g·n + (n − g)·g pairs of the global tokens, which stand in front, and the windows of the others.
+    The global tokens are in front and attend to all: g·n + (n − g)·g pairs; the others have their windows'.
     """
 
     name: ClassVar[str] = "longformer"
@@ -84,6 +84,6 @@ class Longformer(_MaskedAttention):
         return _pairs.longformer(N, _pairs.half_width(W), G, BLOCK)
 
     def path(self) -> sp.Expr:
-        """Two steps, by way of a global token; one where the others all see one another."""
+        """Two steps, through a global token; one if all other tokens see one another."""
         apart, reach = N - 1 - G, _pairs.half_width(W)
         return sp.Min(2, sp.Max(1, ceil_div(apart, sp.Max(HALF, reach))))
