@@ -18,7 +18,7 @@ B, N, D, K = symbols("batch seq d_model k")
 
 @dataclass(frozen=True, kw_only=True)
 class CausalConv1d(Layer):
-    """y_t = Σ_j w_j ∘ x_{t−j} over the last k positions, for each of d channels: 2·B·n·d·k FLOP.
+    """Causal depthwise convolution of width k, y_t = Σ_j w_j ∘ x_{t−j}, in d channels: 2·B·n·d·k FLOP.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ DIGITS = CeilLog2(N)
 
 @dataclass(frozen=True, kw_only=True)
 class Combiner(_MaskedAttention):
-    """Causal attention where each query attends to some keys directly, and to all others through spans.
+    """Combiner: causal attention to some keys directly, and to all others through summaries of spans.
 
     A span has a query and a key, each the maximum over its positions, and a value: the attention output of
     its query over its positions. Each query then attends to keys and spans in one softmax.

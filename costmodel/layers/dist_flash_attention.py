@@ -17,7 +17,7 @@ CHECKPOINTS = ("none", "layer", "attention")
 
 @dataclass(frozen=True, kw_only=True)
 class DistFlashAttention(SequenceParallel):
-    """Tiled causal attention across devices in ⌊p/2⌋ + 1 rounds, or p if not balanced.
+    """DistFlashAttn: tiled causal attention across devices in ⌊p/2⌋ + 1 rounds (p if not balanced).
 
     Device i needs the keys of devices 0 … i. In round 0 it computes its own block; in round t it fetches the
     keys of device i − t. A device with no keys left to fetch (i < t) helps instead: it takes the queries of

@@ -22,7 +22,7 @@ from costmodel.symbols import Distinct
 
 @dataclass(frozen=True, kw_only=True)
 class ExpertParallel(MoE):
-    """A mixture of experts with E/p of the E experts on each of p `devices`, each with its own tokens.
+    """Mixture of experts with E/p of the E experts on each of p `devices`, each with its own tokens.
 
     The k copies of a token are sent to their experts and back by two all-to-all exchanges forward and two
     backward, each of 2·k·d bytes per token in 16 bits, of which a share (p − 1)/p leaves the device. A device

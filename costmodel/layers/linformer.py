@@ -19,7 +19,7 @@ SHARING = {"none": 2 * H, "heads": sp.Integer(2), "keys-and-values": sp.Integer(
 
 @dataclass(frozen=True, kw_only=True)
 class Linformer(Layer):
-    """softmax(Q (E K)ᵀ) (F V), with k × n matrices E and F: 8·n·k·d_h FLOP per head.
+    """Linformer: softmax(Q (E K)ᵀ) (F V), with k × n matrices E and F: 8·n·k·d_h FLOP per head.
 
     Half of them project K and V, half attend; k is `rank`. The matrices fix the length of the sequence, and
     their rows mix all positions: there is no causal form.

@@ -21,10 +21,10 @@ B, N, D, E, S, R, K, C = symbols("batch seq d_model hidden state rank k block")
 
 @dataclass(frozen=True, kw_only=True)
 class Mamba(Layer):
-    """h ← exp(Δ A) h + Δ B x, y = C·h + D x, out = y ∘ SiLU(z), in E channels of N_s states each.
+    """Selective state space: h ← exp(Δ A) h + Δ B x, y = C·h + D x, out = y ∘ SiLU(z), in E channels.
 
-    E is `hidden`. Per token and channel, exp(ΔA) takes N_s FLOP and N_s exps, ΔBx 2·N_s FLOP, the recurrence
-    2·N_s (sequential), C·h 2·N_s, D x 2, the gate 3 and an exp.
+    E is `hidden`, and each channel has N_s = `state` states. Per token and channel, exp(ΔA) takes N_s FLOP
+    and N_s exps, ΔBx 2·N_s FLOP, the recurrence 2·N_s (sequential), C·h 2·N_s, D x 2, the gate 3 and an exp.
 
     Parameters
     ----------

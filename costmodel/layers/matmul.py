@@ -18,7 +18,7 @@ BATCH, M, N, K = symbols("batch m n k")
 
 @dataclass(frozen=True, kw_only=True)
 class Matmul(StoredWeights):
-    """out[batch, m, n] = A[batch, m, k] · B[batch, k, n].
+    """Matrix product, out[batch, m, n] = A[batch, m, k] · B[batch, k, n].
 
     2·batch·m·n·k FLOP forward; backward is two products of the same size, for
     the gradients of A and of B. A is the activation, B the weight.

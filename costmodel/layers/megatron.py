@@ -31,13 +31,14 @@ ATTENTION = ("dense", "tiled")
 
 @dataclass(frozen=True, kw_only=True)
 class Megatron(Layer):
-    """`num_layers` Transformer layers over `devices`: norm, attention, add, norm, feed-forward, add.
+    """Megatron-LM tensor parallelism: `num_layers` Transformer layers shared by `devices`.
 
-    Each of t devices holds ⌈h/t⌉ heads and ⌈d_ff/t⌉ of the inner width, and processes the whole sequence, so
-    that each of the two parts (attention, feed-forward) ends with an all-reduce forward and starts with one
-    backward. With sequence parallelism, norms, dropout and additions are split by positions; each all-reduce
-    becomes an all-gather before the part and a reduce-scatter after it, both on a table of all positions that
-    is held temporarily and not kept (Korthikanti et al., §4.2.2). All counts are per device.
+    A layer is norm, attention, residual addition, norm, feed-forward, residual addition. Each of t devices
+    holds ⌈h/t⌉ heads and ⌈d_ff/t⌉ of the inner width, and processes the whole sequence, so that each of the
+    two parts (attention, feed-forward) ends with an all-reduce forward and starts with one backward. With
+    sequence parallelism, norms, dropout and additions are split by positions; each all-reduce becomes an
+    all-gather before the part and a reduce-scatter after it, both on a table of all positions that is held
+    temporarily and not kept (Korthikanti et al., §4.2.2). All counts are per device.
 
     Parameters
     ----------

@@ -10,7 +10,7 @@ from costmodel.layers._elementwise_recurrent import Gates, _ElementwiseRecurrent
 
 @dataclass(frozen=True, kw_only=True)
 class MinGRU(_ElementwiseRecurrent):
-    """h_t = (1 − z_t) ∘ h_{t−1} + z_t ∘ h̃_t, z = σ(W_z x), h̃ = W_h x: 4·B·n·I·H matrix FLOP."""
+    """minGRU, h_t = (1 − z_t) ∘ h_{t−1} + z_t ∘ h̃_t, z = σ(W_z x), h̃ = W_h x: 4·B·n·I·H matrix FLOP."""
 
     name: ClassVar[str] = "min-gru"
     source: ClassVar[str] = "Feng et al., arXiv 2410.01201, §3.1"
@@ -32,7 +32,7 @@ class MinGRU(_ElementwiseRecurrent):
 
 @dataclass(frozen=True, kw_only=True)
 class MinLSTM(_ElementwiseRecurrent):
-    """h_t = f′_t ∘ h_{t−1} + i′_t ∘ h̃_t with f′ = f/(f + i), i′ = i/(f + i): 6·B·n·I·H matrix FLOP."""
+    """minLSTM, h_t = f′_t ∘ h_{t−1} + i′_t ∘ h̃_t, f′ = f/(f + i), i′ = i/(f + i): 6·B·n·I·H matrix FLOP."""
 
     name: ClassVar[str] = "min-lstm"
     source: ClassVar[str] = "Feng et al., arXiv 2410.01201, §3.2"

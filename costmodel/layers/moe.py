@@ -23,11 +23,12 @@ T = B * N
 
 @dataclass(frozen=True, kw_only=True)
 class MoE(StoredWeights):
-    """A router, and the k of E experts it chooses: 2dE + k·6·d·d_ff FLOP per token (4 without a gate).
+    """Mixture of experts: a router, and the k of E experts that it chooses for each token.
 
-    If all experts are equally likely, E·(1 − (1 − k/E)^tokens) of them are expected to be chosen by at least
-    one token. Their weights are read, in one grouped product whose groups have equal shares of the tokens.
-    The product gathers the tokens as it reads them. No token is dropped: there is no capacity factor.
+    A token takes 2dE + k·6·d·d_ff FLOP (4 instead of 6 without a gate). If all experts are equally likely,
+    E·(1 − (1 − k/E)^tokens) of them are expected to be chosen by at least one token. Their weights are read,
+    in one grouped product whose groups have equal shares of the tokens; the product gathers the tokens as it
+    reads them. No token is dropped: there is no capacity factor.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ H, I = symbol("hidden"), symbol("input")
 
 @dataclass(frozen=True, kw_only=True)
 class SRU(_ElementwiseRecurrent):
-    """c = f ∘ c₋ + (1 − f) ∘ W x, h = r ∘ c + (1 − r) ∘ x: 6·B·n·d² matrix FLOP.
+    """Simple recurrent unit, c = f ∘ c₋ + (1 − f) ∘ W x, h = r ∘ c + (1 − r) ∘ x: 6·B·n·d² matrix FLOP.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class SRU(_ElementwiseRecurrent):
 
 @dataclass(frozen=True, kw_only=True)
 class QRNN(_ElementwiseRecurrent):
-    """c = f ∘ c₋ + (1 − f) ∘ z, h = o ∘ c (fo-pooling): 6·k·B·n·I·H matrix FLOP.
+    """Quasi-recurrent layer with fo-pooling, c = f ∘ c₋ + (1 − f) ∘ z, h = o ∘ c: 6·k·B·n·I·H matrix FLOP.
 
     z, f and o are convolutions of width `k` over the input.
     """

@@ -12,14 +12,15 @@ from costmodel.layers._phases import times
 
 @dataclass(frozen=True, kw_only=True)
 class RingAttention(SequenceParallel):
-    """Tiled attention in p rounds; after each, every device sends its block of K and V to the next device.
+    """Ring Attention: tiled attention in p rounds; after each, a device's block of K and V moves on.
 
-    Transfers hide behind the arithmetic: a round takes as long as the longer of the two. A device receives
-    one block of K and V while it computes with another: with Q and O, it holds six blocks of b·c·h numbers,
-    c = ⌈n/p⌉ (§3). These include the place of its own block, so a device that needs its own keys afterwards
-    holds two blocks more. Backward, the blocks circulate again, followed one round later by the gradients
-    of K and V, which are accumulated in fp32 and received in buffers besides those sent. At the end the
-    gradients return to their devices, and nothing hides that transfer.
+    Every device sends its block to the next one. Transfers hide behind the arithmetic: a round takes as
+    long as the longer of the two. A device receives one block of K and V while it computes with another:
+    with Q and O, it holds six blocks of b·c·h numbers, c = ⌈n/p⌉ (§3). These include the place of its own
+    block, so a device that needs its own keys afterwards holds two blocks more. Backward, the blocks
+    circulate again, followed one round later by the gradients of K and V, which are accumulated in fp32 and
+    received in buffers besides those sent. At the end the gradients return to their devices, and nothing
+    hides that transfer.
 
     Parameters
     ----------

@@ -19,12 +19,13 @@ ALL = P * CHUNK
 
 @dataclass(frozen=True, kw_only=True)
 class RingSelfAttention(SequenceParallel):
-    """Dense attention across devices: scores of a device's queries with all keys, softmax, values.
+    """Ring Self-Attention: dense attention of each device's queries with the keys of all devices.
 
-    First the keys are passed from device to device p − 1 times, then the values; each block is computed with
-    once it has arrived. Nothing hides the transfers; a block is received besides the one that is sent.
-    Backward, both circulate again, and all-reduces sum the gradients of all keys and values: in all
-    8 (p − 1) messages of the size of a device's keys, as in tensor parallelism (Li et al. 2021, §3.2).
+    First the keys are passed from device to device p − 1 times, then, after the softmax, the values; each
+    block is computed with once it has arrived. Nothing hides the transfers; a block is received in a buffer
+    besides the one that is sent. Backward, both circulate again, and all-reduces sum the gradients of all
+    keys and values: in all 8 (p − 1) messages of the size of a device's keys, as in tensor parallelism (Li et
+    al. 2021, §3.2).
     """
 
     name: ClassVar[str] = "ring-self-attention"

@@ -17,10 +17,11 @@ B, N, D = symbols("batch seq d_model")
 
 @dataclass(frozen=True, kw_only=True)
 class RWKV(Layer):
-    """wkv_t = (Σ_{i<t} e^{(t−1−i) w + k_i} v_i + e^{u + k_t} v_t) / (the same without v), in d channels.
+    """RWKV-4's time mixing: a decaying average of values v_i, weighted by keys k_i, in d channels.
 
-    One thread per channel carries the numerator, the denominator and their common exponent from token to
-    token: 19 FLOP and 4 exps per token and channel, O(n·d) in all.
+    wkv_t = (Σ_{i<t} e^{(t−1−i) w + k_i} v_i + e^{u + k_t} v_t) / (the same without v). One thread per channel
+    carries the numerator, the denominator and their common exponent from token to token: 19 FLOP and 4 exps
+    per token and channel, O(n·d) in all.
     """
 
     name: ClassVar[str] = "rwkv"

@@ -17,7 +17,7 @@ B, T, H, C = symbols("batch seq hidden block")
 
 @dataclass(frozen=True, kw_only=True)
 class Scan(Layer):
-    """h_t = a_t ∘ h_{t−1} + b_t for all t, from h_0 = 0, in `hidden` lanes of every sequence.
+    """All states of h_t = a_t ∘ h_{t−1} + b_t, from h_0 = 0, in `hidden` lanes of every sequence.
 
     Parameters
     ----------

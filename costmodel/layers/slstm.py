@@ -37,10 +37,10 @@ EXPONENTIAL = Cell(
 
 @dataclass(frozen=True, kw_only=True)
 class SLSTM(Recurrent):
-    """c ← f′ c + i′ z, n ← f′ n + i′, h = o c/n; i′ and f′ are exponentials, scaled by a running maximum m.
+    """sLSTM: c ← f′ c + i′ z, n ← f′ n + i′, h = o c/n, with exponential gates i′ and f′.
 
-    The recurrent weights are block-diagonal, one block for each of `heads`: 2·4·B·n·H·(I + H/heads)
-    matrix FLOP, in n dependent steps.
+    A running maximum m keeps the exponentials in range. The recurrent weights are block-diagonal, one block
+    for each of `heads`: 2·4·B·n·H·(I + H/heads) matrix FLOP, in n dependent steps.
     """
 
     name: ClassVar[str] = "slstm"

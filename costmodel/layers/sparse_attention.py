@@ -67,7 +67,7 @@ class Strided(_MaskedAttention):
 
 @dataclass(frozen=True, kw_only=True)
 class BigBird(_MaskedAttention):
-    """Global, window and random blocks of `block` tokens: O(n) tiles.
+    """BigBird: global, window and random blocks of `block` tokens, O(n) tiles.
 
     The first `globals` tokens, a window of `window` tokens around the query's own block, and `random` tokens,
     each rounded up to whole blocks; all pairs of a kept tile count.

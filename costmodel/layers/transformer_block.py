@@ -31,7 +31,7 @@ ATTENTION: dict[str, type[_Attention]] = {"tiled": TiledAttention, "dense": Dens
 class TransformerBlock(Layer):
     """`num_layers` Transformer layers: norm, self-attention, add, norm, feed-forward, add.
 
-    With d_ff = 4d: 24·B·n·d² + 4·B·n²·d matrix FLOP a layer.
+    With d_ff = 4d, a layer takes 24·B·n·d² + 4·B·n²·d matrix FLOP.
 
     Parameters
     ----------

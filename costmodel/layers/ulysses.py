@@ -23,10 +23,11 @@ HEADS, KV_HEADS = ceil_div(HQ, P), ceil_div(HKV, P)
 
 @dataclass(frozen=True, kw_only=True)
 class Ulysses(SequenceParallel):
-    """All-to-all of Q, K and V, attention over the whole sequence in ⌈h/p⌉ heads, all-to-all of O.
+    """DeepSpeed-Ulysses: all-to-all of Q, K and V, attention in ⌈h/p⌉ heads, all-to-all of O.
 
-    Four times each way, a device sends (p − 1)/p of a tensor that it holds, so the more devices, the less it
-    sends. Nothing hides the transfers. Each tensor is in memory twice, split by positions and by heads.
+    Attention covers the whole sequence. In each pass a device sends (p − 1)/p of four tensors that it holds:
+    the more devices, the less. Nothing hides the transfers. Each tensor is in memory twice, split by
+    positions and by heads.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ HALF = sp.Rational(1, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class SlidingWindow(_MaskedAttention):
-    """Each query attends to `window` positions: 4·d_h FLOP for each of w·n − w(w−1)/2 pairs per head.
+    """Sliding-window attention: each query sees `window` positions, 4·d_h FLOP per pair and head.
 
     Parameters
     ----------
@@ -66,9 +66,10 @@ class SlidingWindow(_MaskedAttention):
 
 @dataclass(frozen=True, kw_only=True)
 class Longformer(_MaskedAttention):
-    """Sliding windows of `window` positions, half to each side, and `globals` tokens that all attend to.
+    """Longformer: windows of `window` positions, half to each side, and `globals` global tokens.
 
-    The global tokens are in front and attend to all: g·n + (n − g)·g pairs; the others have their windows'.
+    The global tokens are in front, attend to all and are attended to by all: g·n + (n − g)·g pairs. The
+    others have the pairs of their windows.
     """
 
     name: ClassVar[str] = "longformer"
