@@ -1,8 +1,8 @@
-"""Growth: the degree of a count in each size, and its O-class, read off its expression.
+"""Asymptotic growth: the degree of a count in each size, and its O-class, derived from its expression.
 
-What is bounded is the expression itself, so a class here is derived, never
-looked up: ⌈a/b⌉ grows as a/b + 1, ⌈log₂ x⌉ as log x, Max as a sum; 1/⌈x⌉ is at
-most 1/x; a subtracted term only makes less of it.
+The class is an upper bound on the expression itself: ⌈a/b⌉ grows as a/b + 1,
+⌈log₂ x⌉ as log x, Max as a sum; 1/⌈x⌉ is at most 1/x; subtracted terms are
+dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from costmodel.symbols import (
     symbol,
 )
 
-#: Factors are written in this order: Table 1 has k·n·d² and r·n·d.
+#: Order of the factors of a product: Table 1 has k·n·d² and r·n·d.
 _ORDER = {
     name: i for i, name in enumerate(dict.fromkeys(("k", "window", "batch", "seq", "d_model", *GLOSSARY)))
 }
@@ -39,18 +39,12 @@ _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Order:
-    """A class O(…): monomials in sizes and their logarithms, none of which dominates another.
-
-    Attributes
-    ----------
-    terms : tuple of Expr
-        The monomials, without constants.
-    """
+    """A class O(…): monomials in sizes and their logarithms, none of which dominates another."""
 
     terms: tuple[sp.Expr, ...]
 
     def __str__(self) -> str:
-        """Write it as the papers do: ``O(n²·d)``."""
+        """Return the class as papers write it: ``O(n²·d)``."""
         return f"O({' + '.join(_text(term) for term in self.terms)})"
 
     @property
@@ -69,7 +63,7 @@ class Table1Row:
     Attributes
     ----------
     layer : str
-        Which layer.
+        The layer's name.
     complexity, sequential, path : Order
         Complexity per layer, sequential operations, maximum path length.
     """
@@ -81,14 +75,14 @@ class Table1Row:
 
 
 def degree(expression: sp.Expr, size: sp.Symbol | str) -> int | Fraction:
-    """Return the power with which a count grows in one size, the others fixed; logarithms count 0.
+    """Return the power with which a count grows in one size, all others fixed; logarithms count as 0.
 
     Parameters
     ----------
     expression : Expr
         A count.
     size : Symbol or str
-        The size that grows.
+        The growing size.
     """
     grown = symbol(size) if isinstance(size, str) else size
     powers = [_powers(term).get(grown, sp.Integer(0)) for term in _monomials(expression)]
@@ -97,10 +91,10 @@ def degree(expression: sp.Expr, size: sp.Symbol | str) -> int | Fraction:
 
 
 def complexity(expression: sp.Expr) -> Order:
-    """Return the O-class of a count: constants and dominated monomials dropped.
+    """Return the O-class of a count: constants and dominated monomials are dropped.
 
-    A monomial is dominated by another that has at least its power of every
-    size (and, where these are equal, of its logarithm); 1 is by any that grows.
+    A monomial is dominated by another that has at least the same power of every
+    size (and, where these are equal, of its logarithm); 1 is dominated by any that grows.
     """
     terms = _monomials(expression)
     leading = [a for a in terms if not any(a != b and _dominates(b, a) for b in terms)]
@@ -110,8 +104,8 @@ def complexity(expression: sp.Expr) -> Order:
 def in_width(layer: Layer, expression: sp.Expr) -> sp.Expr:
     """Return a layer's count for one sequence and one layer, in the paper's variables.
 
-    Defaults are filled in; hidden and input width become d, and so do all
-    heads together (heads · head_dim = d).
+    Defaults are filled in; hidden and input width become d, and so does
+    heads · head_dim.
     """
     values = {name: as_symbols(text) for name, text in _derived(layer).items()}
     for _ in values:
@@ -122,11 +116,11 @@ def in_width(layer: Layer, expression: sp.Expr) -> sp.Expr:
 
 
 def table1(layers: Iterable[Layer]) -> list[Table1Row]:
-    """Return the rows of Table 1 for these layers, out of their symbolic costs.
+    """Return the rows of Table 1 for these layers, derived from their symbolic costs.
 
     Source: Vaswani et al., arXiv 1706.03762, Table 1. Complexity counts all
-    arithmetic, with constants dropped; where it depends on the tile, it is that
-    of the smallest memory in which tiling works, one row (Dao et al. 2022,
+    arithmetic, with constants dropped; if it depends on the tile, it is that for
+    the smallest memory in which tiling works, one row (Dao et al. 2022,
     Theorem 2: d ≤ M).
     """
     smallest = {symbol("sram"): symbol("head_dim")}
@@ -150,14 +144,14 @@ def _derived(layer: Layer) -> dict[str, str]:
 
 
 def _monomials(expression: sp.Expr) -> list[sp.Expr]:
-    """Return the monomials, constants dropped, whose sum bounds a count."""
+    """Return the monomials, without constants, whose sum is an upper bound of a count."""
     bounded = sp.expand(_upper(sp.expand(expression)))
     found = {term.as_independent(*term.free_symbols)[1] for term in sp.Add.make_args(bounded) if term != 0}
     return sorted(found, key=_sort_key)
 
 
 def _upper(e: sp.Expr) -> sp.Expr:
-    """Return a sum of products that grows as fast as `e`, or faster."""
+    """Return a sum of products that grows at least as fast as `e`."""
     if isinstance(e, sp.Add):
         return sp.Add(*(_upper(term) for term in e.args if not term.could_extract_minus_sign()))
     if isinstance(e, sp.Mul):
@@ -184,13 +178,13 @@ def _lower(e: sp.Expr) -> sp.Expr:
 
 
 def _log(e: sp.Expr) -> sp.Expr:
-    """Return Σ log s over the sizes that make `e` grow: log(n·d) = log n + log d."""
+    """Return Σ log s over the sizes in which `e` grows: log(n·d) = log n + log d."""
     sizes = sorted(e.free_symbols, key=lambda s: s.name)
     return sp.Add(*(sp.log(size) for size in sizes if degree(e, size) > 0))
 
 
 def _least(*arguments: sp.Expr) -> sp.Expr:
-    """Return the argument of a minimum that says most: the one that grows least with the sequence."""
+    """Return the tightest argument of a minimum: the one that grows least with the sequence."""
     return min(arguments, key=lambda part: (degree(part, "seq"), str(part)))
 
 
@@ -217,7 +211,7 @@ def _powers(term: sp.Expr) -> dict[sp.Expr, sp.Rational]:
 
 
 def _dominates(a: sp.Expr, b: sp.Expr) -> bool:
-    """Return whether a grows at least as fast as b in every size; whatever grows is more than 1."""
+    """Return whether a grows at least as fast as b in every size; anything that grows dominates 1."""
     of_a, of_b = _powers(a), _powers(b)
     if not of_b:
         return any(power > 0 for power in of_a.values())
@@ -229,20 +223,20 @@ def _dominates(a: sp.Expr, b: sp.Expr) -> bool:
 
 
 def _rank(factor: sp.Expr) -> tuple[bool, int]:
-    """Return the place of a factor in a product: logarithms last."""
+    """Return the sort key of a factor in a product: logarithms last."""
     size = next(iter(factor.free_symbols))
     return isinstance(factor, sp.log), _ORDER.get(size.name, len(_ORDER))
 
 
 def _sort_key(term: sp.Expr) -> tuple[Any, ...]:
-    """Order monomials: highest total power first, then the one with more of the first sizes."""
+    """Return the sort key of a monomial: highest total power first, then more of the first sizes."""
     powers = _powers(term)
     return -sum(powers.values()), *(-powers.get(symbol(name), 0) for name in _ORDER), str(term)
 
 
 def _text(term: sp.Expr) -> str:
-    """Write a monomial: n²·d, n·log n, log_k n, n²/M, log_(m/n) n."""
-    # A difference of logarithms is one of a quotient.
+    """Return a monomial as text: n²·d, n·log n, log_k n, n²/M, log_(m/n) n."""
+    # A difference of logarithms is the logarithm of a quotient.
     term = sp.Mul(*(_one_log(base) ** power for base, power in _powers(term).items()))
     powers = _powers(term)
     logs = [base for base in powers if isinstance(base, sp.log)]
@@ -279,7 +273,7 @@ def _inside(logarithm: sp.log) -> str:
 
 
 def _letter(size: sp.Symbol) -> str:
-    """Return the paper's letter, as plain text."""
+    """Return the paper's letter for a size, as plain text."""
     name: str = size.name
     if name not in GLOSSARY:
         return name

@@ -1,4 +1,4 @@
-"""Number formats: how wide they are, and what a kernel accumulates them in."""
+"""Number formats and their widths."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class DType:
     Attributes
     ----------
     name : str
-        The field's name for it, as used in options and columns.
+        Its name, as used in options and columns.
     bytes : float
         Size of one stored element [bytes]. ``tf32`` is stored as fp32.
     """
@@ -24,16 +24,16 @@ class DType:
 
     @property
     def gradient_bytes(self) -> float:
-        """Size of a weight's gradient [bytes]: that of the weight, 2 at least.
+        """Size of a weight's gradient [bytes]: that of the weight, but at least 2.
 
-        Products of FP8 give 16 bits or more (Micikevicius et al., arXiv 2209.05433).
+        FP8 products give 16 bits or more (Micikevicius et al., arXiv 2209.05433).
         """
         return max(2, self.bytes)
 
 
-#: Numbers of a column of stored weights that share a scale, where they are of 4 bits; else all do.
+#: Default number of stored weights of a column that share a scale, for 4-bit formats; for others, all do.
 GROUP = 128
-#: A group of so many is a whole column, whatever the format.
+#: A group size that means the whole column, whatever the format.
 COLUMN = 2**40
 #: Size of a scale [bytes].
 SCALE_BYTES = 2
@@ -64,7 +64,7 @@ _ALIASES = {
 
 
 def dtype(name: str) -> DType:
-    """Return the number format of that name: ``bf16``, or an alias such as ``torch.bfloat16``.
+    """Return the number format with this name: ``bf16``, or an alias such as ``torch.bfloat16``.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def dtype(name: str) -> DType:
 
 
 def group_of(weights: str, group: int | None = None) -> int | None:
-    """Return how many numbers of a column of stored weights share a scale; None: all of them."""
+    """Return the number of stored weights of a column that share a scale; None means all of them."""
     if group is None:
         return GROUP if dtype(weights).bytes < 1 else None
     return group if group < COLUMN else None

@@ -1,9 +1,9 @@
-"""The memory of a whole model in each of its uses, by kind, and what there is room for.
+"""The memory of a whole model in training, prefill and decoding, by kind, and the sizes that fit.
 
-A model that is a stack of equal layers is trained as `costmodel.parallel` counts it, on one device
-(Korthikanti et al., arXiv 2205.05198, §4); of any other the parts keep what each of them keeps, or its
-layers their inputs. Decoding and prefill hold weights, the cache of keys, values and states, and what a
-kernel needs while it runs.
+The training memory of a stack of equal layers is that of `costmodel.parallel` on one device
+(Korthikanti et al., arXiv 2205.05198, §4); for any other model, each part keeps its own activations, or
+each layer its input. Decoding and prefill hold the weights, the cache of keys, values and states, and the
+kernels' workspace.
 """
 
 from __future__ import annotations
@@ -29,26 +29,26 @@ from costmodel.parallel import Cluster, Layout, Training, Transformer
 from costmodel.parallel.limits import MARGIN, UNLIMITED, check_margin, largest
 
 Array = NDArray[np.float64]
-#: What a use of a model holds, in the order in which it is stacked up.
+#: Kinds of memory, in the order in which charts stack them.
 KINDS = ("weights", "gradients", "optimiser", "activations", "cache", "working")
-#: The most devices that are tried where one is too small to serve a model.
+#: Largest number of devices that is tried if one is too small to serve a model.
 MOST_DEVICES = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """What a model occupies on one device.
+    """The memory of a model on one device.
 
     Parameters
     ----------
     architecture : Architecture
         The model.
     device : Device
-        On what.
+        The device.
     dtype, attention : str
         See `Architecture`.
     margin : float
-        Part of the memory that is not the model's to use (fragmentation, the context).
+        Share of the memory that the model must leave free (fragmentation, the context).
     """
 
     architecture: Architecture
@@ -68,9 +68,9 @@ class Memory:
 
     @cached_property
     def stack(self) -> Transformer | None:
-        """The stack of equal layers that the model is; None if it is none."""
+        """The model as a stack of equal layers, or None if it is not one."""
         if self.attention == "eager":
-            return None  # masks and dropout by kernels of their own are kept too
+            return None  # separate kernels for masks and dropout keep more
         try:
             return Transformer.of(self.architecture, dtype=self.dtype, attention=self.attention)
         except UnavailableError:
@@ -78,11 +78,11 @@ class Memory:
 
     @property
     def recomputations(self) -> tuple[str, ...]:
-        """The ways to train it: ``none``, and where it has equal layers ``selective`` and ``full``."""
+        """The possible recomputations: ``none``, and for equal layers also ``selective`` and ``full``."""
         return RECOMPUTE if self.architecture.layered else RECOMPUTE[:1]
 
     def model(self, use: str, recompute: str = "none") -> Model:
-        """Return the model in a use: ``training``, ``prefill`` or ``decode``."""
+        """Return the model for a use: ``training``, ``prefill`` or ``decode``."""
         if use == "decode":
             return self.architecture.decode(self.dtype)
         if use == "prefill":
@@ -97,13 +97,13 @@ class Memory:
         Parameters
         ----------
         use : {"training", "prefill", "decode"}
-            What it is used for.
+            The use.
         batch : float
-            Sequences.
+            Number of sequences.
         lengths : array_like
-            Tokens of each; when decoding, those in the cache.
+            Tokens per sequence; for decoding, tokens in the cache.
         recompute : str
-            Of training; see `recomputations`.
+            Recomputation in training; see `recomputations`.
         """
         given = np.atleast_1d(np.asarray(lengths, dtype=np.float64))
         if use == "training" and self.stack:
@@ -111,31 +111,31 @@ class Memory:
         return self._counted(self.model(use, recompute), use, batch, given)
 
     def total(self, use: str, *, batch: float, length: float, recompute: str = "none") -> float:
-        """Return the memory of all kinds [bytes]."""
+        """Return the total memory [bytes]."""
         found = self.kinds(use, batch=batch, lengths=length, recompute=recompute)
         return float(sum(kind[0] for kind in found.values()))
 
     def generating(self, *, prompt: float, new: float, batch: float) -> tuple[float, str, float]:
-        """Return the most that a generation holds [bytes], in which use, and at which of its lengths."""
-        # An encoder's cache is the prompt's, and its decoder's grows from nothing.
+        """Return the peak memory of a generation [bytes], and the use and length at which it occurs."""
+        # In an encoder-decoder, the prompt's cache is the encoder's; the decoder's starts empty.
         end = max(prompt, new) if self.architecture.family.encodes else prompt + new
         uses = (("prefill", prompt), ("decode", end))
         held = ((self.total(use, batch=batch, length=length), use, length) for use, length in uses)
         return max(held, key=lambda one: one[0])
 
     def longest(self, use: str, *, batch: float) -> int | None:
-        """Return the longest sequence that there is room for [tokens]; 0: none, None: any."""
+        """Return the longest sequence that fits [tokens]; 0 if none does, None if all do."""
         return _most(lambda n: self.total(use, batch=batch, length=n) <= self.room)
 
     def largest(self, use: str, *, length: float, recompute: str = "none") -> int | None:
-        """Return the largest batch that there is room for [sequences]; 0: none, None: any."""
+        """Return the largest batch that fits [sequences]; 0 if none does, None if all do."""
         return _most(lambda n: self.total(use, batch=n, length=length, recompute=recompute) <= self.room)
 
     def lacking(self, use: str, *, batch: float, length: float, recompute: str = "none") -> str | None:
-        """Return how much memory is missing, and the cheapest remedy, in a line; None where it fits.
+        """Return, as one line, how much memory is missing and the cheapest remedy; None if the model fits.
 
-        Remedies, as far as they do: to compute more again; fewer sequences at a time; a narrower format
-        (not for training); more devices, among which all is divided evenly, or weights stored narrower.
+        Remedies, in the order tried: more recomputation; fewer sequences; a narrower format
+        (not for training); more devices, which divide everything evenly, or weights stored narrower.
         """
         given = {"batch": batch, "length": length}
         total = self.total(use, **given, recompute=recompute)
@@ -145,7 +145,7 @@ class Memory:
         return f"{short}; {self._remedy(use, batch, length, recompute, total)} would do"
 
     def _remedy(self, use: str, batch: float, length: float, recompute: str, total: float) -> str:
-        """Return the first remedy that does."""
+        """Return the first remedy that suffices."""
         if use == "training":
             for more in self.recomputations[self.recomputations.index(recompute) + 1 :]:
                 if self.total(use, batch=batch, length=length, recompute=more) <= self.room:
@@ -164,18 +164,18 @@ class Memory:
         return f"{among} or {stored}" if stored else among
 
     def _shared(self, use: str, batch: float, length: float, fewest: int) -> str | None:
-        """Return the fewest devices of a node that do together; None where none are known to."""
+        """Return the smallest tensor-parallel size that fits; None if none is known."""
         for devices in range(fewest, MOST_DEVICES + 1):
             try:
                 share = dataclasses.replace(self, architecture=self.architecture.tensor_parallel(devices))
             except CostmodelError:
-                continue  # not divided evenly, or not at all
+                continue  # it cannot be divided, or not evenly
             if share.total(use, batch=batch, length=length) <= self.room:
                 return f"--tensor {devices}"
         return None
 
     def _stored(self, use: str, batch: float, length: float) -> str | None:
-        """Return the widest format that does if the weights are stored in it; None where none does."""
+        """Return the widest storage format of the weights that fits; None if none does."""
         given = parse_dtype(self.architecture.weights or self.dtype).bytes
         for kind in (kind for kind in ("int8", "int4") if parse_dtype(kind).bytes < given):
             if self._does(use, batch, length, architecture=self.architecture.storing(kind)):
@@ -183,7 +183,7 @@ class Memory:
         return None
 
     def _does(self, use: str, batch: float, length: float, **changed: Any) -> bool:
-        """Return whether there is room with this changed; not where what is stored refuses the change."""
+        """Return whether the model fits with these changes; False if they conflict with its stored format."""
         try:
             return dataclasses.replace(self, **changed).total(use, batch=batch, length=length) <= self.room
         except CostmodelError:
@@ -192,7 +192,7 @@ class Memory:
     # -- the two ways of counting ----------------------------------------------------------
 
     def _trained(self, stack: Transformer, recompute: str, batch: float, lengths: Array) -> dict[str, Array]:
-        """Return the memory of a step of a stack of equal layers, its whole batch at once."""
+        """Return the memory of a training step of equal layers, with the whole batch as one micro-batch."""
         cluster, layout = (
             Cluster(device=self.device, devices=1),
             Layout(recompute=recompute, micro_batch=batch),
@@ -206,7 +206,7 @@ class Memory:
         }
 
     def _counted(self, model: Model, use: str, batch: float, lengths: Array) -> dict[str, Array]:
-        """Return the memory as the model's own parts count it."""
+        """Return the memory as the sum of what the model's own parts count."""
         tensors = model.held()
         trained = use == "training"
         kinds = {
@@ -224,7 +224,7 @@ class Memory:
 
 
 def sizes_of(model: Model, batch: float, lengths: Any) -> dict[str, Any]:
-    """Return a model's sizes: every sequence, an encoder's and those in the cache too, has the length."""
+    """Return a model's sizes, with the same length for the sequence, the encoder's and the cache."""
     given = {"batch": batch, "seq": lengths, "seq_kv": lengths}
     return {name: given[name] for name in model.required}
 

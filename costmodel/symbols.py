@@ -1,7 +1,7 @@
-"""The vocabulary of sizes: one symbol each, made once, and the functions counts are written with.
+"""The vocabulary of sizes, with one SymPy symbol each, and the functions that counts are written with.
 
-SymPy symbols of one name but different assumptions do not cancel, so nothing
-else in the package makes a symbol: it takes them from here.
+SymPy symbols with the same name but different assumptions do not cancel, so
+all other modules take their symbols from here.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from costmodel.errors import unknown_name
 
 @dataclass(frozen=True)
 class Size:
-    """A size that layers are described in.
+    """A size of a layer.
 
     Attributes
     ----------
     name : str
-        Its name as keyword, ``-D`` define and column.
+        Its name as a keyword, as a ``-D`` define and as a column.
     latex : str
-        The letter its paper uses.
+        The letter that its paper uses.
     meaning : str
         One line for the glossary.
     largest : float
-        Above this it can only be a mistake.
+        Larger values are refused as mistakes.
     """
 
     name: str
@@ -36,7 +36,7 @@ class Size:
 
     @property
     def symbol(self) -> sp.Symbol:
-        """The one symbol of this size."""
+        """The symbol of this size."""
         return _SYMBOLS[self.name]
 
 
@@ -92,7 +92,7 @@ GLOSSARY = {
 _SYMBOLS = {name: sp.Symbol(name, positive=True, integer=True) for name in GLOSSARY}
 LATEX_NAMES = {_SYMBOLS[name]: size.latex for name, size in GLOSSARY.items()}
 
-#: Sizes that a device fills in where the user does not.
+#: Sizes that the device provides if the user does not.
 DEVICE_SIZES = ("sram", "onchip")
 
 
@@ -102,7 +102,7 @@ def symbol(name: str) -> sp.Symbol:
     Raises
     ------
     UnknownNameError
-        If the vocabulary has no size of that name.
+        If the vocabulary has no size with this name.
     """
     if name not in _SYMBOLS:
         raise unknown_name("size", name, _SYMBOLS)
@@ -115,19 +115,19 @@ def symbols(names: str) -> tuple[sp.Symbol, ...]:
 
 
 def _raised(text: str, exponent: str) -> str:
-    """Return LaTeX of a function, to a power where there is one."""
+    """Return the LaTeX of a function, raised to a power if there is one."""
     return rf"\left({text}\right)^{{{exponent}}}" if exponent else text
 
 
 def as_symbols(text: str | int) -> sp.Expr:
-    """Return arithmetic on sizes, such as a layer's default ``heads*head_dim``, in their symbols."""
+    """Return an expression in sizes, such as a layer's default ``heads*head_dim``, in their symbols."""
     return sp.sympify(text, locals=_SYMBOLS)
 
 
 class CeilLog2(sp.Function):  # type: ignore[misc]
     """⌈log₂ x⌉, the depth of a balanced tree over x ≥ 1 leaves.
 
-    A function of its own because ``ceiling(log(x, 2))``, once compiled, is
+    It is a separate function because ``ceiling(log(x, 2))``, once compiled, is
     wrong at 2²⁹, 2³¹, 2³⁹, …: the quotient of two logarithms is not exact.
     """
 
@@ -154,24 +154,24 @@ class CeilLog2(sp.Function):  # type: ignore[misc]
 class CeilDiv(sp.Function):  # type: ignore[misc]
     """⌈a/b⌉, the number of tiles of size b that cover a.
 
-    A function of its own because ``ceiling(a/b)``, once compiled, multiplies by
-    1/b: 75 · (1/75) rounds up where 75/75 does not, and counts a tile too many.
+    It is a separate function because ``ceiling(a/b)``, once compiled, multiplies by
+    1/b: 75 · (1/75) rounds up, which 75/75 does not, and counts a tile too many.
     """
 
     nargs = 2
     is_integer = True
 
     def _eval_is_positive(self) -> bool | None:
-        """Tell whether it is at least 1: it is where a is positive (b always is)."""
+        """Return True if a is positive: the result is then at least 1, as b is always positive."""
         return True if self.args[0].is_positive else None
 
     def _eval_is_nonnegative(self) -> bool | None:
-        """Tell whether it is at least 0."""
+        """Return True if a is nonnegative."""
         return True if self.args[0].is_nonnegative else None
 
     @classmethod
     def eval(cls, a: sp.Expr, b: sp.Expr) -> sp.Expr | None:
-        """Evaluate numbers exactly; of whole numbers, ⌈a/1⌉ is a and ⌈1/b⌉ is 1."""
+        """Evaluate numbers exactly; for integers, ⌈a/1⌉ is a and ⌈1/b⌉ is 1."""
         if a.is_Rational and b.is_Rational:
             return sp.ceiling(a / b)
         if a == 1 and b.is_integer and b.is_positive:
@@ -195,8 +195,8 @@ def ceil_div(a: sp.Expr, b: sp.Expr) -> sp.Expr:
 class CeilLog(sp.Function):  # type: ignore[misc]
     """⌈log_b x⌉ for x ≥ 1, the levels of a b-ary tree over x leaves.
 
-    Exact, as `CeilLog2` is: the quotient of two logarithms is put right by the
-    powers next to it.
+    Exact, as `CeilLog2` is: the quotient of two logarithms is corrected by
+    comparing with the neighbouring powers.
     """
 
     nargs = 2
@@ -224,10 +224,10 @@ class CeilLog(sp.Function):  # type: ignore[misc]
 
 
 class ChunkPairs(sp.Function):  # type: ignore[misc]
-    """Pairs of positions of one chunk, the later with itself and each earlier, in n cut into chunks of c.
+    """Pairs of a position with itself or an earlier one in its chunk, in n positions in chunks of c.
 
-    Σ c_i (c_i + 1)/2 over ⌈n/c⌉ chunks, the last as long as what is left. A function of its own because
-    its growth, n·c, cannot be seen in that sum.
+    Σ c_i (c_i + 1)/2 over ⌈n/c⌉ chunks, the last of which holds the remaining positions. It is a separate
+    function because its growth, n·c, cannot be read off that sum.
     """
 
     nargs = 2
@@ -253,10 +253,10 @@ class ChunkPairs(sp.Function):  # type: ignore[misc]
 
 
 class CausalTiles(sp.Function):  # type: ignore[misc]
-    """Tiles of c keys that queries meet, the last n of n_kv positions, each seeing itself and all before.
+    """Tiles of c keys visited by the last n of n_kv positions, where each sees itself and all before it.
 
-    Σ ⌈j/c⌉ over n_kv − n < j ≤ n_kv. A function of its own because its growth, at most n·⌈n_kv/c⌉, cannot be
-    seen in the difference of two sums that it is.
+    Σ ⌈j/c⌉ over n_kv − n < j ≤ n_kv. It is a separate function because its growth, at most n·⌈n_kv/c⌉, cannot
+    be read off the difference of two sums that it equals.
     """
 
     nargs = 3
@@ -289,11 +289,11 @@ class CausalTiles(sp.Function):  # type: ignore[misc]
 
 
 class Distinct(sp.Function):  # type: ignore[misc]
-    """Expected distinct ones of n that draws touch, each draw k different ones: n·(1 − (1 − k/n)^draws).
+    """Expected number of distinct items out of n after draws of k distinct ones: n·(1 − (1 − k/n)^draws).
 
-    Cardenas, Communications of the ACM 18 (1975): of the rows of a table, or the experts of a mixture,
-    when every choice is as likely. A function of its own because the difference, once compiled, loses
-    all digits where n is large, and because its growth, no more than n, cannot be seen in the power.
+    Cardenas, Communications of the ACM 18 (1975): rows of a table, or experts of a mixture, if every choice
+    is equally likely. It is a separate function because the difference, once compiled, loses all digits for
+    large n, and because its growth, at most n, cannot be read off the power.
     """
 
     nargs = 3
@@ -301,7 +301,7 @@ class Distinct(sp.Function):  # type: ignore[misc]
 
     @classmethod
     def eval(cls, n: sp.Expr, k: sp.Expr, draws: sp.Expr) -> sp.Expr | None:
-        """Evaluate what is sure: all of them, one draw; and numbers exactly, where they are small."""
+        """Evaluate certain cases (k = n, one draw), and numbers exactly if they are small."""
         if n == k:
             return n
         if draws == 1:
@@ -317,20 +317,20 @@ class Distinct(sp.Function):  # type: ignore[misc]
 
     def _numpycode(self, printer: object) -> str:
         n, k, draws = (f"({printer._print(a)})" for a in self.args)  # type: ignore[attr-defined]
-        # At k = n the logarithm would be of 0: the largest number below 1 stands for 1.
+        # At k = n the logarithm would be that of 0: the largest number below 1 stands in for 1.
         missed = f"{draws}*log1p(-minimum({k}/{n}, {1 - 2.0**-53!r}))"
         return f"maximum({k}, -{n}*expm1({missed}))"
 
 
 class Largest(sp.Max):  # type: ignore[misc]
-    """The largest of many arguments.
+    """The maximum of many arguments.
 
-    A function of its own because ``Max`` compares each of them with each, whenever it is written and
-    rewritten: for what a model's parts occupy that takes longer than all else.
+    It is a separate function because ``Max`` compares every pair of arguments whenever it is built or
+    rebuilt, which for the memory of a model's parts would take longer than everything else.
     """
 
     def __new__(cls, *args: sp.Expr) -> sp.Expr:
-        """Compare numbers, and nothing else."""
+        """Evaluate numbers only; leave everything else unevaluated."""
         if all(sp.sympify(arg).is_number for arg in args):
             return sp.Max(*args)
         return super().__new__(cls, *args, evaluate=False)
@@ -341,5 +341,5 @@ class Largest(sp.Max):  # type: ignore[misc]
 
 
 def tree_depth(terms: sp.Expr) -> sp.Expr:
-    """Return the depth of a dot product or sum of that many terms: one multiply, ⌈log₂⌉ adds."""
+    """Return the depth of a dot product of `terms` terms: one multiply and ⌈log₂⌉ adds."""
     return 1 + CeilLog2(terms)

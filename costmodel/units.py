@@ -1,8 +1,8 @@
-"""Quantities with units: text such as ``"4.8 TB/s"`` to SI numbers, and numbers to text.
+"""Quantities with units: conversion of text such as ``"4.8 TB/s"`` to SI numbers, and back.
 
 The grammar is a number, one space or none, and a unit with an SI or binary
-prefix. It is written out here, and not taken from pint, because pint costs half
-a second at start-up; the tests hold every unit against pint.
+prefix. It is implemented here because importing pint takes half
+a second; the tests check every unit against pint.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SI = {
 }
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
 
-#: base unit → (dimension, scale, prefixes that make sense of it)
+#: base unit → (dimension, scale, prefixes that it can have)
 _BASES = {
     "B/s": ("bytes/s", 1.0, "kMGTP"),
     "B": ("bytes", 1.0, "kMGTP"),
@@ -64,13 +64,13 @@ def parse(text: object, dimension: str) -> float:
     text : str
         A number with a unit, such as ``"989.4 TFLOP/s"``.
     dimension : str
-        What it has to be: ``bytes``, ``bytes/s``, ``FLOP/s``, ``FLOP``, ``Hz``,
+        The required dimension: ``bytes``, ``bytes/s``, ``FLOP/s``, ``FLOP``, ``Hz``,
         ``W`` or ``s``.
 
     Raises
     ------
     CostmodelError
-        If the text is not a quantity, has no unit, or is of another dimension.
+        If the text is not a quantity, has no unit, or has another dimension.
     """
     wanted = f"a quantity in {dimension}, such as {_example(dimension)!r}"
     if not isinstance(text, str):
@@ -105,7 +105,7 @@ def _example(dimension: str) -> str:
 
 
 def render(value: float, dimension: str, digits: int = 4) -> str:
-    """Return a number in SI units as text with a fitting prefix: ``4.8e12 → "4.8 TB/s"``."""
+    """Return a number in SI units as text with a suitable prefix: ``4.8e12 → "4.8 TB/s"``."""
     base = {"bytes": "B", "bytes/s": "B/s"}.get(dimension, dimension)
     if value == 0 or not math.isfinite(value):
         return f"{value:g} {base}"
@@ -117,7 +117,7 @@ def render(value: float, dimension: str, digits: int = 4) -> str:
 
 
 def in_full(value: float) -> str:
-    """Return a number with all its digits: ``1048577.0 → "1048577"``, for sizes, which differ in the last."""
+    """Return a number with all its digits, for sizes: ``1048577.0 → "1048577"``."""
     number = float(value)
-    # Beyond 2⁵³ a float stands for many whole numbers: its digits would be made up.
+    # Above 2⁵³ a float represents several integers: its last digits would be made up.
     return f"{number:.0f}" if number.is_integer() and abs(number) <= 2**53 else str(number)

@@ -1,4 +1,4 @@
-"""Models from torch modules: `from_torch` runs one without values, and models what ran."""
+"""Models from torch modules: `from_torch` traces a module on tensors without values."""
 
 from __future__ import annotations
 
@@ -35,59 +35,59 @@ def from_torch(
     title: str | None = None,
     **keywords: Any,
 ) -> CapturedModel:
-    """Return the model of a torch module, from running it on tensors without values.
+    """Return the model of a torch module, traced on tensors without values.
 
-    Nothing is computed and no memory is taken: parameters and inputs may be on the ``meta`` device.
-    Every operation that runs, forward and (through autograd, as torch would) backward, becomes a
-    kernel. Views cost nothing; copies cost what they move.
+    Nothing is computed and no memory is allocated: parameters and inputs may be on the ``meta`` device.
+    Every operation that runs, forward and (through autograd, as in torch) backward, becomes a
+    kernel. Views are free; copies cost the traffic they cause.
 
     Parameters
     ----------
     module : torch.nn.Module
-        In the mode it is in: ``module.train()`` has dropout, ``module.eval()`` has not.
+        The module, in its current mode: ``module.train()`` has dropout, ``module.eval()`` has not.
     *inputs : torch.Tensor or other
-        Example inputs; sizes and formats count, values do not.
+        Example inputs; their sizes and formats matter, their values do not.
     dims : mapping, optional
-        Which dimensions stay symbols: ``{"batch": (0, 0), "seq": (0, 1)}``, the size's name in the
-        vocabulary → (input, axis), or a list of such places; an input by position or keyword. All
-        other sizes are the example's.
+        Dimensions that stay symbolic: ``{"batch": (0, 0), "seq": (0, 1)}`` maps a size's name in the
+        vocabulary to (input, axis), or to a list of such places; an input is named by position or keyword.
+        All other sizes are those of the example.
     dynamic_shapes : mapping or sequence, optional
-        The same as ``torch.export`` writes it: ``{"x": {0: Dim("batch"), 1: Dim("seq")}}``, or one
-        entry for each input.
+        The same in the notation of ``torch.export``: ``{"x": {0: Dim("batch"), 1: Dim("seq")}}``, or one
+        entry per input.
     direction : {"fwd", "bwd", "fwd+bwd"}
-        What to capture. Backward starts from `loss`; without one from the result's ``loss`` or its
-        scalars, else from everything in it that has a gradient.
+        The pass to capture. Backward starts from `loss`; without one, from the result's ``loss`` or its
+        scalars, else from every tensor of the result that has a gradient.
     fusion : {"eager", "flash", "compile"}
-        ``eager``: one kernel for each operation, attention by its definition, with scores in memory.
-        ``flash``: the same, scaled_dot_product_attention as one tiled kernel. ``compile``: also
-        chains of pointwise operations and reductions as one kernel, after Inductor
+        ``eager``: one kernel per operation; attention by its definition, with scores in memory.
+        ``flash``: the same, with scaled_dot_product_attention as one tiled kernel. ``compile``: also
+        fuses chains of pointwise operations and reductions into one kernel, like Inductor
         (``costmodel.capture._fuse`` states the rule).
     dtype : str, optional
-        The format that floating-point tensors are taken to have instead of their own.
+        Format that replaces the format of all floating-point tensors.
     loss : callable, optional
-        From the module's result, the tensor that backward starts from.
+        Function of the module's result that returns the tensor from which backward starts.
     optimizer : str, optional
-        ``sgd``, ``momentum``, ``adam`` or ``adamw``: what updates the trained parameters after the backward
-        pass, in their own format: a kernel for each operation over all of them (torch's ``foreach``), one
-        for all under ``compile``.
+        ``sgd``, ``momentum``, ``adam`` or ``adamw``: updates the trained parameters after the backward
+        pass, in their own format: one kernel per operation over all of them (torch's ``foreach``), or a
+        single kernel with ``compile``.
     title : str, optional
-        The model's name; default the class's.
+        The model's name; default: that of the class.
     **keywords
         Further example inputs, by name.
 
     Returns
     -------
     CapturedModel
-        A `Model`, and so a `Layer`: predict, sweep and show take it. ``assumed`` says what was assumed
-        where the module's course depends on data or on a size, ``unmapped`` which operations are
-        charged as moving their operands, with their share of FLOPs.
+        A `Model`, and so a `Layer`: predict, sweep and show accept it. ``assumed`` lists what was assumed
+        where the module's control flow depends on data or on a size; ``unmapped`` lists operations whose
+        cost is only the traffic of their operands, with their share of FLOPs.
 
     Raises
     ------
     UnavailableError
         If torch is not installed.
     CostmodelError
-        If the module is not one, dims do not fit the inputs, or the module cannot run on them.
+        If the module is not a torch module, dims do not fit the inputs, or the module cannot run on them.
     """
     if importlib.util.find_spec("torch") is None:
         raise UnavailableError(
@@ -122,7 +122,7 @@ def from_torch(
 
 
 def _run(sizes: Mapping[str, tuple[Place, ...]], *what: Any, **how: Any) -> Trace:
-    """Return what ran; with the example's sizes where the module, or torch, cannot do with symbols."""
+    """Return the trace; with the example's sizes if the module, or torch, does not support symbols."""
     try:
         return run(*what, sizes=sizes, **how)
     except CannotRun as error:

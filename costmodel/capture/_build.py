@@ -1,4 +1,4 @@
-"""From a run to a model: operations become kernels, equal kernels one that repeats."""
+"""From a trace to a model: operations become kernels, and equal kernels become one that repeats."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ NOT_COUNTED = (
 def build(
     trace: Trace, *, title: str, fusion: str, direction: str, dtype: str | None, optimizer: str | None = None
 ) -> CapturedModel:
-    """Return the model of a run.
+    """Return the model of a trace.
 
     Parameters
     ----------
     trace : Trace
-        What ran.
+        The operations that ran.
     title : str
         The model's name.
     fusion : str
         Which operations run as one kernel, see `_fuse`.
     direction : str
-        What was captured.
+        The captured pass.
     dtype : str, optional
-        The model's format; default that of most of its weights.
+        The model's format; default: that of most of its weights.
     optimizer : str, optional
-        What updates the weights, see `OptimizerStep`.
+        The optimiser of the weights, see `OptimizerStep`.
     """
     calls = [_settled(replace(call, place=place), trace) for place, call in enumerate(trace.calls)]
     kernels = {
@@ -103,7 +103,7 @@ def _updates(optimizer: str, trained: Sequence[Operand], dtype: str, fusion: str
 
 
 def _settled(call: Call, trace: Trace) -> Call:
-    """Return a call in the sizes that are still open."""
+    """Return a call whose sizes are expressed in the sizes that are still open."""
     if not trace.settled:
         return call
 
@@ -127,7 +127,7 @@ def _settled(call: Call, trace: Trace) -> Call:
 
 
 def _mapped(call: Call) -> bool:
-    """Whether an operation's kernel is known."""
+    """Return whether an operation's kernel is known."""
     return call.op in SOLID or _ops.kind(call) is not None or call.op in ROWS
 
 
@@ -154,7 +154,7 @@ def _kernels(
 def _memory_part(
     unit: Unit, trace: Trace, everything: Sequence[Call], inlined: set[int], title: str, fuse: bool
 ) -> CapturedPart:
-    """Return the part of memory-bound operations that run as one kernel."""
+    """Return the part for memory-bound operations that run as one kernel."""
     one = unit.members[0]
     path = name_of(one.call, title)
     if len(unit.members) == 1 and one.layer is not None:
@@ -167,7 +167,7 @@ def _memory_part(
 
 
 def _outside(unit: Unit, trace: Trace, everything: Sequence[Call]) -> set[int]:
-    """Return the memory of a kernel's results that others read, or that stays."""
+    """Return the storages of a kernel's results that other kernels read, or that persist."""
     own = {operand.storage for call in unit.calls for operand in call.written}
     inside = set(map(id, unit.calls))
     read = {
@@ -177,13 +177,13 @@ def _outside(unit: Unit, trace: Trace, everything: Sequence[Call]) -> set[int]:
         for operand in call.operands
         if operand.storage in own
     }
-    # What nobody reads: backward, gradients; forward, statistics that only backward would need.
+    # Results that nothing reads: backward, gradients; forward, statistics that only backward would need.
     unread = own - {o.storage for call in everything for o in call.operands}
     return (own & trace.lasting) | read | (unread if unit.calls[0].backward else set())
 
 
 def _inlined(trace: Trace, calls: Sequence[Call]) -> set[int]:
-    """Return the memory of values from nothing that only memory-bound operations read."""
+    """Return the storages of generated values (zeros, ranges, …) that only memory-bound operations read."""
     made = {o.storage for c in calls if _ops.kind(c) == "creation" for o in c.outputs if not c.mutated}
     made -= trace.lasting
     for call in calls:
@@ -195,7 +195,7 @@ def _inlined(trace: Trace, calls: Sequence[Call]) -> set[int]:
 
 
 def _longest(kernels: Sequence[Unit]) -> int:
-    """Return how many kernels are on the longest chain in which each waits for the one before."""
+    """Return the number of kernels on the longest chain of dependent kernels."""
     length: dict[Unit, int] = {}
     for unit in kernels:
         length[unit] = 1 + max((length.get(before, 0) for before in unit.needs), default=0)
@@ -203,7 +203,7 @@ def _longest(kernels: Sequence[Unit]) -> int:
 
 
 def _unmapped(trace: Trace) -> tuple[Unmapped, ...]:
-    """Return the operations whose kernels are not known, and their share of FlopCounterMode's FLOPs."""
+    """Return the operations without a known kernel, and their share of FlopCounterMode's FLOPs."""
     counted: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     total = 0.0
@@ -217,7 +217,7 @@ def _unmapped(trace: Trace) -> tuple[Unmapped, ...]:
 
 
 def _most(trace: Trace) -> str:
-    """Return the format of most of the weights, or of the inputs."""
+    """Return the format of most of the weights, or of the inputs if there are none."""
     sizes: Counter[str] = Counter()
     for operand in (*trace.weights.values(), *trace.inputs):
         if operand.is_float:

@@ -1,10 +1,10 @@
-"""Operations that are taken as one: attention, recurrent layers and dropout, as a GPU's libraries run them.
+"""Composite operations that are captured as one: attention, recurrent layers and dropout.
 
-On the CPU's tensors that a run uses, torch would take these apart into dozens of kernels that no
-accelerator runs. While a module runs, the functions behind ``scaled_dot_product_attention``,
-``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and ``nn.Dropout`` are others, which note one operation forward
-and one backward. Code that has imported ``scaled_dot_product_attention`` by name before is not
-reached: its attention is noted kernel by kernel.
+On the CPU tensors that a trace uses, torch would decompose these into dozens of kernels that no
+accelerator runs. During a trace, the functions behind ``scaled_dot_product_attention``,
+``nn.LSTM``, ``nn.GRU``, ``nn.RNN`` and ``nn.Dropout`` are replaced by ones that record one operation
+forward and one backward. Code that imported ``scaled_dot_product_attention`` by name before is not
+affected: its attention is recorded kernel by kernel.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ CELLS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 
 @contextlib.contextmanager
 def composites(recorder: Any, *, whole_attention: bool) -> Iterator[None]:
-    """Take composites as one while a module runs.
+    """Record composites as single operations while a module runs.
 
     Parameters
     ----------
     recorder : Recorder
-        Who is told of them.
+        The recorder of the trace.
     whole_attention : bool
-        Whether attention is one of them; else it runs as it is defined: product, softmax, product.
+        Whether attention is one of them; otherwise it runs by its definition: product, softmax, product.
     """
     import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -59,9 +59,10 @@ def composites(recorder: Any, *, whole_attention: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _as_if_real() -> Iterator[None]:
-    """Let transformers, which builds a mask where a trace could not tell that none is needed, run as ever.
+    """Make transformers treat the trace's tensors as real ones.
 
-    What it asks of the mask's data is answered, and noted, as any other question about data is.
+    It would otherwise build a mask, as a tracer could not tell that none is needed. Its questions about the
+    mask's data are answered, and noted, like any other question about data.
     """
     library = sys.modules.get("transformers.utils.import_utils")
     if not hasattr(library, "is_fake_tensor"):
@@ -73,7 +74,7 @@ def _as_if_real() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _flat_weights() -> Iterator[None]:
-    """Let recurrent modules, which hold their weights in a list as well, run on those they are given."""
+    """Make recurrent modules, which also hold their weights in a list, use the weights they are given."""
     import torch
 
     changed = []
@@ -94,9 +95,9 @@ def _flat_weights() -> Iterator[None]:
 
 
 def _function(recorder: Any, op: str) -> Callable[..., Any]:
-    """Return a function of (shapes of results, facts, kept, *operands) that autograd sees as one.
+    """Return a function of (shapes of results, facts, kept, *operands) that autograd sees as one operation.
 
-    ``kept`` is (how many operands, how many results, shapes of statistics): what is kept for backward.
+    ``kept`` says what is kept for backward: (number of operands, number of results, shapes of statistics).
     """
     import torch
 
@@ -132,7 +133,7 @@ def _function(recorder: Any, op: str) -> Callable[..., Any]:
 
 
 def _result(op: str, like: Any, shape: tuple[Any, ...]) -> Any:
-    """Return an empty result; attention's lies in memory position by position, heads side by side."""
+    """Return an empty result; attention's is stored position by position, with heads side by side."""
     if op == "attention" and len(shape) == 4:
         batch, heads, length, width = shape
         return like.new_empty((batch, length, heads, width)).transpose(1, 2)
@@ -150,7 +151,7 @@ def _attention(
     scale: float | None = None,  # noqa: ARG001 - torch's signature
     enable_gqa: bool = False,
 ) -> Any:
-    """scaled_dot_product_attention as one operation, which keeps Q, K, V, O and a statistic a row."""
+    """Run scaled_dot_product_attention as one operation that keeps Q, K, V, O and one statistic per row."""
     import torch
 
     facts = {"causal": is_causal, "dropout": dropout_p > 0, "grouped": enable_gqa}
@@ -161,7 +162,7 @@ def _attention(
 
 
 def _recurrent(function: Callable[..., Any], original: Any, cell: str, *args: Any) -> Any:
-    """A stack of recurrent layers as one operation (``torch._VF.lstm`` and its like)."""
+    """Run a stack of recurrent layers as one operation (``torch._VF.lstm`` and similar)."""
     # Packed: (input, sizes of the batch, state, weights, …); padded: (input, state, weights, …, order).
     if len(args) != 9:
         return original(*args)
@@ -186,13 +187,13 @@ def _recurrent(function: Callable[..., Any], original: Any, cell: str, *args: An
     }
     ways = 2 if both else 1
     shapes = ((*data.shape[:-1], ways * width), *(state.shape for state in states))
-    # What it keeps besides its input and output, its `Layer` says.
+    # What it keeps besides its input and output is defined by its `Layer`.
     made: tuple[Any, ...] = function(shapes, facts, (1, 1, ()), data, *states, *weights)
     return made
 
 
 def _cell(function: Callable[..., Any], data: Any, state: Any, into: Any, within: Any, *biases: Any) -> Any:
-    """One step of an LSTM or GRU: two products, and one kernel for the gates."""
+    """Run one step of an LSTM or GRU: two products, and one kernel for the gates."""
     from torch.nn.functional import linear
 
     states = state if isinstance(state, (tuple, list)) else (state,)
@@ -204,7 +205,7 @@ def _cell(function: Callable[..., Any], data: Any, state: Any, into: Any, within
 
 
 def _dropout(data: Any, p: float, train: bool) -> Any:
-    """Dropout as the one kernel that an accelerator runs."""
+    """Run dropout as the single kernel that an accelerator runs."""
     import torch
 
     return torch.native_dropout(data, p, train)[0] if train and p > 0 else data

@@ -1,4 +1,4 @@
-"""What depends on the values of tensors, which a run without values does not have, and what is assumed."""
+"""Data-dependent operations: a trace has no values, so their results are assumed, and noted."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ _INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_ind
 
 
 class CannotRun(CostmodelError):
-    """A module raised an error, or a size of it depends on data."""
+    """A module raised an error, or one of its sizes depends on data."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What an operation is taken to return."""
+    """The assumed result of an operation."""
 
     value: Any
 
 
 def answer(trace: Trace, func: Any, args: tuple[Any, ...], sizes: Callable[[Any], str]) -> Answer | None:
-    """Return what an operation on unknown data is taken to give, and note it; None if it is not one.
+    """Return the assumed result of an operation on unknown data, and note it; None for other operations.
 
-    A condition is taken to be false, unless it asks whether all of something hold; a number to be
-    1; a selection to select everything. ``sizes`` writes a tensor's shape.
+    A condition is assumed false, unless it asks whether all elements satisfy it; a number is assumed to be
+    1; a selection is assumed to select everything. ``sizes`` formats a tensor's shape.
     """
     name = func.overloadpacket.__name__
     if name == "_local_scalar_dense" and getattr(args[0], "constant", None) is None:
@@ -62,7 +62,7 @@ def _everything(trace: Trace, shape: str, made: Any) -> Answer:
 
 
 def _positions(indices: Any) -> list[Any]:
-    """Return indices with masks as positions: one for each element of the mask."""
+    """Return indices with masks converted to positions, one for each element of the mask."""
     found: list[Any] = []
     for index in indices:
         if index is not None and str(index.dtype) == "torch.bool":
@@ -81,7 +81,7 @@ def _long() -> Any:
 
 def _note(trace: Trace, text: str) -> None:
     line = f"{caller()}: {text}"
-    in_backward = bool(trace.calls) and trace.calls[-1].backward  # the same selection, noted before
+    in_backward = bool(trace.calls) and trace.calls[-1].backward  # noted in the forward pass
     if not in_backward and line not in trace.assumed:
         trace.assumed.append(line)
 
@@ -97,7 +97,7 @@ def caller() -> str:
 
 
 def raiser(error: BaseException) -> str:
-    """Return the same of the innermost frame that an error went through."""
+    """Return file, line and function of the innermost such frame that an error passed through."""
     found = ""
     step = error.__traceback__
     while step is not None:

@@ -1,18 +1,19 @@
-"""Which memory-bound operations run as one kernel.
+"""Fusion: which memory-bound operations run as one kernel.
 
-``eager``, ``flash``: none. ``compile``, after what Inductor does with pointwise operations,
-reductions and norms: going through the operations in order, one joins the latest kernel that made
-one of its operands, and the other kernels that did join as well, if
+With ``eager`` and ``flash``, none are fused. ``compile`` follows Inductor's treatment of pointwise
+operations, reductions and norms. Going through the operations in order, each joins the latest kernel that
+produced one of its operands, and also merges that kernel with the others that did, if
 
-- both pass over as many elements; or it passes over as many as a reduction of rows in that kernel
-  has left; or that kernel is pointwise only, and smaller (a broadcast, computed again in place);
+- both pass over the same number of elements; or the operation passes over as many as a row reduction in
+  that kernel has left; or that kernel is pointwise only, and smaller (a broadcast, which is recomputed in
+  place);
 - no other kernel lies between them;
-- what it reads from there is not the sum over columns, which is ready only at the kernel's end.
+- the operation does not read a sum over columns from that kernel, which is ready only at its end.
 
-Values from nothing (zeros, a range of positions) are made where they are read, unless a product
-reads them. A fused kernel reads once what comes from outside, and writes what is used outside.
-Products and convolutions are kernels of their own: nothing is fused into their epilogue. What is kept
-for backward is what autograd keeps: Inductor computes some of it again instead.
+Generated values (zeros, a range of positions) are computed where they are read, unless a product
+reads them. A fused kernel reads its outside operands once, and writes the results that are used outside.
+Products and convolutions are separate kernels: nothing is fused into their epilogue. The values kept
+for backward are those that autograd keeps: Inductor recomputes some of them instead.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Unit:
     parts: list[CapturedPart] = field(default_factory=list)
     members: list[Memory] = field(default_factory=list)
     needs: set[Unit] = field(default_factory=set)
-    late: set[int] = field(default_factory=set)  # memory that is ready at the kernel's end only
+    late: set[int] = field(default_factory=set)  # storages that are complete only at the kernel's end
     tables: set[sp.Expr] = field(default_factory=set)
 
     @property
@@ -47,7 +48,7 @@ class Unit:
         return all(one.kind in ("pointwise", "creation") for one in self.members)
 
     def after(self, other: Unit) -> bool:
-        """Whether this kernel has to wait for another, directly or not."""
+        """Return whether this kernel has to wait for another, directly or indirectly."""
         seen, waiting = set(), [self]
         while waiting:
             unit = waiting.pop()
@@ -68,11 +69,11 @@ def units(
     Parameters
     ----------
     calls : iterable of (Call, parts, Memory or None)
-        The operations of one direction: products with their parts, or what they do with memory.
+        The operations of one direction: products with their parts, or the traffic of memory-bound ones.
     fuse : bool
-        Whether memory-bound operations join, by the rule above.
+        Whether memory-bound operations are fused, by the rule above.
     example : mapping
-        Sizes by which one table is larger than another.
+        Example sizes, for comparing the sizes of tables.
     """
     found: list[Unit] = []
     maker: dict[int, Unit] = {}
@@ -97,14 +98,14 @@ def units(
 
 
 def _apart(one: Unit, other: Unit) -> bool:
-    """Whether a kernel lies between two others, so that they cannot run as one."""
+    """Return whether a kernel lies between two others, so that they cannot run as one."""
     return any(between.after(other) for between in one.needs - {other}) or any(
         between.after(one) for between in other.needs - {one}
     )
 
 
 def _merge(home: Unit, other: Unit, found: list[Unit], maker: dict[int, Unit]) -> None:
-    """Let one kernel do what another did as well."""
+    """Merge another kernel into a kernel."""
     home.calls = sorted([*home.calls, *other.calls], key=lambda call: call.place)
     home.members = sorted([*home.members, *other.members], key=lambda one: one.call.place)
     home.tables |= other.tables
@@ -133,7 +134,7 @@ def _join(unit: Unit, what: Memory) -> None:
 def _homes(what: Memory, makers: set[Unit], maker: dict[int, Unit], example: Example) -> list[Unit]:
     """Return the kernels that an operation may join, the latest first."""
     if what.kind == "scatter":
-        return []  # adds wherever its indices say
+        return []  # adds at positions given by indices
     found = []
     for unit in sorted(makers, key=lambda unit: -unit.place):
         if not unit.members or any(one.kind == "scatter" for one in unit.members):
@@ -157,9 +158,9 @@ def traffic(unit: Unit, outside: set[int], inlined: set[int]) -> tuple[sp.Expr, 
     unit : Unit
         The kernel.
     outside : set of int
-        Memory that is read elsewhere, or stays.
+        Storages that other kernels read, or that persist.
     inlined : set of int
-        Memory whose values are made from nothing where they are read.
+        Storages whose values are generated where they are read.
     """
     made: set[int] = set()
     reads: dict[int, list[sp.Expr]] = {}

@@ -1,6 +1,6 @@
-"""Kernels that only a captured module has: a pass over memory as it was found, a convolution of any shape.
+"""Layers that occur only in captured modules: recorded memory passes and convolutions of any shape.
 
-Their sizes are written in the model's own symbols: they have no sizes to fill in.
+Their sizes are expressions in the model's own symbols: they have no sizes to fill in.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from costmodel.symbols import tree_depth
 
 @dataclass(frozen=True, kw_only=True)
 class _Found(Layer):
-    """A kernel with its traffic as it was found.
+    """A kernel with recorded traffic.
 
     Parameters
     ----------
     title : str
-        What it runs.
+        The operations that it runs.
     read, write : Expr
         Traffic with main memory [bytes].
     torch_factor : Expr
-        How many times FlopCounterMode counts it (a grouped weight gradient: as if for one group).
+        Factor by which FlopCounterMode overcounts it (a grouped weight gradient: as if for one group).
     """
 
     family: ClassVar[str] = "captured"
@@ -42,15 +42,15 @@ class _Found(Layer):
         return self.torch_factor if self.convention == "torch" else ONE
 
     def backward(self) -> tuple[Phase, ...]:
-        """Nothing: the gradients' kernels are found, not derived."""
+        """Nothing: the gradients' kernels are recorded, not derived."""
         return ()
 
     def tensors(self) -> Tensors:
-        """What it reads; what it writes."""
+        """What it reads, and what it writes."""
         return Tensors(inputs=self.read, outputs=self.write)
 
     def kept(self) -> sp.Expr:
-        """Nothing of its own: what is kept is found as well."""
+        """Nothing: what is kept is recorded, too."""
         return ZERO
 
 
@@ -61,13 +61,13 @@ class Pass(_Found):
     Parameters
     ----------
     op : str
-        As measurements name it.
+        Operation under its name in the measurements.
     borrowed : bool
-        Whether it is another operation than that, whose constants serve.
+        Whether `op` names another operation, whose constants are borrowed.
     pattern : str
-        How rows lie and are reduced, see ``costmodel.kernels.stream``.
+        How rows are laid out and reduced, see ``costmodel.kernels.stream``.
     rows, cols : Expr
-        The table.
+        Sizes of the table.
     vector, special : Expr
         Arithmetic of the whole table [FLOP].
     """
@@ -97,7 +97,7 @@ class Pass(_Found):
                 kernel="stream",
                 op=self.op,
                 borrowed=self.borrowed,
-                # An operation that is measured by itself is that one in a backward pass, too.
+                # An operation that was measured on its own is timed as such in a backward pass, too.
                 direction="" if self.borrowed else "fwd",
                 sizes={
                     "rows": self.rows,
@@ -120,7 +120,8 @@ class Convolution(_Found):
     Parameters
     ----------
     groups, m, n, k : Expr
-        The product of one group: positions × channels out, and channels in × taps.
+        Number of groups, and the product of one group: positions × channels out, with channels in × taps
+        summed.
     """
 
     name: ClassVar[str] = "captured-convolution"

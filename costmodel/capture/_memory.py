@@ -1,4 +1,4 @@
-"""How much memory a run takes: what is kept for backward, what lives at once, what has to be moved."""
+"""Memory of a trace: what is kept for backward, what lives at once, what has to be moved."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from costmodel.cost import ZERO
 
 
 def kept(trace: Trace) -> sp.Expr:
-    """Return what forward leaves for backward [bytes]: what autograd saved, and recurrent layers' states.
+    """Return what forward keeps for backward [bytes]: what autograd saved, and recurrent layers' states.
 
-    What a recurrent layer keeps besides its input and output, torch does not show: its `Layer` says.
+    torch does not show what a recurrent layer keeps besides its input and output: its `Layer` defines it.
     """
     inside = []
     for call in trace.calls:
@@ -28,10 +28,10 @@ def kept(trace: Trace) -> sp.Expr:
 
 
 def live(trace: Trace, calls: list[Call]) -> sp.Expr:
-    """Return the intermediate results that live at once, where they are most at the example's sizes [bytes].
+    """Return the peak memory of intermediate results, taken at the example's sizes [bytes].
 
-    A result lives from the operation that makes it to the last that reads it. Gradients that stay are not
-    among them.
+    A result lives from the operation that computes it to the last one that reads it. Gradients that persist
+    are not included.
     """
     outside = {*trace.weights, *trace.made, *(operand.storage for operand in trace.inputs)}
     size: dict[int, Operand] = {}
@@ -60,9 +60,9 @@ def live(trace: Trace, calls: list[Call]) -> sp.Expr:
 
 
 def read_whole(trace: Trace, operands: Iterable[Operand]) -> dict[int, sp.Expr]:
-    """Return, of inputs or weights, the bytes that a forward pass reads whatever the data are.
+    """Return the bytes of each input or weight that a forward pass reads whatever the data, by storage.
 
-    A table of which some rows are taken counts nothing: which ones, and how many, the data say.
+    A table from which some rows are gathered counts nothing: which rows, and how many, depends on the data.
     """
     wanted = {operand.storage for operand in operands}
     found: dict[int, Operand] = {}

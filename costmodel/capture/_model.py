@@ -26,7 +26,7 @@ TORCH = {"fp64": "float64", "fp32": "float32", "tf32": "float32", "bf16": "bfloa
 
 @dataclass(frozen=True)
 class Unmapped:
-    """Operations of one name that no kernel model is known for.
+    """Operations of one name for which there is no kernel model.
 
     Attributes
     ----------
@@ -35,7 +35,7 @@ class Unmapped:
     count : int
         How many ran.
     flops_share : float
-        Their share of what FlopCounterMode counts, at the example's sizes.
+        Their share of FlopCounterMode's FLOPs, at the example's sizes.
     """
 
     op: str
@@ -45,18 +45,18 @@ class Unmapped:
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedTensors(Tensors):
-    """What any implementation has to move, and what torch has in memory.
+    """What any implementation has to move, and what torch holds in memory.
 
     Attributes
     ----------
     gradients : Expr
-        Of parameters and inputs [bytes].
+        Gradients of parameters and inputs [bytes].
     stored : Expr
         All parameters and buffers [bytes].
     made : Expr
-        Gradients that are there after the backward pass, rows of tables that were not asked for too [bytes].
+        Gradients in memory after the backward pass, including those of unused table rows [bytes].
     live : Expr
-        Intermediate results that live at once [bytes].
+        Peak memory of intermediate results [bytes].
     optimizer : Expr
         State of the optimiser [bytes].
     """
@@ -82,34 +82,34 @@ class CapturedTensors(Tensors):
 
 @dataclass(frozen=True, kw_only=True)
 class CapturedModel(Model):
-    """A module as it ran: its kernels forward and, if they were asked for, backward.
+    """A captured module: its forward and, if captured, its backward kernels.
 
-    Its path is that of torch's recurrent layers, else 1: how positions meet is not looked at.
+    Its path length is that of torch's recurrent layers, else 1: how positions interact is not analysed.
 
     Parameters
     ----------
     backward_parts : tuple of CapturedPart
         Kernels of the backward pass.
     captured : tuple of str
-        The directions that were run.
+        The directions that were captured.
     kept_bytes : Expr
-        What autograd keeps between them [bytes].
+        What autograd keeps between the passes [bytes].
     live_forward, live_training : Expr
-        Intermediate results that live at once in a forward pass, and in both, where they are most at
+        Peak memory of intermediate results in a forward pass, and in both passes, taken at
         the example's sizes [bytes].
     stored, moved, gradients, made : Expr
-        All parameters and buffers; of these what a forward pass reads whole; gradients of this and of inputs;
-        all gradients that are there after the backward pass [bytes].
+        All parameters and buffers; those that a forward pass reads in full; gradients of these and of the
+        inputs; all gradients in memory after the backward pass [bytes].
     learned : Expr
-        Numbers of the module's parameters, trained or frozen.
+        Number of the module's parameters, trained or frozen.
     dependent : int
-        Kernels on the longest chain in which each waits for the one before.
+        Number of kernels on the longest chain of dependent kernels.
     bounds : tuple of (condition, str)
-        What the module's code asked of the sizes, and where: outside of it, it would run otherwise.
+        Conditions on the sizes under which the module's code runs as captured, and where it checks them.
     assumed : tuple of str
-        What was assumed where its course depends on data or on a size, and where.
+        What was assumed where the control flow depends on data or on a size, and where.
     unmapped : tuple of Unmapped
-        Operations that are charged as reading and writing their operands, nothing better being known.
+        Operations whose cost is only the traffic of their operands, for lack of a kernel model.
     """
 
     backward_parts: tuple[Part, ...] = ()
@@ -132,7 +132,7 @@ class CapturedModel(Model):
         return self._hash
 
     def __repr__(self) -> str:
-        """Show what it is of; its kernels are in `phases`."""
+        """Return a summary; the kernels are in `phases`."""
         sizes = ", ".join(self.required) or "no open sizes"
         kernels = f"{len(self.parts)} parts forward, {len(self.backward_parts)} backward"
         assumed = f"; {len(self.assumed)} assumed" if self.assumed else ""
@@ -157,14 +157,14 @@ class CapturedModel(Model):
         return tuple(name for name in GLOSSARY if name in found and name not in DEVICE_SIZES)
 
     def unknown_size(self, name: str) -> CostmodelError:
-        """Return the error for a size that it does not take, or that the module's code has fixed."""
+        """Return the error for a size that the model does not take, or that the module's code has fixed."""
         for line in self.assumed:
             if f": {name} was taken to be" in line or line.startswith("all sizes"):
                 return SizeError(f"{self.title} takes no {name}: {line}; capture it again at another")
         return super().unknown_size(name)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Refuse sizes at which the module's code would run another way than it was captured."""
+        """Refuse sizes for which the module's code would run differently than captured."""
         for condition, where in self.bounds:
             names = sorted(str(s) for s in condition.free_symbols)
             if any(name not in sizes for name in names):
@@ -184,15 +184,15 @@ class CapturedModel(Model):
         )
 
     def forward(self) -> tuple[Phase, ...]:
-        """The kernels that ran forward; equal ones as one that repeats."""
+        """The forward kernels; equal ones are one that repeats."""
         return self._kernels(self.parts)
 
     def backward(self) -> tuple[Phase, ...]:
-        """The kernels that ran backward; then the optimiser's."""
+        """The backward kernels, then the optimiser's."""
         return self._kernels(self.backward_parts) + of_forward(self._kernels(self.updates))
 
     def tensors(self) -> Tensors:
-        """Inputs, outputs, and the weights that every forward pass reads whole."""
+        """Inputs, outputs, and the weights that every forward pass reads in full."""
         return CapturedTensors(
             inputs=self.inputs,
             outputs=self.outputs,
@@ -209,16 +209,16 @@ class CapturedModel(Model):
         return self.kept_bytes
 
     def passes(self) -> sp.Expr:
-        """The longest chain of forward kernels in which each waits for the one before."""
+        """Number of kernels on the longest chain of dependent forward kernels."""
         return sp.Integer(self.dependent)
 
     def parameters(self) -> sp.Expr:
-        """Numbers of the module's parameters."""
+        """Number of the module's parameters."""
         return self.learned
 
     @property
     def product_flops(self) -> sp.Expr:
-        """FLOPs of what FlopCounterMode counts as well: products, convolutions, attention."""
+        """FLOPs of the operations that FlopCounterMode also counts: products, convolutions, attention."""
         parts = {
             "fwd": self.parts,
             "bwd": self.backward_parts,
@@ -233,7 +233,7 @@ class CapturedModel(Model):
         return sp.Add(*total)
 
     def in_dtype(self, dtype: str) -> Model:
-        """Refuse: which operations run in which format was found when it was captured."""
+        """Raise an error: the format of every operation was fixed when the module was captured."""
         name = parse_dtype(dtype).name
         remedy = f"use from_torch(…, dtype={name!r})"
         if name not in TORCH:
@@ -242,7 +242,7 @@ class CapturedModel(Model):
 
 
 def same(parts: list[CapturedPart]) -> tuple[CapturedPart, ...]:
-    """Return parts with equal ones as one that repeats."""
+    """Return parts, with equal ones as one that repeats."""
     counts: dict[CapturedPart, sp.Expr] = {}
     for part in parts:
         key = dataclasses.replace(part, repeats=sp.Integer(1))

@@ -1,4 +1,4 @@
-"""What torch's operations do with memory, and their arithmetic for each element."""
+"""torch's operations by their memory access, and their arithmetic per element."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from costmodel.capture._records import Call
 from costmodel.layers._kernels import POINTWISE, POINTWISE_GRADIENT
 
-#: They take no time on a device: memory taken, sizes and checks asked for.
+#: These take no time on a device: allocations, and queries of sizes and conditions.
 FREE = frozenset(
     {
         "empty", "empty_like", "empty_strided", "empty_permuted", "new_empty", "new_empty_strided",
@@ -17,7 +17,7 @@ FREE = frozenset(
     }
 )  # fmt: skip
 
-#: They read none of their arguments: values from nothing.
+#: These read none of their arguments: they generate values.
 CREATION = frozenset(
     {
         "zeros", "ones", "full", "arange", "linspace", "eye", "scalar_tensor", "zeros_like", "ones_like",
@@ -27,7 +27,7 @@ CREATION = frozenset(
     }
 )  # fmt: skip
 
-#: They read of their first argument only as much as they return, and their indices.
+#: These read only as much of their first argument as they return, and their indices.
 GATHERS = frozenset(
     {
         "embedding",
@@ -41,7 +41,7 @@ GATHERS = frozenset(
     }
 )
 
-#: They add to, or replace, as many elements of an array as they are given.
+#: These add to, or replace, as many elements of an array as they are given.
 SCATTERS = frozenset(
     {
         "embedding_dense_backward", "index_put", "_index_put_impl", "_unsafe_index_put", "scatter",
@@ -49,7 +49,7 @@ SCATTERS = frozenset(
     }
 )  # fmt: skip
 
-#: They read their operands and write their results.
+#: These read their operands and write their results.
 MOVES = frozenset(
     {
         "clone", "copy", "_to_copy", "cat", "stack", "constant_pad_nd", "repeat", "flip", "roll", "tril",
@@ -62,7 +62,7 @@ MOVES = frozenset(
     }
 )  # fmt: skip
 
-#: Reductions over some dimensions, and scans, that torch has no tag for.
+#: Reductions over some dimensions, and scans, that torch does not tag as reductions.
 REDUCTIONS = frozenset(
     {
         "cumsum", "cumprod", "logcumsumexp", "cummax", "cummin", "sort", "topk", "argsort", "max", "min",
@@ -78,7 +78,7 @@ REDUCTIONS = frozenset(
     }
 )  # fmt: skip
 
-#: Pointwise operations without torch's tag.
+#: Pointwise operations that torch does not tag as such.
 UNTAGGED = frozenset(
     {
         "native_dropout", "native_dropout_backward", "mse_loss_backward", "l1_loss_backward",
@@ -94,8 +94,8 @@ _UNARY = {
     for name, counts in POINTWISE.items()
     if name in ("relu", "tanh", "sigmoid", "gelu", "silu")
 }
-#: FLOP an element on the vector and on the special-function engine, first principles, as
-#: ``costmodel.layers`` count them; 1 and 0 where nothing is said here.
+#: FLOP per element on the vector and on the special-function engine, from first principles, as in
+#: ``costmodel.layers``; 1 and 0 for operations not listed here.
 ARITHMETIC: Mapping[str, tuple[int, int]] = {
     **_UNARY,
     "gelu_backward": (POINTWISE_GRADIENT["gelu"].vector, POINTWISE_GRADIENT["gelu"].special),
@@ -118,7 +118,7 @@ ARITHMETIC: Mapping[str, tuple[int, int]] = {
     "addcdiv": (3, 0),
     "lerp": (3, 0),
     "mish": (2, 3),
-    # Of LSTM's 8 and 5, GRU's 7 and 3 for each unit, rounded up for each of 4 and 3 gates.
+    # An LSTM's 8 and 5, and a GRU's 7 and 3, per unit, divided by its 4 and 3 gates and rounded up.
     "_thnn_fused_lstm_cell": (2, 2),
     "_thnn_fused_gru_cell": (3, 1),
     "native_dropout": (2, 0),
@@ -139,9 +139,9 @@ ARITHMETIC: Mapping[str, tuple[int, int]] = {
     **dict.fromkeys(("_to_copy", "clone", "copy", "alias", "view_as_complex_copy"), (0, 0)),
 }
 
-#: The operation that measurements know, for those whose arithmetic they time; by operands otherwise.
+#: Operations whose arithmetic was measured; others are named by their number of operands.
 MEASURED = {"relu": "relu", "tanh": "tanh", "gelu": "gelu", "silu": "silu"}
-#: Other operations that measurements have by themselves, and by which name.
+#: All operations that were measured on their own, and their names in the measurements.
 THEMSELVES = {
     **MEASURED,
     "add": "elementwise_add",
@@ -154,7 +154,7 @@ THEMSELVES = {
 
 
 def kind(call: Call) -> str | None:
-    """Return what an operation does: ``creation``, ``gather``, …; None if that is not known."""
+    """Return the kind of an operation: ``creation``, ``gather``, …; None if it is unknown."""
     for label, names in (
         ("free", FREE),
         ("creation", CREATION),
@@ -172,7 +172,7 @@ def kind(call: Call) -> str | None:
 
 
 def arithmetic(name: str, known: str) -> tuple[int, int]:
-    """Return an operation's FLOP an element (vector, special)."""
+    """Return an operation's FLOP per element (vector, special)."""
     if name in ARITHMETIC:
         return ARITHMETIC[name]
     return (1, 0) if known in ("pointwise", "reduction", "scatter") else (0, 0)

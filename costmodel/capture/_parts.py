@@ -1,4 +1,4 @@
-"""From operations to kernels: products become layers, memory-bound operations what they move."""
+"""From operations to kernels: products, convolutions, attention and recurrent layers become layers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class CapturedPart(Part):
     without : tuple of str
         Kernels of the layer that did not run (a gradient that nothing needs).
     product : bool
-        Whether FlopCounterMode counts it as well.
+        Whether FlopCounterMode also counts it.
     """
 
     without: tuple[str, ...] = ()
@@ -42,12 +42,12 @@ def size_of(expression: sp.Expr, example: Example) -> float:
 
 
 def name_of(call: Call, title: str) -> str:
-    """Return a part's name: the module's path, stacked modules of one number (``layers.*.linear1``)."""
+    """Return a part's name: the module's path, with stacked modules merged (``layers.*.linear1``)."""
     return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", call.module) or title
 
 
 def format_of(operand: Operand) -> str:
-    """Return the layer's dtype for an operand; numbers that are not floating point count as fp32."""
+    """Return the layer's dtype for an operand; operands that are not floating point count as fp32."""
     return FORMATS.get(operand.dtype, "fp32")
 
 
@@ -55,7 +55,7 @@ def format_of(operand: Operand) -> str:
 
 
 def _matmul(call: Call, title: str) -> list[CapturedPart]:
-    """mm, addmm, bmm, baddbmm, mv, dot: the last two tensors among the first three arguments."""
+    """Return the part of mm, addmm, bmm, baddbmm, mv, dot: the last two tensors of the first three arguments."""
     a, b = [arg for arg in call.args[:3] if isinstance(arg, Operand)][-2:]
     left, right = a.shape, b.shape
     sizes = {
@@ -70,18 +70,18 @@ def _matmul(call: Call, title: str) -> list[CapturedPart]:
 
 
 def _first_two(call: Call, title: str) -> list[CapturedPart]:
-    """_scaled_mm and its like: the first two arguments."""
+    """Return the part of _scaled_mm and similar: of the first two arguments."""
     a, b = call.args[:2]
     sizes = {"m": a.shape[-2], "k": a.shape[-1], "n": b.shape[-1]}
     return [_part(call, title, Matmul(dtype=format_of(a)), sizes, product=True)]
 
 
 def _grouped(call: Call, title: str) -> list[CapturedPart]:
-    """_grouped_mm: rows of one array, each group with a matrix of its own; groups taken as equal."""
+    """Return the part of _grouped_mm: rows of one array, with one matrix per group; groups taken as equal."""
     a, b = call.args[:2]
     if len(a.shape) == 2 and len(b.shape) == 3:
         sizes = {"batch": b.shape[0], "m": a.shape[0] / b.shape[0], "k": a.shape[1], "n": b.shape[2]}
-    elif len(a.shape) == 2:  # gradients of the matrices: rows of both are what is summed over
+    elif len(a.shape) == 2:  # gradients of the matrices: the sum runs over the rows of both
         groups = call.outputs[0].shape[0]
         sizes = {"batch": groups, "m": a.shape[0], "k": a.shape[1] / groups, "n": b.shape[1]}
     else:
@@ -125,7 +125,7 @@ def _conv(
     read: sp.Expr,
     write: sp.Expr,
 ) -> CapturedPart:
-    """Return one product of a convolution; one channel a group runs on the vector engine."""
+    """Return one product of a convolution; with one channel per group it runs on the vector engine."""
     taps = sp.Mul(*weight.shape[2:])
     positions = small.shape[0] * sp.Mul(*small.shape[2:])
     outer, inner = weight.shape[0] / sp.Integer(groups), weight.shape[1]

@@ -26,19 +26,19 @@ class Memory:
     call : Call
         The operation.
     kind : str
-        What it does, see `_ops.kind`.
+        Its kind, see `_ops.kind`.
     table : Operand
-        The largest of its operands and results, which it passes over.
+        The largest of its operands and results, over which it passes.
     reads, writes : mapping of int to Expr
-        Bytes by memory.
+        Bytes read and written, by storage.
     vector, special : Expr
         Arithmetic [FLOP].
     pattern : str
         ``elementwise``, ``softmax``, ``norm`` or ``rmsnorm``.
     reduced : Operand or None
-        Result of a reduction of rows, smaller than the table.
+        Result of a row reduction, smaller than the table.
     by_rows : bool
-        Whether what is reduced lies together (the last dimensions).
+        Whether the reduced dimensions are contiguous (the last ones).
     """
 
     call: Call
@@ -88,7 +88,7 @@ def memory(call: Call, example: Example) -> Memory:
 
 
 def _traffic(call: Call, known: str) -> tuple[dict[int, sp.Expr], dict[int, sp.Expr]]:
-    """Return the bytes read and written by memory."""
+    """Return the bytes read and written, by storage."""
     writes = {operand.storage: operand.bytes for operand in call.written}
     if known == "creation":
         return {}, writes
@@ -105,7 +105,7 @@ def _traffic(call: Call, known: str) -> tuple[dict[int, sp.Expr], dict[int, sp.E
 
 
 def _scatter(call: Call, reads: dict[int, sp.Expr], writes: dict[int, sp.Expr]) -> None:
-    """Elements added to are read and written; an array that is made for it is written before."""
+    """Update the traffic of a scatter: target elements are read and written; a new target is first filled."""
     if call.op == "nll_loss_backward":  # (gradient, input, target, …): the input is not looked at
         reads.pop(call.args[1].storage, None)
         return
@@ -120,7 +120,7 @@ def _scatter(call: Call, reads: dict[int, sp.Expr], writes: dict[int, sp.Expr]) 
 
 
 def _reduces_rows(call: Call) -> bool:
-    """Whether a reduction is over the last dimensions, which lie together in memory."""
+    """Return whether a reduction is over the last dimensions, which are contiguous in memory."""
     rank = len(call.args[0].shape) if isinstance(call.args[0], Operand) else 0
     dims = call.args[1] if len(call.args) > 1 else call.kwargs.get("dim")
     if isinstance(dims, int):
@@ -142,7 +142,8 @@ def _softmax(call: Call, direction: str) -> tuple[Layer, sp.Expr, Operand]:
     return Softmax(dtype=format_of(x), direction=direction), (x.shape[int(dim)] if x.shape else ONE), x
 
 
-#: Operations on rows that are layers of their own → how rows lie, and what reads the layer of a call.
+#: Row-wise operations that are layers → pattern of the rows, and a function that reads the layer from a
+#: call.
 ROWS: Mapping[str, tuple[str, Callable[[Call], tuple[Layer, sp.Expr, Operand]]]] = {
     "native_layer_norm": ("norm", lambda call: _norm(call, "layer", "fwd")),
     "native_layer_norm_backward": ("norm", lambda call: _norm(call, "layer", "bwd")),
@@ -159,7 +160,7 @@ ROWS: Mapping[str, tuple[str, Callable[[Call], tuple[Layer, sp.Expr, Operand]]]]
 
 
 def _rows(call: Call, reads: Mapping[int, sp.Expr], writes: Mapping[int, sp.Expr]) -> Memory:
-    """Return an operation that is a layer of its own: softmax, a norm, or the gradient of one."""
+    """Return an operation that is a layer: softmax, a norm, or the gradient of one."""
     pattern, read = ROWS[call.op]
     layer, cols, x = read(call)
     sizes = {"m": x.numel / cols, "n": cols}
@@ -184,7 +185,7 @@ def _rows(call: Call, reads: Mapping[int, sp.Expr], writes: Mapping[int, sp.Expr
 def pass_of(
     title: str, path: str, group: list[Memory], reads: sp.Expr, writes: sp.Expr, example: Example
 ) -> CapturedPart:
-    """Return the kernel that runs one memory-bound operation, or several that are fused."""
+    """Return the kernel that runs one memory-bound operation, or several fused ones."""
     largest = max(group, key=lambda one: size_of(one.table.numel, example))
     rows, cols = next((one.shape for one in group if one.pattern != "elementwise"), largest.shape)
     patterns = [one.pattern for one in group if one.pattern != "elementwise"]
@@ -210,7 +211,7 @@ def pass_of(
 
 
 def _measured(group: list[Memory], pattern: str) -> str:
-    """Return the operation that measurements know which is nearest to a pass."""
+    """Return the measured operation that is nearest to a pass."""
     if pattern != "elementwise":
         return {"softmax": "softmax", "norm": "layernorm", "rmsnorm": "rmsnorm"}[pattern]
     if len(group) == 1 and group[0].call.op in _ops.MEASURED:

@@ -1,4 +1,4 @@
-"""Noting every operation below autograd while a module runs."""
+"""Recording of every operation below autograd while a module runs."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from costmodel.capture._sizes import Translation
 
 
 class Recorder:
-    """Notes the operations that run while it is active."""
+    """Records the operations that run while it is active."""
 
     def __init__(self, translation: Translation) -> None:
         self.trace = Trace()
         self.translation = translation
         self.path: list[str] = []
         self.paused = False
-        self._modules: dict[int, str] = {}  # autograd's numbers of forward's operations
-        self._alive: list[Any] = []  # so that no two memories ever have the same address
-        self._masks: set[int] = set()  # what dropout keeps: one byte an element
+        self._modules: dict[int, str] = {}  # module path by autograd's sequence number of a forward operation
+        self._alive: list[Any] = []  # keeps storages alive, so that no two ever have the same address
+        self._masks: set[int] = set()  # dropout masks: one byte per element
 
     # -- tensors ---------------------------------------------------------------------------
 
     def operand(self, tensor: Any) -> Operand:
-        """Return what is noted of a tensor."""
+        """Return the record of a tensor."""
         storage = tensor.untyped_storage()
         self._alive.append(storage)
         shape = tuple(self.translation.of(size) for size in tensor.shape)
@@ -58,7 +58,7 @@ class Recorder:
     # -- operations ------------------------------------------------------------------------
 
     def dispatch(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run one operation and note it."""
+        """Run one operation and record it."""
         if self.paused or func.namespace == "prim":
             return func(*args, **kwargs)
         if func.overloadpacket.__name__ == "slice_backward" and self._whole(*args, **kwargs):
@@ -100,9 +100,9 @@ class Recorder:
         )
 
     def _whole(self, _: Any, sizes: Sequence[Any], dim: int, start: Any, end: Any, step: Any) -> bool:
-        """Whether a slice is all of an axis whose size is a symbol, as in ``x[:, None]``.
+        """Return whether a slice covers all of an axis whose size is a symbol, as in ``x[:, None]``.
 
-        Where the size is a number, indexing leaves it out, and nothing runs backward.
+        For an axis whose size is a number, indexing omits the slice, and nothing runs backward.
         """
         numbers = isinstance(sizes[dim], int), isinstance(start, int), isinstance(step, int)
         if numbers != (False, True, True) or (start, step) != (0, 1):
@@ -112,9 +112,10 @@ class Recorder:
         return bool(self.translation.of(end) == self.translation.of(sizes[dim]))
 
     def _drawn(self, args: tuple[Any, ...]) -> Operand | None:
-        """Return the mask, if a product is the last of the three steps of dropout on a CPU.
+        """Return the mask if a product is the last of the three steps of dropout on a CPU.
 
-        Draw, divide by 1 − p, multiply: an accelerator runs them as one kernel, and keeps a byte an element.
+        The steps are draw, divide by 1 − p, multiply: an accelerator runs them as one kernel, and keeps one
+        byte per element.
         """
         before = self.trace.calls[-2:]
         mask = args[-1] if isinstance(args[-1], Operand) else None
@@ -143,14 +144,14 @@ class Recorder:
         module: str | None = None,
         **facts: Any,
     ) -> None:
-        """Note a composite that runs as one, with what is known of it."""
+        """Record a composite operation as one call, with its facts."""
         named = {name: self.note(value) for name, value in facts.items()}
         path = self.module() if module is None else module
         self.trace.calls.append(Call(op, path, self.in_backward, inputs, named, outputs))
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Run operations that are part of one already noted."""
+        """Run operations that are part of a recorded one, without recording them."""
         before, self.paused = self.paused, True
         try:
             yield
@@ -167,7 +168,7 @@ class Recorder:
         return bool(torch._C._current_graph_task_id() != -1)
 
     def module(self) -> str:
-        """Return the path of the module that the present operation is of; backward, of its forward."""
+        """Return the path of the running operation's module; backward, that of its forward operation."""
         import torch
 
         if not self.in_backward:
@@ -178,7 +179,7 @@ class Recorder:
         return self._modules.get(node._sequence_nr(), "") if node is not None else ""
 
     def keep(self, tensor: Any) -> Any:
-        """Note a tensor that autograd saves."""
+        """Record a tensor that autograd saves."""
         storage = tensor.untyped_storage()
         if storage._cdata not in self.trace.weights and not self.in_backward:
             self._alive.append(storage)
@@ -198,7 +199,7 @@ def _by_argument(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) ->
 
 @cache
 def _in_symbols(func: Any) -> Callable[..., Any]:
-    """Return an operation; what Python says it does, where torch's C++ asks for sizes as numbers."""
+    """Return an operation, or its Python decomposition if torch's C++ needs sizes as numbers."""
     import torch
     from torch._decomp import decomposition_table
 
@@ -210,18 +211,18 @@ def _in_symbols(func: Any) -> Callable[..., Any]:
 
 @cache
 def _composite(func: Any) -> bool:
-    """Whether an operation is only a name for several others, with no kernel of its own."""
+    """Return whether an operation only combines others, without a kernel of its own."""
     import torch
 
     try:
         own = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CPU")
         return bool(func._can_decompose()) and not own
-    except RuntimeError:  # one that C++ never runs, such as asking for a size
+    except RuntimeError:  # an operation that C++ never runs, such as a size query
         return False
 
 
 def dispatch_mode(recorder: Recorder) -> Any:
-    """Return the dispatch mode that shows the recorder every operation below autograd."""
+    """Return the dispatch mode that passes every operation below autograd to the recorder."""
     from torch.utils._python_dispatch import TorchDispatchMode
 
     class Mode(TorchDispatchMode):  # type: ignore[misc]
@@ -239,7 +240,7 @@ def dispatch_mode(recorder: Recorder) -> Any:
 
 @contextlib.contextmanager
 def module_paths(module: Any, recorder: Recorder) -> Iterator[None]:
-    """Keep the path of the running module."""
+    """Track the path of the running module."""
     import torch
 
     names = {inner: name for name, inner in module.named_modules()}

@@ -1,4 +1,4 @@
-"""What a run of a module leaves behind: operations, operands, what is kept. Plain data, no torch."""
+"""The records of a trace: operations, operands, what is kept. Plain data, without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy as sp
 
-#: Torch's number formats in ours.
+#: torch's number formats and their names here.
 FORMATS: Mapping[str, str] = {
     "float64": "fp64",
     "float32": "fp32",
@@ -18,7 +18,7 @@ FORMATS: Mapping[str, str] = {
     "float8_e5m2": "fp8",
     "int8": "int8",
 }
-#: Bytes of an element of every format of torch's that a module may use.
+#: Size of an element of every torch format that a module may use [bytes].
 WIDTHS: Mapping[str, int] = {
     **dict.fromkeys(("bool", "uint8", "int8", "float8_e4m3fn", "float8_e5m2"), 1),
     **dict.fromkeys(("bfloat16", "float16", "int16", "uint16"), 2),
@@ -35,13 +35,13 @@ class Operand:
     Attributes
     ----------
     storage : int
-        Which memory it lies in; views share it.
+        Identifier of its memory; views share it.
     shape : tuple of Expr
         Its sizes.
     elements : Expr
-        Distinct elements: a dimension that is expanded counts once.
+        Number of distinct elements: an expanded dimension counts once.
     dtype : str
-        Torch's name of its format.
+        torch's name of its format.
     """
 
     storage: int
@@ -51,12 +51,12 @@ class Operand:
 
     @property
     def numel(self) -> sp.Expr:
-        """Elements, expanded dimensions counted in full."""
+        """Number of elements, with expanded dimensions counted in full."""
         return sp.Mul(*self.shape)
 
     @property
     def bytes(self) -> sp.Expr:
-        """Memory of its distinct elements [bytes]."""
+        """Size of its distinct elements [bytes]."""
         return self.elements * WIDTHS[self.dtype]
 
     @property
@@ -73,17 +73,17 @@ class Call:
     ----------
     op : str
         Its name in aten, without overload and trailing underscore (``addmm``, ``add``), or of a
-        composite that is taken as one: ``attention``, ``recurrent``.
+        composite operation: ``attention``, ``recurrent``.
     module : str
-        Path of the module that it ran for.
+        Path of the module that ran it.
     backward : bool
         Whether it ran in the backward pass.
     args, kwargs : tuple, mapping
         Its arguments, with operands for tensors.
     outputs : tuple of Operand
-        What it returns.
+        Its results.
     mutated : tuple of Operand
-        Arguments that it writes to.
+        Arguments that it modifies.
     pointwise : bool
         Whether each element of the result depends on one element of each operand.
     reduction : bool
@@ -91,7 +91,7 @@ class Call:
     counted : Expr or None
         FLOP that ``torch.utils.flop_counter`` counts for it; None where it counts nothing.
     place : int
-        Where it stands among all that ran.
+        Its position among all operations.
     """
 
     op: str
@@ -108,17 +108,17 @@ class Call:
 
     @property
     def operands(self) -> tuple[Operand, ...]:
-        """Every tensor among its arguments, each memory once, the largest view of it."""
+        """All tensors among its arguments; of several views of one storage, the first."""
         return distinct(leaves((self.args, tuple(self.kwargs.values()))))
 
     @property
     def written(self) -> tuple[Operand, ...]:
-        """What it writes, each memory once."""
+        """All tensors that it writes; of several views of one storage, the first."""
         return distinct(iter((*self.mutated, *self.outputs)))
 
 
 def distinct(operands: Iterator[Operand]) -> tuple[Operand, ...]:
-    """Return operands of different memory; of views of one memory, the first."""
+    """Return operands with distinct storages; of several views of one storage, the first."""
     found: dict[int, Operand] = {}
     for operand in operands:
         found.setdefault(operand.storage, operand)
@@ -136,28 +136,28 @@ def leaves(tree: Any) -> Iterator[Operand]:
 
 @dataclass
 class Trace:
-    """A module's run, forward and backward.
+    """A module's trace, forward and backward.
 
     Attributes
     ----------
     calls : list of Call
-        In the order they ran.
+        Operations in the order they ran.
     weights : dict of int to Operand
-        Parameters and buffers by their memory.
+        Parameters and buffers, by storage.
     parameters, trained : set of int
-        Of these, the parameters, and those that gradients are made for.
+        Storages of the parameters, and of those that have gradients.
     inputs, outputs : tuple of Operand
-        What went in and came out.
+        The module's inputs and results.
     gradients : tuple of Operand
-        Inputs that gradients were made for.
+        Inputs that have gradients.
     made : dict of int to Operand
-        Gradients that the backward pass leaves, by their memory.
+        Gradients in memory after the backward pass, by storage.
     kept : dict of int to Expr
-        What autograd saved for backward, by its memory [bytes]; weights left out.
+        What autograd saved for backward, without weights, by storage [bytes].
     assumed : list of str
-        What was assumed where the module's course depends on data, or on a size.
+        What was assumed where the module's control flow depends on data or on a size.
     bounds : list of (Boolean, str)
-        Conditions on the sizes that the module's code asked for, and where.
+        Conditions on the sizes that the module's code checked, and where.
     settled : dict of Symbol to Expr
         Sizes that turned out to be fixed, or equal to another.
     example : dict of Symbol to int
@@ -180,7 +180,7 @@ class Trace:
 
     @property
     def lasting(self) -> set[int]:
-        """Memory that is there after the pass that wrote it, whether or not anything reads it."""
+        """Storages that persist after the pass that wrote them, whether or not anything reads them."""
         return {*self.weights, *self.kept, *(o.storage for o in (*self.inputs, *self.outputs))}
 
     def settle(self, expression: sp.Expr) -> sp.Expr:

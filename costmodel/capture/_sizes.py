@@ -1,4 +1,4 @@
-"""Which dimensions of the example inputs are sizes of the vocabulary, and torch's symbols in ours."""
+"""Symbolic sizes: which dimensions of the inputs are symbols, and torch's symbols in ours."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Dims = Mapping[str, Place | Sequence[Place]]
 
 
 def places(dims: Dims | None) -> dict[str, tuple[Place, ...]]:
-    """Return where each named size stands, checked.
+    """Return the places of each named size, checked.
 
     Parameters
     ----------
     dims : mapping, optional
-        ``{"batch": (0, 0), "seq": [(0, 1), ("mask", 1)]}``: size → (input, axis), or several.
+        ``{"batch": (0, 0), "seq": [(0, 1), ("mask", 1)]}``: size → (input, axis), or several of these.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def _place(name: str, place: Any) -> Place:
 
 
 def from_dynamic_shapes(shapes: Mapping[str | int, Any] | Sequence[Any]) -> dict[str, list[Place]]:
-    """Return ``torch.export``'s way of writing the same (``{"x": {0: Dim("batch")}}``) in ours.
+    """Return dims from the notation of ``torch.export`` (``{"x": {0: Dim("batch")}}``).
 
     Raises
     ------
@@ -80,7 +80,7 @@ def _mod(a: sp.Expr, b: sp.Expr) -> sp.Expr:
     return a - b * sp.floor(a / b)
 
 
-#: Functions that torch writes sizes with, in SymPy's own.
+#: torch's functions in size expressions, in SymPy's own functions.
 _FUNCTIONS: Mapping[str, Callable[..., sp.Expr]] = {
     "FloorDiv": lambda a, b: sp.floor(a / b),
     "CleanDiv": lambda a, b: a / b,
@@ -103,7 +103,7 @@ _FUNCTIONS: Mapping[str, Callable[..., sp.Expr]] = {
 
 
 class Translation:
-    """Torch's symbolic sizes in the vocabulary's symbols, each expression translated once."""
+    """Translation of torch's symbolic sizes to the vocabulary's symbols, with a cache."""
 
     def __init__(self) -> None:
         self.names: dict[sp.Symbol, sp.Symbol] = {}
@@ -122,7 +122,7 @@ class Translation:
         return self.expression(size.node.expr)
 
     def expression(self, expression: Any) -> sp.Expr:
-        """Return one of torch's expressions in ours."""
+        """Return one of torch's expressions in the vocabulary's symbols."""
         if expression not in self._known:
             self._known[expression] = self._translate(expression)
         return self._known[expression]

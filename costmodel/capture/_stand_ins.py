@@ -1,4 +1,4 @@
-"""Tensors that have sizes and no values, for a module's inputs and weights."""
+"""Stand-in tensors with sizes but without values, for a module's inputs and weights."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StandIns:
         self.recorder = recorder
         self.sizes = sizes
         self.dtype = dtype
-        self.leaves: list[Any] = []  # what backward leaves gradients with
+        self.leaves: list[Any] = []  # tensors that receive gradients in the backward pass
 
     def _like(self, tensor: Any, shape: Sequence[Any] | None = None) -> Any:
         """Return an empty tensor of the same format and layout, or of another shape."""
@@ -63,7 +63,7 @@ class StandIns:
     def inputs(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return stand-ins for the example inputs, named dimensions as symbols."""
+        """Return stand-ins for the example inputs, with named dimensions as symbols."""
         from torch.utils._pytree import tree_map
 
         _check_once(self.sizes, args, kwargs)
@@ -96,7 +96,7 @@ class StandIns:
     def _symbol(
         self, name: str, where: Sequence[Place], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Return torch's symbol of a named size; its example value is that of the inputs."""
+        """Return torch's symbol for a named size; its example value is that of the inputs."""
         from torch._dynamo.source import ConstantSource
         from torch.fx.experimental.symbolic_shapes import DimDynamic
 
@@ -106,7 +106,7 @@ class StandIns:
                 f"dims of {name!r}: the example inputs have {' and '.join(map(str, sorted(values)))}; "
                 "one size has one value"
             )
-        # One repeats (broadcasts) where any other number does not: it stands for itself only.
+        # A size of 1 would broadcast where no other number does: use 2 instead.
         example = max(2, values.pop())
         source = ConstantSource(name)
         made = self.environment.create_symbol(
@@ -120,7 +120,7 @@ class StandIns:
 def _check_once(
     sizes: Mapping[str, Sequence[Place]], args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> None:
-    """Refuse two names for one axis, from its start or from its end."""
+    """Refuse two names for one axis, also if it is counted from the end once."""
     named: dict[Place, str] = {}
     for name, places in sizes.items():
         for where, axis in places:

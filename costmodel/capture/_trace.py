@@ -1,9 +1,8 @@
-"""Running a module on tensors that have sizes and no values.
+"""Tracing: running a module on tensors that have sizes but no values.
 
-The module runs as it would, Python and autograd included, on torch's fake tensors: no memory is
-taken and nothing is computed. Named dimensions are symbols; where its code asks something of them
-(a loop over the length, a table of positions), the answer is that of the example's sizes, and is
-noted.
+The module runs as usual, including Python code and autograd, on torch's fake tensors: no memory is
+allocated and nothing is computed. Named dimensions are symbols; where the code depends on them (a loop over
+the length, a table of positions), the example's sizes decide, and the decision is noted.
 """
 
 from __future__ import annotations
@@ -35,24 +34,24 @@ def run(
     whole_attention: bool,
     loss: Callable[[Any], Any] | None,
 ) -> Trace:
-    """Run a module forward, and backward where asked, and return what ran.
+    """Run a module forward, and backward if asked, and return the trace.
 
     Parameters
     ----------
     module : torch.nn.Module
-        What runs; its own tensors are neither read nor changed.
+        The module; its own tensors are neither read nor changed.
     args, kwargs : tuple, mapping
-        Example inputs: their sizes and formats count, their values do not.
+        Example inputs: their sizes and formats matter, their values do not.
     sizes : mapping
-        Which dimensions are symbols, see `places`.
+        Dimensions that are symbols, see `places`.
     backward : bool
-        Whether gradients are made.
+        Whether the backward pass runs.
     dtype : str, optional
-        Torch's name of the format that floating-point tensors are taken to have.
+        torch's name of the format that replaces that of all floating-point tensors.
     whole_attention : bool
-        Whether scaled_dot_product_attention is one operation, or the several it is defined by.
+        Whether scaled_dot_product_attention is one operation, or the several that define it.
     loss : callable, optional
-        From the module's result, what backward starts from.
+        Function of the module's result that returns the tensor from which backward starts.
     """
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
@@ -60,7 +59,7 @@ def run(
 
     environment = ShapeEnv(duck_shape=False, specialize_zero_one=False)
     fake = FakeTensorMode(shape_env=environment, allow_non_fake_inputs=True)
-    fake.cache_enabled = False  # with symbolic sizes it costs more than it saves
+    fake.cache_enabled = False  # with symbolic sizes the cache costs more than it saves
     recorder = Recorder(Translation())
     mode = dispatch_mode(recorder)
     with fake:
@@ -92,8 +91,8 @@ def run(
 
 @contextlib.contextmanager
 def _said_in_one_line(module: Any) -> Iterator[None]:
-    """Turn whatever a module raises into one line: what, and where in its code."""
-    log = logging.getLogger("torch._subclasses.fake_tensor")  # it would print the operation's own traceback
+    """Turn any error of a module into one line: what happened, and where in its code."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")  # it would also print the operation's traceback
     before = log.level
     log.setLevel(logging.CRITICAL)
     try:
@@ -111,7 +110,7 @@ def _said_in_one_line(module: Any) -> Iterator[None]:
 
 
 def _tensors(tree: Any) -> list[Any]:
-    """Return the tensors of a result, whatever holds them."""
+    """Return the tensors of a result, in any container."""
     import torch
     from torch.utils._pytree import tree_leaves
 
@@ -119,7 +118,7 @@ def _tensors(tree: Any) -> list[Any]:
 
 
 def _roots(result: Any) -> list[Any]:
-    """Return what backward starts from: a loss if the result has one, else all that has gradients."""
+    """Return the tensors from which backward starts: the result's loss, else all that have gradients."""
     loss = getattr(result, "loss", None)
     found = [t for t in _tensors(result if loss is None else loss) if t.requires_grad]
     scalars = [t for t in found if t.ndim == 0]
@@ -132,7 +131,7 @@ def _roots(result: Any) -> list[Any]:
 
 
 def _settled(environment: Any, recorder: Recorder) -> dict[sp.Symbol, sp.Expr]:
-    """Return sizes that the module's code fixed or took for equal; note where, and what it compared."""
+    """Return sizes that the module's code fixed or equated, and note where, and its conditions on sizes."""
     translation, trace = recorder.translation, recorder.trace
     found = {}
     for made, value in environment.replacements.items():
@@ -144,18 +143,18 @@ def _settled(environment: Any, recorder: Recorder) -> dict[sp.Symbol, sp.Expr]:
             at = at or "in torch's own code"
             trace.assumed.append(f"{at}: {name} was taken to be {meant}, as in the example")
     for guard in environment.guards:
-        # Torch compares sizes by itself, to choose orders of memory and kernels: that is its own matter.
+        # Skip guards from torch's own code: it compares sizes to choose memory orders and kernels.
         if place := _place(guard):
             condition = translation.expression(guard.expr).xreplace(found)
             ordered = isinstance(condition, (sp.Le, sp.Lt, sp.Ge, sp.Gt))
-            # More than one, again and again: a size of one would be repeated in sums and products.
+            # Skip "more than one" as well: torch asks it everywhere, as a size of 1 would broadcast.
             if ordered and not (isinstance(condition, (sp.Lt, sp.Gt)) and condition.lts == 1):
                 trace.bounds.append((condition, place))
     return found
 
 
 def _place(guard: Any) -> str:
-    """Return where the module's code asked about a size; nothing if that was torch."""
+    """Return where the module's code asked about a size; an empty string if torch asked."""
     import torch
 
     frame = guard.sloc.framework_loc

@@ -1,4 +1,4 @@
-"""Training a model on many devices: layouts, their memory and time, and the fastest that fits."""
+"""Distributed training of a model: layouts, their memory and time, and the fastest one that fits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Devices in nodes, joined by links inside a node and a network between nodes."""
+"""A cluster: devices in nodes, with links within a node and a network between nodes."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from costmodel.predict import as_device
 @typed
 @dataclass(frozen=True, kw_only=True)
 class Cluster:
-    """Devices that are all alike.
+    """A cluster of identical devices.
 
     Parameters
     ----------
     device : Device, str or Path
-        What each of them is; ``device.replace(network="50 GB/s")`` has that port to other nodes, one without
-        the default of ``costmodel.kernels.collective``.
+        The device; ``device.replace(network="50 GB/s")`` sets the bandwidth of its port to other nodes,
+        which otherwise has the default of ``costmodel.kernels.collective``.
     devices : int
-        How many there are.
+        Number of devices.
     node : int
-        How many share a node, and its links.
+        Number of devices per node, which are joined by its links.
     price : float, optional
-        Of one device for an hour, in any currency.
+        Price of one device per hour, in any currency.
 
     Raises
     ------
     CostmodelError
-        If the devices do not fill nodes.
+        If the devices do not fill whole nodes.
     """
 
     device: hardware.Device | str | Path
@@ -48,10 +48,10 @@ class Cluster:
     price: float | None = None
 
     def __post_init__(self) -> None:
-        """Check that there is such a device, that nodes are full, and that a price is one."""
+        """Check the device and the price, and that nodes are full."""
         _ = self.machine
         for name in ("devices", "node"):
-            # As Python's own number: products of numpy's small ones overflow.
+            # As a Python int: products of NumPy's small integers overflow.
             object.__setattr__(self, name, as_one_size(name, getattr(self, name)))
         if self.price is not None and not 0 <= self.price < math.inf:
             raise CostmodelError(f"cluster: wanted a price of at least 0 for an hour, got {self.price}")
@@ -75,11 +75,11 @@ class Cluster:
         Parameters
         ----------
         name : str
-            As ``costmodel.kernels.collective`` names it.
+            Name of the collective in ``costmodel.kernels.collective``.
         size : array_like
             Buffer of one device [bytes].
         devices, node : array_like
-            How many take part, and how many of them one node holds.
+            Number of devices that take part, and how many of them one node holds.
         """
         node = np.maximum(1.0, np.minimum(np.asarray(node, dtype=np.float64), devices))
         estimate = collective.seconds(

@@ -1,7 +1,8 @@
-"""Copies of a model: what they exchange after a step, and what each of them has to hold.
+"""Data-parallel copies of a model: what they exchange after a step, and what each has to hold.
 
-Rajbhandari et al., arXiv 1910.02054: stage 1 shares the optimiser's state, 2 the gradients too, 3 the
-weights too. Without it gradients are all-reduced; with it they are scattered, and weights gathered.
+ZeRO (Rajbhandari et al., arXiv 1910.02054) shards the optimiser's state from stage 1, the gradients from
+stage 2 and the weights from stage 3. Without ZeRO gradients are all-reduced; with it they are
+reduce-scattered, and weights are all-gathered.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from costmodel.parallel.cluster import Cluster
 
 
 class Group(NamedTuple):
-    """Learned numbers of a device that as many devices have copies of.
+    """Parameters of a device that have the same number of copies.
 
     Attributes
     ----------
     parameters : array
-        How many numbers.
+        Number of parameters.
     copies : array
-        Devices that have them.
+        Number of devices that hold a copy.
     node : array_like
-        Of these, how many one node has room for.
+        Number of these devices that fit in one node.
     """
 
     parameters: Array
@@ -35,7 +36,7 @@ class Group(NamedTuple):
 
 
 def held(groups: Sequence[Group], zero: int, stage: int) -> Array:
-    """Return the numbers of which a device holds what ZeRO shares from `stage` on, at stage `zero`."""
+    """Return how many parameters' data a device holds at ZeRO stage `zero`, if `stage` starts sharding it."""
     shares = (group.parameters / (group.copies if zero >= stage else 1.0) for group in groups)
     return np.asarray(sum(shares))
 
@@ -48,13 +49,13 @@ def exchanges(
     Parameters
     ----------
     groups : sequence of Group
-        The learned numbers of a device.
+        The parameters of a device.
     cluster : Cluster
-        Over whose links and network.
+        The cluster whose links and network are used.
     zero : int
-        0: weights are nowhere gathered.
+        Stage of ZeRO; with 0, no weights are gathered.
     gradient_bytes, weight_bytes : float
-        Of a number.
+        Size of one gradient and of one weight [bytes].
     """
 
     def over(collective: str, group: Group, size: float) -> Array:

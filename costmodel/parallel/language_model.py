@@ -1,4 +1,4 @@
-"""What every model that is trained has: layers between an embedding and its logits."""
+"""The base of models for training: layers between an embedding and logits."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from costmodel.models.shares import Kind
 @typed
 @dataclass(frozen=True, kw_only=True)
 class LanguageModel:
-    """A stack of layers between an embedding and its logits; `Transformer` and `Layered` say which layers.
+    """A stack of layers between an embedding and logits; `Transformer` and `Layered` define the layers.
 
     Parameters
     ----------
     num_layers, d_model, vocab : int
-        Its sizes.
+        Sizes of the model.
     attention : str
         ``dense`` (stored scores) or ``tiled`` (FlashAttention-2).
     tied : bool
-        Whether logits have the embedding's weights.
+        Whether logits and embedding share their weights.
     dtype : str
-        Of weights, activations and gradients.
+        Format of weights, activations and gradients.
     embedded : int, optional
-        Width of the embedding and of what logits read, where it is narrower than the layers and projected
+        Width of the embedding and of the logits' input, if it is narrower than the layers and projected
         (OPT-350M); default `d_model`.
     """
 
@@ -54,64 +54,64 @@ class LanguageModel:
 
     @property
     def table_width(self) -> int:
-        """Width of the embedding and of what logits read."""
+        """Width of the embedding and of the logits' input."""
         return self.embedded or self.d_model
 
     @property
     def projected(self) -> int:
-        """Numbers of the projection from the embedding, and of that to it; 0: there is none."""
+        """Size of the projection from the embedding, and of that to the logits; 0 if there is none."""
         return self.d_model * self.table_width if self.table_width != self.d_model else 0
 
     @property
     def divided(self) -> Mapping[str, int]:
-        """What devices that share a layer divide evenly among them, in words, and how many there are."""
+        """The layer's units that tensor parallelism divides evenly: name → number."""
         raise NotImplementedError
 
     @property
     def experts(self) -> int:
-        """Experts of a layer; 0: it has none."""
+        """Number of experts of a layer; 0 if it has none."""
         return 0
 
     @property
     def expert_width(self) -> int:
-        """Inner width of an expert; 0: it has none."""
+        """Inner width of an expert; 0 if there are no experts."""
         return 0
 
     @property
     def encodes(self) -> bool:
-        """Whether it is a decoder beside an encoder."""
+        """Whether the model has an encoder besides its decoder."""
         return False
 
     @property
     def alternates(self) -> bool:
-        """Whether layers of its kinds take turns, so that every stage has its part of each."""
+        """Whether layers of different kinds alternate, so that every stage has a share of each kind."""
         return True
 
     @property
     def by_positions(self) -> bool:
-        """Whether devices that share a layer always have positions of their own between its products."""
+        """Whether tensor parallelism always splits the operations between products by positions."""
         return False
 
     def kinds(
         self, tensor: int, node: int, expert_tensor: int = 1, *, sequence_parallel: bool = False
     ) -> tuple[Kind, ...]:
-        """Return its kinds of layers, one device's share of each, in their order.
+        """Return the kinds of layers, one device's share of each, in their order.
 
         Parameters
         ----------
         tensor : int
-            Devices that share a layer.
+            Number of devices that share a layer.
         node : int
-            Of these, how many sit in one node.
+            Number of these devices in one node.
         expert_tensor : int
-            Of these, how many share each expert.
+            Number of these devices that share each expert.
         sequence_parallel : bool
-            Whether what lies between a layer's products is cut by positions; see `by_positions`.
+            Whether the operations between a layer's products are split by positions; see `by_positions`.
         """
         raise NotImplementedError
 
     def shares(self, most: int) -> list[int]:
-        """Return the numbers of devices, `most` at most, that a layer is worth sharing among."""
+        """Return the tensor-parallel sizes, up to `most`, that divide the layer evenly."""
         return [n for n in range(1, most + 1) if all(whole % n == 0 for whole in self.divided.values())]
 
     def head(self) -> Layer:

@@ -1,7 +1,7 @@
-"""A model of the catalogue as it is trained on many devices: by its own layers, of one kind or several.
+"""A catalogue model, with its own kinds of layers, for distributed training.
 
-Recurrences and scans, decoders beside encoders, mixtures of experts: any model whose layers are known to be
-shared (`costmodel.models.shares`).
+This covers recurrences and scans, encoder-decoders and mixtures of experts: every model for which
+`costmodel.models.shares` defines how devices share its layers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from costmodel.parallel.transformer import Transformer
 @typed
 @dataclass(frozen=True, kw_only=True)
 class Layered(LanguageModel):
-    """A model of the catalogue with the layers that it has; made by `of`. See `LanguageModel`.
+    """A catalogue model with its own layers; made by `of`. See `LanguageModel`.
 
     Parameters
     ----------
@@ -32,46 +32,46 @@ class Layered(LanguageModel):
 
     @property
     def divided(self) -> Mapping[str, int]:
-        """What its family says is divided."""
+        """The layer's units that the model family divides: name → number."""
         cut, fields = self.architecture.family.cut, self.architecture.fields
         return {what: int(getattr(fields, name)) for name, what in cut.items()}
 
     @property
     def experts(self) -> int:
-        """Experts of a layer; 0: it has none."""
+        """Number of experts of a layer; 0 if it has none."""
         return int(getattr(self.architecture.fields, "experts", 0))
 
     @property
     def expert_width(self) -> int:
-        """Inner width of an expert; 0: it has none."""
+        """Inner width of an expert; 0 if there are no experts."""
         return int(getattr(self.architecture.fields, "d_expert", 0)) if self.experts else 0
 
     @property
     def encodes(self) -> bool:
-        """Whether it is a decoder beside an encoder."""
+        """Whether the model has an encoder besides its decoder."""
         return self.architecture.family.encodes
 
     @property
     def alternates(self) -> bool:
-        """Whether layers of its kinds take turns."""
+        """Whether layers of different kinds alternate."""
         return self.architecture.family.alternates
 
     @property
     def by_positions(self) -> bool:
-        """Whatever is not divided is cut by positions."""
+        """True: everything that is not divided is split by positions."""
         return True
 
     @classmethod
     @typed
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Layered:
-        """Return the stack of layers that a model of the catalogue is.
+        """Return the stack of layers of a catalogue model.
 
-        Its parameters are those of `costmodel.parallel.stack_of`.
+        The parameters are those of `costmodel.parallel.stack_of`.
 
         Raises
         ------
         UnavailableError
-            If it has no equal layers, or it is not known how they are shared.
+            If it is no stack of layers, or it is not known how devices share them.
         """
         found = kinds(architecture, dtype=dtype, tensor=1, node=1, attention=attention)
         c = architecture.fields
@@ -91,25 +91,25 @@ class Layered(LanguageModel):
         node: int,
         expert_tensor: int = 1,
         *,
-        sequence_parallel: bool = True,  # noqa: ARG002 - always: see `by_positions`
+        sequence_parallel: bool = True,  # noqa: ARG002 - always true: see `by_positions`
     ) -> tuple[Kind, ...]:
-        """Return its kinds of layers, one device's share of each, in their order."""
+        """Return the kinds of layers, one device's share of each, in their order."""
         how = {"dtype": self.dtype, "attention": self.attention, "expert_tensor": expert_tensor}
         return kinds(self.architecture, tensor=tensor, node=node, **how)
 
 
 @typed
 def stack_of(architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> LanguageModel:
-    """Return the stack that a model of the catalogue is: a Transformer's equal layers, or its own.
+    """Return a catalogue model for training: a Transformer of equal layers if possible, else its own layers.
 
     Parameters
     ----------
     architecture : Architecture
-        As `costmodel.models.load` returns it.
+        A model from `costmodel.models.load`.
     dtype : str
-        Of weights, activations and gradients.
+        Format of weights, activations and gradients.
     attention : {"tiled", "dense"}
-        Whether the scores stay on the chip.
+        Whether the scores stay on chip or are stored.
 
     Raises
     ------

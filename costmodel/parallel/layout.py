@@ -1,4 +1,4 @@
-"""How a model is spread: tensor, pipeline, data and expert parallelism, what is kept or computed again."""
+"""Layouts: degrees of tensor, pipeline, data and expert parallelism, recomputation and ZeRO."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from costmodel.layers._recompute import RECOMPUTE
 from costmodel.parallel.language_model import LanguageModel
 from costmodel.units import in_full
 
-#: No number of a layout is larger.
+#: Upper limit of all numbers of a layout.
 LARGEST = 2.0**40
 
 
 class Numbers(NamedTuple):
-    """The numbers of layouts, of one shape."""
+    """The numbers of one or many layouts, as arrays of the same shape."""
 
     tensor: Array
     pipeline: Array
@@ -35,40 +35,41 @@ class Numbers(NamedTuple):
 @typed
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """One layout, or (numbers as arrays) many that differ in numbers alone.
+    """A layout, or, with arrays as numbers, many layouts that differ only in numbers.
 
     Parameters
     ----------
     tensor : array_like
-        Devices that share each layer: heads, channels and inner width are cut.
+        Tensor parallelism: devices that share each layer by its heads, channels and inner width.
     pipeline : array_like
-        Stages. They need not divide the layers: counted is the fullest, see `Training.stage_layers`.
+        Pipeline stages. They need not divide the layers: the fullest stage counts, see
+        `Training.stage_layers`.
     data : array_like
-        Copies of the model, each with an equal part of the batch.
+        Data parallelism: copies of the model, each with an equal share of the batch.
     micro_batch : array_like
         Sequences that pass through a stage at once.
     interleave : array_like
-        Parts of the model that a stage holds, not next to each other (virtual stages).
+        Virtual stages: non-adjacent parts of the model that each stage holds.
     expert : array_like
-        Devices that the experts of a layer are spread over: some of the tensor · data devices that have
-        the layer, so that every expert is there tensor · data / (expert · expert_tensor) times.
+        Expert parallelism: devices that a layer's experts are spread over, out of the tensor · data devices
+        that hold the layer, so that every expert has tensor · data / (expert · expert_tensor) copies.
     expert_tensor : array_like
-        Devices that share each expert, by its inner width: some of those that share the layer.
+        Devices that share each expert by its inner width, out of those that share the layer.
     sequence_parallel : bool
-        Whether what lies between a layer's products is cut by positions.
+        Whether the operations between a layer's products are split by positions.
     recompute : str
-        What backward computes again: ``none``, ``selective`` (stored scores), ``full``.
+        What backward recomputes: ``none``, ``selective`` (stored scores) or ``full``.
     zero : int
-        What the copies share: 0 nothing, 1 the optimiser's state, 2 gradients too, 3 weights too
-        (Rajbhandari et al., arXiv 1910.02054).
+        ZeRO stage, what the copies shard: 0 nothing, 1 the optimiser's state, 2 also gradients, 3 also
+        weights (Rajbhandari et al., arXiv 1910.02054).
     overlap : bool
-        Whether copies exchange while they compute: gradients while backward runs on; weights that ZeRO
-        shares while forward does, and backward too at stage 3 (stages 1 and 2: Megatron-LM's overlapped
-        gather of parameters, once a step; 3: Zhao et al., arXiv 2304.11277, §3.3, for every micro-batch).
-        One layer's gather is always waited for. Else nothing hides them.
+        Whether copies communicate while they compute. Gradients are exchanged during backward; sharded
+        weights are gathered during forward, and with ZeRO 3 also during backward (stages 1 and 2:
+        Megatron-LM's overlapped parameter gather, once per step; 3: Zhao et al., arXiv 2304.11277, §3.3, for
+        every micro-batch). The gather of one layer is never hidden. Otherwise nothing is hidden.
     overlap_experts : bool
-        Whether tokens travel to experts and back while another micro-batch is computed (DualPipe:
-        DeepSeek-AI, arXiv 2412.19437, §3.2.1); else nothing hides them.
+        Whether tokens are sent to experts and back while another micro-batch is computed (DualPipe:
+        DeepSeek-AI, arXiv 2412.19437, §3.2.1); otherwise nothing hides these transfers.
     """
 
     tensor: ArrayLike = 1
@@ -85,7 +86,7 @@ class Layout:
     overlap_experts: bool = False
 
     def __post_init__(self) -> None:
-        """Check the numbers, the way to recompute and the stage of ZeRO."""
+        """Check the numbers, the recomputation and the ZeRO stage."""
         for name in Numbers._fields:
             as_whole(f"layout: {name}", getattr(self, name), LARGEST)
         if self.recompute not in RECOMPUTE:
@@ -101,27 +102,27 @@ class Layout:
 
     @property
     def devices(self) -> Array:
-        """Devices that it takes."""
+        """Number of devices that the layout takes."""
         n = self.numbers
         return n.tensor * n.pipeline * n.data
 
     def check(self, model: LanguageModel, batch: int, devices: int) -> None:
-        """Refuse what cannot be split as asked.
+        """Refuse layouts that cannot split the model.
 
         Parameters
         ----------
         model : LanguageModel
-            What is split.
+            The model.
         batch : int
-            Sequences of a step.
+            Sequences per step.
         devices : int
             Devices of the cluster.
 
         Raises
         ------
         CostmodelError
-            If it does not take all devices, a stage is left without a layer, or something else than layers
-            over stages does not divide evenly; the text says what would.
+            If the layout does not take all devices, leaves a stage without a layer, or does not divide evenly
+            anything other than layers over stages; the message says what would.
         """
         n = self.numbers
         if np.any(self.devices != devices):
@@ -145,7 +146,7 @@ class Layout:
             )
 
     def _check_stages(self, model: LanguageModel) -> None:
-        """Refuse more parts of the pipeline than there are layers."""
+        """Refuse more pipeline parts than there are layers."""
         parts = self.numbers.pipeline * self.numbers.interleave
         if np.any(parts > model.num_layers):
             raise CostmodelError(
@@ -154,7 +155,7 @@ class Layout:
             )
 
     def _check_experts(self, model: LanguageModel) -> None:
-        """Refuse experts that cannot be spread as asked."""
+        """Refuse numbers that do not divide the experts evenly."""
         n = self.numbers
         if not model.experts:
             if np.any(n.expert * n.expert_tensor != 1):
@@ -170,7 +171,7 @@ class Layout:
 
 
 def _even(whole: int, parts: ArrayLike, what: str) -> None:
-    """Refuse parts that do not divide a whole number."""
+    """Refuse numbers of parts that do not divide a whole number."""
     odd = np.mod(float(whole), parts) != 0
     if np.any(odd):
         wrong = np.ravel(parts)[np.ravel(odd)][0]
@@ -180,7 +181,7 @@ def _even(whole: int, parts: ArrayLike, what: str) -> None:
 
 
 def _near(whole: int, parts: float) -> str:
-    """Return the divisors of a whole number on either side of another number."""
+    """Return the nearest divisors of a whole number below and above another number."""
     divisors = [n for n in range(1, whole + 1) if whole % n == 0]
     below = [n for n in divisors if n <= parts]
     above = [n for n in divisors if n > parts]

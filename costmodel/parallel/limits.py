@@ -1,4 +1,4 @@
-"""What there is memory for: the longest sequence and the largest batch of a layout, and how to find them."""
+"""Memory limits: the longest sequence and the largest batch that fit in a layout."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from costmodel.arguments import typed
 from costmodel.errors import CostmodelError, SizeError
 from costmodel.parallel.training import Training
 
-#: Part of the memory that allocators lose, or that is not the model's (context, buffers of collectives).
+#: Share of the memory that is lost to allocators or not the model's (context, buffers of collectives).
 MARGIN = 0.08
-#: Nothing is looked for beyond this length or batch.
+#: Largest length or batch that is searched.
 UNLIMITED = 2**30
 
 
 def check_margin(margin: float) -> None:
-    """Refuse what is no part of a memory.
+    """Refuse a margin that is not a share of the memory.
 
     Raises
     ------
@@ -28,47 +28,47 @@ def check_margin(margin: float) -> None:
 
 
 def fits(training: Training, margin: float = MARGIN) -> bool:
-    """Return whether the fullest device has room for a step, less a margin."""
+    """Return whether a training step, plus a margin, fits into the fullest device."""
     check_margin(margin)
     return bool((training.memory_bytes <= (1 - margin) * training.capacity).all())
 
 
 @typed
 def longest_sequence(training: Training, *, margin: float = MARGIN) -> int:
-    """Return the longest sequence [tokens] that there is memory for, all else as it is.
+    """Return the longest sequence that fits into memory [tokens], everything else unchanged.
 
     Parameters
     ----------
     training : Training
-        A step in one layout; its own length does not matter.
+        A step in one layout; its own length is ignored.
     margin : float
-        Part of the memory that is not the model's to use.
+        Share of the memory that the model must leave free.
 
     Raises
     ------
     CostmodelError
-        If not even one token fits, with how much is missing.
+        If not even one token fits; the message says how much memory is missing.
     """
     return _largest(lambda n: replace(training, seq=n), margin)
 
 
 @typed
 def largest_batch(training: Training, *, margin: float = MARGIN) -> int:
-    """Return the largest micro-batch [sequences] that there is memory for, all else as it is.
+    """Return the largest micro-batch that fits into memory [sequences], everything else unchanged.
 
-    The batch of the step grows with it, so that the number of micro-batches stays.
+    The batch grows with it, so that the number of micro-batches stays the same.
 
     Parameters
     ----------
     training : Training
-        A step in one layout; its own batch says how many micro-batches there are.
+        A step in one layout; its own batch determines the number of micro-batches.
     margin : float
-        Part of the memory that is not the model's to use.
+        Share of the memory that the model must leave free.
 
     Raises
     ------
     CostmodelError
-        If not even one sequence fits, with how much is missing.
+        If not even one sequence fits; the message says how much memory is missing.
     """
     steps = int(training.micro_batches) * int(training.layout.numbers.data)
 
@@ -87,9 +87,9 @@ def _largest(at: Callable[[int], Training], margin: float) -> int:
 
 
 def largest(fitting: Callable[[int], bool]) -> int:
-    """Return the largest number that fits, found by halving, as memory grows with it.
+    """Return the largest number that fits, by bisection: memory grows with the number.
 
-    0 where 1 does not, ``UNLIMITED`` where that does.
+    The result is 0 if 1 does not fit, and ``UNLIMITED`` if that fits.
     """
     low, high = 0, 1
     while fitting(high):

@@ -1,4 +1,4 @@
-"""The fastest layout that fits: all of them, whole columns at a time."""
+"""Search for the fastest layout that fits: all layouts are evaluated, in vectorised batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from costmodel.parallel.layout import Layout, Numbers
 from costmodel.parallel.limits import MARGIN, check_margin
 from costmodel.parallel.training import Training
 
-#: Largest micro-batch and number of parts a stage that are tried.
+#: Micro-batches and numbers of virtual stages that are tried.
 MICRO_BATCHES = (1, 2, 4, 8, 16)
 INTERLEAVES = (1, 2, 3, 4, 6, 8)
 
@@ -36,35 +36,36 @@ def plan(
     gradient_bytes: float | None = None,
     rung: str | None = None,
 ) -> pd.DataFrame:
-    """Return every layout that fits, the fastest first.
+    """Return every layout that fits into memory, the fastest first.
 
     Parameters
     ----------
     model : LanguageModel
-        What is trained.
+        The model that is trained.
     cluster : Cluster
-        On what; all of its devices are used.
+        The cluster; all of its devices are used.
     batch, seq : int
-        Sequences of a step, and tokens of each.
+        Sequences per step, and tokens per sequence.
     seq_kv : int, optional
-        Tokens of an encoder's sequences, beside a decoder; default `seq`.
+        Tokens per sequence of the encoder, for an encoder-decoder; default `seq`.
     margin : float
-        Part of the memory that is not the model's to use (fragmentation, buffers, the context).
+        Share of the memory that the model must leave free (fragmentation, buffers, the context).
     gradient_bytes, rung
         See `Training`.
 
     Returns
     -------
     DataFrame
-        One row a layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``, ``expert``,
-        ``expert_tensor``, ``sequence_parallel``, ``recompute``, ``zero``; ``seconds``, its parts
-        (``forward_s``, …), ``memory_bytes``, its kinds (``weights_bytes``, …), ``utilisation``,
-        ``tokens_per_second``, ``energy_j``, and ``cost`` where the cluster has a price.
+        One row per layout: ``tensor``, ``pipeline``, ``data``, ``micro_batch``, ``interleave``, ``expert``,
+        ``expert_tensor``, ``sequence_parallel``, ``recompute``, ``zero``; ``seconds`` and its parts
+        (``forward_s``, …), ``memory_bytes`` and its kinds (``weights_bytes``, …), ``utilisation``,
+        ``tokens_per_second``, ``energy_j``, and ``cost`` if the cluster has a price.
 
     Raises
     ------
     CostmodelError
-        If no layout comes out even, or none fits: how much is missing, and what would help most.
+        If no layout divides evenly, or none fits; the message then says how much memory is missing, and
+        what would help most.
     """
     if seq_kv is not None and not model.encodes:
         raise CostmodelError("plan: seq_kv is of a decoder beside an encoder, and the model has none")
@@ -87,14 +88,15 @@ def plan(
 
 
 def layouts(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[Layout]:
-    """Yield all layouts that come out even, those that differ in numbers alone together."""
+    """Yield all layouts that divide evenly; layouts that differ only in numbers are yielded together."""
     every = list(_numbers(model, cluster, batch))
     n = Numbers(*np.array(every, dtype=np.float64).reshape(-1, len(Numbers._fields)).T)
     kinds = itertools.product((False, True), _recompute(model), (0, 1, 2, 3))
     for parallel, recompute, zero in kinds:
-        # Without devices that share a layer, or copies that share state, the choice is not one.
+        # Sequence parallelism needs devices that share a layer, and ZeRO needs several copies.
         chosen = ((n.tensor > 1) | (not parallel)) & ((n.data > 1) | (zero == 0))
-        # ZeRO 2 and 3 scatter gradients after every micro-batch: nobody has them with a pipeline.
+        # ZeRO 2 and 3 scatter gradients after every micro-batch: no framework combines them with a
+        # pipeline.
         chosen &= (n.pipeline == 1) | (zero < 2)
         chosen &= (n.tensor == 1) | parallel | (not model.by_positions)
         if chosen.any():
@@ -107,7 +109,7 @@ def _recompute(model: LanguageModel) -> tuple[str, ...]:
 
 
 def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tuple[int, ...]]:
-    """Yield the numbers of layouts that come out even, as `Numbers` has them."""
+    """Yield the numbers of layouts that divide evenly, in the order of `Numbers`."""
     for t in model.shares(min(cluster.node, cluster.devices)):
         if cluster.devices % t:
             continue
@@ -122,14 +124,14 @@ def _numbers(model: LanguageModel, cluster: Cluster, batch: int) -> Iterator[tup
 
 
 def _spreads(model: LanguageModel, tensor: int, devices: int) -> list[tuple[int, int]]:
-    """Return over how many of the devices with a layer experts are spread, and each of them is cut."""
+    """Return the pairs (`expert`, `expert_tensor`) that divide evenly among the devices with a layer."""
     numbers = [e for e in range(1, max(1, model.experts) + 1) if model.experts % e == 0]
     cuts = [1, tensor] if tensor > 1 and model.experts and model.expert_width % tensor == 0 else [1]
     return [(e, x) for x in cuts for e in numbers if devices % (e * x) == 0]
 
 
 def _frame(training: Training) -> pd.DataFrame:
-    """Return one row for each layout of a step."""
+    """Return one row per layout of a step."""
     layout = training.layout
     columns = {name: column.astype(np.int64) for name, column in layout.numbers._asdict().items()}
     cost = {} if training.cost is None else {"cost": training.cost}
@@ -152,7 +154,7 @@ def _frame(training: Training) -> pd.DataFrame:
 
 
 def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
-    """Return how much memory the smallest layout lacks, and how many devices have it."""
+    """Return how much memory the smallest layout lacks, and how many devices would suffice."""
     least = every.iloc[int(np.argmin(every["memory_bytes"]))]
     numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "recompute", "zero")
     named = ", ".join(f"{n} {least[n]}" for n in numbers if not n.startswith("expert") or least[n] > 1)

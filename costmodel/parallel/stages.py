@@ -1,14 +1,14 @@
-"""The layers of a pipeline's first and last stage: their time, their learned numbers, what forward keeps.
+"""The first and last stage of a pipeline: time of their layers, parameters, and kept activations.
 
-Layers of several kinds take turns (a stage has its part of each), or follow each other: then time and
-memory are those of the first or the last stage, whichever has more.
+Layers of several kinds either alternate (every stage has a share of each), or follow one another: then
+time and memory are those of the first or the last stage, whichever is larger.
 
-Tokens travel to their experts and back, twice each way for each layer
+Tokens are sent to their experts and back, twice in each pass of each layer
 (Lepikhin et al., arXiv 2006.16668, §3.2), over the link to devices of the node and over the network to
-others, at once.
+others, at the same time.
 
-Left out: uneven loads, what copies of parts that are whole on each device (routers, norms, shared experts)
-exchange between the devices that share a layer, and layers that predict further tokens.
+Left out: uneven loads, exchanges between devices that share a layer for parts that are whole on each of
+them (routers, norms, shared experts), and layers that predict further tokens.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from costmodel.parallel.language_model import LanguageModel
 from costmodel.parallel.layout import Layout, Numbers
 from costmodel.predict import predict
 
-#: What is asked of a kind of layer, with arrays of micro-batches and of devices that experts are spread over.
+#: Returns a quantity of a kind of layer, for arrays of micro-batches and of devices that experts are spread
+#: over.
 Measure = Callable[[Kind, Array, Array], Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stages:
-    """The stages of layouts that differ in numbers alone.
+    """The first and last stage of layouts that differ only in numbers.
 
     Parameters
     ----------
     model, cluster, layout, rung
         See `Training`.
     seq, seq_kv : float
-        Tokens of a sequence, and of an encoder's.
+        Tokens per sequence, and per sequence of the encoder.
     """
 
     model: LanguageModel
@@ -59,18 +60,18 @@ class Stages:
 
     @cached_property
     def numbers(self) -> Numbers:
-        """The layouts' numbers."""
+        """The numbers of the layouts."""
         return self.layout.numbers
 
     @property
     def layers(self) -> Array:
-        """Layers of the fullest stage: see `Training.stage_layers`."""
+        """Number of layers of the fullest stage: see `Training.stage_layers`."""
         n = self.numbers
         return n.interleave * np.ceil(self.model.num_layers / (n.pipeline * n.interleave))
 
     @cached_property
     def ends(self) -> tuple[list[Array], list[Array]]:
-        """How many layers of each kind the first and the last stage have, both as full as any."""
+        """Numbers of layers of each kind in the first and in the last stage, both taken as full stages."""
         stage, first, last, start = self.layers, [], [], 0
         every = self.model.kinds(1, 1)
         if self.model.alternates:
@@ -84,10 +85,10 @@ class Stages:
         return first, last
 
     def _of_kinds(self, measure: Measure) -> list[Array]:
-        """Return for each kind of layer what `measure` says of it in each layout.
+        """Return `measure` of each kind of layer, for each layout.
 
-        It is asked once for each number of devices that share a layer, and its experts, with the
-        micro-batches, and the numbers of devices that experts are spread over, that go with it.
+        It is called once per combination of devices that share a layer and its experts, with arrays of the
+        micro-batches and expert-parallel sizes that occur with that combination.
         """
         n = self.numbers
         unique, restored = distinct(n.tensor, n.expert_tensor, n.micro_batch, n.expert)
@@ -99,16 +100,16 @@ class Stages:
         return [restored(column) for column in found]
 
     def _kinds_over(self, tensor: int, expert_tensor: int) -> tuple[Kind, ...]:
-        # Whoever shares a layer sits in one node, as far as a node reaches.
+        # The devices that share a layer are in the same node, as far as a node reaches.
         node = min(tensor, self.cluster.node)
         return self.model.kinds(tensor, node, expert_tensor, sequence_parallel=self.layout.sequence_parallel)
 
     def _fuller_end(self, of_layers: list[Array]) -> Array:
-        """Return what the first or the last stage has of something, whichever has more."""
+        """Return a sum over the layers of the first or the last stage, whichever is larger."""
         return np.maximum(*(_over(layers, of_layers) for layers in self.ends))
 
     def _given(self, kind: Kind, layer: Layer, micro_batch: ArrayLike, expert: ArrayLike) -> dict[str, Any]:
-        """Return the sizes of one kind of layer: its own, and those of the step that it takes."""
+        """Return the sizes of one kind of layer: its own, and the sizes of the step that it needs."""
         node = np.minimum(expert, max(1, self.cluster.node // kind.expert_tensor))
         step = {"batch": micro_batch, "seq": self.seq, "seq_kv": self.seq_kv, "devices": expert, "node": node}
         return {name: step[name] for name in layer.required if name in step} | dict(kind.sizes)
@@ -116,11 +117,11 @@ class Stages:
     # -- time ------------------------------------------------------------------------------
 
     def seconds(self, direction: str) -> Array:
-        """Return the time of the slower end for a micro-batch, one way, its tokens' travel apart [s]."""
+        """Return the time of the slower stage per micro-batch and pass, without expert transfers [s]."""
         return self._time(direction, travelling=False)
 
     def travel(self, direction: str) -> Array:
-        """Return the time that the tokens of a micro-batch are on the way to experts and back [s]."""
+        """Return the time of sending a micro-batch's tokens to experts and back [s]."""
         return self._time(direction, travelling=True)
 
     def _time(self, direction: str, *, travelling: bool) -> Array:
@@ -135,7 +136,7 @@ class Stages:
         return self._fuller_end(self._of_kinds(measure))
 
     def sent(self) -> Array:
-        """Return what a device sends to experts and back for a micro-batch, both ways [bytes]."""
+        """Return what a device sends to experts and back per micro-batch, in both passes [bytes]."""
 
         def measure(kind: Kind, micro_batch: Array, expert: Array) -> Array:
             layer = kind.model("fwd+bwd", recompute=self.layout.recompute)
@@ -149,21 +150,21 @@ class Stages:
     # -- numbers that are learned, and that are kept ---------------------------------------
 
     def parameters(self) -> Array:
-        """Return the learned numbers of the end that has more."""
+        """Return the number of parameters of the stage that has more."""
         return self._fuller_end(self._of_kinds(self._counted("parameters")))
 
     def experts(self) -> Array:
-        """Return those of them that are of experts spread over devices, at the end that has more."""
+        """Return how many of these parameters belong to distributed experts, for the stage that has more."""
         return self._fuller_end(self._of_kinds(self._spread))
 
     @property
     def expert_copies(self) -> Array:
-        """Devices that have the same experts."""
+        """Number of devices that hold copies of the same experts."""
         n = self.numbers
         return n.tensor * n.data / (n.expert * n.expert_tensor)
 
     def _counted(self, what: str, recompute: str = "none") -> Measure:
-        """Return what gives a count of one layer on a device, forward."""
+        """Return a measure of a count of one layer per device, forward."""
 
         def measure(kind: Kind, micro_batch: Array, expert: Array) -> Array:
             layer = kind.model("fwd", recompute=recompute)
@@ -172,21 +173,21 @@ class Stages:
         return measure
 
     def _spread(self, kind: Kind, _: Array, expert: Array) -> Array:
-        """Return the learned numbers of one layer's experts on a device."""
+        """Return the parameters of one layer's experts per device."""
         (value,) = compile_expressions([kind.spread], ["devices"])(expert)
         return np.asarray(value) + np.zeros_like(expert)
 
     def copied_layer(self) -> Array:
-        """Return the learned numbers of the largest layer of which there are copies."""
+        """Return the number of parameters of the largest layer that has copies."""
         shared, spread = self.numbers.data > 1, self.expert_copies > 1
         both = zip(self._of_kinds(self._counted("parameters")), self._of_kinds(self._spread), strict=True)
         of_layers = [(every - experts) * shared + experts * spread for every, experts in both]
         return np.asarray(np.max(of_layers, axis=0))
 
     def kept(self) -> tuple[Array, Array, ArrayLike]:
-        """Return what the first and the last stage keep of a micro-batch, and need for a while [bytes].
+        """Return what the first and the last stage keep per micro-batch, and a temporary part [bytes].
 
-        The layer that is computed again in full has all of its activations for a while.
+        With full recomputation, the layer that is being recomputed temporarily holds all its activations.
         """
         recompute = self.layout.recompute
         of_layers = self._of_kinds(self._counted("kept_bytes", recompute))
@@ -196,7 +197,7 @@ class Stages:
         return first, last, np.max(self._of_kinds(self._counted("kept_bytes")), axis=0)
 
     def forward_flops(self, batch: float) -> float:
-        """Return the matrix FLOP of all layers forward, on one device."""
+        """Return the forward matrix FLOP of all layers, on one device."""
         total = 0.0
         for kind in self.model.kinds(1, 1):
             layer = kind.model("fwd")
@@ -205,7 +206,7 @@ class Stages:
 
 
 def distinct(*columns: Array) -> tuple[Array, Callable[[Array], Array]]:
-    """Return the different rows of columns, as columns, and how to put an answer for each back in place."""
+    """Return the distinct rows of columns, as columns, and a function that expands answers to all rows."""
     rows, of = np.unique(np.stack([column.ravel() for column in columns]), axis=1, return_inverse=True)
     return rows, lambda answers: answers[of.ravel()].reshape(columns[0].shape)
 
@@ -216,7 +217,7 @@ def _over(layers: list[Array], of_layers: list[Array]) -> Array:
 
 
 def _travels(options: Mapping[str, Any]) -> bool:
-    """Return whether in a phase of those options tokens are on their way to experts, or back."""
+    """Return whether a phase with these options sends tokens to experts or back."""
     return options.get("collective") == "all-to-all"
 
 
@@ -224,7 +225,7 @@ def _travels(options: Mapping[str, Any]) -> bool:
 def _layer_seconds(
     layer: Layer, machine: Device, sizes: tuple[tuple[str, Any], ...], rung: str | None
 ) -> tuple[Array, Array]:
-    """Return the time of one layer but for its tokens' travel, and that of this alone [s]."""
+    """Return the time of one layer without its expert transfers, and that of the transfers [s]."""
     found = predict(layer, machine, {name: np.array(size) for name, size in sizes}, rung=rung)
     times: list[Array] = [np.zeros(found.shape), np.zeros(found.shape)]
     for part, seconds in zip(found.plan.phases, found.phase_seconds, strict=True):

@@ -1,21 +1,21 @@
 """One training step of a model in a layout: its time, and the memory of its fullest device.
 
-Time (Narayanan et al., arXiv 2104.04473, §2.2): with m micro-batches, p stages and v parts a stage, the
-pipeline takes m + (p − 1)/v times a stage's forward and backward; the last stage has the logits besides. To
-that come the exchange of gradients between copies, as far as backward does not hide it, and the optimiser.
-A decoder's stages pass the encoder's output on with their own.
+Time (Narayanan et al., arXiv 2104.04473, §2.2): with m micro-batches, p stages and v parts per stage, the
+pipeline takes m + (p − 1)/v times a stage's forward and backward pass; the last stage also computes the
+logits. Added are the exchange of gradients between copies, as far as backward does not hide it, and the
+optimiser step. In an encoder-decoder, the decoder's stages also pass on the encoder's output.
 
-Memory (Korthikanti et al., arXiv 2205.05198, §4): weights, gradients and the optimiser's state of one
-stage's part of the layers and of the embedding; what forward keeps, of as many micro-batches as are
-under way. Experts have as many copies as there are devices with the layer over those they are spread over,
-all other learned numbers as many as the layout has. Of weights and gradients that copies share by ZeRO, one
-layer's are whole while it is computed.
+Memory (Korthikanti et al., arXiv 2205.05198, §4): the weights, gradients and optimiser state of one
+stage's layers and its part of the embedding, and what forward keeps of the micro-batches in flight. The
+number of copies of an expert is that of the devices with the layer over those the experts are spread
+over; all other parameters have as many copies as the layout. Of weights and gradients that ZeRO shards,
+one layer's are complete while it is computed.
 
 Left out: biases and position tables, the time of a narrower embedding's projections, the start of the
-pipeline's first receive, what the first and the last stage exchange of a tied table's gradients, what
-devices that share the vocabulary's tables exchange (an all-reduce of a micro-batch's positions at each end:
-0.1 to 0.6 % of Megatron-LM's published iterations), what kernels and collectives work in for a while,
-failures, and the reading of data.
+pipeline's first receive, the exchange of a tied table's gradients between the first and the last stage,
+exchanges between the devices that share the vocabulary tables (an all-reduce of a micro-batch's positions
+at each end: 0.1 to 0.6 % of Megatron-LM's published iterations), temporary buffers of kernels and
+collectives, failures, and reading the data.
 """
 
 from __future__ import annotations
@@ -45,22 +45,23 @@ from costmodel.predict import predict
 @typed
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A step over `batch` sequences of `seq` tokens.
+    """A training step over `batch` sequences of `seq` tokens.
 
     Parameters
     ----------
     model : LanguageModel
-        What is trained.
+        The model that is trained.
     cluster : Cluster
-        On what.
+        The devices.
     layout : Layout
-        How it is spread; numbers may be arrays, and the answers then are.
+        The layout of the model on the devices; if its numbers are arrays, so are the results.
     batch, seq : int or float
-        Sequences of a step, over all copies; tokens of each.
+        Sequences per step, over all copies; tokens per sequence.
     seq_kv : float, optional
-        Tokens of an encoder's sequences, beside a decoder; default `seq`.
+        Tokens per sequence of the encoder, for an encoder-decoder; default `seq`.
     gradient_bytes : int, optional
-        Bytes of a gradient: default that of a weight, 2 at least; 4 where it is summed in fp32 (Megatron-LM).
+        Size of one gradient [bytes]: by default that of a weight, but at least 2; 4 if gradients are summed
+        in fp32 (Megatron-LM).
     rung : str, optional
         See `costmodel.predict`.
     """
@@ -75,12 +76,12 @@ class Training:
     rung: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the sizes, and that the layout comes out even."""
+        """Check the sizes, and that the layout divides evenly."""
         if self.seq_kv is not None and not self.model.encodes:
             raise SizeError("training: seq_kv is of a decoder beside an encoder, and the model has none")
         for name in ("batch", "seq", "seq_kv"):
             if getattr(self, name) is not None:
-                # As Python's own number: products of numpy's small ones overflow.
+                # As a Python number: products of NumPy's small integers overflow.
                 object.__setattr__(self, name, as_one_size(name, getattr(self, name)))
         given = self.gradient_bytes
         if given is not None and not 0 < given <= 8:
@@ -105,12 +106,12 @@ class Training:
 
     @property
     def _encoded(self) -> float:
-        """Tokens of an encoder's sequences."""
+        """Tokens per sequence of the encoder."""
         return self.seq if self.seq_kv is None else self.seq_kv
 
     @property
     def _positions(self) -> float:
-        """Positions of a sequence that are embedded, and that are passed from stage to stage."""
+        """Number of positions per sequence that are embedded and passed from stage to stage."""
         return self.seq + (self._encoded if self.model.encodes else 0.0)
 
     @cached_property
@@ -137,27 +138,27 @@ class Training:
 
     @property
     def micro_batches(self) -> Array:
-        """Micro-batches of one copy in a step."""
+        """Number of micro-batches of one copy per step."""
         return np.asarray(self.batch / (self._numbers.data * self._numbers.micro_batch))
 
     @property
     def stage_layers(self) -> Array:
-        """Layers of the fullest stage: of the parts that the pipeline is cut into, each as the longest.
+        """Number of layers of the fullest stage; its virtual stages are all as long as the longest.
 
-        Where stages do not divide the layers, time and memory are those of a pipeline whose stages, first
-        and last too, are all as full: the others wait for that one. That some stages have fewer,
-        which shortens only the pipeline's filling and emptying, is left out.
+        If the stages do not divide the layers, time and memory are those of a pipeline in which all stages,
+        also the first and the last, are this full: the others wait for the fullest. That some stages have
+        fewer layers, which only shortens filling and draining the pipeline, is left out.
         """
         return self._stages.layers
 
     @property
     def parameters(self) -> Array:
-        """Learned numbers on the device that has most of them."""
+        """Number of parameters on the device that has the most."""
         return np.asarray(sum(group.parameters for group in self._groups))
 
     @cached_property
     def _groups(self) -> tuple[Group, ...]:
-        """The learned numbers of a device, those together that as many devices have copies of."""
+        """The parameters of a device, grouped by their number of copies."""
         n, node = self._numbers, self.cluster.node
         numbers = self._stages.parameters() + self._table_parameters()
         if not self.model.experts:
@@ -169,7 +170,7 @@ class Training:
         )
 
     def _table_parameters(self) -> Array:
-        """Return those of embedding and logits: one stage holds both, and two tables unless they are tied."""
+        """Return the parameters of embedding and logits: in a single stage, two tables unless tied."""
         n = self._numbers
         tables = np.where((n.pipeline == 1) & (not self.model.tied), 2.0, 1.0)
         ends = np.where(n.pipeline == 1, 2.0, 1.0)
@@ -180,8 +181,10 @@ class Training:
 
     @cached_property
     def parts(self) -> Mapping[str, Array]:
-        """Where the time of a step goes [s]: ``forward``, ``backward``, ``experts`` (tokens on their way to
-        them and back, and nothing hides it), ``head``, ``sends``, ``bubble``, ``gradients``, ``optimiser``.
+        """The parts of a step's time [s].
+
+        ``forward``, ``backward``, ``experts`` (exposed time of sending tokens to experts and back), ``head``,
+        ``sends``, ``bubble``, ``gradients``, ``optimiser``.
         """
         n, m = self._numbers, self.micro_batches
         forward, backward = self._stages.seconds("fwd"), self._stages.seconds("bwd")
@@ -203,23 +206,20 @@ class Training:
         return np.asarray(sum(self.parts.values()))
 
     def _travel(self, hidden: Array) -> Array:
-        """Return the time that a stage's tokens are on the way to experts and back, and nothing else is [s].
-
-        There and back, of one micro-batch.
-        """
+        """Return the exposed time of sending a micro-batch's tokens to experts and back, both passes [s]."""
         travel = self._stages.travel("fwd") + self._stages.travel("bwd")
         return np.maximum(0.0, travel - hidden) if self.layout.overlap_experts else travel
 
     @cached_property
     def travel_bytes(self) -> Array:
-        """What a device sends to experts and back in a step, to itself nothing [bytes]."""
+        """What a device sends to experts on other devices and back per step [bytes]."""
         return np.asarray(self.micro_batches * self._stages.sent())
 
     def _head(self) -> Array:
-        """Return the time that logits, loss and embedding add for a micro-batch [s]."""
+        """Return the time that logits, loss and embedding add per micro-batch [s]."""
         logits = self._end_seconds(self.model.head(), self.seq)
         embedding = self._end_seconds(self.model.ends(), self._positions)
-        # Both ends in one stage, or in two: the later one is what the pipeline waits for.
+        # If both ends are in one stage, their times add; if not, the pipeline waits for the later stage.
         return logits + np.where(self._numbers.pipeline == 1, embedding, 0.0)
 
     def _end_seconds(self, end: Layer, seq: float) -> Array:
@@ -228,31 +228,33 @@ class Training:
         return restored(self._seconds(end, **sizes, seq=seq, d_model=self.model.table_width))
 
     def _sends(self) -> Array:
-        """Return the time of passing a micro-batch on, there and back, at every part of a stage [s]."""
+        """Return the time of passing a micro-batch on in both passes, at every part of a stage [s]."""
         n = self._numbers
         whole = self._weight_bytes * n.micro_batch * self._positions * self.model.d_model
-        # Copies lie between stages, so that neighbours are in other nodes as soon as those fill one.
+        # Data parallelism is placed inside pipeline parallelism: the neighbour is in another node if the
+        # tensor · data devices fill one.
         node = np.where(n.tensor * n.data >= self.cluster.node, 1.0, 2.0)
         once = self.cluster.collective_s("send-receive", whole / n.tensor, np.full_like(whole, 2.0), node)
         if not self.layout.sequence_parallel:
-            # Each device sends its part, and gathers the others' over the link (ibid., §4.1).
+            # Each device sends its part, and the receivers all-gather the parts over the link (ibid.,
+            # §4.1).
             once = once + self.cluster.collective_s("all-gather", whole, n.tensor, self.cluster.node)
         return np.where(n.pipeline > 1, 2 * n.interleave * once, 0.0)
 
     def _gradients(self, forward: Array, backward: Array) -> Array:
-        """Return the time that copies take to exchange gradients and weights, where it is not hidden [s]."""
+        """Return the exposed time of exchanging gradients and weights between copies [s]."""
         exchanged, gathered = exchanges(
             self._groups, self.cluster, self.layout.zero, self._gradient_bytes, self._weight_bytes
         )
         hidden = (forward, backward) if self.layout.overlap else (0.0, 0.0)
-        # The first layer's weights are waited for, whatever runs meanwhile.
+        # The gather of the first layer's weights is never hidden.
         first = gathered / self.stage_layers
         forward_s = np.maximum(first, gathered - hidden[0])
         if self.layout.zero == 3:
-            # Weights are gathered for each pass of each micro-batch, and gradients scattered after it.
+            # Weights are gathered for each pass of each micro-batch, and gradients are scattered after it.
             backward_s = np.maximum(first, gathered + exchanged - hidden[1])
             return np.asarray(self.micro_batches * (forward_s + backward_s))
-        # Who holds a part of the gradients only has nowhere to add up the others': each micro-batch's travel.
+        # With sharded gradients there is no room to accumulate the others: each micro-batch exchanges them.
         times = self.micro_batches if self.layout.zero == 2 else 1.0
         return np.asarray(times * np.maximum(0.0, exchanged - hidden[1]) + forward_s)
 
@@ -260,31 +262,31 @@ class Training:
         return self._seconds(self._update, params=np.ceil(self._held(1)))
 
     def _held(self, stage: int) -> Array:
-        """Return the learned numbers of which a device holds what ZeRO shares from that stage on."""
+        """Return how many parameters' data a device holds, if ZeRO shards it from this stage on."""
         return held(self._groups, self.layout.zero, stage)
 
     # -- memory ----------------------------------------------------------------------------
 
     @cached_property
     def memory(self) -> Mapping[str, Array]:
-        """What the fullest device holds, by kind [bytes].
+        """Memory of the fullest device, by kind [bytes].
 
         ``weights``, ``gradients``, ``optimiser``, ``activations``, ``gathered``.
         """
         return {
             "weights": self._weight_bytes * self._held(3),
             "gradients": self._gradient_bytes * self._held(2),
-            # Two moments in fp32, and a master weight where the model's is narrower.
+            # Two moments in fp32, and a master weight if the model's weights are narrower.
             "optimiser": float(self._update.state_bytes) * self._held(1),
             "activations": self._activations(),
             "gathered": self._gathered_bytes(),
         }
 
     def _gathered_bytes(self) -> Array:
-        """Return what is whole for a while of what copies share: one layer's, or one table's [bytes].
+        """Return the temporarily unsharded part of what copies shard: one layer, or one table [bytes].
 
-        Its weights, which have been gathered (ZeRO 3), and its gradients, before these are scattered (2, 3):
-        Zhao et al., arXiv 2304.11277, §3.2.1, where a unit is a layer; 4 bytes a number of the largest layer
+        These are its gathered weights (ZeRO 3), and its gradients before they are scattered (2, 3): Zhao et
+        al., arXiv 2304.11277, §3.2.1, where a unit is a layer; 4 bytes per parameter of the largest layer
         in DeepSpeed's estimate, `estimate_zero3_model_states_mem_needs`.
         """
         zero = self.layout.zero
@@ -295,21 +297,22 @@ class Training:
 
     @cached_property
     def memory_bytes(self) -> Array:
-        """What the fullest device holds in all [bytes]; no margin for fragmentation."""
+        """Total memory of the fullest device, without a margin for fragmentation [bytes]."""
         return np.asarray(sum(self.memory.values()))
 
     def _activations(self) -> Array:
-        """Return what forward keeps of the micro-batches under way, in first or last stage [bytes]."""
+        """Return the activations of the micro-batches in flight, in the first or the last stage [bytes]."""
         n = self._numbers
         p, v = n.pipeline, n.interleave
         first, last, working = self._stages.kept()
-        # Micro-batches whose activations a stage holds, in parts of a stage 1/v each (Narayanan et al., §2.2;
-        # as Megatron-LM orders them): the first is p + (p − 1)/v ahead, the last of its v parts one.
+        # Micro-batches whose activations a stage holds, where each of its parts counts 1/v (Narayanan et
+        # al., §2.2; in Megatron-LM's order): the first stage is p + (p − 1)/v ahead, the last part of the
+        # last stage one.
         ahead = np.minimum(self.micro_batches, np.where(v > 1, p + (p - 1) / v, p))
         behind = np.minimum(self.micro_batches, ((v - 1) * p + 1) / v)
         tokens = n.micro_batch * self.seq
         share = n.tensor if self.layout.sequence_parallel else 1.0
-        # Last norm's and logits' inputs, and the scores of the loss in fp32.
+        # The inputs of the last norm and of the logits, and the loss's scores in fp32.
         head = (
             2 * self._weight_bytes * tokens * self.model.d_model / share
             + 4 * tokens * self.model.vocab / n.tensor
@@ -326,25 +329,25 @@ class Training:
 
     @cached_property
     def model_flops(self) -> float:
-        """Matrix FLOP of forward and backward over the batch; nothing twice, masked pairs left out."""
+        """Matrix FLOP of forward and backward over the batch, without recomputation and masked pairs."""
         each = self.model.table_width * self.model.vocab + 2 * self.model.projected
         logits = 2.0 * self.batch * self.seq * each
         return float(3 * (self._stages.forward_flops(self.batch) + logits))
 
     @property
     def utilisation(self) -> Array:
-        """Model FLOPs utilisation: model FLOP over what all devices could do in a step."""
+        """Model FLOPs utilisation: model FLOP over what all devices could compute during a step at peak."""
         peak = self.cluster.machine.peak(self.model.dtype) * self.cluster.devices
         return np.asarray(self.model_flops / (peak * self.seconds))
 
     @property
     def tokens_per_second(self) -> Array:
-        """Tokens trained on in a second, an encoder's too."""
+        """Tokens per second, including those of an encoder."""
         return np.asarray(self.batch * self._positions / self.seconds)
 
     @property
     def energy_j(self) -> Array:
-        """Energy of a step at the devices' rated power [J]; NaN where the spec has no power.
+        """Energy of a step at the devices' rated power [J]; NaN if the spec has no power.
 
         Hosts and cooling are left out.
         """
@@ -353,7 +356,7 @@ class Training:
 
     @property
     def cost(self) -> Array | None:
-        """Cost of a step, in the currency of the cluster's price; None without one."""
+        """Cost of a step in the currency of the cluster's price; None without a price."""
         if self.cluster.price is None:
             return None
         return np.asarray(self.cluster.price * self.cluster.devices * self.seconds / 3600)

@@ -1,4 +1,4 @@
-"""The model that is trained: a stack of Transformer layers between an embedding and its logits."""
+"""A Transformer for training: equal layers between an embedding and logits."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ class Transformer(LanguageModel):
     Parameters
     ----------
     heads : int
-        Of attention.
+        Number of attention heads.
     kv_heads, d_ff : int, optional
-        Default `heads`, 4 `d_model`.
+        Default `heads` and 4 `d_model`.
     head_dim : int, optional
         Default `d_model` / `heads`.
     gated : bool
         Whether the feed-forward layer has a third product (SwiGLU).
     activation : str, optional
-        Of the feed-forward layer; default ``silu`` if gated, else ``gelu``.
+        Activation of the feed-forward layer; default ``silu`` if gated, else ``gelu``.
     norm : str
         ``layer`` or ``rms``.
     causal, dropout : bool
-        Causal mask; dropout after attention's probabilities and both parts.
+        Causal mask; dropout after attention's probabilities and after both parts.
     """
 
     heads: int
@@ -53,7 +53,7 @@ class Transformer(LanguageModel):
     activation: str | None = None
 
     def __post_init__(self) -> None:
-        """Check the sizes, and that heads fill the width and keys' heads divide them."""
+        """Check the sizes: heads fill the model's width, and key heads divide heads."""
         super().__post_init__()
         if self.norm not in NORMS:
             raise unknown_name("norm of a model", self.norm, NORMS)
@@ -73,7 +73,7 @@ class Transformer(LanguageModel):
 
     @property
     def sizes(self) -> dict[str, int]:
-        """The sizes of one layer, by the vocabulary's names."""
+        """The sizes of one layer, by their names in the vocabulary."""
         return {
             "d_model": self.d_model,
             "heads": self.heads,
@@ -84,24 +84,24 @@ class Transformer(LanguageModel):
 
     @property
     def divided(self) -> Mapping[str, int]:
-        """Its heads."""
+        """The heads."""
         return {"heads": self.heads}
 
     def shares(self, most: int) -> list[int]:
-        """Return the numbers of devices that divide the keys' heads: more would have copies of these."""
+        """Return the tensor-parallel sizes that divide the key heads: larger ones would duplicate these."""
         return [n for n in range(1, most + 1) if self.sizes["kv_heads"] % n == 0]
 
     @classmethod
     def of(cls, architecture: Architecture, *, dtype: str = "bf16", attention: str = "tiled") -> Transformer:
-        """Return the stack that a model of the catalogue is.
+        """Return a catalogue model as a stack of equal layers.
 
-        Its parameters are those of `costmodel.parallel.stack_of`.
+        The parameters are those of `costmodel.parallel.stack_of`.
 
         Raises
         ------
         UnavailableError
-            If its layers are not all alike, or not an attention to all positions and a feed-forward layer,
-            each after its norm.
+            If its layers differ, or are not attention to all positions and a feed-forward layer, each after
+            a norm.
         """
         fields, types = architecture.fields, architecture.family.types
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
@@ -132,29 +132,29 @@ class Transformer(LanguageModel):
     def kinds(
         self, tensor: int, node: int, expert_tensor: int = 1, *, sequence_parallel: bool = False
     ) -> tuple[Kind, ...]:
-        """Return its only kind of layer, one device's share of it."""
+        """Return the only kind of layer, one device's share of it."""
         layer = partial(self.layer, sequence_parallel=sequence_parallel)
         sizes = {**self.sizes, "devices": tensor, "node": node}
         return (Kind(self.num_layers, layer, sizes, expert_tensor),)
 
     def layer(self, direction: str, *, recompute: str = "none", sequence_parallel: bool = False) -> Layer:
-        """Return one layer, cut over devices.
+        """Return one layer, split across devices.
 
         Parameters
         ----------
         direction : {"fwd", "bwd", "fwd+bwd"}
-            Which pass.
+            The pass.
         recompute : {"none", "selective", "full"}
-            What backward computes again.
+            What backward recomputes.
         sequence_parallel : bool
-            Whether what lies between its products is cut by positions.
+            Whether the operations between its products are split by positions.
 
         Raises
         ------
         UnknownNameError
-            If there is no such way to recompute.
+            If `recompute` has another value.
         """
-        # Tiled attention stores no scores: selective recomputation is what it does anyway.
+        # Tiled attention stores no scores: it always does what selective recomputation would.
         again = "none" if self.attention == "tiled" and recompute == "selective" else recompute
         options: dict[str, Any] = {
             "attention": self.attention,
@@ -170,10 +170,10 @@ class Transformer(LanguageModel):
 
 
 def _has_more(architecture: Architecture) -> bool:
-    """Return whether any layer has a window, or norms besides one before each half: of Q and K, or after."""
+    """Return whether a layer has a window, or norms besides the one before each half."""
     parts = architecture.training(optimizer=None).parts
     norms = sum(part.repeats for part in parts if part.layer.name == "norm")
-    ends = 2  # of the embedding, and the last
+    ends = 2  # norms of the embedding, and before the head
     return norms > 2 * architecture.fields.layers + ends or any(
         part.layer.name == "sliding-window" for part in parts
     )
