@@ -55,7 +55,7 @@ def format_of(operand: Operand) -> str:
 
 
 def _matmul(call: Call, title: str) -> list[CapturedPart]:
-    """Return the part of mm, addmm, bmm, baddbmm, mv, dot: the last two tensors of the first three arguments."""
+    """Return the part of mm, addmm, bmm, baddbmm, mv, dot, from the last two of the first three tensors."""
     a, b = [arg for arg in call.args[:3] if isinstance(arg, Operand)][-2:]
     left, right = a.shape, b.shape
     sizes = {
