@@ -43,8 +43,8 @@ class _MaskedAttention(Layer):
 
     family: ClassVar[str] = "fewer pairs"
     not_counted: ClassVar[str] = (
-        "projections; the scaling by 1/√d_h (folded into Q); the index of the tiles that are kept; "
-        "in a count of FLOPs, scores that a tile computes and the mask drops"
+        "projections; the scaling by 1/√d_h (folded into Q); the index of the kept tiles; "
+        "in FLOPs, scores that a tile computes but the mask drops"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 128}

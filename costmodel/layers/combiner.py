@@ -39,7 +39,7 @@ class Combiner(_MaskedAttention):
     source: ClassVar[str] = "Ren et al., arXiv 2107.05768, eq. 4–8 and §4 (fixed, logsparse)"
     not_counted: ClassVar[str] = (
         "projections; the scaling by 1/√d_h; networks in place of the maximum as a span's query and key; "
-        "of lengths between powers of two (logsparse) the share of the next"
+        "that lengths between powers of two have fewer spans (logsparse)"
     )
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim"}
 

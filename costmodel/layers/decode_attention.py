@@ -43,7 +43,7 @@ class DecodeAttention(StoredCache):
     not_counted: ClassVar[str] = "writing the new token's key and value; partial results of the splits"
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq_kv", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 16}
-    meanings: ClassVar[Mapping[str, str]] = {"block": "positions of a page of the cache, where it has pages"}
+    meanings: ClassVar[Mapping[str, str]] = {"block": "positions per page of the cache, if it is paged"}
     directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
     paged: bool = False

@@ -168,8 +168,8 @@ class EagerTransformer(Layer):
         "Hugging Face transformers, modeling_gpt2.py, modeling_bert.py, modeling_opt.py (eager)"
     )
     not_counted: ClassVar[str] = (
-        "embedding look-ups, a norm before the head, offsets (but for the sums of their gradients), loss, "
-        "masks of one byte, kernels on less than one activation"
+        "embedding look-ups, a norm before the head, biases (except the sums of their gradients), loss, "
+        "one-byte masks, kernels on tensors smaller than an activation"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "heads", "num_layers", "vocab")
     defaults: ClassVar[dict[str, str | int]] = {"head_dim": "d_model/heads", "d_ff": "4*d_model"}

@@ -44,12 +44,12 @@ class ExpertParallel(MoE):
         "Liu et al., arXiv 2504.14960, §3 (experts that tensor parallelism does not cut, or cuts)"
     )
     not_counted: ClassVar[str] = (
-        f"{MoE.not_counted}; how many copies go where (exchanged first); copies of one token that "
-        "travel together to a device with several of its experts; anything that hides the exchanges"
+        f"{MoE.not_counted}; the prior exchange of how many copies go where; sending a token only once to "
+        "a device with several of its experts; anything that hides the exchanges"
     )
     required: ClassVar[tuple[str, ...]] = (*MoE.required, "devices")
     defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
-    meanings: ClassVar[Mapping[str, str]] = {"batch": "sequences of one device"}
+    meanings: ClassVar[Mapping[str, str]] = {"batch": "sequences per device"}
 
     cut: int = 1
 

@@ -41,7 +41,7 @@ class GLA(_MatrixState):
     name: ClassVar[str] = "gla"
     source: ClassVar[str] = "Yang et al., arXiv 2312.06635, eq. 3–6"
     not_counted: ClassVar[str] = (
-        "projections, the gates' low-rank product, norm, output gate; chunks inside chunks for stability"
+        "projections, the gates' low-rank product, norm, output gate; secondary chunks for stability"
     )
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "2*head_dim", "block": 64}
     decay: ClassVar[str] = "vector"
@@ -55,7 +55,7 @@ class MLSTM(_MatrixState):
     source: ClassVar[str] = "Beck et al., arXiv 2405.04517, eq. 19–27"
     not_counted: ClassVar[str] = (
         "projections, convolution, output gate, norm; log σ of the forget gate, the stabiliser's "
-        "running maximum and the lower limit of the divisor (a few a token and head)"
+        "running maximum and the lower limit of the divisor (a few operations per token and head)"
     )
     decay: ClassVar[str] = "scalar"
     gated_keys: ClassVar[bool] = True

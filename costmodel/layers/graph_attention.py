@@ -34,7 +34,7 @@ class GraphAttention(Layer):
     source: ClassVar[str] = (
         "Tomczak & Kuppannagari, arXiv 2502.01659 (by edges); Veličković et al., arXiv 1710.10903"
     )
-    not_counted: ClassVar[str] = "projections; the scaling of scores; features of edges; making the graph"
+    not_counted: ClassVar[str] = "projections; the scaling of scores; edge features; building the graph"
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {
         "value_dim": "head_dim",

@@ -35,7 +35,7 @@ class Logits(Layer):
     source: ClassVar[str] = (
         "Vaswani et al., arXiv 1706.03762, §3.4; the loss in one pass: Hsu et al., arXiv 2410.10989"
     )
-    not_counted: ClassVar[str] = "temperature, sampling; what is one a row: the logarithm, the loss itself"
+    not_counted: ClassVar[str] = "temperature, sampling; work per row: the logarithm, the loss itself"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "vocab")
 
     head: str = "none"

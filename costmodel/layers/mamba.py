@@ -42,8 +42,8 @@ class Mamba(Layer):
     family: ClassVar[str] = "scan"
     source: ClassVar[str] = "Gu & Dao, arXiv 2312.00752, Algorithm 2 and §3.3.2; reference selective_scan_ref"
     not_counted: ClassVar[str] = (
-        "softplus and bias of Δ, the activation after the convolution; further passes of a parallel scan "
-        "that is not fused"
+        "softplus and bias of Δ, the activation after the convolution; further passes of an unfused "
+        "parallel scan"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model")
     defaults: ClassVar[dict[str, str | int]] = {
@@ -53,7 +53,7 @@ class Mamba(Layer):
         "k": 4,
         "block": 64,
     }
-    meanings: ClassVar[Mapping[str, str]] = {"hidden": "channels, each with states of its own"}
+    meanings: ClassVar[Mapping[str, str]] = {"hidden": "channels, each with its own states"}
 
     projections: bool = False
     fused: bool = True

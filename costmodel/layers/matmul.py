@@ -41,7 +41,7 @@ class Matmul(StoredWeights):
     not_counted: ClassVar[str] = "bias, epilogues, layout changes, fast (Strassen-like) algorithms"
     required: ClassVar[tuple[str, ...]] = ("m", "n", "k")
     defaults: ClassVar[dict[str, str | int]] = {"batch": 1}
-    meanings: ClassVar[Mapping[str, str]] = {"batch": "products, each of matrices of its own"}
+    meanings: ClassVar[Mapping[str, str]] = {"batch": "products, each with its own matrices"}
 
     batched: bool = False
     quantise: bool = False

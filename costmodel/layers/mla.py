@@ -45,8 +45,8 @@ class MLA(Layer):
     family: ClassVar[str] = "attention"
     source: ClassVar[str] = "DeepSeek-AI, arXiv 2405.04434, §2.1, eq. 9–19, Appendix C"
     not_counted: ClassVar[str] = (
-        "norms of the latents, rotation, the scaling of the scores; joining the rotated key to each head's, "
-        "and the sum of its gradients over heads"
+        "norms of the latents, rotation, the scaling of the scores; concatenating the rotated key with each "
+        "head's, and the sum of its gradients over heads"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {

@@ -49,8 +49,8 @@ class MoE(StoredWeights):
         "Tan et al., arXiv 2403.08245 (gathered products)"
     )
     not_counted: ClassVar[str] = (
-        "sorting tokens by expert and reading their order, uneven loads, losses that balance them, "
-        "weights of the chosen divided by their sum, biases, dropout"
+        "sorting tokens by expert and reading their order, uneven loads, load-balancing losses, "
+        "normalising the weights of the chosen experts, biases, dropout"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "experts", "top_k")
     defaults: ClassVar[dict[str, str | int]] = {"d_ff": "4*d_model"}

@@ -76,7 +76,7 @@ class Elementwise(_Table):
 
     name: ClassVar[str] = "elementwise"
     source: ClassVar[str] = "first principles; Hendrycks & Gimpel, arXiv 1606.08415 (GELU)"
-    not_counted: ClassVar[str] = "type conversions; an exp, log, root, tanh or erf is one special operation"
+    not_counted: ClassVar[str] = "type conversions; exp, log, root, tanh and erf count 1 special FLOP each"
 
     op: str = "add"
 
@@ -154,7 +154,7 @@ class Norm(_Table):
 
     name: ClassVar[str] = "norm"
     source: ClassVar[str] = "Ba et al., arXiv 1607.06450; Zhang & Sennrich, arXiv 1910.07467"
-    not_counted: ClassVar[str] = "what is one a row: the root, the mean's division, the statistics kept"
+    not_counted: ClassVar[str] = "work per row: the root, the mean's division, the statistics that are kept"
 
     kind: str = "layer"
 

@@ -42,7 +42,7 @@ class RetrievalMemory(Layer):
         "Wu et al., arXiv 2203.08913 (Memorizing Transformers); Johnson et al., arXiv 1702.08734 (IVF)"
     )
     not_counted: ClassVar[str] = (
-        "projections; filling the store and training the index; joining with local attention (a gate)"
+        "projections; filling the store and training the index; combining with local attention (a gate)"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim", "store")
     defaults: ClassVar[dict[str, str | int]] = {

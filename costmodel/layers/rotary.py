@@ -28,7 +28,7 @@ class Rotary(Layer):
     name: ClassVar[str] = "rotary"
     family: ClassVar[str] = "memory-bound"
     source: ClassVar[str] = "Su et al., arXiv 2104.09864, eq. 34"
-    not_counted: ClassVar[str] = "making the table of sines and cosines"
+    not_counted: ClassVar[str] = "computing the table of sines and cosines"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads"}
 

@@ -38,7 +38,7 @@ class Scan(Layer):
         "Hillis & Steele 1986; Brent & Kung 1982"
     )
     not_counted: ClassVar[str] = (
-        "how a and b are made; what an exclusive scan needs to become inclusive; bank conflicts, padding"
+        "computing a and b; making an exclusive scan inclusive; bank conflicts, padding"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
     defaults: ClassVar[dict[str, str | int]] = {"block": 64}

@@ -46,7 +46,7 @@ class SLSTM(Recurrent):
     name: ClassVar[str] = "slstm"
     source: ClassVar[str] = "Beck et al., arXiv 2405.04517, eq. 8–18 and 31–38; NX-AI/xlstm"
     defaults: ClassVar[dict[str, str | int]] = {**Recurrent.defaults, "heads": 1}
-    meanings: ClassVar[Mapping[str, str]] = {"heads": "heads, each with recurrent weights of its own"}
+    meanings: ClassVar[Mapping[str, str]] = {"heads": "heads, each with its own recurrent weights"}
     cell: ClassVar[Cell] = EXPONENTIAL
     bias_vectors: ClassVar[int] = 1
 

@@ -82,7 +82,7 @@ class BigBird(_MaskedAttention):
         "globals": 128,
         "random": 192,
     }
-    meanings: ClassVar[Mapping[str, str]] = {"window": "tokens of the blocks around one, its own included"}
+    meanings: ClassVar[Mapping[str, str]] = {"window": "tokens of the blocks around one, including its own"}
 
     def mask(self) -> Mask:
         """Return all pairs of the kept tiles."""

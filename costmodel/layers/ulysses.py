@@ -37,7 +37,7 @@ class Ulysses(SequenceParallel):
 
     name: ClassVar[str] = "ulysses"
     source: ClassVar[str] = "Jacobs et al., arXiv 2309.14509, §3.1–3.2"
-    not_counted: ClassVar[str] = "projections and feed-forward; the copies that order heads for the exchange"
+    not_counted: ClassVar[str] = "projections and feed-forward; copies that reorder heads for the exchange"
 
     causal: bool = False
 
