@@ -158,7 +158,7 @@ class Recorder:
         finally:
             self.paused = before
 
-    # -- where -----------------------------------------------------------------------------
+    # -- module paths ----------------------------------------------------------------------
 
     @property
     def in_backward(self) -> bool:

@@ -110,7 +110,7 @@ class Layer:
         if chosen and self.direction != "fwd":
             raise unknown_name(f"direction of {self.name} with {choice}", self.direction, ("fwd",))
 
-    # -- what a layer writes ---------------------------------------------------------------
+    # -- defined by subclasses -------------------------------------------------------------
 
     def forward(self) -> tuple[Phase, ...]:
         """Return the kernels of the forward pass."""
@@ -164,7 +164,7 @@ class Layer:
         """
         return 0.0
 
-    # -- what follows from it --------------------------------------------------------------
+    # -- derived from these ----------------------------------------------------------------
 
     @property
     def bytes(self) -> sp.Expr:

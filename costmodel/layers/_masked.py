@@ -57,7 +57,7 @@ class _MaskedAttention(Layer):
         """Return the mask's pairs and tiles for one head."""
         raise NotImplementedError
 
-    # -- what follows from it --------------------------------------------------------------
+    # -- derived from the mask -------------------------------------------------------------
 
     @property
     def pairs(self) -> sp.Expr:

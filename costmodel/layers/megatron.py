@@ -207,7 +207,7 @@ class Megatron(Layer):
         part = self._feed_forward()
         return part.forward() if direction == "fwd" else part.backward()
 
-    # -- what it needs ---------------------------------------------------------------------
+    # -- operands and memory ---------------------------------------------------------------
 
     def tensors(self) -> Tensors:
         """The device's rows of the sequence in and out; its share of the weights."""

@@ -72,7 +72,7 @@ class RetrievalMemory(Layer):
         if np.any(sizes["top_k"] > seen):
             raise SizeError(f"{self.name}: fewer than top_k entries are looked at; give a larger store")
 
-    # -- what is looked at -----------------------------------------------------------------
+    # -- searched entries ------------------------------------------------------------------
 
     @property
     def queries(self) -> sp.Expr:

@@ -147,7 +147,7 @@ class Stages:
 
         return _over(self.ends[1], self._of_kinds(measure))
 
-    # -- numbers that are learned, and that are kept ---------------------------------------
+    # -- parameters and kept activations ---------------------------------------------------
 
     def parameters(self) -> Array:
         """Return the number of parameters of the stage that has more."""

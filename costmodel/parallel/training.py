@@ -325,7 +325,7 @@ class Training:
         """Memory of one device [bytes]."""
         return self.cluster.machine.hbm_capacity
 
-    # -- what follows ----------------------------------------------------------------------
+    # -- derived figures -------------------------------------------------------------------
 
     @cached_property
     def model_flops(self) -> float:
