@@ -53,12 +53,12 @@ def composites(recorder: Any, *, whole_attention: bool) -> Iterator[None]:
             stack.enter_context(mock.patch.object(own, cell, step, create=True))
         stack.enter_context(mock.patch.object(own, "dropout", _dropout, create=True))
         stack.enter_context(_flat_weights())
-        stack.enter_context(_as_if_real())
+        stack.enter_context(_fakes_as_real())
         yield
 
 
 @contextlib.contextmanager
-def _as_if_real() -> Iterator[None]:
+def _fakes_as_real() -> Iterator[None]:
     """Make transformers treat the trace's tensors as real ones.
 
     It would otherwise build a mask, as a tracer could not tell that none is needed. Its questions about the

@@ -68,7 +68,7 @@ def run(
         tensors = stand_ins.weights(module)
     grad = contextlib.nullcontext() if backward else torch.no_grad()
     with (
-        _said_in_one_line(module),
+        _errors_in_one_line(module),
         module_paths(module, recorder),
         composites(recorder, whole_attention=whole_attention),
         fake,
@@ -90,7 +90,7 @@ def run(
 
 
 @contextlib.contextmanager
-def _said_in_one_line(module: Any) -> Iterator[None]:
+def _errors_in_one_line(module: Any) -> Iterator[None]:
     """Turn any error of a module into one line: what happened, and where in its code."""
     log = logging.getLogger("torch._subclasses.fake_tensor")  # it would also print the operation's traceback
     before = log.level

@@ -155,14 +155,14 @@ class _MatrixState(_Decaying):
 
     def core_backward(self) -> tuple[Phase, ...]:
         """The state gradients, from the last chunk to the first; then the gradients of all operands."""
-        before = (self._undivide(),) if self.normalised else ()
+        before = (self._division_gradient(),) if self.normalised else ()
         return (*before, self._state_gradients(), self._operand_gradients())
 
     def _row_statistic(self) -> sp.Expr:
         """Size of one fp32 value per token and head [bytes]."""
         return self.stat_bytes * B * H * N
 
-    def _undivide(self) -> Phase:
+    def _division_gradient(self) -> Phase:
         """The gradient of the normalisation: dO over O's divisor, and the row sums of dO∘O."""
         return stream(
             self,

@@ -72,7 +72,7 @@ class DecodeAttention(StoredCache):
                 read=tensors.inputs + self._table(),
                 write=tensors.outputs,
                 pram_depth=depth_forward(NKV),
-                workspace=self._table() + self._left_over(),
+                workspace=self._table() + self._unused_pages(),
             ),
         )
 
@@ -96,7 +96,7 @@ class DecodeAttention(StoredCache):
         """Size of the page table [bytes]."""
         return PLACE_BYTES * B * ceil_div(NKV, PAGE) if self.paged else ZERO
 
-    def _left_over(self) -> sp.Expr:
+    def _unused_pages(self) -> sp.Expr:
         """Unused size of the last pages (internal fragmentation) [bytes]."""
         return self._cache(PAGE * ceil_div(NKV, PAGE) - NKV) if self.paged else ZERO
 

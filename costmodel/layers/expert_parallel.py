@@ -76,16 +76,16 @@ class ExpertParallel(MoE):
         """Return the product unchanged: each copy of a token has arrived as a row of its own."""
         return phase
 
-    def _travelling(self, phases: tuple[Phase, ...], there: str, back: str) -> tuple[Phase, ...]:
+    def _with_exchanges(self, phases: tuple[Phase, ...], there: str, back: str) -> tuple[Phase, ...]:
         """Return the kernels with an exchange before the experts' kernels and one after them."""
         inside = [i for i, phase in enumerate(phases) if phase.name.startswith("experts: ")]
         first, last = inside[0], inside[-1] + 1
         size = self.bytes * T * K * D
         go, come = (exchange(self, name, "all-to-all", size, workspace=size) for name in (there, back))
-        gather, add = (self._among(name) for name in ("all-gather", "reduce-scatter"))
+        gather, add = (self._sharing_exchange(name) for name in ("all-gather", "reduce-scatter"))
         return (*phases[:first], go, *gather, *phases[first:last], *add, come, *phases[last:])
 
-    def _among(self, collective: str) -> tuple[Phase, ...]:
+    def _sharing_exchange(self, collective: str) -> tuple[Phase, ...]:
         """Return the exchange of copies between the devices that share an expert; none if `cut` is 1."""
         if self.cut == 1:
             return ()
@@ -110,11 +110,11 @@ class ExpertParallel(MoE):
             extra_read=self._choices,
             workspace=copies,
         )
-        return self._travelling((router, choice, ordered, *rest), "tokens to experts", "results back")
+        return self._with_exchanges((router, choice, ordered, *rest), "tokens to experts", "results back")
 
     def backward(self) -> tuple[Phase, ...]:
         """The same backward: result gradients are sent to the experts, copy gradients are sent back."""
-        return self._travelling(super().backward(), "gradients to experts", "input's gradients back")
+        return self._with_exchanges(super().backward(), "gradients to experts", "input's gradients back")
 
     def tensors(self) -> Tensors:
         """The tokens in and out; the router; the device's experts that tokens cannot avoid choosing."""
@@ -133,10 +133,10 @@ class ExpertParallel(MoE):
 
     def parameters(self) -> sp.Expr:
         """The router, the shared experts, and one device's part of the other experts."""
-        return D * E + self._everyone + self.spread()
+        return D * E + self._shared_parameters + self.spread()
 
     @property
-    def _everyone(self) -> sp.Expr:
+    def _shared_parameters(self) -> sp.Expr:
         """Parameters of the shared experts, which every device holds in full."""
         return _ffn.parameters(self._common, self._form)
 

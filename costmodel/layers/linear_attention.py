@@ -80,7 +80,7 @@ class _FeatureAttention(_MatrixState):
         dk, dv, heads = self.key_dim, self.value_width, B * H
         state, sums = self.bytes * heads * dk * dv, self.bytes * heads * dk
         return (
-            self._undivide(),
+            self._division_gradient(),
             gemm(self, "query gradient", m=N, n=dk, k=dv, batch=heads),
             self._pass(
                 "query gradient, of the divisor",

@@ -100,16 +100,20 @@ class Matmul(StoredWeights):
 
     def tensors(self) -> Tensors:
         """A and B in, the result out; with `quantise`, activations have 16 bits."""
-        return Tensors(inputs=self._wide * M * K, weights=BATCH * self.held(K, N), outputs=self._wide * M * N)
+        return Tensors(
+            inputs=self._activation_bytes * M * K,
+            weights=BATCH * self.held(K, N),
+            outputs=self._activation_bytes * M * N,
+        )
 
     @property
-    def _wide(self) -> sp.Expr:
+    def _activation_bytes(self) -> sp.Expr:
         """Size of an activation's element [bytes], times the batch."""
         return (2 if self.quantise else self.bytes) * BATCH
 
     def kept(self) -> sp.Expr:
         """A, for the gradient of B."""
-        return self._wide * M * K
+        return self._activation_bytes * M * K
 
     def parameters(self) -> sp.Expr:
         """The entries of B."""

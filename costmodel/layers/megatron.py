@@ -146,22 +146,22 @@ class Megatron(Layer):
         """Return the sum over devices after a part, of all positions or of the device's own."""
         return self._exchange(name, "reduce-scatter" if self.sequence_parallel else "all-reduce")
 
-    def _drop(self, direction: str) -> tuple[Phase, ...]:
+    def _dropout(self, direction: str) -> tuple[Phase, ...]:
         """Return the dropout of a part's output."""
         return (dropout(self, direction, rows=self.rows, cols=D),) if self.dropout else ()
 
-    def _around(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
+    def _part_forward(self, kernels: tuple[Phase, ...]) -> tuple[Phase, ...]:
         """Return a part of forward: norm, all-gather, its kernels, reduction, dropout, residual addition."""
         return (
             norm(self, self.norm, "fwd", rows=self.rows, cols=D),
             *self._gather("input"),
             *at(kernels, self._sizes),
             self._reduce("output"),
-            *self._drop("fwd"),
+            *self._dropout("fwd"),
             addition(self, "residual", rows=self.rows, cols=D),
         )
 
-    def _back(self, kernels: tuple[Phase, ...], last: int) -> tuple[Phase, ...]:
+    def _part_backward(self, kernels: tuple[Phase, ...], last: int) -> tuple[Phase, ...]:
         """Return a part of backward; its input, kept split, is gathered while other gradients are computed.
 
         The last `last` kernels, of the weight gradients, need the gathered input.
@@ -173,7 +173,7 @@ class Megatron(Layer):
             else ()
         )
         return (
-            *self._drop("bwd"),
+            *self._dropout("bwd"),
             *self._gather("output's gradient"),
             *shared[:-last],
             *again,
@@ -185,12 +185,15 @@ class Megatron(Layer):
 
     # -- the stack -------------------------------------------------------------------------
 
-    def _there(self) -> tuple[Phase, ...]:
-        return (*self._around(self._attention().forward()), *self._around(self._inner("fwd")))
+    def _layer_forward(self) -> tuple[Phase, ...]:
+        return (
+            *self._part_forward(self._attention().forward()),
+            *self._part_forward(self._feed_forward_kernels("fwd")),
+        )
 
     def forward(self) -> tuple[Phase, ...]:
         """Both parts, L times."""
-        return times(self._there(), L)
+        return times(self._layer_forward(), L)
 
     def backward(self) -> tuple[Phase, ...]:
         """Recomputation, then both parts in reverse, L times."""
@@ -198,12 +201,16 @@ class Megatron(Layer):
         again = {
             "none": (),
             "selective": at(attention.core_forward(), self._sizes),
-            "full": self._there(),
+            "full": self._layer_forward(),
         }[self.recompute]
-        one = (*of_forward(again), *self._back(self._inner("bwd"), 1), *self._back(attention.backward(), 4))
+        one = (
+            *of_forward(again),
+            *self._part_backward(self._feed_forward_kernels("bwd"), 1),
+            *self._part_backward(attention.backward(), 4),
+        )
         return times(one, L)
 
-    def _inner(self, direction: str) -> tuple[Phase, ...]:
+    def _feed_forward_kernels(self, direction: str) -> tuple[Phase, ...]:
         part = self._feed_forward()
         return part.forward() if direction == "fwd" else part.backward()
 

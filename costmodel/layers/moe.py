@@ -113,7 +113,7 @@ class MoE(StoredWeights):
             return ()
         there = direction == "fwd"
         phases = (_ffn.forward if there else _ffn.backward)(self, self._common, self._form)
-        phases = _returned(phases) if there else _partial(phases)
+        phases = _with_intermediate_result(phases) if there else _with_intermediate_gradient(phases)
         return tuple(replace(p, name=f"shared experts: {p.name}") for p in phases)
 
     # -- kernels ---------------------------------------------------------------------------
@@ -141,7 +141,7 @@ class MoE(StoredWeights):
                 extra_write=self._choices,
                 workspace=scores + self._choices,
             ),
-            *self._experts(_returned(_ffn.forward(self, self._chosen, self._form))),
+            *self._experts(_with_intermediate_result(_ffn.forward(self, self._chosen, self._form))),
             *self._shared("fwd"),
             stream(
                 self,
@@ -177,7 +177,7 @@ class MoE(StoredWeights):
                 extra_write=weights,
                 workspace=rows * K + weights,
             ),
-            *self._experts(_partial(_ffn.backward(self, self._chosen, self._form))),
+            *self._experts(_with_intermediate_gradient(_ffn.backward(self, self._chosen, self._form))),
             *self._shared("bwd"),
             # Σ p·dp has k terms per token; then dp − Σ, times p.
             stream(
@@ -231,12 +231,12 @@ class MoE(StoredWeights):
         return D * E + (E + self.shared) * _ffn.parameters(self._chosen, self._form)
 
 
-def _returned(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+def _with_intermediate_result(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """Return the kernels of experts whose result is an intermediate, written by the last kernel."""
     return (*phases[:-1], replace(phases[-1], workspace=phases[-1].write))
 
 
-def _partial(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
+def _with_intermediate_gradient(phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """Return backward kernels of experts whose input gradient is an intermediate, summed later."""
     last = max(i for i, p in enumerate(phases) if not p.name.endswith("weight gradient"))
     return tuple(replace(p, workspace=p.write) if i == last else p for i, p in enumerate(phases))

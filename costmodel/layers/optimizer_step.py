@@ -102,14 +102,14 @@ class OptimizerStep(Layer):
             raise SizeError(f"{self.name}: tensors must be no more than params: each has at least one number")
 
     @property
-    def _copied(self) -> bool:
+    def _has_master(self) -> bool:
         """Whether the model's weights are narrow copies of fp32 master weights."""
         return self.master and self.bytes < self.stat_bytes
 
     @property
-    def _wide(self) -> sp.Expr:
+    def _state_width(self) -> sp.Expr:
         """Size of one number of state, and of the updated weight [bytes]."""
-        return self.stat_bytes if self._copied else self.bytes
+        return self.stat_bytes if self._has_master else self.bytes
 
     @property
     def _state(self) -> str:
@@ -119,8 +119,8 @@ class OptimizerStep(Layer):
     @property
     def state_bytes(self) -> sp.Expr:
         """State per parameter, besides weight and gradient [bytes]: m, v and the master copy, if any."""
-        tables = len(self._state) if self._copied else len(self._state) - 1
-        return tables * self._wide
+        tables = len(self._state) if self._has_master else len(self._state) - 1
+        return tables * self._state_width
 
     def _pass(self, name: str, read: sp.Expr, write: sp.Expr, vector: int, special: int, depth: int) -> Phase:
         """Return a pass over all parameters that reads and writes this many bytes of each."""
@@ -142,8 +142,8 @@ class OptimizerStep(Layer):
         """One kernel, or one per operation; further kernels convert narrow gradients and weights."""
         steps = OPTIMISERS[self.optimiser]
         if self.implementation == "fused":
-            state = len(self._state) * self._wide
-            back = self.bytes if self._copied else ZERO
+            state = len(self._state) * self._state_width
+            back = self.bytes if self._has_master else ZERO
             vector, special = sum(s.vector for s in steps), sum(s.special for s in steps)
             depth = DEPTH[self.optimiser]
             return (self._pass(self.optimiser, state + self.bytes, state + back, vector, special, depth),)
@@ -151,15 +151,15 @@ class OptimizerStep(Layer):
 
     def _separate(self) -> Iterator[Phase]:
         """Yield one kernel per operation."""
-        if self._copied:
-            yield self._temporary(self._pass("gradient, widened", self.bytes, self._wide, 0, 0, 0))
+        if self._has_master:
+            yield self._temporary(self._pass("gradient, widened", self.bytes, self._state_width, 0, 0, 0))
         for step in OPTIMISERS[self.optimiser]:
-            read, write = len(step.reads) * self._wide, len(step.writes) * self._wide
+            read, write = len(step.reads) * self._state_width, len(step.writes) * self._state_width
             depth = step.vector + step.special
             found = self._pass(step.name, read, write, step.vector, step.special, depth)
             yield self._temporary(found) if step.name == "root" else found
-        if self._copied:
-            yield self._pass("weight, narrowed", self._wide, self.bytes, 0, 0, 0)
+        if self._has_master:
+            yield self._pass("weight, narrowed", self._state_width, self.bytes, 0, 0, 0)
 
     def _temporary(self, phase: Phase) -> Phase:
         """Return a kernel whose result is a temporary table, freed after the step."""
@@ -169,8 +169,8 @@ class OptimizerStep(Layer):
         """Gradients in; weights and state updated; narrow weights out."""
         return Tensors(
             inputs=self.bytes * P,
-            updated=len(self._state) * self._wide * P,
-            outputs=self.bytes * P if self._copied else ZERO,
+            updated=len(self._state) * self._state_width * P,
+            outputs=self.bytes * P if self._has_master else ZERO,
         )
 
     def kept(self) -> sp.Expr:

@@ -41,7 +41,7 @@ class Rotary(Layer):
         """Number of rotated vectors."""
         return B * N * (HQ + HKV)
 
-    def _turn(self, name: str) -> tuple[Phase, ...]:
+    def _rotate(self, name: str) -> tuple[Phase, ...]:
         table = self.bytes * N * D
         turned = stream(
             self,
@@ -58,11 +58,11 @@ class Rotary(Layer):
 
     def forward(self) -> tuple[Phase, ...]:
         """One pass."""
-        return self._turn("rotation")
+        return self._rotate("rotation")
 
     def backward(self) -> tuple[Phase, ...]:
         """One pass, with the opposite angles."""
-        return self._turn("rotation back")
+        return self._rotate("rotation back")
 
     def tensors(self) -> Tensors:
         """Q and K in and out; the angles are no operand, as the kernel could compute them."""

@@ -107,11 +107,11 @@ class TransformerBlock(Layer):
         part: type[FeedForward | SwiGLU] = SwiGLU if self.gated else FeedForward
         return part(**self._shared, activation=self.activation)
 
-    def _turned(self, direction: str) -> tuple[Phase, ...]:
+    def _rotation(self, direction: str) -> tuple[Phase, ...]:
         """Return the rotation of queries and keys, or of their gradients."""
         return Rotary(**self._shared, direction=direction).phases() if self.rotary else ()
 
-    def _after(self, direction: str) -> tuple[Phase, ...]:
+    def _output_kernels(self, direction: str) -> tuple[Phase, ...]:
         """Return the kernels after each half: dropout, and the residual addition."""
         add = addition(self, "residual", rows=B * N, cols=D)
         if not self.dropout:
@@ -120,33 +120,33 @@ class TransformerBlock(Layer):
 
     # -- one layer, and the stack ----------------------------------------------------------
 
-    def _there(self) -> tuple[Phase, ...]:
+    def _layer_forward(self) -> tuple[Phase, ...]:
         normed = norm(self, self.norm, "fwd", rows=B * N, cols=D)
         query, keys, *core = self._attention().forward()
-        heads = (normed, query, keys, *self._turned("fwd"), *core, *self._after("fwd"))
-        return (*heads, normed, *self._feed_forward().forward(), *self._after("fwd"))
+        heads = (normed, query, keys, *self._rotation("fwd"), *core, *self._output_kernels("fwd"))
+        return (*heads, normed, *self._feed_forward().forward(), *self._output_kernels("fwd"))
 
-    def _back(self) -> tuple[Phase, ...]:
+    def _layer_backward(self) -> tuple[Phase, ...]:
         normed = norm(self, self.norm, "bwd", rows=B * N, cols=D)
-        *drop, add = self._after("bwd")
+        *drop, add = self._output_kernels("bwd")
         heads = self._attention().backward()
         core, projections = heads[:-5], heads[-5:]  # two products each for Q, and K and V; their sum
         inner = (*drop, *self._feed_forward().backward(), normed, add)
-        return (*inner, *drop, *core, *self._turned("bwd"), *projections, normed, add)
+        return (*inner, *drop, *core, *self._rotation("bwd"), *projections, normed, add)
 
-    def _again(self) -> tuple[Phase, ...]:
+    def _recomputed(self) -> tuple[Phase, ...]:
         """Return the forward kernels that backward runs again."""
         if self.recompute == "none":
             return ()
-        return self._attention().core_forward() if self.recompute == "selective" else self._there()
+        return self._attention().core_forward() if self.recompute == "selective" else self._layer_forward()
 
     def forward(self) -> tuple[Phase, ...]:
         """Norm, attention, add, norm, feed-forward, add: L times."""
-        return times(self._there(), L)
+        return times(self._layer_forward(), L)
 
     def backward(self) -> tuple[Phase, ...]:
         """Recomputation, then the layer in reverse; the gradient of a residual addition is one addition."""
-        return times((*of_forward(self._again()), *self._back()), L)
+        return times((*of_forward(self._recomputed()), *self._layer_backward()), L)
 
     def tensors(self) -> Tensors:
         """The sequence in and out; all weights (and a cached prefix of keys, if there is one)."""
