@@ -87,21 +87,25 @@ def _attention(kernel: str, query: int, causal: int, mask: int | None, direction
     return {"op": name, "direction": direction, "seq_q": seq_q, **found}
 
 
-def _softmax(op: Op) -> Row | None:
-    shape = _shape(op, 0)
-    if int(op.values[1]) not in (-1, len(shape) - 1):
+def _softmax(place: int, direction: str, op: Op) -> Row | None:
+    """A softmax of input `place`, whose dimension is the input after it."""
+    shape = _shape(op, place)
+    if int(op.values[place + 1]) not in (-1, len(shape) - 1):
         return None
-    return {"op": "softmax", "dtype": _dtype(op, 0), **_table(shape)}
+    return {"op": "softmax", "direction": direction, "dtype": _dtype(op, place), **_table(shape)}
 
 
-def _norm(name: str, op: Op) -> Row:
-    shape = _shape(op, 0)
-    columns = math.prod(int(side) for side in op.values[1].strip("[]").split(","))
-    return {"op": name, "dtype": _dtype(op, 0), "m": math.prod(shape) // columns, "n": columns}
+def _norm(name: str, place: int, direction: str, op: Op) -> Row:
+    """A norm of input `place`, the input after which is the shape that is normalised."""
+    shape = _shape(op, place)
+    columns = math.prod(int(side) for side in op.values[place + 1].strip("[]").split(","))
+    table = {"m": math.prod(shape) // columns, "n": columns}
+    return {"op": name, "direction": direction, "dtype": _dtype(op, place), **table}
 
 
-def _unary(name: str, op: Op) -> Row:
-    return {"op": name, "dtype": _dtype(op, 0), **_table(_shape(op, 0))}
+def _unary(name: str, direction: str, op: Op) -> Row:
+    """An operation on each element of the first input, or its gradient."""
+    return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **_table(_shape(op, 0))}
 
 
 def _binary(name: str, op: Op) -> Row | None:
@@ -165,6 +169,9 @@ _BACKENDS = {
     "cudnn_attention_backward": ("cudnn", 1, 14, 8),
     "flash_attention_for_cpu_backward": ("", 1, 7, 8),
 }
+#: Activations whose gradient is an operation of the same name, and other operations on each element.
+_ACTIVATIONS = ("tanh", "sigmoid", "gelu", "silu")
+_UNARY = (*_ACTIVATIONS, "relu", "exp", "log", "sqrt")
 #: Operations by the names that traces give them.
 READERS: dict[str, Reader] = {
     "aten::mm": partial(_matmul, 0),
@@ -173,19 +180,19 @@ READERS: dict[str, Reader] = {
     "aten::_scaled_mm": partial(_matmul, 0),
     "aten::bmm": partial(_batched, 0),
     "aten::baddbmm": partial(_batched, 1),
-    "aten::_softmax": _softmax,
-    "aten::native_layer_norm": partial(_norm, "layernorm"),
-    "aten::_fused_rms_norm": partial(_norm, "rmsnorm"),
+    "aten::_softmax": partial(_softmax, 0, "fwd"),
+    "aten::_softmax_backward_data": partial(_softmax, 1, "bwd"),
+    "aten::native_layer_norm": partial(_norm, "layernorm", 0, "fwd"),
+    "aten::native_layer_norm_backward": partial(_norm, "layernorm", 1, "bwd"),
+    "aten::_fused_rms_norm": partial(_norm, "rmsnorm", 0, "fwd"),
+    "aten::_fused_rms_norm_backward": partial(_norm, "rmsnorm", 1, "bwd"),
     "aten::copy_": _copy,
     "aten::lstm": partial(_recurrent, "lstm"),
     "aten::gru": partial(_recurrent, "gru"),
     "aten::rnn_tanh": partial(_recurrent, "rnn"),
-    **_with_in_place(
-        {
-            f"aten::{name}": partial(_unary, name)
-            for name in ("relu", "tanh", "sigmoid", "gelu", "silu", "exp", "log", "sqrt")
-        }
-    ),
+    **_with_in_place({f"aten::{name}": partial(_unary, name, "fwd") for name in _UNARY}),
+    "aten::threshold_backward": partial(_unary, "relu", "bwd"),
+    **{f"aten::{name}_backward": partial(_unary, name, "bwd") for name in _ACTIVATIONS},
     **_with_in_place(
         {f"aten::{name}": partial(_binary, name) for name in ("add", "sub", "mul", "div", "pow")}
     ),

@@ -155,7 +155,8 @@ def _named(trace: Trace, number: int, source: Path) -> str:
 
 def _described(op: Op, found: dict[str, Any] | None) -> dict[str, Any]:
     """Return what a row says of its operation."""
-    known = found or {"op": op.name, "dtype": _operations.first_dtype(op)}
+    unread = {"op": op.name, "dtype": _operations.first_dtype(op)}
+    known = {"direction": "fwd", **found} if found else unread
     return {**known, "framework": "pytorch", "torch_op": op.name, "inputs": json.dumps(op.inputs)}
 
 

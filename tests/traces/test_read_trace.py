@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from recorded import NONE, bf16, fp32, kernel, number, op, record, write
 
 from costmodel.errors import TableError, UnknownNameError
+from costmodel.score import score
 from costmodel.traces import read_trace
 from costmodel.traces._events import Kernel, busy
 from costmodel.traces._operations import READERS
@@ -130,6 +131,19 @@ def test_passes_are_rows_of_the_last_dimension(table):
     assert [found(table, "aten::mul_")[0][name] for name in names] == ["elementwise_mul_scalar", 6, 32]
 
 
+def test_gradients_of_passes_are_backward_rows(torch, tmp_path):
+    norm, x = torch.nn.LayerNorm(32), torch.randn(6, 32, requires_grad=True)
+
+    def program() -> None:
+        torch.relu(torch.nn.functional.gelu(norm(x))).softmax(-1).sum().backward()
+
+    table = read_trace(record(tmp_path / "cpu.json", program), gpu="cpu/xeon-8480plus")
+    backward = table[table["direction"] == "bwd"]
+    assert set(backward["op"]) == {"layernorm", "gelu", "relu", "softmax"}
+    assert (backward[["m", "n"]] == [6, 32]).all(axis=None)
+    assert set(score(table).dropna(subset="seconds")["direction"]) == {"fwd", "bwd"}
+
+
 def test_what_no_layer_describes_keeps_torchs_name(table):
     softmaxes = {(r["op"], r.get("m"), r.get("n")) for r in found(table, "aten::_softmax")}
     assert softmaxes == {("softmax", 6, 6), ("aten::_softmax", None, None)}  # the other is over heads
@@ -162,8 +176,13 @@ PLACES = {
     "bmm": {0: "self", 1: "mat2"},
     "baddbmm": {1: "batch1", 2: "batch2"},
     "_softmax": {0: "self", 1: "dim"},
+    "_softmax_backward_data": {1: "output", 2: "dim"},
     "native_layer_norm": {0: "input", 1: "normalized_shape"},
+    "native_layer_norm_backward": {1: "input", 2: "normalized_shape"},
     "_fused_rms_norm": {0: "input", 1: "normalized_shape"},
+    "_fused_rms_norm_backward": {1: "input", 2: "normalized_shape"},
+    "threshold_backward": {0: "grad_output"},
+    **{f"{name}_backward": {0: "grad_output"} for name in ("tanh", "sigmoid", "gelu", "silu")},
     "copy_": {0: "self", 1: "src"},
     "lstm": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
     "gru": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
