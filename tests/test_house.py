@@ -58,6 +58,7 @@ MAY_IMPORT = {
     "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),
     "tables": (),
     "score": ("layers", "evaluate", "predict", "prediction", "hardware", "measured", "tables"),
+    "traces": ("hardware",),
     "reports": ("tables",),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "choosing", "implementations",
@@ -75,7 +76,7 @@ EXCEPTIONS = {("reports", "facts")}
 
 #: Where tables are made, and pandas is at home.
 TABLES = {
-    "sweep", "tables", "measured", "score", "explain", "parallel", "reports", "validation",
+    "sweep", "tables", "measured", "score", "traces", "explain", "parallel", "reports", "validation",
     "story", "systems", "facts", "explore", "model_story", "model_plans",
 }  # fmt: skip
 #: Third parties, where they are not allowed everywhere.

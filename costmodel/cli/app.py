@@ -16,6 +16,7 @@ from costmodel.cli import (
     modelling,
     planning,
     predictions,
+    profiling,
     tables,
 )
 from costmodel.errors import CostmodelError
@@ -28,6 +29,7 @@ COMMANDS = (
     *modelling.COMMANDS,
     *planning.COMMANDS,
     *tables.COMMANDS,
+    *profiling.COMMANDS,
     *exploring.COMMANDS,
     *measuring.COMMANDS,
 )

@@ -1,6 +1,7 @@
 """Every command's help has an example, and it runs as written."""
 
 import inspect
+import json
 import re
 import shlex
 import shutil
@@ -30,6 +31,13 @@ def desk(tmp_path, monkeypatch, costmodel):
     shutil.copy(cm.hardware.loader.FOLDER / "nvidia" / "t4.yaml", "t4.yaml")
     row = {"gpu": "h200-sxm", "op": "gemm", "dtype": "bf16", "m": 64, "n": 64, "k": 64, "latency_s": 5e-6}
     pd.DataFrame([row]).to_csv("measured.csv", index=False)
+    inputs = {
+        "Input Dims": [[64, 64], [64, 64]],
+        "Input type": ["float", "float"],
+        "Concrete Inputs": ["", ""],
+    }
+    call = {"cat": "cpu_op", "name": "aten::mm", "ts": 0, "dur": 9, "args": inputs}
+    Path("trace.json").write_text(json.dumps({"traceEvents": [call]}), encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("report", "validate")])

@@ -1,0 +1,126 @@
+"""A torch program's own profile beside the predictions: ``profile``."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from costmodel.cli import options as o
+from costmodel.cli import output
+from costmodel.files import check_writable, write_whole
+
+if TYPE_CHECKING:
+    from costmodel.traces import Breakdown
+
+#: So many operations without a prediction are named, those that take most time.
+OTHERS = 5
+
+
+def profile(
+    trace: Annotated[
+        Path,
+        typer.Argument(metavar="TRACE", help="What torch.profiler exported: .json or .json.gz."),
+    ],
+    machine: Annotated[
+        str | None,
+        typer.Option(
+            "-m", "--machine", metavar="DEVICE", help="Where it ran; default: the GPU that the trace names."
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="OUT", help="Write all rows: a .csv or .parquet file."),
+    ] = None,
+    top: Annotated[
+        int, typer.Option(metavar="N", help="How many operations to list, most time first.", min=1)
+    ] = 15,
+    rung: o.Rung = None,
+    force: o.Force = False,
+    as_json: o.AsJson = False,
+) -> None:
+    """Say where a torch program's time went, beside its limits.
+
+    Each operation that torch.profiler recorded with record_shapes=True, with its prediction and its lower
+    bound on the device. "slower" marks those that took longer than the 95 % interval of the prediction.
+    """
+    if out:
+        check_writable(out, overwrite=force, suffixes=output.TABLES)
+    from costmodel.score import score
+    from costmodel.traces import breakdown, read_trace
+
+    scored = score(read_trace(trace, gpu=machine), rung=rung)
+    found = breakdown(scored)
+    if out:
+        write_whole(out, lambda path: output.write_table(scored, path), overwrite=force)
+        output.note(f"{out}: {len(scored):,} rows")
+    if as_json:
+        output.print_json(_as_json(found))
+        return
+    _print(found, top)
+
+
+def _sizes(row: Mapping[Hashable, Any]) -> str:
+    """Return the sizes of a row, in the order in which its operation names them."""
+    from costmodel.measured import OPERATIONS_MEASURED
+
+    of = OPERATIONS_MEASURED[row["op"]]
+    return output.sizes({name: row[name] for name in (*of.columns, *of.optional) if row.get(name, 0) > 0})
+
+
+def _print(found: Breakdown, top: int) -> None:
+    """Print the rows that take most time, what they add up to, and what has no prediction."""
+    rows = [
+        (
+            f"{100 * row['share']:.1f}",
+            f"{row['op']} {row['dtype']}",
+            _sizes(row),
+            f"{row['calls']:,}",
+            *(output.seconds(row[name]) for name in ("latency_s", "seconds", "lower_s")),
+            row["bound"],
+            row["verdict"],
+        )
+        for row in found.rows.head(top).to_dict("records")
+    ]
+    headers = ("time %", "operation", "sizes", "calls", "measured", "predicted", "at least", "limit", "")
+    if rows:
+        output.print_table(headers, rows, left=0)
+    left = len(found.rows) - len(rows)
+    if left > 0:
+        share = 100 * found.rows["share"].iloc[top:].sum()
+        print(f"and {left:,} more, {share:.1f} % of the time; --top {len(found.rows)} lists them all")
+    whole, covered, predicted, least = (
+        output.seconds(value)
+        for value in (found.measured_s, found.covered_s, found.predicted_s, found.lower_s)
+    )
+    share = 100 * found.rows["share"].sum()
+    print(
+        f"{whole} in all; with a prediction {share:.1f} % of it: "
+        f"measured {covered}, predicted {predicted}, at least {least}"
+    )
+    if found.others:
+        most = list(found.others.items())
+        named = ", ".join(f"{name} {100 * s / found.measured_s:.1f} %" for name, s in most[:OTHERS])
+        more = f", {len(most) - OTHERS} more" if len(most) > OTHERS else ""
+        print(f"not predicted: {named}{more}")
+
+
+def _as_json(found: Breakdown) -> dict[str, Any]:
+    rows = output.in_whole(found.rows.drop(columns="reason"))
+    said = rows.notna() & (rows != "")
+    return {
+        "measured_s": found.measured_s,
+        "covered_s": found.covered_s,
+        "predicted_s": found.predicted_s,
+        "lower_s": found.lower_s,
+        "others": found.others,
+        "rows": [
+            {name: row[name] for name in rows if said.at[place, name]}
+            for place, row in enumerate(rows.to_dict("records"))
+        ],
+    }
+
+
+COMMANDS = (("profile", profile, "costmodel profile trace.json -m h100-sxm"),)

@@ -1,0 +1,75 @@
+"""Where the time of a trace went, beside what is predicted and what the device allows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from costmodel.arguments import typed
+from costmodel.errors import TableError
+
+#: What the table needs: `read_trace` gives the first four, `score` the others.
+_NEEDED = ("torch_op", "calls", "latency_s", "total_s", "seconds", "lower_s", "lo95_s", "hi95_s")
+
+
+@dataclass(frozen=True)
+class Breakdown:
+    """Where the time of a trace went.
+
+    Attributes
+    ----------
+    rows : DataFrame
+        The scored rows that have a prediction, most time first, with ``share``, their part of the whole
+        time, and ``verdict``: ``slower`` or ``faster`` where the measured time lies outside the 95 %
+        interval of the prediction, else empty.
+    measured_s : float
+        Time of all rows [s].
+    covered_s, predicted_s, lower_s : float
+        Of the rows that have a prediction: measured time, predicted time, lower bound [s].
+    others : mapping of str to float
+        Time [s] of the operations without a prediction by name, most first.
+    """
+
+    rows: pd.DataFrame
+    measured_s: float
+    covered_s: float
+    predicted_s: float
+    lower_s: float
+    others: dict[str, float]
+
+
+@typed
+def breakdown(scored: pd.DataFrame) -> Breakdown:
+    """Return where the time of a scored trace went.
+
+    Parameters
+    ----------
+    scored : DataFrame
+        What `costmodel.score.score` makes of a table of `read_trace`.
+
+    Raises
+    ------
+    TableError
+        If it is no such table.
+    """
+    lacking = [name for name in _NEEDED if name not in scored]
+    if lacking:
+        raise TableError(f"wanted a scored trace, score(read_trace(…)); it lacks {', '.join(lacking)}")
+    whole, measured = float(scored["total_s"].sum()), scored["latency_s"]
+    verdict = np.select([measured > scored["hi95_s"], measured < scored["lo95_s"]], ["slower", "faster"], "")
+    table = scored.assign(verdict=verdict, share=scored["total_s"] / (whole or 1.0))
+    table = table.sort_values("total_s", ascending=False, kind="stable")
+    known = table["seconds"].notna()
+    rows = table[known].reset_index(drop=True)
+    names = table["torch_op"].where(table["torch_op"] != "", table["op"])
+    others = table.loc[~known, "total_s"].groupby(names[~known], sort=False).sum()
+    return Breakdown(
+        rows=rows,
+        measured_s=whole,
+        covered_s=float(rows["total_s"].sum()),
+        predicted_s=float((rows["calls"] * rows["seconds"]).sum()),
+        lower_s=float((rows["calls"] * rows["lower_s"]).sum()),
+        others={str(name): float(s) for name, s in others.sort_values(ascending=False).items()},
+    )

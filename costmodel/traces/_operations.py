@@ -1,0 +1,205 @@
+"""What an operation of torch is in the terms of measured tables: its op, its dtype, its sizes.
+
+Each reader takes one call and returns the columns of its row, or None where no layer describes the call:
+operands of two formats, a mask, a softmax over another dimension than the last. Which input is which is
+said by torch's schemas (``native_functions.yaml``), against which the tests hold the places used here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from costmodel.traces._events import Op
+
+Row = dict[str, Any]
+Reader = Callable[[Op], Row | None]
+
+#: Format by the type of a tensor's elements, as traces name it.
+DTYPES = {
+    "float": "fp32",
+    "double": "fp64",
+    "c10::BFloat16": "bf16",
+    "c10::Half": "fp16",
+    "c10::Float8_e4m3fn": "fp8",
+    "c10::Float8_e5m2": "fp8",
+}
+
+
+def row(op: Op) -> Row | None:
+    """Return the columns of an operation's row: op, dtype and sizes; None if no layer describes it."""
+    reader = READERS.get(op.name)
+    try:
+        return reader(op) if reader else None
+    except (IndexError, KeyError, TypeError, ValueError):
+        return None  # inputs that are not those of the schema: another release's
+
+
+def first_dtype(op: Op) -> str | None:
+    """Return the format of an operation's first tensor of floats, if it has one."""
+    return next((DTYPES[kind] for kind in op.types if kind in DTYPES), None)
+
+
+def _shape(op: Op, place: int) -> tuple[int, ...]:
+    """Return the shape of one input, which has to be a tensor."""
+    shape = tuple(int(side) for side in op.inputs[place])
+    if not shape or op.types[place] not in DTYPES:
+        raise ValueError(f"input {place} of {op.name} is no tensor of floats")
+    return shape
+
+
+def _dtype(op: Op, *places: int) -> str:
+    """Return the one format of some inputs."""
+    found = {DTYPES[op.types[place]] for place in places}
+    if len(found) > 1:
+        raise ValueError(f"inputs of {op.name} have several formats")
+    return found.pop()
+
+
+def _flag(op: Op, place: int) -> bool:
+    return {"True": True, "False": False}[op.values[place]]
+
+
+def _matmul(a: int, op: Op) -> Row:
+    """A product of two matrices, the first of which is input `a`."""
+    (m, k), (_, n) = _shape(op, a), _shape(op, a + 1)
+    return {"op": "gemm", "dtype": _dtype(op, a, a + 1), "m": m, "n": n, "k": k}
+
+
+def _batched(a: int, op: Op) -> Row:
+    (b, m, k), (_, _, n) = _shape(op, a), _shape(op, a + 1)
+    return {"op": "bmm", "dtype": _dtype(op, a, a + 1), "b": b, "m": m, "n": n, "k": k}
+
+
+def _attention(kernel: str, query: int, causal: int, mask: int | None, direction: str, op: Op) -> Row | None:
+    """Attention over (batch, heads, length, head_dim): where the query and the flag are, and a mask."""
+    if mask is not None and op.inputs[mask]:
+        return None
+    batch, heads, seq_q, head_dim = _shape(op, query)
+    _, kv_heads, seq_kv, _ = _shape(op, query + 1)
+    sizes = {"batch": batch, "seq_kv": seq_kv, "heads_q": heads, "heads_kv": kv_heads, "head_dim": head_dim}
+    found = {"dtype": _dtype(op, query, query + 1, query + 2), "kernel": kernel, **sizes}
+    if seq_q == 1 and direction == "fwd":
+        return {"op": "attention_decode", **found}
+    name = "attention_prefill" if _flag(op, causal) else "attention_prefill_noncausal"
+    return {"op": name, "direction": direction, "seq_q": seq_q, **found}
+
+
+def _softmax(place: int, direction: str, op: Op) -> Row | None:
+    """A softmax of input `place`, whose dimension is the input after it."""
+    shape = _shape(op, place)
+    if int(op.values[place + 1]) not in (-1, len(shape) - 1):
+        return None
+    return {"op": "softmax", "direction": direction, "dtype": _dtype(op, place), **_table(shape)}
+
+
+def _norm(name: str, place: int, direction: str, op: Op) -> Row:
+    """A norm of input `place`, the input after which is the shape that is normalised."""
+    shape = _shape(op, place)
+    columns = math.prod(int(side) for side in op.values[place + 1].strip("[]").split(","))
+    table = {"m": math.prod(shape) // columns, "n": columns}
+    return {"op": name, "direction": direction, "dtype": _dtype(op, place), **table}
+
+
+def _unary(name: str, direction: str, op: Op) -> Row:
+    """An operation on each element of the first input, or its gradient."""
+    return {"op": name, "direction": direction, "dtype": _dtype(op, 0), **_table(_shape(op, 0))}
+
+
+def _binary(name: str, op: Op) -> Row | None:
+    """Arithmetic on two tables of one shape, or on a table and a number."""
+    shape = _shape(op, 0)
+    if not op.inputs[1]:
+        return {"op": f"elementwise_{name}_scalar", "dtype": _dtype(op, 0), **_table(shape)}
+    if _shape(op, 1) != shape:
+        return None  # one of them is read again and again
+    return {"op": f"elementwise_{name}", "dtype": _dtype(op, 0, 1), **_table(shape)}
+
+
+def _copy(op: Op) -> Row | None:
+    """A copy on one device, within one format."""
+    if any(kernel.name.startswith(("Memcpy HtoD", "Memcpy DtoH")) for kernel in op.kernels):
+        return None
+    shape = _shape(op, 0)
+    if _shape(op, 1) != shape:
+        return None
+    return {"op": "copy", "dtype": _dtype(op, 0, 1), **_table(shape)}
+
+
+def _recurrent(name: str, op: Op) -> Row | None:
+    """A stack of recurrent layers: (input, states, weights, biases, layers, dropout, train, both ways, …)."""
+    state = op.inputs[1][0] if name == "lstm" else op.inputs[1]
+    layers, both_ways = int(op.values[4]), _flag(op, 7)
+    seq, batch, width = _shape(op, 0)
+    if _flag(op, 8):  # batch first
+        seq, batch = batch, seq
+    _, _, hidden = (int(side) for side in state)
+    return {
+        "op": name,
+        "dtype": _dtype(op, 0),
+        "batch": batch,
+        "seq": seq,
+        "input": width,
+        "hidden": hidden,
+        "num_layers": layers,
+        "bidirectional": both_ways,
+    }
+
+
+def _table(shape: tuple[int, ...]) -> Row:
+    """Return a tensor as rows of its last dimension."""
+    return {"m": math.prod(shape[:-1]), "n": shape[-1]}
+
+
+def _with_in_place(readers: Mapping[str, Reader]) -> dict[str, Reader]:
+    """Return readers of operations, and of the same where the result overwrites the first input."""
+    return {name + ending: reader for name, reader in readers.items() for ending in ("", "_")}
+
+
+#: Attention by torch's backends: kernel, places of the query, of the flag for a causal mask, of another mask.
+_BACKENDS = {
+    "flash_attention": ("fa2", 0, 4, None),
+    "efficient_attention": ("sdpa-efficient", 0, 6, 3),
+    "cudnn_attention": ("cudnn", 0, 6, 3),
+    "flash_attention_for_cpu": ("", 0, 4, 5),
+    "flash_attention_backward": ("fa2", 1, 11, None),
+    "efficient_attention_backward": ("sdpa-efficient", 1, 11, 4),
+    "cudnn_attention_backward": ("cudnn", 1, 14, 8),
+    "flash_attention_for_cpu_backward": ("", 1, 7, 8),
+}
+#: Activations whose gradient is an operation of the same name, and other operations on each element.
+_ACTIVATIONS = ("tanh", "sigmoid", "gelu", "silu")
+_UNARY = (*_ACTIVATIONS, "relu", "exp", "log", "sqrt")
+#: Operations by the names that traces give them.
+READERS: dict[str, Reader] = {
+    "aten::mm": partial(_matmul, 0),
+    "aten::addmm": partial(_matmul, 1),
+    "aten::_addmm_activation": partial(_matmul, 1),
+    "aten::_scaled_mm": partial(_matmul, 0),
+    "aten::bmm": partial(_batched, 0),
+    "aten::baddbmm": partial(_batched, 1),
+    "aten::_softmax": partial(_softmax, 0, "fwd"),
+    "aten::_softmax_backward_data": partial(_softmax, 1, "bwd"),
+    "aten::native_layer_norm": partial(_norm, "layernorm", 0, "fwd"),
+    "aten::native_layer_norm_backward": partial(_norm, "layernorm", 1, "bwd"),
+    "aten::_fused_rms_norm": partial(_norm, "rmsnorm", 0, "fwd"),
+    "aten::_fused_rms_norm_backward": partial(_norm, "rmsnorm", 1, "bwd"),
+    "aten::copy_": _copy,
+    "aten::lstm": partial(_recurrent, "lstm"),
+    "aten::gru": partial(_recurrent, "gru"),
+    "aten::rnn_tanh": partial(_recurrent, "rnn"),
+    **_with_in_place({f"aten::{name}": partial(_unary, name, "fwd") for name in _UNARY}),
+    "aten::threshold_backward": partial(_unary, "relu", "bwd"),
+    **{f"aten::{name}_backward": partial(_unary, name, "bwd") for name in _ACTIVATIONS},
+    **_with_in_place(
+        {f"aten::{name}": partial(_binary, name) for name in ("add", "sub", "mul", "div", "pow")}
+    ),
+    **{
+        f"aten::_scaled_dot_product_{name}": partial(
+            _attention, *places, "bwd" if name.endswith("backward") else "fwd"
+        )
+        for name, places in _BACKENDS.items()
+    },
+}

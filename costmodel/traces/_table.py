@@ -1,0 +1,166 @@
+"""A trace as a table of measured kernels."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from costmodel import hardware
+from costmodel.arguments import typed
+from costmodel.errors import TableError, UnknownNameError
+from costmodel.traces import _operations
+from costmodel.traces._events import Kernel, Op, Trace, busy, read
+
+#: How times on a GPU and on a CPU are taken, as measured tables say it.
+ON_GPU, ON_CPU = "kernel-time", "perf_counter-median"
+#: Recurrences, whose steps wait for one another: what counts is when the last one ends.
+_IN_STEPS = ("rnn", "lstm", "gru")
+#: Words in the names of kernels that round fp32 operands to TF32 and multiply them on tensor cores.
+_TF32 = ("tf32", "s1688")
+
+
+@typed
+def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
+    """Return a trace of torch.profiler as a table of measured kernels.
+
+    Write the trace with ``record_shapes=True`` and ``export_chrome_trace``; ``.json`` and ``.json.gz`` are
+    read. An operation's time is that of the kernels that it, and the operations it called, ran on the GPU:
+    the time in which at least one ran, and for recurrent layers from the first kernel's start to the last
+    one's end. Where nothing ran on a GPU it is the host's time.
+
+    Parameters
+    ----------
+    path : str or Path
+        The trace.
+    gpu : str, optional
+        The device it was recorded on, as `costmodel.predict` takes it; default what the trace says. A trace
+        of a CPU does not say it.
+
+    Returns
+    -------
+    DataFrame
+        A row for each operation with its inputs' shapes, most time first: the columns of measured tables
+        (``gpu``, ``op``, ``dtype``, sizes, ``kernel``, ``grid``, ``timer``, ``framework``, ``direction``,
+        ``latency_s``, the median of its calls), ``torch_op``, ``inputs`` (their shapes), ``calls`` and
+        ``total_s``, the time of all calls [s]. ``op`` is torch's own name where no layer describes it:
+        `costmodel.score.score` then has no prediction, and says so.
+
+    Raises
+    ------
+    TableError
+        If it is no such trace, has no shapes, or does not name a device that there is a spec of.
+    UnknownNameError
+        If `gpu` is no device's name.
+    """
+    source = Path(path)
+    if gpu is not None:
+        hardware.load(gpu)
+    trace = read(source)
+    on_gpu = bool(trace.gpu_numbers)
+    if gpu is None and not on_gpu:
+        raise TableError(
+            f"{source}: nothing ran on a GPU, and a trace does not name its CPU; say which it is (-m, gpu=)"
+        )
+    calls = pd.DataFrame(_gpu_calls(trace, gpu, source) if on_gpu else _cpu_calls(trace, gpu))
+    named = [name for name in calls if name not in ("latency_s", "grid")]
+    kinds = calls.groupby(named, dropna=False, sort=False)
+    table = kinds.agg(
+        grid=("grid", "first"),
+        latency_s=("latency_s", "median"),
+        calls=("latency_s", "size"),
+        total_s=("latency_s", "sum"),
+    )
+    return table.reset_index().sort_values("total_s", ascending=False, kind="stable", ignore_index=True)
+
+
+def _cpu_calls(trace: Trace, cpu: str | None) -> Iterator[dict[str, Any]]:
+    """Yield a row for each operation: those that are read with all that they called, others by themselves."""
+    rows: dict[Op, dict[str, Any] | None] = {}
+    covered: set[Op] = set()
+    for op in trace.ops:
+        if op.parent in covered:
+            covered.add(op)
+            continue
+        rows[op] = _operations.row(op)
+        if rows[op]:
+            covered.add(op)
+    for op, found in rows.items():
+        seconds = op.seconds if found else op.own_s
+        yield {"gpu": cpu, **_described(op, found), "timer": ON_CPU, "grid": None, "latency_s": seconds}
+
+
+def _gpu_calls(trace: Trace, gpu: str | None, source: Path) -> Iterator[dict[str, Any]]:
+    """Yield a row for each operation that ran kernels, by the outermost one that a layer describes."""
+    owners: dict[Op, Op] = {}
+    rows: dict[Op, dict[str, Any] | None] = {}
+    kernels: dict[Op, list[Kernel]] = defaultdict(list)
+    for op in trace.ops:
+        above = owners.get(op.parent) if op.parent else None
+        if above is not None and rows[above]:
+            owners[op] = above
+        else:
+            owners[op], rows[op] = op, _operations.row(op)
+        kernels[owners[op]].extend(op.kernels)
+
+    names = {number: gpu or _named(trace, number, source) for number in trace.gpu_numbers}
+    for op, run in kernels.items():
+        if not run:
+            continue
+        found = rows[op]
+        longest = max(run, key=lambda kernel: kernel.seconds)
+        whole = found and found["op"] in _IN_STEPS
+        described = _described(op, found)
+        if described["dtype"] == "fp32" and any(word in longest.name for word in _TF32):
+            described["dtype"] = "tf32"
+        described["kernel"] = described.get("kernel") or longest.name
+        yield {
+            "gpu": names[longest.device],
+            **described,
+            "timer": ON_GPU,
+            "grid": longest.blocks,
+            "latency_s": _span(run) if whole else busy(run),
+        }
+    for kernel in trace.launched_by_none:
+        yield {
+            "gpu": names[kernel.device],
+            "op": kernel.name,
+            "dtype": None,
+            "torch_op": "",
+            "inputs": "",
+            "kernel": kernel.name,
+            "timer": ON_GPU,
+            "grid": kernel.blocks,
+            "latency_s": kernel.seconds,
+        }
+
+
+def _named(trace: Trace, number: int, source: Path) -> str:
+    """Return what a trace calls a GPU, which has to be one that there is a spec of."""
+    name = trace.gpus.get(number)
+    if name is None:
+        raise TableError(f"{source}: does not name GPU {number}; say which device it is (-m, gpu=)")
+    try:
+        hardware.load(name)
+    except UnknownNameError:
+        raise TableError(
+            f"{source}: ran on {name!r}, of which there is no spec; name a device to take for it (-m, gpu=)"
+        ) from None
+    return name
+
+
+def _described(op: Op, found: dict[str, Any] | None) -> dict[str, Any]:
+    """Return what a row says of its operation."""
+    unread = {"op": op.name, "dtype": _operations.first_dtype(op)}
+    known = {"direction": "fwd", **found} if found else unread
+    return {**known, "framework": "pytorch", "torch_op": op.name, "inputs": json.dumps(op.inputs)}
+
+
+def _span(kernels: list[Kernel]) -> float:
+    """Return the time from the start of the first kernel to the end of the last [s]."""
+    ends = [kernel.start + kernel.seconds for kernel in kernels]
+    return max(ends) - min(kernel.start for kernel in kernels)

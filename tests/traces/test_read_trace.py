@@ -1,0 +1,423 @@
+"""Traces become tables of measured kernels: recorded ones of this CPU, and Kineto's form of a GPU's."""
+
+import gzip
+import importlib
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded import NONE, bf16, fp32, kernel, number, op, record, write
+
+from costmodel.errors import TableError, UnknownNameError
+from costmodel.score import score
+from costmodel.traces import read_trace
+from costmodel.traces._events import Kernel, busy
+from costmodel.traces._operations import READERS
+
+H200 = "NVIDIA H200"
+
+
+def found(table: pd.DataFrame, torch_op: str) -> list[dict[str, object]]:
+    """Return what rows of an operation say."""
+    rows = table[table["torch_op"] == torch_op].to_dict("records")
+    return [{name: value for name, value in row.items() if not pd.isna(value)} for row in rows]
+
+
+# -- recorded on this CPU ------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip(
+        "torch", reason="a trace is recorded by torch, the extra costmodel[validation]"
+    )
+
+
+@pytest.fixture(scope="module")
+def recorded(torch, tmp_path_factory):
+    """Return a path of the trace of a program with one of each, and the FLOP that torch counts of it."""
+    functional = torch.nn.functional
+    x, q, steps = torch.randn(6, 32), torch.randn(2, 4, 48, 16), torch.randn(3, 7, 8)
+    linear, norm = torch.nn.Linear(32, 80), torch.nn.LayerNorm(32)
+    lstm = torch.nn.LSTM(8, 10, num_layers=2, batch_first=True, bidirectional=True)
+    gru = torch.nn.GRU(8, 12)
+
+    def products() -> None:
+        functional.gelu(linear(norm(x)))
+        (x.double() @ x.double().t()).softmax(-1)
+        torch.bmm(q[0], q[1].transpose(1, 2))
+        functional.scaled_dot_product_attention(q, q[:, :, :40], q[:, :, :40])
+        functional.scaled_dot_product_attention(q, q, q, is_causal=True)
+        functional.scaled_dot_product_attention(q[:, :, :1], q, q)
+        linear(x).sum().backward()
+
+    def others() -> None:
+        torch.softmax(q, 1)
+        x + x
+        x + x[0]
+        x.mul_(1.0)
+        x.clone()
+        x.half()
+        lstm(steps)
+        gru(steps)
+
+    counter = importlib.import_module("torch.utils.flop_counter").FlopCounterMode(display=False)
+    with counter:
+        products()
+
+    def program() -> None:
+        products()
+        others()
+
+    return record(tmp_path_factory.mktemp("trace") / "cpu.json", program), counter.get_total_flops()
+
+
+@pytest.fixture(scope="module")
+def table(recorded):
+    return read_trace(recorded[0], gpu="cpu/xeon-8480plus")
+
+
+def test_products_have_their_sizes_and_formats(table):
+    forward, weights = found(table, "aten::addmm"), found(table, "aten::mm")
+    assert [(r["op"], r["dtype"], r["m"], r["n"], r["k"], r["calls"]) for r in forward] == [
+        ("gemm", "fp32", 6, 80, 32, 2)
+    ]
+    kinds = {(r["dtype"], r["m"], r["n"], r["k"]) for r in weights}
+    assert kinds == {("fp64", 6, 6, 32), ("fp32", 80, 32, 6)}
+    (batched,) = found(table, "aten::bmm")
+    assert (batched["op"], batched["b"], batched["m"], batched["n"], batched["k"]) == ("bmm", 4, 48, 48, 16)
+
+
+def test_arithmetic_is_what_torch_counts(table, recorded):
+    sdpa_flop_count = importlib.import_module("torch.utils.flop_counter").sdpa_flop_count
+    products = table[table["op"].isin(["gemm", "bmm"])]
+    flops = 2 * products[["m", "n", "k"]].prod(axis=1) * products["b"].fillna(1) * products["calls"]
+    assert flops.sum() == recorded[1]  # its counter leaves out this CPU's attention, but has a formula for it
+    attention = table[table["op"].str.startswith("attention")]
+    pairs = attention[["batch", "heads_q", "seq_kv", "head_dim"]].prod(axis=1) * attention["seq_q"].fillna(1)
+    of_torch = sum(
+        sdpa_flop_count((2, 4, rows, 16), (2, 4, keys, 16), (2, 4, keys, 16))
+        for rows, keys in ((48, 40), (48, 48), (1, 48))
+    )
+    assert (4 * pairs).sum() == of_torch
+
+
+def test_attention_is_causal_or_not_or_a_step_of_decoding(table):
+    rows = found(table, "aten::_scaled_dot_product_flash_attention_for_cpu")
+    kinds = {(r["op"], r.get("seq_q"), r["seq_kv"], r["heads_q"], r["heads_kv"], r["head_dim"]) for r in rows}
+    assert kinds == {
+        ("attention_prefill_noncausal", 48, 40, 4, 4, 16),
+        ("attention_prefill", 48, 48, 4, 4, 16),
+        ("attention_decode", None, 48, 4, 4, 16),
+    }
+
+
+def test_recurrent_layers_are_rows_of_their_own(table):
+    (lstm,), (gru,) = found(table, "aten::lstm"), found(table, "aten::gru")
+    names = ("op", "batch", "seq", "input", "hidden", "num_layers", "bidirectional")
+    assert [lstm[name] for name in names] == ["lstm", 3, 7, 8, 10, 2, True]
+    assert [gru[name] for name in names] == ["gru", 7, 3, 8, 12, 1, False]
+    # What a recurrent layer calls is within its time.
+    assert not found(table, "aten::mkldnn_rnn_layer")
+
+
+def test_passes_are_rows_of_the_last_dimension(table):
+    names = ("op", "m", "n")
+    (norm,), (gelu,) = found(table, "aten::native_layer_norm"), found(table, "aten::gelu")
+    assert [norm[name] for name in names] == ["layernorm", 6, 32]
+    assert [gelu[name] for name in names] == ["gelu", 6, 80]
+    assert [found(table, "aten::mul_")[0][name] for name in names] == ["elementwise_mul_scalar", 6, 32]
+
+
+def test_gradients_of_passes_are_backward_rows(torch, tmp_path):
+    norm, x = torch.nn.LayerNorm(32), torch.randn(6, 32, requires_grad=True)
+
+    def program() -> None:
+        torch.relu(torch.nn.functional.gelu(norm(x))).softmax(-1).sum().backward()
+
+    table = read_trace(record(tmp_path / "cpu.json", program), gpu="cpu/xeon-8480plus")
+    backward = table[table["direction"] == "bwd"]
+    assert set(backward["op"]) == {"layernorm", "gelu", "relu", "softmax"}
+    assert (backward[["m", "n"]] == [6, 32]).all(axis=None)
+    assert set(score(table).dropna(subset="seconds")["direction"]) == {"fwd", "bwd"}
+
+
+def test_what_no_layer_describes_keeps_torchs_name(table):
+    softmaxes = {(r["op"], r.get("m"), r.get("n")) for r in found(table, "aten::_softmax")}
+    assert softmaxes == {("softmax", 6, 6), ("aten::_softmax", None, None)}  # the other is over heads
+    added = {r["op"] for r in found(table, "aten::add")}
+    assert added == {"elementwise_add", "aten::add"}  # the other repeats a row
+    copied = {(r["op"], r["inputs"]) for r in found(table, "aten::copy_") if r["op"] == "copy"}
+    assert ("copy", "[[6, 32], [6, 32], []]") in copied
+    halved = [r for r in found(table, "aten::copy_") if "Half" in r["inputs"] or r["dtype"] == "fp16"]
+    assert all(r["op"] == "aten::copy_" for r in halved)
+
+
+def test_times_add_up_to_what_the_host_took(table, recorded):
+    events = json.loads(recorded[0].read_text(encoding="utf-8"))["traceEvents"]
+    ops = [e for e in events if e.get("cat") == "cpu_op"]
+    whole = 0.0
+    for one in {e["tid"] for e in ops}:
+        reached = 0.0
+        for event in sorted((e for e in ops if e["tid"] == one), key=lambda e: (e["ts"], -e["dur"])):
+            if event["ts"] >= reached:  # no other operation called it
+                whole, reached = whole + event["dur"], event["ts"] + event["dur"]
+    assert table["total_s"].sum() == pytest.approx(whole * 1e-6, rel=1e-6)
+
+
+#: Inputs by the names that torch's schemas have for them, and what reads them.
+PLACES = {
+    "mm": {0: "self", 1: "mat2"},
+    "addmm": {1: "mat1", 2: "mat2"},
+    "_addmm_activation": {1: "mat1", 2: "mat2"},
+    "_scaled_mm": {0: "self", 1: "mat2"},
+    "bmm": {0: "self", 1: "mat2"},
+    "baddbmm": {1: "batch1", 2: "batch2"},
+    "_softmax": {0: "self", 1: "dim"},
+    "_softmax_backward_data": {1: "output", 2: "dim"},
+    "native_layer_norm": {0: "input", 1: "normalized_shape"},
+    "native_layer_norm_backward": {1: "input", 2: "normalized_shape"},
+    "_fused_rms_norm": {0: "input", 1: "normalized_shape"},
+    "_fused_rms_norm_backward": {1: "input", 2: "normalized_shape"},
+    "threshold_backward": {0: "grad_output"},
+    **{f"{name}_backward": {0: "grad_output"} for name in ("tanh", "sigmoid", "gelu", "silu")},
+    "copy_": {0: "self", 1: "src"},
+    "lstm": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
+    "gru": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
+    "rnn_tanh": {0: "input", 1: "hx", 4: "num_layers", 7: "bidirectional", 8: "batch_first"},
+}
+
+
+@pytest.mark.parametrize("name", [name.removeprefix("aten::") for name in READERS])
+def test_places_of_inputs_are_those_of_torchs_schemas(torch, name):
+    packet = getattr(torch.ops.aten, name)
+    schemas = [[one.name for one in getattr(packet, kind)._schema.arguments] for kind in packet.overloads()]
+    expected = PLACES.get(name, {0: "self"})
+    if name.startswith("_scaled_dot_product"):
+        _, query, causal, mask, _ = READERS[f"aten::{name}"].args
+        expected = {query: "query", query + 1: "key", query + 2: "value", causal: "is_causal"}
+        expected |= {} if mask is None else {mask: "attn_mask" if "cpu" in name else "attn_bias"}
+    assert any(
+        all(place < len(names) and names[place] == said for place, said in expected.items())
+        for names in schemas
+    ), schemas
+
+
+# -- of a GPU ------------------------------------------------------------------------------
+
+
+def test_an_operation_takes_the_time_in_which_its_kernels_run(tmp_path):
+    """Two kernels that overlap and a third after a pause: 10 to 25 and 40 to 45 are 20 µs."""
+    path = write(
+        tmp_path / "gpu.json",
+        [
+            op("aten::linear", 0, 30, 1, bf16(64, 512), bf16(256, 512)),
+            op("aten::mm", 2, 20, 2, bf16(64, 512), bf16(512, 256)),
+            kernel("gemm", 10, 10, 2),
+            kernel("gemm_part", 15, 10, 2),
+            kernel("reduce", 40, 5, 2),
+        ],
+        H200,
+    )
+    (row,) = read_trace(path).to_dict("records")
+    assert (row["gpu"], row["op"], row["m"], row["n"], row["k"]) == (H200, "gemm", 64, 256, 512)
+    assert row["latency_s"] == pytest.approx(20e-6)
+    assert (row["kernel"], row["grid"], row["timer"]) == ("gemm", 256, "kernel-time")
+
+
+def test_calls_of_one_kind_are_one_row_with_their_median(tmp_path):
+    events = []
+    for call, took in enumerate((3, 5, 40)):
+        events += [
+            op("aten::relu", 100 * call, 9, call, bf16(8, 16)),
+            kernel("relu", 500 + call * 99, took, call),
+        ]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert (row["calls"], row["op"]) == (3, "relu")
+    assert row["latency_s"] == pytest.approx(5e-6)
+    assert row["total_s"] == pytest.approx(48e-6)
+
+
+def test_attention_is_read_where_its_sizes_are_named_and_has_its_kernels_time(tmp_path):
+    """FlashAttention's own operation has lengths before heads; the one that calls it is read."""
+    q, kv = bf16(2, 32, 512, 128), bf16(2, 8, 512, 128)
+    inner = bf16(2, 512, 32, 128)
+    path = write(
+        tmp_path / "gpu.json",
+        [
+            op(
+                "aten::_scaled_dot_product_flash_attention", 0, 50, 1,
+                q, kv, kv, number("0."), number("True"), number("False"), NONE,
+            ),
+            op("aten::_flash_attention_forward", 5, 40, 2, inner, inner, inner),
+            kernel("pytorch_flash::flash_fwd_kernel", 60, 30, 2),
+        ],
+        H200,
+    )  # fmt: skip
+    (row,) = read_trace(path).to_dict("records")
+    assert (row["op"], row["kernel"], row["direction"]) == ("attention_prefill", "fa2", "fwd")
+    assert (row["seq_q"], row["heads_q"], row["heads_kv"]) == (512, 32, 8)
+    assert row["latency_s"] == pytest.approx(30e-6)
+
+
+def test_attention_with_a_mask_of_its_own_is_not_described(tmp_path):
+    q = bf16(2, 32, 512, 128)
+    mask = bf16(2, 32, 512, 512)
+    rest = (number("True"), number("0."), number("False"), NONE)
+    name = "aten::_scaled_dot_product_efficient_attention"
+    path = write(
+        tmp_path / "gpu.json",
+        [
+            op(name, 0, 5, 1, q, q, q, mask, *rest),
+            op(name, 9, 5, 2, q, q, q, NONE, *rest),
+            kernel("fmha_cutlassF_bf16_aligned", 20, 30, 1),
+            kernel("fmha_cutlassF_bf16_aligned", 50, 30, 2),
+        ],
+        H200,
+    )
+    assert set(read_trace(path)["op"]) == {name, "attention_prefill_noncausal"}
+
+
+def test_recurrent_layers_take_the_time_to_their_last_step(tmp_path):
+    """The pauses between dependent steps are the layer's."""
+    states = ([[1, 8, 64], [1, 8, 64]], "TensorList", "")
+    flags = [number(text) for text in ("True", "1", "0.", "False", "False", "False")]
+    path = write(
+        tmp_path / "gpu.json",
+        [
+            op("aten::lstm", 0, 90, 1, fp32(50, 8, 32), states, ([[256, 32]], "TensorList", ""), *flags),
+            op("aten::_cudnn_rnn", 5, 80, 2, fp32(50, 8, 32)),
+            kernel("elemWiseRNNcell", 10, 5, 2),
+            kernel("elemWiseRNNcell", 30, 5, 2),
+        ],
+        H200,
+    )
+    (row,) = read_trace(path).to_dict("records")
+    assert (row["op"], row["seq"], row["batch"], row["hidden"]) == ("lstm", 50, 8, 64)
+    assert row["latency_s"] == pytest.approx(25e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("ampere_sgemm_128x64_tn", "fp32"),
+        ("cutlass_80_tensorop_s1688gemm_128x128_16x5_nn_align4", "tf32"),
+        ("sm90_xmma_gemm_f32f32_tf32f32_f32_tn_n_tilesize128x128x32", "tf32"),
+    ],
+)
+def test_fp32_operands_on_tensor_cores_are_tf32(tmp_path, name, dtype):
+    events = [op("aten::mm", 0, 9, 1, fp32(64, 64), fp32(64, 64)), kernel(name, 20, 5, 1)]
+    (row,) = read_trace(write(tmp_path / "gpu.json", events, H200)).to_dict("records")
+    assert row["dtype"] == dtype
+
+
+def test_copies_between_host_and_device_are_no_copies_on_it(tmp_path):
+    events = []
+    for call, name in enumerate(("Memcpy HtoD (Pageable -> Device)", "Memcpy DtoD (Device -> Device)")):
+        events += [
+            op("aten::copy_", 100 * call, 9, call, bf16(8, 16), bf16(8, 16), number("False")),
+            kernel(name, 100 * call + 20, 5, call, cat="gpu_memcpy"),
+        ]
+    table = read_trace(write(tmp_path / "gpu.json", events, H200))
+    assert dict(zip(table["kernel"], table["op"], strict=True)) == {
+        "Memcpy HtoD (Pageable -> Device)": "aten::copy_",
+        "Memcpy DtoD (Device -> Device)": "copy",
+    }
+
+
+def test_kernels_of_no_operation_are_rows_too(tmp_path):
+    """As those of a replayed graph: they count for the whole, without a prediction."""
+    events = [
+        op("aten::relu", 0, 9, 1, bf16(8, 16)),
+        kernel("triton_fused", 20, 5, None),
+        kernel("x", 30, 5, 77),
+    ]
+    table = read_trace(write(tmp_path / "gpu.json", events, H200))
+    assert set(table["op"]) == {"triton_fused", "x"}
+    assert table["total_s"].sum() == pytest.approx(10e-6)
+
+
+def test_each_gpu_is_called_by_its_name(tmp_path):
+    events = [
+        op("aten::relu", 0, 9, 1, bf16(8, 16)),
+        op("aten::relu", 10, 9, 2, bf16(8, 16)),
+        kernel("relu", 20, 5, 1, device=0),
+        kernel("relu", 20, 5, 2, device=1),
+    ]
+    path = write(tmp_path / "gpu.json", events, H200, "NVIDIA A40")
+    assert set(read_trace(path)["gpu"]) == {H200, "NVIDIA A40"}
+    assert set(read_trace(path, gpu="t4")["gpu"]) == {"t4"}
+    unnamed = write(tmp_path / "unnamed.json", events, H200)
+    with pytest.raises(TableError, match="does not name GPU 1"):
+        read_trace(unnamed)
+    unknown = write(tmp_path / "unknown.json", events, H200, "Voodoo 2")
+    with pytest.raises(TableError, match="ran on 'Voodoo 2', of which there is no spec"):
+        read_trace(unknown)
+    with pytest.raises(UnknownNameError, match="unknown device 'h300'"):
+        read_trace(path, gpu="h300")
+
+
+def test_a_packed_trace_is_read_as_the_other(tmp_path):
+    path = write(
+        tmp_path / "gpu.json", [op("aten::relu", 0, 9, 1, bf16(8, 16)), kernel("relu", 20, 5, 1)], H200
+    )
+    packed = tmp_path / "gpu.json.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    pd.testing.assert_frame_equal(read_trace(packed), read_trace(path))
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1), st.randoms())
+def test_time_in_which_kernels_run_counts_moments(spans, shuffled):
+    """Whole microseconds: as many as lie in one of the kernels at least."""
+    shuffled.shuffle(spans)
+    kernels = [Kernel("k", 0, float(start), float(took), None) for start, took in spans]
+    moments = {moment for start, took in spans for moment in range(start, start + took)}
+    assert busy(kernels) == pytest.approx(len(moments))
+
+
+# -- what is no trace ----------------------------------------------------------------------
+
+CALL = op("aten::relu", 0, 9, 1, bf16(8, 16))
+BARE = {**CALL, "args": {"External id": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "not readable as JSON"),
+        ("[]", "wanted a JSON object with traceEvents"),
+        ('{"traceEvents": 5}', "wanted a JSON object with traceEvents"),
+        (json.dumps({"traceEvents": [None, 5, {"cat": "cpu_op"}]}), "names no operation of torch"),
+        (json.dumps({"traceEvents": [BARE]}), "record_shapes=True"),
+        (json.dumps({"traceEvents": [CALL]}), "does not name its CPU"),
+        ("\x1f\x8bcut short", "not readable as JSON"),
+    ],
+)
+def test_what_is_no_trace_is_refused_in_one_line(tmp_path, text, said):
+    path = tmp_path / "trace.json"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(TableError, match=said) as refusal:
+        read_trace(path)
+    assert str(path) in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_folder_and_a_missing_file_are_refused(tmp_path):
+    with pytest.raises(TableError, match="is a folder"):
+        read_trace(tmp_path)
+    with pytest.raises(TableError, match="no such file"):
+        read_trace(tmp_path / "none.json")
+
+
+def test_inputs_of_another_release_are_no_rows_of_ours(tmp_path):
+    """Fewer inputs than the schema has, or other kinds: torch's name stays."""
+    strange = [
+        op("aten::mm", 0, 9, 1, bf16(8, 16)),
+        op("aten::native_layer_norm", 10, 9, 2, bf16(8, 16), NONE),
+        op("aten::bmm", 20, 9, 3, bf16(8, 16), bf16(8, 16)),
+        op("aten::mm", 30, 9, 4, bf16(8, 16), fp32(16, 8)),
+    ]
+    table = read_trace(write(tmp_path / "cpu.json", strange), gpu="t4")
+    assert all(name.startswith("aten::") for name in table["op"])
