@@ -59,3 +59,15 @@ def test_the_package_is_introduced_by_an_example_that_holds():
 @pytest.mark.parametrize("target", re.findall(r"\]\(([^)#]+)\)", TEXT))
 def test_links_lead_somewhere(target):
     assert (ROOT / target).exists()
+
+
+def test_the_accuracy_it_states_is_that_of_the_table():
+    (stated,) = re.findall(r"(\d+ of [\d,]+)\s+of these (\([\d.]+ %\))", TEXT)
+    assert " ".join(stated) in (ROOT / "validation" / "ACCURACY.md").read_text(encoding="utf-8")
+
+
+def test_the_posted_devices_are_as_many_as_it_says():
+    (stated,) = re.findall(r"posted of (\d+) devices", TEXT)
+    posted = (ROOT / "validation" / "POSTED.md").read_text(encoding="utf-8")
+    devices = set(re.findall(r"^\| ([a-z0-9-]*\d[a-z0-9-]*) \|", posted, re.MULTILINE))
+    assert len(devices) == int(stated)
