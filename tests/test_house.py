@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "measured": ("layers", "evaluate", "predict", "hardware", "kernels"),
     "tables": (),
     "score": ("layers", "evaluate", "predict", "prediction", "hardware", "measured", "tables"),
-    "traces": ("hardware",),
+    "traces": ("hardware", "measured"),
     "reports": ("tables",),
     "validation": (
         "cost", "layers", "evaluate", "kernels", "hardware", "calibration", "choosing", "implementations",

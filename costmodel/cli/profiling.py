@@ -64,10 +64,12 @@ def profile(
 
 def _sizes(row: Mapping[Hashable, Any]) -> str:
     """Return the sizes of a row, in the order in which its operation names them."""
+    import pandas as pd
+
     from costmodel.measured import OPERATIONS_MEASURED
 
     of = OPERATIONS_MEASURED[row["op"]]
-    return output.sizes({name: row[name] for name in (*of.columns, *of.optional) if row.get(name, 0) > 0})
+    return output.sizes({name: row[name] for name in (*of.columns, *of.optional) if pd.notna(row.get(name))})
 
 
 def _print(found: Breakdown, top: int) -> None:

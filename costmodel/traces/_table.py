@@ -13,6 +13,7 @@ import pandas as pd
 from costmodel import hardware
 from costmodel.arguments import typed
 from costmodel.errors import TableError, UnknownNameError
+from costmodel.measured import NUMERIC
 from costmodel.traces import _operations
 from costmodel.traces._events import Kernel, Op, Trace, busy, read
 
@@ -75,7 +76,8 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
         calls=("latency_s", "size"),
         total_s=("latency_s", "sum"),
     )
-    return table.reset_index().sort_values("total_s", ascending=False, kind="stable", ignore_index=True)
+    table = table.reset_index().sort_values("total_s", ascending=False, kind="stable", ignore_index=True)
+    return table.astype({name: "Int64" for name in table if name in NUMERIC and name != "latency_s"})
 
 
 def _cpu_calls(trace: Trace, cpu: str | None) -> Iterator[dict[str, Any]]:
