@@ -1,4 +1,4 @@
-"""The commands put together, and their arguments as people write them."""
+"""The commands assembled into one application, with the shorthand that arguments allow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from costmodel.cli import (
 )
 from costmodel.errors import CostmodelError
 
-#: Every command: its name, its function, an example that runs.
+#: Every command: its name, its function, and an example that runs.
 COMMANDS = (
     *catalogue.COMMANDS,
     *predictions.COMMANDS,
@@ -31,19 +31,19 @@ COMMANDS = (
     *exploring.COMMANDS,
     *measuring.COMMANDS,
 )
-#: Options that take NAME=VALUE, as often as one likes.
+#: Options that take any number of NAME=VALUE.
 _SETTINGS = ("-D", "--define", "--set", "--device-set", "--price")
 
 
 class _Command(typer.core.TyperCommand):
-    """A command that refuses what would be answered as if it had not been said.
+    """A command that refuses options which would otherwise be silently ignored.
 
-    That is an option given twice of which one will do, and one whose value is empty, as an unset variable
-    of a shell leaves it.
+    These are a single-valued option given twice, and one with an empty value, such as an unset shell variable
+    leaves.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Look at the options as they were given, then read them."""
+        """Check the options as given, then parse them."""
         values, extra, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in given:
             if not isinstance(option, typer.core.TyperOption) or option.is_flag or option.multiple:
@@ -79,12 +79,12 @@ def _main(
 
 
 def command(argv: Sequence[str]) -> typer.core.TyperGroup:
-    """Return the command line: of a command that is named, that one alone, as making all takes longer.
+    """Return the application; if a command is named, with that one alone, because making all is slower.
 
     Parameters
     ----------
     argv : sequence of str
-        What follows the program's name.
+        The arguments after the program's name.
     """
     app = typer.Typer(
         name="costmodel",
@@ -101,9 +101,9 @@ def command(argv: Sequence[str]) -> typer.core.TyperGroup:
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
-    """Return arguments with a NAME=VALUE that follows another given its option again.
+    """Return the arguments with an option repeated for each further NAME=VALUE that follows it.
 
-    So ``-D seq=8192 batch=4`` is ``-D seq=8192 -D batch=4``.
+    For example, ``-D seq=8192 batch=4`` becomes ``-D seq=8192 -D batch=4``.
     """
     result: list[str] = []
     setting = None

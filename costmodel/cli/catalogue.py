@@ -1,4 +1,4 @@
-"""What there is: ``devices``, ``layers``, ``show``, ``check``."""
+"""Commands that list and check what is available: ``devices``, ``layers``, ``show``, ``check``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
 
-#: Peaks that the table of devices has room for, on a terminal of 80 columns.
+#: Formats whose peaks fit into the table of devices on a terminal of 80 columns.
 SHOWN = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
 #: Unit of each count that `show` prints.
@@ -50,7 +50,7 @@ def show_devices(as_json: AsJson = False) -> None:
     for name in hardware.measured():
         try:
             rows.append(_device(hardware.load(name), calibration.path_of(name).is_file()))
-        except SpecError as error:  # of an earlier version, say: the others are listed
+        except SpecError as error:  # for example from an earlier version; the others are still listed
             say(str(error))
     if as_json:
         print_json(rows)
@@ -72,7 +72,7 @@ def show_devices(as_json: AsJson = False) -> None:
 
 
 def _short(figure: float) -> str:
-    """Return a figure in three digits, or all that are before its point: there are nine columns of them."""
+    """Return a figure with three digits, or all digits before the point: the table has nine such columns."""
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
@@ -174,7 +174,7 @@ def show(
         print_folded(f"  {row['class']}{f': grows as {degrees}' if degrees else ''}", 4)
     print("\nsizes")
     for name, size in answer["sizes"].items():
-        # LaTeX's braces are for --latex: classes of growth have none either.
+        # LaTeX's braces are only for --latex; classes of growth have none either.
         symbol = size["latex"] if latex else size["latex"].replace("{", "").replace("}", "")
         print_folded(f"  {name} ({symbol}): {size['meaning']}", 4)
     print("\noptions")
@@ -188,7 +188,7 @@ def show(
 
 
 def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:
-    """Return a count's formula, unit and asymptotic class, and its degree in each size."""
+    """Return a count's formula, unit and growth class, and its degree in each size."""
     from costmodel.asymptotics import complexity, degree
     from costmodel.cost import latex
 

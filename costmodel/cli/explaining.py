@@ -1,4 +1,4 @@
-"""Why a time is what it is, and what would change it: ``explain``."""
+"""Command that says where a time goes and what would change it: ``explain``."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from costmodel.errors import CostmodelError, unknown_name
 if TYPE_CHECKING:
     from costmodel.layers import Layer
 
-#: Options that --set takes of a model, where its use has them: those that `costmodel model` has by name.
+#: Options of a model that --set takes, if its use has them; `costmodel model` has them as options.
 MODEL_OPTIONS = ("dtype", "attention", "recompute")
-#: Those that say how a model is stored.
+#: Options for how a model is stored.
 STORED = {"weights": str, "group": int, "cache": str}
 
 
@@ -103,7 +103,7 @@ def _grounds(row: dict[Hashable, Any]) -> str:
 
 
 def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Layer:
-    """Return a layer, or a model in one of its uses, with its options."""
+    """Return a layer, or a model in one of its uses, with its options set."""
     from costmodel.layers._options import read
     from costmodel.models import available, load
 

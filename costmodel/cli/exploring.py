@@ -1,4 +1,4 @@
-"""A page that computes the model in the reader's browser: ``explore``."""
+"""Command that writes a page which computes the model in the reader's browser: ``explore``."""
 
 from __future__ import annotations
 

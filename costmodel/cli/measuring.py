@@ -1,4 +1,4 @@
-"""Predictions held against the device at hand: ``validate``."""
+"""Command that compares predictions with measurements on this machine: ``validate``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.validation.calibrate import Result
 
-#: How the command ends: with all that was asked for, or with all but constants.
+#: Exit status: everything done, or everything except the constants.
 OK, REFUSED = 0, 2
 
 
@@ -118,7 +118,7 @@ def validate(
         _record_rates(device, beside(name, ".micro.csv"), force)
     fitted = _fit_rows(rows, machine, kept) if fit else True
     _print_errors(rows, machine, device, rung, as_json)
-    # Last of what measures: it takes minutes, and who stops it is to have the rest.
+    # Counting is last: it takes minutes, and whoever stops it should have the rest.
     counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     if report:
         _report(rows, machine, counted, beside(name, ".html"), force)
@@ -126,7 +126,7 @@ def validate(
 
 
 def _begin(kind: str, full: bool, fresh: bool) -> None:
-    """Say whether a campaign goes on from an earlier one, or set that aside."""
+    """Say whether an earlier campaign is resumed, or set it aside."""
     from costmodel.validation import measuring
 
     journal = measuring.journal_path(kind, full=full)
@@ -135,12 +135,12 @@ def _begin(kind: str, full: bool, fresh: bool) -> None:
         if kept:
             output.note(f"earlier visits: {kept}")
     elif journal.exists():
-        # In a log too: rows of an earlier day are other than one may expect.
+        # Said in logs too: rows of an earlier day may differ from what is expected.
         output.say(f"going on from the visits in {journal}; --fresh would measure anew")
 
 
 def _device(kind: str, spec: str | None, fit: bool) -> Device:
-    """Return the device that is measured; refuse one whose rows these cannot be, before there are any."""
+    """Return the device to measure; refuse a spec that does not describe this machine before measuring."""
     from costmodel import hardware
     from costmodel.validation import measuring, places
     from costmodel.validation.torch_env import machine
@@ -166,28 +166,28 @@ def _measure(kind: str, device: Device, full: bool, budget: float | None) -> pd.
 
 
 def _record(rows: pd.DataFrame, name: Path, force: bool) -> Path:
-    """Write the rows; return the table that what is fitted to them rests on."""
+    """Write the rows; return the table that constants fitted to them refer to."""
     from costmodel.validation.record import save
 
     return save(rows, name, overwrite=force)[0]
 
 
 def _record_rates(kind: str, path: Path, force: bool) -> None:
-    """Write bandwidths, peaks and latencies: what a GPU's spec states, as it is reached here."""
+    """Write measured bandwidths, peaks and latencies: the figures of a GPU's spec as reached here."""
     from costmodel.files import write_whole
     from costmodel.validation.microbench import microbenchmarks
     from costmodel.validation.torch_env import machine
 
     try:
         rates = microbenchmarks(machine(kind))
-    except RuntimeError as fault:  # of torch: what was measured so far is to be fitted and shown all the same
+    except RuntimeError as fault:  # from torch; what was measured so far is still fitted and shown
         output.say(f"no rates recorded: {first_line(fault)}")
         return
     write_whole(path, lambda place: rates.to_csv(place, index=False, float_format="%.5g"), overwrite=force)
 
 
 def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
-    """Write what the hardware counted of some cases, or why it was not to be had; return it."""
+    """Write and return the hardware counters of some cases, or why there are none."""
     from costmodel.files import write_whole
     from costmodel.validation import memory, plans
 
@@ -213,9 +213,9 @@ def _fit_tables(tables: Sequence[Path]) -> None:
 
 
 def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
-    """Fit and write, or say why nothing could be: what else was asked for is to come all the same.
+    """Fit and write constants, or say why none could be fitted, so that other outputs still follow.
 
-    Where the rows are a `table`, its name and hash stand with the constants.
+    If the rows are in a `table`, its name and hash are stored with the constants.
     """
     from costmodel.validation import calibrate
     from costmodel.validation.cells import digest
@@ -233,7 +233,7 @@ def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
 
 
 def _write_fit(result: Result, place: Path | None = None) -> list[str]:
-    """Write what was fitted; return what to say of it, and of what was refused."""
+    """Write fitted constants; return the lines to print about them and about refused fits."""
     from costmodel.validation import calibrate
 
     place = calibrate.write(result, place)
@@ -291,11 +291,11 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
 
 
 def _print_borrowed(joined: pd.DataFrame) -> None:
-    """Say how many rows were predicted without constants of this device: those say little of the models."""
+    """Say how many rows were predicted without this device's constants: they say little about the models."""
     origins = joined.loc[joined["seconds"].notna() & (joined["rung"] != "bound"), "constants_from"]
     borrowed = origins[origins != "self"]
     if len(borrowed):
-        # A call of several kernels has several.
+        # A call of several kernels has several origins.
         names = {name for origin in borrowed for name in origin.split(", ")}
         whose = ", ".join(sorted(names - {"none", "self"})) or "none: assumed"
         print(
@@ -305,7 +305,7 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
 
 
 def _print_under(rows: pd.DataFrame) -> None:
-    """Print how many rows keep no lower bound, and the one that is farthest below: a fault to be found."""
+    """Print how many rows are faster than their lower bound, and the worst of them: a fault to be found."""
     from costmodel.validation.record import cases_of
 
     worst = rows.iloc[[int((rows["lower_s"] / rows["latency_s"]).argmax())]]
@@ -317,12 +317,12 @@ def _print_under(rows: pd.DataFrame) -> None:
 
 
 def _percent(value: float) -> str:
-    """Return a share, or a dash for one that is not known."""
+    """Return a share [%], or a dash if it is unknown."""
     return "-" if isnan(value) else f"{value:.1f}"
 
 
 def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:
-    """Print what the diary has to explain."""
+    """Print the cells with large errors, which the diary has to explain."""
     from costmodel.validation.report import MISPREDICTED
 
     names, shown = ("bench", "dtype", "direction", "launch", "state"), ("error", "bias", "spread")

@@ -1,4 +1,4 @@
-"""Whole models: ``model``."""
+"""Command for whole models: ``model``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from costmodel.models.generation import Generation
     from costmodel.prediction import Prediction
 
-#: Tokens that are generated unless it is said.
+#: Default number of tokens to generate.
 NEW = 128
-#: What a model is used for.
+#: Uses of a model.
 USES = (*o.MODEL_USES, "generation")
 
 
@@ -145,7 +145,7 @@ def model(
 
 
 def _check_use(use: str, *, attention: str, new: int | None, stored: str | None) -> None:
-    """Refuse what a use does not have; a report shows all uses."""
+    """Refuse options that a use does not have; a report shows all uses."""
     if attention != "tiled" and use == "decode":
         raise CostmodelError("model: --attention is of prefill, training, generation; decoding has its own")
     if new is not None and use != "generation":
@@ -158,7 +158,7 @@ def _generate(
     found: Architecture, device: Device, sizes: dict[str, float], new: int, dtype: str, attention: str,
     how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Print what a generation takes, and whether there is memory for it."""
+    """Print the times and memory of a generation, and whether it fits."""
     from costmodel.model_memory import Memory
     from costmodel.models.generation import generation
 
@@ -176,7 +176,7 @@ def _use(
     found: Architecture, device: Device, sizes: dict[str, float], use: str, dtype: str, attention: str,
     recompute: str, how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Print what a use of one pass takes, and whether there is memory for it."""
+    """Print the times and memory of a use with a single pass, and whether it fits."""
     from costmodel.model_memory import Memory
     from costmodel.predict import predict
 
@@ -194,7 +194,7 @@ def _use(
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Return which name is the model's, and those of devices: the model is the first that is no device's."""
+    """Return the model's name, which is the first that is no device's, and the names of devices."""
     from costmodel.models import available
 
     models = [name for name in names if not o.is_device(name)]
@@ -215,7 +215,7 @@ def _report(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the page of a model; as JSON, print what it says of each use on each device too."""
+    """Write the page of a model; with `as_json`, also print its answers for each use and device."""
     from costmodel import model_story, reports
 
     if not devices:
@@ -239,7 +239,7 @@ def _sizes(defines: list[str]) -> dict[str, float]:
 
 
 def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:
-    """Return the sizes a use takes: one sequence if not said, and either length for the other."""
+    """Return the sizes that a use takes: one sequence by default; `seq` and `seq_kv` are interchangeable."""
     taken = {"seq", "seq_kv"} & set(model.required)
     if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
         raise SizeError(f"model: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
@@ -319,7 +319,7 @@ def _print(
 
     by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
     if as_json:
-        # Whether it fits is told by the room that the model has, as in words: not all memory is the model's.
+        # Whether it fits depends on the room that a model has, as in the text: not all memory is the model's.
         room = {"fits": lacking is None, "lacking": lacking}
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
         answer |= {"devices": found.devices, "tokens_per_s": tokens_per_s}
@@ -347,7 +347,7 @@ def _print(
 
 
 def _machines(found: Architecture, p: Prediction) -> str:
-    """Return the device, or how many there are, of each of which what follows is a share."""
+    """Return the device, or the number of devices of which the answer describes each."""
     return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
 
 
@@ -381,7 +381,7 @@ def _print_generation(
 
 
 def _growing(g: Generation) -> str:
-    """Return the first and the last further token's time, where the growing cache tells them apart."""
+    """Return the times of the first and the last further token, if the growing cache makes them differ."""
     steps = g.steps("seconds")[1:]
     ends = [output.seconds(float(steps[i])) for i in (0, -1)] if steps.size else []
     return f" on average, {ends[0]} at first, {ends[1]} at last" if len(set(ends)) == 2 else ""

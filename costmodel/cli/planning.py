@@ -1,4 +1,4 @@
-"""Training on many devices: ``plan``."""
+"""Command for training on many devices: ``plan``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from costmodel.parallel import Cluster
 
-#: How a layout cuts the model, and the choices that may be the same in all that are shown.
+#: Columns that say how a layout divides the model, and choices that may be equal in all layouts shown.
 _CUTS = ("tensor", "pipeline", "data")
 _CHOICES = (
     *("expert", "expert_tensor", "micro_batch", "interleave"),
@@ -104,7 +104,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     mixture = (found["expert"] * found["expert_tensor"] > 1).any()
     choices = [name for name in _CHOICES if mixture or not name.startswith("expert")]
     best, head = found.iloc[0], found.head(top)
-    # What is the same in every row is said once: few terminals have room for all columns.
+    # A choice that is the same in every row is printed once: few terminals are wide enough for all columns.
     same = [name for name in choices if len(head) > 1 and head[name].nunique() == 1]
     shown = [*_CUTS, *(name for name in choices if name not in same)]
     if same:
@@ -123,7 +123,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
 
 
 def _whole_training(days: float, tokens: float, cluster: Cluster) -> str:
-    """Return how long so many tokens take at the fastest layout's rate, and what that costs."""
+    """Return the time and the cost of a whole training at the fastest layout's rate."""
     hours = 24 * days * cluster.devices
     cost = "" if cluster.price is None else f", a cost of {cluster.price * hours:,.0f}"
     return f"{tokens:.4g} tokens at that rate take {days:,.1f} days, {hours:,.0f} device hours{cost}"

@@ -1,4 +1,4 @@
-"""Design spaces on the command line: ``sweep`` writes them, searches them, or says how long that takes."""
+"""Command for design spaces: ``sweep`` writes them, searches them, or estimates the time that takes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from costmodel.layers import Layer
     from costmodel.sweep import Engine, Grid
 
-#: Rows of a table that fit into memory anywhere; a Parquet file is written part by part, and may have more.
+#: Largest number of rows of a table in memory; a Parquet file is written part by part and may have more.
 MOST_ROWS = 50_000_000
 
 Where = Annotated[
@@ -165,7 +165,7 @@ def sweep(
 def _check(
     out: Path | None, best: str | None, by: str | None, pareto: str | None, *, force: bool, searched: bool
 ) -> None:
-    """Refuse options that do not go together, and an output that cannot be written, before any work."""
+    """Refuse inconsistent options, and an output that cannot be written, before any work."""
     if best and pareto:
         raise CostmodelError("give --best or --pareto, not both")
     if by and not best:
@@ -184,7 +184,7 @@ def _check(
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse a name that is neither a layer's nor a device's: of several, it may have stood for either."""
+    """Refuse a name that is neither a layer nor a device; among several names it may have meant either."""
     from costmodel.hardware.loader import names as devices
     from costmodel.layers import classes
 
@@ -209,7 +209,7 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
 
 
 def _check_rows(layers: Sequence[Layer], devices: int, sizes: Mapping[str, Any]) -> None:
-    """Refuse a table that does not fit into memory, before anything is made of it."""
+    """Refuse a table that does not fit into memory before making it."""
     lengths = {name: 1 if isinstance(values, float) else len(values) for name, values in sizes.items()}
     rows = devices * sum(
         math.prod(length for name, length in lengths.items() if name in layer.sizes()) for layer in layers
@@ -259,7 +259,7 @@ def _print_plan(
 
 
 class _Meter:
-    """A line on the terminal, where there is one, that says how far a sweep is and how long it will take."""
+    """A progress line on the terminal, if there is one: share done, rate, time left."""
 
     def __init__(self, points: int) -> None:
         self._points = points
@@ -268,10 +268,10 @@ class _Meter:
         self._first: int | None = None
 
     def __call__(self, done: int) -> None:
-        """Take note that so many points are done."""
+        """Update the line with the number of points done."""
         now = time.monotonic()
         if self._first is None:
-            self._first, self._began = done, now  # what an earlier run has done tells nothing of our rate
+            self._first, self._began = done, now  # points of an earlier run do not count for the rate
         if not sys.stderr.isatty() or (now - self._last < 0.2 and done < self._points):
             return
         self._last, self._shown = now, True
@@ -282,11 +282,11 @@ class _Meter:
         print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> _Meter:
-        """Begin."""
+        """Start."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the line."""
+        """End the line."""
         if self._shown:
             print(file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Tables in, pages out, and what is measured: ``score`` and ``report``."""
+"""Commands that read tables: ``score`` and ``report``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.files import check_writable, write_whole
 
-#: How the columns of `score.summary` are headed.
+#: Headers of the columns of `score.summary`.
 HEADERS = {"median_ape": "median %", "mean_ape": "mean %", "bias": "bias %", "under_lower": "under bound %"}
-#: So many reasons why rows have no prediction are said.
+#: Number of reasons for missing predictions that are printed.
 REASONS = 3
 
 
@@ -62,7 +62,7 @@ def score(
 
 
 def _say_no_errors(columns: Iterable[str]) -> None:
-    """Say why there are no errors: to a person that nothing was measured, to anyone what is not read."""
+    """Say why there are no errors; always if columns look like latencies but are not read."""
     close = [name for name in columns if name.startswith("latency")]
     if close:
         output.say(f"no errors: they need latency_s, in seconds; the table has {', '.join(close)}")

@@ -58,7 +58,7 @@ class Case:
 
     @cached_property
     def _cut(self) -> tuple[int, int]:
-        """The axis that is split, and the number of runs; later axes are whole, earlier ones single values."""
+        """The axis that is split, and its number of runs; later axes are whole, earlier ones single."""
         inner = 1
         for axis in reversed(range(len(self.shape))):
             if inner * self.shape[axis] > BOX:
