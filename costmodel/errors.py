@@ -78,7 +78,8 @@ def unknown_name(
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:
         hint = _LISTED.get(kind, f"known: {', '.join(names)}")
-    return UnknownNameError(f"unknown {kind} {shown(name)}; {hint}")
+    what, of, whole = kind.partition(" of ")
+    return UnknownNameError(f"unknown {what} {shown(name)}{of}{whole}; {hint}")
 
 
 def _letters(text: str) -> str:

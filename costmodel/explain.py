@@ -156,7 +156,7 @@ def _followed(roof: Prediction) -> dict[sp.Symbol, sp.Expr]:
 def _single(prediction: Prediction) -> Prediction:
     """Return the prediction at rung ``bound``; refuse predictions of many shapes."""
     if prediction.shape:
-        raise SizeError("elasticities are of one shape; give one value for each size")
+        raise SizeError("elasticities need a single shape; give one value for each size")
     _check_time(prediction)
     if prediction.rung == "bound":
         return prediction
@@ -207,7 +207,7 @@ def what_if(
         If one of the given devices admits no prediction.
     """
     if prediction.shape:
-        raise SizeError("what-ifs are of one shape; give one value for each size")
+        raise SizeError("what-ifs need a single shape; give one value for each size")
     _check_time(prediction)
     asked: dict[str, Any] = dict(prediction.plan.asked)
     if asked["rung"] == "calibrated":

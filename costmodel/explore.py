@@ -185,7 +185,7 @@ def _given(sizes: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> dict[str,
     found = {name: as_size(name, value) for name, value in sizes.items()}
     for name, value in found.items():
         if not isinstance(value, float):
-            raise SizeError(f"size {name}: wanted one number to start from, got {value.size}")
+            raise SizeError(f"size {name}: wanted one start value, got {value.size}")
     return {name: float(value) for name, value in found.items()}
 
 
@@ -198,7 +198,7 @@ def _names(layers: Sequence[Layer]) -> list[str]:
     ]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise CostmodelError(f"{twice} is there twice: give it once, or with another option")
+        raise CostmodelError(f"{twice} is given twice; give it once, or with other options")
     if not names:
         raise CostmodelError("wanted at least one layer to explore")
     return names

@@ -20,7 +20,7 @@ REST = "all other parts"
 
 
 def rows(lengths: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the seconds of the largest parts and of the others together, ``whole``, and where memory is full.
+    """Return the seconds of the largest parts and of all others, ``whole``, and where memory is full.
 
     Parameters
     ----------

@@ -10,6 +10,7 @@ import codecs
 import gc
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -87,10 +88,18 @@ def _status(words: Sequence[str]) -> Any:
 
 def _unread(error: typer.TyperException) -> str:
     """Return the message for a bad argument; for a bad value, with the value, which typer leaves out."""
-    text: str = error.format_message()
+    text: str = error.format_message().rstrip(".")
     faults: list[Any] = getattr(error.__cause__, "errors", list)()
-    came = f", got {faults[0]['input']!r}" if faults else ""
-    return text.replace("Input should be", "wanted") + came
+    if faults:
+        text = text.partition(", unable to parse")[0] + f", got {faults[0]['input']!r}"
+    text = re.sub("Input should be (?=greater|less)", "wanted a number ", text).replace(
+        "Input should be", "wanted"
+    )
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return text
+    hint = f"; `{context.command_path} --help` has an example" if text.startswith("Missing") else ""
+    return f"{context.info_name}: {text[0].lower()}{text[1:]}{hint}"
 
 
 def _unwritten(error: OSError) -> int:

@@ -18,7 +18,7 @@ from costmodel.cli import (
     predictions,
     tables,
 )
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, unknown_name
 
 #: Every command: its name, its function, and an example that runs.
 COMMANDS = (
@@ -49,7 +49,9 @@ class _Command(typer.core.TyperCommand):
             if not isinstance(option, typer.core.TyperOption) or option.is_flag or option.multiple:
                 continue
             if given.count(option) > 1:
-                raise CostmodelError(f"{self.name}: {option.opts[-1]} is given {given.count(option)} times")
+                raise CostmodelError(
+                    f"{self.name}: {option.opts[-1]} is given {given.count(option)} times; once will do"
+                )
             if values[str(option.name)] == "":
                 raise CostmodelError(f"{self.name}: {option.opts[-1]} is given without a value")
         try:
@@ -57,8 +59,8 @@ class _Command(typer.core.TyperCommand):
         except typer.TyperException as error:
             if extra and "extra argument" in error.format_message():
                 raise CostmodelError(
-                    f"{self.name}: got {' '.join(extra)} besides all that it takes; an option that may have "
-                    "several is given again for each, and `sweep` takes several layers and devices"
+                    f"{self.name}: unexpected {' '.join(extra)}; repeat an option to give several values; "
+                    "`sweep` takes several layers and devices"
                 ) from None
             raise
         return parsed
@@ -72,7 +74,7 @@ def _version(wanted: bool) -> None:
 
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
@@ -86,6 +88,9 @@ def command(argv: Sequence[str]) -> typer.core.TyperGroup:
     argv : sequence of str
         The arguments after the program's name.
     """
+    names = [name for name, _, _ in COMMANDS]
+    if argv and not argv[0].startswith("-") and argv[0] not in names:
+        raise unknown_name("command", argv[0], names)
     app = typer.Typer(
         name="costmodel",
         help="Why a layer is as fast as it is on a device, where its limit lies, and what would change.",

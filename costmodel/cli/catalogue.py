@@ -42,7 +42,7 @@ COUNT_UNITS = {
 
 
 def show_devices(as_json: AsJson = False) -> None:
-    """List the devices: peak by dtype, bandwidth, ridge, best rung."""
+    """List the devices: peak by dtype, bandwidth, ridge point, best rung."""
     from costmodel import calibration, hardware
 
     calibrated = set(calibration.calibrated_devices())
@@ -104,7 +104,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 
 def show_layers(as_json: AsJson = False) -> None:
-    """List the layers by family: sizes, options, source of each."""
+    """List the layers by family, with their sizes, options and sources."""
     from costmodel.layers import classes, option_text
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
@@ -147,8 +147,8 @@ def show(
 ) -> None:
     """Show a layer's formulas, sizes, options and source.
 
-    Each count has its formula, its unit, and how it grows; each size and option says what it is. What is not
-    counted is said, too.
+    Each count has its formula, its unit and its growth; each size and option has its meaning. What is not
+    counted is listed, too.
     """
     from costmodel.layers import option_text
     from costmodel.layers._options import option_meanings
@@ -216,7 +216,7 @@ def _sizes(layer: Layer) -> dict[str, dict[str, str]]:
 
 
 def check(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The description of a device.")],
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="Spec file of a device.")],
     as_json: AsJson = False,
 ) -> None:
     """Find every fault of a device's spec, each with its line."""

@@ -27,64 +27,65 @@ OK, REFUSED = 0, 2
 def validate(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="TABLE", help="With --fit: measured rows to fit, .parquet or .csv."),
+        typer.Argument(metavar="TABLE", help="With --fit: tables of measurements to fit, .parquet or .csv."),
     ] = [],
-    device: Annotated[str, typer.Option(metavar="KIND", help="cpu or cuda: what is measured.")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="KIND", help="What to measure: cpu or cuda.")] = "cpu",
     record: Annotated[
         bool,
         typer.Option(
             "--record",
-            help="Write the rows: NAME.parquet, NAME.csv; of a GPU also NAME.micro.csv, its rates.",
+            help="Write the measurements: NAME.parquet, NAME.csv; for a GPU its rates: NAME.micro.csv.",
         ),
     ] = False,
     count: Annotated[
         bool,
-        typer.Option(
-            "--count", help="Count bytes and instructions of a GPU (Nsight Compute): NAME.counters.csv."
-        ),
+        typer.Option("--count", help="Write a GPU's hardware counters (Nsight Compute): NAME.counters.csv."),
     ] = False,
     fit: Annotated[
         bool,
         typer.Option(
-            "--fit", help="Fit the device's constants, for later predictions; some shapes are held out."
+            "--fit", help="Fit constants of the device for later predictions; some shapes are held out."
         ),
     ] = False,
-    report: Annotated[bool, typer.Option("--report", help="Write the page: NAME.html.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="The exhaustive plan: hours, not minutes.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write a page: NAME.html.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Measure everything: hours, not minutes.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure anew, instead of going on from an earlier campaign.")
+        bool, typer.Option("--fresh", help="Measure anew, instead of resuming an earlier campaign.")
     ] = False,
     budget: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="How long measuring may take; default: 240 on a CPU, 400 on a GPU, with --full 14400.",
+            help="Time limit for measuring; default: 240 on a CPU, 400 on a GPU, 14400 with --full.",
             min=0.0,
         ),
     ] = None,
     spec: Annotated[
         str | None,
-        typer.Option(
-            metavar="DEVICE", help="The device, by name or spec file, where it is not found by itself."
-        ),
+        typer.Option(metavar="DEVICE", help="The device, by name or spec file, if it is not recognised."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="NAME", help="Default: validation-cpu, validation-cuda."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="NAME",
+            help="Name of the files; default: validation-cpu or validation-cuda.",
+        ),
     ] = None,
     rung: o.Rung = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """Measure kernels here, and say how far off predictions are.
+    """Measure kernels here, and compare them with predictions.
 
-    Needs torch: pip install 'costmodel[validation]'. A campaign that was stopped goes on where it was when
-    the same command is given again.
+    Needs torch: pip install 'costmodel[validation]'. An interrupted campaign resumes when the same command
+    is given again.
     """
     name = out or Path(f"validation-{device}")
     micro = record and device == "cuda"
     if count and device != "cuda":
-        raise CostmodelError("--count: only a GPU has the counters meant; ask for --device cuda")
+        raise CostmodelError("--count reads the hardware counters of a GPU; give --device cuda too")
     files = (
         (record, ".parquet"),
         (record, ".csv"),
@@ -104,8 +105,8 @@ def validate(
     if tables:
         if not fit or record or report or count:
             raise CostmodelError(
-                f"{tables[0]}: tables of measurements go with --fit alone (`costmodel score` scores them); "
-                "what --record, --report and --count write is named by -o NAME"
+                f"{tables[0]}: tables are read by --fit alone, without --record, --report or --count; "
+                "`costmodel score` scores a table, and -o NAME names the files to write"
             )
         _fit_tables(tables)
         return OK
@@ -133,10 +134,10 @@ def _begin(kind: str, full: bool, fresh: bool) -> None:
     if fresh:
         kept = measuring.set_aside(journal)
         if kept:
-            output.note(f"earlier visits: {kept}")
+            output.note(f"earlier measurements: {kept}")
     elif journal.exists():
         # Said in logs too: rows of an earlier day may differ from what is expected.
-        output.say(f"going on from the visits in {journal}; --fresh would measure anew")
+        output.say(f"resuming the measurements in {journal}; --fresh would measure anew")
 
 
 def _device(kind: str, spec: str | None, fit: bool) -> Device:

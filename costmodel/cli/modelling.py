@@ -30,52 +30,59 @@ def model(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="A name of the catalogue, a config.json, its folder, or a YAML file; left out: list all.",
+            help="A catalogue name, a config.json, its folder, or a YAML file; default: list all.",
         ),
     ] = [],
     machines: Annotated[
         list[str],
         typer.Option(
-            "-m", "--machine", metavar="DEVICE", help="A device: needed for times; several with --report."
+            "-m", "--machine", metavar="DEVICE", help="A device; needed for times. Several with --report."
         ),
     ] = [],
     defines: o.SingleDefines = [],
     use: Annotated[
-        str, typer.Option(metavar="USE", help="training, prefill, decode or generation.")
+        str, typer.Option(metavar="USE", help="What to predict: training, prefill, decode or generation.")
     ] = "prefill",
     new: Annotated[
         int | None,
         typer.Option(
-            metavar="TOKENS", help=f"Generation: tokens made after a prompt of seq; default: {NEW}."
+            metavar="TOKENS", help=f"For generation: tokens after a prompt of seq tokens; default: {NEW}."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Number format of weights and activations.")
+    ] = "bf16",
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="Weights stored so: int8, fp8, int4, fp4; not for training."),
+        typer.Option(
+            metavar="FORMAT", help="Storage format of weights: int8, fp8, int4, fp4; not for training."
+        ),
     ] = None,
     group: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Their numbers to a scale.", min=1, show_default="128 of 4 bits"),
+        typer.Option(
+            metavar="N", help="With --weights: weights per scale.", min=1, show_default="128 for 4 bits"
+        ),
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Keys and values stored narrower: fp8.")
+        str | None, typer.Option(metavar="FORMAT", help="Storage format of keys and values: fp8.")
     ] = None,
     attention: Annotated[
-        str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
+        str,
+        typer.Option(metavar="KIND", help="tiled (scores stay on the chip), dense or eager (they do not)."),
     ] = "tiled",
     recompute: Annotated[
         str,
-        typer.Option(metavar="WHAT", help="Training: what backward computes again: none, selective or full."),
+        typer.Option(metavar="WHAT", help="For training: what backward recomputes: none, selective or full."),
     ] = "none",
     tensor: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Devices of a node that share each layer (of training: see plan).", min=1
+            metavar="N", help="Devices of a node that share each layer (for training: plan).", min=1
         ),
     ] = 1,
     model_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
+        str | None, typer.Option(metavar="TYPE", help="Architecture to read a configuration as.")
     ] = None,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
@@ -83,14 +90,16 @@ def model(
     framework: o.Framework = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="PAGE.html", help="Write a page: all uses, what limits them, what would help."),
+        typer.Option(
+            metavar="PAGE.html", help="Write a page on all uses: what limits them, what would help."
+        ),
     ] = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Show a whole model: parameters, cache, and times.
 
-    On a device (-m): the time of one use, by part and by what limits it, and the memory it takes.
+    With a device (-m): the time of one use, by part and by limit, and its memory.
     """
     from costmodel.models import load
 
@@ -112,7 +121,9 @@ def model(
     if use not in USES:
         raise unknown_name("use of a model", use, USES)
     if recompute != "none" and (use != "training" or report is not None):
-        raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
+        raise CostmodelError(
+            "model: --recompute applies to --use training only; --report shows every choice of it"
+        )
     if report is None:
         _check_use(use, attention=attention, new=new, stored=weights or cache)
     new = NEW if new is None else new
@@ -122,7 +133,7 @@ def model(
     if report is not None:
         if state != "warm" or framework is not None or tensor > 1:
             raise CostmodelError(
-                "model: --report compares devices as they are: without --state, --framework, --tensor"
+                "model: --report takes no --state, --framework or --tensor: it compares devices as they are"
             )
         how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
         _report(found, devices, _sizes(defines), how, report, force, as_json)
@@ -147,11 +158,13 @@ def model(
 def _check_use(use: str, *, attention: str, new: int | None, stored: str | None) -> None:
     """Refuse options that a use does not have; a report shows all uses."""
     if attention != "tiled" and use == "decode":
-        raise CostmodelError("model: --attention is of prefill, training, generation; decoding has its own")
+        raise CostmodelError(
+            "model: --attention applies to prefill, training and generation; decoding has its own"
+        )
     if new is not None and use != "generation":
-        raise CostmodelError("model: --new is of --use generation")
+        raise CostmodelError("model: --new applies to --use generation only")
     if stored and use == "training":
-        raise CostmodelError("model: --weights and --cache are of prefill, decode and generation")
+        raise CostmodelError("model: --weights and --cache apply to prefill, decode and generation only")
 
 
 def _generate(
@@ -199,7 +212,7 @@ def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
 
     models = [name for name in names if not o.is_device(name)]
     if not models:
-        raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
+        raise CostmodelError("model: wanted a model besides the device; `costmodel model` lists them")
     also = next((name for name in models[1:] if name in available()), None)
     if also is not None:
         raise CostmodelError(f"model: wanted one model, got {models[0]} and {also}")
@@ -223,7 +236,9 @@ def _report(
     lengths = {sizes[name] for name in ("seq", "seq_kv") if name in sizes}
     unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
     if unknown or len(lengths) != 1:
-        raise SizeError(f"{found.name}: --report needs -D seq=…, one length for all uses, and takes batch=…")
+        raise SizeError(
+            f"{found.name}: --report needs -D seq=… (one length for all uses), and may have batch=…"
+        )
     shapes: dict[str, Any] = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
     first = how.pop("first")
     frames = model_story.story(found, devices, **shapes, **how)
@@ -235,7 +250,7 @@ def _report(
 
 
 def _sizes(defines: list[str]) -> dict[str, float]:
-    return o.single_sizes("model", defines, "`sweep` in Python takes many")
+    return o.single_sizes("model", defines, "several are for `costmodel.sweep` in Python")
 
 
 def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:

@@ -23,11 +23,12 @@ MODEL_USES = ("training", "prefill", "decode")
 MOST_VALUES = 10_000_000
 
 LayerName = Annotated[
-    str, typer.Argument(metavar="LAYER", help="A layer, options in brackets: 'lstm', 'gru[bias=false]'.")
+    str,
+    typer.Argument(metavar="LAYER", help="A layer, with its options in brackets: lstm, 'gru[bias=false]'."),
 ]
 Machine = Annotated[
     str,
-    typer.Option("-m", "--machine", metavar="DEVICE", help="A device, by its name or its spec file."),
+    typer.Option("-m", "--machine", metavar="DEVICE", help="A device, by name or spec file."),
 ]
 Machines = Annotated[
     list[str],
@@ -41,7 +42,7 @@ Defines = Annotated[
         "-D",
         "--define",
         metavar="SIZE=VALUE",
-        help="Sizes: seq=8192 batch=4; several values: seq=1,2,4, seq=128..65536:log2, seq=100..1000:100.",
+        help="Sizes: seq=8192 batch=4; lists: seq=1,2,4; ranges: seq=128..65536:log2, seq=100..1000:100.",
     ),
 ]
 SingleDefines = Annotated[
@@ -53,7 +54,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="OPTION=VALUE",
-        help="Options of the layer: causal=true dtype=fp16; show LAYER explains them.",
+        help="Options of the layer: causal=true dtype=fp16; `costmodel show LAYER` explains them.",
     ),
 ]
 DeviceSettings = Annotated[
@@ -61,17 +62,20 @@ DeviceSettings = Annotated[
     typer.Option(
         "--device-set",
         metavar="FIGURE=VALUE",
-        help="What if the device had: hbm='6 TB/s' l2=4x network='50 GB/s'.",
+        help="Change the device: hbm='6 TB/s' l2=4x network='50 GB/s'.",
     ),
 ]
 Rung = Annotated[
     str | None,
     typer.Option(
         metavar="RUNG",
-        help="bound (datasheet), kernel (how kernels work) or calibrated (fitted on it); default: the best.",
+        help="bound (datasheet), kernel (models of kernels) or calibrated (constants fitted on the device); "
+        "default: the last of these that is available.",
     ),
 ]
-State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether caches hold the inputs.")]
+State = Annotated[
+    str, typer.Option(metavar="STATE", help="warm or cold: whether inputs start in the caches.")
+]
 
 
 def _known(framework: str | None) -> str | None:
@@ -85,14 +89,12 @@ def _known(framework: str | None) -> str | None:
 
 Framework = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Whose kernels, where several are known: pytorch, vllm, …", callback=_known
-    ),
+    typer.Option(metavar="NAME", help="Framework that runs the kernels: pytorch, vllm, …", callback=_known),
 ]
 Kernel = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Which kernel: fa2, fa3, flashinfer, …; of products a tile: sgemm_128x64."
+        metavar="NAME", help="Name of the kernel: fa2, fa3, flashinfer, …; for products a tile: sgemm_128x64."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -145,7 +147,7 @@ def single_sizes(command: str, defines: Iterable[str], many: str) -> dict[str, A
     found = sizes(defines)
     for name, value in found.items():
         if not isinstance(value, float):
-            raise SizeError(f"{command}: wanted one value of {name}; {many}")
+            raise SizeError(f"{command}: wanted one value of {name}, got {len(value)}; {many}")
     return found
 
 
@@ -262,8 +264,8 @@ def say_what_is_taken_twice(layers: Iterable[Layer], sizes: Mapping[str, Any]) -
                 continue  # the prediction will raise the same error
             if default != ends[name]:
                 output.say(
-                    f"{name} is {layer.name}'s too, which by itself has {name}={layer.defaults[name]}; "
-                    "ask for it apart where that is meant"
+                    f"{name} is set for {layer.name} too, whose default is {name}={layer.defaults[name]}; "
+                    "predict it separately to keep that default"
                 )
 
 
@@ -279,7 +281,7 @@ def _kind(name: str) -> type[Layer]:
         if name not in available():
             raise
     raise CostmodelError(
-        f"{name} is a model, no layer: give `costmodel model {name}`, or `costmodel explain {name} --use …`"
+        f"{name} is a model, not a layer: use `costmodel model {name}` or `costmodel explain {name} --use …`"
     )
 
 

@@ -137,9 +137,10 @@ def _footer(p: Prediction) -> str:
 def crossover(
     first: o.LayerName,
     second: o.LayerName,
-    over: Annotated[str, typer.Option(metavar="SIZE", help="The size that grows from 1 on: seq, …")],
+    over: Annotated[str, typer.Option(metavar="SIZE", help="The size to vary, from 1 up: seq, …")],
     machine: Annotated[
-        str | None, typer.Option("-m", "--machine", metavar="DEVICE", help="Needed to compare seconds.")
+        str | None,
+        typer.Option("-m", "--machine", metavar="DEVICE", help="A device; needed to compare seconds."),
     ] = None,
     of: Annotated[
         str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes, link_bytes or depth.")
@@ -156,10 +157,12 @@ def crossover(
     if machine is None:
         o.check_alone("crossover", {"--device-set": next(iter(device_set), None), "--rung": rung})
         if of == "seconds":
-            raise CostmodelError("crossover: seconds needs a device, -m DEVICE; --of flops, … need none")
+            raise CostmodelError(
+                "crossover: seconds needs a device: -m DEVICE; counts (--of flops, …) need none"
+            )
     a, b = o.layers([first, second], settings)
     device = o.device(machine, device_set) if machine else None
-    sizes = o.single_sizes("crossover", defines, f"only --over {over} varies")
+    sizes = o.single_sizes("crossover", defines, f"only {over} varies (--over)")
     o.say_what_is_taken_twice((a, b), sizes)
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:

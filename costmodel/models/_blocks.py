@@ -181,7 +181,9 @@ def experts(
         If experts have no width, or a token passes none.
     """
     if not width or not top_k:
-        raise CostmodelError(f"of {count} experts, {width} wide, a token passes {top_k}: wanted 1 at least")
+        raise CostmodelError(
+            f"experts: wanted a width and experts per token of at least 1, got {width} and {top_k} of {count}"
+        )
     alike, odd = divmod(shared, width)
     layer = use.layer("moe", shared=0 if odd else alike)
     part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)

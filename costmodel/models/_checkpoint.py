@@ -31,7 +31,7 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
         known = ", ".join(METHODS)
         raise CostmodelError(
             f"quantization_config: wanted a quant_method that is known ({known}), got {method or told!r}; "
-            "without that key weights count as they are computed in"
+            "without that key, weights are counted in the compute format"
         )
     found: dict[str, Any] = METHODS[method](told)
     return found | _cached(told)

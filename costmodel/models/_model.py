@@ -292,7 +292,7 @@ class Model(Layer):
         for what, kind in given.items():
             check_narrower(self, what, kind)
         if cache and not any(isinstance(part.layer, StoredCache) for part in (*self.parts, *self.leaves)):
-            raise CostmodelError(f"cache of {self.title}: it has no keys and values that stay")
+            raise CostmodelError(f"cache of {self.title}: it keeps no keys and values")
 
         def stored(part: Part) -> Part:
             layer = part.layer

@@ -48,11 +48,11 @@ def check_share(name: str, family: Family, fields: Fields, devices: int) -> None
     if devices == 1:
         return
     if not family.cut:
-        raise UnavailableError(f"{name}: it is not known how devices share its layers; one device would do")
+        raise UnavailableError(f"{name}: it is not known how devices share its layers; use one device")
     odd = _odd(family, fields, devices)
     if odd:
         would = ", ".join(str(n) for n in range(1, MOST + 1) if not _odd(family, fields, n))
-        raise SizeError(f"{name}: {odd} over {devices} devices do not come out even; {would} would")
+        raise SizeError(f"{name}: {odd} do not divide evenly among {devices} devices; {would} would")
 
 
 def _odd(family: Family, fields: Fields, devices: int) -> str:

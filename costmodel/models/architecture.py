@@ -131,7 +131,9 @@ class Architecture:
             If a group is given without a format of weights.
         """
         if group is not None and weights is None:
-            raise CostmodelError("group: is of weights that are stored narrower; say which: int4")
+            raise CostmodelError(
+                "group: is the number of weights per scale; give the weights' format too, such as int4"
+            )
         found = self
         if weights is not None:
             found = dataclasses.replace(found, weights=parse_dtype(weights).name, group=group)
@@ -173,7 +175,9 @@ class Architecture:
             For one device's share (`tensor_parallel`): use `costmodel.parallel.Training`.
         """
         if self.devices > 1:
-            raise UnavailableError(f"{self.name}: training on {self.devices} devices: `costmodel plan`")
+            raise UnavailableError(
+                f"{self.name}: for training on {self.devices} devices use `costmodel plan`"
+            )
         use = Use("training", dtype, self._attention(attention))
         model = self._model(use, "training", "fwd+bwd")
         model = dataclasses.replace(model, again=again(self._stacks(use), recompute))

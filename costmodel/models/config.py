@@ -160,11 +160,9 @@ def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
     nearest = like or min(lacking, key=lambda known: _distance(known, config))
     said = "has no model_type" if kind is None else f"has the unknown model_type {kind!r}"
     if lacking[nearest]:
-        remedy = f"which would need {', '.join(lacking[nearest])} besides"
+        remedy = f"which also needs {', '.join(lacking[nearest])}"
     else:
-        remedy = (
-            f"which needs nothing it lacks: model_type={nearest!r} (--model-type {nearest}) reads it as one"
-        )
+        remedy = f"whose fields it has: model_type={nearest!r} (--model-type {nearest}) reads it as one"
     return UnknownNameError(
         f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {', '.join(lacking)}"
     )

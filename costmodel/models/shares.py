@@ -99,7 +99,7 @@ def kinds(
     family, fields = architecture.family, architecture.fields
     if not family.cut:
         raise UnavailableError(
-            f"{architecture.name}: is no stack of layers of which it is known how devices share them"
+            f"{architecture.name}: it is not known how devices share its layers, so there is no plan for it"
         )
     use = Use("training", dtype, attention)
     own = fields.replaced(**{name: getattr(fields, name) // tensor for name in family.cut})

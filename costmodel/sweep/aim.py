@@ -49,7 +49,7 @@ class Aim:
         name = SHORT.get(name, name)
         numbers = [column for column in grid.columns if column not in (*TEXT, "bound")]
         if name in (*TEXT, "bound"):
-            raise CostmodelError(f"wanted a column of numbers, such as seconds, got {name!r}, which is text")
+            raise CostmodelError(f"wanted a numeric column, such as seconds, got {name!r}, which is text")
         if name not in (*numbers, COST):
             raise unknown_name("column", name, [*numbers, *SHORT])
         lacking = [case for case in grid.cases if name in absent(case, grid.sizes)]
@@ -69,11 +69,11 @@ def _not_known(name: str, cases: Sequence[Case]) -> CostmodelError:
     devices = ", ".join(dict.fromkeys(case.device.name for case in cases))
     if name == COST:
         return CostmodelError(
-            f"{name} needs the price of an hour of every device; give that of {devices}, or leave it out"
+            f"{name} needs the price per hour of every device; give that of {devices}, or leave it out"
         )
     if name == ENERGY:
         return CostmodelError(
-            f"{name} needs the TDP of every device; leave out {devices}, of which none is known"
+            f"{name} needs the TDP of every device; leave out {devices}, whose spec has none"
         )
     layers = ", ".join(dict.fromkeys(case.layer.name for case in cases))
     return CostmodelError(f"{name} is not a size of every layer; leave out {layers}")

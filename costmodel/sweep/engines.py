@@ -93,7 +93,7 @@ class Engine:
         if self.workers is not None:
             as_whole("workers", self.workers, MOST_WORKERS)
         if self.cluster is not None and self.name != "dask":
-            raise CostmodelError("a cluster's address goes with engine dask")
+            raise CostmodelError("a cluster's address needs the engine dask")
 
     @property
     def count(self) -> int:
@@ -176,8 +176,8 @@ def _in_processes(
         yield from _in_pool(pool, workers, _done, chunks)
     except BrokenProcessPool:
         raise UnavailableError(
-            "a worker process died, or could not start; what is done is kept: give the same command again to "
-            "go on, with fewer --workers if memory was short"
+            "a worker process died, or could not start; finished parts are kept: give the same command again "
+            "to resume, with fewer --workers if memory was short"
         ) from None
 
 
@@ -260,8 +260,8 @@ def _on_dask(engine: Engine, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -
                 deaths[chunk.number] = deaths.get(chunk.number, 0) + 1
                 if deaths[chunk.number] > _PATIENCE:
                     raise UnavailableError(
-                        f"workers of the cluster keep dying ({error}); what is done is kept: "
-                        "give the same command again to go on"
+                        f"workers of the cluster keep dying ({error}); finished parts are kept: "
+                        "give the same command again to resume"
                     ) from None
                 work = client.submit(_loaded, payload, pure=False)
                 done.add(start(chunk))

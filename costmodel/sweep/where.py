@@ -102,11 +102,11 @@ class Condition:
         except (TypeError, ValueError):
             # NumPy's message names its own array types.
             raise CostmodelError(
-                f"condition {self.text!r}: text goes with text, and numbers with numbers; here they are mixed"
+                f"condition {self.text!r}: mixes text and numbers; compare like with like"
             ) from None
         holds = np.asarray(found)
         if holds.dtype.kind != "b":
-            raise CostmodelError(f"condition {self.text!r}: is a value; compare it with something")
+            raise CostmodelError(f"condition {self.text!r}: wanted a comparison, such as 'seconds < 1e-3'")
         return holds
 
     def parts(self) -> list[Condition]:

@@ -9,11 +9,11 @@ pytest.importorskip("vl_convert", reason="a page needs the extra costmodel[repor
 
 REFUSED = {
     "a page that is no page": (("-o", "x.pdf"), ".html"),
-    "a range": (("lstm", "-o", "x.html", "-D", "seq=1..10"), "one number to start from"),
+    "a range": (("lstm", "-o", "x.html", "-D", "seq=1..10"), "wanted one start value"),
     "an unknown layer": (("lstn", "-o", "x.html"), "unknown layer", "'lstm'"),
     "an unknown device": (("lstm", "-m", "h20-sxm", "-o", "x.html"), "unknown device", "h200-sxm"),
-    "a size of no layer": (("lstm", "-o", "x.html", "-D", "heads=3"), "unknown size of lstm"),
-    "a layer twice": (("lstm", "lstm", "-o", "x.html"), "is there twice"),
+    "a size of no layer": (("lstm", "-o", "x.html", "-D", "heads=3"), "unknown size 'heads' of lstm"),
+    "a layer twice": (("lstm", "lstm", "-o", "x.html"), "is given twice"),
     "changes of no device": (("lstm", "--device-set", "hbm=6 TB/s", "-o", "x.html"), "give one"),
     "options of no layer": (("--set", "causal=true", "-o", "x.html"), "give one"),
     "a format that the device lacks": (

@@ -79,7 +79,7 @@ def test_what_a_layer_says_of_its_options_can_be_given_back(name):
         (lambda: get("feed-forward")(activation={}), "activation of feed-forward {}; known: .*relu"),
         (lambda: get("norm")(kind=[1]), r"kind of norm \[1\]; known: layer, rms"),
         (lambda: get("lstm")(direction=["fwd"]), r"direction of lstm \['fwd'\]"),
-        (lambda: get("dense-attention")(foo=1), "option of dense-attention 'foo'; known: .*causal"),
+        (lambda: get("dense-attention")(foo=1), "option 'foo' of dense-attention; known: .*causal"),
         (lambda: get("dense-attention")(casual=True), "did you mean 'causal'"),
     ],
 )
