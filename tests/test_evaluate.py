@@ -184,7 +184,7 @@ class TestOptionsAsText:
                 "tiled-attention",
                 "schedule",
                 "fa3",
-                "schedule of tiled-attention 'fa3'; did you mean 'fa",
+                "schedule 'fa3' of tiled-attention; did you mean 'fa",
             ),
             (
                 "dense-attention",
@@ -194,7 +194,7 @@ class TestOptionsAsText:
             ),
             ("dense-attention", "convention", "tf", "unknown convention 'tf' of dense-attention"),
             ("dense-attention", "dtype", "bf61", "unknown dtype 'bf61'; did you mean 'bf16'"),
-            ("feed-forward", "activation", "rleu", "activation of feed-forward 'rleu'; did you mean 'relu'"),
+            ("feed-forward", "activation", "rleu", "activation 'rleu' of feed-forward; did you mean 'relu'"),
             ("elementwise", "op", "ad", "did you mean 'add'"),
             ("norm", "kind", "batch", "unknown kind 'batch' of norm; known: layer, rms"),
             ("transformer-block", "attention", "tield", "did you mean 'tiled'"),

@@ -265,7 +265,7 @@ def test_a_size_that_no_layer_has_is_named():
     [
         ("", CostmodelError, "wanted an expression"),
         ("seq <", CostmodelError, "wanted an expression"),
-        ("seq", CostmodelError, "compare it"),
+        ("seq", CostmodelError, "wanted a comparison"),
         ("sek > 1", UnknownNameError, "'seq'"),
         ("exp(seq) > 1", UnknownNameError, "unknown function"),
         ("__import__('os').system('true')", UnknownNameError, "unknown function"),

@@ -14,8 +14,8 @@ REFUSED = {
     "an unknown device": (("lstm", "-m", "h20-sxm", "-o", "x.html"), "unknown device", "h200-sxm"),
     "a size of no layer": (("lstm", "-o", "x.html", "-D", "heads=3"), "unknown size 'heads' of lstm"),
     "a layer twice": (("lstm", "lstm", "-o", "x.html"), "is given twice"),
-    "changes of no device": (("lstm", "--device-set", "hbm=6 TB/s", "-o", "x.html"), "give one"),
-    "options of no layer": (("--set", "causal=true", "-o", "x.html"), "give one"),
+    "changes of no device": (("lstm", "--device-set", "hbm=6 TB/s", "-o", "x.html"), "give at least one"),
+    "options of no layer": (("--set", "causal=true", "-o", "x.html"), "give at least one"),
     "a format that the device lacks": (
         ("lstm[bf16]", "-m", "v100-sxm2-16gb", "-o", "x.html"),
         "v100-sxm2-16gb has no bf16 rate; it has fp64, fp32, fp16",

@@ -118,7 +118,7 @@ def test_what_does_not_fit_is_said_with_a_remedy(costmodel):
 def test_a_model_that_is_explained_as_a_layer_is_told_what_is_missing(costmodel):
     ended = costmodel("explain", "llama-2-7b", "-m", "h200-sxm", "-D", "batch=1", "seq_kv=64")
     assert (ended.status, ended.err.count("\n")) == (2, 1)
-    assert "wanted --use training, prefill or decode" in ended.err
+    assert "give --use training, prefill or decode" in ended.err
 
 
 @pytest.mark.parametrize("command", ["predict", "show"])

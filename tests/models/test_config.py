@@ -50,7 +50,7 @@ def test_a_name_like_no_other_is_compared_by_its_fields(llama):
 
 def test_of_architectures_with_like_names_the_nearest_lacks_least(llama):
     """The text of Qwen2.5-VL: its name is most like qwen3_next's, which would need experts."""
-    assert "nearest is 'qwen2', which needs nothing" in refused({**llama, "model_type": "qwen2_5_vl_text"})
+    assert "nearest is 'qwen2', whose fields it has" in refused({**llama, "model_type": "qwen2_5_vl_text"})
 
 
 def test_no_architecture_at_all(llama):

@@ -208,5 +208,5 @@ def test_what_is_stored_in_no_way_is_refused():
         model.storing(group=32)
     with pytest.raises(CostmodelError, match="narrower than bf16, got fp32"):
         model.storing("fp32").decode()
-    with pytest.raises(CostmodelError, match="direction of llama-2-7b training with weights=int4"):
+    with pytest.raises(CostmodelError, match="of llama-2-7b training with weights=int4"):
         model.training().storing(weights="int4")
