@@ -78,8 +78,8 @@ def unknown_name(
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:
         hint = _LISTED.get(kind, f"known: {', '.join(names)}")
-    what, of, whole = kind.partition(" of ")
-    return UnknownNameError(f"unknown {what} {shown(name)}{of}{whole}; {hint}")
+    what, of, owner = kind.partition(" of ")
+    return UnknownNameError(f"unknown {what} {shown(name)}{of}{owner}; {hint}")
 
 
 def _letters(text: str) -> str:

@@ -334,7 +334,7 @@ def _memory(asked: Question) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-# -- what it rests on --------------------------------------------------------------------------
+# -- notes and sources -------------------------------------------------------------------------
 
 
 def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
