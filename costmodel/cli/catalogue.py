@@ -42,7 +42,7 @@ COUNT_UNITS = {
 
 
 def show_devices(as_json: AsJson = False) -> None:
-    """List the devices: peak by dtype, bandwidth, ridge point, best rung."""
+    """List the devices: peaks, bandwidth, ridge point, best rung."""
     from costmodel import calibration, hardware
 
     calibrated = set(calibration.calibrated_devices())
@@ -104,7 +104,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 
 def show_layers(as_json: AsJson = False) -> None:
-    """List the layers by family, with their sizes, options and sources."""
+    """List the layers by family: sizes, options and sources."""
     from costmodel.layers import classes, option_text
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
