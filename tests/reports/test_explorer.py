@@ -606,7 +606,7 @@ def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
 
 def test_what_makes_no_page_is_refused() -> None:
     lstm = get("lstm")()
-    with pytest.raises(cm.CostmodelError, match="is there twice"):
+    with pytest.raises(cm.CostmodelError, match="is given twice"):
         explore.page([lstm, lstm])
     with pytest.raises(cm.CostmodelError, match="at least one layer"):
         explore.page([])
