@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from costmodel.prediction import Prediction
     from costmodel.sweep import log2_range, sweep
 
-#: Public name → the module that has it. Nothing is imported before it is asked for.
+#: Public name → the module that defines it. Modules are imported on first use.
 _HOMES = {
     "Crossover": "costmodel.crossing",
     "CostmodelError": "costmodel.errors",
@@ -66,7 +66,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for; layers are found by their class names."""
+    """Import a public name when it is first used; layers are found by their class names."""
     if name in _HOMES:
         value = getattr(importlib.import_module(_HOMES[name]), name)
     elif name in _MODULES:
@@ -85,14 +85,14 @@ def __getattr__(name: str) -> Any:
 
 
 class _Facade(ModuleType):
-    """This module's class: ``costmodel.predict`` is the function also once its module is imported.
+    """This module's class: ``costmodel.predict`` stays the function when its module is imported.
 
-    Importing a submodule binds it in its package by name, and `predict`,
-    `sweep` and `evaluate` are functions in modules of the same name.
+    Importing a submodule binds it in its package by name, but `predict`, `sweep` and `evaluate` are
+    functions in modules of the same name.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Bind a name; for a submodule of the name of its function, the function."""
+        """Bind a name; for a submodule named like its function, bind the function."""
         if isinstance(value, ModuleType) and _HOMES.get(name) == value.__name__:
             value = getattr(value, name)
         super().__setattr__(name, value)
@@ -102,7 +102,7 @@ sys.modules[__name__].__class__ = _Facade
 
 
 def __dir__() -> list[str]:
-    """List the public names, the layers' classes among them."""
+    """Return the public names, including the layers' classes."""
     from costmodel.layers import classes  # noqa: PLC0415 - listing may import, importing may not
 
     return sorted({*__all__, *(cls.__name__ for cls in classes().values())})

@@ -1,4 +1,4 @@
-"""A prediction as others read it: plain numbers and text for JSON, a table for a notebook."""
+"""A prediction as plain numbers and text for JSON, and as a table for a notebook."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costmodel.units import render
 if TYPE_CHECKING:
     from costmodel.prediction import Prediction
 
-#: Version of the JSON answers.
+#: Version of the schema of JSON answers.
 SCHEMA = 1
 
 
@@ -49,7 +49,7 @@ def as_dict(p: Prediction) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: whole floats as int, arrays as lists, NaN as None."""
+    """Return a value that JSON can hold: whole floats as int, arrays as lists, NaN as None."""
     if isinstance(value, np.ndarray):
         return [plain(v) for v in value.tolist()]
     if isinstance(value, np.generic):
@@ -62,15 +62,15 @@ def plain(value: Any) -> Any:
 
 
 def kernels_run(p: Prediction) -> list[dict[str, Any]]:
-    """Return the rows of `Prediction.phases` for a person: not those of kernels that run zero times here.
+    """Return the rows of `Prediction.phases` to show to a person: without kernels that run zero times.
 
-    JSON has all of them, with ``repeats``: the same list at every size.
+    JSON has all kernels, with ``repeats``, so that the list is the same at every size.
     """
     return [row for row in p.phases if np.any(row["repeats"])]
 
 
 def as_html(p: Prediction) -> str:
-    """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""
+    """Return the answer as HTML for a notebook: a row per kernel or, for arrays, a row per size."""
     title = f"{p.layer.label} on {p.device.name}"
     said = {
         "rung": f"{p.rung} ({p.state}), constants from {p.constants_from}",
@@ -91,7 +91,7 @@ def as_html(p: Prediction) -> str:
 
 
 def _sizes_html(p: Prediction) -> str:
-    """Return a row for each size."""
+    """Return a table with a row for each size."""
     varied = [name for name, size in p.shapes.items() if np.ndim(size)]
     columns = [np.broadcast_to(p.shapes[name], p.shape).ravel() for name in varied]
     rows = [

@@ -1,6 +1,6 @@
-"""What a public function is given, held against its annotations: one clear line, not Python's own error.
+"""Arguments of public functions, checked against their annotations with one-line errors.
 
-Kinds are checked here; what a number, a name or a file has to be like is said by who uses it.
+Only types are checked here; values of numbers, names and files are checked where they are used.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Any, TypeVar
 from costmodel.errors import CostmodelError, SizeError, shown
 
 F = TypeVar("F", bound=Callable[..., Any])
-#: Tells whether a value is of a kind.
+#: Returns whether a value is of a type.
 Test = Callable[[Any], bool]
 
-#: What ``**kwargs`` stand under, among the names of parameters.
+#: Key of the check for ``**kwargs``, among the names of parameters.
 _REST = "**"
-#: What ``A | B`` and ``Optional[A]`` are.
+#: Origins of ``A | B`` and ``Optional[A]``.
 _UNIONS = (typing.Union, types.UnionType)
 
-#: Kinds in words; others are called by their names.
+#: Words for types; other types go by their names.
 WORDS: dict[Any, str] = {
     str: "text",
     bool: "True or False",
@@ -41,7 +41,7 @@ WORDS: dict[Any, str] = {
     Callable: "a function",
     Any: "anything",
 }
-#: Where values of a kind come from, by its name.
+#: Where to get a value of a type, by the type's name.
 ORIGINS = {
     "Layer": "such as costmodel.LSTM()",
     "Device": "as costmodel.hardware.load returns it",
@@ -75,32 +75,32 @@ def _is_truth(value: Any) -> bool:
 
 
 def _is_numpys(value: Any, kind: str) -> bool:
-    """Tell whether a value is of a kind of numpy's; not imported for it: listing devices stays light."""
+    """Return whether a value is of a numpy type, without importing numpy: listing devices stays light."""
     numpy = sys.modules.get("numpy")
     return numpy is not None and isinstance(value, getattr(numpy, kind))
 
 
-#: Kinds of which not every instance will do, or others will, too.
+#: Types that need a test other than `isinstance`.
 TESTS: dict[Any, Test] = {
     int: _is_number,
     float: _is_number,
     bool: _is_truth,
-    str: lambda value: isinstance(value, str) and "\0" not in value,  # no name, and no path, has a NUL in it
+    str: lambda value: isinstance(value, str) and "\0" not in value,  # names and paths never contain a NUL
     Path: lambda value: isinstance(value, Path) and "\0" not in str(value),
     Callable: callable,
 }
 
 
 def typed(function: F) -> F:
-    """Return a function, or a dataclass, that refuses arguments of another kind than its annotations say.
+    """Return a function or dataclass that refuses arguments of other types than its annotations.
 
-    Sizes (`ArrayLike`), and all else that no class stands for, are let through; so are the items of what can
-    be read only once. Text is no list of texts, and True no number.
+    Not checked are sizes (`ArrayLike`), annotations that are no class, and the items of iterators. A string
+    is no sequence of strings, and True is no number.
 
     Raises
     ------
     CostmodelError, SizeError
-        When it is called: which argument, what was wanted, what came; of numbers a SizeError.
+        On a call, with the argument, what was wanted and what came; SizeError if a number was wanted.
     """
     if isinstance(function, type):
         function.__init__ = _checked(function.__init__, function.__name__, function)  # type: ignore[misc]
@@ -112,7 +112,7 @@ def _checked(function: Callable[..., Any], name: str, annotated: Any) -> Callabl
     parameters = inspect.signature(function).parameters.values()
     order = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
 
-    @functools.cache  # when it is first called: annotations may name what is defined later
+    @functools.cache  # at the first call: annotations may name what is defined later
     def tests() -> dict[str, tuple[Any, Test]]:
         found = {name: (kind, _test(kind)) for name, kind in _hints(annotated).items()}
         return {**dict.fromkeys((*order, _REST), (Any, _anything)), **found}
@@ -131,7 +131,7 @@ def _checked(function: Callable[..., Any], name: str, annotated: Any) -> Callabl
 
 
 def _hints(annotated: Any) -> dict[str, Any]:
-    """Return the kind of each parameter; of ``*args`` nothing is known."""
+    """Return the type of each parameter except ``*args``."""
     hints = typing.get_type_hints(annotated)
     if isinstance(annotated, type):
         return {field.name: hints[field.name] for field in dataclasses.fields(annotated) if field.init}
@@ -141,7 +141,7 @@ def _hints(annotated: Any) -> dict[str, Any]:
 
 
 def _test(kind: Any) -> Test:
-    """Return what tells whether a value is of a kind."""
+    """Return the test for a type."""
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in _UNIONS:
         tests = [_test(part) for part in inner]
@@ -166,14 +166,14 @@ def _number_or_none(kind: Any) -> bool:
 
 
 def _pairs(name: Test, item: Test) -> Test:
-    """Return what tells whether a value is a mapping of such names to such items."""
+    """Return a test for a mapping whose keys and values each pass a test."""
     return lambda value: (
         isinstance(value, Mapping) and all(name(key) and item(one) for key, one in value.items())
     )
 
 
 def _items(origin: Any, item: Test) -> Test:
-    """Return what tells whether a value is some of a kind; an iterator's items are not looked at."""
+    """Return a test for a container of items that each pass a test; items of iterators are not looked at."""
 
     def test(value: Any) -> bool:
         single = isinstance(value, (str, bytes, Mapping, io.IOBase))
@@ -185,7 +185,7 @@ def _items(origin: Any, item: Test) -> Test:
 
 
 def _words(kind: Any) -> str:
-    """Return a kind in words, and where one comes from."""
+    """Return a type in words, with where to get such a value."""
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in WORDS:
         return WORDS[origin]
@@ -212,6 +212,6 @@ def _is_several(kind: Any) -> bool:
 
 
 def _alternatives(many: Any) -> tuple[Any, ...]:
-    """Return the kinds that each of several may be."""
+    """Return the types that an item of a container may have."""
     (item, *_) = typing.get_args(many)
     return typing.get_args(item) if typing.get_origin(item) in _UNIONS else (item,)

@@ -1,4 +1,4 @@
-"""Which fitted constants a prediction rests on: the device's own, a relative's, another format's."""
+"""Choice of the fitted constants for a prediction: the device's own, a related device's, another format's."""
 
 from __future__ import annotations
 
@@ -15,30 +15,31 @@ from costmodel.carrying import carried, translated
 from costmodel.hardware.whatif import clocked
 from costmodel.harness import DISPATCH, HOSTED, as_timed
 
-#: Formats that one kernel serves at one speed.
+#: Formats that run at the same speed in the same kernel.
 SAME_SPEED = {"bf16": "fp16", "fp16": "bf16"}
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The constants a prediction of one kernel rests on.
+    """The constants used to predict one kernel.
 
     Attributes
     ----------
     origin : str
-        ``self``, a relative's name, or ``none`` (the kernel model's defaults).
+        ``self``, the name of a related device, or ``none`` (the kernel model's defaults).
     section : Section or None
-        Where they are from.
+        The calibration section they come from.
     constants : mapping
-        Values by name; empty means the defaults.
+        Values by name; empty: all defaults.
     spread : tuple of Spread
-        How far off predictions with them were, on rows they were not fitted on: the section's own; of
-        constants of another device, kernel or format as wide as of such (`costmodel.spreads`).
+        Error of predictions with these constants on held-out rows. For the device's own constants, that of
+        their section; for constants of another device, kernel or format, as wide as such transfers have
+        been (`costmodel.spreads`).
     fitted : str
-        The format they were fitted in, where it is another than the kernel's.
+        The format they were fitted in, if it is not the kernel's own.
     raised : float
-        The clock that they are for, over the device's stated one: what was fitted on a relative holds by its
-        stated clock, however far the two are raised beyond theirs (`Device.raised`).
+        Factor on the device's stated clock at which the constants apply. Boards run above their stated clock
+        by different factors (`Device.raised`); constants in cycles carry the related device's factor over.
     """
 
     origin: str
@@ -50,7 +51,7 @@ class Choice:
 
     @property
     def whose(self) -> str:
-        """Whose constants they are, in words: ``nvidia/a40``, or ``nvidia/a40 (bf16)`` of another format."""
+        """The origin in words: ``nvidia/a40``, or ``nvidia/a40 (bf16)`` if fitted in another format."""
         return f"{self.origin} ({self.fitted})" if self.fitted else self.origin
 
 
@@ -59,21 +60,22 @@ def choose(
 ) -> Choice:
     """Return the constants for a kernel on a device: its own, its nearest relative's, or another format's.
 
-    Its own go first even if they are of another framework: they say more of it than those of the very
-    kernel on another device do (validation/DIARY.md). Not so where that framework's kernel is an
-    algorithm with other constants; then a relative's of the same algorithm go before them. Another vendor's
-    go last, after another format's: MI300X's FP8 products by H200's came out at 0.58 of the time posted.
+    The device's own constants go first even if they were fitted on another framework: they predict it better
+    than constants of the very kernel on another device (validation/DIARY.md). The exception is a framework
+    whose kernel is another algorithm, with constants of its own; then a relative's constants for the same
+    algorithm go first. Another vendor's constants go last, after those of another format: with H200's, FP8
+    products on MI300X were predicted at 0.58 of the posted time.
 
     Parameters
     ----------
     device : Device
-        Where the kernel runs.
+        The device that runs the kernel.
     wanted : Wanted
-        Which kernel; default framework the first of ``DEFAULT_FRAMEWORKS`` there is.
+        The kernel; if it names no framework, the first of ``DEFAULT_FRAMEWORKS`` that is available.
     own : bool
-        Whether the device's own constants may be taken.
+        Whether the device's own constants may be used.
     apart_from : str, optional
-        Framework whose constants of the device itself may not: those that are being fitted.
+        A framework whose constants on this device must not be used: those that are being fitted.
     """
     mine = [s for s in calibration.own(device) if s.framework != apart_from] if own else []
     return (
@@ -90,12 +92,12 @@ def choose(
 
 
 def elsewhere(choice: Choice, device: hardware.Device) -> bool:
-    """Return whether constants, if there are any, are another device's."""
+    """Return whether the constants, if there are any, come from another device."""
     return choice.origin not in ("self", device.base_name)
 
 
 def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool = True) -> Choice:
-    """Return a choice of constants as the harness asked for would time the kernel; see `host` for `own`."""
+    """Return the constants with the dispatch cost that the harness measures; for `own` see `host`."""
     section, names = choice.section, kernels.group(wanted.kernel, "HARNESS")
     carried_over = elsewhere(choice, device)
     own_host = section is not None and not carried_over and section.harness in HOSTED
@@ -111,30 +113,31 @@ def timed(choice: Choice, wanted: Wanted, device: hardware.Device, *, own: bool 
 
 
 def _without_host(device: hardware.Device, kernel: str) -> bool:
-    """Return whether any of a device's own constants of a kernel model were timed without a host.
+    """Return whether any of a device's own constants for a kernel model were timed without the host.
 
-    Then all are taken so: kernels of one layer, some with a host's call around each and some without, would
-    add up to what no harness measures.
+    If so, all of them are used without the host's dispatch: a sum of kernels with and without it would be
+    something that no harness measures.
     """
     mine = calibration.own(device)
     return any(section.kernel == kernel and section.harness not in HOSTED for section in mine)
 
 
 def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[str, float]:
-    """Return the dispatch of a host that is timed, as of ``DISPATCH``: the median of all fitted in one place.
+    """Return the host's dispatch constants (``DISPATCH``) as a harness measures them; else nothing.
 
-    The device's own host is asked, then those of the other devices of its vendor, as drivers go by
-    vendor and else a host by nothing that a spec says; last of all any. In each place what was fitted
-    on the same operation goes first. Empty where the harness times no host, or none is known.
+    Each is the median over all fits from one source. The sources are tried in order: this device's own host,
+    hosts of the vendor's other devices (they share a driver; nothing in a spec describes a host), then any
+    host. Within a source, fits of the same operation go first. Empty if the harness does not time the host,
+    or if no fit is known.
 
     Parameters
     ----------
     device : Device
-        Where the kernel runs.
+        The device that runs the kernel.
     wanted : Wanted
-        Which kernel, and the harness.
+        The kernel and the harness.
     own : bool
-        Whether what was measured on the device may be asked.
+        Whether this device's own fits may be used.
     """
     described = kernels.model(wanted.kernel).CONSTANTS
     if wanted.harness not in HOSTED or not set(DISPATCH) <= set(described):
@@ -142,7 +145,7 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
     vendor = device.name.partition("/")[0]
     others = [name for name in calibration.calibrated_devices() if name != device.base_name]
     kin = [name for name in others if name.partition("/")[0] == vendor]
-    # Of one host, two harnesses time much the same dispatch.
+    # On one host, both harnesses that time it see much the same dispatch.
     mine = calibration.own(device) if own else ()
     near, any_other = ([s for name in place for s in calibration.load(name)] for place in (kin, others))
     places = ((mine, HOSTED), (near, (wanted.harness,)), (any_other, (wanted.harness,)))
@@ -155,11 +158,11 @@ def host(device: hardware.Device, wanted: Wanted, *, own: bool = True) -> dict[s
 
 
 def _of_itself(sections: Sequence[Section], device: hardware.Device, wanted: Wanted) -> Choice | None:
-    """Return the constants of the nearest of a device's own sections, or None."""
+    """Return the constants of the best-fitting one of a device's own sections, or None."""
     section = _nearest(sections, device, wanted, device)
     if section is None:
         return None
-    # What-if devices rest on the constants of the device they were made from.
+    # What-if devices use the constants of the device they were made from.
     origin = "self" if device.name == device.base_name else device.base_name
     constants = translated(_constants(section, wanted), section, wanted)
     return Choice(origin, section, constants, spreads.own(section, wanted, device))
@@ -168,10 +171,11 @@ def _of_itself(sections: Sequence[Section], device: hardware.Device, wanted: Wan
 def _of_another_format(
     device: hardware.Device, wanted: Wanted, mine: Sequence[Section], *, own: bool, foreign: bool = False
 ) -> Choice | None:
-    """Return the constants of the nearest format that has some, here or else on a relative; or None.
+    """Return the constants of the nearest other format, on this device or else on a related one; or None.
 
-    Of products and what is made of them, those of a format that the same engine computes; of what memory
-    limits, and of constants that are every format's (``EVERY_FORMAT``), of any. Nearest is what is as wide.
+    For matrix products and kernels built on them, only formats of the same engine qualify. For memory-bound
+    kernels, and for constants that hold in every format (``EVERY_FORMAT``), all do. The nearest format is the
+    one closest in width.
     """
     engine, width = device.engine(wanted.dtype), dtypes.dtype(wanted.dtype).bytes
     untried = [name for name in device.formats if name not in _same_speed(wanted.dtype)]
@@ -189,9 +193,10 @@ def _of_another_format(
 def _in_format(
     choice: Choice, section: Section, device: hardware.Device, wanted: Wanted, other: str
 ) -> Choice:
-    """Return the constants for another format as they are in the one wanted: every format's alone, or all.
+    """Return another format's constants converted to the wanted one: only those that hold in every, or all.
 
-    What an operation draws (``MADE``) goes by how long it takes: engines draw about as much in any format.
+    Energies per operation (``MADE``) scale with the time per operation: an engine draws about the same power
+    in any format.
     """
     origin = device.base_name if choice.origin == "self" else choice.origin
     names = kernels.group(wanted.kernel, "EVERY_FORMAT")
@@ -210,10 +215,11 @@ def _in_format(
 def _from_relative(
     device: hardware.Device, wanted: Wanted, *, alike: bool, own: bool, foreign: bool = False
 ) -> Choice | None:
-    """Return the constants of the nearest relative that has some: of the same algorithm, or of any.
+    """Return the constants of the nearest related device that has some: for the same algorithm, or for any.
 
-    Of the vendor's devices, or (`foreign`) of others'. Those of the same code, where a library has one for
-    all architectures, go before a nearer relative's that is no sibling.
+    Searched are the same vendor's devices, or (`foreign`) other vendors'. If one library has a kernel for all
+    architectures, its constants on any device go before another library's on a nearer relative, unless that
+    is a sibling.
     """
     whose = (wanted.op, wanted.framework, wanted.label)
     for code in (*implementations.same_code(wanted.kernel, *whose, device), None):
@@ -232,7 +238,7 @@ def _from_relative(
 
 
 def _says(section: Section, library: str, of: hardware.Device) -> bool:
-    """Return whether the name of a section's kernel says that it is of that library."""
+    """Return whether a section's kernel name says that it belongs to that library."""
     framework, label = section.implementation
     if not implementations.says(section.kernel, label):
         return False
@@ -240,9 +246,10 @@ def _says(section: Section, library: str, of: hardware.Device) -> bool:
 
 
 def _of_engine(section: Section, of: hardware.Device, wanted: Wanted, device: hardware.Device) -> bool:
-    """Return whether a section is of what multiplies on the device too: tensor cores, or none.
+    """Return whether a section was fitted on the kind of engine that multiplies on the device.
 
-    True of what no engine limits, and of fp32, whose kernels are alike on CUDA cores and AMD's matrix cores.
+    Always true of kernels that no engine limits, and of fp32, whose kernels are alike on CUDA cores and on
+    AMD's matrix cores.
     """
     if section.kernel != wanted.kernel or section.dtype not in _same_speed(wanted.dtype):
         return False
@@ -252,15 +259,15 @@ def _of_engine(section: Section, of: hardware.Device, wanted: Wanted, device: ha
 
 
 def _any_engine(wanted: Wanted) -> bool:
-    """Return whether a kernel model's constants hold whichever engine multiplies."""
+    """Return whether a kernel model's constants do not depend on which engine multiplies."""
     of_memory = getattr(kernels.model(wanted.kernel), "MEMORY_BOUND", False)
     return of_memory or bool(kernels.group(wanted.kernel, "EVERY_FORMAT"))
 
 
 def _suited(device: hardware.Device, kernel: str) -> Iterable[tuple[str, str]]:
-    """Return relatives as `relatives` does; for what memory limits, with GDDR first where the device has it.
+    """Return relatives as `relatives` does; for memory-bound kernels on GDDR devices those with GDDR first.
 
-    Of GDDR passes reach 0.74 to 0.81 of the stated bandwidth on all devices fitted, of HBM 0.74 to 0.92.
+    Passes over GDDR reach 0.74 to 0.81 of the stated bandwidth on all fitted devices, over HBM 0.74 to 0.92.
     """
     found = relatives(device)
     if not (getattr(kernels.model(kernel), "MEMORY_BOUND", False) and device.graphics_memory):
@@ -269,7 +276,7 @@ def _suited(device: hardware.Device, kernel: str) -> Iterable[tuple[str, str]]:
 
 
 def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:
-    """Return a section's constants, less those of its operation (``OPERATION``) where that is another one."""
+    """Return a section's constants, without those of its operation (``OPERATION``) if another is wanted."""
     if section.op == wanted.op:
         return section.constants
     its = kernels.group(section.kernel, "OPERATION")
@@ -279,7 +286,7 @@ def _constants(section: Section, wanted: Wanted) -> Mapping[str, float]:
 def _carried(
     section: Section, device: hardware.Device, relative: str, relation: str, wanted: Wanted, *, own: bool
 ) -> Choice:
-    """Return a relative's constants, as they are on the device."""
+    """Return a related device's constants, converted to this device."""
     in_cycles = any("cycle" in c.unit for c in kernels.model(section.kernel).CONSTANTS.values())
     lender = hardware.load(relative)
     raised = device.raised / lender.raised if in_cycles else 1.0
@@ -292,15 +299,16 @@ def _carried(
 
 @lru_cache(maxsize=128)
 def at_clock(device: hardware.Device, raised: float) -> hardware.Device:
-    """Return a device at so many times its stated clock."""
+    """Return a device at `raised` times its stated clock."""
     return device if raised == 1 else hardware.Device(clocked(device.spec, raised), device.calibration)
 
 
 def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
-    """Return whether a section's constants are those that the kernel asked for has.
+    """Return whether a section's constants apply to the kernel asked for.
 
-    Of most kernel models any section's of the direction are. Where algorithms have constants of their own, a
-    section of the framework asked for serves, whatever it runs, and of others one of the same algorithm.
+    For most kernel models any section of the same direction does. Where algorithms have constants of their
+    own, a section of the requested framework applies whatever algorithm it runs; of other frameworks, only
+    one of the same algorithm.
     """
     if not wanted.direction.startswith(section.direction):
         return False
@@ -317,9 +325,9 @@ def _serves(section: Section, wanted: Wanted, device: hardware.Device) -> bool:
 
 
 def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
-    """Yield the calibrated devices whose constants suit this one, and how they are related, best first.
+    """Yield the calibrated devices whose constants suit this one, with their relation to it, best first.
 
-    Specs of a family are read only where no nearer family served: a prediction starts sooner.
+    Lazily: the specs of a family are read only if no nearer family served, so that predictions start sooner.
     """
     groups: dict[str, list[str]] = {}
     for name in calibration.calibrated_devices():
@@ -333,9 +341,8 @@ def relatives(device: hardware.Device) -> Iterator[tuple[str, str]]:
 def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:
     """Return the section that fits best, or None if none is of this kernel model and format.
 
-    What is asked for goes first, in the order op, direction, framework, harness,
-    kernel name, dtype; among the rest, frameworks go in the order of
-    ``DEFAULT_FRAMEWORKS``.
+    A match in op, direction, framework, harness, kernel name and dtype counts, in this order; among equals,
+    frameworks go in the order of ``DEFAULT_FRAMEWORKS``.
     """
     fitting = [s for s in sections if s.kernel == wanted.kernel and s.dtype in _same_speed(wanted.dtype)]
     return min(fitting, key=wanted.distance, default=None)
@@ -344,10 +351,10 @@ def best(sections: Iterable[Section], wanted: Wanted) -> Section | None:
 def _nearest(
     sections: Sequence[Section], of: hardware.Device, wanted: Wanted, device: hardware.Device
 ) -> Section | None:
-    """Return the section of a device that fits best: of the library of the kernel that is named, if any is.
+    """Return the best-fitting section of a device, preferring those of the library of the named kernel.
 
-    One library's constants with another's tiles are neither's: FlashAttention-2 by FlashInfer's came out half
-    as long again as measured on A100.
+    One library's constants do not fit another's tiles: FlashAttention-2 predicted with FlashInfer's constants
+    came out 1.5 times as long as measured on A100.
     """
     asked = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     if asked is None:

@@ -1,4 +1,4 @@
-"""Where one layer overtakes another."""
+"""Crossover: the sizes at which one layer becomes cheaper than another."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from costmodel.layers import Layer
 from costmodel.predict import as_device, bind_on, predict
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY, symbol
 
-#: What can be compared: the time, or a row of counts.
+#: Quantities that can be compared: the time, or a row of the counts.
 QUANTITIES = {
     "seconds": "seconds",
     "flops": "matrix_flops",
@@ -30,45 +30,45 @@ QUANTITIES = {
     "depth": "depth",
 }
 
-#: What a count is taken for where neither a device nor `onchip` is given: re-reads that a cache may serve are
-#: no traffic of main memory until something is known not to hold them.
+#: Assumption made for counts if neither a device nor `onchip` is given: re-reads that an on-chip memory may
+#: serve are not main-memory traffic until its capacity is known to be too small.
 KEPT = "recurrent weights stay on the chip"
 
-#: What times rest on, by its name in a prediction.
+#: Attributes of a prediction that say where its times come from.
 _BASIS = ("rung", "constants_from")
-#: Where a search ends, unless the size cannot be as large.
+#: Default end of the search, unless the size has a lower maximum.
 MOST = 2.0**24
-#: Parts that a range is cut into, to find where in it the order changes.
+#: Number of parts that a range is cut into per step of the search.
 _CUT = 16
-#: Changes that are all said in words; of more, where they begin and end.
+#: Up to this many changes of order are all listed in words; of more, only the first and the last.
 _SAID = 3
 
 
 @dataclass(frozen=True)
 class Crossover:
-    """Where the cheaper of two layers changes.
+    """The sizes at which the order of two layers changes.
 
     Attributes
     ----------
     first, second : str
         The layers compared.
     over, of : str
-        The size that grows, and what is compared.
+        The size that is varied, and the quantity compared.
     size : int or None
-        The smallest size at which the order is no longer what it is at size 1.
+        The smallest size at which the order differs from that at size 1; None if it never changes.
     sizes : tuple of int
         Every size at which the order changes.
     cheaper : tuple of str
-        Which is cheaper before the first of them, between them, …, after the last.
+        Which layer is cheaper (or ``neither``) before the first change, between changes, and after the last.
     limit : int
-        Where the search ended.
+        The largest size searched.
     rung, constants_from : str or None
-        What the times rest on, of both layers; None where counts are compared.
+        Rung and source of the constants of both layers' times; None where counts are compared.
     apart : float or None
-        By how much of the lesser one the two differ at most between the first change and the last; None
-        where there are fewer than two.
+        Largest difference between the first and the last change, relative to the lesser value; None if the
+        order changes fewer than two times.
     assumed : str or None
-        What a count rests on that a device would have told.
+        The assumption behind a count, if no device was given that settles it.
     grounds : tuple of dict
         ``layer``, ``rung`` and ``constants_from`` of each layer's times; empty where counts are compared.
     """
@@ -88,18 +88,18 @@ class Crossover:
 
     @property
     def size(self) -> int | None:
-        """The first of the sizes at which the order changes, or None."""
+        """The first size at which the order changes, or None."""
         return self.sizes[0] if self.sizes else None
 
     @property
     def answer(self) -> int | str:
-        """The size; or ``always`` / ``never`` where the first is always / never the cheaper one."""
+        """The size; or ``always`` / ``never`` if the first layer is always / never the cheaper one."""
         if self.sizes:
             return self.sizes[0]
         return "always" if self.cheaper[0] == self.first else "never"
 
     def __str__(self) -> str:
-        """Say it in words, the answer among them."""
+        """Return the answer in words."""
         return f"{self._words} (taken: {self.assumed})" if self.assumed else self._words
 
     @property
@@ -133,7 +133,7 @@ class Crossover:
 
 
 def _less(before: str, who: str) -> str:
-    """Say who needs less, in a sentence that said so of who was before."""
+    """Return who needs less, in words that continue a sentence about `before`."""
     if who == "neither":
         return "the same"
     return f"less for {who}" if before == "neither" else who
@@ -153,39 +153,39 @@ def crossover(
 ) -> Crossover:
     """Find where one layer overtakes another as one size grows from 1 to `limit`.
 
-    The order is looked up at every size up to 64, and beyond at 64 an octave (times: at 16); a change
-    in between is then pinned down to the exact size.
+    The order is evaluated at every size up to 64, and beyond that at 64 sizes per octave (times: 16). A
+    change between two of these is then pinned down to the exact size.
 
     Parameters
     ----------
     first, second : Layer
         The layers; each takes those of `sizes` that it has.
     device : Device, str or Path, optional
-        Needed for ``of="seconds"``. Counts need none: weights that a recurrence reads at every step are
-        then taken to stay on the chip, and the answer says so; with a device, or ``onchip`` [bytes],
-        what does not fit there is read again.
+        Needed for ``of="seconds"``. Counts need none: the weights that a recurrence reads at every step are
+        then assumed to stay on the chip, and the answer says so. With a device, or with ``onchip``
+        [bytes], weights that do not fit there are read again at every step.
     over : str
-        The name of the size that grows: ``"seq"``.
+        The name of the size that is varied, such as ``"seq"``.
     of : {"seconds", "flops", "hbm_bytes", "link_bytes", "depth"}
-        What is compared; ``flops`` are those of matrix products, ``link_bytes`` go to other devices.
+        What is compared. ``flops`` counts matrix products only; ``link_bytes`` are sent to other devices.
     rung : str, optional
         See `predict`.
     limit : int, optional
-        Where the search ends; default 2²⁴, or the most that the size can be.
+        Largest size searched; default 2²⁴, or the maximum of the size if that is lower.
     **sizes : int
         All other sizes.
 
     Returns
     -------
     Crossover
-        ``answer`` is the size, ``"always"`` or ``"never"``; printed, it says the answer in words.
+        ``answer`` is the size, ``"always"`` or ``"never"``; ``str`` of it gives the answer in words.
 
     Raises
     ------
     UnknownNameError, SizeError
         If neither layer has a size of that name, or a size is missing.
     CostmodelError
-        If times are to be compared and no device is given.
+        If times are compared without a device.
     """
     _check(first, second, device, over, of, sizes)
     last = int(as_size(over, min(MOST, GLOSSARY[over].largest) if limit is None else limit))
@@ -223,7 +223,7 @@ def crossover(
 
 
 def _met(bases: Iterable[Mapping[str, Iterable[str]]], name: str) -> list[str]:
-    """Return what the times of all layers rest on, each named once."""
+    """Return one attribute of all layers' times, each value once."""
     return list(dict.fromkeys(each for basis in bases for each in basis[name]))
 
 
@@ -235,7 +235,7 @@ def _check(
     of: str,
     sizes: Mapping[str, ArrayLike],
 ) -> None:
-    """Refuse a size or quantity that is none, several values of a size, times without a device."""
+    """Refuse an unknown size or quantity, several values of one size, and times without a device."""
     symbol(over)
     if over in sizes:
         raise SizeError(f"crossover: {over} is what varies; leave out {over}=…")
@@ -255,7 +255,7 @@ def _check(
 
 @dataclass(frozen=True, eq=False)
 class _Asked:
-    """What is compared: see `crossover`; and what the times looked up so far rest on."""
+    """The question put to `crossover`, and where the times computed so far come from."""
 
     over: str
     of: str
@@ -265,7 +265,7 @@ class _Asked:
     basis: dict[Layer, dict[str, dict[str, None]]] = field(default_factory=dict, init=False)
 
     def values(self, layer: Layer, points: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return it of one of the layers, at several values of the size that grows."""
+        """Return the compared quantity of a layer at several values of the size that is varied."""
         taken = (*layer.sizes(), *DEVICE_SIZES)
         own = {name: v for name, v in {**self.sizes, self.over: points}.items() if name in taken}
         if self.of == "link_bytes" and not layer.cost.sends:
@@ -280,7 +280,7 @@ class _Asked:
         return np.broadcast_to(found, points.shape)
 
     def keeps(self, layer: Layer) -> bool:
-        """Return whether what is counted depends on the on-chip memory, of which nothing is known."""
+        """Return whether the count depends on an on-chip capacity that was not given."""
         if self.device is not None or "onchip" in self.sizes or self.over == "onchip":
             return False
         row = layer.cost.rows().get(QUANTITIES[self.of])
@@ -299,13 +299,13 @@ def _order(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.f
 
 
 def _apart(one: NDArray[np.float64], other: NDArray[np.float64]) -> float:
-    """Return by how much of the lesser one two differ at most, where there is something of both."""
+    """Return the largest difference relative to the lesser value, where both are positive."""
     less = np.minimum(one, other)
     return float(np.max((np.maximum(one, other) - less)[less > 0] / less[less > 0], initial=0.0))
 
 
 def _points(limit: int, octave: int) -> NDArray[np.float64]:
-    """Return the sizes that are looked up: all to 64, and so many an octave."""
+    """Return the sizes to evaluate: all up to 64, then `octave` of them per octave."""
     octaves = np.arange(0, np.log2(limit) + 1 / octave, 1 / octave)
     every = np.concatenate([np.arange(1.0, 65.0), np.round(2.0**octaves)])
     return np.unique(np.minimum(every, float(limit)))
@@ -318,7 +318,7 @@ def _changes(
 ) -> tuple[list[int], list[float]]:
     """Return the sizes at which the order changes, and the order before, between and after them.
 
-    `signs` is the order at `points`; between two that differ it is looked up.
+    `signs` is the order at `points`; between two points of different order the change is searched.
     """
     turns = np.flatnonzero(signs[1:] != signs[:-1])
     changes = _narrowed(order, points[turns], points[turns + 1], signs[turns])
@@ -331,9 +331,9 @@ def _narrowed(
     high: NDArray[np.float64],
     before: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Return the first size in each range (low, high] at which the order is not as before.
+    """Return the first size in each range (low, high] at which the order differs from `before`.
 
-    A look at many sizes takes as long as a look at one: all ranges are cut at once, each into ``_CUT`` parts.
+    Evaluating many sizes takes as long as one: all ranges are cut at once, each into ``_CUT`` parts.
     """
     low, high = low.copy(), high.copy()
     while (wide := np.flatnonzero(high - low > 1)).size:
@@ -348,7 +348,7 @@ def _narrowed(
 
 
 def _settle(changes: list[int], sequence: list[float]) -> tuple[list[int], list[float]]:
-    """Join a tie with what follows it: at a tie the first order has ended."""
+    """Merge a tie with the order that follows it: the change counts from the tie on."""
     sizes: list[int] = []
     orders = [sequence[0]]
     for size, now in zip(changes, sequence[1:], strict=True):

@@ -30,18 +30,18 @@ class SpecError(CostmodelError):
 
 
 class UnavailableError(CostmodelError):
-    """What was asked for exists, but not here: the text says what would make it so."""
+    """Something exists but is not available here; the text says what would make it available."""
 
 
 class TableError(CostmodelError):
-    """A table of measurements cannot be read, or lacks what is needed of it."""
+    """A table of measurements cannot be read, or lacks something that is needed."""
 
 
 class OutputError(CostmodelError):
     """A file cannot be written where it was asked for; nothing was overwritten."""
 
 
-#: Kinds of names that are too many for a line → what lists them.
+#: For kinds with too many names for one line: the command that lists them.
 _LISTED = {
     "device": "`costmodel devices` lists them",
     "layer": "`costmodel layers` lists them",
@@ -53,36 +53,37 @@ _LISTED = {
 def unknown_name(
     kind: str, name: str, known: Iterable[str], *, about: Mapping[str, str] = MappingProxyType({})
 ) -> UnknownNameError:
-    """Return the error for a name that is not known, with the nearest right ones, or where to find them.
+    """Return the error for an unknown name, with the closest known names or where to find them.
 
     Parameters
     ----------
     kind : str
-        What the name should have named ("layer", "device", …).
+        What the name should denote ("layer", "device", …).
     name : str
-        What came.
+        The unknown name.
     known : iterable of str
-        The names that would do.
+        The known names.
     about : mapping of str to str
-        What some of them are in words: who knows a thing by another name finds it by those.
+        Descriptions of some known names: a user who knows a thing by another name finds it by these.
     """
     names, text = sorted(set(known)), str(name).lower()
-    # Of a name that is given in part, the whole ones: a100, of which there are four, is no slip for a10.
+    # A prefix stands for whole names: "a100", the start of four names, is no misspelling of "a10".
     whole = [one for one in names if len(text) > 2 and one.startswith(text)][:4]
     if len(text) > 2:
         meant = [one for one, words in about.items() if _letters(text) in _letters(words)]
-        whole += meant if len(meant) <= 4 else []  # what many are says nothing
+        whole += meant if len(meant) <= 4 else []  # a description of many names does not single one out
     like = difflib.get_close_matches(text, names, n=3, cutoff=0.5)
     near = list(dict.fromkeys([*whole, *like]))[: max(3, min(4, len(whole)))]
     if near:
         hint = f"did you mean {' or '.join(repr(n) for n in near)}?"
     else:
         hint = _LISTED.get(kind, f"known: {', '.join(names)}")
-    return UnknownNameError(f"unknown {kind} {shown(name)}; {hint}")
+    what, of, owner = kind.partition(" of ")
+    return UnknownNameError(f"unknown {what} {shown(name)}{of}{owner}; {hint}")
 
 
 def _letters(text: str) -> str:
-    """Return letters and digits alone: GPT-3, gpt3 and gpt_3 are one name."""
+    """Return only the letters and digits, lowercase: GPT-3, gpt3 and gpt_3 are the same name."""
     return "".join(filter(str.isalnum, text.lower()))
 
 
@@ -91,7 +92,7 @@ _SHORT.maxstring, _SHORT.maxother = 60, 80
 
 
 def shown(value: Any) -> str:
-    """Return a value for an error's line: short, and what kind it is where that is not plain."""
+    """Return a value for an error message: shortened, with its type if that is not obvious."""
     if isinstance(value, type):
         return f"the class {value.__name__}"
     text = " ".join(_SHORT.repr(value).split())
@@ -100,5 +101,5 @@ def shown(value: Any) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Return what an error says first, or what it is called where it says nothing."""
+    """Return the first line of an error's message, or the name of its type if it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,9 +1,9 @@
-"""What a prediction's time goes by, and what would change it: figures of the device, sizes, choices.
+"""Sensitivity of a predicted time to device figures, sizes, formats and layer options.
 
-Elasticities are exact: at rung ``bound`` a kernel's time is one of a few symbolic terms, and that of the
-largest is differentiated. An elasticity of −0.7 to the memory bandwidth says that 1 % more of it takes
-0.7 % less time; the elasticities to all rates together are −1. What-ifs are predictions made again, on
-the same rung, with one thing changed.
+Elasticities are exact: at rung ``bound`` a kernel's time is the largest of a few symbolic terms, and that
+term is differentiated. An elasticity of −0.7 to the memory bandwidth means that 1 % more bandwidth takes
+0.7 % less time; the elasticities to all rates sum to −1. A what-if is a second prediction on the same rung
+with one thing changed.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ from costmodel.symbols import (
     symbol,
 )
 
-#: Figures that are doubled: bandwidth of the memory, units, clock, capacity of L2; and where something is
-#: sent, the links within a node.
+#: Device figures that are doubled: memory bandwidth, number of units, clock, L2 capacity; and, for layers
+#: that communicate, the bandwidth of the links within a node.
 FIGURES, SENDING = ("hbm", "units", "clock", "l2"), ("link",)
-#: Formats that are tried where they are narrower and the device has them.
+#: Number formats to try, if they are narrower than the layer's and the device has them.
 FORMATS = ("bf16", "fp8", "fp4")
-#: Bytes of the formats in whose arithmetic there are kernels that widen what is stored narrower.
+#: Bytes of the 16-bit formats. Only kernels that compute in these widen operands that are stored narrower.
 _SIXTEEN_BIT = 2
-#: Formats that weights, or a cache, are stored in while the arithmetic stays as it is.
+#: Narrower storage formats to try for weights and for the cache; the arithmetic keeps its format.
 STORED = (("weights", "int8"), ("weights", "int4"), ("cache", "fp8"))
-#: Choices of layers that are a matter of how, not of what is computed.
+#: Layer options that change how the result is computed, not what is computed.
 CHOICES: tuple[tuple[str, Any], ...] = (
     ("wavefront", True),
     ("persistent", True),
@@ -55,12 +55,12 @@ CHOICES: tuple[tuple[str, Any], ...] = (
     ("attention", "tiled"),
 )
 
-#: Where no figure alone makes it so many times as fast, two together may: limits that are near one another.
+#: If no single figure gives this speedup, two limits are probably close together: pairs are tried as well.
 _ALONE = 1.25
 
-#: To 30 digits: a fraction to the power of all tokens, kept exactly, has millions of them.
+#: One, to 30 digits: kept exactly, a fraction raised to the number of all tokens would have millions.
 _ONE = sp.Float(1, 30)
-#: Functions that go up in steps, and what they are between the steps: it is that whose slope is meant.
+#: Step functions, each with the smooth function through its steps, which is the one differentiated.
 SMOOTH: tuple[tuple[Any, Any], ...] = (
     (CeilDiv, lambda a, b: a / b),
     (CeilLog2, lambda x: sp.log(x) / sp.log(2)),
@@ -75,24 +75,24 @@ SMOOTH: tuple[tuple[Any, Any], ...] = (
 
 @typed
 def elasticities(prediction: Prediction) -> dict[str, float]:
-    """Return the relative change of the cold roofline's time for one of each rate and size.
+    """Return the relative change of the cold roofline's time per relative change of each rate and size.
 
     Parameters
     ----------
     prediction : Prediction
-        Of one shape, at any rung; what is differentiated is its roofline.
+        Of one shape, at any rung; its roofline (rung ``bound``) is differentiated.
 
     Returns
     -------
     dict of str to float
         Limit (``hbm``, ``matrix:bf16``, …) or size (``seq``, …) → d ln seconds / d ln of it. Where two
-        terms are equal, that of the one named first. What goes up in steps (tiles, levels of a tree) is
-        taken as it goes between them.
+        terms tie, the one named first counts as the limit. Step functions (tiles, levels of a tree) are
+        replaced by smooth functions through their steps.
 
     Raises
     ------
     SizeError
-        If the prediction is of many shapes, or takes no time.
+        If the prediction has many shapes, or takes no time.
     """
     roof = _single(prediction)
     values = {symbol(name): sp.Integer(int(value)) for name, value in roof.shapes.items()}
@@ -106,7 +106,7 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
         counts["hbm"] = part.phase.hbm / roof.device.hbm_bandwidth
         counts["link"] = part.phase.link / (links[part.phase.sent_by] or np.inf)
         alone = (part.phase.repeats * counts[label], label, float(repeats * seconds))
-        # Of a kernel that runs beside the one before it only what is longer counts.
+        # A kernel that overlaps the one before it adds only the time by which it is longer.
         for sign, (count, name, time) in _counted(alone, before if part.phase.overlaps else None):
             total += sign * count
             limit = roof.named(name)
@@ -122,11 +122,11 @@ def elasticities(prediction: Prediction) -> dict[str, float]:
 
 
 def _slope(total: sp.Expr, size: sp.Symbol, values: Mapping[sp.Symbol, sp.Expr]) -> float:
-    """Return the slope along one size; steps in the others are where they are."""
+    """Return the slope along one size; the other sizes keep their values, steps included."""
     along = total.xreplace({other: value for other, value in values.items() if other != size})
     for steps, between in SMOOTH:
         along = along.replace(steps, between)
-    # Of a symbol known to be positive sympy looks for the roots of the slope, a polynomial as high as tokens.
+    # For a positive symbol sympy would search the roots of the slope, a polynomial of very high degree.
     plain = sp.Dummy()
     return float(sp.diff(along.xreplace({size: plain}), plain).xreplace({plain: values[size]}).evalf())
 
@@ -134,14 +134,14 @@ def _slope(total: sp.Expr, size: sp.Symbol, values: Mapping[sp.Symbol, sp.Expr])
 def _counted(
     alone: tuple[sp.Expr, str, float], beside: tuple[sp.Expr, str, float] | None
 ) -> list[tuple[int, tuple[sp.Expr, str, float]]]:
-    """Return what is added of a kernel's count, limit and time, and taken off of that it runs beside."""
+    """Return the (sign, (count, limit, time)) terms of a kernel that may overlap the one before it."""
     if beside is None:
         return [(1, alone)]
     return [(1, alone), (-1, beside)] if alone[2] > beside[2] else []
 
 
 def _followed(roof: Prediction) -> dict[sp.Symbol, sp.Expr]:
-    """Return the sizes that follow from others, such as ``d_ff`` from ``d_model``, by their defaults."""
+    """Return the sizes that follow from others by default, such as ``d_ff`` from ``d_model``."""
     names = {name: symbol(name) for name in roof.layer.sizes()}
     follow: dict[sp.Symbol, sp.Expr] = {}
     for name, default in roof.layer.defaults.items():
@@ -154,9 +154,9 @@ def _followed(roof: Prediction) -> dict[sp.Symbol, sp.Expr]:
 
 
 def _single(prediction: Prediction) -> Prediction:
-    """Return the roofline of a prediction of one shape."""
+    """Return the prediction at rung ``bound``; refuse predictions of many shapes."""
     if prediction.shape:
-        raise SizeError("elasticities are of one shape; give one value for each size")
+        raise SizeError("elasticities need a single shape; give one value for each size")
     _check_time(prediction)
     if prediction.rung == "bound":
         return prediction
@@ -164,7 +164,7 @@ def _single(prediction: Prediction) -> Prediction:
 
 
 def _check_time(prediction: Prediction) -> None:
-    """Refuse what takes no time: no share of it is anything's, and nothing makes it shorter."""
+    """Refuse a prediction of zero seconds: it has no limit, and nothing makes it shorter."""
     if not prediction.seconds:
         raise SizeError(f"{prediction.layer.label} takes no time at these sizes: there is nothing to explain")
 
@@ -177,10 +177,10 @@ def _given(prediction: Prediction) -> dict[str, Any]:
 def what_if(
     prediction: Prediction, devices: Device | str | Path | Iterable[Device | str | Path] = ()
 ) -> pd.DataFrame:
-    """Return what the time would be with one thing changed, the most helpful first.
+    """Return the predicted time with one thing changed at a time, most helpful change first.
 
-    Rung, state, framework, harness and kernel are those that the prediction was asked for; but where
-    constants of the device's own were insisted on, changed ones rest on what there is.
+    Rung, state, framework, harness and kernel stay as in the prediction. One exception: if it was restricted
+    to the device's own constants (``rung="calibrated"``), a changed case uses the best rung available.
 
     Parameters
     ----------
@@ -193,21 +193,21 @@ def what_if(
     -------
     DataFrame
         ``change`` (in words), ``kind`` (``device``, ``figure``, ``format`` or ``choice``), ``seconds``,
-        ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. A figure that the spec
-        lacks is not tried, nor is a choice listed that changes neither a count nor the time; where no
-        figure helps much by itself, the two that help most together stand beside them. Not alike, and
-        last, are formats whose kernels have constants of other origin than the prediction's: part of the
-        difference is theirs.
+        ``speedup`` (over the prediction), ``rung``, ``constants_from``, ``alike``. Figures that the spec
+        lacks are not tried; choices that change neither a count nor the time are not listed. Where no single
+        figure helps much, the most helpful pair is listed too. ``alike`` is false for formats whose kernels
+        take their constants from another device or format than the prediction's: part of the difference
+        comes from the constants. They are last.
 
     Raises
     ------
     SizeError
-        If the prediction is of many shapes, or takes no time.
+        If the prediction has many shapes, or takes no time.
     UnavailableError, UnknownNameError
-        If there is no prediction on one of the devices asked for.
+        If one of the given devices admits no prediction.
     """
     if prediction.shape:
-        raise SizeError("what-ifs are of one shape; give one value for each size")
+        raise SizeError("what-ifs need a single shape; give one value for each size")
     _check_time(prediction)
     asked: dict[str, Any] = dict(prediction.plan.asked)
     if asked["rung"] == "calibrated":
@@ -218,8 +218,8 @@ def what_if(
             other = _again(prediction, layer, device, asked)
         except CostmodelError:
             if kind == "device":
-                raise  # it was asked for
-            continue  # a format that the device or the layer does not have
+                raise  # the user asked for this device
+            continue  # the device or the layer does not have this format
         if kind != "choice" or not _alike(prediction, other):
             rows.append(_row(prediction, kind, words, other))
     best = max((row["speedup"] for row in rows if row["kind"] == "figure"), default=1.0)
@@ -236,17 +236,17 @@ def what_if(
 
 
 def _again(prediction: Prediction, layer: Layer, device: Any, asked: Mapping[str, Any]) -> Prediction:
-    """Return the prediction made again, of another layer or on another device."""
+    """Repeat the prediction with another layer or on another device."""
     return predict(layer, device, _given(prediction), **asked)
 
 
 def _alike(prediction: Prediction, other: Prediction) -> bool:
-    """Return whether a choice is none at these sizes: it changes neither a count nor the time."""
+    """Return whether a choice has no effect at these sizes: neither counts nor time change."""
     return bool(other.seconds == prediction.seconds) and other.counts == prediction.counts
 
 
 def _row(prediction: Prediction, kind: str, change: str, other: Prediction) -> dict[str, Any]:
-    """Return what a change makes of a prediction."""
+    """Return the row of the table for one change."""
     return {
         "change": change,
         "kind": kind,
@@ -259,7 +259,7 @@ def _row(prediction: Prediction, kind: str, change: str, other: Prediction) -> d
 
 
 def _origins(prediction: Prediction) -> set[tuple[str, str]]:
-    """Return each kernel with whose constants it has, the device itself by its name."""
+    """Return (kernel, origin of its constants) pairs; the device itself is given by its name."""
     own = prediction.device.name
     choices = ((part.kernel, part.choice.whose) for part in prediction.plan.phases)
     return {(kernel, own if origin == "self" else origin) for kernel, origin in choices}
@@ -268,7 +268,7 @@ def _origins(prediction: Prediction) -> set[tuple[str, str]]:
 def _changes(
     prediction: Prediction, devices: Iterable[Device | str | Path]
 ) -> Iterator[tuple[str, str, Layer, Any]]:
-    """Yield (kind, words, layer, device) of everything that is tried."""
+    """Yield (kind, words, layer, device) of every change to try."""
     layer, device = prediction.layer, prediction.device
     for name in _figures(prediction):
         changed = _doubled(device, name)
@@ -299,13 +299,13 @@ def _changes(
 
 
 def _figures(prediction: Prediction) -> tuple[str, ...]:
-    """Return the figures of the device that a prediction may rest on."""
+    """Return the device figures to try for a prediction."""
     sends = any(part.sends for part in prediction.plan.phases)
     return (*FIGURES, *(SENDING if sends else ()), prediction.layer.dtype)
 
 
 def _pairs(prediction: Prediction) -> Iterator[tuple[str, str, Layer, Device]]:
-    """Yield two figures doubled together, as `_changes` does."""
+    """Yield every two figures doubled together, as `_changes` does."""
     for names in itertools.combinations(_figures(prediction), 2):
         changed = _doubled(prediction.device, *names)
         if changed is not None:
@@ -313,7 +313,7 @@ def _pairs(prediction: Prediction) -> Iterator[tuple[str, str, Layer, Device]]:
 
 
 def _doubled(device: Device, *names: str) -> Device | None:
-    """Return a device with twice some figures; None where its spec lacks one, or it would be impossible."""
+    """Return the device with figures doubled; None if its spec lacks one or the result is implausible."""
     try:
         return device.replace(**dict.fromkeys(names, "2x"))
     except CostmodelError:
@@ -323,7 +323,7 @@ def _doubled(device: Device, *names: str) -> Device | None:
 def _longer_tile(prediction: Prediction) -> tuple[int, int] | None:
     """Return the layer's tile with twice the rows, whether or not it fits.
 
-    None where there are no tiles, or the tile is a library's own and not the layer's to choose.
+    None if the layer has no tiles, or if the library, not the layer, chooses the tile.
     """
     layer = prediction.layer
     if not isinstance(layer, TiledAttention) or (layer.tile is None and prediction.rung != "bound"):
@@ -338,19 +338,19 @@ def _replaced(layer: Layer, option: str, value: Any) -> Layer:
 
 
 def _storing(layer: Layer, what: str, kind: str) -> Layer | None:
-    """Return the layer, or model, with weights or cache stored so; None where it has none that are wider."""
+    """Return the layer or model with weights or cache stored in `kind`; None if that narrows nothing."""
     whole = getattr(layer, "storing", None)
     if whole is None and not saves(layer, what, kind):
         return None
     try:
         stored: Layer = whole(**{what: kind}) if whole else _replaced(layer, what, kind)
     except CostmodelError:
-        return None  # of training, or where a product has no such kernel
+        return None  # a training pass, or a product that has no such kernel
     return None if stored == layer else stored
 
 
 def _in_dtype(layer: Layer, dtype: str) -> Layer | None:
-    """Return the layer in another format, a model with its parts; None where it refuses."""
+    """Return the layer (of a model: with all its parts) in another format; None if it refuses the format."""
     whole = getattr(layer, "in_dtype", None)
     try:
         return whole(dtype) if whole else _replaced(layer, "dtype", dtype)

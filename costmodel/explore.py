@@ -1,6 +1,7 @@
-"""The live explorer's content: layers as programs, devices as figures, sizes as things to move.
+"""Content of the live explorer: layers as programs, devices as figures, sizes as sliders.
 
-Above the reports, which know neither; the page is `costmodel.reports.explorer`.
+This module is above the reports, which know neither layers nor devices; `costmodel.reports.explorer` makes
+the page.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ from costmodel.programs import defaults, free_tile, program, rules
 from costmodel.reports.explorer_page import FIGURES
 from costmodel.symbols import DEVICE_SIZES, GLOSSARY
 
-#: What an explorer shows where nobody says what.
+#: Layers of an explorer by default.
 LAYERS = (
     get("lstm")(),
     get("dense-attention")(projections=True),  # type: ignore[call-arg]
     get("tiled-attention")(projections=True),  # type: ignore[call-arg]
 )
-#: The device it shows at first, where it is among those to choose from.
+#: The device shown at first, if it is among those on offer.
 FIRST = "nvidia/h200-sxm"
 
-#: Options that the reader sets for all layers that have them, where these agree to begin with.
+#: Options that the reader sets for all layers that have them, if these layers start with the same value.
 SHARED: dict[str, tuple[Any, ...]] = {
     "dtype": ("fp32", "tf32", "bf16", "fp16", "fp8"),
     "direction": ("fwd", "fwd+bwd"),
@@ -46,13 +47,13 @@ SHARED: dict[str, tuple[Any, ...]] = {
     "tile": (None, "free"),
 }
 
-#: Sizes that follow the one width a reader moves, in the layers that need them: to compare like with like.
+#: Sizes derived from the one width slider, in the layers that need them: so that layers are comparable.
 TIED = {"hidden": "width", "d_model": "width", "head_dim": "width/heads"}
-#: Where sizes start; others at 64.
+#: Start values of sizes; all others start at 64.
 START = {"batch": 8, "seq": 4096, "width": 1024, "heads": 16, "seq_kv": 8192, "vocab": 32768}
 START |= {"m": 4096, "n": 4096, "k": 4096, "experts": 8, "top_k": 2, "devices": 8}
 START |= {"tile_rows": 128, "tile_cols": 64}
-#: Least and greatest stop of a slider, and stops in an octave; others 1 to 65,536, one.
+#: Least and greatest stop of a slider and stops per octave; others have 1 to 65,536, one per octave.
 STOPS = {
     "batch": (1, 1024, 1),
     "seq": (1, 2**20, 4),
@@ -89,20 +90,20 @@ def page(
     Parameters
     ----------
     layers : sequence of Layer
-        What is compared. Options in which all agree may be changed on the page.
+        The layers to compare. The page can change those options in which all of them agree.
     devices : sequence of Device, str or Path, optional
-        To choose from; default all that are shipped.
+        Devices to choose from; default: all shipped devices.
     sizes : mapping of str to float, optional
-        Where sizes start. A size that a layer has a default for follows that, unless given here.
+        Start values of sizes. A size with a default follows that default unless it is given here.
     title : str, optional
         Default: the layers' names.
     command : str
-        What made it.
+        The command that made the page, shown on it.
 
     Raises
     ------
     UnknownNameError, SizeError, CostmodelError
-        If a device or a size is not one, or two layers are the same.
+        If a device or a size is unknown, or two layers are the same.
     UnavailableError
         If no device computes in the layers' number formats, or altair or vl-convert is not installed.
     """
@@ -129,10 +130,10 @@ def page(
 
 
 def fitted(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> list[Layer]:
-    """Return layers whose number format nobody chose in one that a device has.
+    """Return the layers in a number format that a device has; for layers whose format nobody chose.
 
-    That is their own where one of the devices computes in it; else the 16-bit format of the first
-    device, and fp32 where it has none.
+    They keep their own format if one of the devices computes in it; else they get the 16-bit format of the
+    first device, or fp32 if it has none.
     """
     try:
         _first(layers, devices)
@@ -143,12 +144,12 @@ def fitted(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> list[
 
 
 def _first(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> int:
-    """Return the index of the device that is shown at first: it runs the layers, in their number formats.
+    """Return the index of the device shown at first: one that runs all layers in their number formats.
 
     Raises
     ------
     UnavailableError
-        If none does; the text says what the first has, or why it does not run them.
+        If no device does; the text says what the first one has, or why it does not run them.
     """
     dtypes = dict.fromkeys(dtype for layer in layers for dtype in _products(layer))
     able = [
@@ -158,19 +159,19 @@ def _first(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> int:
     ]
     if not able:
         for dtype in dtypes:
-            devices[0].peak(dtype)  # says what it has instead, of the first that it lacks
+            devices[0].peak(dtype)  # raises for the first format it lacks, and names those it has
         for layer in layers:
             check_runs(layer, devices[0])
     return next((i for i in able if devices[i].name == FIRST), able[0])
 
 
 def _products(layer: Layer) -> set[str]:
-    """Return the number formats of a layer's matrix products: without their rates there is no time."""
+    """Return the number formats of a layer's matrix products: without their rates it has no time."""
     return {dtype for phase in layer.cost.phases for engine, dtype in phase.flops if engine == "matrix"}
 
 
 def _refusal(layer: Layer, device: hardware.Device) -> str:
-    """Return why a device cannot run a layer at all; empty: it can."""
+    """Return why a device cannot run a layer at all; empty if it can."""
     try:
         check_runs(layer, device)
     except UnavailableError as error:
@@ -179,17 +180,17 @@ def _refusal(layer: Layer, device: hardware.Device) -> str:
 
 
 def _given(sizes: Mapping[str, ArrayLike], layers: Sequence[Layer]) -> dict[str, float]:
-    """Return where sizes start, after checking that some layer takes each, and that each is one number."""
+    """Return the start values of sizes; refuse a size that no layer takes, or one of several values."""
     check_taken(sizes, layers)
     found = {name: as_size(name, value) for name, value in sizes.items()}
     for name, value in found.items():
         if not isinstance(value, float):
-            raise SizeError(f"size {name}: wanted one number to start from, got {value.size}")
+            raise SizeError(f"size {name}: wanted one start value, got {value.size}")
     return {name: float(value) for name, value in found.items()}
 
 
 def _names(layers: Sequence[Layer]) -> list[str]:
-    """Return what each layer is called: its name, with options where two share it."""
+    """Return a name for each layer: its own, with options where two layers share it."""
     plain = [layer.name for layer in layers]
     names = [
         layer.name if plain.count(layer.name) == 1 else layer.label.replace(f"[{layer.dtype},", "[")
@@ -197,7 +198,7 @@ def _names(layers: Sequence[Layer]) -> list[str]:
     ]
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise CostmodelError(f"{twice} is there twice: give it once, or with another option")
+        raise CostmodelError(f"{twice} is given twice; give it once, or with other options")
     if not names:
         raise CostmodelError("wanted at least one layer to explore")
     return names
@@ -207,9 +208,9 @@ def _names(layers: Sequence[Layer]) -> list[str]:
 
 
 def _shared(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> dict[str, dict[str, Any]]:
-    """Return the options that the reader sets: values, and the one at first.
+    """Return the options that the reader sets, with their values and the first one shown.
 
-    Number formats are those that a device has, and the layers' own, which without a product need none.
+    Number formats: those that some device has, and the layers' own (a layer without products needs no rate).
     """
     found = {}
     for option, values in SHARED.items():
@@ -224,19 +225,19 @@ def _shared(layers: Sequence[Layer], devices: Sequence[hardware.Device]) -> dict
 
 
 def _has(layer: Layer, option: str) -> bool:
-    """Tell whether a layer has an option; a model's parts have theirs, and the whole has none to change."""
+    """Return whether a layer has an option. A model has none: only its parts have options."""
     return _is_named(layer) and hasattr(layer, option)
 
 
 def _is_named(layer: Layer) -> bool:
-    """Tell whether a layer is one of the package's, which the command line knows by name."""
+    """Return whether a layer is one of the package's, known to the command line by name."""
     return classes().get(layer.name) is type(layer)
 
 
 def _layer(
     layer: Layer, name: str, shared: Mapping[str, Any], devices: Sequence[hardware.Device]
 ) -> dict[str, Any]:
-    """Return a layer for the page: its sizes, rules and, for each of its variants, its program."""
+    """Return a layer for the page: its sizes, size rules, and a program for each variant of its options."""
     takes = [option for option in shared if _has(layer, option)]
     variants: dict[str, Any] = {}
     for values in itertools.product(*(shared[option]["values"] for option in takes)):
@@ -257,7 +258,7 @@ def _layer(
 
 
 def _variant(layer: Layer, options: Mapping[str, str], devices: Sequence[hardware.Device]) -> dict[str, Any]:
-    """Return the program of a layer with options as the page has them, or why there is none."""
+    """Return the program of a layer with options in the page's text form, or why there is none."""
     kinds = layer.option_types()
     plain: dict[str, Any] = {
         name: text == "true" if kinds[name] is bool else text
@@ -286,7 +287,7 @@ def _variant(layer: Layer, options: Mapping[str, str], devices: Sequence[hardwar
 
 
 def _controls(layers: Sequence[Layer], given: Mapping[str, Any], tile: bool) -> list[dict[str, Any]]:
-    """Return what the reader moves: sizes that layers need, the width they share, and what has a default."""
+    """Return the sliders: sizes that layers need, the width they share, and sizes with a default."""
     needed = list(dict.fromkeys(name for layer in layers for name in layer.required))
     optional = dict.fromkeys(name for layer in layers for name in layer.defaults if name not in needed)
     tied = [name for name in needed if name in TIED and name not in given]
@@ -321,7 +322,7 @@ def _control(name: str, value: float | None, group: str) -> dict[str, Any]:
 
 
 def _device(device: hardware.Device) -> dict[str, Any]:
-    """Return the figures that predictions at rung ``bound`` ask of a device, in SI units."""
+    """Return the device figures that rung ``bound`` needs, in SI units."""
     rates: dict[str, dict[str, list[float]]] = {}
     for engine, table in device.spec.compute:
         rates[engine] = {d: [device.peak(d, engine), device.boost_peak(d, engine)] for d in table}
@@ -351,7 +352,7 @@ def _device(device: hardware.Device) -> dict[str, Any]:
 
 
 def _limits(device: hardware.Device) -> dict[str, tuple[float, float]]:
-    """Return what the reader may change each figure to, as the command line allows it [SI]."""
-    stands_for = {name: "fp32" if name == "peak" else name for name, *_ in FIGURES}  # rates have one limit
+    """Return the range of each figure that the reader may change [SI], the same as on the command line."""
+    stands_for = {name: "fp32" if name == "peak" else name for name, *_ in FIGURES}  # all rates share a range
     found = whatif.bounds(device.spec, stands_for.values())
     return {name: found[figure] for name, figure in stands_for.items()}

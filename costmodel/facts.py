@@ -1,4 +1,4 @@
-"""What a prediction rests on, as tables: the figures of devices with their sources, and of layers theirs."""
+"""Facts behind predictions, as tables: figures of devices with their sources, and sources of layers."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ T = TypeVar("T")
 
 @typed
 def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None = None) -> Facts:
-    """Return what is known of the devices and layers that a sweep's table names.
+    """Return the facts about the devices and layers that a sweep's table names.
 
     Parameters
     ----------
     frame : DataFrame
-        With the columns ``device``, ``dtype`` and ``layer``.
+        A table with the columns ``device``, ``dtype`` and ``layer``.
     devices : mapping of str to Device, optional
-        Devices by the name the table has for them; default those shipped of that name. Of a
-        device that is not among them nothing is known, and the report says so.
+        Devices by their names in the table; default: the shipped devices of those names. A device that is
+        not among them has no facts, and the report says so.
     """
     known = dict(devices) if devices is not None else _known(frame["device"].astype(str), hardware.load)
     layers = _known(frame["layer"].astype(str), get)
@@ -45,7 +45,7 @@ def facts_of(frame: pd.DataFrame, devices: Mapping[str, hardware.Device] | None 
 
 
 def _known(names: Iterable[str], find: Callable[[str], T]) -> dict[str, T]:
-    """Return what is found by name; a what-if device, or another's layer, is not."""
+    """Return what `find` returns for each name; names it does not know (what-if devices, …) are left out."""
     found = {}
     for name in dict.fromkeys(names):
         with contextlib.suppress(UnknownNameError):
@@ -54,7 +54,7 @@ def _known(names: Iterable[str], find: Callable[[str], T]) -> dict[str, T]:
 
 
 def _devices(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
-    """Return one row for each device and dtype that it computes in: its roofline."""
+    """Return one row for each device and dtype it computes in: the figures of its roofline."""
     rows = []
     for name, device in devices.items():
         rows += [
@@ -96,7 +96,7 @@ def _figures(devices: Mapping[str, hardware.Device]) -> pd.DataFrame:
 
 
 def _sources(figures: pd.DataFrame) -> pd.DataFrame:
-    """Return what the figures' source keys stand for, those that occur."""
+    """Return the documents that the figures' source keys stand for."""
     documents = sources()
     cited = {key for text in figures["source"] for key in text.split(", ") if key}
     rows = [{"source": key, "document": documents.get(key, "")} for key in sorted(cited)]
@@ -104,7 +104,7 @@ def _sources(figures: pd.DataFrame) -> pd.DataFrame:
 
 
 def _layers(layers: Mapping[str, type[Layer]]) -> pd.DataFrame:
-    """Return one row for each layer: what it is, whose, and what its counts leave out."""
+    """Return one row for each layer: what it is, its source, and what its counts leave out."""
     rows = [
         {
             "layer": name,

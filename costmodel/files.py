@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and what rests on them: written beside their place, then moved."""
+"""Atomic writing of files (to a temporary file that is then moved), and caches of what was read."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any, TypeVar, cast
 
 from costmodel.errors import OutputError
 
-#: How to forget what each function remembers.
+#: For each function decorated with `remembered`, the call that clears its cache.
 _REMEMBERED: list[Callable[[], None]] = []
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def remembered(maxsize: int) -> Callable[[F], F]:
-    """Return a decorator like `functools.lru_cache`, of answers that rest on files; see `forget`."""
+    """Return a decorator like `functools.lru_cache` for answers that depend on files; see `forget`."""
 
     def wrap(function: F) -> F:
         cached = lru_cache(maxsize=maxsize)(function)
@@ -29,13 +29,13 @@ def remembered(maxsize: int) -> Callable[[F], F]:
 
 
 def forget() -> None:
-    """Forget all such answers: a calibration has been written."""
+    """Clear the caches of all `remembered` functions, after a calibration has been written."""
     for clear in _REMEMBERED:
         clear()
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """Return a path with a suffix, in place of one that files of ours have; other dots are the name's."""
+    """Return a path with another suffix, which replaces ``.parquet``, ``.csv`` and ``.html`` only."""
     ours = path.suffix.lower() in (".parquet", ".csv", ".html")
     return path.with_suffix(suffix) if ours else path.with_name(path.name + suffix)
 
@@ -46,16 +46,16 @@ def check_writable(path: Path, *, overwrite: bool = False, suffixes: tuple[str, 
     Parameters
     ----------
     path : Path
-        Where a file is to be.
+        The path to write.
     overwrite : bool
-        Whether a file that is there may be replaced.
+        Whether an existing file may be replaced.
     suffixes : tuple of str
-        What its name may end in; empty: anything.
+        Endings allowed for the name; empty: any.
 
     Raises
     ------
     OutputError
-        If something is there already, the folder is not, or the ending is none of those.
+        If the path exists, its folder does not, or its ending is not allowed.
     """
     if suffixes and path.suffix.lower() not in suffixes:
         raise OutputError(f"cannot write {path}: wanted a name that ends in {' or '.join(suffixes)}")
@@ -69,22 +69,22 @@ def check_writable(path: Path, *, overwrite: bool = False, suffixes: tuple[str, 
 
 
 def write_whole(path: Path, write: Callable[[Path], object], *, overwrite: bool = False) -> None:
-    """Write a file so that at no moment half of it is there.
+    """Write a file atomically: it is complete or not there at any moment.
 
     Parameters
     ----------
     path : Path
-        Where it is to be.
+        The path to write.
     write : callable
-        Writes the content to the path it is given: a temporary file in the same folder.
+        A function that writes the content to the path it is given: a temporary file in the same folder.
     overwrite : bool
-        Whether a file that is there may be replaced.
+        Whether an existing file may be replaced.
 
     Raises
     ------
     OutputError
-        See `check_writable`; also if the disk is full or may not be written. What was there
-        before is then as it was.
+        As for `check_writable`, and if the disk is full or read-only. An existing file is then left
+        unchanged.
     """
     check_writable(path, overwrite=overwrite)
     temporary = None
@@ -104,7 +104,7 @@ def write_whole(path: Path, write: Callable[[Path], object], *, overwrite: bool 
 
 
 def write_text(path: Path, text: str, *, overwrite: bool = False) -> None:
-    """Write a file of text, as UTF-8; see `write_whole`."""
+    """Write a text file in UTF-8; see `write_whole`."""
     write_whole(path, lambda place: place.write_text(text, encoding="utf-8"), overwrite=overwrite)
 
 
@@ -115,6 +115,6 @@ def _umask() -> int:
 
 
 def user_folder() -> Path:
-    """Return the folder for what is measured on this machine; not made before something is written."""
+    """Return the folder for measurements on this machine; it is created when something is first written."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "costmodel"

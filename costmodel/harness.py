@@ -1,9 +1,9 @@
-"""What the host of an eager framework costs where many kernels run one after the other.
+"""Cost of the host of an eager framework for chains of kernels.
 
-Constants fitted on single calls hold the dispatch of each. In a chain the host runs ahead, and part of
-the dispatch is hidden by the kernels before; where kernels are shorter than what the host needs to
-launch one, the chain takes the host's time. Both belong to how the measurement was taken, not to the
-device, and hold only for predictions of such a measurement: one whose harness is named.
+Constants fitted on single calls include the dispatch of each call. In a chain the host runs ahead, so the
+kernels before hide part of the dispatch; if kernels are shorter than the host needs to launch one, the chain
+takes the host's time. Both effects belong to the harness of a measurement, not to the device: they apply
+only to predictions that name a harness.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any
 
 from costmodel.hardware.tables import table
 
-#: How a measurement is taken: kernels of a replayed graph, of a profile, of eager calls, seen from the host;
-#: on a CPU by its clock.
+#: Harnesses: replay of a captured graph, kernel times from a profiler, events around eager calls, host time
+#: around them; on a CPU, its clock.
 HARNESSES = ("graph-replay", "kernel-time", "eager-events", "host-wall", "perf_counter-median")
-#: Harnesses whose times hold the host's dispatch; those of the others hold the device's alone.
+#: Harnesses whose times include the host's dispatch; the others time the device alone.
 HOSTED = ("eager-events", "host-wall")
-#: Constants of kernel models that are the dispatch of one call.
+#: Constants of kernel models that make up the dispatch of one call.
 DISPATCH = ("dispatch_s", "record_s")
 
 
@@ -31,24 +31,24 @@ class Host:
     Attributes
     ----------
     hidden : float
-        Share of a kernel's dispatch that the kernels before it hide.
+        Fraction of a kernel's dispatch that the kernels before it hide.
     launch_s : float
-        Least time from one launch to the next [s]; 0 where it was never what limited.
+        Shortest time from one launch to the next [s]; 0 if it was never the limit.
     """
 
     hidden: float = 0.0
     launch_s: float = 0.0
 
     def dispatched(self, constants: Mapping[str, float], kernels: float | None) -> Mapping[str, float]:
-        """Return a kernel model's constants with what of the dispatch is not hidden.
+        """Return a kernel model's constants with the dispatch reduced to the part that is not hidden.
 
         Parameters
         ----------
         constants : mapping of str to float
-            Fitted on single calls.
+            Constants fitted on single calls.
         kernels : float or None
-            How many the chain has, the first of which hides behind none; None if that depends on its
-            sizes: then it is many.
+            Number of kernels in the chain, the first of which hides nothing; None if it depends on sizes: the
+            number is then taken to be large.
         """
         if not self.hidden:
             return constants
@@ -64,20 +64,20 @@ def as_timed(
     *,
     elsewhere: bool = False,
 ) -> Mapping[str, float]:
-    """Return a kernel model's constants without those of a harness that is not the one asked for.
+    """Return a kernel model's constants, without those of a harness that is not the one asked for.
 
     Parameters
     ----------
     constants : mapping of str to float
-        As they were fitted.
+        The constants as fitted.
     own : collection of str
-        Which of them belong to the harness (a kernel model's ``HARNESS``).
+        Names of those that belong to the harness (a kernel model's ``HARNESS``).
     fitted, asked : str, str or None
-        Harness of the rows they were fitted on, and of the prediction; where either is not said, nothing
-        is left out. Of two that time the host the dispatch is much the same, and stays.
+        Harness of the rows they were fitted on, and of the prediction. If either is unknown, nothing is left
+        out. Both harnesses that time the host see much the same dispatch, so it stays between these two.
     elsewhere : bool
-        Whether they were fitted on another device: the host that dispatched there is not asked for
-        unless a harness is.
+        Whether they were fitted on another device: that device's host is not part of a prediction that names
+        no harness.
     """
     if asked:
         kept = not fitted or asked == fitted or {asked, fitted} <= set(HOSTED)
@@ -88,7 +88,7 @@ def as_timed(
     return {name: value for name, value in constants.items() if name not in own}
 
 
-#: No host in the prediction.
+#: No host cost in the prediction.
 NONE = Host()
 
 
@@ -98,19 +98,19 @@ def _table() -> dict[str, Any]:
 
 
 def host(name: str | None, device: str, direction: str) -> Host:
-    """Return how a harness's host launches a chain; nothing of it is known for most.
+    """Return how the host of a harness launches a chain; for most combinations nothing is known.
 
     Parameters
     ----------
     name : str or None
-        The harness (``eager-events``, …); None if it is not said: then no host is in the prediction.
+        The harness (``eager-events``, …); None: no host cost in the prediction.
     device : str
-        Where the kernels run, by its `Device.base_name`: hosts differ.
+        `Device.base_name` of the device that runs the kernels: hosts differ.
     direction : str
         ``fwd``, ``bwd`` or ``fwd+bwd``: autograd launches backward kernels from C++, not from Python.
     """
     if name is None:
-        return NONE  # and nothing is read: most predictions name no harness
+        return NONE  # without reading the table: most predictions name no harness
     known = _table().get(name, {})
     launch_s = known.get("launch_s", {}).get(device, {}).get(direction, 0.0)
     return Host(hidden=known.get("hidden", 0.0), launch_s=launch_s)

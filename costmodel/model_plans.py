@@ -1,4 +1,4 @@
-"""Plans of training a whole model on several devices: the fastest layouts of each, in words."""
+"""Plans for training a whole model on several devices: the fastest layouts, in words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costmodel.hardware import Device
 from costmodel.models import Architecture
 from costmodel.parallel import Cluster, plan, stack_of
 
-#: Layouts that are shown of each plan.
+#: Number of layouts shown per plan.
 MOST_LAYOUTS = 8
 
 
@@ -29,28 +29,28 @@ def plans(
     attention: str = "tiled",
     rung: str | None = None,
 ) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Return the fastest layouts that train a model, and what none was found for.
+    """Return the fastest layouts for training a model, and why a cluster has none.
 
     Parameters
     ----------
     architecture : Architecture
         The model.
     places : mapping of str to Device
-        Devices, by what they are called in the table.
+        Devices by their names in the table.
     clusters : iterable of int
-        Numbers of devices.
+        Cluster sizes [devices].
     batch, seq : int
-        Sequences of a step for every device, and tokens of each.
+        Sequences per step and device, and tokens of each.
     dtype, attention, rung
-        See `Transformer` and `predict`; eager attention is planned as stored scores.
+        See `Transformer` and `predict`; eager attention is planned as attention that stores its scores.
 
     Returns
     -------
     DataFrame
-        The columns of `costmodel.parallel.plan`, and where, cluster, rank, found (how many fit), layout,
-        short; empty if there is no plan.
+        The columns of `costmodel.parallel.plan`, with where, cluster, rank, found (number of layouts that
+        fit), layout, short; empty if there is no plan.
     tuple of str
-        Reasons.
+        Reasons why clusters have no plan.
     """
     numbers = [as_one_size("devices", number) for number in clusters]
     try:
@@ -74,7 +74,7 @@ def plans(
 
 
 def _best(found: pd.DataFrame) -> pd.DataFrame:
-    """Return the first layouts of a plan, ranked and in words."""
+    """Return the fastest layouts of a plan, ranked and described."""
     best = found.head(MOST_LAYOUTS)
     rows = best.to_dict("records")
     return best.assign(
@@ -103,7 +103,7 @@ def _layout(row: dict[Any, Any]) -> str:
 
 
 def _short(row: dict[Any, Any]) -> str:
-    """Return a layout in the letters of a chart."""
+    """Return a layout in short letters, for charts."""
     letters = [("T", "tensor"), ("P", "pipeline"), ("v", "interleave"), ("D", "data"), ("E", "expert")]
     letters += [("X", "expert_tensor")]
     words = [f"{letter}{row[name]}" for letter, name in letters if row[name] > 1] + [f"b{row['micro_batch']}"]

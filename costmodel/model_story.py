@@ -1,6 +1,6 @@
-"""Where the time of a whole model goes on devices, and what would help: the tables of its report.
+"""Tables of a whole model's report: where the time goes on each device, and what would help.
 
-Tables are made here; `costmodel.reports` knows how to show them.
+The tables are made here; `costmodel.reports` shows them.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ from costmodel.models.generation import Generation, generation
 from costmodel.predict import as_device, predict
 from costmodel.prediction import Prediction
 
-#: What a model is used for, and what that is.
+#: Uses of a model, each with its description.
 USES = {
     "prefill": "one pass over whole sequences, and the scores of each one's next token",
     "decode": "one new token of each sequence, against a cache of the others",
     "training": "one step: forward, backward, and AdamW's update",
 }
-#: Devices that are tried beside those given, where nobody has said which.
+#: Devices tried beside the given ones by default.
 OTHERS = ("nvidia/a100-sxm-80gb", "nvidia/h100-sxm", "nvidia/h200-sxm", "nvidia/b200-sxm", "amd/mi300x")
-#: Numbers of devices that training is planned for.
+#: Cluster sizes that training is planned for [devices].
 CLUSTERS = (8, 64)
-#: Lengths that are drawn, in doublings from here; to there, or twice what was asked.
+#: Range of the charts' lengths [tokens], by doubling; the end is at least twice the length asked about.
 SHORTEST, LONGEST = 128, 2**17
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Question:
-    """A model on devices, and the sizes that are asked about.
+    """A model, devices, and the sizes asked about.
 
     Attributes
     ----------
     architecture : Architecture
         The model.
     devices : tuple of Device
-        On what.
+        The devices.
     batch, seq : int
-        Sequences, and tokens of each; when decoding, those in the cache.
+        Number of sequences, and tokens of each; when decoding, tokens in the cache.
     new : int
-        Tokens of a generation after a prompt of `seq`.
+        Tokens to generate after a prompt of `seq`.
     dtype, attention : str
         See `Architecture`.
     rung : str, optional
@@ -74,13 +74,13 @@ class Question:
 
     @property
     def uses(self) -> list[str]:
-        """What the model is used for; one that generates nothing has no decoding."""
+        """The model's uses; a model that generates nothing has no decoding."""
         decodes = self.architecture.family.decodes
         return [use for use in USES if decodes or use != "decode"]
 
     @cached_property
     def places(self) -> dict[str, hardware.Device]:
-        """The devices by name, without the vendor's where that is plain."""
+        """The devices by name, without the vendor if that is unambiguous."""
         distinct = {device.name: device for device in self.devices}
         bare = {name: name.rpartition("/")[2] for name in distinct}
         plain = [word for word in bare.values() if list(bare.values()).count(word) == 1]
@@ -88,13 +88,13 @@ class Question:
 
     @cached_property
     def lengths(self) -> np.ndarray:
-        """The lengths that are drawn, the one asked for among them."""
+        """The charts' lengths [tokens], with the one asked about."""
         first, last = min(SHORTEST, self.seq), max(LONGEST, 2 * self.seq)
         doubled = first * 2.0 ** np.arange(np.floor(np.log2(last / first)) + 1)
         return np.unique([*doubled, float(self.seq)])
 
     def memory(self, device: hardware.Device) -> Memory:
-        """Return what the model occupies on one of the devices."""
+        """Return the memory model of the architecture on a device."""
         return Memory(
             architecture=self.architecture, device=device, dtype=self.dtype, attention=self.attention
         )
@@ -113,7 +113,7 @@ class Question:
         )  # fmt: skip
 
     def lacking(self, device: hardware.Device) -> float:
-        """Return the memory that a generation needs beyond what there is room for, at least none [bytes]."""
+        """Return the memory that a generation needs beyond the device's free memory, at least 0 [bytes]."""
         memory = self.memory(device)
         held, _, _ = memory.generating(prompt=self.seq, new=self.new, batch=self.batch)
         return max(0.0, held - memory.room)
@@ -140,27 +140,27 @@ def story(
     architecture : Architecture
         From `costmodel.models.load`.
     devices : sequence of Device, str or Path
-        One or more.
+        One or more devices.
     batch, seq : int
-        Sequences, and tokens of each; when decoding, those in the cache. What trains on several
-        devices has as many sequences for each of them.
+        Number of sequences, and tokens of each; when decoding, tokens in the cache. For training on several
+        devices, the number of sequences per device.
     new : int
-        Tokens of a generation after a prompt of `seq`.
+        Tokens to generate after a prompt of `seq`.
     dtype, attention : str
         See `Architecture`.
     rung : str, optional
         See `predict`.
     clusters : iterable of int
-        Numbers of devices that training is planned for.
+        Cluster sizes that training is planned for [devices].
     others : sequence of Device, str or Path
-        Devices that are tried instead of each one.
+        Devices to try in place of each given one.
 
     Raises
     ------
     SizeError
         If a size is not a whole number of at least 1.
     UnavailableError
-        If a device cannot do it.
+        If a device cannot run the model.
     """
     for name, size in (("batch", batch), ("seq", seq), ("seq", new)):
         as_size(name, size)
@@ -212,7 +212,7 @@ def story(
 
 
 def _answer(asked: Question, use: str, prediction: Prediction) -> dict[str, Any]:
-    """Return the totals of a use on a device."""
+    """Return the totals of one use on one device."""
     device = prediction.device
     memory = asked.memory(device)
     low, high = prediction.interval(80)
@@ -241,7 +241,7 @@ def _count(number: int | None) -> float:
 
 
 def _kernels(prediction: Prediction) -> pd.DataFrame:
-    """Return a row for each kernel that takes time, with the part that it belongs to."""
+    """Return a row for each kernel that runs, with the part of the model it belongs to."""
     columns = ("kernel", "seconds", "bound", "matrix_flops", "hbm_bytes", "constants_from")
     rows = [
         {
@@ -255,7 +255,7 @@ def _kernels(prediction: Prediction) -> pd.DataFrame:
 
 
 def _slopes(prediction: Prediction) -> pd.DataFrame:
-    """Return what 1 % more of each rate and size does to the time of the roofline [%]."""
+    """Return the elasticities of the roofline's time: its change per 1 % more of each rate and size [%]."""
     sizes = prediction.layer.sizes()
     rows = [
         {"of": name, "kind": "size" if name in sizes else "rate", "elasticity": slope}
@@ -268,7 +268,7 @@ def _slopes(prediction: Prediction) -> pd.DataFrame:
 
 
 def _lengths(asked: Question) -> pd.DataFrame:
-    """Return the time of every part over the lengths, of each use on each device."""
+    """Return the time of every part of the model over the lengths, for each use and device."""
     frames = []
     for where, device in asked.places.items():
         for use in asked.uses:
@@ -289,7 +289,7 @@ def _lengths(asked: Question) -> pd.DataFrame:
 
 
 def _tokens(asked: Question) -> pd.DataFrame:
-    """Return a generation on each device, at doublings of the tokens made."""
+    """Return times of a generation on each device, at doublings of the tokens generated."""
     if "decode" not in asked.uses:
         return pd.DataFrame()
     doubled = 2 ** np.arange(int(np.log2(asked.new)) + 1)
@@ -317,7 +317,7 @@ def _tokens(asked: Question) -> pd.DataFrame:
 
 
 def _memory(asked: Question) -> pd.DataFrame:
-    """Return the memory of every kind over the lengths, of each use on each device."""
+    """Return the memory of every kind over the lengths, for each use and device."""
     frames = []
     for where, device in asked.places.items():
         memory = asked.memory(device)
@@ -334,11 +334,11 @@ def _memory(asked: Question) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-# -- what it rests on --------------------------------------------------------------------------
+# -- notes and sources -------------------------------------------------------------------------
 
 
 def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
-    """Return what the model is, and what is not counted."""
+    """Return notes for the page: the model's size and source, and what is not counted."""
     model = asked.architecture
     kept = model.title != model.name and "training" in asked.uses
     return (
@@ -353,7 +353,7 @@ def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
 
 
 def _facts(asked: Question, devices: dict[str, hardware.Device]) -> reports.Facts:
-    """Return the figures of all devices, those tried too, and the sources of the model's layers."""
+    """Return the facts of all devices, including those tried, and of the model's layers."""
     memory = asked.memory(asked.devices[0])
     models = [memory.model(use) for use in asked.uses]
     layers = dict.fromkeys(part.layer.name for model in models for part in (*model.parts, *model.updates))

@@ -1,6 +1,6 @@
-"""How answers look in a notebook: small tables of HTML, formulas in LaTeX between dollars.
+"""Answers in a notebook: small HTML tables, and formulas in LaTeX between dollar signs.
 
-Knows text alone: whatever stands in it, a device's title from a user's file say, stays text.
+All text is escaped: a device's title may come from a user's file.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
-#: As many rows as a notebook shows of an answer.
+#: Most rows that a notebook shows of an answer.
 MOST_ROWS = 20
-#: Notebooks set cells to the right, text too.
+#: By default notebooks align cells to the right, even text.
 _LEFT = 'style="text-align:left"'
 
 
@@ -24,7 +24,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str =
     rows : iterable of sequence of str
         Cells, as text.
     caption : str
-        What its rows are.
+        What the rows are.
     """
     head = "".join(f'<th scope="col" {_LEFT}>{escape(text)}</th>' for text in headings)
     lines = ("".join(f"<td {_LEFT}>{escape(cell)}</td>" for cell in row) for row in rows)
@@ -34,28 +34,28 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]], caption: str =
 
 
 def block(title: str, lines: Mapping[str, str], *tables: str) -> str:
-    """Return a heading with what belongs to it.
+    """Return a heading with lines of text and tables below it.
 
     Parameters
     ----------
     title : str
-        What is shown.
+        The heading.
     lines : mapping of str to str
-        What is said of it, by name; what is empty is left out.
+        Lines of text by label; empty ones are left out.
     *tables : str
-        From `table`.
+        Tables as returned by `table`.
     """
     said = "".join(f"<div>{escape(name)}: {escape(text)}</div>" for name, text in lines.items() if text)
     return f"<div><div><strong>{escape(title)}</strong></div>{said}{''.join(tables)}</div>"
 
 
 def formula(latex: str) -> str:
-    """Return LaTeX as a notebook typesets it inside HTML."""
+    """Return LaTeX in the form that a notebook typesets inside HTML."""
     return f"${latex}$"
 
 
 def shortened(rows: Sequence[Sequence[str]]) -> list[Sequence[str]]:
-    """Return the first rows and the last, with a row of dots for those between, where there are many."""
+    """Return the rows or, if there are many, the first and last with a row of dots between."""
     if len(rows) <= MOST_ROWS:
         return list(rows)
     half = MOST_ROWS // 2

@@ -1,4 +1,4 @@
-"""Where a layer meets a device: what is asked, checked; the answer is a `Prediction`."""
+"""Prediction of a layer's time on a device: the arguments are checked here and make a `Prediction`."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def as_device(device: hardware.Device | str | Path) -> hardware.Device:
 def several(
     devices: hardware.Device | str | Path | Iterable[hardware.Device | str | Path],
 ) -> Iterable[hardware.Device | str | Path]:
-    """Return devices, one or several as they may be given, as several."""
+    """Return one or several devices as an iterable."""
     return [devices] if isinstance(devices, (hardware.Device, str, Path)) else devices
 
 
 def check_rung(rung: str | None) -> None:
-    """Raise UnknownNameError unless it is a rung, or None for the best there is."""
+    """Raise UnknownNameError unless it is a rung, or None for the best available."""
     if rung is not None and rung not in RUNGS:
         raise unknown_name("rung", rung, RUNGS)
 
 
 def check_implementation(framework: str | None, harness: str | None = None) -> None:
-    """Raise UnknownNameError if nothing is known of that framework, or no measurement is taken so."""
+    """Raise UnknownNameError if the framework or the harness is unknown."""
     calibration.check_framework(framework)
     if harness is not None and harness not in HARNESSES:
         raise unknown_name("harness", harness, HARNESSES)
@@ -71,39 +71,38 @@ def predict(
     device : Device, str or Path
         A device, its name (``cm.hardware.available()`` lists them), or its spec file.
     sizes : mapping, optional
-        Sizes by name, beside those given as keywords: for a size whose name is one of the other
-        parameters' (``state``).
+        Sizes by name, in addition to those given as keywords. A size named like another parameter
+        (``state``) can be given here.
     rung : {"bound", "kernel", "calibrated"}, optional
-        How much the prediction knows: the datasheet; also how kernels work; also constants measured on
-        this device. Default the last of them that there is.
+        What the prediction uses: ``bound`` the datasheet; ``kernel`` also models of how kernels work;
+        ``calibrated`` also constants fitted on this device. Default: the last of these that is available.
     state : {"warm", "cold"}
-        Whether inputs lie in the last-level cache, as far as it holds them, or in main memory. At
-        ``bound`` always cold. A number is taken for the size `state`; to give both, put the size into
-        `sizes`.
+        Whether inputs lie in the last-level cache, as far as they fit, or in main memory. Rung ``bound`` is
+        always cold. A number is taken as the size `state`; to give both, put the size into `sizes`.
     framework, kernel : str, optional
-        Whose kernels are meant (``pytorch``, ``trtllm``, ``vllm``, …), where constants of several are
-        known, and which of them (``fa2``, ``fa3``, …; of products a tile).
+        The framework whose kernels are meant (``pytorch``, ``trtllm``, ``vllm``, …), if constants of several
+        are known, and the kernel (``fa2``, ``fa3``, …; for matrix products a tile).
     harness : {"graph-replay", "kernel-time", "eager-events", "host-wall", "perf_counter-median"}, optional
-        How the measurement is taken that is to be estimated: the last three time the host too.
+        The kind of measurement to predict. The last three include the host's time.
     **shapes : int, float or array
         The layer's sizes, positive whole numbers; arrays broadcast against each other.
 
     Returns
     -------
     Prediction
-        Its numbers are scalars, or arrays of the shape that the sizes broadcast to.
+        Its numbers are scalars, or arrays of the sizes' broadcast shape.
 
     Raises
     ------
     UnknownNameError
-        If there is no such device, rung, state, framework or harness, or the layer has no such size.
+        If the device, rung, state, framework or harness is unknown, or the layer has no such size.
     SizeError
-        If a size is missing, not a whole number of at least 1, or does not go with the others; or if a
-        tile that was given does not fit into the memory of a GPU's unit (not at ``bound``).
+        If a size is missing, not a whole number of at least 1, or inconsistent with the others; or if a
+        given tile does not fit into the memory of one of the GPU's units (not at ``bound``).
     UnavailableError
-        If the rung needs constants that there are none of, or the device has no such dtype.
+        If the rung needs constants that do not exist, or the device lacks the number format.
     CostmodelError
-        If an argument is of another kind, or a kernel's name says nothing of the layer's kernels.
+        If an argument is of a wrong type, or a kernel's name fits none of the layer's kernels.
     """
     check_implementation(framework, harness)
     as_named = (framework, harness, kernel)
@@ -123,7 +122,7 @@ def measured_as(
     state: ArrayLike = "warm",
     **shapes: ArrayLike,
 ) -> Prediction:
-    """Predict as `predict` does, whatever the implementation: measurements name what nothing is known of."""
+    """Predict as `predict` does, for any implementation: measurements may name unknown ones."""
     machine = as_device(device)
     check_rung(rung)
     if not isinstance(state, str):
@@ -138,21 +137,21 @@ def measured_as(
 
 
 def bind_on(device: hardware.Device, layer: Layer, sizes: Mapping[str, ArrayLike]) -> dict[str, Number]:
-    """Return the sizes of a layer as `bind` does, those of the device's memories among them."""
+    """Return the sizes of a layer as `bind` does, with those of the device's memories."""
     bound = bind(layer, sizes)
     return bound | {name: _device_size(device, name) for name in DEVICE_SIZES if name not in bound}
 
 
 def _device_size(device: hardware.Device, name: str) -> float:
-    """Return the on-chip memory that a tile, or a persistent kernel, may use [bytes]."""
+    """Return the on-chip memory available to a tile or a persistent kernel [bytes]."""
     if name == "onchip":
         return max(1.0, device.onchip_capacity)
-    # Where no unit-private memory is known, a tile may at least use what the smallest GPU here has.
+    # Without a known size of unit-private memory, assume that of the smallest shipped GPU.
     return device.shared_per_unit or 48 * 1024.0
 
 
 def _check_on_chip(layer: Layer, device: hardware.Device, sizes: Mapping[str, Number]) -> None:
-    """Refuse what no unit holds: of a GPU, whose registers and shared memory are all the room there is."""
+    """Refuse tiles that exceed a GPU unit's registers and shared memory, its only on-chip room."""
     shared, registers = device.shared_per_unit, device.registers_per_unit
     need = np.max(layer.on_chip(sizes))
     if registers and need > shared + registers:

@@ -1,7 +1,7 @@
-"""Layers as programs for another machine: every step of rung ``bound``, as Vega code.
+"""Layers as programs for a browser: every step of rung ``bound``, as Vega code.
 
-A program computes what `predict(…, rung="bound")` does, from sizes (fields of a datum) and a device's
-figures (signals of the view).
+A program computes what `predict(…, rung="bound")` does from sizes (fields of a datum) and the figures of a
+device (signals of the view).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from costmodel.layers import Layer, get
 from costmodel.symbols import DEVICE_SIZES, as_symbols, symbol
 from costmodel.vega import assignments, vega
 
-#: A device's figures that are one number each, in SI units: names of signals.
+#: Names of the signals that hold a device's single figures, in SI units.
 FIGURES = ("bandwidth", "cache", "link", "sums", "step", "launch", *DEVICE_SIZES)
 
 
@@ -30,15 +30,15 @@ class Program:
     Attributes
     ----------
     steps : tuple of (str, str)
-        Field and Vega code, in order. Among them the counts of `Cost.rows`, ``seconds``, ``lower_s``,
-        ``serial_s``, ``waiting_s`` (dependent steps and launches at the device's latencies), and
+        Field and its Vega code, in order. They include the counts of `Cost.rows`, ``seconds``, ``lower_s``,
+        ``serial_s``, ``waiting_s`` (dependent steps and launches times the device's latencies), and
         ``bound``, an index into `limits`.
     limits : tuple of str
         What can limit the layer: ``matrix:bf16``, ``hbm``, …
     rates : tuple of (str, str)
-        Engine and dtype of the rates it takes [FLOP/s]: signals ``rate_matrix_bf16``, …
+        Engine and dtype of the rates used [FLOP/s]: signals ``rate_matrix_bf16``, …
     boosts : tuple of str
-        Dtypes whose fastest rate the lower bound takes [FLOP/s]: signals ``boost_bf16``, …
+        Dtypes whose highest rate the lower bound uses [FLOP/s]: signals ``boost_bf16``, …
     """
 
     steps: tuple[tuple[str, str], ...]
@@ -48,7 +48,7 @@ class Program:
 
     @property
     def signals(self) -> tuple[str, ...]:
-        """Names of all figures of a device that it takes."""
+        """Names of all device figures that the program needs."""
         return _signals(self.rates, self.boosts)
 
 
@@ -57,7 +57,7 @@ def _signals(rates: tuple[tuple[str, str], ...], boosts: tuple[str, ...]) -> tup
 
 
 def program(layer: Layer) -> Program:
-    """Return the program of a layer with its static options."""
+    """Return the program of a layer with its options fixed."""
     cost = layer.exact.cost
     rates = tuple(dict.fromkeys(key for phase in cost.phases for key in phase.flops))
     boosts = tuple(dict.fromkeys(dtype for _, dtype in cost.flops))
@@ -70,17 +70,17 @@ def program(layer: Layer) -> Program:
 
 
 def _name(name: str) -> sp.Symbol:
-    """Return what stands for a step, or a figure, in later steps."""
+    """Return the symbol that stands for a step or a figure in later steps."""
     return sp.Symbol(name, real=True)
 
 
 def _max(*terms: sp.Expr) -> sp.Expr:
-    """Return the largest, without SymPy's search for a term that never is: it takes half the time."""
+    """Return the maximum without SymPy's search for redundant terms, which takes half the time."""
     return sp.Max(*terms, evaluate=False)
 
 
 def _counts(cost: Cost) -> list[tuple[str, sp.Expr]]:
-    """Return every count that times are made of, kernel by kernel, and their sums."""
+    """Return every count that the times need, kernel by kernel, and the sums."""
     named: list[tuple[str, sp.Expr]] = []
     for i, phase in enumerate(cost.phases):
         named.append((f"repeats{i}", phase.repeats))
@@ -95,7 +95,7 @@ def _counts(cost: Cost) -> list[tuple[str, sp.Expr]]:
 
 
 def _times(cost: Cost) -> tuple[list[tuple[str, sp.Expr]], tuple[str, ...]]:
-    """Return the steps of the roofline, and what may limit it: for each kernel the larger of its terms."""
+    """Return the steps of the roofline (each kernel takes its largest term), and the possible limits."""
     steps: list[tuple[str, sp.Expr]] = []
     serial: list[sp.Expr] = []
     totals: dict[str, list[sp.Expr]] = {}
@@ -108,7 +108,7 @@ def _times(cost: Cost) -> tuple[list[tuple[str, sp.Expr]], tuple[str, ...]]:
         steps += [(names[label].name, term) for label, term in terms.items()]
         run, whole = _name(f"run{i}"), _name(f"whole{i}")
         steps += [(run.name, _max(*names.values())), (whole.name, _name(f"repeats{i}") * run)]
-        # What hides behind the kernel before it takes only the time that it takes longer.
+        # A kernel that overlaps the one before it adds only the time by which it is longer.
         takes = _max(ZERO, whole - _name(f"whole{i - 1}")) if phase.overlaps and i else whole
         steps.append((f"time{i}", takes))
         serial.append(_name(f"repeats{i}") * sp.Add(*names.values()))
@@ -124,7 +124,7 @@ def _times(cost: Cost) -> tuple[list[tuple[str, sp.Expr]], tuple[str, ...]]:
 
 
 def _first_largest(names: list[sp.Symbol]) -> sp.Expr:
-    """Return the index of the first of the largest."""
+    """Return the index of the largest value; among equals the first."""
     largest = _max(*names)
     *others, _ = enumerate(names)
     return sp.Piecewise(*((sp.Integer(j), name >= largest) for j, name in others), (len(names) - 1, True))
@@ -142,14 +142,14 @@ def _lower(cost: Cost) -> list[tuple[str, sp.Expr]]:
 
 
 def defaults(layer: Layer) -> dict[str, str]:
-    """Return the Vega code of each size that a layer has a default for, in the order they are needed."""
+    """Return the Vega code of each size with a default, in an order in which they can be computed."""
     return {name: vega(as_symbols(default)) for name, default in layer.defaults.items()}
 
 
 def rules(layer: Layer) -> list[tuple[str, str]]:
-    """Return what a layer asks of its sizes together: when it refuses them (Vega code), and what it says.
+    """Return the conditions under which a layer refuses its sizes (Vega code), with the messages.
 
-    Found by running its `check_sizes` on conditions that are noted, not decided.
+    `check_sizes` is run on symbolic sizes that record each condition instead of deciding it.
     """
     noted: list[sp.Basic] = []
     layer.check_sizes(_traced(layer, noted, refused=None))
@@ -167,7 +167,7 @@ def _traced(layer: Layer, noted: list[sp.Basic], refused: sp.Basic | None) -> Ma
 
 
 class _Traced:
-    """A size that notes what is asked of it; every answer is no, but for the condition `refused`."""
+    """A symbolic size that records its conditions; each is false, except the condition `refused`."""
 
     def __init__(self, expression: Any, noted: list[sp.Basic], refused: sp.Basic | None) -> None:
         self._expression, self._noted, self._refused = expression, noted, refused
@@ -180,7 +180,7 @@ class _Traced:
         return other._expression if isinstance(other, _Traced) else sp.sympify(other)
 
     def any(self, **_: Any) -> _Traced:
-        """Return the same: NumPy asks what is no array of its own."""
+        """Return itself: NumPy calls this on objects that are not its arrays."""
         return self
 
     def __mod__(self, other: Any) -> _Traced:
@@ -208,7 +208,7 @@ class _Traced:
     __hash__ = None  # type: ignore[assignment]
 
     def __bool__(self) -> bool:
-        """Note the condition; a number is one where it is not 0."""
+        """Record the condition and decide it; a number is true if it is not 0."""
         expression = self._expression
         condition = expression if isinstance(expression, Boolean) else sp.Ne(expression, 0)
         if condition != sp.false:
@@ -216,11 +216,11 @@ class _Traced:
         return bool(condition == self._refused)
 
 
-# -- a tile that is free -----------------------------------------------------------------------
+# -- a free tile -------------------------------------------------------------------------------
 
 
 def free_tile(layer: Layer) -> Layer:
-    """Return tiled attention whose tile is a size like any other: fields ``tile_rows``, ``tile_cols``."""
+    """Return tiled attention with its tile as two more sizes: fields ``tile_rows``, ``tile_cols``."""
     kind = type("FreeTile", (get("tiled-attention"),), {"tile_rows": _ROWS, "tile_cols": _COLS})
     return kind(**layer.options)  # type: ignore[no-any-return]
 

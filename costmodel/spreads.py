@@ -1,4 +1,4 @@
-"""How far off predictions have been whose constants are a device's own, a relative's, or another kernel's."""
+"""Prediction errors by origin of the constants: the device's own, a relative's, or another kernel's."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from costmodel.hardware.tables import FOLDER, table
 
 
 def own(section: Section, wanted: Wanted, device: Device) -> tuple[Spread, ...]:
-    """Return how far off predictions with a device's own constants are."""
+    """Return the errors of predictions with a device's own constants."""
     return _of_kernel(section.spread, section, wanted, device, device)
 
 
 def carried(
     section: Section, wanted: Wanted, lender: Device, device: Device, relation: str
 ) -> tuple[Spread, ...]:
-    """Return how far off predictions with a relative's constants are, of such a relation."""
+    """Return the errors of predictions with the constants of a device of that relation."""
     spread = widest(section.spread, transfer(section.kernel, relation))
     return _of_kernel(spread, section, wanted, lender, device)
 
@@ -28,20 +28,20 @@ def carried(
 def _of_kernel(
     spread: tuple[Spread, ...], section: Section, wanted: Wanted, lender: Device, device: Device
 ) -> tuple[Spread, ...]:
-    """Return a spread; of a kernel or operation that the constants are not of, another generation's."""
+    """Return a spread, widened to another generation's for constants of another kernel or operation."""
     library = implementations.library(wanted.kernel, wanted.op, wanted.framework, wanted.label, device)
     fitted = implementations.library(section.kernel, section.op, *section.implementation, lender)
     named = wanted.label is None or not section.kernels or wanted.label in section.kernels
     fitted_on = wanted.op == section.op and not wanted.borrowed
     theirs = fitted_on and wanted.framework in (None, section.framework)
     same = theirs and (named or library == fitted is not None)
-    # Of a few rows none was held out: then no surer than another generation's.
+    # Sections with too few rows to hold any out have no spread: they count as another generation's.
     other = () if same and spread else transfer(section.kernel, "generation")
     return _either_way(widest(spread, other), section, wanted)
 
 
 def _either_way(spread: tuple[Spread, ...], section: Section, wanted: Wanted) -> tuple[Spread, ...]:
-    """Return a spread; of a backward pass by a forward's constants, with another generation's on top."""
+    """Return a spread, multiplied by another generation's for a backward pass with a forward's constants."""
     if wanted.direction.startswith(section.direction):
         return spread
     return tuple(
@@ -52,9 +52,9 @@ def _either_way(spread: tuple[Spread, ...], section: Section, wanted: Wanted) ->
 
 
 def widest(own: tuple[Spread, ...], transferred: tuple[Spread, ...]) -> tuple[Spread, ...]:
-    """Return a section's regimes, each as wide as there or, where that is wider, as carried constants are.
+    """Return a section's regimes, each at least as wide as the spread of transferred constants.
 
-    One range is known for all times of carried ones; on another device nothing is surer than on its own.
+    Transferred constants have one spread for all times, and are never surer than on their own device.
     """
     if not own or not transferred:
         return own or transferred
@@ -63,7 +63,7 @@ def widest(own: tuple[Spread, ...], transferred: tuple[Spread, ...]) -> tuple[Sp
 
 
 def _outermost(quantiles: Iterable[Quantiles]) -> Quantiles:
-    """Return the lower of the lower ends and the higher of the higher ones."""
+    """Return the lower of the lower ends and the higher of the upper ends."""
     low, inner_low, inner_high, high = zip(*quantiles, strict=True)
     return min(low), min(inner_low), max(inner_high), max(high)
 
@@ -74,11 +74,11 @@ def _transfers() -> dict[str, dict[str, Any]]:
 
 
 def transfer(kernel: str, relation: str) -> tuple[Spread, ...]:
-    """Return how far off a kernel model is with the constants of such a relative; () if it is not known.
+    """Return the errors of a kernel model with constants from a device of that relation; () if unknown.
 
-    From predicting each open device with the constants of its nearest relative
-    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`). Where none of this model's has
-    such a relative: as far as any model is.
+    They come from predicting each open device with the constants of its nearest relative
+    (``hardware/transfer.yaml``, written by `costmodel.validation.accuracy`). If this model has none for the
+    relation, those of all models together are returned.
     """
     told = _transfers()
     for name in (kernel, "any"):

@@ -1,8 +1,7 @@
 """The project's own question, on the shipped devices: recurrence or attention, and what limits each.
 
-The Transformer of Vaswani et al. 2017 (base and big, its encoder's layers) beside
-an LSTM stack of the same width and number of layers. Frames are made here;
-`costmodel.reports` knows how to show them.
+Compared are the Transformer of Vaswani et al. 2017 (encoder layers, base and big) and an LSTM stack of the
+same width and number of layers. The tables are made here; `costmodel.reports` shows them.
 """
 
 from __future__ import annotations
@@ -43,13 +42,13 @@ DEVICES = (
 )
 LENGTHS = log2_range(128, 131072)
 BATCH = 8
-#: Where one thing is changed at a time: the first model, inference, this many tokens.
+#: Length [tokens] of the what-ifs, which are made for the first model and inference.
 CHANGED_AT = 8192
 #: Vaswani et al. 2017, Table 3, rows base and big; heads of 64.
 MODELS = {"base": {"width": 512, "heads": 8, "d_ff": 2048}, "big": {"width": 1024, "heads": 16, "d_ff": 4096}}
 NUM_LAYERS = 6
 WORKS = {"inference (forward)": "fwd", "training (forward and backward)": "fwd+bwd"}
-#: The columns that say which of the story's cases a row belongs to.
+#: The columns that identify the case a row belongs to.
 CASE = ("where", "model", "work")
 
 
@@ -60,7 +59,7 @@ class Case:
     Attributes
     ----------
     device : Device
-        Where.
+        The device.
     dtype : str
         The number format: the device's own 16-bit one, or fp32.
     model : str
@@ -86,7 +85,7 @@ class Case:
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """The layers compared, by the name the report has for them."""
+        """The layers compared, by their names in the report."""
         same = {"dtype": self.dtype, "direction": WORKS[self.work]}
         block = get("transformer-block")
         return {
@@ -109,18 +108,18 @@ class Case:
         return {name: value for name, value in every.items() if name in layer.sizes()}
 
     def predict(self, layer: Layer, lengths: int | Sequence[int] | np.ndarray) -> Prediction:
-        """Return the prediction of one of the layers."""
+        """Return the prediction of one of the layers over lengths."""
         return predict(layer, self.device, rung=self.rung, seq=np.asarray(lengths), **self.sizes(layer))
 
 
 def _short(device: hardware.Device) -> str:
-    """Return what people call a device: ``NVIDIA Tesla P100 SXM2 16 GB → P100``."""
+    """Return a device's everyday name: ``NVIDIA Tesla P100 SXM2 16 GB → P100``."""
     words = [word for word in device.title.split() if word not in (device.vendor, "Tesla", "Instinct")]
     return " ".join(words[:2] if words[0] == "TPU" else words[:1])
 
 
 def cases(devices: Iterable[hardware.Device], rung: str | None) -> list[Case]:
-    """Return the story's cases: the 16-bit format a device has natively; fp32 beside it on P100."""
+    """Return the story's cases: each device in its native 16-bit format or fp32; Pascal in both."""
     found = []
     for device in devices:
         dtypes = [device.native_16bit or "fp32", *(["fp32"] if device.family == "pascal" else [])]
@@ -140,11 +139,11 @@ def story(
     Parameters
     ----------
     rung : str, optional
-        See `predict`; default the best there is, device by device.
+        See `predict`; default: the best rung available for each device.
     devices : sequence of str
-        Names.
+        Names of devices.
     lengths : sequence of int
-        Tokens.
+        Sequence lengths [tokens].
     """
     if not devices or not np.size(lengths):
         raise CostmodelError("story: wanted one device or more and one length or more")
@@ -171,13 +170,13 @@ def story(
 
 
 def _named(segments: list[dict[str, object]], series: list[str]) -> pd.DataFrame:
-    """Return segments as the reports' charts take them: every layer a category, the fastest or not."""
+    """Return segments as the charts take them; every layer is a category, even one that is never fastest."""
     frame = pd.DataFrame(segments).rename(columns={"where": "row"})
     return frame.assign(series=pd.Categorical(frame["series"], series))
 
 
 def _times(case: Case, series: str, prediction: Prediction) -> pd.DataFrame:
-    """Return a layer's times and counts over the lengths, with what 80 % of measurements lie within."""
+    """Return a layer's times and counts over the lengths, with 80 % prediction intervals."""
     frame = as_frame(prediction).assign(series=series, label=f"{series} · {case.dtype}", **case.keys)
     low, high = prediction.interval(80)
     return frame.assign(lo80_s=low, hi80_s=high)
@@ -194,15 +193,15 @@ def _parts(case: Case, series: str, prediction: Prediction) -> pd.DataFrame:
 
 
 def _fastest(case: Case, lengths: Sequence[int] | np.ndarray) -> list[dict[str, object]]:
-    """Return who is fastest from where to where, to the token."""
+    """Return which layer is fastest over which range of lengths, exact to the token."""
     found = _segments(case, lengths, "seconds")
     return [{**case.keys, "of": "time", **segment} for segment in found]
 
 
 def _fewest(every: Sequence[Case], lengths: Sequence[int] | np.ndarray) -> list[dict[str, object]]:
-    """Return who has the fewest FLOPs and steps: counts that are the same on every device.
+    """Return which layer has the fewest FLOPs and dependent steps; these counts are the same on every device.
 
-    Traffic is not: what a device cannot keep on chip is read again.
+    Traffic is left out because it is not: a device reads again what it cannot keep on chip.
     """
     names = {"flops": "FLOPs", "depth": "depth"}
     found = []
@@ -214,7 +213,7 @@ def _fewest(every: Sequence[Case], lengths: Sequence[int] | np.ndarray) -> list[
 
 
 def _segments(case: Case, lengths: Sequence[int] | np.ndarray, of: str) -> list[dict[str, object]]:
-    """Cut the range of lengths at every crossover, and name the least in each piece."""
+    """Return the range of lengths cut at every crossover, with the layer of the least value in each piece."""
     layers, low, high = case.layers, int(min(lengths)), int(max(lengths))
     cuts = {low}
     for first, second in itertools.combinations(layers.values(), 2):
@@ -241,14 +240,14 @@ def _values(case: Case, layer: Layer, lengths: Sequence[int], of: str) -> np.nda
 
 
 def _least(values: dict[str, float]) -> str:
-    """Return the name of the least, of several the first."""
+    """Return the name of the least value; among equals the first."""
     return min(values, key=lambda name: values[name])
 
 
 def _changes(every: Sequence[Case]) -> pd.DataFrame:
-    """Return how much faster each layer is with one thing changed, on every device: see `what_if`.
+    """Return the speedup of each layer with one thing changed, on every device; see `what_if`.
 
-    Formats are not tried: each device computes in its own.
+    Other number formats are left out: each device computes in its own.
     """
     found = []
     first: dict[str, Case] = {}
@@ -275,21 +274,21 @@ def _longest(case: Case, series: str, layer: Layer) -> dict[str, object]:
 
 
 def page(file: Path | None = None, *, rung: str | None = None, command: str | None = None) -> reports.Page:
-    """Return the report of a sweep's file, or with none the story.
+    """Return the report of a sweep's file or, without a file, the project's own report.
 
     Parameters
     ----------
     file : Path, optional
-        CSV or Parquet, as `sweep` writes it.
+        CSV or Parquet, as written by `sweep`.
     rung : str, optional
-        Of the story; a file has its own.
+        Rung of the project's own report; a file has its own.
     command : str, optional
-        What made it, for the reader who wants it again.
+        The command that made the report, shown on it.
 
     Raises
     ------
     UnavailableError
-        If a rung is asked for and there is a file, whose predictions are made already.
+        If a rung is given together with a file, whose predictions are already made.
     TableError
         If the file is not a sweep's.
     """

@@ -1,6 +1,6 @@
-"""Every layer side by side: its time over length on a device, and its row of Table 1.
+"""All layers compared: time over sequence length on a device, and asymptotic costs (Table 1).
 
-Layers are those of the registry that have a length; one that is added shows up by itself.
+Compared are all registered layers that have a length, so a new layer appears by itself.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from costmodel.predict import predict
 
 #: 128 to 131,072 tokens.
 LENGTHS = tuple(128 * 4**i for i in range(6))
-#: The Transformer's big width (Vaswani et al. 2017, Table 3), and what else layers need to be given.
+#: The Transformer's big width (Vaswani et al. 2017, Table 3), and values of other required sizes.
 SIZES = {
     "batch": 8,
     "d_model": 1024,
@@ -35,23 +35,23 @@ SIZES = {
     "devices": 8,
     "store": 65536,
 }
-#: Of a size that is not among them.
+#: Value of a size that is not listed above.
 OTHER = 64
 
 
 def length_of(layer: Layer) -> str | None:
-    """Return the size that is a layer's length: ``seq``, or the context of one query; None if it has none."""
+    """Return the name of a layer's length: ``seq``, or the context ``seq_kv`` of one query; else None."""
     return next((name for name in ("seq", "seq_kv") if name in layer.required), None)
 
 
 def sizes_of(layer: Layer) -> dict[str, int]:
-    """Return all sizes but the length that a layer has to be given; the rest have their defaults."""
+    """Return all required sizes of a layer except the length; others keep their defaults."""
     length = length_of(layer)
     return {name: SIZES.get(name, OTHER) for name in layer.required if name != length}
 
 
 def layers(dtype: str) -> list[Layer]:
-    """Return every layer that has a length, forward, by family."""
+    """Return the forward pass of every layer that has a length, sorted by family."""
     every: list[Any] = sorted(classes().values(), key=lambda layer: (layer.family, layer.name))
     made = [layer(dtype=dtype) for layer in every]
     return [layer for layer in made if length_of(layer)]
@@ -67,7 +67,7 @@ def times(
     Parameters
     ----------
     places : iterable of (str, Device, str)
-        What the device is called, itself, and its number format.
+        The device's name in the table, the device, and its number format.
     rung : str, optional
         See `predict`.
 
@@ -87,7 +87,7 @@ def times(
 
 
 def _times(layer: Layer, device: hardware.Device, rung: str | None) -> pd.DataFrame:
-    """Return a layer's times; no row where the device lacks what it needs (a link, a number format)."""
+    """Return a layer's times; no rows if the device lacks something it needs (a link, a number format)."""
     name = length_of(layer) or "seq"
     found: dict[str, Any] = {"seq": [], "seconds": [], "bound": []}
     with contextlib.suppress(UnavailableError):
@@ -97,13 +97,13 @@ def _times(layer: Layer, device: hardware.Device, rung: str | None) -> pd.DataFr
 
 
 def growth() -> pd.DataFrame:
-    """Return "Attention Is All You Need", Table 1, for every layer that has a length.
+    """Return Table 1 of "Attention Is All You Need" for every layer that has a length.
 
     Returns
     -------
     DataFrame
-        Columns ``layer``, ``family``, ``complexity``, ``sequential``, ``path`` (classes in the paper's
-        letters), ``exponent`` (power of the length in all arithmetic), ``source``.
+        Columns ``layer``, ``family``, ``complexity``, ``sequential``, ``path`` (growth classes in the paper's
+        notation), ``exponent`` (power of the length in the total arithmetic), ``source``.
     """
     rows = []
     for layer in layers("bf16"):

@@ -1,4 +1,4 @@
-"""Tables in files, CSV or Parquet: with kinds of columns that are inferred, or as they were written."""
+"""Reading of tables from CSV and Parquet files, with inferred column types or as text."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ import pandas as pd
 from costmodel.arguments import typed
 from costmodel.errors import TableError, first_line
 
-#: What stands in a CSV where there is nothing.
+#: Cells of a CSV that mean a missing value.
 EMPTY = ("", "NA", "N/A", "n/a", "#N/A", "<NA>", "NaN", "nan", "NULL", "null", "None")
 
-#: A file, or the bytes of one that can be read only once.
+#: A file, or its bytes if it can be read only once.
 Source = Path | io.BytesIO
 
 
 @typed
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Return a table, columns of a CSV of the kind that their values have.
+    """Return a table; types of a CSV's columns are inferred from their values.
 
     Parameters
     ----------
     path : str or Path
-        ``NAME.parquet``, or a CSV by any other name: /dev/stdin too.
+        ``NAME.parquet``, or a CSV of any other name, such as /dev/stdin.
 
     Raises
     ------
     TableError
-        If there is no such file, it is no table, it has no rows, two of its columns have one name, or rows
-        have more fields than there are columns.
+        If the file does not exist, is not a table, has no rows, has two columns of one name, or has rows
+        with more fields than columns.
     """
     return _read(Path(path), lambda source, _: _csv(source))
 
 
 def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]) -> pd.DataFrame:
-    """Return a table, columns of a CSV as text: 007 and NA are then what they were.
+    """Return a table; a CSV's columns stay text, so that 007 and NA stay as they are.
 
     Parameters
     ----------
     path : Path
-        See `read_table`; columns of a Parquet file are of the kind that the file says.
+        See `read_table`; columns of a Parquet file keep their types.
     names : collection of str
-        Columns whose empty cells are to be missing.
+        Columns in which empty cells become missing values.
     numbers : collection of str
-        Columns that are to be numbers, as far as they hold any.
+        Columns to read as numbers, if they hold any.
 
     Raises
     ------
@@ -60,9 +60,9 @@ def read_as_written(path: Path, names: Collection[str], numbers: Collection[str]
 
 
 def check_once(table: pd.DataFrame) -> None:
-    """Raise TableError if two columns of a table in memory have one name, or one has several.
+    """Raise TableError if two columns of a table in memory share a name, or columns have several names.
 
-    Of a file with two of a name reading it says so.
+    For tables in files, reading them raises the same error.
     """
     if table.columns.nlevels > 1:
         raise TableError(f"the table's columns have {table.columns.nlevels} names each; wanted one")
@@ -83,7 +83,7 @@ def _as_written(
 
 
 def _csv(source: Source, **how: Any) -> pd.DataFrame:
-    """Read a CSV whose rows have as many fields as its header names; pandas would take the first as names."""
+    """Read a CSV; refuse rows with more fields than the header: pandas would take the first as an index."""
     with warnings.catch_warnings():
         warnings.simplefilter("error", pd.errors.ParserWarning)
         try:
@@ -107,7 +107,7 @@ def _read(path: Path, read_csv: Callable[[Source, list[str]], pd.DataFrame]) -> 
     except TableError as error:
         raise TableError(f"{path}: {error}") from None
     except Exception as error:
-        # pandas and pyarrow raise many kinds for a broken file.
+        # pandas and pyarrow raise exceptions of many types for a broken file.
         raise TableError(f"{path}: not a readable table: {first_line(error)}") from None
     if table.empty:
         raise TableError(f"{path}: has no rows")
@@ -115,7 +115,7 @@ def _read(path: Path, read_csv: Callable[[Source, list[str]], pd.DataFrame]) -> 
 
 
 def _header(source: Source) -> list[str]:
-    """Return the names of a CSV's columns; pandas would call the second of two by another name."""
+    """Return the names of a CSV's columns as written; pandas would rename the second of two equal ones."""
     first = pd.read_csv(source, header=None, nrows=1, dtype=str, keep_default_na=False)
     if isinstance(source, io.BytesIO):
         source.seek(0)

@@ -1,7 +1,7 @@
-"""Expressions as Vega expressions: what a browser computes is what Python does.
+"""SymPy expressions as Vega expressions, so that a browser computes what Python does.
 
-Vega's expression language is a small part of JavaScript: numbers are float64, as NumPy's are here, and
-no `eval` is needed to run it. https://vega.github.io/vega/docs/expressions/
+Vega's expression language is a small subset of JavaScript. Its numbers are float64, as NumPy's are here, and
+it runs without `eval`. https://vega.github.io/vega/docs/expressions/
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from costmodel.symbols import CausalTiles, CeilLog, CeilLog2, ChunkPairs, Distin
 
 
 class _Log1m(sp.Function):  # type: ignore[misc]
-    """log(1 − y) for 0 ≤ y < 1, to the last digits also where y is small: Vega has no log1p."""
+    """log(1 − y) for 0 ≤ y < 1 at full precision for small y too: Vega has no log1p."""
 
 
 class _Expm1(sp.Function):  # type: ignore[misc]
-    """exp(z) − 1, to the last digits also where z is small: Vega has no expm1."""
+    """exp(z) − 1 at full precision for small z too: Vega has no expm1."""
 
 
-#: Functions that say their argument more than once: it is given a name first.
+#: Functions whose Vega code repeats an argument: a compound argument is assigned to a name first.
 _REPEAT = (CeilLog2, CeilLog, ChunkPairs, CausalTiles, sp.Mod, _Log1m, _Expm1)
 _BINARY = {sp.Eq: "==", sp.Ne: "!=", sp.Lt: "<", sp.Le: "<=", sp.Gt: ">", sp.Ge: ">="}
 
 
 class _Printer(CodePrinter):  # type: ignore[misc]
-    """Vega code of one expression."""
+    """Printer of an expression as Vega code."""
 
     printmethod = "_vega"
     language = "Vega"
@@ -105,7 +105,7 @@ class _Printer(CodePrinter):  # type: ignore[misc]
         return self._call("min", *expr.args)
 
     def _print_Mod(self, expr: sp.Mod) -> str:
-        # Vega's remainder has the sign of the dividend, SymPy's that of the divisor.
+        # Vega's remainder has the sign of the dividend, SymPy's has that of the divisor.
         a, b = (self._group(argument) for argument in expr.args)
         if all(argument.is_nonnegative for argument in expr.args):
             return f"({a} % {b})"
@@ -134,10 +134,10 @@ class _Printer(CodePrinter):  # type: ignore[misc]
             text = f"({self._print(condition)} ? {self._print(value)} : {text})"
         return text
 
-    # -- the vocabulary's own functions: exact for whole numbers up to 2⁵³ -------------------
+    # -- functions of `costmodel.symbols`: exact for whole numbers up to 2⁵³ -----------------
 
     def _print_CeilDiv(self, expr: sp.Expr) -> str:
-        # Where a < 2⁵³, a/b is never rounded to a whole number that it is not above.
+        # For a < 2⁵³ the quotient a/b is never rounded down to a whole number.
         a, b = (self._group(argument) for argument in expr.args)
         return f"ceil({a}/{b})"
 
@@ -150,7 +150,7 @@ class _Printer(CodePrinter):  # type: ignore[misc]
 
     @staticmethod
     def _levels(x: str, base: str, unit: str) -> str:
-        """⌈log x⌉ from a quotient of logarithms, put right by the powers next to it."""
+        """⌈log x⌉ from a quotient of logarithms, corrected by comparison with the adjacent powers."""
         guess = f"ceil(log({x})/{unit})"
         high, low = f"pow({base}, {guess} - 1) >= {x}", f"pow({base}, {guess}) < {x}"
         return f"({guess} - ({high} ? 1 : 0) + ({low} ? 1 : 0))"
@@ -189,7 +189,7 @@ class _Printer(CodePrinter):  # type: ignore[misc]
 
 
 def _spelt(expression: sp.Expr) -> sp.Expr:
-    """Return an expression with `Distinct` in terms of functions that can be written out."""
+    """Return an expression with `Distinct` replaced by functions that the printer supports."""
     return expression.replace(
         Distinct,
         lambda n, k, draws: sp.Max(
@@ -204,14 +204,14 @@ def vega(expression: sp.Basic, signals: Iterable[str] = ()) -> str:
     Parameters
     ----------
     expression : Expr or Boolean
-        Of sizes, and the functions of `costmodel.symbols`.
+        An expression in sizes and the functions of `costmodel.symbols`.
     signals : iterable of str
-        Symbols that are signals of the view, by name; all others are fields of the datum.
+        Names of symbols that are signals of the view; all others are fields of the datum.
 
     Raises
     ------
     CostmodelError
-        If Vega has no such function.
+        If the expression has a function without Vega code.
 
     Examples
     --------
@@ -224,17 +224,17 @@ def vega(expression: sp.Basic, signals: Iterable[str] = ()) -> str:
 
 
 def assignments(named: Sequence[tuple[str, sp.Expr]]) -> list[tuple[str, sp.Expr]]:
-    """Return steps that compute the named expressions, what they share computed once.
+    """Return assignments that compute the named expressions, with common subexpressions computed once.
 
     Parameters
     ----------
     named : sequence of (str, Expr)
-        Names and what they stand for. Shared parts are called ``x0``, ``x1``, …
+        Names and their expressions. Common subexpressions are called ``x0``, ``x1``, …
 
     Returns
     -------
     list of (str, Expr)
-        In the order in which they can be computed; the last are those asked for.
+        In an order in which they can be computed; the named expressions are last.
     """
     fresh = sp.numbered_symbols("x", real=True)
     spelt = [_spelt(expression) for _, expression in named]
@@ -250,7 +250,7 @@ def assignments(named: Sequence[tuple[str, sp.Expr]]) -> list[tuple[str, sp.Expr
 
 
 def _with_named_arguments(expression: sp.Expr, fresh: Any) -> tuple[sp.Expr, list[tuple[str, sp.Expr]]]:
-    """Give a name to each argument that would be written more than once."""
+    """Assign each argument that would be written more than once to a name."""
     steps: list[tuple[str, sp.Expr]] = []
     while True:
         inner = next((part for part in sp.postorder_traversal(expression) if _unnamed(part)), None)

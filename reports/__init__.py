@@ -1,9 +1,9 @@
 """Reports: tables in, one self-contained HTML page out.
 
-Everything here knows tables and the names of their columns, not layers or devices. Each
-chart is a module with ``rows`` (what it draws, of every case that may be picked), ``chart``
-(an Altair chart of those of one case; of lines also by the names of all series of the page,
-in order) and ``finding`` (what they show, in a sentence).
+Everything here knows tables and their column names, not layers or devices. Each chart is a module with
+``rows`` (what it draws, for every case that can be picked), ``chart`` (an Altair chart of one case; a line
+chart also takes the names of all series of the page, in order) and ``finding`` (what the rows show, in a
+sentence).
 
 >>> from costmodel import reports
 >>> reports.save(reports.compare(frame), "comparison.html")  # doctest: +SKIP
@@ -53,13 +53,13 @@ def compare(
     Parameters
     ----------
     frame : DataFrame
-        As `costmodel.sweep` returns it, or its file as `read` does.
+        A table as returned by `costmodel.sweep`, or by `read` from its file.
     facts : Facts, optional
-        Figures and sources of its devices and layers; default those of the shipped specs.
+        Figures and sources of its devices and layers; default: those of the shipped specs.
     title : str, optional
         Default: the layers' names.
     command : str
-        What made it, for the reader who wants it again.
+        The command that made the page, shown on it.
 
     Raises
     ------
@@ -87,7 +87,7 @@ def story(frames: Frames, *, command: str = "costmodel report -o REPORT.html") -
     frames : Frames
         From `costmodel.story.story`.
     command : str
-        What made it.
+        The command that made the page, shown on it.
 
     Raises
     ------
@@ -114,25 +114,25 @@ def validation(
     Parameters
     ----------
     frame : DataFrame
-        One row a measurement: layer, options, device, op, dtype, rung, state, measured_s, seconds,
-        lower_s, bound; fitted rows left out by whoever makes it, or marked in a column ``held_out``;
-        ``spread`` between visits of a case, over its time, is shown beside errors.
+        One row per measurement: layer, options, device, op, dtype, rung, state, measured_s, seconds,
+        lower_s, bound. Fitted rows are either absent or marked in a column ``held_out``. A column
+        ``spread`` (difference between visits of a case over its time) is shown beside the errors.
     constants : DataFrame, optional
-        One row a fitted constant: op, direction, dtype, constant, value, low, high, unit, meaning.
+        One row per fitted constant: op, direction, dtype, constant, value, low, high, unit, meaning.
     memory : DataFrame, optional
-        One row a measurement: op, kernel, dtype, direction, measured_bytes (most memory occupied),
-        stated_bytes, ratio.
+        One row per measurement: op, kernel, dtype, direction, measured_bytes (peak memory), stated_bytes,
+        ratio.
     traffic : DataFrame, optional
-        The same of bytes that the hardware counted, and case, l2_bytes, lts_bytes, status, reason.
+        The same for traffic that hardware counted, with case, l2_bytes, lts_bytes, status, reason.
     facts : Facts, optional
-        Figures and sources of its devices and layers; default those of the shipped specs.
+        Figures and sources of its devices and layers; default: those of the shipped specs.
     command : str
-        What made it.
+        The command that made the page, shown on it.
 
     Raises
     ------
     TableError
-        If a column is missing or there twice, or no row has both times.
+        If a column is missing or duplicated, or no row has both times.
     UnavailableError
         If altair or vl-convert is not installed.
     """
@@ -160,7 +160,7 @@ def explorer(explored: Explorer, *, title: str | None = None, command: str) -> P
     title : str, optional
         Default: the layers' names.
     command : str
-        What made it.
+        The command that made the page, shown on it.
 
     Raises
     ------
@@ -179,9 +179,9 @@ def model(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
     frames : ModelFrames
         From `costmodel.model_story.story`.
     first : str
-        The use that is shown at first: ``prefill``, ``decode`` or ``training``.
+        The use shown at first: ``prefill``, ``decode`` or ``training``.
     command : str
-        What made it.
+        The command that made the page, shown on it.
 
     Raises
     ------

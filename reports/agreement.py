@@ -17,12 +17,12 @@ ABOUT = (
 
 
 def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
-    """Return at most 5,000 of the rows, evenly over the measured times of each case.
+    """Return at most 5,000 rows, evenly spread over the measured times of each case.
 
     Parameters
     ----------
     frame : DataFrame
-        measured_s and seconds [s], op; see `costmodel.reports.validation`.
+        Columns measured_s and seconds [s], op; see `costmodel.reports.validation`.
     cases : list of str
         Columns that tell cases apart.
     """
@@ -32,7 +32,7 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return predicted over measured time, a colour and shape for each op."""
+    """Return the chart of predicted over measured time, with a colour and shape for each op."""
     alt = style.altair()
     along = style.log_x("measured_s", "measured [s]", style.SECONDS)
     base = alt.Chart(frame)
@@ -69,7 +69,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return how many of the points are within 10 % and within a factor of 1.5."""
+    """Return which share of the predictions is within 10 %, and within a factor of 1.5."""
     close = (frame["error"].abs() <= 10).mean()
     ratio = frame["seconds"] / frame["measured_s"]
     near = ((ratio <= 1.5) & (ratio >= 1 / 1.5)).mean()

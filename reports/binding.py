@@ -1,4 +1,4 @@
-"""What binds where: the limit of each layer by device and length."""
+"""The limit of each layer by device and length."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ABOUT = (
     "everything waits for. The letter in a cell repeats its colour."
 )
 
-#: What may bind: in words, its letter in a cell, its colour, the letter's colour on it.
+#: Limits: name in words, letter in a cell, colour, colour of the letter on it.
 LIMITS = {
     "matrix": ("matrix engine", "M", "#0072B2", "#ffffff"),
     "vector": ("vector engine", "V", "#56B4E9", "#000000"),
@@ -26,14 +26,14 @@ LIMITS = {
     "launch": ("launches", "L", "#999999", "#000000"),
     "link": ("links", "K", "#F0E442", "#000000"),
 }
-#: What binds, in words → its colour.
+#: Colours of the limits by name.
 COLOURS = {name: colour for name, _, colour, _ in LIMITS.values()}
 
 
 def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - every chart's signature
-    """Return the frame with ``limit`` (categories: all that occur), its letter and that one's ink.
+    """Return the frame with ``limit`` (a category), its letter and the letter's colour ``ink``.
 
-    ``where`` becomes ``row``, so that picking a device leaves all of them there.
+    ``where`` is renamed ``row``, so that picking a device does not filter the chart.
     """
     kinds = frame["bound"].astype(str).str.partition(":")[0]
     looks = [LIMITS.get(kind, (kind, kind[:1].upper(), "", "#000000")) for kind in kinds]
@@ -45,12 +45,12 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:  # noqa: ARG001 - e
 
 
 def limits(bound: pd.Series) -> pd.Categorical[str]:
-    """Return what binds in words: ``matrix:bf16 → matrix engine``; categories: all that occur, in order."""
+    """Return limits in words: ``matrix:bf16 → matrix engine``; as categories, in a fixed order."""
     return in_words((str(kind).partition(":")[0] for kind in bound), LIMITS)
 
 
 def said(limit: str) -> str:
-    """Return a limit, or a rate, in words: ``matrix:bf16 → matrix engine, bf16``; another text as it is."""
+    """Return a limit or a rate in words: ``matrix:bf16 → matrix engine, bf16``; other text unchanged."""
     kind, _, dtype = limit.partition(":")
     if kind not in LIMITS:
         return limit
@@ -58,7 +58,7 @@ def said(limit: str) -> str:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a cell for each device and length, one band a layer."""
+    """Return a heat map with a cell for each device and length, one band per layer."""
     alt = style.altair()
     x = axis_of(frame)
     base = alt.Chart(frame).encode(
@@ -79,7 +79,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return for each layer what binds most of its cells, and the share of them."""
+    """Return the most frequent limit of each layer, and the share of cells that have it."""
     most = []
     for name, limits in frame.groupby("series", sort=False)["limit"]:
         counts = limits.astype(str).value_counts(normalize=True)

@@ -14,7 +14,7 @@ from costmodel.reports.frames import MOST_ROWS, Facts, Frames, axis_of, axis_tit
 from costmodel.reports.page import Page
 from costmodel.reports.words import listed
 
-#: As many values of one size as a chart draws and a list offers.
+#: Largest number of values of one size in a chart, and in a list to pick from.
 MOST_POINTS = 40
 MOST_CHOICES = 12
 
@@ -22,9 +22,9 @@ MOST_CHOICES = 12
 def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command: str) -> Page:
     """Return the report of a sweep's table.
 
-    All of a page goes along one size: layers without it are left out, and the page says so. A table too
-    large for a page is thinned: fewer values of each size, evenly spread, first and last kept; the page
-    says so.
+    All charts of a page run along one size: layers without it are left out, and the page says so. A table
+    too large for a page is thinned to fewer, evenly spread values of each size, with first and last kept;
+    the page says so.
 
     Raises
     ------
@@ -60,10 +60,10 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
 
 
 def picked_columns(frame: pd.DataFrame, x: str) -> list[str]:
-    """Return the columns that tell a table's cases apart, beside layer and `x`.
+    """Return the columns that tell a table's cases apart, other than layer and `x`.
 
-    A size that follows from others (keys from queries, the model's width from its heads) is none, nor
-    is a rung that follows from layer and device: layers are compared at the best rung of each.
+    Left out are sizes that follow from others (keys from queries, the model's width from its heads), and a
+    rung that follows from layer and device: layers are compared at the best rung of each.
     """
     chosen = ["where"] if frame["where"].nunique() > 1 else []
     for name in (*(name for name in ("rung", "state") if name in frame), *sizes_of(frame)):
@@ -76,7 +76,7 @@ def picked_columns(frame: pd.DataFrame, x: str) -> list[str]:
 
 
 def thinned(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
-    """Return the rows of few enough values of each size for a page."""
+    """Return the rows with few enough values of each size for a page."""
     numbers = [name for name in columns if name in sizes_of(frame)]
     limits = {name: MOST_POINTS if name == columns[0] else MOST_CHOICES for name in numbers}
     rows = frame
@@ -91,7 +91,7 @@ def thinned(frame: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _few(frame: pd.DataFrame, column: str, most: int) -> pd.DataFrame:
-    """Return the rows with at most that many values of a column, evenly spread, ends kept."""
+    """Return the rows with at most `most` values of a column, evenly spread, ends kept."""
     values = np.array(sorted(frame[column].dropna().unique()))
     if len(values) <= most:
         return frame

@@ -1,4 +1,4 @@
-"""Which charts, tables and notes a report of layers on devices has, and in which order."""
+"""Composition of a report of layers on devices: its charts, tables and notes, in order."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from costmodel.reports.page import Page, Section
 from costmodel.reports.render import said
 from costmodel.reports.table import Column, Table
 
-#: What is said in the place of the charts of matrix products.
+#: Text in place of the charts of matrix products.
 NO_PRODUCTS = "There is no matrix product here: no roofline, and no chart of their arithmetic."
 
-#: What a time means, rung by rung.
+#: Meaning of a time at each rung.
 RUNGS = {
     "bound": (
         "the cold roofline: for each kernel the larger of its FLOPs over the engine's peak and its "
@@ -45,7 +45,7 @@ RUNGS = {
         "the best estimate: the kernel models with constants fitted from measurements of the device itself."
     ),
 }
-#: Terms of every page that has them, and what they mean.
+#: Terms explained on every page that uses them.
 LOWER_BOUND = (
     "Lower bound",
     "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
@@ -56,7 +56,7 @@ CONSTANTS_FROM = (
     "Constants from",
     "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
 )
-#: How sure a figure of a device is.
+#: Explanation of the statuses of a device's figures.
 STATUS = (
     "Status: confirmed by two sources, single, derived by the arithmetic noted, from memory, or "
     "assumed with a range and a reason. A spec's hash changes with any of its figures."
@@ -71,9 +71,9 @@ def compose(
     Parameters
     ----------
     frames : Frames
-        The tables; parts, fastest, changes and longest where there are any.
+        The tables; parts, fastest, changes and longest may be empty.
     picks : sequence of Pick
-        What the reader may choose.
+        What the reader can choose.
     title, asked, command : see `Page`
     """
     charts = _charts(frames)
@@ -114,7 +114,7 @@ def compose(
 
 
 def _memory(frames: Frames) -> str:
-    """Return the heading of what is said of memory."""
+    """Return the heading of the section on memory."""
     return "Memory" if frames.longest.empty else "Memory, and the longest sequence that fits"
 
 
@@ -145,16 +145,16 @@ def _charts(frames: Frames) -> dict[str, tuple[Figure, ...]]:
         charts["memory"].append(Figure.of(memory, memory.rows(rows, facts), names=names))
     if not frames.longest.empty:
         charts["memory"].append(Figure.of(longest, longest.rows(frames.longest)))
-    # Layers without matrix products have no roofline and no count of them.
+    # Layers without matrix products have no roofline and no FLOP chart.
     return {name: tuple(f for f in figures if not f.frame.empty) for name, figures in charts.items()}
 
 
 def lead(picks: Sequence[Pick]) -> str:
-    """Return what the findings are of: what is picked at first, where there is something to pick."""
+    """Return which choices the findings apply to; empty if there is nothing to choose."""
     if not picks:
         return ""
     values = [(pick.label.lower(), pick.values[pick.default]) for pick in picks]
-    # A device's or a model's name says what it is; a rung's does not.
+    # The name of a device or a model speaks for itself; that of a rung does not.
     chosen = "; ".join(
         value if isinstance(value, str) and value not in RUNGS else f"{name} {said(value)}"
         for name, value in values
@@ -163,7 +163,7 @@ def lead(picks: Sequence[Pick]) -> str:
 
 
 def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
-    """Return whose constants each layer's time rests on, for what is picked at first."""
+    """Return where each layer's constants come from, for the choices made at first."""
     if "constants_from" not in rows or set(rows["constants_from"]) == {"none"}:
         return ""
     first = choose(rows, at_first(picks)).drop_duplicates(["series", "constants_from"])
@@ -173,7 +173,7 @@ def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
 
 
 def _findings(sections: Sequence[Section], picks: Sequence[Pick]) -> tuple[str, ...]:
-    """Return each chart's finding for what is picked at first."""
+    """Return each chart's finding for the choices made at first."""
     figures = {figure.name: figure for section in sections for figure in section.figures}
     order = ("time", "crossovers", "depth", "split", "helping", "roofline", "binding", "longest")
     return tuple(figures[name].say(at_first(picks)) for name in order if name in figures)
@@ -228,7 +228,7 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
 
 
 def sources(facts: Facts, *more: str) -> Section:
-    """Return the section with every figure that a page rests on, and its source; `more` to say of them."""
+    """Return the section with every figure behind a page and its source; `more` is text for it."""
     tables = []
     if not facts.devices.empty:
         columns = (
@@ -274,13 +274,13 @@ def _notes(frames: Frames) -> tuple[tuple[str, str], ...]:
 
 
 def rungs(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return what a time means, for each rung that a table has."""
+    """Return the meaning of a time for each rung in a table."""
     found = dict.fromkeys(rows["rung"]) if "rung" in rows else {}
     return [(f"Time, at rung {rung}", f"Rung {rung}: {RUNGS[rung]}") for rung in found if rung in RUNGS]
 
 
 def layers(facts: Facts) -> list[tuple[str, str]]:
-    """Return what each layer is, whose it is, and what its counts leave out."""
+    """Return what each layer is, its source, and what its counts leave out."""
     return [
         (f"{name}", f"{what} Source: {source}. Not counted: {not_counted}.")
         for name, what, source, not_counted in facts.layers.to_numpy()
@@ -294,7 +294,7 @@ def _fixed(rows: pd.DataFrame) -> str:
 
 
 def _unknown(frames: Frames) -> list[str]:
-    """Return which devices nothing more is known of."""
+    """Return a remark on the devices without facts, if there are any."""
     devices = set(frames.rows["device"]) if "device" in frames.rows else set()
     unknown = sorted(devices - set(frames.facts.devices["device"]))
     return [f"No spec at hand, and so no roof and no source, for {', '.join(unknown)}."] if unknown else []

@@ -1,4 +1,4 @@
-"""The three costs side by side: arithmetic, traffic, and steps that wait for each other."""
+"""Charts of the three costs: arithmetic, traffic, and dependent steps."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from costmodel.reports.frames import axis_of
 
 @dataclass(frozen=True)
 class Count:
-    """A count over length: a chart of its own.
+    """A chart of one count over length.
 
     Attributes
     ----------
     name : str
         The chart's name on a page.
     column : str
-        The column that is counted.
+        The column of the count.
     axis : str
         The y axis's title, with unit.
     labels : str
-        Vega expression of the axis's labels.
+        Vega expression of the axis labels.
     said : callable
-        A number of it in words.
+        Returns a count in words.
     verb : str
-        What a layer does with it, in a finding.
+        Verb of the findings, with a layer as its subject.
     about : str
         What is counted, and what is not.
     """
@@ -43,11 +43,11 @@ class Count:
     about: str
 
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return the frame without the rows where the count is 0: they have no place on a log axis."""
+        """Return the frame without rows whose count is 0, which a log axis cannot show."""
         return frame[frame[self.column] > 0]
 
     def chart(self, frame: pd.DataFrame, names: Sequence[str]) -> Any:
-        """Return the count over length, a line a layer."""
+        """Return the chart of the count over length, one line per layer."""
         alt = style.altair()
         x = axis_of(frame)
         along, count = style.length_axis(x), style.log_y(self.column, self.axis, self.labels)
@@ -64,7 +64,7 @@ class Count:
         return style.titled(style.lined(drawn, names), self.finding(frame), self.about)
 
     def finding(self, frame: pd.DataFrame) -> str:
-        """Return who needs least and most at the longest length."""
+        """Return which layers have the smallest and the largest count at the longest length."""
         x = axis_of(frame)
         longest = frame[x].max()
         at = frame[frame[x] == longest].set_index("series")[self.column]

@@ -1,4 +1,4 @@
-"""Time against length, layer by layer, with the lower bound that a measurement keeps."""
+"""Time over length for each layer, with the lower bound that every measurement keeps."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ABOUT = (
     "measurement undercuts. Bands, where there are any: 80 % of measurements. Hollow points: more than the "
     "device's memory holds."
 )
-#: As many layers are named at the longest length; of more, the fastest and the slowest.
+#: Up to this many layers are all named at the longest length; of more, the fastest and the slowest.
 MOST_SAID = 4
-#: Times that differ by less are the same to whoever reads them.
+#: Times with a smaller ratio count as equal.
 ALIKE = 1.005
 
 
 def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    """Return the frame with ``held``: 1, or 0 where the footprint is more than the device's memory."""
+    """Return the frame with ``held``: 1, or 0 if the footprint exceeds the device's memory."""
     if "footprint_bytes" not in frame:
         return frame.assign(held=1)
     capacity = memory.rows(frame, facts)["hbm_capacity_bytes"]
@@ -68,7 +68,7 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return how long the layers take at the longest length, and who is fastest at the shortest."""
+    """Return the times at the longest length, and which layer is fastest at the shortest."""
     x = axis_of(frame)
     short, long = (frame[frame[x] == end].set_index("series") for end in (frame[x].min(), frame[x].max()))
     text = f"At {words.at(x, long[x].iloc[0])}, {_order(long)}"
@@ -79,7 +79,7 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def _fastest(times: pd.Series) -> list[str]:
-    """Return the fastest, and who is as good as that."""
+    """Return the fastest layer, and all that are as fast."""
     return [str(name) for name in times.index[times <= ALIKE * times.min()]]
 
 

@@ -1,4 +1,4 @@
-"""How a model's time follows each rate of the device and each size."""
+"""Elasticities of a model's time: how it follows each rate of the device and each size."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ABOUT = (
     "1 % more of a rate or a size changes the time of the cold roofline by so many per cent: exact "
     "derivatives of its formula. Those of the rates add up to −1."
 )
-#: Kinds in words, each with its colour.
+#: Kinds of elasticities: name in words, colour.
 KINDS = {"rate": ("rate of the device", "#0072B2"), "size": ("size of the question", "#D55E00")}
 
 
 def rows(slopes: pd.DataFrame) -> pd.DataFrame:
-    """Return the slopes in words, kinds as categories: all that occur."""
+    """Return the slopes in words, with kinds as categories."""
     return slopes.assign(of=[_said(of) for of in slopes["of"]], kind=in_words(slopes["kind"], KINDS))
 
 
@@ -29,7 +29,7 @@ def _said(of: str) -> str:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar for each rate and size, to the left where it shortens the time."""
+    """Return a bar for each rate and size, pointing left if more of it shortens the time."""
     alt = style.altair()
     bars = (
         alt.Chart(frame)
@@ -48,7 +48,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return the rate that the time follows most, and how it follows the sizes."""
+    """Return the rate with the strongest effect on the time, and the effects of the sizes."""
     rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable").head(1)
     sizes = frame[frame["kind"] == KINDS["size"][0]]
     said = [f"10 % more of the {of} saves about {-changed(slope):.1f} %" for of, slope in _pairs(rates)]
@@ -57,7 +57,7 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def changed(slope: float) -> float:
-    """Return by how much 10 % more changes a time [%] that follows it by that power."""
+    """Return the change [%] of a time with this elasticity for 10 % more."""
     return float(100 * (1.1**slope - 1))
 
 

@@ -1,4 +1,4 @@
-"""Frames and text inside a page, so that nothing in them can be taken for HTML or script."""
+"""Encoding of frames and text inside a page, so that no content is taken for HTML or script."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-#: What would end a script element or a string of one, and its JSON escape.
+#: Characters that could end a script element or a string in one, with their JSON escapes.
 _UNSAFE = {"<": r"\u003c", ">": r"\u003e", "&": r"\u0026", "\u2028": r"\u2028", "\u2029": r"\u2029"}
 
 
 def to_json(value: Any) -> str:
-    """Return JSON that is safe inside a script element, whatever text it holds."""
+    """Return JSON that is safe inside a script element, whatever text it contains."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     for character, escaped in _UNSAFE.items():
         text = text.replace(character, escaped)
@@ -21,17 +21,17 @@ def to_json(value: Any) -> str:
 
 
 class Columns:
-    """Columns of frames, each distinct one once: charts of one table share most of theirs."""
+    """Columns of frames, each distinct one stored once: charts of one table share most columns."""
 
     def __init__(self) -> None:
         self.distinct: list[Any] = []
         self._index: dict[str, int] = {}
 
     def add(self, frame: pd.DataFrame) -> dict[str, Any]:
-        """Return the frame's number of rows, and the index of each column among the distinct ones.
+        """Add a frame; return its number of rows, and the index of each column among the distinct ones.
 
-        Numbers are a list, text its distinct values and an index into them. Whole numbers are
-        exact, others have 7 digits; what is missing is null.
+        Numbers are stored as a list, text as distinct values and indices. Whole numbers are exact, others
+        have 7 digits; missing values are null.
         """
         return {"rows": len(frame), "columns": {str(name): self._add(frame[name]) for name in frame}}
 

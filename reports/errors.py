@@ -1,4 +1,4 @@
-"""The accuracy table: errors by device, op, whose kernel, format, direction, launch and rung."""
+"""The accuracy table: errors by device, op, kernel, format, direction, launch and rung."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABOUT = (
     "Median absolute error of each op at each rung, over the rows that were predicted; mean, signed bias "
     "and the number of rows are in the table."
 )
-#: Columns that make a cell of the table, where a frame has them.
+#: Columns that define a cell of the table, if a frame has them.
 CELL = ("device", "op", "kernel", "dtype", "direction", "launch", "framework", "state", "rung")
 
 
@@ -24,17 +24,18 @@ def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     Parameters
     ----------
     frame : DataFrame
-        measured_s, seconds, lower_s [s]; spread (between visits of a case, over its time), where known.
+        measured_s, seconds, lower_s [s]; optionally spread (difference between visits of a case over its
+        time).
     by : list of str
-        Columns that make a cell.
+        Columns that define a cell.
 
     Returns
     -------
     DataFrame
-        The cell, ``rows``, ``predicted``, ``median_ape``, ``mean_ape``, ``bias`` (median signed error,
-        positive where the prediction is too long), ``reruns`` (median difference between visits of a case,
-        NaN where it is not known), ``under_lower`` (share of rows measured below the lower bound), all [%],
-        and ``tightness`` (median of lower bound over measurement).
+        The cell's columns, ``rows``, ``predicted``, ``median_ape``, ``mean_ape``, ``bias`` (median signed
+        error, positive if predictions are too long), ``reruns`` (median difference between visits of a case,
+        NaN if unknown), ``under_lower`` (share of rows measured below the lower bound), all [%], and
+        ``tightness`` (median of lower bound over measurement).
     """
     error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
     under = (100.0 * (frame["measured_s"] < frame["lower_s"])).where(frame["lower_s"].notna())
@@ -62,7 +63,7 @@ def rows(frame: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the median absolute error of each op, a point for each ``at_rung``, which no pick hides."""
+    """Return the median absolute error of each op, a point per ``at_rung``, which picks do not filter."""
     alt = style.altair()
     axis = alt.Axis(labelExpr=style.WRITTEN_OUT, tickCount=8)
     points = (
@@ -88,7 +89,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return for each rung the best and the worst op."""
+    """Return the best and the worst op of each rung."""
     said = []
     for rung, part in frame[np.isfinite(frame["median_ape"])].groupby("at_rung", sort=False, observed=True):
         best, worst = part.loc[part["median_ape"].idxmin()], part.loc[part["median_ape"].idxmax()]

@@ -1,7 +1,7 @@
-"""The charts of the explorer: of rows that the reader's browser computes.
+"""Charts of the explorer, whose rows the reader's browser computes.
 
-A row's ``kind`` says what of a chart it is: a point of a curve, the setting that is looked at, a
-corner of the roof, a crossover.
+The ``kind`` of a row says what it is in a chart: a point of a curve, the current setting, a corner of the
+roof, a crossover.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from costmodel.reports import binding, style
 from costmodel.reports.roofline import drawn
 
-#: Stands in a chart's specification for the size that its curves run along.
+#: Placeholder in a chart's specification for the size along which curves run.
 ALONG = "ALONG"
 
 ROOFLINE = (
@@ -33,13 +33,13 @@ MEMORY = (
     "Operands, intermediates and, for training, gradients and what is kept for the backward pass; no "
     "optimiser's state, no allocator's loss. The upright line is the device's memory."
 )
-#: Height that one bar takes [px].
+#: Height of one bar [px].
 _BAR = 40
 PARTS = ("roofline", "dependent steps", "launches")
 
 
 def roofline(names: Sequence[str]) -> Any:
-    """Return the roofline: rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s].
+    """Return the roofline for rows of kinds roof, curve and now, with intensity [FLOP/B] and rate [FLOP/s].
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def roofline(names: Sequence[str]) -> Any:
 
 
 def time(names: Sequence[str]) -> Any:
-    """Return time along a size: rows of kinds curve, now and cross, with ``at``, seconds and lower_s [s].
+    """Return time along a size for rows of kinds curve, now and cross, with ``at``, seconds and lower_s [s].
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ def time(names: Sequence[str]) -> Any:
         cross.mark_point(size=190, strokeWidth=2, color="#555555")
         .encode(along, seconds)
         .properties(name="ink_cross"),
-        # Below the fastest layer nothing is drawn but lower bounds: there is room for a number.
+        # Below the fastest layer there are only lower bounds, so a number has room there.
         cross.transform_filter("isValid(datum.note)")
         .mark_text(align="left", dx=9, dy=13, fontSize=11, fontWeight=600, color="#444444")
         .encode(along, seconds, text="note:N")
@@ -102,12 +102,12 @@ def time(names: Sequence[str]) -> Any:
 
 
 def waiting(layers: int) -> Any:
-    """Return bars of what a layer's time is made of: label, part (of `PARTS`), order, seconds [s].
+    """Return stacked bars of what a layer's time is made of: label, part (of `PARTS`), order, seconds [s].
 
     Parameters
     ----------
     layers : int
-        As many bars as there are.
+        Number of bars.
     """
     alt = style.altair()
     colours = [style.OKABE_ITO[0], *(binding.LIMITS[limit][2] for limit in ("depth", "launch"))]
@@ -130,12 +130,12 @@ def waiting(layers: int) -> Any:
 
 
 def memory(names: Sequence[str]) -> Any:
-    """Return bars of memory occupied: label, footprint_bytes, capacity_bytes of the device, note (the axis).
+    """Return bars of occupied memory: label, footprint_bytes, the device's capacity_bytes, note (the axis).
 
     Parameters
     ----------
     names : sequence of str
-        The layers, in order: as many bars.
+        The layers, in order, one bar each.
     """
     alt = style.altair()
     base = alt.Chart()

@@ -18,7 +18,7 @@ from costmodel.reports.page import Live, Page, Section
 from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed
 
-#: What the reader may change of a device: name as ``--device-set`` has it, words, unit, its size in SI.
+#: Device figures that the reader can change: name for ``--device-set``, words, unit, the unit in SI.
 FIGURES = (
     ("peak", "Peak of the number format", "TFLOP/s", 1e12),
     ("fp32", "Peak of fp32", "TFLOP/s", 1e12),
@@ -33,33 +33,33 @@ WORDS = {"dtype": "Number format", "direction": "Direction", "causal": "Causal m
 WORDS |= {"schedule": "Schedule of tiles", "tile": "Tile"}
 SAID = {"fwd": "forward", "bwd": "backward", "fwd+bwd": "forward and backward", "true": "yes", "false": "no"}
 SAID |= {"auto": "the paper's", "free": "set below", "fa1": "FlashAttention", "fa2": "FlashAttention-2"}
-#: What the page runs, each on what stands before it: the numbers, the words, the form, and who calls whom.
+#: Scripts of the page, in an order in which each uses only those before it.
 PARTS = ("state", "device", "programs", "crossings", "round", "rows", "findings", "commands", "form")
 SCRIPTS = (*(f"explorer_{part}.js" for part in PARTS), "explorer.js")
 
 
-#: As many crossovers are named one by one; of more, the first, the last and how many.
+#: Up to this many crossovers are all named; of more, the first, the last and the number.
 MOST_CROSSINGS = 6
 
 
 @dataclass(frozen=True, eq=False)
 class Explorer:
-    """What is explored; `costmodel.explore` makes it.
+    """Content of the explorer; made by `costmodel.explore`.
 
     Attributes
     ----------
     devices : list of dict
-        Figures of each and the limits of those that the reader may change, in SI units.
+        Figures of each device, and the ranges of those that the reader can change, in SI units.
     first : int
-        Index of the device that is shown at first.
+        Index of the device shown at first.
     choices : list of dict
-        Options that the reader sets: name, values, first.
+        Options that the reader sets: name, values, first value.
     layers : list of dict
         Name, sizes, and the program of each variant: steps of Vega code.
     controls : list of dict
-        Sizes that the reader moves: name, meaning, value, stops, group.
+        Sliders: name, meaning, value, stops, group.
     tied : dict
-        Vega code of the sizes that follow the width.
+        Vega code of the sizes derived from the width.
     facts : Facts
         Figures and sources of the devices, and of the layers.
     """
@@ -75,10 +75,10 @@ class Explorer:
 
 @dataclass(frozen=True, eq=False)
 class _LiveFigure(Figure):
-    """A chart whose rows, and what they show, come when the page is opened."""
+    """A chart whose rows and finding are computed when the page is opened."""
 
     def say(self, chosen: dict[str, Any]) -> str:  # noqa: ARG002 - a figure's own method
-        """Return what stands there until then."""
+        """Return the text shown until then."""
         return "Computed when the page is opened"
 
 
@@ -180,7 +180,7 @@ def _notes(facts: Facts) -> tuple[tuple[str, str], ...]:
 
 
 def _data(explorer: Explorer) -> dict[str, Any]:
-    """Return the programs with every distinct step once: variants of a layer share most of theirs."""
+    """Return the programs with every distinct step stored once: variants of a layer share most steps."""
     pool: dict[tuple[str, str], int] = {}
     layers = []
     for layer in explorer.layers:

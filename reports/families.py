@@ -1,4 +1,4 @@
-"""The map of families: every layer's time over length in one picture, and the power it grows with."""
+"""Map of all layers: time over length, and the power of the length it grows with."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ ABOUT = (
     "holds it; layers on many devices run on 8 of them. Of decoding layers the length is the context of "
     "one query. On a narrow screen the points, touched, say their names."
 )
-#: Height that a line's name needs [px].
+#: Height of a line's label [px].
 NAME_HEIGHT = 13.5
 
 
 def rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return what is drawn: the times, and at each line's end its name and where it has room.
+    """Return the times and, at each line's end, its label with the position where it has room.
 
     Parameters
     ----------
@@ -33,8 +33,8 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The same and, in the row of the longest length, ``slope`` (d log seconds / d log seq between the
-        two longest), ``text`` (name and slope) and ``place`` (height of the name [s]).
+        The same columns and, in the row of the longest length, ``slope`` (d log seconds / d log seq between
+        the two longest), ``text`` (name and slope) and ``place`` (height of the label [s]).
     """
     frame = frame.sort_values(["where", "layer", "seq"], kind="stable", ignore_index=True)
     lines = frame.groupby(["where", "layer"], sort=False)
@@ -54,7 +54,7 @@ def rows(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _power(slope: float) -> str:
-    """Return the power of n to one digit: 1.04 → n, 1.97 → n², 1.52 → n^1.5; nothing for a missing one."""
+    """Return n to a power with one digit: 1.04 → n, 1.97 → n², 1.52 → n^1.5; empty for NaN."""
     if np.isnan(slope):
         return ""
     exponent = f"{slope:.1f}"
@@ -62,11 +62,11 @@ def _power(slope: float) -> str:
 
 
 def _spread(values: np.ndarray, span: np.ndarray) -> np.ndarray:
-    """Return heights as near to the values as names of equal height allow, inside the span."""
+    """Return label heights as close to the values as non-overlapping labels allow, inside the span."""
     order = np.argsort(values, kind="stable")
     gap = (span[1] - span[0]) * NAME_HEIGHT / _height(len(values))
     steps = gap * np.arange(len(values))
-    # Least squares with order kept: names that push each other stand around their mean (pool adjacent
+    # Least squares with the order kept: labels that push each other stand around their mean (pool adjacent
     # violators).
     pools: list[tuple[float, int]] = []
     for value in values[order] - steps:
@@ -82,7 +82,7 @@ def _spread(values: np.ndarray, span: np.ndarray) -> np.ndarray:
 
 
 def _height(layers: int) -> float:
-    """Return the chart's height [px]: more than all names together."""
+    """Return the chart's height [px]: more than all labels together."""
     return max(style.HEIGHT, 1.25 * NAME_HEIGHT * layers)
 
 
@@ -95,7 +95,7 @@ def chart(frame: pd.DataFrame) -> Any:
     axis = alt.Axis(format=",", labelOverlap=True, tickCount=12, grid=False)
     along = alt.X("seq:Q", title=axis_title("seq"), scale=scale, axis=axis)
     time = style.log_y("seconds", "time [s]", style.SECONDS)
-    # More families than colours: the second round of colours is dashed, and the markers differ.
+    # There are more families than colours: the second round is dashed and has other markers.
     rounds = [[1, 0]] * len(style.OKABE_ITO) + [[5, 2]] * len(style.OKABE_ITO)
     dashed = alt.StrokeDash("family:N", scale=alt.Scale(range=rounds), legend=None)
     strong = alt.condition(hover, alt.value(0.9), alt.value(0.12))
@@ -137,7 +137,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return how many layers grow with which power, and how far apart the ends are."""
+    """Return how many layers grow with which power, and the ratio of the slowest to the fastest."""
     ends = frame[frame["slope"].notna()].sort_values("seconds")
     longest = ends["seq"].max()
     fast, slow = (ends.iloc[end] for end in (0, -1))

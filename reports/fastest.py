@@ -1,4 +1,4 @@
-"""Who is fastest from where to where: the crossover lengths, device by device."""
+"""The fastest layer by range of length: crossovers, device by device."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ ABOUT = (
 
 
 def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
-    """Return who is fastest where, from a sweep's table.
+    """Return which layer is fastest over which range, from a sweep's table.
 
-    Between two neighbouring lengths whose fastest layer differs, the crossover is where straight
-    lines between them on log axes meet.
+    If the fastest layer differs between two neighbouring lengths, the crossover is put where straight lines
+    on log axes intersect.
 
     Parameters
     ----------
     frame : DataFrame
-        A sweep's rows with where, series.
+        Rows of a sweep with where and series.
     cases : list of str
-        Columns that tell cases apart, ``where`` among them or not.
+        Columns that tell cases apart, with or without ``where``.
 
     Returns
     -------
     DataFrame
-        The cases (``where`` as ``row``), ``of`` = "time", series (categories: all of them), and
-        ``from_`` and ``to_`` before the size that grows.
+        The cases (``where`` as ``row``), ``of`` = "time", series (categories: all), and ``from_…`` and
+        ``to_…`` of the size along which times are compared.
     """
     x = axis_of(frame)
     frame = frame.rename(columns={"where": "row"})
@@ -53,7 +53,7 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
 
 
 def _pieces(table: pd.DataFrame, x: str) -> list[dict[str, Any]]:
-    """Return the runs of lengths over which the same column is least."""
+    """Return the ranges of lengths over which the same column is the least."""
     lengths, least = table.index.to_numpy(float), table.idxmin(axis=1).to_numpy()
     edges = [lengths[0]]
     names = [least[0]]
@@ -73,7 +73,7 @@ def _pieces(table: pd.DataFrame, x: str) -> list[dict[str, Any]]:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar a device, coloured by the layer that is fastest there (`rows`, or those of the story)."""
+    """Return a bar per device, coloured by the layer that is fastest there; for `rows`, or the story's."""
     alt = style.altair()
     x = _axis(frame)
     names = style.domain(frame["series"])
@@ -103,9 +103,9 @@ def _axis(frame: pd.DataFrame) -> str:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return who is fastest in the end, in how many rows, and from where on.
+    """Return which layer is fastest at the longest length, in how many rows, and from which length on.
 
-    A row is a device in a number format: one that is shown in two has two.
+    A row is a device in a number format: a device in two formats has two rows.
     """
     x = _axis(frame)
     timed = frame[frame["of"] == "time"]
@@ -123,7 +123,7 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def _from(rows: pd.DataFrame, x: str) -> str:
-    """Return from which length on, at the earliest and at the latest."""
+    """Return the lengths from which a layer is fastest: the earliest and the latest of all rows."""
     starts = rows.set_index("row")[f"from_{x}"]
     early, late = (words.at(x, end) for end in (starts.min(), starts.max()))
     if early == late:

@@ -1,4 +1,4 @@
-"""A chart on a page: drawn for the case that is picked, with a finding for every case."""
+"""A chart on a page: drawn for the picked case, with a finding for every case."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Pick:
     Attributes
     ----------
     column : str
-        The column it chooses by.
+        The column whose value is chosen.
     label : str
-        What the reader sees beside it.
+        Label of the choice.
     values : tuple
-        What there is to choose from; text or numbers.
+        The values to choose from; text or numbers.
     default : int
-        Index of what is chosen at first.
+        Index of the value chosen at first.
     """
 
     column: str
@@ -50,7 +50,7 @@ class Figure:
     finding : callable
         Rows of one case → one sentence.
     about : str
-        What is shown, for the caption and for those who do not see it.
+        Description of the chart, for the caption and for screen readers.
     """
 
     name: str
@@ -61,19 +61,19 @@ class Figure:
 
     @classmethod
     def of(cls, module: ModuleType, frame: pd.DataFrame, **fixed: Any) -> Figure:
-        """Return the figure of a chart's module, of which some arguments are the same in every case."""
+        """Return the figure of a chart's module; `fixed` are arguments of its chart that all cases share."""
         chart = partial(module.chart, **fixed)
         return cls(module.NAME, frame, chart, module.finding, module.ABOUT)
 
     def picks(self, picks: Sequence[Pick]) -> list[Pick]:
-        """Return those of the page's picks that this figure follows."""
+        """Return the page's picks that filter this figure."""
         return [pick for pick in picks if pick.column in self.frame]
 
     def spec(self, picks: Sequence[Pick]) -> dict[str, Any]:
-        """Return the Vega-Lite spec for what is picked at first, without rows, title or description.
+        """Return the Vega-Lite spec for the choices made at first, without rows, title or description.
 
-        The page has the rows of every case, and says title and description in HTML. Where the first case
-        has none, the spec is that of one that has (a page that computes its rows has none at all).
+        The page holds the rows of every case, and has title and description in HTML. If the first case has no
+        rows, the spec is that of one that has some (a page that computes its rows has none at all).
         """
         first = choose(self.frame, at_first(picks))
         if first.empty and not self.frame.empty:
@@ -100,12 +100,12 @@ class Figure:
 
 
 def at_first(picks: Sequence[Pick]) -> dict[str, Any]:
-    """Return what is picked before the reader picks."""
+    """Return the choices made before the reader picks."""
     return {pick.column: pick.values[pick.default] for pick in picks}
 
 
 def choose(frame: pd.DataFrame, chosen: dict[str, Any]) -> pd.DataFrame:
-    """Return the rows of a case; a size that a layer does not take, missing in its rows, fits any."""
+    """Return the rows of a case; a size that is missing in a row (its layer has no such size) matches any."""
     mask = np.ones(len(frame), dtype=bool)
     for column, value in chosen.items():
         if column in frame:

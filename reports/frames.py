@@ -1,4 +1,4 @@
-"""The tables that reports are made of, and the words for their columns."""
+"""Tables that reports are made of, and the words for their columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from costmodel.errors import TableError
 from costmodel.tables import check_once
 
-#: Size columns, in the order in which they are looked at, with the words for an axis.
+#: Size columns in order of preference, with axis titles.
 SIZES = {
     "seq": "sequence length [tokens]",
     "batch": "batch [sequences]",
@@ -56,23 +56,23 @@ SIZES = {
     "params": "learned numbers",
     "tensors": "tensors",
 }
-#: A sweep's column of the size `state`: a column of that name is cold or warm.
+#: A sweep's column of the size `state`; the column ``state`` is cold or warm.
 STATE = "state_size"
-#: What a sweep's table has to have to be compared.
+#: Columns that a sweep's table needs to be compared.
 NEEDED = ("layer", "device", "dtype", "seconds", "lower_s", "bound", "matrix_flops", "hbm_bytes", "depth")
-#: Which of these are numbers of at least 0, the first above it: a logarithmic axis has no place for 0.
+#: Those of them that are numbers of at least 0; the first must be positive, for a logarithmic axis.
 NUMBERS = ("seconds", "lower_s", "matrix_flops", "hbm_bytes", "depth")
-#: What there is none of where nothing is done: two devices exchange something, one has nobody to.
+#: Columns that are all 0 in a row without work, such as a collective on a single device.
 _WORK = ("seconds", "lower_s", "matrix_flops", "hbm_bytes")
-#: What a prediction is of, beside its sizes.
+#: Columns that identify a prediction, beside its sizes.
 CASE = ("where", "series", "layer", "device", "dtype", "direction", "rung", "state")
-#: As many rows as one chart draws and a page carries.
+#: Largest number of rows in one chart.
 MOST_ROWS = 5_000
 
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What predictions rest on.
+    """Facts behind predictions.
 
     Attributes
     ----------
@@ -87,7 +87,7 @@ class Facts:
     layers : DataFrame
         layer, what, source, not_counted.
     version : str
-        Of the program.
+        Version of the program.
     """
 
     devices: pd.DataFrame
@@ -99,31 +99,31 @@ class Facts:
 
 @dataclass(frozen=True, eq=False)
 class Frames:
-    """The tables of a report; all but the rows may be empty.
+    """The tables of a report; all except `rows` may be empty.
 
-    ``where`` is a device in words, ``series`` what a line stands for, and ``label``
-    the same with the number format.
+    ``where`` is a device in words, ``series`` the name of a line, and ``label`` the series with its number
+    format.
 
     Attributes
     ----------
     rows : DataFrame
-        A sweep's columns, and where, series, and what else tells cases apart.
+        Columns of a sweep, with where, series, and others that tell cases apart.
     parts : DataFrame
-        seq, part (kind of kernel), seconds, series, and the same.
+        seq, part (kind of kernel), seconds, series, and the columns that tell cases apart.
     fastest : DataFrame
-        row (device in words, or a count), of (time, FLOPs, depth), series that needs least (categories:
-        all), and from_ and to_ before the size that grows.
+        row (device in words, or a count), of (time, FLOPs, depth), series with the least of it (categories:
+        all), and ``from_…`` and ``to_…`` of the size that varies.
     longest : DataFrame
         where, series, longest_seq [tokens], hbm_capacity_bytes.
     changes : DataFrame
         where, series (categories: all), seq, change, kind (figure, choice), seconds, speedup,
         constants_from: one thing changed at a time.
     systems : DataFrame
-        where, layer, family, seq, seconds, bound: every layer there is, on every device.
+        where, layer, family, seq, seconds, bound: every layer on every device.
     growth : DataFrame
-        layer, family, complexity, sequential, path, exponent, source: how every layer grows.
+        layer, family, complexity, sequential, path, exponent, source: the growth of every layer.
     facts : Facts
-        What they rest on.
+        The facts behind the tables.
     """
 
     rows: pd.DataFrame
@@ -137,20 +137,20 @@ class Frames:
 
 
 def idle(frame: pd.DataFrame) -> pd.Series:
-    """Return in which rows of a sweep nothing is done, and so in no time: a device alone sends nothing."""
+    """Return which rows of a sweep do no work and take no time, such as a collective on a single device."""
     return (frame[list(_WORK)] == 0).all(axis=1)
 
 
 def checked(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a sweep's table as charts take it: text as text, with ``series``, ``label`` and ``where``.
+    """Return a sweep's table for charts: text columns as text, with ``series``, ``label`` and ``where``.
 
-    Rows that are equal count once, and those in which nothing is done not at all.
+    Duplicate rows are merged, and rows without work are left out.
 
     Raises
     ------
     TableError
-        If a column or every size is missing, a column is there twice, there are no rows, a number is none,
-        or two rows say different things of the same case.
+        If a column or every size is missing, a column is duplicated, there are no rows, a number is invalid,
+        or two rows contradict each other.
     """
     missing = [name for name in NEEDED if name not in frame]
     if missing:
@@ -158,7 +158,7 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         raise TableError("the table has no rows: nothing to compare")
     check_once(frame)
-    frame = frame.reset_index(drop=True)  # whose rows are named as the file has them
+    frame = frame.reset_index(drop=True)  # so that row numbers are those of the file
     axis_of(frame)  # a table without a size has no cases to tell apart
     _check_numbers(frame)
     frame = frame[~idle(frame)]
@@ -174,13 +174,13 @@ def checked(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_text(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a frame with text for all that is no number."""
+    """Return a frame with all non-numeric columns as text."""
     others = [str(name) for name in frame if not pd.api.types.is_numeric_dtype(frame[name].dtype)]
     return frame.assign(**{name: frame[name].astype(str) for name in others})
 
 
 def _check_numbers(frame: pd.DataFrame) -> None:
-    """Refuse a number that is none, or less than it can be."""
+    """Refuse values that are not numbers or are too small."""
     at_work = ~idle(frame)
     for name in NUMBERS:
         values = pd.to_numeric(frame[name], errors="coerce")
@@ -193,7 +193,7 @@ def _check_numbers(frame: pd.DataFrame) -> None:
 
 
 def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows without repetitions; refuse two of the same case that differ."""
+    """Return the rows without duplicates; refuse two rows of the same case that differ."""
     single = frame.drop_duplicates()
     case = list(dict.fromkeys([*(name for name in CASE if name in single), *sizes_of(single)]))
     same = single[single.duplicated(case, keep=False)]
@@ -204,7 +204,7 @@ def _each_once(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _contradiction(pair: pd.DataFrame, sizes: list[str]) -> str:
-    """Return what is wrong with two rows of the same case."""
+    """Return the error text for two contradicting rows of the same case."""
     differing = [str(name) for name in pair if pair[name].nunique(dropna=False) > 1]
     column = "seconds" if "seconds" in differing else differing[0]
     rows = " and ".join(str(row + 1) for row in pair.index)
@@ -224,12 +224,12 @@ def _plain(frame: pd.DataFrame, row: int, column: str) -> str:
 
 
 def sizes_of(frame: pd.DataFrame) -> list[str]:
-    """Return the size columns of a table; ``state`` is one only where it is a number, not cold or warm."""
+    """Return the size columns of a table; ``state`` counts only if it is numeric, not cold or warm."""
     return [name for name in (*SIZES, STATE) if name in frame and pd.api.types.is_numeric_dtype(frame[name])]
 
 
 def axis_of(frame: pd.DataFrame) -> str:
-    """Return the size that lines run along: the length where it varies, else what varies most."""
+    """Return the size along which lines run: the length if it varies, else the size with most values."""
     counts = {name: frame[name].nunique() for name in sizes_of(frame)}
     if not any(counts.values()):
         raise TableError(f"not a sweep's table: it has no size, such as {', '.join(list(SIZES)[:4])}")
@@ -237,12 +237,12 @@ def axis_of(frame: pd.DataFrame) -> str:
 
 
 def axis_title(name: str) -> str:
-    """Return the words for a size."""
+    """Return the axis title of a size."""
     return SIZES.get("state" if name == STATE else name, name)
 
 
 def in_words(values: Iterable[str], words: Mapping[str, Sequence[str]]) -> pd.Categorical[str]:
-    """Return what a table says first for each value, else the value; categories: all that occur, in order."""
+    """Return the first word of each value in a table, else the value; as categories, in the table's order."""
     found = [words[value][0] if value in words else value for value in values]
     known = dict.fromkeys(name for name, *_ in words.values())
     return pd.Categorical(
@@ -251,7 +251,7 @@ def in_words(values: Iterable[str], words: Mapping[str, Sequence[str]]) -> pd.Ca
 
 
 def thinned(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return at most `MOST_ROWS` rows of a frame, evenly over its order."""
+    """Return at most `MOST_ROWS` rows of a frame, evenly spaced in its order."""
     if len(frame) <= MOST_ROWS:
         return frame
     return frame.iloc[np.unique(np.linspace(0, len(frame) - 1, MOST_ROWS).round().astype(int))]

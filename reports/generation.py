@@ -1,4 +1,4 @@
-"""A whole generation: the prompt, and every token after it, against a cache that grows."""
+"""Times of a whole generation: the prompt, and each further token with a growing cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABOUT = (
     "Time over the tokens made: all of it so far, what of it goes into the prompt (which gives the first "
     "token) and into the tokens after that, and one token there; with each the cache grows by one."
 )
-#: Times in words.
+#: Columns of times in words.
 TIMES = {
     "elapsed_s": "all so far",
     "first_s": "the prompt, with the first token",
@@ -24,7 +24,7 @@ TIMES = {
 
 
 def rows(tokens: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each time and number of tokens made; before there is a second, the prompt's alone.
+    """Return one row for each time and number of tokens; for the first token, only the prompt's time.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return the time of the whole, of its first and of its further tokens, and how many come a second."""
+    """Return the times of the generation, its first and its further tokens, and the tokens per second."""
     whole = frame[frame["label"] == TIMES["elapsed_s"]].sort_values("made")
     last = whole.iloc[-1]
     made, total, batch = last["made"], last["seconds"], last["batch"]

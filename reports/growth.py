@@ -1,4 +1,4 @@
-"""The time of a model's use against the length of its sequences, part by part."""
+"""Time of a model's use over the length of its sequences, by part."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ ABOUT = (
     "Time of the whole (grey, wide) and of its parts over length; small parts are taken together. Beyond "
     "the broken line the device's memory is full."
 )
-#: Parts that have a line of their own; there are seven colours.
+#: Number of parts with their own line; there are seven colours.
 MOST_LINES = 5
 REST = "all other parts"
 
 
 def rows(lengths: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the seconds of the largest parts, and the others' as one; ``whole``, and where memory is full.
+    """Return the seconds of the largest parts and of all others, ``whole``, and where memory is full.
 
     Parameters
     ----------
@@ -70,9 +70,9 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def _lines() -> list[Any]:
-    """Return colour and dashes of lines by ``label``, in the order of the rows, and a legend in columns.
+    """Return colours and dashes of lines by ``label``, in the order of the rows, with a legend in columns.
 
-    By order and not by name: each use of a model has parts of its own.
+    They go by order, not by name, because each use of a model has other parts.
     """
     alt = style.altair()
     legend = alt.Legend(title=None, orient="top", symbolSize=700, symbolStrokeWidth=2.5, symbolType="stroke")
@@ -90,7 +90,7 @@ def _fill() -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return how the time grows, and which part is largest at first and at last."""
+    """Return the growth of the time, and the largest part at the shortest and at the longest length."""
     table = (
         frame.pivot_table(index="seq", columns="label", values="seconds", sort=False).fillna(0.0).sort_index()
     )

@@ -1,4 +1,4 @@
-"""What would change the times: each layer predicted again with one thing changed."""
+"""What-ifs for each layer: predictions with one thing changed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABOUT = (
     "compute the same; of the first model's inference, whichever is picked. At 1 it is as fast as before."
 )
 
-#: What makes it less than this many times as fast helps nothing.
+#: A smaller speedup than this counts as none.
 NOTHING = 1.005
 
 
@@ -30,7 +30,7 @@ def rows(changes: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return how many times as fast each change makes each layer, a row a change and a point a layer.
+    """Return the speedups, with a row per change and a point per layer.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return what helps each layer most: of the device's figures, and of ways to compute the same."""
+    """Return what helps each layer most, among device figures and among ways to compute the same."""
     said = [_most(str(name), part) for name, part in frame.groupby("series", sort=False, observed=True)]
     return f"At {words.at('seq', frame['seq'].iloc[0])}, {'; '.join(said)}"
 

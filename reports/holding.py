@@ -1,4 +1,4 @@
-"""The memory of a model's use against the length of its sequences, kind by kind."""
+"""Memory of a model's use over the length of its sequences, by kind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABOUT = (
     "times as much are not drawn."
 )
 
-#: Kinds of memory in words, each with its colour.
+#: Kinds of memory: name in words, colour.
 KINDS = {
     "weights": ("weights", "#0072B2"),
     "gradients": ("gradients", "#56B4E9"),
@@ -26,19 +26,19 @@ KINDS = {
     "cache": ("cache of keys, values and states", "#CC79A7"),
     "working": ("working memory of a kernel", "#999999"),
 }
-#: Times what may be used, beyond which a length says no more than that it does not fit.
+#: Lengths whose memory exceeds the available memory by this factor are not shown.
 MOST_SHOWN = 1.5
 
 
 def rows(memory: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
-    """Return the memory over the lengths drawn, kinds in words (categories: all that occur).
+    """Return the memory over the lengths shown, with kinds in words (as categories).
 
     Parameters
     ----------
     memory : DataFrame
         where, use, recompute, seq, kind, bytes, room_bytes.
     answers : DataFrame
-        where, use, longest_seq: missing where any length fits.
+        where, use, longest_seq: missing if any length fits.
     """
     found = memory[memory["recompute"] == "none"].drop(columns="recompute")
     whole = found.groupby(["where", "use", "seq"])["bytes"].transform("sum")
@@ -49,25 +49,25 @@ def rows(memory: pd.DataFrame, answers: pd.DataFrame) -> pd.DataFrame:
 
 
 def named(memory: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with kinds in words, those of nothing left out; ``order`` is that of the stack."""
+    """Return the rows with kinds in words, without empty ones; ``order`` is their order in the stack."""
     found = memory[memory["bytes"] > 0]
     order = [list(KINDS).index(kind) for kind in found["kind"]]
     return found.assign(kind=in_words(found["kind"], KINDS), order=order)
 
 
 def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, str]) -> Any:
-    """Return bars of kinds, one on the other, with what may be used as a level line.
+    """Return stacked bars of kinds of memory, with a line at the available memory.
 
     Parameters
     ----------
     frame : DataFrame
-        With the columns of `named`, and room_bytes.
+        A table with the columns of `named`, and room_bytes.
     along : X or Y
-        What there is a bar for.
+        Channel of the bars.
     memory : str
-        ``X`` or ``Y``: the axis that memory is drawn along.
+        ``X`` or ``Y``: the axis of memory.
     told : tuple of str
-        What the bar is of, in the tooltip; see `style.tips`.
+        Tooltip entry for the bar; see `style.tips`.
     """
     alt = style.altair()
     base = alt.Chart(frame)
@@ -88,7 +88,7 @@ def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, 
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a column of kinds for each length, with what may be used as a level line."""
+    """Return a stacked column for each length, with a line at the available memory."""
     alt = style.altair()
     axis = style.steps()
     along = alt.X("seq:O", title=axis_title("seq"), axis=axis)
@@ -98,7 +98,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return the longest sequence that fits, and what takes most of the memory there."""
+    """Return the longest sequence that fits, and the largest kind of memory there."""
     capacity, longest = frame["room_bytes"].max(), frame["longest_seq"].max()
     if np.isnan(longest):
         last = frame[frame["seq"] == frame["seq"].max()]

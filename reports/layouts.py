@@ -1,4 +1,4 @@
-"""The fastest layouts that train a model on several devices, and where their steps go."""
+"""The fastest layouts for training a model on several devices, and where their steps' time goes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ABOUT = (
     "b: sequences that pass at once; SP: split by positions between products; Z: what copies share (ZeRO); "
     "full, selective: what is computed again."
 )
-#: Parts of a step in words, each with its colour.
+#: Parts of a step: name in words, colour.
 PARTS = {
     "forward_s": ("forward", "#0072B2"),
     "backward_s": ("backward", "#56B4E9"),
@@ -30,7 +30,7 @@ PARTS = {
 
 
 def rows(layouts: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each layout and part (categories: all that occur) that takes any time."""
+    """Return one row for each layout and part (as categories) that takes time."""
     keys = ["where", "cluster", "rank", "layout", "short", "found", "utilisation", "memory_bytes"]
     long = layouts.melt([*keys, "seconds"], list(PARTS), var_name="part", value_name="part_s")
     long = long[long["part_s"] > 0].rename(columns={"seconds": "step_s", "part_s": "seconds"})
@@ -67,7 +67,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return the fastest layout, its time and use of the peak, and what does not go into arithmetic."""
+    """Return the fastest layout, its time and utilisation, and the time that is not arithmetic."""
     best = frame[frame["rank"] == frame["rank"].min()]
     first = best.iloc[0]
     arithmetic = [PARTS[part][0] for part in ("forward_s", "backward_s", "head_s", "optimiser_s")]

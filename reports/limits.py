@@ -1,4 +1,4 @@
-"""What limits each use of a model on each device: shares of the time."""
+"""Limits of each use of a model on each device, as shares of the time."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ABOUT = (
 
 
 def rows(kernels: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of each limit by ``row``: a use, and where there are several devices, one of them.
+    """Return the share of each limit by ``row``: a use, with the device if there are several.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return for each use what takes most of its time, and which share of that, device by device."""
+    """Return the main limit of each use and its share, device by device."""
     said = []
     for use, rows_of_use in frame.groupby("of", sort=False):
         most: dict[str, list[float]] = {}
@@ -78,6 +78,6 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def _span(found: list[float]) -> str:
-    """Return one share, or the smallest and the largest."""
+    """Return a share, or the range from the smallest to the largest."""
     low, high = (words.share(end) for end in (min(found), max(found)))
     return high if low == high else f"{low} to {high}"

@@ -13,12 +13,12 @@ ABOUT = "The longest sequence whose footprint each device's memory holds, to the
 
 
 def rows(longest: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows where at least one token fits, ``where`` as ``row``: 0 has no place on a log axis."""
+    """Return the rows where at least one token fits (a log axis has no 0), with ``where`` as ``row``."""
     return longest[longest["longest_seq"] > 0].rename(columns={"where": "row"})
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the longest sequences, a row a device and a point a layer."""
+    """Return the longest sequences, with a row per device and a point per layer."""
     alt = style.altair()
     points = (
         alt.Chart(frame)
@@ -40,7 +40,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return for each layer the shortest and the longest of the devices' limits."""
+    """Return the range of the longest sequences over the devices, for each layer."""
     if frame.empty:
         return "Not one token fits on any of these devices"
     said = []

@@ -1,4 +1,4 @@
-"""Memory occupied against length, and the memory there is."""
+"""Memory footprint over length, and the device's capacity."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ ABOUT = (
 
 
 def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
-    """Return the frame with ``hbm_capacity_bytes``, missing where the device is not known."""
+    """Return the frame with ``hbm_capacity_bytes``, missing if the device is unknown."""
     capacity = facts.devices.drop_duplicates("device").set_index("device")["hbm_capacity_bytes"]
     return frame.assign(hbm_capacity_bytes=frame["device"].map(capacity).astype(float))
 
 
 def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
-    """Return memory over length, with the device's capacity as a level line."""
+    """Return memory over length, with a horizontal line at the device's capacity."""
     alt = style.altair()
     x = axis_of(frame)
     along = style.length_axis(x)
@@ -49,7 +49,7 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return which layers fit at every length, and where the others stop to."""
+    """Return which layers fit at every length, and up to where the others fit."""
     x = axis_of(frame)
     capacity = frame["hbm_capacity_bytes"].max()
     if not math.isfinite(capacity):

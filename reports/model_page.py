@@ -1,4 +1,4 @@
-"""The report of a whole model: where its time goes, what it occupies, and what would help."""
+"""The report of a whole model: where its time goes, its memory, and what would help."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from costmodel.reports.model_frames import ModelFrames
 from costmodel.reports.page import Page, Section
 from costmodel.reports.words import listed, origins, share, whole
 
-#: Figures whose findings stand at the top, in that order.
+#: Figures whose findings are at the top, in this order.
 FIRST = ("parts", "limits", "growth", "holding", "generation", "recompute", "whatif", "layouts")
 
 
@@ -36,9 +36,9 @@ def page(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
     frames : ModelFrames
         From `costmodel.model_story.story`.
     first : str
-        The use that is shown at first; where the model has no such use, the first it has.
+        The use shown at first; if the model does not have it, its first use is.
     command : str
-        What made it.
+        The command that made the page, shown on it.
     """
     picks = _picks(frames, first)
     figures = _figures(frames)
@@ -89,7 +89,7 @@ def page(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
 
 
 def _picks(frames: ModelFrames, first: str) -> tuple[Pick, ...]:
-    """Return what the reader may choose: a device, a use, a number of devices, where there are several."""
+    """Return the choices: device, use, number of devices; each only if there are several."""
     uses = tuple(frames.uses)
     at = uses.index(first) if first in uses else 0
     found = [
@@ -139,7 +139,7 @@ def _lead(picks: tuple[Pick, ...]) -> str:
 
 
 def _constants(answers: pd.DataFrame) -> str:
-    """Return whose constants the times rest on, device by device."""
+    """Return where the constants behind the times come from, device by device."""
     pairs = answers[["where", "constants_from"]].drop_duplicates()
     if set(pairs["constants_from"]) == {"none"}:
         return ""
@@ -148,14 +148,14 @@ def _constants(answers: pd.DataFrame) -> str:
 
 
 def _generation(frames: ModelFrames, figure: Figure | None) -> Section:
-    """Return the section on a whole generation; an empty one for a model that generates nothing."""
+    """Return the section on a whole generation; empty for a model that generates nothing."""
     tables = () if figure is None else (model_tables.tokens(frames),)
     figures = () if figure is None else (figure,)
     return Section("generation", "A whole generation", figures=figures, tables=tables, folded=True)
 
 
 def _training(frames: ModelFrames, figure: Figure | None) -> Section:
-    """Return the section on training with several devices: the plans there are, and why others are not."""
+    """Return the section on training with several devices: the plans, and why others are missing."""
     text = [f"Not planned: {reason}." for reason in frames.refused]
     if figure is None:
         return Section("training", "Training on several devices", text=tuple(text))

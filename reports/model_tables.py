@@ -1,4 +1,4 @@
-"""The tables on the page of a whole model."""
+"""Tables on the page of a whole model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from costmodel.reports.table import Column, Table
 from costmodel.reports.words import share, size
 
 _WHERE, _FOR = Column("row", "Device"), Column("for", "Use")
-#: The numbers that a layout is.
+#: Columns of the numbers that define a layout.
 _NUMBERS = ("tensor", "pipeline", "data", "expert", "micro_batch", "interleave")
 
 
@@ -27,7 +27,7 @@ def kernels(frames: ModelFrames) -> Table:
 
 
 def changes(frames: ModelFrames) -> Table:
-    """Return what one change at a time would do."""
+    """Return the what-ifs: the effect of one change at a time."""
     columns = (
         Column("change", "What if"),
         Column("kind", "Which is"),
@@ -41,7 +41,7 @@ def changes(frames: ModelFrames) -> Table:
 
 
 def slopes(frames: ModelFrames) -> Table:
-    """Return how the roofline's time follows each rate and size."""
+    """Return the elasticities of the roofline's time to each rate and size."""
     rows = elasticity.rows(frames.slopes)
     columns = (
         Column("of", "10 % more of"),
@@ -57,7 +57,7 @@ def slopes(frames: ModelFrames) -> Table:
 
 
 def layouts(frames: ModelFrames) -> Table:
-    """Return the fastest layouts of training, number by number."""
+    """Return the fastest layouts for training, as numbers."""
     columns = (
         Column("rank", "Rank", "count"),
         *(Column(name, name.replace("_", " ").capitalize(), "count") for name in _NUMBERS),
@@ -75,7 +75,7 @@ def layouts(frames: ModelFrames) -> Table:
 
 
 def tokens(frames: ModelFrames) -> Table:
-    """Return a whole generation, at doublings of the tokens made."""
+    """Return the times of a whole generation, at doublings of the tokens."""
     columns = (
         Column("made", "Token", "count"),
         Column("step_s", "It takes", "seconds"),
@@ -90,8 +90,8 @@ def tokens(frames: ModelFrames) -> Table:
 
 
 def answers(frames: ModelFrames) -> Table:
-    """Return the times at the sizes asked for: every device and use."""
-    # Renamed, so that no pick hides a row: what is compared stands together.
+    """Return the times at the sizes asked about, for every device and use."""
+    # Columns are renamed so that no pick filters the table: its rows are for comparison.
     rows = frames.answers.rename(columns={"where": "row", "use": "for"})
     columns = (
         _WHERE,
@@ -113,7 +113,7 @@ def answers(frames: ModelFrames) -> Table:
 
 
 def room(frames: ModelFrames) -> Table:
-    """Return what each device has memory for."""
+    """Return the memory of each use on each device, and what fits."""
     rows = frames.answers.rename(columns={"where": "row", "use": "for"})
     lacking = rows["memory_bytes"] - (1 - frames.margin) * rows["hbm_capacity_bytes"]
     columns = (
@@ -131,7 +131,7 @@ def room(frames: ModelFrames) -> Table:
 
 
 def lengths(frames: ModelFrames) -> Table:
-    """Return time and memory along the length, training with nothing computed again."""
+    """Return time and memory over the length, with training without recomputation."""
     keys = ["where", "use", "seq"]
     held = frames.memory[frames.memory["recompute"] == "none"]
     times = frames.lengths.groupby(keys, as_index=False, sort=False)[["seconds"]].sum()

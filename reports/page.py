@@ -1,4 +1,4 @@
-"""A report, and how it gets into a file."""
+"""A report as a page, and writing it to a file."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from costmodel.reports.figure import Figure, Pick
 from costmodel.reports.render import render
 from costmodel.reports.table import Table
 
-#: A page may be as large as this [bytes]: it has to open on a phone, and pass as an attachment.
+#: Largest size of a page [bytes]: it has to open on a phone, and pass as an attachment.
 LARGEST = 3_000_000
 
 
 @dataclass(frozen=True, eq=False)
 class Section:
-    """A heading with what stands under it.
+    """A section: a heading with text, charts, tables and notes.
 
     Attributes
     ----------
     name : str
-        Its anchor.
+        Its anchor on the page.
     heading : str
         Its title.
     text : tuple of str
@@ -34,11 +34,11 @@ class Section:
     figures, tables : tuple
         Charts, then tables.
     notes : tuple of (str, str)
-        Terms and what they mean.
+        Terms and their explanations.
     side_by_side : bool
-        Whether the charts stand in a row where there is room.
+        Whether charts are placed side by side if there is room.
     folded : bool
-        Whether the tables open on demand.
+        Whether tables are folded until the reader opens them.
     code : str
         Name of a listing that the page's script fills; empty: none.
     """
@@ -56,18 +56,18 @@ class Section:
 
 @dataclass(frozen=True, eq=False)
 class Live:
-    """What a page has that computes its rows while it is read.
+    """The interactive content of a page that computes its rows in the browser.
 
     Attributes
     ----------
     controls : str
-        HTML of what the reader sets.
+        HTML of the controls.
     data : dict
-        What its script needs, for JSON.
+        Data for its script, encoded as JSON.
     scripts : tuple of str
-        Names of the scripts that it has beside every page's, in the order that they run.
+        Names of its own scripts, in the order they run, in addition to those of every page.
     style : str
-        Name of its style.
+        Name of its style sheet.
     """
 
     controls: str
@@ -83,23 +83,23 @@ class Page:
     Attributes
     ----------
     title : str
-        What it is about.
+        Title of the page.
     asked : tuple of str
-        The question, in paragraphs.
+        The question, as paragraphs.
     findings : tuple of str
-        The answer, computed from the data.
+        The answers, computed from the data.
     lead, caveat : str
-        What the findings are of, said before them; how to take them, said after.
+        Text before the findings (what they apply to), and after them (their limitations).
     picks : tuple of Pick
-        What the reader may choose.
+        What the reader can choose.
     sections : tuple of Section
-        The rest.
+        The sections.
     command : str
-        What makes it again.
+        The command that makes the page again.
     version : str
-        Of the program that made it.
+        Version of the program that made it.
     live : Live, optional
-        Where the page computes its rows itself.
+        Interactive content, if the page computes its rows itself.
     """
 
     title: str
@@ -115,14 +115,14 @@ class Page:
 
     @cached_property
     def html(self) -> str:
-        """The whole page.
+        """The page as HTML.
 
         Raises
         ------
         UnavailableError
             If altair or vl-convert is not installed.
         OutputError
-            If it is larger than a page may be.
+            If the page is larger than `LARGEST`.
         """
         text = render(self)
         size = len(text.encode())
@@ -133,7 +133,7 @@ class Page:
         return text
 
     def _repr_html_(self) -> str:
-        """Show the page in a notebook, walled off from it."""
+        """Return the page for a notebook, isolated in a sandboxed frame."""
         return (
             f'<iframe srcdoc="{escape(self.html)}" sandbox="allow-scripts allow-downloads" '
             f'title="{escape(self.title)}" style="width:100%;height:80vh;border:1px solid #999"></iframe>'
@@ -142,16 +142,16 @@ class Page:
 
 @typed
 def save(page: Page, path: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a page to a file, whole or not at all.
+    """Write a page to a file atomically.
 
     Parameters
     ----------
     page : Page
         From `compare`, `story` or `validation`.
     path : str or Path
-        Ends in .html.
+        The file to write, ending in .html.
     overwrite : bool
-        Whether a file that is there may be replaced.
+        Whether an existing file may be replaced.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where the time of a model's use goes: part by part, each by what limits it."""
+"""Time of a model's use by part and limit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ABOUT = (
     "Time of each part of the model, all of its layers together, coloured by what limits the kernels in it: "
     "an engine, main memory, a cache, dependent steps or launches."
 )
-#: Parts that a sentence names.
+#: Number of parts that a sentence names.
 MOST_SAID = 3
 
 
 def rows(kernels: pd.DataFrame) -> pd.DataFrame:
-    """Return the seconds of each part and limit (categories: all that occur) with their ``share``.
+    """Return the seconds of each part and limit (as categories) with their ``share``.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return the whole time, the parts that take most of it, and what limits most of it."""
+    """Return the total time, the parts that take most of it, and its main limits."""
     total = frame["seconds"].sum()
     by_part = shares(frame, "part")
     by_limit = shares(frame, "limit")
@@ -72,16 +72,16 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def shares(frame: pd.DataFrame, column: str) -> pd.Series:
-    """Return the share of the time of each value of a column, most first."""
+    """Return the share of the time by the values of a column, largest first."""
     summed = frame.groupby(column, sort=False, observed=True)["seconds"].sum()
     return (summed / summed.sum()).sort_values(ascending=False, kind="stable")
 
 
 def the(limit: str) -> str:
-    """Return a limit as a sentence has it: ``the matrix engine``, ``main memory``, ``launches``."""
+    """Return a limit with its article: ``the matrix engine``, ``main memory``, ``launches``."""
     return f"the {limit}" if limit.endswith(("engine", "cache")) else limit
 
 
 def quoted(part: str) -> str:
-    """Return the name of a part, in quotes where it has a comma of its own."""
+    """Return the name of a part, in quotes if it contains a comma."""
     return f"“{part}”" if "," in part else part

@@ -1,4 +1,4 @@
-"""The memory of a model's uses, and of its training with activations kept or computed again."""
+"""Memory of a model's uses, and of its training with and without recomputation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ ABOUT = (
     "Memory at the sizes asked for. Selective recomputation keeps no scores of attention (tiled attention "
     "never does); full recomputation keeps each layer's input. The upright line is what the model may use."
 )
-#: What backward computes again, in words.
+#: Kinds of recomputation, in words.
 AGAIN = {"none": "all kept", "selective": "selective", "full": "full"}
 
 
 def rows(memory: pd.DataFrame, seq: int) -> pd.DataFrame:
-    """Return the memory at one length, by ``state``: a use, and what training computes again.
+    """Return the memory at one length by ``state``: a use, with the recomputation of training.
 
     Parameters
     ----------
     memory : DataFrame
         where, use, recompute, seq, kind, bytes, room_bytes.
     seq : int
-        The length asked for.
+        The length asked about.
     """
     found = memory[memory["seq"] == seq]
     several = found.groupby(["where", "use"])["recompute"].transform("nunique") > 1
@@ -36,7 +36,7 @@ def rows(memory: pd.DataFrame, seq: int) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar of kinds for each use."""
+    """Return a stacked bar of kinds of memory for each use."""
     alt = style.altair()
     along = alt.Y("state:N", title=None, sort=None)
     drawn = stacked(frame, along, "X", ("state:N", "use", ""))
@@ -45,7 +45,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return which uses there is memory for, and how much each of the others lacks."""
+    """Return which uses fit into memory, and how much memory the others lack."""
     capacity = frame["room_bytes"].max()
     held = frame.groupby("state", sort=False)["bytes"].sum()
     fitting = [f"{state} ({words.size(size)})" for state, size in held.items() if size <= capacity]
@@ -59,5 +59,5 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def _as_subject(state: str) -> str:
-    """Return a use for a verb to follow: an apposition, as in ``"training, full,"``, ends with a comma."""
+    """Return a use as the subject of a sentence: ``"training, full,"``, an apposition, ends in a comma."""
     return f"{state}," if "," in state else state

@@ -29,7 +29,7 @@ def render(page: Page) -> str:
         f"script-src {' '.join(_hash(script) for script in scripts)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    # One sentence is read out when the reader picks, not one for each chart.
+    # When the reader picks, a screen reader reads out one sentence, not one per chart.
     said_aloud = next((figure for section in page.sections for figure in section.figures), None)
     body = [
         '<a class="skip" href="#findings">Skip to the findings</a>',
@@ -95,7 +95,7 @@ def _picks(picks: Sequence[Pick]) -> str:
 
 
 def said(value: Any) -> str:
-    """Return a choice as the reader sees it."""
+    """Return a choice as shown to the reader."""
     return f"{value:,.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 
 
@@ -133,7 +133,7 @@ def _footer(page: Page) -> str:
 
 
 def _store(page: Page) -> dict[str, Any]:
-    """Return all that the page's script needs; a frame that several parts share is there once."""
+    """Return the data of the page's script; frames that several parts share are stored once."""
     frames: dict[int, tuple[str, Any]] = {}
 
     def name_of(frame: Any) -> str:
@@ -177,13 +177,13 @@ def _store(page: Page) -> dict[str, Any]:
 
 @cache
 def asset(name: str) -> str:
-    """Return the text of the page's style or script."""
+    """Return the text of a style sheet or script."""
     return files("costmodel.reports").joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
 def _charts_script() -> str:
-    """Return Vega, Vega-Lite and Vega-Embed as one script, in a scope of its own."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script with its own scope."""
     major, minor, *_ = style.altair().SCHEMA_VERSION.removeprefix("v").split(".")
     bundle: str = style.extra("vl_convert").javascript_bundle(
         "window.vegaEmbed = vegaEmbed;", vl_version=f"{major}.{minor}"
@@ -192,7 +192,7 @@ def _charts_script() -> str:
 
 
 def check_installed() -> None:
-    """Refuse to begin what no page can come of.
+    """Refuse to make a page if the modules it needs are missing.
 
     Raises
     ------

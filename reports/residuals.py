@@ -1,4 +1,4 @@
-"""Errors by size and regime: where a prediction is off, and which way."""
+"""Prediction errors by measured time and limit, with their sign."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ABOUT = (
     "for the limit: the median, and the band that holds 80 %. Above 0 the prediction is too long. Errors are "
     "drawn up to ±200 %."
 )
-#: Beyond this [%] an error is drawn at the edge.
+#: Larger errors [%] are drawn at the edge.
 EDGE = 200.0
 
 
@@ -26,8 +26,8 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The cases, ``regime`` (what binds), ``middle_s`` (geometric middle of the bin) [s], ``low``,
-        ``median``, ``high`` (10, 50 and 90 % quantiles) [%], ``count``.
+        The cases, ``regime`` (the limit), ``middle_s`` (geometric middle of the bin) [s], ``low``, ``median``
+        and ``high`` (10, 50 and 90 % quantiles) [%], ``count``.
     """
     error = 100 * (frame["seconds"] / frame["measured_s"] - 1)
     quarter = np.floor(np.log10(frame["measured_s"]) * 4)
@@ -49,7 +49,7 @@ def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return median and band of the error over measured time, by regime."""
+    """Return the median and the 10–90 % band of the error over measured time, by regime."""
     alt = style.altair()
     along = style.log_x("middle_s", "measured [s]", style.SECONDS)
     base = alt.Chart(frame)
@@ -76,7 +76,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return for each regime the row-weighted middle of its medians, and which way it leans."""
+    """Return the average median error of each regime, weighted by rows, with its sign."""
     said = []
     for name, part in frame.groupby("regime", sort=False, observed=True):
         middle = float(np.average(part["median"], weights=part["count"]))

@@ -17,7 +17,7 @@ ABOUT = (
     "second; one line a layer, from the smallest size to the largest. The roof is the lesser of what "
     "the memory can feed and what the engines can do."
 )
-#: What a sweep has that this chart does not show.
+#: Columns of a sweep that this chart does not use.
 _NOT_DRAWN = (
     *("options", "direction", "serial_s", "special_flops", "vector_flops", "l2_bytes", "launches", "state"),
     *("footprint_bytes", "kept_bytes", "lo80_s", "hi80_s", "hbm_capacity_bytes", "spec_hash"),
@@ -30,9 +30,9 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        The frame's rows with ``intensity`` [FLOP/B], ``rate`` [FLOP/s], ``share`` of the peak and
-        ``kind`` "layer"; for each ``where`` three rows of kind "roof", ``label`` on the ridge.
-        Layers without a matrix product are left out; roofs of unknown devices too.
+        The frame's rows with ``intensity`` [FLOP/B], ``rate`` [FLOP/s], ``share`` of the peak and ``kind``
+        "layer"; for each ``where``, three rows of kind "roof", with ``label`` at the ridge. Layers without
+        matrix products and roofs of unknown devices are left out.
     """
     counted = frame[(frame["matrix_flops"] > 0) & (frame["hbm_bytes"] > 0) & (frame["seconds"] > 0)]
     points = counted.merge(
@@ -50,7 +50,7 @@ def rows(frame: pd.DataFrame, facts: Facts) -> pd.DataFrame:
 
 
 def _roof(points: pd.DataFrame) -> pd.DataFrame:
-    """Return left end, ridge and right end of the roof over these points; none if it is not known."""
+    """Return the left end, ridge and right end of the roof over these points; none if it is unknown."""
     first = points.iloc[0]
     peak, bandwidth = first["peak_flops"], first["hbm_bandwidth"]
     if not math.isfinite(peak):
@@ -73,16 +73,16 @@ def _roof(points: pd.DataFrame) -> pd.DataFrame:
 
 
 def drawn(roof: Any, lines: Any, dots: Any, *, by: str, note: str, along: str, names: Sequence[str]) -> Any:
-    """Return the roof with its words, and the layers under it as lines and dots.
+    """Return the roof with its label, and the layers under it as lines and dots.
 
     Parameters
     ----------
     roof, lines : Chart
-        Of rows with intensity [FLOP/B] and rate [FLOP/s]: the roof's, the layers'.
+        Charts of rows with intensity [FLOP/B] and rate [FLOP/s], for the roof and for the layers.
     dots : Chart
-        Marks for the layers' points, with their tooltip.
+        Marks of the layers' points, with their tooltip.
     by, note, along : str
-        Columns: the layer, the roof's words, the size that lines run along.
+        Columns of the layer, the roof's label, and the size along which lines run.
     names : sequence of str
         Every layer of the page, in order.
     """
@@ -91,7 +91,7 @@ def drawn(roof: Any, lines: Any, dots: Any, *, by: str, note: str, along: str, n
     rate = style.log_y("rate", "matrix arithmetic [FLOP/s]", style.PLAIN)
     layered = alt.layer(
         roof.mark_line(strokeWidth=2.5, color="#666666").encode(intensity, rate).properties(name="ink_roof"),
-        # Clear of the dots that lie on the roof.
+        # Shifted off the dots that lie on the roof.
         roof.mark_text(align="right", dy=-16, fontSize=11, color="#444444")
         .encode(rate, x=alt.value(alt.ExprRef("width")), text=f"{note}:N")
         .transform_filter(f"isValid(datum.{note})")
@@ -126,7 +126,7 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return how much of the peak each layer gets at its best."""
+    """Return the largest share of the peak that each layer reaches."""
     points = frame[frame["kind"] == "layer"]
     if points.empty:
         return "No matrix products, so nothing to place under the roof"

@@ -1,4 +1,4 @@
-"""What the time goes into: matrix products, attention, recurrence, passes over memory."""
+"""Time by kind of kernel: matrix products, attention, recurrence, passes over memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from costmodel.reports.frames import axis_of, axis_title, in_words
 NAME = "split"
 ABOUT = "Each layer's time, shared out among the kinds of kernel that it runs, length by length."
 
-#: Kernel models in words, each with its colour.
+#: Kernel models: name in words, colour.
 PARTS = {
     "gemm": ("matrix products", "#0072B2"),
     "attention": ("attention", "#D55E00"),
@@ -26,9 +26,9 @@ PARTS = {
 
 
 def rows(parts: pd.DataFrame) -> pd.DataFrame:
-    """Return the parts in words (categories: all that occur), each with its ``share``.
+    """Return the parts in words (as categories), each with its ``share``.
 
-    That is its share of its layer's time at that length.
+    The share is that of its layer's time at that length.
     """
     named = parts.assign(part=in_words(parts["part"], PARTS))
     keys = [name for name in named if name != "seconds"]
@@ -39,7 +39,7 @@ def rows(parts: pd.DataFrame) -> pd.DataFrame:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return the shares of time, one band of columns a layer."""
+    """Return the shares of time, with one band of columns per layer."""
     alt = style.altair()
     x = axis_of(frame)
     bars = (
@@ -65,13 +65,13 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return for each layer which part takes most of its time, and from where on."""
+    """Return the part that takes most of each layer's time, and from which length on."""
     x = axis_of(frame)
     said: dict[str, list[str]] = {}
     for name, layer in frame.groupby("series", sort=False):
         table = layer.pivot_table(index=x, columns="part", values="share", observed=True).fillna(0.0)
         part = table.iloc[-1].idxmax()
-        # From where on it stays so, to the last.
+        # The length from which on it stays the largest, up to the last.
         over = table.index[(table[part] > 0.5)[::-1].cummin()[::-1]]
         start = f" from {words.at(x, over[0])} on" if 0 < len(over) < len(table) else ""
         goal = f"into {part}{start} for " if len(over) else "into no one part for "

@@ -1,4 +1,4 @@
-"""Bytes as they were measured, against those that layers state: memory occupied, traffic counted."""
+"""Measured bytes against the bytes that layers state: memory footprint and traffic."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from costmodel.reports.frames import thinned
 
 @dataclass(frozen=True)
 class Stated:
-    """What is stated, over what was measured: a chart of its own.
+    """A chart of stated over measured bytes.
 
     Attributes
     ----------
     name : str
         The chart's name on a page.
     what : str
-        What is measured, as an axis calls it.
+        Axis title of the measured quantity.
     said : str
-        What layers state, as the start of a finding.
+        Start of the finding.
     about : str
         What is counted, and what is not.
     """
@@ -34,7 +34,7 @@ class Stated:
     about: str
 
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """Return at most 5,000 of the rows that have both numbers, evenly over the measured ones.
+        """Return at most 5,000 rows that have both numbers, evenly spread over the measured ones.
 
         Parameters
         ----------
@@ -69,7 +69,7 @@ class Stated:
         return style.titled(drawn, self.finding(frame), self.about)
 
     def finding(self, frame: pd.DataFrame) -> str:
-        """Return how many are within 10 %, and the op that is furthest off."""
+        """Return which share is within 10 %, and the op that is furthest off."""
         close = ((frame["ratio"] - 1).abs() <= 0.1).mean()
         text = f"{self.said} within 10 % of {words.share(close)} of {words.whole(len(frame))} measured"
         middle = {

@@ -1,4 +1,4 @@
-"""How charts look: colours that a colour-blind reader tells apart, axes in the field's units."""
+"""Style of charts: colours for colour-blind readers, and axes in the field's units."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from costmodel.reports.frames import axis_title
 
 #: Okabe & Ito 2008, ordered so that the first four keep 3:1 against white and near-black.
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
-#: Lines differ by their dashes and points by their shapes as well: colour is never all there is.
+#: Lines also differ by dashes and points by shapes: colour is never the only distinction.
 DASHES = ([1, 0], [8, 3], [2, 2], [10, 3, 2, 3], [5, 2], [1, 3], [14, 4])
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "triangle-right")
 
-#: Bars have neither, and seven colours more: 23 or more in CIELAB from any other (those above: 26), and
-#: 2:1 against white and near-black.
+#: Bars have neither, so seven more colours: 23 or more apart in CIELAB (those above: 26), and 2:1 against
+#: white and near-black.
 BARS = (*OKABE_ITO, "#6655CC", "#AA3355", "#AAAA22", "#BB33BB", "#775522", "#227722", "#44CCBB")
 
 #: Vega expressions that label an axis: 0.00032 → 320µs, 10000 → 10,000s, 1.2e9 → 1.2GB.
@@ -27,21 +27,21 @@ BYTES = "format(datum.value, '.3~s') + 'B'"
 PLAIN = "format(datum.value, '.3~s')"
 WRITTEN_OUT = "format(datum.value, ',~r')"
 
-#: Ticks of an axis over octaves: each power of two where it runs from one to another, else any 12.
+#: Ticks of an axis over octaves: each power of two if it starts and ends at one, else any 12.
 _POWER = "pow(2, round(log({0}) / LN2)) === {0}"
 _ENDS = tuple(_POWER.format(f"domain('x')[{end}]") for end in (0, 1))
 OCTAVES = f"{' && '.join(_ENDS)} ? min(12, 1 + round(log(domain('x')[1] / domain('x')[0]) / LN2)) : 12"
 
-#: A logarithmic scale that ends a little beyond the data.
+#: A logarithmic scale that extends slightly beyond the data.
 LOG = {"type": "log", "nice": False, "padding": 14}
 
 HEIGHT = 300
-#: The parameter of a chart that says which series it has lines of.
+#: The chart parameter with the names of the series that are drawn.
 DRAWN = "drawn"
 
 
 def extra(name: str) -> Any:
-    """Return a module that only reports need, when one is made.
+    """Import and return a module that only reports need.
 
     Raises
     ------
@@ -62,15 +62,15 @@ def altair() -> Any:
 
 
 def series_line(by: str, names: Sequence[str]) -> list[Any]:
-    """Return colour and dashes of lines by a column, and a legend of those that are drawn; see `lined`.
+    """Return colours and dashes of lines by a column, with a legend of those drawn; see `lined`.
 
     Parameters
     ----------
     by : str
         The column.
     names : sequence of str
-        Every value that it has on the page: a layer keeps its looks where another has no line. The
-        first seven differ by colour and dashes both, forty-nine by one of them.
+        Every value of the column on the page: a layer keeps its style even in charts where others are
+        missing. The first seven differ in both colour and dashes, forty-nine in one of them.
     """
     alt = altair()
     legend = _line_legend()
@@ -82,22 +82,22 @@ def series_line(by: str, names: Sequence[str]) -> list[Any]:
 
 
 def series_fill(by: str, names: Sequence[str]) -> Any:
-    """Return the fill of points and bands by a column: the lines' colours and, to share it, their legend.
+    """Return the fill of points and bands by a column: the lines' colours and the same legend.
 
-    Vega-Lite makes one legend of all channels with the same values: none, if that of the first is None.
+    Vega-Lite merges the legends of all channels with equal values; a legend of None would remove it.
     """
     return altair().Fill(f"{by}:N", scale=_colours(names), legend=_line_legend())
 
 
 def named_bars(by: str, names: Sequence[str]) -> Any:
-    """Return the fill of bars that an axis names: the lines' colours, no legend."""
+    """Return the fill of bars that an axis labels: the lines' colours, without a legend."""
     return altair().Fill(f"{by}:N", scale=_colours(names, BARS), legend=None)
 
 
 def lined(chart: Any, names: Sequence[str]) -> Any:
-    """Return a chart of `series_line` or `series_bars` with the series that its legend lists: at first all.
+    """Return a chart of `series_line` or `series_bars` with the list of series in its legend: at first, all.
 
-    A page's script leaves in it those that have rows.
+    The page's script reduces the list to the series that have rows.
     """
     return chart.add_params(altair().param(name=DRAWN, value=list(names)))
 
@@ -107,14 +107,14 @@ def _colours(names: Sequence[str], of: Sequence[str] = OKABE_ITO) -> Any:
 
 
 def _turns(looks: Sequence[Any], count: int) -> list[Any]:
-    """Return looks that go with colours: another one for a colour whenever it comes again."""
+    """Return styles to combine with colours: whenever a colour repeats, it gets the next style."""
     return [looks[(i + i // len(OKABE_ITO)) % len(looks)] for i in range(count)]
 
 
 def series_points(names: Sequence[str]) -> list[Any]:
-    """Return colour and shape by ``series`` for charts of several devices, and their legend.
+    """Return colours and shapes by ``series`` for charts of several devices, with their legend.
 
-    The first seven differ by both, forty-nine by one of them.
+    The first seven differ in both, forty-nine in one of them.
     """
     alt = altair()
     legend = _legend(symbolSize=90)
@@ -126,7 +126,7 @@ def series_points(names: Sequence[str]) -> list[Any]:
 
 
 def series_bars(names: Sequence[str]) -> Any:
-    """Return colour by ``series`` for bars of several devices, and a legend of those drawn; see `lined`.
+    """Return colours by ``series`` for bars of several devices, with a legend of those drawn; see `lined`.
 
     The first fourteen differ.
     """
@@ -135,24 +135,24 @@ def series_bars(names: Sequence[str]) -> Any:
 
 
 def named_colours(column: pd.Series, colours: Mapping[str, str]) -> Any:
-    """Return colour by a column whose values have colours of their own, others grey, and its legend."""
+    """Return colours by a column whose values have their own colours (others are grey), with its legend."""
     alt = altair()
     scale = _named(domain(column), colours, "#DDDDDD")
     return alt.Color(f"{column.name}:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
 
 
 def groups(column: pd.Series, colours: Mapping[str, str] | None = None) -> list[Any]:
-    """Return colour and shape of points by a column, and a legend of those drawn; see `lined`.
+    """Return colours and shapes of points by a column, with a legend of those drawn; see `lined`.
 
-    Its legend has as many columns as the page has room for.
+    The legend has as many columns as fit on the page.
 
     Parameters
     ----------
     column : Series
-        With every value of the page as its categories: each looks the same in every chart. More than
-        there are colours are told apart by both.
+        A column with every value of the page as its categories, so that each looks the same in all charts.
+        If there are more values than colours, colour and shape together tell them apart.
     colours : mapping of str to str, optional
-        Of values that have colours of their own.
+        Colours of values that have their own.
     """
     alt = altair()
     names, legend = domain(column), _group_legend()
@@ -165,7 +165,7 @@ def groups(column: pd.Series, colours: Mapping[str, str] | None = None) -> list[
 
 
 def group_line(column: pd.Series, colours: Mapping[str, str] | None = None) -> Any:
-    """Return the stroke of lines by the same column: the points' colours and, to share it, their legend."""
+    """Return the stroke of lines by the same column: the points' colours and the same legend."""
     scale = _group_scale(domain(column), colours)
     return altair().Stroke(f"{column.name}:N", scale=scale, legend=_group_legend())
 
@@ -180,7 +180,7 @@ def _group_legend() -> Any:
 
 
 def _named(names: Sequence[str], colours: Mapping[str, str], other: str) -> Any:
-    """Return the scale of values that have colours of their own, and of all others."""
+    """Return the colour scale of values with their own colours, and one colour for all others."""
     return altair().Scale(domain=list(names), range=[colours.get(name, other) for name in names])
 
 
@@ -195,7 +195,7 @@ def _legend(**looks: Any) -> Any:
 
 
 def domain(column: pd.Series) -> list[str]:
-    """Return every value that a column may have, in order: its categories, or the values it has."""
+    """Return every value that a column can have, in order: its categories, or else its values."""
     if isinstance(column.dtype, pd.CategoricalDtype):
         return [str(name) for name in column.cat.categories]
     return [str(name) for name in dict.fromkeys(column)]
@@ -207,11 +207,11 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
     Parameters
     ----------
     column : str
-        Where it is.
+        The column of the size.
     title : str, optional
-        What it is called; left out, what the size is called that the column is named after.
+        Axis title; default: that of the size the column is named after.
     grid : bool
-        Whether lines are drawn.
+        Whether grid lines are drawn.
     """
     alt = altair()
     return alt.X(
@@ -222,7 +222,7 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
             format=",",
             labelOverlap=True,
             labelSeparation=8,
-            labelFlush=30,  # a number beside the end keeps within the picture
+            labelFlush=30,  # keeps a label at the end inside the picture
             tickCount=alt.ExprRef(OCTAVES),
             grid=grid,
         ),
@@ -230,26 +230,26 @@ def length_axis(column: str, title: str = "", *, grid: bool = False) -> Any:
 
 
 def banded(chart: Any, frame: pd.DataFrame, *, spacing: int) -> Any:
-    """Return a chart once for each of a frame's ``series``, in order, one below the other."""
+    """Return a chart repeated for each of a frame's ``series``, in order, one below the other."""
     alt = altair()
     header = alt.Header(title=None, labelOrient="top", labelAnchor="start", labelFontSize=12)
     return chart.facet(row=alt.Row("series:N", sort=domain(frame["series"]), header=header), spacing=spacing)
 
 
 def steps() -> Any:
-    """Return the axis of a size whose values stand side by side, as many of them named as have room."""
+    """Return an axis of discrete sizes, with as many labels as fit."""
     return altair().Axis(format=",", labelAngle=0, labelOverlap=True, labelSeparation=8)
 
 
 def level(base: Any, value: float) -> Any:
-    """Return a level line across a chart, drawn once and not for every row of its base."""
+    """Return a horizontal line across a chart, drawn once instead of once per row."""
     once = base.transform_aggregate(count="count()").transform_calculate(level=f"{value:g}")
     rule = once.mark_rule(color="#666666", strokeWidth=1.5)
     return rule.encode(altair().Y("level:Q")).properties(name="ink_level")
 
 
 def log_axis(channel: str, labels: str) -> Any:
-    """Return an axis over decades: lines at each power of ten, labels there or, if those are few, at more.
+    """Return an axis over decades: ticks at each power of ten, labels there or, if those are few, at more.
 
     Parameters
     ----------
@@ -261,13 +261,13 @@ def log_axis(channel: str, labels: str) -> Any:
     alt = altair()
     leading = "round(datum.value / pow(10, floor(log(datum.value) / LN10 + 1e-9)))"
     span = f"domain('{channel}')[1] / domain('{channel}')[0]"
-    # Between 2 and 5 there may be no 1, 2 or 5: a span of up to 2.5 labels whatever ticks it has.
+    # Between 2 and 5 there may be no 1, 2 or 5: a span of up to 2.5 has labels at any tick.
     labelled = f"({span} <= 2.5 || indexof({span} > 5000 ? [1] : [1, 2, 5], {leading}) >= 0)"
     return alt.Axis(
         labelExpr=f"{labelled} ? {labels} : ''",
         labelOverlap="greedy",
         labelSeparation=6,
-        # A number as wide as "1,000,000" beside the end of a level axis keeps within the picture.
+        # A wide number such as "1,000,000" at the end of a horizontal axis stays inside the picture.
         labelFlush=30 if channel == "x" else False,
         tickCount=6,
         gridOpacity=alt.condition(f"{leading} == 1", alt.value(1), alt.value(0)),
@@ -276,12 +276,12 @@ def log_axis(channel: str, labels: str) -> Any:
 
 
 def log_x(name: str, title: str, labels: str) -> Any:
-    """Return an x channel over decades."""
+    """Return a logarithmic x channel."""
     return altair().X(f"{name}:Q", title=title, scale=LOG, axis=log_axis("x", labels))
 
 
 def log_y(name: str, title: str, labels: str) -> Any:
-    """Return a y channel over decades."""
+    """Return a logarithmic y channel."""
     return altair().Y(f"{name}:Q", title=title, scale=LOG, axis=log_axis("y", labels))
 
 
@@ -295,22 +295,22 @@ def tips(*columns: tuple[str, str, str]) -> list[Any]:
 
 
 def titled(chart: Any, text: str, alt_text: str) -> Any:
-    """Return the chart with its finding as title and its description for those who do not see it."""
+    """Return the chart with its finding as title and a description for screen readers."""
     alt = altair()
     return chart.properties(title=alt.TitleParams(text, anchor="start"), description=alt_text)
 
 
 def capacity_rule(base: Any, along: str, column: str = "room_bytes") -> Any:
-    """Return a dashed rule where a device's memory ends.
+    """Return a dashed line at the limit of a device's memory.
 
     Parameters
     ----------
     base : Chart
-        Of a frame with the column.
+        A chart of a frame with the column.
     along : str
-        ``X`` or ``Y``: the axis that memory is drawn along.
+        ``X`` or ``Y``: the axis of memory.
     column : str
-        That says where.
+        The column with the limit.
     """
     alt = altair()
     return (

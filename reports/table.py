@@ -1,4 +1,4 @@
-"""A table on a page: what is picked is shown, sorted as the reader likes, all of it exported."""
+"""A table on a page: filtered by the picks, sortable by the reader, exported in full."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from costmodel.reports import binding, words
 from costmodel.reports.figure import Pick, at_first, choose
 
-#: How a column is written: the page's script has the same names.
+#: How columns are written, by kind; the page's script has the same names.
 WRITERS: dict[str, Callable[[Any], str]] = {
     "text": str,
     "count": words.whole,
@@ -22,37 +22,37 @@ WRITERS: dict[str, Callable[[Any], str]] = {
     "limit": binding.said,
     "percent": lambda value: f"{value:.1f} %",
 }
-#: Rows shown at once; the export has all.
+#: Number of rows shown at once; the export has all.
 MOST_SHOWN = 300
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its name in the frame, its heading, and how it is written (see WRITERS)."""
+    """A column of a table: its name in the frame, its heading, and its kind (see `WRITERS`)."""
 
     name: str
     heading: str
     kind: str = "text"
 
     def write(self, value: Any) -> str:
-        """Return a value for people; nothing for a missing one."""
+        """Return a value as text for people; empty if it is missing."""
         return "" if pd.isna(value) else WRITERS[self.kind](value)
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Rows of every case and the columns that are shown.
+    """Rows of every case, and the columns to show.
 
     Attributes
     ----------
     name : str
-        Its anchor on the page, and the exported file's name.
+        Its anchor on the page, and the name of the exported file.
     caption : str
-        What its rows are.
+        What the rows are.
     frame : DataFrame
-        Rows of all cases; the export has all its columns.
+        Rows of all cases; the export has all columns.
     columns : tuple of Column
-        What is shown.
+        The columns to show.
     """
 
     name: str
@@ -61,7 +61,7 @@ class Table:
     columns: tuple[Column, ...]
 
     def html(self, picks: Sequence[Pick]) -> str:
-        """Return the table for what is picked at first, for readers and printers without scripts."""
+        """Return the table for the choices made at first, for readers and printers without scripts."""
         first = choose(self.frame, at_first(picks))
         heads = "".join(
             f'<th scope="col" class="{column.kind}" aria-sort="none">'

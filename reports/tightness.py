@@ -1,4 +1,4 @@
-"""Where the roofline holds: how much of a measured time its lower bound explains."""
+"""Tightness of the roofline: lower bound over measured time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ABOUT = (
 
 
 def rows(frame: pd.DataFrame, cases: list[str]) -> pd.DataFrame:
-    """Return medians of lower bound over measurement in bins of measured time.
+    """Return medians of the lower bound over the measurement, in bins of measured time.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def chart(frame: pd.DataFrame) -> Any:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return the op that comes closest to its bound, and the one that stays furthest from it."""
+    """Return the op that comes closest to its lower bound, and the one furthest from it."""
     middle = {
         str(op): float(np.average(part["tightness"], weights=part["count"]))
         for op, part in frame[frame["tightness"].notna()].groupby("op", sort=False, observed=True)

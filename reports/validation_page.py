@@ -1,4 +1,4 @@
-"""The report of predictions held against measurements."""
+"""The report of predictions compared with measurements."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed, whole
 
 NEEDED = ("device", "op", "dtype", "rung", "measured_s", "seconds", "lower_s", "bound")
-#: Reruns of a case that differ by more than this are counted.
+#: Cases whose reruns differ by more than this are counted as noisy.
 NOISY = 0.10
-#: What the reader may choose by.
+#: Columns that the reader can choose by.
 CASES = {"device": "Device", "rung": "Rung", "state": "State"}
 
 
@@ -105,7 +105,7 @@ def page(
 
 
 def _pick(name: str, column: pd.Series) -> Pick:
-    """Return a choice among a column's values; of the rungs, which rise from rough to fitted, the last."""
+    """Return a choice among a column's values; among rungs, the most detailed one is the default."""
     values = tuple(dict.fromkeys(column))
     if name == "rung":
         known = [rung for rung in RUNGS if rung in values]
@@ -114,7 +114,7 @@ def _pick(name: str, column: pd.Series) -> Pick:
 
 
 def _notes(rows: pd.DataFrame, facts: Facts) -> tuple[tuple[str, str], ...]:
-    """Return what is measured, how errors are taken, and what each rung and layer stands for."""
+    """Return notes on the measurements, the definition of errors, and each rung and layer."""
     return (
         ("Measured", "Time of one run, as whoever measured it took it; see the table's own columns."),
         (
@@ -128,12 +128,12 @@ def _notes(rows: pd.DataFrame, facts: Facts) -> tuple[tuple[str, str], ...]:
 
 
 def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
-    """Return the measured rows that nothing was fitted on, and how many measurements were left out."""
+    """Return the measured rows that nothing was fitted on, and the number of measurements left out."""
     missing = [name for name in NEEDED if name not in frame]
     if missing:
         raise TableError(f"not a table of measurements with predictions: it lacks {', '.join(missing)}")
     rows = with_text(frame)
-    if "held_out" in frame:  # of which text would be true, whatever it says
+    if "held_out" in frame:  # as booleans: any text would count as true
         rows = rows.assign(held_out=frame["held_out"].astype(bool))
     rows = rows[np.isfinite(rows["measured_s"]) & (rows["measured_s"] > 0)]
     if "held_out" not in rows:
@@ -142,22 +142,22 @@ def _checked(frame: pd.DataFrame) -> tuple[pd.DataFrame, int]:
 
 
 def _measurements(rows: pd.DataFrame) -> int:
-    """Return how many measurements there are."""
+    """Return the number of measurements."""
     return len(_once(rows))
 
 
 def _once(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each measurement: each has one for every rung that it is predicted on."""
+    """Return one row per measurement; it has a row for every rung on which it is predicted."""
     return rows.drop_duplicates([name for name in ("device", "op", "dtype", "measured_s") if name in rows])
 
 
 def _with_categories(frame: pd.DataFrame, ops: list[str]) -> pd.DataFrame:
-    """Return a chart's rows with every op of the page as a category: it looks the same in all of them."""
+    """Return a chart's rows with all ops of the page as categories, so that charts share one style."""
     return frame.assign(op=pd.Categorical(frame["op"], ops)) if "op" in frame else frame
 
 
 def _stated(what: Stated, frame: pd.DataFrame | None, ops: list[str]) -> tuple[Figure, ...]:
-    """Return the chart of stated over measured bytes, if any were measured."""
+    """Return the chart of stated over measured bytes, if there are measurements."""
     rows = None if frame is None else what.rows(frame)
     if rows is None or rows.empty:
         return ()
@@ -165,7 +165,7 @@ def _stated(what: Stated, frame: pd.DataFrame | None, ops: list[str]) -> tuple[F
 
 
 def _counted(frame: pd.DataFrame | None) -> tuple[Table, ...]:
-    """Return the table of counted cases, and of those that could not be."""
+    """Return the table of counted cases, and of those that could not be counted."""
     if frame is None:
         return ()
     columns = (
@@ -194,7 +194,7 @@ def _table(frame: pd.DataFrame) -> Table:
         "state": "State",
         "rung": "Rung",
     }
-    # What is the same in all rows is in the export: errors shall be seen without scrolling to them.
+    # Columns with one value are only in the export, so that errors are visible without scrolling.
     told = [name for name in headings if name in frame and (name == "op" or frame[name].nunique() > 1)]
     columns = (
         *(Column(name, headings[name]) for name in told),
@@ -245,7 +245,7 @@ def _caveat(rows: pd.DataFrame) -> str:
 
 
 def _noise(rows: pd.DataFrame) -> str:
-    """Return how far visits of a case differ: an error within that is luck. Nothing where no table says."""
+    """Return how far reruns of a case differ (smaller errors are luck); empty if no table has that."""
     if "spread" not in rows:
         return ""
     spread = _once(rows)["spread"].dropna()

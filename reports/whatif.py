@@ -1,4 +1,4 @@
-"""What would make a model's use faster: one thing changed at a time."""
+"""What-ifs of a model's uses: speedups with one thing changed at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABOUT = (
     "The prediction made again with one thing changed: a figure of the device doubled, a narrower format, "
     "another way to compute the same, another device. Bars begin at 1, as fast as it is."
 )
-#: Kinds of changes in words, each with its colour.
+#: Kinds of changes: name in words, colour.
 KINDS = {
     "figure": ("a figure of the device", "#0072B2"),
     "format": ("a narrower format", "#009E73"),
@@ -22,7 +22,7 @@ KINDS = {
     "choice": ("another way to compute it", "#CC79A7"),
     "device": ("another device", "#D55E00"),
 }
-#: Names of figures in words, as changes begin with them.
+#: Device figures in words, by the name that changes begin with.
 FIGURES = {
     "hbm": "memory bandwidth",
     "units": "number of units",
@@ -30,7 +30,7 @@ FIGURES = {
     "l2": "L2 cache",
     "link": "links within a node",
 }
-#: Another way to compute the same, in words.
+#: Other ways to compute the same, in words.
 CHOICES = {
     "wavefront = True": "staggered layers (wavefront)",
     "persistent = True": "weights kept on the chip",
@@ -38,15 +38,15 @@ CHOICES = {
     "attention = tiled": "scores kept on the chip",
 }
 MOST_SAID = 3
-#: Changes that make less of a difference than this make none.
+#: A smaller speedup than this counts as none.
 LEAST = 1.05
 
 
 def rows(changes: pd.DataFrame) -> pd.DataFrame:
-    """Return the changes in words, kinds as categories: all that occur; ``start`` is 1, as fast as it is.
+    """Return the changes in words, with kinds as categories; ``start`` is 1, the unchanged speed.
 
-    A narrower format whose kernels have other constants than the present one's is a kind of its own: part
-    of the difference is theirs.
+    A narrower format whose kernels have constants of another origin than the present one's is a kind of its
+    own: part of the difference comes from the constants.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def said(change: str) -> str:
 
 
 def chart(frame: pd.DataFrame) -> Any:
-    """Return a bar for each change, from 1 to how many times as fast it makes it."""
+    """Return a bar for each change, from 1 to its speedup."""
     alt = style.altair()
     base = alt.Chart(frame)
     bars = base.mark_bar().encode(

@@ -1,4 +1,4 @@
-"""Numbers as people write them, for findings, titles and tables."""
+"""Numbers in words, for findings, titles and tables."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def steps(value: float) -> str:
 
 
 def rounded(value: float) -> str:
-    """Return an estimated size to two digits: ``8190.7 → "about 8,200"``; a whole one as it is."""
+    """Return an estimated size to two digits: ``8190.7 → "about 8,200"``; whole numbers unchanged."""
     return f"{value:,.0f}" if float(value).is_integer() else f"about {float(f'{value:.2g}'):,.0f}"
 
 
 def sentence(text: str) -> str:
-    """Return a text with a capital in front."""
+    """Return a text with its first letter capitalised."""
     return text[:1].upper() + text[1:]
 
 
@@ -43,7 +43,7 @@ def whole(value: float) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share as per cent: ``0.376 → "38 %"``, ``0.0042 → "0.42 %"``."""
+    """Return a share in per cent: ``0.376 → "38 %"``, ``0.0042 → "0.42 %"``."""
     percent = 100 * value
     return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
@@ -69,12 +69,12 @@ def span(name: str, low: float, high: float) -> str:
 
 
 def extent(name: str) -> str:
-    """Return what a size is one of: a ``length`` in tokens, else a ``size``."""
+    """Return the noun for a size: ``length`` for a number of tokens, else ``size``."""
     return "length" if name in ("seq", "seq_kv") else "size"
 
 
 def verb(subjects: Sequence[str], said: str) -> str:
-    """Return a verb of one as that of several, where there are: ``waits for → wait for``."""
+    """Return a verb in the plural if there are several subjects: ``waits for → wait for``."""
     first, _, rest = said.partition(" ")
     return said if len(subjects) == 1 else f"{first.removesuffix('s')} {rest}".strip()
 
@@ -85,17 +85,17 @@ def rows(count: float) -> str:
 
 
 def be(subjects: Sequence[str]) -> str:
-    """Return ``is`` of one, ``are`` of several."""
+    """Return ``is`` for one subject, ``are`` for several."""
     return "is" if len(subjects) == 1 else "are"
 
 
 def listed(items: Sequence[str]) -> str:
-    """Return items as a sentence has them: ``"a, b and c"``."""
+    """Return items as an enumeration: ``"a, b and c"``."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
 def origins(constants_from: str) -> str:
-    """Return whose constants they are: ``"none, self" → "the device itself, the rest by the datasheet"``."""
+    """Return the origins of constants: ``"none, self" → "the device itself, the rest by the datasheet"``."""
     names = constants_from.split(", ")
     fitted = [name.replace("self", "the device itself") for name in names if name != "none"]
     if not fitted:

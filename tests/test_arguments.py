@@ -236,7 +236,7 @@ def test_what_is_no_input_is_refused_in_a_line(name, data, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("ask", "text"),
     [
-        (lambda: parallel.Layout(recompute="nonsense"), "unknown recompute of a layout 'nonsense'"),
+        (lambda: parallel.Layout(recompute="nonsense"), "unknown recompute 'nonsense' of a layout"),
         (lambda: parallel.Layout(sequence_parallel="no"), "wanted sequence_parallel to be True or False"),
         (lambda: parallel.LanguageModel(num_layers=-1, d_model=64, vocab=10), "size num_layers: wanted"),
         (lambda: parallel.LanguageModel(num_layers=1, d_model=64, vocab=1.5), "size vocab: wanted"),

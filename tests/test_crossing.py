@@ -214,7 +214,7 @@ def test_traffic_that_depends_on_the_chip_takes_it_from_the_device():
     [
         ({"of": "flop"}, UnknownNameError, "unknown quantity 'flop'; did you mean 'flops'"),
         ({"over": "sequ"}, UnknownNameError, "unknown size 'sequ'; did you mean 'seq'"),
-        ({"over": "window"}, UnknownNameError, "size of lstm or gru 'window'"),
+        ({"over": "window"}, UnknownNameError, "size 'window' of lstm or gru"),
         ({"of": "seconds"}, CostmodelError, "needs a device"),
         ({"hidden": 2.5}, SizeError, "size hidden"),
     ],

@@ -104,10 +104,10 @@ def test_a_missing_size_is_named():
 
 def test_an_unknown_size_gets_the_nearest_name():
     with pytest.raises(
-        UnknownNameError, match=r"unknown size of dense-attention 'head_dims'; did you mean 'head_dim'"
+        UnknownNameError, match=r"unknown size 'head_dims' of dense-attention; did you mean 'head_dim'"
     ):
         evaluate(get("dense-attention")(), **ATTENTION, head_dims=3)
-    with pytest.raises(UnknownNameError, match="size of lstm 'heads'"):
+    with pytest.raises(UnknownNameError, match="size 'heads' of lstm"):
         evaluate(get("lstm")(), batch=1, seq=1, hidden=1, heads=1)
 
 
@@ -184,19 +184,19 @@ class TestOptionsAsText:
                 "tiled-attention",
                 "schedule",
                 "fa3",
-                "schedule of tiled-attention 'fa3'; did you mean 'fa",
+                "schedule 'fa3' of tiled-attention; did you mean 'fa",
             ),
             (
                 "dense-attention",
                 "direction",
                 "bwd_data",
-                "direction of dense-attention 'bwd_data'; did you mean 'bwd'",
+                "direction 'bwd_data' of dense-attention; did you mean 'bwd'",
             ),
-            ("dense-attention", "convention", "tf", "unknown convention of dense-attention 'tf'"),
+            ("dense-attention", "convention", "tf", "unknown convention 'tf' of dense-attention"),
             ("dense-attention", "dtype", "bf61", "unknown dtype 'bf61'; did you mean 'bf16'"),
-            ("feed-forward", "activation", "rleu", "activation of feed-forward 'rleu'; did you mean 'relu'"),
+            ("feed-forward", "activation", "rleu", "activation 'rleu' of feed-forward; did you mean 'relu'"),
             ("elementwise", "op", "ad", "did you mean 'add'"),
-            ("norm", "kind", "batch", "unknown kind of norm 'batch'; known: layer, rms"),
+            ("norm", "kind", "batch", "unknown kind 'batch' of norm; known: layer, rms"),
             ("transformer-block", "attention", "tield", "did you mean 'tiled'"),
             ("transformer-block", "norm", "rsm", "did you mean 'rms'"),
         ],

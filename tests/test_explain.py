@@ -209,7 +209,7 @@ def test_what_refuses_another_format_has_the_other_changes():
 @pytest.mark.parametrize("function", [elasticities, what_if])
 def test_many_shapes_are_refused(function):
     p = cm.predict(cm.Matmul(), H200, m=[1, 2], n=64, k=64)
-    with pytest.raises(SizeError, match="one shape"):
+    with pytest.raises(SizeError, match="single shape"):
         function(p)
 
 

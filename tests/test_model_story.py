@@ -160,7 +160,9 @@ def test_a_model_that_generates_nothing_has_no_decoding():
 def test_a_model_that_is_no_stack_is_not_planned_and_says_so():
     frames = small("gnmt")
     assert frames.layouts.empty
-    assert frames.refused == ("gnmt: is no stack of layers of which it is known how devices share them",)
+    assert frames.refused == (
+        "gnmt: it is not known how devices share its layers, so there is no plan for it",
+    )
 
 
 def test_a_model_without_attention_is_planned_and_has_no_longest_sequence():

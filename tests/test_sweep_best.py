@@ -165,8 +165,8 @@ def test_what_is_not_known_of_all_is_no_race_of_the_others(of, text):
 @pytest.mark.parametrize(
     ("of", "by", "error", "text"),
     [
-        ("cost", [], CostmodelError, "price of an hour .* nvidia/h200-sxm"),
-        ("bound", [], CostmodelError, "column of numbers, such as seconds, got 'bound', which is text"),
+        ("cost", [], CostmodelError, "price per hour .* nvidia/h200-sxm"),
+        ("bound", [], CostmodelError, "numeric column, such as seconds, got 'bound', which is text"),
         ("-device", [], CostmodelError, "got 'device', which is text"),
         ("second", [], UnknownNameError, "'seconds'"),
         ("seconds", ["colour"], UnknownNameError, "group by"),

@@ -194,7 +194,10 @@ def test_a_device_without_a_tdp_has_no_energy():
 
 @pytest.mark.parametrize(
     ("prices", "text"),
-    [({"a100-sxm-80gb": 1.0}, "device of this sweep"), ({"h200-sxm": -1.0}, "positive number")],
+    [
+        ({"a100-sxm-80gb": 1.0}, "device .* of this sweep"),
+        ({"h200-sxm": -1.0}, "positive number"),
+    ],
 )
 def test_bad_prices_are_refused(prices, text):
     with pytest.raises(CostmodelError, match=text):
@@ -262,7 +265,7 @@ def test_a_size_that_no_layer_has_is_named():
     [
         ("", CostmodelError, "wanted an expression"),
         ("seq <", CostmodelError, "wanted an expression"),
-        ("seq", CostmodelError, "compare it"),
+        ("seq", CostmodelError, "wanted a comparison"),
         ("sek > 1", UnknownNameError, "'seq'"),
         ("exp(seq) > 1", UnknownNameError, "unknown function"),
         ("__import__('os').system('true')", UnknownNameError, "unknown function"),
@@ -271,10 +274,10 @@ def test_a_size_that_no_layer_has_is_named():
         ("[x for x in (1, 2)]", CostmodelError, "not arithmetic"),
         ("seq in 'abc'", CostmodelError, "not arithmetic"),
         ("layer + 1 > 2", CostmodelError, "condition"),
-        ("device == 5", CostmodelError, "5': text goes with text, and numbers with numbers"),
-        ("seq in (1, 'a')", CostmodelError, "text goes with text"),
-        ("'a' < seq", CostmodelError, "text goes with text, and numbers with numbers; here they are mixed$"),
-        ("sqrt(layer) > 1", CostmodelError, "text goes with text"),
+        ("device == 5", CostmodelError, "5': mixes text and numbers"),
+        ("seq in (1, 'a')", CostmodelError, "mixes text and numbers"),
+        ("'a' < seq", CostmodelError, "mixes text and numbers; compare like with like$"),
+        ("sqrt(layer) > 1", CostmodelError, "mixes text and numbers"),
         ("-" * 500 + "seq > 1", CostmodelError, "deep$"),
         ("seq > 1" + " + 1" * 5000, CostmodelError, "deep$|wanted an expression"),
     ],

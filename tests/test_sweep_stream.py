@@ -354,7 +354,7 @@ def test_the_command_writes_searches_and_plans(command, tmp_path):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("--best", "cost"), "price of an hour"),
+        (("--best", "cost"), "price per hour"),
         (("--best", "second"), "'seconds'"),
         (("--best", "seconds", "--pareto", "seconds,depth"), "not both"),
         (("--pareto", "seconds"), "two columns"),

@@ -1,7 +1,7 @@
-"""The command line: ``costmodel COMMAND …``, and how it ends: 0, or 2 with one clear line.
+"""The command line ``costmodel COMMAND …`` and its exit status: 0, or 2 with a one-line error.
 
-Nothing heavy is imported before a command asks for it: a prediction starts in
-about the time that sympy and numpy take.
+Heavy imports are deferred until a command needs them: a prediction starts in about the time that sympy and
+numpy take.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import codecs
 import gc
 import io
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -25,23 +26,23 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run a command and leave the process with its exit status.
+    """Run a command and exit the process with its status.
 
     Parameters
     ----------
     argv : sequence of str, optional
-        What follows the program's name; default that of this process.
+        The arguments after the program's name; default: those of this process.
     """
-    # Starting makes many objects and no garbage: looking for it takes a tenth of a prediction's time.
+    # Startup creates many objects and no garbage; collecting would take a tenth of a prediction's time.
     gc.set_threshold(1_000_000)
     _open_streams()
     sys.exit(run(sys.argv[1:] if argv is None else argv))
 
 
 def _open_streams() -> None:
-    """Have somewhere to print to, and print letters that it has not, such as Σ, as question marks, µ as u."""
+    """Make sure there are output streams; letters that cannot be encoded print as "?", and µ as "u"."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by who started us
+        if getattr(sys, name) is None:  # closed by the parent process
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     if isinstance(sys.stdout, io.TextIOWrapper):
         codecs.register_error("costmodel", _in_other_letters)
@@ -49,7 +50,7 @@ def _open_streams() -> None:
 
 
 def _in_other_letters(error: UnicodeError) -> tuple[str, int]:
-    """Return what stands for letters that cannot be printed; a unit stays one."""
+    """Return the replacement for letters that cannot be encoded; a unit's µ stays readable as "u"."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -76,7 +77,7 @@ def run(argv: Sequence[str]) -> int:
 
 
 def _status(words: Sequence[str]) -> Any:
-    """Return what a command returns; where its reader is gone, typer would leave with 1."""
+    """Return a command's result; raise BrokenPipeError where typer would exit with status 1."""
     try:
         return command(words).main(words, prog_name="costmodel", standalone_mode=False)
     except SystemExit as left:
@@ -86,21 +87,29 @@ def _status(words: Sequence[str]) -> Any:
 
 
 def _unread(error: typer.TyperException) -> str:
-    """Return what is wrong with an argument; of a value also which came, which its reader does not say."""
-    text: str = error.format_message()
+    """Return the message for a bad argument; for a bad value, with the value, which typer leaves out."""
+    text: str = error.format_message().rstrip(".")
     faults: list[Any] = getattr(error.__cause__, "errors", list)()
-    came = f", got {faults[0]['input']!r}" if faults else ""
-    return text.replace("Input should be", "wanted") + came
+    if faults:
+        text = text.partition(", unable to parse")[0] + f", got {faults[0]['input']!r}"
+    text = re.sub("Input should be (?=greater|less)", "wanted a number ", text).replace(
+        "Input should be", "wanted"
+    )
+    context = getattr(error, "ctx", None)
+    if context is None:
+        return text
+    hint = f"; `{context.command_path} --help` has an example" if text.startswith("Missing") else ""
+    return f"{context.info_name}: {text[0].lower()}{text[1:]}{hint}"
 
 
 def _unwritten(error: OSError) -> int:
-    """Return the exit status where a file failed, or standard output is gone or full."""
+    """Return the exit status if a file failed, or if standard output is closed or full."""
     if error.filename is not None:
         return _refuse(f"{error.filename}: {error.strerror}")
-    # The interpreter must not try standard output again at its end.
+    # Keep the interpreter from flushing standard output again at exit.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        return 0  # whoever read it has seen enough
+        return 0  # the reader has seen enough
     return _refuse(f"cannot write the answer: {error.strerror or error}")
 
 

@@ -1,4 +1,4 @@
-"""The commands put together, and their arguments as people write them."""
+"""The commands assembled into one application, with the shorthand that arguments allow."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from costmodel.cli import (
     profiling,
     tables,
 )
-from costmodel.errors import CostmodelError
+from costmodel.errors import CostmodelError, unknown_name
 
-#: Every command: its name, its function, an example that runs.
+#: Every command: its name, its function, and an example that runs.
 COMMANDS = (
     *catalogue.COMMANDS,
     *predictions.COMMANDS,
@@ -33,25 +33,27 @@ COMMANDS = (
     *exploring.COMMANDS,
     *measuring.COMMANDS,
 )
-#: Options that take NAME=VALUE, as often as one likes.
+#: Options that take any number of NAME=VALUE.
 _SETTINGS = ("-D", "--define", "--set", "--device-set", "--price")
 
 
 class _Command(typer.core.TyperCommand):
-    """A command that refuses what would be answered as if it had not been said.
+    """A command that refuses options which would otherwise be silently ignored.
 
-    That is an option given twice of which one will do, and one whose value is empty, as an unset variable
-    of a shell leaves it.
+    These are a single-valued option given twice, and one with an empty value, such as an unset shell variable
+    leaves.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Look at the options as they were given, then read them."""
+        """Check the options as given, then parse them."""
         values, extra, given = self.make_parser(ctx).parse_args(args=list(args))
         for option in given:
             if not isinstance(option, typer.core.TyperOption) or option.is_flag or option.multiple:
                 continue
             if given.count(option) > 1:
-                raise CostmodelError(f"{self.name}: {option.opts[-1]} is given {given.count(option)} times")
+                raise CostmodelError(
+                    f"{self.name}: {option.opts[-1]} is given {given.count(option)} times; once will do"
+                )
             if values[str(option.name)] == "":
                 raise CostmodelError(f"{self.name}: {option.opts[-1]} is given without a value")
         try:
@@ -59,8 +61,8 @@ class _Command(typer.core.TyperCommand):
         except typer.TyperException as error:
             if extra and "extra argument" in error.format_message():
                 raise CostmodelError(
-                    f"{self.name}: got {' '.join(extra)} besides all that it takes; an option that may have "
-                    "several is given again for each, and `sweep` takes several layers and devices"
+                    f"{self.name}: unexpected {' '.join(extra)}; repeat an option to give several values; "
+                    "`sweep` takes several layers and devices"
                 ) from None
             raise
         return parsed
@@ -74,20 +76,23 @@ def _version(wanted: bool) -> None:
 
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
 def command(argv: Sequence[str]) -> typer.core.TyperGroup:
-    """Return the command line: of a command that is named, that one alone, as making all takes longer.
+    """Return the application; if a command is named, with that one alone, because making all is slower.
 
     Parameters
     ----------
     argv : sequence of str
-        What follows the program's name.
+        The arguments after the program's name.
     """
+    names = [name for name, _, _ in COMMANDS]
+    if argv and not argv[0].startswith("-") and argv[0] not in names:
+        raise unknown_name("command", argv[0], names)
     app = typer.Typer(
         name="costmodel",
         help="Why a layer is as fast as it is on a device, where its limit lies, and what would change.",
@@ -103,9 +108,9 @@ def command(argv: Sequence[str]) -> typer.core.TyperGroup:
 
 
 def arguments(argv: Sequence[str]) -> list[str]:
-    """Return arguments with a NAME=VALUE that follows another given its option again.
+    """Return the arguments with an option repeated for each further NAME=VALUE that follows it.
 
-    So ``-D seq=8192 batch=4`` is ``-D seq=8192 -D batch=4``.
+    For example, ``-D seq=8192 batch=4`` becomes ``-D seq=8192 -D batch=4``.
     """
     result: list[str] = []
     setting = None

@@ -1,4 +1,4 @@
-"""What there is: ``devices``, ``layers``, ``show``, ``check``."""
+"""Commands that list and check what is available: ``devices``, ``layers``, ``show``, ``check``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
 
-#: Peaks that the table of devices has room for, on a terminal of 80 columns.
+#: Formats whose peaks fit into the table of devices on a terminal of 80 columns.
 SHOWN = ("fp32", "tf32", "bf16", "fp16", "fp8", "int8")
 
 #: Unit of each count that `show` prints.
@@ -42,7 +42,7 @@ COUNT_UNITS = {
 
 
 def show_devices(as_json: AsJson = False) -> None:
-    """List the devices: peak by dtype, bandwidth, ridge, best rung."""
+    """List the devices: peaks, bandwidth, ridge point, best rung."""
     from costmodel import calibration, hardware
 
     calibrated = set(calibration.calibrated_devices())
@@ -50,7 +50,7 @@ def show_devices(as_json: AsJson = False) -> None:
     for name in hardware.measured():
         try:
             rows.append(_device(hardware.load(name), calibration.path_of(name).is_file()))
-        except SpecError as error:  # of an earlier version, say: the others are listed
+        except SpecError as error:  # for example from an earlier version; the others are still listed
             say(str(error))
     if as_json:
         print_json(rows)
@@ -72,7 +72,7 @@ def show_devices(as_json: AsJson = False) -> None:
 
 
 def _short(figure: float) -> str:
-    """Return a figure in three digits, or all that are before its point: there are nine columns of them."""
+    """Return a figure with three digits, or all digits before the point: the table has nine such columns."""
     return f"{figure:.0f}" if figure >= 100 else f"{figure:.3g}"
 
 
@@ -104,7 +104,7 @@ def _device(device: Device, calibrated: bool) -> dict[str, Any]:
 
 
 def show_layers(as_json: AsJson = False) -> None:
-    """List the layers by family: sizes, options, source of each."""
+    """List the layers by family: sizes, options and sources."""
     from costmodel.layers import classes, option_text
 
     rows = sorted((_layer(kind) for kind in classes().values()), key=lambda r: (r["family"], r["layer"]))
@@ -147,8 +147,8 @@ def show(
 ) -> None:
     """Show a layer's formulas, sizes, options and source.
 
-    Each count has its formula, its unit, and how it grows; each size and option says what it is. What is not
-    counted is said, too.
+    Each count has its formula, its unit and its growth; each size and option has its meaning. What is not
+    counted is listed, too.
     """
     from costmodel.layers import option_text
     from costmodel.layers._options import option_meanings
@@ -174,7 +174,7 @@ def show(
         print_folded(f"  {row['class']}{f': grows as {degrees}' if degrees else ''}", 4)
     print("\nsizes")
     for name, size in answer["sizes"].items():
-        # LaTeX's braces are for --latex: classes of growth have none either.
+        # LaTeX's braces are only for --latex; classes of growth have none either.
         symbol = size["latex"] if latex else size["latex"].replace("{", "").replace("}", "")
         print_folded(f"  {name} ({symbol}): {size['meaning']}", 4)
     print("\noptions")
@@ -188,7 +188,7 @@ def show(
 
 
 def _count(name: str, row: sp.Expr, in_latex: bool) -> dict[str, Any]:
-    """Return a count's formula, unit and asymptotic class, and its degree in each size."""
+    """Return a count's formula, unit and growth class, and its degree in each size."""
     from costmodel.asymptotics import complexity, degree
     from costmodel.cost import latex
 
@@ -216,7 +216,7 @@ def _sizes(layer: Layer) -> dict[str, dict[str, str]]:
 
 
 def check(
-    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="The description of a device.")],
+    spec: Annotated[Path, typer.Argument(metavar="SPEC.yaml", help="Spec file of a device.")],
     as_json: AsJson = False,
 ) -> None:
     """Find every fault of a device's spec, each with its line."""

@@ -1,4 +1,4 @@
-"""Why a time is what it is, and what would change it: ``explain``."""
+"""Command that says where a time goes and what would change it: ``explain``."""
 
 from __future__ import annotations
 
@@ -15,28 +15,26 @@ from costmodel.errors import CostmodelError, unknown_name
 if TYPE_CHECKING:
     from costmodel.layers import Layer
 
-#: Options that --set takes of a model, where its use has them: those that `costmodel model` has by name.
+#: Options of a model that --set takes, if its use has them; `costmodel model` has them as options.
 MODEL_OPTIONS = ("dtype", "attention", "recompute")
-#: Those that say how a model is stored.
+#: Options for how a model is stored.
 STORED = {"weights": str, "group": int, "cache": str}
 
 
 def explain(
-    name: Annotated[
-        str, typer.Argument(metavar="LAYER", help="A layer, or a model of the catalogue (with --use).")
-    ],
+    name: Annotated[str, typer.Argument(metavar="LAYER", help="A layer; with --use, a model.")],
     machine: o.Machine,
     defines: o.SingleDefines,
     settings: o.Settings = [],
     others: Annotated[
         list[str],
-        typer.Option("--or", metavar="DEVICE", help="Another device to try; may be given several times."),
+        typer.Option("--or", metavar="DEVICE", help="Another device to try; repeat it for several."),
     ] = [],
     use: Annotated[
-        str | None, typer.Option(metavar="USE", help="Of a model: training, prefill or decode.")
+        str | None, typer.Option(metavar="USE", help="For a model: training, prefill or decode.")
     ] = None,
     tensor: Annotated[
-        int, typer.Option(metavar="N", help="Of a model: devices of a node that share each layer.", min=1)
+        int, typer.Option(metavar="N", help="For a model: devices of a node that share each layer.", min=1)
     ] = 1,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
@@ -45,10 +43,10 @@ def explain(
     kernel: o.Kernel = None,
     as_json: o.AsJson = False,
 ) -> None:
-    """Say where a time goes, and what would make it shorter.
+    """Say where the time goes, and what would shorten it.
 
-    What each limit would take alone; how the roofline's time follows each size and rate; and the prediction
-    again with one thing changed: a figure of the device, an option, a format, another device.
+    The answer has the time that each limit takes alone; how the roofline's time changes with each size and
+    rate; and predictions with one thing changed: a figure of the device, an option, a format, another device.
     """
     from costmodel.explain import elasticities, what_if
     from costmodel.predict import predict
@@ -103,25 +101,28 @@ def _grounds(row: dict[Hashable, Any]) -> str:
 
 
 def _layer(name: str, settings: list[str], use: str | None, tensor: int) -> Layer:
-    """Return a layer, or a model in one of its uses, with its options."""
+    """Return a layer, or a model in one of its uses, with its options set."""
+    from costmodel.layers import classes
     from costmodel.layers._options import read
     from costmodel.models import available, load
 
     if use is None:
         if name in available():
-            raise CostmodelError(f"{name} is a model: wanted --use training, prefill or decode")
+            raise CostmodelError(f"{name} is a model: give --use training, prefill or decode")
         if tensor > 1:
-            raise CostmodelError("--tensor is of a model, with --use prefill or decode")
+            raise CostmodelError("--tensor applies to a model, with --use prefill or decode")
         (layer,) = o.layers([name], settings)
         return layer
 
     if use not in o.MODEL_USES:
         raise unknown_name("use of a model", use, o.MODEL_USES)
+    if name in classes():
+        raise CostmodelError(f"{name} is a layer, and --use is for models: leave --use out")
     given = o.pairs(settings, "dtype=fp16")
     kinds = {option: kind for option, kind in STORED.items() if option in given}
     stored = {what: read(f"{what} of {name}", given.pop(what), kind) for what, kind in kinds.items()}
     if stored and use == "training":
-        raise CostmodelError(f"--set {next(iter(stored))}: is of --use prefill and decode")
+        raise CostmodelError(f"--set {next(iter(stored))} applies to --use prefill and decode only")
     whole = load(name).tensor_parallel(tensor).storing(**stored)
     found = getattr(whole, use)
     known = [option for option in MODEL_OPTIONS if option in signature(found).parameters]

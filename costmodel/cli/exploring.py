@@ -1,4 +1,4 @@
-"""A page that computes the model in the reader's browser: ``explore``."""
+"""Command that writes a page which computes the model in the reader's browser: ``explore``."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def explore(
         list[str],
         typer.Argument(
             metavar="LAYER",
-            help="Layers to choose from; left out: an LSTM, attention with stored scores, tiled attention.",
+            help="Layers to choose from; default: LSTM, attention with stored scores, tiled attention.",
         ),
     ] = [],
     machines: Annotated[
         list[str],
-        typer.Option("-m", "--machine", metavar="DEVICE", help="Devices to choose from; left out: all."),
+        typer.Option("-m", "--machine", metavar="DEVICE", help="Devices to choose from; default: all."),
     ] = [],
     defines: Annotated[
         list[str],
         typer.Option(
-            "-D", "--define", metavar="SIZE=VALUE", help="Where sliders stand first: seq=8192 batch=4."
+            "-D", "--define", metavar="SIZE=VALUE", help="Start values of the sliders: seq=8192 batch=4."
         ),
     ] = [],
     settings: o.Settings = [],
@@ -39,15 +39,15 @@ def explore(
 ) -> None:
     """Write a page with sliders for layers, devices and sizes.
 
-    The browser computes the model anew as they move, at rung bound; the page needs no network.
+    The browser recomputes the model as they move, at rung bound; the page needs no network.
     """
     check_writable(out, overwrite=force, suffixes=(".html",))
     if device_set and not machines:
-        raise CostmodelError("explore: --device-set changes the devices given with -m; give one")
+        raise CostmodelError("explore: --device-set changes the devices given with -m; give at least one")
     named, extra = o.layers_and_devices(names)
     layers = o.layers(named, settings) if named else []
     if settings and not layers:
-        raise CostmodelError("explore: --set changes the layers given; give one")
+        raise CostmodelError("explore: --set changes the layers that are given; give at least one")
     from costmodel import explore as explorer
 
     devices = [o.device(name, device_set) for name in (*machines, *extra)]

@@ -1,4 +1,4 @@
-"""Predictions held against the device at hand: ``validate``."""
+"""Command that compares predictions with measurements on this machine: ``validate``."""
 
 from __future__ import annotations
 
@@ -20,71 +20,72 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.validation.calibrate import Result
 
-#: How the command ends: with all that was asked for, or with all but constants.
+#: Exit status: everything done, or everything except the constants.
 OK, REFUSED = 0, 2
 
 
 def validate(
     tables: Annotated[
         list[Path],
-        typer.Argument(metavar="TABLE", help="With --fit: measured rows to fit, .parquet or .csv."),
+        typer.Argument(metavar="TABLE", help="With --fit: tables of measurements to fit, .parquet or .csv."),
     ] = [],
-    device: Annotated[str, typer.Option(metavar="KIND", help="cpu or cuda: what is measured.")] = "cpu",
+    device: Annotated[str, typer.Option(metavar="KIND", help="What to measure: cpu or cuda.")] = "cpu",
     record: Annotated[
         bool,
         typer.Option(
             "--record",
-            help="Write the rows: NAME.parquet, NAME.csv; of a GPU also NAME.micro.csv, its rates.",
+            help="Write the measurements: NAME.parquet, NAME.csv; for a GPU its rates: NAME.micro.csv.",
         ),
     ] = False,
     count: Annotated[
         bool,
-        typer.Option(
-            "--count", help="Count bytes and instructions of a GPU (Nsight Compute): NAME.counters.csv."
-        ),
+        typer.Option("--count", help="Write a GPU's hardware counters (Nsight Compute): NAME.counters.csv."),
     ] = False,
     fit: Annotated[
         bool,
         typer.Option(
-            "--fit", help="Fit the device's constants, for later predictions; some shapes are held out."
+            "--fit", help="Fit constants of the device for later predictions; some shapes are held out."
         ),
     ] = False,
-    report: Annotated[bool, typer.Option("--report", help="Write the page: NAME.html.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="The exhaustive plan: hours, not minutes.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write a page: NAME.html.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="Measure everything: hours, not minutes.")] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Measure anew, instead of going on from an earlier campaign.")
+        bool, typer.Option("--fresh", help="Measure anew, instead of resuming an earlier campaign.")
     ] = False,
     budget: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="How long measuring may take; default: 240 on a CPU, 400 on a GPU, with --full 14400.",
+            help="Time limit for measuring; default: 240 on a CPU, 400 on a GPU, 14400 with --full.",
             min=0.0,
         ),
     ] = None,
     spec: Annotated[
         str | None,
-        typer.Option(
-            metavar="DEVICE", help="The device, by name or spec file, where it is not found by itself."
-        ),
+        typer.Option(metavar="DEVICE", help="The device, by name or spec file, if it is not recognised."),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="NAME", help="Default: validation-cpu, validation-cuda."),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="NAME",
+            help="Name of the files; default: validation-cpu or validation-cuda.",
+        ),
     ] = None,
     rung: o.Rung = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> int:
-    """Measure kernels here, and say how far off predictions are.
+    """Measure kernels here, and compare them with predictions.
 
-    Needs torch: pip install 'costmodel[validation]'. A campaign that was stopped goes on where it was when
-    the same command is given again.
+    Needs torch: pip install 'costmodel[validation]'. An interrupted campaign resumes when the same command
+    is given again.
     """
     name = out or Path(f"validation-{device}")
     micro = record and device == "cuda"
     if count and device != "cuda":
-        raise CostmodelError("--count: only a GPU has the counters meant; ask for --device cuda")
+        raise CostmodelError("--count reads the hardware counters of a GPU; give --device cuda too")
     files = (
         (record, ".parquet"),
         (record, ".csv"),
@@ -104,8 +105,8 @@ def validate(
     if tables:
         if not fit or record or report or count:
             raise CostmodelError(
-                f"{tables[0]}: tables of measurements go with --fit alone (`costmodel score` scores them); "
-                "what --record, --report and --count write is named by -o NAME"
+                f"{tables[0]}: tables are read by --fit alone, without --record, --report or --count; "
+                "`costmodel score` scores a table, and -o NAME names the files to write"
             )
         _fit_tables(tables)
         return OK
@@ -118,7 +119,7 @@ def validate(
         _record_rates(device, beside(name, ".micro.csv"), force)
     fitted = _fit_rows(rows, machine, kept) if fit else True
     _print_errors(rows, machine, device, rung, as_json)
-    # Last of what measures: it takes minutes, and who stops it is to have the rest.
+    # Counting is last: it takes minutes, and whoever stops it should have the rest.
     counted = _count(machine, beside(name, ".counters.csv"), force) if count else None
     if report:
         _report(rows, machine, counted, beside(name, ".html"), force)
@@ -126,21 +127,21 @@ def validate(
 
 
 def _begin(kind: str, full: bool, fresh: bool) -> None:
-    """Say whether a campaign goes on from an earlier one, or set that aside."""
+    """Say whether an earlier campaign is resumed, or set it aside."""
     from costmodel.validation import measuring
 
     journal = measuring.journal_path(kind, full=full)
     if fresh:
         kept = measuring.set_aside(journal)
         if kept:
-            output.note(f"earlier visits: {kept}")
+            output.note(f"earlier measurements: {kept}")
     elif journal.exists():
-        # In a log too: rows of an earlier day are other than one may expect.
-        output.say(f"going on from the visits in {journal}; --fresh would measure anew")
+        # Said in logs too: rows of an earlier day may differ from what is expected.
+        output.say(f"resuming the measurements in {journal}; --fresh would measure anew")
 
 
 def _device(kind: str, spec: str | None, fit: bool) -> Device:
-    """Return the device that is measured; refuse one whose rows these cannot be, before there are any."""
+    """Return the device to measure; refuse a spec that does not describe this machine before measuring."""
     from costmodel import hardware
     from costmodel.validation import measuring, places
     from costmodel.validation.torch_env import machine
@@ -166,28 +167,28 @@ def _measure(kind: str, device: Device, full: bool, budget: float | None) -> pd.
 
 
 def _record(rows: pd.DataFrame, name: Path, force: bool) -> Path:
-    """Write the rows; return the table that what is fitted to them rests on."""
+    """Write the rows; return the table that constants fitted to them refer to."""
     from costmodel.validation.record import save
 
     return save(rows, name, overwrite=force)[0]
 
 
 def _record_rates(kind: str, path: Path, force: bool) -> None:
-    """Write bandwidths, peaks and latencies: what a GPU's spec states, as it is reached here."""
+    """Write measured bandwidths, peaks and latencies: the figures of a GPU's spec as reached here."""
     from costmodel.files import write_whole
     from costmodel.validation.microbench import microbenchmarks
     from costmodel.validation.torch_env import machine
 
     try:
         rates = microbenchmarks(machine(kind))
-    except RuntimeError as fault:  # of torch: what was measured so far is to be fitted and shown all the same
+    except RuntimeError as fault:  # from torch; what was measured so far is still fitted and shown
         output.say(f"no rates recorded: {first_line(fault)}")
         return
     write_whole(path, lambda place: rates.to_csv(place, index=False, float_format="%.5g"), overwrite=force)
 
 
 def _count(device: Device, path: Path, force: bool) -> pd.DataFrame:
-    """Write what the hardware counted of some cases, or why it was not to be had; return it."""
+    """Write and return the hardware counters of some cases, or why there are none."""
     from costmodel.files import write_whole
     from costmodel.validation import memory, plans
 
@@ -213,9 +214,9 @@ def _fit_tables(tables: Sequence[Path]) -> None:
 
 
 def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
-    """Fit and write, or say why nothing could be: what else was asked for is to come all the same.
+    """Fit and write constants, or say why none could be fitted, so that other outputs still follow.
 
-    Where the rows are a `table`, its name and hash stand with the constants.
+    If the rows are in a `table`, its name and hash are stored with the constants.
     """
     from costmodel.validation import calibrate
     from costmodel.validation.cells import digest
@@ -233,7 +234,7 @@ def _fit_rows(rows: pd.DataFrame, device: Device, table: Path | None) -> bool:
 
 
 def _write_fit(result: Result, place: Path | None = None) -> list[str]:
-    """Write what was fitted; return what to say of it, and of what was refused."""
+    """Write fitted constants; return the lines to print about them and about refused fits."""
     from costmodel.validation import calibrate
 
     place = calibrate.write(result, place)
@@ -291,11 +292,11 @@ def _print_errors(rows: pd.DataFrame, device: Device, kind: str, rung: str | Non
 
 
 def _print_borrowed(joined: pd.DataFrame) -> None:
-    """Say how many rows were predicted without constants of this device: those say little of the models."""
+    """Say how many rows were predicted without this device's constants: they say little about the models."""
     origins = joined.loc[joined["seconds"].notna() & (joined["rung"] != "bound"), "constants_from"]
     borrowed = origins[origins != "self"]
     if len(borrowed):
-        # A call of several kernels has several.
+        # A call of several kernels has several origins.
         names = {name for origin in borrowed for name in origin.split(", ")}
         whose = ", ".join(sorted(names - {"none", "self"})) or "none: assumed"
         print(
@@ -305,7 +306,7 @@ def _print_borrowed(joined: pd.DataFrame) -> None:
 
 
 def _print_under(rows: pd.DataFrame) -> None:
-    """Print how many rows keep no lower bound, and the one that is farthest below: a fault to be found."""
+    """Print how many rows are faster than their lower bound, and the worst of them: a fault to be found."""
     from costmodel.validation.record import cases_of
 
     worst = rows.iloc[[int((rows["lower_s"] / rows["latency_s"]).argmax())]]
@@ -317,12 +318,12 @@ def _print_under(rows: pd.DataFrame) -> None:
 
 
 def _percent(value: float) -> str:
-    """Return a share, or a dash for one that is not known."""
+    """Return a share [%], or a dash if it is unknown."""
     return "-" if isnan(value) else f"{value:.1f}"
 
 
 def _print_mispredicted(cells: Sequence[Mapping[Any, Any]]) -> None:
-    """Print what the diary has to explain."""
+    """Print the cells with large errors, which the diary has to explain."""
     from costmodel.validation.report import MISPREDICTED
 
     names, shown = ("bench", "dtype", "direction", "launch", "state"), ("error", "bias", "spread")

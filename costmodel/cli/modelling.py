@@ -1,4 +1,4 @@
-"""Whole models: ``model``."""
+"""Command for whole models: ``model``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from costmodel.models.generation import Generation
     from costmodel.prediction import Prediction
 
-#: Tokens that are generated unless it is said.
+#: Default number of tokens to generate.
 NEW = 128
-#: What a model is used for.
+#: Uses of a model.
 USES = (*o.MODEL_USES, "generation")
 
 
@@ -30,52 +30,59 @@ def model(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="A name of the catalogue, a config.json, its folder, or a YAML file; left out: list all.",
+            help="A catalogue name, a config.json, its folder, or a YAML file; default: list all.",
         ),
     ] = [],
     machines: Annotated[
         list[str],
         typer.Option(
-            "-m", "--machine", metavar="DEVICE", help="A device: needed for times; several with --report."
+            "-m", "--machine", metavar="DEVICE", help="A device; needed for times. Several with --report."
         ),
     ] = [],
     defines: o.SingleDefines = [],
     use: Annotated[
-        str, typer.Option(metavar="USE", help="training, prefill, decode or generation.")
+        str, typer.Option(metavar="USE", help="What to predict: training, prefill, decode or generation.")
     ] = "prefill",
     new: Annotated[
         int | None,
         typer.Option(
-            metavar="TOKENS", help=f"Generation: tokens made after a prompt of seq; default: {NEW}."
+            metavar="TOKENS", help=f"For generation: tokens after a prompt of seq tokens; default: {NEW}."
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Number format of weights and activations.")
+    ] = "bf16",
     weights: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="Weights stored so: int8, fp8, int4, fp4; not for training."),
+        typer.Option(
+            metavar="FORMAT", help="Storage format of weights: int8, fp8, int4, fp4; not for training."
+        ),
     ] = None,
     group: Annotated[
         int | None,
-        typer.Option(metavar="N", help="Their numbers to a scale.", min=1, show_default="128 of 4 bits"),
+        typer.Option(
+            metavar="N", help="With --weights: weights per scale.", min=1, show_default="128 for 4 bits"
+        ),
     ] = None,
     cache: Annotated[
-        str | None, typer.Option(metavar="FORMAT", help="Keys and values stored narrower: fp8.")
+        str | None, typer.Option(metavar="FORMAT", help="Storage format of keys and values: fp8.")
     ] = None,
     attention: Annotated[
-        str, typer.Option(metavar="KIND", help="tiled, dense or eager: whether scores stay on the chip.")
+        str,
+        typer.Option(metavar="KIND", help="tiled (scores stay on the chip), dense or eager (they do not)."),
     ] = "tiled",
     recompute: Annotated[
         str,
-        typer.Option(metavar="WHAT", help="Training: what backward computes again: none, selective or full."),
+        typer.Option(metavar="WHAT", help="For training: what backward recomputes: none, selective or full."),
     ] = "none",
     tensor: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Devices of a node that share each layer (of training: see plan).", min=1
+            metavar="N", help="Devices of a node that share each layer (for training: plan).", min=1
         ),
     ] = 1,
     model_type: Annotated[
-        str | None, typer.Option(metavar="TYPE", help="The architecture to read a configuration as.")
+        str | None, typer.Option(metavar="TYPE", help="Architecture to read a configuration as.")
     ] = None,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
@@ -83,14 +90,16 @@ def model(
     framework: o.Framework = None,
     report: Annotated[
         Path | None,
-        typer.Option(metavar="PAGE.html", help="Write a page: all uses, what limits them, what would help."),
+        typer.Option(
+            metavar="PAGE.html", help="Write a page on all uses: what limits them, what would help."
+        ),
     ] = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Show a whole model: parameters, cache, and times.
 
-    On a device (-m): the time of one use, by part and by what limits it, and the memory it takes.
+    With a device (-m): the time of one use, by part and by limit, and its memory.
     """
     from costmodel.models import load
 
@@ -112,7 +121,9 @@ def model(
     if use not in USES:
         raise unknown_name("use of a model", use, USES)
     if recompute != "none" and (use != "training" or report is not None):
-        raise CostmodelError("model: --recompute is of --use training; --report shows all ways to recompute")
+        raise CostmodelError(
+            "model: --recompute applies to --use training only; --report shows every choice of it"
+        )
     if report is None:
         _check_use(use, attention=attention, new=new, stored=weights or cache)
     new = NEW if new is None else new
@@ -122,7 +133,7 @@ def model(
     if report is not None:
         if state != "warm" or framework is not None or tensor > 1:
             raise CostmodelError(
-                "model: --report compares devices as they are: without --state, --framework, --tensor"
+                "model: --report takes no --state, --framework or --tensor: it compares devices as they are"
             )
         how = {"first": use, "new": new, "dtype": dtype, "attention": attention, "rung": rung}
         _report(found, devices, _sizes(defines), how, report, force, as_json)
@@ -145,20 +156,22 @@ def model(
 
 
 def _check_use(use: str, *, attention: str, new: int | None, stored: str | None) -> None:
-    """Refuse what a use does not have; a report shows all uses."""
+    """Refuse options that a use does not have; a report shows all uses."""
     if attention != "tiled" and use == "decode":
-        raise CostmodelError("model: --attention is of prefill, training, generation; decoding has its own")
+        raise CostmodelError(
+            "model: --attention applies to prefill, training and generation; decoding has its own"
+        )
     if new is not None and use != "generation":
-        raise CostmodelError("model: --new is of --use generation")
+        raise CostmodelError("model: --new applies to --use generation only")
     if stored and use == "training":
-        raise CostmodelError("model: --weights and --cache are of prefill, decode and generation")
+        raise CostmodelError("model: --weights and --cache apply to prefill, decode and generation only")
 
 
 def _generate(
     found: Architecture, device: Device, sizes: dict[str, float], new: int, dtype: str, attention: str,
     how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Print what a generation takes, and whether there is memory for it."""
+    """Print the times and memory of a generation, and whether it fits."""
     from costmodel.model_memory import Memory
     from costmodel.models.generation import generation
 
@@ -176,7 +189,7 @@ def _use(
     found: Architecture, device: Device, sizes: dict[str, float], use: str, dtype: str, attention: str,
     recompute: str, how: dict[str, Any], as_json: bool,
 ) -> None:  # fmt: skip
-    """Print what a use of one pass takes, and whether there is memory for it."""
+    """Print the times and memory of a use with a single pass, and whether it fits."""
     from costmodel.model_memory import Memory
     from costmodel.predict import predict
 
@@ -194,12 +207,12 @@ def _use(
 
 
 def _sorted(names: Sequence[str]) -> tuple[str, list[str]]:
-    """Return which name is the model's, and those of devices: the model is the first that is no device's."""
+    """Return the model's name, which is the first that is no device's, and the names of devices."""
     from costmodel.models import available
 
     models = [name for name in names if not o.is_device(name)]
     if not models:
-        raise CostmodelError("model: wanted a model beside the devices; `costmodel model` lists them")
+        raise CostmodelError("model: wanted a model besides the device; `costmodel model` lists them")
     also = next((name for name in models[1:] if name in available()), None)
     if also is not None:
         raise CostmodelError(f"model: wanted one model, got {models[0]} and {also}")
@@ -215,7 +228,7 @@ def _report(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Write the page of a model; as JSON, print what it says of each use on each device too."""
+    """Write the page of a model; with `as_json`, also print its answers for each use and device."""
     from costmodel import model_story, reports
 
     if not devices:
@@ -223,7 +236,9 @@ def _report(
     lengths = {sizes[name] for name in ("seq", "seq_kv") if name in sizes}
     unknown = sorted(set(sizes) - {"batch", "seq", "seq_kv"})
     if unknown or len(lengths) != 1:
-        raise SizeError(f"{found.name}: --report needs -D seq=…, one length for all uses, and takes batch=…")
+        raise SizeError(
+            f"{found.name}: --report needs -D seq=… (one length for all uses), and may have batch=…"
+        )
     shapes: dict[str, Any] = {"batch": int(sizes.get("batch", 1)), "seq": int(lengths.pop())}
     first = how.pop("first")
     frames = model_story.story(found, devices, **shapes, **how)
@@ -235,11 +250,11 @@ def _report(
 
 
 def _sizes(defines: list[str]) -> dict[str, float]:
-    return o.single_sizes("model", defines, "`sweep` in Python takes many")
+    return o.single_sizes("model", defines, "several are for `costmodel.sweep` in Python")
 
 
 def _wanted(model: Model, sizes: dict[str, float], use: str) -> dict[str, float]:
-    """Return the sizes a use takes: one sequence if not said, and either length for the other."""
+    """Return the sizes that a use takes: one sequence by default; `seq` and `seq_kv` are interchangeable."""
     taken = {"seq", "seq_kv"} & set(model.required)
     if {"seq", "seq_kv"} <= set(sizes) and len(taken) == 1:
         raise SizeError(f"model: {use} takes one length, -D {taken.pop()}=…; got seq and seq_kv")
@@ -319,7 +334,7 @@ def _print(
 
     by_part, by_limit = (output.time_by(p.phases, of) for of in (part_of, output.limit_of))
     if as_json:
-        # Whether it fits is told by the room that the model has, as in words: not all memory is the model's.
+        # Whether it fits depends on the room that a model has, as in the text: not all memory is the model's.
         room = {"fits": lacking is None, "lacking": lacking}
         answer = {**p.to_dict(), "model": found.name, "parameters": found.parameters, **room}
         answer |= {"devices": found.devices, "tokens_per_s": tokens_per_s}
@@ -347,7 +362,7 @@ def _print(
 
 
 def _machines(found: Architecture, p: Prediction) -> str:
-    """Return the device, or how many there are, of each of which what follows is a share."""
+    """Return the device, or the number of devices of which the answer describes each."""
     return p.device.name if found.devices == 1 else f"each of {found.devices} × {p.device.name} in one node"
 
 
@@ -381,7 +396,7 @@ def _print_generation(
 
 
 def _growing(g: Generation) -> str:
-    """Return the first and the last further token's time, where the growing cache tells them apart."""
+    """Return the times of the first and the last further token, if the growing cache makes them differ."""
     steps = g.steps("seconds")[1:]
     ends = [output.seconds(float(steps[i])) for i in (0, -1)] if steps.size else []
     return f" on average, {ends[0]} at first, {ends[1]} at last" if len(set(ends)) == 2 else ""

@@ -1,4 +1,4 @@
-"""What is given on the command line, read into layers, devices and sizes."""
+"""Options shared by commands, and their values read into layers, devices and sizes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ if TYPE_CHECKING:
     from costmodel.hardware import Device
     from costmodel.layers import Layer
 
-#: Uses of a model that are layers.
+#: Uses of a model that are a layer each.
 MODEL_USES = ("training", "prefill", "decode")
-#: More values than this for one size are a slip of the keyboard.
+#: Largest number of values of one size: more are a typing error.
 MOST_VALUES = 10_000_000
 
 LayerName = Annotated[
-    str, typer.Argument(metavar="LAYER", help="A layer, options in brackets: 'lstm', 'gru[bias=false]'.")
+    str,
+    typer.Argument(metavar="LAYER", help="A layer, with its options in brackets: lstm, 'gru[bias=false]'."),
 ]
 Machine = Annotated[
     str,
-    typer.Option("-m", "--machine", metavar="DEVICE", help="A device, by its name or its spec file."),
+    typer.Option("-m", "--machine", metavar="DEVICE", help="A device, by name or spec file."),
 ]
 Machines = Annotated[
     list[str],
@@ -41,7 +42,7 @@ Defines = Annotated[
         "-D",
         "--define",
         metavar="SIZE=VALUE",
-        help="Sizes: seq=8192 batch=4; several values: seq=1,2,4, seq=128..65536:log2, seq=100..1000:100.",
+        help="Sizes: seq=8192 batch=4; lists: seq=1,2,4; ranges: seq=128..65536:log2, seq=100..1000:100.",
     ),
 ]
 SingleDefines = Annotated[
@@ -53,7 +54,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="OPTION=VALUE",
-        help="Options of the layer: causal=true dtype=fp16; show LAYER explains them.",
+        help="Options of the layer: causal=true dtype=fp16; `costmodel show LAYER` explains them.",
     ),
 ]
 DeviceSettings = Annotated[
@@ -61,21 +62,24 @@ DeviceSettings = Annotated[
     typer.Option(
         "--device-set",
         metavar="FIGURE=VALUE",
-        help="What if the device had: hbm='6 TB/s' l2=4x network='50 GB/s'.",
+        help="Change the device: hbm='6 TB/s' l2=4x network='50 GB/s'.",
     ),
 ]
 Rung = Annotated[
     str | None,
     typer.Option(
         metavar="RUNG",
-        help="bound (datasheet), kernel (how kernels work) or calibrated (fitted on it); default: the best.",
+        help="bound (datasheet), kernel (models of kernels) or calibrated (constants fitted on the device); "
+        "default: the last of these that is available.",
     ),
 ]
-State = Annotated[str, typer.Option(metavar="STATE", help="warm or cold: whether caches hold the inputs.")]
+State = Annotated[
+    str, typer.Option(metavar="STATE", help="warm or cold: whether inputs start in the caches.")
+]
 
 
 def _known(framework: str | None) -> str | None:
-    """Refuse a framework of which nothing is known."""
+    """Refuse an unknown framework."""
     if framework is not None:
         from costmodel.calibration import check_framework
 
@@ -85,14 +89,12 @@ def _known(framework: str | None) -> str | None:
 
 Framework = Annotated[
     str | None,
-    typer.Option(
-        metavar="NAME", help="Whose kernels, where several are known: pytorch, vllm, …", callback=_known
-    ),
+    typer.Option(metavar="NAME", help="Framework that runs the kernels: pytorch, vllm, …", callback=_known),
 ]
 Kernel = Annotated[
     str | None,
     typer.Option(
-        metavar="NAME", help="Which kernel: fa2, fa3, flashinfer, …; of products a tile: sgemm_128x64."
+        metavar="NAME", help="Name of the kernel: fa2, fa3, flashinfer, …; for products a tile: sgemm_128x64."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
@@ -107,7 +109,7 @@ def pairs(settings: Iterable[str], example: str) -> dict[str, str]:
     Raises
     ------
     CostmodelError
-        If one is not NAME=VALUE, or a name comes twice.
+        If an entry is not NAME=VALUE, or a name is repeated.
     """
     found: dict[str, str] = {}
     for setting in settings:
@@ -129,13 +131,13 @@ def sizes(defines: Iterable[str]) -> dict[str, Any]:
     Raises
     ------
     CostmodelError, SizeError
-        If one is not SIZE=VALUE, or not made of whole numbers of at least 1.
+        If an entry is not SIZE=VALUE, or a value is not a whole number of at least 1.
     """
     return {name: _values(name, text) for name, text in pairs(defines, "seq=8192").items()}
 
 
 def single_sizes(command: str, defines: Iterable[str], many: str) -> dict[str, Any]:
-    """Return sizes of one value each; of another say how `many` are had.
+    """Return sizes of one value each; `many` says in the error how to get several.
 
     Raises
     ------
@@ -145,7 +147,7 @@ def single_sizes(command: str, defines: Iterable[str], many: str) -> dict[str, A
     found = sizes(defines)
     for name, value in found.items():
         if not isinstance(value, float):
-            raise SizeError(f"{command}: wanted one value of {name}; {many}")
+            raise SizeError(f"{command}: wanted one value of {name}, got {len(value)}; {many}")
     return found
 
 
@@ -203,7 +205,7 @@ def _short(text: str) -> str:
 
 
 def check_alone(command: str, of_device: Mapping[str, str | None]) -> None:
-    """Refuse what is said of a device where there is none."""
+    """Refuse options that need a device where none is given."""
     for option, given in of_device.items():
         if given is not None:
             raise CostmodelError(f"{command}: {option} {given} needs a device too: -m DEVICE")
@@ -213,19 +215,19 @@ def check_alone(command: str, of_device: Mapping[str, str | None]) -> None:
 
 
 def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
-    """Return layers, each with those of the settings that are options of it.
+    """Return layers, each with the shared settings that it has as options.
 
     Parameters
     ----------
     texts : iterable of str
-        ``lstm``, or with options of its own: ``tiled-attention[fp16,schedule=fa1]``.
+        ``lstm``, or with its own options: ``tiled-attention[fp16,schedule=fa1]``.
     settings : iterable of str
         OPTION=VALUE.
 
     Raises
     ------
     UnknownNameError, CostmodelError
-        If there is no such layer, no layer has such an option, a value is not one, or there are two.
+        If a layer is unknown, no layer has an option, a value is invalid, or an option is given twice.
     """
     shared = pairs(settings, "causal=true")
     parsed = [(_kind(name), own) for name, own in map(_bracketed, texts)]
@@ -247,7 +249,7 @@ def layers(texts: Iterable[str], settings: Iterable[str]) -> list[Layer]:
 
 
 def say_what_is_taken_twice(layers: Iterable[Layer], sizes: Mapping[str, Any]) -> None:
-    """Say which layer takes a size that another needs, in place of its own: LSTM's width as Mamba's."""
+    """Warn if a size that one layer needs overrides another's default, such as LSTM's width in Mamba."""
     from costmodel.evaluate import bind
 
     every = list(layers)
@@ -259,16 +261,16 @@ def say_what_is_taken_twice(layers: Iterable[Layer], sizes: Mapping[str, Any]) -
             try:
                 default = bind(layer, dict.fromkeys(layer.required, 1.0) | {o: ends[o] for o in others})[name]
             except CostmodelError:
-                continue  # the layer says so itself
+                continue  # the prediction will raise the same error
             if default != ends[name]:
                 output.say(
-                    f"{name} is {layer.name}'s too, which by itself has {name}={layer.defaults[name]}; "
-                    "ask for it apart where that is meant"
+                    f"{name} is set for {layer.name} too, whose default is {name}={layer.defaults[name]}; "
+                    "predict it separately to keep that default"
                 )
 
 
 def _kind(name: str) -> type[Layer]:
-    """Return the layer of that name; of a model's say which commands take those."""
+    """Return the layer class of a name; for a model's name, say which commands take models."""
     from costmodel.layers import get
 
     try:
@@ -279,12 +281,12 @@ def _kind(name: str) -> type[Layer]:
         if name not in available():
             raise
     raise CostmodelError(
-        f"{name} is a model, no layer: give `costmodel model {name}`, or `costmodel explain {name} --use …`"
+        f"{name} is a model, not a layer: use `costmodel model {name}` or `costmodel explain {name} --use …`"
     )
 
 
 def is_given(option: str, texts: Iterable[str], settings: Iterable[str]) -> bool:
-    """Return whether an option is said of all layers, or of one in its brackets; see `layers`."""
+    """Return whether an option is set, for all layers or for one in its brackets; see `layers`."""
     return option in pairs(settings, "causal=true") or any(option in own for _, own in map(_bracketed, texts))
 
 
@@ -299,7 +301,7 @@ def _bracketed(text: str) -> tuple[str, dict[str, str]]:
 
 
 def is_device(name: str) -> bool:
-    """Return whether a name is a device's, in any spelling that one has."""
+    """Return whether a name is a device's, in any accepted spelling."""
     from costmodel import hardware
 
     try:
@@ -310,7 +312,7 @@ def is_device(name: str) -> bool:
 
 
 def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Return which names are layers and which are devices: ``-m h200-sxm a100-pcie-40gb`` names two."""
+    """Return the names that are layers and those that are devices: ``-m h200-sxm a100-pcie-40gb`` has two."""
     from costmodel.layers import classes
 
     layers: list[str] = []
@@ -323,12 +325,12 @@ def layers_and_devices(names: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def device(name: str, settings: Iterable[str] = ()) -> Device:
-    """Return a device, changed as ``--device-set`` says.
+    """Return a device with the changes of ``--device-set``.
 
     Raises
     ------
     UnknownNameError, SpecError
-        If there is no such device or figure, or a value is not possible.
+        If the device or a figure is unknown, or a value is impossible.
     """
     from costmodel import hardware
 

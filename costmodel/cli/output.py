@@ -1,4 +1,4 @@
-"""What is printed: JSON, tables (drawn on a terminal that is wide enough, else plain), numbers with units."""
+"""Printing: JSON, tables (drawn on a wide terminal, else plain), and numbers with units."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
     from costmodel.reports import Page
 
-#: Endings of the tables that are written.
+#: File name endings of tables.
 TABLES = (".csv", ".parquet")
-#: What a drawn table has between two columns, and to what width it may fold one.
+#: Width between two columns of a drawn table, and the least width that one column may be folded to.
 _BETWEEN, _FOLDED = 3, 20
 
 
 def print_json(answer: Any) -> None:
-    """Print one JSON object or list; NaN and infinity, which JSON has not, are null."""
-    # Where not all letters can be printed they are escaped: a question mark would be another answer.
+    """Print one JSON object or list; NaN and infinity, which JSON lacks, become null."""
+    # On other encodings letters are escaped: a question mark would change the answer.
     escaped = (sys.stdout.encoding or "").lower() != "utf-8"
     print(json.dumps(_finite(answer), indent=2, ensure_ascii=escaped, allow_nan=False))
 
@@ -41,7 +41,7 @@ def _finite(value: Any) -> Any:
 
 
 def print_folded(line: str, indent: int) -> None:
-    """Print a line; one that a terminal has no room for, folded between words, what follows set in."""
+    """Print a line; on a terminal that is too narrow, fold it between words and indent the rest."""
     width = shutil.get_terminal_size().columns
     if not sys.stdout.isatty() or len(line) <= width:
         print(line)
@@ -54,7 +54,7 @@ def print_folded(line: str, indent: int) -> None:
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: int = 1) -> None:
-    """Print a table; where a terminal lacks the room, with one space between columns for two.
+    """Print a table; on a terminal that is too narrow, with one space between columns instead of two.
 
     Parameters
     ----------
@@ -63,12 +63,12 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
     rows : iterable of sequence of str
         The cells.
     left : int
-        How many of the first columns hold text; of the others, numbers are set to the right.
+        Number of leading text columns; in the others, numbers are aligned right.
     """
     cells = [list(row) for row in rows]
     texts = [i < left or any(_is_text(row[i]) for row in cells) for i in range(len(headers))]
     widths = [max(len(row[i]) for row in [list(headers), *cells]) for i in range(len(headers))]
-    # One long column can be folded; numbers cannot.
+    # One long column can be folded; columns of numbers cannot.
     narrow = sum(widths) - max(widths) + _BETWEEN * len(widths) + _FOLDED
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     if narrow <= room:
@@ -81,7 +81,7 @@ def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]], *, left: 
 
 
 def _is_text(cell: str) -> bool:
-    """Tell words from a number, with its sign and unit or not, and from what stands for none."""
+    """Return whether a cell is text, as opposed to a number with sign and unit or a placeholder for none."""
     return bool(cell) and not cell[0].isdigit() and cell[0] not in "+-−–"
 
 
@@ -100,7 +100,7 @@ def _draw(headers: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence
 
 
 def write_table(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as its file's name asks."""
+    """Write a table in the format that the file's ending names."""
     if path.suffix.lower() == ".parquet":
         frame.to_parquet(path, index=False)
     else:
@@ -108,16 +108,16 @@ def write_table(frame: pd.DataFrame, path: Path) -> None:
 
 
 def in_whole(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose columns of whole numbers are whole: 128, not 128.0, for people and for JSON."""
+    """Return a table with columns of whole numbers as integers: 128, not 128.0, for people and for JSON."""
     floats = frame.select_dtypes("float")
     whole = [name for name, values in floats.items() if (values.dropna() % 1 == 0).all() and values.count()]
-    # From there on a float stands for many whole numbers, and the shorter form is all that is known.
+    # From 2**53 on a float stands for many whole numbers, so the short form is all that is known.
     exact = [name for name in whole if frame[name].abs().max() < 2**53]
     return frame.astype(dict.fromkeys(exact, "Int64"))
 
 
 def time_by(phases: Iterable[Mapping[str, Any]], of: Callable[[Mapping[str, Any]], str]) -> dict[str, float]:
-    """Return the seconds of a prediction's kernels by what `of` says of each, most first."""
+    """Return the seconds of a prediction's kernels summed by what `of` returns for each, largest first."""
     found: dict[str, float] = {}
     for row in phases:
         found[of(row)] = found.get(of(row), 0.0) + row["seconds"]
@@ -134,7 +134,7 @@ def seconds(value: float) -> str:
     """Return a time with a fitting unit; ``–`` where there is none."""
     if value is None or math.isnan(value):
         return "–"
-    # From there on four digits would need an exponent.
+    # From 9999.5 on, four digits would need an exponent.
     return f"{value:,.0f} s" if value >= 9999.5 else render(value, "s")
 
 
@@ -142,28 +142,28 @@ def count(value: float, unit: str = "") -> str:
     """Return a count with an SI prefix and, where it has one, its unit."""
     if unit in ("bytes", "FLOP", "bytes/s", "FLOP/s"):
         return render(value, unit)
-    # Beyond that a float stands for many whole numbers.
+    # From 2**53 on a float stands for many whole numbers.
     return f"{value:,.0f}" if value < 2**53 else f"{value:.4g}"
 
 
 def rate(value: float) -> str:
-    """Return so many a second: whole ones where there are a thousand, else four digits."""
+    """Return a rate per second: without decimals from a thousand on, else with four digits."""
     return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
 
 
 def note(text: str) -> None:
-    """Print a line of progress to a person: to the terminal, where there is one."""
+    """Print a line of progress to the terminal, if there is one."""
     if sys.stderr.isatty():
         print(text, file=sys.stderr)
 
 
 def say(text: str) -> None:
-    """Print a line that is not to be missed, to a terminal or not: what is other than one may expect."""
+    """Print a line that must not be missed to standard error, terminal or not: something unexpected."""
     print(f"costmodel: {text}", file=sys.stderr)
 
 
 def command() -> str:
-    """Return this command as it was given: what makes its page again."""
+    """Return this command line, which makes its page again."""
     return shlex.join(["costmodel", *sys.argv[1:]])
 
 
@@ -176,24 +176,24 @@ def write_page(page: Page, path: Path, *, overwrite: bool) -> None:
 
 
 def sizes(values: Mapping[str, float]) -> str:
-    """Return sizes as they may be given again: ``batch=4 seq=8192``."""
+    """Return sizes in the form they can be given in: ``batch=4 seq=8192``."""
     return " ".join(f"{name}={in_full(value)}" for name, value in values.items())
 
 
 def grounds(rung: str, constants_from: str | None, spec_hash: str) -> str:
-    """Return what an answer rests on."""
+    """Return the rung, the source of constants, and the signature of an answer."""
     return f"rung {rung}, constants from {constants_from}\n{signature(spec_hash)}"
 
 
 def signature(*spec_hashes: str) -> str:
-    """Return what an answer was made with: the program's version, the devices' specs."""
+    """Return the program's version and the devices' spec hashes."""
     from costmodel._version import __version__
 
     return f"costmodel {__version__}, spec {', '.join(spec_hashes)}"
 
 
 def made_with(spec_hash: str) -> dict[str, Any]:
-    """Return the same for a JSON answer, and the version of its form."""
+    """Return the version, the spec hash and the schema version for a JSON answer."""
     from costmodel._version import __version__
     from costmodel.answer import SCHEMA
 

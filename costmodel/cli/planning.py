@@ -1,4 +1,4 @@
-"""Training on many devices: ``plan``."""
+"""Command for training on many devices: ``plan``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from costmodel.parallel import Cluster
 
-#: How a layout cuts the model, and the choices that may be the same in all that are shown.
+#: Columns that say how a layout divides the model, and choices that may be equal in all layouts shown.
 _CUTS = ("tensor", "pipeline", "data")
 _CHOICES = (
     *("expert", "expert_tensor", "micro_batch", "interleave"),
@@ -27,47 +27,48 @@ _CHOICES = (
 
 
 def plan(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="A name of the catalogue, or a config.json.")],
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="A catalogue name, or a config.json.")],
     machine: o.Machine,
-    devices: Annotated[int, typer.Option(metavar="N", help="Devices of the cluster.", min=1)],
+    devices: Annotated[int, typer.Option(metavar="N", help="Number of devices in the cluster.", min=1)],
     defines: o.SingleDefines,
-    node: Annotated[int, typer.Option(metavar="N", help="How many of them share a node.", min=1)] = 8,
+    node: Annotated[int, typer.Option(metavar="N", help="Devices per node.", min=1)] = 8,
     price: Annotated[
         float | None,
-        typer.Option(metavar="PRICE", help="Price of a device for an hour, in any currency.", min=0.0),
+        typer.Option(metavar="PRICE", help="Price of a device per hour, in any currency.", min=0.0),
     ] = None,
     tokens: Annotated[
         float | None,
         typer.Option(
             metavar="TOKENS",
-            help="Tokens of the whole training (2e12): how long it takes.",
+            help="Tokens of the whole training (2e12), to estimate its time.",
             min=1.0,
             max=1e24,
         ),
     ] = None,
-    dtype: Annotated[str, typer.Option(metavar="DTYPE", help="Format of weights and activations.")] = "bf16",
+    dtype: Annotated[
+        str, typer.Option(metavar="DTYPE", help="Number format of weights and activations.")
+    ] = "bf16",
     attention: Annotated[
-        str, typer.Option(metavar="KIND", help="tiled or dense: whether scores stay on the chip.")
+        str, typer.Option(metavar="KIND", help="tiled (scores stay on the chip) or dense (they do not).")
     ] = "tiled",
     margin: Annotated[
         float,
-        typer.Option(
-            metavar="SHARE", help="Share of the memory that the model may not use.", min=0.0, max=0.9
-        ),
+        typer.Option(metavar="SHARE", help="Share of the memory to keep free.", min=0.0, max=0.9),
     ] = 0.08,
-    top: Annotated[int, typer.Option(metavar="N", help="Layouts that are shown.", min=1)] = 8,
+    top: Annotated[int, typer.Option(metavar="N", help="Number of layouts to show.", min=1)] = 8,
     device_set: o.DeviceSettings = [],
     rung: o.Rung = None,
     out: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="FILE", help="All layouts, .csv or .parquet.")
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE", help="File for all layouts, .csv or .parquet."),
     ] = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Find the fastest layout to train a model on many devices.
 
-    A layout says how the model is cut (tensor, pipeline, data, experts), what is shared (ZeRO) and what is
-    computed again instead of kept. Only layouts that fit into the memory are listed.
+    A layout says how the model is divided (tensor, pipeline, data, experts), what is sharded (ZeRO) and what
+    is recomputed. Only layouts that fit into the memory are listed.
     """
     from costmodel.models import load
     from costmodel.parallel import Cluster, stack_of
@@ -77,7 +78,7 @@ def plan(
     whole = set(sizes) - {"seq_kv"} == {"batch", "seq"}
     if not whole or not all(isinstance(v, float) for v in sizes.values()):
         raise SizeError(
-            "plan: wanted -D batch=… seq=… (and seq_kv=… of an encoder beside a decoder), one value each, "
+            "plan: wanted -D batch=… seq=… (and seq_kv=… for an encoder-decoder), one value each, "
             f"got {' '.join(defines)!r}"
         )
     if out is not None:
@@ -104,7 +105,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
     mixture = (found["expert"] * found["expert_tensor"] > 1).any()
     choices = [name for name in _CHOICES if mixture or not name.startswith("expert")]
     best, head = found.iloc[0], found.head(top)
-    # What is the same in every row is said once: few terminals have room for all columns.
+    # A choice that is the same in every row is printed once: few terminals are wide enough for all columns.
     same = [name for name in choices if len(head) > 1 and head[name].nunique() == 1]
     shown = [*_CUTS, *(name for name in choices if name not in same)]
     if same:
@@ -123,7 +124,7 @@ def _print(what: str, found: pd.DataFrame, top: int) -> None:
 
 
 def _whole_training(days: float, tokens: float, cluster: Cluster) -> str:
-    """Return how long so many tokens take at the fastest layout's rate, and what that costs."""
+    """Return the time and the cost of a whole training at the fastest layout's rate."""
     hours = 24 * days * cluster.devices
     cost = "" if cluster.price is None else f", a cost of {cluster.price * hours:,.0f}"
     return f"{tokens:.4g} tokens at that rate take {days:,.1f} days, {hours:,.0f} device hours{cost}"

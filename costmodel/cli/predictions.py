@@ -1,4 +1,4 @@
-"""What is predicted: ``predict``, ``sweep``, ``crossover``."""
+"""Commands that predict: ``predict``, ``sweep``, ``crossover``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from costmodel.units import in_full
 if TYPE_CHECKING:
     from costmodel.prediction import Prediction
 
-#: Counts that a person is shown, and their units.
+#: Counts printed for a person, with their units.
 SHOWN = {
     "matrix_flops": "FLOP",
     "vector_flops": "FLOP",
@@ -82,7 +82,7 @@ def _print_many(p: Prediction, varied: Sequence[str]) -> None:
 
 
 def _print_one(p: Prediction) -> None:
-    # All is computed before the first line is printed: an error leaves nothing half said.
+    # Everything is computed before the first line is printed, so that an error leaves no partial answer.
     lines = [p.layer.label + " on " + p.device.name]
     lines.append(f"  {output.sizes(p.sizes)}")
     lines.append(f"  time         {output.seconds(p.seconds)}, limited by {p.bound}")
@@ -91,7 +91,7 @@ def _print_one(p: Prediction) -> None:
         lines.append(f"  80 % within  {output.seconds(p.lo80_s)} to {output.seconds(p.hi80_s)}{inside}")
     lines.append(f"  lower bound  {output.seconds(p.lower_s)}")
     lines.append(f"  in series    {output.seconds(p.serial_s)}")
-    if p.seconds:  # a device alone exchanges nothing, in no time
+    if p.seconds:  # a single device exchanges nothing and takes no time
         lines.append(f"  reaches      {_reached(p)}")
     counts = {name: value for name, value in p.counts.items() if name in SHOWN and value}
     lines += [f"  {name:<15}  {output.count(value, SHOWN[name])}" for name, value in counts.items()]
@@ -106,11 +106,11 @@ def _print_one(p: Prediction) -> None:
 
 
 def _reached(p: Prediction) -> str:
-    """Return the rates of products, over links and of memory traffic, and their shares of the device's."""
+    """Return the achieved rates of products, links and memory traffic, with their shares of the device's."""
     bandwidth = p.hbm_bytes / p.seconds
     found = [f"{output.count(bandwidth, 'bytes/s')}, {bandwidth / p.device.hbm_bandwidth:.1%} of hbm"]
     if sent := p.counts.get("link_bytes"):
-        # No share of it: where a switch adds, bytes count that no link carries.
+        # Without a share: a switch that adds counts bytes that no link carries.
         found.insert(0, f"{output.count(sent / p.seconds, 'bytes/s')} over links")
     if p.matrix_flops:
         share = f"{p.utilisation:.1%} of {p.device.engine(p.layer.dtype)}:{p.layer.dtype}"
@@ -137,9 +137,10 @@ def _footer(p: Prediction) -> str:
 def crossover(
     first: o.LayerName,
     second: o.LayerName,
-    over: Annotated[str, typer.Option(metavar="SIZE", help="The size that grows from 1 on: seq, …")],
+    over: Annotated[str, typer.Option(metavar="SIZE", help="The size to vary, from 1 up: seq, …")],
     machine: Annotated[
-        str | None, typer.Option("-m", "--machine", metavar="DEVICE", help="Needed to compare seconds.")
+        str | None,
+        typer.Option("-m", "--machine", metavar="DEVICE", help="A device; needed to compare seconds."),
     ] = None,
     of: Annotated[
         str, typer.Option(metavar="QUANTITY", help="seconds, flops, hbm_bytes, link_bytes or depth.")
@@ -156,10 +157,12 @@ def crossover(
     if machine is None:
         o.check_alone("crossover", {"--device-set": next(iter(device_set), None), "--rung": rung})
         if of == "seconds":
-            raise CostmodelError("crossover: seconds needs a device, -m DEVICE; --of flops, … need none")
+            raise CostmodelError(
+                "crossover: seconds needs a device: -m DEVICE; counts (--of flops, …) need none"
+            )
     a, b = o.layers([first, second], settings)
     device = o.device(machine, device_set) if machine else None
-    sizes = o.single_sizes("crossover", defines, f"only --over {over} varies")
+    sizes = o.single_sizes("crossover", defines, f"only {over} varies (--over)")
     o.say_what_is_taken_twice((a, b), sizes)
     found = find(a, b, device, over=over, of=of, rung=rung, **sizes)
     if as_json:
@@ -173,7 +176,7 @@ def crossover(
             for each in found.grounds
         }
         alike = len(set(said.values())) == 1
-        # Where they differ, whose constants are whose is not to be guessed from one list.
+        # If they differ, each layer has its own line, so that the constants can be told apart.
         lines = set(said.values()) if alike else [f"{layer}: {words}" for layer, words in said.items()]
         print("\n".join([*lines, output.signature(device.spec_hash)]))
 

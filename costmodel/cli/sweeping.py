@@ -1,4 +1,4 @@
-"""Design spaces on the command line: ``sweep`` writes them, searches them, or says how long that takes."""
+"""Command for design spaces: ``sweep`` writes them, searches them, or estimates the time that takes."""
 
 from __future__ import annotations
 
@@ -25,47 +25,53 @@ if TYPE_CHECKING:
     from costmodel.layers import Layer
     from costmodel.sweep import Engine, Grid
 
-#: Rows of a table that fit into memory anywhere; a Parquet file is written part by part, and may have more.
+#: Largest number of rows of a table in memory; a Parquet file is written part by part and may have more.
 MOST_ROWS = 50_000_000
 
 Where = Annotated[
     str | None,
-    typer.Option(metavar="EXPR", help="Which rows: 'seconds < 1e-3 and heads % kv_heads == 0'."),
+    typer.Option(metavar="EXPR", help="Keep only these rows: 'seconds < 1e-3 and heads % kv_heads == 0'."),
 ]
 Best = Annotated[
     str | None,
     typer.Option(
-        metavar="COLUMN", help="Only the row with the least of it: seconds, energy_j, …; -batch: the most."
+        metavar="COLUMN",
+        help="Only the row with the minimum of a column: seconds, energy_j, …; -batch: maximum.",
     ),
 ]
 By = Annotated[
     str | None,
-    typer.Option(metavar="COLUMNS", help="With --best: one row for each combination of these: layer,seq."),
+    typer.Option(
+        metavar="COLUMNS", help="With --best: one row for each combination of these columns: layer,seq."
+    ),
 ]
 Pareto = Annotated[
     str | None,
-    typer.Option(metavar="A,B", help="Only rows that no other is better than in both: seconds,-batch."),
+    typer.Option(metavar="A,B", help="Only the Pareto front of two columns: seconds,-batch."),
 ]
 Prices = Annotated[
     list[str],
     typer.Option(
         "--price",
         metavar="DEVICE=PRICE",
-        help="Price of a device for an hour, for the column cost: h200-sxm=3.5.",
+        help="Price of a device per hour, for the column cost: h200-sxm=3.5.",
     ),
 ]
 Columns = Annotated[
-    str | None, typer.Option(metavar="COLUMNS", help="Which columns the table has: layer,seq,seconds.")
+    str | None, typer.Option(metavar="COLUMNS", help="Columns of the table: layer,seq,seconds; default: all.")
 ]
-EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="Who computes: threads, processes or dask.")]
+EngineName = Annotated[str, typer.Option(metavar="ENGINE", help="What computes: threads, processes or dask.")]
 Workers = Annotated[
-    int | None, typer.Option(metavar="N", help="How many threads, or processes of this machine.")
+    int | None,
+    typer.Option(metavar="N", help="Number of threads or local processes; default: all processors."),
 ]
 Cluster = Annotated[
     str | None,
-    typer.Option(metavar="ADDRESS", help="With --engine dask: its scheduler, such as tcp://10.0.0.1:8786."),
+    typer.Option(
+        metavar="ADDRESS", help="With --engine dask: address of the scheduler: tcp://10.0.0.1:8786."
+    ),
 ]
-Plan = Annotated[bool, typer.Option("--plan", help="Only say how many points, bytes and seconds it takes.")]
+Plan = Annotated[bool, typer.Option("--plan", help="Only estimate the points, the bytes and the time.")]
 
 
 def sweep(
@@ -80,7 +86,7 @@ def sweep(
             "-o",
             "--output",
             metavar="FILE",
-            help="NAME.parquet of any length, NAME (a folder of parts) or NAME.csv; default: CSV is printed.",
+            help="NAME.parquet (of any length), NAME (a folder of parts) or NAME.csv; default: print CSV.",
         ),
     ] = None,
     settings: o.Settings = [],
@@ -103,8 +109,8 @@ def sweep(
 ) -> None:
     """Predict layers on devices over every combination of sizes.
 
-    A Parquet file is written part by part and may have any number of rows; a sweep that was stopped goes
-    on where it was when the same command is given again.
+    A Parquet file is written part by part and may have any number of rows; an interrupted sweep resumes
+    when the same command is given again.
     """
     searched = bool(best or pareto)
     _check(out, best, by, pareto, force=force, searched=searched)
@@ -115,8 +121,8 @@ def sweep(
     who = Engine(engine, workers, cluster)
     if who != Engine() and not (streamed or searched or plan):
         raise CostmodelError(
-            "--engine, --workers and --cluster are of -o NAME.parquet, --best, --pareto and --plan: "
-            "give one too"
+            "--engine, --workers and --cluster apply to -o NAME.parquet, --best, --pareto and --plan: "
+            "give one of these too"
         )
     names, extra = o.layers_and_devices(names)
     _check_names(names)
@@ -145,7 +151,7 @@ def sweep(
             with _Meter(grid.points) as meter:
                 rows = stream(grid, out, columns=_list(columns), engine=who, overwrite=force, progress=meter)
         except KeyboardInterrupt:
-            output.note("stopped; what is done is kept: give the same command again to go on")
+            output.note("interrupted; finished parts are kept: give the same command again to resume")
             raise
         output.note(f"{out}: {rows:,} rows; {signature}")
         if as_json:
@@ -165,32 +171,34 @@ def sweep(
 def _check(
     out: Path | None, best: str | None, by: str | None, pareto: str | None, *, force: bool, searched: bool
 ) -> None:
-    """Refuse options that do not go together, and an output that cannot be written, before any work."""
+    """Refuse inconsistent options, and an output that cannot be written, before any work."""
     if best and pareto:
         raise CostmodelError("give --best or --pareto, not both")
     if by and not best:
-        raise CostmodelError("--by says for what --best is sought; give --best too")
+        raise CostmodelError("--by groups the rows that --best searches; give --best too")
     if pareto and len(_list(pareto) or ()) != 2:
         raise CostmodelError(f"--pareto: wanted two columns, such as seconds,footprint_bytes, got {pareto!r}")
     if out is not None and out.name in ("", "-"):
-        raise OutputError(f"-o: wanted the name of a file, got {str(out)!r}; left out, CSV is printed")
+        raise OutputError(f"-o: wanted the name of a file, got {str(out)!r}; without -o CSV is printed")
     folder = out is not None and out.suffix == "" and not searched
     if folder and out is not None and os.path.lexists(out) and not out.is_dir():
         raise OutputError(
-            f"cannot write {out}: it is no folder of parts; give NAME, NAME.parquet or NAME.csv"
+            f"cannot write {out}: it is not a folder of parts; give NAME, NAME.parquet or NAME.csv"
         )
     if out is not None and not folder:
         check_writable(out, overwrite=force, suffixes=output.TABLES)
 
 
 def _check_names(names: Sequence[str]) -> None:
-    """Refuse a name that is neither a layer's nor a device's: of several, it may have stood for either."""
+    """Refuse a name that is neither a layer nor a device; among several names it may have meant either."""
     from costmodel.hardware.loader import names as devices
     from costmodel.layers import classes
+    from costmodel.models import available
 
+    known = {*classes(), *available()}  # a model's name is refused later, with the commands that take it
     for name in names:
         kind = name.partition("[")[0]
-        if len(names) > 1 and kind not in classes():
+        if len(names) > 1 and kind not in known:
             raise unknown_name("layer or device", kind, [*classes(), *devices()])
 
 
@@ -204,12 +212,12 @@ def _prices(texts: Sequence[str]) -> dict[str, float]:
         try:
             found[name] = float(text)
         except ValueError:
-            raise CostmodelError(f"price of {name}: wanted a number for an hour, got {text!r}") from None
+            raise CostmodelError(f"price of {name}: wanted a number per hour, got {text!r}") from None
     return found
 
 
 def _check_rows(layers: Sequence[Layer], devices: int, sizes: Mapping[str, Any]) -> None:
-    """Refuse a table that does not fit into memory, before anything is made of it."""
+    """Refuse a table that does not fit into memory before making it."""
     lengths = {name: 1 if isinstance(values, float) else len(values) for name, values in sizes.items()}
     rows = devices * sum(
         math.prod(length for name, length in lengths.items() if name in layer.sizes()) for layer in layers
@@ -259,7 +267,7 @@ def _print_plan(
 
 
 class _Meter:
-    """A line on the terminal, where there is one, that says how far a sweep is and how long it will take."""
+    """A progress line on the terminal, if there is one: share done, rate, time left."""
 
     def __init__(self, points: int) -> None:
         self._points = points
@@ -268,10 +276,10 @@ class _Meter:
         self._first: int | None = None
 
     def __call__(self, done: int) -> None:
-        """Take note that so many points are done."""
+        """Update the line with the number of points done."""
         now = time.monotonic()
         if self._first is None:
-            self._first, self._began = done, now  # what an earlier run has done tells nothing of our rate
+            self._first, self._began = done, now  # points of an earlier run do not count for the rate
         if not sys.stderr.isatty() or (now - self._last < 0.2 and done < self._points):
             return
         self._last, self._shown = now, True
@@ -282,11 +290,11 @@ class _Meter:
         print(f"\r{text:<78}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> _Meter:
-        """Begin."""
+        """Start."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Leave the line."""
+        """End the line."""
         if self._shown:
             print(file=sys.stderr)
 

@@ -1,4 +1,4 @@
-"""Tables in, pages out, and what is measured: ``score`` and ``report``."""
+"""Commands that read tables: ``score`` and ``report``."""
 
 from __future__ import annotations
 
@@ -13,24 +13,28 @@ from costmodel.cli import options as o
 from costmodel.cli import output
 from costmodel.files import check_writable, write_whole
 
-#: How the columns of `score.summary` are headed.
+#: Headers of the columns of `score.summary`.
 HEADERS = {"median_ape": "median %", "mean_ape": "mean %", "bias": "bias %", "under_lower": "under bound %"}
-#: So many reasons why rows have no prediction are said.
+#: Number of reasons for missing predictions that are printed.
 REASONS = 3
 
 
 def score(
-    table: Annotated[Path, typer.Argument(metavar="TABLE", help="Measured kernels, .csv or .parquet.")],
-    out: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="A .csv or .parquet file.")],
+    table: Annotated[
+        Path, typer.Argument(metavar="TABLE", help="Table of measured kernels, .csv or .parquet.")
+    ],
+    out: Annotated[
+        Path, typer.Option("-o", "--output", metavar="OUT", help="Table to write, .csv or .parquet.")
+    ],
     rung: o.Rung = None,
     force: o.Force = False,
     as_json: o.AsJson = False,
 ) -> None:
     """Predict every row of a table of measured kernels.
 
-    Every row has gpu, op, dtype and the sizes of its op: gemm has m, n, k; attention_prefill has batch,
-    seq_q, heads_q, head_dim and, where they differ, seq_kv, heads_kv; softmax has m rows of n. Where
-    latency_s is there, in seconds, errors are given. All ops: docs/accuracy.md, "Your own measurements".
+    Each row needs gpu, op, dtype and the sizes of its op: gemm has m, n, k; attention_prefill has batch,
+    seq_q, heads_q, head_dim and, if they differ, seq_kv, heads_kv; softmax has m rows of n. With a column
+    latency_s, in seconds, errors are reported. All ops: docs/accuracy.md, "Your own measurements".
     """
     check_writable(out, overwrite=force, suffixes=output.TABLES)
     from costmodel import score as scoring
@@ -62,7 +66,7 @@ def score(
 
 
 def _say_no_errors(columns: Iterable[str]) -> None:
-    """Say why there are no errors: to a person that nothing was measured, to anyone what is not read."""
+    """Say why there are no errors; always if columns look like latencies but are not read."""
     close = [name for name in columns if name.startswith("latency")]
     if close:
         output.say(f"no errors: they need latency_s, in seconds; the table has {', '.join(close)}")
@@ -80,15 +84,15 @@ def report(
     out: Annotated[Path, typer.Option("-o", "--output", metavar="REPORT.html", help="The page to write.")],
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="FILE", help="A sweep's table; left out: the project's own story."),
+        typer.Argument(metavar="FILE", help="Table of a sweep; default: the project's own report."),
     ] = None,
     rung: o.Rung = None,
     force: o.Force = False,
 ) -> None:
-    """Write an HTML page about a sweep, or the project's story.
+    """Write an HTML page about a sweep, or the project's own report.
 
-    The page has charts, findings, sources and all numbers, and needs no network. The story is Transformer
-    against LSTM, on ten devices.
+    The page has charts, findings, sources and all numbers, and needs no network. The project's own report
+    compares Transformer and LSTM on ten devices.
     """
     check_writable(out, overwrite=force, suffixes=(".html",))
     from costmodel import story

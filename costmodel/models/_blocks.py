@@ -1,6 +1,6 @@
-"""What models are made of, as parts: products with weights, norms, halves of a layer, both ends.
+"""Building blocks of models, as parts: products with weights, norms, halves of a layer, both ends.
 
-Every function here returns parts for one use of the model: all positions of a sequence at once (training,
+The functions return parts for one use of the model: all positions of a sequence at once (training,
 prefill), or one new token against what is cached (decode).
 """
 
@@ -25,14 +25,14 @@ B, N, S = symbols("batch seq seq_kv")
 
 Size: TypeAlias = sp.Expr | int
 
-#: How the scores of attention are handled: on the chip, through memory, or as eager frameworks do it, with a
-#: mask added by a kernel of its own and, in training, dropout by another.
+#: How attention handles its scores: on the chip; through memory; or through memory as eager frameworks do,
+#: with separate kernels for the mask and, in training, for dropout.
 ATTENTION = ("tiled", "dense", "eager")
 
 
 @dataclass(frozen=True)
 class Use:
-    """What a model is used for, and in which format.
+    """What a model is used for, and its number format.
 
     Attributes
     ----------
@@ -43,9 +43,9 @@ class Use:
     dtype : str
         Format of weights and activations.
     attention : str
-        Where all positions are seen at once, see ``ATTENTION``.
+        How scores are handled if all positions are seen at once; see ``ATTENTION``.
     length : Symbol
-        The sequence's length: `seq`; of an encoder beside a decoder, `seq_kv`.
+        The sequence's length: `seq`, or `seq_kv` for the encoder of an encoder-decoder.
     """
 
     mode: str
@@ -55,7 +55,7 @@ class Use:
 
     @property
     def decoding(self) -> bool:
-        """Whether it is one new token."""
+        """Whether one new token per sequence is computed."""
         return self.mode == "decode"
 
     @property
@@ -70,7 +70,7 @@ class Use:
 
     @property
     def tokens(self) -> dict[str, sp.Expr]:
-        """The same two as sizes of a layer."""
+        """Sequences and their tokens as sizes of a layer."""
         return {"batch": B, "seq": self.positions}
 
     def scores(self, *, causal: bool) -> Layer:
@@ -90,12 +90,12 @@ def repeated(parts: Iterable[Part], times: Size) -> Stack:
 
 
 def with_extra(part: Part, numbers: Size) -> Part:
-    """Return the part with that many more learned numbers: biases, gains, mixing weights, position tables."""
+    """Return the part with more learned numbers: biases, gains, mixing weights, position tables."""
     return dataclasses.replace(part, extra=part.extra + numbers)
 
 
 def keeping(part: Part, share: Size) -> Part:
-    """Return the part, of whose kept tables no other part keeps that share; see `Part.keeps`."""
+    """Return the part with the share of what it keeps that no other part keeps; see `Part.keeps`."""
     return dataclasses.replace(part, keeps=sp.sympify(share))
 
 
@@ -105,13 +105,13 @@ def keeping(part: Part, share: Size) -> Part:
 def linear(
     use: Use, name: str, inner: Size, outer: Size, *, bias: bool = False, rows: sp.Expr | None = None
 ) -> Part:
-    """Return a product with a weight of inner × outer, and its bias."""
+    """Return the product with a weight of inner × outer, with its bias if it has one."""
     part = Part.of(name, use.layer("matmul"), m=use.rows if rows is None else rows, n=outer, k=inner)
     return with_extra(part, outer if bias else 0)
 
 
 def norm(use: Use, name: str, width: Size, kind: str = "rms", *, rows: sp.Expr | None = None) -> Part:
-    """Return a norm over rows of that width, with a gain (layer norm: and an offset)."""
+    """Return a norm over rows of that width, with a gain (layer norm: also an offset)."""
     return Part.of(name, use.layer("norm", kind=kind), m=use.rows if rows is None else rows, n=width)
 
 
@@ -121,12 +121,12 @@ def pointwise(use: Use, name: str, op: str, width: Size, *, rows: sp.Expr | None
 
 
 def gate(use: Use, name: str, width: Size) -> Part:
-    """Return the product of a table with a gate of its size, σ(z) or SiLU(z): two reads, one write."""
+    """Return the product of a tensor with an equally large gate, σ(z) or SiLU(z): two reads, one write."""
     return pointwise(use, name, "silu-and-mul", width)
 
 
 def state(use: Use, name: str, numbers: Size) -> Part:
-    """Return a recurrent state of so many numbers a sequence, read and written in place in fp32."""
+    """Return a recurrent state of `numbers` fp32 numbers per sequence, read and written in place."""
     return Part.of(name, StateUpdate(dtype=use.dtype), batch=B, hidden=numbers)
 
 
@@ -143,7 +143,7 @@ def feed_forward(
     bias: bool = False,
     name: str = "feed-forward",
 ) -> Part:
-    """Return up (and gate), activation, down."""
+    """Return a feed-forward layer: the product up (and the gate), the activation, the product down."""
     layer = use.layer("swiglu" if gated else "feed-forward", activation=function)
     part = Part.of(name, layer, **use.tokens, d_model=d_model, d_ff=width)
     return with_extra(part, (2 if gated else 1) * width + d_model if bias else 0)
@@ -160,28 +160,30 @@ def experts(
     gated: bool = False,
     extra: int = 0,
 ) -> Iterator[Part]:
-    """Yield a router and its experts, and the gated layer that every token passes beside them.
+    """Yield a router with its experts, and the shared expert that every token passes.
 
     Parameters
     ----------
     use : Use
-        What it is for.
+        The use of the model.
     d_model, width, count, top_k : int
-        Width of the model and of an expert; experts; experts of a token.
+        Width of the model and of an expert; number of experts; experts per token.
     shared : int
-        Width of the layer that every token passes; 0: none.
+        Width of the shared expert; 0: none.
     gated : bool
-        Whether a number of each token, made by a product, weighs what the shared layer returns.
+        Whether the shared expert's output is scaled by one number per token, made by a product.
     extra : int
-        Further learned numbers: offsets of the router.
+        Further learned numbers, such as offsets of the router.
 
     Raises
     ------
     CostmodelError
-        If experts have no width, or none is a token's.
+        If experts have no width, or a token passes none.
     """
     if not width or not top_k:
-        raise CostmodelError(f"of {count} experts, {width} wide, a token passes {top_k}: wanted 1 at least")
+        raise CostmodelError(
+            f"experts: wanted a width and experts per token of at least 1, got {width} and {top_k} of {count}"
+        )
     alike, odd = divmod(shared, width)
     layer = use.layer("moe", shared=0 if odd else alike)
     part = Part.of("experts", layer, **use.tokens, d_model=d_model, d_ff=width, experts=count, top_k=top_k)
@@ -189,19 +191,19 @@ def experts(
     if odd:
         yield feed_forward(use, d_model, shared, "silu", gated=True, name="shared expert")
     if gated:
-        yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router's input
+        yield keeping(linear(use, "shared expert gate", d_model, 1), 0)  # the router keeps the same input
 
 
 # -- ends --------------------------------------------------------------------------------------
 
 
 def embedding(use: Use, vocab: int, width: int, *, tied: bool) -> Part:
-    """Return the look-up of one row of a table for each token; a tied table is that of `logits`."""
+    """Return the look-up of one table row per token; a tied table belongs to `logits`."""
     return Part.of("embedding", use.layer("embedding"), **use.tokens, vocab=vocab, d_model=width, shared=tied)
 
 
 def logits(use: Use, vocab: int, width: int) -> Part:
-    """Return scores of all words: in training of every position, and their loss; else of the last one."""
+    """Return the scores of all words: in training of every position, with the loss; else of the last one."""
     training = use.mode == "training"
     layer = use.layer("logits", head="cross-entropy" if training else "none")
     seq = use.positions if training else 1
@@ -211,7 +213,7 @@ def logits(use: Use, vocab: int, width: int) -> Part:
 def between_ends(
     c: Fields, use: Use, layers: Iterable[Part | Stack], *, kind: str = "rms"
 ) -> Iterator[Part | Stack]:
-    """Yield the embedding, layers, their norm, logits."""
+    """Yield the embedding, the layers, the final norm and the logits."""
     yield embedding(use, c.vocab, c.d_model, tied=c.tied)
     yield from layers
     yield norm(use, "final norm", c.d_model, kind)
@@ -224,7 +226,7 @@ def between_ends(
 def residual(
     use: Use, name: str, width: Size, half: Iterable[Part], *, kind: str = "rms", after: bool = False
 ) -> Iterator[Part]:
-    """Yield half a layer: its norm, itself, (a norm of what it made,) the addition to its input."""
+    """Yield half a layer: a norm, the half itself, optionally a norm after it, the residual addition."""
     yield norm(use, f"{name} norm", width, kind)
     yield from half
     if after:
@@ -233,7 +235,7 @@ def residual(
 
 
 def residual_then_norm(use: Use, name: str, width: Size, half: Iterable[Part]) -> Iterator[Part]:
-    """Yield half a layer of the first Transformers: itself, the addition to its input, a layer norm."""
+    """Yield half a layer of the original Transformer: the half, the residual addition, a layer norm."""
     yield from half
     yield pointwise(use, "residual", "add", width)
     yield norm(use, f"{name} norm", width, "layer")

@@ -1,4 +1,4 @@
-"""What a sequence leaves in memory for its next token: keys and values, latents, recurrent states."""
+"""State that a sequence leaves in memory for its next token: keys and values, latents, recurrent states."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from costmodel.models._part import Part
 
 
 def cached(parts: Iterable[Part]) -> sp.Expr:
-    """Return the keys and values, or latents, and whatever else decoding reads of earlier steps [bytes]."""
+    """Return the size of what decoding reads of earlier steps: keys and values, latents, … [bytes]."""
     found = ZERO
     for part in parts:
         found += part.repeats * part.layer.bytes * part.cached
@@ -22,5 +22,5 @@ def cached(parts: Iterable[Part]) -> sp.Expr:
 
 
 def states(parts: Iterable[Part]) -> sp.Expr:
-    """Return the recurrent states that decoding updates in place [bytes]."""
+    """Return the size of the recurrent states that decoding updates in place [bytes]."""
     return sp.Add(*(part.expression(part.layer.tensors().updated) * part.repeats for part in parts))

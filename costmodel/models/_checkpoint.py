@@ -1,4 +1,4 @@
-"""How a checkpoint stores its weights, as its configuration says: ``quantization_config``."""
+"""Storage formats of a checkpoint's weights, from ``quantization_config`` of its configuration."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 from costmodel.dtypes import COLUMN, SCALE_BYTES
 from costmodel.errors import CostmodelError, shown
 
-#: Formats by their bits, of numbers that are whole and of others.
+#: Formats by number of bits, for integers and for floating point.
 WHOLE, REAL = {4: "int4", 8: "int8"}, {4: "fp4", 8: "fp8"}
 
 
 def stored(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of `Architecture.storing` for a configuration of Hugging Face.
+    """Return the arguments of `Architecture.storing` for a Hugging Face configuration.
 
-    Scales of another size than 2 bytes are counted as as many of 2 bytes as hold as much: a byte for 32
-    numbers (MXFP4) is one for 64. Zero points are not counted.
+    Scales are counted as if each had 2 bytes; groups are sized so that the bytes come out right: one byte per
+    32 numbers (MXFP4) counts as one scale per 64. Zero points are not counted.
 
     Raises
     ------
     CostmodelError
-        If weights are stored in a way that is not known.
+        If the storage method is unknown.
     """
     told = config.get("quantization_config")
     if told is None:
@@ -31,14 +31,14 @@ def stored(config: Mapping[str, Any]) -> dict[str, Any]:
         known = ", ".join(METHODS)
         raise CostmodelError(
             f"quantization_config: wanted a quant_method that is known ({known}), got {method or told!r}; "
-            "without that key weights count as they are computed in"
+            "without that key, weights are counted in the compute format"
         )
     found: dict[str, Any] = METHODS[method](told)
     return found | _cached(told)
 
 
 def _cached(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A cache in 8 bits, as compressed-tensors and ModelOpt write it."""
+    """Return the cache's format, as compressed-tensors and ModelOpt write it."""
     cache = told.get("kv_cache_scheme")
     if cache is None:
         return {}
@@ -48,12 +48,12 @@ def _cached(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kinds(told: Mapping[str, Any]) -> Mapping[int, str]:
-    """Return the formats that weights or a cache may have."""
+    """Return the formats by bits for the number type: floating point or integers."""
     return REAL if told.get("type") == "float" else WHOLE
 
 
 def _format(told: Mapping[str, Any], kinds: Mapping[int, str], of: str) -> str:
-    """Return the format of so many bits."""
+    """Return the format with the configured number of bits."""
     bits = told.get("bits", told.get("num_bits"))
     if not isinstance(bits, int) or bits not in kinds:
         wanted = " or ".join(map(str, kinds))
@@ -62,7 +62,7 @@ def _format(told: Mapping[str, Any], kinds: Mapping[int, str], of: str) -> str:
 
 
 def _packed(told: Mapping[str, Any], kinds: Mapping[int, str] = WHOLE) -> dict[str, Any]:
-    """GPTQ and AWQ: a scale for each group; −1, or none: for each column. FP4's scales are bytes."""
+    """GPTQ and AWQ: one scale per group; without a group size, or with −1, per column. FP4: byte scales."""
     kind, size = _format(told, kinds, "weights"), told.get("group_size")
     if size is not None and not isinstance(size, int):
         raise CostmodelError(f"quantization_config: wanted a group_size like 128, got {shown(size)}")
@@ -72,7 +72,7 @@ def _packed(told: Mapping[str, Any], kinds: Mapping[int, str] = WHOLE) -> dict[s
 
 
 def _bitsandbytes(told: Mapping[str, Any]) -> dict[str, Any]:
-    """4 bits of a table of 16 values, 64 numbers to a scale of 4 bytes, or, quantised in turn, of about 1."""
+    """4 bits (a table of 16 values), 64 numbers per scale of 4 bytes, or of about 1 if double-quantised."""
     if told.get("load_in_4bit"):
         scale = 1 if told.get("bnb_4bit_use_double_quant") else 4
         return {"weights": "fp4", "group": 64 * SCALE_BYTES // scale}
@@ -80,7 +80,7 @@ def _bitsandbytes(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _compressed(told: Mapping[str, Any]) -> dict[str, Any]:
-    """compressed-tensors: groups of layers; the first says how weights are stored."""
+    """compressed-tensors: groups of layers, of which the first says how weights are stored."""
     groups = told.get("config_groups")
     first = next(iter(groups.values()), None) if isinstance(groups, Mapping) else None
     weights = first.get("weights") if isinstance(first, Mapping) else None
@@ -90,7 +90,7 @@ def _compressed(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _modelopt(told: Mapping[str, Any]) -> dict[str, Any]:
-    """NVIDIA's: FP8, or FP4 with a byte for 16 numbers."""
+    """NVIDIA ModelOpt: FP8, or FP4 with a scale of one byte per 16 numbers."""
     kinds: dict[str, dict[str, Any]] = {
         "FP8": {"weights": "fp8", "group": COLUMN},
         "NVFP4": {"weights": "fp4", "group": 16 * SCALE_BYTES},
@@ -102,12 +102,12 @@ def _modelopt(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fp8(_: Mapping[str, Any]) -> dict[str, Any]:
-    """DeepSeek-V3's blocks of 128 × 128, or rows: too few scales to count by group."""
+    """FP8 with scales per block of 128 × 128 (DeepSeek-V3) or per row: too few to count by group."""
     return {"weights": "fp8", "group": COLUMN}
 
 
 def _mxfp4(_: Mapping[str, Any]) -> dict[str, Any]:
-    """OCP's microscaling: a byte for 32 numbers."""
+    """OCP microscaling: a scale of one byte per 32 numbers."""
     return {"weights": "fp4", "group": 32 * SCALE_BYTES}
 
 

@@ -1,4 +1,4 @@
-"""Kernels that only decoding has: attention on cached latents, and a recurrent state in memory."""
+"""Kernels that only decoding has: attention over cached latents, and updates of a recurrent state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STATE_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCore(StoredCache):
-    """The core of absorbed latent attention alone: `mla` without its projections, one new token."""
+    """The core of absorbed latent attention for one new token: `mla` without its projections."""
 
     name: ClassVar[str] = "mla-core"
     family: ClassVar[str] = "attention"
@@ -30,7 +30,7 @@ class LatentCore(StoredCache):
     directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
     def forward(self) -> tuple[Phase, ...]:
-        """The kernel that `mla` has between its products."""
+        """Return the attention kernel of `mla`, without its products."""
         whole = MLA(dtype=self.dtype, convention=self.convention, absorbed=True)
         (core,) = (phase for phase in whole.forward() if phase.kernel == "decode")
         read = core.read - whole.cached * B * NKV + self.cache_size()
@@ -38,24 +38,24 @@ class LatentCore(StoredCache):
         return (core.at({N: ONE}),)
 
     def cache_size(self) -> sp.Expr:
-        """The latent and the rotated key of all positions."""
+        """Return the size of all positions' latents and rotated keys [bytes]."""
         return self.cached_bytes * B * NKV * (C + R)
 
     def tensors(self) -> Tensors:
-        """Queries and the cache in; a latent for each head out."""
+        """Return the operands: queries and the cache in, one latent per head out."""
         (core,) = self.forward()
         return Tensors(inputs=core.read, outputs=core.write)
 
     def kept(self) -> sp.Expr:
-        """Nothing: decoding is not trained."""
+        """Return 0: decoding is not trained."""
         return ZERO
 
 
 @dataclass(frozen=True, kw_only=True)
 class StateUpdate(Layer):
-    """A state of `hidden` numbers a sequence, in fp32, that a step reads and writes in place.
+    """A state of `hidden` fp32 numbers per sequence that a step reads and writes in place.
 
-    Only its traffic: the arithmetic is that of the layer whose state it is.
+    Only its traffic is counted; the arithmetic belongs to the layer that has the state.
     """
 
     name: ClassVar[str] = "state-update"
@@ -66,16 +66,16 @@ class StateUpdate(Layer):
     directions: ClassVar[tuple[str, ...]] = ("fwd",)
 
     def forward(self) -> tuple[Phase, ...]:
-        """One pass."""
+        """Return the kernel that reads and writes the state once."""
         copied = stream(self, "state", op="elementwise_copy", rows=B, cols=H, reads=1, writes=1, depth=0)
         wide = {**copied.options, "dtype": "fp32"}
         size = STATE_BYTES * B * H
         return (replace(copied, read=size, write=size, options=wide),)
 
     def tensors(self) -> Tensors:
-        """The state, updated in place."""
+        """Return the operands: the state, updated in place."""
         return Tensors(inputs=ZERO, outputs=ZERO, updated=STATE_BYTES * B * H)
 
     def kept(self) -> sp.Expr:
-        """Nothing: decoding is not trained."""
+        """Return 0: decoding is not trained."""
         return ZERO

@@ -1,4 +1,4 @@
-"""What a family of architectures says of itself: its names, its fields, its parts."""
+"""Definition of a family of architectures: its names, its configuration fields, its parts."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from costmodel.models.stack import Stack
 
 @dataclass(frozen=True, eq=False)
 class Family:
-    """Architectures that differ in numbers and in a few traits.
+    """Architectures that differ only in sizes and a few traits.
 
     Attributes
     ----------
     types : tuple of str
-        The ``model_type`` of their configurations.
+        The ``model_type`` values of their configurations.
     fields : mapping of str to Field
-        What a configuration has to say, by our names.
+        The fields of a configuration, by this package's names.
     parts : callable
-        The parts of a model with those fields, for one use, in the order they run; its equal layers
-        as stacks.
+        Returns the parts of a model with those fields, for one use, in execution order; its equal layers
+        are stacks.
     source : str
         Papers and code that the parts follow.
     left_out : str
         What is not counted.
     decodes : bool
-        Whether it generates token by token.
+        Whether the model generates token by token.
     encodes : bool
-        Whether a decoder attends to an encoder's sequence, of `seq_kv` positions.
+        Whether a decoder attends to an encoder's sequence of `seq_kv` positions.
     cut : mapping of str to str
-        Fields that devices which share a layer divide evenly among them, and what they are in words;
-        none: how its layers are shared is not known.
+        Fields that tensor parallelism divides evenly among devices, with their descriptions; empty: it is
+        not known how the layers are divided.
     alternates : bool
-        Whether layers of several kinds take turns; else those of one kind follow each other.
+        Whether layers of different kinds alternate; if not, each kind is contiguous.
     left_to_defaults : mapping of str to mapping
-        Of some types, what Hugging Face's code takes for keys that are not in a configuration: saved ones
-        lack what a class has anyway, in a nested configuration above all. A key that is null is there.
+        For some types, Hugging Face's defaults of keys that a configuration lacks: saved configurations omit
+        values that equal the class's defaults, nested ones in particular. A key with the value null exists.
     nested : str
-        Key under which a configuration keeps some of its fields, if there is one.
+        Key of a nested mapping that holds some of the fields, if there is one.
     """
 
     types: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""A configuration's fields, by our names: what each architecture calls a thing is a table."""
+"""Fields of a configuration by this package's names, from tables of each architecture's own names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from costmodel.errors import CostmodelError, unknown_name
 
-#: A field that has no default.
+#: Default of a field that has none.
 REQUIRED = object()
 
 
@@ -23,20 +23,20 @@ _KINDS = {
 
 
 class Field(NamedTuple):
-    """One thing that a configuration says.
+    """One field of a configuration.
 
     Attributes
     ----------
     names : tuple of str
-        What configurations call it, the usual name first.
+        Its names in configurations, the usual name first.
     default : object
-        What it is where they do not say; a function takes it from the fields read before.
+        Its value if it is absent; a function computes it from the fields read before.
     kind : type
-        ``int``, ``float``, ``bool``, ``str``, ``list``, ``dict``: what the value has to be.
+        Required type of the value: ``int``, ``float``, ``bool``, ``str``, ``list`` or ``dict``.
     may_be_zero : bool
-        Whether a size may be 0 though it is not where nothing is said.
+        Whether a size may be 0 although its default is not.
     most : int
-        The most that a size may be.
+        Largest value of a size.
     """
 
     names: tuple[str, ...]
@@ -47,7 +47,7 @@ class Field(NamedTuple):
 
     @property
     def least(self) -> int:
-        """The least that a size may be."""
+        """Smallest value of a size."""
         return 0 if self.may_be_zero or self.default == 0 else 1
 
 
@@ -60,13 +60,13 @@ class Fields:
     def __getattr__(self, name: str) -> Any:
         """Return a field."""
         if name.startswith("_"):
-            raise AttributeError(name)  # also of `_values`, before it is there: unpickling asks
+            raise AttributeError(name)  # unpickling asks for `_values` before it is set
         if name not in self._values:
             raise AttributeError(f"no field {name!r}; there are {', '.join(self._values)}")
         return self._values[name]
 
     def replaced(self, **values: Any) -> Fields:
-        """Return the fields with other values for some."""
+        """Return the fields with some values replaced."""
         return Fields({**self._values, **values})
 
 
@@ -80,26 +80,26 @@ def missing(config: Mapping[str, Any], table: Mapping[str, Field]) -> list[str]:
 
 
 def said(config: Mapping[str, Any], name: str) -> bool:
-    """Return whether a configuration says something of a name; ``auto`` and null leave it to the default."""
+    """Return whether a configuration sets a name; null and ``auto`` leave it to the default."""
     return config.get(name) not in (None, "auto")
 
 
 def read(config: Mapping[str, Any], table: Mapping[str, Field], whose: str) -> Fields:
-    """Return a configuration's fields by our names.
+    """Return the fields of a configuration by this package's names.
 
     Parameters
     ----------
     config : mapping
-        As its file has it; a field that is null, or ``auto``, is not there.
+        The configuration as in its file; a field that is null or ``auto`` counts as absent.
     table : mapping of str to Field
-        Our name → what configurations call it.
+        This package's name → the field.
     whose : str
-        The configuration, for errors.
+        What to call the configuration in errors.
 
     Raises
     ------
     CostmodelError
-        If fields are missing (all are named, each with the nearest that is there), or a value cannot be one.
+        If fields are missing (all are named, each with the most similar key there is), or a value is invalid.
     """
     lacking = missing(config, table)
     if lacking:
@@ -121,7 +121,7 @@ def _with_nearest(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
-    """Return a value that is of its kind, and a size no less than it may be."""
+    """Return a value after checking its type and, for a size, its range."""
     kind = field.kind
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -132,12 +132,12 @@ def _checked(value: Any, field: Field, name: str, whose: str) -> Any:
 
 
 def fraction(numerator: str, denominator: str) -> Callable[[Fields], int]:
-    """Return a default that is one field over another, such as the width of a head.
+    """Return a default that is the quotient of two fields, such as the width of a head.
 
     Raises
     ------
     CostmodelError
-        When it is taken and is not whole.
+        When the default is used and the quotient is not whole.
     """
 
     def default(fields: Fields) -> int:
@@ -150,14 +150,14 @@ def fraction(numerator: str, denominator: str) -> Callable[[Fields], int]:
 
 
 def of_layers(c: Fields, known: Collection[str]) -> list[str]:
-    """Return the layers' types, an entry for each, or nothing.
+    """Return the types of the layers as listed, one entry per layer, or an empty list.
 
     Raises
     ------
     CostmodelError
-        If there are more or fewer.
+        If there are more or fewer entries than layers.
     UnknownNameError
-        If one is not known.
+        If an entry is unknown.
     """
     listed: list[Any] = list(c.layer_types)
     for name in listed:
@@ -167,12 +167,12 @@ def of_layers(c: Fields, known: Collection[str]) -> list[str]:
 
 
 def each_layer(c: Fields, name: str, listed: list[Any]) -> list[Any]:
-    """Return what a configuration lists under a name, an entry for each layer, or nothing.
+    """Return a list of the configuration with one entry per layer, or an empty list.
 
     Raises
     ------
     CostmodelError
-        If there are more or fewer.
+        If there are more or fewer entries than layers.
     """
     if listed and len(listed) != c.layers:
         raise CostmodelError(f"{name} has {len(listed)} entries for {c.layers} layers; wanted one each")
@@ -180,13 +180,13 @@ def each_layer(c: Fields, name: str, listed: list[Any]) -> list[Any]:
 
 
 def same(name: str, times: int = 1) -> Callable[[Fields], Any]:
-    """Return a default that is another field, so many times."""
+    """Return a default that is a multiple of another field."""
     return lambda fields: getattr(fields, name) * times if times != 1 else getattr(fields, name)
 
 
-#: What most architectures have.
+#: Fields of most architectures.
 D_MODEL = Field(("hidden_size", "n_embd", "d_model", "embedding_dim"))
-#: Layers are gone through one by one: of more than a million no answer would come.
+#: Layers are handled one by one, so more than a million would take forever.
 LAYERS = Field(("num_hidden_layers", "n_layer", "num_layers", "num_blocks"), most=10**6)
 HEADS = Field(("num_attention_heads", "n_head", "num_heads"))
 VOCAB = Field(("vocab_size",))

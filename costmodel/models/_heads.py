@@ -1,4 +1,4 @@
-"""Softmax attention between its projections, over the sequence itself, a cache, or another sequence."""
+"""Softmax attention with its projections: over the sequence itself, a cache, or another sequence."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from costmodel.models._part import Part
 
 @dataclass(frozen=True, kw_only=True)
 class Heads:
-    """The sizes and traits of softmax attention.
+    """Sizes and traits of softmax attention.
 
     Attributes
     ----------
     d_model, heads, kv_heads, head_dim : int
-        Its sizes.
+        Width of the model, query heads, key and value heads, width of a head.
     bias, out_bias : bool
-        Whether Q, K, V and the output have biases.
+        Whether Q, K and V have biases, and whether the output has one.
     qk_norm : str
         ``none``; ``head``: an RMS norm with one gain for all heads; ``free``: an RMS norm without a gain.
     rotary : bool
         Whether positions are rotated into Q and K.
     window : int, optional
-        Positions a query may look back on, itself included.
+        Positions that a query sees, its own included; None: all.
     gated : bool
-        Whether a gate as wide as the output, made with Q, multiplies it.
+        Whether the output is multiplied by a gate of the same width, computed with Q.
     causal : bool
-        Whether a position sees only those before it.
+        Whether a position sees only itself and those before it.
     """
 
     d_model: int
@@ -58,7 +58,7 @@ class Heads:
 
 
 def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
-    """Yield Q, K and V in one product; norms, rotation; the core; the gate; the output projection."""
+    """Yield the product for Q, K and V; norms and rotation; the core; the gate; the output projection."""
     queries = a.query * (2 if a.gated else 1)
     yield linear(use, f"{name}query, key and value", a.d_model, queries + 2 * a.keys, bias=a.bias)
     if a.qk_norm != "none":
@@ -74,17 +74,17 @@ def self_attention(use: Use, a: Heads, name: str = "") -> Iterator[Part]:
         yield after(middle, output)
         return
     gated = gate(use, f"{name}output gate", a.query)
-    yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # the gate itself
+    yield keeping(gated, sp.Rational(1, 2)) if keeps_its_output(middle) else gated  # only the gate is its own
     yield output
 
 
 def keeps_its_output(core: Part) -> bool:
-    """Return whether attention keeps its result: all does that stores no scores."""
+    """Return whether attention keeps its result for backward: every kind does except with stored scores."""
     return core.layer.name != "dense-attention"
 
 
 def after(core: Part, output: Part) -> Part:
-    """Return the product after attention, whose input attention may keep for its own sake."""
+    """Return the product after attention; it keeps no input of its own if attention keeps that already."""
     return keeping(output, 0) if keeps_its_output(core) else output
 
 
@@ -106,9 +106,9 @@ def core(use: Use, name: str, a: Heads, *, value_dim: int | None = None) -> Part
 
 
 def cross_attention(use: Use, a: Heads, layers: int) -> Iterator[Part]:
-    """Yield attention to another sequence, which so many layers read: `seq_kv` positions, decoding `seq`.
+    """Yield attention to another sequence, read by `layers` layers: of `seq_kv` positions, decoding of `seq`.
 
-    Decoding, the other sequence's keys and values are cached: nothing is projected again.
+    In decoding the other sequence's keys and values are cached and not projected again.
     """
     sizes: dict[str, Any] = {"batch": B, "heads": a.heads, "kv_heads": a.kv_heads, "head_dim": a.head_dim}
     yield linear(use, "cross-attention query", a.d_model, a.query, bias=a.bias)

@@ -1,4 +1,4 @@
-"""Multi-head latent attention (MLA): keys and values are made of one narrow vector a token."""
+"""Multi-head latent attention (MLA): keys and values are projected from one narrow vector per token."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from costmodel.models._part import Part
 
 @dataclass(frozen=True, kw_only=True)
 class Latent:
-    """The sizes of latent attention (DeepSeek-V2, §2.1 and appendix C).
+    """Sizes of latent attention (DeepSeek-V2, §2.1 and appendix C).
 
     Attributes
     ----------
     d_model, heads : int
-        Width of the model; heads.
+        Width of the model, number of heads.
     q_rank, kv_rank : int
-        Width of the queries' (0: none) and of the keys' and values' latent vector.
+        Width of the latent vector of the queries (0: none), and of that of the keys and values.
     nope, rope, value_dim : int
         Width of one head's keys without and with rotation, and of its values.
     bias : bool
@@ -45,14 +45,14 @@ class Latent:
 def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the projections through the latent vectors, the core, the output projection.
 
-    Decoding, only the latent vector and the rotated key of each token are cached, and the products that
-    would make keys and values of them are absorbed into queries and outputs.
+    In decoding only the latent vector and the rotated key of each token are cached; the products that would
+    expand them into keys and values are absorbed into the queries and outputs.
     """
     if a.q_rank:
         yield linear(use, "query's latent projection", a.d_model, a.q_rank, bias=a.bias)
         yield norm(use, "query's latent norm", a.q_rank)
     yield linear(use, "query projection", a.q_rank or a.d_model, a.heads * a.query)
-    # The layer's input, as the queries' first product has it.
+    # It reads the layer's input, which the queries' first product keeps already.
     latent = linear(use, "latent projection", a.d_model, a.kv_rank + a.rope, bias=a.bias)
     yield keeping(latent, 0)
     yield norm(use, "latent norm", a.kv_rank)
@@ -62,7 +62,7 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
 
 
 def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
-    """Yield keys and values of all heads, attention as any other, and the output projection."""
+    """Yield the product for keys and values of all heads, ordinary attention, and the output projection."""
     yield linear(use, "key and value projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
     heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
     middle = core(use, "attention", heads, value_dim=a.value_dim)
@@ -71,7 +71,7 @@ def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
 
 
 def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
-    """Yield queries turned to the latent space, attention there, and its results turned back."""
+    """Yield the projection of queries to the latent space, attention there, and the projection back."""
     product = use.layer("matmul", batched=True)
     yield Part.of("query's absorption", product, batch=a.heads, m=B, n=a.kv_rank, k=a.nope)
     core = LatentCore(dtype=use.dtype)

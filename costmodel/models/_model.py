@@ -1,4 +1,4 @@
-"""A whole model is a layer made of layers: parts with their sizes written in the model's own."""
+"""A whole model as a layer: it consists of parts whose sizes are expressions of the model's sizes."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ from costmodel.symbols import DEVICE_SIZES, GLOSSARY, Largest, symbol
 
 @dataclass(frozen=True, kw_only=True)
 class ModelTensors(IndexedTensors):
-    """A model's operands, and what it occupies beside them [bytes].
+    """A model's operands, and what else it occupies [bytes].
 
     Attributes
     ----------
     optimizer : Expr
-        The optimiser's state, its copies of the weights included.
+        The optimiser's state, including its copies of the weights.
     gradient : Expr
-        Size of a weight's gradient over that of the weight.
+        Size of a gradient relative to that of its weight.
     left : Expr
-        Keys, values and states that the pass leaves behind.
+        Keys, values and states that a forward pass leaves in memory.
     working : Expr
-        What the part that needs most has at once: its inputs, its results, what lies between its
-        kernels; of what backward computes again, what one layer keeps for a while.
+        Largest working set of a part: its inputs, its results and what its kernels pass on; plus, with
+        recomputation, what one recomputed layer keeps meanwhile.
     """
 
     optimizer: sp.Expr = ZERO
@@ -48,18 +48,18 @@ class ModelTensors(IndexedTensors):
     working: sp.Expr = ZERO
 
     def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:  # noqa: ARG002
-        """Return the memory occupied at once [bytes]; parts run one by one: not all workspace is in use."""
+        """Return the memory occupied at once [bytes]; only the largest working set of a part counts."""
         wider = ZERO if direction == "fwd" else self.gradients - self.learned
         return super().footprint(direction, kept, self.working) + wider + self.optimizer + self.left
 
     @property
     def learned(self) -> sp.Expr:
-        """All weights [bytes]."""
+        """Size of all weights [bytes]."""
         return self.weights + self.offsets + self.unread
 
     @property
     def gradients(self) -> sp.Expr:
-        """Those of all weights [bytes]."""
+        """Size of the gradients of all weights [bytes]."""
         return self.gradient * self.learned
 
 
@@ -67,28 +67,28 @@ class ModelTensors(IndexedTensors):
 class Model(Layer):
     """A model: parts that run one after the other.
 
-    Being a `Layer` it is predicted, swept, compared and shown as one.
+    As a `Layer` it can be predicted, swept, compared and shown like any other.
 
     Parameters
     ----------
     title : str
-        Its name.
+        The model's name.
     parts : tuple of Part
-        In the order they run.
+        The parts in execution order.
     inputs, outputs : Expr
-        What goes in and comes out [bytes].
+        Size of the model's input and output [bytes].
     state : Expr
-        What it reads that an earlier call wrote (a KV cache) [bytes].
+        Size of what it reads from an earlier call (a KV cache) [bytes].
     updates : tuple of Part
-        What runs once, forward, after the backward pass: the optimiser.
+        Parts that run once, forward, after the backward pass: the optimiser.
     again : tuple of Stack
-        What backward computes again, from the input of each layer, which is all that is kept of it.
+        Layers that backward recomputes from their inputs, which are all that is kept of them.
     leaves : tuple of Part
         Parts of decoding whose keys, values and states a forward pass leaves in memory.
     idle : Expr
-        Weights that this use does not touch, and that lie in memory: an encoder's, decoding [bytes].
+        Size of weights in memory that this use does not touch: in decoding, an encoder's [bytes].
     origin : str
-        Where its sizes are published.
+        Where the model's sizes are published.
     left_out : str
         What is not counted.
     """
@@ -112,32 +112,32 @@ class Model(Layer):
             raise SizeError(f"model {self.title}: wanted at least one part, got none")
 
     def __hash__(self) -> int:
-        """Return the hash, computed once: every prediction looks its plan up by it."""
+        """Return the hash, computed once: every prediction uses it to look its plan up."""
         return self._hash
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what it is made of: compiled functions cannot be pickled, and are made again."""
+        """Return the fields only: compiled functions cannot be pickled, and are compiled again."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @cached_property
     def _hash(self) -> int:
         return hash(tuple(getattr(self, field.name) for field in dataclasses.fields(self)))
 
-    # -- what a layer says of itself -------------------------------------------------------
+    # -- descriptions ------------------------------------------------------------------------
 
-    # A layer's name belongs to its class, a model's to itself; whoever reads them need not know.
+    # These belong to the class of a layer but to the instance of a model; readers see no difference.
 
     family: ClassVar[str] = "model"
     defaults: ClassVar[dict[str, str | int]] = {}
 
     @property
     def name(self) -> str:  # type: ignore[override]
-        """Its title."""
+        """The model's title."""
         return self.title
 
     @property
     def source(self) -> str:  # type: ignore[override]
-        """Where its sizes are published."""
+        """Where the model's sizes are published."""
         return self.origin
 
     @property
@@ -147,7 +147,7 @@ class Model(Layer):
 
     @cached_property
     def required(self) -> tuple[str, ...]:  # type: ignore[override]
-        """The sizes that the parts leave open, in the order of the vocabulary."""
+        """The sizes that the parts leave open, in the order of the glossary."""
         open_sizes: set[str] = set()
         for part in self.parts:
             for expression in (*part.replacements.values(), part.repeats):
@@ -157,43 +157,43 @@ class Model(Layer):
     @classmethod
     @cache
     def option_types(cls) -> Mapping[str, Any]:
-        """Return the type of each choice that a user of the model has: those that every layer has."""
+        """Return the types of the options that a user can set: those that every layer has."""
         return Layer.option_types()
 
     @property
     def label(self) -> str:
-        """Its name, with its dtype and direction."""
+        """The model's name, with its dtype and direction."""
         return f"{self.title}[{self.dtype}{',' + self.direction if self.direction != 'fwd' else ''}]"
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
-        """Refuse sizes that a part refuses."""
+        """Refuse sizes that one of the parts refuses."""
         values = iter(self._part_sizes(*(sizes[name] for name in self.required)))
         for part in self._checked_parts:
             part.layer.check_sizes({name: next(values) for name, _ in part.sizes})
 
     @cached_property
     def _checked_parts(self) -> tuple[Part, ...]:
-        """The parts whose sizes follow from the model's alone, not from the device's."""
+        """The parts whose sizes do not depend on the device."""
         device = {symbol(name) for name in DEVICE_SIZES}
         return tuple(p for p in self.parts if all(not v.free_symbols & device for _, v in p.sizes))
 
     @cached_property
     def _part_sizes(self) -> Any:
-        """Compiled: every size of those parts."""
+        """Compiled function that returns every size of these parts."""
         values = [value for part in self._checked_parts for _, value in part.sizes]
         return compile_expressions(values, self.required)
 
-    # -- what a layer writes ---------------------------------------------------------------
+    # -- costs -------------------------------------------------------------------------------
 
     def _layer(self, part: Part) -> Layer:
         return dataclasses.replace(part.layer, convention=self.convention)
 
     def forward(self) -> tuple[Phase, ...]:
-        """Each part's kernels, in order."""
+        """Return each part's forward kernels, in order."""
         return tuple(part.phase(phase) for part in self.parts for phase in self._layer(part).forward())
 
     def backward(self) -> tuple[Phase, ...]:
-        """What is computed again; each part's backward kernels, the last part first; then the updates."""
+        """Return recomputed kernels; each part's backward kernels, the last part first; then the updates."""
         again = tuple(part for stack in self.again for part in stack)
         first = of_forward(part.phase(p) for part in again for p in self._layer(part).forward())
         back = (part.phase(p) for part in reversed(self.parts) for p in self._layer(part).backward())
@@ -204,11 +204,11 @@ class Model(Layer):
         return sp.Add(*(part.expression(value) * part.repeats for part, value in of_part))
 
     def tensors(self) -> Tensors:
-        """The model's own input, output and state; the weights of all its parts."""
+        """Return the model's input, output and state, and the weights of all parts."""
         return self.held()
 
     def held(self) -> ModelTensors:
-        """Return these operands, and what the model occupies beside them."""
+        """Return the operands together with what else the model occupies."""
         own = [part for part in self.parts if not part.shared]
         found = {part: part.layer.tensors() for part in self.parts}
         unread = self._sum((part, getattr(found[part], "unread", ZERO)) for part in own)
@@ -232,37 +232,37 @@ class Model(Layer):
         return sp.Add(*(part.expression(P * step.state_bytes) for part, step in steps))
 
     def _working(self) -> sp.Expr:
-        """Return what the part that needs most has at once, and what is there again meanwhile [bytes]."""
+        """Return the largest working set of a part, with what is recomputed meanwhile [bytes]."""
         found = []
         for part in self.parts:
             tensors = part.layer.tensors()
             phases = part.layer.forward() if self.direction == "fwd" else part.layer.backward()
             between = sp.Add(*(phase.workspace for phase in phases))
-            # A cache is among attention's inputs, and there for all parts.
+            # A cache is an input of attention, but is in memory during all parts: it is counted elsewhere.
             there = cached((dataclasses.replace(part, repeats=ONE),))
             found.append(part.expression(tensors.inputs + tensors.outputs + between) - there)
         return Largest(*found) + sp.Max(ZERO, *(stack.kept() for stack in self.again))
 
     def kept(self) -> sp.Expr:
-        """What each part keeps; of a layer that is computed again, its input."""
+        """Return what the parts keep for backward; of a recomputed layer, only its input."""
         every = self._sum((part, part.layer.kept() * part.keeps) for part in self.parts)
         return every + sp.Add(*(stack.times * (stack.input() - stack.kept()) for stack in self.again))
 
     def path(self) -> sp.Expr:
-        """The longest path in any of its parts."""
+        """Return the longest dependency path of any part."""
         return sp.Max(*{part.expression(part.layer.path()) for part in self.parts})
 
     def passes(self) -> sp.Expr:
-        """Those of all parts, one after the other."""
+        """Return the passes of all parts, one after the other."""
         return self._sum((part, part.layer.passes()) for part in self.parts)
 
     def parameters(self) -> sp.Expr:
-        """Those of all parts, shared ones counted once."""
+        """Return the number of parameters of all parts, with shared ones counted once."""
         own = ((part, part.layer.parameters()) for part in self.parts if not part.shared)
         return self._sum(own) + self._extra()
 
     def _extra(self) -> sp.Expr:
-        """Return the learned numbers that no part's layer counts."""
+        """Return the number of parameters that no part's layer counts."""
         return sp.Add(*(part.extra * part.repeats for part in self.parts))
 
     # -- variants --------------------------------------------------------------------------
@@ -270,29 +270,29 @@ class Model(Layer):
     def storing(
         self, *, weights: str | None = None, group: int | None = None, cache: str | None = None
     ) -> Model:
-        """Return the model with its products' weights, or what it caches, stored in a narrower format.
+        """Return the model with its products' weights, or its cache, stored in a narrower format.
 
-        Embeddings, the scores of words, routers, norms, recurrences (LSTMs with their projections) and
-        products of two activations stay as they are.
+        Unchanged are embeddings, the scores of words, routers, norms, recurrences (LSTMs with their
+        projections) and products of two activations.
 
         Parameters
         ----------
         weights, group : str, int, optional
-            Format of the weights, and numbers to a scale, see `costmodel.layers.Matmul`.
+            Format of the weights, and numbers per scale; see `costmodel.layers.Matmul`.
         cache : str, optional
             Format of keys and values, or of latents.
 
         Raises
         ------
         CostmodelError
-            If the format is not narrower than the model's, the model is trained, or has no such cache.
+            If the format is not narrower than the model's, or the model is trained or has no such cache.
         """
         formats = {"weights": weights, "cache": cache}
         given = {what: parse_dtype(kind) for what, kind in formats.items() if kind is not None}
         for what, kind in given.items():
             check_narrower(self, what, kind)
         if cache and not any(isinstance(part.layer, StoredCache) for part in (*self.parts, *self.leaves)):
-            raise CostmodelError(f"cache of {self.title}: it has no keys and values that stay")
+            raise CostmodelError(f"cache of {self.title}: it keeps no keys and values")
 
         def stored(part: Part) -> Part:
             layer = part.layer
@@ -314,10 +314,10 @@ class Model(Layer):
         )
 
     def in_dtype(self, dtype: str) -> Model:
-        """Return the model with every part in that format.
+        """Return the model with every part in another number format.
 
-        `inputs`, `outputs` and `state` are scaled with it, as all of them are activations, and so is what is
-        `idle`; a cache that is stored narrower stays as it is.
+        Its `inputs`, `outputs` and `state` are activations and scale with the format, and so do `idle`
+        weights; a cache that is stored narrower keeps its format.
         """
         name = parse_dtype(dtype).name
         scale = sp.Rational(parse_dtype(name).bytes) / self.bytes

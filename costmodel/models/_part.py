@@ -1,4 +1,4 @@
-"""A layer inside a model, with its sizes written in the model's own."""
+"""A layer inside a model, with its sizes as expressions of the model's sizes."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ class Part:
     Attributes
     ----------
     name : str
-        What it is in the model ("attention", "experts", "logits"): parts of one name are shown as one.
+        Its role in the model ("attention", "experts", "logits"); parts of the same name are shown as one.
     layer : Layer
-        With its static options; its direction is the model's.
+        The layer with its options; its direction is the model's.
     sizes : tuple of (str, Expr)
-        Every size the layer takes, see `Part.of`.
+        Every size that the layer takes; see `Part.of`.
     repeats : Expr
-        How often the model has it, each time with weights of its own.
+        How many times the model has it, each with its own weights.
     shared : bool
-        Whether its weights are not its own, and counted elsewhere or not at all: an earlier part's
-        (tied embeddings), or an activation (a product of two activations).
+        Whether its weights are counted elsewhere (tied embeddings) or not at all (the second operand of a
+        product is an activation).
     extra : Expr
-        Learned numbers of the model that the layer does not count (biases, mixing weights, a table of
-        positions), each time it runs; they occupy memory, and cost no time.
+        Learned numbers that the layer does not count (biases, mixing weights, a position table), per repeat;
+        they occupy memory and take no time.
     keeps : Expr
-        Share of what it keeps for backward that no other part keeps: 0 where that is another's input or
-        result too, 1/L of a table that all L layers read.
+        Share of what it keeps for backward that no other part keeps: 0 if another part keeps the same tensor,
+        1/L for a tensor that all L layers read.
     cached : Expr
-        Numbers that it reads and an earlier step or pass wrote, each time it runs, where its layer does not
-        say so (a decoder's states, an encoder's outputs).
+        Numbers, per repeat, that it reads from an earlier step or pass and that its layer does not declare
+        (a decoder's states, an encoder's outputs).
     """
 
     name: str
@@ -72,16 +72,16 @@ class Part:
         Parameters
         ----------
         name, layer, repeats, shared
-            As the part has them.
+            Attributes of the part.
         **sizes : Expr or int
             The layer's sizes: symbols of `costmodel.symbols`, arithmetic on them, or numbers.
 
         Raises
         ------
         UnknownNameError
-            If the layer takes no size of that name.
+            If the layer has no size of that name.
         SizeError
-            If a size that it needs is missing, or whole numbers do not go together.
+            If a required size is missing, or whole numbers are inconsistent.
         """
         for size in sizes:
             if size not in layer.sizes():
@@ -101,19 +101,19 @@ class Part:
 
     @cached_property
     def replacements(self) -> Replacements:
-        """The layer's symbols, and what stands for them in the model."""
+        """The layer's size symbols with their expressions in the model's sizes."""
         return {symbol(name): value for name, value in self.sizes}
 
     def expression(self, of_layer: sp.Expr) -> sp.Expr:
-        """Return one of the layer's expressions in the model's sizes."""
+        """Return an expression of the layer in the model's sizes."""
         return sp.sympify(of_layer).xreplace(self.replacements)
 
     def phase(self, of_layer: Phase) -> Phase:
-        """Return one of the layer's kernels in the model's sizes, as often as the model has it."""
+        """Return a kernel of the layer in the model's sizes, repeated as often as the model has the part."""
         one = of_layer.at(self.replacements)
         return dataclasses.replace(one, name=f"{self.name}: {one.name}", repeats=one.repeats * self.repeats)
 
 
 def part_of(kernel: Mapping[str, Any]) -> str:
-    """Return the part of a model that a kernel is of, a row of `Prediction.phases`: see `Part.phase`."""
+    """Return the part of a model that a row of `Prediction.phases` belongs to; see `Part.phase`."""
     return str(kernel["phase"]).partition(": ")[0]

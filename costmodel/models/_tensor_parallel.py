@@ -1,9 +1,9 @@
-"""One device's share of a whole model that several devices serve together.
+"""One device's share of a whole model that several devices serve together (tensor parallelism).
 
-Heads and inner widths, an expert's too, are divided, and so are the rows of the vocabulary's tables; all else
-is whole on every device. Products come in pairs, the first cut by columns and the second by rows: what each
-pair adds to the residual stream is summed over the devices (Shoeybi et al., arXiv 1909.08053, §3). Heads of
-keys that are fewer than the devices are there more than once, as in vLLM and Megatron.
+Divided are heads, inner widths (an expert's too) and the rows of the vocabulary's tables; everything else is
+replicated. Products come in pairs, the first divided by columns and the second by rows, and what each pair
+adds to the residual stream is summed over the devices (Shoeybi et al., arXiv 1909.08053, §3). If there are
+fewer key heads than devices, key heads are replicated, as in vLLM and Megatron.
 """
 
 from __future__ import annotations
@@ -25,38 +25,38 @@ if TYPE_CHECKING:
     from costmodel.models._family import Family
     from costmodel.models._fields import Fields
 
-#: What parts are called that devices exchange; all of them sit in one node.
+#: Name of the parts that exchange data between devices, which are all in one node.
 BETWEEN = "between devices"
-#: Widths of experts, which training may spread in another way, and that are cut here like any other.
+#: Widths of experts; training may distribute them otherwise, here they are divided like any other width.
 EXPERTS = {"d_expert": "an expert's width", "d_shared": "the shared expert's width"}
-#: What there may be less of than devices: each then has one.
+#: The field that may be smaller than the number of devices: each device then has one.
 COPIED = "kv_heads"
-#: The most devices that are named where others do not come out even.
+#: Largest number of devices that an error suggests.
 MOST = 64
 
 
 def check_share(name: str, family: Family, fields: Fields, devices: int) -> None:
-    """Refuse devices among which a model is not divided evenly; one has the whole of any.
+    """Refuse a number of devices that does not divide a model evenly; 1 divides any.
 
     Raises
     ------
     UnavailableError
         If it is not known how its layers are divided.
     SizeError
-        If something does not come out even.
+        If a field is not divided evenly.
     """
     if devices == 1:
         return
     if not family.cut:
-        raise UnavailableError(f"{name}: it is not known how devices share its layers; one device would do")
+        raise UnavailableError(f"{name}: it is not known how devices share its layers; use one device")
     odd = _odd(family, fields, devices)
     if odd:
         would = ", ".join(str(n) for n in range(1, MOST + 1) if not _odd(family, fields, n))
-        raise SizeError(f"{name}: {odd} over {devices} devices do not come out even; {would} would")
+        raise SizeError(f"{name}: {odd} do not divide evenly among {devices} devices; {would} would")
 
 
 def _odd(family: Family, fields: Fields, devices: int) -> str:
-    """Return what so many devices cannot divide evenly, with how many there are; nothing: they can."""
+    """Return what does not divide evenly, with its size; empty if everything does."""
     for field, what in _cut(family, fields).items():
         whole = getattr(fields, field)
         if whole % devices and not (field == COPIED and devices % whole == 0):
@@ -65,7 +65,7 @@ def _odd(family: Family, fields: Fields, devices: int) -> str:
 
 
 def shared(family: Family, fields: Fields, use: Use, devices: int) -> Iterator[Part | Stack]:
-    """Yield the parts of a model, and its stacks of layers, as one of so many devices runs them."""
+    """Yield the parts of a model, and its stacks of layers, as one of the devices runs them."""
     own = {name: max(1, getattr(fields, name) // devices) for name in _cut(family, fields)}
     both = zip(family.parts(fields, use), family.parts(fields.replaced(**own), use), strict=True)
     for whole, cut in both:
@@ -77,12 +77,12 @@ def shared(family: Family, fields: Fields, use: Use, devices: int) -> Iterator[P
 
 
 def _cut(family: Family, fields: Fields) -> dict[str, str]:
-    """Return the fields that are divided, and what they are in words."""
+    """Return the fields that are divided, with their descriptions."""
     return {name: what for name, what in {**family.cut, **EXPERTS}.items() if getattr(fields, name, 0)}
 
 
 def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices: int) -> Iterator[Part]:
-    """Yield the parts of a layer, and a sum wherever the residual stream needs what was divided before."""
+    """Yield the parts of a layer, with an all-reduce wherever the residual stream needs divided results."""
     pending = False
     for before, part in zip(whole, cut, strict=True):
         sizes = dict(part.sizes)
@@ -96,7 +96,7 @@ def _summed(whole: tuple[Part, ...], cut: tuple[Part, ...], width: int, devices:
 
 
 def _of_rows(part: Part, devices: int) -> Iterator[Part]:
-    """Yield what stands outside of layers: a vocabulary's table is cut by its rows."""
+    """Yield a part outside of the layers, with its exchange: a vocabulary's table is divided by rows."""
     sizes = dict(part.sizes)
     if "vocab" not in sizes:
         yield part

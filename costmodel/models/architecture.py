@@ -1,4 +1,4 @@
-"""A model before its use is chosen: its numbers, and the `Model` of each thing it is used for."""
+"""A model's architecture: its sizes, from which the `Model` of each use is made."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from costmodel.models._part import Part
 from costmodel.models._tensor_parallel import check_share, shared
 from costmodel.models.stack import Stack, again
 
-#: Bytes of a token's number.
+#: Bytes of a token's index.
 TOKEN_BYTES = 8
 #: Bytes of a loss.
 LOSS_BYTES = 4
@@ -34,24 +34,24 @@ LOSS_BYTES = 4
 @typed
 @dataclass(frozen=True, eq=False)
 class Architecture:
-    """A model's numbers, from a configuration or the catalogue.
+    """A model's sizes and storage formats, from a configuration or the catalogue.
 
     Attributes
     ----------
     name : str
-        Its name.
+        The model's name.
     family : Family
-        What its parts are.
+        The family that defines its parts.
     fields : Fields
-        Its sizes, by our names.
+        Its sizes, by this package's names.
     origin : str
         Where its sizes are published.
     published : int or str, optional
-        The number of parameters that its publishers give, or its first digits (``2.7B``).
+        Number of parameters according to its publishers, or its first digits (``2.7B``).
     devices : int
-        Devices of one node that serve it together; see `tensor_parallel`.
+        Number of devices of one node that serve it together; see `tensor_parallel`.
     weights, group, cache : str, int, str, optional
-        Formats that weights and caches are stored in, where narrower than what is computed in; see `storing`.
+        Formats in which weights and caches are stored, if narrower than the compute format; see `storing`.
     """
 
     name: str
@@ -66,37 +66,37 @@ class Architecture:
 
     @property
     def source(self) -> str:
-        """Where its sizes are published, or else its family's."""
+        """Where its sizes are published, or else its family's source."""
         return self.origin or self.family.source
 
     @property
     def title(self) -> str:
-        """Its name, and how it is stored where that is narrower than it computes."""
+        """The name, with the storage formats that are narrower than the compute format."""
         stored = (f"{what} in {kind}" for what, kind in self._formats(None).items())
         return ", ".join((self.name, *stored))
 
     @property
     def parameters_text(self) -> str:
-        """How many parameters it has, in words, beside the number that its publishers give."""
+        """The number of parameters in words, with the published number."""
         said = f"{self.published:,}" if isinstance(self.published, int) else self.published
         return f"{self.parameters:,} parameters" + ("" if said is None else f" (published: {said})")
 
     @typed
     def tensor_parallel(self, devices: int) -> Architecture:
-        """Return one device's share of the model, as so many devices of one node serve it together.
+        """Return one device's share of the model if `devices` devices of one node serve it together.
 
-        Its prefill, decoding, cache and parameters are those of each device, sums over the devices
-        included (Shoeybi et al., arXiv 1909.08053, §3). Training is laid out by `costmodel.parallel`.
+        Prefill, decoding, cache and parameters of the result are those of each device; sums over the devices
+        are included (Shoeybi et al., arXiv 1909.08053, §3). For training, see `costmodel.parallel`.
 
         Parameters
         ----------
         devices : int
-            How many there are.
+            The number of devices.
 
         Raises
         ------
         SizeError
-            If its heads or widths are not divided evenly, or it is no number of devices.
+            If its heads or widths do not divide evenly, or `devices` is not a whole number of at least 1.
         UnavailableError
             If it is not known how its layers are divided.
         """
@@ -108,30 +108,32 @@ class Architecture:
     def storing(
         self, weights: str | None = None, *, group: int | None = None, cache: str | None = None
     ) -> Architecture:
-        """Return the model with weights, or caches, stored in a narrower format than it computes in.
+        """Return the model with weights or caches stored in a narrower format than it computes in.
 
         Weight-only quantisation (GPTQ, AWQ: Frantar et al., arXiv 2210.17323; Lin et al., arXiv 2306.00978):
         products read the narrow numbers and widen them. Embeddings, the scores of words, routers and norms
-        keep the format that is computed in, and so does all that is trained.
+        keep the compute format, and so does training.
 
         Parameters
         ----------
         weights : str, optional
-            ``int8``, ``fp8``, ``int4`` or ``fp4``; default as before.
+            ``int8``, ``fp8``, ``int4`` or ``fp4``; default: unchanged.
         group : int, optional
-            Numbers of a column that share a scale of 2 bytes; default 128 for 4 bits, else the column.
+            Numbers of a column that share a 2-byte scale; default: 128 for 4 bits, else the whole column.
         cache : str, optional
-            Format of keys and values, or of latents: ``fp8``; default as before.
+            Format of keys and values, or of latents: ``fp8``; default: unchanged.
 
         Raises
         ------
         UnknownNameError
-            If there is no such format.
+            If a format is unknown.
         CostmodelError
-            If a group is given of no weights.
+            If a group is given without a format of weights.
         """
         if group is not None and weights is None:
-            raise CostmodelError("group: is of weights that are stored narrower; say which: int4")
+            raise CostmodelError(
+                "group: is the number of weights per scale; give the weights' format too, such as int4"
+            )
         found = self
         if weights is not None:
             found = dataclasses.replace(found, weights=parse_dtype(weights).name, group=group)
@@ -150,30 +152,32 @@ class Architecture:
     ) -> Model:
         """Return one step of training: forward, backward, and the optimiser's update.
 
-        Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
+        Sizes: `batch` sequences of `seq` tokens; an encoder's have `seq_kv`.
 
         Parameters
         ----------
         dtype : str
             Format of weights and activations.
         attention : {"tiled", "dense", "eager"}
-            Whether the scores stay on the chip; go through memory; or do so with a mask and dropout by
-            kernels of their own.
+            Whether scores stay on the chip (``tiled``), go through memory (``dense``), or go through memory
+            with separate kernels for mask and dropout (``eager``).
         optimizer : str, optional
-            ``sgd``, ``momentum``, ``adam``, ``adamw``; None: gradients are made and not used.
+            ``sgd``, ``momentum``, ``adam``, ``adamw``; None: gradients are computed but not applied.
         recompute : {"none", "selective", "full"}
-            What backward computes again instead of keeping it: ``selective``, attention with stored
-            scores, from Q, K and V; ``full``, every layer, from its input.
+            What backward recomputes instead of keeping it: with ``selective``, attention with stored scores,
+            from Q, K and V; with ``full``, every layer, from its input.
 
         Raises
         ------
         UnknownNameError
-            If there is no such dtype, attention, optimizer or way to recompute.
+            If the dtype, attention, optimizer or recomputation is unknown.
         UnavailableError
-            If it is one device's share (`tensor_parallel`): `costmodel.parallel.Training` lays out trainings.
+            For one device's share (`tensor_parallel`): use `costmodel.parallel.Training`.
         """
         if self.devices > 1:
-            raise UnavailableError(f"{self.name}: training on {self.devices} devices: `costmodel plan`")
+            raise UnavailableError(
+                f"{self.name}: for training on {self.devices} devices use `costmodel plan`"
+            )
         use = Use("training", dtype, self._attention(attention))
         model = self._model(use, "training", "fwd+bwd")
         model = dataclasses.replace(model, again=again(self._stacks(use), recompute))
@@ -184,9 +188,9 @@ class Architecture:
 
     @typed
     def prefill(self, dtype: str = "bf16", *, attention: str = "tiled") -> Model:
-        """Return one forward pass over whole sequences, and the scores of each one's next token.
+        """Return one forward pass over whole sequences, with the scores of each sequence's next token.
 
-        Sizes: `batch` sequences of `seq` tokens; an encoder's are of `seq_kv`.
+        Sizes: `batch` sequences of `seq` tokens; an encoder's have `seq_kv`.
 
         Parameters
         ----------
@@ -198,17 +202,17 @@ class Architecture:
         Raises
         ------
         UnknownNameError
-            If there is no such dtype or attention.
+            If the dtype or attention is unknown.
         """
         model = self._model(Use("prefill", dtype, self._attention(attention)), "prefill", "fwd")
         return self._stored(dataclasses.replace(model, leaves=self._left(dtype)))
 
     @typed
     def decode(self, dtype: str = "bf16") -> Model:
-        """Return one new token of each sequence.
+        """Return one decoding step: one new token of each sequence.
 
-        Sizes: `batch` sequences that have `seq_kv` tokens, the new one included; an encoder's have
-        `seq`. A model without attention takes neither.
+        Sizes: `batch` sequences of `seq_kv` tokens, the new one included; an encoder's have `seq`. A model
+        without attention takes no length.
 
         Parameters
         ----------
@@ -225,12 +229,12 @@ class Architecture:
         model = self._stored(self._model(Use("decode", dtype), "decode", "fwd"))
         if model.parameters() == self.parameters:
             return model
-        # Of an encoder and a decoder: what only the pass before the first token reads.
+        # An encoder-decoder: the weights that only the pass before the first token reads.
         return dataclasses.replace(model, idle=self.prefill(dtype).held().learned - model.held().learned)
 
     @property
     def layered(self) -> bool:
-        """Whether it has equal layers; GNMT's are none, each is fed in its own way."""
+        """Whether it has equal layers; GNMT has none, because each of its layers has other inputs."""
         return bool(self._stacks(Use("training")))
 
     def _stacks(self, use: Use) -> tuple[Stack, ...]:
@@ -238,10 +242,10 @@ class Architecture:
         return tuple(item for item in self._items(use) if isinstance(item, Stack))
 
     def _left(self, dtype: str) -> tuple[Part, ...]:
-        """Return the parts of decoding that keep what a pass over a whole sequence leaves behind."""
+        """Return the parts of decoding that hold the state a pass over a whole sequence leaves behind."""
         if not self.family.decodes:
             return ()
-        # Decoding, the model's own sequence is `seq_kv`, and an encoder's is `seq`.
+        # In decoding, `seq_kv` is the length of the model's own sequence, and `seq` an encoder's.
         turned = {S: N, N: S} if self.family.encodes else {S: N}
         return tuple(
             dataclasses.replace(
@@ -267,7 +271,7 @@ class Architecture:
     def _model(self, use: Use, what: str, direction: str) -> Model:
         parts = self._parts(use)
         tokens = B * (1 if use.decoding else N + (S if self.family.encodes else 0))
-        # Scores of a token, or the pooled sequence; of training, the loss.
+        # Output: scores of a token, or the pooled sequence; in training, the loss.
         width = self.fields.vocab if self.family.decodes else self.fields.d_model
         result = parse_dtype(use.dtype).bytes * B * width if what != "training" else LOSS_BYTES
         return Model(
@@ -283,19 +287,19 @@ class Architecture:
         )
 
     def _stored(self, model: Model) -> Model:
-        """Return a use of the model with its weights and caches as they are stored."""
+        """Return a use of the model with weights and caches in their storage formats."""
         formats: dict[str, Any] = self._formats(model.dtype)
         if "weights" in formats:
             formats["group"] = self.group
         return model.storing(**formats) if formats else model
 
     def _formats(self, dtype: str | None) -> dict[str, str]:
-        """Return what is stored in another format than the one that is computed in, and in which."""
+        """Return the storage formats that differ from the compute format, by what is stored."""
         kinds = {"weights": self.weights, "cache": self.cache}
         return {what: kind for what, kind in kinds.items() if kind not in (None, dtype)}
 
     def _parts(self, use: Use) -> tuple[Part, ...]:
-        """Return all parts in the order they run, those that are alike taken as one that repeats."""
+        """Return all parts in execution order, equal ones merged into one that repeats."""
         found: dict[Part, sp.Expr] = {}
         for item in self._items(use):
             for part in item if isinstance(item, Stack) else (item,):
@@ -307,19 +311,19 @@ class Architecture:
 
     @cached_property
     def parameters(self) -> int:
-        """Learned numbers, tied ones counted once."""
+        """Number of parameters, with tied ones counted once."""
         return int(self._model(Use("training"), "training", "fwd+bwd").parameters())
 
     @typed
     def cache_bytes(self, dtype: str = "bf16") -> sp.Expr:
-        """Return the size of the keys and values (or recurrent states) of `batch` sequences [bytes].
+        """Return the size of the keys and values, or recurrent states, of the sequences [bytes].
 
-        Of `seq_kv` tokens each.
+        An expression of `batch`, and of `seq_kv`, the tokens of each sequence.
 
         Parameters
         ----------
         dtype : str
-            Its format.
+            The cache's format.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Reading models: a configuration of Hugging Face, or an entry of the catalogue."""
+"""Reading models from Hugging Face configurations and from the catalogue."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from costmodel.models import _checkpoint, _fields
 from costmodel.models.architecture import Architecture
 from costmodel.models.families import by_type
 
-#: The models that come with the package.
+#: Folder of the models that come with the package.
 CATALOGUE = Path(__file__).parent / "catalogue"
-#: Where a configuration keeps that of its language model, if it has others.
+#: Keys under which a multimodal configuration keeps that of its language model.
 NESTED = ("text_config", "llm_config")
-#: What an entry of the catalogue has.
+#: Keys of an entry of the catalogue.
 ENTRY = {"name", "title", "sources", "figures", "parameters"}
 
 
@@ -40,17 +40,17 @@ def load(model: str | os.PathLike[str] | Mapping[str, Any], *, model_type: str |
     Parameters
     ----------
     model : str, Path or mapping
-        A name of the catalogue (``llama-2-7b``); the path of a ``config.json``, of the folder it is in,
-        or of a YAML file like the catalogue's; or what such a file holds.
+        A name in the catalogue (``llama-2-7b``); the path of a ``config.json``, of its folder, or of a YAML
+        file like those of the catalogue; or the content of a ``config.json``.
     model_type : str, optional
-        The architecture to read it as, where its own is not known.
+        The architecture to read it as, if the configuration's own is unknown.
 
     Raises
     ------
     UnknownNameError
-        If there is no such model; or its architecture is not known: the text says which is nearest.
+        If the model or its architecture is unknown: the text says which is nearest.
     CostmodelError
-        If the file cannot be read, or lacks what its architecture needs.
+        If the file cannot be read, or lacks fields that its architecture needs.
     """
     if isinstance(model, Mapping):
         return from_config(model, model_type=model_type)
@@ -61,7 +61,7 @@ def load(model: str | os.PathLike[str] | Mapping[str, Any], *, model_type: str |
         return _from_entry(CATALOGUE / f"{model}.yaml", model_type)
     try:
         folder = path.is_dir()
-    except OSError as error:  # the name of no file that there could be
+    except OSError as error:  # a string that cannot be a file name
         raise CostmodelError(f"model {shown(str(model))}: {error.strerror}") from None
     if folder:
         path = path / "config.json"
@@ -80,7 +80,7 @@ def load(model: str | os.PathLike[str] | Mapping[str, Any], *, model_type: str |
 
 @contextlib.contextmanager
 def _of_file(path: Path) -> Iterator[None]:
-    """Say of which file an error is, where it does not."""
+    """Put the file's name in front of an error that lacks it."""
     try:
         yield
     except CostmodelError as error:
@@ -90,7 +90,7 @@ def _of_file(path: Path) -> Iterator[None]:
 
 
 def _name_of(path: Path) -> str:
-    """Return a name for the model of a file: its own, or its folder's if it is a ``config.json``."""
+    """Return a name for the model of a file: the file's, or its folder's if it is a ``config.json``."""
     return (path.resolve().parent.name or "model") if path.stem == "config" else path.stem
 
 
@@ -107,23 +107,23 @@ def _json(path: Path) -> Any:
 
 @typed
 def from_config(config: Any, *, name: str = "", model_type: str | None = None) -> Architecture:
-    """Return the model of a configuration as Hugging Face writes it, its weights stored as that says.
+    """Return the model of a Hugging Face configuration, with its weights' storage format.
 
     Parameters
     ----------
     config : mapping
-        What a ``config.json`` holds.
+        The content of a ``config.json``.
     name : str
-        What the model is to be called; default what the configuration says.
+        Name of the model; default: that in the configuration.
     model_type : str, optional
-        The architecture to read it as, where its own is not known.
+        The architecture to read it as, if the configuration's own is unknown.
 
     Raises
     ------
     UnknownNameError
-        If its architecture is not known: the text says which is nearest.
+        If its architecture is unknown: the text says which is nearest.
     CostmodelError
-        If it lacks what its architecture needs.
+        If it lacks fields that its architecture needs.
     """
     if not isinstance(config, Mapping):
         raise CostmodelError(f"a configuration is a mapping of fields, got {type(config).__name__}")
@@ -133,7 +133,7 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
     if family is None:
         raise _unknown(kind, flat)
     inner = flat.get(family.nested)
-    known = inner if isinstance(inner, Mapping) else {}  # what is none is refused as any field is
+    known = inner if isinstance(inner, Mapping) else {}  # anything else is refused when the field is read
     whole = {**family.left_to_defaults.get(str(kind), {}), **known, **flat, "model_type": kind}
     fields = _fields.read(whole, family.fields, f"a configuration of {kind}")
     found = Architecture(name or str(config.get("_name_or_path") or kind), family, fields)
@@ -141,7 +141,7 @@ def from_config(config: Any, *, name: str = "", model_type: str | None = None) -
 
 
 def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a configuration with what belongs to its language model at the top."""
+    """Return a configuration with the fields of its language model at the top level."""
     for key in NESTED:
         inner = config.get(key)
         if isinstance(inner, Mapping):
@@ -151,29 +151,27 @@ def _language_model(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unknown(kind: object, config: Mapping[str, Any]) -> UnknownNameError:
-    """Return the error for an architecture that is not known: the nearest, and what it would lack."""
+    """Return the error for an unknown architecture: the nearest known one, and what that would need."""
     lacking = {known: _fields.missing(config, family.fields) for known, family in by_type().items()}
     near = difflib.get_close_matches(str(kind), lacking, n=5, cutoff=0.6) if kind else []
     near += [known for known in lacking if str(kind).startswith(known)]
-    # Of like names the one that lacks least: Qwen2.5-VL's text is more a qwen2 than a qwen3_next.
+    # Among similar names, the one that lacks fewest fields: Qwen2.5-VL is read as qwen2, not qwen3_next.
     like = min(near, key=lambda known: len(lacking[known]), default=None)
     nearest = like or min(lacking, key=lambda known: _distance(known, config))
     said = "has no model_type" if kind is None else f"has the unknown model_type {kind!r}"
     if lacking[nearest]:
-        remedy = f"which would need {', '.join(lacking[nearest])} besides"
+        remedy = f"which also needs {', '.join(lacking[nearest])}"
     else:
-        remedy = (
-            f"which needs nothing it lacks: model_type={nearest!r} (--model-type {nearest}) reads it as one"
-        )
+        remedy = f"whose fields it has: model_type={nearest!r} (--model-type {nearest}) reads it as one"
     return UnknownNameError(
         f"the configuration {said}; nearest is {nearest!r}, {remedy}; known: {', '.join(lacking)}"
     )
 
 
 def _distance(known: str, config: Mapping[str, Any]) -> tuple[int, bool, str]:
-    """Return how far a configuration is from an architecture: fields it lacks, less those it has.
+    """Return a sort key: fields of an architecture that a configuration lacks, less those it has.
 
-    Of equals the most common architecture, Llama's, is nearest.
+    On a tie Llama, the most common architecture, is nearest.
     """
     fields = by_type()[known].fields
     there = sum(any(_fields.said(config, name) for name in field.names) for field in fields.values())
@@ -195,17 +193,17 @@ def _from_entry(path: Path, model_type: str | None) -> Architecture:
 
 @cache
 def _catalogued(path: Path) -> dict[str, Any]:
-    """Return an entry of the catalogue, which does not change."""
+    """Return an entry of the catalogue; cached, because the catalogue does not change."""
     return _yaml(path)
 
 
 def _yaml(path: Path) -> dict[str, Any]:
-    """Return an entry like the catalogue's, after checking its form.
+    """Return an entry in the catalogue's form, after checking it.
 
     Raises
     ------
     CostmodelError
-        If it is not YAML, a key is missing or unknown, or a figure has no source.
+        If the file is not YAML, a key is missing or unknown, or a figure has no source.
     """
     try:
         entry = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -235,7 +233,7 @@ def _yaml(path: Path) -> dict[str, Any]:
 
 @typed
 def title(name: str) -> str:
-    """Return what a model of the catalogue is, in words.
+    """Return the title of a model in the catalogue.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A whole generation: the prompt once, then every token against a cache that grows by one."""
+"""A whole generation: one pass over the prompt, then one decoding step per token with a growing cache."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from costmodel.prediction import Prediction
 
 Array = NDArray[np.float64]
 
-#: New tokens that a generation may have: each is a prediction.
+#: Largest number of new tokens: each takes a prediction.
 MOST_NEW = 2**20
 
 
 @dataclass(frozen=True, eq=False)
 class Generation:
-    """The predicted time of a generation, token by token.
+    """The predicted times of a generation, token by token.
 
     Attributes
     ----------
     prefill : Prediction
-        The prompt, which gives the first new token.
+        The pass over the prompt, which produces the first new token.
     decode : Prediction or None
-        Every further token, an array; None where there is none.
+        The steps of all further tokens, an array; None if there are none.
     batch, new : int
-        Sequences, and new tokens of each.
+        Number of sequences, and new tokens of each.
     """
 
     prefill: Prediction
@@ -48,41 +48,41 @@ class Generation:
 
     @property
     def decode_s(self) -> float:
-        """Time of all further tokens [s]: the sum over the growing cache, no step left out."""
+        """Time of all further tokens [s]: the sum over every step with its own cache size."""
         return float(self.steps("seconds")[1:].sum())
 
     @property
     def seconds(self) -> float:
-        """Time of the whole [s]."""
+        """Time of the whole generation [s]."""
         return self.first_s + self.decode_s
 
     @property
     def lower_s(self) -> float:
-        """Time that no measurement undercuts [s]."""
+        """Lower bound of the time: no measurement should be shorter [s]."""
         return float(self.steps("lower_s").sum())
 
     @property
     def token_s(self) -> float:
-        """Time of one further token, on average [s]; NaN where there is none."""
+        """Mean time of one further token [s]; NaN if there is none."""
         return self.decode_s / (self.new - 1) if self.new > 1 else float("nan")
 
     @property
     def tokens_per_s(self) -> float:
-        """New tokens of all sequences a second."""
+        """Throughput: new tokens of all sequences per second."""
         return self.batch * self.new / self.seconds
 
     def steps(self, what: str) -> Array:
-        """Return a time of each new token, the first one's with the prompt [s].
+        """Return the time of each new token [s]; the first one's includes the prompt.
 
         Parameters
         ----------
         what : {"seconds", "lower_s"}
-            The time predicted, or what no measurement undercuts.
+            The predicted time, or its lower bound.
         """
         first = np.array([getattr(self.prefill, what)], dtype=np.float64)
         if self.decode is None:
             return first
-        # Without a cache that grows every token takes as long.
+        # A model whose cache does not grow takes the same time for every token.
         return np.concatenate([first, np.broadcast_to(getattr(self.decode, what), (self.new - 1,))])
 
 
@@ -99,8 +99,8 @@ def generation(
 ) -> Generation:
     """Predict a whole generation.
 
-    The prompt's pass gives the first token; token i + 1 is made against a cache of prompt + i positions.
-    Of a model with an encoder, the prompt is the encoder's, and the decoder starts from one token.
+    The pass over the prompt yields the first token; token i + 1 is computed with a cache of prompt + i
+    positions. In a model with an encoder, the prompt is the encoder's and the decoder starts from one token.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def generation(
     device : Device, str or Path
         A device, its name, or its spec file.
     prompt, new, batch : int
-        Tokens of each prompt, tokens generated for each, sequences.
+        Tokens per prompt, tokens to generate per prompt, and number of sequences.
     dtype, attention : str
         See `Architecture`.
     **options : Any
@@ -118,9 +118,9 @@ def generation(
     Raises
     ------
     UnavailableError
-        If the model generates nothing, or the device cannot do it.
+        If the model generates nothing, or the device cannot run it.
     SizeError
-        If a size is not a whole number of at least 1, or more tokens are wanted than can be meant.
+        If a size is not a whole number of at least 1, or `new` is too large.
     """
     prompt, batch = as_one_size("seq", prompt), as_one_size("batch", batch)
     new = _new_tokens(new)
@@ -138,7 +138,7 @@ def generation(
 
 
 def _new_tokens(new: Any) -> int:
-    """Return how many tokens are wanted, after checking it."""
+    """Return the number of new tokens after checking it."""
     number = isinstance(new, (int, float, np.integer, np.floating)) and not isinstance(new, bool)
     if number and new in range(1, MOST_NEW + 1):
         return int(new)

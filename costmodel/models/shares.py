@@ -1,15 +1,15 @@
-"""One device's share of a model's layers: what a family's `cut` names is divided, experts are spread.
+"""One device's share of a model's layers in training: divided by a family's `cut`, with experts spread.
 
-Products with weights come in pairs, the first cut by columns and the second by rows, over `tensor` devices
-(Shoeybi et al., arXiv 1909.08053, §3); so are heads, and the channels of recurrences and scans, between
-them. What lies between the pairs is cut by positions (Korthikanti et al., arXiv 2205.05198, §4.2.2): norms,
-sums of rows, and whatever has none of what is cut, which is whole on every device: shared experts, RWKV's
-second receptance. What is gathered is not kept: backward gathers it again (ibid.). Each of these devices
-sends its own positions' tokens to experts that are spread over devices of their own number, and whole or cut
-over a number of their own (Liu et al., arXiv 2504.14960, §3: folded). Products that make latents of queries
-and keys, and RWKV's mixing with the token before, are whole on every device and of all positions. Mamba's Δ,
-B and C are made of all channels, and summed over devices each way. A decoder gathers its encoder's output in
-each layer.
+Products with weights come in pairs, the first divided by columns and the second by rows, over `tensor`
+devices (Shoeybi et al., arXiv 1909.08053, §3); the heads between them, and the channels of recurrences and
+scans, are divided too. Between the pairs, devices divide the positions (Korthikanti et al., arXiv 2205.05198,
+§4.2.2): norms, residual sums, and all parts without a divided field, whose weights are replicated (shared
+experts, RWKV's second receptance). What is gathered is not kept: backward gathers it again (ibid.). Each
+device sends the tokens of its own positions to the experts, which are spread over their own number of
+devices, and each of which is whole or divided over a further number (Liu et al., arXiv 2504.14960, §3:
+folded). Products that make the latents of queries and keys, and RWKV's mixing with the previous token, are
+replicated and see all positions. Mamba's Δ, B and C are computed from all channels, hence summed over the
+devices in both passes. A decoder gathers its encoder's output in each layer.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from costmodel.models.architecture import Architecture
 from costmodel.models.stack import Stack, again
 from costmodel.symbols import ceil_div
 
-#: Parts that have nothing to cut, and are made for each device's own positions.
+#: Parts with nothing to divide, which each device computes for its own positions.
 OWN = ("shared expert", "shared expert gate", "channel receptance")
 
 
@@ -45,16 +45,16 @@ class Kind:
     Attributes
     ----------
     count : int
-        Layers of this kind.
+        Number of layers of this kind.
     model : callable
-        Returns one such layer of a `direction`, of which backward computes again what `recompute` says.
+        Returns one such layer for a `direction`; `recompute` says what backward recomputes.
     sizes : mapping of str to int
-        The layer's sizes but for those of a step: `batch`, `seq` (an encoder's `seq_kv`); of a mixture
-        `devices` that experts are spread over, `node` of them in a node.
+        The layer's sizes except those of a step: `batch`, `seq` (an encoder's `seq_kv`) and, for mixtures of
+        experts, `devices` over which experts are spread, `node` of them per node.
     expert_tensor : int
-        Devices that share each expert.
+        Number of devices that share each expert.
     spread : Expr
-        Learned numbers that a device has of one such layer, and the others of the `devices` have not.
+        Parameters of one such layer that a device has and the other `devices` do not.
     """
 
     count: int
@@ -74,7 +74,7 @@ def kinds(
     expert_tensor: int = 1,
     attention: str = "tiled",
 ) -> tuple[Kind, ...]:
-    """Return the kinds of a model's layers, one device's share of each, in their order.
+    """Return the kinds of a model's layers in their order, one device's share of each.
 
     Parameters
     ----------
@@ -83,23 +83,23 @@ def kinds(
     dtype : str
         Format of weights and activations.
     tensor : int
-        Devices that share a layer.
+        Number of devices that share a layer.
     node : int
-        Of these, how many sit in one node.
+        How many of these are in one node.
     expert_tensor : int
-        Of these, how many share each expert.
+        How many of these share each expert.
     attention : str
         See `Architecture.training`.
 
     Raises
     ------
     UnavailableError
-        If the model has no equal layers, or it is not known how they are cut.
+        If the model has no equal layers, or it is not known how they are divided.
     """
     family, fields = architecture.family, architecture.fields
     if not family.cut:
         raise UnavailableError(
-            f"{architecture.name}: is no stack of layers of which it is known how devices share them"
+            f"{architecture.name}: it is not known how devices share its layers, so there is no plan for it"
         )
     use = Use("training", dtype, attention)
     own = fields.replaced(**{name: getattr(fields, name) // tensor for name in family.cut})
@@ -114,7 +114,7 @@ def kinds(
 
 
 def _spread(layer: Stack) -> sp.Expr:
-    """Return the learned numbers of a layer's experts, on each of the devices they are spread over."""
+    """Return the parameters of a layer's experts on each of the devices they are spread over."""
     layers = ((part, part.layer) for part in layer.layer)
     return sp.Add(*(p.expression(of.spread()) for p, of in layers if isinstance(of, ExpertParallel)))
 
@@ -134,7 +134,7 @@ def _model(layer: Stack, direction: str, *, recompute: str = "none") -> Model:
 
 @dataclass(frozen=True)
 class _Sharing:
-    """Devices that share a layer of that width: how many, of them in a node, and to an expert."""
+    """Devices that share a layer: the layer's width, their number, how many per node, how many per expert."""
 
     width: int
     tensor: int
@@ -142,7 +142,7 @@ class _Sharing:
     expert_tensor: int
 
     def parts(self, cut: Stack, whole: Stack) -> Iterator[Part]:
-        """Yield the parts on one device, and an exchange wherever own positions and all of them meet."""
+        """Yield the parts on one device, with an exchange between parts that see own and all positions."""
         if self.tensor == 1:
             yield from (self._sliced(part) for part in cut.layer)
             return
@@ -167,7 +167,7 @@ class _Sharing:
                 yield self._exchange(part, "all-reduce", sizes["m"], sizes["n"])
 
     def _keeping_own(self, part: Part) -> Part:
-        """Return a part that keeps its own positions of what was gathered for it, if it keeps that at all."""
+        """Return a part that keeps for backward only its own positions of a gathered input, if any at all."""
         kept = part.expression(part.layer.kept())
         if kept == 0:
             return part
@@ -175,11 +175,11 @@ class _Sharing:
         return keeping(part, part.keeps * (1 - of_others / kept))
 
     def _of_positions(self, part: Part, whole: Part) -> bool:
-        """Return whether a device runs it for its own positions only: norms and sums of rows, mixtures."""
+        """Return whether a device runs a part for its own positions only: norms, residual sums, mixtures."""
         return of_stream(part, whole, self.width) or part.layer.name == "moe" or part.name in OWN
 
     def _sliced(self, part: Part) -> Part:
-        """Return a part for one device's positions; a mixture with its experts spread over devices."""
+        """Return a part for one device's positions, with the experts of a mixture spread over devices."""
         whole = self.tensor == 1
         own = {} if whole else {length: ceil_div(length, sp.Integer(self.tensor)) for length in (N, S)}
         sizes = {name: value.xreplace(own) for name, value in part.sizes}
@@ -194,6 +194,6 @@ class _Sharing:
 
 
 def _length(part: Part) -> sp.Symbol:
-    """Return the sequence that a part works on: a cross-attention's queries' is `seq`, not `seq_kv`."""
+    """Return the length symbol of a part: for a cross-attention that of its queries, `seq`."""
     found = {s for _, size in part.sizes for s in size.free_symbols}
     return S if S in found and N not in found else N

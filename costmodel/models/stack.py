@@ -1,4 +1,4 @@
-"""Equal layers one after the other, and what backward makes again instead of keeping it."""
+"""Stacks of equal layers, and what backward recomputes instead of keeping it."""
 
 from __future__ import annotations
 
@@ -15,33 +15,34 @@ from costmodel.models._part import Part
 
 @dataclass(frozen=True)
 class Stack:
-    """A layer of the model, as its parts, and how many such layers there are.
+    """Equal layers: the parts of one layer, and the number of layers.
 
-    Iterated over, it gives the parts of all of them.
+    Iteration yields the parts of all layers.
     """
 
     layer: tuple[Part, ...]
     times: sp.Expr
 
     def __iter__(self) -> Iterator[Part]:
-        """Yield each part, as often as the stack has it."""
+        """Yield each part once, with the repeats of the whole stack."""
         for part in self.layer:
             yield dataclasses.replace(part, repeats=part.repeats * self.times)
 
     def input(self) -> sp.Expr:
-        """Return the size of one layer's input [bytes]: it is what the first part reads."""
+        """Return the size of one layer's input [bytes], which is what its first part reads."""
         first = self.layer[0]
         return first.expression(first.layer.tensors().inputs)
 
     def kept(self) -> sp.Expr:
-        """Return what one layer keeps for backward, if nothing is computed again [bytes]."""
+        """Return what one layer keeps for backward without recomputation [bytes]."""
         return sp.Add(*(p.expression(p.layer.kept()) * p.repeats * p.keeps for p in self.layer))
 
 
 def again(stacks: Iterable[Stack], recompute: str) -> tuple[Stack, ...]:
-    """Return what backward computes again, as stacks of each of which only the input is kept.
+    """Return what backward recomputes, as stacks of which only each layer's input is kept.
 
-    Selectively: the cores of attention that store their scores (Korthikanti et al., arXiv 2205.05198, §5).
+    ``selective`` recomputes the cores of attention with stored scores (Korthikanti et al., arXiv 2205.05198,
+    §5).
 
     Raises
     ------

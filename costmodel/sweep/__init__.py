@@ -1,6 +1,6 @@
 """Design spaces: layers × devices × products of sizes, as a table, a stream of tables, or their best points.
 
-`sweep` returns a table. What does not fit into memory is a `Grid`, whose points are numbered and not made:
+`sweep` returns a table. Larger spaces are a `Grid`, whose points are numbered but not computed in advance:
 `stream` writes them to a Parquet file, `best` and `front` search them, `estimate` says how long that takes.
 """
 

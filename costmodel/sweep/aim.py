@@ -1,4 +1,4 @@
-"""What is sought in a grid: the least, or the most, of a column of numbers."""
+"""Objective of a search in a grid: the minimum or maximum of a numeric column."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from costmodel.sweep.points import Points, absent
 
 Array = NDArray[np.float64]
 
-#: What people say for a column.
+#: Short names of columns.
 SHORT = {"energy": ENERGY, "time": "seconds"}
 
 
 @dataclass(frozen=True)
 class Aim:
-    """A column and which way is better.
+    """A column to minimise or maximise.
 
     Attributes
     ----------
     column : str
-        A column of numbers.
+        A numeric column.
     sign : float
-        1 where less is better, −1 where more is.
+        1 to minimise, −1 to maximise.
     """
 
     column: str
@@ -37,19 +37,19 @@ class Aim:
 
     @classmethod
     def of(cls, text: str, grid: Grid) -> Aim:
-        """Return what ``seconds`` (the least), or ``-batch`` (the most), asks for.
+        """Return the aim for a column's name: ``seconds`` is minimised, ``-batch`` maximised.
 
         Raises
         ------
         CostmodelError
-            If there is no such column of numbers, or it is not known of every layer and device: what has
-            none would be left out in silence.
+            If the column is unknown or not numeric, or some layer or device lacks it: its points would be
+            left out silently.
         """
         name, sign = (text[1:], -1.0) if text.startswith("-") else (text, 1.0)
         name = SHORT.get(name, name)
         numbers = [column for column in grid.columns if column not in (*TEXT, "bound")]
         if name in (*TEXT, "bound"):
-            raise CostmodelError(f"wanted a column of numbers, such as seconds, got {name!r}, which is text")
+            raise CostmodelError(f"wanted a numeric column, such as seconds, got {name!r}, which is text")
         if name not in (*numbers, COST):
             raise unknown_name("column", name, [*numbers, *SHORT])
         lacking = [case for case in grid.cases if name in absent(case, grid.sizes)]
@@ -58,22 +58,22 @@ class Aim:
         return cls(name, sign)
 
     def boxed(self, points: Points) -> Array:
-        """Return what is to be least, in the shape of the box; infinite where it is not known."""
+        """Return the values to minimise, in the shape of the box; infinite where there is no value."""
         values = points.boxed(self.column)
         values = values if self.sign > 0 else np.where(np.isinf(values), values, -values)
         return np.where(np.isnan(values), np.inf, values)
 
 
 def _not_known(name: str, cases: Sequence[Case]) -> CostmodelError:
-    """Return the error for a column that some layers or devices have not."""
+    """Return the error for a column that some layers or devices lack."""
     devices = ", ".join(dict.fromkeys(case.device.name for case in cases))
     if name == COST:
         return CostmodelError(
-            f"{name} needs the price of an hour of every device; give that of {devices}, or leave it out"
+            f"{name} needs the price per hour of every device; give that of {devices}, or leave it out"
         )
     if name == ENERGY:
         return CostmodelError(
-            f"{name} needs the TDP of every device; leave out {devices}, of which none is known"
+            f"{name} needs the TDP of every device; leave out {devices}, whose spec has none"
         )
     layers = ", ".join(dict.fromkeys(case.layer.name for case in cases))
     return CostmodelError(f"{name} is not a size of every layer; leave out {layers}")

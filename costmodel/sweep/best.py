@@ -1,7 +1,7 @@
-"""The best points of a grid, without its table: least of a column, or a Pareto front over two.
+"""Search of a grid without its table: the minimum of a column, or the Pareto front of two.
 
-Each chunk gives its own best points; summaries of chunks are merged, in whatever order they come. Of equals
-the one with the lowest number is kept, so that the answer does not depend on that order.
+Each chunk yields its own best points; the summaries of chunks are merged in any order. Among equal points
+the one with the lowest number wins, so the answer does not depend on that order.
 """
 
 from __future__ import annotations
@@ -29,49 +29,49 @@ Numbers = NDArray[np.int64]
 
 
 class Summary(Protocol):
-    """The best of some points."""
+    """The best points of some chunks."""
 
     def merge(self, other: Any) -> Any:
         """Return the best of both."""
 
     def numbers(self) -> list[int]:
-        """Return the best points' numbers."""
+        """Return the numbers of the best points."""
 
 
-# -- the least ---------------------------------------------------------------------------------
+# -- minimum -----------------------------------------------------------------------------------
 
-#: What a group has in common → its least value, and the number of the point that has it.
+#: The values that define a group → its minimum, and the number of the point that has it.
 Groups = dict[tuple[Any, ...], tuple[float, int]]
 
 
 @dataclass
 class Least:
-    """The least point of each group."""
+    """The point with the minimum, for each group."""
 
     groups: Groups = field(default_factory=dict)
 
     def merge(self, other: Least) -> Least:
-        """Return the least of both, group by group."""
+        """Return the minima of both, group by group."""
         groups = dict(self.groups)
         for key, found in other.groups.items():
             groups[key] = min(groups.get(key, found), found)
         return Least(groups)
 
     def numbers(self) -> list[int]:
-        """Return the points' numbers, groups in the order of the grid's points."""
+        """Return the numbers of the points, in the order of the grid."""
         return sorted(number for _, number in self.groups.values())
 
 
 @dataclass(frozen=True)
 class FindLeast:
-    """The job that finds the least points of a chunk.
+    """The job that finds the minimum of each group in a chunk.
 
     Attributes
     ----------
     aim : Aim
-        What is to be least.
+        The objective.
     by : tuple of str
-        Columns that make the groups: sizes, and text.
+        Columns that define the groups: sizes and text.
     """
 
     aim: Aim
@@ -79,12 +79,12 @@ class FindLeast:
 
     @classmethod
     def of(cls, of: str, by: Sequence[str], grid: Grid) -> FindLeast:
-        """Return the job of some columns' names.
+        """Return the job for columns given by name.
 
         Raises
         ------
         CostmodelError
-            If there is no such column, or a layer or device of the grid has none.
+            If a column is unknown, or a layer or device of the grid lacks it.
         """
         known = [*TEXT, *dict.fromkeys(size_column(axis) for case in grid.cases for axis in case.axes)]
         for name in by:
@@ -93,7 +93,7 @@ class FindLeast:
         return cls(Aim.of(of, grid), tuple(dict.fromkeys(by)))
 
     def __call__(self, grid: Grid, chunk: Chunk) -> Least:
-        """Return the least point of each group of the chunk."""
+        """Return the minimum of each group of the chunk."""
         groups: Groups = {}
         for points in grid.predicted(chunk):
             for key, least in self._of_box(points):
@@ -101,7 +101,7 @@ class FindLeast:
         return Least(groups)
 
     def _of_box(self, points: Points) -> Iterator[tuple[tuple[Any, ...], tuple[float, int]]]:
-        """Yield each group of a box with the value and the number of its least point."""
+        """Yield each group of a box with its minimum and the number of the point that has it."""
         values = self.aim.boxed(points)
         along = {size_column(name): i for i, name in enumerate(points.mesh)}
         kept = [along[name] for name in self.by if name in along]
@@ -109,7 +109,7 @@ class FindLeast:
         grouped = values.transpose([*kept, *rest])
         shapes = grouped.shape[: len(kept)], grouped.shape[len(kept) :]
         flat = grouped.reshape(math.prod(shapes[0]), -1)
-        # Within a group numbers go up: the first of equals has the lowest.
+        # Numbers increase within a group, so the first minimum has the lowest number.
         least = flat.argmin(axis=1)
         found = np.flatnonzero(flat[np.arange(least.size), least] < np.inf)
         places = [*_unravelled(found, shapes[0]), *_unravelled(least[found], shapes[1])]
@@ -127,7 +127,7 @@ def _unravelled(flat: Numbers, shape: tuple[int, ...]) -> tuple[Numbers, ...]:
     return np.unravel_index(flat, shape) if shape else ()
 
 
-# -- asking ------------------------------------------------------------------------------------
+# -- search ------------------------------------------------------------------------------------
 
 
 @typed
@@ -139,31 +139,31 @@ def best(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Return the point that needs least of something, or one for each group.
+    """Return the point with the minimum of a column, or one for each group.
 
     Parameters
     ----------
     grid : Grid
-        The points.
+        The points to search.
     of : str
-        A column of numbers: ``seconds``, ``cost``, ``energy``, …; ``-batch`` asks for the most.
+        A numeric column: ``seconds``, ``cost``, ``energy``, …; ``-batch`` asks for the maximum.
     by : sequence of str, optional
-        Sizes that the grid gives, and columns of text (``layer``, ``device``, …): a point is sought for each
-        combination of them.
+        Sizes of the grid and text columns (``layer``, ``device``, …): one point is returned for each
+        combination of their values.
     engine : Engine, optional
-        Who does the work.
+        Where the work runs.
     progress : callable, optional
-        Told how many points are done.
+        Called with the number of points done.
 
     Returns
     -------
     DataFrame
-        Rows as `sweep` has them, in the order of the grid.
+        Rows as from `sweep`, in the order of the grid.
 
     Raises
     ------
     CostmodelError
-        If there is no such column, or a layer or device of the grid has none.
+        If a column is unknown, or a layer or device of the grid lacks it.
     """
     return _search(grid, FindLeast.of(of, by, grid), Least(), engine, progress)
 
@@ -177,23 +177,23 @@ def front(
     engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Return the Pareto front over two columns: points that no other equals in one and betters in the other.
+    """Return the Pareto front of two columns: the points that no other point dominates.
 
     Parameters
     ----------
     grid : Grid
-        The points.
+        The points to search.
     one, other : str
-        Columns of numbers; ``-batch`` asks for the most.
+        Numeric columns; ``-batch`` asks for the maximum.
     engine : Engine, optional
-        Who does the work.
+        Where the work runs.
     progress : callable, optional
-        Told how many points are done.
+        Called with the number of points done.
 
     Returns
     -------
     DataFrame
-        Rows as `sweep` has them, the best in `one` first; of equal points the first.
+        Rows as from `sweep`, best in `one` first; of equal points only the first.
 
     Raises
     ------

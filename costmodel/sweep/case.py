@@ -1,4 +1,4 @@
-"""A layer on a device over all its sizes, cut into boxes that are predicted one at a time."""
+"""A layer on a device over all combinations of its sizes, cut into boxes that are predicted one by one."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from costmodel.sweep.columns import text_of
 
 Array = NDArray[np.float64]
 
-#: Points that are predicted together.
+#: Largest number of points in a box, which are predicted together.
 BOX = 32768
 
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A layer on a device over all its sizes.
+    """A layer on a device over all combinations of its sizes.
 
     Attributes
     ----------
     layer, device : Layer, Device
-        What runs, and where.
+        The layer and the device.
     axes : mapping of str to array
-        The values of each size that the grid gives it.
+        The values of each size that the grid sets for the layer.
     how : mapping
-        ``rung``, ``state`` and ``framework``, see `predict`.
+        ``rung``, ``state`` and ``framework`` of `predict`.
     price : float, optional
-        Of the device [currency/h].
+        Price of the device [currency/h].
     """
 
     layer: Layer
@@ -48,17 +48,17 @@ class Case:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """How many values each size has."""
+        """Number of values of each size."""
         return tuple(axis.size for axis in self.axes.values())
 
     @property
     def points(self) -> int:
-        """How many combinations there are."""
+        """Number of points: all combinations of sizes."""
         return math.prod(self.shape)
 
     @cached_property
     def _cut(self) -> tuple[int, int]:
-        """The axis that is cut into runs (those after it are whole, those before single), and the runs."""
+        """The axis that is split, and its number of runs; later axes are whole, earlier ones single."""
         inner = 1
         for axis in reversed(range(len(self.shape))):
             if inner * self.shape[axis] > BOX:
@@ -68,12 +68,12 @@ class Case:
 
     @property
     def boxes(self) -> int:
-        """How many boxes it is predicted in."""
+        """Number of boxes."""
         axis, runs = self._cut
         return math.prod(self.shape[:axis]) * runs
 
     def box(self, number: int) -> tuple[int, tuple[slice, ...]]:
-        """Return a box: the number of its first point in the case, and its run of each axis."""
+        """Return a box: the number of its first point within the case, and a slice of each axis."""
         axis, runs = self._cut
         leading, run = divmod(number, runs)
         singles = np.unravel_index(leading, self.shape[:axis]) if axis else ()
@@ -88,12 +88,12 @@ class Case:
         return start, slices
 
     def points_of(self, first: int, last: int) -> int:
-        """Return how many points the boxes from `first` up to but without `last` have."""
+        """Return the number of points in the boxes from `first` up to, but excluding, `last`."""
         end = self.box(last)[0] if last < self.boxes else self.points
         return end - self.box(first)[0]
 
     def mesh(self, slices: Sequence[slice]) -> dict[str, Array]:
-        """Return runs of the sizes, each along an axis of its own."""
+        """Return slices of the sizes, each along its own axis (an open mesh)."""
         rank = len(self.axes)
         return {
             name: values[run].reshape([-1 if i == j else 1 for j in range(rank)])
@@ -101,25 +101,25 @@ class Case:
         }
 
     def at(self, numbers: NDArray[np.int64]) -> dict[str, Array]:
-        """Return the sizes of points, one flat array each."""
+        """Return the sizes of points by number, as one flat array per size."""
         places = np.unravel_index(numbers, self.shape) if self.shape else ()
         return {name: axis[i] for (name, axis), i in zip(self.axes.items(), places, strict=True)}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave what was compiled behind: another process compiles its own."""
+        """Pickle the fields only: another process compiles its own functions."""
         return Case, (self.layer, self.device, self.axes, self.how, self.price)
 
     @cached_property
     def plan(self) -> Plan:
-        """What all its predictions have in common."""
+        """The plan that all predictions of the case share."""
         implementation = (self.how["framework"], None, None)
         return make_plan(self.layer, self.device, self.how["rung"], self.how["state"], implementation)
 
     @cached_property
     def text(self) -> dict[str, str]:
-        """The columns of text: one value each."""
+        """The text columns, one value each."""
         return text_of(Prediction(self.plan, {}))
 
     def predict(self, sizes: Mapping[str, Any]) -> Prediction:
-        """Return the prediction of some of its points."""
+        """Return the prediction of some points of the case."""
         return predict(self.layer, self.device, sizes, **self.how)

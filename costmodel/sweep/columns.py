@@ -1,4 +1,4 @@
-"""The columns of a sweep's table: which there are, and what each is of a prediction."""
+"""Columns of a sweep's table, and their values for a prediction."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 
 from costmodel.prediction import Prediction
 
-#: Columns of text, the same in all rows of a case.
+#: Text columns, constant over the rows of a case.
 TEXT = ("layer", "options", "dtype", "direction", "device", "rung", "state", "constants_from")
 TIMES = ("seconds", "lower_s", "serial_s")
-#: Counts that every row shows, beside its times.
+#: Counts in every row, beside the times.
 COUNTS = (
     "matrix_flops",
     "vector_flops",
@@ -24,30 +24,30 @@ COUNTS = (
     "footprint_bytes",
     "kept_bytes",
 )
-#: What goes to other devices [bytes]; in tables with a layer that sends any.
+#: Bytes sent to other devices; only in tables with a layer that sends any.
 SENT = "link_bytes"
-#: What a run takes of power: its time at the device's TDP [J]; missing where the spec has no TDP.
+#: Energy of a run: its time at the device's TDP [J]; missing if the spec has no TDP.
 ENERGY = "energy_j"
-#: What a run costs: its time at the price of the device's hour [the price's currency].
+#: Cost of a run: its time at the device's price per hour [currency of the price].
 COST = "cost"
 _HOUR = 3600.0
-#: All answers in order, and those that not all tables have.
+#: All result columns in order, and those that only some tables have.
 ANSWERS = (*TIMES, "bound", *COUNTS, SENT, ENERGY, COST)
 RARE = (SENT, COST)
 
 
 def size_column(name: str) -> str:
-    """Return the column of a size; one may be called as a column of text is: `state`."""
+    """Return the column name of a size; the size `state` is renamed, because a text column has that name."""
     return f"{name}_size" if name in TEXT else name
 
 
 def known_columns(sizes: Sequence[str], *, beside: Collection[str] = ()) -> tuple[str, ...]:
-    """Return all columns of a table with these sizes, in order; `beside`: those that not all tables have."""
+    """Return all columns of a table with these sizes, in order; `beside`: which of the rare ones it has."""
     return (*TEXT, *map(size_column, sizes), *(n for n in ANSWERS if n not in RARE or n in beside))
 
 
 def text_of(prediction: Prediction) -> dict[str, str]:
-    """Return the columns of text of a prediction."""
+    """Return the text columns of a prediction."""
     layer = prediction.layer
     return {
         "layer": layer.name,
@@ -62,7 +62,7 @@ def text_of(prediction: Prediction) -> dict[str, str]:
 
 
 def number_of(prediction: Prediction, name: str, price: float | None = None) -> Any:
-    """Return a column of numbers, as the sizes broadcast or narrower; NaN where there is none."""
+    """Return a numeric column, broadcastable to the prediction's shape; NaN if it has no value."""
     if name in TIMES:
         return getattr(prediction, name)
     if name in COUNTS:

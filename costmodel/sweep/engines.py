@@ -1,8 +1,8 @@
-"""Who works through a grid: threads of this process, processes of this machine, or a Dask cluster's workers.
+"""Engines that work through a grid: threads, processes of this machine, or the workers of a Dask cluster.
 
-Whoever does it, a job turns a chunk of the grid into the same bytes or the same summary: results differ in
-the order in which they come, and in nothing else. (Powers and logarithms are the processor's library's: a
-worker of another kind may round the last digit of a time at ``kernel`` and ``calibrated`` differently.)
+A job turns a chunk of the grid into the same bytes or the same summary on any engine; only the order of
+results differs. (Powers and logarithms come from the processor's math library: a different kind of worker may
+round the last digit of a time at ``kernel`` and ``calibrated`` differently.)
 """
 
 from __future__ import annotations
@@ -41,40 +41,39 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 ENGINES = ("threads", "processes", "dask")
-#: Chunks under way, for each worker: one is worked on while another waits.
+#: Chunks in flight per worker: one runs while another waits.
 _AHEAD = 2
-#: Memory that is kept between boxes [B]: more than all arrays of one of them need.
+#: Memory to keep between boxes [B]: more than all arrays of one box.
 _KEPT = 2**24
-#: Times that a chunk is given out again after the workers that had it died, over and above Dask's own three.
+#: How often a chunk is resubmitted after its workers died, on top of Dask's own three attempts.
 _PATIENCE = 3
-#: More threads or processes than these are no number of them.
+#: Largest plausible number of threads or processes.
 MOST_WORKERS = 2**16
-#: How long a cluster has to answer [s].
+#: Time that a cluster has to answer [s].
 _CONNECT_S = 10.0
 
 
 class Job(Protocol[T_co]):
-    """What is done with each chunk; it can be pickled."""
+    """What is done with each chunk; must be picklable."""
 
     def __call__(self, grid: Grid, chunk: Chunk) -> T_co:
-        """Return what becomes of a chunk."""
+        """Return the result for a chunk."""
 
 
 @typed
 @dataclass(frozen=True)
 class Engine:
-    """Who does the work.
+    """Where the work of a sweep runs.
 
     Attributes
     ----------
     name : {"threads", "processes", "dask"}
-        Threads of this process; processes of this machine, which take a second to start and serve products
-        at ``calibrated``, whose many short steps threads take turns in (a script that asks for them needs
-        its ``if __name__ == "__main__"``); or a Dask cluster's workers.
-    workers : int, optional
-        How many threads, or processes here; default as many as processors are free to use.
+        Threads of this process; processes of this machine, which take a second to start and pay off for
+        products at ``calibrated``, where many short steps hold Python's lock (a script that uses them needs
+        ``if __name__ == "__main__"``); or the workers of a Dask cluster.
+        Number of threads or local processes; default: as many as processors are available.
     cluster : str, optional
-        Address of a Dask scheduler; default a cluster on this machine, for this sweep alone.
+        Address of a Dask scheduler; default: a cluster on this machine, for this sweep only.
     """
 
     name: str = "threads"
@@ -87,27 +86,27 @@ class Engine:
         Raises
         ------
         UnknownNameError, CostmodelError
-            If there is no such engine, or no worker.
+            If the engine is unknown, or `workers` is not a number of workers.
         """
         if self.name not in ENGINES:
             raise unknown_name("engine", self.name, ENGINES)
         if self.workers is not None:
             as_whole("workers", self.workers, MOST_WORKERS)
         if self.cluster is not None and self.name != "dask":
-            raise CostmodelError("a cluster's address goes with engine dask")
+            raise CostmodelError("a cluster's address needs the engine dask")
 
     @property
     def count(self) -> int:
-        """How many threads, or local processes."""
+        """Number of threads or local processes."""
         return self.workers or len(os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else [0])
 
     def run(self, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -> Iterator[tuple[Chunk, T]]:
-        """Yield each chunk with what the job makes of it, as they are done.
+        """Yield each chunk with the job's result, in the order of completion.
 
         Raises
         ------
         UnavailableError
-            If Dask is not installed, the cluster is not there, its versions differ, or workers die.
+            If Dask is not installed, the cluster is unreachable, its versions differ, or workers die.
         """
         if self.name == "dask":
             return _on_dask(self, grid, job, chunks)
@@ -118,10 +117,10 @@ class Engine:
 
 
 def _keep_memory() -> None:
-    """Have glibc keep what is freed, as much as a box needs.
+    """Make glibc keep freed memory up to the size that a box needs.
 
-    It would return it to the system, and getting it again page by page takes a fifth of the time of
-    products; it keeps blocks up to the size of the largest that was freed (mallopt(3)).
+    glibc would return it to the system, and getting it back page by page takes a fifth of the time for
+    products; it keeps blocks up to the largest that was freed (mallopt(3)).
     """
     np.empty(_KEPT, np.int8)
 
@@ -151,12 +150,12 @@ def _next(chunks: Iterator[Chunk], count: int) -> Iterable[Chunk]:
 
 # -- processes ---------------------------------------------------------------------------------
 
-#: In a worker process: the grid, and what is done with its chunks.
+#: In a worker process: the grid and the job.
 _TAKEN: dict[str, Any] = {}
 
 
 def _take(payload: bytes) -> None:
-    """Unpack the grid and the job, once in each process; Ctrl-C is for the process that gives out chunks."""
+    """Unpickle the grid and the job, once per process, and leave Ctrl-C to the parent process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _keep_memory()
     _TAKEN["grid"], _TAKEN["job"] = pickle.loads(payload)
@@ -169,7 +168,7 @@ def _done(chunk: Chunk) -> Any:
 def _in_processes(
     workers: int, grid: Grid, job: Job[T], chunks: Sequence[Chunk]
 ) -> Iterator[tuple[Chunk, T]]:
-    # Started anew, not forked: threads that NumPy may have do not survive a fork.
+    # Spawned, not forked: NumPy's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
     payload = pickle.dumps((grid, job))
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_take, initargs=(payload,))
@@ -177,8 +176,8 @@ def _in_processes(
         yield from _in_pool(pool, workers, _done, chunks)
     except BrokenProcessPool:
         raise UnavailableError(
-            "a worker process died, or could not start; what is done is kept: give the same command again to "
-            "go on, with fewer --workers if memory was short"
+            "a worker process died, or could not start; finished parts are kept: give the same command again "
+            "to resume, with fewer --workers if memory was short"
         ) from None
 
 
@@ -186,17 +185,17 @@ def _in_processes(
 
 
 def _versions() -> tuple[str, ...]:
-    """Return what a chunk's bytes depend on beside the grid."""
+    """Return the versions that a chunk's bytes depend on."""
     return (program(), *(metadata.version(name) for name in ("numpy", "pyarrow")))
 
 
 def _loaded(payload: bytes) -> Any:
-    """Unpack the grid and the job; a task of its own, which a cluster can repeat if it loses the result."""
+    """Unpickle the grid and the job; as a task of its own, so that a cluster can repeat it if it is lost."""
     return pickle.loads(payload)
 
 
 def _worked(work: tuple[Grid, Job[T]], number: int, versions: tuple[str, ...]) -> T:
-    """Do one chunk, on a worker."""
+    """Run the job on one chunk, on a worker."""
     if _versions() != versions:
         raise UnavailableError(
             f"a worker has costmodel, numpy, pyarrow {', '.join(_versions())}, wanted {', '.join(versions)}: "
@@ -207,7 +206,7 @@ def _worked(work: tuple[Grid, Job[T]], number: int, versions: tuple[str, ...]) -
 
 
 def _distributed() -> Any:
-    """Import Dask's scheduler, which is an extra."""
+    """Import Dask's scheduler, which is an optional dependency."""
     try:
         return importlib.import_module("distributed")
     except ImportError:
@@ -216,7 +215,7 @@ def _distributed() -> Any:
 
 @contextlib.contextmanager
 def _client(engine: Engine) -> Iterator[Any]:
-    """Connect to the cluster, or start one of this machine's processes."""
+    """Connect to the cluster, or start one on this machine."""
     distributed = _distributed()
     if engine.cluster is None:
         local = distributed.LocalCluster(
@@ -240,7 +239,7 @@ def _on_dask(engine: Engine, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -
     distributed = _distributed()
     with _client(engine) as client:
         versions, payload = _versions(), pickle.dumps((grid, job))
-        # Given as a task, not scattered: what is scattered is lost with the worker that has it.
+        # Submitted as a task, not scattered: scattered data is lost with the worker that holds it.
         work = client.submit(_loaded, payload)
 
         def start(chunk: Chunk) -> Any:
@@ -261,8 +260,8 @@ def _on_dask(engine: Engine, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -
                 deaths[chunk.number] = deaths.get(chunk.number, 0) + 1
                 if deaths[chunk.number] > _PATIENCE:
                     raise UnavailableError(
-                        f"workers of the cluster keep dying ({error}); what is done is kept: "
-                        "give the same command again to go on"
+                        f"workers of the cluster keep dying ({error}); finished parts are kept: "
+                        "give the same command again to resume"
                     ) from None
                 work = client.submit(_loaded, payload, pure=False)
                 done.add(start(chunk))
@@ -272,5 +271,5 @@ def _on_dask(engine: Engine, grid: Grid, job: Job[T], chunks: Sequence[Chunk]) -
                 done.add(start(following))
 
 
-#: Told after each chunk how many points are done.
+#: Called after each chunk with the number of points done.
 Progress = Callable[[int], None]

@@ -1,4 +1,4 @@
-"""How long a sweep takes and how large its file becomes, from a few of its chunks."""
+"""Estimates of a sweep's time and of its file's size, from a sample of its chunks."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from costmodel.sweep.files import Encode
 from costmodel.sweep.grid import Grid
 from costmodel.sweep.pareto import FindFront
 
-#: Chunks of a sample for each worker, and for how long [s] more of them are tried.
+#: Sampled chunks per worker, and the time limit for further ones [s].
 _SAMPLES, _PATIENCE_S = 4, 5.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a sweep takes.
+    """Estimated cost of a sweep.
 
     Attributes
     ----------
     points : int
-        Of the grid, before any condition.
+        Points of the grid, before any condition.
     parts : int
-        Chunks that it is worked through in.
+        Number of chunks.
     sampled : int
-        Points that the estimate was measured on.
+        Number of points in the sample.
     points_per_s : float
-        Rate on those, by all workers together [1/s].
+        Throughput of all workers together, on the sample [1/s].
     seconds : float
-        Time at that rate [s].
+        Time of the whole sweep at that rate [s].
     bytes : float
-        Size of the file if all is as in the sample [B]; 0 where none is written.
+        Size of the file, extrapolated from the sample [B]; 0 if no file is written.
     """
 
     points: int
@@ -57,7 +57,7 @@ def job_of(
     pareto: Sequence[str] | None = None,
     columns: Sequence[str] | None = None,
 ) -> Job[Any]:
-    """Return what is done with each chunk: the search for `best` or `pareto`, or else a file's columns."""
+    """Return the job for each chunk: the search for `best` or `pareto`, or else encoding a file's columns."""
     if best is not None:
         return FindLeast.of(best, by, grid)
     if pareto is not None:
@@ -70,20 +70,20 @@ def job_of(
 
 @typed
 def estimate(grid: Grid, job: Job[Any], engine: Engine | None = None) -> Estimate:
-    """Return what a job on all of a grid takes, measured on chunks spread evenly over it.
+    """Estimate what a job on a whole grid takes, from chunks spread evenly over it.
 
     Parameters
     ----------
     grid : Grid
-        The points.
+        The points of the sweep.
     job : Job
-        What is done with each chunk: `Encode` for a file, `FindLeast` or `FindFront` for a search.
+        The job for each chunk: `Encode` for a file, `FindLeast` or `FindFront` for a search.
     engine : Engine, optional
-        Who does the work.
+        Where the work runs.
 
     Notes
     -----
-    Compiling is not in it, nor is joining the parts at the end, which copies them once.
+    Not included are compilation and joining the parts at the end, which copies them once.
     """
     engine = engine or Engine()
     grid.warm_up()

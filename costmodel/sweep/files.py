@@ -1,9 +1,9 @@
-"""A grid written to Parquet, part by part: whatever its size, a few parts are in memory, and none is lost.
+"""A grid written to Parquet part by part, with only a few parts in memory and none lost on interruption.
 
-While a sweep runs, its parts lie in a folder beside the file that they will be (``sweep.parquet.parts``):
-each a whole Parquet file, moved into place when it is complete, so that the folder can be read at every
-moment. ``_sweep.json`` there says whose they are. A sweep that was killed goes on with the parts that are
-missing. The last step copies all parts into one file, moves it into place, and removes the folder.
+During a sweep its parts are in a folder beside the final file (``sweep.parquet.parts``). Each is a complete
+Parquet file, moved into place when finished, so the folder is readable at any moment; ``_sweep.json``
+identifies the sweep. An interrupted sweep resumes with the missing parts. The last step copies all parts into
+one file, moves it into place, and removes the folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from costmodel.sweep.grid import Chunk, Grid
 from costmodel.sweep.points import absent, gather
 from costmodel.sweep.splice import footer, splice
 
-#: What says whose parts lie in a folder; readers of Parquet folders pass over such a name.
+#: File that identifies the sweep of a folder's parts; readers of Parquet folders ignore names like this.
 MANIFEST = "_sweep.json"
 _TEXT_TYPE = pa.dictionary(pa.int8(), pa.string())
 
@@ -42,19 +42,19 @@ class Encode:
     Attributes
     ----------
     columns : tuple of str
-        Which columns it has, in order.
+        The file's columns, in order.
     """
 
     columns: tuple[str, ...]
 
     @classmethod
     def of(cls, columns: Sequence[str] | None, grid: Grid) -> Encode:
-        """Return the job for some of a grid's columns; None for all.
+        """Return the job for some of a grid's columns; None: all.
 
         Raises
         ------
         UnknownNameError, CostmodelError
-            If there is no such column, or one is wanted twice.
+            If a column is unknown or given twice.
         """
         wanted = tuple(columns or grid.columns)
         for i, name in enumerate(wanted):
@@ -71,12 +71,12 @@ class Encode:
         missing = absent(case, grid.sizes)
         numbers = [name for name in self.columns if name not in TEXT and name not in missing]
         most = case.points_of(chunk.first, chunk.last)
-        # A column that is always there says how many rows there are.
+        # `seconds` is in every grid and gives the number of rows.
         found = gather(grid.predicted(chunk), {*numbers, "seconds"}, most)
         table = self._table(case.text, found, len(found["seconds"]))
         sink = pa.BufferOutputStream()
         repeated = [name for name in self.columns if name in {*TEXT, "bound", *own}]
-        # Few different values go into a dictionary; of the others, bytes of like weight stand together.
+        # Columns with few distinct values get a dictionary; the others are split into streams of bytes.
         split = [name for name in numbers if name not in repeated]
         pq.write_table(
             table,
@@ -112,36 +112,36 @@ def stream(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> int:
-    """Write a grid's table to a file, or go on with one that was begun.
+    """Write a grid's table to a file, or resume an interrupted one.
 
     Parameters
     ----------
     grid : Grid
-        Its points.
+        The points of the table.
     path : str or Path
-        ``NAME.parquet``, or a name without an ending: a folder that keeps the parts as they are, for tables
-        that are not wanted on the disk twice.
+        ``NAME.parquet``; or a name without an ending, for a folder that keeps the parts as they are: joining
+        them takes the space of the table twice.
     columns : sequence of str, optional
-        Those wanted; default all.
+        Columns to write; default: all.
     engine : Engine, optional
-        Who does the work; the file is the same bit for bit.
+        Where the work runs; the file is the same bit for bit.
     overwrite : bool
-        Whether a file that is there, or another sweep's parts, may be replaced.
+        Whether an existing file, or another sweep's parts, may be replaced.
     progress : callable, optional
-        Told how many points are done.
+        Called with the number of points done.
 
     Returns
     -------
     int
-        Rows written: all points, or those that the conditions leave.
+        Number of rows written: all points, or those that meet the conditions.
 
     Raises
     ------
     OutputError
-        If the file cannot be written, or the parts there are another sweep's. What was there before is then
-        as it was, and parts that are done are kept.
+        If the file cannot be written, or existing parts belong to another sweep. Existing files are then
+        unchanged, and finished parts are kept.
     UnknownNameError, CostmodelError
-        If there is no such column, or one is wanted twice.
+        If a column is unknown or given twice.
     UnavailableError
         See `Engine.run`.
     """
@@ -172,11 +172,11 @@ class Parts:
     Attributes
     ----------
     folder : Path
-        Where they are.
+        The folder.
     grid : Grid
-        The table's points.
+        The points of the table.
     job : Encode
-        What makes a part of a chunk.
+        The job that turns a chunk into a part.
     """
 
     folder: Path
@@ -184,7 +184,7 @@ class Parts:
     job: Encode
 
     def path(self, chunk: Chunk) -> Path:
-        """Return where a chunk's part is, or will be."""
+        """Return the path of a chunk's part."""
         return self.folder / f"part-{chunk.number:06}.parquet"
 
     @property
@@ -198,12 +198,12 @@ class Parts:
         }
 
     def open(self, *, overwrite: bool) -> None:
-        """Make the folder, or find the parts that are there.
+        """Create the folder, or check the parts it has.
 
         Raises
         ------
         OutputError
-            If what is there is another sweep's, or no sweep's at all.
+            If the folder holds another sweep's parts, or something else.
         """
         manifest = self.folder / MANIFEST
         try:
@@ -214,7 +214,7 @@ class Parts:
             reason = error.strerror if isinstance(error, OSError) else f"{MANIFEST} is not readable"
             raise OutputError(f"cannot write {self.folder}: {reason}") from None
         if told == self._manifest:
-            # What a killed process was writing.
+            # Remove what a killed process was writing.
             _remove(path for path in there if path.name.startswith(".part-"))
             return
         if there and told is None:
@@ -229,7 +229,7 @@ class Parts:
         write_text(manifest, text, overwrite=True)
 
     def write(self, engine: Engine, progress: Progress | None) -> None:
-        """Make the parts that are missing."""
+        """Write the missing parts."""
         missing = [chunk for chunk in self.grid.chunks if not _is_whole(self.path(chunk))]
         sizes = {chunk.number: self.grid.points_of(chunk) for chunk in self.grid.chunks}
         done = self.grid.points - sum(sizes[chunk.number] for chunk in missing)
@@ -246,7 +246,7 @@ class Parts:
         write_whole(path, lambda target: target.write_bytes(content), overwrite=True)
 
     def close(self) -> None:
-        """Leave no folder behind in which there is no part."""
+        """Remove the folder if it has no part."""
         if self.folder.is_dir() and not any(self.folder.glob("part-*.parquet")):
             shutil.rmtree(self.folder, ignore_errors=True)
 

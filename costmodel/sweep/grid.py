@@ -1,9 +1,9 @@
-"""The points of a sweep, numbered and not made: layers × devices × products of sizes.
+"""The points of a sweep, numbered but not computed in advance: layers × devices × products of sizes.
 
-A case is a layer on a device; its points are every combination of its sizes, the last size fastest. Points
-are predicted a box at a time: a product of runs of sizes, few enough for its arrays to stay in a
-processor's cache. A size varies along an axis of its own (an open mesh), so that what does not depend on it
-is computed once for all its values.
+A case is a layer on a device; its points are all combinations of its sizes, the last size varying fastest.
+Points are predicted one box at a time: a box is a product of slices of the sizes, small enough for its arrays
+to stay in a processor's cache. Each size varies along its own axis (an open mesh), so that what does not
+depend on a size is computed once for all its values.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ from costmodel.sweep.points import Points, gather
 from costmodel.sweep.program import program
 from costmodel.sweep.where import Condition, condition
 
-#: Points of a part of a file: what a worker is given at a time, and holds in memory.
+#: Target number of points in a chunk: what a worker gets at a time and holds in memory.
 CHUNK = 262_144
-#: More than these nobody waits for: days, and gigabytes for the list of parts alone.
+#: Largest number of points: more would take days, and gigabytes for the list of parts alone.
 MOST_POINTS = 10**12
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """A run of boxes of one case: a part of a file."""
+    """A range of boxes of one case (`first` to `last`, exclusive); it becomes one part of a file."""
 
     number: int
     case: int
@@ -56,9 +56,9 @@ class Grid:
     Attributes
     ----------
     cases : tuple of Case
-        Layers × devices, devices fastest.
+        Layers × devices, devices varying fastest.
     where : tuple of Condition
-        What points have to be like to be in the answer; all of them.
+        Conditions that points must all meet to be in the answer.
     """
 
     cases: tuple[Case, ...]
@@ -71,24 +71,24 @@ class Grid:
 
     @property
     def points(self) -> int:
-        """How many points there are, before any condition."""
+        """Number of points, before any condition."""
         return sum(case.points for case in self.cases)
 
     @cached_property
     def sizes(self) -> tuple[str, ...]:
-        """Every size that a layer of the grid takes, those it has by default included."""
+        """Every size that a layer of the grid takes, including sizes with defaults."""
         return tuple(dict.fromkeys(name for case in self.cases for name in case.layer.sizes()))
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
-        """The columns of its table."""
+        """The columns of the grid's table."""
         sends = any(case.layer.cost.sends for case in self.cases)
         priced = any(case.price is not None for case in self.cases)
         return known_columns(self.sizes, beside=[*[SENT] * sends, *[COST] * priced])
 
     @cached_property
     def chunks(self) -> tuple[Chunk, ...]:
-        """Every chunk, in order."""
+        """All chunks, in order."""
         found: list[Chunk] = []
         for index, case in enumerate(self.cases):
             count = max(1, math.ceil(case.points / CHUNK))
@@ -99,15 +99,15 @@ class Grid:
         return tuple(found)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Leave what was computed from the fields behind."""
+        """Pickle the fields only, without what was computed from them."""
         return Grid, (self.cases, self.where)
 
     def points_of(self, chunk: Chunk) -> int:
-        """Return how many points a chunk has, before any condition."""
+        """Return the number of points in a chunk, before any condition."""
         return self.cases[chunk.case].points_of(chunk.first, chunk.last)
 
     def warm_up(self) -> None:
-        """Compile what predictions need, before several threads ask for it at once."""
+        """Compile what predictions need before several threads need it at once."""
         names = [name for name in self.columns if name not in TEXT]
         for _, chunks in itertools.groupby(self.chunks, key=lambda chunk: chunk.case):
             for points in itertools.islice(self.predicted(next(chunks)), 1):
@@ -115,7 +115,7 @@ class Grid:
                     gather([one], names, one.count)
 
     def predicted(self, chunk: Chunk) -> Iterator[Points]:
-        """Yield the points of a chunk, a box at a time; boxes where no point is wanted are left out."""
+        """Yield the predicted points of a chunk, box by box; boxes without a wanted point are skipped."""
         case = self.cases[chunk.case]
         for number in range(chunk.first, chunk.last):
             start, slices = case.box(number)
@@ -124,7 +124,7 @@ class Grid:
                 yield found
 
     def at(self, numbers: Iterable[int]) -> list[tuple[Points, NDArray[np.int64]]]:
-        """Return points by their numbers, case by case, with where each stands in `numbers`."""
+        """Return points by their numbers, grouped by case, each with its position in `numbers`."""
         wanted = np.fromiter(numbers, dtype=np.int64)
         of = np.searchsorted(self.starts, wanted, side="right") - 1
         found = []
@@ -137,7 +137,7 @@ class Grid:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of all that its predictions depend on, the program's own text included."""
+        """A hash of everything that the predictions depend on, including the program's source."""
         told: list[Any] = [program(), [part.text for part in self.where]]
         for case in self.cases:
             plan = case.plan
@@ -161,17 +161,17 @@ def make_grid(
     prices: Mapping[str, float] | None = None,
     **grids: ArrayLike,
 ) -> Grid:
-    """Return the points of a sweep; none is predicted yet.
+    """Return the grid of a sweep; nothing is predicted yet.
 
     Parameters
     ----------
     layers, devices, sizes, rung, state, framework
         See `sweep`.
     where : str, optional
-        A condition on columns: ``"heads % kv_heads == 0 and footprint_bytes < 80e9"``. What it says of
-        sizes alone is tried before anything is predicted.
+        A condition on columns: ``"heads % kv_heads == 0 and footprint_bytes < 80e9"``. Parts of it that
+        depend on sizes alone are evaluated before anything is predicted.
     prices : mapping of str to float, optional
-        Device → price of an hour, in any currency: the column ``cost`` is in it.
+        Device → price per hour in any currency; adds the column ``cost`` in that currency.
     **grids : int or 1-d sequence of int
         Sizes; every combination is one point.
 
@@ -208,15 +208,15 @@ def make_grid(
         )
     parts = condition(where, grid.columns).parts() if where else []
     for case in () if parts else cases:
-        # Sizes that do not go together are found now, not hours later.
+        # Refuse inconsistent sizes now, not hours later.
         bind(case.layer, case.mesh([slice(0, n) for n in case.shape]))
     for case in cases:
-        _ = case.text  # a rung or a dtype that the device has not
+        _ = case.text  # raises if the device lacks the rung or the dtype
     return Grid(cases, tuple(parts))
 
 
 def as_axis(name: str, values: ArrayLike) -> NDArray[Any]:
-    """Return a size's values as an array of one axis."""
+    """Return the values of a size as a one-dimensional array."""
     axis = np.atleast_1d(np.asarray(values))
     if axis.ndim > 1:
         raise SizeError(f"size {name}: wanted one value or a list of them, got an array of {axis.ndim} axes")
@@ -228,7 +228,7 @@ def _taken(layer: Layer, given: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _by_device(prices: Mapping[str, float], machines: Sequence[hardware.Device]) -> dict[str, float]:
-    """Return prices [currency/h] by full names of devices."""
+    """Return prices [currency/h] by the devices' full names."""
     names = {machine.name for machine in machines}
     found = {}
     for name, price in prices.items():

@@ -1,4 +1,4 @@
-"""Pareto fronts over two columns: of a chunk of a grid, and merged in whatever order chunks come."""
+"""Pareto fronts of two columns: of a chunk of a grid, and merged over chunks in any order."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from costmodel.sweep.grid import Chunk, Grid
 Array = NDArray[np.float64]
 Numbers = NDArray[np.int64]
 
-#: Points of a front that others are compared with before they are sorted: few enough for a first cache.
+#: Number of front points used to filter others before sorting: few enough for a first-level cache.
 _ASKED = 1024
 
 
 @dataclass
 class Front:
-    """Points of which none is better than another in both of two columns.
+    """Points of which none dominates another in two columns.
 
     Attributes
     ----------
     first, second : array, shape (points,)
-        What is to be least; the first goes up, the second down.
+        Values to minimise; the first ones ascend, the second ones descend.
     number : array of int, shape (points,)
-        The points' numbers.
+        Numbers of the points.
     """
 
     first: Array = field(default_factory=lambda: np.empty(0))
@@ -35,7 +35,7 @@ class Front:
     number: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
 
     def merge(self, *others: Front) -> Front:
-        """Return the front of all."""
+        """Return the front of all points of several fronts."""
         fronts = (self, *others)
         return front_of(
             np.concatenate([front.first for front in fronts]),
@@ -44,27 +44,27 @@ class Front:
         )
 
     def may_join(self, first: Array, second: Array) -> Numbers:
-        """Return where points stand that no point of the front is known to be as good as in both columns.
+        """Return the positions of points that are not known to be dominated by the front.
 
-        Of a long front every so many points are asked: a search in few is several times faster.
+        A long front is sampled: searching a few points is several times faster.
         """
         known = np.isfinite(first) & np.isfinite(second)
         if self.first.size:
             some = slice(None, None, math.ceil(self.first.size / _ASKED))
-            # The best second column among points that are no worse in the first.
+            # The best second value among front points that are no worse in the first.
             place = np.searchsorted(self.first[some], first, side="right") - 1
             known &= (place < 0) | (self.second[some][place] > second)
         return np.flatnonzero(known)
 
     def numbers(self) -> list[int]:
-        """Return the points' numbers, the least of the first column first."""
+        """Return the numbers of the points, by ascending first value."""
         return [int(number) for number in self.number]
 
 
 def front_of(first: Array, second: Array, number: Numbers) -> Front:
-    """Return the front of points: those that no other equals or betters in both columns.
+    """Return the Pareto front of points.
 
-    Of points that are equal in both, the one with the lowest number is kept.
+    Of points that are equal in both values, the one with the lowest number is kept.
     """
     if not first.size:
         return Front()
@@ -80,7 +80,7 @@ def front_of(first: Array, second: Array, number: Numbers) -> Front:
 
 
 def _starts(values: Array) -> Numbers:
-    """Return where runs of equal values start."""
+    """Return the start of each run of equal values."""
     return np.flatnonzero(np.append(True, values[1:] != values[:-1]))
 
 
@@ -91,7 +91,7 @@ class FindFront:
     Attributes
     ----------
     aims : tuple of two Aims
-        What is to be least.
+        The two objectives.
     """
 
     aims: tuple[Aim, Aim]
@@ -104,7 +104,8 @@ class FindFront:
             left = front.may_join(first, second)
             found.append(front_of(first[left], second[left], left.astype(np.int64) + points.begin))
             waiting += found[-1].first.size
-            # Together, once they are as many as there were: each point is then merged a few times only.
+            # Merge only when the waiting points are as many as the front's: each is then merged only a few
+            # times.
             if waiting >= front.first.size:
                 front, found, waiting = front.merge(*found), [], 0
         return front.merge(*found)

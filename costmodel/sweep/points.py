@@ -1,4 +1,4 @@
-"""Some points of a sweep with what is predicted of them; a column is computed when it is asked for."""
+"""Points of a sweep with their predictions; columns are computed on demand."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Points:
     case : Case
         The layer and the device.
     start : int or array of int
-        The number of the first point, the others following in order; or the number of each.
+        The number of the first point, if the others follow in order; or the number of each point.
     prediction : Prediction
-        Of the box of sizes, or flat, of those of its points that are looked at.
+        The prediction of the box; or a flat one, of only those of its points that were not excluded early.
     mesh : mapping of str to array
-        The box: each size along an axis of its own. Empty for points that are no box.
+        The box, each size along its own axis; empty for points that are no box.
     mask : array of bool, optional
-        Shape of the box: which of its points are wanted; default all.
+        Which points of the box are wanted, in its shape; default: all.
     picked : array of bool, optional
-        Of a flat prediction: which of its rows are those points; default all.
+        Which rows of a flat prediction are wanted; default: all.
     """
 
     case: Case
@@ -48,10 +48,10 @@ class Points:
     def of(
         cls, case: Case, start: int, mesh: Mapping[str, Array], where: Sequence[Condition]
     ) -> Points | None:
-        """Return the points of a box that are as wanted, or None.
+        """Return the points of a box that meet the conditions, or None if none does.
 
-        What conditions say of sizes alone is tried first: nothing else of these points is predicted,
-        and sizes that do not go together may be among them.
+        Conditions on sizes alone are evaluated first, and points that fail them are not predicted: their
+        sizes may be inconsistent.
         """
         shape = np.broadcast_shapes(*(axis.shape for axis in mesh.values()))
         known = _early(case.layer, mesh) | {"device": case.device.name} if where else {}
@@ -79,17 +79,17 @@ class Points:
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the box."""
+        """The shape of the box."""
         return np.broadcast_shapes(*(axis.shape for axis in self.mesh.values()))
 
     @property
     def _flat(self) -> bool:
-        """Whether the prediction is flat: of those points alone that sizes do not rule out."""
+        """Whether the prediction is flat: of those points only that conditions on sizes leave."""
         return self.prediction.shape != self.shape
 
     @cached_property
     def numbers(self) -> NDArray[np.int64]:
-        """The number of each wanted point."""
+        """The numbers of the wanted points."""
         if not isinstance(self.start, int):
             return self.start
         if self.mask is None:
@@ -98,7 +98,7 @@ class Points:
 
     @property
     def count(self) -> int:
-        """How many points are wanted."""
+        """The number of wanted points."""
         return self.numbers.size
 
     @property
@@ -107,7 +107,7 @@ class Points:
         return int(np.min(self.start))
 
     def keys(self, names: Sequence[str], positions: NDArray[np.int64]) -> list[tuple[Any, ...]]:
-        """Return text and sizes at places in the box; None for a size that the case is not given."""
+        """Return text and sizes at positions in the box; None for a size that the case does not have."""
         places = np.unravel_index(positions, self.shape)
         columns: list[Any] = [[None] * positions.size for _ in names]
         axes = {size_column(axis): i for i, axis in enumerate(self.mesh)}
@@ -120,7 +120,7 @@ class Points:
         return list(zip(*columns, strict=True)) if names else [()] * positions.size
 
     def column(self, name: str) -> Any:
-        """Return a column as the sizes broadcast: text, a number, or an array."""
+        """Return a column in a broadcastable shape: text, a number, or an array."""
         if name in TEXT:
             return self.case.text[name]
         if name == "bound":
@@ -128,7 +128,7 @@ class Points:
         return number_of(self.prediction, name, self.case.price)
 
     def values(self, name: str) -> NDArray[Any]:
-        """Return a column's numbers for the wanted points, one after the other; of ``bound`` their codes."""
+        """Return a numeric column of the wanted points as a flat array; ``bound`` as codes."""
         found = self.prediction.limit if name == "bound" else self.column(name)
         whole = np.broadcast_to(np.asarray(found), self.prediction.shape)
         if self.picked is not None:
@@ -136,7 +136,7 @@ class Points:
         return whole[self.mask] if self.mask is not None and not self._flat else whole.reshape(-1)
 
     def boxed(self, name: str) -> Array:
-        """Return a column of numbers in the shape of the box, infinite where no point is wanted."""
+        """Return a numeric column in the shape of the box, infinite at points that are not wanted."""
         if self.mask is None:
             return np.broadcast_to(np.asarray(self.column(name), dtype=np.float64), self.shape)
         box = np.full(self.shape, np.inf)
@@ -145,16 +145,16 @@ class Points:
 
 
 def gather(found: Iterable[Points], names: Collection[str], most: int) -> dict[str, NDArray[Any]]:
-    """Return columns of numbers of many points, one after the other.
+    """Return numeric columns of many points, concatenated.
 
     Parameters
     ----------
     found : iterable of Points
-        Box by box.
+        The points, box by box.
     names : collection of str
-        Columns that are not text; ``bound`` as codes.
+        Columns other than text; ``bound`` as codes.
     most : int
-        Points there are at most.
+        Upper limit of the number of points.
     """
     columns = {name: np.empty(most, np.int8 if name == "bound" else np.float64) for name in names}
     filled = 0
@@ -167,7 +167,7 @@ def gather(found: Iterable[Points], names: Collection[str], most: int) -> dict[s
 
 
 def absent(case: Case, sizes: Iterable[str]) -> set[str]:
-    """Return the columns that no point of a case has: others' sizes, figures that the device has not."""
+    """Return the columns that a case has no values for: sizes of other layers, figures its device lacks."""
     found = {size_column(name) for name in sizes if name not in case.layer.sizes()}
     if case.device.tdp_w is None:
         found.add(ENERGY)
@@ -177,7 +177,7 @@ def absent(case: Case, sizes: Iterable[str]) -> set[str]:
 def _all(
     conditions: Iterable[Condition], columns: Mapping[str, Any], shape: tuple[int, ...]
 ) -> NDArray[np.bool_] | None:
-    """Return which points meet all conditions, in that shape; None if there are no conditions."""
+    """Return which points meet all conditions, in the given shape; None if there are no conditions."""
     mask: NDArray[np.bool_] | None = None
     for part in conditions:
         holds = np.broadcast_to(part(columns.__getitem__), shape)
@@ -186,7 +186,7 @@ def _all(
 
 
 def _early(layer: Layer, mesh: Mapping[str, Array]) -> dict[str, Any]:
-    """Return the columns that are known before a prediction is made: sizes, and the layer's text."""
+    """Return the columns known before a prediction: the sizes, and the layer's text."""
     known: dict[str, Any] = {"layer": layer.name, "options": layer.label, "dtype": layer.dtype}
     known |= {size_column(name): axis for name, axis in mesh.items()}
     for name, default in layer.defaults.items():

@@ -1,4 +1,4 @@
-"""Which program made a part of a sweep: its version, and a hash of its text, which changes more often."""
+"""Identity of the program that made a part of a sweep: its version and a hash of its sources."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from costmodel._version import __version__
 
-#: Folders that no number of a sweep depends on.
+#: Folders that a sweep's numbers do not depend on.
 _NOT_COUNTED = ("cli", "reports", "validation")
 
 
@@ -17,13 +17,13 @@ _NOT_COUNTED = ("cli", "reports", "validation")
 def program() -> str:
     """Return the version with a hash of the sources: ``0.1.0+1a2b3c4d5e6f``.
 
-    Devices are not in it: a grid knows the specs and constants that its predictions rest on.
+    Devices are not hashed here: a grid's identity includes the specs and constants it uses.
     """
     texts: dict[str, bytes] = {}
-    # Two packages, as in a working copy the second lies beside the first.
+    # Two packages, because in a working copy `hardware` is beside `costmodel`.
     for package, prefix in (("costmodel", ""), ("costmodel.hardware", "hardware")):
         folder = Path(str(resources.files(package)))
-        # Tables of families and hosts lie beside the code.
+        # Tables of families and harnesses are beside the code.
         for path in (*folder.rglob("*.py"), *folder.glob("*.yaml")):
             name = Path(prefix, path.relative_to(folder))
             if name.parts[0] not in _NOT_COUNTED:

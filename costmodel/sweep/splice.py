@@ -1,9 +1,9 @@
-"""Parquet files of one schema put one after the other without decoding them: their bytes are copied.
+"""Concatenation of Parquet files of the same schema by copying their bytes, without decoding them.
 
-A Parquet file is its column chunks and a footer that says where each begins. To join files, the chunks are
-copied as they are, and one footer is written that has the row groups of all, every offset moved by as much
-as its file moved. The footer is a struct in Thrift's compact protocol; it is read as a tree of fields,
-and written back, so that what is not understood here is kept as it was.
+A Parquet file consists of column chunks and a footer with their offsets. To join files, the chunks are copied
+as they are, and one footer is written with the row groups of all, each offset shifted as far as its file
+moved. The footer is a struct in Thrift's compact protocol; it is read as a tree of fields and written back,
+so that fields unknown here are preserved.
 
 Apache Parquet, ``parquet.thrift`` (``FileMetaData``, ``RowGroup``, ``ColumnChunk``, ``ColumnMetaData``);
 Apache Thrift, "Thrift Compact protocol encoding". Encrypted files are not read.
@@ -20,24 +20,24 @@ from costmodel.errors import TableError
 _MAGIC = b"PAR1"
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = (*range(1, 11), 12)
 _INTEGERS = (_I16, _I32, _I64)
-#: A struct: the number of a field → its type and value.
+#: A struct: field number → its type and value.
 Struct = dict[int, tuple[int, Any]]
 
 #: Fields of ``parquet.thrift``, by number.
 _ROWS, _GROUPS = 3, 4
 _COLUMNS, _GROUP_OFFSET, _ORDINAL = 1, 5, 7
 _CHUNK_OFFSET, _METADATA, _CHUNK_INDEXES = 2, 3, (4, 6)
-#: Of a column's data, index and dictionary pages, and of its Bloom filter.
+#: Offsets of a column's data, index and dictionary pages, and of its Bloom filter.
 _PAGES = (9, 10, 11, 14)
 
 
 def footer(path: Path) -> tuple[bytes, int]:
-    """Return a Parquet file's footer, and where it begins.
+    """Return a Parquet file's footer, and the offset where it begins.
 
     Raises
     ------
     TableError
-        If the file is not whole.
+        If the file is incomplete.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -51,19 +51,19 @@ def footer(path: Path) -> tuple[bytes, int]:
 
 
 def splice(parts: Sequence[Path], out: Path) -> None:
-    """Write the row groups of several Parquet files, in order, to one.
+    """Write the row groups of several Parquet files, in order, to one file.
 
     Parameters
     ----------
     parts : sequence of Path
-        At least one; all with the schema of the first.
+        At least one file; all have the schema of the first.
     out : Path
-        Where to write; what is there is replaced.
+        The file to write; an existing one is replaced.
 
     Raises
     ------
     TableError
-        If a part is not whole.
+        If a part is incomplete.
     """
     whole: Struct = {}
     groups: list[Struct] = []
@@ -98,10 +98,10 @@ def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
 
 
 def _moved(group: Struct, by: int, ordinal: int) -> Struct:
-    """Return a row group whose bytes begin `by` bytes later."""
+    """Return a row group with its offsets shifted by `by` bytes."""
     _shift(group, (_GROUP_OFFSET,), by)
     if _ORDINAL in group:
-        # A 16-bit number, which larger files leave out.
+        # The ordinal has 16 bits; files with more row groups leave it out.
         group.pop(_ORDINAL)
         if ordinal < 2**15:
             group[_ORDINAL] = (_I16, ordinal)
@@ -114,7 +114,7 @@ def _moved(group: Struct, by: int, ordinal: int) -> Struct:
 
 def _shift(struct: Struct, fields: Sequence[int], by: int) -> None:
     for number in fields:
-        # An offset of 0 says that there is none: a file begins with its magic word.
+        # An offset of 0 means "none": a file begins with its magic bytes.
         if number in struct and struct[number][1] > 0:
             kind, value = struct[number]
             struct[number] = (kind, value + by)
@@ -130,7 +130,7 @@ class _Reader:
         self._text = text
         self._at = 0
         self._readers: dict[int, Callable[[], Any]] = {
-            **dict.fromkeys((_TRUE, _FALSE), lambda: None),  # the type says it
+            **dict.fromkeys((_TRUE, _FALSE), lambda: None),  # the type is the value
             **dict.fromkeys(_INTEGERS, self._signed),
             **dict.fromkeys((_LIST, _SET), self._list),
             _BYTE: lambda: self._take(1),
@@ -158,7 +158,7 @@ class _Reader:
         return self._text[self._at - count : self._at]
 
     def struct(self) -> Struct:
-        """Read the fields of a struct, up to the byte that ends it."""
+        """Read the fields of a struct up to its end byte."""
         fields: Struct = {}
         number = 0
         while header := self._take(1)[0]:
@@ -171,7 +171,7 @@ class _Reader:
         header = self._take(1)[0]
         count, inner = header >> 4, header & 0x0F
         count = self._unsigned() if count == 15 else count
-        # In a list a truth value is a byte of its own.
+        # In a list, a boolean is a byte of its own.
         inside = _BYTE if inner in (_TRUE, _FALSE) else inner
         return inner, [self._value(inside) for _ in range(count)]
 

@@ -24,14 +24,14 @@ from costmodel.sweep.points import gather
 
 @typed
 def log2_range(start: int, stop: int) -> NDArray[np.int64]:
-    """Return the sizes start, 2·start, 4·start, … that are no larger than `stop`, as an array.
+    """Return the sizes start, 2·start, 4·start, … up to `stop`, as an array.
 
     Parameters
     ----------
     start : int
         The first size.
     stop : int
-        No size is larger.
+        Upper limit of the sizes.
 
     Raises
     ------
@@ -40,7 +40,7 @@ def log2_range(start: int, stop: int) -> NDArray[np.int64]:
     """
     try:
         first, last = (int(as_whole("log2_range", limit, 2.0**62)) for limit in (start, stop))
-    except (SizeError, TypeError):  # no whole number of at least 1, or several
+    except (SizeError, TypeError):  # not one whole number of at least 1
         first, last = 1, 0
     if first > last:
         wanted = "wanted whole numbers 1 <= start <= stop <= 2**62"
@@ -64,42 +64,40 @@ def sweep(
 ) -> pd.DataFrame:
     """Predict every layer on every device over the product of all grids.
 
-    The whole table is held in memory; `stream` writes one of any length, and `best` and `front` search a
-    grid without making its table.
+    The whole table is held in memory. `stream` writes tables of any length; `best` and `front` search a grid
+    without making its table.
 
     Parameters
     ----------
     layers : Layer or iterable of Layer
-        Each takes those of the sizes that it has.
+        The layers; each takes those of the sizes that it has.
     devices : Device, str or Path, or iterable of them
-        As `predict` takes them.
+        One or several devices, as for `predict`.
     sizes : mapping, optional
-        Sizes by name, beside those given as keywords: for the size `devices`, and others that are named
-        as a parameter is.
+        Sizes by name, in addition to those given as keywords. Sizes named like another parameter
+        (``devices``) can be given here.
     rung, state, framework : str, optional
         See `predict`.
     where : str, optional
-        Which rows to keep: ``"seconds < 1e-3 and heads % kv_heads == 0"``.
+        Condition on the rows to keep: ``"seconds < 1e-3 and heads % kv_heads == 0"``.
     prices : mapping of str to float, optional
-        Device → price of an hour, in any currency.
+        Device → price per hour, in any currency.
     **grids : int or 1-d sequence of int
         Sizes; every combination is one row.
 
     Returns
     -------
     DataFrame
-        Tidy, SI units, the unit in the column's name: layer, options, dtype,
-        direction, device, rung, state, constants_from, the sizes, ``seconds``,
-        ``lower_s``, ``serial_s``, ``bound``, FLOPs, bytes, depth, launches,
-        footprint, ``energy_j`` (seconds × TDP: what the device may draw, not
-        what it was seen to), and with `prices` ``cost`` (in their currency).
-        Sizes that a layer does not take are missing in its rows; the size
-        `state` is in the column ``state_size``.
+        One row per prediction, in SI units, with the unit in the column's name: layer, options, dtype,
+        direction, device, rung, state, constants_from, the sizes, ``seconds``, ``lower_s``, ``serial_s``,
+        ``bound``, FLOPs, bytes, depth, launches, footprint, ``energy_j`` (seconds × TDP: an upper limit of
+        the energy, not a measured one), and with `prices` ``cost`` (in their currency). Sizes that a layer
+        does not take are missing in its rows; the size `state` is in the column ``state_size``.
 
     Raises
     ------
     UnknownNameError, SizeError, UnavailableError, CostmodelError
-        See `predict`; also if no layer takes one of the sizes, or `where` is no condition on columns.
+        As for `predict`; also if no layer takes one of the sizes, or `where` is not a valid condition.
     """
     return whole(
         make_grid(
@@ -131,7 +129,7 @@ def whole(grid: Grid) -> pd.DataFrame:
 
 @typed
 def rows_of(grid: Grid, numbers: Sequence[int]) -> pd.DataFrame:
-    """Return the rows of some points, by their numbers and in their order."""
+    """Return the rows of points given by number, in the order given."""
     for number in numbers:
         if not 0 <= number < grid.points:
             raise SizeError(f"rows_of: wanted numbers of points from 0 to {grid.points - 1}, got {number}")
@@ -143,7 +141,7 @@ def rows_of(grid: Grid, numbers: Sequence[int]) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame({name: pd.Series(dtype=object) for name in grid.columns})
     order = np.argsort(np.concatenate(places), kind="stable")
-    # Sizes of layers that none of the points is of are missing, as in the whole table.
+    # Columns of layers that none of the points belongs to are missing values, as in the whole table.
     return concat(frames).iloc[order].reset_index(drop=True).reindex(columns=list(grid.columns))
 
 
@@ -153,7 +151,7 @@ def _columns(layer: Layer, grid: Grid) -> tuple[str, ...]:
 
 @typed
 def product(grids: Mapping[str, ArrayLike]) -> dict[str, Any]:
-    """Return every combination of the grids' values, one flat array for each size."""
+    """Return every combination of the values of sizes, as one flat array per size."""
     axes = [as_axis(name, values) for name, values in grids.items()]
     return {n: a.reshape(-1) for n, a in zip(grids, np.meshgrid(*axes, indexing="ij"), strict=True)}
 
@@ -187,7 +185,7 @@ def _frame(text: Mapping[str, str], columns: Mapping[str, NDArray[Any]]) -> pd.D
 
 @typed
 def concat(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return frames one below the other, text columns kept categorical."""
+    """Return tables concatenated by rows, with text columns kept categorical."""
     if not frames:
         raise TableError("concat: wanted one table or more, got none")
     if len(frames) == 1:

@@ -1,7 +1,7 @@
 """Conditions on a sweep's rows: ``seconds < 1e-3 and heads % kv_heads == 0``.
 
-A condition is read as a Python expression of which only arithmetic, comparisons, ``and``, ``or``, ``not``,
-``in`` and a few functions are known. It is never executed: its tree is walked with NumPy's functions.
+A condition is parsed as a Python expression; only arithmetic, comparisons, ``and``, ``or``, ``not``, ``in``
+and a few functions are allowed. It is never executed: its syntax tree is evaluated with NumPy's functions.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
 
 
 def _equal(one: Any, other: Any) -> Any:
-    """Return where values are equal; text is never a number."""
+    """Return where values are equal; comparing text with numbers is an error."""
     if len({np.asarray(value).dtype.kind in "USO" for value in (one, other)}) > 1:
         raise TypeError
     return one == other
 
 
 def _is_among(value: Any, choices: tuple[Any, ...]) -> Any:
-    """Return where a value is equal to one of some."""
+    """Return where a value equals one of the choices."""
     return functools.reduce(np.logical_or, (_equal(value, one) for one in choices), False)
 
 
@@ -64,74 +64,74 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": lambda *values: functools.reduce(np.minimum, values),
     "sqrt": np.sqrt,
 }
-#: How deep a condition may be nested.
+#: Largest nesting depth of a condition.
 _DEPTH = 100
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What rows have to be like.
+    """A condition on rows.
 
     Attributes
     ----------
     text : str
-        As it was written.
+        The condition as written.
     columns : frozenset of str
-        The columns that it looks at.
+        The columns that it reads.
     """
 
     text: str
     columns: frozenset[str]
 
     def __call__(self, column: Callable[[str], Any]) -> Any:
-        """Return whether each row is so.
+        """Return whether each row meets the condition.
 
         Parameters
         ----------
         column : callable
-            Name → its values: numbers, text, or arrays that broadcast against each other.
+            Returns a column by name: numbers, text, or arrays that broadcast against each other.
 
         Raises
         ------
         CostmodelError
-            If text is compared with a number, or counted with.
+            If text is compared with numbers or used in arithmetic.
         """
         try:
             with np.errstate(all="ignore"):
                 found = _value(ast.parse(self.text, mode="eval").body, column)
         except (TypeError, ValueError):
-            # What NumPy says of it names its own kinds of arrays.
+            # NumPy's message names its own array types.
             raise CostmodelError(
-                f"condition {self.text!r}: text goes with text, and numbers with numbers; here they are mixed"
+                f"condition {self.text!r}: mixes text and numbers; compare like with like"
             ) from None
         holds = np.asarray(found)
         if holds.dtype.kind != "b":
-            raise CostmodelError(f"condition {self.text!r}: is a value; compare it with something")
+            raise CostmodelError(f"condition {self.text!r}: wanted a comparison, such as 'seconds < 1e-3'")
         return holds
 
     def parts(self) -> list[Condition]:
-        """Return the conditions that this one joins by ``and``."""
+        """Return the conditions that are joined by ``and`` at the top level."""
         body = ast.parse(self.text, mode="eval").body
         joined = body.values if isinstance(body, ast.BoolOp) and isinstance(body.op, ast.And) else [body]
         return [Condition(ast.unparse(part), frozenset(_names(part))) for part in joined]
 
 
 def condition(text: str, known: Collection[str]) -> Condition:
-    """Return a condition, read and checked.
+    """Return a condition, parsed and checked.
 
     Parameters
     ----------
     text : str
-        Such as ``"seconds < 1e-3 and bound == 'hbm'"``.
+        The condition, such as ``"seconds < 1e-3 and bound == 'hbm'"``.
     known : collection of str
-        The columns there are.
+        The available columns.
 
     Raises
     ------
     CostmodelError
-        If it is no expression, or of more than arithmetic and comparisons.
+        If it is not an expression, or has more than arithmetic, comparisons and known functions.
     UnknownNameError
-        If it names a column or function that there is not.
+        If it names an unknown column or function.
     """
     try:
         tree = ast.parse(text.strip(), mode="eval").body
@@ -153,7 +153,7 @@ def _names(tree: ast.expr) -> set[str]:
 
 
 def _check(node: ast.AST, text: str, depth: int) -> None:
-    """Refuse what is more than arithmetic, comparisons and known functions."""
+    """Refuse anything but arithmetic, comparisons and known functions."""
     plain: tuple[type[ast.AST], ...] = (
         ast.Name,
         ast.Load,
@@ -192,7 +192,7 @@ def _value(node: ast.expr, column: Callable[[str], Any]) -> Any:
     if isinstance(node, ast.Name):
         return column(node.id)
     if isinstance(node, ast.Constant):
-        # Whole numbers as floats, as all sizes are: 10**30 does not wrap round.
+        # Whole numbers become floats, as all sizes are: 10**30 does not wrap around.
         return float(node.value) if isinstance(node.value, int) else node.value
     return _joined(node, [_value(part, column) for part in _operands(node)])
 
@@ -214,7 +214,7 @@ def _operands(node: ast.expr) -> list[ast.expr]:
 
 
 def _joined(node: ast.expr, values: list[Any]) -> Any:
-    """Return what an operator makes of its operands' values."""
+    """Return the result of an operator or function on its operands' values."""
     match node:
         case ast.UnaryOp() | ast.BinOp():
             operators: dict[Any, Callable[..., Any]] = {**_UNARY, **_BINARY}

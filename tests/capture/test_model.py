@@ -172,7 +172,7 @@ class Frozen(nn.Module):
         ("not a module", {}, "wanted a torch.nn.Module, got str"),
         (GatedFeedForward, {"fusion": "fuse"}, "unknown fusion 'fuse'"),
         (GatedFeedForward, {"direction": "forward"}, "unknown direction 'forward'"),
-        (GatedFeedForward, {"dtype": "int4"}, "unknown dtype of from_torch 'int4'"),
+        (GatedFeedForward, {"dtype": "int4"}, "unknown dtype 'int4' of from_torch"),
         (GatedFeedForward, {"optimizer": "adamw"}, "nothing to update in direction='fwd'"),
         (GatedFeedForward, {"optimizer": "adama", "direction": "fwd+bwd"}, "unknown optimiser .*'adama'"),
         (Frozen, {"direction": "fwd+bwd"}, "nothing of what the module returns has a gradient"),

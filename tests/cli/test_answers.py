@@ -160,7 +160,7 @@ def test_a_model_over_several_devices_is_explained(costmodel):
     assert explained["seconds"] == pytest.approx(shown["seconds"], rel=1e-3)
     assert explained["limits_s"]["link"] > 0
     refused = costmodel("explain", "lstm", "-m", "t4", "--tensor", "2", "-D", "batch=1", "seq=1", "hidden=1")
-    assert (refused.status, "--tensor is of a model" in refused.err) == (2, True)
+    assert (refused.status, "--tensor applies to a model" in refused.err) == (2, True)
 
 
 def test_predict_says_what_is_reached_of_the_device(costmodel):
@@ -189,9 +189,7 @@ def test_a_size_of_one_layer_that_another_takes_too_is_said(costmodel, command):
     over = ("seq=64",) if command == "sweep" else ()
     more = () if command == "sweep" else ("--over", "seq", "--of", "flops")
     words = (command, "lstm", "mamba", "-m", "h200-sxm", *more, "-D", "batch=1", "d_model=512", *over)
-    assert (
-        "hidden is mamba's too, which by itself has hidden=2*d_model" in costmodel(*words, "hidden=512").err
-    )
+    assert "hidden is set for mamba too, whose default is hidden=2*d" in costmodel(*words, "hidden=512").err
     assert costmodel(*words, "hidden=1024").err == ""
 
 

@@ -91,7 +91,7 @@ def test_the_example_of_validate_runs_with_a_smaller_budget(costmodel, desk, mon
     monkeypatch.setattr(cm.reports, "validation", _no_page)
     ended = costmodel(*words, "--force")
     assert ended.status == 2
-    assert "costmodel: going on from the visits in " in ended.err
+    assert "costmodel: resuming the measurements in " in ended.err
     assert "no page" in ended.err
     assert "held-out shapes" in ended.out
 

@@ -9,13 +9,13 @@ pytest.importorskip("vl_convert", reason="a page needs the extra costmodel[repor
 
 REFUSED = {
     "a page that is no page": (("-o", "x.pdf"), ".html"),
-    "a range": (("lstm", "-o", "x.html", "-D", "seq=1..10"), "one number to start from"),
+    "a range": (("lstm", "-o", "x.html", "-D", "seq=1..10"), "wanted one start value"),
     "an unknown layer": (("lstn", "-o", "x.html"), "unknown layer", "'lstm'"),
     "an unknown device": (("lstm", "-m", "h20-sxm", "-o", "x.html"), "unknown device", "h200-sxm"),
-    "a size of no layer": (("lstm", "-o", "x.html", "-D", "heads=3"), "unknown size of lstm"),
-    "a layer twice": (("lstm", "lstm", "-o", "x.html"), "is there twice"),
-    "changes of no device": (("lstm", "--device-set", "hbm=6 TB/s", "-o", "x.html"), "give one"),
-    "options of no layer": (("--set", "causal=true", "-o", "x.html"), "give one"),
+    "a size of no layer": (("lstm", "-o", "x.html", "-D", "heads=3"), "unknown size 'heads' of lstm"),
+    "a layer twice": (("lstm", "lstm", "-o", "x.html"), "is given twice"),
+    "changes of no device": (("lstm", "--device-set", "hbm=6 TB/s", "-o", "x.html"), "give at least one"),
+    "options of no layer": (("--set", "causal=true", "-o", "x.html"), "give at least one"),
     "a format that the device lacks": (
         ("lstm[bf16]", "-m", "v100-sxm2-16gb", "-o", "x.html"),
         "v100-sxm2-16gb has no bf16 rate; it has fp64, fp32, fp16",

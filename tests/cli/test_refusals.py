@@ -27,7 +27,10 @@ def size(text: str) -> tuple[str, ...]:
 
 
 CATALOGUE = {
-    "unknown command": (("predic",), "did you mean", "predict"),
+    "unknown command": (("predic",), "unknown command", "did you mean 'predict'"),
+    "no command at all": (("zzzzz",), "unknown command", "known: check, crossover"),
+    "a layer in a use": (("explain", "lstm", "--use", "decode", "-m", "t4", "-D", "seq=1"), "is a layer"),
+    "a model among layers": (("sweep", "lstm", "gpt2", "-m", "t4"), "gpt2 is a model, not a layer"),
     "unknown layer": (("predict", "lstn", "-m", "t4"), "unknown layer", "'lstm'"),
     "a layer by its paper's name": (("show", "flash-attention"), "unknown layer", "'tiled-attention'"),
     "a model as people write it": (("model", "gpt-3"), "unknown model", "'gpt3-175b'"),
@@ -42,16 +45,16 @@ CATALOGUE = {
         "mamba-130m decode takes no length",
         "got seq_kv",
     ),
-    "a device too many": ((*LSTM, "a100-sxm-80gb", "-D", "seq=1"), "got a100-sxm-80gb besides", "`sweep`"),
+    "a device too many": ((*LSTM, "a100-sxm-80gb", "-D", "seq=1"), "unexpected a100-sxm-80gb", "`sweep`"),
     "another device without its option": (
         ("explain", "lstm", "-m", "t4", "--or", "l4", "a30", "-D", "seq=1"),
-        "got a30 besides",
-        "given again for each",
+        "unexpected a30",
+        "repeat an option",
     ),
     "what is no file": (
         ("sweep", "lstm", "-m", "t4", "-D", "seq=1", "batch=1", "hidden=8", "-o", "/dev/null"),
         "cannot write /dev/null",
-        "no folder of parts",
+        "not a folder of parts",
     ),
     "unknown device": (("predict", "lstm", "-m", "h20-sxm"), "unknown device", "h200-sxm"),
     "nothing like a device": (("predict", "lstm", "-m", "zzzzz"), "unknown device", "`costmodel devices`"),
@@ -60,9 +63,9 @@ CATALOGUE = {
     "a kernel where none has a name": ((*PASS, "--kernel", "fa3"), "goes by a name", "leave it out"),
     "unknown framework": ((*FULL, "seq=3", "--framework", "torch"), "unknown framework", "'pytorch'"),
     "no device": (("predict", "lstm"), "--machine"),
-    "no layer": (("predict", "-m", "t4"), "LAYER"),
+    "no layer": (("predict", "-m", "t4"), "predict: missing argument 'LAYER'", "`costmodel predict --help`"),
     "unknown size": ((*FULL, "sequ=3"), "unknown size", "'seq'"),
-    "a size of another layer": ((*FULL, "seq=3", "heads=3"), "size of lstm", "heads"),
+    "a size of another layer": ((*FULL, "seq=3", "heads=3"), "unknown size 'heads' of lstm"),
     "missing size": (FULL, "needs seq", "length of the sequence"),
     "zero": (size("0"), "size seq", "at least 1", "'0'"),
     "negative": (size("-1"), "size seq", "at least 1", "'-1'"),
@@ -79,10 +82,10 @@ CATALOGUE = {
     "a size twice": ((*FULL, "seq=3", "seq=4"), "seq is given twice"),
     "no equals sign": ((*LSTM, "-D", "seq8192"), "wanted NAME=VALUE", "seq8192"),
     "no equals sign at first": ((*LSTM, "-D", "batch", "seq=3"), "wanted NAME=VALUE", "'batch'"),
-    "unknown option": ((*FULL, "seq=3", "--set", "projecte=true"), "unknown option of lstm", "'projected'"),
+    "unknown option": ((*LSTM, "--set", "projecte=true"), "option 'projecte' of lstm", "'projected'"),
     "option of a wrong kind": ((*FULL, "seq=3", "--set", "bias=maybe"), "true or false", "maybe"),
     "unknown dtype": ((*FULL, "seq=3", "--set", "dtype=bf61"), "unknown dtype", "'bf16'"),
-    "unknown direction": ((*FULL, "seq=3", "--set", "direction=back"), "direction of lstm", "bwd"),
+    "unknown direction": ((*FULL, "seq=3", "--set", "direction=back"), "direction 'back' of lstm", "bwd"),
     "an option without its value": (
         ("predict", "collective[algorithm]", "-m", "t4"),
         "option algorithm of collective: wanted algorithm=VALUE",
@@ -109,7 +112,7 @@ CATALOGUE = {
     "a folder to check": (("check", "."), "cannot read .", "directory"),
     "size of no layer swept": (
         ("sweep", "lstm", "gru", "-m", "t4", "-D", "heads=8"),
-        "unknown size of lstm, gru",
+        "unknown size 'heads' of lstm, gru",
     ),
     "too many rows": (
         ("sweep", "lstm", "-m", "t4", "-D", "seq=1..100000", "batch=1..100000", "hidden=8"),
@@ -129,7 +132,7 @@ CATALOGUE = {
     ),
     "crossing times of no device": (
         ("crossover", "lstm", "gru", "--over", "seq"),
-        "needs a device, -m DEVICE; --of flops",
+        "needs a device: -m DEVICE; counts (--of flops",
     ),
     "a rung of counts": (
         ("crossover", "lstm", "gru", "--over", "seq", "--of", "flops", "--rung", "bound"),
@@ -146,7 +149,7 @@ CATALOGUE = {
     ),
     "explaining many": (
         ("explain", "lstm", "-m", "h200-sxm", "-D", "batch=1", "hidden=8", "seq=1,2"),
-        "explain: wanted one value of seq; `predict`",
+        "explain: wanted one value of seq, got 2; `predict`",
     ),
     "measuring on no kind of device": (("validate", "--device", "gpu"), "unknown kind", "'cpu'"),
     "fitting nothing": (("validate", "--fit", "none.parquet"), "none.parquet", "no such file"),
@@ -177,7 +180,7 @@ CATALOGUE = {
     "an engine for a table that one thread makes": (
         ("sweep", "lstm", "-m", "t4", "-D", "seq=3", "--engine", "dask", "--cluster", "tcp://127.0.0.1:1"),
         "--cluster",
-        "give one too",
+        "give one of these too",
     ),
     "workers for a table that one thread makes": (
         ("sweep", "lstm", "-m", "t4", "-D", "seq=3", "--workers", "2", "-o", "x.csv"),
@@ -190,7 +193,7 @@ CATALOGUE = {
     ),
     "new tokens of no generation": (
         ("model", "gpt2", "-m", "t4", "--new", "64", "-D", "seq=16"),
-        "--new is of --use generation",
+        "--new applies to --use generation",
     ),
     "no new token": (
         ("model", "gpt2", "-m", "t4", "--use", "generation", "--new", "0", "-D", "seq=16"),
@@ -235,7 +238,7 @@ CATALOGUE = {
     ),
     "attention of a decoding step": (
         ("model", "gpt2", "-m", "t4", "--use", "decode", "-D", "seq_kv=16", "--attention", "dense"),
-        "--attention is of prefill",
+        "--attention applies to prefill",
     ),
     "scoring nothing": (("score", "none.csv", "-o", "x.csv"), "none.csv", "no such file"),
     "scoring a folder": (("score", ".", "-o", "x.csv"), "is a folder"),

@@ -309,7 +309,7 @@ def test_gradient_of_weights_is_one_product():
 
 
 def test_bad_words_are_refused():
-    with pytest.raises(UnknownNameError, match="direction of a recurrence"):
+    with pytest.raises(UnknownNameError, match="unknown direction 'up' of a recurrence"):
         cpu_recurrence.seconds(DEVICE, {}, steps=1, batch=1, hidden=8, gates=1, direction="up")
     with pytest.raises(UnavailableError, match="has no fp8 rate"):
         cpu_gemm.seconds(DEVICE, {}, m=8, n=8, k=8, dtype="fp8")

@@ -75,11 +75,11 @@ def test_what_a_layer_says_of_its_options_can_be_given_back(name):
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: get("moe")(activation=[1]), r"activation of moe \[1\]; known: .*silu"),
-        (lambda: get("feed-forward")(activation={}), "activation of feed-forward {}; known: .*relu"),
-        (lambda: get("norm")(kind=[1]), r"kind of norm \[1\]; known: layer, rms"),
-        (lambda: get("lstm")(direction=["fwd"]), r"direction of lstm \['fwd'\]"),
-        (lambda: get("dense-attention")(foo=1), "option of dense-attention 'foo'; known: .*causal"),
+        (lambda: get("moe")(activation=[1]), r"activation \[1\] of moe; known: .*silu"),
+        (lambda: get("feed-forward")(activation={}), "activation {} of feed-forward; known: .*relu"),
+        (lambda: get("norm")(kind=[1]), r"kind \[1\] of norm; known: layer, rms"),
+        (lambda: get("lstm")(direction=["fwd"]), r"direction \['fwd'\] of lstm"),
+        (lambda: get("dense-attention")(foo=1), "option 'foo' of dense-attention; known: .*causal"),
         (lambda: get("dense-attention")(casual=True), "did you mean 'causal'"),
     ],
 )

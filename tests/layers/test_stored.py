@@ -108,8 +108,8 @@ def test_an_interval_says_that_no_such_kernel_was_measured():
         ("matmul", {"weights": "bf16"}, "weights of matmul: wanted a format narrower than bf16, got bf16"),
         ("matmul", {"weights": "int5"}, "unknown dtype 'int5'"),
         ("matmul", {"weights": "bf16", "dtype": "fp32"}, "wanted a format of 8 or 4 bits, got bf16"),
-        ("matmul", {"weights": "int4", "direction": "bwd"}, "direction of matmul with weights=int4"),
-        ("swiglu", {"weights": "int4", "direction": "fwd+bwd"}, "direction of swiglu with weights=int4"),
+        ("matmul", {"weights": "int4", "direction": "bwd"}, "direction 'bwd' of matmul with weights=int4"),
+        ("swiglu", {"weights": "int4", "direction": "fwd+bwd"}, "of swiglu with weights=int4"),
         (
             "matmul",
             {"weights": "int4", "batched": True},

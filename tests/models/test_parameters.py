@@ -222,7 +222,7 @@ def test_what_is_listed_is_listed_of_every_layer():
 def test_experts_that_no_token_passes_are_refused(name):
     """One was a division by zero, the other a mixture without its experts' products."""
     figures = {**GATED, **SHARED, "shared_expert_intermediate_size": 32, name: 0}
-    with pytest.raises(CostmodelError, match=r"of 4 experts, .* wide, a token passes .: wanted 1 at least"):
+    with pytest.raises(CostmodelError, match=r"experts per token of at least 1, got .* and . of 4"):
         _ = from_config({"model_type": "qwen2_moe", **figures}).parameters
 
 

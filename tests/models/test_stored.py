@@ -196,7 +196,7 @@ def test_a_cache_keeps_its_format_when_all_else_changes():
 
 @pytest.mark.parametrize(("name", "use"), [("mamba-2.8b", "decode"), ("bert-base", "prefill")])
 def test_what_has_no_cache_stores_none(name, use):
-    with pytest.raises(CostmodelError, match=f"cache of {name} {use}: it has no keys and values that stay"):
+    with pytest.raises(CostmodelError, match=f"cache of {name} {use}: it keeps no keys and values"):
         getattr(load(name).storing(cache="fp8"), use)()
 
 
@@ -204,9 +204,9 @@ def test_what_is_stored_in_no_way_is_refused():
     model = load("llama-2-7b")
     with pytest.raises(CostmodelError, match="unknown dtype 'int5'"):
         model.storing("int5")
-    with pytest.raises(CostmodelError, match="say which: int4"):
+    with pytest.raises(CostmodelError, match="give the weights' format too, such as int4"):
         model.storing(group=32)
     with pytest.raises(CostmodelError, match="narrower than bf16, got fp32"):
         model.storing("fp32").decode()
-    with pytest.raises(CostmodelError, match="direction of llama-2-7b training with weights=int4"):
+    with pytest.raises(CostmodelError, match="of llama-2-7b training with weights=int4"):
         model.training().storing(weights="int4")

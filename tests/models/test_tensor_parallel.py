@@ -103,7 +103,7 @@ def test_one_device_has_the_whole(name):
 @pytest.mark.parametrize(
     ("name", "devices", "error", "said"),
     [
-        ("gpt2-xl", 2, SizeError, r"heads \(25\) over 2 devices do not come out even; 1, 5, 25 would"),
+        ("gpt2-xl", 2, SizeError, r"heads \(25\) do not divide evenly among 2 devices; 1, 5, 25 would"),
         ("llama-3-8b", 3, SizeError, "1, 2, 4, 8, 16, 32 would"),
         ("gnmt", 2, UnavailableError, "not known how devices share its layers"),
         ("llama-2-7b", 0, SizeError, "devices: wanted a whole number of at least 1, got 0"),

@@ -423,7 +423,7 @@ def test_one_new_token_is_the_prompts():
 def test_what_does_not_generate_says_so():
     with pytest.raises(UnavailableError, match="does not generate"):
         load("bert-large").decode()
-    with pytest.raises(CostmodelError, match="attention of gpt2"):
+    with pytest.raises(CostmodelError, match="unknown attention 'tilde' of gpt2"):
         load("gpt2").prefill(attention="tilde")
     for new in (0, 2.5, 2**20 + 1, True, None):
         with pytest.raises(CostmodelError, match=f"wanted 1 to 1,048,576 new tokens, got {new}"):

@@ -38,7 +38,7 @@ def test_a_mixture_of_experts_is_spread_over_devices(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["plan", "gnmt", *MODEL[2:]], "is no stack of layers of which it is known"),
+        (["plan", "gnmt", *MODEL[2:]], "it is not known how devices share its layers"),
         ([*MODEL, "seq_kv=128"], "seq_kv is of a decoder beside an encoder"),
         (["plan", "mixtral-8x7b", *MODEL[2:]], "nothing fits"),
         (["plan", "llama-3-70b", *MODEL[2:]], "nothing fits"),

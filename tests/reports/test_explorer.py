@@ -606,11 +606,11 @@ def test_a_whole_model_is_a_layer_like_any_other(explored: Explored) -> None:
 
 def test_what_makes_no_page_is_refused() -> None:
     lstm = get("lstm")()
-    with pytest.raises(cm.CostmodelError, match="is there twice"):
+    with pytest.raises(cm.CostmodelError, match="is given twice"):
         explore.page([lstm, lstm])
     with pytest.raises(cm.CostmodelError, match="at least one layer"):
         explore.page([])
-    with pytest.raises(cm.CostmodelError, match="unknown size of lstm 'heads'"):
+    with pytest.raises(cm.CostmodelError, match="unknown size 'heads' of lstm"):
         explore.page([lstm], sizes={"heads": 3})
     with pytest.raises(cm.CostmodelError, match="has no bf16 rate; it has fp64, fp32, fp16"):
         explore.page([lstm], ["nvidia/v100-sxm2-16gb"])

@@ -1,4 +1,4 @@
-"""Families of architectures: one file each, found by looking in this folder."""
+"""Families of architectures: one file each; the folder is searched for them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Family", "by_type"]
 
 @cache
 def by_type() -> dict[str, Family]:
-    """Return the family of every ``model_type`` that configurations give."""
+    """Return the family of every known ``model_type``."""
     found: dict[str, Family] = {}
     for module in pkgutil.iter_modules(__path__):
         for value in vars(importlib.import_module(f"{__name__}.{module.name}")).values():
@@ -29,7 +29,7 @@ def _of_type(model_type: str) -> Family:
 
 
 def _found_again(family: Family) -> tuple[Callable[[str], Family], tuple[str]]:
-    """Return how a family is found again: defaults of its fields are functions, which are not pickled."""
+    """Return how to unpickle a family: by name, because default functions of fields cannot be pickled."""
     return _of_type, (family.types[0],)
 
 

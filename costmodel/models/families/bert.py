@@ -1,4 +1,4 @@
-"""BERT: an encoder that sees both ways, layer norms after each addition, a pooler."""
+"""BERT: a bidirectional encoder with layer norms after each residual addition, and a pooler."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
 
 
 def heads(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield what pre-training adds: transform, norm and words of every position; whether B follows A."""
+    """Yield the pre-training heads: transform, norm and word scores of every position; next sentence."""
     yield linear(use, "word transform", c.d_model, c.d_model, bias=True)
     yield pointwise(use, "word transform's activation", "gelu", c.d_model)
     yield norm(use, "word norm", c.d_model, "layer")

@@ -1,4 +1,4 @@
-"""DeepSeek V2 and V3: latent attention (MLA), and experts of which all tokens share some."""
+"""DeepSeek V2 and V3: latent attention (MLA), and routed experts beside shared ones."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from costmodel.models.stack import Stack
 
 @dataclass(frozen=True)
 class Traits:
-    """How V3 differs from V2.
+    """Differences between V2 and V3.
 
     Attributes
     ----------
     correction : bool
-        Whether the router has a learned offset for each expert (V3's balance without a loss).
+        Whether the router learns an offset per expert (V3's load balancing without an auxiliary loss).
     """
 
     correction: bool = False
@@ -77,7 +77,7 @@ def layer(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding, the dense layers and those with experts, norm, logits."""
+    """Return the embedding, the dense layers, those with experts, the norm and the logits."""
     sparse = sum(i >= c.dense_first and i % c.sparse_step == 0 for i in range(c.layers))
     kinds = ((c.layers - sparse, False), (sparse, True))
     layers = (repeated(layer(c, use, has_experts), count) for count, has_experts in kinds if count)

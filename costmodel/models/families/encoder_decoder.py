@@ -1,7 +1,7 @@
-"""Encoders beside decoders: the Transformer of 2017 and T5.
+"""Encoder-decoders: the Transformer of 2017 and T5.
 
-`seq` is the decoder's sequence and `seq_kv` the encoder's, which the decoder attends to. Decoding, `seq_kv`
-is what the decoder has in its own cache, and `seq` the encoder's, whose keys and values are cached.
+`seq` is the decoder's length and `seq_kv` the encoder's, which the decoder attends to. In decoding, `seq_kv`
+is the length of the decoder's own cache, and `seq` the encoder's, whose keys and values are cached.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _stack(c: Fields, use: Use, half: Half, inner: Callable[[Use, str], Part]) -
 
 
 def transformer_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embeddings, encoder, decoder, logits; one table for both embeddings and the logits."""
+    """Yield embeddings, encoder, decoder, logits; both embeddings and the logits share one table."""
 
     def inner(use: Use, name: str) -> Part:
         return feed_forward(use, c.d_model, c.d_ff, "relu", bias=True, name=name)
@@ -106,7 +106,7 @@ T5_FIELDS = {
 def t5_parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     """Yield embeddings, encoder, norm, decoder, norm, logits; norms have no offset, products no bias.
 
-    The first layer of each stack has a table of biases by distance, for each head; of UMT5 every layer.
+    The first layer of each stack (in UMT5 every layer) has a table of biases by distance for each head.
     """
 
     def inner(use: Use, name: str) -> Part:

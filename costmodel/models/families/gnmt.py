@@ -1,4 +1,4 @@
-"""GNMT: a stack of LSTM layers each side, and additive attention between them."""
+"""GNMT: LSTM layers in encoder and decoder, with additive attention between them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIELDS = {
 
 
 def encoder(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield the first layer, which walks both ways, the second, which reads both, and the others."""
+    """Yield the first layer, which is bidirectional, the second, which reads both directions, and others."""
     both, one = use.layer("lstm", bidirectional=True), use.layer("lstm")
     width = {**use.tokens, "hidden": c.d_model}
     yield Part.of("encoder", both, **width, input=c.d_model)
@@ -30,9 +30,9 @@ def encoder(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def attention(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield vᵀ tanh(W q + U k) for each pair, softmax, and the weighted sum of the encoder's outputs.
+    """Yield vᵀ tanh(W q + U k) for each pair, the softmax, and the weighted sum of the encoder's outputs.
 
-    Decoding, these and U k, of the encoder's `seq` positions, are there.
+    In decoding, the outputs and U k of the encoder's `seq` positions are in memory already.
     """
     source = N if use.decoding else S
     pairs = use.rows * source
@@ -50,7 +50,7 @@ def attention(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def decoder(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield layers that each read the layer below and what attention found for the first of them."""
+    """Yield layers that each read the layer below and the result of attention for the first layer."""
     layer = use.layer("lstm")
     width = {**use.tokens, "hidden": c.d_model}
     states = 2 * B * c.d_model if use.decoding else ZERO  # h and c
@@ -60,7 +60,7 @@ def decoder(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield embeddings, encoder (unless decoding), decoder and attention, logits."""
+    """Yield embeddings, encoder (unless decoding), attention and decoder, logits."""
     if not use.decoding:
         source = replace(use, length=S)
         yield embedding(source, c.vocab, c.d_model, tied=False)

@@ -22,7 +22,7 @@ from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
-#: OPT's table of positions starts at 2, as its padding took the first two.
+#: OPT's position table has two more rows, which its padding used.
 OFFSET = {"gpt2": 0, "opt": 2}
 FUNCTION = {"gpt2": "gelu-tanh", "opt": "relu"}
 
@@ -63,16 +63,16 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def learned(c: Fields, part: Part) -> Part:
-    """Return a part, of norms without gains and offsets those that the layer counts taken off again.
+    """Return a part; of a norm without gains and offsets, without the parameters that its layer counts.
 
-    They are few: what reading them takes stays in its time.
+    Its time still includes reading them, which is little.
     """
     plain = part.layer.name == "norm" and not c.gains
     return with_extra(part, -part.expression(part.layer.parameters())) if plain else part
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Yield embedding (projected where it is narrower), layers, norm, logits."""
+    """Yield the embedding (with a projection if it is narrower), the layers, the norm and the logits."""
     narrow = c.embedded != c.d_model
     positions = (c.positions + OFFSET[c.type]) * c.d_model
     yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)

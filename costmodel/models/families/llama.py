@@ -1,4 +1,4 @@
-"""Llama and its relatives: RMS norms, rotated queries and keys, gated feed-forward layers or experts."""
+"""Llama and similar models: RMS norms, rotary positions, gated feed-forward layers or experts."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from costmodel.models.stack import Stack
 
 @dataclass(frozen=True)
 class Traits:
-    """How one relative differs from Llama.
+    """Differences between an architecture and Llama.
 
     Attributes
     ----------
     qkv_bias : bool
-        Q, K and V have biases where the configuration does not say.
+        Default for biases of Q, K and V.
     qk_norm : str
         See `Heads`.
     norms : int
-        Norms of a layer: 2 before its halves, or 4, before and after.
+        Norms per layer: 2, before each half; or 4, before and after each half.
     function : str
-        The activation of the gated layer.
+        Activation of the gated layer.
     tied : bool
-        Whether logits use the embeddings where the configuration does not say.
+        Default for logits that share the embedding table.
     local : int
-        Of so many layers all but the last look back on `sliding_window`
-        positions only; 1: all do; 0: none, unless ``layer_types`` says so.
+        Of every `local` layers, all but the last have a window of `sliding_window` positions; 1: all layers
+        have it; 0: none has. ``layer_types`` overrides this.
     upper : bool
-        Layers from ``max_window_layers`` on do, if ``use_sliding_window`` says so.
+        Layers from ``max_window_layers`` on have the window, if ``use_sliding_window`` is set.
     asked : bool
-        ``use_sliding_window`` is false where the configuration does not say.
+        Whether ``use_sliding_window`` is false by default.
     """
 
     qkv_bias: bool = False
@@ -49,10 +49,10 @@ class Traits:
     asked: bool = False
 
 
-#: Layers of a Qwen below which none has a window, and its positions, where it does not say (transformers'
+#: Qwen's defaults: number of first layers without a window, and the window's positions (transformers'
 #: configuration_qwen2.py).
 MAX_WINDOW_LAYERS, WINDOW = 28, 4096
-#: What ``layer_types`` may have.
+#: Entries allowed in ``layer_types``.
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 TRAITS = {
@@ -69,8 +69,8 @@ TRAITS = {
     "gemma3": Traits(qk_norm="head", norms=4, function="gelu-tanh", tied=True, local=6),
 }
 
-#: What transformers' configuration classes have for keys that a file lacks: they save a language model inside
-#: another without these (Gemma 3 from 4B on names neither heads nor vocabulary).
+#: Defaults of transformers' configuration classes. A language model saved inside another lacks keys that
+#: equal these (Gemma 3 from 4B on has neither heads nor vocabulary).
 _GEMMA3 = {
     "vocab_size": 262208,
     "num_attention_heads": 8,
@@ -102,7 +102,7 @@ LEFT_TO_DEFAULTS = {
 
 
 def _window(c: Fields) -> int:
-    """Return the positions of a window where the configuration does not say; 0: there is none."""
+    """Return the default window [positions]; 0: none."""
     return WINDOW if TRAITS[c.type].asked and c.uses_window else 0
 
 
@@ -131,7 +131,7 @@ FIELDS = {
 
 
 def kinds(c: Fields) -> Counter[tuple[int | None, bool]]:
-    """Return how many layers there are of each kind: (window or None, whether it has experts)."""
+    """Return the number of layers of each kind: (window or None, whether it has experts)."""
     found: Counter[tuple[int | None, bool]] = Counter()
     types = of_layers(c, LAYER_TYPES)
     for i in range(c.layers):
@@ -148,7 +148,7 @@ def kinds(c: Fields) -> Counter[tuple[int | None, bool]]:
 
 
 def layer(c: Fields, use: Use, window: int | None, sparse: bool) -> Iterator[Part]:
-    """Yield one layer: norm, attention, add, norm, feed-forward or experts, add."""
+    """Yield one layer: norm, attention, addition, norm, feed-forward or experts, addition."""
     traits = TRAITS[c.type]
     heads = Heads(
         d_model=c.d_model,
@@ -165,7 +165,7 @@ def layer(c: Fields, use: Use, window: int | None, sparse: bool) -> Iterator[Par
 
 
 def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
-    """Yield the gated layer, or the experts, with a gate of one number where some are shared."""
+    """Yield the gated layer, or the experts; a shared expert is scaled by a gate of one number per token."""
     if not sparse:
         function = TRAITS[c.type].function
         yield feed_forward(use, c.d_model, c.d_ff, function, gated=True, bias=c.mlp_bias)
@@ -175,7 +175,7 @@ def _inner(c: Fields, use: Use, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding, layers, norm, logits."""
+    """Return the embedding, the layers, the norm and the logits."""
     layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
     return between_ends(c, use, layers)
 

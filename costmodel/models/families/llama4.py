@@ -1,4 +1,4 @@
-"""Llama 4: experts in every layer or every other, one of which all tokens pass; chunked attention."""
+"""Llama 4: experts in every or every other layer, with one shared expert; chunked attention."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
-#: What ``layer_types`` may have.
+#: Entries allowed in ``layer_types``.
 LAYER_TYPES = ("full_attention", "chunked_attention")
 
 FIELDS = {
@@ -28,7 +28,7 @@ FIELDS = {
     "qk_norm": Field(("use_qk_norm",), True, bool),
     "chunk": Field(("attention_chunk_size",), 8192),
     "global_step": Field(("no_rope_layer_interval",), 4),
-    # Where they are listed, no interval decides.
+    # If layers are listed, the intervals above are ignored.
     "sparse_layers": Field(("moe_layers",), None, list),
     "rotated": Field(("no_rope_layers",), (), list),
     "layer_types": Field(("layer_types",), (), list),
@@ -37,9 +37,9 @@ FIELDS = {
 
 
 def kinds(c: Fields) -> Counter[tuple[bool, bool, bool]]:
-    """Return how many layers there are of each kind: (sees all positions, rotates, has experts).
+    """Return the number of layers of each kind: (sees all positions, rotates, has experts).
 
-    Layers that rotate see a chunk, and others all, unless ``layer_types`` says so.
+    Layers with rotation see one chunk and the others all positions, unless ``layer_types`` says otherwise.
     """
     found: Counter[tuple[bool, bool, bool]] = Counter()
     rotated = each_layer(c, "no_rope_layers", c.rotated)
@@ -54,7 +54,7 @@ def kinds(c: Fields) -> Counter[tuple[bool, bool, bool]]:
 
 
 def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iterator[Part]:
-    """Yield one layer: what is not rotated is not normed."""
+    """Yield one layer; queries and keys without rotation are not normed either."""
     heads = Heads(
         d_model=c.d_model,
         heads=c.heads,
@@ -75,7 +75,7 @@ def layer(c: Fields, use: Use, whole: bool, rotates: bool, sparse: bool) -> Iter
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding, layers, norm, logits."""
+    """Return the embedding, the layers, the norm and the logits."""
     layers = (repeated(layer(c, use, *kind), count) for kind, count in kinds(c).items())
     return between_ends(c, use, layers)
 

@@ -1,4 +1,4 @@
-"""Mamba: a selective state space between two products, and no other layer."""
+"""Mamba: layers that are a selective state space between two products, and nothing else."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from costmodel.models._fields import D_MODEL, LAYERS, TIED, VOCAB, Field, Fields
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
-#: What mamba-ssm's own configuration names the mixer by; Mamba-2's is another.
+#: Name of the mixer in mamba-ssm's own configurations; Mamba-2 has another.
 MIXER = "Mamba1"
 
 
 def _pure(c: Fields) -> bool:
-    """Return that all layers are Mamba's.
+    """Return True if all layers are Mamba's.
 
     Raises
     ------
     CostmodelError
-        If some are not, as mamba-ssm's configuration may have them.
+        If some are not, which mamba-ssm's configurations allow.
     """
     others = {
         f"layer {c.mixer}": c.mixer != MIXER,
@@ -44,12 +44,12 @@ def _pure(c: Fields) -> bool:
 
 
 def _padded(c: Fields) -> int:
-    """Return the rows of the table of words: as many as there are, up to a multiple."""
+    """Return the rows of the embedding table: the vocabulary, rounded up to a multiple."""
     return int(-(-c.words // c.multiple) * c.multiple)
 
 
 FIELDS = {
-    # mamba-ssm's own configuration has `ssm_cfg`, and pads its words to a multiple of 8 where none is said.
+    # mamba-ssm's own configurations have `ssm_cfg`, and pad the vocabulary to a multiple of 8 by default.
     "own": Field(("ssm_cfg",), None, dict),
     "multiple": Field(("pad_vocab_size_multiple",), lambda f: 1 if f.own is None else 8),
     "words": VOCAB,
@@ -73,7 +73,7 @@ FIELDS = {
 
 
 def mixer(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield the product in; convolution; Δ, B and C; the selective scan; the product out."""
+    """Yield the input projection; convolution; Δ, B and C; the selective scan; the output projection."""
     yield linear(use, "input projection", c.d_model, 2 * c.inner, bias=c.bias)
     convolution = Part.of(
         "convolution",
@@ -83,7 +83,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
         k=c.kernel,
     )
     yield with_extra(convolution, c.inner if c.conv_bias else 0)
-    yield keeping(linear(use, "step, B and C", c.inner, c.rank + 2 * c.state), 0)  # the scan keeps x
+    yield keeping(linear(use, "step, B and C", c.inner, c.rank + 2 * c.state), 0)  # the scan keeps its input
     yield linear(use, "step", c.rank, c.inner, bias=True)
     scan = use.layer("mamba")
     yield Part.of("selective scan", scan, **use.tokens, d_model=c.d_model, hidden=c.inner, state=c.state)
@@ -93,7 +93,7 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding, layers, norm, logits."""
+    """Return the embedding, the layers, the norm and the logits."""
     kind = "rms" if c.rms else "layer"
     layer = residual(use, "mixer", c.d_model, mixer(c, use), kind=kind)
     return between_ends(c, use, [repeated(layer, c.layers)], kind=kind)

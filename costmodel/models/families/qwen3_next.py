@@ -1,4 +1,4 @@
-"""Qwen3-Next: three layers of gated delta nets to one of gated attention, all with experts."""
+"""Qwen3-Next: three layers of gated delta nets for each layer of gated attention, all with experts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from costmodel.models._heads import Heads, self_attention
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
-#: What ``layer_types`` may have.
+#: Entries allowed in ``layer_types``.
 LAYER_TYPES = ("full_attention", "linear_attention")
 
 FIELDS = {
@@ -52,12 +52,12 @@ FIELDS = {
 
 
 def _value_dim(c: Fields) -> int:
-    """Return the width of a value head: the state of the delta rule is counted as square.
+    """Return the width of a value head; the delta rule is only counted with a square state.
 
     Raises
     ------
     CostmodelError
-        If it is not that of a key head.
+        If it differs from that of a key head.
     """
     if c.value_dim != c.key_dim:
         raise CostmodelError(
@@ -70,12 +70,12 @@ def _value_dim(c: Fields) -> int:
 def delta_net(c: Fields, use: Use) -> Iterator[Part]:
     """Yield Q, K, V, output gate and decay; convolution; the delta rule; gated norm; output projection.
 
-    Of each value head two numbers are learned besides: its decay, and its step's offset.
+    Each value head has two more learned numbers: its decay and the offset of its step.
     """
     keys, values = c.key_heads * c.key_dim, c.value_heads * _value_dim(c)
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
     heads = linear(use, "decay and step", c.d_model, 2 * c.value_heads)
-    yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the layer's input, as the first product
+    yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the first product keeps the same input
     convolution = use.layer("causal-conv1d", decode=use.decoding)
     yield Part.of("convolution", convolution, **use.tokens, d_model=2 * keys + values, k=c.kernel)
     yield Part.of(
@@ -86,7 +86,7 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
         kv_heads=c.value_heads,
         head_dim=c.key_dim,
     )
-    # One gain for all heads, and the gate SiLU(z), in one kernel.
+    # The norm has one gain for all heads; its gate, SiLU(z), is counted as a kernel of its own.
     yield norm(use, "gated norm", c.value_dim, rows=use.rows * c.value_heads)
     yield gate(use, "output gate", values)
     yield linear(use, "output projection", values, c.d_model)
@@ -114,7 +114,7 @@ def layer(c: Fields, use: Use, full: bool, sparse: bool) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding, layers, norm, logits."""
+    """Return the embedding, the layers, the norm and the logits."""
     kinds: Counter[tuple[bool, bool]] = Counter()
     types = of_layers(c, LAYER_TYPES)
     for i in range(c.layers):

@@ -1,4 +1,4 @@
-"""RWKV-4: time mixing by a decaying average, channel mixing by a squared rectifier."""
+"""RWKV-4: time mixing by a decaying average, channel mixing with a squared ReLU."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ FIELDS = {
 
 
 def time_mixing(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield the mix with the token before, three products, the average, its gate, the product out."""
-    # Each of key, value and receptance has a vector that says how much of the token before it sees.
+    """Yield the mix with the previous token, three products, the average, its gate, the output projection."""
+    # Key, value and receptance each learn a vector that weighs the previous token.
     yield with_extra(pointwise(use, "token shift", "add", 3 * c.d_model), 3 * c.d_model)
-    # Three products, as each has a mix of its own to read.
+    # These are three products because each reads another mix.
     yield replace(linear(use, "key, value and receptance", c.d_model, c.width), repeats=sp.Integer(3))
     yield Part.of("wkv", use.layer("rwkv"), **use.tokens, d_model=c.width)
     if use.decoding:
-        # The average's numerator, denominator and exponent; the token before.
+        # The state holds the average's numerator, denominator and exponent, and the previous token.
         yield state(use, "state", 3 * c.width + c.d_model)
-    yield keeping(gate(use, "receptance gate", c.width), sp.Rational(1, 2))  # the average keeps its own
+    yield keeping(gate(use, "receptance gate", c.width), sp.Rational(1, 2))  # the average keeps its result
     yield linear(use, "output projection", c.width, c.d_model)
 
 
 def channel_mixing(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield the mix with the token before; key, squared rectifier, value; receptance, and its gate."""
+    """Yield the mix with the previous token; key, squared ReLU, value; receptance and its gate."""
     yield with_extra(pointwise(use, "token shift", "add", 2 * c.d_model), 2 * c.d_model)
     yield linear(use, "channel key", c.d_model, c.d_ff)
     yield pointwise(use, "squared rectifier", "relu", c.d_ff)
@@ -68,7 +68,7 @@ def layer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding and its norm, layers, norm, logits."""
+    """Return the embedding and its norm, the layers, the norm and the logits."""
     first = norm(use, "embedding norm", c.d_model, "layer")
     return between_ends(c, use, [first, repeated(layer(c, use), c.layers)], kind="layer")
 

@@ -1,4 +1,4 @@
-"""xLSTM as its 7B model has it: matrix memories (mLSTM) between gated feed-forward layers."""
+"""xLSTM as in its 7B model: matrix memories (mLSTM) between gated feed-forward layers."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from costmodel.models._fields import D_MODEL, HEADS, LAYERS, UNTIED, VOCAB, Fiel
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 
-#: The most that a width may be.
+#: Largest width.
 WIDEST = Field(()).most
 
 
 def _width(factor: str, multiple: str) -> Callable[[Fields], int]:
-    """Return a default: so many times the model's width, cut to a whole number, rounded up to a multiple.
+    """Return a default: a factor times the model's width, truncated, then rounded up to a multiple.
 
     Raises
     ------
     CostmodelError
-        When it is taken and is no size.
+        When the default is used and is not a valid size.
     """
 
     def default(c: Fields) -> int:
@@ -58,7 +58,7 @@ FIELDS = {
     "chunk": Field(("chunk_size",), 64),
     "tied": UNTIED,
     "bias": Field(("use_bias",), False, bool),
-    # What follows from these, and no configuration says.
+    # Sizes that follow from these and are in no configuration.
     "keys": Field((), _width("key_factor", "key_multiple")),
     "values": Field((), _width("value_factor", "key_multiple")),
     "d_ff": Field((), _width("ff_factor", "ff_multiple")),
@@ -68,15 +68,15 @@ FIELDS = {
 
 
 def mixer(c: Fields, use: Use) -> Iterator[Part]:
-    """Yield Q, K, V and output gate; input and forget gates; the matrix memory; norm, gate, product out."""
+    """Yield Q, K, V, output gate; input and forget gates; the matrix memory; norm, gate, projection out."""
     keys, values = c.keys, c.values
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values, bias=c.bias)
-    # The layer's input, as the first product.
+    # It reads the layer's input, which the first product keeps already.
     yield keeping(linear(use, "input and forget gates", c.d_model, 2 * c.heads, bias=True), 0)
     memory = use.layer("mlstm", form="recurrent" if use.decoding else "chunked")
     sizes = {"heads": c.heads, "head_dim": c.key_dim, "value_dim": c.value_dim, "block": c.chunk}
     yield Part.of("matrix memory", memory, **use.tokens, **sizes)
-    # Each head is normed by itself, and each has gains of its own; what is normed the memory keeps.
+    # Each head is normed separately, with its own gains; the memory already keeps the norm's input.
     part = norm(use, "head norm", c.value_dim, rows=use.rows * c.heads)
     yield keeping(with_extra(part, values - c.value_dim + (values if c.bias else 0)), 0)
     yield gate(use, "output gate", values)
@@ -84,14 +84,14 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
 
 
 def half(c: Fields, use: Use, name: str, inner: Iterable[Part]) -> Iterator[Part]:
-    """Yield half a layer, whose norm has offsets where products have biases; the last norm has none."""
+    """Yield half a layer; its norm has an offset if products have biases (the final norm never has one)."""
     first, *rest = residual(use, name, c.d_model, inner)
     yield with_extra(first, c.d_model if c.bias else 0)
     yield from rest
 
 
 def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
-    """Return embedding, layers, norm, logits."""
+    """Return the embedding, the layers, the norm and the logits."""
     inner = feed_forward(use, c.d_model, c.d_ff, "silu", gated=True, bias=c.bias)
     layer = [*half(c, use, "mixer", mixer(c, use)), *half(c, use, "feed-forward", [inner])]
     return between_ends(c, use, [repeated(layer, c.layers)])
