@@ -1,13 +1,13 @@
-"""Gated delta net: a matrix-valued state a head, S ← α S (I − β k kᵀ) + β v kᵀ, o = S q.
+"""Gated delta net: a matrix-valued state per head, S ← α S (I − β k kᵀ) + β v kᵀ, o = S q.
 
-Prefill works by chunks of 64 tokens (Yang et al., arXiv 2412.06464): inside a chunk everything is
-matrix products, from chunk to chunk the state is handed on. Two kernels do it. ``fused``
-(FlashInfer's) gives each value head of each sequence one block that walks its chunks with the
-state on chip: time is waves of blocks × chunks in turn. ``chunked`` (the Triton kernels of
-flash-linear-attention) computes what is parallel in kernels of their own, which write and read
-their intermediates, and walks the chunks in one that does only the recurrence.
+Prefill processes chunks of 64 tokens (Yang et al., arXiv 2412.06464): within a chunk everything is matrix
+products, and the state passes from chunk to chunk. There are two implementations. ``fused`` (FlashInfer's)
+assigns each value head of each sequence to one block, which steps over its chunks with the state on chip: the
+time is waves of blocks × chunks. ``chunked`` (the Triton kernels of flash-linear-attention) computes the
+parallel part in separate kernels, which write and read their intermediates, and steps over the chunks in a
+kernel that does only the recurrence.
 
-Decode reads and writes the whole state, fp32, once a token: a memory-bound pass.
+Decode reads and writes the whole fp32 state once per token: a memory-bound pass.
 """
 
 from __future__ import annotations
@@ -64,16 +64,17 @@ CONSTANTS = {
     "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
     **replay.CONSTANTS,
 }
-#: A kernel's start, and what the cache gives to a unit.
+#: Constants of a kernel's start, and rates from the cache to a unit.
 STARTS, RATES = ("start_cycles",), ("cache_bytes",)
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = tuple(replay.CONSTANTS)
 
 KERNELS = ("fused", "chunked", "decode")
 
-#: Tokens of a chunk, in all the kernels; fp32 state.
+#: Tokens of a chunk in all kernels; size of an element of the fp32 state [B].
 _CHUNK, _STATE_BYTES = 64.0, 4.0
-#: The chunked kernels find their intermediates again after anything from one tensor to all of them.
+#: Sharpness of the cache's transition: low, as the chunked kernels' reuse distances range from one
+#: intermediate tensor to all of them.
 _REUSE_ORDER = 1.5
 
 
@@ -89,23 +90,24 @@ def seconds(
     dtype: str = "bf16",
     kernel: str = "fused",
 ) -> Estimate:
-    """Return the time of the core of one gated-delta-net layer (projections and convolution excluded).
+    """Return the time of the core of one gated-delta-net layer, without projections and convolution.
 
     Parameters
     ----------
     batch, seq, heads, value_heads, head_dim : array_like
-        Sizes: query/key heads and value heads may differ; in decode ``seq`` is mostly 1, and more tokens
-        are steps in turn (their latency is not fitted).
+        Sizes. Query/key heads and value heads may differ. In decode ``seq`` is usually 1; further tokens are
+        dependent steps (their latency is not fitted).
     dtype : str
-        Of q, k, v and o; the state is fp32.
+        Format of q, k, v and o; the state is fp32.
     kernel : str
         ``fused``, ``chunked`` or ``decode``.
 
     Returns
     -------
     Estimate
-        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (chunks in turn), ``launch``. Counted are 10·C·d + 6·d²
-        FLOP a token and value head (C the chunk, formulas of section 4 of the paper, the solve left out).
+        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (sequential chunks), ``launch``. The arithmetic is 10·C·d
+        + 6·d² FLOP per token and value head (C tokens per chunk; formulas of section 4 of the paper, without
+        the triangular solve).
 
     Raises
     ------
@@ -130,7 +132,7 @@ def seconds(
         memory, cache = warm_seconds(
             compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
         )
-        # Each further token waits for the state that the one before leaves in the registers.
+        # Each further token waits for the state that the previous one leaves in registers.
         chain = (seq - 1) * c["token_cycles"] * cycle
         work = norm(c["overlap"], np.maximum(memory, cache), chain)
         terms = {"hbm": memory, "l2": cache, "depth": chain, "launch": launch}
@@ -159,5 +161,5 @@ def seconds(
 
 
 def _droop(c: Mapping[str, float], work: Array, busy: Array) -> Array:
-    """Return by what factor long work on that share of the units is slowed."""
+    """Return the slow-down factor of long work on a share `busy` of the units."""
     return 1.0 + c["droop"] * busy * work / (work + c["droop_s"])
