@@ -4,13 +4,13 @@ The input product of all steps is a separate kernel (``gemm``). What remains is 
 product of a narrow matrix (the batch) with the recurrent weights, and some pointwise arithmetic. There are
 two algorithms:
 
-* step by step (cuDNN's standard algorithm, MIOpen): kernels for each step, which read the weights
-  again, from memory or cache. A step takes the launches, plus the largest of its bytes, its
+* step by step (cuDNN's standard algorithm, MIOpen): each step launches kernels, which read the weights
+  again from memory or cache. A step takes the launches, plus the largest of its bytes, its
   arithmetic and its chain of multiply-adds along the inner dimension. Tiles are 16, 32 or 64
-  sequences wide whatever the batch, and libraries differ most in which they pick;
+  sequences wide for any batch, and libraries differ most in their choice of it;
 * persistent (Diamos et al., ICML 2016; cuDNN's persistent algorithm; FlashRNN, arXiv 2412.07752):
   one kernel keeps the weights on the chip, and a step takes a synchronisation of all units,
-  its arithmetic, and whatever of the weights did not fit.
+  its arithmetic, and reading the part of the weights that does not fit.
 
 The caller or torch's rule for cuDNN (``_cudnn``) decides between them; otherwise the persistent one is used
 if the weights have 16 bits and fit on the chip.
