@@ -16,19 +16,21 @@ GRAIN = 32768.0
 
 #: Constants of the memory levels, the same for every kernel model of a CPU.
 MEMORY = {
-    "l2_bytes_cycle": Constant(20.0, 2.0, 96.0, "B/cycle", "what a core moves within its own caches"),
-    "l3_bytes_cycle": Constant(12.0, 1.0, 64.0, "B/cycle", "what a core moves from the shared cache"),
+    "l2_bytes_cycle": Constant(20.0, 2.0, 96.0, "B/cycle", "bandwidth of a core's own caches"),
+    "l3_bytes_cycle": Constant(12.0, 1.0, 64.0, "B/cycle", "bandwidth of a core from the shared cache"),
     "bandwidth_share": Constant(0.8, 0.2, 1.2, "1", "share of the memory bandwidth that all cores reach"),
     "l2_share": Constant(
-        0.7, 0.1, 2.0, "1", "working set, over a core's own cache, up to which it stays there"
+        0.7, 0.1, 2.0, "1", "largest working set that stays in a core's own cache, relative to its size"
     ),
     "page_s": Constant(
         1.6e-6, 1e-9, 5e-5, "s", "a thread's time to map a page of a result that is too large for the heap"
     ),
     "l3_share": Constant(
-        0.7, 0.1, 2.0, "1", "working set, over the shared cache, up to which it stays there"
+        0.7, 0.1, 2.0, "1", "largest working set that stays in the shared cache, relative to its size"
     ),
-    "warm_share": Constant(1.0, 0.0, 1.0, "1", "of what caches can hold, what the call before left there"),
+    "warm_share": Constant(
+        1.0, 0.0, 1.0, "1", "share of what caches can hold that the previous call left there"
+    ),
 }
 #: Constants that measurements of copies determine; ``warm_share`` is not a property of the machine.
 LEVELS = tuple(name for name in MEMORY if name != "warm_share")

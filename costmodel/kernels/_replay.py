@@ -12,8 +12,8 @@ from costmodel.kernels.base import Array, Constant, Estimate
 
 #: Constants of the ticks, shared by all kernel models whose rows are graph replays.
 CONSTANTS = {
-    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: clock at whose ticks a replay ends; 0: none"),
-    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: by how much replays exceed whole ticks"),
+    "tick_s": Constant(0.0, 0.0, 1e-5, "s", "harness: period of the clock whose ticks end replays; 0: none"),
+    "phase_s": Constant(5e-7, 0.0, 2e-6, "s", "harness: time by which replays exceed whole ticks"),
 }
 
 #: Architectures whose replays begin and end at ticks of a clock, and the tick's length [s]. Times of calls

@@ -37,38 +37,52 @@ CONSTANTS = {
         0.75, 0.3, 1.08, "1", "share of the dense peak, at its stated clock, that the steps' products reach"
     ),
     "softmax_cost": Constant(
-        1.2, 0.0, 6.0, "1", "time of a tile's softmax, over its exponentials' at the special-function rate"
+        1.2,
+        0.0,
+        6.0,
+        "1",
+        "time of a tile's softmax, relative to its exponentials at the special-function rate",
     ),
-    "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, over that of its softmax"),
+    "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, relative to its softmax"),
     "step_cycles": Constant(
-        1000.0, 0.0, 8000.0, "cycles", "least time of a step over a KV tile (of 128 keys, if loaded ahead)"
+        1000.0, 0.0, 8000.0, "cycles", "least time of a step on a KV tile (of 128 keys, with producer warps)"
     ),
     "block_cycles": Constant(
-        4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, sizes apart"
+        4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, independent of sizes"
     ),
     "stagger_cycles": Constant(
-        0.0, 0.0, 60.0, "cycles", "from one thread block's start to the next one's, of the first on the units"
+        0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
     ),
     "row_bytes_per_cycle": Constant(
         60.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
     ),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "ramp_cycles": Constant(
-        0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
+        0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
     ),
     "cache_share": Constant(
-        1.0, 0.3, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
+        1.0,
+        0.3,
+        2.0,
+        "1",
+        "largest working set that hits on replay, over the cache's capacity for distinct data",
     ),
-    "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "l2_unit_bytes": Constant(
+        20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work"
+    ),
     "energy_j": Constant(
-        1.3e-12, 1e-13, 1e-11, "J", "energy of an operation, all told: long kernels slow to the power limit"
+        1.3e-12, 1e-13, 1e-11, "J", "total energy per operation: long kernels slow down to the power limit"
     ),
     "token_cycles": Constant(
-        4000.0, 0.0, 60000.0, "cycles", "thread block that stores one token's K and V (vLLM's kernel)"
+        4000.0,
+        0.0,
+        60000.0,
+        "cycles",
+        "time of a thread block that stores one token's K and V (vLLM's kernel)",
     ),
     "merge_cycles": Constant(5000.0, 0.0, 40000.0, "cycles", "launch of the kernel that merges splits"),
     "launch_cycles": Constant(
-        11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
+        11000.0, 2000.0, 60000.0, "cycles", "harness: launch overhead of a call in a replayed graph"
     ),
     **replay.CONSTANTS,
 }

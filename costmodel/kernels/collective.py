@@ -48,17 +48,23 @@ CONSTANTS = {
         0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that long messages reach"
     ),
     "tree_share": Constant(
-        0.37, 0.1, 1.0, "1", "the same of a tree within a node (NCCL's tuning table: 110 GB/s of A100's 300)"
+        0.37, 0.1, 1.0, "1", "the same for a tree within a node (NCCL's tuning table: 110 GB/s of A100's 300)"
     ),
-    "hop_s": Constant(3.4e-6, 2e-7, 2e-5, "s", "a step to a device of the same node (NCCL's tuning table)"),
+    "hop_s": Constant(
+        3.4e-6, 2e-7, 2e-5, "s", "latency of a step to a device of the same node (NCCL's tuning table)"
+    ),
     "network_bandwidth": Constant(
-        25e9, 1e8, 4e11, "B/s", "a device's network port, one way, where its spec has none (200 Gbit/s: HDR)"
+        25e9,
+        1e8,
+        4e11,
+        "B/s",
+        "one-way bandwidth of a device's network port, if its spec has none (200 Gbit/s: HDR)",
     ),
     "network_share": Constant(0.9, 0.3, 1.0, "1", "share of the network's bandwidth that is reached"),
     "network_hop_s": Constant(
-        1.4e-5, 1e-6, 1e-4, "s", "a step to a device of another node (NCCL's tuning table)"
+        1.4e-5, 1e-6, 1e-4, "s", "latency of a step to a device of another node (NCCL's tuning table)"
     ),
-    "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start of a collective (NCCL's tuning table)"),
+    "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start-up time of a collective (NCCL's tuning table)"),
     "switch_share": Constant(
         0.807,
         0.3,
@@ -68,7 +74,11 @@ CONSTANTS = {
         "bandwidth on 8 H100 (GTC 2024, S62129), 9/8 of a buffer sent at 0.85 of that (``switch_sums``)",
     ),
     "switch_hop_s": Constant(
-        8.3e-6, 2e-7, 2e-5, "s", "a step through such a switch (NCCL's tuning table: 25 µs in all)"
+        8.3e-6,
+        2e-7,
+        2e-5,
+        "s",
+        "latency of a step through a switch that adds (NCCL's tuning table: 25 µs in all)",
     ),
 }
 

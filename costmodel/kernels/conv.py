@@ -21,19 +21,15 @@ from costmodel.kernels._cache import warm_seconds
 from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "start_cycles": Constant(
-        4000.0, 1000.0, 20000.0, "cycles", "start and end of a kernel that does nothing"
-    ),
-    "token_cycles": Constant(360.0, 0.0, 4000.0, "cycles", "latency of one token after another in a block"),
+    "start_cycles": Constant(4000.0, 1000.0, 20000.0, "cycles", "start and end of an empty kernel"),
+    "token_cycles": Constant(360.0, 0.0, 4000.0, "cycles", "latency of each consecutive token in a block"),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        0.9, 0.4, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
+        0.9, 0.4, 2.0, "1", "largest working set that hits on replay, relative to the cache's capacity"
     ),
-    "cache_bytes": Constant(
-        11.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
-    ),
+    "cache_bytes": Constant(11.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache per unit"),
     "unit_bytes": Constant(
-        10.0, 2.0, 128.0, "B/cycle", "what one unit takes from memory: its loads in flight over their latency"
+        10.0, 2.0, 128.0, "B/cycle", "memory bandwidth of one unit: its bytes in flight over their latency"
     ),
     **replay.CONSTANTS,
 }

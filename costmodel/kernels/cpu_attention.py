@@ -21,17 +21,15 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.85, 0.1, 1.0, "1", "share of the peak that the blocks' products reach"),
-    "score_cycles": Constant(3.0, 0.1, 60.0, "cycles", "online softmax, for each score"),
+    "score_cycles": Constant(3.0, 0.1, 60.0, "cycles", "online softmax, per score"),
     "block_s": Constant(
-        1e-6, 0.0, 1e-4, "s", "a block of queries against a block of keys: calls, packing apart"
+        1e-6, 0.0, 1e-4, "s", "overhead of calls per pair of query and key blocks, without packing"
     ),
-    "pack_cycles": Constant(
-        0.6, 0.0, 20.0, "cycles", "packing, for each element of K and V that a block meets"
-    ),
+    "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, per element of K and V that a block uses"),
     "start_s": Constant(
-        1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads and waiting for the last"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
     **MEMORY,
 }

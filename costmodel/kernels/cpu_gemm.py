@@ -22,19 +22,23 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.93, 0.2, 1.0, "1", "share of the peak that the micro-kernel reaches"),
-    "pack_cycles": Constant(1.2, 0.0, 20.0, "cycles", "packing, for each element of B"),
+    "pack_cycles": Constant(1.2, 0.0, 20.0, "cycles", "packing, per element of B"),
     "page_cycles": Constant(
-        3.0, 0.0, 20.0, "cycles", "more for each, where a row of B is at least a page: translations"
+        3.0,
+        0.0,
+        20.0,
+        "cycles",
+        "extra packing per element where a row of B is at least a page: address translation",
     ),
     "edge_rows": Constant(2.0, 0.0, 24.0, "rows", "rows and columns of the result wasted at its edges"),
     "start_s": Constant(
-        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads and waiting for the last"),
     "vector_bytes_cycle": Constant(
-        8.0, 1.0, 64.0, "B/cycle", "what a core streams of a matrix that meets one vector"
+        8.0, 1.0, 64.0, "B/cycle", "rate at which a core streams the matrix of a matrix-vector product"
     ),
-    "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "start of each further matrix of a batch"),
+    "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "overhead of each further matrix of a batch"),
     "overlap": Constant(1.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes: 1 adds them"),
     **MEMORY,
 }

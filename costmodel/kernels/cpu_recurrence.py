@@ -24,18 +24,16 @@ from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 CONSTANTS = {
     "peak_share": Constant(0.8, 0.05, 1.0, "1", "share of the peak that a step's product reaches"),
     "edge_rows": Constant(4.0, 0.0, 32.0, "rows", "rows of the batch wasted at the register tile's edges"),
-    "pack_cycles": Constant(
-        0.3, 0.0, 20.0, "cycles", "packing, for each weight, each step of a batch above 1"
-    ),
-    "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, for each pre-activation"),
-    "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, whatever its size"),
+    "pack_cycles": Constant(0.3, 0.0, 20.0, "cycles", "packing, per weight and step with a batch above 1"),
+    "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, per pre-activation"),
+    "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, independent of its size"),
     "sum_cycles": Constant(
-        0.0, 0.0, 40.0, "cycles", "backward, for each weight, each step: its gradient added to the sum"
+        0.0, 0.0, 40.0, "cycles", "backward, per weight and step: its gradient added to the sum"
     ),
     "call_s": Constant(
-        2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, its result allocated"
+        2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, each step that uses them"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, per step that uses them"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
     **MEMORY,
 }

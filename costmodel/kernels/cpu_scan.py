@@ -18,13 +18,13 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "flop_cycles": Constant(0.25, 0.01, 50.0, "cycles", "instructions for each FLOP, of one core"),
+    "flop_cycles": Constant(0.25, 0.01, 50.0, "cycles", "instructions per FLOP on one core"),
     "step_cycles": Constant(8.0, 1.0, 200.0, "cycles", "a dependent step of a fused scan"),
-    "lanes": Constant(64.0, 1.0, 1024.0, "lanes", "lanes that a core walks side by side"),
+    "lanes": Constant(64.0, 1.0, 1024.0, "lanes", "lanes that a core processes concurrently"),
     "start_s": Constant(
-        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads and waiting for the last"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
     **MEMORY,
 }

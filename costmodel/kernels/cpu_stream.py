@@ -20,14 +20,14 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions for each element, of one core"),
+    "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions per element on one core"),
     "row_cycles": Constant(50.0, 0.1, 20000.0, "cycles", "start and end of a row that is reduced"),
     "start_s": Constant(
-        2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads and waiting for the last"),
     "grain": Constant(
-        GRAIN, 1.0, GRAIN, "elements", "of an elementwise operation's chunks, at the least (the library's)"
+        GRAIN, 1.0, GRAIN, "elements", "least size of an elementwise operation's chunks (the library's)"
     ),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
     **MEMORY,

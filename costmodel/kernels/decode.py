@@ -30,46 +30,56 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "cache_share": Constant(
-        1.0, 0.3, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
+        1.0,
+        0.3,
+        2.0,
+        "1",
+        "largest working set that hits on replay, over the cache's capacity for distinct data",
     ),
-    "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "l2_unit_bytes": Constant(
+        20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work"
+    ),
     "ramp_cycles": Constant(
-        0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
+        0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
     ),
     "stagger_cycles": Constant(
-        0.0, 0.0, 60.0, "cycles", "from one thread block's start to the next one's, of the first on the units"
+        0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
     ),
     "block_cycles": Constant(3000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
     "row_bytes_per_cycle": Constant(
         60.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads rows of Q and its first keys, and stores O"
     ),
     "stream_bytes_per_cycle": Constant(
-        40.0, 5.0, 256.0, "B/cycle", "rate at which one unit takes in K and V by itself"
+        40.0, 5.0, 256.0, "B/cycle", "rate at which a single unit loads K and V"
     ),
     "reduce_bytes_per_cycle": Constant(
         20.0, 1.0, 512.0, "B/cycle", "rate at which a thread block reduces its group's outputs (trtllm)"
     ),
     "sequence_cycles": Constant(
-        10.0, 0.0, 200.0, "cycles", "further time for each sequence: the scheduler's look-up of its length"
+        10.0, 0.0, 200.0, "cycles", "extra time per sequence: the scheduler's look-up of its length"
     ),
     "merge_cycles": Constant(5000.0, 0.0, 30000.0, "cycles", "launch of the kernel that merges splits"),
     "merge_work_cycles": Constant(
-        3000.0, 0.0, 30000.0, "cycles", "what it does once there is something to merge"
+        3000.0, 0.0, 30000.0, "cycles", "fixed work of the merging kernel if there are splits to merge"
     ),
     "merge_block_cycles": Constant(
-        5.0, 0.0, 30.0, "cycles", "from one thread block of that kernel to the next one's (flash-attention 3)"
+        5.0, 0.0, 30.0, "cycles", "time between thread blocks of the merging kernel (flash-attention 3)"
     ),
     "merge_split_cycles": Constant(
-        150.0, 0.0, 2000.0, "cycles", "time of that kernel for each split that it reads"
+        150.0, 0.0, 2000.0, "cycles", "time of the merging kernel per split that it reads"
     ),
     "copy_cycles": Constant(
         9000.0, 0.0, 30000.0, "cycles", "two kernels that rearrange Q and O (FlashAttention-2)"
     ),
     "return_cycles": Constant(
-        2400.0, 0.0, 30000.0, "cycles", "a copy that returns O where heads were made rows (FlashAttention-2)"
+        2400.0,
+        0.0,
+        30000.0,
+        "cycles",
+        "copy of O to its destination where heads became rows (FlashAttention-2)",
     ),
     "launch_cycles": Constant(
-        11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
+        11000.0, 2000.0, 60000.0, "cycles", "harness: launch overhead of a call in a replayed graph"
     ),
     **replay.CONSTANTS,
 }

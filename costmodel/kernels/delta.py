@@ -27,41 +27,39 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "start_cycles": Constant(
-        8000.0, 1000.0, 120000.0, "cycles", "start and end of the kernels of one call, with nothing to do"
+        8000.0, 1000.0, 120000.0, "cycles", "start and end of a call's kernels without work"
     ),
     "block_cycles": Constant(
-        14000.0, 0.0, 100000.0, "cycles", "a block's load of its state, first chunk and store"
+        14000.0, 0.0, 100000.0, "cycles", "a block's load of its state, its first chunk, and its store"
     ),
     "stagger_cycles": Constant(
-        0.0, 0.0, 200.0, "cycles", "from one block's start to the next one's, of the first on the units"
+        0.0, 0.0, 200.0, "cycles", "time between starts of consecutive blocks in the first wave"
     ),
     "token_cycles": Constant(
-        450.0, 0.0, 4000.0, "cycles", "one row of the triangular solve inside a chunk, in turn"
+        450.0, 0.0, 4000.0, "cycles", "one of the sequential rows of the triangular solve inside a chunk"
     ),
     "chunk_cycles": Constant(
-        5000.0, 400.0, 40000.0, "cycles", "one chunk after another: the recurrence's dependent step"
+        5000.0, 400.0, 40000.0, "cycles", "a dependent step of the recurrence: one chunk"
     ),
     "part_cycles": Constant(
-        0.0, 0.0, 40000.0, "cycles", "a chunk of a head on a unit, in the chunked kernels that are parallel"
+        0.0, 0.0, 40000.0, "cycles", "a head's chunk on a unit, in the parallel ones of the chunked kernels"
     ),
     "head_units": Constant(
         2.0, 1.0, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
     ),
     "bandwidth_share": Constant(0.8, 0.4, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        1.0, 0.4, 2.0, "1", "working set, over cache capacity, up to which it is found there"
+        1.0, 0.4, 2.0, "1", "largest working set that hits, relative to the cache's capacity"
     ),
-    "cache_bytes": Constant(
-        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
-    ),
+    "cache_bytes": Constant(20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache per unit"),
     "extra_passes": Constant(
         20.0, 0.0, 60.0, "1", "intermediates written or read, in units of the values' size"
     ),
     "overlap": Constant(
         2.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
-    "droop": Constant(0.1, 0.0, 0.3, "1", "slow-down of long work on all units (power, clock)"),
-    "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
+    "droop": Constant(0.1, 0.0, 0.3, "1", "relative slow-down of long work on all units (power, clock)"),
+    "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop has set in"),
     **replay.CONSTANTS,
 }
 #: Constants of a kernel's start, and rates from the cache to a unit.

@@ -41,26 +41,40 @@ CONSTANTS = {
         0.0,
         60.0,
         "elements",
-        "tile edge whose loads take as long as its arithmetic, at an operation a byte of shared memory",
+        "tile edge whose loads take as long as its arithmetic, at 1 operation per byte of shared memory",
     ),
     "step_cycles": Constant(
-        200.0, 10.0, 4000.0, "cycles", "latency of one step of the K loop, its loads overlapped as they are"
+        200.0,
+        10.0,
+        4000.0,
+        "cycles",
+        "latency of a step of the K loop, with loads overlapped as in the kernel",
     ),
     "fill_cycles": Constant(500.0, 1.0, 20000.0, "cycles", "a block's first loads and last stores"),
     "resident_tiles": Constant(
-        2.0, 0.5, 4.0, "1", "blocks of 128 × 128 a unit holds; smaller ones in proportion"
+        2.0, 0.5, 4.0, "1", "resident blocks of 128 × 128 per unit; smaller ones in proportion"
     ),
     "tail_waves": Constant(
-        0.5, 0.01, 1.0, "1", "how far a last wave that is not full still takes a whole wave's time"
+        0.5, 0.01, 1.0, "1", "how far a partly filled last wave takes the time of a full one"
     ),
-    "l2_unit_bytes": Constant(30.0, 4.0, 200.0, "B/cycle", "what L2 feeds to one unit"),
+    "l2_unit_bytes": Constant(30.0, 4.0, 200.0, "B/cycle", "bandwidth of L2 per unit"),
     "l2_once_bytes": Constant(
-        200.0, 2.0, 200.0, "B/cycle", "the same of what no two units share; above l2_unit_bytes: not used"
+        200.0,
+        2.0,
+        200.0,
+        "B/cycle",
+        "the same for data that no two units share; above l2_unit_bytes: not used",
     ),
-    "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
+    "store_bytes": Constant(
+        30.0, 2.0, 400.0, "B/cycle", "rate at which a unit stores results after its last step"
+    ),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
-        1.0, 0.02, 4.0, "1", "working set, over what the cache holds of it, half of which stays between calls"
+        1.0,
+        0.02,
+        4.0,
+        "1",
+        "working set, over the cache's capacity for distinct data, half of which stays between calls",
     ),
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
@@ -70,61 +84,61 @@ CONSTANTS = {
         1e-5,
         0.1,
         "1",
-        "share of a row by which blocks get out of step in a wave, for each further block of their unit",
+        "share of a row by which blocks get out of step per wave and further block of their unit",
     ),
     "lone_share": Constant(
-        0.5, 0.05, 1.0, "1", "share of such blocks' loads that none beside them does (of 64 × 64 tiles all)"
+        0.5, 0.05, 1.0, "1", "share of such blocks' loads that no other block shares (all, of 64 × 64 tiles)"
     ),
     "reach_unit": Constant(
-        1e10, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
+        1e10, 1e5, 1e10, "B", "span of a tile's rows beyond which a unit's loads miss in address translation"
     ),
     "page_bytes": Constant(
-        3e4, 1e3, 1e7, "B", "distance of rows at which half of their loads open a page of memory each"
+        3e4, 1e3, 1e7, "B", "distance of rows at which half of the loads open a DRAM page each"
     ),
     "scatter_share": Constant(
-        0.0, 0.0, 1.0, "1", "share of the bandwidth that loads reach which all open pages; 0: not used"
+        0.0, 0.0, 1.0, "1", "share of the bandwidth if all loads open DRAM pages; 0: not used"
     ),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
-    "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "the reduction after a split of K, its start included"),
+    "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "reduction after a split of K, including its start"),
     "energy_j": Constant(
-        1.3e-12, 1e-13, 3e-10, "J", "energy of an operation: arithmetic that lasts slows to the power limit"
+        1.3e-12, 1e-13, 3e-10, "J", "energy of an operation: long arithmetic slows down to the power limit"
     ),
-    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slowing has come"),
+    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slow-down has set in"),
     "thin_cost": Constant(
-        1.0, 1.0, 10.0, "1", "time of a step of thin, deep fp32 tiles over that of its arithmetic"
+        1.0, 1.0, 10.0, "1", "time of a step of thin, deep fp32 tiles relative to its arithmetic"
     ),
     "ragged": Constant(
-        0.0, 0.0, 1.0, "1", "further time of arithmetic where rows do not fill sglang's FP8 tiles"
+        0.0, 0.0, 1.0, "1", "relative extra time of arithmetic where rows do not fill sglang's FP8 tiles"
     ),
     "small_cycles": Constant(
-        10.0, 0.0, 50.0, "cycles", "per further K of cuBLAS's unsplit kernel for little work; 0: not used"
+        10.0, 0.0, 50.0, "cycles", "time per K of cuBLAS's unsplit kernel for small products; 0: not used"
     ),
     "small_column_cycles": Constant(
-        0.0, 0.0, 5.0, "cycles", "per column of its result: its blocks start one after another; 0: not used"
+        0.0, 0.0, 5.0, "cycles", "time per column of its result, whose blocks start one by one; 0: not used"
     ),
     "tiny_s": Constant(
-        0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for little work on more than 16 rows; 0: not used"
+        0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for small products of more than 16 rows; 0: not used"
     ),
-    "tiny_cycles": Constant(5.0, 0.0, 50.0, "cycles", "per K of that kernel"),
+    "tiny_cycles": Constant(5.0, 0.0, 50.0, "cycles", "time per K of Ampere's kernel for small products"),
     "row_cycles": Constant(
-        0.4, 0.0, 50.0, "cycles", "per K of a block of the kernel for a single row of A (GEMV); 0: not used"
+        0.4, 0.0, 50.0, "cycles", "time per K of a block of the kernel for one row of A (GEMV); 0: not used"
     ),
-    "row_bytes": Constant(10.0, 1.0, 100.0, "B/cycle", "what of B that kernel takes on one unit"),
+    "row_bytes": Constant(10.0, 1.0, 100.0, "B/cycle", "rate at which a unit loads B in the GEMV kernel"),
     "row_split_s": Constant(
-        1.4e-6, 1e-7, 3e-5, "s", "the reduction after it where Ampere's kernel cuts few, long rows of B"
+        1.4e-6, 1e-7, 3e-5, "s", "reduction after Ampere's GEMV kernel, which splits few, long rows of B"
     ),
     "quantise_share": Constant(
         0.7, 0.1, 1.5, "1", "share of the memory bandwidth that dynamic quantisation reaches"
     ),
     "block_cycles": Constant(
-        0.0, 0.0, 30.0, "cycles", "from one block's start to the next one's, in the first wave; 0: not used"
+        0.0, 0.0, 30.0, "cycles", "time between starts of consecutive blocks in the first wave; 0: not used"
     ),
-    "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
+    "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of an empty kernel"),
     "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
     "record_s": Constant(
-        0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
+        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
     ),
     **replay.CONSTANTS,
 }

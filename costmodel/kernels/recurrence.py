@@ -33,10 +33,14 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "a call of the library, whatever its length"),
-    "step_s": Constant(1e-5, 1e-6, 2e-4, "s", "kernels of a step, with nothing to do (step by step)"),
+    "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "overhead of a library call, independent of its length"),
+    "step_s": Constant(1e-5, 1e-6, 2e-4, "s", "kernels of a step without work (step by step)"),
     "chain_s": Constant(
-        1e-8, 1e-11, 1e-7, "s", "one multiply-add of the product's inner chain, tiles over 16 wide"
+        1e-8,
+        1e-11,
+        1e-7,
+        "s",
+        "one multiply-add of the chain along the product's inner dimension (tiles over 16 wide)",
     ),
     "bandwidth_share": Constant(
         0.8, 0.1, 1.0, "1", "share of the memory bandwidth at which weights are read"
@@ -46,13 +50,15 @@ CONSTANTS = {
     "share_32": Constant(0.5, 0.01, 1.0, "1", "the same, 32 wide"),
     "share_64": Constant(0.6, 0.02, 1.0, "1", "the same, 64 wide and more"),
     "split": Constant(
-        2.5, 0.5, 16.0, "1", "blocks that work on a 128 × 64 tile of a product (split along its inner)"
+        2.5, 0.5, 16.0, "1", "blocks per 128 × 64 tile of a product (split along its inner dimension)"
     ),
-    "sync_s": Constant(2e-6, 1e-6, 1e-5, "s", "a synchronisation of all units, state handed on (persistent)"),
+    "sync_s": Constant(
+        2e-6, 1e-6, 1e-5, "s", "synchronisation of all units, which passes the state on (persistent)"
+    ),
     "onchip_share": Constant(
         0.5, 0.1, 0.9, "1", "share of registers and shared memory that can hold weights"
     ),
-    "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak of the weights' gradient"),
+    "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak that the weights' gradient reaches"),
 }
 
 #: Constants fitted in seconds that are cycles on any device; a relative's are scaled with the clock.

@@ -25,26 +25,30 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of a kernel that does nothing"),
+    "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of an empty kernel"),
     "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        0.7, 0.05, 2.0, "1", "traffic, over cache capacity, up to which a replay finds it there"
+        0.7, 0.05, 2.0, "1", "largest traffic that hits on replay, relative to the cache's capacity"
     ),
-    "cache_speed": Constant(2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache over that of memory"),
+    "cache_speed": Constant(
+        2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache relative to that of memory"
+    ),
     "matrix_share": Constant(0.2, 0.005, 1.0, "1", "share of the matrix peak that products of a chunk reach"),
     # A combine is 3 FLOP in 2 instructions, a selective scan's step 7 in 5; the peak assumes 2 in 1.
     "vector_share": Constant(
         0.7, 0.05, 1.0, "1", "share of the vector peak: not all are fused multiply-adds"
     ),
     "special_share": Constant(
-        0.9, 0.05, 1.0, "1", "share of the special functions' rate, one an instruction"
+        0.9, 0.05, 1.0, "1", "share of the special functions' rate, at one per instruction"
     ),
     "lane_cycles": Constant(
-        12.0, 4.0, 100.0, "cycles", "a step of a lane: a dependent multiply and add, and its loop"
+        12.0, 4.0, 100.0, "cycles", "a step of a lane: a dependent multiply and add, with loop overhead"
     ),
-    "block_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, synchronised"),
-    "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit walks at once"),
-    "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit walks at once"),
+    "block_s": Constant(
+        2.5e-6, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, with synchronisation"
+    ),
+    "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit processes concurrently"),
+    "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit processes concurrently"),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),

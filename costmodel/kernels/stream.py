@@ -25,42 +25,46 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 CONSTANTS = {
     "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "warm_share": Constant(
-        0.1, 0.0, 1.0, "1", "share of the last-level cache still valid from the last replay"
+        0.1, 0.0, 1.0, "1", "share of the last-level cache that still holds data of the last replay"
     ),
     "cache_share": Constant(
-        1.0, 0.05, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
+        1.0,
+        0.05,
+        2.0,
+        "1",
+        "largest working set that hits on replay, over the cache's capacity for distinct data",
     ),
-    "cache_bytes": Constant(
-        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
-    ),
+    "cache_bytes": Constant(20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache per unit"),
     "element_cycles": Constant(
-        2.0, 0.0, 500.0, "cycles", "instructions of each element, on a unit's 64 lanes for integers"
+        2.0, 0.0, 500.0, "cycles", "instructions per element, on a unit's 64 integer lanes"
     ),
     "row_s": Constant(4e-6, 0.0, 5e-5, "s", "latency of a row: first load, reductions, last store"),
-    "iteration_s": Constant(5e-7, 0.0, 2e-5, "s", "latency of a further dependent load of a row"),
+    "iteration_s": Constant(5e-7, 0.0, 2e-5, "s", "latency of each further dependent load of a row"),
     "resident_share": Constant(
-        1.0, 0.05, 3.0, "1", "bytes of rows in flight, over cache capacity, that still hit"
+        1.0, 0.05, 3.0, "1", "most bytes of rows in flight that still hit, relative to the cache's capacity"
     ),
-    "straddling": Constant(
-        0.0, 0.0, 0.5, "1", "further traffic of rows that begin inside a sector, over that of the rows"
-    ),
+    "straddling": Constant(0.0, 0.0, 0.5, "1", "relative extra traffic of rows that begin inside a sector"),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
     "occupancy": Constant(
-        1.0, 0.25, 1.0, "1", "share of a unit's threads that registers let a row kernel use"
+        1.0, 0.25, 1.0, "1", "share of a unit's threads that a row kernel can use, given its registers"
     ),
-    "start_s": Constant(2e-6, 1e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
+    "start_s": Constant(2e-6, 1e-7, 1e-5, "s", "start and end of an empty kernel"),
     "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
     "record_s": Constant(
-        0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
+        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
     ),
     "slow_clock": Constant(
-        1.0, 1.0, 3.0, "1", "harness: slow-down of instructions before the clock was raised"
+        1.0, 1.0, 3.0, "1", "harness: factor on the time of instructions before the clock was raised"
     ),
-    "slow_host": Constant(1.0, 0.5, 2.0, "1", "harness: slow-down of its dispatch over the same rows"),
+    "slow_host": Constant(1.0, 0.5, 2.0, "1", "harness: factor on the dispatch before the clock was raised"),
     "slow_rows": Constant(
-        0.0, 0.0, 2e4, "rows", "harness: below these, measured before the clock was raised"
+        0.0,
+        0.0,
+        2e4,
+        "rows",
+        "harness: number of rows below which shapes were measured before the clock was raised",
     ),
 }
 #: Constants of the harness, not of the device; they do not carry over to another host.
