@@ -14,11 +14,11 @@ from costmodel.hardware.tables import families
 _CUT = (1.5, 2.5)
 #: Constant for the share of the memory bandwidth that a kernel reaches; the kernel model of passes over
 #: tables.
-_REACHED, _PASSES = "bandwidth_share", "stream"
+_BANDWIDTH_SHARE, _STREAM = "bandwidth_share", "stream"
 #: Constant for the largest working set, over the cache's capacity, that a repeated call still finds there.
-_HELD = "cache_share"
+_CACHE_SHARE = "cache_share"
 #: A unit that can load this many times its share of the memory bandwidth keeps memory busy.
-_AHEAD = 2.0
+_SATURATING = 2.0
 #: Share of a kernel's start-up time that does not scale with the units' clock: the launch itself and the
 #: memory latency.
 _UNCLOCKED = 0.25
@@ -72,90 +72,94 @@ def carried(
         Whether constants fitted on the device itself may be used to see how generations differ.
     """
     without = () if own else (device.base_name,)
-    found, lender = translated(constants, section, wanted, without), hardware.load(relative)
-    clocks = device.clock_hz / lender.clock_hz
+    found, fitted_on = translated(constants, section, wanted, without), hardware.load(relative)
+    clocks = device.clock_hz / fitted_on.clock_hz
     feeds = found.keys() & set(kernels.group(section.kernel, "FEEDS"))
-    least = {name: min(found[name] / _part(lender), _AHEAD) * _part(device) for name in feeds}
+    least = {
+        name: min(found[name] / _bandwidth_per_unit(fitted_on), _SATURATING) * _bandwidth_per_unit(device)
+        for name in feeds
+    }
     for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
         found[name] /= clocks
     for name in found.keys() & set(kernels.group(section.kernel, "STARTS")):
         found[name] *= 1 - _UNCLOCKED + _UNCLOCKED * clocks
     for name in found.keys() & set(kernels.group(section.kernel, "RATES")):
-        found[name] *= _taken_in(section.kernel, wanted.dtype, lender, device)
+        found[name] *= _rate_factor(section.kernel, wanted.dtype, fitted_on, device)
     for name in feeds:
         found[name] = max(found[name], least[name])
     for name in found.keys() & set(kernels.group(section.kernel, "MADE")):
-        found[name] *= _voltage(lender, device, wanted.dtype)
-        found[name] *= _progress(name, wanted, lender, device, without)
-    cut = _cut(device, lender, wanted.dtype)
+        found[name] *= _energy_factor(fitted_on, device, wanted.dtype)
+        found[name] *= _generation_factor(name, wanted, fitted_on, device, without)
+    cut = _tensor_rate_factor(device, fitted_on, wanted.dtype)
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
-            found[name] = _uncovered(found[name], cut)
-    if _HELD in found and _divided(lender) and not _divided(device):
-        found[_HELD] = 1.0  # a partitioned cache keeps copies; a unified one holds its full capacity
-    of_hbm = device.graphics_memory and not lender.graphics_memory
-    if of_hbm and _REACHED in found and section.kernel != _PASSES:
+            found[name] = _share_with_cut(found[name], cut)
+    if _CACHE_SHARE in found and _partitioned(fitted_on) and not _partitioned(device):
+        found[_CACHE_SHARE] = 1.0  # a partitioned cache keeps copies; a unified one holds its full capacity
+    of_hbm = device.graphics_memory and not fitted_on.graphics_memory
+    if of_hbm and _BANDWIDTH_SHARE in found and section.kernel != _STREAM:
         # Decoding steps reach 0.96 of A100's HBM bandwidth, all of H200's, but only 0.81 to 0.84 of L40S's
         # GDDR6.
-        found[_REACHED] = min(found[_REACHED], _of_graphics_memory(without))
-    if _REACHED in found:
-        found[_REACHED] = min(found[_REACHED], 1.0)  # fits of kernels that memory does not limit may exceed 1
+        found[_BANDWIDTH_SHARE] = min(found[_BANDWIDTH_SHARE], _largest_gddr_share(without))
+    if _BANDWIDTH_SHARE in found:
+        # Fits of kernels that memory does not limit may exceed 1.
+        found[_BANDWIDTH_SHARE] = min(found[_BANDWIDTH_SHARE], 1.0)
     return found
 
 
-def _taken_in(kernel: str, dtype: str, lender: hardware.Device, device: hardware.Device) -> float:
-    """Return the bytes per cycle that caches and memory deliver to a unit, relative to those of `lender`.
+def _rate_factor(kernel: str, dtype: str, fitted_on: hardware.Device, device: hardware.Device) -> float:
+    """Return the bytes per cycle that caches and memory deliver to a unit, relative to those of `fitted_on`.
 
     Within an architecture they are equal: its caches run at the units' clock, and their rates are stated per
     cycle ("NVIDIA A100 Tensor Core GPU Architecture": 5,120 B). Between architectures the bytes per second
     are equal, except that a tensor memory accelerator loads no less per cycle than threads do.
     """
-    if lender.family == device.family:
+    if fitted_on.family == device.family:
         return 1.0
-    times = lender.clock_hz / device.clock_hz
-    if kernel in _OF_TILES and _tensors(dtype, lender, device):
-        before, after = (each.family in _BY_ACCELERATOR for each in (lender, device))
+    times = fitted_on.clock_hz / device.clock_hz
+    if kernel in _OF_TILES and _tensors(dtype, fitted_on, device):
+        before, after = (each.family in _BY_ACCELERATOR for each in (fitted_on, device))
         if before != after:
             return max(times, 1.0) if after else min(times, 1.0)
     return times
 
 
-def _divided(device: hardware.Device) -> bool:
+def _partitioned(device: hardware.Device) -> bool:
     """Return whether the last-level cache is partitioned, each part keeping copies of what its units read."""
     return device.llc_distinct < device.llc_capacity
 
 
-def _part(device: hardware.Device) -> float:
+def _bandwidth_per_unit(device: hardware.Device) -> float:
     """Return one unit's share of the memory bandwidth [B/cycle]."""
     return device.hbm_bandwidth / (device.units * device.clock_hz)
 
 
-def _of_graphics_memory(without: Sequence[str]) -> float:
+def _largest_gddr_share(without: Sequence[str]) -> float:
     """Return the largest share of the bandwidth that passes over tables reach on any device with GDDR."""
     shares = [
-        s.constants[_REACHED]
+        s.constants[_BANDWIDTH_SHARE]
         for name in calibration.calibrated_devices()
         if name not in without and hardware.load(name).graphics_memory
         for s in calibration.load(name)
-        if s.kernel == _PASSES and _REACHED in s.constants
+        if s.kernel == _STREAM and _BANDWIDTH_SHARE in s.constants
     ]
     return max(shares, default=1.0)
 
 
-def _cut(device: hardware.Device, lender: hardware.Device, dtype: str) -> float:
-    """Return the tensor-core operations per unit and cycle of `lender`, over those of `device`.
+def _tensor_rate_factor(device: hardware.Device, fitted_on: hardware.Device, dtype: str) -> float:
+    """Return the tensor-core operations per unit and cycle of `fitted_on`, over those of `device`.
 
     1 where either has no tensor cores for the format, or where the families differ and the device is not a
     GeForce board.
     """
-    alike = device.family == lender.family or device.raised > 1
-    if not alike or not _tensors(dtype, device, lender):
+    alike = device.family == fitted_on.family or device.raised > 1
+    if not alike or not _tensors(dtype, device, fitted_on):
         return 1.0
-    rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (lender, device)]
+    rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (fitted_on, device)]
     return rates[0] / rates[1]
 
 
-def _uncovered(share: float, cut: float) -> float:
+def _share_with_cut(share: float, cut: float) -> float:
     """Return the share of the peak reached if arithmetic takes `cut` times as long and the rest is the same.
 
     Arithmetic and the rest of a step overlap in part, by a norm of order 2: 1/share² = 1 + rest².
@@ -181,7 +185,7 @@ def translated(
         alike = {
             s.framework: s.constants
             for s in calibration.load(device)
-            if device not in without and _whose_ever(s) == _whose_ever(section)
+            if device not in without and _all_but_framework(s) == _all_but_framework(section)
         }
         if {section.framework, wanted.framework} <= alike.keys():
             pairs.append((alike[section.framework], alike[wanted.framework]))
@@ -193,12 +197,12 @@ def translated(
     return found
 
 
-def _whose_ever(section: Section) -> tuple[str, ...]:
+def _all_but_framework(section: Section) -> tuple[str, ...]:
     """Return what distinguishes a section from the others of a file, except the framework."""
     return (section.kernel, section.op, section.dtype, section.harness, section.direction)
 
 
-def _progress(
+def _generation_factor(
     name: str, wanted: Wanted, before: hardware.Device, after: hardware.Device, without: Sequence[str]
 ) -> float:
     """Return the ratio of a constant in the family of `after` to that in the family of `before`.
@@ -207,7 +211,7 @@ def _progress(
     manufacturing process count as one (``process``). It is taken from the section nearest to what is wanted
     among those fitted in both families, of any format; 1 if there is none, or if both have the same process.
     """
-    made = _made_alike(before.family), _made_alike(after.family)
+    made = _same_process(before.family), _same_process(after.family)
     if made[0] == made[1]:
         return 1.0
     there, here = (_fitted(name, wanted.kernel, families, without) for families in made)
@@ -218,7 +222,7 @@ def _progress(
     one_clock = _tensors(wanted.dtype, before, after)
     mine, theirs = (
         median(
-            s.constants[name] * (_voltage(of, after, s.dtype) if one_clock else 1.0)
+            s.constants[name] * (_energy_factor(of, after, s.dtype) if one_clock else 1.0)
             for of, s in found[nearest]
         )
         for found in (here, there)
@@ -226,7 +230,7 @@ def _progress(
     return mine / theirs
 
 
-def _voltage(of: hardware.Device, to: hardware.Device, dtype: str) -> float:
+def _energy_factor(of: hardware.Device, to: hardware.Device, dtype: str) -> float:
     """Return an operation's energy at the clock of `to`'s stated peaks, over that at the clock of `of`'s.
 
     On tensor cores energy scales with the square of the voltage, and voltage with the clock
@@ -241,7 +245,7 @@ def _tensors(dtype: str, *devices: hardware.Device) -> bool:
     return all(dtype in each.matrix_dtypes for each in devices)
 
 
-def _made_alike(family: str) -> frozenset[str]:
+def _same_process(family: str) -> frozenset[str]:
     """Return the families with the same manufacturing process as a family, itself included."""
     known = families()
     process = known[family].process

@@ -183,8 +183,8 @@ def _given(cell: Cell, found: _Found) -> Mapping[str, float]:
     """Return the constants given to a fit: memory constants on a CPU, and some passes' bandwidth share."""
     if cell.kernel.startswith("cpu_"):
         return {**found.memory, **fit_cpu.GIVEN.get(cell.op, {})}
-    lender = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
-    shares = [s.constants["bandwidth_share"] for s in found.sections if (s.kernel, s.op, s.dtype) == lender]
+    similar = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
+    shares = [s.constants["bandwidth_share"] for s in found.sections if (s.kernel, s.op, s.dtype) == similar]
     return {"bandwidth_share": shares[-1]} if shares else {}
 
 

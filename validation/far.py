@@ -41,7 +41,7 @@ def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     left = left.assign(
         short=left["error"] < 0,
         brief=left["latency_s"] < SHORT_S,
-        told=[_told(row) for _, row in left.iterrows()],
+        told=[_description(row) for _, row in left.iterrows()],
     )
     table = left.groupby(cell, observed=True).agg(
         **{
@@ -55,6 +55,6 @@ def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     return whole.join(table, how="right").reset_index().sort_values("far", ascending=False, kind="stable")
 
 
-def _told(row: pd.Series) -> str:
+def _description(row: pd.Series) -> str:
     sizes = [f"{name}={row[name]:.0f}" for name in SIZES if name in row and pd.notna(row[name])]
     return f"{' '.join(sizes)}: {render(float(row['latency_s']), 's', 3)}, {row['error']:+.0f} %"

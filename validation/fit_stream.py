@@ -117,7 +117,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
 
     A bandwidth share in `start` is its prior.
     """
-    lent = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
+    prior = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
     kwargs, names = arguments(rows, device), free(rows, device)
     measured = rows["latency_s"].to_numpy(dtype=np.float64)
     timed = harness(rows["timer"].iloc[0])
@@ -133,7 +133,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
     elif eager:
         start = {"record_s": expected["record_s"], **start}
 
-    said = known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, lent, sure=_SURE)
+    said = known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, prior, sure=_SURE)
 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return stream.seconds(device, values, **kwargs).seconds

@@ -55,7 +55,7 @@ def with_predictions(
         places.setdefault(case.kind, []).append(position)
     for group in places.values():
         index = np.array(group, dtype=np.intp)
-        _predict([cases[i] for i in index], _told(frame.iloc[index]), machine, rung, index, columns)
+        _predict([cases[i] for i in index], _timed_row(frame.iloc[index]), machine, rung, index, columns)
     columns["prediction_reason"] = columns.pop("reason")
     answer = frame.drop(columns=[c for c in (*ADDED, *_MORE) if c in frame and c != "reason"])
     answer = answer.assign(**columns)
@@ -65,7 +65,7 @@ def with_predictions(
     )
 
 
-def _told(rows: pd.DataFrame) -> pd.Series[Any]:
+def _timed_row(rows: pd.DataFrame) -> pd.Series[Any]:
     """Return a row that says how it was timed, if any does; failed cases do not."""
     timed = rows[rows["timer"].notna() & (rows["timer"] != "")]
     return (rows if timed.empty else timed).iloc[0]

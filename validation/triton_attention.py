@@ -5,8 +5,8 @@ Algorithm 1) are implemented as in their papers, so that modelled bytes can be c
 each tile size. The module imports torch and Triton, and is imported only when a case needs it.
 """
 
-# Triton has no type stubs, and interprets annotations of its kernels' parameters itself. mypy:
-# disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# Triton has no type stubs, and interprets annotations of its kernels' parameters itself.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
 The module imports Triton, and is imported only when a step is measured.
 """
 
-# Triton has no type stubs, and interprets annotations of its kernels' parameters itself. mypy:
-# disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
+# Triton has no type stubs, and interprets annotations of its kernels' parameters itself.
+# mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
 
 
-def _drawn(dtype: str) -> float:
+def _default_energy(dtype: str) -> float:
     """Return the default energy of an operation in a format [J]."""
     return float(CONSTANTS["energy_j"].default * (dtypes.dtype(dtype).bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER)
 
@@ -173,7 +173,7 @@ def _drawn(dtype: str) -> float:
 #: Constants that depend on how a chip is made (process, voltage) → their expected value in a format. A
 #: relative's value from another generation is scaled as the same constant changed, in any format, between the
 #: two.
-MADE = {"energy_j": _drawn}
+MADE = {"energy_j": _default_energy}
 
 #: cuBLAS runs products of fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``), which is
 #: a step in the measurements, exact to the row. Largest number of rows of A for the first variant. Then, by
