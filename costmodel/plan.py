@@ -192,7 +192,7 @@ def make_plan(
     layer : Layer
         With its static options.
     device : Device
-        Where it runs.
+        The device that runs it.
     rung : {"bound", "kernel", "calibrated"}, optional
         The rung of the prediction; default the best there is.
     state : {"warm", "cold"}

@@ -52,7 +52,7 @@ def run_campaign(
     cases : sequence of Case
         Cases to measure; visits that are already in the journal are not repeated.
     machine : Machine
-        Where.
+        The machine to measure.
     journal : Journal
         Open for appending.
     budget_s : float

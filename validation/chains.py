@@ -75,7 +75,7 @@ class Chain:
     Attributes
     ----------
     open : Wanted
-        That kernel.
+        The kernel without constants.
     rows : DataFrame
         Measured rows.
     links : list of Link

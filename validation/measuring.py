@@ -82,7 +82,7 @@ def measure(
     Parameters
     ----------
     device : {"cpu", "cuda"}
-        Where.
+        Kind of device to measure.
     journal : str or Path, optional
         File to which visits are written and from which they continue; default in the user's cache folder.
     full : bool
@@ -150,7 +150,7 @@ def run(
     Parameters
     ----------
     device : {"cpu", "cuda"}
-        Where.
+        Kind of device to measure.
     spec_file : Device, str or Path, optional
         The device's spec; default the one of its name, or on a CPU the one measured on this machine, which is
         measured first if there is none.

@@ -37,7 +37,7 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
     Parameters
     ----------
     machine : Machine
-        Where.
+        The machine to measure.
     budget_s : float
         Approximate time budget of all of them [s].
 

@@ -31,7 +31,7 @@ def persistent_steps(
     Parameters
     ----------
     machine : Machine
-        Where.
+        The machine to measure.
     watch : Stopwatch
         Its timer.
     budget_s : float

@@ -33,7 +33,7 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
     Parameters
     ----------
     machine : Machine
-        Its facts.
+        The machine and its properties.
     measured : DataFrame
         As `costmodel.validation.microbench.microbenchmarks` returns it.
 

@@ -49,7 +49,7 @@ def gpu_spec(machine: Machine, table: pd.DataFrame) -> dict[str, Any]:
     Parameters
     ----------
     machine : Machine
-        Its facts.
+        The machine and its properties.
     table : DataFrame
         As `costmodel.validation.microbench.microbenchmarks` returns it.
 

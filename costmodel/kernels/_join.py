@@ -44,7 +44,7 @@ def miss_share(device: Device, cache_share: float, working_set: Array, order: fl
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     cache_share : float
         Working set, relative to the capacity of L2, at which half of it hits.
     working_set : array
@@ -61,7 +61,7 @@ def byte_time(device: Device, constants: Mapping[str, float], miss: Array) -> Ar
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     constants : mapping of str to float
         ``bandwidth_share`` and ``l2_unit_bytes``; L2 is taken to be no slower than memory.
     miss : array

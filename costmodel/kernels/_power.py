@@ -24,9 +24,9 @@ def droop(device: Device, watts: ArrayLike) -> Array:
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     watts : array_like
-        What the work would draw at the stated clock [W].
+        Power that the work would draw at the stated clock [W].
     """
     drawn = np.asarray(watts, dtype=np.float64)
     if device.tdp_w is None:
@@ -42,9 +42,9 @@ def plain_droop(device: Device, watts: float) -> float:
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     watts : float
-        What the work would draw at the stated clock [W].
+        Power that the work would draw at the stated clock [W].
     """
     if device.tdp_w is None:
         return 0.0

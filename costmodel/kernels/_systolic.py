@@ -85,7 +85,7 @@ def in_turn(device: Device, of: Estimate, steps: Array, step_s: float | None = N
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     of : Estimate
         The estimate without dependences; its start is the term ``launch``.
     steps : array
