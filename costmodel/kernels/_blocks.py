@@ -27,9 +27,9 @@ _PERSISTENT = ("hopper", "blackwell")
 #: on Ampere GA102 (2021), which doubles it.
 _SHARED_BYTES = {"turing": 64.0}
 #: Architectures whose fp32 lanes need every issue slot: loads and integer instructions take slots from
-#: multiply-adds, which on other architectures use only every second cycle. The value is the share of the fp32
-#: rate that is left: torch's published products on A40, RTX 4090 and RTX 5090 reach 0.74, 0.68, 0.75 of it
-#: (validation/posted).
+#: multiply-adds, which on other architectures use only every second cycle. The value is the share of the peak
+#: that products reach, relative to those other architectures: 0.74, 0.68, 0.75 in torch's published products
+#: on A40, RTX 4090 and RTX 5090 (validation/posted).
 _ISSUED = dict.fromkeys(("ampere-ga10x", "ada", "blackwell-rtx"), 0.73)
 #: A tile counts as thin (too few results per thread) with at most this many results, and K steps of at least
 #: this many elements.
