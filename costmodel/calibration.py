@@ -1,8 +1,7 @@
-"""Constants fitted on a device: ``<device>.calibration.yaml``, read and written.
+"""Read and write the constants fitted on a device (``<device>.calibration.yaml``).
 
-A calibration file is machine-written and holds sections. Each section has the
-constants of one kernel model for one cell (op, dtype, framework), with where
-they came from and how far off they are on shapes that they were not fitted on.
+A calibration file is written by a program and holds sections. Each section has the constants of one kernel
+model for one cell (op, dtype, framework), their provenance, and their error on held-out shapes.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ from costmodel.hardware.yamlfile import LOADER
 
 #: Version of the calibration files' format.
 SCHEMA = 1
-#: Whose kernels are meant where the user does not say: the first that a device has
-#: constants for. cuBLAS through TensorRT-LLM, FlashAttention through SGLang, PyTorch.
+#: Frameworks in order of preference where the user names none: the first that a device has constants for is
+#: used. The order puts cuBLAS through TensorRT-LLM first, then FlashAttention through SGLang, then PyTorch.
 DEFAULT_FRAMEWORKS = ("costmodel", "trtllm", "sglang", "vllm", "sarathi-vllm", "pytorch", "llmcompass")
-#: Measured over predicted time: its quantiles 2.5, 10, 90 and 97.5 %.
+#: Quantiles 2.5, 10, 90 and 97.5 % of measured over predicted time.
 Quantiles = tuple[float, float, float, float]
 
 
 class Spread(BaseModel):
-    """Held-out residuals of one regime: predictions from `above` seconds on.
+    """Held-out residuals of one regime: the predictions of `above` seconds or more.
 
     Attributes
     ----------
     above : float
-        Lower edge of the regime: predicted time [s].
+        Shortest predicted time of the regime [s].
     rows : int
         Held-out rows in it.
     q : tuple of float
@@ -51,7 +50,7 @@ class Spread(BaseModel):
 
 
 class Provenance(BaseModel):
-    """Which rows a section was fitted on, and how far off it is on the others."""
+    """The rows a section was fitted on, and its error on the held-out rows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -81,7 +80,7 @@ class Section(BaseModel):
     constants : mapping of str to float
         In the units of the kernel model's ``CONSTANTS``.
     intervals : mapping of str to (float, float)
-        What 80 % of refits on shapes drawn anew find, of the constants that were fitted; where known.
+        For each fitted constant, the interval that holds 80 % of refits on resampled shapes; where known.
     kernels : tuple of str
         The implementation's own names for the kernel, where they matter.
     sizes : mapping of str to (float, float)
@@ -109,21 +108,21 @@ class Section(BaseModel):
 
     @property
     def cell(self) -> tuple[str, ...]:
-        """What tells this section from the others of a file."""
+        """The fields that identify this section within a file."""
         names = (self.kernel, self.op, self.dtype, self.framework, self.harness, self.direction)
         return (*names, *self.kernels)
 
     @property
     def implementation(self) -> tuple[str, str | None]:
-        """The framework, and its name for the kernel where that matters."""
+        """The framework, and its name for the kernel (None where the name does not matter)."""
         return self.framework, self.kernels[0] if self.kernels else None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What constants are looked for; None where any will do.
+    """The kernel that constants are looked for; None where any value will do.
 
-    A `borrowed` operation's name is another's, whose constants serve (`Phase.borrowed`).
+    With `borrowed`, `op` names another operation whose constants stand in (`Phase.borrowed`).
     """
 
     kernel: str
@@ -136,7 +135,7 @@ class Wanted:
     borrowed: bool = False
 
     def distance(self, section: Section) -> tuple[bool | int | str, ...]:
-        """Return how far a section is from what is wanted, for sorting."""
+        """Return a sort key that is smaller the better a section matches."""
         known = DEFAULT_FRAMEWORKS
         return (
             section.op != self.op,
@@ -153,16 +152,16 @@ class Wanted:
         )
 
 
-#: Quantiles of measured over predicted time that a `Spread` has [%].
+#: Quantiles of measured over predicted time in a `Spread` [%].
 QUANTILES = (2.5, 10.0, 90.0, 97.5)
-#: Share of measurements that an interval holds [%] → its ends among a spread's quantiles.
+#: Coverage of an interval [%] → indices of its two ends in `QUANTILES`.
 LEVELS = {80: (1, 2), 95: (0, 3)}
 
 
 def interval(
     spreads: tuple[Spread, ...], seconds: NDArray[np.float64], level: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the interval [s] that holds `level` % (80 or 95) of measurements, by regime of the time."""
+    """Return the interval [s] that holds `level` % (80 or 95) of measurements, regime by regime."""
     low, high = LEVELS[level]
     regime = np.searchsorted(np.array([s.above for s in spreads[1:]]), seconds, side="right")
     quantiles = np.array([s.q for s in spreads])
@@ -182,7 +181,7 @@ class File(BaseModel):
 
 
 def path_of(device: str) -> Path:
-    """Return where the calibration of a device lives: beside its spec, or with what a user has measured."""
+    """Return the path of a device's calibration: beside its spec, or in the user's folder."""
     beside = Path(hardware.__file__).parent / f"{device}.yaml"
     if beside.is_file():
         return beside.with_name(f"{beside.stem}.calibration.yaml")
@@ -191,7 +190,7 @@ def path_of(device: str) -> Path:
 
 @remembered(maxsize=128)
 def load(device: str) -> tuple[Section, ...]:
-    """Return the sections fitted on a device; none where there is no file.
+    """Return the sections fitted on a device; empty where there is no file.
 
     Raises
     ------
@@ -205,7 +204,9 @@ def load(device: str) -> tuple[Section, ...]:
 
 
 def own(device: hardware.Device) -> tuple[Section, ...]:
-    """Return the sections fitted on a device, or on what it was changed from: those beside its spec first.
+    """Return the sections fitted on a device, or on the device it is a variant of.
+
+    A calibration file beside the device's spec takes precedence over the package's and the user's.
 
     Raises
     ------
@@ -234,7 +235,7 @@ def read(path: Path, device: str | None = None) -> File:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
         file = File.model_validate(content)
     except ValidationError as error:
-        fault = error.errors()[0]  # of several the first: the file is written anew as a whole
+        fault = error.errors()[0]  # the first of several is enough: a refit rewrites the whole file
         what = f"{'.'.join(map(str, fault['loc'])) or 'file'}: {fault['msg']}"
         raise SpecError(f"{path.name}: not a calibration file: {what}; refit it") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -247,7 +248,7 @@ def read(path: Path, device: str | None = None) -> File:
 
 
 def dump(path: Path, file: File) -> None:
-    """Write a calibration file, the same bytes for the same content."""
+    """Write a calibration file; equal content gives equal bytes."""
     content: dict[str, Any] = file.model_dump(by_alias=True, mode="json")
     for section in content["sections"]:
         if not section["intervals"]:
@@ -270,18 +271,18 @@ def calibrated_devices() -> tuple[str, ...]:
 
 
 def frameworks() -> set[str]:
-    """Return every framework that is known: by constants of some device, or by how its kernels work."""
+    """Return every known framework: those with fitted constants and those whose kernels are modelled."""
     fitted = {section.framework for device in calibrated_devices() for section in load(device)}
     return {*fitted, *DEFAULT_FRAMEWORKS, *implementations.STEP_BY_STEP, implementations.FUSED}
 
 
 def check_framework(name: str | None) -> None:
-    """Refuse a framework of which nothing is known: the constants of others would stand in unasked.
+    """Refuse an unknown framework, for which other frameworks' constants would silently stand in.
 
     Raises
     ------
     UnknownNameError
-        If it is none of `frameworks`, with or without its release; the text offers the nearest.
+        If it is none of `frameworks`, with or without its release; the message suggests the nearest.
     """
     if name is None or name in DEFAULT_FRAMEWORKS or implementations.recurrent(name):
         return

@@ -1,4 +1,4 @@
-"""What fitted constants become on another device, or of another framework's kernel."""
+"""Translate fitted constants to another device, or to another framework's kernel."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from costmodel import calibration, hardware, implementations, kernels
 from costmodel.calibration import Section, Wanted
 from costmodel.hardware.tables import families
 
-#: How many times slower tensor cores are that are taken to be cut to a half, and not of another make.
+#: Range of slowdowns of tensor cores that is read as "cut to half rate"; outside it, they are another design.
 _CUT = (1.5, 2.5)
-#: What kernel models call the share of the memory's bandwidth that they reach; that of passes over tables.
-_REACHED, _PASSES = "bandwidth_share", "stream"
-#: What they call the working set, over what the cache holds, that is still found there.
-_HELD = "cache_share"
-#: A unit that takes in so many times its part of the memory's bandwidth keeps memory busy.
-_AHEAD = 2.0
-#: Share of a kernel's start that goes with no clock of the units: what starts it, and the memory's latency.
+#: Constant for the share of the memory bandwidth that a kernel reaches; the kernel model of passes over
+#: tables.
+_BANDWIDTH_SHARE, _STREAM = "bandwidth_share", "stream"
+#: Constant for the largest working set, over the cache's capacity, that a repeated call still finds there.
+_CACHE_SHARE = "cache_share"
+#: A unit that can load this many times its share of the memory bandwidth keeps memory busy.
+_SATURATING = 2.0
+#: Share of a kernel's start-up time that does not scale with the units' clock: the launch itself and the
+#: memory latency.
 _UNCLOCKED = 0.25
-#: Architectures whose libraries load the tiles of products and attention by a unit's tensor memory
-#: accelerator ("NVIDIA H100 Tensor Core GPU Architecture"), not by threads; and the kernel models of these.
+#: Architectures whose libraries load the tiles of products and attention with the tensor memory accelerator
+#: ("NVIDIA H100 Tensor Core GPU Architecture"), not with threads; and the kernel models this applies to.
 _BY_ACCELERATOR, _OF_TILES = ("hopper", "blackwell"), ("gemm", "attention", "decode")
 
 
@@ -34,121 +36,133 @@ def carried(
     *,
     own: bool,
 ) -> dict[str, float]:
-    """Return a relative's constants as they are on a device.
+    """Return a related device's constants, adjusted to another device.
 
-    Those of another framework's kernel go as `translated`. Times that are cycles (``CLOCKED``) go by the
-    device's clock, but for a part of a kernel's start (``STARTS``), and bytes that caches and memory give a
-    unit in a cycle (``RATES``) are as many in a second on another architecture: latencies and caches keep
-    clocks of their own. What goes with how chips are made (``MADE``) does by what came of it from the
-    relative's generation to the device's, and on tensor cores by the square of the clock that peaks are
-    stated for, as voltage goes with the clock. Shares of the peak (``PEAK_SHARES``) rise where the device's
-    tensor cores are cut, as GeForce's are (half rate with fp32 accumulation): what else a step takes is as
-    long, and hides behind more of it. What a unit takes in (``FEEDS``) keeps memory as busy as on the
-    relative: kernels have as much under way as that needs. What a cache in parts keeps is not what a whole
-    one does. Of graphics memory no kernel reaches more than passes over tables do of some, and of none more
-    than all.
+    Constants of another framework's kernel are first `translated`. Then each group of constants is adjusted:
+
+    - ``CLOCKED`` (times that are cycles) scale with the device's clock. Of a kernel's start (``STARTS``) only
+      a part does.
+    - ``RATES`` (bytes per cycle that caches and memory deliver to a unit) stay the same per second on another
+      architecture, because caches and memory have clocks of their own.
+    - ``MADE`` (what depends on the manufacturing process) change as other constants were seen to change from
+      the relative's generation to the device's. On tensor cores they also scale with the square of the clock
+      that peaks are stated for, because voltage scales with the clock.
+    - ``PEAK_SHARES`` rise where the device's tensor cores are cut, as GeForce's are (half rate with fp32
+      accumulation): the rest of a step takes as long as before and hides behind longer arithmetic.
+    - ``FEEDS`` (what a unit takes in) keep memory as busy as on the relative: kernels keep as many bytes in
+      flight as that needs.
+    - How much a partitioned cache keeps says nothing about a unified one, which is taken to hold all of its
+      capacity.
+    - On graphics memory (GDDR), a kernel reaches no more of the bandwidth than passes over tables reach on
+      some such device. On any memory the share is at most 1.
 
     Parameters
     ----------
     constants : mapping
-        Values by name, of those of the section that suit the operation.
+        Values by name: those of the section's constants that suit the operation.
     section : Section
-        Where they are from.
+        The calibration section they come from.
     relative : str
-        The device whose they are.
+        The device they were fitted on.
     device : Device
-        Where the kernel runs.
+        The device that runs the kernel.
     wanted : Wanted
-        Which kernel.
+        The kernel they are used for.
     own : bool
-        Whether what was fitted on the device itself may tell of its generation.
+        Whether constants fitted on the device itself may be used to see how generations differ.
     """
     without = () if own else (device.base_name,)
-    found, lender = translated(constants, section, wanted, without), hardware.load(relative)
-    clocks = device.clock_hz / lender.clock_hz
+    found, fitted_on = translated(constants, section, wanted, without), hardware.load(relative)
+    clocks = device.clock_hz / fitted_on.clock_hz
     feeds = found.keys() & set(kernels.group(section.kernel, "FEEDS"))
-    least = {name: min(found[name] / _part(lender), _AHEAD) * _part(device) for name in feeds}
+    least = {
+        name: min(found[name] / _bandwidth_per_unit(fitted_on), _SATURATING) * _bandwidth_per_unit(device)
+        for name in feeds
+    }
     for name in found.keys() & set(kernels.group(section.kernel, "CLOCKED")):
         found[name] /= clocks
     for name in found.keys() & set(kernels.group(section.kernel, "STARTS")):
         found[name] *= 1 - _UNCLOCKED + _UNCLOCKED * clocks
     for name in found.keys() & set(kernels.group(section.kernel, "RATES")):
-        found[name] *= _taken_in(section.kernel, wanted.dtype, lender, device)
+        found[name] *= _rate_factor(section.kernel, wanted.dtype, fitted_on, device)
     for name in feeds:
         found[name] = max(found[name], least[name])
     for name in found.keys() & set(kernels.group(section.kernel, "MADE")):
-        found[name] *= _voltage(lender, device, wanted.dtype)
-        found[name] *= _progress(name, wanted, lender, device, without)
-    cut = _cut(device, lender, wanted.dtype)
+        found[name] *= _energy_factor(fitted_on, device, wanted.dtype)
+        found[name] *= _generation_factor(name, wanted, fitted_on, device, without)
+    cut = _tensor_rate_factor(device, fitted_on, wanted.dtype)
     if _CUT[0] <= cut <= _CUT[1]:
         for name in found.keys() & set(kernels.group(section.kernel, "PEAK_SHARES")):
-            found[name] = _uncovered(found[name], cut)
-    if _HELD in found and _divided(lender) and not _divided(device):
-        found[_HELD] = 1.0  # how parts keep copies tells nothing of a whole cache, which holds what it holds
-    of_hbm = device.graphics_memory and not lender.graphics_memory
-    if of_hbm and _REACHED in found and section.kernel != _PASSES:
-        # Steps of decoding reach 0.96 of A100's HBM and all of H200's, and 0.81 to 0.84 of L40S's GDDR6.
-        found[_REACHED] = min(found[_REACHED], _of_graphics_memory(without))
-    if _REACHED in found:
-        found[_REACHED] = min(found[_REACHED], 1.0)  # fits of what memory does not limit go beyond
+            found[name] = _share_with_cut(found[name], cut)
+    if _CACHE_SHARE in found and _partitioned(fitted_on) and not _partitioned(device):
+        found[_CACHE_SHARE] = 1.0  # a partitioned cache keeps copies; a unified one holds its full capacity
+    of_hbm = device.graphics_memory and not fitted_on.graphics_memory
+    if of_hbm and _BANDWIDTH_SHARE in found and section.kernel != _STREAM:
+        # Decoding steps reach 0.96 of A100's HBM bandwidth, all of H200's, but only 0.81 to 0.84 of L40S's
+        # GDDR6.
+        found[_BANDWIDTH_SHARE] = min(found[_BANDWIDTH_SHARE], _largest_gddr_share(without))
+    if _BANDWIDTH_SHARE in found:
+        # Fits of kernels that memory does not limit may exceed 1.
+        found[_BANDWIDTH_SHARE] = min(found[_BANDWIDTH_SHARE], 1.0)
     return found
 
 
-def _taken_in(kernel: str, dtype: str, lender: hardware.Device, device: hardware.Device) -> float:
-    """Return the bytes that caches and memory give a unit in a cycle, over those of a relative's unit.
+def _rate_factor(kernel: str, dtype: str, fitted_on: hardware.Device, device: hardware.Device) -> float:
+    """Return the bytes per cycle that caches and memory deliver to a unit, relative to those of `fitted_on`.
 
-    Of one architecture as many: its caches go with its units' clock, and their rates are stated by the cycle
-    ("NVIDIA A100 Tensor Core GPU Architecture": 5,120 B). Of another as many in a second, but a unit's tensor
-    memory accelerator takes in no less in a cycle than threads do.
+    Within an architecture they are equal: its caches run at the units' clock, and their rates are stated per
+    cycle ("NVIDIA A100 Tensor Core GPU Architecture": 5,120 B). Between architectures the bytes per second
+    are equal, except that a tensor memory accelerator loads no less per cycle than threads do.
     """
-    if lender.family == device.family:
+    if fitted_on.family == device.family:
         return 1.0
-    times = lender.clock_hz / device.clock_hz
-    if kernel in _OF_TILES and _tensors(dtype, lender, device):
-        before, after = (each.family in _BY_ACCELERATOR for each in (lender, device))
+    times = fitted_on.clock_hz / device.clock_hz
+    if kernel in _OF_TILES and _tensors(dtype, fitted_on, device):
+        before, after = (each.family in _BY_ACCELERATOR for each in (fitted_on, device))
         if before != after:
             return max(times, 1.0) if after else min(times, 1.0)
     return times
 
 
-def _divided(device: hardware.Device) -> bool:
-    """Return whether the largest cache is in parts that each keep what the units beside them read."""
+def _partitioned(device: hardware.Device) -> bool:
+    """Return whether the last-level cache is partitioned, each part keeping copies of what its units read."""
     return device.llc_distinct < device.llc_capacity
 
 
-def _part(device: hardware.Device) -> float:
-    """Return what one unit's part of the memory's bandwidth is [B/cycle]."""
+def _bandwidth_per_unit(device: hardware.Device) -> float:
+    """Return one unit's share of the memory bandwidth [B/cycle]."""
     return device.hbm_bandwidth / (device.units * device.clock_hz)
 
 
-def _of_graphics_memory(without: Sequence[str]) -> float:
-    """Return the most of its bandwidth that passes over tables reach on a device with graphics memory."""
+def _largest_gddr_share(without: Sequence[str]) -> float:
+    """Return the largest share of the bandwidth that passes over tables reach on any device with GDDR."""
     shares = [
-        s.constants[_REACHED]
+        s.constants[_BANDWIDTH_SHARE]
         for name in calibration.calibrated_devices()
         if name not in without and hardware.load(name).graphics_memory
         for s in calibration.load(name)
-        if s.kernel == _PASSES and _REACHED in s.constants
+        if s.kernel == _STREAM and _BANDWIDTH_SHARE in s.constants
     ]
     return max(shares, default=1.0)
 
 
-def _cut(device: hardware.Device, lender: hardware.Device, dtype: str) -> float:
-    """Return the operations of a unit of a relative's tensor cores in a cycle, over those of the device.
+def _tensor_rate_factor(device: hardware.Device, fitted_on: hardware.Device, dtype: str) -> float:
+    """Return the tensor-core operations per unit and cycle of `fitted_on`, over those of `device`.
 
-    1 where either multiplies elsewhere, or they are of another family, unless the device is a GeForce board.
+    1 where either has no tensor cores for the format, or where the families differ and the device is not a
+    GeForce board.
     """
-    alike = device.family == lender.family or device.raised > 1
-    if not alike or not _tensors(dtype, device, lender):
+    alike = device.family == fitted_on.family or device.raised > 1
+    if not alike or not _tensors(dtype, device, fitted_on):
         return 1.0
-    rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (lender, device)]
+    rates = [each.peak(dtype) / (each.units * each.clock_hz) for each in (fitted_on, device)]
     return rates[0] / rates[1]
 
 
-def _uncovered(share: float, cut: float) -> float:
-    """Return a share of the peak where arithmetic takes `cut` times as long, beside the same rest of a step.
+def _share_with_cut(share: float, cut: float) -> float:
+    """Return the share of the peak reached if arithmetic takes `cut` times as long and the rest is the same.
 
-    The two overlap in part, as the norm of order 2 has it: 1/share² = 1 + rest².
+    Arithmetic and the rest of a step overlap in part, by a norm of order 2: 1/share² = 1 + rest².
     """
     rest = math.sqrt(max(1 / share**2 - 1, 0.0))
     return max(share, 1 / math.hypot(1.0, rest / cut))
@@ -157,10 +171,11 @@ def _uncovered(share: float, cut: float) -> float:
 def translated(
     constants: Mapping[str, float], section: Section, wanted: Wanted, without: Sequence[str] = ()
 ) -> dict[str, float]:
-    """Return one framework's constants as another's: as many times as where both are fitted on a device.
+    """Return constants of one framework's kernel, scaled to another framework's kernel.
 
-    As they are where none has both, of kernels that frameworks have in common (``OWN_KERNELS`` are not), and
-    what is the harness's.
+    Each constant is multiplied by the median ratio between the two frameworks on devices where both are
+    fitted. It is left as it is where no device has both, for kernels that frameworks share (those outside
+    ``OWN_KERNELS``), and where it belongs to the harness.
     """
     found, model = dict(constants), kernels.model(section.kernel)
     if section.kernel not in implementations.OWN_KERNELS or wanted.framework in (None, section.framework):
@@ -170,7 +185,7 @@ def translated(
         alike = {
             s.framework: s.constants
             for s in calibration.load(device)
-            if device not in without and _whose_ever(s) == _whose_ever(section)
+            if device not in without and _all_but_framework(s) == _all_but_framework(section)
         }
         if {section.framework, wanted.framework} <= alike.keys():
             pairs.append((alike[section.framework], alike[wanted.framework]))
@@ -182,21 +197,21 @@ def translated(
     return found
 
 
-def _whose_ever(section: Section) -> tuple[str, ...]:
-    """Return what tells a section from the others of a file, but for the framework."""
+def _all_but_framework(section: Section) -> tuple[str, ...]:
+    """Return what distinguishes a section from the others of a file, except the framework."""
     return (section.kernel, section.op, section.dtype, section.harness, section.direction)
 
 
-def _progress(
+def _generation_factor(
     name: str, wanted: Wanted, before: hardware.Device, after: hardware.Device, without: Sequence[str]
 ) -> float:
-    """Return how many times its value in one family a constant is in another, where both have it fitted.
+    """Return the ratio of a constant in the family of `after` to that in the family of `before`.
 
-    At one clock, where it goes with that. Families that are made alike (``process``) speak for one another.
-    In the kernel nearest to what is wanted among those fitted in both, whatever their format; 1 if there is
-    none, or both are made alike.
+    The ratio is of medians, taken at one clock where the constant scales with it. Families of the same
+    manufacturing process count as one (``process``). It is taken from the section nearest to what is wanted
+    among those fitted in both families, of any format; 1 if there is none, or if both have the same process.
     """
-    made = _made_alike(before.family), _made_alike(after.family)
+    made = _same_process(before.family), _same_process(after.family)
     if made[0] == made[1]:
         return 1.0
     there, here = (_fitted(name, wanted.kernel, families, without) for families in made)
@@ -207,7 +222,7 @@ def _progress(
     one_clock = _tensors(wanted.dtype, before, after)
     mine, theirs = (
         median(
-            s.constants[name] * (_voltage(of, after, s.dtype) if one_clock else 1.0)
+            s.constants[name] * (_energy_factor(of, after, s.dtype) if one_clock else 1.0)
             for of, s in found[nearest]
         )
         for found in (here, there)
@@ -215,22 +230,23 @@ def _progress(
     return mine / theirs
 
 
-def _voltage(of: hardware.Device, to: hardware.Device, dtype: str) -> float:
-    """Return what an operation draws at the clock of one device's stated peaks, over that at another's.
+def _energy_factor(of: hardware.Device, to: hardware.Device, dtype: str) -> float:
+    """Return an operation's energy at the clock of `to`'s stated peaks, over that at the clock of `of`'s.
 
-    Energy goes with the square of the voltage, and that with the clock, as `costmodel.kernels._power` has it
-    of tensor cores; CUDA cores at their power limit are at the least voltage, whatever the clock.
+    On tensor cores energy scales with the square of the voltage, and voltage with the clock
+    (`costmodel.kernels._power`). CUDA cores at their power limit run at the lowest voltage at any clock, so
+    the ratio is 1.
     """
     return (to.matrix_clock_hz / of.matrix_clock_hz) ** 2 if _tensors(dtype, of, to) else 1.0
 
 
 def _tensors(dtype: str, *devices: hardware.Device) -> bool:
-    """Return whether all of some devices multiply a format on tensor (matrix) cores."""
+    """Return whether all the devices multiply a format on tensor (matrix) cores."""
     return all(dtype in each.matrix_dtypes for each in devices)
 
 
-def _made_alike(family: str) -> frozenset[str]:
-    """Return the families whose chips are made as a family's are, itself among them."""
+def _same_process(family: str) -> frozenset[str]:
+    """Return the families with the same manufacturing process as a family, itself included."""
     known = families()
     process = known[family].process
     return frozenset(
@@ -241,7 +257,7 @@ def _made_alike(family: str) -> frozenset[str]:
 def _fitted(
     name: str, kernel: str, of: Container[str], without: Sequence[str]
 ) -> dict[tuple[str, ...], list[tuple[hardware.Device, Section]]]:
-    """Return the sections of some families' devices that hold a constant, by what tells them apart."""
+    """Return the sections of some families' devices that have a constant, grouped by `Section.cell`."""
     found: dict[tuple[str, ...], list[tuple[hardware.Device, Section]]] = {}
     for device in calibration.calibrated_devices():
         if device not in without and hardware.family_of(device) in of:

@@ -1,4 +1,4 @@
-"""Counts without a machine: what one kernel does (Phase), and what a layer does (Cost)."""
+"""Device-independent counts of one kernel (`Phase`) and of a layer (`Cost`)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def latex(expression: sp.Expr) -> str:
 
 
 def _aligned(rows: Mapping[str, sp.Expr]) -> str:
-    """Return named counts for a notebook, one below the other."""
+    """Return named counts as LaTeX for a notebook, one per line."""
     lines = (rf"\text{{{name}}} &= {latex(row)}" for name, row in rows.items())
     return r"$$\begin{aligned}" + r"\\".join(lines) + r"\end{aligned}$$"
 
 
 class Tally(Mapping[Any, sp.Expr]):
-    """Counts by key, such as FLOPs by (engine, dtype); a first part of a key sums over the rest.
+    """Counts by key, such as FLOPs by (engine, dtype); the first part of a key alone gives a partial sum.
 
-    ``tally["matrix", "bf16"]`` is one entry, ``tally["matrix"]`` the sum over
-    dtypes, ``tally.total`` everything. A key that is not there counts 0.
+    ``tally["matrix", "bf16"]`` is one entry, ``tally["matrix"]`` the sum over dtypes, ``tally.total``
+    everything. A missing key counts 0.
     """
 
     def __init__(self, entries: Mapping[Any, sp.Expr] = MappingProxyType({})) -> None:
@@ -51,7 +51,7 @@ class Tally(Mapping[Any, sp.Expr]):
         return iter(self._entries)
 
     def __len__(self) -> int:
-        """Return how many keys have a count that is not 0."""
+        """Return the number of keys whose count is not 0."""
         return len(self._entries)
 
     @property
@@ -78,10 +78,9 @@ def add_tallies(tallies: Iterable[tuple[Mapping[Any, sp.Expr], sp.Expr]]) -> Tal
 
 @dataclass(frozen=True, kw_only=True)
 class Phase:
-    """One kernel, or one that repeats: what it computes, moves and waits for.
+    """One kernel, possibly repeated: its arithmetic, traffic and dependent steps.
 
-    All counts are of one launch of the kernel; ``repeats`` says how often it
-    runs, one after the other.
+    All counts are of one run of the kernel; ``repeats`` says how many times it runs, one after the other.
 
     Attributes
     ----------
@@ -90,10 +89,10 @@ class Phase:
     kernel : str
         The kernel model that times it: a module of ``costmodel.kernels``.
     op : str
-        The operation, as measurements name it (``gemm``, ``softmax``, …): which
-        fitted constants of that model are meant.
+        The operation as measurements name it (``gemm``, ``softmax``, …); it selects the kernel model's fitted
+        constants.
     borrowed : bool
-        Whether it is another operation than that, whose constants serve as nobody measured this one.
+        Whether ``op`` names another operation, whose constants stand in because this one was not measured.
     sizes : mapping
         Symbolic arguments of that model.
     options : mapping
@@ -101,32 +100,33 @@ class Phase:
     flops : mapping of (engine, dtype) to Expr
         Arithmetic [FLOP]; 1 MAC = 2 FLOP.
     spared : mapping of (engine, dtype) to Expr
-        Of `flops`, what another schedule of the same mathematics does without (attention's outputs scaled
-        again at each tile): the lower bound is without them.
+        The part of `flops` that another schedule of the same mathematics avoids (attention's rescaling of
+        outputs at each tile); the lower bound leaves it out.
     read, write : Expr
         Traffic with main memory [bytes]: operands and results, each once, and
         what the algorithm itself writes and reads back.
     l2 : Expr
-        Re-reads that a cache may serve [bytes].
+        Repeated reads that a cache may serve [bytes].
     steps : Expr
-        Steps that wait for the sequence's previous position; 0 for a kernel
-        that sees all positions at once.
+        Steps that depend on the previous position of the sequence; 0 for a kernel that processes all
+        positions at once.
     pram_depth : Expr
-        Depth of the arithmetic with a processor for every operation.
+        Depth of the arithmetic with unlimited processors.
     workspace : Expr
-        Intermediate results that live in main memory [bytes].
+        Intermediate results kept in main memory [bytes].
     link : Expr
-        Bytes that a device sends to others over its links.
+        Bytes that a device sends to other devices over its links.
     repeats, launches : Expr
-        Times the kernel runs; launches each time.
+        Number of times the kernel runs; launches per run.
     overlaps : bool
-        Whether it runs at the same time as the phase before it, as often: a transfer that hides behind
-        arithmetic. Only what it takes longer counts as time.
+        Whether each run overlaps a run of the phase before it, like a transfer that hides behind arithmetic.
+        Only the excess over that phase counts as time.
     beside : bool
-        Whether its arithmetic waits for nothing of the phase before it: keys and values are projected beside
-        queries. The depth of the two is the deeper one's; their times add up, as kernels run in turn.
+        Whether its arithmetic does not depend on the phase before it, as keys' and values' projections do not
+        depend on the queries'. The depth of the two is the larger one; their times still add up, because
+        kernels run one after the other.
     direction : str
-        ``fwd`` or ``bwd``: of which pass it is. Left out, of the one that its layer writes it for.
+        ``fwd`` or ``bwd``: the pass it belongs to; default the pass that its layer makes it for.
     """
 
     name: str
@@ -152,7 +152,7 @@ class Phase:
 
     @property
     def sent_by(self) -> str:
-        """Which of a device's figures its bytes to others go by: ``link``, or of an all-reduce ``sums``."""
+        """The device's bandwidth for the bytes it sends: ``link``, or ``sums`` for an all-reduce."""
         return "sums" if self.options.get("collective") == "all-reduce" else "link"
 
     @property
@@ -161,7 +161,7 @@ class Phase:
         return self.read + self.write
 
     def at(self, sizes: Mapping[sp.Symbol, sp.Expr]) -> Phase:
-        """Return the kernel with other sizes in place of some of its own, all at once."""
+        """Return the phase with symbols replaced in all its expressions, simultaneously."""
 
         def put(expression: sp.Expr) -> sp.Expr:
             return sp.sympify(expression).xreplace(sizes)
@@ -175,30 +175,30 @@ class Phase:
         )
 
 
-#: What of a phase is one expression.
+#: Fields of a phase that hold a single expression.
 _EXPRESSIONS = tuple(f.name for f in fields(Phase) if f.type == "sp.Expr")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tensors:
-    """A layer's operands: what any implementation of it has to read or write [bytes].
+    """A layer's operands, which any implementation has to read or write [bytes].
 
     Attributes
     ----------
     inputs, weights, outputs : Expr
         Activations in, parameters, activations out.
     updated : Expr
-        State updated in place (a KV cache's new rows, a recurrent state): part
-        of neither inputs nor outputs, read and written.
+        State that is read and updated in place (a KV cache's new rows, a recurrent state); part of neither
+        inputs nor outputs.
     unwritten : Expr
-        Of `updated`, what is read and may stay as it is: a window's positions that a ring buffer keeps.
+        The part of `updated` that is read but not written: positions of a window that a ring buffer keeps.
     offsets : Expr
-        Parameters that no gradient depends on (biases), not among `weights`.
+        Parameters that no gradient depends on (biases); not part of `weights`.
     linear : bool
         Whether the gradients need neither inputs nor weights.
     kept_inputs, kept_outputs : Expr
-        Of the inputs and outputs, those that are among what forward keeps: there anyway. Left out, all
-        inputs are (if `linear`, none), and no outputs.
+        The inputs and outputs that are part of what forward keeps, so that they are not counted twice.
+        Default: all inputs (none if `linear`), and no outputs.
     """
 
     inputs: sp.Expr
@@ -217,13 +217,12 @@ class Tensors:
         return self.updated - self.unwritten
 
     def compulsory(self, direction: str) -> sp.Expr:
-        """Return the bytes that have to move at least once for that direction.
+        """Return the bytes that any implementation has to move for that direction.
 
-        Forward reads inputs and weights and writes outputs. Backward reads the
-        operands and the outputs' gradients, and writes gradients of inputs and
-        weights; gradients of the data need no inputs, those of the weights no
-        weights. Forward and backward together share the operands. What is kept
-        between them is not charged: it could be computed again.
+        Forward reads inputs and weights and writes outputs. Backward reads the operands and the outputs'
+        gradients, and writes gradients of inputs and weights; gradients of the data need no inputs, those of
+        the weights no weights. Forward and backward together read the operands once. What is kept between
+        them is not counted, because it could be recomputed.
         """
         operands = self.inputs + self.weights
         again = ZERO if self.linear else operands
@@ -236,11 +235,10 @@ class Tensors:
         }[direction]
 
     def footprint(self, direction: str, kept: sp.Expr, workspace: sp.Expr) -> sp.Expr:
-        """Return the memory occupied at once [bytes].
+        """Return the memory occupied at the same time [bytes].
 
-        Operands and the direction's intermediates; with a backward pass also
-        the operands' gradients and what forward kept, of which operands are
-        counted once.
+        It comprises the operands and the direction's intermediates; with a backward pass also the operands'
+        gradients and what forward kept. Operands that forward kept are counted once.
         """
         alive = self.inputs + self.weights + self.offsets + self.outputs + self.updated
         if direction == "fwd":
@@ -248,7 +246,7 @@ class Tensors:
         return 2 * alive + kept - self._kept_operands() + workspace
 
     def _kept_operands(self) -> sp.Expr:
-        """Return the operands among what forward keeps [bytes]."""
+        """Return the operands that are part of what forward keeps [bytes]."""
         if self.kept_inputs is not None:
             return self.kept_inputs + self.kept_outputs
         return self.kept_outputs + (ZERO if self.linear else self.inputs)
@@ -263,17 +261,18 @@ class Cost:
     phases : tuple of Phase
         The kernels, in the order they run.
     compulsory : Expr
-        Bytes that any implementation has to move [bytes] (see Tensors).
+        Traffic that any implementation has to have [bytes] (see `Tensors`).
     updated : Expr
-        Of these, state read and written in place [bytes], which a cache can hold twice.
+        The part of it that is state read and written in place [bytes]; a cache can save both the read and the
+        write.
     footprint : Expr
         Memory occupied: operands, intermediates and, for training, gradients
         and what is kept [bytes].
     kept : Expr
-        What forward leaves for backward [bytes].
+        Intermediate results that forward keeps for backward [bytes].
     depth : Expr
-        Dependent steps: those of the recurrence, layer by layer; for layers
-        that see all positions at once, the layers passed (one each way).
+        Dependent steps: those of the recurrence, layer by layer; for layers that process all positions at
+        once, the number of layers (once for each pass).
     path : Expr
         Longest path between two positions (Vaswani et al. 2017, Table 1).
     parameters : Expr
@@ -300,25 +299,25 @@ class Cost:
 
     @cached_property
     def least_flops(self) -> Tally:
-        """Of `flops`, what no schedule of the same mathematics does without (`Phase.spared`)."""
+        """The part of `flops` that every schedule of the same mathematics needs (without `Phase.spared`)."""
         spared = add_tallies((p.spared, -p.repeats) for p in self.phases)
         return add_tallies(((self.flops, ONE), (spared, ONE)))
 
     @cached_property
     def bytes(self) -> Tally:
-        """Traffic by level [bytes]: ``hbm``, ``l2``, and ``link``, what goes to other devices."""
+        """Traffic by level [bytes]: ``hbm``, ``l2``, and ``link`` (sent to other devices)."""
         return add_tallies(({"hbm": p.hbm, "l2": p.l2, "link": p.link}, p.repeats) for p in self.phases)
 
     @property
     def sends(self) -> bool:
-        """Whether anything goes to other devices."""
+        """Whether anything is sent to other devices."""
         return bool(self.bytes["link"] != 0)
 
     @cached_property
     def pram_depth(self) -> sp.Expr:
         """Depth of the arithmetic with unlimited processors and tree reductions.
 
-        Backward, the gradients of inputs and weights are taken one after the other, as they run.
+        In a backward pass, the gradients of inputs and weights count one after the other, as kernels run.
         """
         chain: list[sp.Expr] = []
         for phase in self.phases:
@@ -332,7 +331,7 @@ class Cost:
         return sp.Add(*(p.launches * p.repeats for p in self.phases))
 
     def rows(self) -> dict[str, sp.Expr]:
-        """Return the totals by the names that answers and tables use; ``link_bytes`` where there are any."""
+        """Return the totals by the names that answers and tables use; ``link_bytes`` if anything is sent."""
         sent = {"link_bytes": self.bytes["link"]} if self.sends else {}
         return {
             "matrix_flops": self.flops["matrix"],

@@ -1,4 +1,4 @@
-"""Numbers from symbols: shapes checked and bound once, expressions compiled once."""
+"""Evaluate symbolic counts: check and bind sizes, compile expressions once."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _ceil_log2(x: Number) -> Number:
 
 
 class _Printer(NumPyPrinter):  # type: ignore[misc]
-    """NumPy code that broadcasts: SymPy's own ``Max`` stacks its arguments first."""
+    """Print NumPy code that broadcasts; SymPy's own ``Max`` and ``Min`` stack their arguments first."""
 
     def _nest(self, function: str, arguments: Sequence[sp.Expr]) -> str:
         text: str = self._print(arguments[0])
@@ -52,11 +52,11 @@ class _Printer(NumPyPrinter):  # type: ignore[misc]
         return text
 
     def _print_Integer(self, expr: sp.Integer) -> str:
-        # In int64, 4·B·H·N²·D wraps round to 0: every number is a float.
+        # In int64, 4·B·H·N²·D overflows to 0, so every number is a float.
         return repr(float(expr))
 
     def _print_Pow(self, expr: sp.Pow, rational: bool = False) -> str:
-        # A square as a product is several times faster than numpy's power.
+        # A product is several times faster than numpy's power.
         base, exponent = expr.as_base_exp()
         if exponent.is_Integer and 2 <= int(exponent) <= 4:
             return "(" + "*".join([f"({self._print(base)})"] * int(exponent)) + ")"
@@ -76,10 +76,10 @@ _NAMES = {
 def compile_expressions(
     expressions: Sequence[sp.Expr], arguments: Sequence[str]
 ) -> Callable[..., tuple[Number, ...]]:
-    """Return a function of the named sizes that gives the expressions' values.
+    """Return a function of the named sizes that returns the expressions' values.
 
-    Arguments are floats or float64 arrays, in the order of ``arguments``. The same expressions are
-    compiled once, whatever device they are for.
+    Arguments are floats or float64 arrays, in the order of ``arguments``. Equal expressions are compiled
+    once.
     """
     return _compiled(tuple(expressions), tuple(arguments))
 
@@ -92,7 +92,7 @@ def _compiled(
     compiled: Callable[..., tuple[Number, ...]] = sp.lambdify(
         [symbol(name) for name in arguments],
         expressions,
-        # The module itself: of its name SymPy would make `from numpy import *`, which takes 50 ms.
+        # The module itself: for its name SymPy would run `from numpy import *`, which takes 50 ms.
         modules=[_NAMES, np],
         printer=printer,
         cse=True,
@@ -105,7 +105,7 @@ def _compiled(
 
 
 def as_size(name: str, value: ArrayLike) -> Number:
-    """Return a size as float or float64 array, after checking it.
+    """Check a size and return it as float or float64 array.
 
     Raises
     ------
@@ -116,12 +116,12 @@ def as_size(name: str, value: ArrayLike) -> Number:
 
 
 def as_one_size(name: str, value: ArrayLike) -> int:
-    """Return a size of which there is one.
+    """Check a size that has to be one number, and return it.
 
     Raises
     ------
     SizeError
-        As `as_size`, or if it is several.
+        As `as_size`, or if there are several numbers.
     """
     size = as_size(name, value)
     if not isinstance(size, float):
@@ -130,7 +130,7 @@ def as_one_size(name: str, value: ArrayLike) -> int:
 
 
 def as_whole(what: str, value: ArrayLike, largest: float) -> Number:
-    """Return whole numbers of at least 1 as float or float64 array, after checking them; see `as_size`."""
+    """Check whole numbers of at least 1 and return them as float or float64 array; see `as_size`."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         if 1 <= value <= largest and value == math.floor(value):
             return float(value)
@@ -165,14 +165,14 @@ def _size_error(what: str, value: object, largest: float) -> SizeError:
 
 
 def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
-    """Return every size a layer takes: those given, checked, and defaults for the rest.
+    """Return every size that a layer takes: the given ones, checked, and defaults for the rest.
 
     Raises
     ------
     UnknownNameError
-        If a size is not one of the vocabulary, or not one the layer takes.
+        If a size is not in the vocabulary, or the layer does not take it.
     SizeError
-        If a required size is missing, or a size is not one.
+        If a required size is missing, or a value is not a valid size.
     """
     bound: dict[str, Number] = {}
     for name, value in shapes.items():
@@ -221,18 +221,18 @@ def _default(layer: Layer, name: str, default: str | int, bound: Mapping[str, Nu
     return value
 
 
-#: What a default may call: nothing.
+#: Builtins available to a default's expression: none.
 _NO_NAMES: dict[str, Any] = {"__builtins__": {}}
 
 
 @lru_cache(maxsize=256)
 def _arithmetic(default: str) -> CodeType:
-    """Compile a layer's default, such as ``heads*head_dim``: arithmetic on sizes, and no more than that."""
+    """Compile a layer's default size, such as ``heads*head_dim``: arithmetic on other sizes."""
     return compile(default, "<default>", "eval")
 
 
 def common_shape(sizes: Iterable[Number]) -> tuple[int, ...]:
-    """Return what sizes broadcast to: () if all are scalars."""
+    """Return the shape that sizes broadcast to: () if all are scalars."""
     shapes = [size.shape for size in sizes if not isinstance(size, float)]
     return np.broadcast_shapes(*shapes) if shapes else ()
 
@@ -241,7 +241,7 @@ def common_shape(sizes: Iterable[Number]) -> tuple[int, ...]:
 
 
 class Counts(dict[str, Any]):
-    """Counts by name; asking for one that depends on a size nobody gave says which."""
+    """Counts by name; accessing one that depends on a size that was not given raises an error naming it."""
 
     def __init__(self, values: Mapping[str, Any], absent: Mapping[str, tuple[str, ...]], layer: str) -> None:
         super().__init__(values)
@@ -249,7 +249,7 @@ class Counts(dict[str, Any]):
         self._layer = layer
 
     def __missing__(self, name: str) -> Any:
-        """Explain a count that cannot be given, or is not one."""
+        """Raise an error that says why there is no such count."""
         if name in self._absent:
             sizes = " and ".join(f"{size}=… [bytes]" for size in self._absent[name])
             raise SizeError(f"{name} of {self._layer} depends on the device's on-chip memory: give {sizes}")
@@ -310,7 +310,7 @@ def counts_of(layer: Layer, bound: Mapping[str, Number]) -> Counts:
 
 
 def spread(value: Any, shape: tuple[int, ...]) -> Any:
-    """Return a value as float, or as array of that shape (a constant expression comes back 0-d)."""
+    """Return a value as float, or broadcast to that shape (constant expressions evaluate to 0-d values)."""
     if not shape:
         return float(value)
     return value if np.shape(value) == shape else np.broadcast_to(np.asarray(value, dtype=np.float64), shape)

@@ -1,8 +1,8 @@
-"""Whose kernel it is: what a framework's name, and its kernel's, say of how the work is done.
+"""Map the names of frameworks and kernels to static options of kernel models.
 
-A layer says what is computed; a kernel model can be told how a library does it (which tile, which
-attention kernel, what stays warm between replays). These are facts about frameworks, read from the
-names that measurements and users give.
+A layer says what is computed. How a library computes it (which tile, which attention kernel, what stays warm
+between replays) follows from the framework's name and its name for the kernel, as measurements and users give
+them.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from costmodel.kernels import _flash, _tiles
 
 Options = dict[str, Any]
 
-#: Serving frameworks, whose prefill also stores K and V into a cache, and how (`kernels.attention`).
+#: Serving frameworks whose prefill also writes K and V to a cache, and how they do (`kernels.attention`).
 CACHE_WRITES = {"vllm": "token", "sglang": "bytes", "trtllm": "bytes"}
 
-#: What a harness changes from one replay of a product to the next: how much of it a cache can keep.
+#: What a framework's benchmark rotates from one replay of a product to the next, which decides how much stays
+#: warm in L2.
 ROTATIONS = {"trtllm": "weights", "sglang": "operands", "vllm": "layers", "sarathi-vllm": "operands"}
 
-#: Whose recurrences run step by step, each a kernel, and whose runs as one.
+#: Libraries whose recurrences launch a kernel per step, and the one that fuses all steps into one kernel.
 STEP_BY_STEP, FUSED = ("cudnn", "miopen", "haste"), "flashrnn"
-#: What torch 2's own modules are called, by themselves or with its release.
+#: Prefixes of the names of torch 2's own modules, alone or with the release.
 _TORCH = ("torch.nn.", "pytorch 2")
-#: Architectures whose cuDNN is the one that DeepBench timed, which asked for a kernel a step.
+#: Architectures that DeepBench timed cuDNN on; it asked for one kernel per step.
 _CUDNN_OF_STEPS = ("kepler", "maxwell", "pascal", "pascal-gp10x", "volta")
 
-#: The operation that most constants of attention are fitted on; and the kernel models of attention.
+#: The operation that most attention constants are fitted on, and the kernel models of attention.
 _CAUSAL, _ATTENTION = "attention_prefill", ("attention", "decode")
-#: Kernel models whose algorithms have constants of their own: one's say nothing of another.
+#: Kernel models with several algorithms whose constants do not carry over to one another.
 ALGORITHMS = ("delta",)
-#: Kernel models of which frameworks have kernels of one algorithm, each its own: sglang's convolution of a
-#: token takes 1.10 times as long as vLLM's on B200, 1.13 on L40S.
+#: Kernel models for which each framework has its own kernel of the same algorithm: sglang's convolution of
+#: one token takes 1.10 times as long as vLLM's on B200, 1.13 on L40S.
 OWN_KERNELS = ("conv",)
 
 
@@ -46,7 +47,7 @@ def arguments(
     device: Device,
     fitted: str | None = None,
 ) -> Options:
-    """Return the static arguments of a kernel model that an implementation decides.
+    """Return the static arguments of a kernel model that depend on the implementation.
 
     Parameters
     ----------
@@ -55,28 +56,29 @@ def arguments(
     op : str
         The operation, as measurements name it.
     framework : str or None
-        Whose implementation (``trtllm``, ``vllm``, …).
+        The framework (``trtllm``, ``vllm``, …).
     label : str or None
-        Its own name for the kernel.
+        The framework's own name for the kernel.
     device : Device
-        Where it runs: libraries choose by architecture.
+        The device that runs it: libraries choose kernels by architecture.
     fitted : str, optional
-        The operation that the constants were fitted on, where it is they that say whose kernel runs.
+        The operation that the constants were fitted on, where the constants decide which kernel runs.
     """
     found = _READERS.get(kernel)
     options = found(op, framework or "", label or "", device) if found else {}
     if kernel == "attention" and fitted == _CAUSAL and op != _CAUSAL:
-        # Constants of a library's causal kernel go with that kernel's tiles, but for the pages of its cache
-        # and the graphs of its steps.
+        # Constants of a library's causal kernel need that kernel's tiles, but not its paged cache or its
+        # graphs.
         options["kernel"] = _flash.library(_flash.kernel_named(device, label or "", framework or "", True))
     return options
 
 
 def named(kernel: str, framework: str | None, label: str | None) -> bool:
-    """Return whether a framework's name, or its kernel's, says which kernel runs.
+    """Return whether the framework's or the kernel's name decides which kernel runs.
 
-    Of attention only serving frameworks have one of their own; published recurrent rows are of cuDNN's
-    standard algorithm, so that a user who names no library gets the algorithm that one would pick.
+    For attention, only serving frameworks have kernels of their own. For recurrent layers the constants never
+    decide: they are fitted on published rows of cuDNN's standard algorithm, whereas a user who names no
+    library gets the algorithm that the library would pick.
     """
     if kernel in _ATTENTION:
         return framework in CACHE_WRITES or says(kernel, label)
@@ -84,18 +86,18 @@ def named(kernel: str, framework: str | None, label: str | None) -> bool:
 
 
 def says(kernel: str, label: str | None) -> bool:
-    """Return whether a kernel's name says anything of such a kernel: a layer's name is all its kernels'."""
+    """Return whether a kernel model understands a kernel's name: one name is passed to all of a layer's."""
     return bool(label) and kernel in _SAYING and _SAYING[kernel](label or "")
 
 
 def check_kernel(name: str, models: Iterable[str]) -> None:
-    """Refuse a name that says nothing of any of these kernel models: a default would stand in unasked.
+    """Refuse a kernel name that none of these models understands; a default would silently stand in.
 
     Raises
     ------
     UnknownNameError
-        If it is neither of a library of attention, nor a product's tile (``sgemm_128x64``), nor a delta net's
-        or a recurrence's, or of a kernel model that is not among these.
+        If it is not the name of an attention library, a product's tile (``sgemm_128x64``), a delta net's
+        kernel or a recurrence's, or if its kernel model is not among `models`.
     """
     models = tuple(models)
     if not any(says(model, name) for model in models):
@@ -106,7 +108,7 @@ def check_kernel(name: str, models: Iterable[str]) -> None:
 
 
 def library(kernel: str, op: str, framework: str | None, label: str | None, device: Device) -> str | None:
-    """Return whose attention kernels these names say run there (``fa3``); None where they do not."""
+    """Return the attention library that these names select there (``fa3``); None if they select none."""
     if kernel not in _ATTENTION or not named(kernel, framework, label):
         return None
     return _flash.library(arguments(kernel, op, framework, label, device)["kernel"])
@@ -115,10 +117,10 @@ def library(kernel: str, op: str, framework: str | None, label: str | None, devi
 def same_code(
     kernel: str, op: str, framework: str | None, label: str | None, device: Device
 ) -> tuple[str, ...]:
-    """Return the libraries whose code an attention kernel is on all architectures, its own first.
+    """Return the libraries that share an attention kernel's code on all architectures, its own first.
 
-    None where each architecture has a kernel written for it, as flash-attention 3's and TensorRT-LLM's are,
-    or where a name does not say whose it is, as SGLang's ``flash_attention`` on A100 does not.
+    Empty where each architecture has a kernel written for it (flash-attention 3, TensorRT-LLM), or where the
+    name does not identify the library (SGLang's ``flash_attention`` on A100).
     """
     if label and not says(kernel, label):
         return ()
@@ -126,17 +128,17 @@ def same_code(
 
 
 def beside(kernel: str, op: str, framework: str | None, direction: str) -> Options:
-    """Return the static arguments for what a framework's call does beside the layer's own work.
+    """Return the static arguments for what a framework's call does in addition to the layer's own work.
 
-    A layer is its own work alone, whosever constants it has: only where a framework is asked for is its
-    call meant.
+    Without a framework, a layer is its own work alone, whichever constants it uses. Only when a framework is
+    asked for is its whole call meant.
 
     Parameters
     ----------
     kernel, op : str
         The kernel model, and the operation as measurements name it.
     framework : str or None
-        Whose call is asked for; None if none is.
+        The framework asked for, or None.
     direction : str
         A backward pass stores nothing into a cache.
     """
@@ -162,7 +164,7 @@ def _decode(_: str, framework: str, label: str, device: Device) -> Options:
 
 
 def _delta(op: str, framework: str, label: str, _: Device) -> Options:
-    """FlashInfer's kernel (vLLM's) walks the chunks in one block; flash-linear-attention's are several."""
+    """FlashInfer's kernel (vLLM's) walks the chunks in one block; flash-linear-attention has several."""
     if op == "gdn_recurrent_decode":
         return {}
     fused = _of_flashinfer(label) if _of_delta(label) else framework == "vllm"
@@ -178,14 +180,15 @@ def _of_flashinfer(label: str) -> bool:
 
 
 def recurrent(name: str) -> bool:
-    """Return whether a name says whose recurrent layers are meant."""
+    """Return whether a name identifies a library of recurrent layers."""
     return name.lower().startswith((*STEP_BY_STEP, FUSED, *_TORCH))
 
 
 def _recurrence(_: str, framework: str, label: str, device: Device) -> Options:
-    """DeepBench times cuDNN's standard algorithm and MIOpen's, by steps; FlashRNN fuses; torch chooses.
+    """DeepBench times cuDNN's and MIOpen's stepwise algorithms; FlashRNN fuses the steps; torch chooses.
 
-    cuDNN leaves the choice to its caller: since DeepBench a framework, of which torch's rule is known.
+    cuDNN leaves the choice to its caller. Since DeepBench that is a framework, and only torch's rule is
+    known.
     """
     name = (label or framework).lower()
     by_name = name == "pytorch" or name.startswith(_TORCH)
@@ -194,7 +197,7 @@ def _recurrence(_: str, framework: str, label: str, device: Device) -> Options:
         return {"chosen_by": "torch"}
     if name.startswith(FUSED):
         return {"persistent": name.endswith("fused")}
-    # AMD's libraries have no other.
+    # AMD's libraries have no persistent algorithm.
     return {"persistent": False} if name.startswith(STEP_BY_STEP) or device.vendor == "AMD" else {}
 
 
@@ -206,7 +209,7 @@ _READERS: dict[str, Callable[[str, str, str, Device], Options]] = {
     "recurrence": _recurrence,
 }
 
-#: Kernel models of which a kernel's own name says something, and whether one does.
+#: For each kernel model that reads kernel names: whether a name means something to it.
 _SAYING: dict[str, Callable[[str], bool]] = {
     "gemm": _tiles.says,
     "attention": _flash.says,
@@ -214,7 +217,7 @@ _SAYING: dict[str, Callable[[str], bool]] = {
     "delta": _of_delta,
     "recurrence": recurrent,
 }
-#: Such names, as examples of what would do.
+#: Examples of valid names, for error messages.
 _SAID: dict[str, tuple[str, ...]] = {
     "gemm": ("sgemm_128x64",),
     "attention": _flash.KERNELS,

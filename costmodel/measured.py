@@ -1,8 +1,7 @@
-"""Tables of measured kernels: what their rows are in our terms.
+"""Read tables of measured kernels: map their rows to layers and sizes.
 
-A row names an operation, its sizes, a device, a dtype and whose kernel it was.
-An `Operation` says which columns are sizes of which layer; of what no layer
-describes it raises the reason.
+A row names an operation, its sizes, a device, a dtype and the framework whose kernel was timed. An
+`Operation` says which columns are sizes of which layer, and raises the reason where no layer describes a row.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from costmodel.layers.tiled_attention import TiledAttention
 
 Sizes = dict[str, NDArray[np.float64]]
 
-#: Harness by the ``timer`` of the tables: four things called latency.
+#: Value of a table's ``timer`` column → harness: four different things are called latency.
 TIMERS = {
     "cudagraph-event-mean": "graph-replay",
     "cudagraph-event-median": "graph-replay",
@@ -41,21 +40,21 @@ TIMERS = {
     "host-walltime-median50": "host-wall",
 }
 
-#: Words by which one knows who computes a recurrence step by step, an operation of a framework at a time.
+#: Words in the names of implementations that run a recurrence as a loop of framework calls, step by step.
 _LOOPS = ("loop", "theano", "torch7", "tensorflow", "tf lstm", "keras", "lasagne", "lstmcell", "baseline")
-#: What such rows are.
+#: How error messages describe such rows.
 LOOP = "a framework's loop"
 
 
 def is_loop(implementation: str) -> bool:
-    """Tell whether an implementation of a recurrence is a loop of framework calls, and none of cuDNN's."""
+    """Return whether an implementation of a recurrence is a loop of framework calls rather than cuDNN."""
     name = implementation.lower()
     return "cudnn" not in name and any(word in name for word in _LOOPS)
 
 
 @dataclass(frozen=True)
 class Operation:
-    """How rows of one op are read.
+    """How to read the rows of one op.
 
     Attributes
     ----------
@@ -66,9 +65,9 @@ class Operation:
     layer : callable
         (dtype, static columns of the row) → layer.
     meaningless : mapping of str to str
-        Flag → optional column that says nothing where the flag is set.
+        Flag → optional column to ignore where the flag is set.
     one : mapping of str to str
-        Column that is 1 or empty → what a row is where it is more, and no layer describes.
+        Column that has to be 1 or empty → what a row with more would be, which no layer describes.
     """
 
     columns: Mapping[str, str]
@@ -78,7 +77,7 @@ class Operation:
     one: Mapping[str, str] = field(default_factory=dict)
 
     def of(self, row: Mapping[str, Any]) -> Operation:
-        """Return how rows with these flags are read: without the columns that then say nothing."""
+        """Return the operation for rows with these flags, without optional columns that they void."""
         left_out = {column for flag, column in self.meaningless.items() if _flag(row, flag)}
         return replace(self, optional={c: size for c, size in self.optional.items() if c not in left_out})
 
@@ -98,7 +97,7 @@ def _attention(causal: bool) -> Operation:
 
 
 def _plain(of: type[Layer], **options: Any) -> Callable[[str, Mapping[str, Any]], Layer]:
-    """Return what makes a layer with these options, of which a row says the direction alone."""
+    """Return a function that makes a layer with these options; only the direction comes from the row."""
     return lambda dtype, row: of(dtype=dtype, direction=_direction(row), **options)
 
 
@@ -115,7 +114,7 @@ def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
             dtype=dtype,
             direction=_direction(row),
             bidirectional=_flag(row, "bidirectional"),
-            # It overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
+            # cuDNN overlaps the layers of a stack (Appleyard et al., arXiv 1604.01946).
             wavefront=_cudnn(row) and not _flag(row, "bidirectional"),
             recurrent_only=_flag(row, "recurrent_only"),
         )
@@ -130,7 +129,7 @@ def _recurrent(kind: type[RNN] | type[LSTM] | type[GRU]) -> Operation:
 
 
 _PRODUCT = {"m": "m", "n": "n", "k": "k"}
-#: What a product of one A and one B is not; op ``bmm`` is that.
+#: A ``gemm`` is one product; several are op ``bmm``.
 _ONE_PRODUCT = {"b": "a gemm of several products, which op bmm names"}
 
 
@@ -170,7 +169,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "softmax": _table(Softmax),
     "layernorm": _table(Norm, kind="layer"),
     "rmsnorm": _table(Norm, kind="rms"),
-    # By their own names, as torch has them, or said to be elementwise.
+    # By torch's name alone, or with the prefix ``elementwise_``.
     **{
         f"{prefix}{op.replace('-', '_')}": _table(Elementwise, op=op)
         for prefix in ("", "elementwise_")
@@ -199,7 +198,7 @@ OPERATIONS_MEASURED: dict[str, Operation] = {
     "gru": _recurrent(GRU),
 }
 
-#: Columns with text or flags that decide the layer, or whose kernel it was.
+#: Columns with text or flags that decide the layer or the implementation.
 STATIC = (
     "gpu",
     "op",
@@ -213,7 +212,7 @@ STATIC = (
     "bidirectional",
     "recurrent_only",
 )
-#: Columns with numbers: sizes, blocks of a launch, measured times.
+#: Columns with numbers: sizes, thread blocks of the launch (``grid``), measured times.
 NUMERIC = (
     *dict.fromkeys(
         column
@@ -230,7 +229,7 @@ def _direction(row: Mapping[str, Any]) -> str:
 
 
 def _cudnn(row: Mapping[str, Any]) -> bool:
-    """Return whether cuDNN ran a row: by its own name, or for torch on a GPU of NVIDIA's."""
+    """Return whether cuDNN ran a row: named itself, or called by torch on an NVIDIA GPU."""
     if str(row.get("framework") or "").lower().startswith("cudnn"):
         return True
     gpu = str(row.get("gpu") or "")
@@ -240,7 +239,7 @@ def _cudnn(row: Mapping[str, Any]) -> bool:
 
 
 def _style(row: Mapping[str, Any]) -> str:
-    """Return how the code of the model named in ``kernel`` is written; GPT-3's, or of none, is GPT-2's."""
+    """Return the code style of the model named in ``kernel``; GPT-3 and unnamed models count as GPT-2."""
     kernel = str(row.get("kernel") or "").strip().lower()
     if not kernel:
         return EagerTransformer.style
@@ -253,7 +252,7 @@ def _style(row: Mapping[str, Any]) -> str:
     return found
 
 
-#: How tables write a flag.
+#: Spellings of a flag in tables.
 _YES, _NO = ("1", "1.0", "true", "t", "yes", "y"), ("0", "0.0", "false", "f", "no", "n")
 
 
@@ -272,7 +271,7 @@ _FRAMEWORKS = {"trt-llm": "trtllm", "tensorrt-llm": "trtllm", "tensorrt_llm": "t
 
 
 def framework(text: Any) -> tuple[str | None, str]:
-    """Return (name, release) of a framework as tables write it: ``"trtllm 1.3.0rc20"``, ``"vllm==0.24.0"``.
+    """Split a framework's name and release, such as ``"trtllm 1.3.0rc20"`` or ``"vllm==0.24.0"``.
 
     ``sarathi/vllm torch`` profiles cuBLAS and PyTorch kernels, so it is a name of its own.
     """
@@ -284,7 +283,7 @@ def framework(text: Any) -> tuple[str | None, str]:
 
 
 def harness(timer: Any) -> str | None:
-    """Return how a time was taken (``graph-replay``, ``eager-events``, …), or None if it is not said."""
+    """Return how a time was taken (``graph-replay``, ``eager-events``, …), or None if unknown."""
     if timer is None or pd.isna(timer):
         return None
     return TIMERS.get(str(timer), str(timer) or None)
@@ -297,20 +296,20 @@ def uncounted(row: Mapping[str, Any]) -> dict[str, int]:
     return {"seq_kv": 1} if left_out and "a100" in str(row["gpu"]).lower() else {}
 
 
-#: Operations of which a framework has several kernels, told apart by name.
+#: Operations for which a framework has several kernels, which differ by name.
 _NAMED = ("attention_", "gdn_", "rnn", "lstm", "gru", "model_")
-#: What a name of a product's kernel says of its tile.
+#: Part of a GEMM kernel's name that gives its tile.
 _TILE = re.compile(r"(?:sgemm_|MT|tilesize)\d+x\d+\S*")
-#: Kernels whose launch counts blocks (AMD's counts threads).
+#: Kernels whose ``grid`` counts thread blocks (AMD's counts threads).
 _COUNTED = "sgemm_"
 
 
 def with_parts(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose kernels of products say into how many parts K is split, where ``grid`` tells.
+    """Return the table with the split-K factor appended to GEMM kernels' names, where ``grid`` reveals it.
 
-    A launch has a block for every tile of the result, and for every part of K: ``…sgemm_128x64_tn`` on 10
-    blocks of a result of 2 tiles becomes ``…sgemm_128x64_tn_parts5``. Rows that are not forward products,
-    or whose blocks are no multiple of their tiles, stay as they are.
+    A launch has one thread block per tile of the result and part of K: ``…sgemm_128x64_tn`` with 10 blocks
+    for a result of 2 tiles becomes ``…sgemm_128x64_tn_parts5``. Rows that are not forward products, or whose
+    number of blocks is not a multiple of the number of tiles, stay as they are.
 
     Parameters
     ----------
@@ -342,11 +341,11 @@ def with_parts(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_sequences(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table whose convolutions of `m` tokens say in how many sequences these lie.
+    """Return the table with `batch` and `seq_q` filled in for convolutions given as `m` tokens.
 
-    Tables give a convolution as m tokens, n channels and k taps. Where `batch` and `seq_q` are not there
-    beside them, a step has a token of each sequence, and any other row is one sequence; where one of the two
-    is, the tokens give the other.
+    Tables give a convolution as m tokens, n channels and k taps. If neither `batch` nor `seq_q` is given, a
+    decoding step has one token of each sequence, and any other row is one sequence. If one of them is given,
+    the other follows from the number of tokens.
 
     Parameters
     ----------
@@ -379,7 +378,7 @@ def with_sequences(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def label(op: Any, kernel: Any) -> str:
-    """Return what of a kernel's name matters: all of it, the tile of a product, or nothing."""
+    """Return the part of a kernel's name that matters for an op: all of it, a GEMM's tile, or nothing."""
     name = "" if kernel is None or pd.isna(kernel) else str(kernel)
     if str(op).startswith(_NAMED):
         return name

@@ -1,4 +1,4 @@
-"""What a prediction is made of before its sizes are known: kernels, rates, constants, compiled counts."""
+"""A prediction before its sizes are known: kernels, rates, constants, compiled counts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from costmodel.harness import NONE, Host, host
 from costmodel.layers import Layer
 from costmodel.symbols import DEVICE_SIZES
 
-#: Constants that say how much of the operands a cache still holds from the call before.
+#: Constants for how much of the operands a cache still holds from the previous call.
 RESIDENCY = ("warm_share", "cache_share")
-#: Kernel models of what a layer uses once each time it runs, and may find in a cache the next time: weights,
+#: Kernel models of operands that a layer uses once per run and may find in a cache in the next: weights,
 #: cached keys.
 KEEPING = ("gemm", "decode", "cpu_gemm")
-#: Kernel models whose vector unit works beside the products, on what the layer counts of it: `operations`.
+#: Kernel models whose vector unit works concurrently with the products; its share of the FLOPs is their size
+#: `operations`.
 BESIDE = ("systolic_attention", "systolic_decode")
 
 
-#: Framework, harness, kernel by name: whose implementation is meant, and how it is measured; None: not said.
+#: Framework, harness and name of the kernel: which implementation is meant and how it is timed; None if not
+#: given.
 Implementation = tuple[str | None, str | None, str | None]
 
 
@@ -38,17 +40,17 @@ class PhasePlan:
     phase : Phase
         What it computes and moves.
     device : Device
-        What it runs on, at the clock that its constants are for.
+        The device that runs it, at the clock that its constants are for.
     kernel : str
         The kernel model that times it on this device.
     rates : tuple of (str, float)
-        What may limit it (``matrix:bf16``, …), and how fast the device does it [FLOP/s].
+        Arithmetic that may limit it (``matrix:bf16``, …), and the device's rate [FLOP/s].
     choice : Choice
         The constants its kernel model uses; origin ``none`` at rung ``bound``.
     options : mapping
-        Static arguments of its kernel model: the layer's, and the implementation's.
+        Static arguments of its kernel model, from the layer and from the implementation.
     direction : str
-        The direction that its constants are of.
+        The direction that its constants were fitted on.
     """
 
     phase: Phase
@@ -69,8 +71,8 @@ class PhasePlan:
 class Plan:
     """A layer on a device at a rung, before its sizes are known.
 
-    `asked` is what `predict` was asked for beside them, by the names of its arguments; `host` is the
-    harness's, if one is named.
+    `asked` holds the other arguments of `predict` by name; `host` is the harness's host, if a harness is
+    named.
     """
 
     layer: Layer
@@ -84,7 +86,7 @@ class Plan:
 
     @cached_property
     def work(self) -> Cost:
-        """What is computed and moved: exact counts, whatever convention the layer's own are in."""
+        """Exact counts of the layer, whatever convention its own counts are in."""
         return self.layer.exact.cost
 
     @cached_property
@@ -94,7 +96,7 @@ class Plan:
 
     @cached_property
     def bound_function(self) -> Any:
-        """Compiled: for each phase its repeats, its FLOPs by engine, its traffic, and what it sends."""
+        """Compiled: for each phase its repeats, FLOPs by engine, memory traffic, and bytes sent."""
         rows = []
         for part in self.phases:
             rows += [part.phase.repeats, *(part.phase.flops[key] for _, key, _ in part.rates), part.phase.hbm]
@@ -118,7 +120,7 @@ class Plan:
 
     @cached_property
     def launch_function(self) -> Any:
-        """Compiled: how many kernels are launched."""
+        """Compiled: the number of kernel launches."""
         return compile_expressions([self._launches], self.arguments)
 
     @cached_property
@@ -139,11 +141,11 @@ class Plan:
         return sum((part.phase.launches * part.phase.repeats for part in self.phases), ZERO)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what it is made of: compiled functions cannot be pickled, and are made again."""
+        """Return the fields only: compiled functions cannot be pickled, and are compiled anew."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def launched_by(self, launcher: Host) -> Plan:
-        """Return the plan as a harness's host launches its kernels, one after the other."""
+        """Return the plan with the launch overhead of a harness's host."""
         launches = float(self._launches) if self._launches.is_number else None
         phases = tuple(
             replace(
@@ -156,7 +158,7 @@ class Plan:
 
     @property
     def constants_from(self) -> str:
-        """Whose constants the prediction rests on."""
+        """Origins of the constants, separated by commas; ``none`` at rung ``bound``."""
         if self.rung == "bound":
             return "none"
         origins = dict.fromkeys(part.choice.whose for part in self.phases)
@@ -183,26 +185,26 @@ def make_plan(
     state: str,
     implementation: Implementation,
 ) -> Plan:
-    """Return how a layer is timed on a device.
+    """Return the plan of a layer on a device: a kernel model, constants and options for each phase.
 
     Parameters
     ----------
     layer : Layer
         With its static options.
     device : Device
-        Where it runs.
+        The device that runs it.
     rung : {"bound", "kernel", "calibrated"}, optional
-        How far to go from the datasheet; default the best there is.
+        The rung of the prediction; default the best there is.
     state : {"warm", "cold"}
         Whether inputs are resident.
     implementation : Implementation
-        Whose kernels are meant, and how they are measured.
+        Which implementation is meant, and how it is timed.
 
     Raises
     ------
     UnavailableError
-        If the rung needs constants that are not there, or the device has no such dtype, no link or no model
-        of such a kernel.
+        If the rung needs constants that do not exist, or if the device lacks the dtype, a link, or a model of
+        the kernel.
     """
     check_runs(layer, device)
     framework, harness, label = implementation
@@ -242,16 +244,16 @@ def make_plan(
 
 @remembered(maxsize=4096)
 def _constants(device: hardware.Device, wanted: calibration.Wanted, *, own: bool) -> choosing.Choice:
-    """Return a kernel's constants, as the harness times it: models have the same kernel in many parts."""
+    """Return a kernel's constants for the harness; cached, as models contain the same kernel many times."""
     return choosing.timed(choosing.choose(device, wanted, own=own), wanted, device, own=own)
 
 
 def _rates(
     phase: Phase, device: hardware.Device, missing: dict[str, None]
 ) -> Iterator[tuple[str, tuple[str, str], float]]:
-    """Yield what limits a kernel's arithmetic, and how fast that is; what there is no rate of is noted.
+    """Yield label, key and rate [FLOP/s] of a kernel's arithmetic; unknown rates are added to `missing`.
 
-    A matrix product runs on the fastest engine of its dtype, and does not run where there is none.
+    A matrix product runs on the fastest engine of its dtype; without one, it cannot run.
     """
     for engine, dtype in phase.flops:
         which = None if engine == "matrix" else engine
@@ -264,15 +266,15 @@ def _rates(
 def _implemented(
     wanted: calibration.Wanted, choice: choosing.Choice, device: hardware.Device
 ) -> implementations.Options:
-    """Return the static arguments of a kernel model that follow from whose kernel it is."""
+    """Return the static arguments of a kernel model that follow from the implementation."""
     kernel, section, fitted = wanted.kernel, choice.section, None
     framework, label = wanted.framework, wanted.label
     if section is not None and _left_open(wanted, section):
         (framework, label), fitted = section.implementation, section.op
-        # The kernel that a framework runs there need not run here: FlashAttention-3 is Hopper's.
+        # A framework may run another kernel on this device: FlashAttention-3 exists on Hopper only.
         if kernel not in implementations.ALGORITHMS and choosing.elsewhere(choice, device):
             label = None
-        # A product's name is its tile's, whoever calls it.
+        # A GEMM kernel's name gives its tile, whichever framework calls it.
         label = wanted.label if implementations.says(kernel, wanted.label) else label
     return {
         **implementations.arguments(kernel, wanted.op, framework, label, device, fitted),
@@ -281,9 +283,10 @@ def _implemented(
 
 
 def _left_open(wanted: calibration.Wanted, section: calibration.Section) -> bool:
-    """Return whether constants say whose kernel runs: nothing else does, or no more than whose they are.
+    """Return whether the constants decide the implementation, because the names do not.
 
-    A framework need not run the same algorithm everywhere: vLLM's delta net on L40S is Triton's, of chunks.
+    A framework's name alone does not decide between algorithms, as it may use another one on another device:
+    vLLM's delta net on L40S is Triton's chunked one.
     """
     kernel, framework, label = wanted.kernel, wanted.framework, wanted.label
     if not implementations.named(kernel, framework, label):
@@ -293,9 +296,10 @@ def _left_open(wanted: calibration.Wanted, section: calibration.Section) -> bool
 
 
 def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
-    """Return a kernel as one of a layer's, with the sizes that its model takes from the layer.
+    """Return a phase with the additional sizes that its kernel model takes from the whole layer.
 
-    All that the layer reads and writes passes the cache meanwhile; what is no product is counted there.
+    `passing` is all that the layer moves through the cache between two uses; `operations` are the FLOPs
+    outside products.
     """
     more = {}
     if kernel in KEEPING and len(layer.cost.phases) > 1:
@@ -306,22 +310,22 @@ def _in_layer(phase: Phase, kernel: str, layer: Layer) -> Phase:
 
 
 def _direction(phase: Phase) -> str:
-    """Return the direction that a kernel's constants are of: its own, where it says one.
+    """Return the direction that a kernel's constants were fitted on: its own, if its options give one.
 
-    Of the others, a pass over memory has other operands backward; a product is a product.
+    Otherwise only passes over memory differ, because they have other operands backward; products do not.
     """
     backward = phase.direction == "bwd" and phase.kernel == "stream"
     return str(phase.options.get("direction", "bwd" if backward else "fwd"))
 
 
 def _cold(kernel: str, constants: Mapping[str, float]) -> dict[str, float]:
-    """Return a kernel model's constants with no operand resident."""
+    """Return constants with which a kernel model finds no operand in a cache."""
     described = kernels.model(kernel).CONSTANTS
     return {**constants, **{name: 0.0 for name in RESIDENCY if name in described}}
 
 
 def phase_rows(phase: Phase) -> dict[str, Any]:
-    """Return the counts of a kernel that answers show, by name."""
+    """Return a kernel's counts by the names that answers show."""
     tally = {engine: sum((v for (e, _), v in phase.flops.items() if e == engine), 0) for engine in ENGINES}
     return {
         "repeats": phase.repeats,

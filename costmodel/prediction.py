@@ -1,4 +1,4 @@
-"""The predicted time of a layer on a device: seconds, what limits them, and what they rest on."""
+"""The predicted time of a layer on a device: seconds, the limiting resource, and the constants used."""
 
 from __future__ import annotations
 
@@ -25,35 +25,34 @@ LIMITS = (
     *(f"{engine}:{dtype}" for engine in ENGINES for dtype in DTYPES),
     *("hbm", "l2", "depth", "launch", "link"),
 )
-#: Rows that are predicted together: intermediate results then stay in a core's cache, which is
-#: several times faster than main memory.
+#: Number of rows predicted together: their intermediate results stay in a core's cache, which is several
+#: times faster than main memory.
 BLOCK = 16384
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prediction:
-    """The predicted time of a layer on a device, and what it is made of.
+    """The predicted time of a layer on a device, and its components.
 
-    `predict` makes it. Scalars for scalar sizes, float64 arrays for arrays. Everything but the plan is
-    computed when it is asked for. Beside what is listed here, every count is an attribute:
-    ``matrix_flops``, ``vector_flops``, ``special_flops`` [FLOP], ``hbm_bytes``, ``l2_bytes``,
-    ``compulsory_bytes``, ``footprint_bytes``, ``kept_bytes`` [bytes], ``depth`` [steps], ``pram_depth``
-    [operations], ``path`` [steps], ``launches`` [kernels], ``parameters`` [numbers]; what each of them
-    counts is said at `Cost`.
+    Returned by `predict`. Values are scalars for scalar sizes and float64 arrays for arrays, and are computed
+    on first access. Every count is an attribute too: ``matrix_flops``, ``vector_flops``, ``special_flops``
+    [FLOP], ``hbm_bytes``, ``l2_bytes``, ``compulsory_bytes``, ``footprint_bytes``, ``kept_bytes`` [bytes],
+    ``depth`` [steps], ``pram_depth`` [operations], ``path`` [steps], ``launches`` [kernels], ``parameters``
+    [numbers]; `Cost` says what each of them counts.
 
     Attributes
     ----------
     plan : Plan
         Layer, device, rung and state, each also an attribute of its own.
     shapes : mapping of str to float or array
-        Every size, defaults and the device's own included.
+        Every size, including defaults and the device's own.
     """
 
     plan: Plan
     shapes: Mapping[str, Number]
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what it is made of; numbers are computed when they are asked for again."""
+        """Return the plan and the sizes only; numbers are computed anew after unpickling."""
         return {"plan": self.plan, "shapes": self.shapes}
 
     # -- what it is of ---------------------------------------------------------------------
@@ -75,30 +74,30 @@ class Prediction:
 
     @property
     def state(self) -> str:
-        """``cold`` or ``warm``; a bound is cold."""
+        """``cold`` or ``warm``; the rung ``bound`` is always cold."""
         return "cold" if self.rung == "bound" else self.plan.state
 
     @property
     def constants_from(self) -> str:
-        """Whose constants it rests on: ``none``, ``self`` (this device's), or a related device's name.
+        """Origin of the constants: ``none``, ``self`` (this device's), or a related device's name.
 
-        Of several kernels all of them, with commas; in brackets, what else is not the same: a format,
-        a library, an operation.
+        For several kernels, all origins separated by commas. Brackets name what else differs: a format, a
+        library, an operation.
         """
         return self.plan.constants_from
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
-        """What the sizes broadcast to; () for scalars."""
+        """Shape that the sizes broadcast to; () for scalars."""
         return common_shape(self.shapes.values())
 
     # -- time ------------------------------------------------------------------------------
 
     @cached_property
     def blocks(self) -> list[tuple[slice, Prediction]]:
-        """A long column of sizes as predictions of a few thousand rows each, with where they belong.
+        """Predictions of at most `BLOCK` rows each that make up a long one, with the rows each covers.
 
-        Empty if this prediction is a scalar, short, or of more than one axis.
+        Empty if this prediction is a scalar, is short, or has more than one axis.
         """
         if len(self.shape) != 1 or self.shape[0] <= BLOCK:
             return []
@@ -116,14 +115,14 @@ class Prediction:
 
     @cached_property
     def parts(self) -> list[tuple[Number, Number, dict[str, Number]]]:
-        """For each phase: repeats, seconds of one run, terms of one run."""
+        """For each phase: repeats, time of one run [s], terms of one run [s]."""
         if self.rung == "bound":
             return self._bound_parts()
         try:
             with np.errstate(over="raise"):
                 return self._kernel_parts()
         except FloatingPointError:
-            # Kernel models weigh choices in single precision: beyond it, no time is right.
+            # Kernel models compare choices in single precision; sizes that overflow it give no valid time.
             given = (f"{name}={in_full(np.max(self.shapes[name]))}" for name in self.layer.required)
             raise SizeError(
                 f"sizes of {self.layer.name}: too large together to be meant: {', '.join(given)}"
@@ -139,7 +138,7 @@ class Prediction:
             terms = {label: next(values) / rate for label, _, rate in part.rates}
             terms["hbm"] = next(values) / bandwidth
             if part.sends:
-                # Where the spec has no link, the term is absent, and `missing` says so.
+                # Without a link in the spec the term is zero, and `missing` says so.
                 terms["link"] = next(values) / (links[part.phase.sent_by] or math.inf)
             seconds: Number = 0.0
             for term in terms.values():
@@ -157,7 +156,7 @@ class Prediction:
 
     @property
     def phase_seconds(self) -> list[Number]:
-        """For each phase its time, all runs: of one that overlaps the phase before it, what is longer."""
+        """For each phase the time of all runs [s]; if it overlaps the one before, only the excess over it."""
         whole = [seconds * repeats for repeats, seconds, _ in self.parts]
         if not self.plan.overlaps:
             return whole
@@ -170,7 +169,7 @@ class Prediction:
     def seconds(self) -> Any:
         """Time [s]: the cold roofline at ``bound``, else the estimate of a measurement.
 
-        An estimate is never below the lower bound: a fitted constant does not outrun physics.
+        An estimate is never below `lower_s`, whatever the fitted constants are.
         """
         if self.shape and self.blocks:
             return self._joined("seconds")
@@ -183,7 +182,7 @@ class Prediction:
 
     @cached_property
     def _host_s(self) -> Number:
-        """Time from the first launch to the last, where a harness is named [s]."""
+        """Time from the first launch to the last [s] if a harness is named, else 0."""
         launch_s = self.plan.host.launch_s
         if not launch_s:
             return 0.0
@@ -192,7 +191,7 @@ class Prediction:
 
     @cached_property
     def serial_s(self) -> Any:
-        """Sum of all terms of all kernels, nothing overlapped [s]."""
+        """Sum of all terms of all kernels, without any overlap [s]."""
         if self.shape and self.blocks:
             return self._joined("serial_s")
         total: Number = 0.0
@@ -202,7 +201,7 @@ class Prediction:
 
     @property
     def limits_s(self) -> dict[str, Any]:
-        """What each limit would take alone, in all kernels [s], by its name: together they are `serial_s`."""
+        """Time of each limit alone over all kernels [s], by its name; their sum is `serial_s`."""
         found: dict[str, Number] = {}
         for repeats, _, terms in self.parts:
             for label, term in terms.items():
@@ -212,7 +211,7 @@ class Prediction:
 
     @property
     def utilisation(self) -> Any:
-        """Share of the layer's dtype's peak that its products reach; 0 where it has none."""
+        """Share of the peak of the layer's dtype that its products reach; 0 if it has no products."""
         flops = self.counts["matrix_flops"]
         if not np.any(flops):
             return flops
@@ -220,16 +219,16 @@ class Prediction:
 
     @property
     def fits(self) -> Any:
-        """Whether ``footprint_bytes`` are no more than the device's memory."""
+        """Whether ``footprint_bytes`` fit into the device's memory."""
         return self.counts["footprint_bytes"] <= self.device.hbm_capacity
 
     @cached_property
     def lower_s(self) -> Any:
-        """Time that no measurement of this work undercuts, warm or cold, fused or not [s].
+        """Lower bound of any measured time of this work, warm or cold, fused or not [s].
 
-        The larger of the FLOPs that every schedule does, over the fastest engine of their dtype at the
-        highest clock known, and the compulsory bytes that the last-level cache
-        cannot hold over the memory bandwidth.
+        The larger of two times: the FLOPs that every schedule does, on the fastest engine of their dtype at
+        the highest known clock; and the compulsory bytes that the last-level cache cannot hold, at the memory
+        bandwidth.
         """
         if self.shape and self.blocks:
             return self._joined("lower_s")
@@ -244,16 +243,16 @@ class Prediction:
 
     @cached_property
     def bound(self) -> Any:
-        """What limits: an engine (``matrix:bf16``, …), ``hbm``, ``l2``, ``depth``, ``launch`` or ``link``.
+        """The limit: an engine (``matrix:bf16``, …), ``hbm``, ``l2``, ``depth``, ``launch`` or ``link``.
 
-        Each kernel's time is put down to its largest term; this is the term with most of the time.
+        Each kernel's time is attributed to its largest term; this is the term with the largest total.
         """
         limiting = np.array(LIMITS)[self.limit]
         return limiting if self.shape else str(limiting)
 
     @cached_property
     def limit(self) -> Any:
-        """Where `bound` stands in ``LIMITS``: the term that most of the time goes by."""
+        """Index of `bound` in ``LIMITS``."""
         if self.shape and self.blocks:
             return self._joined("limit")
         totals: dict[str, Number] = {}
@@ -271,7 +270,7 @@ class Prediction:
         return places[np.argmax(np.stack(stacked), axis=0)]
 
     def named(self, label: str) -> str:
-        """Return a term's label by the engine that does it: the vector units multiply where no other can."""
+        """Return a term's label with the engine that computes it: vector units may multiply, too."""
         engine, _, dtype = label.partition(":")
         return f"{self.device.engine(dtype)}:{dtype}" if engine == "matrix" else label
 
@@ -280,9 +279,9 @@ class Prediction:
     def interval(self, level: int) -> tuple[Any, Any]:
         """Return the interval [s] that holds `level` % (80 or 95) of measurements.
 
-        From residuals on rows that the constants were not fitted on (of a relative's constants: on
-        other devices); NaN where that is not known. Kernels are taken to err together. No end is
-        below the lower bound, as no measurement is.
+        It comes from residuals on held-out rows (for a relative's constants, from those on other devices);
+        NaN where there are none. Errors of the kernels are taken to be fully correlated. Neither end is below
+        the lower bound.
 
         Parameters
         ----------
@@ -292,7 +291,7 @@ class Prediction:
         Raises
         ------
         SizeError
-            If it is another level.
+            If `level` is neither 80 nor 95.
         """
         if not isinstance(level, numbers.Real) or level not in tuple(calibration.LEVELS):
             raise SizeError(f"interval: wanted 80 or 95 % of measurements, got {shown(level)}")
@@ -308,7 +307,7 @@ class Prediction:
             each = np.asarray(seconds / runs, dtype=np.float64)
             below, above = calibration.interval(part.choice.spread, each, level)
             low, high = low + below * runs * (repeats > 0), high + above * runs * (repeats > 0)
-        # What raises the time above its kernels' sum, the host or the lower bound, raises both ends.
+        # The host or the lower bound may raise the time above the kernels' sum; that raises both ends alike.
         longer = self.seconds / sum(self.phase_seconds)
         ends = (np.maximum(end * longer, self.lower_s) for end in (low, high))
         lower, upper = (spread(end, self.shape) for end in ends)
@@ -336,7 +335,7 @@ class Prediction:
 
     @cached_property
     def _kernel_sizes(self) -> list[tuple[Number, dict[str, Number]]]:
-        """For each phase: repeats, and the sizes of its kernel model."""
+        """For each phase: its repeats, and the sizes its kernel model takes."""
         values = iter(self.plan.kernel_function(*(self.shapes[n] for n in self.plan.arguments)))
         return [(next(values), {name: next(values) for name in p.phase.sizes}) for p in self.plan.phases]
 
@@ -356,7 +355,7 @@ class Prediction:
 
     @property
     def nearest_fitted(self) -> list[dict[str, Any]]:
-        """For each kernel the nearest of the sizes that its constants were fitted on, by their names."""
+        """For each kernel its sizes by name, clipped to the range that its constants were fitted on."""
         nearest = []
         for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             ranges = part.choice.section.sizes if part.choice.section else {}
@@ -416,16 +415,16 @@ class Prediction:
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Figures the device's spec lacks, whose terms are absent from the answer."""
+        """Figures that the device's spec lacks; their terms are left out of the answer."""
         return self.plan.missing
 
     @property
     def sizes(self) -> dict[str, Any]:
-        """The layer's sizes as they were given or defaulted."""
+        """The layer's sizes, given or default."""
         return {name: answer.plain(self.shapes[name]) for name in self.layer.sizes()}
 
     def __repr__(self) -> str:
-        """Say what it is of; nothing is computed for that."""
+        """Return layer, device, rung and sizes; no time is computed."""
         sizes = " ".join(
             f"{name}={in_full(size)}" if isinstance(size, float) else f"{name}[{size.size}]"
             for name, size in self.shapes.items()
@@ -434,7 +433,7 @@ class Prediction:
         return f"Prediction({self.layer.label} on {self.device.name}, {self.rung}: {sizes})"
 
     def _repr_html_(self) -> str:
-        """Show the answer in a notebook: kernel by kernel, or for arrays size by size."""
+        """Show the answer in a notebook: a row for each kernel, or for arrays a row for each size."""
         return answer.as_html(self)
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Predictions for a table of measured kernels, row by row, and how far off they are."""
+"""Predict every row of a table of measured kernels, and summarise the errors."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from costmodel.prediction import Prediction
 from costmodel.symbols import GLOSSARY
 from costmodel.tables import check_once, read_as_written
 
-#: Where rows stand in a table.
+#: Positions of rows in a table.
 Places = NDArray[np.intp]
 
 #: Columns that `score` adds.
@@ -42,13 +42,13 @@ TEXTS = ("bound", "rung", "constants_from", "reason")
 ADDED = (*NUMBERS, *TEXTS, "in_range")
 #: Columns that every row needs.
 NEEDED = ("gpu", "op", "dtype")
-#: What a cell of the summary is.
+#: Columns that identify a cell of the summary.
 CELL = ("gpu", "op", "dtype", "framework")
 
 
 @typed
 def read_measured(path: Path) -> pd.DataFrame:
-    """Return a table of measured kernels; what `score` does not read of a CSV is as it was written.
+    """Return a table of measured kernels; columns that `score` does not read keep their text as written.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def read_measured(path: Path) -> pd.DataFrame:
 
 
 def kept_names(table: pd.DataFrame) -> dict[str, str]:
-    """Return under which names columns are kept whose own name `score` gives to an answer."""
+    """Return new names for the table's columns that have a name of a column that `score` adds."""
     kept = {}
     for name in ADDED:
         if name in table:
@@ -92,9 +92,9 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If a column that every row needs is missing, or a column is there twice.
+        If a column that every row needs is missing, or a column occurs twice.
     UnknownNameError
-        If there is no such rung: no row is to blame for it.
+        If there is no such rung.
     """
     check_rung(rung)
     missing = [name for name in NEEDED if name not in table]
@@ -128,24 +128,24 @@ def score(table: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
 
 
 def _check_kinds(table: pd.DataFrame) -> None:
-    """Refuse columns of another kind than text and numbers: a span of 10 µs would be 10,000 seconds."""
+    """Refuse columns that are neither text nor numbers: a time span of 10 µs would become 10,000 s."""
     for name in (*STATIC, *NUMERIC):
         if name not in table:
             continue
         column = table[name]
         if name in NUMERIC and column.dtype.kind in "mMb":
             raise TableError(f"column {name}: wanted numbers, got {column.dtype}")
-        # Looked at one by one only where they are not all text.
+        # Checking cell by cell is slow, so it is done only where not all are text.
         mixed = name in STATIC and pd.api.types.infer_dtype(column) == "mixed"
         if mixed and not column.map(pd.api.types.is_hashable).all():
             raise TableError(f"column {name}: wanted text, got lists")
 
 
 def _kinds(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Places]]:
-    """Yield what rows of one kind have in common, and where they are.
+    """Yield the static values that a group of rows has in common, and the positions of these rows.
 
-    Columns are turned into codes, and codes put together to one: a million rows are told apart as whole
-    numbers, not as text.
+    Columns are factorised to integer codes, and these combined into one code per row: grouping a million rows
+    by integers is much faster than by text.
     """
     if table.empty:
         return
@@ -167,7 +167,7 @@ def _kinds(table: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Places]]:
 
 
 def _labelled(ops: tuple[Places, Any], codes: Places, names: list[Any]) -> tuple[Places, list[Any]]:
-    """Return the names of kernels as codes, as far as they matter for the op of their row."""
+    """Return codes and values of kernels' names, reduced to what matters for the op of each row."""
     pairs, distinct = pd.factorize(ops[0] * len(names) + codes)
     labels = [label(ops[1][pair // len(names)], names[pair % len(names)]) for pair in distinct]
     known = list(dict.fromkeys(labels))
@@ -175,7 +175,7 @@ def _labelled(ops: tuple[Places, Any], codes: Places, names: list[Any]) -> tuple
 
 
 class _Columns:
-    """The columns of a table as numbers, each made when it is first asked for."""
+    """The columns of a table as numbers, each converted on first use."""
 
     def __init__(self, table: pd.DataFrame) -> None:
         self._table = table
@@ -186,17 +186,17 @@ class _Columns:
         return name in self._table
 
     def numbers(self, name: str, index: Places) -> NDArray[np.float64]:
-        """Return the numbers of some rows, NaN where there is none."""
+        """Return a column's numbers in some rows, NaN where there is none."""
         if name not in self._numbers:
             self._numbers[name] = _numbers(self._table[name])
         return self._numbers[name][index]
 
     def cell(self, name: str, row: int) -> Any:
-        """Return what one row has in a column."""
+        """Return one cell."""
         return self._table[name].iloc[row]
 
     def given(self, name: str, index: Places) -> NDArray[np.bool_]:
-        """Return in which of some rows the column is not empty."""
+        """Return for some rows whether the column is not empty."""
         if name not in self._given:
             self._given[name] = self._table[name].notna().to_numpy()
         return self._given[name][index]
@@ -210,7 +210,7 @@ def _score_group(
     rung: str | None,
     answers: dict[str, Any],
 ) -> None:
-    """Predict the rows of one kind; write answers or a reason at their places."""
+    """Predict the rows of one group; write answers, or a reason, at their positions."""
     try:
         layer = operation.layer(str(static["dtype"]), static)
         device = hardware.load(str(static["gpu"]))
@@ -235,7 +235,7 @@ def _answer(
     index: Places,
     answers: dict[str, Any],
 ) -> None:
-    """Predict rows together, without those whose sizes do not go together: they get a reason."""
+    """Predict rows together; those whose sizes do not fit together get a reason instead."""
     if not index.size:
         return
     try:
@@ -251,10 +251,10 @@ def _answer(
 
 
 def _refusals(check: Callable[[Sizes], object], sizes: Sizes) -> NDArray[np.object_]:
-    """Return for each row why a check refuses its sizes, or nothing.
+    """Return for each row why a check refuses its sizes, or an empty text.
 
-    A check says of many rows only that one of them is refused: they are halved until it stands alone. Equal
-    rows are tried once, and rows that are alike are neighbours, so that few halves hold both kinds.
+    A check of many rows raises if any one is refused, so the rows are bisected. Equal rows are tried once,
+    and similar rows are sorted next to each other, so that few halves mix good and bad ones.
     """
     few_first = sorted(sizes, key=lambda name: len(np.unique(sizes[name])))
     groups = pd.DataFrame(sizes).groupby(few_first).ngroup().to_numpy()
@@ -289,7 +289,7 @@ def _write(prediction: Prediction, index: Places, answers: dict[str, Any]) -> No
 
 
 def _patterns(columns: _Columns, index: Places, operation: Operation) -> list[Places]:
-    """Return the rows in groups that have the same optional sizes: where one is empty, a default holds."""
+    """Return the rows in groups that give the same optional sizes: the layer's defaults fill the others."""
     optional = [name for name in operation.optional if name in columns]
     pattern = np.zeros(len(index), dtype=np.int64)
     for name in optional:
@@ -298,7 +298,7 @@ def _patterns(columns: _Columns, index: Places, operation: Operation) -> list[Pl
 
 
 def _sizes(columns: _Columns, index: Places, operation: Operation) -> tuple[Sizes, NDArray[np.object_]]:
-    """Return the sizes of rows, and for each row why it has none (or nothing)."""
+    """Return the sizes of rows, and for each row why they are not valid (or an empty text)."""
     lacking = [name for name in operation.columns if name not in columns]
     if lacking:
         raise TableError(f"the table lacks the column {', '.join(lacking)}, which this op needs")
@@ -319,7 +319,7 @@ def _sizes(columns: _Columns, index: Places, operation: Operation) -> tuple[Size
 
 
 def _numbers(column: pd.Series) -> NDArray[np.float64]:
-    """Return a column as numbers of its own, NaN where it holds none."""
+    """Return a copy of a column as numbers, NaN where it holds none."""
     numbers = pd.to_numeric(column, errors="coerce")
     return np.array(numbers.to_numpy(dtype=np.float64, na_value=np.nan))
 
@@ -332,7 +332,7 @@ def _is_size(values: NDArray[np.float64], size: str) -> NDArray[np.bool_]:
 
 
 def _why_not(column: str, size: str, cell: Any) -> str:
-    """Return why a cell is no size."""
+    """Return why a cell is not a valid size."""
     if pd.api.types.is_scalar(cell) and pd.isna(cell):
         return f"{column}: empty, and this op needs it"
     try:
@@ -340,7 +340,7 @@ def _why_not(column: str, size: str, cell: Any) -> str:
     except SizeError as error:
         return str(error).replace(f"size {size}:", f"{column}:")
     except (TypeError, ValueError, OverflowError):
-        pass  # no number, or one that no float is near
+        pass  # not a number, or too large for a float
     return f"{column}: wanted a whole number of at least 1, got {shown(cell)}"
 
 

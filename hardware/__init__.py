@@ -1,6 +1,6 @@
 """Facts about devices, each with its unit, source and status.
 
-A device is one file, ``<vendor>/<device>.yaml``; what it may say is in ``schema``.
+Each device is one file, ``<vendor>/<device>.yaml``, whose format is defined in ``schema``.
 
 >>> from costmodel import hardware
 >>> h200 = hardware.load("nvidia/h200-sxm")

@@ -1,4 +1,4 @@
-"""Find every fault of a spec file at once, each with its line."""
+"""Find all faults of a spec file, each with its line."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from costmodel.units import parse as parse_quantity
 
 @typed
 def check(path: str | Path) -> list[Fault]:
-    """Return every fault of a spec file, in the order of its lines; empty if it is sound.
+    """Return all faults of a spec file in the order of its lines; empty if it is valid.
 
     Parameters
     ----------
     path : str or Path
-        A file as ``hardware/<vendor>/<device>.yaml``.
+        A file such as ``hardware/<vendor>/<device>.yaml``.
 
     Raises
     ------
     SpecError
-        If there is no such file, or it is not text.
+        If there is no such file, or it is not a text file.
     """
     return examine(read_text(Path(path)))[1]
 
@@ -41,7 +41,7 @@ def read_spec(path: Path) -> Spec:
     Raises
     ------
     SpecError
-        If it has a fault: the text names the first, its line, and how many there are.
+        If it has a fault: the message gives the first one, its line, and the number of faults.
     """
     spec, faults = examine(read_text(path))
     if spec is None or faults:
@@ -51,7 +51,7 @@ def read_spec(path: Path) -> Spec:
 
 
 def examine(text: str) -> tuple[Spec | None, list[Fault]]:
-    """Return the spec in a YAML text, where it can be built, and the text's faults."""
+    """Return the spec in a YAML text (None if it cannot be built), and the text's faults."""
     document = parse(text)
     spec, faults = None, list(document.faults)
     if document.data or not faults:
@@ -64,7 +64,7 @@ def examine(text: str) -> tuple[Spec | None, list[Fault]]:
 
 
 def _schema_faults(error: ValidationError, document: Document) -> Iterator[Fault]:
-    # A placeholder or a second key has its fault already, and need not be a wrong type as well.
+    # Placeholders and duplicate keys are reported already; do not report a wrong type for them as well.
     known = {fault.keys for fault in document.faults}
     for problem in error.errors(include_url=False):
         keys = tuple(str(part) for part in problem["loc"] if part != "[key]")
@@ -90,11 +90,11 @@ def _short(value: object) -> str:
 
 
 def _known_keys(keys: Keys) -> list[str]:
-    """Return the keys that the section at a path may have."""
+    """Return the keys that are allowed in the section at a path."""
     model: Any = Spec
     for key in keys:
         fields = {f.alias or name: f.annotation for name, f in model.model_fields.items()}
-        # Free keys (dtypes, links) lead to the section that is their value.
+        # Keys of a dict (dtypes, links) are not fields; the section is that of their values.
         model = _section(fields[key]) if key in fields else model
     return [field.alias or name for name, field in model.model_fields.items()]
 
@@ -109,7 +109,7 @@ def _section(annotation: Any) -> Any:
 
 
 def _content_faults(document: Document) -> Iterator[Fault]:
-    """Find what a schema cannot see: sources, families, and impossible or sparse figures."""
+    """Find faults that the schema cannot express: sources, families, impossible or sparse figures."""
     families = tables.families()
     name = document.data.get("family")
     if isinstance(name, str) and name not in families:
@@ -147,7 +147,7 @@ def _unknown_sources(data: object, keys: Keys, document: Document) -> Iterator[F
 
 
 def _numbers(data: object, keys: Keys) -> Iterator[tuple[Keys, float]]:
-    """Yield path and SI value of every figure that can be read, in a file that may be broken."""
+    """Yield path and SI value of every readable figure of a file that may have faults."""
     if not isinstance(data, dict):
         return
     if "value" not in data:

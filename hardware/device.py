@@ -1,4 +1,4 @@
-"""A device: the questions that a prediction asks of a spec."""
+"""A device: a spec with the properties that predictions need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from costmodel.hardware.tables import families
 
 ENGINES = ("matrix", "vector", "special")
 
-#: What `Device.missing` looks for: name in an answer → path in a spec.
+#: Figures that `Device.missing` looks for: name in answers → path in a spec.
 _OPTIONAL = {
     "clock_base": "clocks.base",
     "vector_fp32": "compute.vector.fp32",
@@ -33,15 +33,15 @@ _OPTIONAL = {
 }
 
 
-#: Side of a systolic array where the spec has none: that of TPUs up to v5.
+#: Default side of a systolic array: that of TPUs up to v5.
 _ARRAY_SIDE = 128.0
-#: Bytes of what products are summed up in.
+#: Size of an element of a product's accumulator [B].
 _SUM_BYTES = 4
 
 
 @dataclass(frozen=True)
 class _Peak:
-    """A dense rate [FLOP/s] at the clock the vendor states it for, and at the highest one."""
+    """A dense rate [FLOP/s] at the clock for which the vendor states it, and at the highest known clock."""
 
     stated: float
     boost: float
@@ -50,21 +50,21 @@ class _Peak:
 @typed
 @dataclass(frozen=True, eq=False)
 class Device:
-    """A device, all in SI units. Immutable; equal to another of the same content.
+    """A device in SI units. It is immutable; devices of equal content are equal.
 
     Attributes
     ----------
     spec : Spec
-        The figures with their sources.
+        The figures and their sources.
     calibration : Path, optional
-        File of the constants fitted on it, where that lies beside a spec of the user's own.
+        File of the constants fitted on it, if it lies beside a user's own spec.
     """
 
     spec: Spec
     calibration: Path | None = None
 
     def __eq__(self, other: object) -> bool:
-        """Devices are equal if every figure and its provenance is, and their constants are in one file."""
+        """Compare all figures, their provenance, and the calibration file."""
         return isinstance(other, Device) and self._identity == other._identity
 
     def __hash__(self) -> int:
@@ -88,17 +88,17 @@ class Device:
 
     @property
     def base_name(self) -> str:
-        """Name of the device that it is or, changed by `replace`, was made from: its constants hold."""
+        """Name of the device, or of the one that `replace` changed; its constants apply."""
         return self.name.rstrip("*")
 
     @property
     def title(self) -> str:
-        """Name for people."""
+        """Human-readable name."""
         return self.spec.title
 
     @property
     def vendor(self) -> str:
-        """Who makes it."""
+        """Manufacturer."""
         return self.spec.vendor
 
     @property
@@ -108,24 +108,24 @@ class Device:
 
     @property
     def year(self) -> int:
-        """Year it came out."""
+        """Year of release."""
         return self.spec.year
 
     @property
     def scope(self) -> str:
-        """What the figures are of: one GPU, a whole board, one die of two, a socket."""
+        """What the figures describe: one GPU, a whole board, one die of two, a socket."""
         return self.spec.scope
 
     # Processors
 
     @cached_property
     def units(self) -> float:
-        """Processors (SM, CU, TensorCore, MME, core)."""
+        """Number of processors (SM, CU, TensorCore, MME, core)."""
         return self.spec.units.count.si
 
     @cached_property
     def array_side(self) -> float:
-        """Side of the systolic arrays that products are padded to: 128, unless the spec has another."""
+        """Side of the systolic arrays to which products are padded; 128 unless the spec gives another."""
         return self.spec.units.array.si if self.spec.units.array else _ARRAY_SIDE
 
     @cached_property
@@ -135,11 +135,12 @@ class Device:
 
     @cached_property
     def raised(self) -> float:
-        """Clock that a board runs at while power allows, over the stated boost, at least 1.
+        """Ratio of the clock that a board reaches while power allows to the stated boost, at least 1.
 
-        GeForce, TITAN and P4 boards raise theirs towards the driver's ceiling (``clocks.max``); taken to be
-        midway, which is where posted products put an RTX 3090, a 4090 and a 5090 (1.9, 2.8 and 2.75 GHz).
-        1 of what has no graphics memory: there a highest clock is two cores' of a CPU, or bounds a guess.
+        GeForce, TITAN and P4 boards raise their clock towards the driver's ceiling (``clocks.max``). It is
+        taken to be midway, which agrees with published products on an RTX 3090, a 4090 and a 5090 (1.9, 2.8
+        and 2.75 GHz). The ratio is 1 for devices without graphics memory, whose highest clock is that of two
+        cores of a CPU, or the bound of a guess.
         """
         ceiling = self.spec.clocks.max if self.graphics_memory else None
         return max((1 + ceiling.si / self.clock_hz) / 2, 1.0) if ceiling else 1.0
@@ -152,17 +153,17 @@ class Device:
 
     @cached_property
     def matrix_clock_hz(self) -> float:
-        """Clock that the matrix peaks are stated for [Hz]."""
+        """Clock for which the matrix peaks are stated [Hz]."""
         return (self.spec.clocks.matrix or self.spec.clocks.boost).si
 
     @cached_property
     def peak_clock_ratio(self) -> float:
-        """Highest boost known over the clock of the stated matrix peaks, at least 1."""
+        """Ratio of the highest known boost to the clock of the stated matrix peaks, at least 1."""
         return self._highest_clock / self.matrix_clock_hz
 
     @cached_property
     def vector_clock_ratio(self) -> float:
-        """Highest boost known over the clock of the stated vector and special rates, at least 1."""
+        """Ratio of the highest known boost to the clock of the stated vector rates, at least 1."""
         return self._highest_clock / (self.spec.clocks.vector or self.spec.clocks.boost).si
 
     @cached_property
@@ -180,7 +181,7 @@ class Device:
 
     @typed
     def peak(self, dtype: str, engine: str | None = None) -> float:
-        """Return the dense rate [FLOP/s] at the clock that the vendor states it for.
+        """Return the dense rate [FLOP/s] at the clock for which the vendor states it.
 
         Parameters
         ----------
@@ -189,13 +190,13 @@ class Device:
             TPUs' arrays in six passes of bf16); ``tf32`` is a matrix rate of its own.
         engine : str, optional
             matrix, vector or special. Default: the faster of matrix and vector for this dtype. The vector and
-            special engines do formats that they have no rate for in fp32, at its
-            rate, as elementwise kernels do.
+            special engines compute formats without a rate of their own in fp32, at its rate, as elementwise
+            kernels do.
 
         Raises
         ------
         UnavailableError
-            If the device does not have it; the text says what it has.
+            If the device has no such rate; the message says which it has.
         UnknownNameError
             If there is no such dtype or engine.
         """
@@ -203,9 +204,9 @@ class Device:
 
     @typed
     def boost_peak(self, dtype: str, engine: str | None = None) -> float:
-        """Return the same as `peak`, at the highest boost clock known [FLOP/s].
+        """Return the rate of `peak` at the highest known boost clock [FLOP/s].
 
-        A lower bound rests on it: of an assumed rate it is the highest that is plausible.
+        Lower bounds use it, so for an assumed rate it is the highest plausible one.
 
         Parameters
         ----------
@@ -221,15 +222,15 @@ class Device:
 
     @typed
     def product_peak(self, dtype: str) -> float:
-        """Return the rate of products that are summed up in fp32, as libraries do [FLOP/s].
+        """Return the rate of products with fp32 accumulation, as libraries use it [FLOP/s].
 
-        Tensor cores do that at their stated rate, CUDA cores at no more than fp32's: cuBLAS's 16-bit products
-        run on a P100 at 9 to 10 TFLOP/s, not the 19 to 21 of its 16-bit sums.
+        Tensor cores do so at their stated rate, CUDA cores at no more than fp32's: on a P100 cuBLAS's 16-bit
+        products run at 9 to 10 TFLOP/s, not at the 19 to 21 of 16-bit accumulation.
 
         Parameters
         ----------
         dtype : str
-            Of the factors.
+            Format of the factors.
 
         Raises
         ------
@@ -240,7 +241,7 @@ class Device:
         return self.peak(dtype) if wide else min(self.peak(dtype), self.peak("fp32", "vector"))
 
     def has(self, dtype: str, engine: str | None = None) -> bool:
-        """Return whether there is a rate that `peak` returns, of a dtype and (if given) an engine.
+        """Return whether the device has a rate for a dtype and (if given) an engine; see `peak`.
 
         Raises
         ------
@@ -256,7 +257,7 @@ class Device:
         return _Peak(max(peak.stated for peak in found), max(peak.boost for peak in found))
 
     def _known(self, dtype: str, engine: str | None) -> list[_Peak]:
-        """Return the rates of a format: of an engine, or of the two that multiply."""
+        """Return the rates of a format: of one engine, or of matrix and vector."""
         name = find_dtype(dtype).name
         if engine is None:
             tables = (self._peaks["matrix"], self._peaks["vector"])
@@ -274,16 +275,16 @@ class Device:
 
     @cached_property
     def formats(self) -> tuple[str, ...]:
-        """Formats that one of the engines that multiply has a rate for, widest first."""
+        """Formats for which the matrix or the vector engine has a rate, widest first."""
         return tuple(name for name in DTYPES if self.has(name))
 
     @cached_property
     def matrix_dtypes(self) -> tuple[str, ...]:
-        """Formats that the matrix engine has a rate for, widest first."""
+        """Formats for which the matrix engine has a rate, widest first."""
         return tuple(name for name in DTYPES if name in self._peaks["matrix"])
 
     def engine(self, dtype: str) -> str:
-        """Return which engine multiplies in a dtype: ``matrix``, or ``vector`` where that has no rate.
+        """Return the engine of products in a dtype: ``matrix``, or ``vector`` if that has no rate.
 
         Raises
         ------
@@ -294,7 +295,7 @@ class Device:
 
     @cached_property
     def native_16bit(self) -> str | None:
-        """``bf16``, or ``fp16`` where there is only that, or None where 16 bits gain no speed."""
+        """``bf16``, else ``fp16``, or None if 16-bit formats are not faster than fp32."""
         fp32 = self._peaks["vector"].get("fp32")
         for name in ("bf16", "fp16"):
             vector = self._peaks["vector"].get(name)
@@ -304,7 +305,7 @@ class Device:
 
     @typed
     def ridge(self, dtype: str) -> float:
-        """Return the arithmetic intensity [FLOP/B] above which `dtype` is bound by compute.
+        """Return the arithmetic intensity [FLOP/B] above which work in `dtype` is compute-bound.
 
         Raises
         ------
@@ -322,22 +323,22 @@ class Device:
 
     @cached_property
     def graphics_memory(self) -> bool:
-        """Whether the main memory is GDDR; of HBM, passes reach another share of the bandwidth."""
+        """Whether the main memory is GDDR; passes reach another share of its bandwidth than of HBM's."""
         return self.spec.graphics_memory
 
     @cached_property
     def hbm_capacity(self) -> float:
-        """Size of the main memory, by the vendor's label [B]."""
+        """Nominal size of the main memory [B]."""
         return self.spec.memory.hbm.capacity.si
 
     @cached_property
     def l2_capacity(self) -> float:
-        """Size of the L2 cache [B], 0 if there is none or it is not known."""
+        """Size of the L2 cache [B]; 0 if there is none, or if it is not known."""
         return _capacity(self.spec.memory.l2)
 
     @cached_property
     def l2_bandwidth(self) -> float | None:
-        """Bandwidth of the L2 cache [B/s], where a source states it."""
+        """Bandwidth of the L2 cache [B/s], or None if no source states it."""
         level = self.spec.memory.l2
         return level.bandwidth.si if level and level.bandwidth else None
 
@@ -348,17 +349,17 @@ class Device:
 
     @cached_property
     def llc_distinct(self) -> float:
-        """What the largest cache holds of bytes that units all over the device read [B].
+        """Capacity of the largest cache for data that units all over the device read [B].
 
-        Where it is in partitions that each keep a copy of what the units beside them read, that is the
-        capacity of one (``l2_partitions`` in ``families.yaml``).
+        If the cache is partitioned, each partition keeps a copy of what its units read, so this is the
+        capacity of one partition (``l2_partitions`` in ``families.yaml``).
         """
         family = families().get(self.family)
         return self.llc_capacity / (family.l2_partitions if family else 1)
 
     @cached_property
     def shared_per_unit(self) -> float:
-        """Software-managed memory of one unit [B]: shared memory, LDS, VMEM, SRAM; a CPU core's L2."""
+        """Software-managed memory of one unit [B]: shared memory, LDS, VMEM, SRAM; for a CPU core its L2."""
         memory = self.spec.memory
         whole = memory.vmem or memory.sram
         if whole is None and self.spec.units.kind == "core":
@@ -372,19 +373,19 @@ class Device:
 
     @cached_property
     def onchip_capacity(self) -> float:
-        """Memory that a persistent kernel can keep its data in [B]: units × (shared + registers)."""
+        """Memory available to a persistent kernel's data [B]: units × (shared + registers)."""
         return self.units * (self.shared_per_unit + self.registers_per_unit)
 
     # Latency, links, power
 
     @cached_property
     def launch_s(self) -> float:
-        """Least time from one kernel to the next in a replayed graph [s]; mostly assumed."""
+        """Shortest time from one kernel to the next in a replayed graph [s]; mostly assumed."""
         return self.spec.latency.launch.si
 
     @cached_property
     def step_s(self) -> float:
-        """One dependent step inside a kernel, synchronising all units [s]; mostly assumed."""
+        """Time of a dependent step inside a kernel, which synchronises all units [s]; mostly assumed."""
         return self.spec.latency.step.si
 
     @cached_property
@@ -396,23 +397,23 @@ class Device:
 
     @cached_property
     def sum_bandwidth(self) -> float | None:
-        """What the messages of a sum over all devices can be thought to go at [B/s].
+        """Effective one-way bandwidth of an all-reduce's messages in a lower bound [B/s].
 
-        They send each number twice, less a part of it. Where the link's switch adds, once has to do: a bound
-        takes half the time.
+        An all-reduce sends nearly every number twice. If the link's switch adds, sending once may suffice, so
+        the bound takes half the time.
         """
         doubled = 2.0 if self.switch_sums else 1.0
         return doubled * self.link_bandwidth if self.link_bandwidth else None
 
     @cached_property
     def switch_sums(self) -> float:
-        """Share of that link which sums in its switch reach, over what copies would; 0: it does not add."""
+        """Share of the link bandwidth that sums in the switch reach, relative to copies; 0 without sums."""
         kind, family = self.spec.fastest_link, families().get(self.family)
         return family.switch_sums if kind and family and self.spec.links[kind].sums else 0.0
 
     @cached_property
     def tdp_w(self) -> float | None:
-        """Power that the board or module may draw [W]."""
+        """Power limit of the board or module [W]."""
         return self.spec.power.tdp.si if self.spec.power.tdp else None
 
     # Provenance
@@ -424,9 +425,9 @@ class Device:
 
     @cached_property
     def missing(self) -> tuple[str, ...]:
-        """Names of the figures that the spec lacks, where a device of this kind has them."""
+        """Names of figures that the spec lacks."""
         known = {name for name, path in _OPTIONAL.items() if path in self.quantities}
-        if self.shared_per_unit:  # VMEM or SRAM stands for it
+        if self.shared_per_unit:  # VMEM or SRAM counts as shared memory
             known.add("shared_per_unit")
         if self.link_bandwidth:
             known.add("link")
@@ -434,7 +435,7 @@ class Device:
 
     @cached_property
     def assumed(self) -> tuple[str, ...]:
-        """Paths of the figures that are assumed: each has a range and a reason."""
+        """Paths of the assumed figures, each of which has a range and a reason."""
         return tuple(path for path, figure in self.quantities.items() if figure.status == "assumed")
 
     @cached_property
@@ -448,17 +449,17 @@ class Device:
 
     @typed
     def replace(self, **changes: str | float) -> Device:
-        """Return a device that differs in some figures: ``replace(hbm="6 TB/s", power="500 W")``.
+        """Return a device with some figures changed: ``replace(hbm="6 TB/s", power="500 W")``.
 
         Parameters
         ----------
         **changes : str or float
-            Quantities with units, or multiples of what is (``"2x"``): ``hbm``, ``l2_bandwidth``,
+            Quantities with units, or multiples of the present value (``"2x"``): ``hbm``, ``l2_bandwidth``,
             ``link`` (the fastest within a node, one way), ``network`` (to other nodes, one way) [B/s];
             ``hbm_capacity``, ``l2``, ``l3``, ``shared``, ``registers`` [B]; ``launch``, ``step`` [s];
             ``power`` [W]; ``clock`` [Hz] and ``units`` (a number), which scale every rate; a dtype
-            (``bf16="1.2 PFLOP/s"``) for its rate, taken as it is. ``network`` leaves the device's name
-            and its constants as they are.
+            (``bf16="1.2 PFLOP/s"``) for its rate, taken as it is. ``network`` leaves the device's name and
+            its constants as they are.
 
         Raises
         ------

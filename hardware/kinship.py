@@ -1,4 +1,4 @@
-"""Whose fitted constants suit a device that has none of its own."""
+"""Rank devices whose fitted constants suit a device that has none of its own."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from costmodel.hardware.tables import Family, families
 
 
 def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
-    """Return name and relation of the candidates that are related to a device, best first.
+    """Return name and relation of the related devices among candidates, best first.
 
     Parameters
     ----------
     device : Device
-        Which has no constants of its own.
+        The device without constants of its own.
     candidates : iterable of Device
-        Which have; the device itself is passed over.
+        The devices with constants; the device itself is skipped.
 
     Returns
     -------
     list of (str, str)
-        The relation is ``sibling`` (same family), ``generation`` (a family listed as
-        nearest in ``families.yaml``, in its order), ``vendor`` (any other of the same
-        vendor) or ``foreign`` (a family listed as nearest, of another vendor: last of all).
-        Among equals, the most alike in speed and bandwidth comes first. Other devices of
-        other vendors are no relatives.
+        The relation is ``sibling`` (same family), ``generation`` (a family listed as nearest in
+        ``families.yaml``, in its order), ``vendor`` (any other of the same vendor) or ``foreign`` (a family
+        listed as nearest, of another vendor: last of all). Devices of equal relation are ordered by
+        similarity in speed, bandwidth and units. Other devices of other vendors are not related.
     """
     own, foreign = nearest_families(device), foreign_families(device)
     ranked = []
@@ -49,13 +48,13 @@ def rank(device: Device, candidates: Iterable[Device]) -> list[tuple[str, str]]:
 
 @typed
 def nearest_families(device: Device) -> tuple[str, ...]:
-    """Return the families of its vendor whose kernels work most like a device's, its own first."""
+    """Return the families of the same vendor whose kernels are most similar, the device's own first."""
     return (device.family, *(f for f in _listed(device) if _vendor(f) == device.vendor))
 
 
 @typed
 def foreign_families(device: Device) -> tuple[str, ...]:
-    """Return the families of other vendors whose kernels work most like a device's."""
+    """Return the families of other vendors whose kernels are most similar to the device's."""
     return tuple(f for f in _listed(device) if _vendor(f) != device.vendor)
 
 
@@ -68,7 +67,7 @@ def _vendor(family: str) -> str:
 
 
 def _distance(one: Device, other: Device) -> float:
-    """Return how far apart two devices are, in factors of e over speed, bandwidth and units."""
+    """Return the distance of two devices: the sum of the log-ratios of bandwidth, units and speed."""
     pairs = [(one.hbm_bandwidth, other.hbm_bandwidth), (one.units, other.units), (_speed(one), _speed(other))]
     return sum(abs(math.log(a / b)) for a, b in pairs)
 

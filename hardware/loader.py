@@ -1,4 +1,4 @@
-"""Find a device by its name, an alias, or the path of its spec."""
+"""Find a device by name, alias or path of its spec."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from costmodel.hardware.tables import FOLDER
 _CALIBRATION = ".calibration.yaml"
 _FAMILY = re.compile(r"^family: *(\S+)", re.MULTILINE)
 _ALIASES = re.compile(r"^aliases:.*\n(?:[ \-].*\n)*", re.MULTILINE)
-#: Words of makers, which drivers put before a name: NVIDIA GeForce RTX 4090, AMD Instinct MI210.
+#: Words that drivers put before a device's name: NVIDIA GeForce RTX 4090, AMD Instinct MI210.
 _MAKERS = re.compile(r"^(?:(?:nvidia|geforce|tesla|amd|instinct)-)+")
-#: What drivers call devices whose specs have another name.
+#: Driver's name → the device's name here, where they differ.
 _DRIVER_NAMES = {
-    "gh200-480gb": "gh200-96gb",  # the processor's memory, not the GPU's
+    "gh200-480gb": "gh200-96gb",  # 480 GB is the CPU's memory
     "gtx-titan-x": "titan-x-maxwell",
     "h100-80gb-hbm3": "h100-sxm",
     "k40m": "k40",
@@ -40,7 +40,7 @@ def available() -> list[str]:
 
 @cache
 def _names() -> tuple[str, ...]:
-    # Discovered from the folder and from file names alone: a list is asked for at every start.
+    # Only file names are read, because the list is needed at every start.
     files = (path for path in FOLDER.glob("*/*.yaml") if not path.name.endswith(_CALIBRATION))
     return tuple(sorted(f"{path.parent.name}/{path.name.removesuffix('.yaml')}" for path in files))
 
@@ -52,19 +52,18 @@ def load(name: str | Path) -> Device:
     Parameters
     ----------
     name : str or Path
-        ``vendor/device``; the device alone, where that is unique; another name that its
-        spec lists as alias; what its driver calls it (``torch.cuda.get_device_name()``); or the
-        path of a YAML file. Devices measured on this machine (`costmodel validate --record`)
-        have names, too. Constants fitted on the device are those beside the file
-        (``<device>.calibration.yaml``), where there are any. A file that says other things of a
-        device that comes with the package is a what-if of it: its name ends in ``*``.
+        ``vendor/device``; the device alone, if that is unique; an alias from its spec; the driver's name for
+        it (``torch.cuda.get_device_name()``); or the path of a YAML file. Devices measured on this machine
+        (`costmodel validate --record`) have names, too. For a path, constants fitted on the device are read
+        from the file beside it (``<device>.calibration.yaml``), if there is one. A file that differs from the
+        package's spec of the same device is a what-if of it: its name ends in ``*``.
 
     Raises
     ------
     UnknownNameError
         If there is no such device, or more than one.
     SpecError
-        If a file is not a sound spec.
+        If a file is not a valid spec.
     """
     if isinstance(name, Path) or name.endswith((".yaml", ".yml")):
         return _own(Path(name))
@@ -73,7 +72,7 @@ def load(name: str | Path) -> Device:
 
 
 def _own(path: Path) -> Device:
-    """Return the device of a user's file, marked where the package has another of that name."""
+    """Return the device of a user's file; its name is marked if it differs from the package's spec."""
     spec = read_spec(path)
     beside = path.absolute().with_name(path.stem + _CALIBRATION)
     calibration = beside if beside.is_file() else None
@@ -92,7 +91,7 @@ def measured() -> list[str]:
 
 
 def names() -> list[str]:
-    """Return every name that a device has, with its vendor and without: those to choose from."""
+    """Return all names of devices, with and without vendor, for suggestions."""
     whole = [*available(), *measured()]
     return [*whole, *(full.partition("/")[2] for full in whole)]
 
@@ -103,14 +102,14 @@ def _load(name: str) -> Device:
 
 
 def _measured() -> dict[str, Path]:
-    """Return the specs measured on this machine, by the devices' names; not kept, as they come and go."""
+    """Return the specs measured on this machine by device name; not cached, as they change."""
     files = (path for path in user_folder().glob("*-*.yaml") if not path.name.endswith(_CALIBRATION))
     return {path.stem.replace("-", "/", 1): path for path in files}
 
 
 @typed
 def resolve(name: str) -> str:
-    """Return the full name that a name, a short name, an alias or a driver's name stands for.
+    """Return the full name of a device, given its full name, short name, alias or driver's name.
 
     Raises
     ------
@@ -130,7 +129,7 @@ def resolve(name: str) -> str:
 
 
 def _called(key: str) -> list[str]:
-    """Return the full names of the devices called so: by their whole name, their own, an alias."""
+    """Return the full names of the devices with that full name, short name or alias."""
     if key in _names():
         return [key]
     return (
@@ -146,7 +145,7 @@ def _key(name: str) -> str:
 
 @cache
 def _aliases() -> dict[str, set[str]]:
-    """Return the devices by alias; reads no more of a spec than its ``aliases``."""
+    """Return the devices by alias; of each spec only ``aliases`` is parsed, for speed."""
     table: dict[str, set[str]] = {}
     for name in _names():
         match = _ALIASES.search((FOLDER / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -158,12 +157,12 @@ def _aliases() -> dict[str, set[str]]:
 @typed
 @cache
 def family_of(name: str) -> str:
-    """Return the family of a device that comes with the program; reads no more of its spec than that.
+    """Return the family of a device of the package; only that line of its spec is parsed, for speed.
 
     Parameters
     ----------
     name : str
-        In full: ``nvidia/h200-sxm``; see `resolve`.
+        Full name, such as ``nvidia/h200-sxm``; see `resolve`.
 
     Raises
     ------
@@ -178,14 +177,14 @@ def family_of(name: str) -> str:
 
 @typed
 def relatives(device: Device | str, candidates: Iterable[str]) -> list[tuple[str, str]]:
-    """Return name and relation of the related devices among those with constants, best first.
+    """Return name and relation of the related devices among candidates, best first.
 
     Parameters
     ----------
     device : Device or str
-        Which has no constants of its own.
+        The device without constants of its own.
     candidates : iterable of str
-        Names of the devices that have.
+        Names of the devices with constants.
 
     Returns
     -------

@@ -1,7 +1,7 @@
-"""What no device can be: figures out of physical range, at odds with each other, or sparse.
+"""Find implausible figures of a device: out of physical range, inconsistent, or sparse rates.
 
-Works on plain numbers by path, so that it can judge a file of which other parts
-are broken, and a what-if.
+The checks work on plain numbers by path, so that they also apply to a file with other faults, and to a
+what-if.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from costmodel.units import parse, render
 Numbers = Mapping[Keys, float]
 Problem = tuple[Keys, str]
 
-#: By the last key of a path, or the first for whole sections: dimension, lowest and highest value.
-#: Wide on purpose: from a phone's chip to a wafer, so that only slips of a unit fall out.
+#: Dimension, lowest and highest value by the last key of a path, or the first for whole sections. The ranges
+#: are wide on purpose, from a phone's chip to a wafer, so that only errors of a unit are outside.
 _LIMITS = {
     "hbm.capacity": ("bytes", "256 MB", "16 TB"),
     "hbm.bandwidth": ("bytes/s", "1 GB/s", "100 TB/s"),
@@ -38,10 +38,10 @@ _LIMITS = {
     "oneway": ("bytes/s", "100 MB/s", "20 TB/s"),
     "total": ("bytes/s", "100 MB/s", "40 TB/s"),
 }
-#: The most of what is counted.
+#: Largest value of each count.
 COUNTS: dict[Keys, float] = {("units", "count"): 1e6, ("units", "array"): 4096}
 
-#: Dense matrix rates by dtype, in multiples of the 16-bit rate (most any family has).
+#: Highest dense matrix rate of any family by dtype, in multiples of the 16-bit rate.
 _TIMES_16BIT = {
     "fp64": 0.25,
     "fp32": 0.5,
@@ -54,14 +54,14 @@ _TIMES_16BIT = {
     "int4": 4,
 }
 
-#: Formats that no product of a family is sold without: their least share of units × clock × FLOP per clock.
-#: Consumer boards do half with fp32 accumulation; of fp64 and integers some have next to nothing.
+#: Least share of units × clock × FLOP per clock, and the formats it is checked for. Consumer boards do half
+#: with fp32 accumulation; some have almost no fp64 or integer rate, so these are not checked.
 _LEAST_SHARE, _NEVER_CUT = 0.25, ("fp32", "tf32", "bf16", "fp16", "fp8", "fp4")
 
-#: Both directions of a link over one: vendors round.
+#: Range of the ratio of both directions of a link to one; vendors round.
 _BOTH_WAYS = (1.8, 2.2)
-#: Gigatransfers a second and lane of PCI Express, and what of them is payload (PCI-SIG, Base Specification
-#: 1.0 to 6.0: 8b/10b, 128b/130b, flits of 242 in 256 bytes).
+#: PCI Express generation → gigatransfers per second and lane, and the share that is payload (PCI-SIG, Base
+#: Specification 1.0 to 6.0: 8b/10b, 128b/130b, flits of 242 in 256 bytes).
 _PCIE = {
     "1.0": (2.5, 8 / 10),
     "2.0": (5.0, 8 / 10),
@@ -70,23 +70,25 @@ _PCIE = {
     "5.0": (32.0, 128 / 130),
     "6.0": (64.0, 242 / 256),
 }
-#: What may be stated of that: some count packets' headers out, some encoding in.
+#: Range of stated over computed PCIe bandwidth: some sources exclude packet headers, some include encoding.
 _OF_PCIE = (0.7, 1.1)
 
-#: Memories whose every chip brings its own pins, and the seconds in which such a memory is read whole: 8 ms
-#: (R9 Fury, HBM) to 80 ms (L4, GDDR6). A figure ten times off is outside, most of twice one are not.
+#: Memory technologies whose bandwidth scales with the number of chips, and the range of times to read such a
+#: memory once [s]. Devices take from 8 ms (R9 Fury, HBM) to 80 ms (L4, GDDR6). A figure that is wrong by a
+#: factor of ten is outside, by a factor of two mostly not.
 _OWN_PINS, _READ_WHOLE = ("HBM", "GDDR"), (5e-3, 0.2)
 
-#: What each vendor's units are called; others may call theirs as they like.
+#: Names of each vendor's units; other vendors may use any.
 _KINDS = {"NVIDIA": ("SM",), "AMD": ("CU",), "Google": ("TensorCore",), "Intel": ("MME", "XeCore")}
 _FIRST_YEAR = 1990
 
-#: A sparse rate is exactly twice the dense one; clocks explain at most a fifth.
+#: Factor above the dense rate from which a rate counts as sparse: sparse rates are exactly twice the dense
+#: ones, and clocks explain at most a fifth.
 _SPARSE = 1.6
 
 
 def limits(keys: Keys) -> tuple[str, float, float] | None:
-    """Return dimension, lowest and highest value [SI] of the figure at a path, if it has them."""
+    """Return dimension, lowest and highest value [SI] of the figure at a path, or None."""
     for name in (".".join(keys[-2:]), keys[-1], keys[0]):
         if name in _LIMITS:
             dimension, low, high = _LIMITS[name]
@@ -95,7 +97,7 @@ def limits(keys: Keys) -> tuple[str, float, float] | None:
 
 
 def impossible(numbers: Numbers) -> Iterator[Problem]:
-    """Yield every figure that no device can have, alone or beside the others.
+    """Yield every figure that is impossible by itself or together with the others.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def impossible(numbers: Numbers) -> Iterator[Problem]:
 
 
 def _not_both_ways(numbers: Numbers) -> Iterator[Problem]:
-    """Hold both directions of a link against one: a figure of the one in the other's place stands out."""
+    """Compare both directions of a link with one, to find figures that were swapped."""
     low, high = _BOTH_WAYS
     for keys, total in numbers.items():
         oneway = numbers.get((*keys[:-1], "oneway")) if keys[0] == "links" and keys[-1] == "total" else None
@@ -122,7 +124,7 @@ def _not_both_ways(numbers: Numbers) -> Iterator[Problem]:
 
 
 def off_the_form(numbers: Numbers, links: Mapping[str, Any]) -> Iterator[Problem]:
-    """Yield the one-way bandwidth of PCI Express that its generation and lanes (``5.0 x16``) do not give."""
+    """Yield a one-way bandwidth of PCI Express that does not match its generation and lanes (``5.0 x16``)."""
     low, high = _OF_PCIE
     for name, link in links.items():
         form = str(link.get("form", "")) if isinstance(link, dict) else ""
@@ -138,7 +140,7 @@ def off_the_form(numbers: Numbers, links: Mapping[str, Any]) -> Iterator[Problem
 
 
 def off_the_memory(numbers: Numbers, technology: object) -> Iterator[Problem]:
-    """Yield the bandwidth of a memory of HBM or GDDR that its capacity does not go with."""
+    """Yield a bandwidth of HBM or GDDR that does not match the memory's capacity."""
     keys: Keys = ("memory", "hbm", "bandwidth")
     bandwidth, capacity = numbers.get(keys), numbers.get(("memory", "hbm", "capacity"))
     if not bandwidth or not capacity or not str(technology).startswith(_OWN_PINS):
@@ -155,9 +157,9 @@ def off_the_memory(numbers: Numbers, technology: object) -> Iterator[Problem]:
 
 
 def of_another(content: Mapping[str, Any], family: Family | None) -> Iterator[Problem]:
-    """Yield what does not go together: family, vendor, name and kind of unit; and a year that is none.
+    """Yield inconsistencies of family, vendor, name and kind of unit, and an impossible year.
 
-    A vendor that makes none of the families may say whose its devices are like.
+    Vendors without a family of their own may name the family that their devices resemble.
     """
     year, last = content.get("year"), datetime.now(UTC).year + 1
     if isinstance(year, int) and not _FIRST_YEAR <= year <= last:
@@ -176,7 +178,7 @@ def of_another(content: Mapping[str, Any], family: Family | None) -> Iterator[Pr
 
 
 def _slug(vendor: str) -> str:
-    """Return a vendor's name as names of devices have it."""
+    """Return a vendor's name as used in names of devices."""
     return re.sub(r"[^a-z0-9]+", "-", vendor.lower()).strip("-")
 
 
@@ -194,7 +196,7 @@ def _out_of_range(keys: Keys, value: float) -> Iterator[Problem]:
         yield keys, f"impossible value {came}: wanted {least} to {most}"
 
 
-#: (path, path): the first may not be above the second.
+#: Pairs of paths: the first figure may not exceed the second.
 _ORDER: list[tuple[Keys, Keys]] = [
     (("clocks", "base"), ("clocks", "boost")),
     (("clocks", "boost"), ("clocks", "max")),
@@ -210,14 +212,14 @@ _ORDER: list[tuple[Keys, Keys]] = [
 
 
 def bounds(keys: Keys, others: Numbers) -> tuple[float, float]:
-    """Return the lowest and highest value [SI] of the figure at a path beside the others of its device.
+    """Return the lowest and highest possible value [SI] of a figure, given the others of its device.
 
     Parameters
     ----------
     keys : path
-        Of a figure that has limits.
+        Path of a figure that has limits.
     others : mapping of path to float
-        Figures that stay as they are, in SI units.
+        The other figures, in SI units.
 
     Raises
     ------
@@ -251,17 +253,17 @@ def _show(keys: Keys, numbers: Numbers) -> str:
 
 
 def not_dense(numbers: Numbers, family: Family | None) -> Iterator[Problem]:
-    """Yield every rate that looks sparse, or is far from what units × clock allow.
+    """Yield every rate that looks sparse, or is far from what units × clock give.
 
-    With the family's FLOP per clock and unit, a matrix rate is held against units ×
-    clock × that; without, against the other dtypes of the same device.
+    If the family's FLOP per clock and unit are known, matrix rates are compared with units × clock × that
+    number; otherwise with each other.
     """
     clock = max((v for k, v in numbers.items() if k[0] == "clocks"), default=None)
     count = numbers.get(("units", "count"))
     cycles = clock * count if clock and count else None
     if cycles and family and family.matrix_16bit:
         yield from _off_the_clock(numbers, cycles * family.matrix_16bit)
-    # Accelerators that are no GPU have ratios of their own (Gaudi 3: bf16 = fp8 = 4 × tf32).
+    # Accelerators other than GPUs have other ratios (Gaudi 3: bf16 = fp8 = 4 × tf32).
     elif family is None or family.vendor in ("NVIDIA", "AMD", "any"):
         yield from _odd_ratios(numbers)
     if cycles and family and family.vector_fp32:
@@ -292,7 +294,7 @@ _RATIOS = [
 
 
 def _odd_ratios(numbers: Numbers) -> Iterator[Problem]:
-    """Hold dtypes against each other: one sparse figure among dense ones stands out."""
+    """Compare the rates of dtypes, to find a sparse figure among dense ones."""
     for upper, lower, low, high in _RATIOS:
         rate, base = numbers.get(("compute", "matrix", upper)), numbers.get(("compute", "matrix", lower))
         if not rate or not base or low <= rate / base <= high:

@@ -1,4 +1,4 @@
-"""A figure of a spec: a value with its unit, where it is from, and how sure it is."""
+"""A figure of a spec: a value with its unit, source and status."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 
 from costmodel.units import parse
 
-#: confirmed: read in two independent sources; single: in one; derived: arithmetic, in the note;
-#: memory: not checked against a source; assumed: a guess, with range and reason; measured.
+#: confirmed: found in two independent sources; single: in one source; derived: computed, as the note says;
+#: memory: not checked against a source; assumed: a guess with range and reason; measured.
 Status = Literal["confirmed", "single", "derived", "memory", "assumed", "measured"]
 
-#: Source keys that are not a document, and so confirm nothing.
+#: Source keys that do not refer to a document and therefore confirm nothing.
 NOT_A_DOCUMENT = frozenset({"mem", "calc"})
 
 
 class Section(BaseModel):
-    """Base of everything in a spec: immutable, and closed to keys it does not know."""
+    """Base class of all parts of a spec: immutable; unknown keys are errors."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Provenance(Section):
-    """Where a figure is from.
+    """Source and status of a figure.
 
     Attributes
     ----------
     source : tuple of str
         Keys of ``sources.yaml``. ``mem`` is "from memory", ``calc`` is "see the note".
     status : Status
-        How sure it is.
+        How well it is supported.
     note : str, optional
-        What else is to be known: the arithmetic, a disagreement between sources.
+        Additional information: the arithmetic, a disagreement between sources.
     reason : str, optional
-        Why an assumed value was chosen; required of those.
+        Why an assumed value was chosen; required for assumed figures.
     """
 
     source: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Quantity(Provenance):
     value : str
         A number and its unit, such as ``"4.8 TB/s"``.
     range : (str, str), optional
-        Lowest and highest plausible value; required of an assumed figure.
+        Lowest and highest plausible value; required for an assumed figure.
     """
 
     dimension: ClassVar[str]
@@ -76,7 +76,7 @@ class Quantity(Provenance):
     @field_validator("value", mode="before")
     @classmethod
     def _has_a_fitting_unit(cls, value: object) -> object:
-        parse(value, cls.dimension)  # before the check for text, to say what is wrong with a bare number
+        parse(value, cls.dimension)  # before pydantic's check of the type, to explain a bare number
         return value
 
     @model_validator(mode="after")
@@ -97,7 +97,7 @@ class Quantity(Provenance):
 
     @cached_property
     def ends(self) -> tuple[float, float]:
-        """The lowest and the highest plausible value in SI units: those of an assumed figure's range."""
+        """Lowest and highest plausible value in SI units; both are the value itself without a range."""
         low, high = (parse(end, self.dimension) for end in self.range or (self.value, self.value))
         return low, high
 
@@ -139,17 +139,17 @@ class Time(Quantity):
 
 
 class Count(Provenance):
-    """A whole number of things.
+    """A count.
 
     Attributes
     ----------
     value : int
-        How many.
+        The whole number.
     """
 
     value: Annotated[int, Field(strict=True)]
 
     @property
     def si(self) -> float:
-        """The number, as float like every other figure."""
+        """The number as float, like every other figure."""
         return float(self.value)

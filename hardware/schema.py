@@ -1,4 +1,4 @@
-"""The spec of a device as it is written in ``<vendor>/<device>.yaml``."""
+"""Schema of a device's spec (``<vendor>/<device>.yaml``)."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ Rates = dict[Annotated[str, AfterValidator(_is_dtype)], Rate]
 
 
 class Units(Section):
-    """The processors of the device: what they are called, and how many are enabled.
+    """The processors of the device: their kind, and how many are enabled.
 
     Attributes
     ----------
     kind : str
         SM (NVIDIA), CU (AMD), TensorCore (TPU), MME (Gaudi), XeCore, core.
     count : Count
-        Of the whole of what the spec describes (``scope``).
+        Number of enabled processors in everything that the spec describes (``scope``).
     array : Count, optional
-        Side of a TensorCore's systolic arrays, which products are padded to.
+        Side of a TensorCore's systolic arrays, to which products are padded.
     """
 
     kind: Literal["SM", "CU", "TensorCore", "MME", "XeCore", "core"]
@@ -62,10 +62,10 @@ class Clocks(Section):
     base, boost : Clock
         As the vendor states them.
     matrix, vector : Clock, optional
-        At which the vendor states the matrix and the vector rates, where that is not
-        ``boost``: the H100's tensor peak is quoted at 1830 MHz, its boost is 1980.
+        Clock for which the vendor states the matrix and the vector rates, where that is not ``boost``: the
+        H100's tensor peak is quoted at 1830 MHz, its boost is 1980.
     max : Clock, optional
-        The highest known to occur, where that is above ``boost``; of a board with graphics memory the
+        Highest clock known to occur, where that is above ``boost``; for a board with graphics memory the
         driver's ceiling, towards which it raises its clock (`Device.raised`).
     """
 
@@ -77,7 +77,7 @@ class Clocks(Section):
 
 
 class Compute(Section):
-    """Dense rates by engine and dtype [FLOP/s]; rates with structured sparsity do not belong here.
+    """Dense rates by engine and dtype [FLOP/s]; rates with structured sparsity are not allowed.
 
     Attributes
     ----------
@@ -96,7 +96,7 @@ class Compute(Section):
 
 
 class MainMemory(Section):
-    """The main memory, whatever its technology; ``hbm`` in every name for short."""
+    """The main memory, called ``hbm`` for short in all names, whatever its technology."""
 
     technology: Text
     capacity: Capacity
@@ -104,7 +104,7 @@ class MainMemory(Section):
 
 
 class Level(Section):
-    """A memory on the chip: its capacity [B] and, where sourced, its bandwidth [B/s]."""
+    """A memory on the chip: its capacity [B] and, if a source states it, its bandwidth [B/s]."""
 
     capacity: Capacity
     bandwidth: Bandwidth | None = None
@@ -120,7 +120,7 @@ class Memory(Section):
     l2, l3 : Level, optional
         Caches, of the whole device.
     shared, registers : Level, optional
-        Of one unit: the largest shared memory (NVIDIA) or LDS (AMD), and the register file.
+        Memories of one unit: the largest shared memory (NVIDIA) or LDS (AMD), and the register file.
     vmem, sram : Level, optional
         Software-managed memory of the whole device (TPU; Gaudi).
     """
@@ -135,14 +135,14 @@ class Memory(Section):
 
 
 class Latency(Section):
-    """Times that no FLOP and no byte explains [s].
+    """Latencies, which neither FLOPs nor bytes explain [s].
 
     Attributes
     ----------
     launch : Time
-        A kernel that does nothing, in a replayed graph of kernels.
+        Time of an empty kernel in a replayed graph of kernels.
     step : Time
-        One dependent step inside a running kernel: a synchronisation of all its units.
+        Time of a dependent step inside a running kernel: a synchronisation of all its units.
     """
 
     launch: Time
@@ -155,13 +155,13 @@ class Link(Section):
     Attributes
     ----------
     oneway : Bandwidth, optional
-        Sum over the device's links of this kind, in one direction.
+        Bandwidth of all the device's links of this kind together, in one direction.
     total : Bandwidth, optional
-        The same, both directions, as vendors state it.
+        The same in both directions, as vendors state it.
     form, topology : str, optional
-        Such as "4.0 x16"; how devices are joined.
+        Generation and lanes, such as "4.0 x16"; how devices are connected.
     sums : bool
-        Whether the switch that joins them adds what comes through it, and sends one result to all: NVIDIA's
+        Whether the switch between the devices can add what they send and return the sum to all: NVIDIA's
         NVSwitch from its third generation on ("NVIDIA H100 Tensor Core GPU Architecture", 2022).
     """
 
@@ -173,7 +173,7 @@ class Link(Section):
 
 
 class Supply(Section):
-    """Electrical power [W]: ``tdp`` is what the board or module may draw."""
+    """Electrical power [W]: ``tdp`` is the limit of the board or module."""
 
     tdp: Power | None = None
 
@@ -186,13 +186,13 @@ class Spec(Section):
     schema_version : int
         ``schema`` in the file.
     name : str
-        ``vendor/device``, as the file is called.
+        ``vendor/device``, as in the file's path.
     family : str
         Architecture family, a key of ``families.yaml``.
     scope : str
-        What the figures are of: one GPU, a whole board of two, one die of two, a socket.
+        What the figures describe: one GPU, a whole board of two, one die of two, a socket.
     aliases : tuple of str
-        Other names of the same device, as tables of measurements use them.
+        Other names of the device, as used in tables of measurements.
     """
 
     schema_version: Annotated[Literal[1], Field(alias="schema")]
@@ -219,9 +219,9 @@ class Spec(Section):
 
     @property
     def fastest_link(self) -> str | None:
-        """The fastest kind of link within a node, all its links together; None if none is known.
+        """The kind of link with the highest total bandwidth within a node; None if none is known.
 
-        The network is a node's port to others: work that stays within one never crosses it.
+        ``network`` does not count: it is the port to other nodes.
         """
         known = {name: link.oneway.si for name, link in self.links.items() if link.oneway}
         known.pop("network", None)

@@ -1,4 +1,4 @@
-"""The small tables beside the specs: architecture families, what source keys stand for, fitted ones."""
+"""The tables beside the specs: architecture families, sources, and fitted tables."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Family:
     Attributes
     ----------
     vendor : str
-        Who makes it.
+        Manufacturer.
     nearest : tuple of str
-        Families whose kernels work most alike, best first.
+        Families with the most similar kernels, best first.
     matrix_16bit, vector_fp32 : float, optional
         Dense FLOP per clock and unit, where known.
     l2_partitions : int
-        Parts of L2 that each cache what the units beside them read.
+        Number of L2 partitions, each of which caches what its units read.
     process : str or None
-        How its chips are made, where other families' are made so too.
+        Manufacturing process, if other families have the same one.
     switch_sums : float
-        Share of its links that sums in the switch reach, over what copies through it would.
+        Share of the link bandwidth that sums in the switch reach, relative to copies through it.
     """
 
     vendor: str
@@ -62,7 +62,7 @@ def families() -> dict[str, Family]:
 
 @cache
 def sources() -> dict[str, str]:
-    """Return what each source key stands for."""
+    """Return the citation of each source key."""
     return {str(key): str(citation) for key, citation in table("sources.yaml").items()}
 
 

@@ -1,4 +1,4 @@
-"""What if a device had other figures: a changed copy of its spec, each change marked as assumed."""
+"""What-if devices: a changed copy of a spec, with each change marked as assumed."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _FIGURES: dict[str, tuple[Keys, str]] = {
 
 #: The fastest kind of link within a node, whichever that is.
 _LINK = "link"
-#: What a device is joined to, and no figure of its own: constants that were fitted on it hold all the same.
+#: Figures of the surroundings, not of the device itself, so that its fitted constants still apply.
 _AROUND = frozenset({"network"})
 
-#: Every name that `changed` knows.
+#: All names that `changed` accepts.
 NAMES = (*_FIGURES, _LINK, "units", "clock", *DTYPES)
-#: A figure as a multiple of what it is: ``2x``; whether that is possible is told by what it comes to.
+#: A multiple of a figure's present value, such as ``2x``; the resulting value is checked later.
 _TIMES = re.compile(r"\s*([-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*[x×]\s*\Z")
 _UNITS = {"bytes/s": "B/s", "bytes": "B"}
 
@@ -53,7 +53,7 @@ def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
     Raises
     ------
     CostmodelError
-        If one is not ``name=value``, names no figure, or comes twice.
+        If one is not ``name=value``, does not name a figure, or occurs twice.
     """
     changes: dict[str, str] = {}
     for setting in settings:
@@ -69,21 +69,23 @@ def parse_device_set(settings: Iterable[str]) -> dict[str, str]:
 
 
 def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
-    """Return a copy of a spec with other figures; its name ends in ``*`` if they are the device's own.
+    """Return a copy of a spec with changed figures; its name ends in ``*`` if they are the device's own.
 
     Parameters
     ----------
     spec : Spec
-        What to change.
+        The spec to change.
     changes : mapping of str to str or float
-        By name, each a quantity or a multiple of what it is (``"2x"``): hbm [B/s], hbm_capacity, l2, l3,
-        shared, registers [B], l2_bandwidth [B/s], link (the fastest within a node, one way) [B/s], network
-        (each device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype [FLOP/s] (on
-        the engine that is fastest for it, the other being no faster; the matrix engine, where none does it),
-        ``units``, and ``clock`` [Hz]: the boost clock, with which all others go, and which a GeForce board
-        does not raise where it is given, and no multiple. The last two scale every rate; a dtype given beside
-        them is taken as it is. Memory is never faster than the cache before it: an l2_bandwidth that hbm
-        would outrun, and that is not given itself, goes with it.
+        By name, each a quantity or a multiple of the present value (``"2x"``): hbm [B/s], hbm_capacity, l2,
+        l3, shared, registers [B], l2_bandwidth [B/s], link (the fastest within a node, one way) [B/s],
+        network (each device's port to other nodes, one way) [B/s], launch, step [s], power [W], a dtype
+        [FLOP/s], ``units`` and ``clock`` [Hz].
+
+        A dtype's rate is set on its fastest engine (matrix, if no engine has the dtype), and the other
+        engine's is limited to it. ``clock`` is the boost clock, and the other clocks change in proportion; if
+        it is given as a quantity, a GeForce board does not raise it further. ``units`` and ``clock`` scale
+        every rate; a dtype given as well is not scaled. Unless l2_bandwidth is given, it is raised to at
+        least that of hbm.
 
     Raises
     ------
@@ -101,7 +103,7 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
         changes = {name: _of_now(spec, name, value) for name, value in changes.items()}
         _scale(data, spec, changes)
         if held:
-            data["clocks"].pop("max", None)  # no board raises a clock that is set
+            data["clocks"].pop("max", None)  # a clock that is set is not raised
         for name, value in changes.items():
             if name in _FIGURES or name == _LINK:
                 keys, dimension = _place(spec, name)
@@ -124,9 +126,9 @@ def changed(spec: Spec, changes: Mapping[str, str | float]) -> Spec:
 
 
 def clocked(spec: Spec, times: float) -> Spec:
-    """Return a spec at so many times its clocks, and its rates with them, under its own name.
+    """Return a spec with its clocks, and its rates with them, multiplied by a factor, under its own name.
 
-    What a board does by itself is no what-if, and is not held against what is possible.
+    A board does this by itself, so it is not a what-if and is not checked for plausibility.
     """
     data = spec.model_dump(by_alias=True, exclude_none=True)
     _scale(data, spec, {"clock": _of_now(spec, "clock", f"{times:.9g}x")})
@@ -134,17 +136,17 @@ def clocked(spec: Spec, times: float) -> Spec:
 
 
 def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
-    """Return the least and greatest value [SI] that each of some figures may be changed to.
+    """Return the least and greatest value [SI] to which figures may be changed.
 
-    The spec's other figures stay as they are; of those named it is not said here which two of them do not
-    go together.
+    The spec's other figures stay as they are. Whether the named figures are consistent with each other is not
+    checked.
 
     Parameters
     ----------
     spec : Spec
-        What would be changed.
+        The spec to change.
     names : iterable of str
-        As `changed` has them; figures with a dimension, no units and no clock.
+        Names as for `changed`, except ``units`` and ``clock``.
     """
     keys = {name: ("compute", "matrix", name) if name in DTYPES else _place(spec, name)[0] for name in names}
     others = {path: figure.si for path, figure in quantities(spec) if path not in keys.values()}
@@ -152,7 +154,7 @@ def bounds(spec: Spec, names: Iterable[str]) -> dict[str, tuple[float, float]]:
 
 
 def _place(spec: Spec, name: str) -> tuple[Keys, str]:
-    """Return where a figure stands in a spec, and its dimension."""
+    """Return a figure's path in a spec, and its dimension."""
     if name != _LINK:
         return _FIGURES[name]
     kind = spec.fastest_link
@@ -162,7 +164,7 @@ def _place(spec: Spec, name: str) -> tuple[Keys, str]:
 
 
 def _of_now(spec: Spec, name: str, value: str | float) -> str | float:
-    """Return a multiple of what a figure is as a quantity, anything else as it came."""
+    """Return a multiple of a figure's present value as a quantity, and anything else unchanged."""
     times = _TIMES.match(value) if isinstance(value, str) else None
     if times is None:
         return value
@@ -183,7 +185,7 @@ def _of_now(spec: Spec, name: str, value: str | float) -> str | float:
 
 
 def _keep_up(data: dict[str, Any], spec: Spec, hbm: str) -> None:
-    """Raise the cache's bandwidth to the memory's, where the spec says it and it is less."""
+    """Raise the cache's bandwidth to the memory's if the spec states a lower one."""
     l2 = spec.memory.l2
     if l2 and l2.bandwidth and l2.bandwidth.si < parse(hbm, "bytes/s"):
         _put(data, _FIGURES["l2_bandwidth"][0], hbm)
@@ -195,7 +197,7 @@ def _quantity(value: object, dimension: str) -> str:
 
 
 def _put(data: dict[str, Any], keys: Keys, value: str | int) -> None:
-    """Set a figure; sections on the way are made where the device has none."""
+    """Set a figure; missing sections are created."""
     section = data
     for key in keys[:-1]:
         section = section.setdefault(key, {})
@@ -206,7 +208,7 @@ def _put(data: dict[str, Any], keys: Keys, value: str | int) -> None:
 
 
 def _put_rate(data: dict[str, Any], fastest: str, dtype: str, value: str) -> None:
-    """Set a format's rate on the engine that is fastest for it; the other then is no faster."""
+    """Set a format's rate on its fastest engine, and limit the other engine's to it."""
     _put(data, ("compute", fastest, dtype), value)
     other = "vector" if fastest == "matrix" else "matrix"
     stated = data["compute"].get(other, {}).get(dtype)
@@ -222,7 +224,7 @@ def _engine(spec: Spec, dtype: str) -> str:
 
 
 def _scale(data: dict[str, Any], spec: Spec, changes: Mapping[str, str | float]) -> None:
-    """Apply ``units`` and ``clock`` with all rates that follow from them."""
+    """Apply ``units`` and ``clock``, and scale all rates accordingly."""
     factor = 1.0
     if "units" in changes:
         count = _whole(changes["units"])

@@ -1,8 +1,7 @@
-"""Read a YAML file strictly, and remember on which line everything stands.
+"""Read a YAML file strictly, with the line number of every value.
 
-PyYAML keeps the last of two equal keys in silence and follows aliases, of which
-a few lines can make gigabytes. Here both are faults, as are deep nesting, large
-files, tags, and placeholders in the place of a value.
+PyYAML silently keeps the last of two equal keys, and it expands aliases, a few lines of which can produce
+gigabytes. Here both are faults, as are deep nesting, large files, tags, and placeholders instead of values.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ class Fault:
     Attributes
     ----------
     line : int
-        Where, counted from 1.
+        Line number, starting at 1.
     keys : tuple of str
         The path of keys to it; empty for the file as a whole.
     message : str
-        What was wanted, what came, what would do.
+        What was expected, what was found, and how to correct it.
     """
 
     line: int
@@ -50,9 +49,9 @@ class Fault:
 
 @dataclass
 class Document:
-    """What a file holds: plain data, the line of each path, and what is wrong with it.
+    """The content of a file: plain data, the line of each path, and its faults.
 
-    ``built`` are the nodes that went into the data.
+    ``built`` has the ids of the YAML nodes that were converted.
     """
 
     data: dict[str, object] = field(default_factory=dict)
@@ -61,7 +60,7 @@ class Document:
     built: set[int] = field(default_factory=set)
 
     def line(self, keys: Keys) -> int:
-        """Return the line of these keys, or of the nearest part that is there."""
+        """Return the line of a path, or of its nearest existing parent."""
         while keys and keys not in self.lines:
             keys = keys[:-1]
         return self.lines.get(keys, 1)
@@ -88,7 +87,7 @@ def read_text(path: Path) -> str:
 
 
 def parse(text: str) -> Document:
-    """Return the document of a YAML text; what is wrong with it is in its ``faults``."""
+    """Parse a YAML text; its errors are in ``faults`` of the document."""
     document = Document()
     try:
         if not _shallow(text, document):
@@ -111,7 +110,7 @@ def _syntax_fault(error: Exception) -> Fault:
 
 
 def _shallow(text: str, document: Document) -> bool:
-    """Tell from the event stream whether the text may be built; report aliases and deep nesting."""
+    """Check the event stream for aliases and deep nesting; return whether the text may be composed."""
     depth = 0
     for event in yaml.parse(text, Loader=LOADER):
         line = event.start_mark.line + 1 if event.start_mark else 1
@@ -129,7 +128,7 @@ def _shallow(text: str, document: Document) -> bool:
 
 def _construct(node: yaml.Node, keys: Keys, document: Document) -> object:
     document.lines.setdefault(keys, node.start_mark.line + 1)
-    if id(node) in document.built:  # by an alias, which is a fault already: never built twice
+    if id(node) in document.built:  # an alias, which has been reported; do not expand it
         return None
     document.built.add(id(node))
     if isinstance(node, yaml.MappingNode):

@@ -1,9 +1,9 @@
-"""Validation on a real device: measure, compare, calibrate, explain.
+"""Validation on a real device: measure, compare with predictions, calibrate.
 
 >>> import costmodel as cm
 >>> frame = cm.validation.run("cpu", budget_s=240)  # doctest: +SKIP
 
-Everything that touches torch is here, and imports it only when a kernel is to run.
+All code that uses torch is here, and imports it only when a kernel runs.
 """
 
 from costmodel.validation.measuring import measure, run

@@ -1,8 +1,8 @@
-"""How far off predictions are on rows that nothing was fitted on (``make accuracy``).
+"""Score predictions on held-out rows (``make accuracy``).
 
-Reads the shared tables by path, scores their held-out shapes with the constants that are shipped, and
-writes ``ACCURACY.md`` beside this file, and the table of the gate, ``tests/golden/accuracy.csv``.
-`compare` is that gate: it says which cells a change has made worse.
+The command reads the shared tables by path, scores their held-out shapes with the shipped constants, and
+writes ``ACCURACY.md`` beside this file and ``tests/golden/accuracy.csv``. `compare` uses the latter as a
+gate: it lists the cells that a change has made worse.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent
 GATE = FOLDER.parent / "tests" / "golden" / "accuracy.csv"
-#: A cell may get this much worse [points of mean error] before the gate says so.
+#: Increase of a cell's mean error that the gate tolerates [percentage points].
 SLACK = 0.5
 CELL = ["gpu", "op", "dtype", "framework"]
-#: What of a prediction the tables are made from.
+#: Columns of a prediction that the tables are made from.
 ANSWERS = (
     *("seconds", "lower_s", "rung", "constants_from", "reason"),
     *("lo80_s", "hi80_s", "lo95_s", "hi95_s"),
@@ -40,9 +40,9 @@ ANSWERS = (
 
 
 def held_out_rows(folder: Path) -> pd.DataFrame:
-    """Return the rows of the shared tables, and the published recurrent ones, that nothing was fitted on.
+    """Return the held-out rows of the shared tables and of the published recurrent ones.
 
-    Those of devices kept aside are none of them: intervals of carried constants are made from these rows.
+    Rows of devices kept aside are excluded, because intervals of carried constants are made from these rows.
     """
     frames = [pd.read_parquet(folder / f"{name}.parquet") for name in TABLES]
     chains = published.chains(folder.parent / "reference").drop(columns="reason")
@@ -52,9 +52,10 @@ def held_out_rows(folder: Path) -> pd.DataFrame:
 
 
 def scored_rows(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
-    """Return rows with their predictions, and their framework by its name alone.
+    """Return rows with their predictions, and with the framework's name without its release.
 
-    Recurrent ops of one direction are one operation: they are fitted together, and one has a row or two.
+    Recurrent ops of one direction count as one operation, because they are fitted together and some have only
+    a row or two.
     """
     named = rows.assign(framework=rows["framework"].map(lambda text: framework(text)[0]))
     answers = score(rows, rung=rung)[[*ANSWERS]]
@@ -69,7 +70,7 @@ def by_cell(rows: pd.DataFrame, *, rung: str | None = None) -> pd.DataFrame:
 
 
 def table_of(scored: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracy of each cell of `scored_rows`, and what their intervals hold."""
+    """Return the accuracy of each cell of `scored_rows`, and the coverage of its intervals."""
     table = summary(scored).set_index(CELL)
     grouped = scored.groupby(CELL, observed=True)
     table["rung"] = grouped["rung"].agg(lambda column: "/".join(sorted(set(column))))
@@ -80,13 +81,13 @@ def table_of(scored: pd.DataFrame) -> pd.DataFrame:
 
 
 def with_other_half(table: pd.DataFrame, judged: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with what intervals hold of rows that they were not taken from; see `intervals`."""
+    """Return the table with the coverage of intervals on rows they were not taken from; see `intervals`."""
     other = intervals.coverage(judged, CELL).add_suffix("_other")
     return table.merge(other.reset_index(), on=CELL, how="left")
 
 
 def whole_models(folder: Path) -> pd.DataFrame:
-    """Return how far off whole passes of eager models are, by device and use: held-out shapes, and all."""
+    """Return the errors of whole passes of eager models by device and use: held-out shapes, and all."""
     rows = pd.read_parquet(folder / "model.parquet")
     rows = rows[rows["op"] == "model_end_to_end"].reset_index(drop=True)
     scored = score(rows)
@@ -115,7 +116,7 @@ def _whole_line(name: tuple[str, ...], part: pd.DataFrame) -> dict[str, object]:
 
 
 def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
-    """Return a line for each cell whose mean error has grown by over ``SLACK`` points, or that is gone."""
+    """Return a line for each cell whose mean error grew by more than ``SLACK`` points, or that is missing."""
     both = then.merge(now, on=CELL, how="left", suffixes=("_then", "_now"))
     before, after = (both[f"mean_ape_{when}"].to_numpy(dtype=float) for when in ("then", "now"))
     names = both[CELL].astype(str).agg(" ".join, axis=1)
@@ -129,7 +130,7 @@ def compare(now: pd.DataFrame, then: pd.DataFrame) -> list[str]:
 
 
 def main() -> None:
-    """Write ``ACCURACY.md`` and the table that the gate compares with."""
+    """Write ``ACCURACY.md`` and the reference table of the gate."""
     parser = argparse.ArgumentParser(description="Score the held-out rows of measured tables.")
     parser.add_argument("measurements", type=Path, nargs="?", default=Path("../shared/measurements"))
     folder = parser.parse_args().measurements

@@ -1,4 +1,4 @@
-"""The page of accuracy: tables of errors and intervals, as Markdown."""
+"""Write the accuracy page: tables of errors and intervals, as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from costmodel._version import __version__
 from costmodel.calibration import LEVELS
 from costmodel.validation.far import FAR_PERCENT
 
-#: From so many rows on, a share of 80 % is known to some 3 points.
+#: Number of rows from which a share of 80 % is known within about 3 points.
 MANY = 200
 _ERRORS = ("mean_ape", "median_ape", "bias")
 _OTHERS = ("covered_80_other", "covered_95_other")
@@ -25,10 +25,10 @@ _HEADS = {
     "far": "over 30 %",
     "farthest": "the farthest",
 }
-#: What the table by regime shows of each level, and decimals.
+#: Columns of the table by regime for each level, and their decimals.
 _SHOWN = (("covered", 1), ("width", 2))
-#: Mean absolute error [%] that other tools, and the simplest models, reach on A100 and H100 kernels,
-#: as the issue that asked for these models states them; none was run here.
+#: Mean absolute error [%] of other tools and of the simplest models on A100 and H100 kernels, as stated in
+#: the issue that asked for these models; none was run here.
 PEERS = (
     ("pure roofline", "30–55", "60–70"),
     ("GenZ", "33–36", "24–32"),
@@ -47,7 +47,7 @@ def markdown(
     new_device: pd.DataFrame,
     far: pd.DataFrame,
 ) -> str:
-    """Return the page: calibrated predictions, their intervals, those with a relative's constants, peers.
+    """Return the page: errors and intervals of calibrated predictions, of carried constants, and of peers.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def markdown(
 
 
 def _far(own: pd.DataFrame, far: pd.DataFrame) -> Iterator[str]:
-    """Yield which rows are far off."""
+    """Yield the section on rows that are far off."""
     yield f"### Rows that are over {FAR_PERCENT:.0f} % off"
     yield ""
     many, rows = far["far"].sum(), own["rows"].sum()
@@ -132,7 +132,7 @@ def _far(own: pd.DataFrame, far: pd.DataFrame) -> Iterator[str]:
 
 
 def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:
-    """Yield how intervals do on rows that they were not taken from: in cells, and by regime."""
+    """Yield the section on intervals' coverage of rows they were not taken from, by cell and regime."""
     yield "## Intervals on rows that they were not taken from"
     yield ""
     many = own[own["judged_other"] >= MANY]
@@ -152,7 +152,7 @@ def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:
 
 
 def _new_device(left_out: pd.DataFrame) -> Iterator[str]:
-    """Yield how the intervals of carried constants do on devices of which nothing was known."""
+    """Yield the section on intervals of carried constants on devices that they were not taken from."""
     many = left_out[left_out["relation"] == "generation"]
     held = ", ".join(f"{many[f'covered_{level}'].mean():.1f} % in {level} %" for level in LEVELS)
     yield "### Their intervals, on a device that they were not taken from"

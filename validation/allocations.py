@@ -1,8 +1,7 @@
-"""Memory that a call takes, as torch's own allocator saw it.
+"""Measure the memory that a call takes, as seen by torch's allocator.
 
-On CUDA the allocator keeps the figure; on the CPU torch's profiler is told of each block that is taken
-and given back. What libraries take from the system behind torch's back (packed panels, scratchpads of
-oneDNN) is not seen.
+On CUDA the allocator records the peak; on the CPU torch's profiler receives each allocation and release.
+Memory that libraries take directly from the system (packed panels, scratchpads of oneDNN) is not seen.
 """
 
 from __future__ import annotations
@@ -18,20 +17,19 @@ T = TypeVar("T")
 
 
 def watched(kind: str, call: Callable[[], T]) -> tuple[T, int, int]:
-    """Call, and return what came of it with the memory that it took.
+    """Call a function, and return its result and the memory that it took.
 
     Parameters
     ----------
     kind : str
         ``cpu`` or ``cuda``.
     call : callable
-        What is watched.
+        The function to observe.
 
     Returns
     -------
     result, stayed, most : T, int, int
-        What it returned; how much more is occupied after it than before; how much more was occupied
-        at once [bytes].
+        Its result; the increase of occupied memory after the call; the peak increase during it [bytes].
     """
     return (_on_cuda if kind == "cuda" else _on_cpu)(load_torch(), call)
 
@@ -61,14 +59,14 @@ def _on_cpu(torch: Any, call: Callable[[], T]) -> tuple[T, int, int]:
         if size > 0:
             held[block] = size
             level += size
-        else:  # what others took before may be given back meanwhile: it is none of this call's
+        else:  # blocks allocated before the call may be released during it; they do not count
             level -= held.pop(block, 0)
         most = max(most, level)
     return result, level, most
 
 
 def _blocks(torch: Any, tree: Sequence[Any]) -> list[tuple[int, int]]:
-    """Return the address and size [bytes] of each block taken, and with a minus given back, in order."""
+    """Return address and size [bytes] of each allocation and (negative size) release, in order."""
     allocation, found, todo = torch._C._profiler._EventType.Allocation, [], list(tree)
     while todo:
         event = todo.pop()
@@ -79,10 +77,11 @@ def _blocks(torch: Any, tree: Sequence[Any]) -> list[tuple[int, int]]:
 
 
 def prepare_watched(case: Case, kind: str) -> tuple[Prepared, int]:
-    """Prepare a case, run it twice, and return it with the most that it took at once [bytes].
+    """Prepare a case, run it twice, and return it with its peak memory [bytes].
 
-    Counted are operands, and what the second run took beyond them: a library's workspace of this call
-    is, what it keeps for all its calls from the first on is not, nor what making the operands needed.
+    The peak includes operands, and what the second run took beyond them. A library's workspace for this call
+    is included. What a library keeps from its first call on, and temporary memory for making the operands,
+    are not.
 
     Raises
     ------

@@ -1,8 +1,9 @@
-"""GPT-2 as Hugging Face's code has it, line by line, under PyTorch's automatic mixed precision (AMP).
+"""GPT-2 as in Hugging Face's code, under PyTorch's automatic mixed precision (AMP).
 
-Weights, and what goes from layer to layer, are fp32; products are fp16, and cast what they read; norms,
-powers, softmax and the loss are fp32 (PyTorch's list of operations for CUDA autocast). Nothing runs: the
-code is captured by `costmodel.from_torch`, one and two layers of it, and all layers are as the second.
+Weights and activations between layers are fp32. Products are fp16 and cast their operands. Norms, powers,
+softmax and the loss are fp32 (PyTorch's list of operations for CUDA autocast). Nothing is executed:
+`costmodel.from_torch` captures the code with one and with two layers, and the other layers are taken to be
+like the second.
 """
 
 from __future__ import annotations
@@ -19,25 +20,25 @@ from costmodel.parallel.limits import MARGIN
 from costmodel.predict import predict
 from costmodel.validation.torch_env import load_torch
 
-#: Most tokens of a pass that are tried: 16 sequences of 1,024.
+#: Largest number of tokens of a pass: 16 sequences of 1,024.
 TOKENS = 16 * 1024
-#: Adam's two moments of a weight in fp32 [bytes].
+#: Size of Adam's two moments of a weight in fp32 [bytes].
 MOMENTS = 8
 DROPOUT = 0.1
 
 
 @dataclass(frozen=True)
 class Pass:
-    """Forward and backward of some sequences.
+    """Forward and backward pass of a batch of sequences.
 
     Attributes
     ----------
     seconds : float
-        Its time.
+        Time of the pass [s].
     batch : int
-        Sequences: the largest power of two for which there is memory, of `TOKENS` tokens at most.
+        Number of sequences: the largest power of two that fits into memory, with at most `TOKENS` tokens.
     rung : str
-        Of the prediction.
+        Rung of the prediction.
     """
 
     seconds: float
@@ -47,20 +48,20 @@ class Pass:
 
 @lru_cache(maxsize=64)
 def largest_pass(name: str, device: str, length: int, *, tiled: bool, fused: bool) -> Pass:
-    """Return the pass of a GPT-2 that a device has memory for.
+    """Return the largest pass of a GPT-2 that fits into a device's memory.
 
     Parameters
     ----------
     name : str
         A GPT-2 of the catalogue.
     device : str
-        Where it runs.
+        The device that runs it.
     length : int
         Tokens of a sequence.
     tiled : bool
-        Attention's core in one kernel (FlashAttention), or as the code has it.
+        Whether attention's core is one kernel (FlashAttention) or as in the code.
     fused : bool
-        Chains of pointwise operations and reductions in one kernel, or one for each line.
+        Whether chains of pointwise operations and reductions are one kernel, or one kernel per line of code.
     """
     architecture = load(name)
     room = (1 - MARGIN) * device_of(device).hbm_capacity - MOMENTS * architecture.parameters
@@ -75,7 +76,7 @@ def largest_pass(name: str, device: str, length: int, *, tiled: bool, fused: boo
 def _whole(
     architecture: Architecture, device: str, batch: int, length: int, tiled: bool, fused: bool
 ) -> tuple[float, float, str]:
-    """Return time [s] and memory [bytes] of a pass of all layers, and the rung."""
+    """Return time [s] and memory [bytes] of a pass through all layers, and the rung."""
     fusion = "compile" if fused else ("flash" if tiled else "eager")
     found = []
     for layers in (1, 2):
@@ -93,9 +94,10 @@ def _whole(
 def gpt2(
     architecture: Architecture, layers: int, batch: int, length: int, *, tiled: bool = False
 ) -> tuple[Any, Any]:
-    """Return the first layers of a GPT-2 with embedding, logits and loss, and tokens, without values.
+    """Return a GPT-2 with its first layers, embedding, logits and loss, and its tokens, as meta tensors.
 
-    It returns the loss. Source: Hugging Face transformers, modeling_gpt2.py (GPT2LMHeadModel, gelu_new).
+    The module returns the loss. Source: Hugging Face transformers, modeling_gpt2.py (GPT2LMHeadModel,
+    gelu_new).
     """
     torch = load_torch()
     ops = torch.nn.functional

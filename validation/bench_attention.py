@@ -1,4 +1,4 @@
-"""Scaled-dot-product attention through each of torch's backends, by name."""
+"""Scaled-dot-product attention with each of torch's backends."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ B, H, N, D = symbols("batch heads seq head_dim")
 
 
 def exact_attention(torch: Any, q: Any, k: Any, v: Any, *, causal: bool) -> Any:
-    """Return softmax(Q Kᵀ/√d) V by its definition, head by head so that only one n × n matrix lives.
+    """Return softmax(Q Kᵀ/√d) V by its definition, head by head so that only one n × n matrix exists.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def exact_attention(torch: Any, q: Any, k: Any, v: Any, *, causal: bool) -> Any:
         return torch.softmax(scores, -1) @ v1
 
     def kept_small(*tensors: Any) -> Any:
-        # For gradients the matrix is computed again, and not kept for every head.
+        # For gradients the matrix is recomputed instead of kept for every head.
         if not torch.is_grad_enabled():
             return one(*tensors)
         return torch.utils.checkpoint.checkpoint(one, *tensors, use_reentrant=False)
@@ -63,15 +63,14 @@ def _op(case: Case) -> str:
 
 
 def _dense(case: Case) -> Layer:
-    """Return dense attention with the passes that ATen's math backend adds (``attention.cpp``).
+    """Return dense attention with the additional passes of ATen's math backend (``attention.cpp``).
 
-    In 16 bits Q, K and V are widened first, all between is fp32, and O and the probabilities, which
-    the function returns too, are narrowed (unless torch is told otherwise, see
-    ``torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp``). Q and K are scaled by kernels of their
-    own; the causal mask is added to the scores; and a softmax that is to give 0 for rows without a key
-    (``_safe_softmax``) looks for them: `isneginf` reads the scores and writes a byte for each, `all`
-    reads those row by row, and `where` reads the probabilities and writes them anew. The three are
-    timed as one.
+    For 16-bit formats Q, K and V are widened first, everything in between is fp32, and O and the
+    probabilities, which the function also returns, are narrowed (by default, see
+    ``torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp``). Separate kernels scale Q and K. The causal
+    mask is added to the scores. The softmax returns 0 for rows without a key (``_safe_softmax``) and searches
+    for them: `isneginf` reads the scores and writes one byte for each, `all` reads these row by row, and
+    `where` reads the probabilities and writes them again. The three are timed as one.
     """
     causal, narrow = bool(case.option("causal", False)), case.dtype in ("bf16", "fp16")
     dtype = "fp32" if narrow else case.dtype
@@ -96,7 +95,7 @@ def _dense(case: Case) -> Layer:
     if narrow:
         parts.insert(0, Part.of("operands widened", widened, repeats=3, m=B * H * N, n=D))
         parts.append(Part.of("result narrowed", narrowed, m=B * H * N, n=D))
-    if narrow and case.direction == "fwd":  # nothing asks for the gradient of probabilities
+    if narrow and case.direction == "fwd":  # gradients of the probabilities are not needed
         parts.append(Part.of("probabilities narrowed", narrowed, m=B * H * N, n=N))
     return in_calls(DenseAttention.name, case, parts)
 
@@ -130,7 +129,7 @@ def _sdpa(case: Case, make: Maker, backend: str) -> Work:
 
 @bench("sdpa-math", kernel="sdpa math", op=_op, layer=_dense)
 def sdpa_math(case: Case, make: Maker) -> Work:
-    """Products and softmax as kernels of their own: dense attention."""
+    """Dense attention: products and softmax as separate kernels."""
     return _sdpa(case, make, "math")
 
 

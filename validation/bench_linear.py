@@ -1,4 +1,4 @@
-"""What has been tried against the quadratic cost, as a framework runs it: linear attention, and scans."""
+"""Alternatives to quadratic attention as a framework runs them: linear attention, and scans."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ B, H, N, D = symbols("batch heads seq head_dim")
 
 
 def _linear_layer(case: Case) -> Model:
-    """Return linear attention as the calls below are run: each a pass, or a product, of its own.
+    """Return linear attention with each call below as a separate pass or product.
 
-    The layer of that name fuses φ and the division; here elu, the addition of 1, the sum of the keys and
-    the product with it are calls that read and write whole tables.
+    The layer of that name fuses φ and the division. Here elu, the addition of 1, the sum of the keys and the
+    product with it are separate calls that read and write whole tables.
     """
     dtype, tokens = case.dtype, B * H * N
     product = Matmul(dtype=dtype, batched=True)
@@ -54,7 +54,7 @@ def linear_attention(case: Case, make: Maker) -> Work:
 
 
 def _states(torch: Any, a: Any, b: Any) -> Any:
-    """Return h_t = a_t h_{t−1} + b_t, one step after the other."""
+    """Return h_t = a_t h_{t−1} + b_t, step by step."""
     h = torch.zeros_like(b[:, 0])
     states = []
     for one, other in zip(a.unbind(1), b.unbind(1), strict=True):
@@ -77,7 +77,7 @@ def _operands(case: Case, make: Maker) -> tuple[Any, Any]:
     directions=("fwd",),
 )
 def scan_loop(case: Case, make: Maker) -> Work:
-    """A multiplication and an addition for every step, each a call."""
+    """A multiplication and an addition per step, each a separate call."""
     call = partial(_states, make.torch)
     return Work(_operands(case, make), call, call)
 
@@ -97,7 +97,7 @@ def scan_levels(case: Case, make: Maker) -> Work:
         reach = 1
         a, b = a.clone(), b.clone()
         while reach < seq:
-            # The right side is computed before it is written: what is read is the level before.
+            # The right side is computed before the write, so it reads the previous level.
             b[:, reach:] += a[:, reach:] * b[:, :-reach]
             a[:, reach:] *= a[:, :-reach].clone()
             reach *= 2

@@ -71,7 +71,7 @@ def _elementwise(
 _elementwise("relu", 1, lambda torch: torch.relu)
 _elementwise("gelu", 1, lambda torch: torch.nn.functional.gelu)
 _elementwise("tanh", 1, lambda torch: torch.tanh)
-# Their gradients are the gradient handed down, passed on by reference: there is no kernel to time.
+# Their gradient is the incoming gradient, passed on by reference, so there is no kernel to time.
 _elementwise("add", 2, lambda torch: torch.add, directions=("fwd",))
 _elementwise("copy", 1, lambda torch: torch.clone, directions=("fwd",))
 _elementwise("mul", 2, lambda torch: torch.mul)

@@ -1,4 +1,4 @@
-"""Recurrent layers through ``torch.nn`` (cuDNN on CUDA, oneDNN or ATen on the CPU), and step by step."""
+"""Recurrent layers of ``torch.nn`` (cuDNN on CUDA, oneDNN or ATen on the CPU), and as loops of steps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CLASSES = {"rnn": "RNN", "lstm": "LSTM", "gru": "GRU"}
 
 
 def _cell(torch: Any, name: str, pre: Any, state: tuple[Any, ...], w_hh: Any, b_hh: Any) -> tuple[Any, ...]:
-    """Return the next state from x W_ihᵀ + b_ih and the state before; equations of torch.nn's pages.
+    """Return the next state from x W_ihᵀ + b_ih and the previous state, by the equations in torch.nn's pages.
 
     Gates are in the order of torch's stacked weights: i f g o; r z n.
     """
@@ -39,7 +39,7 @@ def _walk(torch: Any, name: str, x: Any, weights: tuple[Any, ...], reverse: bool
     pre = torch.nn.functional.linear(x, w_ih, b_ih)
     zero = torch.zeros(x.shape[1], w_hh.shape[1], dtype=x.dtype, device=x.device)
     state: tuple[Any, ...] = (zero, zero) if name == "lstm" else (zero,)
-    # Unbound at once: the gradient of indexing step by step would fill the whole sequence each time.
+    # Unbind once: the gradient of indexing would fill the whole sequence at every step.
     steps, outputs = pre.unbind(0), []
     for step in reversed(steps) if reverse else steps:
         state = _cell(torch, name, step, state, w_hh, b_hh)
@@ -48,7 +48,7 @@ def _walk(torch: Any, name: str, x: Any, weights: tuple[Any, ...], reverse: bool
 
 
 def _stack(torch: Any, name: str, ways: int) -> Callable[..., Any]:
-    """Return the function of (x, *weights) that walks a stack of layers step by step."""
+    """Return the function of (x, *weights) that runs a stack of layers step by step."""
 
     def run(x: Any, *weights: Any) -> Any:
         for layer in range(len(weights) // (4 * ways)):
@@ -73,10 +73,10 @@ def _layer(name: str) -> Callable[[Case], Layer | None]:
 
 
 def _admit_bf16(torch: Any) -> None:
-    """Let torch lay bf16 weights side by side where cuDNN, since 9.13, has recurrent layers of that format.
+    """Let torch pack bf16 weights into one buffer if cuDNN has bf16 recurrent layers (since 9.13).
 
-    Torch calls them, but its own list of cuDNN's formats lacks bf16 (2.11 to 2.13), so that weights would
-    be gathered anew in every call.
+    Torch uses these layers, but its own list of cuDNN's formats lacks bf16 (2.11 to 2.13), so it would
+    otherwise gather the weights in every call.
     """
     if (torch.backends.cudnn.version() or 0) >= 91300:
         torch.backends.cudnn.CUDNN_TENSOR_DTYPES.add(torch.bfloat16)
@@ -92,7 +92,7 @@ def _module(name: str) -> Callable[[Case, Maker], Work]:
             width, hidden, num_layers=case.get("num_layers", 1), bidirectional=ways == 2
         )
         module = make.adopt(module)
-        # cuDNN's backward pass exists in training mode only; without dropout the two compute the same.
+        # cuDNN has a backward pass in training mode only; without dropout both modes compute the same.
         module.train(case.direction != "fwd")
         x = make(case["seq"], case["batch"], width)
 
@@ -120,5 +120,5 @@ def _loop(name: str) -> Callable[[Case, Maker], Work]:
 
 for _name, _class in _CLASSES.items():
     bench(_name, kernel=f"torch.nn.{_class}", op=_name, layer=_layer(_name))(_module(_name))
-    # No layer describes a loop of framework calls: its rows are held against the lower bound alone.
+    # No layer describes a loop of framework calls; its rows are only compared with the lower bound.
     bench(f"{_name}-loop", kernel="step-by-step loop", op=_name, layer=lambda _: None)(_loop(_name))

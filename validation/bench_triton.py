@@ -1,4 +1,4 @@
-"""A hand-written tiled attention whose tiles are chosen: the traffic model against its own schedule."""
+"""Tiled attention in Triton with selectable tiles, to test the traffic model on its own schedules."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _op(case: Case) -> str:
     "triton-attention", kernel="triton tiled", op=_op, layer=_layer, devices=("cuda",), directions=("fwd",)
 )
 def tiled(case: Case, make: Maker) -> Work:
-    """FA-1 or FA-2 at the tile sizes of the case.
+    """FA-1 or FA-2 with the tile sizes of the case.
 
     Raises
     ------

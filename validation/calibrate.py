@@ -1,10 +1,9 @@
-"""The one calibration command: measured rows in, fitted constants with their residuals out.
+"""Calibrate devices: fit constants to measured rows, and summarise their residuals.
 
-Rows fall into cells: one operation, format, framework and way of timing on one device. Each cell's
-kernel model has a recipe (``fit_<kernel>.py``) that fits it on 70 % of the shapes; the others say how
-far off it is, and by how much its intervals have to be open. Constants that predict held-out rows
-clearly worse than what there would be without them (the device's own for another framework, a
-relative's, or the defaults) are refused.
+Rows are grouped into cells: one operation, format, framework and way of timing on one device. Each cell's
+kernel model has a recipe (``fit_<kernel>.py``) that fits it on 70 % of the shapes. The held-out shapes give
+its error and the width of its intervals. Constants that predict held-out rows clearly worse than the
+alternative (the device's own for another framework, a relative's, or the defaults) are refused.
 """
 
 from __future__ import annotations
@@ -46,9 +45,10 @@ from costmodel.validation.uncertainty import intervals
 
 Array = NDArray[np.float64]
 
-#: What a fit frees last, where it has found that the first has a value: ticks, and a clock raised late.
+#: Constant → constants that a fit frees only if that one is not 0: those of ticks, and of a clock raised
+#: late.
 _FREED_LAST = {"tick_s": ("phase_s",), "slow_rows": ("slow_clock", "slow_host")}
-#: How the constants begin that are the machine's, not one kernel's: how fast bytes come, and from where.
+#: Prefixes of constants of the machine's memory, which all its kernels share.
 _MEMORY = ("l2_", "l3_", "bandwidth", "page_")
 
 
@@ -59,12 +59,12 @@ class Result:
     Attributes
     ----------
     file : File
-        What is written.
+        The calibration file to write.
     held_out : DataFrame
-        The rows that were not fitted on, with ``seconds`` (calibrated) and ``without_s`` (what the
-        device's constants for another framework, a relative's, or the defaults give).
+        The held-out rows, with ``seconds`` (calibrated) and ``without_s`` (by the device's constants for
+        another framework, a relative's, or the defaults) [s].
     refused : tuple of str
-        Cells whose fit was worse than that, or impossible, and why.
+        Cells whose fit was worse than ``without_s`` or impossible, and why.
     """
 
     file: File
@@ -74,7 +74,7 @@ class Result:
 
 @dataclass
 class _Found(Calibrated):
-    """And the constants of the machine's memory, which copies tell, as all else on a CPU needs them."""
+    """Results so far, with the memory constants that copies determine and all CPU kernels use."""
 
     memory: Mapping[str, float] = field(default_factory=dict)
 
@@ -91,19 +91,19 @@ def calibrate(
     device : Device
         Its spec.
     hashes : mapping of str to str, optional
-        Hash of each table that the column ``table`` names.
+        Hash of each table named in the column ``table``.
     date : str, optional
-        Of the fit; default today. Nothing else of the result depends on when it is made.
+        Date of the fit; default today. Nothing else in the result depends on it.
 
     Raises
     ------
     TableError
-        If the device is one that nothing is fitted on, or no row is of use.
+        If nothing may be fitted on the device, or no row is usable.
     """
     check_fittable(device)
     if device.spec.units.kind == "core":
-        # In another order sums are rounded otherwise, and a fit ends elsewhere in a flat valley. Of GPUs'
-        # long tables a share is taken that is spread over the table's own order.
+        # Sort the rows: their order changes the rounding of sums, and with it where a fit ends in a flat
+        # valley. GPUs' long tables keep their order, over which the share that is fitted on is spread.
         rows = in_order(rows)
     single = usable(rows)
     if single.empty:
@@ -129,12 +129,12 @@ def calibrate(
 
 
 def check_fittable(device: Device) -> None:
-    """Refuse a device that nothing is fitted on, also with other figures (`Device.replace`).
+    """Refuse a device on which nothing is fitted, including its what-ifs (`Device.replace`).
 
     Raises
     ------
     TableError
-        If it is one: the text says how its owner has constants of their own.
+        If it is one: the message says how to obtain constants for a device of one's own.
     """
     if device.base_name in NEVER_FITTED:
         raise TableError(
@@ -180,11 +180,11 @@ def _fit_cell(
 
 
 def _given(cell: Cell, found: _Found) -> Mapping[str, float]:
-    """Return the constants that a fit is given: of a CPU its memory, of some passes their bandwidth."""
+    """Return the constants given to a fit: memory constants on a CPU, and some passes' bandwidth share."""
     if cell.kernel.startswith("cpu_"):
         return {**found.memory, **fit_cpu.GIVEN.get(cell.op, {})}
-    lender = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
-    shares = [s.constants["bandwidth_share"] for s in found.sections if (s.kernel, s.op, s.dtype) == lender]
+    similar = (cell.kernel, fit_stream.SHARE_OF.get(cell.op), cell.dtype)
+    shares = [s.constants["bandwidth_share"] for s in found.sections if (s.kernel, s.op, s.dtype) == similar]
     return {"bandwidth_share": shares[-1]} if shares else {}
 
 
@@ -195,7 +195,7 @@ def _intervals(
     constants: Mapping[str, float],
     start: Mapping[str, float],
 ) -> dict[str, tuple[float, float]]:
-    """Return the interval of each fitted constant; a GPU's fit takes seconds, and is not done over again."""
+    """Return the interval of each fitted constant; GPU fits take seconds, so their refits are linearised."""
     if not cell.kernel.startswith("cpu_"):
         return linear_intervals(cell, rows, device, constants)
     fit = recipe(cell.kernel).fit
@@ -203,10 +203,10 @@ def _intervals(
 
 
 def _without(wanted: calibration.Wanted, device: Device) -> Mapping[str, float]:
-    """Return what rows are predicted with where nothing is fitted to them, timed as they are.
+    """Return the constants that would be used without this fit, for the same harness.
 
-    The device's own of another framework, else a relative's. What was fitted earlier to rows of this
-    framework is no part of it: a refit is judged as the first fit was.
+    They are the device's own for another framework, else a relative's. An earlier fit for this framework does
+    not count, so that a refit is judged like the first fit.
     """
     found = choosing.choose(device, wanted, apart_from=wanted.framework)
     return choosing.timed(found, wanted, device, own=False).constants
@@ -215,9 +215,9 @@ def _without(wanted: calibration.Wanted, device: Device) -> Mapping[str, float]:
 def linear_intervals(
     cell: Cell, rows: pd.DataFrame, device: Device, constants: Mapping[str, float]
 ) -> dict[str, tuple[float, float]]:
-    """Return the 80 % interval of each constant fitted on rows of a cell, by refits that are linear.
+    """Return the 80 % interval of each fitted constant of a cell, by linearised refits.
 
-    None where the kernel model's recipe does not say which constants it frees.
+    Empty if the kernel model's recipe does not say which constants it frees.
     """
     told = getattr(recipe(cell.kernel), "free", None)
     if told is None:
@@ -237,7 +237,7 @@ def linear_intervals(
 
 
 def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFrame:
-    """Return rows with ``other_s``, the time of the products that a recurrent layer's row holds too."""
+    """Return rows with ``other_s`` [s], the time of the products that a recurrent layer's row includes."""
     first, total = rows.iloc[0], np.zeros(len(rows))
     for kernel, op, kwargs, times in beside(rows, device):
         wanted = calibration.Wanted(
@@ -254,7 +254,7 @@ def _with_others(rows: pd.DataFrame, device: Device, found: _Found) -> pd.DataFr
 
 
 def seconds_of(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, device: Device) -> Array:
-    """Return the times of rows of a cell by some constants [s], with what they hold beside its kernel."""
+    """Return the predicted times of a cell's rows [s], including the other kernels they contain."""
     estimate = kernels.model(cell.kernel).seconds(device, constants, **arguments(rows, device))
     other = rows["other_s"].to_numpy(dtype=np.float64) if "other_s" in rows else 0.0
     return np.asarray(repeats(rows) * estimate.seconds + other, dtype=np.float64)
@@ -266,7 +266,7 @@ def seconds_of(cell: Cell, constants: Mapping[str, float], rows: pd.DataFrame, d
 def calibrate_tables(
     paths: Sequence[Path], *, only: Sequence[str] = (), date: str | None = None
 ) -> list[Result]:
-    """Fit every device that tables have rows of, but those that nothing is fitted on.
+    """Fit every device in the tables, except those on which nothing is fitted.
 
     Parameters
     ----------
@@ -287,17 +287,17 @@ def calibrate_tables(
 
 
 def write(result: Result, path: Path | None = None) -> Path:
-    """Write a calibration beside the device's spec, or where it is told to; return where.
+    """Write a calibration beside the device's spec or to `path`; return the path.
 
-    A spec that was measured here is in the user's folder, and not in the package. Sections of
-    other cells that are there already stay.
+    For a device measured on this machine the spec is in the user's folder. Existing sections of other cells
+    are kept.
 
     Raises
     ------
     TableError
         If no cell was fitted.
     OutputError
-        If the file cannot be written; what was there is then as it was.
+        If the file cannot be written; an existing file is left unchanged.
     """
     if not result.file.sections:
         raise TableError(f"{result.file.device}: nothing to write: {'; '.join(result.refused)}")

@@ -1,4 +1,4 @@
-"""Calibration of kernels that never run alone: forward's first, then what rows of chains determine."""
+"""Calibrate kernels that are only measured as part of chains, after those measured alone."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from costmodel.validation.uncertainty import intervals
 
 @dataclass
 class Calibrated:
-    """What has been found of a device so far.
+    """Results of a device's calibration so far.
 
     Attributes
     ----------
     sections : list of Section
-        Constants.
+        Sections with fitted constants.
     held_out : list of DataFrame
         Held-out rows of each cell, with ``seconds``, ``without_s`` and ``cell``.
     refused : list of str
-        Cells without constants, and why.
+        Cells without constants, and the reasons.
     tried : list of Kernel
-        Kernels of these cells.
+        Kernels whose fit was attempted.
     """
 
     sections: list[Section] = field(default_factory=list)
@@ -46,9 +46,9 @@ class Calibrated:
 def calibrate_chains(
     rows: pd.DataFrame, device: Device, hashes: Mapping[str, str], found: Calibrated
 ) -> None:
-    """Fit what has no constants yet, and is the only such kernel in the chains that it is part of.
+    """Fit each kernel without constants that is the only such kernel in its chains.
 
-    What is fitted may be what another chain lacked: they are looked for until there is none left.
+    A fitted kernel may be the one that another chain lacked, so the search is repeated until nothing is left.
 
     Parameters
     ----------
@@ -57,9 +57,9 @@ def calibrate_chains(
     device : Device
         A CPU.
     hashes : mapping of str to str
-        Hash of each table that the column ``table`` names.
+        Hash of each table named in the column ``table``.
     found : Calibrated
-        What there is; added to.
+        Results so far, to which new ones are added.
     """
     while todo := list(chains(rows, device, found.sections, found.tried)):
         for chain in todo:

@@ -1,7 +1,7 @@
-"""What an eager framework's host costs in a chain of kernels, fitted on whole models.
+"""Fit the overhead of an eager framework's host in a chain of kernels to whole models.
 
-The kernels' constants come from single calls; whole passes show how much of the dispatch the host hides
-by running ahead, and where launching takes longer than the kernels. Fitted on 70 % of the shapes of
+The kernels' constants come from single calls. Whole passes show how much of the dispatch is hidden because
+the host runs ahead, and where launching takes longer than the kernels. The fit uses 70 % of the shapes of
 ``model_end_to_end``; ``python -m costmodel.validation.calibrate_harness`` writes ``hardware/harness.yaml``.
 """
 
@@ -28,37 +28,38 @@ from costmodel.validation.cells import digest
 from costmodel.validation.heldout import held_out, kept_aside
 from costmodel.validation.residuals import errors
 
-#: Shares of the dispatch that are tried.
+#: Candidates for the hidden share of the dispatch.
 SHARES = np.linspace(0.0, 1.0, 11)
-#: Host-bound is a pass of which the kernels explain less than this, and that takes least a launch.
+#: A pass is host-bound if the kernels explain less than this share of it, and its time per launch is the
+#: least.
 EXPLAINED = 0.8
 
 
 @dataclass(frozen=True)
 class Pass:
-    """One measured pass of a whole model: what it was, and its prediction before a host is known."""
+    """One measured pass of a whole model, and its prediction without a host."""
 
     row: pd.Series
     prediction: Prediction
 
     @property
     def device(self) -> str:
-        """Where it was measured."""
+        """Name of the device that it was measured on."""
         return hardware.load(self.row["gpu"]).name
 
     @property
     def launches(self) -> float:
-        """How many kernels it launches."""
+        """Number of kernel launches."""
         return float(self.prediction.launches)
 
     def seconds(self, host: Host) -> float:
-        """Return its time [s] where this host launches the kernels."""
+        """Return its predicted time with a given host [s]."""
         plan = self.prediction.plan.launched_by(host)
         return float(replace(self.prediction, plan=plan).seconds)
 
 
 def passes(rows: pd.DataFrame) -> list[Pass]:
-    """Return the passes of whole models among measured rows, on devices that may be fitted on."""
+    """Return the passes of whole models in measured rows, on devices that may be fitted on."""
     operation = OPERATIONS_MEASURED["model_end_to_end"]
     found = []
     for _, row in rows[(rows["op"] == "model_end_to_end") & ~kept_aside(rows)].iterrows():
@@ -71,12 +72,12 @@ def passes(rows: pd.DataFrame) -> list[Pass]:
 
 
 def fit(measured: list[Pass]) -> dict[str, Any]:
-    """Return the share of the dispatch that is hidden, and the hosts that were what limited.
+    """Return the hidden share of the dispatch, and the launch times of hosts that limit passes.
 
-    A pass bounds its host's time for each launch from above; the least bound is the host's time if the
-    kernels explain less than ``EXPLAINED`` of that pass.
+    Each pass gives an upper bound of its host's time per launch. The least bound is taken as that time if the
+    kernels explain less than ``EXPLAINED`` of the pass.
     """
-    # The mean: hosts that limit are off whatever the share.
+    # The mean error is used, as passes limited by hosts have errors for any share.
     means = [np.mean(np.abs(_errors(measured, [Host(hidden=share)] * len(measured)))) for share in SHARES]
     hidden = float(SHARES[int(np.argmin(means))].round(1))
     launch_s: dict[str, dict[str, float]] = {}
@@ -92,13 +93,13 @@ def fit(measured: list[Pass]) -> dict[str, Any]:
 
 
 def _errors(measured: list[Pass], hosts: list[Host]) -> NDArray[np.float64]:
-    """Return signed errors [%], each pass launched by its host."""
+    """Return the signed errors of passes [%], each with its host."""
     seconds = np.array([one.seconds(host) for one, host in zip(measured, hosts, strict=True)])
     return errors(seconds, np.array([one.row["latency_s"] for one in measured]))
 
 
 def judge(measured: list[Pass], found: dict[str, Any]) -> dict[str, float]:
-    """Return mean and median absolute error and bias [%] of passes with the hosts that were found."""
+    """Return mean and median absolute error and bias [%] of passes with the fitted hosts."""
     least = found["launch_s"]
     launch_s = [least.get(one.device, {}).get(str(one.row["direction"]), 0.0) for one in measured]
     error = _errors(measured, [Host(found["hidden"], seconds) for seconds in launch_s])

@@ -1,7 +1,7 @@
-"""The intervals that are shipped, written into their calibrations; nothing is fitted anew.
+"""Recompute the intervals in shipped calibrations without refitting constants.
 
-``python -m costmodel.validation.calibrate_intervals ../shared/measurements`` writes those of constants and
-of predictions; with ``--predictions`` the latter alone, which takes seconds.
+``python -m costmodel.validation.calibrate_intervals ../shared/measurements`` writes the intervals of
+constants and of predictions; with ``--predictions`` only the latter, which takes seconds.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from costmodel.validation.residuals import spread
 
 
 def with_intervals(file: File, rows: pd.DataFrame, device: Device) -> File:
-    """Return a calibration with the intervals of the constants of those sections that rows are of.
+    """Return a calibration with new intervals of constants in the sections that have rows.
 
     Parameters
     ----------
     file : File
         The device's calibration.
     rows : DataFrame
-        Measured rows of that device: those that may be fitted on are drawn from.
+        Measured rows of that device; those that are not held out are resampled.
     device : Device
         Its spec.
     """
@@ -43,12 +43,12 @@ def with_intervals(file: File, rows: pd.DataFrame, device: Device) -> File:
 
 
 def with_spreads(file: File, rows: pd.DataFrame, device: Device) -> File:
-    """Return a calibration with the intervals that a fit of today would give predictions of its sections.
+    """Return a calibration with new intervals of predictions in the sections that have rows.
 
     Parameters
     ----------
     file, rows, device
-        As of `with_intervals`; of the rows the held-out ones are predicted.
+        See `with_intervals`; here the held-out rows are used.
     """
 
     def told(section: Section, cell: Cell, part: pd.DataFrame) -> Section:
@@ -66,7 +66,7 @@ def _changed(
     device: Device,
     change: Callable[[Section, Cell, pd.DataFrame], Section],
 ) -> File:
-    """Return a calibration with each section changed that some of the rows are of."""
+    """Return a calibration in which each section with rows is changed."""
     by_cell = {cell.key: (cell, part) for cell, part in cells(usable(rows), device)}
     sections = (
         change(section, *by_cell[section.cell]) if section.cell in by_cell else section
@@ -76,7 +76,7 @@ def _changed(
 
 
 def main() -> None:
-    """Write the intervals of every calibration that tables have rows of."""
+    """Write the intervals of every calibration with rows in the tables."""
     parser = argparse.ArgumentParser(description="Intervals that are shipped.")
     parser.add_argument("measurements", type=Path, nargs="?", default=Path("../shared/measurements"))
     parser.add_argument("--predictions", action="store_true", help="those of predictions alone")

@@ -1,7 +1,7 @@
-"""Fit recurrent layers from published runtimes: cuDNN's and MIOpen's chains, as DeepBench timed them.
+"""Fit recurrent layers to published runtimes: cuDNN's and MIOpen's recurrences, as DeepBench timed them.
 
-The shapes are few, so the ops of one device, dtype, library and direction are fitted together (see
-``fit_recurrence``), and each gets a section of its own.
+There are few shapes, so the ops of one device, dtype, library and direction are fitted together (see
+``fit_recurrence``), and each gets its own section.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ Array = NDArray[np.float64]
 
 
 def is_published(path: Path) -> bool:
-    """Return whether a table is the one of published runtimes, which is in its sources' words."""
+    """Return whether a table is that of published runtimes, which has columns of its own."""
     return path.name == published.FILE
 
 
 def calibrate_published(reference: Path, *, date: str | None = None) -> list[Result]:
-    """Return a calibration of each device that published recurrent rows are of.
+    """Return a calibration of each device with published recurrent rows.
 
     Parameters
     ----------
     reference : Path
         Folder with ``published_runtimes.csv``.
     date : str, optional
-        Of the fit; default today.
+        Date of the fit; default today.
 
     Raises
     ------
@@ -72,7 +72,7 @@ def calibrate_published(reference: Path, *, date: str | None = None) -> list[Res
 
 @dataclass(frozen=True)
 class _Fit:
-    """What was fitted together, and the times of its held-out rows, predicted and measured [s]."""
+    """A joint fit, with predicted and measured times of its held-out rows [s]."""
 
     sections: list[Section]
     predicted: Array
@@ -80,9 +80,9 @@ class _Fit:
 
 
 def _spreads(fits: Sequence[_Fit]) -> dict[tuple[str, str], tuple[Spread, ...]]:
-    """Return how far off a library's chains of one direction are, those of all devices together.
+    """Return the residuals of a library's recurrences of one direction on all devices together.
 
-    Of one device's ops a row or two are held out, which have no quantiles.
+    Only one or two rows of a device's ops are held out, too few for quantiles.
     """
     alike: dict[tuple[str, str], list[_Fit]] = {}
     for fit in fits:
@@ -96,14 +96,14 @@ def _spreads(fits: Sequence[_Fit]) -> dict[tuple[str, str], tuple[Spread, ...]]:
 
 
 def _with_spread(own: Section, spreads: Mapping[tuple[str, str], tuple[Spread, ...]]) -> Section:
-    """Return a section that has the residuals of all devices where its own are too few."""
+    """Return a section with the residuals of all devices if its own are too few."""
     return own if own.spread else own.model_copy(update={"spread": spreads[own.framework, own.direction]})
 
 
 def _fit(rows: pd.DataFrame, device: hardware.Device, hashes: Mapping[str, str]) -> _Fit:
     """Return one section for each op of a device, dtype, library and direction.
 
-    They are fitted together, and judged so: of one op a row or two are held out, which tell by chance.
+    They are fitted and judged together, because one or two held-out rows of an op would judge by chance.
     """
     fitted, judged = parted(rows)
     sections, own, others, measured = [], [], [], []

@@ -1,8 +1,8 @@
-"""A campaign: many cases, visited in several passes, within a time, resumable.
+"""Run a campaign: many cases, visited in several passes within a time budget; it can be resumed.
 
-Each pass visits every case once, in an order of its own, so that a drift of the machine shows as
-the spread between a case's visits and not as a difference between cases. What went wrong with one
-case (out of memory, wrong result, no such kernel) is recorded as such, and the rest goes on.
+Each pass visits every case once in its own order, so that a drift of the machine appears as spread between a
+case's visits and not as a difference between cases. The failure of a case (out of memory, wrong result, no
+such kernel) is recorded, and the campaign continues.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from costmodel.validation.journal import Journal, Row
 from costmodel.validation.sensors import sensors
 from costmodel.validation.torch_env import Machine, load_torch
 
-#: Sets of operands that a cold measurement goes round.
+#: Sets of operands that a cold measurement rotates.
 COPIES = 3
-#: A visit that is given less time than this measures little but its own preparation [s].
+#: Least time given to a visit [s]; a shorter one would consist mostly of its preparation.
 LEAST_VISIT_S = 0.02
 
-#: How libraries say that they have no kernel for a case.
+#: Phrases in libraries' errors that mean there is no kernel for a case.
 _MISSING = ("no available kernel", "not implemented", "not supported", "not_supported", "no execution plan")
 
 Progress = Callable[[int, int, str], None]
@@ -45,22 +45,22 @@ def run_campaign(
     passes: int = 3,
     progress: Progress = lambda _done, _planned, _what: None,
 ) -> None:
-    """Measure cases, and write each visit to the journal as soon as it is over.
+    """Measure cases, and write each visit to the journal as soon as it ends.
 
     Parameters
     ----------
     cases : sequence of Case
-        What to measure; visits that the journal already has are not made again.
+        Cases to measure; visits that are already in the journal are not repeated.
     machine : Machine
-        Where.
+        The machine to measure.
     journal : Journal
         Open for appending.
     budget_s : float
-        How long the campaign may take; no visit is begun after it.
+        Time budget [s], after which no visit starts.
     passes : int
-        Visits of each case.
+        Visits per case.
     progress : callable
-        Told (visits done, visits planned, case) before each visit.
+        Called with (visits done, visits planned, case) before each visit.
     """
     began = time.perf_counter()
     done = {(row["key"], row["pass"]) for row in journal.rows}
@@ -87,7 +87,7 @@ def run_campaign(
 
 
 def schedule(cases: Sequence[Case], passes: int) -> Iterator[tuple[int, Case]]:
-    """Yield (pass, case): all cases of a pass before the next, each pass shuffled in its own fixed way."""
+    """Yield (pass, case), pass by pass; each pass has its own fixed random order."""
     for number in range(passes):
         order = list(cases)
         random.Random(number).shuffle(order)
@@ -96,7 +96,7 @@ def schedule(cases: Sequence[Case], passes: int) -> Iterator[tuple[int, Case]]:
 
 
 def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float, *, check: bool) -> Row:
-    """Prepare and time one case, and where asked check it and watch its memory; return what is recorded.
+    """Prepare and time one case, optionally check its result and memory; return the record.
 
     Returns
     -------
@@ -119,7 +119,7 @@ def visit(case: Case, machine: Machine, watch: timing.Stopwatch, budget_s: float
         return _failed("incorrect", wrong)
     except UnavailableError as missing:
         return _failed("unavailable", missing)
-    except Exception as fault:  # Triton's and cuDNN's errors have no base in common but this
+    except Exception as fault:  # Triton's and cuDNN's errors have no other common base class
         return _failed(_kind_of(torch, fault), fault)
     return {
         "status": "ok",
@@ -148,13 +148,13 @@ def _time(
 
 def _calls_of_a_graph(prepared: Prepared, watch: timing.Stopwatch) -> int:
     with prepared.scope():
-        prepared.run()  # what is only done the first time is over
+        prepared.run()  # one-time initialisation
         once = watch.seconds(prepared.run, 1)
     return int(np.clip(np.ceil(timing.GRAPH_S / max(once, 1e-9)), 1, timing.GRAPH_CALLS))
 
 
 def _timer(case: Case, watch: timing.Stopwatch) -> str:
-    """Return how the time was taken: four things are called latency, and a row says which it is."""
+    """Return the name of the timing method: four different things are called latency."""
     if watch.kind == "cpu":
         return "perf_counter-median"
     return "cudagraph-event-median" if case.launch == "graph" else "queued-event-median"
@@ -172,7 +172,7 @@ def _kind_of(torch: Any, fault: Exception) -> str:
 
 
 def _failed(status: str, fault: Exception) -> Row:
-    """Return what is recorded: the fault, and the one before it (that ends a capture, this broke it)."""
+    """Return the record of a failure: the error, and the one that caused it (one may only end a capture)."""
     reason, hidden = first_line(fault), fault.__context__
     if hidden is not None and not fault.__suppress_context__:
         reason += f" (after: {first_line(hidden)})"
@@ -180,12 +180,12 @@ def _failed(status: str, fault: Exception) -> Row:
 
 
 def _after_failure(machine: Machine, case: Case, row: Row) -> None:
-    """Give back what a failed case held; stop if the device works no more.
+    """Release what a failed case held; stop if the device no longer works.
 
     Raises
     ------
     UnavailableError
-        After an error that no later call on the same CUDA context survives.
+        If the error makes every later call on the same CUDA context fail.
     """
     gc.collect()
     if machine.kind != "cuda":

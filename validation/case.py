@@ -1,4 +1,4 @@
-"""One kernel to measure: which, in what format and direction, at what sizes."""
+"""A case: a kernel to measure in one format and direction, at given sizes."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Case:
     bench : str
         Name of the kernel, see `costmodel.validation.registry`.
     dtype, direction : str
-        As layers name them.
+        The names that layers use.
     sizes : tuple of (str, int)
-        By the names of the vocabulary, in the order of the names.
+        Sizes by the names of the vocabulary, sorted by name.
     options : tuple of (str, value)
-        Static choices besides: ``causal``, ``tile_rows``, ….
+        Other static choices: ``causal``, ``tile_rows``, ….
     launch : str
         ``eager`` (each call from the host) or ``graph`` (a captured CUDA graph, replayed).
     state : str
@@ -45,7 +45,7 @@ class Case:
     state: str = "warm"
 
     def __post_init__(self) -> None:
-        """Check the words that are not a kernel's own."""
+        """Check `launch` and `state`."""
         for kind, value, known in (("launch", self.launch, LAUNCHES), ("state", self.state, STATES)):
             if value not in known:
                 raise unknown_name(kind, value, known)
@@ -55,26 +55,26 @@ class Case:
         return dict(self.sizes)[size]
 
     def get(self, size: str, default: int) -> int:
-        """Return one size, or the default where the case does not give it."""
+        """Return one size, or the default if the case does not give it."""
         return dict(self.sizes).get(size, default)
 
     def option(self, name: str, default: Option) -> Any:
-        """Return one static choice, or the default where the case does not make it."""
+        """Return one static choice, or the default if the case does not make it."""
         return dict(self.options).get(name, default)
 
     @cached_property
     def key(self) -> str:
-        """Sixteen hex digits that stand for the case: the same on every machine."""
+        """Hash of the case in sixteen hex digits, equal on all machines."""
         return hashlib.sha256(json.dumps(self.as_dict(), sort_keys=True).encode()).hexdigest()[:16]
 
     @property
     def kind(self) -> str:
-        """All of it but its sizes' values: what cases have in common that one prediction is made of."""
+        """The case without the values of sizes: cases of equal kind are predicted together."""
         names = ",".join(name for name, _ in self.sizes)
         return f"{self.bench}|{self.dtype}|{self.direction}|{self.options}|{self.launch}|{self.state}|{names}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the case as plain values, for a record."""
+        """Return the case as plain values, for the journal."""
         return {
             "bench": self.bench,
             "dtype": self.dtype,
@@ -102,7 +102,7 @@ def case(
     launch: str = "eager",
     state: str = "warm",
 ) -> Case:
-    """Return a case, its sizes and options in order: equal cases are equal however they were written."""
+    """Return a case with sizes and options sorted, so that equal cases compare equal."""
     return Case(
         bench=bench,
         dtype=dtype,

@@ -1,4 +1,4 @@
-"""From tables of measured kernels to cells: one op, format, framework and way of timing on one device."""
+"""Group tables of measured kernels into cells: op, format, framework and way of timing on one device."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ from costmodel.measured import (
 )
 from costmodel.tables import read_table
 
-#: Kernel models of which a framework has several implementations, told apart by the row's ``kernel``.
+#: Kernel models for which a framework has several implementations, which the row's ``kernel`` names.
 _BY_LABEL = ("attention", "decode", "delta")
 TABLES = ("gemm", "attention", "scan", "memops")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one set of constants is of; ``label`` is the implementation's own name, where it matters."""
+    """Identity of one set of constants; ``label`` is the implementation's own name, where it matters."""
 
     kernel: str
     op: str
@@ -58,18 +58,18 @@ class Cell:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What tells its section from the others of a file; see `costmodel.calibration.Section.cell`."""
+        """Key that identifies its section in a file; see `costmodel.calibration.Section.cell`."""
         labels = (self.label,) if self.label else ()
         return (self.kernel, self.op, self.dtype, self.framework, self.harness, "fwd", *labels)
 
 
 def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
-    """Return the rows of tables one below the other, and each table's hash.
+    """Return the concatenated rows of tables, and each table's hash.
 
     Raises
     ------
     TableError
-        If one of them cannot be read, or lacks what is needed of it.
+        If one of them cannot be read, or lacks a required column.
     """
     frames, hashes = [], {}
     for path in paths:
@@ -78,7 +78,7 @@ def rows_of(paths: Iterable[Path]) -> tuple[pd.DataFrame, dict[str, str]]:
         if missing:
             raise TableError(f"{path}: lacks the columns {', '.join(sorted(missing))}, which a fit needs")
         hashes[path.name] = digest(path)
-        # Text where a number should be is none: its row is left out, and the others are fitted.
+        # Text instead of a number becomes NaN, so that its row is left out and the others are fitted.
         numbers = {n: pd.to_numeric(frame[n], errors="coerce") for n in NUMERIC if n in frame}
         frames.append(frame.assign(table=path.name, **numbers))
     if not frames:
@@ -92,7 +92,7 @@ def digest(path: Path) -> str:
 
 
 def usable(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that a fit may use: forward, warm, measured, of an operation that a model knows."""
+    """Return the rows usable for a fit: forward, warm, measured, of an operation with a kernel model."""
     good = (rows["latency_s"] > 0) & (rows["latency_s"] < np.inf) & rows["dtype"].notna()
     good &= rows["op"].map(kernel_of).notna() & sized(rows)
     for name, value in (("direction", "fwd"), ("state", "warm"), ("status", "ok")):
@@ -100,15 +100,15 @@ def usable(rows: pd.DataFrame) -> pd.DataFrame:
             good &= rows[name].fillna(value) == value
     good &= ~queued(rows)
     if "bench" in rows:
-        # A loop of framework calls, and attention as a chain of kernels, are not the op's one kernel.
+        # A loop of framework calls, or attention as a chain of kernels, is not the op's single kernel.
         good &= ~rows["bench"].fillna("").str.contains("loop|math|triton")
     return rows[good]
 
 
 def queued(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return which rows show the host's dispatch where that is the slower.
+    """Return which rows may be limited by the host's dispatch.
 
-    Calls launched one by one, where graphs of them, which show the device alone, were measured too.
+    These are calls launched one by one, if graphs, which show the device alone, were measured as well.
     """
     if "launch" not in rows or not (rows["launch"] == "graph").any():
         return pd.Series(False, index=rows.index)
@@ -116,7 +116,7 @@ def queued(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def sized(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return which rows have every size that their operation has, each a whole number of at least 1."""
+    """Return which rows have all sizes of their operation, each a whole number of at least 1."""
     good = pd.Series(True, index=rows.index)
     for op, operation in OPERATIONS_MEASURED.items():
         ours = rows["op"] == op
@@ -127,7 +127,7 @@ def sized(rows: pd.DataFrame) -> pd.Series[bool]:
 
 
 def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFrame]]:
-    """Yield each cell of one device's rows, products before what contains products."""
+    """Yield the cells of one device's rows; products come before operations that contain products."""
     labels = rows["kernel"].fillna("") if "kernel" in rows else pd.Series("", index=rows.index)
     frameworks = rows["framework"].map(lambda text: framework(text)[0] or "")
     models = {op: model_of(op, device) for op in rows["op"].unique()}
@@ -143,19 +143,19 @@ def cells(rows: pd.DataFrame, device: Device) -> Iterator[tuple[Cell, pd.DataFra
 
 @cache
 def kernel_of(op: str) -> str | None:
-    """Return the kernel model that an operation is timed by; None if it is a chain of several kernels."""
+    """Return the kernel model of an operation; None if it is a chain of several kernels."""
     if op not in OPERATIONS_MEASURED:
         return None
     try:
         phases = OPERATIONS_MEASURED[op].layer("fp32", {"direction": "fwd"}).cost.phases
     except CostmodelError:
-        return None  # a whole model: its row alone says what it is
+        return None  # a whole model, which is known only from its row
     phase = _named(op, phases)
     return phase.kernel if phase else None
 
 
 def _named(op: str, phases: Sequence[Phase]) -> Phase | None:
-    """Return the kernel of a layer that an operation is, or the only one there is; None if it is several."""
+    """Return the phase of a layer that is the operation, or its only phase; None if there are several."""
     named = [phase for phase in phases if phase.op == op]
     return named[0] if named else phases[0] if len(phases) == 1 else None
 
@@ -166,7 +166,7 @@ def model_of(op: str, device: Device) -> str:
     Raises
     ------
     TableError
-        If no single model times it.
+        If it has no single kernel model.
     """
     name = kernel_of(op)
     if name is None:
@@ -176,12 +176,12 @@ def model_of(op: str, device: Device) -> str:
 
 @cache
 def recipe(kernel: str) -> ModuleType:
-    """Return the module that fits a kernel model: the ``fit_*.py`` with that name among its ``MODELS``.
+    """Return the module that fits a kernel model: the ``fit_*.py`` that lists it in ``MODELS``.
 
-    It has ``fit(rows, device, start)``, which returns the constants of one cell from rows with ``latency_s``,
-    beginning with what is given; given constants that the rows do not determine stay. Where it says which
-    are determined, ``free(rows, device)``. ``other_s`` of a row is the time of what it holds beside this
-    kernel (a recurrent layer's products).
+    It has a function ``fit(rows, device, start)``, which returns the constants of one cell from rows with
+    ``latency_s``, starting from given constants; those that the rows do not determine are left as given. An
+    optional ``free(rows, device)`` returns the names of the constants that the rows determine. A row's
+    ``other_s`` is the time of its other kernels (a recurrent layer's products).
 
     Raises
     ------
@@ -198,22 +198,22 @@ def recipe(kernel: str) -> ModuleType:
 
 
 def arguments(rows: pd.DataFrame, device: Device) -> dict[str, Any]:
-    """Return the arguments of the kernel model for rows of one cell, as predictions of them have them.
+    """Return the arguments of the kernel model for rows of one cell, as predictions use them.
 
     Parameters
     ----------
     rows : DataFrame
-        Of one op, dtype, framework and kernel, with the columns of that op's sizes, and where they are there
-        ``framework``, ``kernel`` and ``grid``.
+        Rows of one op, dtype, framework and kernel, with the columns of that op's sizes, and ``framework``,
+        ``kernel`` and ``grid`` where known.
     device : Device
-        Where they were measured: libraries choose their kernels by architecture.
+        The device they were measured on: libraries choose kernels by architecture.
     """
     layer, sizes = described(rows)
     return _arguments(_timed(rows, layer), rows, sizes, device)
 
 
 def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
-    """Return how often each row of a cell runs its kernel: a stack of recurrences, once a layer."""
+    """Return how many times each row of a cell runs its kernel: a stack of recurrences, once per layer."""
     layer, sizes = described(rows)
     return _repeats(_timed(rows, layer), rows, sizes)
 
@@ -221,7 +221,7 @@ def repeats(rows: pd.DataFrame) -> NDArray[np.float64]:
 def beside(
     rows: pd.DataFrame, device: Device
 ) -> Iterator[tuple[str, str, dict[str, Any], NDArray[np.float64]]]:
-    """Yield what rows of a cell hold beside its own kernel: kernel model, operation, arguments, repeats."""
+    """Yield the other kernels in rows of a cell: kernel model, operation, arguments, repeats."""
     layer, sizes = described(rows)
     own = _timed(rows, layer)
     for phase in layer.cost.phases:
@@ -247,12 +247,12 @@ def described(rows: pd.DataFrame) -> tuple[Layer, dict[str, Number]]:
 
 
 def _first(rows: pd.DataFrame) -> dict[str, Any]:
-    """Return the first row: what all rows of a cell have in common, it says."""
+    """Return the first row, which has the values common to all rows of a cell."""
     return {str(name): value for name, value in rows.iloc[0].items()}
 
 
 def _timed(rows: pd.DataFrame, layer: Layer) -> Phase:
-    """Return the kernel of a layer that rows of a cell are timed by."""
+    """Return the phase of a layer that rows of a cell measure."""
     phase = _named(str(rows["op"].iloc[0]), layer.cost.phases)
     assert phase is not None, "rows of a cell have a kernel"
     return phase
@@ -261,7 +261,7 @@ def _timed(rows: pd.DataFrame, layer: Layer) -> Phase:
 def _arguments(
     phase: Phase, rows: pd.DataFrame, sizes: Mapping[str, Number], device: Device
 ) -> dict[str, Any]:
-    """Return the arguments of the model of one of the kernels of rows."""
+    """Return the arguments of a phase's kernel model for rows."""
     first = _first(rows)
     kernel, name = kernels.on(phase.kernel, device), framework(first.get("framework"))[0]
     said = label(phase.op, first.get("kernel")) or None
@@ -270,7 +270,7 @@ def _arguments(
     found |= implementations.arguments(kernel, phase.op, name, said, device)
     found |= implementations.beside(kernel, phase.op, name, str(found.get("direction", "fwd")))
     if "tile_m" in found and "kernel" in rows:
-        # Of one product each row may have another tile.
+        # Each row of a product may have its own tile.
         tiles = _tiles.from_names(with_parts(rows)["kernel"])
         found |= zip(("tile_m", "tile_n", "tile_k", "split"), tiles, strict=True)
     return found
@@ -282,5 +282,5 @@ def _repeats(phase: Phase, rows: pd.DataFrame, sizes: Mapping[str, Number]) -> N
 
 
 def _evaluated(expressions: Iterable[Any], sizes: Mapping[str, Number]) -> tuple[Number, ...]:
-    """Return what expressions are at those sizes."""
+    """Return the values of expressions at given sizes."""
     return compile_expressions(list(expressions), list(sizes))(*sizes.values())

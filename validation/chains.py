@@ -1,8 +1,8 @@
-"""Rows that hold several kernels, of which one has no constants yet: fitted through the layer they measure.
+"""Fit constants of a kernel that is measured only as part of a chain of kernels.
 
-A framework's call may be a chain: the math backend is two products, a softmax and passes of its own; a
-backward pass of a GRU is a walk, and products. The layer that describes a row names its kernels, and how
-large each is. Where constants of all but one are known, rows determine those of the one.
+A framework's call may be a chain of kernels: the math backend is two products, a softmax and passes of its
+own; a backward pass of a GRU is a recurrence and products. The layer that describes a row gives its kernels
+and their sizes. If the constants of all kernels but one are known, the rows determine those of that one.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from costmodel.validation.record import cases_of
 from costmodel.validation.registry import described
 
 Array = NDArray[np.float64]
-#: What a kernel's constants are of, framework and format given: kernel model, operation, `fwd` or `bwd`.
+#: Key of a kernel's constants, for a given framework and format: kernel model, operation, `fwd` or `bwd`.
 Kernel = tuple[str, str, str]
-#: One operation of arithmetic costs what another does: constants of any of them serve.
+#: Prefix of elementwise arithmetic, whose operations cost the same, so that constants of any of them serve.
 _ARITHMETIC = "elementwise_"
 
 
 @dataclass(frozen=True)
 class Link:
-    """One kernel of some of the rows.
+    """One kernel in some of the rows.
 
     Attributes
     ----------
     wanted : Wanted
-        Whose constants time it.
+        Key of the constants that time it.
     sizes : mapping of str to array
-        Arguments of its kernel model, a value a row.
+        Arguments of its kernel model, one value per row.
     options : mapping
         Its static arguments.
     repeats : array
-        How often it runs.
+        Number of times it runs.
     rows : array of int
-        Which rows have it.
+        Rows that contain it.
     """
 
     wanted: Wanted
@@ -57,11 +57,11 @@ class Link:
 
     @property
     def kernel(self) -> Kernel:
-        """What its constants are of: one set for both parts of a backward pass."""
+        """Key of its constants; both parts of a backward pass share one set."""
         return self.wanted.kernel, self.wanted.op, self.wanted.direction[:3]
 
     def seconds(self, device: Device, constants: Mapping[str, float], count: int) -> Array:
-        """Return its time in each of `count` rows, 0 in those without it [s]."""
+        """Return its time in each of `count` rows [s]; 0 in rows without it."""
         estimate = kernels.model(self.wanted.kernel).seconds(device, constants, **self.sizes, **self.options)
         total = np.zeros(count)
         total[self.rows] = self.repeats * estimate.seconds
@@ -70,12 +70,12 @@ class Link:
 
 @dataclass
 class Chain:
-    """Rows that are chains around one and the same kernel without constants.
+    """Rows whose chains have the same single kernel without constants.
 
     Attributes
     ----------
     open : Wanted
-        That kernel.
+        The kernel without constants.
     rows : DataFrame
         Measured rows.
     links : list of Link
@@ -94,16 +94,16 @@ class Chain:
 
     @property
     def reduces(self) -> bool:
-        """Whether the open kernel reduces rows, so that something is done for each."""
+        """Whether the open kernel reduces rows, so that it has a cost per row."""
         return any(link.options.get("pattern", "elementwise") != "elementwise" for link in self.own)
 
     @property
     def own(self) -> list[Link]:
-        """Where the open kernel runs."""
+        """The links of the open kernel."""
         return [link for link in self.links if _same(link.wanted, self.open)]
 
     def others_seconds(self, device: Device, sections: Sequence[Section]) -> Array:
-        """Return the time of all other kernels, row by row, by the nearest constants there are [s]."""
+        """Return the time of all other kernels in each row [s], by the nearest known constants."""
         total = np.zeros(len(self.rows))
         for link in self.links:
             if not _same(link.wanted, self.open):
@@ -112,14 +112,14 @@ class Chain:
         return total
 
     def own_seconds(self, device: Device, constants: Mapping[str, float]) -> Array:
-        """Return the time of the open kernel with those constants, row by row [s]."""
+        """Return the time of the open kernel in each row [s], with given constants."""
         total = np.zeros(len(self.rows))
         for link in self.own:
             total += link.seconds(device, constants, len(total))
         return total
 
     def sizes_of(self, kept: NDArray[np.bool_]) -> dict[str, Array]:
-        """Return the sizes of the open kernel in the rows that are kept."""
+        """Return the sizes of the open kernel in the kept rows."""
         return {
             name: np.concatenate([link.sizes[name][kept[link.rows]] for link in self.own])
             for name in self.own[0].sizes
@@ -127,12 +127,12 @@ class Chain:
 
 
 def _same(one: Wanted, other: Wanted) -> bool:
-    """Return whether two kernels of a chain share their constants: one op of one model."""
+    """Return whether two kernels of a chain share constants: the same op of the same model."""
     return (one.kernel, one.op) == (other.kernel, other.op)
 
 
 def chained(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the warm rows, forward or backward, that say which layer describes them."""
+    """Return the warm rows, forward or backward, that a layer describes."""
     if rows.empty or not {"case", "status", "state", "direction"} <= set(rows):
         return rows.iloc[:0]
     good = (rows["status"] == "ok") & (rows["state"] == "warm") & rows["direction"].isin(("fwd", "bwd"))
@@ -143,18 +143,18 @@ def chained(rows: pd.DataFrame) -> pd.DataFrame:
 def chains(
     rows: pd.DataFrame, device: Device, sections: Sequence[Section], tried: Sequence[Kernel]
 ) -> Iterator[Chain]:
-    """Yield rows around each kernel that has no constants, where it is the only one of its chain.
+    """Yield a chain for each kernel that is the only one without constants in its rows.
 
     Parameters
     ----------
     rows : DataFrame
         As `chained` returns them.
     device : Device
-        Where they ran.
+        The device they ran on.
     sections : sequence of Section
-        Constants there are.
+        Known constants.
     tried : sequence of Kernel
-        Kernels of which rows gave no constants: they are not tried again.
+        Kernels whose fit failed before; they are not tried again.
     """
     if rows.empty:
         return
@@ -178,7 +178,7 @@ def chains(
 
 
 def _joined(groups: Sequence[tuple[pd.DataFrame, list[Link]]], key: tuple[str, ...]) -> Chain:
-    """Return groups of rows around the same kernel as one chain, their links' rows counted on."""
+    """Join groups of rows with the same open kernel into one chain; links' row numbers are shifted."""
     kernel, op, direction, dtype, name, timed = key
     chain = Chain(Wanted(kernel, op, dtype, direction, name, timed), pd.concat([part for part, _ in groups]))
     before = 0
@@ -191,14 +191,14 @@ def _joined(groups: Sequence[tuple[pd.DataFrame, list[Link]]], key: tuple[str, .
 
 
 def _static(rows: pd.DataFrame) -> list[str]:
-    """Return, row by row, all of a case but the values of its sizes, and how it was timed."""
+    """Return for each row its case without the values of sizes, and how it was timed."""
 
     columns = zip(cases_of(rows), rows["timer"], rows["framework"], strict=True)
     return [f"{case.kind}|{timer}|{whose}" for case, timer, whose in columns]
 
 
 def _links(rows: pd.DataFrame, device: Device) -> list[Link]:
-    """Return the kernels of rows that differ in the values of their sizes alone."""
+    """Return the kernels of rows that differ only in the values of sizes."""
     layer, sizes = described(cases_of(rows))
     assert layer is not None, "rows of a chain have a layer"
     row = rows.iloc[0]

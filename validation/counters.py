@@ -1,11 +1,12 @@
-"""Bytes and instructions that the hardware counted, through Nsight Compute, where it may be used.
+"""Count bytes and instructions with hardware counters through Nsight Compute, where permitted.
 
-A case runs in a process of its own under ``ncu``, once, after a warm-up, with the clocks left as they
-are. Caches are ours to empty, once for all of a case's kernels, and by reading: ncu would empty them
-before every kernel, and what was written would be evicted at the case's cost. What the case leaves
-unwritten in L2 is written when other memory is read afterwards: of that, the last kernel, writes count.
-Where counters do not fit one pass the whole process is run again, so that no pass finds what another
-left. Many machines do not permit counters to users; that is recorded, and nothing else depends on them.
+A case runs in its own process under ``ncu``, once, after a warm-up, without clock control. We flush the
+caches ourselves, once before all of a case's kernels, and by reading: ncu would flush them before every
+kernel, and data that a flush had written would be evicted during the case. Data that the case leaves dirty in
+L2 is written back when other memory is read afterwards; of that read, the last kernel, only writes count. If
+the counters do not fit into one pass, the whole process is repeated, so that no pass sees the cache content
+of another. Many machines do not permit users to read counters; that is recorded, and nothing else depends on
+them.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from costmodel.validation.execute import prepare
 from costmodel.validation.timing import stopwatch
 from costmodel.validation.torch_env import load_torch, machine
 
-#: Nsight Compute's metric → our column, and how much of that one is. Of L2 it is what multiprocessors
-#: ask for, in sectors of 32 bytes: ``lts__t_bytes`` has what goes between L2's halves as well.
+#: Nsight Compute's metric → our column, and the size of one count. For L2 these are the multiprocessors'
+#: requests, in sectors of 32 bytes; ``lts__t_bytes`` would include traffic between L2's halves.
 METRICS = {
     "dram__bytes_read.sum": ("dram_read_bytes", 1),
     "dram__bytes_write.sum": ("dram_write_bytes", 1),
@@ -40,29 +41,29 @@ METRICS = {
     "smsp__inst_executed.sum": ("instructions", 1),
 }
 _COLUMNS = tuple(column for column, _ in METRICS.values())
-#: What a counted case has.
+#: Columns of a counted case.
 COUNTED = ("dram_bytes", *_COLUMNS, "kernels")
-#: What ncu says where counters are not to be had on this machine, whatever the case, and what it means.
+#: Messages of ncu where counters are not available on this machine, and what they mean.
 _REFUSALS = {
     "ERR_NVGPUCTRPERM": "this user may not read the GPU's counters (ERR_NVGPUCTRPERM)",
     "Failed to initialize the profiler": "Nsight Compute cannot reach the GPU's counters here",
 }
-#: A case's process starts, and runs, once for each pass of the counters.
+#: Time limit of a case [s]; its process runs once for each pass of the counters.
 TIMEOUT_S = 180.0
-#: How long counting may take altogether [s]: as long as a campaign on a GPU.
+#: Time limit of all counting [s]: that of a campaign on a GPU.
 BUDGET_S = 400.0
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted of one case, or why not.
+    """Counts of one case, or the reason why there are none.
 
     Attributes
     ----------
     status : str
         ``ok``, ``unavailable`` (no tool, no permission, or no time left) or ``failed``.
     reason : str
-        Why, for all but the first.
+        The reason, unless the status is ``ok``.
     values : dict of str to float
         The columns of ``COUNTED``, summed over the case's kernels.
     """
@@ -73,9 +74,9 @@ class Counts:
 
 
 def count_cases(cases: Iterable[Case], *, budget_s: float = BUDGET_S) -> pd.DataFrame:
-    """Return the counts of cases, one row each: ``row_id``, ``status``, ``reason`` and ``COUNTED``.
+    """Return the counts of cases, one row per case: ``row_id``, ``status``, ``reason`` and ``COUNTED``.
 
-    Where counters are not to be had, or the time is over, that holds for all the cases after it.
+    Once counters are unavailable or the time is over, all further cases have that status.
     """
     rows: list[dict[str, Any]] = []
     began = time.perf_counter()
@@ -92,7 +93,7 @@ def _over(budget_s: float) -> Counts:
 
 
 def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
-    """Run one case under Nsight Compute and return what it counted."""
+    """Run one case under Nsight Compute and return its counts."""
     tool = shutil.which("ncu")
     if tool is None:
         return Counts("unavailable", "Nsight Compute (ncu) is not installed", {})
@@ -120,13 +121,13 @@ def count(case: Case, *, timeout_s: float = TIMEOUT_S) -> Counts:
 
 
 def _run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProcess[str]:
-    """Run a command; where it is not done in time, or we are stopped, end the processes it began as well."""
+    """Run a command; on a timeout or interruption, also kill the processes that it started."""
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, start_new_session=True) as process:
         try:
             out, said = process.communicate(timeout=timeout_s)
         except BaseException:
-            # The case that ncu profiles is its child: left alone it would keep the GPU.
+            # The profiled case is a child of ncu, which would otherwise keep the GPU.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             raise
@@ -136,8 +137,8 @@ def _run(command: Sequence[str], timeout_s: float) -> subprocess.CompletedProces
 def parse(text: str) -> dict[str, float]:
     """Return the sums over a case's kernels in the output of ``ncu --csv --print-units base``.
 
-    The last kernel is the sweep after the case, whose writes alone are the case's. Empty where there is no
-    table of ours; a metric without a number makes its sum none.
+    The last kernel is the read after the case, of which only the writes belong to the case. Empty if the
+    output has no such table; a metric without a number makes its sum NaN.
     """
     lines = text.splitlines()
     first = next((i for i, line in enumerate(lines) if line.startswith('"ID"')), None)
@@ -165,7 +166,7 @@ def _number(text: str) -> float:
 
 
 def _run_counted(text: str) -> None:
-    """Run the case that a JSON text describes, the profiler on for the last call alone."""
+    """Run the case given as JSON, with the profiler on for the last call only."""
     case = from_dict(json.loads(text))
     torch, here = load_torch(), machine("cuda")
     prepared = prepare(case, "cuda")

@@ -1,7 +1,7 @@
-"""The clock a processor really runs at: a loop whose every turn is one cycle, timed.
+"""Measure a processor's actual clock by timing a loop of one cycle per iteration.
 
-A count-down to zero is a chain of subtractions of one cycle each, on every x86-64 and Arm core
-since 2006. Virtual machines report the nominal clock, and hide the one that the core is at.
+Counting down to zero is a chain of subtractions of one cycle each on every x86-64 and Arm core since 2006.
+Virtual machines report the nominal clock instead of the actual one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _TURNS = 2_000_000
 def clock_hz(tries: int = 40) -> float | None:
     """Return the highest clock seen over short loops on one core [Hz].
 
-    The highest, because an interruption only ever makes a loop look slower. None where this
-    architecture has no such loop here, or the system lets no program write code.
+    The highest is used because interruptions only make a loop slower. None if there is no loop for this
+    architecture, or if the system forbids writable and executable memory.
     """
     code = _LOOPS.get(platform.machine())
     if code is None or not sys.platform.startswith("linux"):

@@ -1,7 +1,7 @@
-"""From which length on a linear recurrence beats attention: published crossovers beside predicted ones.
+"""Length from which a linear recurrence is faster than attention: published and predicted crossovers.
 
-The kernels are those of a hybrid model's two kinds of layer, one sequence, bf16, prefill: causal attention
-with 32 query and 8 key heads of 128, and a gated delta net with 8 key and 32 value heads of 128.
+The kernels are those of a hybrid model's two kinds of layer, in prefill of one sequence in bf16: causal
+attention with 32 query and 8 key heads of 128, and a gated delta net with 8 key and 32 value heads of 128.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from costmodel.layers import get
 from costmodel.predict import predict
 
-#: Crossover lengths [tokens] read off ai-dynamo/aiconfigurator's measured tables (from, to), at these heads.
+#: Crossover lengths [tokens] (from, to) from ai-dynamo/aiconfigurator's measured tables, with these heads.
 PUBLISHED = {
     "nvidia/h100-sxm": (7500, 8500),
     "nvidia/h200-sxm": (5000, 6000),
@@ -25,7 +25,7 @@ LENGTHS = np.unique(np.round(np.geomspace(128, 65536, 1000)))
 
 
 def crossover(device: str, *, rung: str | None = None, framework: str | None = None) -> float:
-    """Return the length from which on the gated delta net takes less time than attention.
+    """Return the length from which the gated delta net takes less time than attention.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ def crossover(device: str, *, rung: str | None = None, framework: str | None = N
     Returns
     -------
     float
-        Tokens; NaN if attention is no slower at 65,536.
+        Length [tokens]; NaN if attention is not slower at 65,536.
     """
     same: dict[str, Any] = {"batch": 1, "head_dim": 128, "seq": LENGTHS}
     attention, recurrence = (

@@ -1,4 +1,4 @@
-"""From a case to something that can be called: operands made, gradients wired, the result checked."""
+"""Turn a case into a callable: make operands, set up gradients, check the result."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from costmodel.validation.case import Case
 from costmodel.validation.registry import Bench, Work, find
 from costmodel.validation.torch_env import load_torch, math_mode, torch_dtype
 
-#: Largest relative error (Frobenius norm, against float64) of a kernel that computes the right thing:
-#: rounding of inputs' products and of stored results in that format, with room for long sums (gradients
-#: through 512 steps of an LSTM are off by 3e-2 in bf16, by 4e-3 in fp16, on a CPU).
+#: Largest relative error (Frobenius norm, against float64) of a correct kernel: rounding of products and of
+#: stored results in that format, with a margin for long sums (on a CPU, gradients through 512 steps of an
+#: LSTM have errors of 3e-2 in bf16 and 4e-3 in fp16).
 TOLERANCE = {"fp64": 1e-10, "fp32": 1e-4, "tf32": 5e-3, "bf16": 5e-2, "fp16": 1e-2, "fp8": 3e-2}
 
 
 class IncorrectResultError(ArithmeticError):
-    """A kernel's result is not what float64 says it should be."""
+    """A kernel's result differs too much from that in float64."""
 
 
 @dataclass(frozen=True)
 class RandomMaker:
-    """Random operands, the same for the same seed; see `costmodel.validation.registry.Maker`."""
+    """Reproducible random operands; see `costmodel.validation.registry.Maker`."""
 
     torch: Any
     device: str
@@ -59,20 +59,18 @@ def supported(bench: Bench, case: Case, kind: str) -> str:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A case ready to run on one set of operands.
+    """A case that is ready to run on one set of operands.
 
     Attributes
     ----------
     run : callable
-        Does the timed work once and returns its results, a tuple of tensors; to be
-        called inside `scope`.
+        Does the timed work once and returns its results, a tuple of tensors; has to be called inside `scope`.
     scope : callable
-        Returns the context that holds for the case: TF32 or not, gradients or not, the
-        backend of attention.
+        Returns the context of the case: TF32 or not, gradients or not, the attention backend.
     work : Work
         Operands, the call, and its exact counterpart.
     upstream : Tensor or None
-        The gradient of the result, where the case has a backward pass.
+        The gradient of the result, if the case has a backward pass.
     """
 
     run: Callable[[], tuple[Any, ...]]
@@ -82,21 +80,21 @@ class Prepared:
 
 
 def prepare(case: Case, kind: str, *, copy: int = 0) -> Prepared:
-    """Make the operands of a case and return what to call.
+    """Make the operands of a case and return it ready to run.
 
     Parameters
     ----------
     case : Case
-        What to run.
+        The case to run.
     kind : str
         ``cpu`` or ``cuda``.
     copy : int
-        Which set of operands: other values in other memory, for measuring cold.
+        Number of the set of operands; sets have different values in different memory, for cold measurements.
 
     Raises
     ------
     UnavailableError
-        If the kernel does not exist there, in that format or direction.
+        If the kernel does not exist on that device, in that format or direction.
     """
     bench = find(case.bench)
     reason = supported(bench, case, kind)
@@ -104,7 +102,7 @@ def prepare(case: Case, kind: str, *, copy: int = 0) -> Prepared:
         raise UnavailableError(reason)
     torch = load_torch()
     generator = torch.Generator(device=kind).manual_seed(int(case.key[:8], 16) + copy)
-    # Modules draw their weights from the global generator.
+    # Modules initialise their weights from the global generator.
     torch.manual_seed(int(case.key[8:], 16) % 2**31 + copy)
     gradients = case.direction != "fwd"
     work = bench.build(case, RandomMaker(torch, kind, torch_dtype(case.dtype), generator, gradients))
@@ -132,17 +130,17 @@ def prepare(case: Case, kind: str, *, copy: int = 0) -> Prepared:
 
 
 def relative_error(case: Case, prepared: Prepared) -> float:
-    """Run a case once and return how far its results are from float64's.
+    """Run a case once and return the relative error of its results against float64.
 
     Returns
     -------
     float
-        The largest over the results of ‖got − exact‖ / ‖exact‖ (Frobenius).
+        The largest ‖got − exact‖ / ‖exact‖ (Frobenius) of all results.
 
     Raises
     ------
     IncorrectResultError
-        If that is above ``TOLERANCE`` for the format, or not a number.
+        If it exceeds ``TOLERANCE`` for the format, or is not a number.
     """
     torch = load_torch()
     with prepared.scope():
@@ -158,7 +156,7 @@ def relative_error(case: Case, prepared: Prepared) -> float:
     for one, other in zip(got, exact, strict=True):
         size = torch.linalg.vector_norm(other)
         errors.append(float(torch.linalg.vector_norm(one.double() - other) / torch.clamp(size, min=1e-30)))
-    worst = float(np.max(errors))  # not a number if one of them is not
+    worst = float(np.max(errors))  # NaN if one of them is
     if not worst <= TOLERANCE[case.dtype]:
         raise IncorrectResultError(
             f"relative error {worst:.1e} against float64, wanted at most {TOLERANCE[case.dtype]:.0e}"

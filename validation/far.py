@@ -1,6 +1,6 @@
-"""Which held-out rows predictions are far off on: how many of each cell, and the farthest.
+"""List held-out rows with large errors: their number in each cell, and the farthest row.
 
-Why is the diary's (``DIARY.md``); this says what is left of it today.
+The diary (``DIARY.md``) explains the causes; this lists the present state.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from costmodel.units import render
 from costmodel.validation.heldout import SIZES
 from costmodel.validation.residuals import errors
 
-#: Error [%] that is far off, either way.
+#: Absolute error above which a row is far off [%].
 FAR_PERCENT = 30.0
-#: Rows that take less are short: half of that is launches [s].
+#: Time below which a row is short [s]; launches take about half of it.
 SHORT_S = 20e-6
 
 
@@ -24,15 +24,16 @@ def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     Parameters
     ----------
     scored : DataFrame
-        Rows with ``latency_s`` [s] and their prediction, ``seconds`` [s].
+        Rows with ``latency_s`` [s] and the prediction ``seconds`` [s].
     cell : list of str
-        The columns that make a cell.
+        The columns that identify a cell.
 
     Returns
     -------
     DataFrame
-        Columns of the cell, ``rows``, ``far``, of those ``too short`` predicted, ``under 20 µs`` measured,
-        and ``farthest``: sizes, measured time and error of the row that is, by its ratio.
+        Columns of the cell, ``rows``, ``far``; among the far rows those predicted ``too short``, those
+        measured ``under 20 µs``, and ``farthest``: sizes, measured time and error of the row with the largest
+        ratio.
     """
     error = errors(scored["seconds"], scored["latency_s"])
     rows = scored.assign(error=error, ratio=np.abs(np.log1p(error / 100.0)))
@@ -40,7 +41,7 @@ def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     left = left.assign(
         short=left["error"] < 0,
         brief=left["latency_s"] < SHORT_S,
-        told=[_told(row) for _, row in left.iterrows()],
+        told=[_description(row) for _, row in left.iterrows()],
     )
     table = left.groupby(cell, observed=True).agg(
         **{
@@ -54,6 +55,6 @@ def far(scored: pd.DataFrame, cell: list[str]) -> pd.DataFrame:
     return whole.join(table, how="right").reset_index().sort_values("far", ascending=False, kind="stable")
 
 
-def _told(row: pd.Series) -> str:
+def _description(row: pd.Series) -> str:
     sizes = [f"{name}={row[name]:.0f}" for name in SIZES if name in row and pd.notna(row[name])]
     return f"{' '.join(sizes)}: {render(float(row['latency_s']), 's', 3)}, {row['error']:+.0f} %"

@@ -1,8 +1,8 @@
 """Fit the attention models' constants to one cell: device × op × dtype × framework.
 
-Frameworks differ by 10–20 % (they run other kernels), releases of one framework by 1–4 %, which is
-less than the model's own error: a cell is named by its framework without the release. Free are the
-constants that a cell's kernel has; the rest keep what ``start`` gives them, or their defaults.
+Frameworks differ by 10–20 % (they run other kernels), but releases of one framework only by 1–4 %, which is
+less than the model's own error. Cells are therefore named by the framework without its release. The constants
+that the cell's kernel uses are free; the others keep their values in ``start``, or their defaults.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from costmodel.validation.log_fit import defaults, least_log_error, on_ticks
 #: Kernel models that are fitted here.
 MODELS = ("attention", "decode")
 DECODE = "attention_decode"
-#: Libraries that split the keys of a prefill, and so launch a kernel that merges.
+#: Libraries that split the keys of a prefill, and therefore launch a merging kernel.
 _SPLITTING = ("fa3", "fa3-graphs", "fa4", "flashinfer")
-#: A step bound by its work, and one by its latency, with L2 as fast as units take it: valleys of the loss.
+#: Initial values in two valleys of the loss: steps limited by their work, and by latency with a fast L2.
 _STARTS: tuple[dict[str, float], ...] = ({}, {"step_cycles": 4000.0, "l2_unit_bytes": 100.0})
 
 

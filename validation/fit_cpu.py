@@ -1,6 +1,6 @@
 """Fit the kernel models of a CPU to one cell: op × dtype × framework.
 
-The memory levels are one set of constants for the whole machine, fitted on copies first, and held
+The constants of the memory levels are common to the whole machine. They are fitted on copies first, and fixed
 for all other kernels. The loss is soft-L1 on log(predicted/measured) at a scale of 3 %.
 """
 
@@ -24,13 +24,13 @@ from costmodel.validation.log_fit import defaults, least_log_error
 
 #: Kernel models that are fitted here.
 MODELS = ("cpu_gemm", "cpu_attention", "cpu_decode", "cpu_recurrence", "cpu_scan", "cpu_stream")
-#: Constants that are facts of the library: elements of a chunk, where ATen has a number of its own
+#: Constants known from the library: elements of a chunk, where ATen does not use the default
 #: (``UnaryOpsKernel.cpp``, ``Activation.cpp``).
 GIVEN = {"tanh": {"grain": 2048.0}, "gelu": {"grain": 16384.0}}
 
 
 def _free(op: str, kernel: ModuleType, pattern: str | None) -> tuple[str, ...]:
-    """Return the constants that rows of an op determine, memory levels apart; a pass has a `pattern`."""
+    """Return the constants that rows of an op determine, without memory levels; a pass has a `pattern`."""
     given = (*_cpu.MEMORY, "overlap", "sum_cycles", "grain")
     names = [name for name in kernel.CONSTANTS if name not in given]
     if pattern == "elementwise":
@@ -38,12 +38,12 @@ def _free(op: str, kernel: ModuleType, pattern: str | None) -> tuple[str, ...]:
     if op == "gemm":
         names.remove("matrix_s")
     if op in GATES:
-        # A product with one vector streams its weights; it does so slower than a copy.
+        # A matrix-vector product streams its weights, but more slowly than a copy.
         names.append("l3_bytes_cycle")
     return tuple(names)
 
 
-#: What is fitted of a kernel that is one of a chain, by its model: what each call, step and element costs.
+#: Kernel model → constants fitted for a kernel within a chain: the costs of a call, a step, an element.
 _CHAINED = {
     cpu_stream: ("start_s", "element_cycles", "row_cycles"),
     cpu_recurrence: ("step_s", "sum_cycles"),
@@ -59,25 +59,25 @@ def fit_chained(
     rows: NDArray[np.intp],
     start: Mapping[str, float],
 ) -> dict[str, float]:
-    """Return the constants of the one kernel of a chain that has none.
+    """Return the constants of the only kernel of a chain without any.
 
     Parameters
     ----------
     chain : Chain
         Rows and their kernels.
     device : Device
-        Where they were measured.
+        The device they were measured on.
     others : array
         Time of the other kernels, row by row [s].
     rows : array of int
         Rows to fit on.
     start : mapping of str to float
-        Values to begin with: those of the nearest kernel that has some.
+        Initial values: those of the nearest kernel with constants.
 
     Raises
     ------
     TableError
-        If the rows are fewer than twice the constants.
+        If there are fewer than two rows per constant.
     """
     kernel = kernels.model(chain.open.kernel)
     names = _CHAINED.get(kernel, ())
@@ -96,7 +96,7 @@ def fit_chained(
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
     """Return the constants of one cell; see `costmodel.validation.cells.recipe`.
 
-    Given are the memory levels, fitted on copies.
+    `start` has the constants of the memory levels, fitted on copies.
     """
     op = str(rows["op"].iloc[0])
     kernel, kwargs = kernels.model(model_of(op, device)), arguments(rows, device)
@@ -116,6 +116,6 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return np.asarray(times * kernel.seconds(device, values, **kwargs).seconds + other)
 
-    # What rows do not tell would be where rounding leaves it: another order of the rows, another value.
+    # Priors fix constants that rows do not determine; otherwise rounding, and so the rows' order, would.
     expected = defaults(kernel.CONSTANTS, names)
     return least_log_error(predict, measured, kernel.CONSTANTS, names, (begin,), expected=expected)[1]

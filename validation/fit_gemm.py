@@ -1,8 +1,8 @@
 """Fit the GEMM model's constants to one cell: device × op × dtype × framework.
 
-The loss is soft-L1 on log(predicted/measured) at a scale of 3 %: a median fit, which a few disturbed
-rows cannot turn. Free are the constants that a harness's rows determine; the rest keep what ``start``
-gives them, or their defaults.
+The loss is soft-L1 on log(predicted/measured) at a scale of 3 %: nearly a median fit, which a few disturbed
+rows cannot change much. The constants that a harness's rows determine are free; the others keep their values
+in ``start``, or their defaults.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from costmodel.validation.log_fit import Expected, known, least_log_error, on_ti
 
 #: Kernel models that are fitted here.
 MODELS = ("gemm",)
-#: What a harness's rows hold of the host beside the kernel, which hides nothing of the wall's time;
-#: the others hold kernel time alone, or graph replays.
+#: Harness → host constants that its rows contain besides the kernel's (a kernel hides no part of the wall
+#: time's). Rows of other harnesses are kernel times or graph replays.
 _HOST = {
     "eager-events": ("dispatch_s", "record_s"),
     "host-wall": ("dispatch_s",),
 }
 
-#: Fewer rows than this determine only the constants that every row depends on.
+#: Below this number of rows, only the constants that every row depends on are free.
 _FEW = 40
-#: So many small products determine the constants of the kernels for those.
+#: Number of small products from which the constants of their special kernels are free.
 _FEW_SMALL = 10
 
 _COMMON = (
@@ -45,33 +45,34 @@ _COMMON = (
     "energy_j",
     "droop_s",
 )
-#: What kernels of 16- and 8-bit operands show beside: the feed from L2, and block after block starting.
+#: Constants that only 16- and 8-bit kernels determine: the rate from L2, and the start of block after block.
 _NARROW = ("l2_unit_bytes", "block_cycles")
-#: Time below which rows tell a kernel's start from its first loads [s].
+#: Time below which rows distinguish a kernel's start from its first loads [s].
 _SHORT = 5e-6
-#: Families on which fp32 rows show that loads open pages of memory and get out of step: of linear layers,
-#: of batched products (pages alone), and those whose rows tell how much is shared out of step.
+#: Families whose fp32 rows show that loads open DRAM pages and that blocks get out of step: for linear
+#: layers; for batched products (pages only); and those whose rows determine how much blocks share when out of
+#: step.
 _SCATTER = ("pascal", "pascal-gp10x", "volta", "turing", "cdna2")
 _PAGES = ("pascal-gp10x", "volta")
 _SHARING = ("pascal", "pascal-gp10x", "turing")
-#: Families whose rows show tiles beyond the reach of translation.
+#: Families whose rows show tiles beyond the reach of address translation.
 _REACH = ("pascal", "cdna2")
-#: Families on which cuBLAS runs one row, and little work, by kernels of their own.
+#: Families on which cuBLAS has special kernels for a single row, and for small products.
 _ROW_KERNELS = ("ampere", "ada")
 _LITTLE_WORK = {
     "ampere": ("small_cycles", "small_column_cycles", "tiny_s", "tiny_cycles"),
     "ada": ("small_cycles", "small_column_cycles"),
 }
-#: What sglang's FP8 kernels have of their own.
+#: Constants of sglang's FP8 kernels by family.
 _FP8 = {"hopper": ("ragged",), "blackwell": ("band_tiles",)}
-#: Families whose L2 is so large that rows show how fast it gives out what no two units share.
+#: Families whose L2 is so large that rows determine its rate for data that no two units share.
 _LARGE_L2 = ("ada",)
 
 
 def _short_ones(rows: pd.DataFrame, device: Device) -> bool:
-    """Return whether there are products of 16 bits that fit in L2.
+    """Return whether there are enough 16-bit products that fit in L2.
 
-    Longer ones tell neither what stays there nor how a block begins, and little of how it ends.
+    Larger ones determine neither what stays in L2 nor how a block begins, and hardly how it ends.
     """
     elements = rows["m"] * rows["k"] + rows["n"] * rows["k"] + rows["m"] * rows["n"]
     return int((2 * elements < device.l2_capacity).sum()) >= _FEW
@@ -132,9 +133,9 @@ _STARTS: tuple[dict[str, float], ...] = (
         "step_cycles": 500.0,
     },
 )
-#: What rows do not tell does not limit them.
+#: Initial value of a limit that rows may not determine, high enough not to matter.
 _UNLIMITED = {"l2_unit_bytes": 100.0}
-#: What constants of fp32 products came out as on most devices: a fit goes from them as far as rows say.
+#: Typical constants of fp32 products, used as priors: a fit departs from them as far as rows demand.
 _FP32 = {
     "energy_j": 1.2e-11,
     "droop_s": 3e-3,
@@ -157,8 +158,8 @@ _FP32 = {
     "cache_share": 1.0,
 }
 
-#: The same of 16- and 8-bit products, whose devices differ more, so that it weighs half; what an operation
-#: of 8 bits draws differs more than tenfold, and is not expected.
+#: The same for 16- and 8-bit products. Devices differ more there, so these priors have half the weight; the
+#: energy of an 8-bit operation differs more than tenfold and has no prior.
 _NARROW_KNOWN = {
     "droop_s": 3e-3,
     "peak_share": 0.85,
@@ -187,10 +188,10 @@ _NARROW_KNOWN = {
 }
 _SIXTEEN_BIT_KNOWN = {**_NARROW_KNOWN, "energy_j": 1.3e-12}
 _HALF_SURE = 0.5
-#: So sure where all rows are long: they leave open what a block's stores take and what a last wave does.
+#: Weight of the priors if all rows are long, which hardly determine a block's stores and the last wave.
 _SURER = 2.0
 
-#: Where constants begin that are off by default.
+#: Initial values of constants that are off by default.
 _BEGIN = {
     "block_cycles": 3.0,
     "small_cycles": 10.0,
@@ -202,7 +203,7 @@ _BEGIN = {
     "thin_cost": 2.0,
     "ragged": 0.1,
 }
-#: Rows that determine the constants as well as all do: evenly spaced in the table's order.
+#: Number of rows that suffices for a fit; they are evenly spaced in the table's order.
 _ENOUGH = 800
 
 
@@ -232,7 +233,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
 
     if wide:
         return best(({**expected, **begin, **start},), names, known(gemm.CONSTANTS, expected))
-    # First what rows say alone, then what is expected where they do not: from there, and from the other end.
+    # Fit without priors first, then with priors, starting both from that fit and from the priors.
     sure = _HALF_SURE if _short_ones(rows, device) else _SURER
     said = known(gemm.CONSTANTS, expected, sure=sure)
     starts = ({name: value for name, value in first.items() if name in names} for first in _STARTS)
@@ -246,7 +247,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
 
 
 def _expected(dtype: str, names: tuple[str, ...]) -> dict[str, float]:
-    """Return what those of the constants that are free are expected to be."""
+    """Return the prior values of the free constants."""
     if dtype == "fp32":
         return {name: value for name, value in _FP32.items() if name in (*names, "cache_share")}
     values = _NARROW_KNOWN if dtypes.dtype(dtype).bytes < 2 else _SIXTEEN_BIT_KNOWN

@@ -1,8 +1,8 @@
-"""Fit the recurrent chain: by device, dtype, library and direction, with a step's cost for each op.
+"""Fit the recurrence by device, dtype, library and direction, with a step's cost for each op.
 
-The open shapes are few (some 30 a device), and libraries pick tiles erratically. So ops share all
-constants but ``step_s``, and each is drawn to its start by a prior of the width given here; the
-loss is soft-L1 on log(predicted/measured) at a scale of 10 %.
+Published shapes are few (about 30 per device), and libraries choose tiles erratically. Ops therefore share
+all constants but ``step_s``, and each constant has a prior around its initial value, of the width given here.
+The loss is soft-L1 on log(predicted/measured) at a scale of 10 %.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from costmodel.validation.cells import arguments, repeats
 
 #: Kernel models that are fitted here.
 MODELS = ("recurrence",)
-#: Free constants with the width of their prior, in units of ln.
+#: Free constants and the width of their prior, in natural logarithms.
 _CHAIN = {
     "call_s": 0.7,
     "chain_s": 1.5,
@@ -31,7 +31,7 @@ _CHAIN = {
     "share_64": 0.5,
     "split": 1.0,
 }
-#: And of a library that takes persistent kernels for some shapes.
+#: Further ones for a library that uses persistent kernels for some shapes.
 _PERSISTENT = {"sync_s": 0.7}
 _BATCHED = {"call_s": 0.7, "batched_share": 0.5, "bandwidth_share": 0.5}
 _STEP_PRIOR, _PRIOR_WEIGHT, _SCALE = 0.5, 0.15, 0.1
@@ -51,15 +51,15 @@ _START = {
 
 
 def fit_ops(rows: pd.DataFrame, device: Device) -> dict[str, dict[str, float]]:
-    """Return the constants of each op's cell, fitted together.
+    """Return the constants of each op's cell from a joint fit.
 
     Parameters
     ----------
     rows : DataFrame
-        Rows to fit on, of one device, dtype, framework and direction, with ``latency_s``, and ``other_s``
-        where the measurement holds more than the chain (input products): its predicted seconds.
+        Rows to fit on, of one device, dtype, framework and direction, with ``latency_s`` [s]. If the
+        measurement includes more than the recurrence (input products), ``other_s`` is its predicted time [s].
     device : Device
-        Where they were measured.
+        The device they were measured on.
     """
     stepwise, ops = rows["direction"].iloc[0] != "bwd_weights", sorted(rows["op"].unique())
     parts = {op: rows[rows["op"] == op] for op in ops}
@@ -110,5 +110,5 @@ def fit_ops(rows: pd.DataFrame, device: Device) -> dict[str, dict[str, float]]:
 
 
 def fit(rows: pd.DataFrame, device: Device, _start: Mapping[str, float]) -> dict[str, float]:
-    """Return the constants of one op's cell; `fit_ops` is better where there are rows of several."""
+    """Return the constants of one op's cell; `fit_ops` is better if there are rows of several ops."""
     return fit_ops(rows, device)[str(rows["op"].iloc[0])]

@@ -50,7 +50,7 @@ _STARTS: tuple[dict[str, float], ...] = (
     {"overlap": 1.05, "head_units": 1.5, "cache_share": 0.2, "cache_bytes": 30.0},
     {"overlap": 6.0, "cache_share": 1.0, "bandwidth_share": 0.6},
 )
-#: Constants that a kernel does not have.
+#: Fixed values of constants that a kernel does not use.
 _ABSENT: dict[str, dict[str, float]] = {
     "fused": {"token_cycles": 0.0},
     "chunked": {"droop": 0.0, "overlap": 1.2, "block_cycles": 0.0},
@@ -64,7 +64,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
 
 
 def _part(rows: pd.DataFrame, device: Device) -> str:
-    """Return the operation of a cell, or of a delta net's prefill which of two kernels it is."""
+    """Return the operation of a cell, or for a delta net's prefill its kernel."""
     op = str(rows["op"].iloc[0])
     return str(arguments(rows.iloc[:1], device)["kernel"]) if op == "gdn_chunk_prefill" else op
 

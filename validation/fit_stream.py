@@ -1,8 +1,8 @@
 """Fit the memory-bound kernels' constants to one cell: device × op × dtype × framework.
 
-Free are, by harness and op, at most twelve constants of ``costmodel.kernels.stream``; the rest
-keep what ``start`` gives them, or their defaults. The loss is soft-L1 on log(predicted/measured)
-at a scale of 3 %: a median fit, which a few disturbed rows cannot turn.
+At most twelve constants of ``costmodel.kernels.stream`` are free, depending on harness and op; the others
+keep their values in ``start``, or their defaults. The loss is soft-L1 on log(predicted/measured) at a scale
+of 3 %: nearly a median fit, which a few disturbed rows cannot change much.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from costmodel.validation.log_fit import known, least_log_error
 
 #: Kernel models that are fitted here.
 MODELS = ("stream",)
-#: Of the harnesses whose rows hold the host's dispatch, the one of which a kernel hides a part.
+#: The harness whose rows contain the host's dispatch, of which a kernel hides a part.
 _EAGER = "eager-events"
 _ROW_WISE = ("row_s", "iteration_s", "resident_share", "overlap")
-#: Rows below which a clock may not have been raised yet, tried one by one.
+#: Candidates for the number of rows below which the clock had not been raised yet.
 _SLOW_ROWS = (500.0, 1000.0, 2050.0, 4100.0, 8200.0)
-#: Fewer rows than this determine only the constants that every row depends on, and when a clock was raised.
+#: Number of rows from which all constants are free, and from which the raising of the clock is fitted, too.
 _FEW, _MANY = 40, 100
-#: Time that a row must undercut for rows to tell what a kernel hides of its host [s].
+#: Rows of at most this time show how much of the host's dispatch a kernel hides [s].
 _SHORT = 7e-5
-#: What constants of passes came out as on most devices: eager fits go from them as far as rows say.
+#: Typical constants of passes, used as priors of eager fits.
 _EXPECTED = {
     "bandwidth_share": 0.87,
     "cache_share": 1.0,
@@ -45,7 +45,7 @@ _EXPECTED = {
     "dispatch_s": 1.8e-5,
     "record_s": 1.2e-5,
 }
-#: The same of passes of rows timed without a host, of which rows leave more open.
+#: The same for row-wise passes timed without a host, whose rows determine less.
 _EXPECTED_OF_ROWS = {
     "bandwidth_share": 0.82,
     "element_cycles": 30.0,
@@ -54,9 +54,10 @@ _EXPECTED_OF_ROWS = {
     "resident_share": 0.7,
     "overlap": 3.0,
 }
-#: Passes of one instruction an element: nowhere do rows tell it from what memory takes meanwhile.
+#: Passes of one instruction per element, whose cost memory traffic always hides.
 _PLAIN = {f"elementwise_{op}{kind}" for op in ("add", "mul", "div") for kind in ("", "_scalar")} | {"relu"}
-#: Whose share of the bandwidth, fitted before, a pass with arithmetic has: of as many operands, and so sure.
+#: Pass with arithmetic → pass of as many operands whose bandwidth share, fitted before, is its prior; and the
+#: weight of that prior.
 SHARE_OF = {
     "elementwise_pow": "elementwise_add",
     "elementwise_pow_scalar": "elementwise_add_scalar",
@@ -64,7 +65,7 @@ SHARE_OF = {
     "tanh": "elementwise_add_scalar",
 }
 _SURE = 10.0
-#: A layer norm is dispatched through more of the framework than other passes.
+#: Priors of a layer norm, which is dispatched through more of the framework than other passes.
 _EXPECTED_OF = {"layernorm": {"dispatch_s": 4e-5, "record_s": 2e-5}}
 
 _STARTS: tuple[dict[str, float], ...] = (
@@ -82,7 +83,7 @@ _STARTS: tuple[dict[str, float], ...] = (
 
 
 def _starts(pattern: str) -> Sequence[Mapping[str, float]]:
-    """Return where fits of such a kernel begin: of a pass, by memory and by its arithmetic."""
+    """Return initial values for a pattern; an elementwise pass is limited by memory, or by arithmetic."""
     if pattern == "elementwise":
         return ({}, {"element_cycles": 150.0})
     return [{k: v for k, v in start.items() if k != "occupancy" or pattern == "norm"} for start in _STARTS]
@@ -101,7 +102,7 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
         long = timed == _EAGER and rows["latency_s"].min() > _SHORT
         names += ["dispatch_s"] if long else ["dispatch_s", "record_s"]
     if len(rows) < _FEW:
-        # A norm's long rows tell when they are read again from memory; a softmax's do not.
+        # A norm's long rows show when they are read from memory again; a softmax's do not.
         more = {"elementwise": (), "norm": ("row_s", "resident_share")}
         return (*names, *more.get(pattern, ("row_s",)))
     if pattern == "elementwise" or not host:
@@ -114,9 +115,9 @@ def free(rows: pd.DataFrame, device: Device) -> tuple[str, ...]:
 def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[str, float]:
     """Return the constants of one cell; see `costmodel.validation.cells.recipe`.
 
-    Where a share of the bandwidth is given, it is expected to be that.
+    A bandwidth share in `start` is its prior.
     """
-    lent = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
+    prior = {"bandwidth_share": start["bandwidth_share"]} if "bandwidth_share" in start else {}
     kwargs, names = arguments(rows, device), free(rows, device)
     measured = rows["latency_s"].to_numpy(dtype=np.float64)
     timed = harness(rows["timer"].iloc[0])
@@ -132,7 +133,7 @@ def fit(rows: pd.DataFrame, device: Device, start: Mapping[str, float]) -> dict[
     elif eager:
         start = {"record_s": expected["record_s"], **start}
 
-    said = known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, lent, sure=_SURE)
+    said = known(stream.CONSTANTS, expected) | known(stream.CONSTANTS, prior, sure=_SURE)
 
     def predict(values: Mapping[str, float]) -> NDArray[np.float64]:
         return stream.seconds(device, values, **kwargs).seconds

@@ -1,4 +1,4 @@
-"""Which shapes constants are fitted on, and which they are judged by: decided by the shape alone."""
+"""Split rows into those that constants are fitted on and held-out ones, by their shape alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from costmodel import hardware
 from costmodel.errors import TableError
 
-#: Share of the shapes that nothing is fitted on.
+#: Share of the shapes that are held out.
 SHARE = 0.30
-#: Fewer rows than this to fit on determine nothing.
+#: Least number of rows for a fit.
 FEWEST = 8
-#: Devices that are never fitted on: accuracy on them is judged elsewhere.
+#: Devices on which nothing is ever fitted; accuracy on them is judged elsewhere.
 NEVER_FITTED = frozenset(
     {
         "nvidia/h100-sxm",
@@ -28,7 +28,7 @@ NEVER_FITTED = frozenset(
         "nvidia/titan-xp",
     }
 )
-#: Columns that make a shape.
+#: Columns that define a shape.
 SIZES = (
     *("b", "m", "n", "k", "batch", "seq_q", "seq_kv", "heads_q", "heads_kv", "head_dim"),
     *("seq", "hidden", "input", "num_layers"),
@@ -36,7 +36,7 @@ SIZES = (
 
 
 def kept_aside(rows: pd.DataFrame) -> pd.Series[bool]:
-    """Return which rows are of devices that are never fitted on."""
+    """Return which rows are of devices on which nothing is ever fitted."""
     aside = {label: hardware.load(str(label)).name in NEVER_FITTED for label in rows["gpu"].unique()}
     return rows["gpu"].map(aside).astype(bool)
 
@@ -44,24 +44,24 @@ def kept_aside(rows: pd.DataFrame) -> pd.Series[bool]:
 def held_out(rows: pd.DataFrame) -> NDArray[np.bool_]:
     """Return which rows are held out.
 
-    The hash of the sizes decides, and nothing else: a shape that is held out is so in every
-    operation, format and framework, and on every device.
+    Only the hash of the sizes decides, so a shape is held out in all operations, formats and frameworks, and
+    on all devices.
 
     Parameters
     ----------
     rows : DataFrame
-        With the size columns of measured tables; those that are missing or empty do not count.
+        Rows with the size columns of measured tables; missing or empty sizes are ignored.
     """
     return _shares(rows) < SHARE
 
 
 def parted(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the rows to fit constants on, and those to judge them by.
+    """Return the rows to fit constants on, and the held-out rows.
 
     Raises
     ------
     TableError
-        If either are too few.
+        If there are too few of either.
     """
     out = held_out(rows)
     fitted, judged = rows[~out], rows[out]
@@ -71,27 +71,27 @@ def parted(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def second_half(rows: pd.DataFrame) -> NDArray[np.bool_]:
-    """Return half of the rows, by a hash of the sizes that has nothing to do with `held_out`'s.
+    """Return which rows are in the second half, by a hash of the sizes independent of `held_out`'s.
 
-    To take intervals from the one half of the held-out rows, and judge them by the other.
+    It serves to take intervals from one half of the held-out rows, and to judge them by the other.
     """
     return _shares(rows, "half of ") < 0.5
 
 
 def shapes(rows: pd.DataFrame) -> NDArray[np.intp]:
-    """Return the number of each row's shape: the same where all sizes are the same."""
+    """Return a number of each row's shape: equal for rows of equal sizes."""
     return _distinct(rows)[2]
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return rows by shape, and those of one shape by time and text: the same, however they came."""
+    """Return rows sorted by shape, time and text, independently of their original order."""
     texts = [name for name in ("op", "kernel", "direction", "case", "timer") if name in rows]
     keys = rows[["latency_s", *texts]].astype(dict.fromkeys(texts, str)).assign(shape=shapes(rows))
     return rows.iloc[keys.reset_index(drop=True).sort_values(["shape", "latency_s", *texts]).index]
 
 
 def _distinct(rows: pd.DataFrame) -> tuple[list[str], NDArray[np.float64], NDArray[np.intp]]:
-    """Return the size columns there are, the distinct shapes, and which of them each row has."""
+    """Return the existing size columns, the distinct shapes, and the index of each row's shape."""
     names = [name for name in SIZES if name in rows]
     sizes = rows[names].apply(pd.to_numeric, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     distinct, places = np.unique(np.nan_to_num(sizes, nan=-1.0), axis=0, return_inverse=True)
@@ -99,7 +99,7 @@ def _distinct(rows: pd.DataFrame) -> tuple[list[str], NDArray[np.float64], NDArr
 
 
 def _shares(rows: pd.DataFrame, salt: str = "") -> NDArray[np.float64]:
-    """Return a number from 0 to 1 for each row, the same wherever the sizes are the same."""
+    """Return a pseudo-random number from 0 to 1 for each row, equal for rows of equal sizes."""
     names, distinct, places = _distinct(rows)
     drawn = np.array([_drawn(names, shape, salt) for shape in distinct], dtype=np.float64)
     return np.asarray(drawn[places], dtype=np.float64)

@@ -1,8 +1,8 @@
-"""Do intervals hold what they promise, on rows they were not taken from?
+"""Coverage of intervals on rows that they were not taken from.
 
-A calibration's intervals are quantiles of its held-out residuals, so those rows lie inside them by
-construction. Here the held-out rows are halved once more, by shape: quantiles are taken from one half and
-judged by the other, both ways, so that every row is judged once.
+A calibration's intervals are quantiles of its held-out residuals, so their coverage of those rows is as
+promised by construction. Here the held-out rows are split in halves by shape: quantiles are taken from one
+half and judged by the other, both ways, so that every row is judged once.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from costmodel.validation.cells import cells, kernel_of
 from costmodel.validation.heldout import second_half
 from costmodel.validation.residuals import spread
 
-#: Upper edges of the regimes that intervals are reported by: predicted time [s], and what they are called.
+#: Regimes for reporting intervals: upper edge of predicted time [s], and name.
 REGIMES = (
     (10e-6, "under 10 µs"),
     (100e-6, "10–100 µs"),
@@ -33,13 +33,14 @@ def judged(scored: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     scored : DataFrame
-        Held-out rows of measured tables with their ``seconds``, as `costmodel.score.score` gives them.
+        Held-out rows of measured tables with ``seconds``, as `costmodel.score.score` returns them.
 
     Returns
     -------
     DataFrame
-        The rows that could be judged, with ``lo80_s``, ``hi80_s``, ``lo95_s``, ``hi95_s`` replaced. A
-        cell of which one half has fewer than 8 rows gives no interval, and its rows are left out.
+        The rows that could be judged, with ``lo80_s``, ``hi80_s``, ``lo95_s``, ``hi95_s`` replaced. If one
+        half of a cell has fewer than 8 rows, it gives no interval, and the rows of the other half are left
+        out.
     """
     known = scored[scored["seconds"].notna() & scored["op"].isin(OPERATIONS_MEASURED)]
     parts = []
@@ -62,13 +63,13 @@ def _with_intervals(rows: pd.DataFrame, quantiles: tuple[calibration.Spread, ...
 
 
 def coverage(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
-    """Return how many rows that have an interval lie inside [%], and how wide those are, group by group.
+    """Return the share of rows inside their interval [%], and the intervals' width, by group.
 
     Returns
     -------
     DataFrame
-        ``judged``, and for each level ``covered_80`` and ``width_80``: the median of the upper over the
-        lower end; NaN where no row of a group has one.
+        ``judged``, and for each level ``covered_80`` and ``width_80`` (median ratio of upper to lower end);
+        NaN if no row of a group has an interval.
     """
     table = {"judged": rows.groupby(by, observed=True).size()}
     for level in calibration.LEVELS:
@@ -82,13 +83,13 @@ def coverage(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 def regime(seconds: pd.Series) -> pd.Series:
-    """Return which regime of time each row is of, in the order of ``REGIMES``."""
+    """Return the regime of each row's time, in the order of ``REGIMES``."""
     edges = [0.0, *(edge for edge, _ in REGIMES)]
     return pd.cut(seconds, edges, right=False, labels=[name for _, name in REGIMES])
 
 
 def by_regime(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the `coverage` of each kernel model by regime of the predicted time, all devices together."""
+    """Return the `coverage` by kernel model and regime of predicted time, over all devices."""
     models = {op: kernel_of(op) for op in rows["op"].unique()}
     named = rows.assign(kernel=rows["op"].map(models), regime=regime(rows["seconds"]))
     return coverage(named, ["kernel", "regime"]).reset_index()

@@ -1,4 +1,4 @@
-"""Measured rows beside their predictions, from the layer that each measured kernel names."""
+"""Join measured rows with predictions of the layers that describe them."""
 
 from __future__ import annotations
 
@@ -19,32 +19,31 @@ from costmodel.validation.case import Case
 from costmodel.validation.record import cases_of
 from costmodel.validation.registry import described
 
-#: What the answer has beside the columns of `score`.
+#: Columns in addition to those of `score`.
 _MORE = ("serial_s", "footprint_bytes", "matrix_flops", "hbm_bytes", "depth")
 
 
 def with_predictions(
     frame: pd.DataFrame, device: hardware.Device | str | Path, *, rung: str | None = None
 ) -> pd.DataFrame:
-    """Return measured rows with what is predicted for them.
+    """Return measured rows with their predictions.
 
     Parameters
     ----------
     frame : DataFrame
         As `costmodel.validation.record.table` returns it.
     device : Device, str or Path
-        Where the rows were measured.
+        The device that the rows were measured on.
     rung : str, optional
         See `costmodel.predict`; default the best there is, row by row.
 
     Returns
     -------
     DataFrame
-        The same rows, and ``seconds``, ``lower_s``, ``serial_s`` and the interval columns [s],
-        ``bound``, ``rung``, ``constants_from``, ``in_range``, counts, ``prediction_reason`` (why there
-        is none; empty where there is), ``ratio`` (predicted over measured) and ``under_lower``
-        (whether it was measured faster than its lower bound, which is a fault in a count, a spec
-        or a timer).
+        The same rows, and ``seconds``, ``lower_s``, ``serial_s`` and the interval columns [s], ``bound``,
+        ``rung``, ``constants_from``, ``in_range``, counts, ``prediction_reason`` (why there is no prediction,
+        or empty), ``ratio`` (predicted over measured) and ``under_lower`` (whether the measured time is below
+        the lower bound, which means an error in a count, a spec or a timer).
     """
     machine = as_device(device)
     cases = cases_of(frame)
@@ -56,7 +55,7 @@ def with_predictions(
         places.setdefault(case.kind, []).append(position)
     for group in places.values():
         index = np.array(group, dtype=np.intp)
-        _predict([cases[i] for i in index], _told(frame.iloc[index]), machine, rung, index, columns)
+        _predict([cases[i] for i in index], _timed_row(frame.iloc[index]), machine, rung, index, columns)
     columns["prediction_reason"] = columns.pop("reason")
     answer = frame.drop(columns=[c for c in (*ADDED, *_MORE) if c in frame and c != "reason"])
     answer = answer.assign(**columns)
@@ -66,8 +65,8 @@ def with_predictions(
     )
 
 
-def _told(rows: pd.DataFrame) -> pd.Series[Any]:
-    """Return a row that says how it was timed, if any does: of a case that failed nothing is known."""
+def _timed_row(rows: pd.DataFrame) -> pd.Series[Any]:
+    """Return a row that says how it was timed, if any does; failed cases do not."""
     timed = rows[rows["timer"].notna() & (rows["timer"] != "")]
     return (rows if timed.empty else timed).iloc[0]
 
@@ -80,7 +79,7 @@ def _predict(
     index: NDArray[np.intp],
     columns: dict[str, Any],
 ) -> None:
-    """Predict cases that differ in their sizes alone; write answers, or the reason, at their places."""
+    """Predict cases that differ only in sizes; write answers, or the reason, at their positions."""
     try:
         layer, sizes = described(cases)
         if layer is None:

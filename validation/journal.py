@@ -1,11 +1,11 @@
-"""The file a campaign writes while it runs: one line a visit, so that what was measured stays measured.
+"""The journal of a running campaign: one line per visit, so that no measurement is lost.
 
-The first line says what the rows are of (device, versions); each further line is one visit of one
-case. A campaign that is killed leaves at most one broken line, the last, which is cut off when the
-file is opened again. While a visit is made the last line says which: where that is all there is of it,
-the process ended in it (a library crashed, a kernel never did), and it is recorded as failed and not
-made again. Rows of another device or version are refused, not mixed, and so is a second campaign while
-one is writing: each would measure the other's load.
+The first line identifies the device and versions; each further line is one visit of one case. A campaign that
+is killed leaves at most one broken line, the last, which is cut off when the file is opened again. During a
+visit the last line says which one it is. If nothing follows it, the process ended in that visit (a library
+crashed, or a kernel did not end); it is then recorded as failed and not repeated. Rows of another device or
+version are refused, and so is a second campaign while one is writing, because each would measure the other's
+load.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from costmodel.validation.torch_env import Machine
 
 #: Version of the journal's format.
 SCHEMA = 1
-#: What to do where a journal cannot be gone on from.
+#: Advice where a journal cannot be continued.
 _ANEW = "begin anew with --fresh, which keeps the file under another name"
 
-#: The word of the line that says which visit is being made, and what is recorded where nothing follows it.
+#: Key of the line that announces a visit, and the reason recorded if nothing follows it.
 _BEGUN = "begun"
 _ENDED = "the process ended in this visit: a crash, a kernel without end, or it was killed"
 
@@ -41,15 +41,15 @@ class Journal:
     Parameters
     ----------
     path : Path
-        Where it is, or is to be; its folder is made.
+        Path of the file; its folder is created.
     machine : Machine
-        What is being measured.
+        The machine that is being measured.
 
     Raises
     ------
     TableError
-        If what is there is no journal, is broken before its last line, or is of another device,
-        software version or format.
+        If the file is not a journal, is broken before its last line, or is of another device, software
+        version or format.
     OutputError
         If it cannot be written, or another campaign is writing it.
     """
@@ -59,20 +59,20 @@ class Journal:
         self.rows: list[Row] = []
         self._machine = machine
         self._file: TextIO | None = None
-        self._begun = 0  # bytes before the line that says which visit is being made; 0 if none is
+        self._begun = 0  # offset of the line that announces the current visit [bytes]; 0 if there is none
         if path.exists():
             self.rows, _ = read(path, machine)
 
     def __enter__(self) -> Self:
-        """Open for appending, alone; write the header of a new file."""
+        """Open for appending with an exclusive lock; write the header of a new file."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
             hold(self._file, self.path)
-            # Read again: whoever wrote it until now may have added visits.
+            # Read again: another campaign may have added visits before the lock was taken.
             records, whole = _records(self.path, self._machine)
             self.rows = _visits(records)
-            self._file.truncate(whole)  # the half line that a killed campaign left
+            self._file.truncate(whole)  # remove the partial line of a killed campaign
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}") from error
         if whole == 0:
@@ -88,33 +88,33 @@ class Journal:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close; a visit that was interrupted is made again."""
+        """Close; an interrupted visit will be repeated."""
         if self._file is not None:
-            # What could not be flushed was reported when it was written.
+            # Errors of unflushed data were reported when it was written.
             with contextlib.suppress(OSError):
                 self._unsay()
                 self._file.close()
             self._file = None
 
     def begin(self, visit: Row) -> None:
-        """Write which visit is made next: its case, key and pass."""
+        """Announce the next visit: its case, key and pass."""
         assert self._file is not None, "a journal is written inside its with-block"
         self._begun = os.fstat(self._file.fileno()).st_size
         self._write({_BEGUN: visit})
 
     def _unsay(self) -> None:
-        """Take back the line that says which visit is being made: it is over."""
+        """Remove the line that announces the current visit, which has ended."""
         if self._begun and self._file is not None:
             self._file.truncate(self._begun)
             self._begun = 0
 
     def append(self, row: Row) -> None:
-        """Write one visit, and have it on its way to the disk before the next begins.
+        """Write one visit, and flush it before the next one begins.
 
         Raises
         ------
         OutputError
-            If the disk is full or gone: what was written before stays, and can be gone on from.
+            If the disk is full or gone; earlier visits are kept and can be continued from.
         """
         self._unsay()
         self._write(row)
@@ -133,12 +133,12 @@ class Journal:
 
 
 def hold(file: TextIO, path: Path) -> None:
-    """Let nobody else write a journal until its file is closed, where the system can do that.
+    """Lock a journal against other writers until its file is closed, where the system supports that.
 
     Raises
     ------
     OutputError
-        If another campaign holds it; the file is closed then.
+        If another campaign holds the lock; the file is then closed.
     """
     try:
         locks = importlib.import_module("fcntl")
@@ -150,7 +150,7 @@ def hold(file: TextIO, path: Path) -> None:
             "run the same command again when it has ended"
         ) from None
     except (ImportError, OSError):
-        pass  # no such locks on this system, or on this disk
+        pass  # this system or disk has no such locks
 
 
 def header(machine: Machine) -> Row:
@@ -159,14 +159,14 @@ def header(machine: Machine) -> Row:
 
 
 def read(path: Path, machine: Machine | None = None) -> tuple[list[Row], int]:
-    """Return the visits of a journal, and how many of its bytes are whole lines.
+    """Return the visits of a journal, and the length of its whole lines [bytes].
 
     Parameters
     ----------
     path : Path
         A journal.
     machine : Machine, optional
-        What its rows have to be of.
+        The machine that its rows have to be of.
 
     Raises
     ------
@@ -186,7 +186,7 @@ def _visits(records: list[Row]) -> list[Row]:
 
 
 def _records(path: Path, machine: Machine | None) -> tuple[list[Row], int]:
-    """Return what all whole lines say, that of a visit which did not end included, and how long they are."""
+    """Return the records of all whole lines, including an announced visit, and the lines' length [bytes]."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -208,9 +208,9 @@ def _records(path: Path, machine: Machine | None) -> tuple[list[Row], int]:
 
 
 def _is_visit(record: Row, *, last: bool) -> bool:
-    """Return whether a record says which case was visited, in which pass, how it ended, and its times.
+    """Return whether a record is a visit: case, pass, status, and times if it succeeded.
 
-    The last line may be of a visit that did not end.
+    The last line may announce a visit that did not end.
     """
     if last and isinstance(record.get(_BEGUN), dict):
         return _is_visit({**record[_BEGUN], "status": ""}, last=False)

@@ -1,12 +1,14 @@
-"""A fit on other rows without fitting: one step of Newton from the constants that were found.
+"""Approximate refits on resampled rows by one Newton step from the fitted constants.
 
-A fit of a GPU's kernel takes seconds, and forty on shapes drawn anew too long for 200 cells. Near the
-constants, though, the logarithm of a predicted time is nearly linear in those of the constants, so that one
-linear system says where a fit on the drawn rows would go. What rows do not tell has no place to go, and would
-seem sure: so each draw also begins anew within the plausible range, and stays there as far as rows allow.
+A fit of a GPU kernel takes seconds, so forty refits on resampled shapes would take too long for 200 cells.
+Near the fitted constants, however, the logarithm of a predicted time is nearly linear in the logarithms of
+the constants, so that one linear system gives the result of a refit. Constants that rows do not determine
+would not move, and would seem certain. Each draw therefore also starts from a random point of the plausible
+range, and stays there as far as the rows allow.
 
 Sources: the bootstrap, Efron, 1979; slope and curvature of a robust loss, Huber, 1981, Robust Statistics, on
-M-estimates; beginnings drawn anew, Bardsley et al., 2014, "Randomize-then-optimize", SIAM J. Sci. Comput. 36.
+M-estimates; random starting points, Bardsley et al., 2014, "Randomize-then-optimize", SIAM J. Sci. Comput.
+36.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ from costmodel.validation.log_fit import SCALE, plausible
 
 Array = NDArray[np.float64]
 
-#: Half the step of the differences that slopes are taken from, in factors of e: wide enough that a choice of
-#: tile which turns for one row in a hundred does not stand for all.
+#: Half the step of the finite differences for slopes, in natural logarithms. It is large enough that a change
+#: of tile in one row of a hundred does not dominate.
 _STEP = 0.02
-#: Median of the absolute error over the standard deviation, of the normal distribution.
+#: Ratio of median absolute error to standard deviation for the normal distribution.
 _MEDIAN = 0.6745
 _SEED = 20250102
 
@@ -36,26 +38,24 @@ def linear_refit(
     constants: Mapping[str, float],
     free: Sequence[str],
 ) -> Callable[[NDArray[np.intp]], dict[str, float]]:
-    """Return what gives the constants of a fit on some of the rows, as `uncertainty.intervals` wants it.
+    """Return a function from row positions to refitted constants, for `uncertainty.intervals`.
 
     Parameters
     ----------
     predict : callable
-        Constants to seconds, of the shape of ``measured``.
+        Function from constants to times [s], of the shape of ``measured``.
     measured : array, shape (rows,)
         Measured seconds.
     described : mapping of str to Constant
         Plausible ranges of the kernel model's constants.
     constants : mapping of str to float
-        As they were fitted on all rows.
+        Constants fitted on all rows.
     free : sequence of str
-        Which of them were; none is 0.
+        Names of the fitted ones; none is 0.
 
-    Notes
-    -----
-    Rows count by the slope and the curvature of the fit's loss (soft-L1); errors vary as their median says.
-    What is expected of a constant is its plausible range, uniformly on a logarithmic scale: to that
-    deviation beginnings are drawn.
+    Notes ----- Rows are weighted by the slope and curvature of the fit's loss (soft-L1); the standard
+    deviation of errors follows from their median. The prior of a constant is uniform over its plausible range
+    on a logarithmic scale; starting points are drawn with its standard deviation.
     """
     error = np.log(predict(constants) / measured)
     slopes = np.stack([_slope(predict, constants, name) for name in free], axis=1)
@@ -82,6 +82,6 @@ def linear_refit(
 def _slope(
     predict: Callable[[Mapping[str, float]], Array], constants: Mapping[str, float], name: str
 ) -> Array:
-    """Return by how much the logarithm of each time goes with that of a constant."""
+    """Return the derivative of the logarithm of each time with respect to that of a constant."""
     more, less = (predict({**constants, name: constants[name] * np.exp(way * _STEP)}) for way in (1, -1))
     return np.asarray(np.log(more / less) / (2 * _STEP))

@@ -1,4 +1,4 @@
-"""The one way in which constants are fitted: bounded least squares on the logarithm of time."""
+"""Fit constants by bounded robust least squares on the logarithm of time."""
 
 from __future__ import annotations
 
@@ -12,36 +12,37 @@ from scipy.optimize import least_squares
 from costmodel.errors import TableError
 from costmodel.kernels.base import Constant
 
-#: Relative error from which on a row counts linearly, not by its square.
+#: Relative error from which a row's loss is linear instead of quadratic.
 SCALE = 0.03
-#: Constants whose range begins at 0 are fitted down to this share of its other end.
+#: Lower limit of a constant whose range begins at 0, relative to the upper end of the range.
 _FLOOR = 1e-5
-#: How much error of every row it costs to leave what is expected: by a factor of e, where that is a default,
-#: so little that no fit changes which rows determine; by the whole plausible range, where it is known better.
+#: Weights of priors, as an error of every row. For a default, it is the cost of a factor of e, so small that
+#: it does not affect constants that rows determine. For a known value, it is the cost of the whole plausible
+#: range.
 _WEAK, _STRONG = 1e-4, 3e-3
-#: What a constant is where rows do not say, and how much of the mean relative error it must mend to leave
-#: that by a factor of e.
+#: Prior of a constant: its value, and by how much the mean relative error has to improve for a change by a
+#: factor of e.
 Expected = tuple[float, float]
 
 
 def defaults(described: Mapping[str, Constant], names: Sequence[str]) -> dict[str, Expected]:
-    """Return that constants are expected at their defaults, where they mean the same on every device."""
+    """Return weak priors at the defaults, for constants that mean the same on every device."""
     return {name: (_default(described[name]), _WEAK) for name in names}
 
 
 def known(
     described: Mapping[str, Constant], values: Mapping[str, float], *, sure: float = 1.0
 ) -> dict[str, Expected]:
-    """Return that constants are expected at these values, which other devices have shown.
+    """Return priors at given values, which are known from other devices.
 
     Parameters
     ----------
     described : mapping of str to Constant
         Ranges of the kernel model's constants.
     values : mapping of str to float
-        What is expected.
+        Prior values.
     sure : float
-        Less than 1 where devices differ more than their rows leave open.
+        Factor of the weight; less than 1 if devices differ more than the uncertainty of their fits.
     """
     return {
         name: (value, sure * _STRONG / float(np.diff(plausible(described[name]))[0]))
@@ -54,25 +55,25 @@ def _default(constant: Constant) -> float:
 
 
 def plausible(constant: Constant) -> tuple[float, float]:
-    """Return the logarithms of the ends of the plausible range."""
+    """Return the logarithms of the ends of a constant's plausible range."""
     return float(np.log(max(constant.low, _FLOOR * constant.high))), float(np.log(constant.high))
 
 
 def on_ticks(
     smooth: Mapping[str, float], tick: float, start: str, a_tick: float
 ) -> Iterator[dict[str, float]]:
-    """Yield where to begin a fit with ticks: in each of their steps the loss has valleys of its own.
+    """Yield initial values of a fit with ticks, because the loss has valleys in each step of a tick.
 
     Parameters
     ----------
     smooth : mapping of str to float
         Constants fitted without ticks.
     tick : float
-        How long one is [s].
+        Length of a tick [s].
     start : str
-        Which of the constants is how a call starts and ends.
+        The constant for the start and end of a call.
     a_tick : float
-        By how much it is more, where a replay is a tick longer, in its unit.
+        Increase of that constant, in its unit, that makes a replay one tick longer.
     """
     for phase, shift in itertools.product((0.1, 0.35), (-0.5, -0.25, 0.0, 0.25)):
         yield {**smooth, "tick_s": tick, "phase_s": phase * tick, start: smooth[start] + shift * a_tick}
@@ -88,31 +89,31 @@ def least_log_error(
     expected: Mapping[str, Expected] | None = None,
     evaluations: int = 100,
 ) -> tuple[float, dict[str, float]]:
-    """Return the loss, and the constants that minimise it within their plausible ranges.
+    """Return the least loss, and the constants that reach it within their plausible ranges.
 
-    The loss may have several valleys: of the fits from each start, the best is returned.
+    The loss may have several minima: the best of the fits from all starts is returned.
 
     Parameters
     ----------
     predict : callable
-        Constants to seconds, of the shape of ``measured``.
+        Function from constants to times [s], of the shape of ``measured``.
     measured : array, shape (rows,)
         Measured seconds.
     described : mapping of str to Constant
         Ranges and defaults of the kernel model's constants.
     free : sequence of str
-        Which are fitted, on a logarithmic scale.
+        Constants to fit, on a logarithmic scale.
     starts : iterable of mapping of str to float
-        Where they begin; values of constants that are not free stay as given, other names are left out.
+        Initial values; constants that are not free keep them, and other names are ignored.
     expected : mapping of str to Expected, optional
-        Of constants that are free: what they are where rows do not say (`defaults`, `known`).
+        Priors of free constants (`defaults`, `known`).
     evaluations : int
-        At most this many evaluations of the Jacobian from each start.
+        Largest number of evaluations of the Jacobian per start.
 
     Raises
     ------
     TableError
-        If a row has no predicted time where the fit begins: constants cannot mend that.
+        If a row has no finite predicted time at the initial values, which constants cannot correct.
     """
     tries = [
         _descend(predict, measured, described, free, start, expected or {}, evaluations) for start in starts
@@ -129,7 +130,7 @@ def _descend(
     expected: Mapping[str, Expected],
     evaluations: int,
 ) -> tuple[float, dict[str, float]]:
-    """Return the loss and the constants of the valley that a fit from one start ends in."""
+    """Return the loss and the constants of the local minimum reached from one start."""
     fixed = {name: value for name, value in start.items() if name in described}
     low, high = np.array([plausible(described[name]) for name in free]).T
     begin = np.array([start.get(name) or _default(described[name]) for name in free])

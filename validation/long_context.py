@@ -1,13 +1,13 @@
-"""Training of LLaMA on long sequences over several devices, put together from layers.
+"""Predict the training of LLaMA on long sequences over several devices as a sum of layers.
 
-The iteration times of DistFlashAttn (Li et al., arXiv 2310.03294, Tables 1 and 3) are of whole models: a
-system's attention between kernels that every system has. What a device does is predicted layer by layer
-and added up. No constant is fitted on these rows; but which library's attention, which network and what
-is hidden was settled when first errors had been seen.
+The iteration times of DistFlashAttn (Li et al., arXiv 2310.03294, Tables 1 and 3) are of whole models: each
+system's own attention, and kernels that all systems share. A device's work is predicted layer by layer and
+added up. No constant is fitted on these rows, but the choice of attention library, of the network, and of
+what is hidden was made after seeing the first errors.
 
-Counted: 32 layers forward, backward and what is computed again; the logits with their loss; where the
-sequence is cut, weights gathered twice and gradients scattered once (ZeRO-3), of which nothing is taken to
-be hidden. Left out: the optimiser's step, the embedding, rotary embedding, the host.
+Counted: 32 layers forward, backward and recomputed; the logits and the loss; where the sequence is
+partitioned, gathering weights twice and scattering gradients once (ZeRO-3), without overlap. Left out: the
+optimiser's step, the embedding, rotary embedding, the host.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from costmodel.layers.ulysses import Ulysses
 from costmodel.predict import predict
 from costmodel.validation import published
 
-#: Devices of a node: a DGX A100 has 8. The paper's two were joined by InfiniBand of 100 Gbit/s
-#: (arXiv 2310.03294, §4; from memory), taken as a port of each device.
+#: Devices per node: a DGX A100 has 8. The paper's two nodes were connected by InfiniBand of 100 Gbit/s (arXiv
+#: 2310.03294, §4; from memory), which is taken as one port per device.
 DEVICE, NODE, NETWORK = "nvidia/a100-sxm-80gb", 8, "12.5 GB/s"
 DTYPE = "bf16"
-#: Whose constants serve, where there are any: vLLM's attention is FlashAttention-2, as these systems' is.
+#: Framework whose constants are used: vLLM's attention is FlashAttention-2, as in these systems.
 FRAMEWORK = "vllm"
 
 
 @dataclass(frozen=True)
 class Model:
-    """A LLaMA of 32 layers (Touvron et al., arXiv 2302.13971, Table 2), with these heads of 128.
+    """A LLaMA of 32 layers (Touvron et al., arXiv 2302.13971, Table 2), with heads of 128.
 
     Attributes
     ----------
     heads, kv_heads : int
-        Query heads; key and value heads.
+        Number of query heads, and of key and value heads.
     """
 
     heads: int
@@ -67,21 +67,21 @@ class Model:
 
     @property
     def parameters(self) -> int:
-        """Learned numbers, norms apart."""
+        """Number of parameters, without norms."""
         return self.num_layers * sum(n * k for n, k in self.products) + 2 * self.vocab * self.d_model
 
 
 MODELS = {"LLaMA-7B": Model(32, 32), "LLaMA-GQA": Model(32, 8), "LLaMA-33H": Model(33, 33)}
 
-#: Attention of the systems that cut the sequence, forward and backward.
+#: Attention of the systems that partition the sequence, forward and backward.
 SYSTEMS: dict[str, Layer] = {
     "ring-attention": RingAttention(dtype=DTYPE, direction="fwd+bwd", causal=True),
     "ring-self-attention": RingSelfAttention(dtype=DTYPE, direction="fwd+bwd"),
     "ulysses": Ulysses(dtype=DTYPE, direction="fwd+bwd", causal=True),
     "dist-flash-attention": DistFlashAttention(dtype=DTYPE, direction="fwd+bwd", checkpoint="attention"),
 }
-#: The only one whose checkpoint is after attention. The others' is at each layer's input, as Hugging Face
-#: has it: attention, too, is computed again.
+#: The only system whose checkpoint is after attention. The others have it at each layer's input, as in
+#: Hugging Face's code, so that attention is recomputed, too.
 REMATERIALISES = "dist-flash-attention"
 #: Name of a system in the published table → layer.
 _PRINTED = {
@@ -101,11 +101,11 @@ def iteration_s(
     system : str
         ``megatron`` or one of ``SYSTEMS``.
     model : Model
-        What is trained.
+        The model that is trained.
     device : Device
-        What each of the devices is.
+        The kind of all devices.
     seq, devices : int
-        Length of the sequence; devices it is trained on, in nodes of ``NODE``.
+        Length of the sequence; number of devices, in nodes of ``NODE``.
     rung : str, optional
         See `costmodel.predict`.
     """
@@ -127,7 +127,7 @@ def iteration_s(
 
 
 def _zero_s(model: Model, device: hardware.Device, devices: int) -> float:
-    """Return the time of ZeRO-3's exchanges: weights gathered twice, gradients scattered [s]."""
+    """Return the time of ZeRO-3's communication: two all-gathers and a reduce-scatter [s]."""
     sizes = {"size": 2 * model.parameters, "devices": devices, "node": min(NODE, devices)}
     timed = kernels.model("collective").seconds
     ways = ("all-gather", "all-gather", "reduce-scatter")
@@ -135,9 +135,9 @@ def _zero_s(model: Model, device: hardware.Device, devices: int) -> float:
 
 
 def _megatron(model: Model, seq: int, devices: int) -> Iterator[tuple[Layer, dict[str, int]]]:
-    """Yield tensor parallelism: one layer of it, everything computed again.
+    """Yield one layer with tensor parallelism and full recomputation.
 
-    SwiGLU's three products of width d_ff are as many FLOP as two of 3/2 d_ff.
+    SwiGLU's three products of width d_ff have as many FLOP as two of width 3/2 d_ff.
     """
     layer = Megatron(
         dtype=DTYPE,
@@ -154,9 +154,9 @@ def _megatron(model: Model, seq: int, devices: int) -> Iterator[tuple[Layer, dic
 
 
 def _cut(system: str, model: Model, seq: int, devices: int) -> Iterator[tuple[Layer, dict[str, int]]]:
-    """Yield a layer of which a device has a part of the positions: all but attention on its own."""
+    """Yield one layer with the sequence partitioned: only attention communicates."""
     rows, wide = -(-seq // devices), model.d_model
-    # Forward, again before backward, and backward.
+    # Forward, then recomputation with the backward pass.
     for direction in ("fwd", "fwd+bwd"):
         for n, k in model.products:
             yield Matmul(dtype=DTYPE, direction=direction), {"m": rows, "n": n, "k": k}
@@ -188,7 +188,7 @@ def read(reference: Path) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If the table is missing, or has none.
+        If the table is missing or has no such row.
     """
     rows = published.read(reference)
     printed = published.printed(reference)["op"].astype(str)

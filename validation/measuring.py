@@ -1,4 +1,4 @@
-"""The command: measure a plan of kernels on the device in front of us, beside their predictions."""
+"""Measure a plan of kernels on this machine's device, and compare them with predictions."""
 
 from __future__ import annotations
 
@@ -22,31 +22,31 @@ from costmodel.validation.join import with_predictions
 from costmodel.validation.journal import Journal, hold
 from costmodel.validation.torch_env import Machine, machine
 
-#: How long a campaign may take [s]: with its preparation, 5 minutes on a CPU and 8 on a GPU.
+#: Time budget of a campaign [s]; with its preparation it takes 5 minutes on a CPU and 8 on a GPU.
 BUDGET_S = {
     ("cpu", False): 240.0,
     ("cuda", False): 400.0,
     ("cpu", True): 4 * 3600.0,
     ("cuda", True): 4 * 3600.0,
 }
-#: Visits of each case: a CPU's times drift more.
+#: Visits per case; a CPU's times drift more.
 PASSES = {"cpu": 3, "cuda": 2}
-#: More visits of a case than these are a slip.
+#: Largest number of visits per case; more is taken for a typing error.
 MOST_PASSES = 1000
 
 
 def journal_path(device: str, *, full: bool = False) -> Path:
-    """Return where the visits of a plan are kept, and gone on from."""
+    """Return the path of the journal in which a plan's visits are kept and from which it continues."""
     return user_folder() / f"{device}{'-full' if full else ''}.jsonl"
 
 
 def set_aside(journal: Path) -> Path | None:
-    """Give a journal another name, so that the next campaign begins anew; nothing is deleted.
+    """Rename a journal, so that the next campaign starts anew; nothing is deleted.
 
     Returns
     -------
     Path or None
-        What it is called now: its old name and when it was last written; None if there is none.
+        Its new path: the old name with the time of the last write; None if there is no journal.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def set_aside(journal: Path) -> Path | None:
     kept = journal.with_name(f"{journal.stem}-{written:%Y%m%dT%H%M%S}{journal.suffix}")
     try:
         with journal.open("a", encoding="utf-8") as file:
-            hold(file, journal)  # it is not taken from under a campaign that writes it
+            hold(file, journal)  # fails if a campaign is writing it
         journal.rename(kept)
     except OSError as error:
         raise OutputError(f"cannot rename {journal}: {error.strerror or error}") from error
@@ -77,24 +77,24 @@ def measure(
     passes: int | None = None,
     device_name: str | None = None,
 ) -> pd.DataFrame:
-    """Measure kernels, and return one row for each.
+    """Measure kernels, and return one row per kernel.
 
     Parameters
     ----------
     device : {"cpu", "cuda"}
-        Where.
+        Kind of device to measure.
     journal : str or Path, optional
-        Where visits are kept as they are made, and gone on from; default in the user's cache folder.
+        File to which visits are written and from which they continue; default in the user's cache folder.
     full : bool
-        The exhaustive plan: hours, not minutes.
+        Whether to use the exhaustive plan, which takes hours.
     cases : sequence of Case, optional
-        What to measure, in place of a plan.
+        Cases to measure instead of a plan.
     budget_s : float, optional
-        How long it may take [s].
+        Time budget [s].
     passes : int
-        Visits of each case, interleaved with those of all others.
+        Visits per case, interleaved with those of all other cases.
     device_name : str, optional
-        What the rows are to be called by in the column ``gpu``; default the machine's spec.
+        Name for the column ``gpu``; default that of the machine's spec.
 
     Returns
     -------
@@ -104,13 +104,13 @@ def measure(
     Raises
     ------
     UnavailableError
-        If torch is not installed, or the device is not there.
+        If torch is not installed, or the device is missing.
     TableError
         If the journal is not of this device and version.
     OutputError
         If the journal cannot be written.
     SizeError
-        If there are no passes, or no time.
+        If `passes` or `budget_s` is not positive.
     """
     here = machine(device)
     each = int(as_whole("passes", PASSES[device] if passes is None else passes, MOST_PASSES))
@@ -145,14 +145,14 @@ def run(
     budget_s: float | None = None,
     passes: int | None = None,
 ) -> pd.DataFrame:
-    """Measure kernels, and return each beside its prediction.
+    """Measure kernels, and return each with its prediction.
 
     Parameters
     ----------
     device : {"cpu", "cuda"}
-        Where.
+        Kind of device to measure.
     spec_file : Device, str or Path, optional
-        The device's spec; default the one of its name, or (CPU) the one measured here, which is
+        The device's spec; default the one of its name, or on a CPU the one measured on this machine, which is
         measured first if there is none.
     rung : str, optional
         See `costmodel.predict`.
@@ -180,19 +180,19 @@ def run(
 
 
 def known_device(here: Machine, folder: Path | None = None) -> hardware.Device:
-    """Return the device that a machine is; its spec is measured and written if there is none.
+    """Return the device of a machine; its spec is measured and written if there is none.
 
     Raises
     ------
     UnavailableError
-        If there is none, and it does not tell what cannot be measured.
+        If there is no spec, and the machine does not report what cannot be measured.
     """
     try:
         return places.find_device(here, folder)
     except UnavailableError:
         path = places.spec_path(here, folder)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)  # before half a minute is spent on what goes there
+        path.parent.mkdir(parents=True, exist_ok=True)  # fail before spending half a minute on measuring
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     return hardware.load(spec.write(spec.measure_spec(here), path))
@@ -200,7 +200,7 @@ def known_device(here: Machine, folder: Path | None = None) -> hardware.Device:
 
 @contextmanager
 def _progress() -> Iterator[campaign.Progress]:
-    """Show a bar where standard error is a terminal; say nothing elsewhere."""
+    """Show a progress bar if standard error is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _done, _planned, _what: None
         return

@@ -1,4 +1,4 @@
-"""Memory and traffic as they were measured, held against what layers state of them."""
+"""Compare measured memory and traffic with what layers state."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costmodel.validation.registry import find
 
 
 def footprints(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return measured and stated memory of each case, where both are there.
+    """Return measured and stated memory of each case that has both.
 
     Parameters
     ----------
@@ -24,9 +24,9 @@ def footprints(frame: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``op``, ``kernel``, ``dtype``, ``direction``, ``case``; ``measured_bytes`` (most that torch's
-        allocator gave out at once, workspaces that libraries take from it included), ``stated_bytes``
-        (the footprint: operands, intermediates, what is kept), and ``ratio``, stated over measured.
+        ``op``, ``kernel``, ``dtype``, ``direction``, ``case``; ``measured_bytes`` (peak of torch's allocator,
+        including workspaces of libraries), ``stated_bytes`` (the footprint: operands, intermediates, what is
+        kept for backward), and ``ratio``, stated over measured.
     """
     rows = frame[frame["peak_bytes"].notna() & frame["footprint_bytes"].notna()]
     answer = rows[["op", "kernel", "dtype", "direction", "case"]].assign(
@@ -36,22 +36,22 @@ def footprints(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def traffic(cases: Sequence[Case], device: hardware.Device) -> pd.DataFrame:
-    """Count the bytes that cases move on the GPU at hand, beside those that layers state.
+    """Count the bytes that cases move on this machine's GPU, and compare them with those that layers state.
 
     Parameters
     ----------
     cases : sequence of Case
-        What to count; see `costmodel.validation.plans.counted`.
+        Cases to count; see `costmodel.validation.plans.counted`.
     device : Device
-        Where that is.
+        The GPU's spec.
 
     Returns
     -------
     DataFrame
-        One row a case: ``row_id``, ``op``, ``kernel``, ``dtype``, ``direction``, ``case`` (in words),
+        One row per case: ``row_id``, ``op``, ``kernel``, ``dtype``, ``direction``, ``case`` (in words),
         ``status`` and ``reason`` (see `costmodel.validation.counters.Counts`), the counted columns,
-        ``measured_bytes`` (of them, those of main memory), ``stated_bytes`` (a layer's ``hbm_bytes``),
-        ``l2_bytes`` (stated; beside the counted ``lts_bytes``) and ``ratio``, stated over measured.
+        ``measured_bytes`` (counted in main memory), ``stated_bytes`` (the layer's ``hbm_bytes``),
+        ``l2_bytes`` (stated, to compare with the counted ``lts_bytes``) and ``ratio``, stated over measured.
     """
     rows = []
     for case in cases:

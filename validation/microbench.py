@@ -1,9 +1,8 @@
-"""Small measurements that a spec is made of: bandwidth by working set, peaks, launch and step latency.
+"""Microbenchmarks for a spec: bandwidth by working set, peaks, launch and step latency.
 
-Each is one quantity measured the simplest way: a copy and a sum over working sets from the first
-cache to well beyond the last; the fastest square product; multiply-adds in registers; the smallest
-kernel in a row; the same kernel with each call waiting for the one before, and steps that wait
-inside one kernel.
+Each measures one quantity in the simplest way: copies and sums over working sets from the first cache to well
+beyond the last; the fastest square product; multiply-adds in registers; consecutive tiny kernels; the same
+with each call depending on the previous one; and dependent steps inside one kernel.
 """
 
 from __future__ import annotations
@@ -21,34 +20,34 @@ from costmodel.validation import timing
 from costmodel.validation.persistent import persistent_steps
 from costmodel.validation.torch_env import Machine, load_torch, math_mode, torch_dtype
 
-#: Times around the largest cache that a working set has to be for main memory to be what is measured.
+#: Ratio of working set to the largest cache from which main memory is what is measured.
 BEYOND_CACHE = 6
-#: Sides of the square products of which the fastest is the peak, by kind of device.
+#: Sides of the square products by kind of device; the fastest product gives the peak.
 _SIDES = {"cpu": (256, 512, 1024, 1536), "cuda": (2048, 4096, 8192)}
 _DTYPES = {"cpu": ("fp32", "fp64"), "cuda": ("fp32", "tf32", "bf16", "fp16")}
-#: Formats that the vector units are measured in; a CPU's products run on those, and are their peak.
+#: Formats in which vector units are measured; a CPU's products run on them and give their peak.
 _VECTOR = {"cpu": (), "cuda": ("fp64", "fp32", "bf16", "fp16")}
-#: Multiply-adds of a chain, and numbers at once for each unit: a few milliseconds.
+#: Multiply-adds of a chain, and concurrent numbers per unit; this takes a few milliseconds.
 _STEPS, _NUMBERS = 8192, 4096
 
 
 def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame:
-    """Measure what a spec states, and how it depends on the working set.
+    """Measure the figures of a spec, and their dependence on the working set.
 
     Parameters
     ----------
     machine : Machine
-        Where.
+        The machine to measure.
     budget_s : float
-        About how long all of them may take [s].
+        Approximate time budget of all of them [s].
 
     Returns
     -------
     DataFrame
-        ``quantity`` (``bandwidth``, ``matmul``, ``vector``, ``launch``, ``step``), ``pattern`` (or
-        dtype), ``bytes`` (the working set), ``value``, ``best`` (the largest rate or shortest time
-        seen), ``unit`` (B/s, FLOP/s, s), ``samples``. What Triton cannot compile here is left out, and a
-        warning says why.
+        ``quantity`` (``bandwidth``, ``matmul``, ``vector``, ``launch``, ``step``), ``pattern`` (or dtype),
+        ``bytes`` (the working set), ``value``, ``best`` (the largest rate or shortest time seen), ``unit``
+        (B/s, FLOP/s, s), ``samples``. Measurements that Triton cannot compile here are left out with a
+        warning.
     """
     torch = load_torch()
     watch = timing.stopwatch(machine.kind, machine.cache_at_most)
@@ -67,7 +66,7 @@ def microbenchmarks(machine: Machine, *, budget_s: float = 20.0) -> pd.DataFrame
 
 
 def working_sets(machine: Machine) -> list[int]:
-    """Return working sets [bytes]: powers of two from 16 KiB (CUDA: 1 MiB) to far beyond the last cache."""
+    """Return working sets [bytes]: powers of two from 16 KiB (CUDA: 1 MiB) to well beyond the last cache."""
     cache = machine.cache_at_most
     first = 14 if machine.kind == "cpu" else 20
     last = (BEYOND_CACHE * cache - 1).bit_length()
@@ -78,12 +77,12 @@ def working_sets(machine: Machine) -> list[int]:
 def _rate(
     quantity: str, pattern: str, size: int, amount: float, unit: str, taken: timing.Timing
 ) -> dict[str, Any]:
-    """Return a row that says how much of an amount a second has."""
+    """Return a row with the rate of an amount per second."""
     return _row(quantity, pattern, size, (amount / taken.median_s, amount / taken.min_s), unit, taken.samples)
 
 
 def _time(quantity: str, pattern: str, taken: timing.Timing) -> dict[str, Any]:
-    """Return a row that says how long a kernel of one number takes."""
+    """Return a row with the time of a kernel on a single number."""
     return _row(quantity, pattern, 4, (taken.median_s, taken.min_s), "s", taken.samples)
 
 
@@ -99,7 +98,7 @@ def _bandwidths(
 ) -> list[dict[str, Any]]:
     rows = []
     for size in sets:
-        one = torch.ones(size // 4, device=machine.kind)  # zeros would all be one page of the system
+        one = torch.ones(size // 4, device=machine.kind)  # zeros may all map to one page
         half, other = one[: size // 8], one[size // 8 : size // 4]
         patterns: dict[str, Callable[[], object]] = {
             "copy": lambda half=half, other=other: half.copy_(other),  # type: ignore[misc]
@@ -126,12 +125,12 @@ def _products(torch: Any, machine: Machine, watch: timing.Stopwatch, share: floa
 
 
 def _where_triton_works(what: str, measure: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """Return what kernels in Triton measure; nothing where it is not there, or cannot compile them."""
+    """Return the measurements by Triton kernels; empty if Triton is missing or cannot compile them."""
     try:
         return measure()
     except ImportError:
         return []
-    except Exception as fault:  # no C compiler, no assembler, …: Triton's errors have no base but this
+    except Exception as fault:  # no C compiler, no assembler, …: Triton's errors have no other base class
         why = first_line(fault)[:200]
         warnings.warn(f"{what}: not measured, as Triton failed: {why}", stacklevel=2)
         return []
@@ -153,9 +152,9 @@ def _vector(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float)
 
 
 def _latencies(torch: Any, machine: Machine, watch: timing.Stopwatch, share: float) -> list[dict[str, Any]]:
-    """Time the smallest kernel: independent calls, and a chain in which each needs the one before.
+    """Time the smallest kernel: independent calls, and a chain in which each depends on the previous one.
 
-    On CUDA both are captured in a graph as well, where the host has no part in them.
+    On CUDA both are also captured in a graph, which excludes the host's part.
     """
     apart = [torch.zeros(1, device=machine.kind) for _ in range(8)]
     chained = torch.zeros(1, device=machine.kind)

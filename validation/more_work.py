@@ -1,9 +1,9 @@
-"""More arithmetic in less time: attention beside an Elman recurrence of the same width, on this machine.
+"""More arithmetic in less time: attention and an Elman recurrence of the same width on this machine.
 
-Attention may do more arithmetic than a recurrence and be done first, as its work is not a chain. The
-example is one of a CPU, where a step of the chain costs what the library needs around a small product.
-Recorded, with the sizes that `compare` has by default: 6.2 times the FLOPs in 0.42 of the time (0.75 ms
-against 1.79 ms; one thread of an AMD EPYC, torch 2.13, other programs running beside it).
+Attention may do more arithmetic than a recurrence and still be faster, because its work is not a chain of
+dependent steps. The example uses a CPU, where each step costs the library's overhead of a small product.
+Recorded with the default sizes of `compare`: 6.2 times the FLOPs in 0.42 of the time (0.75 ms against 1.79
+ms; one thread of an AMD EPYC, torch 2.13, with other programs running).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from costmodel.validation.torch_env import load_torch, machine
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two layers on one machine: arithmetic of all engines [FLOP], and median times [s]."""
+    """Comparison of two layers on one machine: total arithmetic [FLOP], and median times [s]."""
 
     attention_flops: float
     recurrence_flops: float
@@ -33,9 +33,9 @@ def compare(seq: int = 256, width: int = 64, heads: int = 4, budget_s: float = 2
     Parameters
     ----------
     seq, width, heads : int
-        Length, width of both, heads of attention.
+        Sequence length, width of both layers, heads of attention.
     budget_s : float
-        Time for each [s].
+        Time budget of each measurement [s].
 
     Raises
     ------

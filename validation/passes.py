@@ -1,4 +1,4 @@
-"""Passes over a table that a framework makes, and the mathematics does not ask for."""
+"""Passes over a table that a framework makes although the mathematics does not need them."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ B, H, N, D = symbols("batch heads seq head_dim")
 
 @dataclass(frozen=True, kw_only=True)
 class Pass(Elementwise):
-    """One call, or a few that always go together, over an m × n table.
+    """One call, or a few that always occur together, over an m × n table.
 
     Parameters
     ----------
     called : str
-        The operation, as its constants are to be named.
+        The operation, which names its constants.
     reads, writes : Expr
-        Elements read and written for each element of the table.
+        Elements read and written per element of the table.
     """
 
     source: ClassVar[str] = "the framework's own code, named where the pass is used"
@@ -41,7 +41,7 @@ class Pass(Elementwise):
         return (self._counted(self.called, self.reads, self.writes),)
 
     def backward(self) -> tuple[Phase, ...]:
-        """One pass: what forward kept, and the gradient, in; a gradient out."""
+        """One pass: reads the gradient and what forward kept, writes a gradient."""
         return (self._counted(f"{self.called} gradient", 2 * ONE, ONE),)
 
     def _counted(self, name: str, reads: Any, writes: Any) -> Phase:
@@ -49,14 +49,14 @@ class Pass(Elementwise):
 
 
 def in_calls(name: str, case: Case, parts: Sequence[Part]) -> Model:
-    """Return attention as the calls that a framework makes of it: Q, K and V in, a table like Q out.
+    """Return attention as a sequence of framework calls: Q, K and V in, a table like Q out.
 
     Parameters
     ----------
     name : str
-        Of the layer it is.
+        Name of the layer that it implements.
     case : Case
-        Whose format and direction it has.
+        The case, for format and direction.
     parts : sequence of Part
         The calls.
     """

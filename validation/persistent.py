@@ -1,10 +1,10 @@
-"""What a dependent step costs inside one kernel, where no launch lies between steps.
+"""Measure the cost of a dependent step inside one kernel, without launches between steps.
 
-On CUDA, blocks that stay resident meet at a barrier in memory, once a step, as persistent recurrent
-kernels do (Diamos et al. 2016, "Persistent RNNs"): one block alone pays the round trip to L2, all of
-them what a grid-wide step costs. On the CPU it is a step of an LSTM so small that oneDNN's one call
-for all steps does next to no arithmetic. Steps are the difference of a long chain and a short one, so
-that launches and calls drop out.
+On CUDA, resident blocks synchronise at a barrier in memory once per step, as persistent recurrent kernels do
+(Diamos et al. 2016, "Persistent RNNs"). A single block takes a round trip to L2, all blocks take a grid-wide
+step. On the CPU it is a step of an LSTM so small that oneDNN's single call for all steps does almost no
+arithmetic. The time of a step is the difference between a long and a short chain, which cancels launches and
+calls.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from typing import TypeAlias
 from costmodel.validation import timing
 from costmodel.validation.torch_env import Machine, load_torch
 
-#: Steps of the short chain, and of the long one.
+#: Number of steps of the short and of the long chain.
 SHORT, LONG = 64, 1088
-#: From a number of steps to the call that walks them.
+#: Function from a number of steps to the call that runs them.
 Chain: TypeAlias = Callable[[int], Callable[[], object]]
 
 
 def persistent_steps(
     machine: Machine, watch: timing.Stopwatch, budget_s: float
 ) -> list[tuple[str, timing.Timing]]:
-    """Return the time of a step by how many units take part.
+    """Return the time of a step by the number of units that take part.
 
     Parameters
     ----------
     machine : Machine
-        Where.
+        The machine to measure.
     watch : Stopwatch
-        Its clock.
+        Its timer.
     budget_s : float
-        About how long each may take [s].
+        Approximate time budget of each measurement [s].
 
     Returns
     -------
     list of (str, Timing)
-        ``one block`` and ``all units`` on CUDA, ``one call`` on the CPU; times are of one step [s]. One
-        that could not be told from the noise is left out.
+        ``one block`` and ``all units`` on CUDA, ``one call`` on the CPU, each with the time of one step [s].
+        Steps that are not measurable above the noise are left out.
 
     Raises
     ------
@@ -59,7 +59,7 @@ def persistent_steps(
 
 
 def _barrier_chains(machine: Machine) -> dict[str, Chain]:
-    """Return chains of barriers by how many units meet at them."""
+    """Return chains of barriers by the number of units that synchronise."""
     barriers = importlib.import_module("costmodel.validation.triton_barrier")
     counter = load_torch().zeros(1, dtype=load_torch().int32, device=machine.kind)
     return {
@@ -69,7 +69,7 @@ def _barrier_chains(machine: Machine) -> dict[str, Chain]:
 
 
 def _recurrent_chain(steps: int) -> Callable[[], object]:
-    """Return a call of an LSTM of that many steps, eight units wide."""
+    """Return a call of an LSTM with `steps` steps and eight units."""
     torch = load_torch()
     module = torch.nn.LSTM(8, 8).eval().requires_grad_(False)
     sequence = torch.zeros(steps, 1, 8)

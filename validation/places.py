@@ -1,4 +1,4 @@
-"""Where a user's own files are: journals, and specs measured here."""
+"""Locate the user's own files: journals, and specs measured on this machine."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from costmodel.validation.torch_env import Machine
 
 
 def spec_path(machine: Machine, folder: Path | None = None) -> Path:
-    """Return where the measured spec of a device is, or would be."""
+    """Return the path of a device's measured spec, whether it exists or not."""
     return (folder or user_folder()) / f"{spec_name(machine).replace('/', '-')}.yaml"
 
 
 def find_device(machine: Machine, folder: Path | None = None) -> Device:
     """Return the device that a machine is, from its spec.
 
-    A GPU has the one that comes with the program, by the name that its driver gives it, or that measured on
-    it earlier; a CPU the latter: those that come with the program are of whole sockets.
+    For a GPU it is the package's spec for the driver's name of it, or else the one measured earlier. For a
+    CPU it is always the measured one, because the package's specs describe whole sockets.
 
     Raises
     ------
     UnavailableError
-        If there is none: the text says how to get one.
+        If there is none; the message says how to get one.
     """
     if machine.kind == "cuda":
         with contextlib.suppress(UnknownNameError):
@@ -42,21 +42,21 @@ def find_device(machine: Machine, folder: Path | None = None) -> Device:
 
 
 def check_same(device: Device, machine: Machine, *, fit: bool = False) -> None:
-    """Refuse the spec of another device, under whose name this machine's rows would go.
+    """Refuse the spec of another device, under whose name this machine's rows would be stored.
 
     Parameters
     ----------
     device : Device
-        The spec that was given.
+        The device of the given spec.
     machine : Machine
-        What is measured.
+        The machine that is measured.
     fit : bool
-        Whether constants are to be fitted: those of a part of a GPU are not the whole one's.
+        Whether constants will be fitted; those of a part of a GPU do not apply to the whole.
 
     Raises
     ------
     CostmodelError
-        If one is of a CPU and the other is not; to fit, also if a GPU has another number of units.
+        If only one of the two is a CPU; with `fit`, also if a GPU has another number of units.
     """
     kind = device.spec.units.kind
     if (kind == "core") != (machine.kind == "cpu"):

@@ -1,7 +1,7 @@
-"""Which cases a campaign visits: the default, which takes minutes, and the full one.
+"""Plans of a campaign's cases: the default plan, which takes minutes, and the full one.
 
-Shapes are drawn from grids, kept within a window of work, and thinned by the hash of the case: the
-same on every machine, spread over the grid, with odd sizes among the powers of two.
+Shapes are drawn from grids, limited to a range of work, and thinned by the hash of the case. They are
+therefore the same on every machine and spread over the grid, with other sizes among the powers of two.
 """
 
 from __future__ import annotations
@@ -16,32 +16,32 @@ from costmodel.validation.registry import find
 
 Sizes = Mapping[str, int]
 
-#: Shapes of which enough are left to fit constants on when some are held out to judge them by.
+#: Number of shapes from which enough remain to fit constants on, after some are held out.
 FITTABLE = 14
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large and how many the cases of a plan are.
+    """Size and number of a plan's cases.
 
     Attributes
     ----------
     flops : (float, float)
-        Least and most FLOP of a compute-bound case.
+        Range of the FLOP of a compute-bound case.
     elements : (float, float)
-        Least and most elements of a memory-bound case's table.
+        Range of the elements of a memory-bound case's table.
     dtypes : tuple of str
-        Formats, the first measured most.
+        Formats; the first one has the most cases.
     share : float
-        Share of the grids that is taken.
+        Multiple of the default number of shapes.
     launches : tuple of str
-        ``eager``, and on CUDA ``graph``: the first measured most.
+        ``eager``, and on CUDA ``graph``; the first one has the most cases.
     thin : (int, int)
-        Of how many shapes one is measured in a further format, and launched in a further way: the first so
-        that constants can be fitted to it, the second to show what a host adds.
+        Thinning of shapes in further formats and in further ways to launch: one shape of so many is measured.
+        Further formats need enough shapes to fit constants; further launches only show the host's overhead.
     recurrent : tuple of str
-        Formats of recurrent layers, the first measured most: torch takes cuDNN's persistent kernels in
-        fp16 alone (``get_algo`` in its ``RNN.cpp``). Empty where there is no cuDNN: as for other kernels.
+        Formats of recurrent layers; the first one has the most cases, because torch uses cuDNN's persistent
+        kernels in fp16 only (``get_algo`` in its ``RNN.cpp``). Empty without cuDNN: `dtypes` holds.
     """
 
     flops: tuple[float, float]
@@ -79,14 +79,14 @@ SCALES = {
 
 
 def plan(kind: str, *, full: bool = False) -> list[Case]:
-    """Return the cases of a campaign on that kind of device, in an order that does not matter.
+    """Return the cases of a campaign on a kind of device; their order has no meaning.
 
     Parameters
     ----------
     kind : str
         ``cpu`` or ``cuda``.
     full : bool
-        Exhaustive, and many times longer.
+        Whether to use the exhaustive plan, which takes many times longer.
     """
     scale = SCALES[kind, full]
     parts = (_matmuls, _attention, _decode, _recurrent, _loops, _linear, _memory, _cold)
@@ -96,8 +96,8 @@ def plan(kind: str, *, full: bool = False) -> list[Case]:
     known = [c for c in cases if kind in find(c.bench).devices]
     # FlashAttention-2 on CUDA has 16-bit formats only; the CPU's kernel of that name has fp32.
     known = [c for c in known if (kind, c.bench, c.dtype) != ("cuda", "sdpa-flash", "fp32")]
-    # Torch gives the memory-efficient kernel no keys that heads share (``use_mem_efficient_attention``
-    # in its ``sdp_utils.cpp``, 2.11 to 2.13).
+    # Torch does not use the memory-efficient kernel for keys that heads share
+    # (``use_mem_efficient_attention`` in its ``sdp_utils.cpp``, 2.11 to 2.13).
     known = [c for c in known if not (c.bench == "sdpa-efficient" and _keys_are_shared(c))]
     return list(dict.fromkeys(known))
 
@@ -107,11 +107,11 @@ def _keys_are_shared(one: Case) -> bool:
 
 
 def counted() -> list[Case]:
-    """Return the cases whose bytes are counted on a GPU, each from cold caches.
+    """Return the cases whose memory traffic is counted on a GPU, each with cold caches.
 
-    A copy and a product, whose traffic nobody doubts; dense against tiled attention over length; tile
-    sizes of both schedules, for the law that traffic falls as 1/M (Dao et al. 2022, Theorem 2); an LSTM
-    whose weights fit on the chip, and one whose do not.
+    They are a copy and a product, whose traffic is known; dense and tiled attention over length; tile sizes
+    of both schedules, to test that traffic falls as 1/M (Dao et al. 2022, Theorem 2); and an LSTM whose
+    weights fit on the chip, and one whose weights do not.
     """
     heads = {"batch": 4, "heads": 16, "head_dim": 64}
     cases = [
@@ -124,7 +124,7 @@ def counted() -> list[Case]:
     for schedule, tiles in _COUNTED_TILES.items():
         for rows, cols in tiles:
             options = {"schedule": schedule, "tile_rows": rows, "tile_cols": cols}
-            sizes = {**heads, "seq": 8192}  # what passes by is more than any L2 holds
+            sizes = {**heads, "seq": 8192}  # K and V exceed any L2
             cases.append(case("triton-attention", sizes, dtype="bf16", options=options, state="cold"))
     for hidden in (512, 4096):
         cases.append(case("lstm", {"batch": 16, "hidden": hidden, "seq": 64}, dtype="fp16", state="cold"))
@@ -135,7 +135,7 @@ def counted() -> list[Case]:
 
 
 def draw(grid: Mapping[str, Sequence[int]], keep: Callable[[Sizes], bool], count: float) -> list[Sizes]:
-    """Return about that many of a grid's shapes that may be kept, the same ones every time."""
+    """Return up to `count` of a grid's shapes that `keep` accepts; always the same ones."""
     kept: list[Sizes] = []
     for values in itertools.product(*grid.values()):
         sizes = dict(zip(grid, values, strict=True))
@@ -155,11 +155,11 @@ def _cases(
     state: str = "warm",
     dtypes: Sequence[str] | None = None,
 ) -> list[Case]:
-    """Return kernels × shapes × formats × directions × ways to launch.
+    """Return the product of kernels, shapes, formats, directions and ways to launch.
 
-    All shapes in the first format and way, fewer in others (``scale.thin``), but forward, where constants
-    are fitted to each format, no fewer than that takes. A graph holds no backward pass alone: its forward
-    pass would have to be captured too.
+    The first format and way to launch have all shapes, the others fewer (``scale.thin``). Forward cases in
+    further formats are at least as many as a fit needs. Backward passes are not launched as graphs, because a
+    graph would have to include the forward pass.
     """
     cases = []
     for name, direction in itertools.product(names, directions):
@@ -219,7 +219,7 @@ def _attention(scale: Scale) -> list[Case]:
         return 4.0 * s["batch"] * s["heads"] * s["seq"] ** 2 * s["head_dim"]
 
     def fits(s: Sizes) -> bool:
-        # Dense attention keeps every score; and what takes longer than the other kernels is left out.
+        # Dense attention stores every score; shapes of too much work are left out.
         return _within(scale, work(s)) and s["batch"] * s["heads"] * s["seq"] ** 2 <= 2**31
 
     shapes = draw(grid, fits, 22 * scale.share)
@@ -227,7 +227,7 @@ def _attention(scale: Scale) -> list[Case]:
     cases += _cases(_BACKENDS, [s for s in shapes if s["seq"] >= 256], scale, options={"causal": True})
     small = [s for s in shapes if work(s) <= scale.flops[1] / 3]
     cases += _cases(_BACKENDS, small[:12], scale, directions=("bwd",), options={"causal": False})
-    # Fewer key heads: the math backend copies keys for every query head, which no layer describes.
+    # Grouped keys: not for the math backend, which copies keys for every query head, as no layer does.
     grouped = [{**s, "kv_heads": s["heads"] // 4} for s in shapes[:6]]
     return cases + _cases(_BACKENDS[1:], grouped, scale, options={"causal": True})
 
@@ -253,7 +253,7 @@ _STEPS = {"batch": (1, 4, 16, 64), "hidden": (64, 128, 256, 512, 1024), "seq": (
 
 
 def _walk(scale: Scale, gates: int, count: float) -> list[Sizes]:
-    """Return shapes of a recurrent layer: width, batch and length over the whole range asked of them."""
+    """Return shapes of a recurrent layer over the whole range of width, batch and length."""
 
     def work(s: Sizes) -> float:
         return 4.0 * gates * s["batch"] * s["seq"] * s["hidden"] ** 2
@@ -276,7 +276,7 @@ def _recurrent(scale: Scale) -> list[Case]:
 
 
 def _short(shapes: Sequence[Sizes]) -> list[Sizes]:
-    """Return shapes of few steps and little work: backward, frameworks record every step."""
+    """Return shapes of few steps and little work, as frameworks record every step for the backward pass."""
     return [s for s in shapes if s["seq"] <= 512 and s["batch"] * s["seq"] * s["hidden"] ** 2 <= 1e8]
 
 
@@ -289,7 +289,7 @@ def _loops(scale: Scale) -> list[Case]:
 
 
 def _linear(scale: Scale) -> list[Case]:
-    """Return linear attention, and a scan as loop and by levels."""
+    """Return linear attention, and scans as a loop and level by level."""
     heads = {"batch": (1, 4), "heads": (4, 16), "seq": (256, 1000, 4096, 16384), "head_dim": (32, 64, 128)}
     lanes = {"batch": (1, 4), "seq": (128, 500, 2048, 8192), "hidden": (64, 256, 1024, 4096)}
 
@@ -307,11 +307,11 @@ def _linear(scale: Scale) -> list[Case]:
     return cases + _cases(("scan-levels",), scans, scale) + _cases(("scan-loop",), loops[:4], scale)
 
 
-#: Shapes of each kernel: copies tell the memory levels, and are many.
+#: Shapes per kernel; copies have many, because they determine the constants of the memory levels.
 _ROW_WISE = {"softmax": 20, "layernorm": 18, "rmsnorm": 14}
 _POINTWISE = {"copy": 24, "add": 18, "gelu": 18, "relu": 18, "tanh": 18, "mul": 18}
 
-#: Copies whose result is larger than what an allocator keeps: more than 32 MiB in fp32.
+#: Copies with results that the allocator maps anew each time: more than 32 MiB in fp32.
 _MAPPED = ({"m": 9000, "n": 1000}, {"m": 11000, "n": 1000}, {"m": 13000, "n": 1000}, {"m": 16000, "n": 1000})
 
 
@@ -333,7 +333,7 @@ def _memory(scale: Scale) -> list[Case]:
 
 
 def _cold(scale: Scale) -> list[Case]:
-    """Return a few cases that find nothing in the caches; a graph cannot be flushed in between."""
+    """Return a few cases with cold caches; eager only, as caches cannot be flushed within a graph."""
     cold = {"launches": ("eager",), "state": "cold", "dtypes": scale.dtypes[:1]}
     grid = {"m": (64, 1024, 4096), "n": (500, 4096)}
     tables = draw(grid, lambda s: s["m"] * s["n"] <= scale.elements[1], 4 * scale.share)
@@ -352,7 +352,7 @@ _COUNTED_TILES = {
 
 
 def _tiles(scale: Scale) -> list[Case]:
-    """Return the hand-written attention over tile sizes, for both schedules."""
+    """Return cases of the Triton attention over tile sizes, for both schedules."""
     cases = []
     for schedule, sides in (("fa2", (32, 64, 128)), ("fa1", (16, 32, 64))):
         for rows, cols in itertools.product(sides, sides):

@@ -1,8 +1,8 @@
-"""How far predictions are from what others posted: products, attention, collectives, on many devices.
+"""Compare predictions with posted times of products, attention and collectives on many devices.
 
-The rows (``validation/posted/``, with where each is from) are results that people, and vendors' own
-repositories, put on GitHub, copied as posted. Nothing is fitted on them; what was read off those of devices
-that are not kept aside, the diary says (``validation/DIARY.md``).
+The rows (``validation/posted/``, with their sources) are results that people and vendors posted on GitHub,
+copied unchanged. Nothing is fitted on them; ``validation/DIARY.md`` says what was learned from those of
+devices that are not kept aside.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from costmodel.validation.residuals import errors
 
 FOLDER = Path(__file__).parent / "posted"
 PAGE = Path(__file__).parent / "POSTED.md"
-#: Calls shorter than this [s] are not judged: there many posts show how fast a host launches.
+#: Calls shorter than this [s] are not judged, because many of these posts show the host's launch rate.
 SHORTEST = 5e-5
 _CELL = ["gpu", "op", "direction", "dtype", "kernel", "constants_from"]
-#: What tells collectives apart, beside the bytes.
+#: Columns that identify a collective, without the bytes.
 AMONG = ["gpu", "collective", "algorithm", "devices"]
 _HEADINGS = ("rows", "median", "mean", "bias", "least", "most")
 
 
 def rows() -> pd.DataFrame:
-    """Return the posted rows, in the columns of measured tables, with where each is from."""
+    """Return the posted rows in the columns of measured tables, with their sources."""
     tables = [pd.read_csv(FOLDER / f"{name}.csv") for name in ("products", "attention")]
     told = pd.concat(tables, ignore_index=True).fillna({"direction": "fwd", "kernel": ""})
     return told.merge(pd.read_csv(FOLDER / "sources.csv"), on="source", validate="many_to_one")
 
 
 def judged() -> pd.DataFrame:
-    """Return the rows that are long enough, as `score` returns them, with the ``error`` of each [%]."""
+    """Return the rows that are long enough, scored, with the ``error`` of each [%]."""
     scored = score(rows().query("latency_s >= @SHORTEST"))
     return scored.assign(error=errors(scored["seconds"], scored["latency_s"]))
 
 
 def collectives() -> pd.DataFrame:
-    """Return the posted collectives within a node that are long enough, with what is predicted.
+    """Return the posted collectives within a node that are long enough, with predictions.
 
-    That is ``seconds``, the bound ``lower_s`` [s], and the ``error`` [%]. Their buffers are of fp32.
+    Predictions are ``seconds``, the bound ``lower_s`` [s], and the ``error`` [%]. Buffers are fp32.
     """
     told = pd.read_csv(FOLDER / "collectives.csv").fillna({"algorithm": ""}).query("latency_s >= @SHORTEST")
     found = []
@@ -59,7 +59,7 @@ def collectives() -> pd.DataFrame:
 
 
 def by_cell(scored: pd.DataFrame, cell: Sequence[str] = _CELL) -> pd.DataFrame:
-    """Return the errors [%] by device, operation, direction, format, kernel, and whose constants served."""
+    """Return the errors [%] by device, operation, direction, format, kernel and origin of the constants."""
     grouped = scored.groupby(list(cell), sort=True)["error"]
     table = {
         "rows": grouped.size(),
@@ -117,12 +117,12 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
 
 
 def _above(rows: pd.DataFrame) -> int:
-    """Return how many lower bounds are above the time that was posted."""
+    """Return the number of lower bounds above the posted time."""
     return int((rows["lower_s"] > rows["latency_s"]).sum())
 
 
 def _intervals(scored: pd.DataFrame) -> Iterator[str]:
-    """Yield how many posted times lie in the intervals of their predictions."""
+    """Yield the table of posted times inside the intervals of their predictions."""
     known, own = scored[scored["lo80_s"].notna()], scored["constants_from"] == "self"
     back = scored["direction"] == "bwd"
     yield "| intervals, of which rows | rows | in 80 % | in 95 % |"

@@ -1,9 +1,9 @@
-"""Published runtimes, as rows that the package can predict or a reason why not.
+"""Read published runtimes as rows that the package can predict, or with a reason why it cannot.
 
-The table (``../shared/reference/published_runtimes.csv``) quotes papers, blogs and repositories in
-their own words. What a row measures is decided by its ``op`` and ``impl``: Linformer under the name
-of attention is not dense attention. Here each row gets the names of the contract, seconds instead
-of the source's unit where that is possible, and otherwise a ``reason``.
+The table (``../shared/reference/published_runtimes.csv``) quotes papers, blogs and repositories in their own
+words. ``op`` and ``impl`` together decide what a row measures: Linformer under the name of attention is not
+dense attention. Each row is converted to the package's names and to seconds where that is possible, and
+otherwise gets a ``reason``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from costmodel.validation.heldout import NEVER_FITTED
 
 #: The table's name.
 FILE = "published_runtimes.csv"
-#: op as printed (a prefix of it) → layer.
+#: Prefix of the printed op → layer.
 _OPS = {
     "vanilla_rnn": "rnn",
     "elman_rnn": "rnn",
@@ -30,7 +30,7 @@ _OPS = {
     "attention_core": "attention",
     "gemm": "gemm",
 }
-#: Names in the tables by which a GPU is known, beside those of device_names.csv.
+#: Names of GPUs in the tables, in addition to those of device_names.csv.
 _GPUS = {
     "T4": "nvidia/t4",
     "A30": "nvidia/a30",
@@ -80,12 +80,12 @@ COLUMNS = (
 
 
 def printed(reference: Path) -> pd.DataFrame:
-    """Return the published runtimes in their sources' words.
+    """Return the published runtimes as their sources print them.
 
     Raises
     ------
     TableError
-        If the table is missing or is none.
+        If the table is missing or cannot be read.
     """
     return _csv(reference / FILE)
 
@@ -98,7 +98,7 @@ def _csv(path: Path) -> pd.DataFrame:
 
 
 def read(reference: Path) -> pd.DataFrame:
-    """Return the published runtimes in the contract's words.
+    """Return the published runtimes in the package's names and units.
 
     Parameters
     ----------
@@ -108,13 +108,13 @@ def read(reference: Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row for each of the table, in its order, with ``COLUMNS``; ``reason`` is empty where op, device,
-        dtype and seconds are all known. AMD's ``bwd`` of the recurrent rows is the data's gradient alone.
+        One row for each of the table, in its order, with ``COLUMNS``; ``reason`` is empty if op, device,
+        dtype and seconds are all known. AMD's ``bwd`` of the recurrent rows is the gradient of the data only.
 
     Raises
     ------
     TableError
-        If a file is missing or is not what it should be.
+        If a file is missing or has the wrong content.
     """
     table, names = printed(reference), _csv(reference / "device_names.csv")
     text = {
@@ -153,9 +153,9 @@ def read(reference: Path) -> pd.DataFrame:
 
 
 def chains(reference: Path) -> pd.DataFrame:
-    """Return the rows that constants of recurrent chains are fitted on, and judged by: cuDNN's and MIOpen's.
+    """Return the rows of cuDNN and MIOpen on which recurrences are fitted and judged.
 
-    Those of layers without their input products, as DeepBench timed them, on devices that may be fitted on.
+    They are layers without input products, as DeepBench timed them, on devices that may be fitted on.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def chains(reference: Path) -> pd.DataFrame:
 
 
 def _causal(column: pd.Series) -> pd.Series:
-    """Return whether attention is causal, unknown where the table has ``?`` or nothing."""
+    """Return whether attention is causal; unknown where the table has ``?`` or is empty."""
     return column.astype("string").map({"0": False, "1": True, "0.0": False, "1.0": True}).astype("boolean")
 
 
@@ -181,7 +181,7 @@ def _dtype(printed: str) -> str:
 
 
 def _latency(table: pd.DataFrame, out: pd.DataFrame) -> pd.Series:
-    """Return seconds of one call: from ms, µs, s as printed, from a rate by the FLOP its unit names."""
+    """Return the time of one call [s], as printed or from a rate and the FLOP that its unit names."""
     unit = table["unit"].fillna("").astype(str)
     scale = unit.map({"ms": 1e-3, "ms per batch": 1e-3, "us": 1e-6, "s": 1.0}).astype(float)
     seconds = table["value"] * scale
@@ -195,7 +195,7 @@ def _latency(table: pd.DataFrame, out: pd.DataFrame) -> pd.Series:
 def _reason(
     op: str, device: str, dtype: str, latency: float, heads: float, printed: str, impl: str, note: str
 ) -> str:
-    """Return why a row is not comparable, or nothing."""
+    """Return why a row is not comparable, or an empty text."""
     recurrent = op in GATES
     checks = (
         ("OUTLIER" in note, "the source marks it as an outlier"),

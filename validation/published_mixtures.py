@@ -1,7 +1,7 @@
-"""Published training of mixtures of experts on many devices, and what `costmodel.parallel` predicts for it.
+"""Published training of mixtures of experts on many devices, and predictions by `costmodel.parallel`.
 
-The layouts are the publishers' where they give them, else the fastest that is found. Nothing is fitted
-on these rows, and nothing is gated by them.
+The layouts are the publishers' if they give them, else the fastest ones found. Nothing is fitted on these
+rows, and no test depends on them.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from costmodel.models import load
 from costmodel.parallel import Cluster, Layered, Layout, Training, plan
 from costmodel.validation.published_training import Answer
 
-#: One way, of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
+#: One-way bandwidth of each device's port to other nodes: 400 Gbit/s InfiniBand [B/s].
 PORT = "50 GB/s"
 H100 = "nvidia/h100-sxm"
-#: Devices, and their utilisation [%] at sequences of 4,096 tokens: Liu et al., arXiv 2504.14960, abstract.
+#: Number of devices and their utilisation [%] with sequences of 4,096 tokens: Liu et al., arXiv 2504.14960,
+#: abstract.
 FOLDED = {"mixtral-8x22b": (128, 49.3)}
-#: Sequences of a step of `FOLDED`, which are not known here.
+#: Sequences per step of `FOLDED`: assumed, as the number is not known.
 SEQUENCES = 256
-#: DeepSeek-AI, arXiv 2412.19437: devices (§3.1), sequences of a step and their tokens (§4.2), device-hours
-#: for 10¹² tokens (§1, Table 1).
+#: DeepSeek-AI, arXiv 2412.19437: devices (§3.1), sequences per step and their tokens (§4.2), device-hours for
+#: 10¹² tokens (§1, Table 1).
 DEVICES, BATCH, SEQ, HOURS = 2048, 15_360, 4096, 180_000.0
 
 
@@ -44,7 +45,7 @@ def mixtures() -> Iterator[tuple[dict[str, Any], Answer]]:
 def deepseek(dtype: str, hidden: bool) -> Answer:
     """Return the device-hours of training DeepSeek-V3 on 10¹² tokens, in its publishers' layout [h].
 
-    Its 61 layers are on 16 stages, so that the fullest has four.
+    Its 61 layers are distributed over 16 stages, so the largest stage has four.
     """
     stages = 16
     layout = Layout(pipeline=stages, data=DEVICES // stages, expert=64, zero=1, overlap_experts=hidden)
@@ -65,7 +66,7 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
 
 
 def folded(name: str, devices: int) -> Answer:
-    """Return the utilisation of the fastest layout that is found for a mixture of experts [%]."""
+    """Return the utilisation of the fastest layout found for a mixture of experts [%]."""
     cluster = Cluster(device=hardware.load(H100).replace(network=PORT), devices=devices)
     best = plan(Layered.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
     numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "zero")

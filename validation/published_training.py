@@ -1,7 +1,7 @@
-"""Published training times of whole models: what each row means, and what the package predicts for it.
+"""Predict published training times of whole models.
 
-What a row leaves open (sequences a device, what is computed again, what overlaps) is assumed here, and said
-with the answer. Communication between the devices is left out everywhere.
+Details that a row leaves open (sequences per device, recomputation, overlap) are assumed here, and stated
+with the answer. Communication between devices is left out everywhere.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from costmodel.models import Architecture, from_config, load
 from costmodel.predict import predict
 from costmodel.validation.amp_gpt2 import largest_pass
 
-#: Optimiser steps, and sequences of 1,024 tokens a step, of FlashAttention's GPT-2 runs (its appendix E.2).
+#: Optimiser steps, and sequences of 1,024 tokens per step, of FlashAttention's GPT-2 runs (its appendix E.2).
 GPT2_STEPS, GPT2_SEQUENCES = 400_000, 512
-#: Sequences a GPU and the most steps of NVIDIA's BERT in MLPerf 1.1 (its config_DGXA100_1x8x56x1.sh, which
-#: leaves padding out); its time [min] (FlashAttention, Table 1); tokens of a sequence: assumed, of 512.
+#: NVIDIA's BERT in MLPerf 1.1: sequences per GPU and largest number of steps (its config_DGXA100_1x8x56x1.sh,
+#: which leaves padding out); its time [min] (FlashAttention, Table 1); average tokens of a sequence, assumed,
+#: of at most 512.
 BERT_SEQUENCES, BERT_STEPS, BERT_MINUTES, BERT_LENGTH = 56, 7_100, 20.0, 256
 GPUS, DAY = 8, 86400.0
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A predicted number in the published unit, and what it rests on."""
+    """A predicted number in the published unit, with device, rung and assumptions."""
 
     value: float
     device: str
@@ -60,7 +61,7 @@ def transformer(row: pd.Series) -> Answer | str:
 # -- FlashAttention's GPT-2 runs ---------------------------------------------------------------
 
 
-#: Whose code → whether attention is one kernel, whether chains of pointwise operations are, in words.
+#: Code → whether attention is one kernel; whether chains of pointwise operations are; description.
 GPT2_CODE = {
     "HuggingFace": (False, False, "every line of HuggingFace's code a kernel"),
     "Megatron-LM": (False, True, "scores in memory, with dropout; chains of pointwise operations one kernel"),
@@ -71,7 +72,7 @@ GPT2_CODE = {
 def gpt2(row: pd.Series) -> Answer | str:
     """Return the time of a GPT-2 training run on one of 8 A100 [days].
 
-    All under PyTorch's automatic mixed precision, with as many sequences at a time as there is memory for
+    All runs use PyTorch's automatic mixed precision, with as many sequences at a time as fit into memory
     (FlashAttention, appendix E.2).
     """
     name = "gpt2-medium" if "medium" in row["op"] else "gpt2"
@@ -94,10 +95,11 @@ def gpt2(row: pd.Series) -> Answer | str:
 
 
 def bert(row: pd.Series) -> Answer | str:
-    """Return the time of training BERT-large with FlashAttention on one of 8 A100 [min], from NVIDIA's.
+    """Return the time of training BERT-large with FlashAttention on one of 8 A100 [min].
 
-    Neither how many steps were needed nor how long sequences are without their padding is published.
-    Both are the same in the two rows, so that one follows from the other.
+    It is NVIDIA's time scaled by a ratio of predictions. Neither the number of steps nor the length of
+    sequences without padding is published. Both are equal in the two rows, so one time follows from the
+    other.
     """
     theirs, rung = _bert_step("dense")
     if row["impl"] != "FlashAttention":
@@ -123,9 +125,9 @@ def _bert_step(attention: str) -> tuple[float, str]:
 # -- FlashAttention-2's GPT-3 throughputs ------------------------------------------------------
 
 
-#: Tokens of a pass of GPT-3 with tiled attention on 80 GB (the authors' repository,
-#: training/configs/experiment/pile, gpt3xl-flash.yaml and gpt3-2.7B-flash-hdim128.yaml), and, assumed, with
-#: stored scores.
+#: Tokens per pass of GPT-3 with tiled attention on 80 GB (the authors' repository,
+#: training/configs/experiment/pile, gpt3xl-flash.yaml and gpt3-2.7B-flash-hdim128.yaml); with stored scores
+#: (assumed).
 GPT3_TOKENS = {"gpt3-1.3b": 16_384, "gpt3-2.7b": 8_192}
 STORED_TOKENS = 8_192
 
@@ -133,8 +135,8 @@ STORED_TOKENS = 8_192
 def gpt3(row: pd.Series) -> Answer | str:
     """Return the throughput of training GPT-3 on one of 8 A100, as the paper counts FLOP [TFLOP/s].
 
-    With fused kernels in 16 bits, and what automatic mixed precision adds to each pass (``precision`` in the
-    configurations): casts of weights and of their gradients, and sums of these in fp32.
+    Kernels are fused and use 16 bits. Automatic mixed precision (``precision`` in the configurations) adds to
+    each pass casts of weights and of their gradients, and the accumulation of gradients in fp32.
     """
     impl = row["impl"]
     if impl == "FlashAttention":
@@ -156,9 +158,9 @@ def gpt3(row: pd.Series) -> Answer | str:
 
 
 def _pass_over(model: Architecture, device: str) -> float:
-    """Return the time of adding up gradients in fp32, two read and one written [s].
+    """Return the time of accumulating gradients in fp32, with two reads and one write [s].
 
-    To cast weights to 16 bits and gradients from them moves as many bytes.
+    Casting weights to 16 bits and gradients from 16 bits moves as many bytes.
     """
     rows, width = model.parameters // model.fields.d_model, model.fields.d_model
     return _seconds(Elementwise(dtype="fp32", op="add"), device, m=rows, n=width)[0]
@@ -166,7 +168,7 @@ def _pass_over(model: Architecture, device: str) -> float:
 
 # -- MaxText on TPUs ---------------------------------------------------------------------------
 
-#: (TPU, scale) → sequences of 2,048 tokens a chip, and what is computed again backward: MaxText's
+#: (TPU, scale) → sequences of 2,048 tokens per chip, and recomputation in the backward pass: MaxText's
 #: configs/v5e/*.sh and configs/experimental/*.sh. `minimal` keeps the results of all products with weights.
 MAXTEXT = {
     ("tpu-v5e", 16): (6, "full"), ("tpu-v5e", 32): (4, "full"), ("tpu-v5e", 64): (2, "full"),
@@ -179,7 +181,7 @@ MAXTEXT = {
 def maxtext_model(scale: int) -> Architecture:
     """Return MaxText's default model at a ``global_parameter_scale``, a power of two.
 
-    Heads and inner width double first, then the width, then the layers (its `get_individual_scales`).
+    Heads and inner width are doubled first, then the width, then the layers (its `get_individual_scales`).
     """
     doublings, left = divmod(scale.bit_length() - 1, 3)
     wide, width, layers = (2 ** (doublings + (left > least)) for least in (0, 1, 2))

@@ -1,4 +1,4 @@
-"""From a campaign's visits to one tidy table: a row a case, in the columns of measured tables."""
+"""Turn a campaign's visits into one tidy table: one row per case, in the columns of measured tables."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from costmodel.validation.journal import Row
 from costmodel.validation.registry import find
 from costmodel.validation.torch_env import Machine
 
-#: Visits of a case that differ by more than this are named noisy.
+#: Relative difference between visits above which a case counts as noisy.
 NOISY = 0.10
-#: Processes beside ours, on average, from which on a CPU is shared; alone it has a few tenths.
+#: Average number of other runnable processes from which a CPU counts as shared; an idle one has a few tenths.
 BUSY = 0.5
-#: A campaign half of whose cases differ by more between visits shared its machine, or throttled.
+#: Median relative difference between visits above which the machine was shared or throttled.
 DISTURBED = 0.10
 
-#: Sizes of the vocabulary → columns of tables, where the names differ; by operation's first word.
+#: Size of the vocabulary → column of tables where the names differ, by the first word of the operation.
 _COLUMNS = {
     "attention": {"seq": "seq_q", "heads": "heads_q", "kv_heads": "heads_kv"},
     "bmm": {"batch": "b"},
@@ -40,22 +40,21 @@ def table(visits: Sequence[Row], machine: Machine, device: str) -> pd.DataFrame:
     Parameters
     ----------
     visits : sequence of dict
-        As the journal has them.
+        Visits from the journal.
     machine : Machine
-        Where they were made.
+        The machine they were made on.
     device : str
-        Name or spec file of that device, for the column ``gpu``.
+        Name or spec file of the device, for the column ``gpu``.
 
     Returns
     -------
     DataFrame
-        The columns that tables of measured kernels have (sizes, ``op``, ``latency_s`` [s], …), and
-        ``bench``, ``launch``, ``state``, ``case`` (all of it, as JSON), ``status``, ``reason``, ``q1_s``,
-        ``q3_s`` [s] (median of the visits' quartiles), ``spread`` (between visits: largest less
-        smallest median, over the median; empty for a single visit), ``visits``, ``samples``,
-        ``error`` (relative, against float64), ``peak_bytes``, ``clock_hz``, ``temperature_c``,
-        ``power_w``, ``load``, and what it was measured with. Latency is the median over visits of the
-        median over samples.
+        The columns that tables of measured kernels have (sizes, ``op``, ``latency_s`` [s], …), and ``bench``,
+        ``launch``, ``state``, ``case`` (all of it, as JSON), ``status``, ``reason``, ``q1_s``, ``q3_s`` [s]
+        (median of the visits' quartiles), ``spread`` (between visits: largest less smallest median, over the
+        median; empty for a single visit), ``visits``, ``samples``, ``error`` (relative, against float64),
+        ``peak_bytes``, ``clock_hz``, ``temperature_c``, ``power_w``, ``load``, and versions of hardware and
+        software. Latency is the median over visits of the median over samples.
 
     Raises
     ------
@@ -136,7 +135,7 @@ def _times(good: pd.DataFrame) -> dict[str, Any]:
     return {
         "latency_s": latency,
         "timer": good["timer"].iloc[0],
-        # One visit says nothing of how far two differ.
+        # One visit does not show how much two would differ.
         "spread": float((medians.max() - medians.min()) / latency) if len(medians) > 1 else float("nan"),
         "samples": int(good["samples"].sum()),
         **{name: None if pd.isna(value) else float(value) for name, value in read.items()},
@@ -144,7 +143,7 @@ def _times(good: pd.DataFrame) -> dict[str, Any]:
 
 
 def disturbance(frame: pd.DataFrame) -> str:
-    """Return a line that says how much visits of a case differ, and whether that is too much.
+    """Return a line on how much visits of a case differ, and whether that is too much.
 
     Parameters
     ----------
@@ -168,7 +167,7 @@ def disturbance(frame: pd.DataFrame) -> str:
 
 
 def _others(frame: pd.DataFrame) -> float:
-    """Return how many more processes were runnable than our threads, on a CPU: what a single visit tells."""
+    """Return the median number of runnable processes besides our threads on a CPU."""
     if not {"load", "units", "timer"} <= set(frame):
         return 0.0
     ours = frame[frame["timer"] == "perf_counter-median"]
@@ -177,14 +176,14 @@ def _others(frame: pd.DataFrame) -> float:
 
 
 def unfinished(frame: pd.DataFrame, cases: int, passes: int) -> str:
-    """Return a line that says what the time was too short for; nothing where all was visited as planned.
+    """Return a line on what there was no time for; empty if all planned visits were made.
 
     Parameters
     ----------
     frame : DataFrame
         As `table` returns it.
     cases, passes : int
-        Cases of the plan, and visits of each; one that failed is visited once.
+        Number of cases in the plan, and visits per case; a failed case is visited once.
     """
     good = frame[frame["status"] == "ok"]
     visits = int(good["visits"].clip(upper=passes).sum()) + passes * (len(frame) - len(good))
@@ -197,12 +196,12 @@ def unfinished(frame: pd.DataFrame, cases: int, passes: int) -> str:
 
 
 def save(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Write the table as Parquet, and beside it a summary to read, as CSV.
+    """Write the table as Parquet, and beside it a human-readable summary as CSV.
 
     Returns
     -------
     parquet, csv : Path
-        What was written.
+        Paths of the files written.
 
     Raises
     ------
@@ -219,10 +218,11 @@ def save(frame: pd.DataFrame, path: Path, *, overwrite: bool = False) -> tuple[P
 
 
 def summarise(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that a person reads: what, how large, how long, how sure."""
+    """Return the human-readable columns: operation, sizes, times, spread, versions."""
     first = ["op", "kernel", "dtype", "direction", "launch", "state"]
     last = ["latency_s", "q1_s", "q3_s", "spread", "visits", "samples", "error", "status", "reason"]
-    # Operations that no table of others has keep the vocabulary's names: linear attention has `heads`.
+    # Operations that do not occur in external tables keep the vocabulary's names: linear attention has
+    # `heads`.
     known = (*_SIZES, *_RECURRENT, "heads")
     sizes = [name for name in known if name in frame and frame[name].notna().any()]
     facts = ["gpu", "machine", "framework", "driver", "runtime", "costmodel"]
@@ -235,7 +235,7 @@ def cases_of(frame: pd.DataFrame) -> list[Case]:
     Raises
     ------
     TableError
-        If a row's ``case`` is none of ours.
+        If a row's ``case`` is not one that `validate --record` wrote.
     """
     return [_case_in(text) for text in frame["case"]]
 

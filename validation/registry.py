@@ -1,8 +1,8 @@
-"""Kernels to measure: one function each, found by looking for ``bench_*.py`` in this folder.
+"""Registry of kernels to measure: one function each, in this folder's ``bench_*.py``.
 
-A kernel is a function of a case and a maker of random tensors that returns `Work`: the operands,
-the call that is timed, and the same mathematics to be done in float64. Everything else (gradients,
-checking, timing, recording, joining with a prediction) is the same for all of them.
+A kernel is a function of a case and a maker of random tensors that returns `Work`: the operands, the call to
+time, and the same mathematics for float64. Everything else (gradients, checking, timing, recording, joining
+with a prediction) is common to all kernels.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from costmodel.errors import unknown_name
 from costmodel.layers import Layer
 from costmodel.validation.case import Case
 
-#: Formats that a kernel is measured in unless it says otherwise.
+#: Formats in which a kernel is measured by default.
 FLOATS = ("fp32", "tf32", "bf16", "fp16")
 
 
 class Maker(Protocol):
-    """Makes random operands on the device and in the format of a case."""
+    """Maker of random operands on the device and in the format of a case."""
 
     @property
     def torch(self) -> Any:
-        """The module."""
+        """The module ``torch``."""
 
     @property
     def device(self) -> str:
@@ -51,18 +51,18 @@ class Maker(Protocol):
 
 @dataclass(frozen=True)
 class Work:
-    """What one kernel does to its operands.
+    """Operands and calls of one kernel.
 
     Attributes
     ----------
     inputs : tuple of Tensor
-        Operands; gradients are taken of all of them.
+        Operands; gradients are taken with respect to all of them.
     call : callable
-        ``call(*inputs)``: the kernel to be timed; returns one tensor.
+        ``call(*inputs)``: the kernel to time; returns one tensor.
     exact : callable
         ``exact(*inputs64)``: the same mathematics on float64 copies of the operands.
     scope : callable
-        Returns the context that calls run in; entered once for many calls, so that it costs none.
+        Returns the context for calls; it is entered once for many calls, so that it does not affect times.
     """
 
     inputs: tuple[Any, ...]
@@ -78,17 +78,17 @@ class Bench:
     Attributes
     ----------
     name : str
-        As cases name it.
+        Its name in cases.
     kernel : str
-        Whose implementation it is, for the column ``kernel``.
+        The implementation, for the column ``kernel``.
     op : callable
-        Case to the operation's name in tables of measurements.
+        Function from a case to the operation's name in tables of measurements.
     layer : callable
-        Case to the layer that predicts it, or None where no layer describes it.
+        Function from a case to the layer that predicts it, or None if no layer describes it.
     build : callable
-        Case and `Maker` to `Work`.
+        Function from a case and a `Maker` to `Work`.
     devices, dtypes, directions : tuple of str
-        Where, in which formats and directions it exists.
+        Devices, formats and directions in which it exists.
     """
 
     name: str
@@ -114,7 +114,7 @@ def bench(
     dtypes: tuple[str, ...] = FLOATS,
     directions: tuple[str, ...] = ("fwd", "bwd", "fwd+bwd"),
 ) -> Callable[[Callable[[Case, Maker], Work]], Callable[[Case, Maker], Work]]:
-    """Return a decorator that makes a function known as the kernel of that name."""
+    """Return a decorator that registers a function as the kernel of that name."""
 
     def register(build: Callable[[Case, Maker], Work]) -> Callable[[Case, Maker], Work]:
         if name in _BENCHES:
@@ -128,7 +128,7 @@ def bench(
 
 @cache
 def benches() -> dict[str, Bench]:
-    """Return every kernel to measure by its name."""
+    """Return all kernels to measure by name."""
     package = __name__.rpartition(".")[0]
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         if module.name.startswith("bench_"):
@@ -137,9 +137,10 @@ def benches() -> dict[str, Bench]:
 
 
 def described(cases: Sequence[Case]) -> tuple[Layer | None, dict[str, NDArray[np.float64]]]:
-    """Return the layer of cases that are alike but for their sizes' values, and those of its sizes they give.
+    """Return the layer of cases that differ only in the values of sizes, and those sizes as arrays.
 
-    Decoding, a case has one query, and its layer no name for it. None where no layer describes them.
+    Sizes that the layer does not take are left out: a decoding case has one query. The layer is None if none
+    describes the cases.
     """
     layer = find(cases[0].bench).layer(cases[0])
     names = [name for name, _ in cases[0].sizes if layer is not None and name in layer.sizes()]
@@ -147,7 +148,7 @@ def described(cases: Sequence[Case]) -> tuple[Layer | None, dict[str, NDArray[np
 
 
 def find(name: str) -> Bench:
-    """Return the kernel of that name.
+    """Return a kernel by its name.
 
     Raises
     ------

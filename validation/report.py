@@ -1,4 +1,4 @@
-"""What a campaign says: rows for the report's page, and whether predictions are as good as they must be."""
+"""Evaluate a campaign: rows for the report's page, and whether predictions meet the demanded accuracy."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from costmodel.validation.join import with_predictions
 from costmodel.validation.record import cases_of
 from costmodel.validation.registry import find
 
-#: Predictions are wanted within this many times the difference between reruns, where that is larger.
+#: Allowed error as a multiple of the difference between reruns, if that is larger than the demand.
 RERUN_FACTOR = 1.5
-#: Share of pairs of kernels that have to be in the right order [%].
+#: Required share of pairs of kernels in the right order [%].
 ORDER_PERCENT = 95
-#: Two kernels are told apart if their times differ by more than this, …
+#: Two kernels are compared if their times differ by more than this factor, …
 APART = 1.2
-#: … and are alike enough to be a question if their FLOPs are within this factor.
+#: … and their FLOPs by no more than this one.
 ALIKE = 4.0
 #: Median error of a cell above which the diary has to explain it [%].
 MISPREDICTED = 30.0
@@ -34,23 +34,23 @@ _MEMORY = ("softmax", "layernorm", "rmsnorm", "add", "mul", "copy", "relu", "gel
 
 
 def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.DataFrame:
-    """Return measured rows at every rung there is, as `costmodel.reports.validation` wants them.
+    """Return measured rows at every available rung, in the form that `costmodel.reports.validation` takes.
 
     Parameters
     ----------
     frame : DataFrame
         As `costmodel.validation.measure` returns it.
     device : Device, str or Path
-        Where it was measured.
+        The device it was measured on.
 
     Returns
     -------
     DataFrame
-        One row for each measured case and rung: ``layer``, ``options``, ``device``, ``op``,
-        ``dtype``, ``framework``, ``rung``, ``state``, ``measured_s``, ``seconds``, ``lower_s`` [s],
-        ``bound``, ``held_out``, ``spread``, whose kernel, direction and launch, and what
-        `costmodel.validation.memory.footprints` reads.
-        Constants are fitted on warm rows, forward or backward: all others are held out.
+        One row for each measured case and rung: ``layer``, ``options``, ``device``, ``op``, ``dtype``,
+        ``framework``, ``rung``, ``state``, ``measured_s``, ``seconds``, ``lower_s`` [s], ``bound``,
+        ``held_out``, ``spread``, ``kernel``, ``direction``, ``launch``, and the columns that
+        `costmodel.validation.memory.footprints` reads. Constants are fitted on warm rows, forward or
+        backward; all others count as held out.
     """
     good = frame[(frame["status"] == "ok") & frame["latency_s"].notna()].reset_index(drop=True)
     layers = [find(case.bench).layer(case) for case in cases_of(good)]
@@ -73,13 +73,13 @@ def as_report(frame: pd.DataFrame, device: hardware.Device | str | Path) -> pd.D
 
 
 def fitted_constants(device: hardware.Device) -> pd.DataFrame:
-    """Return the constants that were fitted on a device, with their intervals, as the report shows them.
+    """Return the constants fitted on a device, with their intervals, as the report shows them.
 
     Returns
     -------
     DataFrame
         ``op``, ``direction``, ``dtype``, ``constant``, ``value``, ``low``, ``high`` (text, four digits),
-        ``unit`` and ``meaning``: those that have an interval.
+        ``unit`` and ``meaning`` of each constant with an interval.
     """
     rows = []
     for section in calibration.own(device):
@@ -102,18 +102,18 @@ def fitted_constants(device: hardware.Device) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Demand:
-    """What must come out of a campaign.
+    """A demand on the accuracy of predictions in a campaign.
 
     Attributes
     ----------
     name : str
-        In words.
+        Description.
     kind : str
         Kind of device.
     percent : float
-        Largest median absolute error [%].
+        Largest allowed median absolute error [%].
     rows : callable
-        The rows it is about.
+        Function that selects the rows it applies to.
     """
 
     name: str
@@ -138,17 +138,17 @@ DEMANDS = (
 
 
 def _predicted(frame: pd.DataFrame) -> pd.Series[bool]:
-    """Return which rows were measured and predicted."""
+    """Return which rows have both a measurement and a prediction."""
     return (frame["status"] == "ok") & frame["seconds"].notna()
 
 
 def _judged(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that predictions are judged by: of held-out shapes, and the device's time alone."""
+    """Return the rows that predictions are judged by: held-out shapes, without host-limited times."""
     return frame[_predicted(frame) & held_out(frame) & ~queued(frame)]
 
 
 def verdicts(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
-    """Return what must come out, and what did.
+    """Return each demand and the accuracy that was reached.
 
     Parameters
     ----------
@@ -160,10 +160,10 @@ def verdicts(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        For each demand: ``demand``, ``rows`` (warm and forward, of held-out shapes; where graphs were
-        measured, those, as other calls show the host's dispatch where that is the slower), ``median``,
-        ``mean`` and ``bias`` [%], ``reruns`` (median difference between visits [%]), ``limit``
-        (the demand, or 1.5 times that where it is larger [%]) and ``met``.
+        For each demand: ``demand``, ``rows`` (warm and forward, of held-out shapes; only graphs if any were
+        measured, because other calls may be limited by the host's dispatch), ``median``, ``mean`` and
+        ``bias`` [%], ``reruns`` (median difference between visits [%]), ``limit`` (the demand, or 1.5 times
+        ``reruns`` if that is larger [%]) and ``met``.
     """
     judged = _judged(frame)
     judged = judged[(judged["direction"] == "fwd") & (judged["state"] == "warm")]
@@ -191,10 +191,10 @@ def verdicts(frame: pd.DataFrame, kind: str) -> pd.DataFrame:
 
 
 def order(frame: pd.DataFrame) -> tuple[int, float]:
-    """Return how many pairs of kernels can be told apart, and the share that is ordered right.
+    """Return the number of comparable pairs of kernels, and the share that is ordered correctly.
 
-    Pairs are of held-out shapes and different layers or backends, within a factor of 4 in FLOPs,
-    measured times more than 20 % apart; where graphs were measured, of those.
+    Pairs are of held-out shapes and of different layers or backends, within a factor of 4 in FLOPs, and with
+    measured times more than 20 % apart; only graphs are used if any were measured.
     """
     good = _judged(frame)
     good = good[good["matrix_flops"] > 0]
@@ -211,7 +211,7 @@ def order(frame: pd.DataFrame) -> tuple[int, float]:
 
 
 def mispredicted(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the cells of a campaign whose median error is above ``MISPREDICTED``: the diary explains them.
+    """Return the cells of a campaign whose median error exceeds ``MISPREDICTED``, for the diary.
 
     Returns
     -------

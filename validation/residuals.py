@@ -1,4 +1,4 @@
-"""How far predictions are off on rows that nothing was fitted on, as a calibration states it."""
+"""Residuals of held-out rows, as calibrations state them."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from costmodel.errors import TableError
 
 Array = NDArray[np.float64]
 
-#: How much worse than a relative's constants may be those of a device's own.
+#: Factor by which a device's own constants may be worse than a relative's.
 WORSE = 1.1
-#: Median error on held-out rows [%] beyond which constants tell nothing, whatever there would be without.
+#: Median error on held-out rows [%] beyond which constants are useless, whatever the alternative.
 USELESS_PERCENT = 50.0
-#: Held-out rows that a regime of the residuals needs, and how many regimes there may be.
+#: Least number of held-out rows per regime of residuals, and largest number of regimes.
 REGIME_ROWS, REGIMES = 15, 4
-#: Fewer rows than this have no quantile as far out as 2.5 and 97.5 %: the first of n stands for 1/(n + 1).
+#: Least number of rows with quantiles of 2.5 and 97.5 %: the first of n is the quantile 1/(n + 1).
 _OUTER_ROWS = 39
 
 
@@ -27,10 +27,11 @@ def errors(predicted: ArrayLike, measured: ArrayLike) -> Array:
 
 
 def checked(predicted: Array, without: Array, measured: Array) -> Array:
-    """Return the errors of held-out rows [%]; refuse constants that are useless, or worse than none.
+    """Return the errors of held-out rows [%]; refuse constants that are useless or worse than without them.
 
-    Useless is a median error above ``USELESS_PERCENT``. Worse is: by ``WORSE``, in the median and in the
-    mean. One alone, of a dozen rows, goes either way by chance; between equals, the device's own are taken.
+    Constants are useless if the median error exceeds ``USELESS_PERCENT``. They are worse if both the median
+    and the mean error are larger by the factor ``WORSE``, because with a dozen rows either alone differs by
+    chance. If both are about equal, the device's own are kept.
 
     Raises
     ------
@@ -41,7 +42,7 @@ def checked(predicted: Array, without: Array, measured: Array) -> Array:
     own, other = (float(np.median(np.abs(found))) for found in (error, before))
     if own > WORSE * other and np.mean(np.abs(error)) > WORSE * np.mean(np.abs(before)):
         raise TableError(f"{own:.1f} % off on {len(measured)} held-out rows, {other:.1f} % without it")
-    if not own <= USELESS_PERCENT:  # nor is an error that is no number one
+    if not own <= USELESS_PERCENT:  # also if it is NaN
         raise TableError(
             f"{own:.1f} % off on {len(measured)} held-out rows: no constants of this kernel model"
         )
@@ -51,10 +52,10 @@ def checked(predicted: Array, without: Array, measured: Array) -> Array:
 def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
     """Return the quantiles of measured over predicted time, by regime of the predicted time.
 
-    As many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``; one of
-    fewer rows if there are no more, none for fewer than 8. The k-th of n ratios stands for the share
-    k/(n + 1): that of further rows which is expected below it, so that intervals from few rows are wider.
-    Those of 95 % are `opened` beyond the rows where these are too few.
+    There are as many regimes of equal size as have ``REGIME_ROWS`` rows each, at most ``REGIMES``. With fewer
+    rows there is one regime, and with fewer than 8 rows none. The k-th of n ratios is the quantile k/(n + 1),
+    the expected share of further rows below it, so that intervals from few rows are wider. Intervals of 95 %
+    from too few rows are widened beyond them (`opened`).
     """
     if len(predicted) < 8:
         return ()
@@ -70,11 +71,11 @@ def spread(predicted: Array, measured: Array) -> tuple[Spread, ...]:
 
 
 def opened(regime: Spread) -> Spread:
-    """Return a regime whose outer quantiles are not the extremes of too few rows.
+    """Return a regime with outer quantiles widened beyond the extremes of too few rows.
 
-    Of fewer than ``_OUTER_ROWS`` rows the extremes hold (n − 1)/(n + 1): 80 % of further rows for nine, not
-    95. Student's t with n − 1 degrees of freedom says how much wider than the 80 % that they do tell an
-    interval of 95 is, on the logarithm of the time; the extremes are inside it all the same.
+    The extremes of n rows cover (n − 1)/(n + 1) of further rows: with nine rows 80 %, not 95 %. With fewer
+    than ``_OUTER_ROWS`` rows the 95 % interval is therefore scaled from the 80 % interval, on the logarithm
+    of the time, by Student's t with n − 1 degrees of freedom. It always includes the extremes.
     """
     if regime.rows >= _OUTER_ROWS:
         return regime

@@ -1,4 +1,4 @@
-"""What is written of a fit: constants, the sizes and rows they rest on, and how far off they are."""
+"""Make sections of calibration files: constants, ranges of sizes, provenance, errors."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def section(
     wanted : Wanted
         The cell.
     constants : mapping of str to float
-        What was found.
+        The fitted constants.
     fitted, judged : DataFrame
-        Rows that they were fitted on, and those held out.
+        Rows that were fitted on, and held-out rows.
     predicted : array
-        Times of the latter [s].
+        Predicted times of the held-out rows [s].
     sizes : mapping
-        Arguments of the kernel model for the former.
+        Arguments of the kernel model for the fitted rows.
     hashes : mapping of str to str
-        Hash of each table that the column ``table`` names.
+        Hash of each table named in the column ``table``.
     intervals : mapping of str to (float, float), optional
         See `costmodel.validation.uncertainty.intervals`.
     """
@@ -68,7 +68,7 @@ def section(
 
 
 def _ranges(sizes: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Return smallest and largest of each size among the fitted rows; tiles are choices, not sizes."""
+    """Return the smallest and largest value of each size among the fitted rows, without tiles."""
     return {
         name: (float(np.min(values)), float(np.max(values)))
         for name, values in sizes.items()
@@ -79,7 +79,7 @@ def _ranges(sizes: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
 def _provenance(
     fitted: pd.DataFrame, judged: pd.DataFrame, error: Array, hashes: Mapping[str, str]
 ) -> Provenance:
-    """Return what constants rest on: whose rows, how many, and the errors of those held out."""
+    """Return sources and numbers of rows, and the errors of those held out."""
     rows = pd.concat([fitted, judged])
 
     def named(column: str) -> str:
@@ -87,7 +87,7 @@ def _provenance(
 
     tables = sorted(rows["table"].unique()) if "table" in rows else []
     size = np.abs(error)
-    # Of recurrent ops, which are fitted together, one may have no held-out row.
+    # Recurrent ops are fitted together, so one of them may have no held-out row.
     told = (np.median(size), np.mean(size), np.median(error)) if len(error) else (np.nan,) * 3
     mdape, mape, bias = (round(float(value), 2) for value in told)
     return Provenance(
@@ -104,7 +104,7 @@ def _provenance(
 
 
 def file_of(device: str, sections: Sequence[Section], date: str | None) -> File:
-    """Return the calibration of a device, of today unless it is said when."""
+    """Return the calibration file of a device; default date today."""
     return File(
         schema=SCHEMA,
         device=device,
@@ -115,5 +115,5 @@ def file_of(device: str, sections: Sequence[Section], date: str | None) -> File:
 
 
 def six_digits(constants: Mapping[str, float]) -> dict[str, float]:
-    """Return constants with as many digits as are written."""
+    """Return constants rounded to the digits that are written."""
     return {name: float(f"{value:.6g}") for name, value in constants.items()}

@@ -1,4 +1,4 @@
-"""What the machine says of itself while it is measured: clocks, temperature, power, load."""
+"""Read the machine's state while it is measured: clocks, temperature, power, load."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from costmodel.validation.torch_env import load_torch
 
 
 def sensors(kind: str) -> dict[str, float | None]:
-    """Return the state of the device now; None for what cannot be read here.
+    """Return the present state of the device; None for what cannot be read.
 
     Returns
     -------
     dict
-        ``clock_hz`` [Hz], ``temperature_c`` [°C], ``power_w`` [W] of the device, and ``load``, the
-        host's average of runnable processes over a minute.
+        ``clock_hz`` [Hz], ``temperature_c`` [°C], ``power_w`` [W] of the device, and ``load``, the host's
+        average number of runnable processes over one minute.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     if kind == "cpu":
@@ -32,7 +32,7 @@ def sensors(kind: str) -> dict[str, float | None]:
 
 
 def _scaled(read: Callable[[], Any], factor: float) -> float | None:
-    """Return a reading; None where the driver's library is not there or does not permit it."""
+    """Return a reading; None if the driver's library is missing or does not permit it."""
     try:
         return float(read()) * factor
     except Exception:
@@ -40,7 +40,7 @@ def _scaled(read: Callable[[], Any], factor: float) -> float | None:
 
 
 def _cpu_clock() -> float | None:
-    """Return the highest clock that the system states for a core [Hz]; virtual machines state the base."""
+    """Return the highest core clock that the system reports [Hz]; virtual machines report the base clock."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

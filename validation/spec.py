@@ -1,4 +1,4 @@
-"""A spec for a device that has none: its figures measured, and marked so."""
+"""Measure a spec for a device that has none."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from costmodel.validation.torch_env import Machine
 
 
 def spec_name(machine: Machine) -> str:
-    """Return the name of a machine's own spec."""
+    """Return the name of a machine's measured spec."""
     return gpu_name(machine) if machine.kind == "cuda" else cpu_name(machine)
 
 
 def measure_spec(machine: Machine) -> dict[str, Any]:
-    """Return the content of a spec file for the device in front of us.
+    """Return the content of a spec file for this machine's device.
 
     Raises
     ------
     UnavailableError
-        If it does not tell what cannot be measured: caches, clock, architecture.
+        If the system does not report what cannot be measured: caches, clock, architecture.
     """
     make = gpu_spec if machine.kind == "cuda" else cpu_spec
     return make(machine, microbenchmarks(machine))
 
 
 def write(content: dict[str, Any], path: Path) -> Path:
-    """Write a spec as YAML; see `costmodel.files.write_whole` for what it raises."""
+    """Write a spec as YAML; `costmodel.files.write_whole` says which errors it raises."""
     text = "# Measured by `costmodel validate`.\n" + yaml.safe_dump(
         content, sort_keys=False, allow_unicode=True
     )

@@ -1,4 +1,4 @@
-"""A spec for the CPU in front of us: caches as the system states them, clock and bandwidths measured."""
+"""Make a spec for this machine's CPU: caches from the system, measured clock and bandwidths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from costmodel.validation.cpu_clock import clock_hz
 from costmodel.validation.spec_figures import at_least, derived, level, main_memory, measured_figure, micro
 from costmodel.validation.torch_env import Machine, cpu_caches
 
-#: FLOP a cycle of one core in fp32: two multiply-add units of this many lanes each.
+#: FLOP per cycle of one core in fp32, with two multiply-add units.
 _FLOP_A_CYCLE = {"avx512": 64, "avx2": 32, "other": 16, "neon": 32}
 
 
@@ -28,19 +28,19 @@ def cpu_name(machine: Machine) -> str:
 
 
 def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
-    """Return the content of a spec file for the CPU in front of us.
+    """Return the content of a spec file for this machine's CPU.
 
     Parameters
     ----------
     machine : Machine
-        Its facts.
+        The machine and its properties.
     measured : DataFrame
         As `costmodel.validation.microbench.microbenchmarks` returns it.
 
     Raises
     ------
     UnavailableError
-        If it does not tell its caches.
+        If the system does not report its caches.
     """
     caches = dict(cpu_caches())
     if not caches:
@@ -97,7 +97,7 @@ def cpu_spec(machine: Machine, measured: pd.DataFrame) -> dict[str, Any]:
 
 
 def _clock(product: float, machine: Machine) -> tuple[float, str]:
-    """Return the highest clock seen [Hz]; without a loop to time, the least that explains a `product`."""
+    """Return the highest measured clock [Hz], or else the least that explains the rate of a product."""
     clock = clock_hz()
     if clock is not None:
         return clock, "highest over short loops of one cycle a turn, one thread"
@@ -106,7 +106,7 @@ def _clock(product: float, machine: Machine) -> tuple[float, str]:
 
 
 def _flop_a_cycle(machine: Machine) -> int:
-    """Return fp32 FLOP a cycle of one core: two multiply-add units as wide as the instruction set."""
+    """Return fp32 FLOP per cycle of one core: two multiply-add units of the instruction set's width."""
     if platform.machine() in ("arm64", "aarch64"):
         return _FLOP_A_CYCLE["neon"]
     capability = machine.capability.lower()

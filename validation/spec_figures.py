@@ -11,24 +11,24 @@ from costmodel import units
 from costmodel.validation.microbench import BEYOND_CACHE
 from costmodel.validation.torch_env import Machine
 
-#: The source key of what was measured on the device itself.
+#: Source key of figures measured on the device itself.
 SOURCE = "own"
 
 
 def measured_figure(value: str | int, note: str) -> dict[str, Any]:
-    """Return what was measured here, or the system said."""
+    """Return a figure that was measured here or reported by the system."""
     return {"value": value, "source": [SOURCE], "status": "measured", "note": note}
 
 
 def derived(value: str, note: str) -> dict[str, Any]:
-    """Return what follows from other figures."""
+    """Return a figure that is derived from other figures."""
     return {"value": value, "source": ["calc"], "status": "derived", "note": note}
 
 
 def at_least(value: float, unit: str) -> str:
-    """Return a limit as text of four digits, rounded up: what was measured is not to be above it."""
+    """Return a limit as text of four digits, rounded up, so that no measurement exceeds it."""
     step = 10.0 ** (math.floor(math.log10(value)) - 3)
-    # 1,980 MHz is a float that may be a hair above it.
+    # The float of 1,980 MHz may be slightly larger than that.
     return units.render(math.ceil(value / step - 1e-9) * step, unit)
 
 
@@ -38,7 +38,7 @@ def micro(seconds: float) -> str:
 
 
 def main_memory(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
-    """Return the highest bandwidth over working sets well beyond the caches, or over the largest [B/s]."""
+    """Return the highest bandwidth of working sets well beyond the caches, or of the largest one [B/s]."""
     rates = measured[measured["quantity"] == "bandwidth"]
     beyond = rates[rates["bytes"] >= min(BEYOND_CACHE * machine.cache_at_most, rates["bytes"].max())]
     top = beyond.sort_values("best").iloc[-1]
@@ -48,7 +48,7 @@ def main_memory(measured: pd.DataFrame, machine: Machine) -> tuple[float, str]:
 def level(whole: int, measured: pd.DataFrame, memory: float) -> dict[str, Any]:
     """Return a cache level: its size [bytes], and its highest bandwidth.
 
-    A cache that looks slower than main memory was measured under another load: its bandwidth is left out.
+    A cache that appears slower than main memory was disturbed by other load, so its bandwidth is left out.
     """
     inside = measured[
         (measured["quantity"] == "bandwidth") & measured["bytes"].between(whole // 8, whole // 2)

@@ -1,4 +1,4 @@
-"""A spec for an NVIDIA GPU that has none: units and clock as the driver states them, bandwidths measured."""
+"""Make a spec for an unknown NVIDIA GPU: units and clock from the driver, measured bandwidths."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from costmodel.hardware.tables import families
 from costmodel.validation.spec_figures import at_least, derived, level, main_memory, measured_figure, micro
 from costmodel.validation.torch_env import Machine, load_torch
 
-#: Compute capability, or its first number → family (NVIDIA, "CUDA C++ Programming Guide").
+#: Compute capability, or its major number → family (NVIDIA, "CUDA C++ Programming Guide").
 _FAMILIES = {
     "5": "maxwell",
     "6.0": "pascal",
@@ -30,7 +30,7 @@ _FAMILIES = {
     "10": "blackwell",
     "12": "blackwell-rtx",
 }
-#: Rates of formats over those of 16 bits on matrix units.
+#: Rates of formats on matrix units relative to 16 bits.
 _MATRIX = {"bf16": 1.0, "fp16": 1.0, "tf32": 0.5}
 
 
@@ -41,22 +41,22 @@ def gpu_name(machine: Machine) -> str:
 
 
 def gpu_spec(machine: Machine, table: pd.DataFrame) -> dict[str, Any]:
-    """Return the content of a spec file for the GPU in front of us.
+    """Return the content of a spec file for this machine's GPU.
 
-    Peaks are units × FLOP a clock of the architecture × the highest clock that the driver states, so that no
-    product is faster than the bound they give; what the fastest product reached is noted beside them.
+    Peaks are units × FLOP per clock of the architecture × the highest clock that the driver states, so that
+    no product is faster than the bound. The rate of the fastest product is in the note.
 
     Parameters
     ----------
     machine : Machine
-        Its facts.
+        The machine and its properties.
     table : DataFrame
         As `costmodel.validation.microbench.microbenchmarks` returns it.
 
     Raises
     ------
     UnavailableError
-        If the architecture is not known, or the driver does not state the clock.
+        If the architecture is unknown, or the driver does not state the clock.
     """
     family = _FAMILIES.get(machine.capability) or _FAMILIES.get(machine.capability.partition(".")[0])
     clock = _highest_clock()
@@ -106,7 +106,7 @@ def gpu_spec(machine: Machine, table: pd.DataFrame) -> dict[str, Any]:
 def _peaks(
     per_clock: dict[str, float], quantity: str, machine: Machine, clock: float, table: pd.DataFrame
 ) -> dict[str, Any]:
-    """Return the peaks of one engine, of formats that it has and that were measured."""
+    """Return the peaks of one engine for the formats that it has and that were measured."""
     peaks = {}
     for dtype, flops in per_clock.items():
         seen = table[table["quantity"].isin((quantity, "matmul")) & (table["pattern"] == dtype)]
@@ -123,16 +123,16 @@ def _peaks(
 
 
 def _latency(table: pd.DataFrame, quantity: str) -> dict[str, Any]:
-    """Return the least time of the smallest kernel, and how it was launched."""
+    """Return the least time of the smallest kernel, with a note on how it was launched."""
     row = table[table["quantity"] == quantity].sort_values("value").iloc[0]
     return measured_figure(micro(float(row["value"])), f"{row['pattern']}, one number a kernel or step")
 
 
 def _highest_clock() -> float | None:
-    """Return the highest clock of the units that the driver allows [Hz]; None where it does not say.
+    """Return the highest clock of the units that the driver allows [Hz]; None if it does not report it.
 
-    Of the board that torch's first device is, wherever the driver counts it (CUDA_VISIBLE_DEVICES); a part
-    of one (MIG) has a number of its own, and the clock of the boards where that is one.
+    The board is that of torch's first device, whatever its index in the driver (CUDA_VISIBLE_DEVICES). A part
+    of a board (MIG) has its own UUID; it has the boards' clock if they all have the same.
     """
     asked = ["nvidia-smi", "--query-gpu=uuid,clocks.max.sm", "--format=csv,noheader,nounits"]
     try:
@@ -146,7 +146,7 @@ def _highest_clock() -> float | None:
 
 
 def _uuid() -> str:
-    """Return the number of torch's first device; none where this torch does not tell."""
+    """Return the UUID of torch's first device; empty if this torch does not report it."""
     try:
         return str(load_torch().cuda.get_device_properties(0).uuid)
     except Exception:

@@ -1,10 +1,10 @@
-"""How long a call takes: warmed up until stable, repeated within a budget, its clock named.
+"""Time calls: warm up until stable, and repeat within a time budget.
 
-On CUDA a sample is the time between two events around a number of calls; on the CPU that of
-``perf_counter``. A warm sample repeats one call on the same operands. A cold one flushes the
-caches, takes other operands, and holds one call: another quantity, never mixed with the first.
-Eager calls on CUDA are queued behind each other, so that their samples show the slower of the
-host's dispatch and the kernel; a replayed graph shows kernels alone.
+On CUDA a sample is the time between two events around a number of calls; on the CPU it is taken by
+``perf_counter``. A warm sample repeats one call on the same operands. A cold sample flushes the caches, uses
+other operands, and has a single call; it is a different quantity and never mixed with warm ones. Eager calls
+on CUDA are queued back to back, so their samples show the slower of the host's dispatch and the kernel; a
+replayed graph shows kernels alone.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ import numpy as np
 
 from costmodel.validation.torch_env import load_torch
 
-#: Calls that follow each other may differ by this much once warm.
+#: Relative difference between consecutive calls below which they count as warm.
 STABLE = 0.05
-#: A sample lasts at least this long [s], so that its clock's resolution does not show.
+#: Shortest duration of a sample [s], so that the clock's resolution does not matter.
 SAMPLE_S = {"cpu": 1e-3, "cuda": 5e-4}
-#: At most these many samples, and calls in one.
+#: Largest number of samples, and of calls in one sample.
 MAX_SAMPLES, MAX_CALLS = 60, 200
-#: At least these many samples, even over budget; a call that takes a second is not asked for more.
+#: Smallest number of samples, even over budget, except for calls that take a second or more.
 MIN_SAMPLES = 3
-#: Calls captured in one graph: as many as take this long [s] one by one, at most these. The gap between two
-#: replays is of microseconds, and so is what the host needs for one: of a few short kernels it would be all.
+#: Duration of the calls captured in one graph [s], and the most calls. The gap between two replays and the
+#: host's time for one are microseconds, which would dominate the time of a few short kernels.
 GRAPH_S, GRAPH_CALLS = 1e-3, 100
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Samples of one case in one visit, summarised.
+    """Summary of the samples of one case in one visit.
 
     Attributes
     ----------
     median_s, q1_s, q3_s, min_s : float
-        Of the time of one call over the samples [s].
+        Median, quartiles and minimum of the time of one call [s].
     samples, calls, warmup : int
-        Samples, calls in each, calls before the first.
+        Number of samples, calls in each, and calls of the warm-up.
     stable : bool
-        Whether the warm-up ended because calls took the same time, not because its time was up.
+        Whether the warm-up ended because calls took equal times, not because of its budget.
     """
 
     median_s: float
@@ -60,21 +60,21 @@ class Timing:
 
 @dataclass(frozen=True)
 class Stopwatch:
-    """Times a number of calls on one kind of device.
+    """Timer of calls on one kind of device.
 
     Attributes
     ----------
     kind : str
         ``cpu`` or ``cuda``.
     flush_bytes : int
-        How much memory is gone through to empty the caches [bytes].
+        Memory to traverse to flush the caches [bytes].
     """
 
     kind: str
     flush_bytes: int
 
     def seconds(self, call: Callable[[], object], calls: int) -> float:
-        """Return the time of one call, averaged over that many in a row [s]."""
+        """Return the time of one call, averaged over `calls` consecutive ones [s]."""
         if self.kind == "cpu":
             begin = time.perf_counter()
             for _ in range(calls):
@@ -90,10 +90,11 @@ class Stopwatch:
         return float(start.elapsed_time(end)) * 1e-3 / calls
 
     def flusher(self) -> Callable[[], object]:
-        """Return a function that puts other data into every cache.
+        """Return a function that replaces the content of all caches.
 
-        On CUDA it is queued before the timed call, and hides that call's dispatch. It reads, twice to be as
-        long as reading and writing would be: what it had written would go to memory at the call's cost.
+        On CUDA it is queued before the timed call and hides that call's dispatch. It only reads, because data
+        that it wrote would be written back to memory during the timed call. It reads twice, to take as long
+        as reading and writing.
         """
         torch = load_torch()
         scratch = torch.zeros(max(1, self.flush_bytes // 4), dtype=torch.float32, device=self.kind)
@@ -103,24 +104,25 @@ class Stopwatch:
 
 
 def stopwatch(kind: str, cache_bytes: int) -> Stopwatch:
-    """Return the clock of a device whose caches hold that much."""
+    """Return the timer of a kind of device with caches of `cache_bytes`."""
     return Stopwatch(kind, 4 * cache_bytes)
 
 
 def captured(
     call: Callable[[], object], scope: AbstractContextManager[Any], calls: int = GRAPH_CALLS
 ) -> Callable[[], object]:
-    """Return a function that replays that many of a call as one CUDA graph.
+    """Return a function that replays `calls` calls as one CUDA graph.
 
     Raises
     ------
     RuntimeError
-        If the call does what a graph cannot hold (a synchronisation, an allocation of another stream).
+        If the call does something that cannot be captured (a synchronisation, an allocation on another
+        stream).
     """
     torch, side = load_torch(), _side_stream()
     side.wait_stream(torch.cuda.current_stream())
     with scope, torch.cuda.stream(side):
-        for _ in range(3):  # lazy initialisation must be over before the capture
+        for _ in range(3):  # lazy initialisation must happen before the capture
             call()
         side.synchronize()
         graph, pool = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
@@ -140,29 +142,29 @@ def captured(
 
 
 def _abandon(torch: Any, pool: Any) -> None:
-    """Tell the allocator that a capture is over which CUDA broke off: until 2.12 torch does not.
+    """Tell the allocator that CUDA aborted a capture, which torch does not do up to 2.12.
 
-    It would take the capture to be going on, and refuse to give any memory back: every later capture begins
-    with that, and would fail too (pytorch/pytorch#180395).
+    The allocator would otherwise consider the capture as ongoing and refuse to release memory; every later
+    capture begins with that, and would fail too (pytorch/pytorch#180395).
     """
-    with contextlib.suppress(RuntimeError):  # where torch did
+    with contextlib.suppress(RuntimeError):  # torch has done it already
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)
         torch._C._cuda_releasePool(torch.cuda.current_device(), pool)
 
 
 @cache
 def _side_stream() -> Any:
-    """Return the stream that graphs are captured on: one for all, as libraries keep memory for each."""
+    """Return the stream for captures: a single one, because libraries keep memory for each stream."""
     return load_torch().cuda.Stream()
 
 
 def warm_up(watch: Stopwatch, call: Callable[[], object], budget_s: float) -> tuple[float, int, bool]:
-    """Call until three calls in a row take the same time, or the budget is spent.
+    """Call until three consecutive calls take the same time, or the budget is spent.
 
     Returns
     -------
     seconds, calls, stable : float, int, bool
-        Time of the last call [s], how many there were, and whether they had become stable.
+        Time of the last call [s], number of calls, and whether they became stable.
     """
     began, recent = time.perf_counter(), [watch.seconds(call, 1)]
     count = 1
@@ -184,9 +186,9 @@ def measure_warm(
     watch : Stopwatch
         The clock.
     call : callable
-        What is timed.
+        The call to time.
     budget_s : float
-        How long the whole may take; at least ``MIN_SAMPLES`` samples are taken.
+        Time budget of the whole measurement [s]; at least ``MIN_SAMPLES`` samples are taken.
     per_call : int
         Kernels in one call (a graph holds several): times are of one kernel.
     """
@@ -217,26 +219,26 @@ def measure_cold(watch: Stopwatch, calls: Sequence[Callable[[], object]], budget
 def measure_difference(
     watch: Stopwatch, long: Callable[[], object], short: Callable[[], object], budget_s: float, *, apart: int
 ) -> Timing | None:
-    """Time what a longer call does beyond a shorter one, each sample taken of both in turn.
+    """Time the difference between a longer and a shorter call; each sample takes both in turn.
 
-    Whatever else the machine does, it does to both; pairs whose longer call was no slower were disturbed
-    in between, and are left out.
+    Other load on the machine affects both alike. Pairs whose longer call was not slower were disturbed in
+    between, and are left out.
 
     Parameters
     ----------
     watch : Stopwatch
         The clock.
     long, short : callable
-        The same work `apart` times more often in one than in the other.
+        Calls that differ by `apart` repetitions of the same work.
     budget_s : float
-        How long the whole may take; at least ``MIN_SAMPLES`` pairs are taken.
+        Time budget of the whole measurement [s]; at least ``MIN_SAMPLES`` pairs are taken.
     apart : int
-        Times are of one of these.
+        Number of these repetitions; times are of one.
 
     Returns
     -------
     Timing or None
-        None where every pair was disturbed.
+        None if every pair was disturbed.
     """
     began = time.perf_counter()
     warmed = [warm_up(watch, call, 0.15 * budget_s) for call in (short, long)]
@@ -252,7 +254,7 @@ def measure_difference(
 
 
 def _wanted(samples: Sequence[float], sample_s: float, began: float, budget_s: float) -> bool:
-    """Return whether another sample is to be taken."""
+    """Return whether to take another sample."""
     if len(samples) >= MAX_SAMPLES:
         return False
     spent = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""The one door to torch: imported when a kernel is to run, and told in one line where it is missing."""
+"""The only place that imports torch: on first use, with a one-line error if it is missing."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from costmodel._version import __version__
 from costmodel.errors import UnavailableError, unknown_name
 
 DEVICES = ("cpu", "cuda")
-#: What a cache is taken to hold that the system says nothing of [bytes].
+#: Assumed size of a cache that the system does not report [bytes].
 _UNKNOWN_CACHE = 64 * 2**20
-#: Our names of formats → torch's. tf32 is fp32 tensors, multiplied by tensor cores.
+#: Our names of formats → torch's. tf32 means fp32 tensors multiplied by tensor cores.
 TORCH_DTYPES = {
     "fp64": "float64",
     "fp32": "float32",
@@ -35,9 +35,9 @@ def load_torch() -> Any:
     Raises
     ------
     UnavailableError
-        If it is not installed: the text names the extra that brings it.
+        If it is not installed; the message names the extra that provides it.
     """
-    # The profiler, which watches memory, would write of its starts and stops to standard error.
+    # Keeps the profiler, which observes memory, from logging to standard error.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     try:
         return importlib.import_module("torch")
@@ -49,14 +49,14 @@ def load_torch() -> Any:
 
 @dataclass(frozen=True)
 class Machine:
-    """The device that kernels run on, and what of its software decides their speed.
+    """The device that kernels run on, and the software that affects their speed.
 
     Attributes
     ----------
     kind : str
         ``cpu`` or ``cuda``.
     title : str
-        As the device, or its operating system, names it.
+        Name given by the device or its operating system.
     units : int
         Threads that torch uses (CPU), multiprocessors (CUDA).
     memory_bytes, cache_bytes : int
@@ -83,25 +83,25 @@ class Machine:
 
     @property
     def cache_at_most(self) -> int:
-        """What the last-level cache holds at most [bytes], also where the system does not say."""
+        """Size of the last-level cache [bytes]; an upper estimate if the system does not report it."""
         return self.cache_bytes or _UNKNOWN_CACHE
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What has to agree for two campaigns' rows to stand in one table."""
+        """Facts that have to be equal for two campaigns' rows to be combined in one table."""
         kept = ("kind", "title", "units", "capability", "driver", "runtime", "torch", "costmodel")
         return {name: value for name, value in asdict(self).items() if name in kept}
 
 
 def machine(kind: str = "cpu") -> Machine:
-    """Return the facts of the device of that kind in front of us.
+    """Return the facts of this machine's device of a kind.
 
     Raises
     ------
     UnknownNameError
         If there is no such kind.
     UnavailableError
-        If torch is not there, or CUDA is asked for and absent.
+        If torch is not installed, or CUDA is asked for but not available.
     """
     if kind not in DEVICES:
         raise unknown_name("kind of device", kind, DEVICES)
@@ -150,7 +150,7 @@ def torch_dtype(name: str) -> Any:
 
 @contextmanager
 def math_mode(dtype: str) -> Iterator[None]:
-    """Allow TF32 where the format is ``tf32`` and nowhere else, cuDNN's own switch included."""
+    """Allow TF32 only if the format is ``tf32``, including cuDNN's own switch."""
     torch = load_torch()
     allow = dtype == "tf32"
     matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
@@ -163,7 +163,7 @@ def math_mode(dtype: str) -> Iterator[None]:
 
 
 def sdpa_backend(name: str) -> AbstractContextManager[None]:
-    """Return the context in which scaled-dot-product attention takes one backend, by name."""
+    """Return the context in which scaled-dot-product attention uses a given backend."""
     load_torch()
     attention = importlib.import_module("torch.nn.attention")
     backends = {
@@ -220,13 +220,13 @@ def cpu_caches() -> list[tuple[int, int]]:
 
 
 def _driver(torch: Any) -> str:
-    """Return the NVIDIA driver's version, where its tool or library tells."""
+    """Return the NVIDIA driver's version if NVML or the kernel module reports it."""
     try:
         pynvml = importlib.import_module("pynvml")
         pynvml.nvmlInit()
         version = pynvml.nvmlSystemGetDriverVersion()
         return version.decode() if isinstance(version, bytes) else str(version)
-    except Exception:  # NVIDIA's library is not there, or not permitted: its errors have no base of ours
+    except Exception:  # NVML is missing or not permitted; its errors have no common base class
         pass
     try:
         return Path("/proc/driver/nvidia/version").read_text(encoding="utf-8").splitlines()[0].strip()

@@ -1,10 +1,10 @@
-"""How far off predictions are with another device's constants, and how sure that makes a new device's.
+"""Intervals of predictions with another device's constants, from leave-one-device-out errors.
 
-Each open device is predicted with the constants of its nearest relative; the ratios of measured over
-predicted time, by kernel model and by how the two are related, are what intervals of carried constants are
-made of (``hardware/transfer.yaml``). Devices differ by more than the rows of one do, and there are few: each
-counts for as much as the others, and the intervals are stretched until those taken from all other devices
-hold, on average, as many rows of the one left out as they promise.
+Each open device is predicted with the constants of its nearest relative. The ratios of measured to predicted
+time, by kernel model and relation, give the intervals of carried constants (``hardware/transfer.yaml``).
+Devices differ more than the rows of one device, and there are few devices. Each device therefore has the same
+weight, and the intervals are stretched until intervals from all other devices cover, on average, the promised
+share of rows of the device left out.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ Array = NDArray[np.float64]
 #: Natural logarithms of measured over predicted time, by device.
 Ratios = Mapping[str, Array]
 
-#: Kernel model of recurrent chains, and what rows of them are called: by it and their direction.
+#: Kernel model of recurrences; operation names of its rows are this name and the direction.
 RECURRENCE = "recurrence"
-#: Fewer devices do not say by how much one that is left out differs from the rest.
+#: Least number of devices that shows how much a device left out differs from the rest.
 _FEWEST = 3
-#: Stretching further than this would say nothing any more.
+#: Largest stretch; intervals stretched further would have no information.
 _MOST = 4.0
 
 
@@ -43,7 +43,7 @@ def ratios(scored: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
     ratio = (known["latency_s"] / known["seconds"]).transform(np.log)
     ops = known["op"].unique()
     kernels = known["op"].map({op: RECURRENCE if op.startswith(RECURRENCE) else kernel_of(op) for op in ops})
-    # Behind the relative stands the format that its constants were fitted in, where it is another.
+    # The relative's name may be followed by the format of its constants in brackets.
     whose = known["constants_from"].str.partition(" (")[0]
     pairs = {
         (gpu, other): next(relation for name, relation in hardware.relatives(gpu, [other]) if name == other)
@@ -57,9 +57,9 @@ def ratios(scored: pd.DataFrame) -> dict[tuple[str, str], dict[str, Array]]:
 
 
 def table(groups: Mapping[tuple[str, str], Ratios]) -> dict[str, dict[str, dict[str, object]]]:
-    """Return the ends of intervals as ``hardware/transfer.yaml`` has them: by kernel model, by relation.
+    """Return the ends of intervals by kernel model and relation, as in ``hardware/transfer.yaml``.
 
-    Those of ``any`` kernel model, each of which counts the same, are for models of which none was carried so.
+    Those of ``any``, in which all kernel models have equal weight, are for models without such a relation.
     """
     by, out = stretch(groups.values()), dict[str, dict[str, dict[str, object]]]()
     related: dict[str, list[Ratios]] = {}
@@ -81,7 +81,7 @@ def _entry(groups: Sequence[Ratios], by: Mapping[int, float]) -> dict[str, objec
 def ends(groups: Sequence[Ratios], by: Mapping[int, float]) -> Array:
     """Return the four ends of the intervals, stretched from the median.
 
-    Each kernel model counts the same, and each of its devices.
+    All kernel models have equal weight, and so have all devices of each.
     """
     parts = [(part, len(devices) * part.size) for devices in groups for part in devices.values()]
     values = np.concatenate([part for part, _ in parts])
@@ -97,16 +97,16 @@ def ends(groups: Sequence[Ratios], by: Mapping[int, float]) -> Array:
 
 
 def stretch(groups: Collection[Ratios]) -> dict[int, float]:
-    """Return by how much intervals of each level have to be wider, so that devices left out are as promised.
+    """Return the factor by level by which intervals have to be wider to cover devices left out as promised.
 
-    One factor for all kernel models: each has too few devices to tell its own. 1 where none is needed.
+    One factor serves all kernel models, because each has too few devices for its own. It is at least 1.
     """
     many = [devices for devices in groups if len(devices) >= _FEWEST]
     return {level: _stretched(many, level) for level in LEVELS}
 
 
 def _stretched(groups: Sequence[Ratios], level: int) -> float:
-    """Return the factor for one level, by bisection: what intervals hold only grows with it."""
+    """Return the factor for one level, by bisection: coverage only grows with it."""
     low, high = 1.0, _MOST
     if not groups or _held(groups, level, low) >= level:
         return low
@@ -117,7 +117,7 @@ def _stretched(groups: Sequence[Ratios], level: int) -> float:
 
 
 def _held(groups: Sequence[Ratios], level: int, factor: float) -> float:
-    """Return how many rows [%] of a device left out lie inside what the others say, on average of devices."""
+    """Return the average coverage [%] of devices left out by intervals from the other devices."""
     by = dict.fromkeys(LEVELS, factor)
     inside = [
         within(devices[name], ends([_less(devices, name)], by), level)
@@ -128,7 +128,7 @@ def _held(groups: Sequence[Ratios], level: int, factor: float) -> float:
 
 
 def within(found: Array, around: Array, level: int) -> float:
-    """Return how many of the ratios [%] lie in an interval of that level, by its four `ends`."""
+    """Return the share of the ratios [%] inside the interval of a level, given the four `ends`."""
     low, high = (around[end] for end in LEVELS[level])
     return 100.0 * float(np.mean((found >= low) & (found <= high)))
 
@@ -138,16 +138,16 @@ def _less(devices: Ratios, name: str) -> dict[str, Array]:
 
 
 def left_out(groups: Mapping[tuple[str, str], Ratios]) -> pd.DataFrame:
-    """Return what intervals hold of a device of which nothing was known when they were made.
+    """Return the coverage of each device by intervals that were made without it.
 
-    The stretch, too, is then of the other devices alone. Regimes of the relative's own that are wider,
-    which `costmodel.choosing` takes too, are not counted: what is shipped holds no less.
+    The stretch, too, comes from the other devices only. Wider regimes of the relative itself, which
+    `costmodel.choosing` also uses, are not included, so the shipped coverage is no less.
 
     Returns
     -------
     DataFrame
-        A row for each kernel model, relation and device, where another device has such a relative:
-        ``rows``, and of each level ``covered`` [%] and ``width``, the upper over the lower end.
+        A row for each kernel model, relation and device, if another device has such a relative: ``rows``, and
+        for each level ``covered`` [%] and ``width`` (upper over lower end).
     """
     return pd.DataFrame(_left_out(groups))
 

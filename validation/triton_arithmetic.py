@@ -1,9 +1,9 @@
-"""Multiply-adds in registers, in Triton: the peak of the vector units, with no memory in the way.
+"""Multiply-adds in registers in Triton: the peak of the vector units without memory traffic.
 
-It imports Triton, and is itself imported when that peak is to be measured.
+The module imports Triton, and is imported only when that peak is measured.
 """
 
-# Triton has no types, and reads those of its kernels' parameters as its own.
+# Triton has no type stubs, and interprets annotations of its kernels' parameters itself.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 import triton
 import triton.language as tl
 
-#: Numbers of one block; chains of each, independent of one another; FLOP of a step of one number.
+#: Numbers per block; independent chains per number; FLOP per step and number.
 BLOCK, CHAINS = 512, 4
 STEP_FLOPS = 2 * CHAINS
 
 
 @triton.jit
 def _chains(values, results, steps, BLOCK: tl.constexpr):
-    """Walk a ← a·x + x, from four beginnings: what each waits for, the others fill."""
+    """Iterate a ← a·x + x from four initial values, which hide each other's latency."""
     lane = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     x = tl.load(values + lane)
     a, b, c, d = x, x + x, x * x, x - x
@@ -34,12 +34,12 @@ def _chains(values, results, steps, BLOCK: tl.constexpr):
 
 
 def multiply_adds(values: Any, results: Any, steps: int) -> Callable[[], object]:
-    """Return a call of ``STEP_FLOPS`` × steps FLOP for each number.
+    """Return a call with ``STEP_FLOPS`` × steps FLOP per number.
 
     Parameters
     ----------
     values, results : Tensor, shape (n,), n a multiple of ``BLOCK``
-        Where they begin, below 1, and where their sums go.
+        Initial values, below 1; output for their sums.
     steps : int
         Multiply-adds of a chain.
     """

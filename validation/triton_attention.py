@@ -1,11 +1,11 @@
-"""Attention in Triton, tile sizes to be chosen: the schedules that the traffic model describes.
+"""Attention in Triton with selectable tile sizes: the schedules that the traffic model describes.
 
-Not the fastest attention there is: FA-2 (Dao, arXiv 2307.08691, Algorithm 1) and FA-1 (Dao et al.,
-arXiv 2205.14135, Algorithm 1) as their papers write them, so that counted bytes can be held against
-measured ones tile by tile. It imports torch and Triton, and is itself imported when a case asks for it.
+It is not meant to be fast. FA-2 (Dao, arXiv 2307.08691, Algorithm 1) and FA-1 (Dao et al., arXiv 2205.14135,
+Algorithm 1) are implemented as in their papers, so that modelled bytes can be compared with measured ones for
+each tile size. The module imports torch and Triton, and is imported only when a case needs it.
 """
 
-# Triton has no types, and reads those of its kernels' parameters as its own.
+# Triton has no type stubs, and interprets annotations of its kernels' parameters itself.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _fa2(
     CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One block of Q stays; blocks of K and V pass by; O and the log-sum-exp are written once."""
+    """Keep one block of Q, loop over blocks of K and V; write O and the log-sum-exp once."""
     block = tl.program_id(0)
     base = tl.program_id(1).to(tl.int64) * n
     base_kv = (tl.program_id(1) // group).to(tl.int64) * n
@@ -86,7 +86,7 @@ def _fa1(
     CAUSAL: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """One block of K and V stays; blocks of Q pass by; O, l and m go through memory every time."""
+    """Keep one block of K and V, loop over blocks of Q; O, l and m pass through memory every time."""
     base = tl.program_id(0).to(tl.int64) * n
     base_kv = (tl.program_id(0) // group).to(tl.int64) * n
     wide = tl.arange(0, D)
@@ -98,11 +98,11 @@ def _fa1(
         values = tl.load(v + there, mask=seen[:, None], other=0.0)
         first_row = 0
         if CAUSAL:
-            first_row = start  # rows above see none of these keys
+            first_row = start  # earlier rows see none of these keys
         for first in range(first_row, n, ROWS):
             rows = first + tl.arange(0, ROWS)
             inside = rows < n
-            # The first block of K finds nothing in memory, and reads nothing.
+            # For the first block of K there is nothing to read yet.
             before = inside & (start > 0)
             places = (base + rows)[:, None] * D + wide[None, :]
             queries = tl.load(q + places, mask=inside[:, None], other=0.0)
@@ -123,7 +123,7 @@ def _fa1(
             tl.store(out + places, joined.to(out.dtype.element_ty), mask=inside[:, None])
             tl.store(sums + base + rows, more, mask=inside)
             tl.store(tops + base + rows, higher, mask=inside)
-        # What was stored has to be there when another warp reads it in the next round.
+        # Stores have to be visible to other warps in the next iteration.
         tl.debug_barrier()
 
 
@@ -142,7 +142,7 @@ def attention(
     tile : (int, int)
         Rows of Q and of K in a tile: powers of 2, at least 16.
     causal : bool
-        Query i sees keys 0 … i; tiles that lie wholly above the diagonal are left out.
+        Query i sees keys 0 … i; tiles wholly above the diagonal are skipped.
     precision : str
         ``ieee`` or ``tf32``, for fp32 operands.
 

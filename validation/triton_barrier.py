@@ -1,9 +1,9 @@
-"""A grid-wide barrier in Triton, many in a row: the steps of a persistent kernel without its arithmetic.
+"""A sequence of grid-wide barriers in Triton: the steps of a persistent kernel without its arithmetic.
 
-It imports Triton, and is itself imported when a step is to be measured.
+The module imports Triton, and is imported only when a step is measured.
 """
 
-# Triton has no types, and reads those of its kernels' parameters as its own.
+# Triton has no type stubs, and interprets annotations of its kernels' parameters itself.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call"
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import triton.language as tl
 
 @triton.jit
 def _barriers(counter, steps, blocks):
-    """Arrive, and wait until every block has arrived as often."""
+    """Arrive, and wait until every block has arrived equally often."""
     for step in range(0, steps):
         tl.debug_barrier()
         arrived = tl.atomic_add(counter, 1, sem="acq_rel") + 1
@@ -27,16 +27,16 @@ def _barriers(counter, steps, blocks):
 
 
 def chain(counter: Any, blocks: int, steps: int) -> Callable[[], object]:
-    """Return a call that walks that many steps with that many blocks.
+    """Return a call that runs `steps` barriers with `blocks` blocks.
 
     Parameters
     ----------
     counter : Tensor, shape (1,), int32
-        Where blocks arrive; set to 0 by every call.
+        Counts arrivals; every call sets it to 0.
     blocks : int
-        Blocks that meet; at most as many as are resident at once, or they wait for ever.
+        Number of blocks; no more than can be resident at the same time, or they wait for ever.
     steps : int
-        Barriers in a row.
+        Consecutive barriers.
     """
 
     def call() -> None:

@@ -1,4 +1,4 @@
-"""How sure fitted constants are: refitted on shapes drawn anew from those they were fitted on."""
+"""Uncertainty of fitted constants, by refits on resampled shapes."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from costmodel.validation.heldout import shapes
 
-#: How often shapes are drawn anew, with the same draws for everyone.
+#: Number of bootstrap draws, which are always the same.
 DRAWS, _SEED = 40, 20250101
-#: Ends of the interval [%]: it holds 80 % of the refitted values.
+#: Ends of the interval [%], which holds 80 % of the refitted values.
 _ENDS = (10.0, 90.0)
 
 
@@ -22,21 +22,21 @@ def intervals(
     held: Mapping[str, float],
     refit: Callable[[NDArray[np.intp]], Mapping[str, float]],
 ) -> dict[str, tuple[float, float]]:
-    """Return the 80 % interval of each constant that was fitted (the bootstrap; Efron 1979).
+    """Return the 80 % bootstrap interval of each fitted constant (Efron 1979).
 
-    Shapes are drawn with replacement, all rows of a shape together, as many shapes as there are; a
-    robust fit on each draw begins at the constants. What rows do not determine has a wide interval.
+    As many shapes as there are are drawn with replacement, each with all its rows. The refit on each draw
+    starts from the constants. Constants that rows do not determine have wide intervals.
 
     Parameters
     ----------
     rows : DataFrame
-        What the constants were fitted on.
+        Rows that the constants were fitted on.
     constants : mapping of str to float
         The fitted values.
     held : mapping of str to float
-        Values that were given to the fit: constants that are still as given were not fitted.
+        Values given to the fit; constants that still have them were not fitted.
     refit : callable
-        Positions among the rows, repeated where a shape was drawn twice, to constants.
+        Function from positions of rows, repeated if a shape was drawn twice, to constants.
     """
     free = [name for name, value in constants.items() if not _equal(held.get(name), value)]
     of_row = shapes(rows)
@@ -56,5 +56,5 @@ def intervals(
 
 
 def _equal(one: float | None, other: float) -> bool:
-    """Return whether a value is the one given, but for the digits that are written."""
+    """Return whether a value is the given one, up to rounding of written digits."""
     return one is not None and bool(np.isclose(one, other, rtol=1e-4, atol=0.0))

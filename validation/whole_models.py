@@ -1,8 +1,8 @@
-"""Published times of whole models, each beside what the package predicts, with what had to be assumed.
+"""Compare published times of whole models with predictions, and state what had to be assumed.
 
-The rows are those of ``../shared/reference/published_runtimes.csv`` that are no kernel: training steps,
-training runs, training throughputs; and the mixtures of experts of `published_mixtures`.
-``python -m costmodel.validation.whole_models ../shared`` prints the page WHOLE_MODELS.md.
+The rows are those of ``../shared/reference/published_runtimes.csv`` that are not kernels (training steps,
+training runs, training throughputs), and the mixtures of experts of `published_mixtures`. ``python -m
+costmodel.validation.whole_models ../shared`` prints the page WHOLE_MODELS.md.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ COLUMNS = (
     *("published", "predicted", "error", "rung", "assumed", "reason"),
 )
 
-#: A row's op (a pattern of it) → its prediction, or why there is none.
+#: Pattern of a row's op → function that predicts it, or the reason why there is no prediction.
 _KINDS: tuple[tuple[str, Callable[[pd.Series], Answer | str] | str], ...] = (
     (r"Transformer (base|big)", transformer),
     (r"GPT-2 (small|medium) OpenWebText", gpt2),
@@ -80,7 +80,7 @@ def _lines(rows: pd.DataFrame) -> Iterator[dict[str, Any]]:
 
 
 def _described(row: dict[str, Any], found: Answer | str) -> dict[str, Any]:
-    """Return a published row with its prediction, or why there is none, in ``COLUMNS``."""
+    """Return a published row in ``COLUMNS``, with its prediction or the reason why there is none."""
     if isinstance(found, str):
         return {**row, "predicted": np.nan, "error": np.nan, "rung": "", "assumed": "", "reason": found}
     answer = {"device": found.device, "predicted": found.value, "error": found.value / row["published"] - 1}
@@ -88,7 +88,7 @@ def _described(row: dict[str, Any], found: Answer | str) -> dict[str, Any]:
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return rows, median and mean absolute error and bias [%] of each source and implementation."""
+    """Return the number of rows, median and mean absolute error and bias [%] by source and implementation."""
     known = frame[frame["reason"] == ""].assign(absolute=lambda f: f["error"].abs() * 100)
     groups = known.groupby(["source", "impl"], sort=False)
     return groups.agg(
@@ -100,9 +100,9 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def recorded(measurements: Path) -> pd.DataFrame:
-    """Return the end-to-end passes of eager models in ``../shared/measurements``, scored, as `table` is.
+    """Return the end-to-end passes of eager models in ``../shared/measurements``, scored as in `table`.
 
-    Those of held-out shapes: on the others ``harness.yaml`` was fitted.
+    Only held-out shapes are used, because ``harness.yaml`` was fitted on the others.
 
     Raises
     ------
@@ -133,12 +133,12 @@ def recorded(measurements: Path) -> pd.DataFrame:
 
 
 def on_many_devices() -> pd.DataFrame:
-    """Return the published training of mixtures of experts, of this module's own rows, as `table` does."""
+    """Return the published training of mixtures of experts in the form of `table`."""
     return pd.DataFrame([_described(row, answer) for row, answer in mixtures()], columns=list(COLUMNS))
 
 
 def markdown(published: pd.DataFrame, passes: pd.DataFrame) -> str:
-    """Return the published rows one by one, and both tables' errors, as a page."""
+    """Return a Markdown page with the published rows and the errors of both tables."""
     lines = [
         "# Whole models beside their published times",
         "",

@@ -1,11 +1,9 @@
 """Kernel models: one file each, found by looking in this folder.
 
-A kernel model turns sizes, a device and a few constants into seconds. Its
-module has ``CONSTANTS`` and a function ``seconds(device, constants, **sizes,
-**options)`` that returns an `Estimate`: on that device, with these values of
-``CONSTANTS`` and the defaults of those not given, of sizes that broadcast. One
-that does not time all devices and options has a function
-``check(device, **options)`` too, that refuses the others.
+A kernel model turns sizes, a device and a few constants into seconds. Its module has ``CONSTANTS`` and a
+function ``seconds(device, constants, **sizes, **options)`` that returns an `Estimate`. Constants that are not
+given have their defaults, and sizes broadcast. A model that does not cover all devices and options also has a
+function ``check(device, **options)`` that refuses the others.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ def available() -> tuple[str, ...]:
 
 @cache
 def model(name: str) -> Any:
-    """Return the module of that kernel model.
+    """Return the module of a kernel model.
 
     Raises
     ------
@@ -45,21 +43,22 @@ def model(name: str) -> Any:
 
 
 def group(name: str, of: str) -> tuple[str, ...]:
-    """Return the constants of a kernel model listed under a name there (``HARNESS``), if any are."""
+    """Return a named group of a kernel model's constants (such as ``HARNESS``); empty if it has none."""
     return tuple(getattr(model(name), of, ()))
 
 
 def refuse(name: str, device: Device, options: Mapping[str, Any], *, by: str = "check") -> None:
-    """Let a kernel model refuse, before any size is known, what it says it does.
+    """Let a kernel model refuse a device or options before any size is known.
 
     Parameters
     ----------
     name : str
         The kernel model.
     device, options : Device, mapping
-        Where, and the static choices of the phase.
+        The device that runs the phase, and the phase's static options.
     by : {"check", "runs"}
-        What it does not time, or what the device cannot run at all.
+        Which function of the model to call: ``check`` refuses what it does not model, ``runs`` what the
+        device cannot run at all.
 
     Raises
     ------
@@ -71,11 +70,11 @@ def refuse(name: str, device: Device, options: Mapping[str, Any], *, by: str = "
         says(device, **options)
 
 
-#: Kinds of processor that have models of their own, and what their names begin with.
+#: Kinds of processor with kernel models of their own → prefix of these models' names.
 _OWN = {"core": "cpu_", "TensorCore": "systolic_", "MME": "systolic_"}
 
 
 def on(name: str, device: Device) -> str:
-    """Return the model that times a kernel on a device: not every chip has GPU units, waves and tiles."""
+    """Return the kernel model for a device: CPUs and matrix-core chips have some of their own."""
     own = f"{_OWN.get(device.spec.units.kind, '')}{name}"
     return own if own in available() else name

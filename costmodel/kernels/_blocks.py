@@ -1,4 +1,4 @@
-"""Blocks of a matrix product on a device: waves, steps, traffic, and what no choice of tile undercuts."""
+"""Thread blocks of a matrix product on a device: waves, steps, traffic, and lower bounds over all splits."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ from costmodel.kernels import _tiles as tiles
 from costmodel.kernels._operands import Problem
 from costmodel.kernels.base import Array
 
-#: Blocks that a unit can hold at most.
+#: Largest number of blocks resident on a unit.
 _MOST_RESIDENT = 8.0
-#: K of a step of the tensor-core kernels [B].
+#: Extent of a K step of the tensor-core kernels [B].
 STEP_BYTES = 128.0
-#: Architectures whose kernels stay on a unit and write one tile while they compute the next.
+#: Architectures with persistent kernels, which store one tile while they compute the next.
 _PERSISTENT = ("hopper", "blackwell")
-#: Bytes that a unit's shared memory serves in a cycle, where not 128 (32 banks of 4 bytes): NVIDIA's
-#: whitepaper on Ampere GA102 (2021), on what it doubles.
+#: Shared-memory bandwidth of a unit [B/cycle] where it is not 128 (32 banks of 4 bytes): NVIDIA's whitepaper
+#: on Ampere GA102 (2021), which doubles it.
 _SHARED_BYTES = {"turing": 64.0}
-#: Architectures that issue one instruction a cycle for as many fp32 lanes: loads and integers take the turns
-#: of multiply-adds, which elsewhere have every second cycle. What those reach there of what they do
-#: elsewhere, in torch's products posted of A40, RTX 4090 and RTX 5090: 0.74, 0.68, 0.75 (validation/posted).
+#: Architectures whose fp32 lanes need every issue slot: loads and integer instructions take slots from
+#: multiply-adds, which on other architectures use only every second cycle. The value is the share of the peak
+#: that products reach, relative to those other architectures: 0.74, 0.68, 0.75 in torch's published products
+#: on A40, RTX 4090 and RTX 5090 (validation/posted).
 _ISSUED = dict.fromkeys(("ampere-ga10x", "ada", "blackwell-rtx"), 0.73)
-#: A tile whose results are spread too thinly over its threads: at most so many, in K steps at least so deep.
+#: A tile counts as thin (too few results per thread) with at most this many results, and K steps of at least
+#: this many elements.
 _THIN_AREA, _THIN_STEP = 1024.0, 32.0
-#: A part-filled tile delays the whole of sglang's FP8 kernel whose tiles have so many rows.
+#: Rows of a tile of sglang's FP8 kernel for which one partly filled tile delays the whole kernel.
 _RAGGED_TILE = 128.0
-#: What limits a kernel, and the parts of its time.
+#: Limits of a kernel, and the parts of its time.
 LIMITS = ("arithmetic", "chain", "l2", "hbm", "store")
 PARTS = (*LIMITS, "tail", "total")
 
@@ -42,25 +44,25 @@ T = TypeVar("T", Problem, "Tiling")
 
 
 def single(of: T) -> T:
-    """Return a problem or a tiling in single precision: half the bytes, and good enough for a bound."""
+    """Return a problem or a tiling in single precision: half the memory, and accurate enough for a bound."""
     arrays = {name: value for name, value in vars(of).items() if isinstance(value, np.ndarray)}
     halved: dict[str, Any] = {name: value.astype(np.float32, copy=False) for name, value in arrays.items()}
     return replace(of, **halved)
 
 
 def busy(device: Device, dtype: str) -> float:
-    """Return the share of the lanes that the instructions of a product keep at work."""
+    """Return the share of the peak that a product's instruction mix leaves to multiply-adds."""
     return _ISSUED.get(device.family, 1.0) if dtype == "fp32" else 1.0
 
 
 def _persistent(device: Device, p: Problem) -> bool:
-    """Return whether blocks stay on their units: those of tensor cores, where kernels are so written."""
+    """Return whether the product runs as a persistent kernel (tensor cores of some architectures)."""
     return device.family in _PERSISTENT and device.engine(p.dtype) == "matrix"
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """What a tile makes of each product, however K is split; shape (rows,), or of one tile for all (1,)."""
+    """Quantities of each product for a tile, before K is split; shape (rows,), or (1,) if equal for all."""
 
     rows: Array
     columns: Array
@@ -75,7 +77,7 @@ class Tiling:
     stored: Array
 
     def take(self, rows: NDArray[np.intp]) -> Tiling:
-        """Return some of the products; what depends on the tile alone stays one number."""
+        """Return a subset of the products; what depends on the tile alone stays one number."""
         return Tiling(
             **{name: value[rows] if value.size > 1 else value for name, value in vars(self).items()}
         )
@@ -91,20 +93,21 @@ class Tiling:
         columns: Array,
         depth: Array,
     ) -> Tiling:
-        """Count blocks and steps, and what they load and store where memory serves nothing twice."""
+        """Count blocks and steps, their loads and stores, and the memory time without repeated reads."""
         depth = np.minimum(depth, p.k)
         tiles_m, tiles_n = np.ceil(p.m / rows), np.ceil(p.n / columns)
         area = rows * columns
         resident = np.clip(np.floor(c["resident_tiles"] * 128 * 128 / area), 1, _MOST_RESIDENT)
         rate = device.product_peak(p.dtype) * busy(device, p.dtype) / device.units * c["peak_share"]
         edges = (rows + columns) * strided.straddled(device, p)
-        # Rows and columns beyond the edge are not loaded.
+        # Rows and columns beyond the edge of the result are not loaded.
         fed = p.batch * (tiles_n * p.m * p.bytes + tiles_m * p.n * p.weight_bytes) * p.k
         if _persistent(device, p) and not p.quantised:
-            # Clusters of two blocks: what they share, the longer edge of their tiles, comes once.
+            # Clusters of two blocks load the operand they share, the longer edge of their tiles, once.
             fed = fed * (1 - np.maximum(rows, columns) / (2 * (rows + columns)))
         if c["l2_once_bytes"] < c["l2_unit_bytes"]:
-            # What units share comes out of L2 once, and is sent to all of them; each byte has to come out.
+            # L2 reads what several units share once and sends it to all, but has to read every byte at least
+            # once.
             fed = np.maximum(fed, (p.left + p.right) * (c["l2_unit_bytes"] / c["l2_once_bytes"]))
         if p.quantised:
             along_m, along_n = tiles.fp8_clusters(device.family, p.m, p.n)
@@ -130,7 +133,7 @@ class Tiling:
     def reread(
         self, device: Device, c: Mapping[str, float], p: Problem, cold: Array, split: float | Array = 1.0
     ) -> Tiling:
-        """Return the tiling with what memory serves again."""
+        """Return the tiling with the memory time of repeated reads included."""
         sides = self.rows, self.columns, self.tiles_m, self.tiles_n
         if p.strided and c["scatter_share"] > 0:
             moved = strided.served(device, c, p, cold, self.fed, *sides, self.resident, self.steps, split)
@@ -144,7 +147,7 @@ class Tiling:
 def split_times(
     device: Device, c: Mapping[str, float], p: Problem, tiling: Tiling, split: float | Array
 ) -> dict[str, Array]:
-    """Return the limits and the tail [s] of products whose K is cut into `split` parts."""
+    """Return the limits and the tail [s] of products with K cut into `split` parts."""
     parallel = tiling.blocks * split / device.units
     steps = np.ceil(tiling.steps / split)
     waves = _waves(parallel, c["tail_waves"])
@@ -153,11 +156,11 @@ def split_times(
         waves = np.where(parallel > tiling.resident, tiling.resident * deep_waves, waves)
     waves = partitions.crowded(device, p, tiling.rows, tiling.columns, parallel, waves)
     first = np.minimum(parallel, tiling.resident) * device.units
-    # Parts are added up in fp32: written, and read again.
+    # Partial sums are fp32, written and read again.
     is_split = np.greater(split, 1)
     reduced = _where(is_split, 8 * split * p.m * p.n * p.batch, 0.0) if is_split.any() else 0.0
     write = tiling.stored * _where(is_split, 4.0, p.out_bytes) / (c["store_bytes"] * device.clock_hz)
-    # One tile's results are always written after its last step; those before, meanwhile, where they may.
+    # The last tile's results are stored after its last step. Persistent kernels overlap the stores before it.
     after = np.minimum(waves, 1.0) if _persistent(device, p) else waves
     return {
         "arithmetic": waves * steps * tiling.step,
@@ -172,13 +175,13 @@ def split_times(
 
 
 def effort(parts: Mapping[str, Array]) -> Array:
-    """Return what a library is taken to go by [s]: the root of the limits' sum of squares, plus the tail."""
+    """Return the time that libraries are taken to minimise [s]: root sum of squares of limits, plus tail."""
     squares = sum(parts[name] * parts[name] for name in LIMITS)
     return np.asarray(np.sqrt(squares) + parts["tail"])
 
 
 def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tiling: Tiling) -> Array:
-    """Return a time [s] that no split of K undercuts: waves and steps not rounded up, the least reduction."""
+    """Return a lower bound [s] over all splits of K: waves and steps not rounded up, the least reduction."""
     parallel = tiling.blocks / device.units
     deep = parallel / tiling.resident
     waves = np.maximum(2 * parallel, 1.0)
@@ -201,7 +204,7 @@ def least_split_effort(device: Device, c: Mapping[str, float], p: Problem, tilin
 def _not_yet_stored(
     device: Device, c: Mapping[str, float], p: Problem, hbm: Array, stores: Array | float
 ) -> Array:
-    """Return the time of memory [s] beside that of the stores: while blocks store, memory takes it up."""
+    """Return the memory time [s] less what overlaps the stores, whose writes memory takes up meanwhile."""
     if _persistent(device, p) or not p.narrow:
         return hbm
     written = p.result / (device.hbm_bandwidth * c["bandwidth_share"])
@@ -209,31 +212,31 @@ def _not_yet_stored(
 
 
 def _in_sets(device: Device, p: Problem) -> bool:
-    """Return whether the blocks that a unit holds come and go as a set, so that waves are of whole sets.
+    """Return whether a unit's resident blocks start and end together, so that waves count whole sets of them.
 
-    So it is with cuBLAS's kernels of 16 bits and TF32 where they do not stay on a unit.
+    This holds for cuBLAS's 16-bit and TF32 kernels that are not persistent.
     """
     ours = p.narrow and p.bytes >= 2 and device.engine(p.dtype) == "matrix"
     return ours and device.family not in _PERSISTENT
 
 
 def _where(which: NDArray[np.bool_], yes: Array | float, no: Array | float) -> Array | float:
-    """Return one value where that holds, else the other; where it is the same for all, what was given."""
+    """Do as np.where, but return the value itself, not broadcast, where the condition is the same for all."""
     if which.all():
         return yes
     return np.where(which, yes, no) if which.any() else no
 
 
 def _balance(device: Device, dtype: str) -> float:
-    """Return operations a unit does while its shared memory serves a byte."""
+    """Return a unit's operations per byte of shared-memory bandwidth [FLOP/B]."""
     served = _SHARED_BYTES.get(device.family, 128.0) * device.units * device.clock_hz
     return device.product_peak(dtype) / served
 
 
 def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Array | float:
-    """Return by how much a step takes longer than its arithmetic: of thin, deep tiles, and of ragged rows.
+    """Return the factor by which thin, deep tiles or partly filled ones slow a step's arithmetic.
 
-    The smallest tiles, of one instruction a wave (16 × 16), are not among the thin.
+    The smallest tiles, of one instruction per wavefront (16 × 16), do not count as thin.
     """
     if p.quantised and c["ragged"] > 0:
         return np.asarray(1 + c["ragged"] * ((p.m > _RAGGED_TILE) & (p.m % _RAGGED_TILE != 0)))
@@ -244,5 +247,5 @@ def _slower(c: Mapping[str, float], p: Problem, area: Array, depth: Array) -> Ar
 
 
 def _waves(full: Array, tail: float) -> Array:
-    """Return waves of blocks: a last one that is not full takes its share, and `tail` of the rest."""
+    """Return the number of waves: a partly filled last one takes its share, plus `tail` of the rest."""
     return np.maximum(full + tail * (np.ceil(full) - full), 1.0)

@@ -1,4 +1,4 @@
-"""What the last-level cache serves of a kernel's traffic."""
+"""Model how much of a kernel's traffic the last-level cache serves."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import numpy as np
 
 from costmodel.kernels.base import Array
 
-#: Up to this order powers are made of products.
+#: Powers up to this order are computed by multiplication.
 _MOST_PRODUCTS = 32.0
 
 
 def misses(size: Array, capacity: float, order: float = 8.0) -> Array:
     """Return the share of accesses to a working set that a cache does not serve.
 
-    A smooth step at ``capacity``: one half there and, at the default order, below
-    0.4 % at half of it and above 99.6 % at twice.
+    It is a smooth step: one half at ``capacity`` and, at the default order, below 0.4 % at half of it and
+    above 99.6 % at twice.
 
     Parameters
     ----------
     size : array
         Working set [B].
     capacity : float
-        What of the cache it may use [B]; 0 where there is none.
+        Part of the cache that it may use [B]; 0 without a cache.
     order : float
         Sharpness of the step: low where reuse distances differ.
     """
@@ -32,7 +32,7 @@ def misses(size: Array, capacity: float, order: float = 8.0) -> Array:
 
 
 def power(base: Array, order: float) -> Array:
-    """Return base^order: by products and a square root where those do, which is several times faster."""
+    """Return base^order, by products and a square root where possible, which is several times faster."""
     whole, half = divmod(order, 1.0)
     if half not in (0.0, 0.5) or not 0 < order <= _MOST_PRODUCTS:
         return base**order
@@ -49,17 +49,18 @@ def power(base: Array, order: float) -> Array:
 def warm_seconds(
     size: Array, traffic: Array, *, capacity: float, bandwidth: float, cache_bandwidth: float
 ) -> tuple[Array, Array]:
-    """Return the times [s] that memory and the cache take over a working set that replays revisit.
+    """Return the times [s] of memory and of the cache for a working set that replays access again.
 
-    All of it passes the cache; memory serves what the cache does not hold. The longer of the two is the time.
+    All traffic passes the cache; memory serves what the cache does not hold. The longer of the two times
+    limits.
 
     Parameters
     ----------
     size, traffic : array
-        Distinct bytes of the working set, and bytes moved (more, where some are updated in place).
+        Distinct bytes of the working set, and bytes moved (more, if some are updated in place).
     capacity : float
-        Of the cache that a working set may fill and be found again [B].
+        Part of the cache that a working set may fill and still be found there [B].
     bandwidth, cache_bandwidth : float
-        Reached of main memory and of the cache [B/s].
+        Bandwidth reached of main memory and of the cache [B/s].
     """
     return misses(size, capacity) * traffic / bandwidth, traffic / cache_bandwidth

@@ -1,11 +1,11 @@
-"""Which tile, and which split of K, a library is taken to choose: those of least time over its menu.
+"""Predict the tile and the split of K that a library chooses: those of least time over its menu.
 
-Trying all of them on every product would take most of the time of a prediction. Instead each tile has a
-lower bound, of what is cheap to count: in single precision, a hair fewer blocks than there are, nothing
-read again. The tile of the lowest bound is tried exactly; after it only those whose bound, with what is
-read again, does not exceed the least time found. Splits of K go the same way: first by a bound on all
-splits of a tile, then by one for each. No bound is above the time it stands for, so that the choice is that
-of a search over everything, to the last bit.
+Trying all of them on every product would dominate the time of a prediction, so the search is branch and
+bound. Each tile has a cheap lower bound: in single precision, with slightly fewer blocks than there are, and
+without repeated reads. The tile of the lowest bound is tried exactly; after it only tiles whose bound, now
+with repeated reads, does not exceed the least time found. Splits of K are searched in the same way: first by
+a bound on all splits of a tile, then by one for each. No bound exceeds the time it stands for, so the result
+is exactly that of an exhaustive search.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from costmodel.kernels.base import Array
 
 Places = NDArray[np.intp]
 
-#: Products at a time, and at a time with all tiles of a menu: few enough for their arrays to stay in a
-#: processor's caches, and so many that NumPy's own time does not count.
+#: Chunk sizes, of products and of products with all tiles of a menu: small enough for arrays to stay in a
+#: CPU's caches, and large enough to hide NumPy's overhead.
 _CHUNK, _ALL_TILES = 16384, 2048
-#: Bounds count for a hair less than they come out, so that rounding to single precision leaves nothing out.
+#: Factor applied to bounds, so that rounding to single precision cannot exclude the best choice.
 _HAIR = 1 - 1e-5
-#: Below this, sizes and the bytes of a row are exact in single precision.
+#: Sizes and row lengths in bytes below this are exact in single precision.
 _EXACT = 2.0**22
 _SPLITS = np.array(tiles.SPLITS)
 
@@ -43,20 +43,18 @@ def times(
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs them.
     c : mapping of str to float
         All of ``gemm.CONSTANTS``.
     p : Problem
         The products.
     tile : sequence of four arrays, shape (rows,)
         Rows, columns and K step of the tile, and the parts that K is split into; NaN where the library's
-        choice is to be predicted. Parts count only where the tile is known, too.
+        choice is to be predicted. The number of parts is used only where the tile is known, too.
     rotation : str
         See ``gemm.ROTATIONS``.
 
-    Notes
-    -----
-    ``total`` joins the limits by a norm, and adds the tail (stores, reduction) to it.
+    Notes ----- ``total`` is a norm of the limits, plus the tail (stores, reduction).
     """
     found = {name: np.empty(p.m.shape) for name in blocks.PARTS}
     for first in range(0, p.m.size, _CHUNK):
@@ -73,7 +71,7 @@ def times(
 
 
 def _joined(parts: Mapping[str, Array], order: float) -> Array:
-    """Return the norm of the limits [s]; powers are dear, and a limit that no product meets has none."""
+    """Return the norm of the limits [s]; powers are slow, so limits that are 0 everywhere are left out."""
     met = [parts[name] for name in blocks.LIMITS if parts[name].any()]
     return np.asarray(sum(time**order for time in met) ** (1 / order))
 
@@ -88,15 +86,13 @@ def choose(
     device, c, p
         See `times`.
     cold : array, shape (rows,)
-        Bytes that a call does not find in L2 [B].
+        Bytes that a call misses in L2 [B].
     tile : array, shape (4, rows)
-        The tile and the parts K is split into where they are known, else NaN.
+        The tile and the number of parts of K where they are known, else NaN.
 
-    Notes
-    -----
-    The library's own estimate is not known: least is the root of the sum of squares of the limits, plus
-    the tail; what memory serves again is taken there as it is where K is not split. Of equals the first
-    counts, tile by tile and split by split.
+    Notes ----- The library's own cost estimate is not known. The least root sum of squares of the limits,
+    plus the tail, is taken; repeated reads count there as they do without a split of K. Of equal choices the
+    first one counts, tile by tile and split by split.
     """
     known = ~np.isnan(tile[0])
     told = known & ~np.isnan(tile[3])
@@ -110,7 +106,7 @@ def choose(
 
 
 def _given(part: _Part, tile: Array) -> Array:
-    """Return the parts K is split into with tiles that are known."""
+    """Return the number of parts of K for products whose tile is known."""
     best, rows = _Best(tile.shape[1]), np.arange(tile.shape[1])
     if not part.exact.may_split:
         return np.ones(rows.size)
@@ -120,7 +116,7 @@ def _given(part: _Part, tile: Array) -> Array:
 
 
 def _searched(part: _Part) -> tuple[Array, Array]:
-    """Return the tiles of least effort over the library's menu, and the parts K is split into with each."""
+    """Return the tiles of least effort over the library's menu, and the number of parts of K with each."""
     device, p = part.device, part.exact
     matrix = device.engine(p.dtype) == "matrix" and p.narrow
     layout = "tn" if p.strided else "nn"
@@ -137,14 +133,14 @@ def _searched(part: _Part) -> tuple[Array, Array]:
 
 
 class _Best:
-    """The least effort found of each product [s], and the place of what has it; of equals the first place."""
+    """The least effort found for each product [s], and its index in the menu; of equals the first index."""
 
     def __init__(self, count: int) -> None:
         self.least = np.full(count, np.inf)
         self.place = np.full(count, np.iinfo(np.intp).max)
 
     def add(self, rows: Places, effort: Array, place: Places) -> None:
-        """Take in what was tried; a product may be among the rows several times."""
+        """Update with the efforts of trials; a product may be among the rows several times."""
         before = self.least.copy()
         np.minimum.at(self.least, rows, effort)
         self.place[self.least < before] = np.iinfo(np.intp).max
@@ -154,7 +150,7 @@ class _Best:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some products, exactly and as bounds take them, and what it takes to try tiles on them."""
+    """Some products, in double precision and as bounds use them, with the methods that try tiles."""
 
     device: Device
     c: Mapping[str, float]
@@ -165,13 +161,13 @@ class _Part:
 
     @classmethod
     def of(cls, device: Device, c: Mapping[str, float], p: Problem, cold: Array) -> _Part:
-        """Return the products, in single precision too where that holds their sizes."""
+        """Return the set, with a copy in single precision where that represents the sizes exactly."""
         small = max(float(size.max()) for size in (p.batch, p.m, p.n, p.k)) < _EXACT
         rough = (blocks.single(p), cold.astype(np.float32)) if small else (p, cold)
         return cls(device, c, p, cold, *rough)
 
     def bounds(self, menu: Array) -> tuple[Array, Array]:
-        """Return bounds on the effort by each tile [s], K not split, and split, shape (tiles, rows) each."""
+        """Return lower bounds [s] of each tile without and with a split of K, each of shape (tiles, rows)."""
         shape, kind = (menu.shape[1], self.rough.m.size), self.rough.m.dtype
         whole, split = np.empty(shape, kind), np.empty(shape, kind)
         for first in range(0, shape[1], _ALL_TILES):
@@ -183,13 +179,13 @@ class _Part:
         return whole, split
 
     def try_unsplit(self, best: _Best, rows: Places, tile: Array, place: Places) -> None:
-        """Try products with a tile each, K not split, where a better bound does not rule them out."""
+        """Try products with one tile each, K not split, unless a tighter bound rules them out."""
         p, tiling = self._reread(rows, tile)
         few = np.flatnonzero(self._bound(p, tiling, 1.0) <= best.least[rows])
         self.try_exactly(best, rows[few], tile[:, few], place[few])
 
     def try_splits(self, best: _Best, rows: Places, tile: Array, place: Places) -> None:
-        """Try all splits of products with a tile each, where a better bound does not rule them out."""
+        """Try all splits of products with one tile each, unless a tighter bound rules them out."""
         p, tiling = self._reread(rows, tile)
         few = np.flatnonzero(self._split_bound(p, tiling) <= best.least[rows])
         rows, tile, place = rows[few], tile[:, few], place[few]
@@ -200,43 +196,43 @@ class _Part:
     def try_exactly(
         self, best: _Best, rows: Places, tile: Array, place: Places, split: float | Array = 1.0
     ) -> None:
-        """Try products with a tile and a split each."""
+        """Compute the exact effort of products with one tile and one split each."""
         p, cold = self.exact.take(rows), self.exact_cold[rows]
         tiling = blocks.Tiling.of(self.device, self.c, p, cold, *tile).reread(self.device, self.c, p, cold)
         best.add(rows, blocks.effort(blocks.split_times(self.device, self.c, p, tiling, split)), place)
 
     def _roughly(self, rows: Places | slice, tile: Array) -> tuple[Problem, blocks.Tiling]:
-        """Return products with their tilings, of a hair fewer blocks: rounding starts no further wave."""
+        """Return products with their tilings, of slightly fewer blocks so that rounding cannot add a wave."""
         p = self.rough.take(rows)
         tile = tile.astype(p.m.dtype)
         tiling = blocks.Tiling.of(self.device, self.c, p, self.rough_cold[rows], *tile)
         return p, blocks.single(replace(tiling, blocks=tiling.blocks * _HAIR))
 
     def _reread(self, rows: Places, tile: Array) -> tuple[Problem, blocks.Tiling]:
-        """Return the same with what memory serves again."""
+        """Return the same as `_roughly`, with repeated reads."""
         p, tiling = self._roughly(rows, tile)
         return p, tiling.reread(self.device, self.c, p, self.rough_cold[rows])
 
     def _bound(self, p: Problem, tiling: blocks.Tiling, split: float | Array) -> Array:
-        """Return what the effort [s] is at least, by a rough tiling."""
+        """Return a lower bound of the effort [s] from a rough tiling."""
         return blocks.effort(blocks.split_times(self.device, self.c, p, tiling, split)) * _HAIR
 
     def _split_bound(self, p: Problem, tiling: blocks.Tiling) -> Array:
-        """Return what the effort [s] is at least however K is split."""
+        """Return a lower bound of the effort [s] over all splits of K."""
         return blocks.least_split_effort(self.device, self.c, p, tiling) * _HAIR
 
 
 def _lowest_first(best: _Best, rows: Places, bounds: Array) -> Iterator[tuple[Places, Places]]:
-    """Yield items and an option for each: those of the lowest bounds, then all that may still be less.
+    """Yield items and an option for each: first the options of lowest bound, then all that may be better.
 
     Parameters
     ----------
     best : _Best
-        What was found; more is found between the two.
+        The best found so far; the caller updates it between the two yields.
     rows : array of int, shape (items,)
-        Which product each item is of.
+        The product that each item belongs to.
     bounds : array, shape (options, items)
-        On the effort of each option [s].
+        Lower bounds of the effort of each option [s].
     """
     first = bounds <= np.minimum(bounds.min(axis=0), best.least[rows].astype(bounds.dtype))
     yield _places(first)
@@ -244,7 +240,7 @@ def _lowest_first(best: _Best, rows: Places, bounds: Array) -> Iterator[tuple[Pl
 
 
 def _places(table: NDArray[np.bool_]) -> tuple[Places, Places]:
-    """Return column and row of what is true."""
+    """Return column and row indices of the true entries."""
     flat = np.flatnonzero(table)
     row = flat // table.shape[1]
     return flat - row * table.shape[1], row

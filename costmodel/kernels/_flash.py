@@ -1,6 +1,6 @@
-"""What attention libraries launch: names, and tiles, order and packing of a prefill: facts about each.
+"""Facts about attention libraries: names of their kernels; tiles, order and packing of a prefill.
 
-Into how many parts they cut the keys is in `_flash_splits`, how they cut a decoding step in `_flash_decode`.
+How they split the keys is in `_flash_splits`, how they partition a decoding step in `_flash_decode`.
 
 ======================  ====================================================================
 ``fa2``                 FlashAttention-2, varlen: one thread block a row block and head, in grid order
@@ -33,9 +33,9 @@ from costmodel.kernels._tiling import ceil_div
 from costmodel.kernels.base import Array
 
 KERNELS = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "fa4", "flashinfer", "trtllm")
-#: What names of kernels hold, less their punctuation and the v of a version, and whose they are, the first
-#: that fits: torch's flash backend is version 2, and so is what vLLM calls its own without one; torch's
-#: memory-efficient backend, xformers', is of the same instructions and near it in speed (posted of A100).
+#: Library → parts of kernels' names that identify it, without punctuation and the v of a version; the first
+#: match counts. torch's flash backend is version 2, and so is vLLM's own without a version. torch's
+#: memory-efficient backend (xformers) uses the same instructions and is about as fast (published for A100).
 _NAMES = {
     "trtllm": ("trtllm",),
     "fa4": ("fa4", "flashattn4", "flashattention4"),
@@ -51,57 +51,59 @@ _NAMES = {
         "vllmflashattn",
     ),
 }
-#: Libraries that multiply with instructions of a warp (``mma.sync``), and what those reach of the peak of
-#: tensor cores that have faster ones: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on Blackwell a
-#: unit then does what Ampere's does, 2,048 operations a cycle (inferred).
+#: Libraries that use warp-level matrix instructions (``mma.sync``), and the share of the tensor cores' peak
+#: that these reach where faster ones exist: on Hopper Luo et al., arXiv:2402.13499, section IV.C; on
+#: Blackwell a unit then does 2,048 operations per cycle, as Ampere's does (inferred).
 _OF_A_WARP, _WARP_SHARE = ("fa2", "fa2-paged", "flashinfer"), {"hopper": 0.63, "blackwell": 0.25}
-#: Whose kernels say most of theirs, their own first: one code serves all architectures, and FlashInfer's are
-#: templates of FlashAttention-2's algorithm.
+#: Library → libraries whose constants apply to it, its own first: one code serves all architectures, and
+#: FlashInfer's kernels are templates of FlashAttention-2's algorithm.
 SAME_CODE = {"fa2": ("fa2",), "flashinfer": ("flashinfer", "fa2")}
-#: Of 128 keys' exponentials those that fa4 takes from the special-function units; see `exponential_rate`.
+#: Share of the exponentials of 128 keys that fa4 computes without special-function units; see
+#: `exponential_rate`.
 _EMULATED = 4 / 16 * 2 / 4
 _DEFAULT = {"hopper": "fa3", "blackwell": "trtllm"}
-#: How vLLM calls a library, whose cache has pages and whose decoding steps are graphs.
+#: Library → its kernel as vLLM calls it, with a paged cache and decoding steps as CUDA graphs.
 _BY_VLLM = {"fa2": "fa2-paged", "fa3": "fa3-graphs"}
 
 #: Shared memory of a unit [B] from which FlashInfer takes its wider KV tiles (A100 has 164 KiB, Ada 100).
 _LARGE_SHARED = 128 * 1024
-#: Start of a kernel that does next to nothing [cycles]: the convolution's, the same on three families.
+#: Start-up time of a nearly empty kernel [cycles]: the convolution's, equal on three families.
 _START_CYCLES = 4000.0
-#: Libraries whose kernels look up every sequence's length; FlashInfer's are given a plan by the host.
+#: Libraries whose kernels look up every sequence's length; the host gives FlashInfer's a plan.
 LOOKING_UP = ("fa2", "fa2-paged", "fa3", "fa3-graphs")
-#: Libraries that merge the splits of a decoding step in a kernel of its own; trtllm's last thread block does.
+#: Libraries that merge the splits of a decoding step in a separate kernel; in trtllm the last thread block
+#: does it.
 MERGING = ("fa2", "fa2-paged", "fa3", "fa3-graphs", "flashinfer")
-#: Kernels with warps that only load (flash-attention 3, section 3.1).
+#: Kernels with producer warps, which only load (flash-attention 3, section 3.1).
 _LOADED_AHEAD = ("fa3", "fa3-graphs", "fa4", "trtllm")
-#: Libraries whose thread blocks load their first keys while the ones before still end (inferred).
+#: Libraries whose thread blocks load their first keys before the preceding ones have ended (inferred).
 AHEAD = ("trtllm",)
-#: Kernels that prepare a call: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``); of trtllm
-#: inferred from calls that take as much longer than those of the libraries without one.
+#: Libraries that launch a preparatory kernel: flash-attention 3's scheduler (``flash_prepare_scheduler.cu``);
+#: for trtllm inferred, as its calls take that much longer than those of libraries without one.
 _PREPARING = ("fa3", "fa3-graphs", "trtllm")
-#: Query heads of a KV head for which vLLM's flash-attention 3 has kernels of their own (inferred).
+#: Query heads per KV head for which vLLM's flash-attention 3 has specialised kernels (inferred).
 _GROUPS_COMPILED = (4.0, 8.0, 16.0)
-#: Shared memory that the system keeps of every thread block [B].
+#: Shared memory that the system reserves in every thread block [B].
 _RESERVED = 1024.0
-#: What flash-attention 3's scheduler takes L2 to hold [B].
+#: Capacity of L2 that flash-attention 3's scheduler assumes [B].
 _ASSUMED_L2 = 8 * 2.0**20
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """How a kernel cuts its work, by row of the table.
+    """How a kernel partitions its work; one entry per row of the table.
 
     Attributes
     ----------
     rows, cols : array
-        Tile: query rows (of all heads packed together) and keys.
+        Tile: query rows (of all packed heads) and keys.
     group : array
         Query heads packed into one tile.
     slots : array
         Thread blocks resident on one unit.
     together : array
-        Heads, packed ones as one, whose row blocks run longest first together under a causal mask; 0: a
-        head's run shortest first.
+        Number of heads (packed ones count as one) whose row blocks are ordered together, longest first, under
+        a causal mask; 0: each head's row blocks run shortest first.
     overlapping : array
         Thread blocks of a unit whose prologues and epilogues overlap.
     """
@@ -115,27 +117,27 @@ class Tiling:
 
 
 def default_kernel(device: Device) -> str:
-    """Return the library that serving frameworks take on that device, where a user names none."""
+    """Return the library that serving frameworks use on a device by default."""
     return _DEFAULT.get(device.family, "fa2")
 
 
 def library(kernel: str) -> str:
-    """Return the library that a kernel is of: ``fa2`` of ``fa2-paged``."""
+    """Return a kernel's library: ``fa2`` for ``fa2-paged``."""
     return kernel.partition("-")[0]
 
 
 def peak_share(device: Device, kernel: str) -> float:
-    """Return the share of the tensor cores' peak that the instructions of a library can reach at most."""
+    """Return the largest share of the tensor cores' peak that a library's instructions can reach."""
     return _WARP_SHARE.get(device.family, 1.0) if kernel in _OF_A_WARP else 1.0
 
 
 def exponential_rate(device: Device, kernel: str, direction: str) -> float:
-    """Return exponentials per second, of special-function units and by polynomials.
+    """Return the rate of exponentials [1/s], by special-function units and polynomials together.
 
-    FlashAttention-4's forward pass on Blackwell emulates a tenth to a quarter of a tile (Zadouri et al.,
-    arXiv:2603.05451): by default 4 of 16, in two of the four parts of 128 keys (``flash_fwd_sm100.py``), and
-    none where a unit has twice as many (Blackwell Ultra). Of trtllm's nothing is published. Where a spec has
-    no rate, NVIDIA's 16 a clock and unit.
+    FlashAttention-4's forward pass on Blackwell emulates a tenth to a quarter of a tile's exponentials
+    (Zadouri et al., arXiv:2603.05451): by default 4 of 16, in two of the four parts of 128 keys
+    (``flash_fwd_sm100.py``), and none on units with twice the rate (Blackwell Ultra). Nothing is published of
+    trtllm. Where a spec has no rate, NVIDIA's 16 per cycle and unit is used.
     """
     usual = 16 * device.units * device.clock_hz
     rate = device.peak("fp32", "special") if device.has("fp32", "special") else usual
@@ -144,12 +146,12 @@ def exponential_rate(device: Device, kernel: str, direction: str) -> float:
 
 
 def preparation(kernel: str) -> float:
-    """Return the cycles of the kernels that a library launches before that of the attention itself."""
+    """Return the time of the kernels that a library launches before the attention kernel [cycles]."""
     return _START_CYCLES if kernel in _PREPARING else 0.0
 
 
 def check(kernel: str) -> str:
-    """Return `kernel` if it is known.
+    """Return `kernel` if it is a known name.
 
     Raises
     ------
@@ -162,9 +164,9 @@ def check(kernel: str) -> str:
 
 
 def padded(head_dim: Array, kernel: str = "fa2") -> Array:
-    """Return the head size that the tiles are compiled for: 64, 96, 128 and multiples of 64 beyond.
+    """Return the head size that a kernel is compiled for: 64, 96, 128 and multiples of 64 beyond.
 
-    fa4's steps at 72 and 80 take as long as those of 128 would (inferred; it compiles for multiples of 16).
+    fa4's steps at 72 and 80 take as long as at 128 (inferred; it is compiled for multiples of 16).
     """
     low = np.where(head_dim <= 64, 64.0, np.where((head_dim <= 96) & (kernel != "fa4"), 96.0, 128.0))
     return np.where(head_dim <= 128, low, ceil_div(head_dim, 64.0) * 64.0)
@@ -173,7 +175,7 @@ def padded(head_dim: Array, kernel: str = "fa2") -> Array:
 def prefill(
     device: Device, kernel: str, seq: Array, group: Array, head_dim: Array, keys: Array, causal: bool
 ) -> Tiling:
-    """Return the tiling of a prefill: `seq` queries, `group` query heads to a KV head, `keys` of each."""
+    """Return the tiling of a prefill of `seq` queries, `group` query heads per KV head, and `keys` keys."""
     one, size = np.ones(()), padded(head_dim)
     if kernel.startswith("fa2"):
         rows, cols = _by_size(size, 128, 128, 128, 64), _by_size(size, 128, 64, 64, 64)
@@ -191,7 +193,7 @@ def prefill(
         cols = np.where(size >= 256, 32.0 if wide else 16.0, 64.0)
         cols = np.where((rows == 16) | wide | (size >= 256) | (rows < 128), cols, 32.0)
         cols = np.where(rows == 16, 64.0, cols)
-        # Two thread blocks share a unit where their tiles of Q, K and V (16 bits) fit into half of it.
+        # Two thread blocks share a unit if the tiles of Q, K and V (16 bits) fit into half its shared memory.
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, 0 * one)
     rows, cols = _by_size(size, 256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one
@@ -199,44 +201,47 @@ def prefill(
 
 
 def after_longest(tile: Tiling, heads: Array, row_blocks: Array) -> Array:
-    """Return how many row blocks a causal kernel hands out from the last of the longest on, it included.
+    """Return the number of row blocks that start from the last of the longest one on, inclusive (causal).
 
-    Of `heads`, packed ones as one, with `row_blocks` each; sequences follow one another.
+    There are `heads` heads (packed ones count as one) of `row_blocks` each; sequences follow one another.
     """
     return np.maximum(np.minimum(tile.together, heads) * row_blocks, 1.0)
 
 
 def step_share(kernel: str, tile: Tiling) -> Array | float:
-    """Return the least time of a step over that of one of 128 keys, or of any step.
+    """Return the least time of a step relative to the constant `step_cycles`.
 
-    Of kernels whose loads warps of their own make ahead, a step waits for its products and softmax, and for
-    fewer of them the fewer keys it has; of the others it waits for its loads (inferred).
+    With producer warps, which load ahead, a step waits for its products and softmax, so its latency is
+    proportional to its keys (relative to 128). In the other kernels it waits for its loads, whatever their
+    size (inferred).
     """
     return tile.cols / 128.0 if kernel in _LOADED_AHEAD else 1.0
 
 
 def masked_tiles(tile: Tiling, causal: bool) -> Array | float:
-    """Return how many tiles of a row block are masked element by element: those that may be cut.
+    """Return how many tiles of a row block are masked element by element.
 
-    By the diagonal, ``n_masking_steps`` of flash-attention's kernels, or by the last key.
+    These are the tiles that the diagonal may cut (``n_masking_steps`` of flash-attention's kernels), and the
+    one that the last key may cut.
     """
     return ceil_div(tile.rows, tile.group * tile.cols) + 1.0 if causal else 1.0
 
 
 def mask_share(kernel: str, group: Array) -> Array | float:
-    """Return the cost of a mask over that of other kernels and groups.
+    """Return the cost of masking relative to that of other kernels and groups.
 
-    Of vLLM's flash-attention 3 a quarter where 4, 8 or 16 query heads share a KV head, the three alike and
-    no other (2, 3, 5, 32, …): as if compiled for those, a row's token is found without a division (inferred).
+    For vLLM's flash-attention 3 it is a quarter where 4, 8 or 16 query heads share a KV head, but not for
+    other groups (2, 3, 5, 32, …). The kernel seems to be compiled for those, so that it finds a row's token
+    without a division (inferred).
     """
     return np.where(np.isin(group, _GROUPS_COMPILED), 0.25, 1.0) if kernel == "fa3-graphs" else 1.0
 
 
 def softmax_order(kernel: str) -> float:
-    """Return the order of the norm that joins a step's products and its softmax: 1 adds them.
+    """Return the order of the norm that combines a step's products and its softmax: 1 adds them.
 
-    A warp of flash-attention 2 does one after the other; overlapping them is version 3's first contribution
-    (Shah et al., 2024, arXiv:2407.08608, section 3.1), and the later libraries' too.
+    A warp of flash-attention 2 does them one after the other. Version 3 (Shah et al., 2024, arXiv:2407.08608,
+    section 3.1) and the later libraries overlap them.
     """
     return 1.0 if kernel.startswith("fa2") else 2.0
 
@@ -247,45 +252,44 @@ def paged_cols(size: Array) -> Array:
 
 
 def overlapping_blocks(device: Device, rows: Array, cols: Array, size: Array) -> Array:
-    """Return 2 where a unit's shared memory holds Q, K and V (16 bits) of two thread blocks, else 1.
+    """Return 2 where a unit's shared memory holds the tiles (16 bits) of two thread blocks, else 1.
 
-    Of flash-attention 2's, of four warps with nearly all the registers a thread can have, no third fits.
+    No third block fits: flash-attention 2's have four warps that use nearly all registers a thread can have.
     """
     return np.where(2 * (2 * size * (rows + 2 * cols) + _RESERVED) <= device.shared_per_unit, 2.0, 1.0)
 
 
 def fa3_cols(size: Array) -> Array:
-    """Return the keys of a tile of flash-attention 3 under a causal mask, or of a cache with pages."""
+    """Return the keys of a tile of flash-attention 3 under a causal mask, or with a paged cache."""
     return _by_size(size, 128, 144, 128, 80)
 
 
 def _by_size(size: Array, d64: float, d96: float, d128: float, d256: float) -> Array:
-    """Return what kernels compiled for head sizes of up to 64, 96, 128 and 256 have."""
+    """Select a value by the head size that a kernel is compiled for: up to 64, 96, 128 and 256."""
     return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
 
 
 def _heads_in_l2(keys: Array, cols: Array, width: Array) -> Array:
-    """Return heads that flash-attention 3 takes together, longest row blocks first: a power of two up to 16.
+    """Return how many heads flash-attention 3 schedules together, longest first: a power of two up to 16.
 
-    As many as it takes to fit into L2, K and V (16 bits, `width` elements of both) in whole tiles of keys
-    (``flash_prepare_scheduler.cu``, whose 8 MiB are "an underestimate").
+    As many as fit into the L2 capacity it assumes, with K and V (16 bits, `width` elements of both) in whole
+    tiles of keys (``flash_prepare_scheduler.cu``, whose 8 MiB are "an underestimate").
     """
     tiles = np.floor(_ASSUMED_L2 / (2 * cols * width)) / ceil_div(keys, cols)
     return 2.0 ** np.clip(np.floor(np.log2(np.maximum(tiles, 1.0))), 0.0, 4.0)
 
 
 def fa3_rows(packed: Array, head_dim: Array) -> Array:
-    """Return 64 rows, of one warp group, if all queries fit (``use_one_mma_wg``); else those of 2 or 3."""
+    """Return 64 rows (one warp group) if all queries fit (``use_one_mma_wg``), else those of 2 or 3."""
     single = (packed <= 64) & ((head_dim == 64) | (head_dim == 128))
     return np.where(single, 64.0, np.where(padded(head_dim) <= 96, 192.0, 128.0))
 
 
 def moved_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
-    """Return the rows of Q and O that a thread block moves, on average of the two, `rows` of them valid.
+    """Return the average number of rows of Q and O that a thread block moves; `rows` of them are valid.
 
-    FlashAttention-3 loads whole tiles of Q (TMA fills what there is not) and stores the rows of O that
-    there are; the others are charged multiples of 64 (fa4: its stages of 128), which the measured steps
-    show, not read from the sources.
+    FlashAttention-3 loads whole tiles of Q (TMA zero-fills) and stores only valid rows of O. The others are
+    charged multiples of 64 (fa4: its stages of 128); this is inferred from steps in the measurements.
     """
     if kernel.startswith("fa3"):
         return (tile.rows + rows) / 2
@@ -294,11 +298,11 @@ def moved_rows(kernel: str, tile: Tiling, rows: Array) -> Array:
 
 
 def row_share(kernel: str, heads: Array) -> Array | float:
-    """Return the time of a row of Q and O over that of other kernels and heads.
+    """Return the time of a row of Q and O relative to that of other kernels and numbers of heads.
 
-    Of TensorRT-LLM's about a third where a token has 1, 2, 4, 8, … query heads, whoever calls them; freed for
-    one number of heads alone it comes out at 0.4 to 0.7 of those, and 1.1 to 1.8 of 12, 24, 40 and 48
-    (inferred: why is not known).
+    For TensorRT-LLM's kernels it is about a third where a token has 1, 2, 4, 8, … query heads, in every
+    framework. Fitted for one number of heads alone it is 0.4 to 0.7 for powers of two, and 1.1 to 1.8 for 12,
+    24, 40 and 48 (inferred; the reason is not known).
     """
     if kernel != "trtllm":
         return 1.0
@@ -312,7 +316,7 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
     Parameters
     ----------
     device : Device
-        Where it ran: decides where neither name does.
+        The device, which decides where neither name does.
     label : str
         A kernel's own name (``vllm_flash_attn_fa3``, ``trtllm_mha``, …), or one of ``KERNELS``.
     framework : str
@@ -333,7 +337,7 @@ def kernel_named(device: Device, label: str = "", framework: str = "", causal: b
 
 
 def says(label: str) -> bool:
-    """Return whether a kernel's name says whose it is: not so ``cudnn`` or ``my_attention``."""
+    """Return whether a kernel's name identifies its library; ``cudnn`` and ``my_attention`` do not."""
     return _library_named(label) is not None
 
 

@@ -1,8 +1,9 @@
-"""How attention libraries cut a decoding step: tiles, thread blocks, parts of the keys, kernels around them.
+"""How attention libraries partition a decoding step: tiles, thread blocks, key splits, auxiliary kernels.
 
 Read from the sources: what flash-attention 2 does with one query (``mha_varlen_fwd``), version 3's merge
 (``flash_fwd_combine.cu``), vLLM's bounds on its splits, and SGLang's choice of FlashInfer's matrix kernel
-from 4 heads a group. Inferred from the measured waves: tiles and rows of trtllm, FlashInfer's blocks a unit.
+from 4 heads a group. Inferred from waves in the measurements: tiles and rows of trtllm, FlashInfer's thread
+blocks per unit.
 """
 
 from __future__ import annotations
@@ -17,33 +18,35 @@ from costmodel.kernels._flash_splits import MIN_SPLIT_KEYS, Splits, fa3_splits, 
 from costmodel.kernels._tiling import ceil_div, efficient_splits
 from costmodel.kernels.base import Array
 
-#: Sequences up to which vLLM runs a decoding step as a CUDA graph (``max_cudagraph_capture_size``), and parts
-#: that flash-attention 3 may then cut keys into (``flash_attn_max_num_splits_for_cuda_graph``): its defaults.
+#: vLLM's defaults: largest batch of a decoding step that runs as a CUDA graph
+#: (``max_cudagraph_capture_size``), and the most parts that flash-attention 3 may then split keys into
+#: (``flash_attn_max_num_splits_for_cuda_graph``).
 _GRAPH_BATCH, _GRAPH_SPLITS = 512.0, 32.0
-#: Thread blocks of FlashInfer's vector decode kernel on a unit, and whose fixed costs overlap (inferred).
+#: Thread blocks of FlashInfer's vector decode kernel per unit, and how many of them overlap their fixed costs
+#: (inferred).
 _VECTOR_SLOTS, _VECTOR_OVERLAPPING = 8.0, 2.0
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a kernel cuts one decoding step, by row of the table.
+    """How a kernel partitions one decoding step; one entry per row of the table.
 
     Attributes
     ----------
     rows, cols : array
-        Tile: rows that are worked on (query heads packed together) and keys.
+        Tile: rows computed (query heads packed together) and keys.
     jobs : array
         Thread blocks before splitting.
     splits : Splits
         Parts that the keys are split into.
     copies : array
-        1 where two further kernels rearrange Q and O around the attention, else 0.
+        1 where two additional kernels rearrange Q and O around the attention, else 0.
     reduced : array
         Rows of one KV head that a single thread block reduces over its peers.
     overlapping : array
         Thread blocks of a unit whose fixed costs overlap.
     returned : array
-        1 where a further kernel copies O to where it was asked for, else 0.
+        1 where an additional kernel copies O to its destination, else 0.
     """
 
     rows: Array
@@ -59,12 +62,12 @@ class Decoding:
 def decode(
     device: Device, kernel: str, batch: Array, kv_heads: Array, group: Array, seq_kv: Array, head_dim: Array
 ) -> Decoding:
-    """Return how one new token for each sequence is attended to."""
+    """Return how a kernel partitions the attention of one new token per sequence."""
     units, size = device.units, flash.padded(head_dim)
     one = np.ones(())
     if kernel.startswith("fa2"):
-        # One query: its heads become rows of their KV head, and only then are keys split
-        # (seqlenq_ngroups_swapped); with several KV heads and sequences that takes two copies.
+        # With one query, its heads become rows of their KV head, and only then are keys split
+        # (seqlenq_ngroups_swapped). With several KV heads and sequences this takes two copies.
         swapped = group > 1
         rows, cols = 64 * one, flash.paged_cols(size)
         jobs = batch * kv_heads * np.where(swapped, ceil_div(group, rows), group)
@@ -86,7 +89,7 @@ def decode(
     rows = np.where(group <= 8, 8.0, np.where(group <= 16, 16.0, 32.0)) * one
     jobs, cols = batch * kv_heads * ceil_div(group, np.maximum(rows, 64.0)), 128 * one
     splits = filling_splits(units, jobs, ceil_div(seq_kv, cols))
-    # While two thread blocks can share a KV head, it runs by several, split or not, that reduce at the end.
+    # As long as two thread blocks can share a KV head, several do, split or not, and reduce at the end.
     reduced = np.where(jobs <= units / 2, group, 0.0)
     return Decoding(rows, cols, jobs, Splits(splits, splits > 1), 0 * one, reduced, one)
 
@@ -103,10 +106,10 @@ def _flashinfer_decode(units: float, heads: Array, group: Array, seq_kv: Array, 
 
 
 def looked_up(kernel: str, batch: Array, splits: Splits) -> Array:
-    """Return how many times a step looks up what concerns one sequence.
+    """Return the number of look-ups of per-sequence data in a decoding step.
 
-    Of flash-attention 3 twice where parts are to be merged, their number as well as the length: inferred from
-    H200's steps of 256 to 2,048 sequences, by libraries that allow for parts and that do not.
+    flash-attention 3 looks up both the length and the number of parts where parts are merged. This is
+    inferred from H200's steps of 256 to 2,048 sequences, with libraries that do and do not allow splits.
     """
     if kernel not in flash.LOOKING_UP:
         return np.zeros(())
@@ -121,7 +124,7 @@ def merge_blocks(kernel: str, batch: Array, rows: Array, head_dim: Array) -> Arr
     kernel : str
         The library.
     batch, rows : array
-        Sequences, and rows of O of each, of all heads.
+        Sequences, and rows of O per sequence (all heads).
     head_dim : array
         Width of a row.
     """

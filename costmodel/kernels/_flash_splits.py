@@ -1,4 +1,4 @@
-"""Into how many parts attention libraries cut the keys of a row block, so that all units have work.
+"""How many parts attention libraries split the keys of a row block into, so that all units have work.
 
 Read from the sources: the rules of flash-attention 3 and 4 (``flash_prepare_scheduler.cu``,
 ``flash_attn/cute/interface.py``, BSD-3-Clause) and FlashInfer's (``scheduler.cuh``, Apache-2.0).
@@ -14,23 +14,24 @@ from numpy.typing import NDArray
 from costmodel.kernels._tiling import ceil_div, efficient_splits
 from costmodel.kernels.base import Array
 
-#: FlashInfer does not split below this many keys, nor flash-attention 3 and 4 up to this many KV blocks.
+#: Fewest keys of a part in FlashInfer; KV blocks up to which flash-attention 3 and 4 do not split.
 MIN_SPLIT_KEYS, _UNSPLIT_BLOCKS = 128.0, 4.0
-#: Sequences that flash-attention 3's scheduler kernel can prepare: 32 warps of 31 (``flash_api.cpp``).
+#: Most sequences that flash-attention 3's scheduler kernel can prepare: 32 warps of 31 (``flash_api.cpp``).
 _PREPARED = 992.0
-#: Thread blocks of a unit that FlashInfer plans a prefill for (``PrefillPlan``).
+#: Thread blocks per unit that FlashInfer plans a prefill for (``PrefillPlan``).
 _PLANNED_SLOTS = 2.0
 
 
 class Splits(NamedTuple):
-    """Into how many parts the keys of a row block are split, by row of the table.
+    """How many parts the keys of a row block are split into; one entry per row of the table.
 
     Attributes
     ----------
     parts : array
         1 where they are not split.
     merged : array of bool
-        Whether a kernel that merges parts is launched: that may be though a sequence turns out to have one.
+        Whether a kernel that merges parts is launched, which may happen although a sequence has only one
+        part.
     """
 
     parts: Array
@@ -51,7 +52,7 @@ def prefill_splits(
     batch : array
         Sequences.
     jobs : array
-        Thread blocks of one sequence, without a split.
+        Thread blocks of one sequence without a split.
     keys, blocks : array
         Keys, and KV blocks, of the longest row block.
     """
@@ -66,18 +67,18 @@ def prefill_splits(
 
 
 def filling_splits(slots: Array | float, jobs: Array, most: Array) -> Array:
-    """Return how many parts of each job the slots hold at once, of so many at most."""
+    """Return the number of parts per job that fills the slots, at least 1 and at most `most`."""
     return np.clip(np.floor(slots / jobs), 1.0, most)
 
 
 def fa3_splits(
     units: float, batch: Array, jobs: Array, blocks: Array, allowed: Array | None = None
 ) -> Splits:
-    """Return flash-attention 3's splits: at most what the host allows, of these what all sequences need.
+    """Return flash-attention 3's splits: what fills the units, at most what the host allows.
 
-    The host allows, where it is not told how many, what fills the units with one sequence's thread blocks; a
-    kernel before the attention then finds what each sequence gets. Where there are more sequences than that
-    kernel can take, each gets what fills the units with those of all.
+    Unless `allowed` says otherwise, the host allows the number of parts that fills the units with one
+    sequence's thread blocks; a scheduler kernel then finds the number for each sequence. With more sequences
+    than that kernel can handle, each gets the number that fills the units with the thread blocks of all.
     """
     prepared = batch <= _PREPARED
     filling = efficient_splits(np.where(prepared, jobs, batch * jobs), units, blocks)

@@ -1,4 +1,4 @@
-"""Joining times that overlap, and what a replay still finds in the cache."""
+"""Combine times that overlap, and estimate what a replay still finds in the cache."""
 
 from __future__ import annotations
 
@@ -11,57 +11,57 @@ from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
 from costmodel.kernels.base import Array
 
-#: Sharpness of the change from a working set that stays in L2 between replays to one that does not.
+#: Sharpness of the transition from a working set that stays in L2 between replays to one that does not.
 _MISS_ORDER = 6.0
-#: Sharpness of the change from a time that the host sets to one that the kernel does.
+#: Sharpness of the transition from a time that the host limits to one that the kernel limits.
 _HOST_ORDER = 12.0
 
 
 def norm(order: float, one: ArrayLike, other: ArrayLike) -> Array:
-    """Return the norm of two times: their sum at order 1, their maximum at a high one."""
+    """Return the norm of two times: their sum at order 1, nearly their maximum at a high order."""
     high, low = np.maximum(one, other), np.minimum(one, other)
     return np.asarray(high * (1 + (low / np.maximum(high, 1e-30)) ** order) ** (1 / order))
 
 
 def joined(order: float, *times: Array | float) -> Array:
-    """Return times that overlap as the norm of that order: 1 adds them, a high one takes the largest."""
+    """Return the norm of overlapping times: order 1 adds them, a high order approaches the largest."""
     total: Array = sum((time**order for time in times), np.zeros_like(times[0]))
     return np.asarray(total ** (1 / order))
 
 
 def hosted(dispatch: Array | float, kernel: Array, record: Array | float) -> Array:
-    """Return what a harness's two events see of a kernel [s].
+    """Return the time between a harness's two events around a kernel [s].
 
-    From the first event to the launch; then the kernel, or the second event's way to the device if that is
-    longer.
+    It is the time from the first event to the launch, and then the longer of the kernel and the second
+    event's way to the device.
     """
     return np.asarray(dispatch + joined(_HOST_ORDER, kernel, record))
 
 
 def miss_share(device: Device, cache_share: float, working_set: Array, order: float = _MISS_ORDER) -> Array:
-    """Return the share of its bytes that a replay does not find in the L2 of `device`.
+    """Return the share of its bytes that a replay misses in the L2 of `device`.
 
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     cache_share : float
-        Working set, over the capacity of L2, of which half is found there.
+        Working set, relative to the capacity of L2, at which half of it hits.
     working_set : array
-        Bytes that one call touches.
+        Bytes that one call accesses.
     order : float
-        Sharpness of the change between all and nothing.
+        Sharpness of the transition between all and none.
     """
     return misses(working_set, cache_share * device.llc_distinct, order)
 
 
 def byte_time(device: Device, constants: Mapping[str, float], miss: Array) -> Array:
-    """Return the time of a byte [s/B], of which a share comes from memory and the rest from L2.
+    """Return the time per byte [s/B] if a share comes from memory and the rest from L2.
 
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     constants : mapping of str to float
         ``bandwidth_share`` and ``l2_unit_bytes``; L2 is taken to be no slower than memory.
     miss : array

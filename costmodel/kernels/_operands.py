@@ -1,4 +1,4 @@
-"""What memory serves of a matrix product's operands: cold, or read again by a later wave."""
+"""Memory traffic of a matrix product's operands: cold misses, and repeated reads by later waves."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from costmodel.hardware import Device
 from costmodel.kernels._cache import misses
 from costmodel.kernels.base import Array
 
-#: Sharpness of the cache's step between calls, for operands that all calls share and within a call.
+#: Sharpness of the cache's transition between calls, for operands that all calls share, and within a call.
 _WARM_ORDER, _SHARED_ORDER, _BAND_ORDER = 32.0, 8.0, 4.0
-#: Share of L2 in which an operand that all calls share is found again: seen alike on A100, H200, B200.
+#: Share of L2 in which an operand that all calls share stays resident; A100, H200 and B200 agree.
 _SHARED = 0.7
 
-#: Architecture whose rows show bands of tiles in sglang's FP8 kernel. Elsewhere CUTLASS's swizzle is of one
-#: tile, its default: blocks go along the whole shorter side of the result, on Ada down its rows in any case
-#: (``DeviceGemmFp8RowwiseSm89`` of sgl-kernel's fp8_gemm_kernel.cu: ``GemmIdentityThreadblockSwizzle<>``).
+#: Architecture whose measurements show bands of tiles in sglang's FP8 kernel. On the others CUTLASS's swizzle
+#: has its default of one tile: blocks run along the whole shorter side of the result, on Ada always down its
+#: rows (``DeviceGemmFp8RowwiseSm89`` of sgl-kernel's fp8_gemm_kernel.cu:
+#: ``GemmIdentityThreadblockSwizzle<>``).
 _FP8_BANDS, _FP8_DOWN = "blackwell", "ada"
 
 
 @dataclass(frozen=True)
 class Problem:
-    """Sizes of the products, shape (rows,), what they are made of, and what passes the cache beside [B].
+    """Sizes of the products, shape (rows,), their formats, and other traffic that passes the cache [B].
 
-    `weight_bytes` is the size of a number of B as it is stored [B]; A and the result are of `bytes`.
+    `weight_bytes` is the size of an element of B as stored [B]; `bytes` is that of an element of A.
     """
 
     batch: Array
@@ -58,19 +59,19 @@ class Problem:
         weights: str | None = None,
         group: int | None = None,
     ) -> Problem:
-        """Return products in a format; of `weights`, if any, are the numbers of B, `group` to a scale."""
+        """Return products in a format; B may be stored as `weights`, with `group` numbers per scale."""
         width = dtypes.dtype(dtype).bytes
         stored = width if weights is None else stored_bytes(k, weights, group)
         return cls(batch, m, n, k, dtype, width, strided, quantised, passing, stored)
 
     @property
     def out_bytes(self) -> float:
-        """Width of an element of the result [B]."""
+        """Size of an element of the result [B]."""
         return max(self.bytes, 2.0)
 
     @property
     def narrow(self) -> bool:
-        """Whether it is of a format of tensor cores: no FP32, nor FP64, whatever engine computes those."""
+        """Whether the format is one of tensor cores: any but FP32 and FP64, whatever engine computes it."""
         return self.dtype not in ("fp32", "fp64")
 
     @property
@@ -94,25 +95,25 @@ class Problem:
         return self.strided and not self.quantised
 
     def take(self, rows: slice | NDArray[np.intp]) -> Problem:
-        """Return some of the products."""
+        """Return a subset of the products."""
         sizes = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         taken: dict[str, Any] = {name: value[rows] for name, value in sizes.items()}
         return replace(self, **taken)
 
 
 def stored_bytes(k: Array, weights: str, group: int | None) -> Array | float:
-    """Return the size of a number of B with its share of a scale [B]: one a group, or a column of k."""
+    """Return the size of an element of B, scale included [B]: one scale per group, or per column of k."""
     scales = np.ceil(k / (dtypes.group_of(weights, group) or k))
     return dtypes.dtype(weights).bytes + dtypes.SCALE_BYTES * scales / k
 
 
 def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
-    """Return the bytes of operands and result that a call does not find in L2 [B].
+    """Return the bytes of operands and result that a call misses in L2 [B].
 
-    What calls touch goes round: an operand is found again where all that lies between two of its uses
-    fits. Copies of the weights lie between two uses of one of them, but not of the shared A; what a layer of
-    several kernels reads lies between two uses of its weights, but not before A, which was just made. With
-    a ``cache_share`` of 0 nothing is found.
+    An operand hits where all that is accessed between two of its uses fits into the cache. Rotated copies of
+    the weights lie between two uses of one copy, but not of the shared A. What the other kernels of a layer
+    read lies between two uses of its weights, but not before A, which was just written. With a
+    ``cache_share`` of 0 everything misses.
     """
     right, left = p.right, 0.0 * p.left if p.quantised else p.left
     between, held = _between(device, p, rotation), c["cache_share"] * device.llc_distinct
@@ -128,13 +129,13 @@ def cold(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> A
 
 
 def missed_again(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
-    """Return the share of what a call touches that L2 does not still hold at the next use."""
+    """Return the share of a call's data that L2 no longer holds at its next use."""
     held = c["cache_share"] * device.llc_distinct
     return misses(_between(device, p, rotation), held, _WARM_ORDER)
 
 
 def _between(device: Device, p: Problem, rotation: str) -> Array:
-    """Return what calls touch between two uses of an operand, it included [B]."""
+    """Return the bytes accessed between two uses of an operand, itself included [B]."""
     once = p.right + p.left + p.result
     if rotation == "weights":
         copies = np.clip(np.ceil(device.l2_capacity / p.right), 1, 5)
@@ -142,7 +143,7 @@ def _between(device: Device, p: Problem, rotation: str) -> Array:
     if rotation == "layers":
         return once + 5 * p.right
     if rotation == "operands":
-        # What is quantised is 16 bit wide before, and 8 bit after.
+        # A is 16 bits wide before quantisation, and 8 bits after it.
         return 6 * p.right + 6 * p.left * (3 if p.quantised else 1) + p.result
     return once
 
@@ -156,11 +157,11 @@ def reread(
     tiles_m: Array,
     tiles_n: Array,
 ) -> Array:
-    """Return the operand bytes that waves read again from memory [B].
+    """Return the operand bytes that later waves read from memory again [B].
 
-    Blocks run through the result in bands, `band_tiles` wide across its shorter side: the strip of
-    the operand along the band is read by each wave of it, the other operand by each band. The FP8 kernels
-    of most architectures have one band, of the whole side.
+    Blocks traverse the result in bands that are `band_tiles` wide across its shorter side. Each wave of a
+    band reads the band's strip of one operand; each band reads the whole other operand. The FP8 kernels of
+    most architectures have one band, as wide as the whole side.
     """
     flat = np.full(tiles_m.shape, True) if p.quantised and device.family == _FP8_DOWN else tiles_m <= tiles_n
     short, long = np.where(flat, tiles_m, tiles_n), np.where(flat, tiles_n, tiles_m)

@@ -1,4 +1,4 @@
-"""What a power limit makes of arithmetic that lasts."""
+"""Slow-down of long arithmetic at the power limit."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from costmodel.hardware import Device
 from costmodel.kernels._cache import power
 from costmodel.kernels.base import Array
 
-#: Sharpness of the change from a device at its stated clock to one at its power limit.
+#: Sharpness of the transition from the stated clock to the power limit.
 _ORDER = 6.0
-#: Power of a board whose clocks are up, without arithmetic [W]. With it the energy of an fp32 operation comes
-#: out alike in linear layers on T4 and A100 (13 pJ); with none T4's is half as much again.
+#: Power of a board at full clocks without arithmetic [W]. With it, T4 and A100 give the same energy of an
+#: fp32 operation in linear layers (13 pJ); without it, T4's is 1.5 times as large.
 _BOARD_W = 25.0
 
 
 def droop(device: Device, watts: ArrayLike) -> Array:
-    """Return the further time of tensor cores at the power limit, over that at the stated clock.
+    """Return the extra time of tensor cores at the power limit, relative to that at the stated clock.
 
-    Power goes with the cube of the clock, as voltage goes with the clock. None where no limit is known.
+    Power scales with the cube of the clock, because voltage scales with the clock. 0 if no limit is known.
 
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     watts : array_like
-        What the work would draw at the stated clock [W].
+        Power that the work would draw at the stated clock [W].
     """
     drawn = np.asarray(watts, dtype=np.float64)
     if device.tdp_w is None:
@@ -35,16 +35,16 @@ def droop(device: Device, watts: ArrayLike) -> Array:
 
 
 def plain_droop(device: Device, watts: float) -> float:
-    """Return the same of CUDA cores, at the least voltage: power goes with the clock.
+    """Return the same for CUDA cores, at the lowest voltage, where power scales with the clock.
 
-    The clock does not go below the datasheet's base.
+    The clock does not fall below the datasheet's base clock.
 
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     watts : float
-        What the work would draw at the stated clock [W].
+        Power that the work would draw at the stated clock [W].
     """
     if device.tdp_w is None:
         return 0.0

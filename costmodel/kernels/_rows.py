@@ -1,10 +1,10 @@
-"""How the rows of a softmax or norm are laid out over threads: facts about PyTorch and vLLM.
+"""How PyTorch and vLLM map the rows of a softmax or norm to threads.
 
-Softmax up to 1024 columns is one warp a row (``PersistentSoftmax.cuh``), longer rows one block
-(``SoftMax.cu``: 128-bit loads, then a scalar tail, a load a thread). Layer norm is one block of 128
-threads a row, its loop unrolled by four (``layer_norm_kernel.cu``). On AMD the long rows are those
-of PyTorch 2.4, which keeps aligned ones in shared memory. vLLM's RMS norm and gated activation are
-one block a row, loading single values.
+Softmax of up to 1024 columns uses one warp per row (``PersistentSoftmax.cuh``), longer rows one block
+(``SoftMax.cu``: 128-bit loads, then a scalar tail of one load per thread). Layer norm uses one block of 128
+threads per row, its loop unrolled by four (``layer_norm_kernel.cu``). On AMD, long rows follow PyTorch 2.4,
+which keeps aligned ones in shared memory. vLLM's RMS norm and gated activation use one block per row and load
+single values.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from costmodel.kernels.base import Array
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows over threads.
+    """Mapping of rows to threads.
 
     Attributes
     ----------
     threads, block_rows : array
-        Threads and rows of a block.
+        Threads and rows per block.
     loads : array
-        Dependent loads of a row, over all its passes.
+        Dependent loads of a row in all its passes.
     rereads : array
         Passes over a row after the first.
     issued : array
@@ -40,7 +40,7 @@ class Layout:
 
 
 def layout(pattern: str, cols: Array, width: float, *, amd: bool) -> Layout:
-    """Return the layout of rows of that many columns, of elements ``width`` bytes wide.
+    """Return the layout of rows of `cols` elements that are `width` bytes wide.
 
     ``pattern`` is ``softmax``, ``norm``, ``rmsnorm`` or ``gated``.
     """
@@ -64,11 +64,12 @@ def _softmax(cols: Array, width: float, amd: bool) -> Layout:
         block = np.maximum(2.0 ** np.ceil(np.log2(np.maximum(half, 1.0))), lanes)
     full = np.floor(cols / (vector * block))
     scalar = np.ceil((cols - full * vector * block) / block)
-    # A row that starts inside a vector has one scalar load more: 3 rows in 4, of odd fp32 columns.
+    # A row that starts inside a vector has one more scalar load: 3 rows in 4 for an odd number of fp32
+    # columns.
     shift = np.where(aligned, 0.0, np.where((cols % 2 == 0) & (vector == 4), 0.5, 0.75))
     loads = full + scalar + (0.0 if amd else shift)
     rereads = np.full_like(cols, 2.0)
-    if amd:  # aligned rows are kept in shared memory, and loaded by vectors throughout
+    if amd:  # aligned rows are kept in shared memory and loaded by vectors only
         loads = np.where(aligned, np.ceil(cols / (vector * block)), loads)
         rereads = np.where(aligned, 0.0, rereads)
     return Layout(
@@ -76,8 +77,8 @@ def _softmax(cols: Array, width: float, amd: bool) -> Layout:
         block_rows=np.where(short, block_rows, 1.0),
         loads=np.where(short, 1.0, loads * (rereads + 1.0)),
         rereads=np.where(short, 0.0, rereads),
-        # Long rows take every exponential twice, for the sum and for the result: seen where instructions
-        # are the limit, which on NVIDIA's they are not.
+        # Long rows compute every exponential twice, for the sum and for the result. It matters where
+        # instructions limit, which they do not on NVIDIA GPUs.
         issued=np.where(short | (not amd), 1.0, 2.0),
     )
 
@@ -85,7 +86,7 @@ def _softmax(cols: Array, width: float, amd: bool) -> Layout:
 def _norm(cols: Array, amd: bool) -> Layout:
     vectors = cols / 4.0
     loads = np.ceil(vectors / 128.0)
-    # Unrolled by 4: a warp of which some lanes have 4k loads and some 4k − 1 runs both loops.
+    # Unrolled by 4: a warp with some lanes of 4k loads and some of 4k − 1 runs both loops.
     split = (loads % 4 == 0) & (vectors % (64.0 if amd else 32.0) != 0)
     one = np.ones_like(cols)
     return Layout(128.0 * one, one, (loads + 3.0 * split) / 2, one)

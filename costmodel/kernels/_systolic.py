@@ -1,10 +1,10 @@
-"""What the models of matrix cores share: TPU TensorCores and Gaudi's matrix engines.
+"""What the models of matrix-core chips share: TPU TensorCores and Gaudi's matrix engines.
 
-A chip has one or two large cores that a compiler schedules ahead of time: operands stream from memory
-while the array computes, and there are no waves of thread blocks. What is left is a roofline with
-the array's padding and an efficiency each way. No open measurement of such a chip says more: the
-constants are assumed. The chain of a recurrent layer has the GPUs' model (``recurrence``): weights that stay
-on the chip, and a step that waits for all of it.
+A chip has one or two large cores that a compiler schedules ahead of time: operands stream from memory while
+the array computes, and there are no waves of thread blocks. The model is therefore a roofline with sizes
+padded to the array and one efficiency each for arithmetic and memory. The constants are assumed, as no open
+measurement of such a chip says more. The chain of a recurrent layer uses the GPUs' model (``recurrence``):
+weights stay on the chip, and each step waits for the whole chip.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ CONSTANTS = {
     "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long streams reach"),
     "start_s": Constant(2e-6, 1e-7, 1e-4, "s", "start and end of a fused operation"),
 }
-#: Rows that stream through the array together (Jouppi et al., ISCA 2023; the scaling-book's TPU chapter).
+#: A product's rows are padded to a multiple of this (Jouppi et al., ISCA 2023; the scaling-book's TPU
+#: chapter).
 ROWS = 8.0
-#: Operations of the vector unit for each score, as layers count them. Forward: maximum, subtract, exp, sum.
+#: Operations of the vector unit per score, as layers count them. Forward: maximum, subtract, exp, sum.
 #: Backward: subtract the log-sum-exp, exp, subtract D, multiply.
 OF_A_SCORE = 4.0
 
 
 def padded(size: Array | float, multiple: float) -> Array:
-    """Return a size rounded up to what the array takes."""
+    """Return a size rounded up to a multiple of the array's."""
     return np.asarray(np.ceil(np.asarray(size, dtype=np.float64) / multiple) * multiple)
 
 
@@ -43,7 +44,7 @@ def roofline(
     *,
     engine: str = "matrix",
 ) -> Estimate:
-    """Return the larger of an engine's arithmetic and traffic, each at its share, after the start [s]."""
+    """Return the start plus the larger of an engine's arithmetic and the memory time, at their shares."""
     c = filled(CONSTANTS, constants)
     rate = device.peak(dtype, None if engine == "matrix" else engine)
     arithmetic = np.asarray(flops / (c["peak_share"] * rate), dtype=np.float64)
@@ -55,7 +56,7 @@ def roofline(
 
 
 def side_by_side(*engines: Estimate) -> Estimate:
-    """Return what several engines take that compute at once: as long as the one that takes longest."""
+    """Return the estimate of several engines that compute concurrently: the longest of their times."""
     return Estimate(
         seconds=reduce(np.maximum, (one.seconds for one in engines)),
         terms={name: term for one in engines for name, term in one.terms.items()},
@@ -65,11 +66,12 @@ def side_by_side(*engines: Estimate) -> Estimate:
 def softmax_beside(
     device: Device, constants: Mapping[str, float], products: Estimate, operations: Array
 ) -> Estimate:
-    """Return attention's products with so many operations of its softmax beside them, in the vector unit.
+    """Return attention's products with its softmax computed concurrently in the vector unit.
 
-    While the array multiplies a block, the vector unit is at the scores of the one before. An exponential
-    counts as one operation, an assumption: where its own pipeline takes one in the time that the lanes need
-    for a score's three others, it hides behind them. Without a vector rate in the spec the term is absent.
+    While the array multiplies one block, the vector unit processes the scores of the previous one. An
+    exponential counts as one operation. This is an assumption: it hides where its own pipeline computes one
+    in the time that the lanes need for a score's three other operations. Without a vector rate in the spec
+    the term is left out.
     """
     if not device.has("fp32", "vector"):
         return products
@@ -78,18 +80,18 @@ def softmax_beside(
 
 
 def in_turn(device: Device, of: Estimate, steps: Array, step_s: float | None = None) -> Estimate:
-    """Return an estimate whose work takes at least so many steps one after another.
+    """Return an estimate with a chain of dependent steps as a further lower limit.
 
     Parameters
     ----------
     device : Device
-        Where it runs.
+        The device that runs it.
     of : Estimate
-        The same with nothing waiting, its start among the terms.
+        The estimate without dependences; its start is the term ``launch``.
     steps : array
-        Steps of which each waits for the one before.
+        Number of steps, each of which waits for the previous one.
     step_s : float, optional
-        Time of one [s]; default that of the device's spec, in which pipelines drain.
+        Time of one step [s]; default that of the device's spec, the time in which pipelines drain.
     """
     chain = np.asarray(steps * (device.step_s if step_s is None else step_s), dtype=np.float64)
     seconds = np.maximum(of.seconds, chain + of.terms["launch"])

@@ -1,8 +1,8 @@
-"""Which output tile a GEMM library computes with: facts about the libraries, not fitted.
+"""Output tiles of GEMM libraries: facts about the libraries, not fitted.
 
-A tile is (rows, columns, depth of one step) of the result in the row-major sense: out[m, n]. Where the
-profiler's kernel name is known it says the tile; sglang's FP8 kernel chooses by a published table;
-otherwise the model takes the least time over a menu.
+A tile is (rows, columns, K step) of the row-major result out[m, n]. The profiler's kernel name gives the tile
+where it is known. sglang's FP8 kernel chooses it by a published table. Otherwise the model takes the tile of
+least time from a menu.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from costmodel.kernels.base import Array
 
-#: Tensor-core tiles that cuBLAS and CUTLASS ship from Ampere to Blackwell (rows × columns). Rows below
-#: 64 stand for the transposed kernels that serve few tokens.
+#: Tensor-core tiles that cuBLAS and CUTLASS ship from Ampere to Blackwell (rows × columns). Tiles with fewer
+#: than 64 rows represent the transposed kernels for few tokens.
 MATRIX = (
     (16, 64),
     (16, 128),
@@ -30,9 +30,9 @@ MATRIX = (
     (128, 256),
     (256, 128),
 )
-#: FP32 tiles of a linear layer ("tn": K contiguous in both operands) and of a batched product ("nn"),
-#: as the kernel names of the measurements have them: cuBLAS by architecture, rocBLAS on AMD. A third
-#: number is the K step, where it is not 8.
+#: FP32 tiles of a linear layer ("tn": K contiguous in both operands) and of a batched product ("nn"), from
+#: the kernel names in the measurements: cuBLAS by architecture, rocBLAS on AMD. A third number is the K step,
+#: where it is not 8.
 _AMPERE = ((64, 128), (32, 128), (128, 32), (64, 64), (32, 32, 32), (32, 64, 32), (32, 128, 32))
 VECTOR: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
     "pascal": {"tn": ((32, 128), (64, 64), (128, 32)), "nn": ((64, 128),)},
@@ -45,14 +45,14 @@ VECTOR: dict[str, dict[str, tuple[tuple[int, ...], ...]]] = {
         "nn": ((32, 64, 32), (64, 128, 16), (32, 32, 32), (64, 16, 32), (16, 64, 16), (128, 64, 16)),
     },
 }
-#: Whose FP32 tiles stand in for an architecture that was not measured.
+#: Architecture without measurements → architecture whose FP32 tiles are used for it.
 _LIKE = {"kepler": "pascal", "maxwell": "pascal-gp10x", "cdna1": "cdna2", "cdna3": "cdna2", "cdna4": "cdna2"}
-#: Parts that the K loop is cut into, each by its own block (split-K), reduced afterwards.
+#: Numbers of parts that the K loop may be split into (split-K): a block computes each, a reduction adds them.
 SPLITS = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 32.0)
 
 
 def menu(family: str, layout: str, step: float, *, matrix: bool) -> tuple[Array, Array, Array]:
-    """Return rows, columns and K step of the tiles that a library has to choose from, shape (tiles,).
+    """Return rows, columns and K step of the tiles that a library chooses from, each of shape (tiles,).
 
     Parameters
     ----------
@@ -76,24 +76,24 @@ def menu(family: str, layout: str, step: float, *, matrix: bool) -> tuple[Array,
     return table[:, 0], table[:, 1], table[:, 2]
 
 
-#: A side of a tile: no library's has four digits.
+#: Pattern of a tile's side, which has at most three digits in any library.
 _COUNT = r"([1-9]\d{0,2})(?!\d)"
 _NAME = re.compile(rf"(?:sgemm_|MT|tilesize){_COUNT}x{_COUNT}(?:x{_COUNT})?")
-#: How a name tells the parts of K: what `costmodel.measured` adds to it.
+#: Suffix for the number of parts of K, which `costmodel.measured` adds to kernel names.
 PARTS = "_parts"
 _PARTS = re.compile(rf"{PARTS}([1-9]\d*)")
-#: What one step of the K loop covers, where the name does not say it (cuBLAS's sgemm: 8; its
-#: ``sliced1x4`` kernels, whose four slices of the block share it: 32).
+#: K step where the name does not give it: 8 in cuBLAS's sgemm, 32 in its ``sliced1x4`` kernels, whose four
+#: slices of a block share it.
 _VECTOR_STEP, _SLICED_STEP = 8.0, 32.0
 
 
 def says(name: str) -> bool:
-    """Return whether a kernel's name tells its tile."""
+    """Return whether a kernel's name gives its tile."""
     return bool(_NAME.search(name))
 
 
 def from_names(names: Iterable[object]) -> tuple[Array, Array, Array, Array]:
-    """Return rows, columns and K step of the tile, and the parts of K, that names tell; NaN where none.
+    """Return rows, columns, K step and parts of K that kernel names give; NaN where they give none.
 
     Parameters
     ----------
@@ -121,11 +121,11 @@ def _parse(name: str) -> tuple[float, float, float, float]:
 
 
 def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
-    """Return rows, columns and K step of the tile that sglang's ``fp8_scaled_mm`` takes.
+    """Return rows, columns and K step of the tile that sglang's ``fp8_scaled_mm`` uses.
 
-    Source: sgl-kernel/csrc/gemm/fp8_gemm_kernel.cu of sgl-project/sglang, whose dispatch is on m
-    and, on Ada, n; for Hopper fp8_gemm_sm90_dispatch.cuh beside it, where up to 64 rows of A are the
-    columns of a tile. K steps of 256 count there as two: in the rows, each half has a step's latency.
+    Source: sgl-kernel/csrc/gemm/fp8_gemm_kernel.cu of sgl-project/sglang, which dispatches on m and, on Ada,
+    n; for Hopper fp8_gemm_sm90_dispatch.cuh beside it, where up to 64 rows of A are the columns of a tile. K
+    steps of 256 count as two, because measured times show a step's latency for each half.
 
     Parameters
     ----------
@@ -158,10 +158,9 @@ def fp8_scaled(family: str, m: Array, n: Array) -> tuple[Array, Array, Array]:
 
 
 def fp8_clusters(family: str, m: Array, n: Array) -> tuple[Array, Array]:
-    """Return how many blocks that kernel starts together, down the rows and along the columns.
+    """Return the cluster size [blocks] of that kernel, down the rows and along the columns.
 
-    Where tiles of the result do not fill a cluster, the others of it compute nothing. Source: as of
-    `fp8_scaled`.
+    Where tiles of the result do not fill a cluster, its other blocks idle. Source: see `fp8_scaled`.
 
     Parameters
     ----------

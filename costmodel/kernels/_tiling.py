@@ -1,4 +1,4 @@
-"""Counting tiles and waves in closed form: causal blocks, makespans, split counts.
+"""Count tiles and waves in closed form: causal blocks, makespans, split counts.
 
 All functions take and return float64 arrays that broadcast, and never loop over rows of a table.
 """
@@ -10,9 +10,9 @@ from numpy.typing import ArrayLike
 
 from costmodel.kernels.base import Array
 
-#: Mean over longest job from which on jobs are even, and run in whole waves in whatever order.
+#: Ratio of mean to longest job from which jobs count as equal, so that they run in whole waves in any order.
 _EVEN = 0.9
-#: FlashAttention merges at most so many splits.
+#: Largest number of splits that FlashAttention merges.
 _MOST_SPLITS = 128
 
 
@@ -33,12 +33,11 @@ def ceil_sum(
     Parameters
     ----------
     count, numerator, denominator, offset : array_like
-        Whole numbers: how many terms (≥ 0), p > 0, q > 0 and c ≥ 0.
+        Whole numbers: the number of terms (≥ 0), p > 0, q > 0 and c ≥ 0.
 
-    Notes
-    -----
-    ⌈x/q⌉ = ⌊(x + q − 1)/q⌋, and Σ ⌊(a·i + b)/q⌋ swaps a and q at every step (Graham, Knuth and
-    Patashnik, *Concrete Mathematics*, §3.5), so the steps grow as the logarithm of the tile sizes.
+    Notes ----- ⌈x/q⌉ = ⌊(x + q − 1)/q⌋, and Σ ⌊(a·i + b)/q⌋ swaps a and q at every step (Graham, Knuth and
+    Patashnik, *Concrete Mathematics*, §3.5), so the number of iterations grows with the logarithm of the tile
+    sizes.
     """
     terms = (_array(count), _array(numerator), _array(denominator), _array(offset))
     n, a, q, c = (term.copy() for term in np.broadcast_arrays(*terms))
@@ -61,7 +60,7 @@ def causal_blocks(
     seq_kv: ArrayLike | None = None,
     window: ArrayLike | None = None,
 ) -> Array:
-    """Return the tiles that a causal kernel computes for one head: Σ ⌈min(N_kv, P + (i+1)·B_r/g)/B_c⌉.
+    """Count the tiles that a causal kernel computes for one head: Σ ⌈min(N_kv, P + (i+1)·B_r/g)/B_c⌉.
 
     Parameters
     ----------
@@ -76,10 +75,8 @@ def causal_blocks(
     window : array_like, optional
         Keys w that a query sees: itself, and those right before it; default all.
 
-    Notes
-    -----
-    A tile that the diagonal cuts, or that one query of the row block sees, is computed whole; one above the
-    diagonal, or before all windows of the row block, is skipped.
+    Notes ----- A tile is computed whole if the diagonal cuts it or any query of the row block sees it. It is
+    skipped if it lies above the diagonal or before all windows of the row block.
     """
     seq, group, rows, cols = _array(seq), _array(group), _array(rows), _array(cols)
     keys = seq if seq_kv is None else _array(seq_kv)
@@ -92,13 +89,14 @@ def causal_blocks(
 
 
 def _before_window(seq: Array, group: Array, rows: Array, cols: Array, keys: Array, window: Array) -> Array:
-    """Return the tiles that lie before a window: Σ ⌊max(0, P + ⌊i·B_r/g⌋ − w + 1)/B_c⌋, i from 0."""
-    # Where the first row block's window begins, times g; those whose windows begin before all keys skip none.
+    """Return the number of tiles before a window: Σ ⌊max(0, P + ⌊i·B_r/g⌋ − w + 1)/B_c⌋, i from 0."""
+    # Start of the first row block's window, times g. Row blocks whose windows begin before all keys skip
+    # none.
     begins = (np.maximum(keys - seq, 0.0) - window + 1) * group
     first = ceil_div(np.maximum(-begins, 0.0), rows)
     count = np.maximum(ceil_div(seq * group, rows) - first, 0.0)
     begins, width = begins + first * rows, group * cols
-    # ⌊x/q⌋ = ⌈(x + 1)/q⌉ − 1, and the first term by itself, as the sum begins at 1.
+    # ⌊x/q⌋ = ⌈(x + 1)/q⌉ − 1; the first term is separate, as the sum begins at 1.
     later = np.maximum(count - 1, 0.0)
     rest = ceil_sum(later, rows, width, np.maximum(begins, 0.0) + 1) - later
     return np.asarray(np.where(count > 0, np.floor(begins / width), 0.0) + rest)
@@ -112,27 +110,26 @@ def makespan(
     last: ArrayLike,
     stagger: ArrayLike = 0.0,
 ) -> Array:
-    """Return when the last of `jobs` ends, handed in turn to the first of `slots` that is free.
+    """Return the end of the last of `jobs` under list scheduling: each goes to the first free one of `slots`.
 
     Parameters
     ----------
     jobs, slots : array_like
-        Thread blocks, and how many run at once.
+        Thread blocks, and how many run concurrently.
     mean, longest : array_like
-        Their mean and longest time, in one unit, which is the result's. The others are taken to be spread
-        evenly around the mean, as row blocks under a causal mask are.
+        Their mean and longest time; the result has the same unit. Times are taken to be uniformly distributed
+        around the mean, as those of row blocks under a causal mask are.
     last : array_like
-        Jobs that are handed out from the last of the longest on, it included: 1 where a head's longest comes
-        last, all of them where all the longest come first.
+        Number of jobs that start from the last of the longest one on, inclusive: 1 where a head's longest job
+        comes last, all of them where all the longest come first.
     stagger : array_like
-        From one's start to the next one's, of the first in each slot. All that follow are as late.
+        Time between the starts of the first jobs in consecutive slots. It delays all later jobs as much.
 
-    Notes
-    -----
-    Of the last, partly empty wave even jobs lose all; with the longest first, short ones fill what is
-    left: as much is lost as the mean job is of the longest. But what is handed out last may begin late: when
-    all before it is done but for what the slots are still at, which of a job met at random is E[l²]/2E[l]
-    (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 2, §VI.7).
+    Notes ----- Equal jobs waste the whole idle part of the last wave. With the longest jobs first, short ones
+    fill it, and the waste shrinks by the ratio of mean to longest. But the longest job may start late: when
+    the jobs before it are done except for what each slot has left of its current job, on average E[l²]/2E[l]
+    for a job met at random (Feller, *An Introduction to Probability Theory and Its Applications*, vol. 2,
+    §VI.7).
     """
     jobs, slots, mean, longest = _array(jobs), _array(slots), _array(mean), _array(longest)
     waves, even = jobs / slots, mean / longest
@@ -152,20 +149,19 @@ def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Ar
     jobs : array_like
         Thread blocks without a split.
     slots : array_like
-        Thread blocks that the heuristic takes to run at once.
+        Thread blocks that the heuristic assumes to run concurrently.
     blocks : array_like
-        KV blocks of one job: no split has less than one.
+        KV blocks of one job; every split has at least one.
 
-    Notes
-    -----
-    ``num_splits_heuristic`` of flash-attention (``flash_api.cpp``, ``heuristics.h``; BSD-3-Clause):
-    1 where jobs fill 80 % of the slots. This is version 2's, which skips a split that does not shorten the
-    longest share; version 3 tries those too. Evaluated once for each distinct (jobs, slots, blocks).
+    Notes ----- ``num_splits_heuristic`` of flash-attention (``flash_api.cpp``, ``heuristics.h``;
+    BSD-3-Clause): it returns 1 where jobs fill 80 % of the slots. This is version 2's, which skips a split
+    that does not shorten the longest share; version 3 tries those too. Evaluated once for each distinct
+    (jobs, slots, blocks).
     """
     jobs, slots, blocks = np.broadcast_arrays(_array(jobs), _array(slots), _array(blocks))
     splits = np.ones_like(jobs)
     free = (jobs < 0.8 * slots) & (blocks > 1)
-    # Whole numbers below 2²⁰ pack into one key that float64 holds exactly where slots are below 2¹².
+    # Whole numbers below 2²⁰ pack into one key, which float64 holds exactly if slots are below 2¹².
     packed = (jobs[free] * 4096 + slots[free]) * 2**20 + blocks[free]
     distinct, first, where = np.unique(packed, return_index=True, return_inverse=True)
     if distinct.size:
@@ -176,7 +172,7 @@ def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Ar
 def _best_splits(jobs: Array, slots: Array, blocks: Array) -> Array:
     jobs, slots, blocks = jobs[:, None], slots[:, None], blocks[:, None]
     split = np.arange(1.0, _MOST_SPLITS + 1)
-    # A further split that does not shorten the longest share is not tried.
+    # Skip a split that does not shorten the longest share.
     shorter = (split == 1) | (np.ceil(blocks / split) != np.ceil(blocks / np.maximum(split - 1, 1)))
     waves = jobs * split / slots
     filling = np.where(shorter & (split <= np.minimum(blocks, slots)), waves / np.ceil(waves), 0.0)

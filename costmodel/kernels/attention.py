@@ -1,14 +1,13 @@
 """Fused attention over whole sequences (prefill, encoders): FlashAttention and its relatives.
 
-One thread block takes a block of query rows of one head (or of a packed group of heads) and steps
-over the keys; a causal kernel skips the tiles above the diagonal, and only those. A step costs the
-unit its two matrix products and its softmax, which overlap as far as the library makes them, and no
-less than a latency; tiles that the diagonal or the last key cuts are masked, which takes longer; a
-thread block costs a prologue and the loading and storing of its rows. Thread blocks queue for the
-units as a list schedule, in the library's order (`costmodel.kernels._tiling.makespan`); where a
-library splits the keys, partial outputs are written in fp32, and merged. Beside it stands the
-memory: compulsory bytes, from the cache as far as the replay before left them there. A serving
-framework's causal call also stores K and V into a cache, by a kernel of its own.
+A thread block takes a block of query rows of one head (or of a packed group of heads) and steps over the
+keys. A causal kernel skips the tiles above the diagonal, and only those. A step takes its two matrix products
+and its softmax, overlapped as far as the library does so, and no less than a latency. Tiles that the diagonal
+or the last key cuts are masked, which takes longer. A thread block also takes a prologue and the time to load
+and store its rows. Thread blocks are list-scheduled on the units in the library's order
+(`costmodel.kernels._tiling.makespan`). Where a library splits the keys, partial outputs are written in fp32
+and merged. Memory traffic overlaps this: the compulsory bytes, served by the cache as far as the previous
+replay left them there. A serving framework's causal call also stores K and V to a cache in a separate kernel.
 
 FlashAttention-2: Dao, 2023, arXiv:2307.08691. FlashAttention-3: Shah et al., 2024,
 arXiv:2407.08608. FlashInfer: Ye et al., 2025, arXiv:2501.01005. Left out: dropout, sequences of unequal
@@ -38,54 +37,68 @@ CONSTANTS = {
         0.75, 0.3, 1.08, "1", "share of the dense peak, at its stated clock, that the steps' products reach"
     ),
     "softmax_cost": Constant(
-        1.2, 0.0, 6.0, "1", "time of a tile's softmax, over its exponentials' at the special-function rate"
+        1.2,
+        0.0,
+        6.0,
+        "1",
+        "time of a tile's softmax, relative to its exponentials at the special-function rate",
     ),
-    "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, over that of its softmax"),
+    "mask_cost": Constant(0.5, 0.0, 6.0, "1", "time of masking a tile, relative to its softmax"),
     "step_cycles": Constant(
-        1000.0, 0.0, 8000.0, "cycles", "least time of a step over a KV tile (of 128 keys, if loaded ahead)"
+        1000.0, 0.0, 8000.0, "cycles", "least time of a step on a KV tile (of 128 keys, with producer warps)"
     ),
     "block_cycles": Constant(
-        4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, sizes apart"
+        4000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block, independent of sizes"
     ),
     "stagger_cycles": Constant(
-        0.0, 0.0, 60.0, "cycles", "from one thread block's start to the next one's, of the first on the units"
+        0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
     ),
     "row_bytes_per_cycle": Constant(
         60.0, 4.0, 512.0, "B/cycle", "rate at which a unit loads the rows of Q and stores those of O"
     ),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "ramp_cycles": Constant(
-        0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
+        0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
     ),
     "cache_share": Constant(
-        1.0, 0.3, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
+        1.0,
+        0.3,
+        2.0,
+        "1",
+        "largest working set that hits on replay, over the cache's capacity for distinct data",
     ),
-    "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "l2_unit_bytes": Constant(
+        20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work"
+    ),
     "energy_j": Constant(
-        1.3e-12, 1e-13, 1e-11, "J", "energy of an operation, all told: long kernels slow to the power limit"
+        1.3e-12, 1e-13, 1e-11, "J", "total energy per operation: long kernels slow down to the power limit"
     ),
     "token_cycles": Constant(
-        4000.0, 0.0, 60000.0, "cycles", "thread block that stores one token's K and V (vLLM's kernel)"
+        4000.0,
+        0.0,
+        60000.0,
+        "cycles",
+        "time of a thread block that stores one token's K and V (vLLM's kernel)",
     ),
     "merge_cycles": Constant(5000.0, 0.0, 40000.0, "cycles", "launch of the kernel that merges splits"),
     "launch_cycles": Constant(
-        11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
+        11000.0, 2000.0, 60000.0, "cycles", "harness: launch overhead of a call in a replayed graph"
     ),
     **replay.CONSTANTS,
 }
-#: Shares of the tensor cores' peak: what else a step takes keeps them from the rest.
+#: Constants that are shares of the tensor cores' peak, which the rest of a step keeps from being reached.
 PEAK_SHARES = ("matrix_efficiency",)
-#: What caches and memory give to a unit, and take of it.
+#: Constants that are rates between a unit and caches or memory.
 RATES = ("row_bytes_per_cycle", "l2_unit_bytes")
-#: Which of them belong to the harness and the library's host side, not to the device.
+#: Constants of the harness and the library's host side, not of the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
 
-#: Duration at which half of the slowing has set in [s]: the scale on which a power limit acts.
+#: Duration at which half of the slow-down has set in [s]: the time scale of the power limit.
 _DROOP_S = 1e-2
-#: Order of the norm that joins what overlaps in part: a step and its latency, tiles and memory. 1 would add
-#: them, and many take the largest.
+#: Order of the norm that combines times that overlap in part: a step and its latency, tiles and memory. Order
+#: 1 would add them, and a high order would take the largest.
 _JOIN = 2.0
-#: Threads that a unit holds, and most that vLLM's cache write takes for a token.
+#: Most threads resident on a unit, and most threads that vLLM's cache write uses per token.
 _THREADS, _TOKEN_THREADS = 2048.0, 512.0
 
 
@@ -116,14 +129,14 @@ def seconds(
     batch, heads, kv_heads, seq, head_dim : array_like
         Sizes, broadcast together; `heads` is a multiple of `kv_heads`.
     seq_kv : array_like, optional
-        Keys, of which a causal call's queries are the last; default: as many as queries.
+        Keys; a causal call's queries are the last of them. Default: as many as queries.
     held : array_like, optional
-        Keys and values that there are, where a mask lets each row block meet `seq_kv` of them on average;
-        default: `seq_kv`.
+        Keys and values that exist, where a mask leaves each row block `seq_kv` of them on average; default:
+        `seq_kv`.
     window : array_like, optional
-        Keys that a query of a causal call sees, itself and those right before it; default: all.
+        Keys that a query of a causal call sees: its own and those right before it; default: all.
     value_dim : array_like, optional
-        Width of a value; default: of a key.
+        Width of a value; default: that of a key.
     dtype : str
         Format of Q, K, V and O; products accumulate in fp32.
     causal : bool
@@ -132,20 +145,21 @@ def seconds(
         One of `costmodel.kernels._flash.KERNELS`; default by architecture: fa3 on Hopper, trtllm on
         Blackwell, fa2 elsewhere.
     cache_write : {"none", "bytes", "token"}
-        Whether K and V are also written to a cache: not, at memory speed (SGLang), or by one thread
-        block a token (vLLM), whichever takes longer.
+        Whether K and V are also written to a cache: not at all, at memory speed (SGLang), or by one thread
+        block per token (vLLM), whichever of the two takes longer.
     tile : (int, int), optional
-        Rows of Q and of K in a tile; default: the kernel's own.
+        Rows of Q and rows of K in a tile; default: the kernel's own.
     direction : {"fwd", "bwd"}
-        Backward computes the scores again and makes four products of them, in the same blocks, takes
-        the softmax's derivative in as long as the softmax, and moves twice the operands: not fitted, as
-        no open measurement tells more.
+        Backward recomputes the scores and does four products with them in the same blocks. It takes as long
+        for the softmax's derivative as for the softmax, and moves twice the operands. This is not fitted, as
+        there is no open measurement of it.
 
     Returns
     -------
     Estimate
         Terms: ``matrix:<dtype>`` or ``vector:<dtype>`` (products), ``special:fp32`` (softmax), ``depth``
-        (latency, masks, prologues and waves not full), ``hbm``, ``l2`` (the merge too), ``launch``.
+        (latency, masks, prologues and partly filled waves), ``hbm``, ``l2`` (including the merge),
+        ``launch``.
 
     Raises
     ------
@@ -162,8 +176,8 @@ def seconds(
     if tile is not None:
         cut = replace(cut, rows=np.asarray(float(tile[0])), cols=np.asarray(float(tile[1])))
     size, value_size = flash.padded(head_dim, kernel), flash.padded(values, kernel)
-    # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK. It also moves
-    # twice the operands, and after the exponentials takes the softmax's derivative.
+    # Widths of the products of a step: QKᵀ and PV; backward QKᵀ again, dP, dV, dQ and dK. Backward also moves
+    # twice the operands, and computes the softmax's derivative after the exponentials.
     widths, again = (size + value_size, 1.0) if direction != "bwd" else (3 * size + 2 * value_size, 2.0)
 
     packed_heads = heads / cut.group
@@ -172,7 +186,7 @@ def seconds(
     jobs = batch * packed_heads * row_blocks
     splits, merged = prefill_splits(kernel, units, batch, packed_heads * row_blocks, seq_kv, blocks)
 
-    # One step, with all the unit to itself, and with the thread blocks that share it.
+    # Time of one step, alone on the unit, and with the thread blocks that share it.
     flops = 2 * cut.rows * cut.cols * widths
     peak = device.product_peak(dtype) * flash.peak_share(device, kernel) * given["matrix_efficiency"]
     product = flops * units / peak
@@ -198,7 +212,7 @@ def seconds(
     out = batch * heads * seq * (head_dim + values) / 2
     keys = batch * kv_heads * (seq_kv if held is None else np.asarray(held)) * (head_dim + values) / 2
     written = 0.0 if cache_write == "none" else 2 * width * batch * kv_heads * seq * head_dim
-    # Partial outputs in fp32, written and read back.
+    # Partial outputs are fp32, written and read back.
     partial = np.where(splits > 1, 8 * splits * out, 0.0)
     miss = miss_share(device, given["cache_share"], 2 * width * (out + keys) + written + partial)
     rate = byte_time(device, given, miss)
@@ -224,27 +238,28 @@ def seconds(
 
 
 def _slower(device: Device, joules: Array, core: Array) -> Array:
-    """Return by what factor work of that energy is slowed that would take that long."""
+    """Return the slow-down factor of work with that energy [J] that would take `core` seconds."""
     return np.asarray(1 + droop(device, joules / core) * core / (core + _DROOP_S))
 
 
 def _tiles(
     cut: flash.Tiling, seq: Array, seq_kv: Array, window: ArrayLike | None, *, causal: bool
 ) -> tuple[Array, Array, Array | float]:
-    """Return the tiles of one head, those of its longest row block, and how many of one are masked."""
+    """Return the tiles of one head, those of its longest row block, and those masked per row block."""
     blocks, masked = ceil_div(seq_kv, cut.cols), flash.masked_tiles(cut, causal)
     if not causal:
         return ceil_div(seq * cut.group, cut.rows) * blocks, blocks, masked
     steps = causal_blocks(seq, cut.group, cut.rows, cut.cols, seq_kv, window)
     if window is None:
         return steps, blocks, masked
-    # No row block meets more keys than its queries' windows; tiles in which these begin are masked, too.
+    # A row block meets only the keys in its queries' windows; the tiles in which windows begin are masked,
+    # too.
     widest = np.asarray(window, dtype=np.float64) - 1 + cut.rows / cut.group
     cut_by_it = np.where(widest < seq_kv, ceil_div(cut.rows, cut.group * cut.cols), 0.0)
     return steps, np.minimum(blocks, np.floor((widest - 2) / cut.cols) + 2), masked + cut_by_it
 
 
 def _token_waves(units: float, tokens: Array, width: Array) -> Array:
-    """Return how often all units are full of thread blocks, one for each token's K and V of that width."""
+    """Return the number of waves of the cache write, with one thread block per token of K and V."""
     resident = _THREADS / np.minimum(width, _TOKEN_THREADS)
     return np.asarray(tokens / (units * resident))

@@ -1,4 +1,4 @@
-"""What every kernel model shares: its constants and their description, its sizes as arrays, its answer."""
+"""What all kernel models share: descriptions of constants, sizes as arrays, and the estimate they return."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Constant:
     Attributes
     ----------
     default : float
-        Value where nothing is known of the device or its relatives.
+        Value where neither the device nor a related one has it fitted.
     low, high : float
-        The plausible range: a fit may not leave it.
+        The plausible range, which a fit may not leave.
     unit : str
         "1", "s", "cycles", "B", …
     meaning : str
@@ -35,12 +35,12 @@ class Constant:
 
 
 def filled(described: Mapping[str, Constant], given: Mapping[str, float]) -> dict[str, float]:
-    """Return the value of each constant of a kernel model: the one given, or its default."""
+    """Return the value of each of a kernel model's constants: the given one, or its default."""
     return {name: float(given.get(name, constant.default)) for name, constant in described.items()}
 
 
 def as_arrays(*sizes: ArrayLike) -> tuple[Array, ...]:
-    """Return sizes as float64, each of its own shape: one that does not vary stays one number throughout."""
+    """Return sizes as float64 without broadcasting them, so that a constant size stays a single number."""
     return tuple(np.asarray(size, dtype=np.float64) for size in sizes)
 
 
@@ -51,14 +51,14 @@ def as_rows(*sizes: ArrayLike) -> tuple[Array, ...]:
 
 @dataclass(frozen=True)
 class Estimate:
-    """A kernel model's answer.
+    """A kernel model's estimate.
 
     Attributes
     ----------
     seconds : array
-        The estimate of a measurement [s].
+        Estimated time as a measurement would show it [s].
     terms : mapping of str to array
-        Its components [s], keyed by what limits (``matrix:bf16``, ``vector:fp32``,
+        Its components [s], keyed by the limiting resource (``matrix:bf16``, ``vector:fp32``,
         ``special:fp32``, ``hbm``, ``l2``, ``depth``, ``launch``, ``link``).
     """
 

@@ -1,7 +1,7 @@
 """Collectives between devices: α–β models of rings, trees, pairwise exchange, inside a node and across nodes.
 
-A step to another device costs a latency α; a byte costs β, one over the bandwidth of a device's links
-in one direction. With p devices and a buffer of N bytes a device (gathered, or before it is scattered):
+A step to another device takes a latency α; a byte takes β, the inverse of the bandwidth of a device's links
+in one direction. With p devices and a buffer of N bytes per device (after gathering, or before scattering):
 
 =================  ==========  ==================================  =================================
 collective         algorithm   time                                source
@@ -17,18 +17,18 @@ broadcast, reduce  tree        ⌈log₂ p⌉ (α + N β), binomial        Thaku
 send-receive       —           α + N β                             Hockney 1994
 =================  ==========  ==================================  =================================
 
-Where the switch of a node adds what comes through it (NVSwitch from its third generation on), each device
-has a p-th of the sums made, of what all send (N, its own part included), and one sending of it reaches all
-(N/p).
+Where a node's switch can add (NVSwitch from its third generation on), each device is responsible for a p-th
+of the sums. The switch adds it from what all devices send (N per device, its own part included), and the
+device sends it once to reach all others (N/p).
 
-Without an algorithm asked for, the fastest one serves, as in NCCL. Across nodes of g devices each
-collective goes level by level (Thakur et al. 2005, §7; NCCL with a network port for each device): what
-can be reduced or gathered over the fast link is, and each device's g-th part crosses the network.
-All-to-all uses link and network at once; neighbours of a send-receive are in different nodes. A spec
-may have a link called ``network``: the port of each device to other nodes.
+Unless an algorithm is given, the fastest one is taken, as in NCCL. Across nodes of g devices each collective
+is hierarchical (Thakur et al. 2005, §7; NCCL with a network port for each device): what can be reduced or
+gathered over the fast link is, and each device's g-th part crosses the network. All-to-all uses link and
+network concurrently; the partners of a send-receive are in different nodes. A spec may have a link called
+``network``: each device's port to other nodes.
 
-Left out: contention between collectives, protocols for short messages, switches of the network that add,
-and the arithmetic of reductions (hidden behind the link, which is slower than memory).
+Left out: contention between collectives, protocols for short messages, network switches that add, and the
+arithmetic of reductions (hidden behind the link, which is slower than memory).
 """
 
 from __future__ import annotations
@@ -48,17 +48,23 @@ CONSTANTS = {
         0.75, 0.3, 1.0, "1", "share of the links' one-way bandwidth that long messages reach"
     ),
     "tree_share": Constant(
-        0.37, 0.1, 1.0, "1", "the same of a tree within a node (NCCL's tuning table: 110 GB/s of A100's 300)"
+        0.37, 0.1, 1.0, "1", "the same for a tree within a node (NCCL's tuning table: 110 GB/s of A100's 300)"
     ),
-    "hop_s": Constant(3.4e-6, 2e-7, 2e-5, "s", "a step to a device of the same node (NCCL's tuning table)"),
+    "hop_s": Constant(
+        3.4e-6, 2e-7, 2e-5, "s", "latency of a step to a device of the same node (NCCL's tuning table)"
+    ),
     "network_bandwidth": Constant(
-        25e9, 1e8, 4e11, "B/s", "a device's network port, one way, where its spec has none (200 Gbit/s: HDR)"
+        25e9,
+        1e8,
+        4e11,
+        "B/s",
+        "one-way bandwidth of a device's network port, if its spec has none (200 Gbit/s: HDR)",
     ),
     "network_share": Constant(0.9, 0.3, 1.0, "1", "share of the network's bandwidth that is reached"),
     "network_hop_s": Constant(
-        1.4e-5, 1e-6, 1e-4, "s", "a step to a device of another node (NCCL's tuning table)"
+        1.4e-5, 1e-6, 1e-4, "s", "latency of a step to a device of another node (NCCL's tuning table)"
     ),
-    "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start of a collective (NCCL's tuning table)"),
+    "start_s": Constant(8.4e-6, 1e-6, 5e-5, "s", "start-up time of a collective (NCCL's tuning table)"),
     "switch_share": Constant(
         0.807,
         0.3,
@@ -68,7 +74,11 @@ CONSTANTS = {
         "bandwidth on 8 H100 (GTC 2024, S62129), 9/8 of a buffer sent at 0.85 of that (``switch_sums``)",
     ),
     "switch_hop_s": Constant(
-        8.3e-6, 2e-7, 2e-5, "s", "a step through such a switch (NCCL's tuning table: 25 µs in all)"
+        8.3e-6,
+        2e-7,
+        2e-5,
+        "s",
+        "latency of a step through a switch that adds (NCCL's tuning table: 25 µs in all)",
     ),
 }
 
@@ -85,14 +95,14 @@ ALGORITHMS: Mapping[str, tuple[str, ...]] = {
 
 
 class Steps(NamedTuple):
-    """What one device does one after the other: steps, and bytes it sends.
+    """Sequential work of one device: its steps, and the bytes that it sends.
 
     Attributes
     ----------
     hops : array
-        Steps that wait for each other.
+        Dependent steps.
     sent : array
-        Bytes sent, in all of them.
+        Bytes sent in all steps together.
     """
 
     hops: Array
@@ -100,16 +110,16 @@ class Steps(NamedTuple):
 
 
 def flat(collective: str, algorithm: str, size: Array, devices: Array) -> Steps:
-    """Return the steps of a collective among devices that are all alike.
+    """Return the steps of a collective among devices that are all connected alike.
 
     Parameters
     ----------
     collective, algorithm : str
-        One of ``ALGORITHMS``, and of its algorithms.
+        A key of ``ALGORITHMS``, and one of its algorithms.
     size : array
         Buffer of one device [bytes]: what is gathered, reduced, exchanged or sent.
     devices : array
-        How many take part; alone, a device does nothing.
+        Number of devices; with one, nothing is done.
     """
     others, many = devices - 1, np.where(devices > 1, 1.0, 0.0)
     levels = np.ceil(np.log2(devices))
@@ -128,7 +138,7 @@ def flat(collective: str, algorithm: str, size: Array, devices: Array) -> Steps:
 def layered(
     collective: str, algorithm: str, size: Array, devices: Array, node: Array
 ) -> tuple[Steps, Steps, Steps]:
-    """Return the steps over the link, over the network after them, and over the network meanwhile.
+    """Return the steps over the link, over the network after them, and over the network concurrently.
 
     Parameters
     ----------
@@ -137,14 +147,14 @@ def layered(
     size : array
         Buffer of one device [bytes].
     devices, node : array
-        How many take part, and how many of them one node holds.
+        Number of devices, and number of devices per node.
 
     Returns
     -------
     link, network : Steps
-        One after the other, over either.
+        Steps over each of the two, one after the other.
     direct : Steps
-        Those of an all-to-all over the network, while the others go over the link.
+        Steps of an all-to-all over the network, concurrent with those over the link.
     """
     inside = np.minimum(devices, node)
     nodes = np.ceil(devices / inside)
@@ -157,13 +167,13 @@ def layered(
     if collective == "all-to-all":
         far = devices - inside
         return Steps(inside - 1, (inside - 1) / devices * size), none, Steps(far, far / devices * size)
-    # Between nodes a switch does not help: there a tree.
+    # A node's switch does not help between nodes, so a tree is used there.
     across = flat(collective, "tree" if algorithm == "switch" else algorithm, size / inside, nodes)
     if collective in ("all-gather", "reduce-scatter"):
         return flat(collective, "ring", size, inside), across, none
     if algorithm == "switch":
         return flat(collective, algorithm, size, inside), across, none
-    # Scattered (or reduced and scattered) in the node, its g-th part across, gathered in the node.
+    # Scatter (or reduce-scatter) within the node, send a g-th part across, gather within the node.
     there_and_back = flat("all-reduce", "ring", size, inside)
     single = flat(collective, algorithm, size, inside)
     alone = nodes == 1
@@ -189,36 +199,34 @@ def seconds(
     Parameters
     ----------
     device : Device
-        What each of them is; its fastest kind of link joins those of a node, ``network`` the nodes.
+        The kind of all devices; its fastest link connects those of a node, ``network`` the nodes.
     constants : mapping of str to float
         Values of ``CONSTANTS``; those not given have their defaults.
     size : array_like
-        Buffer of one device [bytes]: the gathered result of an all-gather, what is reduced in an
-        all-reduce or reduce-scatter, all that a device sends to anyone in an all-to-all, its own
-        part included.
+        Buffer of one device [bytes]: the gathered result of an all-gather, the operand of an all-reduce or
+        reduce-scatter, everything that a device sends in an all-to-all, its own part included.
     devices : array_like
-        How many take part.
+        Number of devices that take part.
     node : array_like, optional
         Devices of one node; default: all of them.
     collective : str
         One of ``ALGORITHMS``.
     algorithm : str, optional
-        ``ring``, ``tree`` or ``switch``; default: the fastest of those that the devices have.
+        ``ring``, ``tree`` or ``switch``; default: the fastest one that the devices support.
     dtype : str
-        Of the numbers; does not matter here.
+        Format of the numbers; has no effect here.
 
     Returns
     -------
     Estimate
-        Terms ``link`` (bytes), ``depth`` (steps that wait for each other), ``launch``. 0 where
-        there is one device.
+        Terms ``link`` (bytes), ``depth`` (latencies of dependent steps), ``launch``. 0 for one device.
 
     Raises
     ------
     UnknownNameError
         If there is no such collective or algorithm.
     UnavailableError
-        If the device has no link, or none whose switch adds, for the algorithm that needs one.
+        If the device has no link, or lacks the switch that the algorithm needs.
     """
     if collective not in ALGORITHMS:
         raise unknown_name("collective", collective, ALGORITHMS)
@@ -242,7 +250,7 @@ def seconds(
 
 
 def runs(device: Device, *, algorithm: str | None = None, **_: object) -> None:
-    """Refuse an algorithm that needs a switch that adds on a device without one.
+    """Refuse algorithm ``switch`` on a device without a switch that adds.
 
     Raises
     ------
@@ -259,13 +267,13 @@ def check(device: Device, **_: object) -> None:
     Raises
     ------
     UnavailableError
-        If its spec has none beside a ``network``.
+        If its spec has no link other than ``network``.
     """
     _within(device)
 
 
 def _within(device: Device) -> float:
-    """Return the bandwidth inside a node [B/s], or refuse a device that has none."""
+    """Return the bandwidth of a device's links within a node [B/s]; refuse a device without any."""
     if device.link_bandwidth is None:
         raise UnavailableError(
             f"{device.name} has no link to other devices in its spec; ask for rung bound, or give it one"
@@ -274,7 +282,7 @@ def _within(device: Device) -> float:
 
 
 def _network(device: Device, given: Mapping[str, float]) -> float:
-    """Return the bandwidth between nodes that is reached [B/s]."""
+    """Return the bandwidth reached between nodes [B/s]."""
     port = device.spec.links.get("network")
     network = port.oneway.si if port and port.oneway else given["network_bandwidth"]
     return given["network_share"] * network
@@ -283,7 +291,7 @@ def _network(device: Device, given: Mapping[str, float]) -> float:
 def _times(
     device: Device, given: Mapping[str, float], algorithm: str, steps: tuple[Steps, Steps, Steps]
 ) -> tuple[Array, Array]:
-    """Return the time of the steps' latencies, and of their bytes [s]."""
+    """Return the time of the steps' latencies and the time of their bytes [s]."""
     within, across, direct = steps
     hop = given["switch_hop_s" if algorithm == "switch" else "hop_s"]
     shares = {"tree": given["tree_share"], "switch": given["switch_share"] * device.switch_sums}

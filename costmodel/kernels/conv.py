@@ -1,10 +1,10 @@
 """Causal depthwise convolution of width k along the sequence, as recurrent and state-space layers use it.
 
-Prefill (``causal_conv1d_fn``) is a pass over tokens × channels: one block takes a few tokens, one
-after the other, of many channels, so that a short sequence costs its tokens in latency and a long
-one bytes: as fast as memory gives them, or as the loads that the units keep in flight take them.
-Decode (``causal_conv1d_update``) shifts a state of k − 1 inputs for each channel and is a pass over
-that state. Replays find in the last-level cache what fits there.
+Prefill (``causal_conv1d_fn``) is a pass over tokens × channels: one block processes a few tokens, one after
+the other, of many channels. A short sequence is limited by the latency of its tokens; a long one by bytes, at
+the memory's bandwidth or at that of the loads that the units keep in flight. Decode
+(``causal_conv1d_update``) shifts a state of k − 1 inputs per channel and is a pass over that state. Replays
+find in the last-level cache what fits there.
 """
 
 from __future__ import annotations
@@ -21,30 +21,26 @@ from costmodel.kernels._cache import warm_seconds
 from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "start_cycles": Constant(
-        4000.0, 1000.0, 20000.0, "cycles", "start and end of a kernel that does nothing"
-    ),
-    "token_cycles": Constant(360.0, 0.0, 4000.0, "cycles", "latency of one token after another in a block"),
+    "start_cycles": Constant(4000.0, 1000.0, 20000.0, "cycles", "start and end of an empty kernel"),
+    "token_cycles": Constant(360.0, 0.0, 4000.0, "cycles", "latency of each consecutive token in a block"),
     "bandwidth_share": Constant(0.75, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        0.9, 0.4, 2.0, "1", "working set, over cache capacity, up to which a replay finds it there"
+        0.9, 0.4, 2.0, "1", "largest working set that hits on replay, relative to the cache's capacity"
     ),
-    "cache_bytes": Constant(
-        11.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
-    ),
+    "cache_bytes": Constant(11.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache per unit"),
     "unit_bytes": Constant(
-        10.0, 2.0, 128.0, "B/cycle", "what one unit takes from memory: its loads in flight over their latency"
+        10.0, 2.0, 128.0, "B/cycle", "memory bandwidth of one unit: its bytes in flight over their latency"
     ),
     **replay.CONSTANTS,
 }
-#: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
+#: The kernel is mostly memory-bound: constants of a device with the same kind of memory are preferred.
 MEMORY_BOUND = True
-#: A kernel's start, and what cache and memory give to a unit.
+#: Constants of a kernel's start, and rates from cache and memory to a unit.
 STARTS, RATES = ("start_cycles",), ("cache_bytes", "unit_bytes")
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = tuple(replay.CONSTANTS)
 
-#: Tokens that one block takes in turn (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
+#: Tokens that one block processes one after the other (``BLOCK_M`` of the Triton kernel in vLLM and SGLang).
 _BLOCK = 8.0
 
 
@@ -68,12 +64,12 @@ def seconds(
     dtype : str
         Number format of inputs, state and weights.
     decode : bool
-        One token a sequence, with a state of ``width`` − 1 inputs read and written.
+        Whether it is one token per sequence, with a state of ``width`` − 1 inputs read and written.
 
     Returns
     -------
     Estimate
-        Terms ``hbm``, ``l2``, ``depth`` (tokens in turn), ``launch``. Not counted: biases, and the state
+        Terms ``hbm``, ``l2``, ``depth`` (latency of tokens), ``launch``. Not counted: biases, and the state
         written at the end of a prefill.
     """
     c = filled(CONSTANTS, constants)

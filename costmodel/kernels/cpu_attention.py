@@ -1,9 +1,9 @@
-"""Tiled attention on a CPU, as ATen's ``FlashAttentionKernel.cpp`` runs it.
+"""Tiled attention on a CPU, as in ATen's ``FlashAttentionKernel.cpp``.
 
-Blocks of 32, 64 or 256 queries (by the sequence's length) meet blocks of 512 keys: two products and
-an online softmax each. A causal mask leaves out key blocks that lie wholly above the diagonal, and
-computes the rest whole. Every query head walks its keys on its own, shared or not, and finds them in a
-cache as far as one head's fit; blocks of queries are dealt to the threads.
+Blocks of 32, 64 or 256 queries (depending on the sequence's length) are combined with blocks of 512 keys by
+two products and an online softmax. Under a causal mask, key blocks wholly above the diagonal are skipped, and
+the others computed whole. Every query head reads its keys on its own, even if heads share them, and finds
+them in a cache as far as one head's fit. Blocks of queries are distributed over the threads.
 """
 
 from __future__ import annotations
@@ -21,25 +21,23 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.85, 0.1, 1.0, "1", "share of the peak that the blocks' products reach"),
-    "score_cycles": Constant(3.0, 0.1, 60.0, "cycles", "online softmax, for each score"),
+    "score_cycles": Constant(3.0, 0.1, 60.0, "cycles", "online softmax, per score"),
     "block_s": Constant(
-        1e-6, 0.0, 1e-4, "s", "a block of queries against a block of keys: calls, packing apart"
+        1e-6, 0.0, 1e-4, "s", "overhead of calls per pair of query and key blocks, without packing"
     ),
-    "pack_cycles": Constant(
-        0.6, 0.0, 20.0, "cycles", "packing, for each element of K and V that a block meets"
-    ),
+    "pack_cycles": Constant(0.6, 0.0, 20.0, "cycles", "packing, per element of K and V that a block uses"),
     "start_s": Constant(
-        1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        1e-5, 1e-7, 3e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads and waiting for the last"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
     **MEMORY,
 }
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = ("start_s",)
 
 _KEYS = 512.0
-#: Blocks for each product of the forward pass; backward computes five products for its two.
+#: Work relative to the forward pass: backward computes five products, forward two.
 _PASSES = {"fwd": 1.0, "bwd": 2.5}
 
 
@@ -68,24 +66,24 @@ def seconds(
     batch, heads, kv_heads, seq, seq_kv, head_dim, value_dim : array_like
         Sizes.
     held : array_like, optional
-        Keys and values that there are, where a mask lets queries meet `seq_kv` of them on average;
-        default: `seq_kv`.
+        Keys and values that exist, where a mask leaves queries `seq_kv` of them on average; default:
+        `seq_kv`.
     window : array_like, optional
-        Keys that a query of a causal call sees, itself and those right before it; default: all.
+        Keys that a query of a causal call sees: its own and those right before it; default: all.
     dtype : str
-        Of operands and result.
+        Format of operands and result.
     causal : bool
-        Whether key blocks above the diagonal are left out.
+        Whether key blocks above the diagonal are skipped.
     tile : (int, int), optional
-        Queries and keys of a block; default the library's.
+        Queries and keys of a block; default: the library's.
     direction : str
         ``fwd`` or ``bwd``.
 
     Returns
     -------
     Estimate
-        Terms ``vector:<dtype>`` (products), ``special:fp32`` (softmax), ``depth`` (blocks' calls, and
-        threads that wait for the last), ``l2`` (caches), ``hbm``, ``launch``.
+        Terms ``vector:<dtype>`` (products), ``special:fp32`` (softmax), ``depth`` (calls per block, and
+        threads waiting for the last one), ``l2`` (caches), ``hbm``, ``launch``.
     """
     c = filled(CONSTANTS, constants)
     value_dim = head_dim if value_dim is None else value_dim
@@ -117,7 +115,7 @@ def seconds(
     distinct = batch * (heads * seq + kv_heads * there) * (head_dim + value_dim) * width * passes
     again = np.maximum(0.0, met * width - distinct)
     cached, memory = seconds_per_byte(device, c, distinct, threads)
-    # Keys and values are met again head by head: what has to stay for that is one head's, of each thread.
+    # Keys and values are reused head by head, so only one head's have to stay in the cache, for each thread.
     one_head = keys * (head_dim + value_dim) * width
     cached_again, memory_again = seconds_per_byte(device, c, one_head * threads, threads)
     from_caches = distinct * cached + again * cached_again
@@ -141,14 +139,13 @@ def seconds(
 def _causal_keys(
     seq: Array, seq_kv: Array, rows: Array, cols: float, window: Array | float = np.inf
 ) -> Array:
-    """Return the keys that a query's block computes, on average: whole blocks, from window to last query.
+    """Return the average number of keys that a block of queries computes: whole blocks, window to diagonal.
 
-    The queries are the last of the keys; of what comes before them each sees so many that with itself they
-    are its window.
+    The queries are the last of the keys. Each sees itself and the keys right before it, `window` in all.
     """
     blocks, before = np.ceil(seq / rows), np.maximum(seq_kv - seq, 0.0)
     total = np.zeros_like(seq)
-    # A block of keys is left out by row blocks that end before it begins, or whose windows begin after it.
+    # Row blocks skip a block of keys that begins after their last query, or ends before their windows begin.
     for start in np.arange(0.0, float(seq_kv.max()), cols):
         early = np.clip(np.floor((start - before) / rows), 0.0, blocks)
         late = np.clip(np.ceil((start + cols - 1 + window - before) / rows), early, blocks)

@@ -1,6 +1,6 @@
 """Attention of one new token over a KV cache on a CPU: `cpu_attention` with a single query.
 
-Every query head reads its keys and values itself, so that heads which share them read them again.
+Every query head reads its own keys and values, so heads that share them read them repeatedly.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ HARNESS = cpu_attention.HARNESS
 
 
 def check(_: Device, *, kv_dtype: str | None = None, **__: object) -> None:
-    """Refuse a cache in another format than the queries.
+    """Refuse a cache in a format other than the queries'.
 
     Raises
     ------
     UnavailableError
-        If it is in one.
+        If the cache has its own format.
     """
     if kv_dtype:
         raise UnavailableError(
@@ -47,8 +47,8 @@ def seconds(
 ) -> Estimate:
     """Return the time of one decoding step's attention; see `cpu_attention.seconds`.
 
-    Where a key and a value are the same numbers (`flops` are given, of both products), heads are as wide as
-    the arithmetic says: it limits a core long before the bytes do.
+    If keys and values are the same numbers, `flops` gives the arithmetic of both products, and the heads'
+    width follows from it, because arithmetic limits a core long before bytes do.
     """
     if flops is not None:
         head_dim = np.asarray(flops) / (4.0 * np.asarray(batch) * np.asarray(heads) * np.asarray(seq_kv))

@@ -1,10 +1,9 @@
 """Matrix products on a CPU, as MKL and OpenBLAS run them (Goto & van de Geijn, doi 10.1145/1356052.1356053).
 
-Blocks of the operands are packed into the caches, and a micro-kernel that keeps a few rows × columns
-of the result in registers runs over them at close to the peak. What is lost is the packing of B (A,
-walked along its rows, was not seen to cost), more where each row of B lies on a page of its own; edges
-of the register tile, the threads' start, and, where a side is so short that nothing is used twice, the
-reading of the operands.
+Blocks of the operands are packed into the caches, and a micro-kernel that keeps a few rows × columns of the
+result in registers processes them at close to the peak. The overheads are: packing B (packing A, which is
+read along its rows, had no visible cost), more so where each row of B lies on its own page; edges of the
+register tile; starting the threads; and, if a side is so short that nothing is reused, reading the operands.
 """
 
 from __future__ import annotations
@@ -23,25 +22,29 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "peak_share": Constant(0.93, 0.2, 1.0, "1", "share of the peak that the micro-kernel reaches"),
-    "pack_cycles": Constant(1.2, 0.0, 20.0, "cycles", "packing, for each element of B"),
+    "pack_cycles": Constant(1.2, 0.0, 20.0, "cycles", "packing, per element of B"),
     "page_cycles": Constant(
-        3.0, 0.0, 20.0, "cycles", "more for each, where a row of B is at least a page: translations"
+        3.0,
+        0.0,
+        20.0,
+        "cycles",
+        "extra packing per element where a row of B is at least a page: address translation",
     ),
     "edge_rows": Constant(2.0, 0.0, 24.0, "rows", "rows and columns of the result wasted at its edges"),
     "start_s": Constant(
-        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(5e-6, 1e-7, 5e-4, "s", "waking the other threads and waiting for the last"),
     "vector_bytes_cycle": Constant(
-        8.0, 1.0, 64.0, "B/cycle", "what a core streams of a matrix that meets one vector"
+        8.0, 1.0, 64.0, "B/cycle", "rate at which a core streams the matrix of a matrix-vector product"
     ),
-    "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "start of each further matrix of a batch"),
+    "matrix_s": Constant(2e-7, 0.0, 1e-5, "s", "overhead of each further matrix of a batch"),
     "overlap": Constant(1.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes: 1 adds them"),
     **MEMORY,
 }
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = ("start_s",)
-#: And which to one operation: how a batch packs and starts says nothing of a single product, nor that of it.
+#: Constants of one operation: those of a batched product do not apply to a single one, nor vice versa.
 OPERATION = tuple(name for name in CONSTANTS if name not in MEMORY)
 
 
@@ -64,23 +67,23 @@ def seconds(
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
     passing : array_like
-        Bytes that pass the caches between two uses of B, where other kernels run in between [B].
+        Bytes that other kernels move through the caches between two uses of B [B].
     dtype : str
-        Of operands and result.
+        Format of operands and result.
     quantise : bool
-        Not known of CPUs.
+        Not modelled on CPUs.
 
     Returns
     -------
     Estimate
-        Terms ``vector:<dtype>`` (arithmetic, packing), ``l2`` (caches), ``hbm``, ``launch`` (mapping
-        of large results included): of one thread or of all, whichever is sooner, as libraries
-        choose. Not counted: bias, epilogue.
+        Terms ``vector:<dtype>`` (arithmetic, packing), ``l2`` (caches), ``hbm``, ``launch`` (including the
+        mapping of large results). One thread or all are used, whichever is faster, as in libraries. Not
+        counted: bias, epilogue.
 
     Raises
     ------
     UnavailableError
-        If the device does not have the dtype, or A is to be quantised on the way.
+        If the device does not have the dtype, or if `quantise` is set.
     """
     check(device, quantise=quantise)
     c = filled(CONSTANTS, constants)
@@ -89,7 +92,7 @@ def seconds(
 
 
 def check(_: Device, *, quantise: bool = False, weights: str | None = None, **__: object) -> None:
-    """Refuse a product that quantises A on the way, or widens B.
+    """Refuse a product that quantises A or widens B.
 
     Raises
     ------
@@ -121,7 +124,7 @@ def _with_threads(
     share = threads / device.units
     width = dtypes.dtype(dtype).bytes
     narrow = np.minimum(m, n)
-    # A product with a vector uses each element once: it is not packed, and streams.
+    # A matrix-vector product uses each element once, so it streams the matrix without packing.
     each = c["pack_cycles"] + np.where(n * width >= PAGE, c["page_cycles"], 0.0)
     packed = np.where(narrow > 1, batch * k * n * each, 0.0)
     padded = np.where(narrow > 1, (m + c["edge_rows"]) * (n + c["edge_rows"]), m * n)

@@ -1,9 +1,9 @@
-"""The recurrent chain of RNN, LSTM and GRU layers on a CPU: steps that wait for one another.
+"""The recurrence of RNN, LSTM and GRU layers on a CPU: a chain of dependent steps.
 
-The input product of all steps at once is a kernel of its own (``cpu_gemm``). A step multiplies the
-batch with the recurrent weights, which come from the caches (each core's own while they fit, the
-shared one beyond), and does the gates' arithmetic; its library calls cost the same whatever the
-sizes. Several sequences share each reading of the weights, which are then packed for the product.
+The input product of all steps is a separate kernel (``cpu_gemm``). A step multiplies the batch with the
+recurrent weights, which come from the caches (each core's own while they fit, else the shared one), and does
+the gates' arithmetic. The cost of its library calls is independent of the sizes. Several sequences share each
+read of the weights, which are then packed for the product.
 """
 
 from __future__ import annotations
@@ -24,22 +24,20 @@ from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 CONSTANTS = {
     "peak_share": Constant(0.8, 0.05, 1.0, "1", "share of the peak that a step's product reaches"),
     "edge_rows": Constant(4.0, 0.0, 32.0, "rows", "rows of the batch wasted at the register tile's edges"),
-    "pack_cycles": Constant(
-        0.3, 0.0, 20.0, "cycles", "packing, for each weight, each step of a batch above 1"
-    ),
-    "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, for each pre-activation"),
-    "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, whatever its size"),
+    "pack_cycles": Constant(0.3, 0.0, 20.0, "cycles", "packing, per weight and step with a batch above 1"),
+    "gate_cycles": Constant(5.0, 0.1, 200.0, "cycles", "gates' arithmetic, per pre-activation"),
+    "step_s": Constant(3e-6, 1e-7, 2e-4, "s", "a step's calls and waits, independent of its size"),
     "sum_cycles": Constant(
-        0.0, 0.0, 40.0, "cycles", "backward, for each weight, each step: its gradient added to the sum"
+        0.0, 0.0, 40.0, "cycles", "backward, per weight and step: its gradient added to the sum"
     ),
     "call_s": Constant(
-        2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, its result allocated"
+        2e-5, 1e-7, 1e-3, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, each step that uses them"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, per step that uses them"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins arithmetic and bytes"),
     **MEMORY,
 }
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = ("call_s",)
 
 DIRECTIONS = ("fwd", "bwd_data", "bwd_weights")
@@ -64,24 +62,22 @@ def seconds(
     Parameters
     ----------
     steps, batch, hidden, gates, width, parallel : array_like
-        Steps one after the other; sequences; units of the state; matrices of the cell; width of
-        what a step hands on (default `hidden`); recurrences that walk side by side, here one after
-        the other.
+        Dependent steps; sequences; units of the state; matrices of the cell; width of the state passed to the
+        next step (default `hidden`); independent recurrences, which run one after the other here.
     dtype : str
-        Of weights and activations.
+        Format of weights and activations.
     direction : str
-        ``fwd`` or ``bwd_data``: both are one product and the gates' arithmetic a step.
-        ``bwd_weights`` is one product over all steps at once where ``sum_cycles`` is 0; a framework that
-        records every step makes each step's gradient, and adds it to the sum.
+        ``fwd`` or ``bwd_data``: one product and the gates' arithmetic per step. ``bwd_weights`` is one
+        product over all steps if ``sum_cycles`` is 0; a framework that records every step computes each
+        step's gradient and adds it to the sum.
     persistent : bool, optional
-        True where weights are known to stay in the cores' own caches; otherwise they stay as far
-        as they fit.
+        Whether weights are known to stay in the cores' own caches; by default they stay as far as they fit.
 
     Returns
     -------
     Estimate
-        Terms ``vector:<dtype>`` (products, gates), ``depth`` (what a step costs whatever its size),
-        ``l2`` (caches), ``hbm``, ``launch``: of one thread or of all, whichever is sooner.
+        Terms ``vector:<dtype>`` (products, gates), ``depth`` (cost of a step that does not depend on sizes),
+        ``l2`` (caches), ``hbm``, ``launch``. One thread or all are used, whichever is faster.
 
     Raises
     ------

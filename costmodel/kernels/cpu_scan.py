@@ -1,8 +1,8 @@
-"""Scans of a first-order recurrence on a CPU: fused, each lane in registers; not fused, a pass a level.
+"""Scans of a first-order recurrence on a CPU: fused in registers, or unfused with one pass per level.
 
-Vector units walk lanes side by side, so what limits is instructions, bytes, or (few lanes, many
-steps) the chain of dependent steps. Written in a framework, every level of the scan is a call that
-reads and writes its operands in whatever cache holds them.
+Vector units process lanes in parallel, so the limits are instructions, bytes, or (with few lanes and many
+steps) the chain of dependent steps. In a framework, every level of the scan is a call that reads and writes
+its operands in whichever cache holds them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "flop_cycles": Constant(0.25, 0.01, 50.0, "cycles", "instructions for each FLOP, of one core"),
+    "flop_cycles": Constant(0.25, 0.01, 50.0, "cycles", "instructions per FLOP on one core"),
     "step_cycles": Constant(8.0, 1.0, 200.0, "cycles", "a dependent step of a fused scan"),
-    "lanes": Constant(64.0, 1.0, 1024.0, "lanes", "lanes that a core walks side by side"),
+    "lanes": Constant(64.0, 1.0, 1024.0, "lanes", "lanes that a core processes concurrently"),
     "start_s": Constant(
-        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        3e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads and waiting for the last"),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
     **MEMORY,
 }
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = ("start_s",)
 
 
@@ -47,22 +47,22 @@ def seconds(
     dtype: str = "fp32",
     blocks: bool = False,
 ) -> Estimate:
-    """Return the time of one such kernel, or of the calls of one that is not fused.
+    """Return the time of one fused scan kernel, or of all calls of an unfused one.
 
     Parameters
     ----------
     chains, steps : array_like
-        Chains side by side; steps of each that wait for one another.
+        Independent chains; dependent steps of each.
     traffic, again : array_like
-        Bytes moved, and bytes read again [B].
+        Bytes moved, and bytes read repeatedly [B].
     matrix_flops, vector_flops, special_flops : array_like
         Arithmetic [FLOP]; products run on the vector units too.
     launches : array_like
-        Calls made one after the other; each is taken to move the same share of the bytes.
+        Calls, one after the other; each is taken to move the same share of the bytes.
     dtype : str
         Format of the products.
     blocks : bool
-        Whether a chain walks chunks of tokens: then its steps are products, and counted as such.
+        Whether a chain steps over chunks of tokens; its steps are then products, and counted as such.
 
     Returns
     -------
@@ -79,7 +79,7 @@ def seconds(
     issue = (vector + special) * c["flop_cycles"] / (threads * device.clock_hz)
     if np.any(matrix > 0):
         issue = issue + matrix / (device.peak(dtype) * threads / device.units)
-    # A chain that goes back to memory at every step is a call a step: its wait is in `launch`.
+    # An unfused chain makes a call per step, whose wait is in `launch`.
     waits = 0.0 if blocks else c["step_cycles"] / device.clock_hz
     depth = np.where(launches > 1, 0.0, np.ceil(chains / (threads * c["lanes"])) * steps * waits)
     launch = launches * (c["start_s"] + np.where(threads > 1, c["fork_s"], 0.0))

@@ -1,9 +1,9 @@
 """Memory-bound kernels on a CPU: softmax, norms, activations and elementwise arithmetic.
 
-ATen cuts a table into chunks of at least 32,768 elements for its threads (tanh and rows of a softmax:
-2,048; GELU: 16,384; a layer norm: single rows), and each core streams its chunk by vectors. A call costs
-its dispatch, waking the other threads, something for each row, and the larger of its instructions and its
-bytes. An RMS norm is not one kernel: ATen squares, averages, scales, and multiplies by the gain.
+ATen divides a table into chunks of at least 32,768 elements for its threads (tanh and rows of a softmax:
+2,048; GELU: 16,384; a layer norm: single rows), and each core streams its chunk with vector instructions. A
+call takes its dispatch, the wake-up of other threads, a cost per row, and the larger of its instructions and
+its bytes. An RMS norm is several kernels: ATen squares, averages, scales, and multiplies by the gain.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions for each element, of one core"),
+    "element_cycles": Constant(1.0, 0.01, 200.0, "cycles", "instructions per element on one core"),
     "row_cycles": Constant(50.0, 0.1, 20000.0, "cycles", "start and end of a row that is reduced"),
     "start_s": Constant(
-        2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, its result allocated"
+        2e-6, 1e-7, 1e-4, "s", "harness: dispatch of a call from Python, including allocation of its result"
     ),
-    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads, and waiting for the last"),
+    "fork_s": Constant(3e-6, 1e-7, 2e-4, "s", "waking the other threads and waiting for the last"),
     "grain": Constant(
-        GRAIN, 1.0, GRAIN, "elements", "of an elementwise operation's chunks, at the least (the library's)"
+        GRAIN, 1.0, GRAIN, "elements", "least size of an elementwise operation's chunks (the library's)"
     ),
     "overlap": Constant(2.0, 1.0, 8.0, "1", "order of the norm that joins instructions and bytes"),
     **MEMORY,
 }
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = ("start_s",)
-#: And which to one operation: another one's say nothing of them.
+#: Constants of one operation, which do not apply to another.
 OPERATION = ("element_cycles", "row_cycles", "grain", "start_s")
 
-#: Elements of a chunk, by how rows are reduced (``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
+#: Elements of a chunk, by the pattern of reduction (``vec_host_softmax_lastdim``, ``LayerNormKernelImpl``).
 _CHUNK = {"softmax": GRAIN / 16, "norm": 1.0}
-#: Reads and writes of each element beyond one of each, where a pattern is several passes; how many write.
+#: Pattern of several passes → additional reads and writes per element.
 _MORE = {"rmsnorm": (3.0, 2.0)}
 
 
@@ -61,7 +61,7 @@ def seconds(
     rows, cols : array_like
         Sizes of the table [elements].
     reads, writes : array_like
-        Elements read and written for each element of the table.
+        Elements read and written per element of the table.
     dtype : str
         Number format of the table.
     pattern : str
@@ -70,8 +70,8 @@ def seconds(
     Returns
     -------
     Estimate
-        Terms ``vector:fp32`` (instructions), ``l2`` (caches), ``hbm``, ``launch`` (mapping of large
-        results included). Not counted: gains and biases of a norm.
+        Terms ``vector:fp32`` (instructions), ``l2`` (caches), ``hbm``, ``launch`` (including the mapping of
+        large results). Not counted: gains and biases of a norm.
     """
     c = filled(CONSTANTS, constants)
     rows, cols, reads, writes = as_rows(rows, cols, reads, writes)
@@ -82,7 +82,7 @@ def seconds(
     threads = np.clip(chunks, 1.0, device.units)
     width = dtypes.dtype(dtype).bytes
     more_reads, more_writes = _MORE.get(pattern, (0.0, 0.0))
-    # Each pass has its own operands at hand: those of all passes are not in the caches together.
+    # The working set is one pass's operands, not those of all passes together.
     cached, memory = seconds_per_byte(device, c, elements * (reads + writes) * width, threads)
     reads, writes = reads + more_reads, writes + more_writes
     traffic = elements * (reads + writes) * width

@@ -1,11 +1,11 @@
-"""Attention of one new token for each sequence over its KV cache (decoding).
+"""Attention of one new token per sequence over its KV cache (decoding).
 
-The keys and values of a KV head are read once for all query heads that share it, packed into the
-rows of one tile. A thread block streams its part of the keys: a fixed cost, then tile after tile,
-each no faster than one unit can take it in. Where there are fewer KV heads than units, libraries
-split the keys, and merge partial outputs in a second kernel; how many splits, and whether that kernel
-is launched though it may find nothing to merge, is the library's choice (`costmodel.kernels._flash_decode`).
-Beside it stands the memory: K, V, Q and O once, from L2 as far as the replay before left them there.
+The keys and values of a KV head are read once for all query heads that share it, which are packed into the
+rows of one tile. A thread block streams its part of the keys: a fixed cost, then tile after tile, limited by
+the rate at which one unit can load. With fewer KV heads than units, libraries split the keys and merge
+partial outputs in a second kernel. The number of splits, and whether that kernel is launched even if it may
+have nothing to merge, is the library's choice (`costmodel.kernels._flash_decode`). Memory traffic overlaps
+this: K, V, Q and O once, served by L2 as far as the previous replay left them there.
 
 Flash-decoding: Dao, Haziza, Massa and Sizov, 2023. FlashInfer: Ye et al., 2025, arXiv:2501.01005.
 Left out: prefixes shared by sequences, speculative tokens, sequences of unequal length.
@@ -30,61 +30,72 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_arrays, filled
 CONSTANTS = {
     "bandwidth_share": Constant(0.88, 0.3, 1.0, "1", "share of the memory bandwidth that is reached"),
     "cache_share": Constant(
-        1.0, 0.3, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
+        1.0,
+        0.3,
+        2.0,
+        "1",
+        "largest working set that hits on replay, over the cache's capacity for distinct data",
     ),
-    "l2_unit_bytes": Constant(20.0, 4.0, 128.0, "B/cycle", "rate at which L2 feeds each unit, all at work"),
+    "l2_unit_bytes": Constant(
+        20.0, 4.0, 128.0, "B/cycle", "bandwidth of L2 per unit, with all units at work"
+    ),
     "ramp_cycles": Constant(
-        0.0, 0.0, 20000.0, "cycles", "further time of a call whose operands memory serves, however many"
+        0.0, 0.0, 20000.0, "cycles", "extra time of a call whose operands come from memory, for any size"
     ),
     "stagger_cycles": Constant(
-        0.0, 0.0, 60.0, "cycles", "from one thread block's start to the next one's, of the first on the units"
+        0.0, 0.0, 60.0, "cycles", "time between starts of consecutive thread blocks in the first wave"
     ),
     "block_cycles": Constant(3000.0, 0.0, 30000.0, "cycles", "prologue and epilogue of a thread block"),
     "row_bytes_per_cycle": Constant(
         60.0, 1.0, 512.0, "B/cycle", "rate at which a unit loads rows of Q and its first keys, and stores O"
     ),
     "stream_bytes_per_cycle": Constant(
-        40.0, 5.0, 256.0, "B/cycle", "rate at which one unit takes in K and V by itself"
+        40.0, 5.0, 256.0, "B/cycle", "rate at which a single unit loads K and V"
     ),
     "reduce_bytes_per_cycle": Constant(
         20.0, 1.0, 512.0, "B/cycle", "rate at which a thread block reduces its group's outputs (trtllm)"
     ),
     "sequence_cycles": Constant(
-        10.0, 0.0, 200.0, "cycles", "further time for each sequence: the scheduler's look-up of its length"
+        10.0, 0.0, 200.0, "cycles", "extra time per sequence: the scheduler's look-up of its length"
     ),
     "merge_cycles": Constant(5000.0, 0.0, 30000.0, "cycles", "launch of the kernel that merges splits"),
     "merge_work_cycles": Constant(
-        3000.0, 0.0, 30000.0, "cycles", "what it does once there is something to merge"
+        3000.0, 0.0, 30000.0, "cycles", "fixed work of the merging kernel if there are splits to merge"
     ),
     "merge_block_cycles": Constant(
-        5.0, 0.0, 30.0, "cycles", "from one thread block of that kernel to the next one's (flash-attention 3)"
+        5.0, 0.0, 30.0, "cycles", "time between thread blocks of the merging kernel (flash-attention 3)"
     ),
     "merge_split_cycles": Constant(
-        150.0, 0.0, 2000.0, "cycles", "time of that kernel for each split that it reads"
+        150.0, 0.0, 2000.0, "cycles", "time of the merging kernel per split that it reads"
     ),
     "copy_cycles": Constant(
         9000.0, 0.0, 30000.0, "cycles", "two kernels that rearrange Q and O (FlashAttention-2)"
     ),
     "return_cycles": Constant(
-        2400.0, 0.0, 30000.0, "cycles", "a copy that returns O where heads were made rows (FlashAttention-2)"
+        2400.0,
+        0.0,
+        30000.0,
+        "cycles",
+        "copy of O to its destination where heads became rows (FlashAttention-2)",
     ),
     "launch_cycles": Constant(
-        11000.0, 2000.0, 60000.0, "cycles", "harness: launches of a call in a replayed graph"
+        11000.0, 2000.0, 60000.0, "cycles", "harness: launch overhead of a call in a replayed graph"
     ),
     **replay.CONSTANTS,
 }
-#: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
+#: The kernel is mostly memory-bound: constants of a device with the same kind of memory are preferred.
 MEMORY_BOUND = True
-#: Which of them belong to the harness and the library's host side, not to the device.
+#: Constants of the harness and the library's host side, not of the device.
 HARNESS = ("launch_cycles", "tick_s", "phase_s")
-#: What caches and memory give to a unit, and take of it.
+#: Constants that are rates between a unit and caches or memory.
 RATES = ("l2_unit_bytes", "row_bytes_per_cycle", "stream_bytes_per_cycle")
-#: What one unit takes in: on a device with more memory bandwidth a unit, kernels have more under way.
+#: Constants that are load rates of one unit: with more memory bandwidth per unit, kernels keep more in
+#: flight.
 FEEDS = ("stream_bytes_per_cycle",)
 
-#: Order of the norm that joins the thread blocks' time and the memory's.
+#: Order of the norm that combines the time of the thread blocks and that of memory.
 _JOIN = 2.5
-#: Sharpness of the change from a cache that stays in L2 between replays to one that does not.
+#: Sharpness of the transition from a KV cache that stays in L2 between replays to one that does not.
 _MISS_ORDER = 16.0
 
 
@@ -110,13 +121,13 @@ def seconds(
     batch, heads, kv_heads, seq_kv, head_dim : array_like
         Sizes, broadcast together; `seq_kv` counts the new token, `heads` is a multiple of `kv_heads`.
     flops : array_like, optional
-        Of both products [FLOP], where a key and a value are the same numbers (MLA's latents); default
-        ``4·batch·heads·seq_kv·head_dim``. They take no less than at the peak: no measurement is of as many
-        heads on one key that they limit it, to tell more.
+        FLOPs of both products, where keys and values are the same numbers (MLA's latents); default
+        ``4·batch·heads·seq_kv·head_dim``. They run at the peak: no measurement has so many heads per key that
+        arithmetic limits it.
     passing : array_like
-        Bytes that pass L2 between two steps, where other kernels run in between [B].
+        Bytes that other kernels move through L2 between two steps [B].
     dtype, kv_dtype : str
-        Format of Q and O, and of the cache (default: the same).
+        Format of Q and O, and of the cache (default: the same format).
     kernel : str, optional
         One of `costmodel.kernels._flash.KERNELS`; default by architecture: fa3 on Hopper, trtllm on
         Blackwell, fa2 elsewhere.
@@ -125,7 +136,7 @@ def seconds(
     -------
     Estimate
         Terms: ``matrix:<dtype>`` or ``vector:<dtype>``, ``hbm``, ``l2``, ``depth`` (latency of a thread
-        block, and waves not full), ``launch`` (looking up, merging and copying too).
+        block, and partly filled waves), ``launch`` (including look-ups, merging and copying).
 
     Raises
     ------

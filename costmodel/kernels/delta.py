@@ -1,13 +1,13 @@
-"""Gated delta net: a matrix-valued state a head, S ← α S (I − β k kᵀ) + β v kᵀ, o = S q.
+"""Gated delta net: a matrix-valued state per head, S ← α S (I − β k kᵀ) + β v kᵀ, o = S q.
 
-Prefill works by chunks of 64 tokens (Yang et al., arXiv 2412.06464): inside a chunk everything is
-matrix products, from chunk to chunk the state is handed on. Two kernels do it. ``fused``
-(FlashInfer's) gives each value head of each sequence one block that walks its chunks with the
-state on chip: time is waves of blocks × chunks in turn. ``chunked`` (the Triton kernels of
-flash-linear-attention) computes what is parallel in kernels of their own, which write and read
-their intermediates, and walks the chunks in one that does only the recurrence.
+Prefill processes chunks of 64 tokens (Yang et al., arXiv 2412.06464): within a chunk everything is matrix
+products, and the state passes from chunk to chunk. There are two implementations. ``fused`` (FlashInfer's)
+assigns each value head of each sequence to one block, which steps over its chunks with the state on chip: the
+time is waves of blocks × chunks. ``chunked`` (the Triton kernels of flash-linear-attention) computes the
+parallel part in separate kernels, which write and read their intermediates, and steps over the chunks in a
+kernel that does only the recurrence.
 
-Decode reads and writes the whole state, fp32, once a token: a memory-bound pass.
+Decode reads and writes the whole fp32 state once per token: a memory-bound pass.
 """
 
 from __future__ import annotations
@@ -27,53 +27,52 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
     "start_cycles": Constant(
-        8000.0, 1000.0, 120000.0, "cycles", "start and end of the kernels of one call, with nothing to do"
+        8000.0, 1000.0, 120000.0, "cycles", "start and end of a call's kernels without work"
     ),
     "block_cycles": Constant(
-        14000.0, 0.0, 100000.0, "cycles", "a block's load of its state, first chunk and store"
+        14000.0, 0.0, 100000.0, "cycles", "a block's load of its state, its first chunk, and its store"
     ),
     "stagger_cycles": Constant(
-        0.0, 0.0, 200.0, "cycles", "from one block's start to the next one's, of the first on the units"
+        0.0, 0.0, 200.0, "cycles", "time between starts of consecutive blocks in the first wave"
     ),
     "token_cycles": Constant(
-        450.0, 0.0, 4000.0, "cycles", "one row of the triangular solve inside a chunk, in turn"
+        450.0, 0.0, 4000.0, "cycles", "one of the sequential rows of the triangular solve inside a chunk"
     ),
     "chunk_cycles": Constant(
-        5000.0, 400.0, 40000.0, "cycles", "one chunk after another: the recurrence's dependent step"
+        5000.0, 400.0, 40000.0, "cycles", "a dependent step of the recurrence: one chunk"
     ),
     "part_cycles": Constant(
-        0.0, 0.0, 40000.0, "cycles", "a chunk of a head on a unit, in the chunked kernels that are parallel"
+        0.0, 0.0, 40000.0, "cycles", "a head's chunk on a unit, in the parallel ones of the chunked kernels"
     ),
     "head_units": Constant(
         2.0, 1.0, 4.0, "1", "units that a head's recurrence keeps busy in the chunked kernel"
     ),
     "bandwidth_share": Constant(0.8, 0.4, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        1.0, 0.4, 2.0, "1", "working set, over cache capacity, up to which it is found there"
+        1.0, 0.4, 2.0, "1", "largest working set that hits, relative to the cache's capacity"
     ),
-    "cache_bytes": Constant(
-        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
-    ),
+    "cache_bytes": Constant(20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache per unit"),
     "extra_passes": Constant(
         20.0, 0.0, 60.0, "1", "intermediates written or read, in units of the values' size"
     ),
     "overlap": Constant(
         2.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
-    "droop": Constant(0.1, 0.0, 0.3, "1", "slow-down of long work on all units (power, clock)"),
-    "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop is there"),
+    "droop": Constant(0.1, 0.0, 0.3, "1", "relative slow-down of long work on all units (power, clock)"),
+    "droop_s": Constant(1e-3, 1e-4, 2e-2, "s", "duration at which half of the droop has set in"),
     **replay.CONSTANTS,
 }
-#: A kernel's start, and what the cache gives to a unit.
+#: Constants of a kernel's start, and rates from the cache to a unit.
 STARTS, RATES = ("start_cycles",), ("cache_bytes",)
-#: Which of them belong to the harness, not the device.
+#: Constants of the harness, not of the device.
 HARNESS = tuple(replay.CONSTANTS)
 
 KERNELS = ("fused", "chunked", "decode")
 
-#: Tokens of a chunk, in all the kernels; fp32 state.
+#: Tokens of a chunk in all kernels; size of an element of the fp32 state [B].
 _CHUNK, _STATE_BYTES = 64.0, 4.0
-#: The chunked kernels find their intermediates again after anything from one tensor to all of them.
+#: Sharpness of the cache's transition: low, as the chunked kernels' reuse distances range from one
+#: intermediate tensor to all of them.
 _REUSE_ORDER = 1.5
 
 
@@ -89,23 +88,24 @@ def seconds(
     dtype: str = "bf16",
     kernel: str = "fused",
 ) -> Estimate:
-    """Return the time of the core of one gated-delta-net layer (projections and convolution excluded).
+    """Return the time of the core of one gated-delta-net layer, without projections and convolution.
 
     Parameters
     ----------
     batch, seq, heads, value_heads, head_dim : array_like
-        Sizes: query/key heads and value heads may differ; in decode ``seq`` is mostly 1, and more tokens
-        are steps in turn (their latency is not fitted).
+        Sizes. Query/key heads and value heads may differ. In decode ``seq`` is usually 1; further tokens are
+        dependent steps (their latency is not fitted).
     dtype : str
-        Of q, k, v and o; the state is fp32.
+        Format of q, k, v and o; the state is fp32.
     kernel : str
         ``fused``, ``chunked`` or ``decode``.
 
     Returns
     -------
     Estimate
-        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (chunks in turn), ``launch``. Counted are 10·C·d + 6·d²
-        FLOP a token and value head (C the chunk, formulas of section 4 of the paper, the solve left out).
+        Terms ``matrix:<dtype>``, ``hbm``, ``depth`` (sequential chunks), ``launch``. The arithmetic is 10·C·d
+        + 6·d² FLOP per token and value head (C tokens per chunk; formulas of section 4 of the paper, without
+        the triangular solve).
 
     Raises
     ------
@@ -130,7 +130,7 @@ def seconds(
         memory, cache = warm_seconds(
             compulsory - states, compulsory, capacity=capacity, bandwidth=bandwidth, cache_bandwidth=cached
         )
-        # Each further token waits for the state that the one before leaves in the registers.
+        # Each further token waits for the state that the previous one leaves in registers.
         chain = (seq - 1) * c["token_cycles"] * cycle
         work = norm(c["overlap"], np.maximum(memory, cache), chain)
         terms = {"hbm": memory, "l2": cache, "depth": chain, "launch": launch}
@@ -159,5 +159,5 @@ def seconds(
 
 
 def _droop(c: Mapping[str, float], work: Array, busy: Array) -> Array:
-    """Return by what factor long work on that share of the units is slowed."""
+    """Return the slow-down factor of long work on a share `busy` of the units."""
     return 1.0 + c["droop"] * busy * work / (work + c["droop_s"])

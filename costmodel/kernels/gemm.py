@@ -1,17 +1,16 @@
-"""Matrix products out[b, m, n] = A[b, m, k] · B[b, k, n], as a GEMM library runs them.
+"""Matrix products out[b, m, n] = A[b, m, k] · B[b, k, n], as GEMM libraries run them.
 
-Blocks each compute one tile of the result, stepping through K; K may be cut into parts that other
-blocks compute (split-K) and a reduction adds up. The units take the blocks in waves. A block's step is
-limited by arithmetic or by the latency of its loads; all of them together by the bandwidths of L2 and
-memory. What memory serves is what a cold cache must be given, plus what a wave reads again because L2
-could not keep it (blocks are rastered in bands), or, in fp32 where rows lie k elements apart, because
-blocks get out of step and loads open pages of memory (`_strided`). Arithmetic that lasts is slowed to what
-the power limit allows. The library's tile and split are taken as those of least time over its menu, unless
-the kernel's name or a published dispatch table says them; single rows and little work have kernels of their
-own.
+Each block computes one tile of the result, stepping through K. K may be split into parts that different
+blocks compute and a reduction adds up (split-K). The units process the blocks in waves. A block's step is
+limited by arithmetic or by the latency of its loads; all blocks together are limited by the bandwidths of L2
+and memory. Memory traffic is the cold misses, plus what later waves read again because L2 could not keep it
+(blocks are rastered in bands). In fp32, where rows lie k elements apart, repeated reads also occur because
+blocks get out of step, and loads open DRAM pages (`_strided`). Long arithmetic is slowed down by the power
+limit. The library's tile and split are taken to be those of least time over its menu, unless the kernel's
+name or a published dispatch table gives them. Single rows and small products have special kernels.
 
-Sources: tiles, waves and split-K: NVIDIA, "Matrix Multiplication Background User's Guide"; raster
-bands: CUTLASS's threadblock swizzle; the rest from the residuals of the measurements.
+Sources: tiles, waves and split-K: NVIDIA, "Matrix Multiplication Background User's Guide"; raster bands:
+CUTLASS's threadblock swizzle; the rest is inferred from residuals on the measurements.
 """
 
 from __future__ import annotations
@@ -42,26 +41,40 @@ CONSTANTS = {
         0.0,
         60.0,
         "elements",
-        "tile edge whose loads take as long as its arithmetic, at an operation a byte of shared memory",
+        "tile edge whose loads take as long as its arithmetic, at 1 operation per byte of shared memory",
     ),
     "step_cycles": Constant(
-        200.0, 10.0, 4000.0, "cycles", "latency of one step of the K loop, its loads overlapped as they are"
+        200.0,
+        10.0,
+        4000.0,
+        "cycles",
+        "latency of a step of the K loop, with loads overlapped as in the kernel",
     ),
     "fill_cycles": Constant(500.0, 1.0, 20000.0, "cycles", "a block's first loads and last stores"),
     "resident_tiles": Constant(
-        2.0, 0.5, 4.0, "1", "blocks of 128 × 128 a unit holds; smaller ones in proportion"
+        2.0, 0.5, 4.0, "1", "resident blocks of 128 × 128 per unit; smaller ones in proportion"
     ),
     "tail_waves": Constant(
-        0.5, 0.01, 1.0, "1", "how far a last wave that is not full still takes a whole wave's time"
+        0.5, 0.01, 1.0, "1", "how far a partly filled last wave takes the time of a full one"
     ),
-    "l2_unit_bytes": Constant(30.0, 4.0, 200.0, "B/cycle", "what L2 feeds to one unit"),
+    "l2_unit_bytes": Constant(30.0, 4.0, 200.0, "B/cycle", "bandwidth of L2 per unit"),
     "l2_once_bytes": Constant(
-        200.0, 2.0, 200.0, "B/cycle", "the same of what no two units share; above l2_unit_bytes: not used"
+        200.0,
+        2.0,
+        200.0,
+        "B/cycle",
+        "the same for data that no two units share; above l2_unit_bytes: not used",
     ),
-    "store_bytes": Constant(30.0, 2.0, 400.0, "B/cycle", "results one unit writes, after its last step"),
+    "store_bytes": Constant(
+        30.0, 2.0, 400.0, "B/cycle", "rate at which a unit stores results after its last step"
+    ),
     "bandwidth_share": Constant(0.8, 0.3, 1.1, "1", "share of the memory bandwidth that long streams reach"),
     "cache_share": Constant(
-        1.0, 0.02, 4.0, "1", "working set, over what the cache holds of it, half of which stays between calls"
+        1.0,
+        0.02,
+        4.0,
+        "1",
+        "working set, over the cache's capacity for distinct data, half of which stays between calls",
     ),
     "band_tiles": Constant(
         16.0, 1.0, 512.0, "1", "tiles across the band in which blocks are rastered (swizzle)"
@@ -71,106 +84,109 @@ CONSTANTS = {
         1e-5,
         0.1,
         "1",
-        "share of a row by which blocks get out of step in a wave, for each further block of their unit",
+        "share of a row by which blocks get out of step per wave and further block of their unit",
     ),
     "lone_share": Constant(
-        0.5, 0.05, 1.0, "1", "share of such blocks' loads that none beside them does (of 64 × 64 tiles all)"
+        0.5, 0.05, 1.0, "1", "share of such blocks' loads that no other block shares (all, of 64 × 64 tiles)"
     ),
     "reach_unit": Constant(
-        1e10, 1e5, 1e10, "B", "span of the rows of a tile beyond which a unit's loads miss translation"
+        1e10, 1e5, 1e10, "B", "span of a tile's rows beyond which a unit's loads miss in address translation"
     ),
     "page_bytes": Constant(
-        3e4, 1e3, 1e7, "B", "distance of rows at which half of their loads open a page of memory each"
+        3e4, 1e3, 1e7, "B", "distance of rows at which half of the loads open a DRAM page each"
     ),
     "scatter_share": Constant(
-        0.0, 0.0, 1.0, "1", "share of the bandwidth that loads reach which all open pages; 0: not used"
+        0.0, 0.0, 1.0, "1", "share of the bandwidth if all loads open DRAM pages; 0: not used"
     ),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
-    "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "the reduction after a split of K, its start included"),
+    "split_s": Constant(2.5e-6, 1e-7, 3e-5, "s", "reduction after a split of K, including its start"),
     "energy_j": Constant(
-        1.3e-12, 1e-13, 3e-10, "J", "energy of an operation: arithmetic that lasts slows to the power limit"
+        1.3e-12, 1e-13, 3e-10, "J", "energy of an operation: long arithmetic slows down to the power limit"
     ),
-    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slowing has come"),
+    "droop_s": Constant(5e-3, 1e-5, 1e-1, "s", "kernel time at which half of that slow-down has set in"),
     "thin_cost": Constant(
-        1.0, 1.0, 10.0, "1", "time of a step of thin, deep fp32 tiles over that of its arithmetic"
+        1.0, 1.0, 10.0, "1", "time of a step of thin, deep fp32 tiles relative to its arithmetic"
     ),
     "ragged": Constant(
-        0.0, 0.0, 1.0, "1", "further time of arithmetic where rows do not fill sglang's FP8 tiles"
+        0.0, 0.0, 1.0, "1", "relative extra time of arithmetic where rows do not fill sglang's FP8 tiles"
     ),
     "small_cycles": Constant(
-        10.0, 0.0, 50.0, "cycles", "per further K of cuBLAS's unsplit kernel for little work; 0: not used"
+        10.0, 0.0, 50.0, "cycles", "time per K of cuBLAS's unsplit kernel for small products; 0: not used"
     ),
     "small_column_cycles": Constant(
-        0.0, 0.0, 5.0, "cycles", "per column of its result: its blocks start one after another; 0: not used"
+        0.0, 0.0, 5.0, "cycles", "time per column of its result, whose blocks start one by one; 0: not used"
     ),
     "tiny_s": Constant(
-        0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for little work on more than 16 rows; 0: not used"
+        0.0, 0.0, 1e-5, "s", "start of Ampere's kernel for small products of more than 16 rows; 0: not used"
     ),
-    "tiny_cycles": Constant(5.0, 0.0, 50.0, "cycles", "per K of that kernel"),
+    "tiny_cycles": Constant(5.0, 0.0, 50.0, "cycles", "time per K of Ampere's kernel for small products"),
     "row_cycles": Constant(
-        0.4, 0.0, 50.0, "cycles", "per K of a block of the kernel for a single row of A (GEMV); 0: not used"
+        0.4, 0.0, 50.0, "cycles", "time per K of a block of the kernel for one row of A (GEMV); 0: not used"
     ),
-    "row_bytes": Constant(10.0, 1.0, 100.0, "B/cycle", "what of B that kernel takes on one unit"),
+    "row_bytes": Constant(10.0, 1.0, 100.0, "B/cycle", "rate at which a unit loads B in the GEMV kernel"),
     "row_split_s": Constant(
-        1.4e-6, 1e-7, 3e-5, "s", "the reduction after it where Ampere's kernel cuts few, long rows of B"
+        1.4e-6, 1e-7, 3e-5, "s", "reduction after Ampere's GEMV kernel, which splits few, long rows of B"
     ),
     "quantise_share": Constant(
         0.7, 0.1, 1.5, "1", "share of the memory bandwidth that dynamic quantisation reaches"
     ),
     "block_cycles": Constant(
-        0.0, 0.0, 30.0, "cycles", "from one block's start to the next one's, in the first wave; 0: not used"
+        0.0, 0.0, 30.0, "cycles", "time between starts of consecutive blocks in the first wave; 0: not used"
     ),
-    "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
+    "start_s": Constant(2.2e-6, 1e-7, 1e-5, "s", "start and end of an empty kernel"),
     "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
     "record_s": Constant(
-        0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
+        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
     ),
     **replay.CONSTANTS,
 }
-#: Shares of the tensor cores' peak: what else a step takes keeps them from the rest.
+#: Constants that are shares of the tensor cores' peak, which the rest of a step keeps from being reached.
 PEAK_SHARES = ("peak_share",)
-#: Which of them belong to the harness, not the device: not carried to another host.
+#: Constants of the harness, not of the device; they do not carry over to another host.
 HARNESS = ("dispatch_s", "record_s", "tick_s", "phase_s")
-#: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
+#: Constants fitted in seconds that are cycles on any device; a relative's are scaled with the clock.
 CLOCKED = ("start_s", "split_s", "tiny_s", "row_split_s")
-#: Which of these are a kernel's start, and what caches and memory give to a unit, and take of it.
+#: Constants of a kernel's start, and rates between a unit and caches or memory.
 STARTS, RATES = CLOCKED, ("l2_unit_bytes", "l2_once_bytes", "store_bytes", "row_bytes")
 
 LAYOUTS = ("tn", "nn")
-#: What a harness rotates over between two calls, so that the cache does not simply hold it all: nothing;
-#: as many weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six A and B (sglang's; Vidur's
-#: profile runs the other kernels of a layer in between); six B, layers that are all given one A (vLLM's).
+#: What a harness rotates between two calls, so that the cache does not hold everything: nothing; as many
+#: copies of the weights (B) as L2 would hold, at most 5 (TensorRT-LLM's collector); six pairs of A and B
+#: (sglang's; Vidur's profile runs the other kernels of a layer in between); six B with a common A (vLLM's).
 ROTATIONS = ("none", "weights", "operands", "layers")
-#: Calls that a replayed graph of those has, one for each of what it rotates over.
+#: Rotation → calls in a replayed graph, one for each of the rotated operands.
 REPLAYED = {"weights": 5.0, "operands": 6.0, "layers": 6.0}
 
-#: Where it is not known, the energy of an operation goes with the cube of the operands' width, from that of
-#: 16 bit on: the multiplier with its square, operands moved with the width. A100: 1.9 pJ bf16, 13 pJ fp32.
+#: Where it is not known, the energy of an operation is scaled from that of 16 bits with the cube of the
+#: operands' width: the multiplier scales with its square, moving operands with the width. A100: 1.9 pJ bf16,
+#: 13 pJ fp32.
 _SIXTEEN_BIT, _ENERGY_ORDER = 2.0, 3.0
 
 
-def _drawn(dtype: str) -> float:
-    """Return the energy of an operation in a format where it is not known [J]."""
+def _default_energy(dtype: str) -> float:
+    """Return the default energy of an operation in a format [J]."""
     return float(CONSTANTS["energy_j"].default * (dtypes.dtype(dtype).bytes / _SIXTEEN_BIT) ** _ENERGY_ORDER)
 
 
-#: Which go with how a chip is made (process, voltage), and what they are expected to be in a format: a
-#: relative's of another generation goes as the same constant did, in any format, between the two generations.
-MADE = {"energy_j": _drawn}
+#: Constants that depend on how a chip is made (process, voltage) → their expected value in a format. A
+#: relative's value from another generation is scaled as the same constant changed, in any format, between the
+#: two.
+MADE = {"energy_j": _default_energy}
 
-#: cuBLAS runs fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``): a step in the
-#: measurements, exact to the row. Rows of A to which; by architecture, K below which, up to that many
-#: rows and beyond, and the part of K that costs nothing beside the start.
+#: cuBLAS runs products of fewer than 2^21 multiply-adds by kernels that do not split K (``gemmSN``), which is
+#: a step in the measurements, exact to the row. Largest number of rows of A for the first variant. Then, by
+#: architecture: the K below which it is used up to that many rows, the same beyond, and the part of K that
+#: the start hides.
 SMALL_WORK, _SMALL_ROWS = 2.0**21, 16.0
 _SMALL_DEPTH = {"ada": (8193.0, 2048.0, 128.0), "ampere": (257.0, 0.0, 64.0)}
-#: K below which Ampere has another kernel for little work on more rows.
+#: K below which Ampere uses another kernel for small products of more rows.
 _TINY_DEPTH = 1024.0
-#: Architectures on which a single row of A has a kernel of its own; Hopper and Blackwell take the general.
+#: Architectures with a special kernel for a single row of A; Hopper and Blackwell use the general one.
 _ROW_FAMILIES = ("ampere", "ampere-ga10x", "ada", "blackwell-rtx")
-#: Where fewer rows of B than this are longer, Ampere's cuBLAS cuts them for a single row of A (GEMV), so
-#: often, and adds up.
+#: Ampere's cuBLAS splits the rows of B for a single row of A (GEMV) where there are fewer than this, and they
+#: are longer than this, into this many parts.
 _FEW_LONG_ROWS, _LONG_ROW, _ROW_PARTS = 128.0, 256.0, 4.0
 
 
@@ -201,22 +217,22 @@ def seconds(
     m, n, k, batch : array_like
         Sizes: out[batch, m, n], summed over k.
     passing : array_like
-        Bytes that pass the cache between two uses of B, where other kernels run in between [B].
+        Bytes that other kernels move through the cache between two uses of B [B].
     dtype : str
-        Of the operands. Results are 16 bit where operands are 16 or 8 bit.
+        Format of the operands. Results have 16 bits where operands have 16 or 8.
     weights, group : str, int, optional
-        Format that B is stored in, and its numbers to a scale, where it is widened to ``dtype`` on the units
-        (`costmodel.dtypes.group_of`): that takes no time beside the products'.
+        Format that B is stored in, and numbers per scale (`costmodel.dtypes.group_of`), where the kernel
+        widens it to ``dtype``; widening takes no extra time.
     layout : {"tn", "nn"}
-        Whether both operands have K contiguous, as a linear layer's (``tn``), or only the first.
+        Whether K is contiguous in both operands, as in a linear layer (``tn``), or only in the first.
     quantise : bool
-        Whether a kernel before it quantises the 16-bit A to ``dtype``, row by row, and the product is
+        Whether a preceding kernel quantises the 16-bit A to ``dtype``, row by row, and the product is
         sglang's ``fp8_scaled_mm``.
     rotation : {"none", "weights", "operands", "layers"}
-        What lies between two calls (``ROTATIONS``).
+        What is rotated between two calls (``ROTATIONS``).
     tile_m, tile_n, tile_k, split : array_like
-        The tile, and the parts that K is cut into, where they are known (`tiles.from_names`); NaN: the
-        library's choice is predicted.
+        The tile and the number of parts of K, where they are known (`tiles.from_names`); NaN: the library's
+        choice is predicted.
 
     Returns
     -------
@@ -250,7 +266,7 @@ def seconds(
 
     found = times(device, c, p, tile, rotation)
     kernel = found["total"]
-    # Power and heat: only arithmetic draws enough, and only while it lasts.
+    # Power limit: only arithmetic draws enough power, and only if it lasts.
     watts = c["energy_j"] * device.product_peak(kind.name) * blocks.busy(device, kind.name)
     slower = droop(device, watts) if device.engine(kind.name) == "matrix" else plain_droop(device, watts)
     strain = found["arithmetic"] / (kernel + c["droop_s"])
@@ -281,15 +297,15 @@ def seconds(
 def _few_rows(
     device: Device, c: Mapping[str, float], p: Problem, hbm: Array
 ) -> Iterator[tuple[NDArray[np.bool_], Array, dict[str, Array]]]:
-    """Yield the kernels for one row, and for little work: of which products, time after the start, limits.
+    """Yield special kernels for one row and for small products: which products, time after the start, limits.
 
-    All times in s; `hbm` is that of the bytes. Of two that take the same products the later one counts.
+    All times are in seconds; `hbm` is the memory time. If two kernels match a product, the later one counts.
     """
     cycle, work = 1 / device.clock_hz, p.batch * p.m * p.n * p.k
     if c["row_cycles"] > 0 and device.family in _ROW_FAMILIES:
         chain = p.k * c["row_cycles"] * cycle
         fed = p.right / (device.units * c["row_bytes"]) * cycle
-        # What a block waits for is seen once; other blocks' bytes hide it from then on.
+        # A block's latency counts once; after that, other blocks' traffic hides it.
         yield p.m == 1, chain + np.maximum(hbm, fed), {"hbm": hbm, "l2": fed, "depth": chain}
         if device.family == "ampere":
             cut = (p.m == 1) & (p.batch * p.n < _FEW_LONG_ROWS) & (p.k > _LONG_ROW)
@@ -308,9 +324,9 @@ def _few_rows(
 
 
 def _quantise(device: Device, c: Mapping[str, float], p: Problem, rotation: str) -> Array:
-    """Return the time of quantising A row by row [s]: read for the largest value, read again, written.
+    """Return the time to quantise A row by row [s]: a read for the maximum, a second read, a write.
 
-    Memory serves the first reading and takes the result where L2 does not hold them from call to call.
+    Memory serves the first read and takes the result where L2 does not hold them from call to call.
     """
     elements = p.batch * p.m * p.k
     first = (2 + p.bytes) * operands.missed_again(device, c, p, rotation)

@@ -1,22 +1,21 @@
-"""The recurrent chain of RNN, LSTM and GRU layers: steps that wait for one another.
+"""The recurrence of RNN, LSTM and GRU layers: a chain of dependent steps.
 
-The input product of all steps at once is a kernel of its own (``gemm``). What is left are T
-dependent steps, each a product of a narrow matrix (the batch) with the recurrent weights, and some
-pointwise arithmetic. Two algorithms do it:
+The input product of all steps is a separate kernel (``gemm``). What remains is T dependent steps, each a
+product of a narrow matrix (the batch) with the recurrent weights, and some pointwise arithmetic. There are
+two algorithms:
 
-* step by step (cuDNN's standard algorithm, MIOpen): kernels for each step, which read the weights
-  again, from memory or cache. A step takes the launches, plus the largest of its bytes, its
+* step by step (cuDNN's standard algorithm, MIOpen): each step launches kernels, which read the weights
+  again from memory or cache. A step takes the launches, plus the largest of its bytes, its
   arithmetic and its chain of multiply-adds along the inner dimension. Tiles are 16, 32 or 64
-  sequences wide whatever the batch, and libraries differ most in which they pick;
+  sequences wide for any batch, and libraries differ most in their choice of it;
 * persistent (Diamos et al., ICML 2016; cuDNN's persistent algorithm; FlashRNN, arXiv 2412.07752):
   one kernel keeps the weights on the chip, and a step takes a synchronisation of all units,
-  its arithmetic, and whatever of the weights did not fit.
+  its arithmetic, and reading the part of the weights that does not fit.
 
-Which of them it is, the caller says, or torch's rule for cuDNN (``_cudnn``), or the weights: persistent
-where they are of 16 bits and fit on the chip.
+The caller or torch's rule for cuDNN (``_cudnn``) decides between them; otherwise the persistent one is used
+if the weights have 16 bits and fit on the chip.
 
-Backward data is the same chain in reverse; the gradient of the weights is one product over all
-steps at once.
+Backward data is the same chain in reverse; the weights' gradient is one product over all steps.
 """
 
 from __future__ import annotations
@@ -34,10 +33,14 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "a call of the library, whatever its length"),
-    "step_s": Constant(1e-5, 1e-6, 2e-4, "s", "kernels of a step, with nothing to do (step by step)"),
+    "call_s": Constant(5e-5, 1e-6, 3e-4, "s", "overhead of a library call, independent of its length"),
+    "step_s": Constant(1e-5, 1e-6, 2e-4, "s", "kernels of a step without work (step by step)"),
     "chain_s": Constant(
-        1e-8, 1e-11, 1e-7, "s", "one multiply-add of the product's inner chain, tiles over 16 wide"
+        1e-8,
+        1e-11,
+        1e-7,
+        "s",
+        "one multiply-add of the chain along the product's inner dimension (tiles over 16 wide)",
     ),
     "bandwidth_share": Constant(
         0.8, 0.1, 1.0, "1", "share of the memory bandwidth at which weights are read"
@@ -47,29 +50,31 @@ CONSTANTS = {
     "share_32": Constant(0.5, 0.01, 1.0, "1", "the same, 32 wide"),
     "share_64": Constant(0.6, 0.02, 1.0, "1", "the same, 64 wide and more"),
     "split": Constant(
-        2.5, 0.5, 16.0, "1", "blocks that work on a 128 × 64 tile of a product (split along its inner)"
+        2.5, 0.5, 16.0, "1", "blocks per 128 × 64 tile of a product (split along its inner dimension)"
     ),
-    "sync_s": Constant(2e-6, 1e-6, 1e-5, "s", "a synchronisation of all units, state handed on (persistent)"),
+    "sync_s": Constant(
+        2e-6, 1e-6, 1e-5, "s", "synchronisation of all units, which passes the state on (persistent)"
+    ),
     "onchip_share": Constant(
         0.5, 0.1, 0.9, "1", "share of registers and shared memory that can hold weights"
     ),
-    "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak of the weights' gradient"),
+    "batched_share": Constant(0.7, 0.05, 1.0, "1", "share of the peak that the weights' gradient reaches"),
 }
 
-#: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
+#: Constants fitted in seconds that are cycles on any device; a relative's are scaled with the clock.
 CLOCKED = ("chain_s",)
-#: Which of them are launches, whatever the format: those of fp32 serve where no others were measured.
+#: Constants of launches, which do not depend on the format: fp32's serve where no others were measured.
 EVERY_FORMAT = ("call_s", "step_s")
 
 DIRECTIONS = ("fwd", "bwd_data", "bwd_weights")
-#: Who may choose the algorithm: the weights' size and format, or torch.
+#: Ways to choose the algorithm: by the weights' size and format (""), or by torch's rule.
 CHOOSERS = ("", "torch")
 
-#: Widths of the product's tiles; a batch is padded to the first that holds it, or a multiple of the last.
+#: Widths of the product's tiles; a batch is padded to the smallest that holds it, or a multiple of the last.
 _WIDTHS = (4.0, 16.0, 32.0, 64.0)
-#: How times that can hide one another are joined: √(a² + b² + …).
+#: Order of the norm that combines overlapping times: √(a² + b² + …).
 _ORDER = 2.0
-#: Formats that cuDNN's persistent algorithm and FlashRNN take.
+#: Largest size of an element that cuDNN's persistent algorithm and FlashRNN support [B]; size of fp32 [B].
 _PERSISTENT_BYTES = 2.0
 _FP32_BYTES = 4.0
 
@@ -89,30 +94,31 @@ def seconds(
     persistent: bool | None = None,
     chosen_by: str = "",
 ) -> Estimate:
-    """Return the time of the recurrence of one layer, its input product excluded.
+    """Return the time of one layer's recurrence, without its input product.
 
     Parameters
     ----------
     steps, batch, hidden, gates : array_like
-        Sizes: T, B, H, and 1, 3, 4 for RNN, GRU, LSTM.
+        Sizes: T, B, H, and the number of gates (1, 3, 4 for RNN, GRU, LSTM).
     width : array_like, optional
         Width of the state that is multiplied; default ``hidden`` (less where it is projected).
     parallel : array_like
-        Chains side by side: directions, and layers of a wavefront.
+        Concurrent chains: directions, and layers of a wavefront.
     dtype : str
         Number format of weights and states.
     direction : str
         ``fwd``, ``bwd_data`` (the chain in reverse) or ``bwd_weights`` (no chain).
     persistent : bool, optional
-        Which algorithm; by default the persistent one where the weights are of 16 bits and fit on the chip.
+        Which algorithm is used; default: the persistent one where the weights have 16 bits and fit on the
+        chip.
     chosen_by : str
-        ``torch``: where `persistent` is not given, the algorithm that torch asks of cuDNN, see ``_cudnn``.
+        ``torch``: if `persistent` is not given, the algorithm that torch asks cuDNN for, see ``_cudnn``.
 
     Returns
     -------
     Estimate
         Terms ``depth`` (steps' launches, chains or synchronisations), ``hbm``, ``matrix:<dtype>`` (or
-        ``vector:fp32``), ``launch``. Not counted: the pointwise arithmetic, which hides behind these.
+        ``vector:fp32``), ``launch``. Not counted: the pointwise arithmetic, which these hide.
 
     Raises
     ------
@@ -131,7 +137,7 @@ def seconds(
     engine, peak = _engine(device, dtype)
     bandwidth = c["bandwidth_share"] * device.hbm_bandwidth
     if direction == "bwd_weights":
-        # Gradients are accumulated in memory before and after the product: nothing hides the traffic.
+        # Gradients are accumulated in memory before and after the product, so nothing hides the traffic.
         matrix = 2 * weights / size * batch * steps / (c["batched_share"] * peak)
         hbm = (2 * weights + steps * batch * (gates * hidden + width) * size * parallel) / bandwidth
         launch = np.full_like(matrix, c["call_s"])
@@ -151,7 +157,7 @@ def seconds(
     inner, outer = (gates * hidden, width) if direction == "bwd_data" else (width, gates * hidden)
     tiles = np.ceil(outer / 128) * np.ceil(batch / 64) * parallel * c["split"]
     busy = (1 + (device.units / tiles) ** 4) ** -0.25
-    # The gates' products follow one another where a gate alone does not fill the device.
+    # The gates' products run one after the other where a single gate does not fill the device.
     chain = c["chain_s"] * (inner if direction == "bwd_data" else gates * inner) * (batch > 16)
     arithmetic = flops / (np.where(resident, c["share_64"], _share(c, batch) * busy) * peak)
     loaded = np.where(resident, np.maximum(0.0, weights - chip), weights) / bandwidth
@@ -172,9 +178,9 @@ def seconds(
 
 
 def _engine(device: Device, dtype: str) -> tuple[str, float]:
-    """Return the name of the limit, and the rate [FLOP/s], of products in that format.
+    """Return the term's label and the rate [FLOP/s] of products in a format.
 
-    Without tensor cores, narrow formats are those of storage, and arithmetic is fp32 (cuDNN's pseudo-half).
+    Without tensor cores, narrow formats are for storage only, and arithmetic is fp32 (cuDNN's pseudo-half).
     """
     if dtype in device.matrix_dtypes:
         return f"matrix:{dtype}", device.peak(dtype, "matrix")
@@ -183,7 +189,7 @@ def _engine(device: Device, dtype: str) -> tuple[str, float]:
 
 
 def _padded(batch: Array) -> Array:
-    """Return the batch as the tile widths cover it."""
+    """Return the batch padded to the tile widths."""
     fit = np.ceil(batch / _WIDTHS[-1]) * _WIDTHS[-1]
     for tile in reversed(_WIDTHS[:-1]):
         fit = np.where(batch <= tile, tile, fit)
@@ -191,6 +197,6 @@ def _padded(batch: Array) -> Array:
 
 
 def _share(c: Mapping[str, float], batch: Array) -> Array:
-    """Return the share of the peak that products of that width reach."""
+    """Return the share of the peak that products of that batch reach."""
     shares = [c["share_4"], c["share_16"], c["share_32"]]
     return np.select([batch <= tile for tile in _WIDTHS[:-1]], shares, c["share_64"])

@@ -1,15 +1,15 @@
-"""Recurrences that are not products of a batch with weights: scans, state-space and linear attention kernels.
+"""Recurrences without recurrent weight matrices: scans, state-space and linear-attention kernels.
 
-Such a kernel streams its operands once and walks chains of dependent steps that have nothing to do
-with one another. In an elementwise recurrence (SRU, Mamba, RWKV) a chain is a lane: one thread,
-a step is a few instructions on registers. In the chunked forms of linear attention a chain is a
-head's state: one block of threads, a step is the products of one chunk of tokens. Time is what
-limits: bytes, instructions of an engine, or the chains, in waves of as many as fit on the device.
-The parallel part of a chunked form has no chain. Without a fused kernel (a scan written in a
-framework) the same bytes go through memory again for every level, and every level is a launch.
+Such a kernel streams its operands once and runs independent chains of dependent steps. In an elementwise
+recurrence (SRU, Mamba, RWKV) a chain is a lane: one thread, whose step is a few instructions on registers. In
+the chunked forms of linear attention a chain is a head's state: one thread block, whose step is the products
+of one chunk of tokens. The time is that of the limiting resource: bytes, instructions of an engine, or the
+chains, in waves of as many as fit on the device. The parallel part of a chunked form has no chain. Without a
+fused kernel (a scan written in a framework) the same bytes pass through memory again for every level, and
+every level is a launch.
 
-Constants are assumed: of these kernels only the gated delta net has open measurements, and has a
-model of its own (`costmodel.kernels.delta`), from whose fits the defaults for blocks are taken.
+The constants are assumed: among these kernels only the gated delta net has open measurements. It has its own
+model (`costmodel.kernels.delta`), whose fits give the defaults for blocks.
 """
 
 from __future__ import annotations
@@ -25,26 +25,30 @@ from costmodel.kernels._join import joined
 from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 
 CONSTANTS = {
-    "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of a kernel that does nothing"),
+    "start_s": Constant(2e-6, 5e-7, 2e-5, "s", "start and end of an empty kernel"),
     "bandwidth_share": Constant(0.8, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "cache_share": Constant(
-        0.7, 0.05, 2.0, "1", "traffic, over cache capacity, up to which a replay finds it there"
+        0.7, 0.05, 2.0, "1", "largest traffic that hits on replay, relative to the cache's capacity"
     ),
-    "cache_speed": Constant(2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache over that of memory"),
+    "cache_speed": Constant(
+        2.5, 1.0, 12.0, "1", "bandwidth of the last-level cache relative to that of memory"
+    ),
     "matrix_share": Constant(0.2, 0.005, 1.0, "1", "share of the matrix peak that products of a chunk reach"),
-    # A combine is 3 FLOP in 2 instructions, a step of a selective scan's lane 7 in 5; the peak has 2 in 1.
+    # A combine is 3 FLOP in 2 instructions, a selective scan's step 7 in 5; the peak assumes 2 in 1.
     "vector_share": Constant(
         0.7, 0.05, 1.0, "1", "share of the vector peak: not all are fused multiply-adds"
     ),
     "special_share": Constant(
-        0.9, 0.05, 1.0, "1", "share of the special functions' rate, one an instruction"
+        0.9, 0.05, 1.0, "1", "share of the special functions' rate, at one per instruction"
     ),
     "lane_cycles": Constant(
-        12.0, 4.0, 100.0, "cycles", "a step of a lane: a dependent multiply and add, and its loop"
+        12.0, 4.0, 100.0, "cycles", "a step of a lane: a dependent multiply and add, with loop overhead"
     ),
-    "block_s": Constant(2.5e-6, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, synchronised"),
-    "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit walks at once"),
-    "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit walks at once"),
+    "block_s": Constant(
+        2.5e-6, 2e-7, 2e-5, "s", "a step of a block: the products of a chunk, with synchronisation"
+    ),
+    "lanes_per_unit": Constant(1024.0, 32.0, 2048.0, "lanes", "lanes that a unit processes concurrently"),
+    "blocks_per_unit": Constant(1.0, 0.25, 8.0, "blocks", "blocks that a unit processes concurrently"),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
@@ -66,28 +70,28 @@ def seconds(
     dtype: str = "bf16",
     blocks: bool = False,
 ) -> Estimate:
-    """Return the time of one such kernel, or of the launches of one that is not fused.
+    """Return the time of one fused scan kernel, or of all launches of an unfused one.
 
     Parameters
     ----------
     chains, steps : array_like
-        Chains side by side; steps of each that wait for one another.
+        Independent chains; dependent steps of each.
     traffic, again : array_like
-        Bytes moved, and bytes read again while a cache may still hold them [B].
+        Bytes moved, and bytes read again, which a cache may still hold [B].
     matrix_flops, vector_flops, special_flops : array_like
         Arithmetic by engine [FLOP].
     launches : array_like
-        Kernels started one after the other.
+        Kernel launches, one after the other.
     dtype : str
         Format of the products.
     blocks : bool
-        Whether a chain is a block of threads that walks chunks, or a lane.
+        Whether a chain is a thread block that steps over chunks, not a lane.
 
     Returns
     -------
     Estimate
-        Terms ``hbm``, ``matrix:<dtype>``, ``vector:fp32``, ``special:fp32`` (where there is such
-        arithmetic and the device has a rate for it), ``depth``, ``launch``.
+        Terms ``hbm``, ``matrix:<dtype>``, ``vector:fp32``, ``special:fp32`` (those with arithmetic for which
+        the device has a rate), ``depth``, ``launch``.
     """
     c = filled(CONSTANTS, constants)
     chains, steps, traffic, again, matrix, vector, special, launches = as_rows(
@@ -101,7 +105,7 @@ def seconds(
         bandwidth=c["bandwidth_share"] * device.hbm_bandwidth,
         cache_bandwidth=c["cache_speed"] * device.hbm_bandwidth,
     )
-    # Both are taken to go by the memory's bandwidth.
+    # The cache's bandwidth is taken as a multiple of the memory's, so both count as ``hbm``.
     terms: dict[str, Array] = {"hbm": np.maximum(memory, cache)}
     if np.any(matrix > 0):
         terms[f"matrix:{dtype}"] = matrix / (c["matrix_share"] * device.peak(dtype))

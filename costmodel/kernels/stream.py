@@ -1,11 +1,10 @@
 """Memory-bound kernels: softmax, norms, activations and elementwise arithmetic.
 
-A pass over a rows × cols table is limited by the largest of four things: the bytes it moves
-(less what the last-level cache still holds of the replay before), its instructions, and — where a
-row is reduced — the chain of dependent loads and reductions of one row, times the waves of rows
-that the units can hold at once. A row that is read again (layer norm twice, a long softmax three
-times) is read from the cache as long as all rows in flight fit there, and from memory beyond. How
-rows are laid out over threads is in ``_rows``.
+A pass over a rows × cols table is limited by the largest of three times: that of the bytes it moves (less
+what the last-level cache still holds from the previous replay), that of its instructions, and, where rows are
+reduced, that of a row's chain of dependent loads and reductions, times the waves of rows that the units can
+hold. Repeated reads of a row (layer norm reads it twice, a long softmax three times) hit the cache as long as
+all rows in flight fit there, and otherwise go to memory. ``_rows`` says how rows are mapped to threads.
 """
 
 from __future__ import annotations
@@ -26,59 +25,64 @@ from costmodel.kernels.base import Array, Constant, Estimate, as_rows, filled
 CONSTANTS = {
     "bandwidth_share": Constant(0.85, 0.3, 1.0, "1", "share of the memory bandwidth that long passes reach"),
     "warm_share": Constant(
-        0.1, 0.0, 1.0, "1", "share of the last-level cache still valid from the last replay"
+        0.1, 0.0, 1.0, "1", "share of the last-level cache that still holds data of the last replay"
     ),
     "cache_share": Constant(
-        1.0, 0.05, 2.0, "1", "working set, over what the cache holds of it, up to which replays find it there"
+        1.0,
+        0.05,
+        2.0,
+        "1",
+        "largest working set that hits on replay, over the cache's capacity for distinct data",
     ),
-    "cache_bytes": Constant(
-        20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache, for each unit and cycle"
-    ),
+    "cache_bytes": Constant(20.0, 2.0, 128.0, "B/cycle", "bandwidth of the last-level cache per unit"),
     "element_cycles": Constant(
-        2.0, 0.0, 500.0, "cycles", "instructions of each element, on a unit's 64 lanes for integers"
+        2.0, 0.0, 500.0, "cycles", "instructions per element, on a unit's 64 integer lanes"
     ),
     "row_s": Constant(4e-6, 0.0, 5e-5, "s", "latency of a row: first load, reductions, last store"),
-    "iteration_s": Constant(5e-7, 0.0, 2e-5, "s", "latency of a further dependent load of a row"),
+    "iteration_s": Constant(5e-7, 0.0, 2e-5, "s", "latency of each further dependent load of a row"),
     "resident_share": Constant(
-        1.0, 0.05, 3.0, "1", "bytes of rows in flight, over cache capacity, that still hit"
+        1.0, 0.05, 3.0, "1", "most bytes of rows in flight that still hit, relative to the cache's capacity"
     ),
-    "straddling": Constant(
-        0.0, 0.0, 0.5, "1", "further traffic of rows that begin inside a sector, over that of the rows"
-    ),
+    "straddling": Constant(0.0, 0.0, 0.5, "1", "relative extra traffic of rows that begin inside a sector"),
     "overlap": Constant(
         3.0, 1.0, 12.0, "1", "order of the norm that joins the limits: 1 adds them, 12 is max"
     ),
     "occupancy": Constant(
-        1.0, 0.25, 1.0, "1", "share of a unit's threads that registers let a row kernel use"
+        1.0, 0.25, 1.0, "1", "share of a unit's threads that a row kernel can use, given its registers"
     ),
-    "start_s": Constant(2e-6, 1e-7, 1e-5, "s", "start and end of a kernel that does nothing"),
+    "start_s": Constant(2e-6, 1e-7, 1e-5, "s", "start and end of an empty kernel"),
     "dispatch_s": Constant(0.0, 0.0, 2e-4, "s", "harness: from the start event to the kernel's launch"),
     "record_s": Constant(
-        0.0, 0.0, 2e-4, "s", "harness: from there to the end event, hidden by longer kernels"
+        0.0, 0.0, 2e-4, "s", "harness: from the launch to the end event, hidden by longer kernels"
     ),
     "slow_clock": Constant(
-        1.0, 1.0, 3.0, "1", "harness: slow-down of instructions before the clock was raised"
+        1.0, 1.0, 3.0, "1", "harness: factor on the time of instructions before the clock was raised"
     ),
-    "slow_host": Constant(1.0, 0.5, 2.0, "1", "harness: slow-down of its dispatch over the same rows"),
+    "slow_host": Constant(1.0, 0.5, 2.0, "1", "harness: factor on the dispatch before the clock was raised"),
     "slow_rows": Constant(
-        0.0, 0.0, 2e4, "rows", "harness: below these, measured before the clock was raised"
+        0.0,
+        0.0,
+        2e4,
+        "rows",
+        "harness: number of rows below which shapes were measured before the clock was raised",
     ),
 }
-#: Which of them belong to the harness, not the device: not carried to another host.
+#: Constants of the harness, not of the device; they do not carry over to another host.
 HARNESS = ("dispatch_s", "record_s", "slow_clock", "slow_host", "slow_rows")
-#: Its time is mostly that of memory: constants of a device with the same kind of memory go first.
+#: The kernel is mostly memory-bound: constants of a device with the same kind of memory are preferred.
 MEMORY_BOUND = True
-#: Which are so many cycles on any device, though fitted in seconds: a relative's go with the clock.
+#: Constants fitted in seconds that are cycles on any device; a relative's are scaled with the clock.
 CLOCKED = ("start_s", "row_s", "iteration_s")
 
 PATTERNS = ("elementwise", "gated", "softmax", "norm", "rmsnorm")
 
-#: Threads that a unit holds (CUDA programming guide, compute capabilities); 2048 elsewhere.
+#: Most threads resident on a unit (CUDA programming guide, compute capabilities); 2048 elsewhere.
 _THREADS = {"turing": 1024.0, "ampere-ga10x": 1536.0, "ada": 1536.0, "blackwell-rtx": 1536.0}
-#: What memory is read and written by [B] (NVIDIA, "Kernel Profiling Guide"; 32 on AMD's too).
+#: Granularity of memory accesses [B] (NVIDIA, "Kernel Profiling Guide"; also 32 on AMD).
 _SECTOR = 32.0
-#: Lanes of a unit for addresses and integers, on which passes wait rather than on those for fp32: NVIDIA's
-#: units of 64 and of 128 lanes for fp32 take an element as fast (P4 softmax 1.2 a cycle, V100 1.1, P100 1.1).
+#: Lanes of a unit for addresses and integers, which limit passes rather than the fp32 lanes: NVIDIA's units
+#: with 64 and with 128 fp32 lanes process elements equally fast (softmax elements per cycle: P4 1.2, V100
+#: 1.1, P100 1.1).
 _LANES = 64.0
 
 
@@ -100,13 +104,13 @@ def seconds(
     rows, cols : array_like
         Sizes of the table [elements].
     reads, writes : array_like
-        Elements read and written for each element of the table: 1 and 1 for softmax, 2 and 1
-        for an addition or a gated activation.
+        Elements read and written per element of the table: 1 and 1 for softmax, 2 and 1 for an addition or a
+        gated activation.
     dtype : str
         Number format of the table.
     pattern : str
-        ``elementwise`` (rows do not matter), ``softmax``, ``norm`` (layer norm), or, as vLLM
-        has them, one block of up to 1024 threads a row: ``rmsnorm`` and ``gated`` (silu·mul).
+        ``elementwise`` (rows do not matter), ``softmax``, ``norm`` (layer norm), or vLLM's kernels with one
+        block of up to 1024 threads per row: ``rmsnorm`` and ``gated`` (silu·mul).
 
     Returns
     -------
@@ -135,17 +139,18 @@ def seconds(
         straddled = np.where((cols * width) % _SECTOR == 0, 1.0, 1.0 + c["straddling"])
         traffic, issued = (traffic + again) * straddled, elements * how.issued
 
-    # Harnesses measured shapes in order of rows: clocks and hosts changed on the way.
+    # Harnesses measured shapes in the order of their rows, and clock and host speed changed meanwhile.
     early = rows < c["slow_rows"]
     clock, host = np.where(early, c["slow_clock"], 1.0), np.where(early, c["slow_host"], 1.0)
     reached = c["bandwidth_share"] * device.hbm_bandwidth
     hbm = traffic / reached
-    # A relative's share of its cache may be more than all of this one; that serves no more than it holds.
+    # A share fitted on a relative's cache may exceed all of this one, which serves no more than its capacity.
     hbm = np.maximum(hbm, (passes - device.llc_capacity) / device.hbm_bandwidth)
     fed = device.units * device.clock_hz * c["cache_bytes"]
     if pattern == "elementwise":
-        # Plain passes keep memory busy on any device, however little a relative's units are fed: A100's cache
-        # would hold B200's additions to 5.8 of 8 TB/s. Blocks of rows may be slower than memory.
+        # Plain passes saturate memory on any device, even if a relative's cache rate per unit is too low for
+        # that: A100's would limit B200's additions to 5.8 of 8 TB/s. Row-wise blocks may be slower than
+        # memory.
         fed = max(fed, reached)
     cached = passes / fed
     chain = chain * clock
@@ -161,7 +166,7 @@ def seconds(
 def _row_wise(
     device: Device, c: Mapping[str, float], how: Layout, rows: Array, row_bytes: Array
 ) -> tuple[Array, Array]:
-    """Return the time of the chains of rows [s], and what of re-reads the cache does not serve [B]."""
+    """Return the time of the rows' dependence chains [s], and the repeated reads that miss the cache [B]."""
     blocks = np.ceil(rows / how.block_rows)
     slots = device.units * np.floor(_THREADS.get(device.family, 2048.0) / how.threads)
     waves = np.maximum(1.0, blocks / (slots * c["occupancy"]))

@@ -1,7 +1,7 @@
-"""Fused attention on a matrix core: blocks of 512 queries and keys, what the diagonal cuts computed whole.
+"""Fused attention on a matrix core: blocks of 512 queries and keys; those on the diagonal computed whole.
 
-The array multiplies, the vector unit makes the softmax of the scores beside it, block by block: the slower of
-the two says how long it takes.
+The array computes the products and the vector unit concurrently the softmax, block by block; the slower of
+the two limits.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
-#: Rows of Q and of K in a block, as kernels for these chips take them.
+#: Rows of Q and of K in a block, as in kernels for these chips.
 _BLOCK = (512, 512)
 
 
@@ -44,8 +44,8 @@ def seconds(
 ) -> Estimate:
     """Return the time of one fused attention call; see ``costmodel.kernels.attention``.
 
-    The vector unit has the softmax of all scores that are computed, or so many `operations` where the layer
-    counts more: blocks of a few keys have O scaled more often.
+    The vector unit computes the softmax of all computed scores, or `operations` if the layer counts more:
+    with blocks of few keys, O is rescaled more often.
     """
     sizes = as_arrays(batch, heads, kv_heads, seq, head_dim, seq_kv, value_dim)
     batch, heads, kv_heads, seq, head_dim, seq_kv, value_dim = sizes
@@ -54,12 +54,13 @@ def seconds(
     if causal:
         blocks = causal_blocks(seq, 1.0, rows, cols, seq_kv, window)
     key, value = padded(head_dim, device.array_side), padded(value_dim, device.array_side)
-    # QKᵀ and PV; backward dK and dV in one kernel and dQ in another, QKᵀ and dP again in each (JAX's splash
-    # attention, unless told otherwise). Operands move three times: Q, K, V and dO twice, then the gradients.
+    # QKᵀ and PV; backward has dK and dV in one kernel and dQ in another, each of which recomputes QKᵀ and dP
+    # (JAX's splash attention by default). Operands move three times: Q, K, V and dO twice, then the
+    # gradients.
     passes, widths, moved = (2.0, 4 * key + 3 * value, 3.0) if direction == "bwd" else (1.0, key + value, 1.0)
     tokens = heads * seq + kv_heads * (seq_kv if held is None else np.asarray(held, dtype=np.float64))
     traffic = moved * dtypes.dtype(dtype).bytes * batch * tokens * (head_dim + value_dim)
-    # Forward, a row of O is scaled once a block, by an exp of how far its maximum rose.
+    # Forward, a row of O is rescaled once per block by the exponential of its maximum's increase.
     scaled = np.zeros_like(value_dim) if direction == "bwd" else value_dim + 1
     met = batch * heads * blocks * rows
     softmax = np.maximum(met * (passes * OF_A_SCORE * cols + scaled), operations)

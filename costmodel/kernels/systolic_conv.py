@@ -1,4 +1,4 @@
-"""Causal depthwise convolution on a matrix core's chip: a pass of its vector unit, at the memory's pace."""
+"""Causal depthwise convolution on a matrix-core chip: a roofline of the vector unit and memory."""
 
 from __future__ import annotations
 

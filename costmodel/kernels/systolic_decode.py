@@ -1,4 +1,4 @@
-"""Attention of one new token on a matrix core: the cache streams once, rows padded to the array's depth."""
+"""Attention of one new token on a matrix core: the cache streams once, rows are padded to the array."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def seconds(
 ) -> Estimate:
     """Return the time of one decoding step's attention; see ``costmodel.kernels.decode``.
 
-    The query heads that share keys are the rows of one product; there is nothing to split and merge, as
-    one core has the whole sequence. The softmax is the vector unit's, as in prefill.
+    Query heads that share keys are the rows of one product. Keys are not split, as one core has the whole
+    sequence. The vector unit computes the softmax, as in prefill.
     """
     batch, heads, kv_heads, seq_kv, head_dim = as_arrays(batch, heads, kv_heads, seq_kv, head_dim)
     width, kv_width = dtypes.dtype(dtype).bytes, dtypes.dtype(kv_dtype or dtype).bytes

@@ -1,4 +1,4 @@
-"""Gated delta net on a matrix core: the products of chunks fill the array, chunks follow one another."""
+"""Gated delta net on a matrix core: products within a chunk use the array, chunks are sequential."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from costmodel.kernels.base import Estimate, as_arrays
 __all__ = ["CONSTANTS", "seconds"]
 
 _KERNELS = ("chunked", "decode")
-#: Tokens of a chunk, as the GPUs' kernels take them; width of the state [B].
+#: Tokens of a chunk, as in GPU kernels; size of an element of the state [B].
 _CHUNK, _STATE_BYTES = 64.0, 4.0
 
 
@@ -34,9 +34,8 @@ def seconds(
 ) -> Estimate:
     """Return the time of the core of one gated-delta-net layer; see ``costmodel.kernels.delta``.
 
-    Prefill counts each product of a chunk with its sides padded to the array; what a chunk leaves for the
-    next, and what is computed inside one, stays on the chip. In decode tokens are vector arithmetic on the
-    state, one after another.
+    In prefill each product of a chunk is padded to the array; the state between chunks and intermediate
+    results stay on the chip. In decode, tokens are sequential vector arithmetic on the state.
 
     Raises
     ------

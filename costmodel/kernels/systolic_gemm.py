@@ -1,4 +1,4 @@
-"""Matrix products on a matrix core: the inner and outer sizes padded to the array, rows to its depth."""
+"""Matrix products on a matrix core: n and k are padded to the array, m to its row granularity."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def seconds(
     m, n, k, batch : array_like
         Sizes.
     dtype : str
-        Of the operands.
+        Format of the operands.
     weights, group : str, int, optional
-        Format that B is stored in, and its numbers to a scale, where it is widened on the way.
+        Format that B is stored in, and numbers per scale, where it is widened on the way.
     quantise : bool
-        A arrives in 16 bits and is made narrow on the way.
+        Whether A arrives in 16 bits and is quantised on the way.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Scans and chunked linear attention on a matrix core's chip: bytes, arithmetic by engine, or the chain."""
+"""Scans and chunked linear attention on a matrix-core chip: bytes, arithmetic by engine, or the chain."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from costmodel.kernels.base import Estimate, as_arrays
 
 __all__ = ["CONSTANTS", "seconds"]
 
-#: Cycles until a dependent multiply and add of the vector unit is there: an assumption, between the few of
-#: its pipeline and the some tens of a turn of a loop.
+#: Latency of a dependent multiply and add in the vector unit [cycles]. It is assumed, between the few cycles
+#: of the pipeline and the tens of a loop iteration.
 _LANE_CYCLES = 12.0
 
 
@@ -33,10 +33,10 @@ def seconds(
     dtype: str = "bf16",
     blocks: bool = False,
 ) -> Estimate:
-    """Return the time of one such kernel; see ``costmodel.kernels.scan``.
+    """Return the time of one scan kernel; see ``costmodel.kernels.scan``.
 
-    A step of a chain of chunks waits for the products before it, one of a lane for an instruction. Chains
-    side by side hide each other's waiting in one pipeline, and special functions are the vector unit's.
+    A step of a chain of chunks waits for the preceding products, a step of a lane for an instruction.
+    Independent chains hide each other's latency in one pipeline. The vector unit computes special functions.
     """
     steps, traffic, again, matrix, vector, special, launches = as_arrays(
         steps, traffic, again, matrix_flops, vector_flops, special_flops, launches

@@ -1,4 +1,4 @@
-"""Memory-bound passes on a matrix core's chip: bytes at the memory's pace, rows kept on the chip."""
+"""Memory-bound passes on a matrix-core chip: bytes at the memory bandwidth; rows stay on the chip."""
 
 from __future__ import annotations
 

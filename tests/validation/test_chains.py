@@ -155,4 +155,4 @@ def test_what_was_fitted_is_tabled_with_unit_and_meaning(found, monkeypatch):
     row = table.loc["element_cycles"]
     assert row["unit"] == "cycles"
     assert float(row["low"]) <= float(row["value"]) * 1.01
-    assert "each element" in row["meaning"]
+    assert "per element" in row["meaning"]
