@@ -65,20 +65,21 @@ def markdown(
     lines = [
         "# Accuracy",
         "",
-        "Written by `make accuracy`; no figure is edited by hand.",
-        f"costmodel {__version__}. Rows: the shapes of the shared tables that no constant was fitted on "
-        "(30 %, by a hash of the sizes). Errors are of predicted against measured time [%]: mean and median "
-        "absolute, and the median signed error as bias (positive: predicted too long). Devices kept aside "
-        "are in none of these tables. Recurrent layers are published ones (DeepBench's, without input "
-        "products); of the five shapes of theirs that are held out, one is a single step of a GRU, which "
-        'no fitted row is like (validation/DIARY.md, "Recurrent layers: one step of a GRU").',
+        f"Written by `make accuracy` of costmodel {__version__}; no figure is edited by hand.",
+        "",
+        "All rows are of shapes that no constant was fitted on: 30 % of the shapes of the shared tables, "
+        "chosen by a hash of their sizes. Errors compare predicted with measured time [%]: `mean` and "
+        "`median` are absolute, `bias` is the median signed error (positive: predicted too long). Devices "
+        "kept aside are in none of these tables. Recurrent layers are published ones (DeepBench's, without "
+        "input products). One of their five held-out shapes is a single step of a GRU, unlike any fitted row "
+        '(validation/DIARY.md, "Recurrent layers: one step of a GRU").',
         "",
         "## With the device's own constants (rung `calibrated`)",
         "",
-        "`in 80 %`: share of the rows inside the 80 % interval, and how wide it is (upper over lower end). "
-        "The shipped intervals are taken from these rows, so that their coverage here is by construction. "
-        "`80 %, others` and `95 %, others`: of intervals taken from one half of the rows' shapes, by another "
-        "hash, how many rows of the other half lie inside, both ways.",
+        "`in 80 %` is the share of rows inside the 80 % interval, and `width` how wide the interval is "
+        "(upper end over lower end). The shipped intervals are taken from these very rows, so this coverage "
+        "holds by construction. `80 %, others` and `95 %, others` test it: intervals are taken from one half "
+        "of the shapes and judged on the rows of the other half, both ways.",
         "",
         *_table(own, ("rows", "predicted", *_ERRORS, "covered_80", "width_80", *_OTHERS)),
         "",
@@ -88,8 +89,9 @@ def markdown(
         "",
         "## Whole models, eager",
         "",
-        "Sums of kernels, with the harness's host (`calibrate_harness.py`) fitted on the shapes that are not "
-        "held out. `inf` is inference, `train` a training pass, forward or backward.",
+        "Predicted as sums of kernels. Only the launch overhead of the harness's host was fitted, on the "
+        "shapes that are not held out (`calibrate_harness.py`). `inf` is inference, `train` a training pass, "
+        "forward or backward.",
         "",
         "| " + " | ".join(str(column).strip() for column in whole) + " |",
         "|" + "---|" * len(whole.columns),
@@ -97,8 +99,9 @@ def markdown(
         "",
         "## Without them (rung `kernel`): constants of the nearest relative, one device left out at a time",
         "",
-        "Eager rows hold the dispatch of the median host of the vendor's other devices: that is the "
-        "harness's, and not refitted.",
+        "Each device is predicted as if nothing had been measured on it, with the constants of the device in "
+        "`constants_from`. Rows of eager calls include launch overhead, which belongs to the host and not to "
+        "the device: it is the median over the hosts of the vendor's other devices, and is not refitted.",
         "",
         *_table(carried, ("constants_from", "rows", *_ERRORS)),
         "",
@@ -107,7 +110,7 @@ def markdown(
         "## Others",
         "",
         "Mean absolute error [%] on A100 and H100 kernels, as stated in this project's issue on kernel "
-        "models (other rows than ours; not run here).",
+        "models. These are other rows than ours, and the tools were not run here.",
         "",
         "| model | GEMM | attention |",
         "|---|---|---|",
@@ -123,9 +126,9 @@ def _far(own: pd.DataFrame, far: pd.DataFrame) -> Iterator[str]:
     yield ""
     many, rows = far["far"].sum(), own["rows"].sum()
     yield (
-        f"{many} of {rows:,} ({100 * many / rows:.1f} %), of which {far['too short'].sum()} are predicted "
-        f"too short and {far['under 20 µs'].sum()} take less than 20 µs. "
-        'Causes, as far as they are known: validation/DIARY.md, "Rows over 30 %: what is left".'
+        f"{many} of {rows:,} ({100 * many / rows:.1f} %). {far['too short'].sum()} of them are predicted too "
+        f"short, and {far['under 20 µs'].sum()} take less than 20 µs. Causes, as far as they are known, are "
+        'in validation/DIARY.md, "Rows over 30 %: what is left".'
     )
     yield ""
     yield from _table(far, ("rows", "far", "too short", "under 20 µs", "farthest"))
@@ -140,8 +143,9 @@ def _intervals(own: pd.DataFrame, regimes: pd.DataFrame) -> Iterator[str]:
         f"{((many[f'covered_{level}_other'] - level).abs() <= 5).sum()} ({level} %)" for level in LEVELS
     )
     yield (
-        f"Of the {len(many)} cells with {MANY} such rows and more, coverage is within 5 points of what is "
-        f"promised in {kept}. By kernel model and predicted time, all devices together, with median widths:"
+        f"{len(many)} cells have at least {MANY} such rows. Coverage is within 5 points of the promised "
+        f"level in {kept} of them. By kernel model and predicted time, all devices together, with median "
+        "widths:"
     )
     yield ""
     yield "| kernel model | predicted time | rows | in 80 % | width | in 95 % | width |"
@@ -158,9 +162,9 @@ def _new_device(left_out: pd.DataFrame) -> Iterator[str]:
     yield "### Their intervals, on a device that they were not taken from"
     yield ""
     yield (
-        "Made from all devices but one, and judged by that one: mean over such devices, and in brackets the "
-        f"least. Of another generation of the family, all kernel models together: {held}. Where two devices "
-        "are known, these are of one alone, and the shipped ones of both."
+        "Intervals are taken from all devices but one and judged on that one. Coverage is the mean over the "
+        "devices left out, with the least in brackets. For constants of another generation, over all kernel "
+        f"models: {held}. With two devices in all, these intervals rest on one, and the shipped ones on both."
     )
     yield ""
     yield "| kernel model | relative | devices | rows | in 80 % | width | in 95 % | width |"

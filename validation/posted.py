@@ -81,15 +81,15 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "Written by `make accuracy`; no figure is edited by hand. Where each row is from, and its licence: "
         "`validation/posted/sources.csv`.",
         "",
-        "Times that people, and vendors' own repositories, put on GitHub: torch's square products on random "
-        "numbers (`bmm` of one: no operand is transposed), other products of long standing (`gemm`: the best "
-        "of many shapes, or after ten thousand calls), attention by named kernels, collectives. Errors of "
-        "predicted against posted time [%]: median and mean absolute, and the median signed one as bias "
-        "(positive: predicted too long), with the least and the most. Posts differ from one another by 10 % "
-        "and more: boards, clocks, what else a call does. "
-        f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, where many show the host's launches. "
-        f"No lower bound is above a posted time: {_above(scored) + _above(exchanged)} of "
-        f"{len(scored) + len(exchanged)} are.",
+        "These are times that people and vendors posted on GitHub: square products by torch on random "
+        "numbers (`bmm` with a batch of one, no operand transposed), other products (`gemm`: the best of "
+        "many shapes, or after ten thousand calls), attention by named kernels, and collectives. Errors "
+        "compare predicted with posted time [%]: `median` and `mean` are absolute, `bias` is the median "
+        "signed error (positive: predicted too long), `least` and `most` are its extremes. Posts of the same "
+        "kernel differ by 10 % and more, because boards, clocks and what else a call does differ. "
+        f"{left_out} rows under {SHORTEST * 1e6:.0f} µs are left out, because many of them show the host's "
+        f"launch overhead. Lower bounds above the posted time: {_above(scored) + _above(exchanged)} of "
+        f"{len(scored) + len(exchanged)}.",
         "",
         *_intervals(scored),
         "",
@@ -99,14 +99,14 @@ def markdown(scored: pd.DataFrame, exchanged: pd.DataFrame, left_out: int) -> st
         "",
         "## Collectives of the devices of one node",
         "",
-        "Rung `kernel`, with the constants of NCCL's own tuning table and of NVIDIA's talk on sums in the "
-        "switch (`costmodel.kernels.collective`); no device has constants of its own.",
+        "Predicted at rung `kernel`, with the constants of NCCL's own tuning table and of NVIDIA's talk on "
+        "sums in the switch (`costmodel.kernels.collective`). No device has constants of its own.",
         "",
         *_table(exchanged[~exchanged_kept], AMONG),
         "",
         "## Devices kept aside",
         "",
-        "Looked at once all else was settled; nothing was changed for them.",
+        "These were looked at last. Nothing was changed for them.",
         "",
         *_table(scored[kept]),
         "",
@@ -125,12 +125,12 @@ def _intervals(scored: pd.DataFrame) -> Iterator[str]:
     """Yield the table of posted times inside the intervals of their predictions."""
     known, own = scored[scored["lo80_s"].notna()], scored["constants_from"] == "self"
     back = scored["direction"] == "bwd"
-    yield "| intervals, of which rows | rows | in 80 % | in 95 % |"
+    yield "| intervals of | rows | in 80 % | in 95 % |"
     yield "|---|---|---|---|"
     of = {
-        "forward, the device's own constants (of other builds, or other libraries)": own & ~back,
-        "forward, a relative's or another format's": ~own & ~back,
-        "backward, by the constants of forward": back,
+        "forward, with the device's own constants (of other builds or libraries)": own & ~back,
+        "forward, with a related device's constants or another format's": ~own & ~back,
+        "backward, with the constants of forward": back,
     }
     for name, which in of.items():
         part = known[which[known.index]]

@@ -142,8 +142,9 @@ def markdown(published: pd.DataFrame, passes: pd.DataFrame) -> str:
     lines = [
         "# Whole models beside their published times",
         "",
-        "Written by `costmodel.validation.whole_models`. Nothing here was fitted on; communication between "
-        "devices is left out, but of mixtures of experts. Error is predicted over published, less 1.",
+        "Written by `costmodel.validation.whole_models`. Nothing was fitted on these rows. Communication "
+        "between devices is left out, except for mixtures of experts. The error is predicted over published "
+        "time, minus 1.",
         "",
         "| source | rows | median % | mean % | bias % |",
         "|---|---|---|---|---|",
