@@ -181,9 +181,7 @@ def bind(layer: Layer, shapes: Mapping[str, ArrayLike]) -> dict[str, Number]:
         bound[name] = as_size(name, value)
     missing = [name for name in layer.required if name not in bound]
     if missing:
-        raise SizeError(
-            f"{layer.name} needs {', '.join(missing)}: {'; '.join(layer.meaning(n) for n in missing)}"
-        )
+        raise SizeError(f"{layer.name} needs {', '.join(f'{n} ({layer.meaning(n)})' for n in missing)}")
     _check_shapes(layer, bound)
     for name, default in layer.defaults.items():
         if name not in bound:

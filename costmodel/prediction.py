@@ -341,16 +341,15 @@ class Prediction:
 
     @cached_property
     def in_range(self) -> Any:
-        """Whether every kernel's sizes lie within those its constants were fitted on."""
+        """Whether the sizes of every kernel that runs lie within those its constants were fitted on."""
         inside: Any = self.rung != "bound"
-        for part, (_, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
+        for part, (repeats, sizes) in zip(self.plan.phases, self._kernel_sizes, strict=True):
             section = part.choice.section
-            if section is None:
-                inside = False
-                break
-            for name, (low, high) in section.sizes.items():
+            fitted: Any = section is not None
+            for name, (low, high) in section.sizes.items() if section else ():
                 if name in sizes:
-                    inside = inside & (sizes[name] >= low) & (sizes[name] <= high)
+                    fitted = fitted & (sizes[name] >= low) & (sizes[name] <= high)
+            inside = inside & (fitted | (np.asarray(repeats) == 0))
         return np.broadcast_to(np.asarray(inside, dtype=bool), self.shape) if self.shape else bool(inside)
 
     @property

@@ -98,7 +98,7 @@ def test_what_is_a_size_is_taken(good):
 
 
 def test_a_missing_size_is_named():
-    with pytest.raises(SizeError, match=r"dense-attention needs heads, seq: query heads; length"):
+    with pytest.raises(SizeError, match=r"dense-attention needs heads \(query heads\), seq \(length"):
         evaluate(get("dense-attention")(), batch=1, head_dim=64)
 
 

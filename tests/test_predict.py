@@ -508,6 +508,21 @@ def test_the_ends_of_what_was_fitted_are_within_it():
         assert not cm.predict(layer, "nvidia/h200-sxm", **beyond).in_range
 
 
+@pytest.mark.parametrize(("num_layers", "inside"), [(1, True), (2, False)])
+def test_kernels_that_do_not_run_are_in_no_range(num_layers, inside):
+    """A single layer has no input product of layers 2…L, whatever that was fitted on."""
+    sizes = {"batch": 16, "seq": 150, "hidden": 1024, "num_layers": num_layers}
+    p = cm.predict(cm.LSTM(dtype="fp32"), "titan-x-pascal", **sizes)
+    first, later, recurrence = p.plan.phases
+    assert later.phase.name == "input product, layers 2…L"
+    replace = dataclasses.replace
+    never = replace(
+        later.choice, section=later.choice.section.model_copy(update={"sizes": {"k": (1e9, 2e9)}})
+    )
+    elsewhere = replace(p.plan, phases=(first, replace(later, choice=never), recurrence))
+    assert cm.Prediction(elsewhere, p.shapes).in_range is inside
+
+
 @pytest.mark.parametrize("framework", ["sglang", "vllm"])
 def test_a_cache_is_filled_by_the_serving_framework_that_is_named(framework):
     """A layer is its own work, whosever constants it has; nothing is stored for a cache backward."""

@@ -85,7 +85,7 @@ class StoredWeights(Layer):
         _checked(self, "weights")
         if self.group is not None and self.weights is None:
             raise CostmodelError(
-                f"group of {self.name}: is of weights that are stored narrow; say weights=int4"
+                f"group of {self.name}: applies to weights that are stored narrow; give weights=int4 too"
             )
 
     def product(self, name: str, **sizes: sp.Expr) -> Phase:

@@ -116,7 +116,7 @@ def test_an_interval_says_that_no_such_kernel_was_measured():
             "wanted with neither batched nor quantise, got batched",
         ),
         ("matmul", {"weights": "int4", "dtype": "fp8", "quantise": True}, "got quantise too"),
-        ("matmul", {"group": 64}, "group of matmul: is of weights that are stored narrow"),
+        ("matmul", {"group": 64}, "group of matmul: applies to weights that are stored narrow"),
         ("matmul", {"weights": "int4", "group": 0}, "group of matmul: wanted a whole number of at least 1"),
         ("decode-attention", {"cache": "fp32"}, "wanted a format narrower than bf16, got fp32"),
     ],

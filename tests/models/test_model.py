@@ -82,7 +82,7 @@ def test_time_is_the_sum_of_its_parts():
 
 def test_its_sizes_are_those_that_the_parts_leave_open():
     assert gpt2().required == ("batch", "seq")
-    with pytest.raises(UnknownNameError, match="size of gpt2"):
+    with pytest.raises(UnknownNameError, match="size 'hidden' of gpt2"):
         cm.predict(gpt2(), "nvidia/h200-sxm", batch=1, seq=8, hidden=3)
     with pytest.raises(SizeError, match="gpt2 needs seq"):
         cm.predict(gpt2(), "nvidia/h200-sxm", batch=1)
@@ -91,7 +91,7 @@ def test_its_sizes_are_those_that_the_parts_leave_open():
 def test_a_part_checks_its_sizes():
     with pytest.raises(SizeError, match="needs k"):
         Part.of("logits", cm.Matmul(), m=B, n=8)
-    with pytest.raises(UnknownNameError, match="size of matmul"):
+    with pytest.raises(UnknownNameError, match="size 'heads' of matmul"):
         Part.of("logits", cm.Matmul(), m=B, n=8, k=8, heads=2)
     with pytest.raises(SizeError, match="kv_heads"):
         Part.of("attention", cm.TiledAttention(), batch=1, seq=8, heads=6, kv_heads=4, head_dim=8)
