@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from costmodel.errors import SpecError
 from costmodel.hardware import check, load
+from costmodel.hardware.plausible import off_the_form
 
 BAD = """\
 schema: 2
@@ -144,6 +145,25 @@ def test_one_slip_is_found_on_its_line(sound, write, old, new, message):
     # A figure of several lines is found at one of them.
     line = sound[: sound.index(old)].count("\n") + 1
     assert any(abs(fault.line - line) <= 1 for fault in faults), [str(f) for f in faults]
+
+
+@pytest.mark.parametrize(
+    ("form", "gigabytes"),
+    [
+        ("1.0 x16", 4.0),
+        ("2.0 x16", 8.0),
+        ("3.0 x16", 15.75),
+        ("4.0 x8", 15.75),
+        ("4.0 x16", 31.51),
+        ("5.0 x16", 63.02),
+        ("6.0 x16", 121.0),
+    ],
+)
+def test_pci_express_gives_what_its_specifications_say(form, gigabytes):
+    """PCI-SIG's rates one way; twice as much are both ways, half as much are another generation's."""
+    keys, links = ("links", "PCIe", "oneway"), {"PCIe": {"form": form}}
+    for times, sound in ((1.0, True), (0.8, True), (0.5, False), (2.0, False)):
+        assert (not list(off_the_form({keys: times * gigabytes * 1e9}, links))) == sound
 
 
 UNKNOWN_FAMILY = """\
