@@ -6,10 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from costmodel.errors import SpecError
 from costmodel.hardware import check, load
 from costmodel.hardware.plausible import off_the_form
+from costmodel.hardware.quantities import Power
 
 BAD = """\
 schema: 2
@@ -145,6 +147,37 @@ def test_one_slip_is_found_on_its_line(sound, write, old, new, message):
     # A figure of several lines is found at one of them.
     line = sound[: sound.index(old)].count("\n") + 1
     assert any(abs(fault.line - line) <= 1 for fault in faults), [str(f) for f in faults]
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "message"),
+    [
+        ("confirmed", {"source": ["AIC", "NS"]}, None),
+        ("confirmed", {"source": ["AIC"]}, "needs two sources"),
+        ("confirmed", {"source": ["AIC", "mem", "calc"]}, "needs two sources"),
+        ("single", {"source": ["AIC"]}, None),
+        ("single", {"source": ["mem"]}, "'single' needs the key of a source"),
+        ("measured", {}, "'measured' needs the key of a source"),
+        ("derived", {"note": "7 × 100 W"}, None),
+        ("derived", {"source": ["AIC"]}, "needs the arithmetic"),
+        ("assumed", {"reason": "as its peers", "range": ["600 W", "800 W"]}, None),
+        ("assumed", {"reason": "as its peers", "range": ["700 W", "700 W"]}, None),
+        ("assumed", {"reason": "as its peers"}, "needs a reason and a range"),
+        ("assumed", {"range": ["600 W", "800 W"]}, "needs a reason and a range"),
+        ("memory", {}, None),
+        ("memory", {"range": ["600 W", "650 W"]}, "outside its range"),
+        ("memory", {"range": ["750 W", "800 W"]}, "outside its range"),
+    ],
+)
+def test_a_status_is_earned(status, more, message):
+    given = {"value": "700 W", "status": status, **more}
+    if message is None:
+        figure = Power(**given)
+        with pytest.raises(ValidationError, match="frozen"):
+            figure.value = "1 W"
+        return
+    with pytest.raises(ValidationError, match=message):
+        Power(**given)
 
 
 @pytest.mark.parametrize(
