@@ -10,8 +10,9 @@ from pydantic import ValidationError
 
 from costmodel.errors import SpecError
 from costmodel.hardware import check, load
-from costmodel.hardware.plausible import off_the_form
+from costmodel.hardware.plausible import not_dense, off_the_form
 from costmodel.hardware.quantities import Power
+from costmodel.hardware.tables import families
 
 BAD = """\
 schema: 2
@@ -197,6 +198,27 @@ def test_pci_express_gives_what_its_specifications_say(form, gigabytes):
     keys, links = ("links", "PCIe", "oneway"), {"PCIe": {"form": form}}
     for times, sound in ((1.0, True), (0.8, True), (0.5, False), (2.0, False)):
         assert (not list(off_the_form({keys: times * gigabytes * 1e9}, links))) == sound
+
+
+@pytest.mark.parametrize(
+    ("family", "units", "hertz", "dense"),
+    [
+        # Tera-operations per second of NVIDIA's A100 and B200 datasheets, and of AMD's of MI210.
+        ("ampere", 108, 1.41e9, {"tf32": 156, "bf16": 312, "fp16": 312, "int8": 624, "int4": 1248}),
+        ("blackwell", 148, 1.85e9, {"bf16": 2250, "fp8": 4500, "fp4": 9000}),
+        ("cdna2", 104, 1.7e9, {"fp64": 45.3, "fp16": 181, "bf16": 181}),
+    ],
+)
+def test_rates_of_datasheets_are_dense_and_twice_those_are_not(family, units, hertz, dense):
+    made, device = families()[family], {("units", "count"): units, ("clocks", "boost"): hertz}
+    for dtype, tera in dense.items():
+        keys = ("compute", "matrix", dtype)
+        assert list(not_dense(device | {keys: tera * 1e12}, made)) == []
+        (found,) = not_dense(device | {keys: 2 * tera * 1e12}, made)
+        assert found[0] == keys
+        assert "a sparse rate? give the dense one" in found[1]
+        slow = list(not_dense(device | {keys: tera * 1e11}, made))
+        assert bool(slow) == (dtype not in ("fp64", "int8", "int4"))  # of which some boards have little
 
 
 UNKNOWN_FAMILY = """\
