@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from costmodel.errors import SpecError
 from costmodel.hardware import check, load
-from costmodel.hardware.plausible import not_dense, off_the_form
+from costmodel.hardware.plausible import bounds, not_dense, off_the_form
 from costmodel.hardware.quantities import Power
 from costmodel.hardware.tables import families
 
@@ -198,6 +198,19 @@ def test_pci_express_gives_what_its_specifications_say(form, gigabytes):
     keys, links = ("links", "PCIe", "oneway"), {"PCIe": {"form": form}}
     for times, sound in ((1.0, True), (0.8, True), (0.5, False), (2.0, False)):
         assert (not list(off_the_form({keys: times * gigabytes * 1e9}, links))) == sound
+
+
+def test_a_figure_is_bounded_by_its_kind_and_by_its_neighbours():
+    """A clock lies from 100 MHz to 10 GHz, no base above a boost; L2 is faster, and smaller, than memory."""
+    base, boost = ("clocks", "base"), ("clocks", "boost")
+    assert bounds(base, {}) == (100e6, 10e9)
+    assert bounds(base, {boost: 2e9}) == (100e6, 2e9)
+    assert bounds(boost, {base: 1e9, ("clocks", "max"): 3e9}) == (1e9, 3e9)
+    hbm, l2, l3 = (("memory", level, "bandwidth") for level in ("hbm", "l2", "l3"))
+    assert bounds(hbm, {l2: 5e12, l3: 4e12})[1] == 4e12
+    assert bounds(l2, {hbm: 3e12}) == (3e12, 10e15)
+    with pytest.raises(KeyError):
+        bounds(("units", "kind"), {})
 
 
 @pytest.mark.parametrize(
