@@ -21,9 +21,6 @@ from costmodel.hardware.quantities import (
     Time,
 )
 
-#: Version of the spec files' format.
-SCHEMA = 1
-
 Text = Annotated[str, Field(min_length=1)]
 
 

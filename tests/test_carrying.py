@@ -129,6 +129,8 @@ def test_a_chain_of_multiply_adds_is_cycles_and_a_launch_is_the_hosts(fitted):
 )
 def test_no_kernel_reaches_more_of_graphics_memory_than_a_pass(fitted, lender, kernel, share, got):
     passes = [section("stream", "layernorm", "fp16", bandwidth_share=value) for value in (0.74, 0.87)]
+    passes.append(section("stream", "gelu", "fp16", start_s=1e-6))  # says nothing of it
+    passes.append(section("gemm", "gemm", "fp16", bandwidth_share=0.99))  # what limits it may not be memory
     fitted(
         {
             "nvidia/a40": tuple(passes),

@@ -39,6 +39,44 @@ def test_hbm_is_what_is_read_and_written():
     assert phase().hbm == 3 * n
 
 
+def test_a_kernel_at_other_sizes_has_all_of_them_in_place_at_once():
+    given = phase(
+        sizes={"m": n, "k": d},
+        flops={("matrix", "bf16"): n * d**2},
+        spared={("vector", "fp32"): n - d},
+        link=3 * d,
+        repeats=layers,
+    )
+    swapped = given.at({n: d, d: n})
+    assert swapped.sizes == {"m": d, "k": n}
+    assert swapped.flops == {("matrix", "bf16"): d * n**2}
+    assert swapped.spared == {("vector", "fp32"): d - n}
+    assert (swapped.read, swapped.write, swapped.link) == (d, 2 * d, 3 * n)
+    assert swapped.repeats == layers
+
+
+def made_of(*phases):
+    return replace(get("softmax")().cost, phases=phases)
+
+
+def test_what_a_schedule_can_spare_is_no_part_of_the_least():
+    vector = ("vector", "fp32")
+    cost = made_of(
+        phase(flops={vector: 7 * n}, spared={vector: 2 * n}, repeats=layers), phase(flops={vector: 5 * d})
+    )
+    assert sp.expand(cost.flops[vector] - (7 * n * layers + 5 * d)) == 0
+    assert sp.expand(cost.least_flops[vector] - (5 * n * layers + 5 * d)) == 0
+    assert made_of(phase()).least_flops["matrix"] == 5 * n
+
+
+def test_what_goes_to_other_devices_has_a_row_where_there_is_any():
+    alone, sending = made_of(phase()), made_of(phase(link=n, repeats=layers), phase(link=d))
+    assert not alone.sends
+    assert "link_bytes" not in alone.rows()
+    assert sending.sends
+    assert sp.expand(sending.rows()["link_bytes"] - (n * layers + d)) == 0
+
+
 class TestTensors:
     tensors = Tensors(
         inputs=sp.Integer(100),

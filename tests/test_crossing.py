@@ -264,6 +264,10 @@ def test_what_does_not_vary_is_one_number():
     sizes = FLOPS | HEADS | {"batch": np.array([1, 2]), "hidden": 64}
     with pytest.raises(SizeError, match="wanted one batch, got 2 values; seq is what varies"):
         cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes)
+    with pytest.raises(SizeError, match="wanted one batch"):
+        cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes | {"batch": [[1]]})
+    one, listed = (cm.crossover(cm.LSTM(), cm.DenseAttention(), **sizes | {"batch": b}) for b in (1, [1]))
+    assert listed == one
 
 
 def test_what_times_rest_on_is_told_of_each_layer():

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from costmodel import evaluate
 from costmodel.errors import CostmodelError, SizeError, UnknownNameError
-from costmodel.evaluate import bind, compile_expressions
+from costmodel.evaluate import as_one_size, bind, compile_expressions
 from costmodel.layers import get
 from costmodel.layers.recurrent import LSTM
 from costmodel.symbols import symbols
@@ -95,6 +95,17 @@ def test_what_is_a_size_is_taken(good):
     assert np.all(
         np.asarray(evaluate(get("dense-attention")(), **{**ATTENTION, "seq": good})["matrix_flops"]) > 0
     )
+
+
+def test_a_size_of_which_there_is_one_is_a_whole_number():
+    for good in (7, 7.0, np.int8(7), np.array(7)):
+        assert isinstance(as_one_size("seq", good), int)
+        assert as_one_size("seq", good) == 7
+    for several, count in ([7, 8], 2), (np.array([7]), 1):
+        with pytest.raises(SizeError, match=f"^size seq: wanted one whole number, got {count} of them$"):
+            as_one_size("seq", several)
+    with pytest.raises(SizeError, match=r"got 2\.5"):
+        as_one_size("seq", 2.5)
 
 
 def test_a_missing_size_is_named():

@@ -1,6 +1,7 @@
 """Grids: every point once and in order, the numbers of single predictions, conditions, energy and cost."""
 
 import itertools
+import math
 import pickle
 
 import numpy as np
@@ -244,12 +245,22 @@ def test_sizes_that_do_not_go_together_are_found_before_anything_is_predicted():
 
 @given(a=st.integers(-5, 5), b=st.integers(1, 5))
 @pytest.mark.parametrize(
-    "text", ["a // b + a % b * 2 - -a", "max(a, b, 2) ** 2 / min(a, b) > abs(a)", "sqrt(b) < 2"]
+    "text",
+    [
+        "a // b + a % b * 2 - -a",
+        "max(a, b, 2) ** 2 / min(a, b) > abs(a)",
+        "sqrt(b) < 2",
+        "ceil(a / b) * 10 + floor(a / b) + +a",
+        "log2(b) >= 1",
+        "a < b <= 3 != a or not (a in (1, b) and b not in [2, a])",
+        "0 < b in (1, 3)",
+    ],
 )
 def test_arithmetic_is_pythons(text, a, b):
     if "min" in text and min(a, b) == 0:
         return
-    names = {"a": float(a), "b": float(b), "max": max, "min": min, "abs": abs, "sqrt": np.sqrt}
+    names = {"a": float(a), "b": float(b), "max": max, "min": min, "abs": abs, "sqrt": math.sqrt}
+    names |= {"ceil": math.ceil, "floor": math.floor, "log2": math.log2}
     compared = f"{text} == {eval(text, {}, names)!r}" if "<" not in text and ">" not in text else text
     wanted = eval(compared, {}, names)
     assert bool(condition(compared, ["a", "b"])({"a": float(a), "b": float(b)}.__getitem__)) == bool(wanted)
@@ -273,6 +284,14 @@ def test_a_size_that_no_layer_has_is_named():
         ("(lambda: 1)() > 0", UnknownNameError, "unknown function"),
         ("[x for x in (1, 2)]", CostmodelError, "not arithmetic"),
         ("seq in 'abc'", CostmodelError, "not arithmetic"),
+        ("seq in batch", CostmodelError, "not arithmetic"),
+        ("1 < seq in batch", CostmodelError, "not arithmetic"),
+        ("seq not in (1, 2) < batch", CostmodelError, "not arithmetic"),
+        ("seq < None", CostmodelError, "not arithmetic"),
+        ("seq < 9223372036854775808", CostmodelError, "not arithmetic"),  # 2⁶³
+        ("max() > 1", CostmodelError, "not arithmetic"),
+        ("max(seq, key=1) > 1", CostmodelError, "not arithmetic"),
+        ("seq & 1 == 1", CostmodelError, "not arithmetic"),
         ("layer + 1 > 2", CostmodelError, "condition"),
         ("device == 5", CostmodelError, "5': mixes text and numbers"),
         ("seq in (1, 'a')", CostmodelError, "mixes text and numbers"),

@@ -143,3 +143,9 @@ def test_latex_of_functions_to_a_power():
 def test_log_of_one_leaf_is_zero():
     assert CeilLog2(1) == 0
     assert math.isclose(compile_expressions([CeilLog2(n)], ["seq"])(1.0)[0], 0.0)
+
+
+@pytest.mark.parametrize(("length", "chunk"), [(1, 1), (7, 3), (8, 4), (5, 8), (130, 64)])
+def test_pairs_of_chunks_of_known_lengths_are_the_loops(length, chunk):
+    pairs = sum(i // chunk == j // chunk for i in range(length) for j in range(i + 1))
+    assert ChunkPairs(sp.Integer(length), sp.Integer(chunk)) == pairs

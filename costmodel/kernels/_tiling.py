@@ -98,7 +98,7 @@ def _before_window(seq: Array, group: Array, rows: Array, cols: Array, keys: Arr
     begins, width = begins + first * rows, group * cols
     # ⌊x/q⌋ = ⌈(x + 1)/q⌉ − 1; the first term is separate, as the sum begins at 1.
     later = np.maximum(count - 1, 0.0)
-    rest = ceil_sum(later, rows, width, np.maximum(begins, 0.0) + 1) - later
+    rest = ceil_sum(later, rows, width, begins + 1) - later
     return np.asarray(np.where(count > 0, np.floor(begins / width), 0.0) + rest)
 
 
@@ -163,9 +163,8 @@ def efficient_splits(jobs: ArrayLike, slots: ArrayLike, blocks: ArrayLike) -> Ar
     free = (jobs < 0.8 * slots) & (blocks > 1)
     # Whole numbers below 2²⁰ pack into one key, which float64 holds exactly if slots are below 2¹².
     packed = (jobs[free] * 4096 + slots[free]) * 2**20 + blocks[free]
-    distinct, first, where = np.unique(packed, return_index=True, return_inverse=True)
-    if distinct.size:
-        splits[free] = _best_splits(jobs[free][first], slots[free][first], blocks[free][first])[where]
+    _, first, where = np.unique(packed, return_index=True, return_inverse=True)
+    splits[free] = _best_splits(jobs[free][first], slots[free][first], blocks[free][first])[where]
     return splits
 
 

@@ -173,8 +173,8 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         if name not in _FUNCTIONS:
             raise unknown_name("function", name or ast.unparse(node.func), _FUNCTIONS)
         known = bool(node.args) and not node.keywords
-    elif isinstance(node, ast.Compare) and isinstance(node.ops[0], ast.In | ast.NotIn):
-        known = len(node.ops) == 1 and isinstance(node.comparators[0], ast.Tuple | ast.List)
+    elif isinstance(node, ast.Compare):
+        known = _among_what_is_listed(node)
     if depth == 0:
         raise CostmodelError(f"condition {shown(text)}: nested more than {_DEPTH} deep")
     if not known:
@@ -182,6 +182,14 @@ def _check(node: ast.AST, text: str, depth: int) -> None:
         raise CostmodelError(f"condition {text!r}: {what} is not arithmetic or a comparison of columns")
     for child in ast.iter_child_nodes(node):
         _check(child, text, depth - 1)
+
+
+def _among_what_is_listed(node: ast.Compare) -> bool:
+    """Return whether what a chain of comparisons looks into, if anything, is a list at its end."""
+    pairs = zip(node.ops, node.comparators, strict=True)
+    looked_into = [right for op, right in pairs if isinstance(op, ast.In | ast.NotIn)]
+    listed = all(isinstance(right, ast.Tuple | ast.List) for right in looked_into)
+    return listed and (not looked_into or looked_into == node.comparators[-1:])
 
 
 def _fits(node: ast.Constant) -> bool:

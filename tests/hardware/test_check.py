@@ -6,9 +6,13 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from costmodel.errors import SpecError
 from costmodel.hardware import check, load
+from costmodel.hardware.plausible import bounds, not_dense, off_the_form
+from costmodel.hardware.quantities import Power
+from costmodel.hardware.tables import families
 
 BAD = """\
 schema: 2
@@ -144,6 +148,90 @@ def test_one_slip_is_found_on_its_line(sound, write, old, new, message):
     # A figure of several lines is found at one of them.
     line = sound[: sound.index(old)].count("\n") + 1
     assert any(abs(fault.line - line) <= 1 for fault in faults), [str(f) for f in faults]
+
+
+@pytest.mark.parametrize(
+    ("status", "more", "message"),
+    [
+        ("confirmed", {"source": ["AIC", "NS"]}, None),
+        ("confirmed", {"source": ["AIC"]}, "needs two sources"),
+        ("confirmed", {"source": ["AIC", "mem", "calc"]}, "needs two sources"),
+        ("single", {"source": ["AIC"]}, None),
+        ("single", {"source": ["mem"]}, "'single' needs the key of a source"),
+        ("measured", {}, "'measured' needs the key of a source"),
+        ("derived", {"note": "7 × 100 W"}, None),
+        ("derived", {"source": ["AIC"]}, "needs the arithmetic"),
+        ("assumed", {"reason": "as its peers", "range": ["600 W", "800 W"]}, None),
+        ("assumed", {"reason": "as its peers", "range": ["700 W", "700 W"]}, None),
+        ("assumed", {"reason": "as its peers"}, "needs a reason and a range"),
+        ("assumed", {"range": ["600 W", "800 W"]}, "needs a reason and a range"),
+        ("memory", {}, None),
+        ("memory", {"range": ["600 W", "650 W"]}, "outside its range"),
+        ("memory", {"range": ["750 W", "800 W"]}, "outside its range"),
+    ],
+)
+def test_a_status_is_earned(status, more, message):
+    given = {"value": "700 W", "status": status, **more}
+    if message is None:
+        figure = Power(**given)
+        with pytest.raises(ValidationError, match="frozen"):
+            figure.value = "1 W"
+        return
+    with pytest.raises(ValidationError, match=message):
+        Power(**given)
+
+
+@pytest.mark.parametrize(
+    ("form", "gigabytes"),
+    [
+        ("1.0 x16", 4.0),
+        ("2.0 x16", 8.0),
+        ("3.0 x16", 15.75),
+        ("4.0 x8", 15.75),
+        ("4.0 x16", 31.51),
+        ("5.0 x16", 63.02),
+        ("6.0 x16", 121.0),
+    ],
+)
+def test_pci_express_gives_what_its_specifications_say(form, gigabytes):
+    """PCI-SIG's rates one way; twice as much are both ways, half as much are another generation's."""
+    keys, links = ("links", "PCIe", "oneway"), {"PCIe": {"form": form}}
+    for times, sound in ((1.0, True), (0.8, True), (0.5, False), (2.0, False)):
+        assert (not list(off_the_form({keys: times * gigabytes * 1e9}, links))) == sound
+
+
+def test_a_figure_is_bounded_by_its_kind_and_by_its_neighbours():
+    """A clock lies from 100 MHz to 10 GHz, no base above a boost; L2 is faster, and smaller, than memory."""
+    base, boost = ("clocks", "base"), ("clocks", "boost")
+    assert bounds(base, {}) == (100e6, 10e9)
+    assert bounds(base, {boost: 2e9}) == (100e6, 2e9)
+    assert bounds(boost, {base: 1e9, ("clocks", "max"): 3e9}) == (1e9, 3e9)
+    hbm, l2, l3 = (("memory", level, "bandwidth") for level in ("hbm", "l2", "l3"))
+    assert bounds(hbm, {l2: 5e12, l3: 4e12})[1] == 4e12
+    assert bounds(l2, {hbm: 3e12}) == (3e12, 10e15)
+    with pytest.raises(KeyError):
+        bounds(("units", "kind"), {})
+
+
+@pytest.mark.parametrize(
+    ("family", "units", "hertz", "dense"),
+    [
+        # Tera-operations per second of NVIDIA's A100 and B200 datasheets, and of AMD's of MI210.
+        ("ampere", 108, 1.41e9, {"tf32": 156, "bf16": 312, "fp16": 312, "int8": 624, "int4": 1248}),
+        ("blackwell", 148, 1.85e9, {"bf16": 2250, "fp8": 4500, "fp4": 9000}),
+        ("cdna2", 104, 1.7e9, {"fp64": 45.3, "fp16": 181, "bf16": 181}),
+    ],
+)
+def test_rates_of_datasheets_are_dense_and_twice_those_are_not(family, units, hertz, dense):
+    made, device = families()[family], {("units", "count"): units, ("clocks", "boost"): hertz}
+    for dtype, tera in dense.items():
+        keys = ("compute", "matrix", dtype)
+        assert list(not_dense(device | {keys: tera * 1e12}, made)) == []
+        (found,) = not_dense(device | {keys: 2 * tera * 1e12}, made)
+        assert found[0] == keys
+        assert "a sparse rate? give the dense one" in found[1]
+        slow = list(not_dense(device | {keys: tera * 1e11}, made))
+        assert bool(slow) == (dtype not in ("fp64", "int8", "int4"))  # of which some boards have little
 
 
 UNKNOWN_FAMILY = """\

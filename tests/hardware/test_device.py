@@ -216,6 +216,7 @@ def test_memory_levels():
     # Software-managed memory of the chip, shared out over its cores.
     assert load("google/tpu-v5p").shared_per_unit == 64 * 2**20
     assert load("google/tpu-v5p").l2_capacity == 0
+    assert load("google/tpu-v5p").l2_bandwidth is None
     assert load("cpu/epyc-9654").shared_per_unit == 2**20
 
 

@@ -155,6 +155,116 @@ def test_a_step_of_fewer_keys_is_shorter_where_loads_are_made_ahead() -> None:
     assert _flash.step_share("flashinfer", tile) == 1
 
 
+#: Nothing takes time but the steps' arithmetic.
+ARITHMETIC = COOL | dict.fromkeys(("step_cycles", "block_cycles", "launch_cycles", "mask_cost"), 0.0)
+ARITHMETIC |= dict.fromkeys(("row_bytes_per_cycle", "bandwidth_share", "l2_unit_bytes"), 1e12)
+
+
+def test_a_thread_block_alone_on_its_unit_has_all_of_it() -> None:
+    """FlashInfer's blocks share a unit in pairs: as many as units take half as long as twice as many."""
+    sizes = {"heads": 1, "kv_heads": 1, "seq": 128, "head_dim": 128, "causal": False, "kernel": "flashinfer"}
+    batch = L40S.units * np.array([0.5, 1.0, 2.0])
+    some, one, two = attention.seconds(L40S, ARITHMETIC, **sizes, batch=batch).seconds
+    assert some == pytest.approx(one, rel=1e-6)
+    assert two == pytest.approx(2 * one, rel=1e-6)
+
+
+def test_a_window_as_long_as_the_sequence_is_none_and_a_shorter_one_is_masked_at_its_beginning_too() -> None:
+    sizes = SIZES | {"batch": 64, "seq": 2048, "kernel": "fa2"}
+    masks = COOL | {"mask_cost": 6.0}
+
+    def masking(window: int | None) -> Any:
+        free, masked = (attention.seconds(L40S, c, **sizes, window=window) for c in (COOL, masks))
+        return masked.seconds - free.seconds
+
+    free, whole = (attention.seconds(L40S, masks, **sizes, window=window).seconds for window in (None, 2048))
+    assert whole == free
+    # Of 128 rows against 64 keys two tiles and one more lie on the diagonal, two on the window's beginning.
+    assert masking(1024) == pytest.approx(masking(None) * 5 / 3, rel=0.05)
+
+
+def test_partial_outputs_are_written_and_read_in_fp32_and_merged() -> None:
+    """FlashInfer cuts 1,280 keys of a row block into ten parts of 128: 4 bytes of each there, 4 back."""
+    one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 128, "seq_kv": 1280, "head_dim": 128}
+    given = COOL | {"merge_cycles": 7000.0, "l2_unit_bytes": 100.0}
+    whole, split = (
+        attention.seconds(L40S, given, **one, causal=False, kernel=kernel).terms["l2"]
+        for kernel in ("fa2", "flashinfer")
+    )
+    bytes_a_cycle = 100.0 * L40S.units
+    cycles = 7000 + (4 + 4) * 10 * 128 * 128 / bytes_a_cycle
+    assert split - whole == pytest.approx(cycles / L40S.clock_hz, rel=1e-6)
+
+
+@pytest.mark.parametrize("model", [attention, decode])
+def test_libraries_that_prepare_a_call_launch_a_kernel_more(model: Any) -> None:
+    sizes = {"batch": 1, "heads": 8, "kv_heads": 8, "head_dim": 128}
+    sizes |= {"seq": 128} if model is attention else {"seq_kv": 64}
+    given = {"launch_cycles": 9000.0, "merge_cycles": 0.0}
+    given |= {} if model is attention else {"sequence_cycles": 0.0}
+    plain, prepared = (
+        model.seconds(H200, given, **sizes, kernel=kernel).terms["launch"] for kernel in ("fa2", "fa3")
+    )
+    assert plain == pytest.approx(9000 / H200.clock_hz)
+    assert prepared == pytest.approx((9000 + 4000) / H200.clock_hz)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "causal", "head_dim", "rows", "cols"),
+    [
+        # flash_fwd_launch_template.h: run_mha_fwd_hdim64, 96 and 128, of Hopper 256, of which two blocks fit.
+        ("fa2", False, 64, 128, 128),
+        ("fa2", True, 96, 128, 64),
+        ("fa2", True, 128, 128, 64),
+        ("fa2", True, 256, 64, 64),
+        # run_mha_fwd_splitkv_dispatch: 64 rows of any head size.
+        ("fa2-paged", True, 64, 64, 256),
+        ("fa2-paged", True, 128, 64, 128),
+        ("fa2-paged", True, 256, 64, 64),
+        # hopper/tile_size.h: tile_size_fwd_sm90, 16 bit.
+        ("fa3", True, 64, 192, 128),
+        ("fa3", False, 64, 192, 192),
+        ("fa3", True, 96, 192, 144),
+        ("fa3", False, 96, 192, 144),
+        ("fa3", True, 128, 128, 128),
+        ("fa3", False, 128, 128, 176),
+        ("fa3", True, 256, 128, 80),
+        ("fa3", False, 256, 128, 80),
+    ],
+)
+def test_tiles_are_those_that_the_libraries_are_compiled_with(
+    kernel: str, causal: bool, head_dim: int, rows: int, cols: int
+) -> None:
+    seq, group, size = (np.asarray(float(n)) for n in (4096, 1, head_dim))
+    tile = _flash.prefill(H200, kernel, seq, group, size, seq, causal)
+    assert (tile.rows, tile.cols) == (rows, cols)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128, 192, 256])
+def test_flashinfers_rows_go_by_the_packed_length(head_dim: int) -> None:
+    """``FA2DetermineCtaTileQ``: 16 rows up to 16, 64 up to 64 or where heads are wide, else 128."""
+    for seq, group in ((1, 16), (17, 1), (4, 16), (65, 1), (1024, 8)):
+        expected = 128 if seq * group > 64 and head_dim < 256 else 64 if seq * group > 16 else 16
+        sizes = (np.asarray(float(n)) for n in (seq, group, head_dim, seq))
+        assert _flash.prefill(L40S, "flashinfer", *sizes, causal=True).rows == expected
+
+
+@pytest.mark.parametrize("name", ["nvidia/a100-sxm-80gb", "nvidia/h200-sxm", "nvidia/l40s", "nvidia/t4"])
+@pytest.mark.parametrize("head_dim", [64, 96, 128, 192, 256])
+@pytest.mark.parametrize("seq", [1, 64, 4096])
+def test_thread_blocks_share_a_unit_where_their_tiles_fit_its_shared_memory(
+    name: str, head_dim: int, seq: int
+) -> None:
+    """A tile of Q, one of K, one of V, of 2 bytes; of flash-attention's the system keeps a KiB, too."""
+    device = hardware.load(name)
+    sizes = [np.asarray(float(n)) for n in (seq, 1, head_dim, 4096)]
+    for kernel, kept in (("fa2", 1024), ("fa2-paged", 1024), ("flashinfer", 0)):
+        tile = _flash.prefill(device, kernel, *sizes, causal=True)
+        block = sum(2 * head_dim * n for n in (tile.rows, tile.cols, tile.cols)) + kept
+        found = tile.slots if kernel == "flashinfer" else tile.overlapping
+        assert found == (2 if 2 * block <= device.shared_per_unit else 1), kernel
+
+
 def test_splitting_the_keys_helps_one_long_head() -> None:
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 8192, "head_dim": 128}
     split = attention.seconds(H200, {}, **one, kernel="fa3", causal=False).seconds
@@ -187,6 +297,11 @@ def test_the_cache_write_costs_bytes_or_thread_blocks() -> None:
         for way in ("none", "bytes", "token")
     )
     assert none < by_bytes < by_token
+    # vLLM's kernel takes 512 threads for a token of 8 × 128 numbers, and a unit holds 2,048: ten times
+    # as many tokens as four blocks on each of 132 units are ten waves.
+    slow, wide = {"token_cycles": 60000.0}, SIZES | {"batch": 1, "seq": 10 * 4 * 132}
+    none, by_token = (attention.seconds(H200, slow, **wide, cache_write=way) for way in ("none", "token"))
+    assert by_token.seconds - none.seconds == pytest.approx(10 * 60000 / H200.clock_hz, rel=1e-4)
 
 
 @pytest.mark.parametrize(("model", "length"), [(attention, "seq"), (decode, "seq_kv")])

@@ -125,6 +125,14 @@ def test_partial_outputs_of_splits_are_written_and_read_in_fp32() -> None:
     assert taken[1] / taken[0] == pytest.approx(moved[1] / moved[0], rel=1e-6)
 
 
+def test_the_products_are_those_of_every_query_with_every_key_and_value() -> None:
+    """QKᵀ and PV, two operations a multiply-add; or as many as are said."""
+    found = decode.seconds(A100, {}, **SIZES).terms["matrix:bf16"]
+    flops = sum(2 * 16 * 32 * 8192 * 128 for _ in ("QKᵀ", "PV"))
+    assert found == pytest.approx(flops / A100.peak("bf16"))
+    assert decode.seconds(A100, {}, **SIZES, flops=1e9).terms["matrix:bf16"] == 1e9 / A100.peak("bf16")
+
+
 def test_a_block_streams_every_key_and_value_of_its_part() -> None:
     """Of a sequence that is not split: 2 bytes of 128 numbers, of a key and of a value, by the cycle."""
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "kernel": "fa2-paged"}

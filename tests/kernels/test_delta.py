@@ -33,6 +33,36 @@ def test_one_block_too_many_is_another_wave():
     assert over / full == pytest.approx(2, rel=0.05)
 
 
+def test_one_chunk_is_solved_before_the_walk_and_others_beside_it():
+    """A triangle has a chunk's tokens, however long the sequence: 64 steps, or as many as there are."""
+    tokens = {"token_cycles": 300.0}
+    for seq, steps in ((10, 10), (64, 64), (6400, 64)):
+        taken = seconds(tokens, seq=seq) - seconds(seq=seq)
+        assert taken == pytest.approx(steps * 300 / H200.clock_hz, rel=1e-6)
+
+
+@pytest.mark.parametrize("heads", [1, 132, 1320])
+def test_chunked_heads_walk_at_once_up_to_a_share_of_the_units(heads):
+    """Where a head takes half of a unit, twice as many as units are one wave."""
+    free = {"extra_passes": 0.0, "part_cycles": 0.0, "stagger_cycles": 0.0, "start_cycles": 0.0}
+    free |= {"bandwidth_share": 1e9, "cache_bytes": 1e9, "block_cycles": 0.0, "head_units": 0.5}
+    times = [
+        seconds({**free, "chunk_cycles": cycles}, seq=6400, heads=1, value_heads=heads, kernel="chunked")
+        for cycles in (1e7, 2e7)
+    ]
+    assert times[1] - times[0] == pytest.approx(max(heads / 2 / 132, 1) * 100 * 1e7 / H200.clock_hz, rel=1e-3)
+
+
+def test_half_of_the_slowing_has_come_at_its_time():
+    """Of work that takes a second, all units busy: a hundredth of a second is 99 % of it, a second half."""
+    sizes = {"seq": 64 * 10000, "batch": 132, "heads": 1, "value_heads": 1}
+    free = {"chunk_cycles": H200.clock_hz / 10000, "block_cycles": 0.0, "stagger_cycles": 0.0}
+    plain = seconds(free, **sizes)
+    for droop_s, share in ((1.0, 1 / 2), (3.0, 1 / 4), (1e-4, 1)):
+        slowed = seconds({**free, "droop": 0.2, "droop_s": droop_s}, **sizes)
+        assert slowed / plain == pytest.approx(1 + 0.2 * share, rel=1e-3)
+
+
 def test_decode_moves_the_fp32_state_twice():
     got = seconds(batch=1024, seq=1, value_heads=64, kernel="decode", constants={"bandwidth_share": 1.0})
     assert got == pytest.approx(2 * 1024 * 64 * 128 * 128 * 4 / H200.hbm_bandwidth, rel=0.02)

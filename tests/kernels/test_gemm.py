@@ -336,6 +336,14 @@ def test_each_block_of_the_first_wave_starts_after_the_one_before(measured):
     got = [seconds(H200, start, m=16, n=n, k=32, **tile) for n in (64, 8192)]
     assert got[1] - got[0] == pytest.approx(127 * 5 / H200.clock_hz, rel=0.1)
     assert got[1] - got[0] == pytest.approx(many - few, rel=0.35)
+    # Those that follow start as others end: of two units' full of blocks as late as of twenty.
+    sizes = {**tile, "m": 64, "n": 64, "k": 65536, "split": 1, "layout": "nn", "batch": 8.0 * H200.units}
+    late = [
+        seconds(H200, {**start, "block_cycles": 1e5}, **{**sizes, "batch": times * sizes["batch"]})
+        - seconds(H200, {**start, "block_cycles": 0.0}, **{**sizes, "batch": times * sizes["batch"]})
+        for times in (1.0, 10.0)
+    ]
+    assert late[0] == pytest.approx(late[1], rel=1e-6)
 
 
 def test_a_single_row_waits_once_and_then_streams(measured):
@@ -345,6 +353,11 @@ def test_a_single_row_waits_once_and_then_streams(measured):
     assert seconds(constants=streamed, **cold) == pytest.approx(
         seconds(constants=COLD, **cold) + chain, rel=0.01
     )
+    # Of 32 bits, and where a device has been seen to have none, a row is a product like any other.
+    for width in ("fp32", "tf32"):
+        assert seconds(constants=streamed, **cold, dtype=width) == seconds(
+            constants=COLD, **cold, dtype=width
+        )
     # What a unit takes at a time limits it where memory does not.
     fed = 2 * 432 * 8192 / (A100.units * 2.0) / A100.clock_hz
     slow = {**COLD, "row_cycles": 0.5, "row_bytes": 2.0}
@@ -389,6 +402,37 @@ def test_what_passes_the_cache_between_two_uses_takes_the_weights_out_of_it():
     warm, little, much = gemm.seconds(A100, IDEAL, **sizes, passing=passing).terms["hbm"]
     assert warm == little < 1e-6 * much
     assert much == pytest.approx(2 * 2048.0 * 1024.0 / A100.hbm_bandwidth, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["a100-sxm-80gb", "l40s"])
+def test_kernels_for_few_rows_that_a_device_was_not_seen_to_have_are_not_used(name):
+    """Little work is then steps of a tile, each with its latency, as all work is."""
+    device = hardware.load(f"nvidia/{name}")
+    constants = {**IDEAL, "step_cycles": 1000.0, "small_cycles": 0.0, "tiny_s": 0.0, "row_cycles": 0.0}
+    tile = {"tile_m": 64, "tile_n": 64, "tile_k": 64, "split": 1}
+    for m in (1, 8, 32):
+        got = seconds(device, constants, m=m, n=64, k=128, **tile)
+        assert got == pytest.approx(2 * 1000 / device.clock_hz, rel=0.01)
+
+
+def test_parts_of_a_split_are_written_and_read_in_fp32():
+    sizes = {"m": 256.0, "n": 256.0, "k": 8192.0, "tile_m": 128, "tile_n": 128, "tile_k": 64}
+    constants = {**IDEAL, "l2_unit_bytes": 10.0, "l2_once_bytes": 200.0}
+    one, four = (gemm.seconds(A100, constants, **sizes, split=split).terms["l2"] for split in (1, 4))
+    per_second = 10 * A100.units * A100.clock_hz
+    assert one == pytest.approx(2 * 2 * (2 * 256 * 8192) / per_second)
+    assert four - one == pytest.approx((4 + 4) * 4 * 256 * 256 / per_second)
+
+
+def test_what_two_blocks_of_a_cluster_share_comes_once():
+    """Hopper's pairs of 128 × 256 tiles: of twice 128 rows and 256 columns the columns are one's."""
+    sizes = {"m": 4096.0, "n": 4096.0, "k": 4096.0, "tile_m": 128, "tile_n": 256, "tile_k": 64, "split": 1}
+    constants = {**IDEAL, "l2_unit_bytes": 10.0, "l2_once_bytes": 200.0}
+    alone = 2 * 4096**3 * (1 / 128 + 1 / 256)
+    shared = alone * (2 * 128 + 256) / (2 * 128 + 2 * 256)
+    for device, fed in ((A100, alone), (H200, shared)):
+        l2 = gemm.seconds(device, constants, **sizes).terms["l2"]
+        assert l2 * 10 * device.units * device.clock_hz == pytest.approx(fed)
 
 
 @pytest.mark.parametrize(

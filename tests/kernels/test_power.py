@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from costmodel import hardware
-from costmodel.kernels._cache import misses, power
+from costmodel.kernels._cache import misses, power, warm_seconds
 from costmodel.kernels._power import droop, plain_droop
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
@@ -38,7 +38,35 @@ def test_cuda_cores_slow_down_in_proportion_and_not_below_the_base_clock():
     assert plain_droop(A100, 0.9 * limit) == 0
     assert plain_droop(A100, 1.05 * limit) == pytest.approx(0.05)
     assert plain_droop(A100, 9 * limit) == pytest.approx(A100.clock_hz / base - 1)
-    assert plain_droop(hardware.load("cpu/i9-13900k"), 0.0) == 0
+
+
+def test_where_no_limit_is_known_nothing_slows():
+    tpu = hardware.load("google/tpu-v5e")
+    assert tpu.tdp_w is None
+    assert droop(tpu, np.array([1.0, 1e5])).tolist() == [0.0, 0.0]
+    assert plain_droop(tpu, 1e5) == 0
+
+
+def test_a_board_leaves_half_of_a_low_limit_to_arithmetic():
+    assert plain_droop(A100.replace(power="40 W"), 1.05 * 20) == pytest.approx(0.05)
+
+
+def test_misses_step_from_none_to_all_at_the_capacity():
+    """A half there; at the default order below 0.4 % at half of it, as its description says, and not 0.3."""
+    half, at, twice, far = misses(np.array([0.5, 1.0, 2.0, 1e300]), 1.0)
+    assert 0.003 < half < 0.004
+    assert (at, far) == (0.5, 1.0)
+    assert half + twice == pytest.approx(1)
+    assert misses(np.array([0.0, 1e-3]), 0.0).tolist() == [1.0, 1.0]
+    assert misses(np.array([1e-9]), 0.5)[0] < 1e-9  # a cache of half a byte is one
+
+
+def test_all_of_a_working_set_passes_the_cache_and_memory_serves_the_rest():
+    memory, cache = warm_seconds(
+        np.array([1.0, 1e9]), np.array([10.0, 3e9]), capacity=1e3, bandwidth=1e9, cache_bandwidth=5e9
+    )
+    assert memory == pytest.approx([0.0, 3.0], abs=1e-12)
+    assert cache == pytest.approx([2e-9, 0.6])
 
 
 @given(watts=st.floats(1, 5000), limit=st.floats(10, 2000), more=st.floats(1, 10))

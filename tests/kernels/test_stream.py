@@ -110,6 +110,14 @@ def test_rows_wait_for_a_place_on_a_unit(device, units, threads):
     assert depth == pytest.approx((1e-5 + 6e-6) * np.array([1, 1, 2, 7.5]))
 
 
+def test_half_a_block_has_no_place_on_a_unit():
+    """A row of vLLM's norm has 1,024 threads, of which a unit of Ada (8.9) holds 1,536."""
+    l40s, constants = hardware.load("nvidia/l40s"), {"row_s": 1e-5, "iteration_s": 0.0, "occupancy": 1.0}
+    rows = np.array([142.0, 284.0])
+    found = stream.seconds(l40s, constants, rows=rows, cols=16384, dtype="bf16", pattern="rmsnorm")
+    assert found.terms["depth"] == pytest.approx([1e-5, 2e-5])
+
+
 @pytest.mark.parametrize(("cols", "rows"), [(64, 8), (128, 8), (512, 4), (1024, 4)])
 def test_short_rows_share_a_block(cols, rows):
     """PersistentSoftmax.cuh: four warps a block, a row a warp, and two rows of up to 128 columns."""

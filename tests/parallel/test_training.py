@@ -12,7 +12,7 @@ from costmodel.errors import CostmodelError, SizeError
 from costmodel.kernels import collective
 from costmodel.models import load
 from costmodel.parallel import Cluster, Layout, Training, Transformer, largest_batch, longest_sequence, plan
-from costmodel.parallel.limits import fits
+from costmodel.parallel.limits import UNLIMITED, fits, largest
 
 TABLE = pd.read_csv(Path(__file__).parents[1] / "golden" / "megatron_training.csv")
 A100 = "nvidia/a100-sxm-80gb"
@@ -352,6 +352,42 @@ def test_what_is_said_to_fit_fits_and_one_more_does_not():
     for sequences, fitting in ((b, True), (b + 1, False)):
         layout = Layout(tensor=2, pipeline=2, data=2, micro_batch=sequences)
         assert fits(small_with(training, batch=steps * sequences, layout=layout)) is fitting
+
+
+@pytest.mark.parametrize("most", [0, 1, 2, 3, 5, 64, 1000, 2**29 + 1])
+def test_the_largest_that_fits_is_found_by_halving(most):
+    assert largest(lambda n: n <= most) == most
+
+
+def test_what_fits_at_any_size_is_not_looked_for_for_ever():
+    assert largest(lambda n: True) == UNLIMITED
+
+
+def test_where_not_one_token_fits_what_is_missing_is_said():
+    model = Transformer(num_layers=96, d_model=12288, heads=96, vocab=51200)
+    cluster = Cluster(device=A100, devices=1)
+    one = Training(model=model, cluster=cluster, layout=Layout(), batch=1, seq=1)
+    missing = float(one.memory_bytes) / 1e9 - 0.92 * 80
+    with pytest.raises(CostmodelError, match=f"even 1 does not fit: {missing:.1f} GB a device are missing"):
+        longest_sequence(one)
+
+
+def test_a_gradient_has_up_to_8_bytes():
+    row = next(TABLE.itertuples())
+    assert published(row, gradient_bytes=8).memory["gradients"] == 2 * published(row).memory["gradients"]
+    for bytes_ in (0, -2, 8.5):
+        with pytest.raises(SizeError, match="wanted gradient_bytes above 0 and up to 8"):
+            published(row, gradient_bytes=bytes_)
+
+
+def test_each_part_of_an_interleaved_stage_sends_on():
+    """Narayanan et al., arXiv 2104.04473, §2.2.2: v parts of a stage send v times as much; alone nothing."""
+    alone, plain, twice = (
+        float(small(tensor=1, pipeline=p, data=8 // p, interleave=v).parts["sends"])
+        for p, v in ((1, 1), (4, 1), (4, 2))
+    )
+    assert alone == 0 < plain
+    assert twice == pytest.approx(2 * plain)
 
 
 def small_with(training, **more):
