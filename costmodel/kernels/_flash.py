@@ -83,6 +83,8 @@ AHEAD = ("trtllm",)
 _PREPARING = ("fa3", "fa3-graphs", "trtllm")
 #: Query heads per KV head for which vLLM's flash-attention 3 has specialised kernels (inferred).
 _GROUPS_COMPILED = (4.0, 8.0, 16.0)
+#: Architectures of compute capability 8.6 and 8.9, for which flash-attention 2 has tiles of its own.
+_SM8X = ("ampere-ga10x", "ada")
 #: Shared memory that the system reserves in every thread block [B].
 _RESERVED = 1024.0
 #: Capacity of L2 that flash-attention 3's scheduler assumes [B].
@@ -178,14 +180,12 @@ def prefill(
     """Return the tiling of a prefill of `seq` queries, `group` query heads per KV head, and `keys` keys."""
     one, size = np.ones(()), padded(head_dim)
     if kernel.startswith("fa2"):
-        rows, cols = _by_size(size, 128, 128, 128, 64), _by_size(size, 128, 64, 64, 64)
-        if kernel == "fa2-paged":
-            rows, cols = 64 * one, paged_cols(size)
+        rows, cols = (64 * one, paged_cols(size)) if kernel == "fa2-paged" else _fa2(device, size, causal)
         return Tiling(rows, cols, one, one, 0 * one, overlapping_blocks(device, rows, cols, size))
     if kernel.startswith("fa3"):
         packed = group if causal else one
         rows = fa3_rows(seq * packed, head_dim)
-        cols = fa3_cols(size) if causal else _by_size(size, 192, 144, 176, 80)
+        cols = fa3_cols(size) if causal else _by_size(size, 192, 144, 176, 128, 80)
         return Tiling(rows, cols, packed, one, _heads_in_l2(keys, cols, 2 * head_dim))
     if kernel == "flashinfer":
         wide, packed = device.shared_per_unit >= _LARGE_SHARED, seq * group
@@ -196,7 +196,7 @@ def prefill(
         # Two thread blocks share a unit if the tiles of Q, K and V (16 bits) fit into half its shared memory.
         slots = np.where(2 * size * (rows + 2 * cols) <= device.shared_per_unit / 2, 2.0, 1.0)
         return Tiling(rows, cols, group, slots, 0 * one)
-    rows, cols = _by_size(size, 256, 256, 256, 128), (128 if kernel == "fa4" else 64) * one
+    rows, cols = _by_size(size, 256, 256, 256, 128, 128), (128 if kernel == "fa4" else 64) * one
     return Tiling(rows, cols, one, one, 0 * one)
 
 
@@ -248,25 +248,42 @@ def softmax_order(kernel: str) -> float:
 
 def paged_cols(size: Array) -> Array:
     """Return the keys of a tile of flash-attention 2's split-KV kernel (``run_mha_fwd_splitkv_dispatch``)."""
-    return _by_size(size, 256, 128, 128, 64)
+    return _by_size(size, 256, 128, 128, 64, 64)
 
 
 def overlapping_blocks(device: Device, rows: Array, cols: Array, size: Array) -> Array:
     """Return 2 where a unit's shared memory holds the tiles (16 bits) of two thread blocks, else 1.
 
     No third block fits: flash-attention 2's have four warps that use nearly all registers a thread can have.
+    No second one does where they have eight: for 128 rows of heads of more than 128.
     """
-    return np.where(2 * (2 * size * (rows + 2 * cols) + _RESERVED) <= device.shared_per_unit, 2.0, 1.0)
+    fit = 2 * (2 * size * (rows + 2 * cols) + _RESERVED) <= device.shared_per_unit
+    return np.where(fit & ((rows < 128) | (size <= 128)), 2.0, 1.0)
 
 
 def fa3_cols(size: Array) -> Array:
     """Return the keys of a tile of flash-attention 3 under a causal mask, or with a paged cache."""
-    return _by_size(size, 128, 144, 128, 80)
+    return _by_size(size, 128, 144, 128, 128, 80)
 
 
-def _by_size(size: Array, d64: float, d96: float, d128: float, d256: float) -> Array:
-    """Select a value by the head size that a kernel is compiled for: up to 64, 96, 128 and 256."""
-    return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, d256)))
+def _fa2(device: Device, size: Array, causal: bool) -> tuple[Array, Array]:
+    """Return rows and keys of a tile of flash-attention 2 (run_mha_fwd_hdim… of its launch template).
+
+    Compute capability 8.6 and 8.9 has tiles of its own for heads of 96 and 128. Heads of 256 have 128 rows
+    where a unit holds their tiles once, but not those of 64 rows twice.
+    """
+    square, low = device.family in _SM8X and causal, device.family in _SM8X and not causal
+    memory = device.shared_per_unit
+    whole = memory - _RESERVED >= 2 * 256 * (128 + 2 * 64) and memory < 4 * 256 * (64 + 2 * 64)
+    middle = 64 if square else 128
+    rows = _by_size(size, 128, middle, middle, 128, 128 if whole else 64)
+    return rows, _by_size(size, 128, 64, 32 if low else 64, 64, 64)
+
+
+def _by_size(size: Array, d64: float, d96: float, d128: float, d192: float, d256: float) -> Array:
+    """Select a value by the head size that a kernel is compiled for: up to 64, 96, 128, 192 and 256."""
+    above = np.where(size <= 192, d192, d256)
+    return np.where(size <= 64, d64, np.where(size <= 96, d96, np.where(size <= 128, d128, above)))
 
 
 def _heads_in_l2(keys: Array, cols: Array, width: Array) -> Array:
