@@ -48,7 +48,8 @@ def profile(
     """Say where a torch program's time went, beside its limits.
 
     Each operation that torch.profiler recorded with record_shapes=True, with its prediction and its lower
-    bound on the device. "slower" marks those that took longer than the 95 % interval of the prediction.
+    bound on the device. "slower" and "faster" mark times outside the 95 % interval of the prediction, where
+    one is known.
     """
     if out:
         check_writable(out, overwrite=force, suffixes=output.TABLES)

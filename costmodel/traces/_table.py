@@ -54,7 +54,8 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If it is no such trace, has no shapes, or does not name a device that there is a spec of.
+        If it is no such trace, has no shapes, is of several processes with GPUs, or does not name a device
+        that there is a spec of.
     UnknownNameError
         If `gpu` is no device's name.
     """

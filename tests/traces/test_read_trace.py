@@ -450,6 +450,14 @@ def test_a_kernel_with_its_own_number_is_nobodys_unless_launched_by_that_operati
     }
 
 
+def test_kernels_belong_to_operations_of_any_thread(tmp_path):
+    """The backward pass runs on a thread of its own, beside operations that begin and end with its own."""
+    events = [op("aten::relu", 0, 9, 1, bf16(8, 16)), op("aten::exp", 0, 9, 2, bf16(8, 16), tid=2)]
+    events += [kernel("r", 20, 5, 1), kernel("e", 30, 5, 2)]
+    table = read_trace(write(tmp_path / "gpu.json", events, H200))
+    assert dict(zip(table["op"], table["kernel"], strict=True)) == {"relu": "r", "exp": "e"}
+
+
 def test_number_0_is_no_operations(tmp_path):
     """Of a profiler that was told not to link anything."""
     events = [op("aten::relu", 0, 9, 0, bf16(8, 16)), kernel("x", 20, 5, 0)]
