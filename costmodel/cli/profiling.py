@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 #: So many operations without a prediction are named, those that take most time.
 OTHERS = 5
+#: So many reasons are given.
+REASONS = 2
 
 
 def profile(
@@ -44,7 +48,8 @@ def profile(
     """Say where a torch program's time went, beside its limits.
 
     Each operation that torch.profiler recorded with record_shapes=True, with its prediction and its lower
-    bound on the device. "slower" marks those that took longer than the 95 % interval of the prediction.
+    bound on the device. "slower" and "faster" mark times outside the 95 % interval of the prediction, where
+    one is known.
     """
     if out:
         check_writable(out, overwrite=force, suffixes=output.TABLES)
@@ -62,6 +67,17 @@ def profile(
     _print(found, top)
 
 
+def _called(row: Mapping[Hashable, Any]) -> str:
+    """Return what a row's operation is called: ``layernorm bf16 backward``."""
+    return " ".join([row["op"], row["dtype"], *(["backward"] if row.get("direction") == "bwd" else [])])
+
+
+def _short(name: str) -> str:
+    """Return the name of a kernel without its types: ``at::native::reduce_kernel``."""
+    bare = name.removeprefix("void ").replace("(anonymous namespace)::", "")
+    return re.split(r"[<(]", bare)[0].strip() or name
+
+
 def _sizes(row: Mapping[Hashable, Any]) -> str:
     """Return the sizes of a row, in the order in which its operation names them."""
     import pandas as pd
@@ -69,7 +85,8 @@ def _sizes(row: Mapping[Hashable, Any]) -> str:
     from costmodel.measured import OPERATIONS_MEASURED
 
     of = OPERATIONS_MEASURED[row["op"]]
-    return output.sizes({name: row[name] for name in (*of.columns, *of.optional) if pd.notna(row.get(name))})
+    known = {name: row[name] for name in (*of.columns, *of.optional) if pd.notna(row.get(name))}
+    return output.sizes(known) + (" bidirectional" if row.get("bidirectional") is True else "")
 
 
 def _print(found: Breakdown, top: int) -> None:
@@ -77,7 +94,7 @@ def _print(found: Breakdown, top: int) -> None:
     rows = [
         (
             f"{100 * row['share']:.1f}",
-            f"{row['op']} {row['dtype']}",
+            _called(row),
             _sizes(row),
             f"{row['calls']:,}",
             *(output.seconds(row[name]) for name in ("latency_s", "seconds", "lower_s")),
@@ -102,11 +119,17 @@ def _print(found: Breakdown, top: int) -> None:
         f"{whole} in all; with a prediction {share:.1f} % of it: "
         f"measured {covered}, predicted {predicted}, at least {least}"
     )
+    whole_s = found.measured_s or 1.0
     if found.others:
-        most = list(found.others.items())
-        named = ", ".join(f"{name} {100 * s / found.measured_s:.1f} %" for name, s in most[:OTHERS])
+        times: dict[str, float] = defaultdict(float)
+        for name, seconds in found.others.items():
+            times[_short(name)] += seconds
+        most = sorted(times.items(), key=lambda each: -each[1])
+        named = ", ".join(f"{name} {100 * s / whole_s:.1f} %" for name, s in most[:OTHERS])
         more = f", {len(most) - OTHERS} more" if len(most) > OTHERS else ""
         print(f"not predicted: {named}{more}")
+    for reason, seconds in list(found.reasons.items())[:REASONS]:
+        print(f"{100 * seconds / whole_s:.1f} % of the time is not predicted because {reason}")
 
 
 def _as_json(found: Breakdown) -> dict[str, Any]:
@@ -118,6 +141,7 @@ def _as_json(found: Breakdown) -> dict[str, Any]:
         "predicted_s": found.predicted_s,
         "lower_s": found.lower_s,
         "others": found.others,
+        "reasons": found.reasons,
         "rows": [
             {name: row[name] for name in rows if said.at[place, name]}
             for place, row in enumerate(rows.to_dict("records"))

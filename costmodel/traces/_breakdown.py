@@ -9,9 +9,10 @@ import pandas as pd
 
 from costmodel.arguments import typed
 from costmodel.errors import TableError
+from costmodel.measured import OPERATIONS_MEASURED
 
 #: What the table needs: `read_trace` gives the first four, `score` the others.
-_NEEDED = ("torch_op", "calls", "latency_s", "total_s", "seconds", "lower_s", "lo95_s", "hi95_s")
+_NEEDED = ("torch_op", "calls", "latency_s", "total_s", "seconds", "lower_s", "lo95_s", "hi95_s", "reason")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class Breakdown:
         Of the rows that have a prediction: measured time, predicted time, lower bound [s].
     others : mapping of str to float
         Time [s] of the operations without a prediction by name, most first.
+    reasons : mapping of str to float
+        Why operations that a layer describes have no prediction, and their time [s], most first.
     """
 
     rows: pd.DataFrame
@@ -38,6 +41,7 @@ class Breakdown:
     predicted_s: float
     lower_s: float
     others: dict[str, float]
+    reasons: dict[str, float]
 
 
 @typed
@@ -64,12 +68,19 @@ def breakdown(scored: pd.DataFrame) -> Breakdown:
     known = table["seconds"].notna()
     rows = table[known].reset_index(drop=True)
     names = table["torch_op"].where(table["torch_op"] != "", table["op"])
-    others = table.loc[~known, "total_s"].groupby(names[~known], sort=False).sum()
+    described = table["op"].isin(list(OPERATIONS_MEASURED))
     return Breakdown(
         rows=rows,
         measured_s=whole,
         covered_s=float(rows["total_s"].sum()),
         predicted_s=float((rows["calls"] * rows["seconds"]).sum()),
         lower_s=float((rows["calls"] * rows["lower_s"]).sum()),
-        others={str(name): float(s) for name, s in others.sort_values(ascending=False).items()},
+        others=_times(table[~known], names),
+        reasons=_times(table[~known & described], table["reason"]),
     )
+
+
+def _times(rows: pd.DataFrame, names: pd.Series) -> dict[str, float]:
+    """Return the time of some rows by name, most first."""
+    sums = rows["total_s"].groupby(names[rows.index], sort=False).sum().sort_values(ascending=False)
+    return {str(name): float(seconds) for name, seconds in sums.items()}

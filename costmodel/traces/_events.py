@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import json
+import math
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,13 +18,15 @@ from costmodel.errors import TableError, first_line
 
 #: Categories of events that a GPU runs.
 ON_GPU = ("kernel", "gpu_memcpy", "gpu_memset")
+#: Categories of the calls of a driver that start what a GPU runs; on AMD they have the same names.
+LAUNCHES = ("cuda_runtime", "cuda_driver")
 #: What the first two bytes of a gzip file are.
 _GZIP = b"\x1f\x8b"
 
 Event = dict[str, Any]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Op:
     """One call of an operation on the host.
 
@@ -28,34 +34,41 @@ class Op:
     ----------
     name : str
         As torch calls it: ``aten::mm``.
-    start, seconds : float
-        When it began, and how long it took on the host, the operations that it called included [s].
-    inputs : list
-        Shape of each input; of a list of tensors their shapes, of anything else an empty list.
+    start, end : int
+        When it began and ended on the host [ns].
+    inputs, strides : list
+        Shape and strides of each input; of a list of tensors theirs, of anything else an empty list. Traces
+        of earlier releases have no strides.
     types : list of str
         Type of each input: ``float``, ``c10::BFloat16``, ``Scalar``, …
     values : list of str
         Value of each input that is a number, a flag or a list of numbers; else empty.
     parent : Op or None
         The operation that called it.
-    own_s : float
-        Time on the host that none of the operations it called took [s].
+    own : int
+        Time on the host that none of the operations it called took [ns].
     kernels : list of Kernel
         What it launched itself.
     """
 
     name: str
-    start: float
-    seconds: float
+    start: int
+    end: int
     inputs: list[Any]
+    strides: list[Any]
     types: list[str]
     values: list[str]
     parent: Op | None = None
-    own_s: float = 0.0
+    own: int = 0
     kernels: list[Kernel] = field(default_factory=list)
 
+    @property
+    def seconds(self) -> float:
+        """How long it took on the host, the operations that it called included [s]."""
+        return (self.end - self.start) * 1e-9
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """One kernel, copy or fill on a GPU.
 
@@ -103,6 +116,18 @@ class Trace:
         return {kernel.device for kernel in (*launched, *self.launched_by_none)}
 
 
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """Look for no garbage meanwhile: among millions of objects, all in use, that takes half of the time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
 def read(path: Path) -> Trace:
     """Return what a trace holds.
 
@@ -115,17 +140,25 @@ def read(path: Path) -> Trace:
     events = found.get("traceEvents") if isinstance(found, dict) else None
     if not isinstance(events, list):
         raise TableError(f"{path}: no trace of torch.profiler: wanted a JSON object with traceEvents")
-    timed = [event for event in events if _is_timed(event)]
-    calls = [event for event in timed if event["cat"] == "cpu_op"]
+    kinds: dict[str, list[Event]] = defaultdict(list)
+    for event in events:
+        if _is_timed(event):
+            kinds[event["cat"]].append(event)
+    calls = kinds["cpu_op"]
     if not calls:
         raise TableError(
             f"{path}: names no operation of torch; profile with activities=[ProfilerActivity.CPU, …] too"
         )
-    if not any("Input Dims" in event["args"] for event in calls):
+    if not any("Input Dims" in _args(event) for event in calls):
         raise TableError(f"{path}: has no shapes; profile with record_shapes=True")
+    on_gpu = [event for kind in ON_GPU for event in kinds[kind]]
+    processes = len({str(event.get("pid")) for event in calls})
+    if on_gpu and processes > 1:
+        # Each numbers its operations from 1: which of them a kernel belongs to is not to be told.
+        raise TableError(f"{path}: {processes} processes in one trace; wanted a trace for each")
+    launched = {_args(event).get("correlation"): event for kind in LAUNCHES for event in kinds[kind]}
     ops, by_id = _ops(calls)
-    alone = _attach((event for event in timed if event["cat"] in ON_GPU), by_id)
-    return Trace(ops, alone, _gpus(found))
+    return Trace(ops, _attach(on_gpu, by_id, launched), _gpus(found))
 
 
 def _json(path: Path) -> Any:
@@ -139,89 +172,126 @@ def _json(path: Path) -> Any:
         raise TableError(f"{path}: no such file") from None
     except TableError as error:
         raise TableError(f"{path}: {error}") from None
-    except (ValueError, EOFError, OSError, RecursionError) as error:
+    except (ValueError, EOFError, OSError, RecursionError, zlib.error) as error:
         raise TableError(f"{path}: not readable as JSON: {first_line(error)}") from None
 
 
 def _is_timed(event: Any) -> bool:
-    """Tell events with a beginning, a duration and arguments from marks and from names of threads."""
+    """Tell events with a beginning and a duration from marks and from names of threads."""
     return (
         isinstance(event, dict)
         and isinstance(event.get("cat"), str)
         and isinstance(event.get("name"), str)
-        and isinstance(event.get("args"), dict)
-        and all(isinstance(event.get(name), int | float) for name in ("ts", "dur"))
+        and all(
+            isinstance(time := event.get(name), int | float) and math.isfinite(time) for name in ("ts", "dur")
+        )
     )
+
+
+def _args(event: Event) -> Event:
+    """Return what an event says beside its times: on AMD a kernel that no operation launched says nothing."""
+    args = event.get("args")
+    return args if isinstance(args, dict) else {}
+
+
+def _ns(microseconds: float) -> int:
+    """Return a time of a trace as whole nanoseconds, in which ends and beginnings can be compared."""
+    return round(microseconds * 1000)
 
 
 def _ops(calls: Iterable[Event]) -> tuple[list[Op], dict[Any, Op]]:
     """Return the operations, callers first, and by External id; a thread's events are nested by time."""
-    threads: dict[tuple[Any, Any], list[Event]] = defaultdict(list)
+    threads: dict[tuple[str, str], list[tuple[Op, Any]]] = defaultdict(list)
     for event in calls:
-        threads[event.get("pid"), event.get("tid")].append(event)
+        thread = str(event.get("pid")), str(event.get("tid"))
+        threads[thread].append((_op(event), _args(event).get("External id")))
     found: list[Op] = []
     by_id: dict[Any, Op] = {}
-    for thread in threads.values():
+    for thread_calls in threads.values():
         running: list[Op] = []
         # Of two that begin together the longer one is the caller.
-        for event in sorted(thread, key=lambda e: (e["ts"], -e["dur"])):
-            op = _op(event)
-            while running and op.start >= running[-1].start + running[-1].seconds:
+        for op, number in sorted(thread_calls, key=lambda call: (call[0].start, -call[0].end)):
+            while running and op.start >= running[-1].end:
                 running.pop()
             if running:
                 op.parent = running[-1]
-                op.parent.own_s = max(op.parent.own_s - op.seconds, 0.0)
+                op.parent.own = max(op.parent.own - (op.end - op.start), 0)
             running.append(op)
             found.append(op)
-            by_id[event["args"].get("External id")] = op
-    by_id.pop(None, None)
+            if isinstance(number, int) and number:  # 0 stands for none
+                by_id[number] = op
     return found, by_id
 
 
 def _op(event: Event) -> Op:
-    of = event["args"]
-    seconds = event["dur"] * 1e-6
+    args = _args(event)
+    start = _ns(event["ts"])
+    took = max(_ns(event["dur"]), 0)
     return Op(
         name=event["name"],
-        start=event["ts"] * 1e-6,
-        seconds=seconds,
-        inputs=list(of.get("Input Dims") or ()),
-        types=[str(one) for one in of.get("Input type") or ()],
-        values=[str(one) for one in of.get("Concrete Inputs") or ()],
-        own_s=seconds,
+        start=start,
+        end=start + took,
+        inputs=_list(args.get("Input Dims")),
+        strides=_list(args.get("Input Strides")),
+        types=[str(one) for one in _list(args.get("Input type"))],
+        values=[str(one) for one in _list(args.get("Concrete Inputs"))],
+        own=took,
     )
 
 
-def _attach(events: Iterable[Event], by_id: dict[Any, Op]) -> list[Kernel]:
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _attach(events: Iterable[Event], by_id: dict[Any, Op], launched: dict[Any, Event]) -> list[Kernel]:
     """Give each kernel to the operation that launched it; return those that none did."""
     alone: list[Kernel] = []
     for event in events:
-        of = event["args"]
-        grid = of.get("grid")
+        args = _args(event)
         kernel = Kernel(
             name=event["name"],
-            device=int(of.get("device") or 0),
+            device=_device(event),
             start=event["ts"] * 1e-6,
-            seconds=event["dur"] * 1e-6,
-            blocks=_product(grid) if isinstance(grid, list) else None,
+            seconds=max(event["dur"], 0) * 1e-6,
+            blocks=_blocks(args.get("grid")),
         )
-        op = by_id.get(of.get("External id"))
+        op = _launcher(args, by_id, launched)
         (op.kernels if op else alone).append(kernel)
     return alone
 
 
-def _product(sides: Iterable[Any]) -> int:
-    found = 1
-    for side in sides:
-        found *= int(side)
-    return found
+def _device(event: Event) -> int:
+    """Return the number of the GPU that ran an event: a copy between two says ``inDevice``, else its pid."""
+    args = _args(event)
+    said = (args.get("device"), args.get("inDevice"), event.get("pid"))
+    return next((number for number in said if isinstance(number, int)), 0)
+
+
+def _launcher(args: Event, by_id: dict[Any, Op], launched: dict[Any, Event]) -> Op | None:
+    """Return the operation that launched a kernel, if one did.
+
+    Kineto before October 2024 gives a kernel that no operation launched, as one of a CUDA graph, its own
+    correlation number as External id, which may be the number of an operation that has nothing to do with it.
+    """
+    number = args.get("External id")
+    op = by_id.get(number) if isinstance(number, int) else None
+    launch = launched.get(number) if op and number == args.get("correlation") else None
+    if op and launch and not op.start <= _ns(launch["ts"]) <= op.end:
+        return None
+    return op
+
+
+def _blocks(grid: Any) -> int | None:
+    """Return how many blocks a grid has, where it is one."""
+    sides = _list(grid)
+    return math.prod(sides) if sides and all(isinstance(side, int) for side in sides) else None
 
 
 def _gpus(trace: dict[str, Any]) -> dict[int, str]:
     """Return the names of a trace's GPUs by number."""
     return {
-        int(each.get("id", number)): str(each["name"])
-        for number, each in enumerate(trace.get("deviceProperties") or ())
+        each["id"] if isinstance(each.get("id"), int) else number: str(each["name"])
+        for number, each in enumerate(_list(trace.get("deviceProperties")))
         if isinstance(each, dict) and each.get("name")
     }
 

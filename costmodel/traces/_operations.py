@@ -42,11 +42,20 @@ def first_dtype(op: Op) -> str | None:
     return next((DTYPES[kind] for kind in op.types if kind in DTYPES), None)
 
 
-def _shape(op: Op, place: int) -> tuple[int, ...]:
-    """Return the shape of one input, which has to be a tensor."""
+def _sides(op: Op, place: int) -> tuple[int, ...]:
+    """Return the shape of one input, which has to be a tensor of floats with at least one element."""
     shape = tuple(int(side) for side in op.inputs[place])
-    if not shape or op.types[place] not in DTYPES:
+    if 0 in shape or not shape or op.types[place] not in DTYPES:
         raise ValueError(f"input {place} of {op.name} is no tensor of floats")
+    return shape
+
+
+def _shape(op: Op, place: int) -> tuple[int, ...]:
+    """Return the shape of one input that is read once: an expanded one, with strides of 0, is not."""
+    shape = _sides(op, place)
+    strides = op.strides[place] if place < len(op.strides) else ()
+    if any(stride == 0 and side > 1 for side, stride in zip(shape, strides, strict=False)):
+        raise ValueError(f"input {place} of {op.name} is expanded")
     return shape
 
 
@@ -63,8 +72,8 @@ def _flag(op: Op, place: int) -> bool:
 
 
 def _matmul(a: int, op: Op) -> Row:
-    """A product of two matrices, the first of which is input `a`."""
-    (m, k), (_, n) = _shape(op, a), _shape(op, a + 1)
+    """A product of two matrices, the first of which is input `a`; of an expanded one torch makes a copy."""
+    (m, k), (_, n) = _sides(op, a), _sides(op, a + 1)
     return {"op": "gemm", "dtype": _dtype(op, a, a + 1), "m": m, "n": n, "k": k}
 
 
@@ -78,12 +87,15 @@ def _attention(kernel: str, query: int, causal: int, mask: int | None, direction
     if mask is not None and op.inputs[mask]:
         return None
     batch, heads, seq_q, head_dim = _shape(op, query)
-    _, kv_heads, seq_kv, _ = _shape(op, query + 1)
+    keys = _, kv_heads, seq_kv, _ = _shape(op, query + 1)
+    is_causal = _flag(op, causal)
+    if keys[::3] != (batch, head_dim) or _shape(op, query + 2) != keys or (is_causal and seq_q != seq_kv):
+        return None  # values of another width; a mask that begins at the first key, not at the last
     sizes = {"batch": batch, "seq_kv": seq_kv, "heads_q": heads, "heads_kv": kv_heads, "head_dim": head_dim}
     found = {"dtype": _dtype(op, query, query + 1, query + 2), "kernel": kernel, **sizes}
     if seq_q == 1 and direction == "fwd":
         return {"op": "attention_decode", **found}
-    name = "attention_prefill" if _flag(op, causal) else "attention_prefill_noncausal"
+    name = "attention_prefill" if is_causal else "attention_prefill_noncausal"
     return {"op": name, "direction": direction, "seq_q": seq_q, **found}
 
 
@@ -92,6 +104,8 @@ def _softmax(place: int, direction: str, op: Op) -> Row | None:
     shape = _shape(op, place)
     if int(op.values[place + 1]) not in (-1, len(shape) - 1):
         return None
+    if direction == "fwd" and _flag(op, place + 2):
+        return None  # reads bf16 or fp16 and writes fp32
     return {"op": "softmax", "direction": direction, "dtype": _dtype(op, place), **_table(shape)}
 
 
@@ -119,8 +133,9 @@ def _binary(name: str, op: Op) -> Row | None:
 
 
 def _copy(op: Op) -> Row | None:
-    """A copy on one device, within one format."""
-    if any(kernel.name.startswith(("Memcpy HtoD", "Memcpy DtoH")) for kernel in op.kernels):
+    """A copy on one device, within one format; AMD's runtime does not always say which way a copy went."""
+    copies = (kernel.name for kernel in op.kernels if kernel.name.startswith("Memcpy"))
+    if any(not name.startswith("Memcpy DtoD") for name in copies):
         return None
     shape = _shape(op, 0)
     if _shape(op, 1) != shape:
@@ -131,6 +146,8 @@ def _copy(op: Op) -> Row | None:
 def _recurrent(name: str, op: Op) -> Row | None:
     """A stack of recurrent layers: (input, states, weights, biases, layers, dropout, train, both ways, …)."""
     state = op.inputs[1][0] if name == "lstm" else op.inputs[1]
+    if name == "lstm" and op.inputs[1][1] != state:
+        return None  # states are projected to another width than the cells'
     layers, both_ways = int(op.values[4]), _flag(op, 7)
     seq, batch, width = _shape(op, 0)
     if _flag(op, 8):  # batch first

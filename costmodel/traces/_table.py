@@ -15,7 +15,7 @@ from costmodel.arguments import typed
 from costmodel.errors import TableError, UnknownNameError
 from costmodel.measured import NUMERIC
 from costmodel.traces import _operations
-from costmodel.traces._events import Kernel, Op, Trace, busy, read
+from costmodel.traces._events import Kernel, Op, Trace, busy, read, uncollected
 
 #: How times on a GPU and on a CPU are taken, as measured tables say it.
 ON_GPU, ON_CPU = "kernel-time", "perf_counter-median"
@@ -54,20 +54,16 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
     Raises
     ------
     TableError
-        If it is no such trace, has no shapes, or does not name a device that there is a spec of.
+        If it is no such trace, has no shapes, is of several processes with GPUs, or does not name a device
+        that there is a spec of.
     UnknownNameError
         If `gpu` is no device's name.
     """
     source = Path(path)
     if gpu is not None:
         hardware.load(gpu)
-    trace = read(source)
-    on_gpu = bool(trace.gpu_numbers)
-    if gpu is None and not on_gpu:
-        raise TableError(
-            f"{source}: nothing ran on a GPU, and a trace does not name its CPU; say which it is (-m, gpu=)"
-        )
-    calls = pd.DataFrame(_gpu_calls(trace, gpu, source) if on_gpu else _cpu_calls(trace, gpu))
+    with uncollected():
+        calls = pd.DataFrame(_calls(read(source), gpu, source))
     named = [name for name in calls if name not in ("latency_s", "grid")]
     kinds = calls.groupby(named, dropna=False, sort=False)
     table = kinds.agg(
@@ -80,7 +76,18 @@ def read_trace(path: str | Path, *, gpu: str | None = None) -> pd.DataFrame:
     return table.astype({name: "Int64" for name in table if name in NUMERIC and name != "latency_s"})
 
 
-def _cpu_calls(trace: Trace, cpu: str | None) -> Iterator[dict[str, Any]]:
+def _calls(trace: Trace, gpu: str | None, source: Path) -> list[dict[str, Any]]:
+    """Return a row for each operation, with its time on the GPU if anything ran there, else on the host."""
+    if trace.gpu_numbers:
+        return list(_gpu_calls(trace, gpu, source))
+    if gpu is None:
+        raise TableError(
+            f"{source}: nothing ran on a GPU, and a trace does not name its CPU; say which it is (-m, gpu=)"
+        )
+    return list(_cpu_calls(trace, gpu))
+
+
+def _cpu_calls(trace: Trace, cpu: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each operation: those that are read with all that they called, others by themselves."""
     rows: dict[Op, dict[str, Any] | None] = {}
     covered: set[Op] = set()
@@ -92,7 +99,7 @@ def _cpu_calls(trace: Trace, cpu: str | None) -> Iterator[dict[str, Any]]:
         if rows[op]:
             covered.add(op)
     for op, found in rows.items():
-        seconds = op.seconds if found else op.own_s
+        seconds = op.seconds if found else op.own * 1e-9
         yield {"gpu": cpu, **_described(op, found), "timer": ON_CPU, "grid": None, "latency_s": seconds}
 
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from recorded import bf16, kernel, op, write
+from recorded import bf16, fp32, kernel, number, op, write
 
 from costmodel.cli import run
 from costmodel.errors import TableError
@@ -21,10 +21,10 @@ def trace(tmp_path):
     p = predict(Matmul(dtype="bf16"), "h200-sxm", m=4096, n=4096, k=4096)
     usual = p.seconds * 1e6
     events = []
-    for call, (took, n) in enumerate(((usual, 4096), (usual, 4096), (10 * usual, 2048))):
+    for call, (took, n) in enumerate(((usual, 4096), (usual, 4096), (10 * usual, 2048)), 1):
         events += [
             op("aten::mm", 100 * call, 9, call, bf16(4096, 4096), bf16(4096, n)),
-            kernel("nvjet_tst_128x256", 1e6 * (call + 1), took, call),
+            kernel("nvjet_tst_128x256", 1e6 * call, took, call),
         ]
     events += [op("aten::embedding", 900, 9, 9, bf16(1000, 64)), kernel("gather", 9e6, usual, 9)]
     return write(tmp_path / "trace.json", events, "NVIDIA H200")
@@ -95,6 +95,60 @@ def test_the_table_is_what_score_takes(trace, tmp_path, capsys):
     first, second = (pd.read_csv(path).dropna(subset="seconds") for path in (out, again))
     assert set(first["gpu"]) == {"b200-sxm"}
     np.testing.assert_allclose(first["seconds"], second["seconds"])
+
+
+def test_rows_that_differ_look_different(tmp_path, capsys):
+    x, states, flag = bf16(64, 128), ([[2, 8, 64], [2, 8, 64]], "TensorList", ""), number("True")
+    gates = [flag, number(1), number("0."), number("False"), flag, number("False")]
+    events = [
+        op("aten::relu", 0, 5, 1, x),
+        op("aten::threshold_backward", 10, 5, 2, x, x, number(0)),
+        op("aten::lstm", 20, 5, 3, fp32(50, 8, 32), states, ([[256, 32]], "TensorList", ""), *gates),
+        *(kernel("k", 100 * call, 30 - call, call) for call in (1, 2, 3)),
+    ]
+    assert run(["profile", str(write(tmp_path / "t.json", events, "NVIDIA H200"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "relu bf16  " in lines[1]
+    assert "relu bf16 backward" in lines[2]
+    assert "num_layers=1 bidirectional" in lines[3]
+
+
+def test_kernels_are_named_without_their_types(tmp_path, capsys):
+    names = [
+        "void at::native::fill<4, at::Functor<float> >(int, char*)",
+        "void at::native::fill<2, at::Functor<int> >(int, char*)",
+        "void (anonymous namespace)::softmax<float>(int)",
+        "Memcpy HtoD (Pinned -> Device)",
+    ]
+    events = [op("aten::relu", 0, 5, 1, bf16(8, 8))]
+    events += [kernel(name, 100 * call, 25, None) for call, name in enumerate(names)]
+    assert run(["profile", str(write(tmp_path / "t.json", events, "NVIDIA H200"))]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "not predicted: at::native::fill 50.0 %, softmax 25.0 %, Memcpy HtoD 25.0 %"
+    )
+
+
+def test_why_a_described_operation_has_no_prediction_is_said(tmp_path, capsys):
+    events = [op("aten::mm", 0, 5, 1, bf16(64, 64), bf16(64, 64)), kernel("gemm", 100, 30, 1)]
+    path = write(tmp_path / "t.json", events, "Tesla P100-PCIE-16GB")
+    assert run(["profile", str(path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith(
+        "100.0 % of the time is not predicted because nvidia/p100-pcie-16gb has no bf16 rate"
+    )
+
+
+def test_a_trace_that_took_no_time_has_no_shares(tmp_path, capsys):
+    path = write(tmp_path / "t.json", [op("aten::embedding", 0, 0, 1, bf16(8, 8))])
+    assert run(["profile", str(path), "-m", "t4"]) == 0
+    assert "not predicted: aten::embedding 0.0 %" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("times", "verdict"), [(1.0, ""), (1.0 + 1e-9, "slower")])
+def test_a_time_at_the_end_of_the_interval_is_within_it(trace, times, verdict):
+    scored = score(read_trace(trace))
+    scored["latency_s"] = scored["hi95_s"] * times
+    assert set(breakdown(scored).rows["verdict"]) == {verdict}
 
 
 @pytest.mark.parametrize(

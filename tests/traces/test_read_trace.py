@@ -167,6 +167,59 @@ def test_times_add_up_to_what_the_host_took(table, recorded):
     assert table["total_s"].sum() == pytest.approx(whole * 1e-6, rel=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:LSTM with projections")
+def test_what_has_other_sizes_than_it_seems_keeps_torchs_name(torch, tmp_path):
+    """No elements, expanded ones, states of another width, a causal mask over more keys than queries."""
+    functional = torch.nn.functional
+    q, long, table = torch.randn(2, 4, 48, 16), torch.randn(2, 4, 60, 16), torch.randn(6, 32)
+    lstm = torch.nn.LSTM(8, 10, proj_size=4)
+
+    def program() -> None:
+        functional.scaled_dot_product_attention(q, long, long, is_causal=True)
+        functional.scaled_dot_product_attention(q, q[:1].expand_as(q), q[:1].expand_as(q))
+        torch.bmm(q[0], torch.randn(16, 20).expand(4, 16, 20))
+        table[:1].expand(6, 32).clone()
+        torch.randn(6, 48) * torch.randn(1, 48).expand(6, 48)
+        lstm(torch.randn(7, 3, 8))
+        functional.layer_norm(torch.zeros(3, 0), (0,))
+        torch.mm(torch.zeros(0, 32), torch.zeros(32, 5))
+        torch.relu(torch.zeros(3, 0))
+
+    read = read_trace(record(tmp_path / "cpu.json", program), gpu="cpu/xeon-8480plus")
+    of_its_steps = {"gemm", "sigmoid", "tanh", "elementwise_add", "elementwise_mul"}  # the LSTM's
+    assert set(read["op"]) - set(read["torch_op"]) <= of_its_steps
+    assert (read.loc[read["op"].isin(of_its_steps), "n"] <= 40).all()
+    assert {"aten::bmm", "aten::lstm", "aten::native_layer_norm", "aten::relu"} <= set(read["op"])
+
+
+def test_an_expanded_matrix_is_a_product_as_others(torch, tmp_path):
+    """Torch copies it first: a gradient of a sum, for one."""
+    weights = torch.randn(32, 80, requires_grad=True)
+    path = record(tmp_path / "cpu.json", lambda: (torch.ones(6, 32) @ weights).sum().backward())
+    rows = found(read_trace(path, gpu="cpu/xeon-8480plus"), "aten::mm")
+    assert {(r["op"], r["m"], r["n"], r["k"]) for r in rows} == {("gemm", 6, 80, 32), ("gemm", 32, 80, 6)}
+
+
+def test_a_softmax_that_widens_its_format_is_not_described(tmp_path):
+    x = bf16(64, 128)
+    events = [
+        op("aten::_softmax", 0, 5, 1, x, number("-1"), number("True")),
+        op("aten::_softmax", 9, 5, 2, x, number("-1"), number("False")),
+        kernel("softmax_warp_forward", 20, 30, 1),
+        kernel("softmax_warp_forward", 50, 30, 2),
+    ]
+    assert set(read_trace(write(tmp_path / "gpu.json", events, H200))["op"]) == {"aten::_softmax", "softmax"}
+
+
+def test_values_of_another_width_are_not_described(tmp_path):
+    """As multi-head latent attention has them: queries and keys of 192, values of 128."""
+    q, v = bf16(2, 16, 512, 192), bf16(2, 16, 512, 128)
+    rest = (number("0."), number("True"), number("False"), NONE)
+    name = "aten::_scaled_dot_product_flash_attention"
+    events = [op(name, 0, 50, 1, q, q, v, *rest), kernel("flash_fwd_kernel", 60, 30, 1)]
+    assert set(read_trace(write(tmp_path / "gpu.json", events, H200))["op"]) == {name}
+
+
 #: Inputs by the names that torch's schemas have for them, and what reads them.
 PLACES = {
     "mm": {0: "self", 1: "mat2"},
@@ -229,7 +282,7 @@ def test_an_operation_takes_the_time_in_which_its_kernels_run(tmp_path):
 
 def test_calls_of_one_kind_are_one_row_with_their_median(tmp_path):
     events = []
-    for call, took in enumerate((3, 5, 40)):
+    for call, took in enumerate((3, 5, 40), 1):
         events += [
             op("aten::relu", 100 * call, 9, call, bf16(8, 16)),
             kernel("relu", 500 + call * 99, took, call),
@@ -313,16 +366,21 @@ def test_fp32_operands_on_tensor_cores_are_tf32(tmp_path, name, dtype):
     assert row["dtype"] == dtype
 
 
-def test_copies_between_host_and_device_are_no_copies_on_it(tmp_path):
+def test_copies_that_leave_the_device_are_no_copies_on_it(tmp_path):
     events = []
-    for call, name in enumerate(("Memcpy HtoD (Pageable -> Device)", "Memcpy DtoD (Device -> Device)")):
+    names = (
+        "Memcpy HtoD (Pageable -> Device)",
+        "Memcpy PtoP (Device -> Device)",
+        "Memcpy 3 (0x7f00 -> 0x7f80)",  # of AMD's tracer, with its number of the kind
+    )
+    for call, name in enumerate((*names, "Memcpy DtoD (Device -> Device)"), 1):
         events += [
             op("aten::copy_", 100 * call, 9, call, bf16(8, 16), bf16(8, 16), number("False")),
             kernel(name, 100 * call + 20, 5, call, cat="gpu_memcpy"),
         ]
     table = read_trace(write(tmp_path / "gpu.json", events, H200))
     assert dict(zip(table["kernel"], table["op"], strict=True)) == {
-        "Memcpy HtoD (Pageable -> Device)": "aten::copy_",
+        **dict.fromkeys(names, "aten::copy_"),
         "Memcpy DtoD (Device -> Device)": "copy",
     }
 
@@ -368,6 +426,69 @@ def test_a_packed_trace_is_read_as_the_other(tmp_path):
     pd.testing.assert_frame_equal(read_trace(packed), read_trace(path))
 
 
+def saying(event: dict[str, object], **args: object) -> dict[str, object]:
+    """Return an event that says more, or less where an argument is None."""
+    said = {**event["args"], **args}
+    return {**event, "args": {name: value for name, value in said.items() if value is not None}}
+
+
+def test_a_kernel_with_its_own_number_is_nobodys_unless_launched_by_that_operation(tmp_path):
+    """Kineto before October 2024 gives kernels of CUDA graphs their correlation number as External id."""
+    launch = {"ph": "X", "cat": "cuda_runtime", "pid": 1, "tid": 1, "dur": 2}
+    events = [
+        op("aten::relu", 0, 9, 5, bf16(8, 16)),
+        {**launch, "name": "cudaGraphLaunch", "ts": 50, "args": {"correlation": 5}},
+        saying(kernel("of_a_graph", 60, 7, 5), correlation=5),
+        op("aten::relu", 100, 9, 6, bf16(8, 16)),
+        {**launch, "name": "cudaLaunchKernel", "ts": 104, "args": {"correlation": 6}},
+        saying(kernel("relu", 120, 3, 6), correlation=6),
+    ]
+    table = read_trace(write(tmp_path / "gpu.json", events, H200))
+    assert dict(zip(table["op"], table["kernel"], strict=True)) == {
+        "of_a_graph": "of_a_graph",
+        "relu": "relu",
+    }
+
+
+def test_kernels_belong_to_operations_of_any_thread(tmp_path):
+    """The backward pass runs on a thread of its own, beside operations that begin and end with its own."""
+    events = [op("aten::relu", 0, 9, 1, bf16(8, 16)), op("aten::exp", 0, 9, 2, bf16(8, 16), tid=2)]
+    events += [kernel("r", 20, 5, 1), kernel("e", 30, 5, 2)]
+    table = read_trace(write(tmp_path / "gpu.json", events, H200))
+    assert dict(zip(table["op"], table["kernel"], strict=True)) == {"relu": "r", "exp": "e"}
+
+
+def test_number_0_is_no_operations(tmp_path):
+    """Of a profiler that was told not to link anything."""
+    events = [op("aten::relu", 0, 9, 0, bf16(8, 16)), kernel("x", 20, 5, 0)]
+    assert set(read_trace(write(tmp_path / "gpu.json", events, H200))["op"]) == {"x"}
+
+
+def test_kernels_that_say_nothing_are_rows_of_their_gpu(tmp_path):
+    """AMD's tracer leaves the arguments out; a copy between two GPUs has a device "in" which it ran."""
+    silent = {name: value for name, value in kernel("silent", 20, 5, 1).items() if name != "args"}
+    peer = saying(kernel("Memcpy PtoP (Device -> Device)", 40, 5, None), device=None, inDevice=1)
+    events = [op("aten::relu", 0, 9, 1, bf16(8, 16)), {**silent, "pid": 1}, peer]
+    table = read_trace(write(tmp_path / "gpu.json", events, H200, "NVIDIA A40"))
+    assert list(table["gpu"]) == ["NVIDIA A40"] * 2
+    assert table["total_s"].sum() == pytest.approx(10e-6)
+
+
+def test_two_processes_in_one_trace_are_refused_where_kernels_have_to_be_told_apart(tmp_path):
+    calls = [op("aten::relu", 0, 9, 1, bf16(8, 16)), {**op("aten::exp", 0, 9, 1, bf16(8, 16)), "pid": 2}]
+    with pytest.raises(TableError, match="2 processes in one trace; wanted a trace for each"):
+        read_trace(write(tmp_path / "gpu.json", [*calls, kernel("relu", 20, 5, 1)], H200))
+    assert set(read_trace(write(tmp_path / "cpu.json", calls), gpu="t4")["op"]) == {"relu", "exp"}
+
+
+@pytest.mark.parametrize("epoch", [0, 1_656_000_000_000_000])
+def test_calls_one_right_after_the_other_do_not_call_each_other(tmp_path, epoch):
+    """Earlier releases write microseconds since 1970."""
+    events = [op("aten::relu", epoch + 3 * call, 3, call + 1, fp32(8, 16)) for call in range(200)]
+    (row,) = read_trace(write(tmp_path / "cpu.json", events), gpu="t4").to_dict("records")
+    assert row["calls"] == 200
+
+
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), min_size=1), st.randoms())
 def test_time_in_which_kernels_run_counts_moments(spans, shuffled):
     """Whole microseconds: as many as lie in one of the kernels at least."""
@@ -393,6 +514,10 @@ BARE = {**CALL, "args": {"External id": 1}}
         (json.dumps({"traceEvents": [BARE]}), "record_shapes=True"),
         (json.dumps({"traceEvents": [CALL]}), "does not name its CPU"),
         ("\x1f\x8bcut short", "not readable as JSON"),
+        (gzip.compress(b"[]", mtime=0)[:10].decode("latin-1") + "\xff" * 20, "not readable as JSON"),
+        (json.dumps({"traceEvents": [{**CALL, "ts": float("nan")}]}), "names no operation of torch"),
+        (json.dumps({"traceEvents": [{**CALL, "args": 5}]}), "record_shapes=True"),
+        (json.dumps({"deviceProperties": 5, "traceEvents": [CALL, kernel("x", 1, 1, 1)]}), "not name GPU 0"),
     ],
 )
 def test_what_is_no_trace_is_refused_in_one_line(tmp_path, text, said):
