@@ -254,5 +254,5 @@ def test_a_model_without_experts_has_none_to_spread():
     model = Transformer.of(load("llama-2-7b"))
     with pytest.raises(CostmodelError, match="no mixture of experts"):
         Layout(data=8, expert=2).check(model, 8, 8)
-    with pytest.raises(UnavailableError, match="how devices share them"):
+    with pytest.raises(UnavailableError, match="how devices share its layers"):
         stack_of(load("gnmt"))
