@@ -41,7 +41,7 @@ class _MaskedAttention(Layer):
     determines how often K and V are read again through the cache, and how many scores a kernel computes.
     """
 
-    family: ClassVar[str] = "fewer pairs"
+    family: ClassVar[str] = "sparse attention"
     not_counted: ClassVar[str] = (
         "projections; the scaling by 1/√d_h (folded into Q); the index of the kept tiles; "
         "in FLOPs, scores that a tile computes but the mask drops"

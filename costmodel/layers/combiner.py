@@ -135,7 +135,7 @@ class Combiner(_MaskedAttention):
         """The spans' keys and values; then attention to keys and spans."""
         entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
         summarise = self._span_kernel(
-            "spans",
+            "span summaries",
             reads=1,
             writes=0,
             flops={
@@ -164,7 +164,7 @@ class Combiner(_MaskedAttention):
         )
         entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
         spread = self._span_kernel(
-            "spans, backward",
+            "span summaries, backward",
             reads=2,
             writes=1,
             flops={

@@ -30,7 +30,7 @@ class GraphAttention(Layer):
     """
 
     name: ClassVar[str] = "graph-attention"
-    family: ClassVar[str] = "fewer pairs"
+    family: ClassVar[str] = "sparse attention"
     source: ClassVar[str] = (
         "Tomczak & Kuppannagari, arXiv 2502.01659 (by edges); Veličković et al., arXiv 1710.10903"
     )

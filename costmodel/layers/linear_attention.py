@@ -60,12 +60,10 @@ class _FeatureAttention(_MatrixState):
         state, sums = self.bytes * heads * dk * dv, self.bytes * heads * dk
         return (
             gemm(self, "state", m=dk, n=dv, k=N, batch=heads, workspace=state),
-            self._pass(
-                "sum of keys", dk, 1, 0, vector=1, depth=CeilLog2(N), extra_write=sums, workspace=sums
-            ),
+            self._pass("key sum", dk, 1, 0, vector=1, depth=CeilLog2(N), extra_write=sums, workspace=sums),
             gemm(self, "outputs", m=N, n=dv, k=dk, batch=heads),
             self._pass(
-                "division",
+                "normalisation",
                 dv,
                 1,
                 1,
@@ -83,7 +81,7 @@ class _FeatureAttention(_MatrixState):
             self._division_gradient(),
             gemm(self, "query gradient", m=N, n=dk, k=dv, batch=heads),
             self._pass(
-                "query gradient, of the divisor",
+                "query gradient, normaliser",
                 dk,
                 2,
                 1,
@@ -95,7 +93,7 @@ class _FeatureAttention(_MatrixState):
             ),
             gemm(self, "state gradient", m=dk, n=dv, k=N, batch=heads, workspace=state),
             gemm(self, "key gradient", m=N, n=dk, k=dv, batch=heads),
-            self._pass("key gradient, of the divisor", dk, 1, 1, vector=1, depth=1, extra_read=sums),
+            self._pass("key gradient, normaliser", dk, 1, 1, vector=1, depth=1, extra_read=sums),
             gemm(self, "value gradient", m=N, n=dv, k=dk, batch=heads),
         )
 
@@ -188,5 +186,5 @@ class Performer(_FeatureAttention):
                 "exponential gradient", F, reads=2, vector=2, depth=tree_depth(F), extra_write=statistic
             ),
             gemm(self, "random features, input gradient", m=rows, n=D, k=F),
-            self._map_pass("gradient of the norm", D, reads=2, vector=2, depth=2, extra_read=statistic),
+            self._map_pass("squared-norm gradient", D, reads=2, vector=2, depth=2, extra_read=statistic),
         )

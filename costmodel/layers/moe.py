@@ -127,7 +127,7 @@ class MoE(StoredWeights):
             # Softmax of the scores; then k times the largest remaining score.
             stream(
                 self,
-                "choice",
+                "top-k routing",
                 op="softmax",
                 borrowed=True,
                 pattern="softmax",
@@ -182,7 +182,7 @@ class MoE(StoredWeights):
             # Σ p·dp has k terms per token; then dp − Σ, times p.
             stream(
                 self,
-                "choice gradient",
+                "top-k routing gradient",
                 op="softmax",
                 borrowed=True,
                 pattern="softmax",

@@ -119,11 +119,12 @@ def test_copies_are_gathered_by_those_that_share_an_expert_and_results_added():
     assert float(shared.travel_bytes) == float(whole.travel_bytes)
     (kind,) = shared.model.kinds(4, 4, 4)
     names = [p.name for p in kind.model("fwd").cost.phases]
-    share = "experts: copies of those that share an expert"
-    first, last = (i for i, name in enumerate(names) if name == share)
-    assert names[first - 1] == "experts: tokens to experts"
-    assert names[last + 1] == "experts: results back"
-    sent = [p.link for p in kind.model("fwd").cost.phases if p.name == share]
+    first, last = (
+        names.index(f"experts: expert tensor-parallel {c}") for c in ("all-gather", "reduce-scatter")
+    )
+    assert names[first - 1] == "experts: dispatch all-to-all"
+    assert names[last + 1] == "experts: combine all-to-all"
+    sent = [p.link for p in kind.model("fwd").cost.phases if "tensor-parallel" in p.name]
     values = compile_expressions(sent, ["batch", "seq"])(1.0, 2048.0)
     assert [float(v) for v in values] == [3 * 2 * (2048 / 4) * 2 * 4096] * 2
 

@@ -83,8 +83,10 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
         k=c.kernel,
     )
     yield with_extra(convolution, c.inner if c.conv_bias else 0)
-    yield keeping(linear(use, "step, B and C", c.inner, c.rank + 2 * c.state), 0)  # the scan keeps its input
-    yield linear(use, "step", c.rank, c.inner, bias=True)
+    yield keeping(
+        linear(use, "Δ, B and C projection", c.inner, c.rank + 2 * c.state), 0
+    )  # the scan keeps its input
+    yield linear(use, "Δ projection", c.rank, c.inner, bias=True)
     scan = use.layer("mamba")
     yield Part.of("selective scan", scan, **use.tokens, d_model=c.d_model, hidden=c.inner, state=c.state)
     if use.decoding:
