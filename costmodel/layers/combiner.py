@@ -38,8 +38,8 @@ class Combiner(_MaskedAttention):
     name: ClassVar[str] = "combiner"
     source: ClassVar[str] = "Ren et al., arXiv 2107.05768, eq. 4–8 and §4 (fixed, logsparse)"
     not_counted: ClassVar[str] = (
-        "projections; the scaling by 1/√d_h; networks in place of the maximum as a span's query and key; "
-        "that lengths between powers of two have fewer spans (logsparse)"
+        "projections; the scaling by 1/√d_h; networks instead of the maximum for a span's query and key; "
+        "the smaller number of spans at lengths between powers of two (logsparse)"
     )
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim"}
 

@@ -33,7 +33,7 @@ class CompressiveMemory(_MaskedAttention):
     family: ClassVar[str] = "sparse attention"
     source: ClassVar[str] = "Munkhdalai et al., arXiv 2404.07143, eq. 3–10 (Infini-attention, linear update)"
     not_counted: ClassVar[str] = (
-        "projections; the scaling by 1/√d_h (folded into Q); σ of the gate; the delta rule's variant"
+        "projections; the scaling by 1/√d_h (folded into Q); the gate's sigmoid; the delta-rule variant"
     )
     defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "block": 2048}
 

@@ -39,7 +39,7 @@ class DistFlashAttention(SequenceParallel):
     name: ClassVar[str] = "dist-flash-attention"
     source: ClassVar[str] = "Li et al., arXiv 2310.03294, §3.1–3.3, Algorithms 1 and 2"
     not_counted: ClassVar[str] = (
-        "projections and feed-forward; arithmetic per row in merging; conversion of fp32 sums at the end"
+        "projections and feed-forward; per-row arithmetic of the merge; conversion of fp32 sums at the end"
     )
 
     balanced: bool = True

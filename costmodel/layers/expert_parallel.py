@@ -44,8 +44,8 @@ class ExpertParallel(MoE):
         "Liu et al., arXiv 2504.14960, §3 (experts that tensor parallelism does not cut, or cuts)"
     )
     not_counted: ClassVar[str] = (
-        f"{MoE.not_counted}; the prior exchange of how many copies go where; sending a token only once to "
-        "a device with several of its experts; anything that hides the exchanges"
+        f"{MoE.not_counted}; the exchange of token counts before the dispatch; sending a token only "
+        "once to a device with several of its experts; overlap of exchanges and arithmetic"
     )
     required: ClassVar[tuple[str, ...]] = (*MoE.required, "devices")
     defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
@@ -57,9 +57,11 @@ class ExpertParallel(MoE):
         """Check that all devices hold equally many experts, and equal parts of each."""
         super().check_sizes(sizes)
         if np.any(np.mod(sizes["experts"], sizes["devices"]) != 0):
-            raise SizeError(f"{self.name}: devices must divide experts: each has as many as any other")
+            raise SizeError(f"{self.name}: devices must divide experts: all devices hold equally many")
         if np.any(np.mod(sizes["d_ff"], self.cut) != 0):
-            raise SizeError(f"{self.name}: cut = {self.cut} must divide d_ff: each has as much of an expert")
+            raise SizeError(
+                f"{self.name}: cut = {self.cut} must divide d_ff: all hold equal parts of an expert"
+            )
 
     @property
     def working(self) -> sp.Expr:

@@ -36,7 +36,9 @@ class _FeatureAttention(_MatrixState):
         """Check the combination of options."""
         super().__post_init__()
         if self.form == "recurrent" and not self.causal:
-            raise CostmodelError(f"{self.name}: form=recurrent needs causal=true: it sees what came before")
+            raise CostmodelError(
+                f"{self.name}: form=recurrent needs causal=true: a recurrence sees only earlier positions"
+            )
 
     def map_forward(self) -> tuple[Phase, ...]:
         """Return the kernels of φ, applied to queries and keys together."""
@@ -153,7 +155,9 @@ class Performer(_FeatureAttention):
 
     name: ClassVar[str] = "performer"
     source: ClassVar[str] = "Choromanski et al., arXiv 2009.14794, eq. 5–7, Lemma 1"
-    not_counted: ClassVar[str] = "projections; drawing ω and making it orthogonal; the maximum for stability"
+    not_counted: ClassVar[str] = (
+        "projections; sampling and orthogonalising ω; the maximum subtracted for stability"
+    )
     defaults: ClassVar[dict[str, str | int]] = {**_FeatureAttention.defaults, "features": 256}
 
     @property

@@ -49,7 +49,7 @@ class MoE(StoredWeights):
         "Tan et al., arXiv 2403.08245 (gathered products)"
     )
     not_counted: ClassVar[str] = (
-        "sorting tokens by expert and reading their order, uneven loads, load-balancing losses, "
+        "sorting tokens by expert and reading the permutation, uneven loads, load-balancing losses, "
         "normalising the weights of the chosen experts, biases, dropout"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "experts", "top_k")

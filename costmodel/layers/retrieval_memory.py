@@ -70,7 +70,7 @@ class RetrievalMemory(Layer):
                 raise SizeError(f"{self.name}: wanted no more probes than lists")
             seen = seen * sizes["probes"] / sizes["lists"]
         if np.any(sizes["top_k"] > seen):
-            raise SizeError(f"{self.name}: fewer than top_k entries are looked at; give a larger store")
+            raise SizeError(f"{self.name}: fewer than top_k entries are searched; give a larger store")
 
     # -- searched entries ------------------------------------------------------------------
 

@@ -32,7 +32,7 @@ class RingAttention(SequenceParallel):
     name: ClassVar[str] = "ring-attention"
     source: ClassVar[str] = "Liu, Zaharia & Abbeel, arXiv 2310.01889, Algorithm 1"
     not_counted: ClassVar[str] = (
-        "projections and feed-forward; arithmetic per row in merging; conversion of fp32 sums at the end"
+        "projections and feed-forward; per-row arithmetic of the merge; conversion of fp32 sums at the end"
     )
 
     causal: bool = False

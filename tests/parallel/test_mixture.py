@@ -236,12 +236,12 @@ def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
     ("numbers", "message"),
     [
         ({"expert": 3}, "8 experts over expert = 3 .* 2 or 4 would"),
-        ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that have a layer.* = 8 .* 4 would"),
+        ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that hold a layer.* = 8 .* 4 would"),
         ({"tensor": 2, "data": 8}, "needs sequence_parallel"),
         ({"expert_tensor": 2}, "1 devices that share a layer.* = 2 .* 1 would"),
         (
             {"tensor": 4, "data": 4, "sequence_parallel": True, "expert": 8, "expert_tensor": 4},
-            "16 devices that have a layer.* = 32 .* 16 would",
+            "16 devices that hold a layer.* = 32 .* 16 would",
         ),
         ({"tensor": 16, "data": 1, "sequence_parallel": True}, "8 key and value heads over tensor = 16"),
     ],

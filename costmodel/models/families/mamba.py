@@ -39,7 +39,7 @@ def _pure(c: Fields) -> bool:
     }
     met = [name for name, there in others.items() if there]
     if met:
-        raise CostmodelError(f"mamba is read with {MIXER} in every layer and nothing between, got {met[0]}")
+        raise CostmodelError(f"mamba: wanted {MIXER} in every layer and nothing in between, got {met[0]}")
     return True
 
 

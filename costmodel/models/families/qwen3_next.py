@@ -131,8 +131,8 @@ QWEN3_NEXT = Family(
     parts=parts,
     source="Yang et al., arXiv 2412.06464; Hugging Face transformers, modeling_qwen3_next.py",
     left_out=(
-        "dropout, masks, sampling; rotation is charged to whole heads, a quarter of which is rotated; the "
-        "layers that predict further tokens (MTP)"
+        "dropout, masks, sampling; rotation is counted for whole heads, of which a quarter is rotated; "
+        "multi-token prediction (MTP)"
     ),
     cut={
         "heads": "heads",
