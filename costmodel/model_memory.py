@@ -141,7 +141,7 @@ class Memory:
         total = self.total(use, **given, recompute=recompute)
         if total <= self.room:
             return None
-        short = f"{(total - self.room) / 1e9:.1f} GB more than {self.room / 1e9:.1f} GB of room"
+        short = f"{(total - self.room) / 1e9:.1f} GB more than the {self.room / 1e9:.1f} GB available"
         return f"{short}; {self._remedy(use, batch, length, recompute, total)} would do"
 
     def _remedy(self, use: str, batch: float, length: float, recompute: str, total: float) -> str:

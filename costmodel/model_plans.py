@@ -94,7 +94,7 @@ def _layout(row: dict[Any, Any]) -> str:
     ]
     words = [" × ".join(said) or "one device", f"micro-batch {row['micro_batch']}"]
     words += [f"experts over {row['expert']}"] if row["expert"] > 1 else []
-    words += [f"each cut in {row['expert_tensor']}"] if row["expert_tensor"] > 1 else []
+    words += [f"each split over {row['expert_tensor']}"] if row["expert_tensor"] > 1 else []
     words += [f"interleaved {row['interleave']}"] if row["interleave"] > 1 else []
     words += ["sequence parallel"] if row["sequence_parallel"] else []
     words += [f"{row['recompute']} recomputation"] if row["recompute"] != "none" else []

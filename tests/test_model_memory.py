@@ -252,7 +252,7 @@ def test_what_is_missing_is_said_with_a_remedy_that_does(name, use, batch, lengt
     said = found.lacking(use, batch=batch, length=length)
     assert said is not None
     total = found.total(use, batch=batch, length=length)
-    assert said.startswith(f"{(total - found.room) / 1e9:.1f} GB more than 73.6 GB of room; ")
+    assert said.startswith(f"{(total - found.room) / 1e9:.1f} GB more than the 73.6 GB available; ")
     assert re.search(remedy, said)
 
 

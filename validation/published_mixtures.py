@@ -58,9 +58,9 @@ def deepseek(dtype: str, hidden: bool) -> Answer:
     )
     hours = float(step.seconds) * DEVICES / 3600 * 1e12 / (BATCH * SEQ)
     assumed = (
-        f"all in {dtype}; 16 stages of up to 4 layers, experts over 64, a sequence at a time; tokens travel "
-        f"{'while others are computed' if hidden else 'and nothing hides it'}, each copy by itself; no layer "
-        "for further tokens; H100's links for H800's"
+        f"everything in {dtype}; 16 stages of up to 4 layers, experts over 64 devices, micro-batch 1; "
+        f"all-to-alls {'overlapped' if hidden else 'exposed'}, each copy of a token sent separately; no "
+        "multi-token prediction; H100's links instead of H800's"
     )
     return Answer(hours, H100, "kernel", assumed)
 
@@ -71,5 +71,5 @@ def folded(name: str, devices: int) -> Answer:
     best = plan(Layered.of(load(name)), cluster, batch=SEQUENCES, seq=SEQ).iloc[0]
     numbers = ("tensor", "pipeline", "data", "expert", "expert_tensor", "zero")
     said = ", ".join(f"{what} {best[what]}" for what in numbers)
-    assumed = f"the fastest of all layouts ({said}); {SEQUENCES} sequences a step, even loads; bf16"
+    assumed = f"the fastest of all layouts ({said}); {SEQUENCES} sequences per step, balanced experts; bf16"
     return Answer(100 * float(best["utilisation"]), H100, "kernel", assumed)

@@ -54,7 +54,7 @@ def transformer(row: pd.Series) -> Answer | str:
     step, rung = _seconds(model, "nvidia/p100-sxm2-16gb", batch=tokens // length, seq=length, seq_kv=length)
     steps = re.search(r"\((\d+) steps\)", row["op"])
     value = step * int(steps[1]) / 3600 if steps else step
-    assumed = f"{tokens} source and target tokens a GPU in sentences of {length}; no dropout; no all-reduce"
+    assumed = f"{tokens} source and target tokens per GPU, sentences of {length}; no dropout, no all-reduce"
     return Answer(value, "nvidia/p100-sxm2-16gb", rung, assumed)
 
 
@@ -63,9 +63,9 @@ def transformer(row: pd.Series) -> Answer | str:
 
 #: Code → whether attention is one kernel; whether chains of pointwise operations are; description.
 GPT2_CODE = {
-    "HuggingFace": (False, False, "every line of HuggingFace's code a kernel"),
-    "Megatron-LM": (False, True, "scores in memory, with dropout; chains of pointwise operations one kernel"),
-    "FlashAttention": (True, True, "attention and chains of pointwise operations one kernel each"),
+    "HuggingFace": (False, False, "one kernel per line of HuggingFace's code"),
+    "Megatron-LM": (False, True, "stored scores, with dropout; chains of pointwise operations fused"),
+    "FlashAttention": (True, True, "attention and chains of pointwise operations fused"),
 }
 
 
@@ -85,8 +85,8 @@ def gpt2(row: pd.Series) -> Answer | str:
     last, _ = _seconds(update, device, params=model.parameters)
     seconds = passes * (step.seconds + _pass_over(model, device)) + last
     assumed = (
-        f"{how}; automatic mixed precision; {step.batch} sequences at a time, which 40 GB have room for, "
-        f"{passes} times a step; no all-reduce, no input"
+        f"{how}; automatic mixed precision; {passes} micro-batches of {step.batch} sequences per step "
+        "(the largest that fit into 40 GB); no all-reduce, no data loading"
     )
     return Answer(seconds * GPT2_STEPS / DAY, device, step.rung, assumed)
 
@@ -105,14 +105,14 @@ def bert(row: pd.Series) -> Answer | str:
     if row["impl"] != "FlashAttention":
         most = theirs * BERT_STEPS / 60
         return (
-            f"steps and padding are not published; {BERT_STEPS:,} steps, the most it is allowed, of "
-            f"{BERT_SEQUENCES} sequences a GPU with {BERT_LENGTH} tokens would take {most:.1f} min"
+            f"steps and padding are not published; {BERT_STEPS:,} steps (the largest number allowed) of "
+            f"{BERT_SEQUENCES} sequences per GPU with {BERT_LENGTH} tokens would take {most:.1f} min"
         )
     ours, _ = _bert_step("tiled")
     assumed = (
-        f"{BERT_MINUTES} min of NVIDIA's row times the ratio of two steps of {BERT_SEQUENCES} sequences a "
-        f"GPU with {BERT_LENGTH} tokens and no padding, {theirs * 1e3:.0f} and {ours * 1e3:.0f} ms: "
-        "probabilities stored for backward, or tiled attention; every word scored"
+        f"NVIDIA's {BERT_MINUTES} min times the ratio of two predicted steps, {ours * 1e3:.0f} ms with tiled "
+        f"attention over {theirs * 1e3:.0f} ms with stored probabilities; {BERT_SEQUENCES} sequences per GPU "
+        f"of {BERT_LENGTH} tokens, no padding; logits at all positions"
     )
     return Answer(BERT_MINUTES * ours / theirs, "nvidia/a100-sxm-80gb", rung, assumed)
 
@@ -140,7 +140,7 @@ def gpt3(row: pd.Series) -> Answer | str:
     """
     impl = row["impl"]
     if impl == "FlashAttention":
-        return "FlashAttention 1's kernels are not among those of whole models"
+        return "whole models have no kernels of FlashAttention 1"
     name = "gpt3-2.7b" if "2.7B" in row["op"] else "gpt3-1.3b"
     model, length, device = load(name), int(row["seq"]), "nvidia/a100-sxm-80gb"
     attention = "eager" if impl.startswith("without") else "tiled"
@@ -151,8 +151,8 @@ def gpt3(row: pd.Series) -> Answer | str:
     c = model.fields
     flop = batch * (6 * length * model.parameters + 12 * c.layers * c.d_model * length**2)
     assumed = (
-        f"{attention} attention; {batch} sequences at a time; fp16, weights and gradients cast from and to "
-        "fp32 and added up; update and all-reduce not charged"
+        f"{attention} attention; micro-batch {batch}; fp16, with casts of weights and gradients and fp32 "
+        "accumulation of gradients; no optimizer step, no all-reduce"
     )
     return Answer(flop / seconds / 1e12, device, rung, assumed)
 
@@ -205,7 +205,7 @@ def maxtext(row: pd.Series) -> Answer | str:
     kind = re.match(r"TPU (v5[ep])", row["gpu"])
     scale = int(re.match(r"\d+", row["op"])[0])  # type: ignore[index]
     if kind is None or (f"tpu-{kind[1]}", scale) not in MAXTEXT:
-        return "the model's sizes are in no script of that scale"
+        return "no MaxText script of that scale gives the model's sizes"
     chip = f"tpu-{kind[1]}"
     (batch, again), length = MAXTEXT[chip, scale], 2048
     model = maxtext_model(scale)
@@ -217,7 +217,7 @@ def maxtext(row: pd.Series) -> Answer | str:
     c = model.fields
     flop = batch * length * (6 * model.parameters + 6 * c.layers * c.heads * c.head_dim * length)
     assumed = (
-        f"{batch} sequences a chip, {'all' if again == 'full' else 'nothing'} computed again, "
-        "products unsplit; matrix unit's efficiency assumed"
+        f"{batch} sequences per chip, {'full' if again == 'full' else 'no'} recomputation, products not "
+        "split over chips; assumed efficiency of the matrix unit"
     )
     return Answer(flop / seconds / 1e12, f"google/{chip}", rung, assumed)

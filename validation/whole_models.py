@@ -36,7 +36,7 @@ _KINDS: tuple[tuple[str, Callable[[pd.Series], Answer | str] | str], ...] = (
     (r"BERT-large train", bert),
     (r"LLaMA-\w+ training iteration", "several devices share a sequence: see the distributed layers"),
     (r"\d+B dense LM training", maxtext),
-    (r"training step runtime ratio", "a ratio of two programs, one of which is a loop of a framework"),
+    (r"training step runtime ratio", "a ratio of two programs, one of which is a loop run by a framework"),
 )
 
 

@@ -132,5 +132,7 @@ def _run(sizes: Mapping[str, tuple[Place, ...]], *what: Any, **how: Any) -> Trac
             trace = run(*what, sizes={}, **how)
         except CannotRun:
             raise error from None
-        trace.assumed.insert(0, f"all sizes are those of the example, because with symbols {error}")
+        trace.assumed.insert(
+            0, f"all sizes are fixed to those of the example, because with symbolic sizes {error}"
+        )
         return trace

@@ -22,7 +22,7 @@ from costmodel.models import Part
 
 NOT_COUNTED = (
     "the host's time between kernels, copies between devices, random numbers; "
-    "masks and dropout inside attention that is taken as one"
+    "masks and dropout inside attention that is counted as one kernel"
 )
 
 

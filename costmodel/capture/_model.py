@@ -160,7 +160,9 @@ class CapturedModel(Model):
         """Return the error for a size that the model does not take, or that the module's code has fixed."""
         for line in self.assumed:
             if f": {name} was taken to be" in line or line.startswith("all sizes"):
-                return SizeError(f"{self.title} takes no {name}: {line}; capture it again at another")
+                return SizeError(
+                    f"{self.title} takes no {name}: {line}; capture it again at the size you want"
+                )
         return super().unknown_size(name)
 
     def check_sizes(self, sizes: Mapping[str, Any]) -> None:
@@ -172,7 +174,7 @@ class CapturedModel(Model):
             test = sp.lambdify(sorted(condition.free_symbols, key=str), condition, "numpy")
             if not np.all(test(*(sizes[name] for name in names))):
                 raise SizeError(
-                    f"{self.title} was captured where {condition} ({where}): capture it again with such sizes"
+                    f"{self.title} was captured for {condition} ({where}): for other sizes, capture it again"
                 )
 
     def _kernels(self, parts: tuple[Part, ...]) -> tuple[Phase, ...]:

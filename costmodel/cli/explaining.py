@@ -96,7 +96,7 @@ def explain(
 
 
 def _grounds(row: dict[Hashable, Any]) -> str:
-    unlike = "" if row["alike"] else "; not alike: other constants than the present format's"
+    unlike = "" if row["alike"] else "; not comparable: its constants are not those of the present format"
     return f"{row['rung']}: {row['constants_from']}{unlike}"
 
 

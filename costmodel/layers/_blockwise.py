@@ -29,7 +29,7 @@ class SequenceParallel(Layer):
     All counts are per device, of the one that does the most work; `seq` and `heads` are global sizes.
     """
 
-    family: ClassVar[str] = "many devices"
+    family: ClassVar[str] = "distributed"
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim", "devices")
     defaults: ClassVar[dict[str, str | int]] = {
         "kv_heads": "heads",

@@ -76,7 +76,7 @@ class _ElementwiseRecurrent(Layer):
 
     family: ClassVar[str] = "recurrent"
     not_counted: ClassVar[str] = (
-        "dropout, writing what only a training forward keeps, "
+        "dropout, writing values for a backward pass, "
         "arithmetic in log space that some parallel scans use for stability"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
@@ -95,7 +95,7 @@ class _ElementwiseRecurrent(Layer):
         if self.generation and self.algorithm != "sequential":
             raise CostmodelError(
                 f"{self.name}: algorithm {self.algorithm} needs generation=false: "
-                "each input is made of the output before, and there is nothing to scan"
+                "each input depends on the previous output, so there is nothing to scan"
             )
 
     # -- sizes -----------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class _MatrixState(_Decaying):
         each time (generation; forward only).
     """
 
-    family: ClassVar[str] = "linear"
+    family: ClassVar[str] = "linear attention"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim", "block": 64}
 
@@ -166,7 +166,7 @@ class _MatrixState(_Decaying):
         """The gradient of the normalisation: dO over O's divisor, and the row sums of dO∘O."""
         return stream(
             self,
-            "gradient of the division",
+            "normalisation gradient",
             rows=B * H * N,
             cols=self.value_width,
             reads=2,

@@ -41,10 +41,10 @@ class _MaskedAttention(Layer):
     determines how often K and V are read again through the cache, and how many scores a kernel computes.
     """
 
-    family: ClassVar[str] = "fewer pairs"
+    family: ClassVar[str] = "sparse attention"
     not_counted: ClassVar[str] = (
         "projections; the scaling by 1/√d_h (folded into Q); the index of the kept tiles; "
-        "in FLOPs, scores that a tile computes but the mask drops"
+        "in FLOPs, masked scores of a kept tile"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "heads", "seq", "head_dim")
     defaults: ClassVar[dict[str, str | int]] = {"kv_heads": "heads", "value_dim": "head_dim", "block": 128}

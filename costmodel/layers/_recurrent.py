@@ -89,8 +89,7 @@ class Recurrent(Layer):
 
     family: ClassVar[str] = "recurrent"
     not_counted: ClassVar[str] = (
-        "dropout between layers, packing of ragged batches, "
-        "writing the gates that only a training forward keeps"
+        "dropout between layers, packing of ragged batches, writing the gates for a backward pass"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "hidden")
     defaults: ClassVar[dict[str, str | int]] = {"input": "hidden", "num_layers": 1}

@@ -43,9 +43,9 @@ class Collective(Layer):
     """
 
     name: ClassVar[str] = "collective"
-    family: ClassVar[str] = "many devices"
+    family: ClassVar[str] = "distributed"
     source: ClassVar[str] = "Thakur et al. 2005, §4; Patarasuk & Yuan 2009; Chan et al. 2007, Table 1"
-    not_counted: ClassVar[str] = "the library's own buffers; that an all-reduce in a switch sends less"
+    not_counted: ClassVar[str] = "the library's own buffers; the smaller traffic of reductions in a switch"
     required: ClassVar[tuple[str, ...]] = ("m", "n", "devices")
     defaults: ClassVar[dict[str, str | int]] = {"node": "devices"}
 

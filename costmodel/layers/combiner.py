@@ -38,8 +38,8 @@ class Combiner(_MaskedAttention):
     name: ClassVar[str] = "combiner"
     source: ClassVar[str] = "Ren et al., arXiv 2107.05768, eq. 4–8 and §4 (fixed, logsparse)"
     not_counted: ClassVar[str] = (
-        "projections; the scaling by 1/√d_h; networks in place of the maximum as a span's query and key; "
-        "that lengths between powers of two have fewer spans (logsparse)"
+        "projections; the scaling by 1/√d_h; networks instead of the maximum for a span's query and key; "
+        "the smaller number of spans at lengths between powers of two (logsparse)"
     )
     defaults: ClassVar[dict[str, str | int]] = {"value_dim": "head_dim"}
 
@@ -135,7 +135,7 @@ class Combiner(_MaskedAttention):
         """The spans' keys and values; then attention to keys and spans."""
         entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
         summarise = self._span_kernel(
-            "spans",
+            "span summaries",
             reads=1,
             writes=0,
             flops={
@@ -164,7 +164,7 @@ class Combiner(_MaskedAttention):
         )
         entries, spans = B * HQ * N * self.levels, B * HQ * self.spans
         spread = self._span_kernel(
-            "spans, backward",
+            "span summaries, backward",
             reads=2,
             writes=1,
             flops={

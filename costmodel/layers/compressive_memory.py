@@ -30,10 +30,10 @@ class CompressiveMemory(_MaskedAttention):
     """
 
     name: ClassVar[str] = "compressive-memory"
-    family: ClassVar[str] = "fewer pairs"
+    family: ClassVar[str] = "sparse attention"
     source: ClassVar[str] = "Munkhdalai et al., arXiv 2404.07143, eq. 3–10 (Infini-attention, linear update)"
     not_counted: ClassVar[str] = (
-        "projections; the scaling by 1/√d_h (folded into Q); σ of the gate; the delta rule's variant"
+        "projections; the scaling by 1/√d_h (folded into Q); the gate's sigmoid; the delta-rule variant"
     )
     defaults: ClassVar[dict[str, str | int]] = {**_MaskedAttention.defaults, "block": 2048}
 
@@ -106,10 +106,10 @@ class CompressiveMemory(_MaskedAttention):
             mapped,
             self._product("segment states", D, DV, MEAN, keys=True, workspace=self._memory - sums),
             self._pass(
-                "sums of keys", B * HKV * N, D, 1, 0,
+                "key sums", B * HKV * N, D, 1, 0,
                 vector=1, depth=CeilLog2(LONGEST), extra_write=sums, workspace=sums,
             ),
-            self._walk("memories"),
+            self._walk("memory accumulation"),
             self._product(
                 "memory read", MEAN, DV, D, b_batch=B * SEGMENTS * HKV, workspace=read_back
             ),
@@ -135,28 +135,28 @@ class CompressiveMemory(_MaskedAttention):
             workspace=2 * w * rows * DV + self.stat_bytes * rows,
         )  # fmt: skip
         of_queries = self._pass(
-            "query gradient, of the divisor", rows, D, 2, 1,
+            "query gradient, normaliser", rows, D, 2, 1,
             # dσ(q) − s·z 2; for z, a product and a sum over queries.
             vector=4, depth=sp.Max(2, 1 + CeilLog2(LONGEST)),
             extra_read=self.stat_bytes * rows + sums, extra_write=sums, workspace=sums,
         )  # fmt: skip
-        of_keys = self._pass("key gradient, of the divisor", B * HKV * N, D, 1, 1, vector=1, extra_read=sums)
+        of_keys = self._pass("key gradient, normaliser", B * HKV * N, D, 1, 1, vector=1, extra_read=sums)
         # Multiply by min(σ, 1), and add the local attention's gradients of Q and K.
         unmap = self._pass("feature map gradient", B * N * (HQ + HKV), D, 3, 1, vector=3, depth=3)
         values = self._product(
-            "value gradient, of the memory", MEAN, DV, D, keys=True, workspace=w * B * N * HKV * DV
+            "value gradient, memory", MEAN, DV, D, keys=True, workspace=w * B * N * HKV * DV
         )
         both = {"b_batch": B * SEGMENTS * HKV}
         return (
             gate,
             *self._local(super().backward()),
-            self._product("query gradient, of the memory", MEAN, D, DV, **both),
+            self._product("query gradient, memory", MEAN, D, DV, **both),
             of_queries,
             self._product(
                 "memory gradient", D, DV, MEAN, out_batch=B * SEGMENTS * HKV, workspace=self._memory - sums
             ),
-            self._walk("memory gradients"),
-            self._product("key gradient, of the memory", MEAN, D, DV, keys=True),
+            self._walk("memory gradient accumulation"),
+            self._product("key gradient, memory", MEAN, D, DV, keys=True),
             of_keys,
             values,
             gradient_sum(self, rows=B * N * HKV, cols=DV),

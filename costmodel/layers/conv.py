@@ -75,7 +75,7 @@ class Conv(_Convolution):
     name: ClassVar[str] = "conv"
     source: ClassVar[str] = "Vaswani et al., arXiv 1706.03762, Table 1; torch.nn.Conv1d"
     not_counted: ClassVar[str] = (
-        "bias; savings at the padded ends; a copy of the input for each tap (im2col), Winograd, FFT"
+        "bias; work saved at the padded edges; a copy of the input for each tap (im2col), Winograd, FFT"
     )
 
     groups: int = 1
@@ -139,7 +139,7 @@ class SeparableConv(_Convolution):
 
     name: ClassVar[str] = "separable-conv"
     source: ClassVar[str] = "Chollet, arXiv 1610.02357; Vaswani et al., arXiv 1706.03762, §4"
-    not_counted: ClassVar[str] = "bias; savings at the padded ends; an activation in between"
+    not_counted: ClassVar[str] = "bias; work saved at the padded edges; an activation in between"
 
     def _depthwise(self, name: str, *, depth: sp.Expr, times: sp.Expr = ONE, **traffic: sp.Expr) -> Phase:
         """Return one depthwise pass: 2 FLOP per tap, channel and position."""

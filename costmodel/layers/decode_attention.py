@@ -128,7 +128,7 @@ class SplitKV(DecodeAttention):
         vector, special = ("vector", self.accumulate), ("special", self.accumulate)
         parts = replace(
             whole,
-            name="decode attention, parts",
+            name="decode attention, splits",
             sizes={**whole.sizes, "batch": B * SPLITS, "seq_kv": longest},
             flops={**whole.flops, vector: rows * (3 * NKV + SPLITS * DV)},
             write=partial,

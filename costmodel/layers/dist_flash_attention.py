@@ -39,7 +39,7 @@ class DistFlashAttention(SequenceParallel):
     name: ClassVar[str] = "dist-flash-attention"
     source: ClassVar[str] = "Li et al., arXiv 2310.03294, §3.1–3.3, Algorithms 1 and 2"
     not_counted: ClassVar[str] = (
-        "projections and feed-forward; arithmetic per row in merging; conversion of fp32 sums at the end"
+        "projections and feed-forward; per-row arithmetic of the merge; conversion of fp32 sums at the end"
     )
 
     balanced: bool = True
@@ -80,7 +80,7 @@ class DistFlashAttention(SequenceParallel):
         if not self.balanced:
             return self._timeline(own, other, keys, keys, ZERO, (self.merge(P - 1),))
         outputs = self.outputs + self.statistics
-        late = self._send("help's outputs, last round", outputs, self._helped_last, overlaps=False)
+        late = self._send("helper output transfer, last round", outputs, self._helped_last, overlaps=False)
         start = sp.Max(keys, first(self.helped) * self.queries)
         on_the_way = sp.Max(keys + outputs, self.queries)
         results = first(self.helped) * outputs
@@ -103,9 +103,9 @@ class DistFlashAttention(SequenceParallel):
             last = sp.Max(keys, self._helped_last * self.queries)
             results = sp.Max(keys, first(self.helped) * self.queries)
         end = (
-            self._send("gradients, last round", last, first(self.rounds), overlaps=False),
-            self.add("query gradient", D, HQ, P - 1),
-            self.add("key and value gradient", D + DV, HKV, P - 1),
+            self._send("gradient transfer, last round", last, first(self.rounds), overlaps=False),
+            self.add("query gradient accumulation", D, HQ, P - 1),
+            self.add("key and value gradient accumulation", D + DV, HKV, P - 1),
         )
         again = of_forward(self.forward()) if self.checkpoint == "layer" else ()
         return (*again, sums, *self._timeline((own,), (other,), start, on_the_way, results, end))
@@ -127,9 +127,9 @@ class DistFlashAttention(SequenceParallel):
         room = (1 + first(middle(rounds))) * start + results
         return (
             *own,
-            self._send("first round's operands", start, first(rounds), workspace=room),
+            self._send("operand transfer, first round", start, first(rounds), workspace=room),
             *times(other, middle(rounds)),
-            self._send("next round's operands, last round's results", on_the_way, middle(rounds)),
+            self._send("operand and result transfer, later rounds", on_the_way, middle(rounds)),
             *times(other, first(rounds)),
             *end,
         )

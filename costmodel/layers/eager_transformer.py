@@ -73,7 +73,7 @@ class Style:
 
 _ADD, _MUL = "elementwise_add", "elementwise_mul"
 #: Three products read one input: autograd adds their gradients.
-_THREE_BRANCHES = Pass("gradients of the input of Q, K and V", "hidden", _ADD, 2, count=2)
+_THREE_BRANCHES = Pass("sum of input gradients", "hidden", _ADD, 2, count=2)
 #: transformers' modeling_gpt2.py, modeling_bert.py and modeling_opt.py, with eager attention. GPT-2's
 #: activation (NewGELU) is written out: power, scale, add, scale, tanh, add, half of x, product.
 STYLES = {
@@ -82,21 +82,21 @@ STYLES = {
         forward=(
             Pass("scale", "scores"),
             Pass("causal mask", "scores", borrowed=True),
-            Pass("power", "inner", "elementwise_pow_scalar"),
-            Pass("scale of the activation", "inner", count=3),
-            Pass("sum of the activation", "inner", _ADD, 2),
-            Pass("tanh", "inner", "tanh"),
-            Pass("one more", "inner", "elementwise_add_scalar"),
-            Pass("product of the activation", "inner", _MUL, 2),
+            Pass("activation power", "inner", "elementwise_pow_scalar"),
+            Pass("activation scale", "inner", count=3),
+            Pass("activation sum", "inner", _ADD, 2),
+            Pass("activation tanh", "inner", "tanh"),
+            Pass("activation plus one", "inner", "elementwise_add_scalar"),
+            Pass("activation product", "inner", _MUL, 2),
         ),
         backward=(
             Pass("scale", "scores"),
             Pass("causal mask", "scores", borrowed=True),
-            Pass("products of the activation", "inner", _MUL, 2, count=3),
-            Pass("tanh", "inner", _MUL, 2, borrowed=True),
-            Pass("scales and square of the activation", "inner", count=5),
-            Pass("gradients of x", "inner", _ADD, 2, count=2),
-            Pass("gradients of Q, K and V side by side", "hidden", "elementwise_copy", count=2),
+            Pass("activation products", "inner", _MUL, 2, count=3),
+            Pass("activation tanh", "inner", _MUL, 2, borrowed=True),
+            Pass("activation scales and square", "inner", count=5),
+            Pass("activation sums", "inner", _ADD, 2, count=2),
+            Pass("concatenation of Q, K and V gradients", "hidden", "elementwise_copy", count=2),
         ),
         head="logits",
         kept_scores=1,  # probabilities
@@ -105,18 +105,18 @@ STYLES = {
     "opt": Style(
         fused_qkv=False,
         forward=(
-            Pass("scale of the queries", "hidden"),
+            Pass("query scale", "hidden"),
             Pass("mask", "scores", borrowed=True),
             Pass("maximum", "scores", borrowed=True),
             Pass("relu", "inner", "relu"),
         ),
         # The gradient of a maximum compares twice, and splits the gradient where both operands were equal.
         backward=(
-            Pass("scale of the queries", "hidden"),
-            Pass("maximum, half", "scores", borrowed=True),
+            Pass("query scale", "hidden"),
+            Pass("maximum, scale of ties", "scores", borrowed=True),
             Pass("maximum, comparisons", "scores", reads=1, writes=0, count=2, borrowed=True),
-            Pass("maximum, choice", "scores", _MUL, 2, borrowed=True),
-            Pass("maximum, filled", "scores", borrowed=True),
+            Pass("maximum, product with the comparison", "scores", _MUL, 2, borrowed=True),
+            Pass("maximum, masked fill", "scores", borrowed=True),
             Pass("relu", "inner", _MUL, 2, borrowed=True),
             _THREE_BRANCHES,
         ),
@@ -224,7 +224,7 @@ class EagerTransformer(Layer):
         """Return the memory-bound kernels of one layer, and how often each runs."""
         style, rows = STYLES[self.style], B * N
         common = [
-            Pass("head layout", "hidden", "elementwise_copy", count=4),
+            Pass("head transpose", "hidden", "elementwise_copy", count=4),
             Pass("residual", "hidden", _ADD, 2, count=2),
         ]
         if self.dropout:
@@ -247,7 +247,7 @@ class EagerTransformer(Layer):
             (
                 stream(
                     self,
-                    "gradient of an offset",
+                    "bias gradient",
                     op=_ADD,
                     borrowed=True,
                     rows=B * N,

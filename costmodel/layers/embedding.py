@@ -39,18 +39,27 @@ class Embedding(Layer):
 
     def forward(self) -> tuple[Phase, ...]:
         """One kernel that copies each token's row."""
-        copy = stream(self, "rows", op="elementwise_copy", rows=B * N, cols=D, reads=1, writes=1, depth=ZERO)
+        copy = stream(
+            self, "row gather", op="elementwise_copy", rows=B * N, cols=D, reads=1, writes=1, depth=ZERO
+        )
         again = self.bytes * D * (B * N - self.rows)
         return (replace(copy, read=self.bytes * D * self.rows + TOKEN_BYTES * B * N, l2=again),)
 
     def backward(self) -> tuple[Phase, ...]:
         """A fill of the table's gradient with zeros; then the sums of rows."""
         zeros = stream(
-            self, "zero gradient", op="elementwise_copy", rows=V, cols=D, reads=0, writes=1, depth=ZERO
+            self, "gradient zero fill", op="elementwise_copy", rows=V, cols=D, reads=0, writes=1, depth=ZERO
         )
         # The deepest sum is that of a token which is at every position.
         sums = stream(
-            self, "sums of rows", rows=B * N, cols=D, reads=1, writes=1, vector=1, depth=CeilLog2(B * N)
+            self,
+            "gradient scatter-add",
+            rows=B * N,
+            cols=D,
+            reads=1,
+            writes=1,
+            vector=1,
+            depth=CeilLog2(B * N),
         )
         written = self.bytes * D * self.rows
         return (zeros, replace(sums, read=sums.read + TOKEN_BYTES * B * N, write=written))

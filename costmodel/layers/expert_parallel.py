@@ -38,14 +38,14 @@ class ExpertParallel(MoE):
     """
 
     name: ClassVar[str] = "expert-parallel"
-    family: ClassVar[str] = "many devices"
+    family: ClassVar[str] = "distributed"
     source: ClassVar[str] = (
         "Lepikhin et al., arXiv 2006.16668, §3.2 (two all-to-alls); Fedus et al., arXiv 2101.03961, §5.4; "
         "Liu et al., arXiv 2504.14960, §3 (experts that tensor parallelism does not cut, or cuts)"
     )
     not_counted: ClassVar[str] = (
-        f"{MoE.not_counted}; the prior exchange of how many copies go where; sending a token only once to "
-        "a device with several of its experts; anything that hides the exchanges"
+        f"{MoE.not_counted}; the exchange of token counts before the dispatch; sending a token only "
+        "once to a device with several of its experts; overlap of exchanges and arithmetic"
     )
     required: ClassVar[tuple[str, ...]] = (*MoE.required, "devices")
     defaults: ClassVar[dict[str, str | int]] = {**MoE.defaults, "node": "devices"}
@@ -57,9 +57,11 @@ class ExpertParallel(MoE):
         """Check that all devices hold equally many experts, and equal parts of each."""
         super().check_sizes(sizes)
         if np.any(np.mod(sizes["experts"], sizes["devices"]) != 0):
-            raise SizeError(f"{self.name}: devices must divide experts: each has as many as any other")
+            raise SizeError(f"{self.name}: devices must divide experts: all devices hold equally many")
         if np.any(np.mod(sizes["d_ff"], self.cut) != 0):
-            raise SizeError(f"{self.name}: cut = {self.cut} must divide d_ff: each has as much of an expert")
+            raise SizeError(
+                f"{self.name}: cut = {self.cut} must divide d_ff: all hold equal parts of an expert"
+            )
 
     @property
     def working(self) -> sp.Expr:
@@ -91,7 +93,7 @@ class ExpertParallel(MoE):
             return ()
         size = self.bytes * self.cut * T * K * D
         room = size if collective == "all-gather" else size / self.cut
-        phase = exchange(self, "copies of those that share an expert", collective, size, workspace=room)
+        phase = exchange(self, f"expert tensor-parallel {collective}", collective, size, workspace=room)
         return at((phase,), {P: sp.Integer(self.cut), NODE: sp.Integer(self.cut)})
 
     def forward(self) -> tuple[Phase, ...]:
@@ -100,7 +102,7 @@ class ExpertParallel(MoE):
         copies = self.bytes * T * K * D
         ordered = stream(
             self,
-            "copies by expert",
+            "token permutation",
             op="elementwise_copy",
             rows=T,
             cols=D,
@@ -110,11 +112,15 @@ class ExpertParallel(MoE):
             extra_read=self._choices,
             workspace=copies,
         )
-        return self._with_exchanges((router, choice, ordered, *rest), "tokens to experts", "results back")
+        return self._with_exchanges(
+            (router, choice, ordered, *rest), "dispatch all-to-all", "combine all-to-all"
+        )
 
     def backward(self) -> tuple[Phase, ...]:
         """The same backward: result gradients are sent to the experts, copy gradients are sent back."""
-        return self._with_exchanges(super().backward(), "gradients to experts", "input's gradients back")
+        return self._with_exchanges(
+            super().backward(), "combine gradient all-to-all", "dispatch gradient all-to-all"
+        )
 
     def tensors(self) -> Tensors:
         """The tokens in and out; the router; the device's experts that tokens cannot avoid choosing."""

@@ -30,7 +30,7 @@ class GraphAttention(Layer):
     """
 
     name: ClassVar[str] = "graph-attention"
-    family: ClassVar[str] = "fewer pairs"
+    family: ClassVar[str] = "sparse attention"
     source: ClassVar[str] = (
         "Tomczak & Kuppannagari, arXiv 2502.01659 (by edges); Veličković et al., arXiv 1710.10903"
     )
@@ -47,7 +47,7 @@ class GraphAttention(Layer):
         edges, nodes = sizes["edges"], sizes["seq"]
         if np.any(edges < nodes) or np.any(edges > nodes * nodes):
             raise SizeError(
-                f"{self.name}: wanted edges from seq (one a node) to seq² (all pairs); they are "
+                f"{self.name}: wanted edges from seq (one per node) to seq² (all pairs); they are "
                 "seq times degree where not given"
             )
 

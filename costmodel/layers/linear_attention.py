@@ -36,7 +36,9 @@ class _FeatureAttention(_MatrixState):
         """Check the combination of options."""
         super().__post_init__()
         if self.form == "recurrent" and not self.causal:
-            raise CostmodelError(f"{self.name}: form=recurrent needs causal=true: it sees what came before")
+            raise CostmodelError(
+                f"{self.name}: form=recurrent needs causal=true: a recurrence sees only earlier positions"
+            )
 
     def map_forward(self) -> tuple[Phase, ...]:
         """Return the kernels of φ, applied to queries and keys together."""
@@ -60,12 +62,10 @@ class _FeatureAttention(_MatrixState):
         state, sums = self.bytes * heads * dk * dv, self.bytes * heads * dk
         return (
             gemm(self, "state", m=dk, n=dv, k=N, batch=heads, workspace=state),
-            self._pass(
-                "sum of keys", dk, 1, 0, vector=1, depth=CeilLog2(N), extra_write=sums, workspace=sums
-            ),
+            self._pass("key sum", dk, 1, 0, vector=1, depth=CeilLog2(N), extra_write=sums, workspace=sums),
             gemm(self, "outputs", m=N, n=dv, k=dk, batch=heads),
             self._pass(
-                "division",
+                "normalisation",
                 dv,
                 1,
                 1,
@@ -83,7 +83,7 @@ class _FeatureAttention(_MatrixState):
             self._division_gradient(),
             gemm(self, "query gradient", m=N, n=dk, k=dv, batch=heads),
             self._pass(
-                "query gradient, of the divisor",
+                "query gradient, normaliser",
                 dk,
                 2,
                 1,
@@ -95,7 +95,7 @@ class _FeatureAttention(_MatrixState):
             ),
             gemm(self, "state gradient", m=dk, n=dv, k=N, batch=heads, workspace=state),
             gemm(self, "key gradient", m=N, n=dk, k=dv, batch=heads),
-            self._pass("key gradient, of the divisor", dk, 1, 1, vector=1, depth=1, extra_read=sums),
+            self._pass("key gradient, normaliser", dk, 1, 1, vector=1, depth=1, extra_read=sums),
             gemm(self, "value gradient", m=N, n=dv, k=dk, batch=heads),
         )
 
@@ -155,7 +155,9 @@ class Performer(_FeatureAttention):
 
     name: ClassVar[str] = "performer"
     source: ClassVar[str] = "Choromanski et al., arXiv 2009.14794, eq. 5–7, Lemma 1"
-    not_counted: ClassVar[str] = "projections; drawing ω and making it orthogonal; the maximum for stability"
+    not_counted: ClassVar[str] = (
+        "projections; sampling and orthogonalising ω; the maximum subtracted for stability"
+    )
     defaults: ClassVar[dict[str, str | int]] = {**_FeatureAttention.defaults, "features": 256}
 
     @property
@@ -188,5 +190,5 @@ class Performer(_FeatureAttention):
                 "exponential gradient", F, reads=2, vector=2, depth=tree_depth(F), extra_write=statistic
             ),
             gemm(self, "random features, input gradient", m=rows, n=D, k=F),
-            self._map_pass("gradient of the norm", D, reads=2, vector=2, depth=2, extra_read=statistic),
+            self._map_pass("squared-norm gradient", D, reads=2, vector=2, depth=2, extra_read=statistic),
         )

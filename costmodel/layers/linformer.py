@@ -32,7 +32,7 @@ class Linformer(Layer):
     """
 
     name: ClassVar[str] = "linformer"
-    family: ClassVar[str] = "linear"
+    family: ClassVar[str] = "linear attention"
     source: ClassVar[str] = "Wang et al., arXiv 2006.04768, eq. 7 and §4 (sharing)"
     not_counted: ClassVar[str] = "projections to Q, K, V and of the output; the scaling by 1/√d_h; dropout"
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "heads", "head_dim")
@@ -72,11 +72,11 @@ class Linformer(Layer):
         partial = w * R * N if shared else ZERO
         added = (gradient_sum(self, rows=R, cols=N),) if shared else ()
         return (
-            gemm(self, "mixed value gradient", m=R, n=DV, k=N, batch=heads, workspace=w * heads * R * DV),
+            gemm(self, "projected value gradient", m=R, n=DV, k=N, batch=heads, workspace=w * heads * R * DV),
             gemm(self, "probability gradient", m=N, n=R, k=DV, batch=heads, workspace=scores),
             softmax(self, "softmax gradient", "bwd", rows=heads * N, cols=R, workspace=scores),
             gemm(self, "query gradient", m=N, n=D, k=R, batch=heads),
-            gemm(self, "mixed key gradient", m=R, n=D, k=N, batch=heads, workspace=w * heads * R * D),
+            gemm(self, "projected key gradient", m=R, n=D, k=N, batch=heads, workspace=w * heads * R * D),
             gemm(self, "key gradient", n=D, **mixed),
             gemm(self, "value gradient", n=DV, **mixed),
             gemm(self, "key projection gradient", m=R, n=N, k=D, batch=heads, out_batch=e),

@@ -142,11 +142,11 @@ class Mamba(Layer):
             return scan_phase(self, name, read=read, write=write, **counts)
 
         return (
-            kernel("decay", x + self.bytes * E * S, wide, 2, vector=lanes * N, special=lanes * N),
-            kernel("input", self._tokens(2 * E + S), wide, 2, vector=2 * lanes * N),
+            kernel("exp(ΔA)", x + self.bytes * E * S, wide, 2, vector=lanes * N, special=lanes * N),
+            kernel("ΔBx", self._tokens(2 * E + S), wide, 2, vector=2 * lanes * N),
             kernel("scan", 2 * wide, wide, COMBINE_DEPTH * steps, steps=steps, vector=lanes * flops),
-            kernel("output", wide + self._tokens(S), x, tree_depth(S), chains=channels, vector=2 * lanes * N),
-            kernel("skip", 2 * x + self.bytes * E, x, 2, chains=channels, vector=2 * channels * N),
+            kernel("C·h", wide + self._tokens(S), x, tree_depth(S), chains=channels, vector=2 * lanes * N),
+            kernel("skip (D·x)", 2 * x + self.bytes * E, x, 2, chains=channels, vector=2 * channels * N),
             kernel(
                 "gate", 2 * x, x, 4,
                 chains=channels, vector=3 * channels * N, special=channels * N, workspace=ZERO,

@@ -88,7 +88,7 @@ class Matmul(StoredWeights):
         rounded = BATCH * (ways * self.bytes * rows * cols + lines * self.stat_bytes)
         return replace(
             product,
-            name=f"rounding and {product.name}",
+            name=f"quantisation and {product.name}",
             op=f"gemm_{self.dtype}_dynquant",
             options={**product.options, "quantise": True},
             flops={**product.flops, ("vector", self.accumulate): ways * 3 * BATCH * rows * cols},

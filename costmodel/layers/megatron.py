@@ -62,7 +62,7 @@ class Megatron(Layer):
     """
 
     name: ClassVar[str] = "megatron"
-    family: ClassVar[str] = "many devices"
+    family: ClassVar[str] = "distributed"
     source: ClassVar[str] = (
         "Shoeybi et al., arXiv 1909.08053, §3; Korthikanti et al., arXiv 2205.05198, §4.1–4.2"
     )
@@ -136,7 +136,7 @@ class Megatron(Layer):
     def _exchange(self, name: str, collective: str, *, overlaps: bool = False) -> Phase:
         size = self.bytes * self.all_rows * D
         room = size if self.sequence_parallel else ZERO  # an all-reduce works in place
-        return exchange(self, name, collective, size, overlaps=overlaps, workspace=room)
+        return exchange(self, f"{name} {collective}", collective, size, overlaps=overlaps, workspace=room)
 
     def _gather(self, name: str) -> tuple[Phase, ...]:
         """Return the all-gather before a part, if a device holds only some of the positions."""
@@ -167,18 +167,14 @@ class Megatron(Layer):
         The last `last` kernels, of the weight gradients, need the gathered input.
         """
         shared = at(kernels, self._sizes)
-        again = (
-            (self._exchange("input, for the weights' gradient", "all-gather", overlaps=True),)
-            if self.sequence_parallel
-            else ()
-        )
+        again = (self._exchange("input", "all-gather", overlaps=True),) if self.sequence_parallel else ()
         return (
             *self._dropout("bwd"),
-            *self._gather("output's gradient"),
+            *self._gather("output gradient"),
             *shared[:-last],
             *again,
             *shared[-last:],
-            self._reduce("input's gradient"),
+            self._reduce("input gradient"),
             norm(self, self.norm, "bwd", rows=self.rows, cols=D),
             addition(self, "residual", rows=self.rows, cols=D),
         )

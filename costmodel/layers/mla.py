@@ -81,15 +81,15 @@ class MLA(Layer):
     def _projections(self) -> tuple[tuple[str, sp.Expr, sp.Expr, sp.Expr], ...]:
         """(name, rows, input width, output width) of each projection."""
         return (
-            ("query, down", B * N, DM, Q),
-            ("query, up", B * N, Q, HQ * (D + R)),
-            ("latent, down", B * N, DM, C + R),
-            ("keys and values, up", B * NKV, C, HQ * (D + DV)),
-            ("output", B * N, HQ * DV, DM),
+            ("query down-projection", B * N, DM, Q),
+            ("query up-projection", B * N, Q, HQ * (D + R)),
+            ("latent down-projection", B * N, DM, C + R),
+            ("key and value up-projection", B * NKV, C, HQ * (D + DV)),
+            ("output projection", B * N, HQ * DV, DM),
         )
 
     def _project(self, name: str, rows: sp.Expr, inner: sp.Expr, outer: sp.Expr) -> Phase:
-        intermediate = 0 if name == "output" else self.bytes * rows * outer
+        intermediate = 0 if name == "output projection" else self.bytes * rows * outer
         return gemm(self, name, m=rows, n=outer, k=inner, workspace=sp.sympify(intermediate))
 
     def _per_head(self, name: str, inner: sp.Expr, outer: sp.Expr) -> Phase:
@@ -114,7 +114,7 @@ class MLA(Layer):
             pairs = causal_pairs(N, NKV)
         scores, rows = B * HQ * pairs, B * HQ * N
         return Phase(
-            name="attention on latents",
+            name="attention over latents",
             kernel="decode",
             op="attention_decode",
             # The kernel model takes one width for both: half of a token's c + d_r numbers.
@@ -141,7 +141,10 @@ class MLA(Layer):
         if not self.absorbed:
             core = leaving(self._core(self._tiled.core_forward()), self.bytes * B * N * HQ * DV)
             return (down, latent, up, values, *core, out)
-        into, back = self._per_head("query to latent", D, C), self._per_head("latent to value", C, DV)
+        into, back = (
+            self._per_head("query to latent (W_UK)", D, C),
+            self._per_head("latent to value (W_UV)", C, DV),
+        )
         return (down, latent, up, into, self._latent_core(), back, out)
 
     def backward(self) -> tuple[Phase, ...]:
@@ -152,7 +155,7 @@ class MLA(Layer):
         products: list[Phase] = []
         for name, rows, inner, outer in self._projections():
             # Input gradients are intermediates, except the first of the two that are added for the sequence.
-            room = ZERO if name == "query, down" else self.bytes * rows * inner
+            room = ZERO if name == "query down-projection" else self.bytes * rows * inner
             products += gradients(self, name, rows=rows, inner=inner, outer=outer, workspace=room)
         added = gradient_sum(self, rows=B * N, cols=DM)
         heads = self.bytes * B * HQ * (N * (D + R) + NKV * (D + R + DV))  # dQ, dK and dV

@@ -49,7 +49,7 @@ class MoE(StoredWeights):
         "Tan et al., arXiv 2403.08245 (gathered products)"
     )
     not_counted: ClassVar[str] = (
-        "sorting tokens by expert and reading their order, uneven loads, load-balancing losses, "
+        "sorting tokens by expert and reading the permutation, uneven loads, load-balancing losses, "
         "normalising the weights of the chosen experts, biases, dropout"
     )
     required: ClassVar[tuple[str, ...]] = ("batch", "seq", "d_model", "experts", "top_k")
@@ -127,7 +127,7 @@ class MoE(StoredWeights):
             # Softmax of the scores; then k times the largest remaining score.
             stream(
                 self,
-                "choice",
+                "top-k routing",
                 op="softmax",
                 borrowed=True,
                 pattern="softmax",
@@ -182,7 +182,7 @@ class MoE(StoredWeights):
             # Σ p·dp has k terms per token; then dp − Σ, times p.
             stream(
                 self,
-                "choice gradient",
+                "top-k routing gradient",
                 op="softmax",
                 borrowed=True,
                 pattern="softmax",

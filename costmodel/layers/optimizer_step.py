@@ -34,23 +34,23 @@ class Operation(NamedTuple):
 #: As written in torch.optim, without maximum, Nesterov momentum or damping; the bias corrections of the
 #: first steps are scalars, not tables. AdamW's first line is the decay of Loshchilov & Hutter.
 _ADAM = (
-    Operation("lerp of m", "mg", "m", 3),  # m + (1 − β₁)(g − m)
-    Operation("decay of v", "v", "v", 1),  # β₂·v
-    Operation("square into v", "vg", "v", 3),  # v + (1 − β₂)·g·g
-    Operation("root", "v", "t", 0, 1),
-    Operation("correction", "t", "t", 1),
-    Operation("epsilon", "t", "t", 1),
+    Operation("first moment update", "mg", "m", 3),  # m + (1 − β₁)(g − m)
+    Operation("second moment decay", "v", "v", 1),  # β₂·v
+    Operation("second moment update", "vg", "v", 3),  # v + (1 − β₂)·g·g
+    Operation("square root", "v", "t", 0, 1),
+    Operation("bias correction", "t", "t", 1),
+    Operation("epsilon addition", "t", "t", 1),
     Operation("update", "pmt", "p", 3),  # p − η·m/t
 )
 OPTIMISERS = {
     "sgd": (Operation("update", "pg", "p", 2),),  # p − η·g
     "momentum": (
-        Operation("decay of m", "m", "m", 1),
-        Operation("gradient into m", "mg", "m", 1),
+        Operation("momentum decay", "m", "m", 1),
+        Operation("momentum update", "mg", "m", 1),
         Operation("update", "pm", "p", 2),
     ),
     "adam": _ADAM,
-    "adamw": (Operation("decay of p", "p", "p", 1), *_ADAM),
+    "adamw": (Operation("weight decay", "p", "p", 1), *_ADAM),
 }
 #: Dependent operations: the longest chain.
 DEPTH = {"sgd": 2, "momentum": 4, "adam": 9, "adamw": 9}
@@ -152,14 +152,14 @@ class OptimizerStep(Layer):
     def _separate(self) -> Iterator[Phase]:
         """Yield one kernel per operation."""
         if self._has_master:
-            yield self._temporary(self._pass("gradient, widened", self.bytes, self._state_width, 0, 0, 0))
+            yield self._temporary(self._pass("gradient cast to fp32", self.bytes, self._state_width, 0, 0, 0))
         for step in OPTIMISERS[self.optimiser]:
             read, write = len(step.reads) * self._state_width, len(step.writes) * self._state_width
             depth = step.vector + step.special
             found = self._pass(step.name, read, write, step.vector, step.special, depth)
-            yield self._temporary(found) if step.name == "root" else found
+            yield self._temporary(found) if step.name == "square root" else found
         if self._has_master:
-            yield self._pass("weight, narrowed", self._state_width, self.bytes, 0, 0, 0)
+            yield self._pass(f"weight cast to {self.dtype}", self._state_width, self.bytes, 0, 0, 0)
 
     def _temporary(self, phase: Phase) -> Phase:
         """Return a kernel whose result is a temporary table, freed after the step."""

@@ -33,11 +33,11 @@ class RetrievalMemory(Layer):
     ----------
     index : str
         ``flat``: the distance to every entry, 2·S·d_h FLOP per query. ``ivf``: entries are grouped into
-        `lists` lists; a query searches the `probes` lists with the nearest centres, S·probes/lists entries.
+        `lists` lists; a query searches the `probes` lists with the nearest centroids, S·probes/lists entries.
     """
 
     name: ClassVar[str] = "retrieval-memory"
-    family: ClassVar[str] = "fewer pairs"
+    family: ClassVar[str] = "sparse attention"
     source: ClassVar[str] = (
         "Wu et al., arXiv 2203.08913 (Memorizing Transformers); Johnson et al., arXiv 1702.08734 (IVF)"
     )
@@ -70,7 +70,7 @@ class RetrievalMemory(Layer):
                 raise SizeError(f"{self.name}: wanted no more probes than lists")
             seen = seen * sizes["probes"] / sizes["lists"]
         if np.any(sizes["top_k"] > seen):
-            raise SizeError(f"{self.name}: fewer than top_k entries are looked at; give a larger store")
+            raise SizeError(f"{self.name}: fewer than top_k entries are searched; give a larger store")
 
     # -- searched entries ------------------------------------------------------------------
 
@@ -92,9 +92,9 @@ class RetrievalMemory(Layer):
         """Return the kernels that compare queries with entries."""
         if self.index == "flat":
             return (self._compare("distances", STORE),)
-        chosen = self._select("nearest lists", LISTS, PROBES)
+        chosen = self._select("list selection", LISTS, PROBES)
         scan = Phase(
-            name="distances in lists",
+            name="distances in the searched lists",
             kernel="stream",
             op="elementwise_mul",
             borrowed=True,
@@ -109,7 +109,7 @@ class RetrievalMemory(Layer):
             pram_depth=tree_depth(D),
             workspace=self._scores(self.scanned),
         )
-        return (self._compare("centres", LISTS), chosen, scan)
+        return (self._compare("centroid distances", LISTS), chosen, scan)
 
     def _compare(self, name: str, entries: sp.Expr) -> Phase:
         """Return the product of all queries with `entries` keys of their key head."""
@@ -139,7 +139,7 @@ class RetrievalMemory(Layer):
         """Compare; select; attend to the gathered entries."""
         found, w = self.queries * TOP, self.bytes
         attend = Phase(
-            name="attention to what was found",
+            name="attention over retrieved entries",
             kernel="stream",
             op="elementwise_mul",
             borrowed=True,
@@ -156,7 +156,7 @@ class RetrievalMemory(Layer):
             pram_depth=depth_forward(TOP),
             workspace=self._rest_of_store(),
         )
-        return (*self._distances(), self._select("selection", self.scanned, TOP), attend)
+        return (*self._distances(), self._select("top-k selection", self.scanned, TOP), attend)
 
     def tensors(self) -> Tensors:
         """Queries and outputs; of the store, what is needed if all queries search the same entries."""

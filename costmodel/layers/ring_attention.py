@@ -32,7 +32,7 @@ class RingAttention(SequenceParallel):
     name: ClassVar[str] = "ring-attention"
     source: ClassVar[str] = "Liu, Zaharia & Abbeel, arXiv 2310.01889, Algorithm 1"
     not_counted: ClassVar[str] = (
-        "projections and feed-forward; arithmetic per row in merging; conversion of fp32 sums at the end"
+        "projections and feed-forward; per-row arithmetic of the merge; conversion of fp32 sums at the end"
     )
 
     causal: bool = False
@@ -44,9 +44,9 @@ class RingAttention(SequenceParallel):
         keys = self.keys + self.values
         return (
             *own,
-            self._send("keys and values", keys, first(rounds), workspace=keys),
+            self._send("key and value transfer", keys, first(rounds), workspace=keys),
             *times(other, middle(rounds)),
-            self._send("keys and values", keys, middle(rounds)),
+            self._send("key and value transfer", keys, middle(rounds)),
             *times(other, first(rounds)),
             self.merge(rounds),
         )
@@ -60,12 +60,14 @@ class RingAttention(SequenceParallel):
         return (
             sums,
             own,
-            self._send("keys and values", keys, first(rounds), workspace=keys),
+            self._send("key and value transfer", keys, first(rounds), workspace=keys),
             *times((other,), middle(rounds)),
-            self._send("keys, values and their gradients", keys + gradients, middle(rounds)),
+            self._send("key, value and gradient transfer", keys + gradients, middle(rounds)),
             *times((other,), first(rounds)),
-            self._send("gradients of keys and values", gradients, first(rounds), workspace=gradients),
-            self.add("query gradient", D, HQ, rounds),
-            self.add("key and value gradient", D + DV, HKV, rounds),
-            self._send("gradients of keys and values, home", gradients, first(rounds), overlaps=False),
+            self._send("key and value gradient transfer", gradients, first(rounds), workspace=gradients),
+            self.add("query gradient accumulation", D, HQ, rounds),
+            self.add("key and value gradient accumulation", D + DV, HKV, rounds),
+            self._send(
+                "key and value gradient transfer to the owner", gradients, first(rounds), overlaps=False
+            ),
         )

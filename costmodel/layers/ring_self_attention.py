@@ -36,30 +36,30 @@ class RingSelfAttention(SequenceParallel):
         """Q Kᵀ block by block, softmax, P V block by block."""
         scores = self.bytes * B * HQ * CHUNK * ALL
         return (
-            self._pass_on("keys", self.keys),
+            self._pass_on("key transfer", self.keys),
             self._blocks("scores", m=CHUNK, n=CHUNK, k=D, b_batch=B * HKV, workspace=scores / P),
             softmax(self, "softmax", "fwd", rows=B * HQ * CHUNK, cols=ALL, workspace=scores),
-            self._pass_on("values", self.values),
-            self._blocks("values of a block", m=CHUNK, n=DV, k=CHUNK, b_batch=B * HKV),
-            self._sum("outputs", DV),
+            self._pass_on("value transfer", self.values),
+            self._blocks("partial outputs", m=CHUNK, n=DV, k=CHUNK, b_batch=B * HKV),
+            self._sum("sum of partial outputs", DV),
         )
 
     def backward(self) -> tuple[Phase, ...]:
         """The gradients of the values' product, of softmax and of the scores; two all-reduces."""
         scores = self.bytes * B * HQ * CHUNK * ALL
         return (
-            self._pass_on("values", self.values),
+            self._pass_on("value transfer", self.values),
             self._blocks(
                 "probability gradient", m=CHUNK, n=CHUNK, k=DV, b_batch=B * HKV, workspace=scores / P
             ),
             gemm(self, "value gradient", m=ALL, n=DV, k=CHUNK, batch=B * HQ, out_batch=B * HKV),
-            self._add_up("value gradients", self.values),
+            self._add_up("value gradient all-reduce", self.values),
             softmax(self, "softmax gradient", "bwd", rows=B * HQ * CHUNK, cols=ALL, workspace=scores),
-            self._pass_on("keys", self.keys),
-            self._blocks("query gradient of a block", m=CHUNK, n=D, k=CHUNK, b_batch=B * HKV),
-            self._sum("query gradient", D),
+            self._pass_on("key transfer", self.keys),
+            self._blocks("partial query gradients", m=CHUNK, n=D, k=CHUNK, b_batch=B * HKV),
+            self._sum("sum of partial query gradients", D),
             gemm(self, "key gradient", m=ALL, n=D, k=CHUNK, batch=B * HQ, out_batch=B * HKV),
-            self._add_up("key gradients", self.keys),
+            self._add_up("key gradient all-reduce", self.keys),
         )
 
     def _pass_on(self, name: str, size: sp.Expr) -> Phase:

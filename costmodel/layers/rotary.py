@@ -62,7 +62,7 @@ class Rotary(Layer):
 
     def backward(self) -> tuple[Phase, ...]:
         """One pass, with the opposite angles."""
-        return self._rotate("rotation back")
+        return self._rotate("rotation gradient")
 
     def tensors(self) -> Tensors:
         """Q and K in and out; the angles are no operand, as the kernel could compute them."""

@@ -50,7 +50,7 @@ class Strided(_MaskedAttention):
         """Check that a summary is no longer than its block."""
         super().check_sizes(sizes)
         if self.pattern == "fixed" and np.any(sizes["summary"] > sizes["stride"]):
-            raise SizeError(f"{self.name}: summary is a part of a block of stride positions: give no more")
+            raise SizeError(f"{self.name}: summary must be at most stride, the length of a block")
 
     def mask(self) -> Mask:
         """Return the pattern's mask."""
@@ -82,7 +82,9 @@ class BigBird(_MaskedAttention):
         "globals": 128,
         "random": 192,
     }
-    meanings: ClassVar[Mapping[str, str]] = {"window": "tokens of the blocks around one, including its own"}
+    meanings: ClassVar[Mapping[str, str]] = {
+        "window": "tokens in the window of blocks around a token's own block, which is included"
+    }
 
     def mask(self) -> Mask:
         """Return all pairs of the kept tiles."""

@@ -52,7 +52,7 @@ class TiledAttention(_Attention):
     name: ClassVar[str] = "tiled-attention"
     source: ClassVar[str] = "Dao et al., arXiv 2205.14135, Algorithms 1 and 4; Dao, arXiv 2307.08691"
     not_counted: ClassVar[str] = (
-        "the scaling by 1/√d_h (folded into Q), masks other than causal, dropout; above rung bound the "
+        "the scaling by 1/√d_h (folded into Q), masks other than causal, dropout; above rung bound, the "
         "extra time of schedule=fa1"
     )
 

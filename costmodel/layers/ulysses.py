@@ -43,24 +43,24 @@ class Ulysses(SequenceParallel):
 
     def forward(self) -> tuple[Phase, ...]:
         """Q, K and V to heads; attention; O to positions."""
-        return (*self._exchange_inputs(), *self._attention("fwd"), self._all_to_all("outputs", HEADS * DV))
+        return (*self._exchange_inputs(), *self._attention("fwd"), self._all_to_all("output", HEADS * DV))
 
     def backward(self) -> tuple[Phase, ...]:
         """The outputs' gradient to heads; attention's gradients; those of Q, K and V to positions."""
         return (
-            self._all_to_all("outputs' gradient", HEADS * DV),
+            self._all_to_all("output gradient", HEADS * DV),
             *self._attention("bwd"),
-            *self._exchange_inputs("gradient of "),
+            *self._exchange_inputs(" gradient"),
         )
 
-    def _exchange_inputs(self, what: str = "") -> tuple[Phase, ...]:
-        widths = {"queries": HEADS * D, "keys": KV_HEADS * D, "values": KV_HEADS * DV}
-        return tuple(self._all_to_all(f"{what}{name}", width) for name, width in widths.items())
+    def _exchange_inputs(self, suffix: str = "") -> tuple[Phase, ...]:
+        widths = {"query": HEADS * D, "key": KV_HEADS * D, "value": KV_HEADS * DV}
+        return tuple(self._all_to_all(f"{name}{suffix}", width) for name, width in widths.items())
 
     def _all_to_all(self, name: str, width: sp.Expr) -> Phase:
         """Return the all-to-all of a tensor with `width` numbers per position of the whole sequence."""
         size = self.bytes * B * P * CHUNK * width
-        return exchange(self, name, "all-to-all", size, workspace=size)
+        return exchange(self, f"{name} all-to-all", "all-to-all", size, workspace=size)
 
     def _attention(self, direction: str) -> tuple[Phase, ...]:
         tiled = TiledAttention(dtype=self.dtype, convention=self.convention, causal=self.causal)

@@ -37,7 +37,7 @@ class SlidingWindow(_MaskedAttention):
     )
     required: ClassVar[tuple[str, ...]] = (*_MaskedAttention.required, "window")
     meanings: ClassVar[Mapping[str, str]] = {
-        "window": "positions a query may look back on (not causal: to each side), itself included"
+        "window": "positions that a query sees, its own included (not causal: to each side)"
     }
 
     causal: bool = True

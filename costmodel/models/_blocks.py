@@ -230,7 +230,7 @@ def residual(
     yield norm(use, f"{name} norm", width, kind)
     yield from half
     if after:
-        yield norm(use, f"{name} norm, after", width, kind)
+        yield norm(use, f"post-{name} norm", width, kind)
     yield pointwise(use, "residual", "add", width)
 
 

@@ -60,7 +60,7 @@ class StateUpdate(Layer):
 
     name: ClassVar[str] = "state-update"
     family: ClassVar[str] = "scan"
-    source: ClassVar[str] = "first principles: once in, once out"
+    source: ClassVar[str] = "first principles: the state is read and written once"
     not_counted: ClassVar[str] = "arithmetic"
     required: ClassVar[tuple[str, ...]] = ("batch", "hidden")
     directions: ClassVar[tuple[str, ...]] = ("fwd",)

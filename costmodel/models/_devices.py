@@ -7,8 +7,10 @@ import sympy as sp
 from costmodel.layers.collective import Collective
 from costmodel.models._part import Part
 
+#: Name of the parts that exchange data between devices.
+BETWEEN = "between devices"
 #: Parts whose inner dimension is divided and whose result every device needs: partial results are summed.
-SUMMED = ("step, B and C",)
+SUMMED = ("Δ, B and C projection",)
 
 
 def of_stream(part: Part, whole: Part, width: int) -> bool:

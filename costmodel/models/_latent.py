@@ -49,11 +49,16 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
     expand them into keys and values are absorbed into the queries and outputs.
     """
     if a.q_rank:
-        yield linear(use, "query's latent projection", a.d_model, a.q_rank, bias=a.bias)
-        yield norm(use, "query's latent norm", a.q_rank)
-    yield linear(use, "query projection", a.q_rank or a.d_model, a.heads * a.query)
+        yield linear(use, "query down-projection", a.d_model, a.q_rank, bias=a.bias)
+        yield norm(use, "query latent norm", a.q_rank)
+    yield linear(
+        use,
+        "query up-projection" if a.q_rank else "query projection",
+        a.q_rank or a.d_model,
+        a.heads * a.query,
+    )
     # It reads the layer's input, which the queries' first product keeps already.
-    latent = linear(use, "latent projection", a.d_model, a.kv_rank + a.rope, bias=a.bias)
+    latent = linear(use, "latent down-projection", a.d_model, a.kv_rank + a.rope, bias=a.bias)
     yield keeping(latent, 0)
     yield norm(use, "latent norm", a.kv_rank)
     yield rotary(use, "rotary", a.heads, 1, a.rope)
@@ -63,7 +68,7 @@ def latent_attention(use: Use, a: Latent) -> Iterator[Part]:
 
 def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
     """Yield the product for keys and values of all heads, ordinary attention, and the output projection."""
-    yield linear(use, "key and value projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
+    yield linear(use, "key and value up-projection", a.kv_rank, a.heads * (a.nope + a.value_dim))
     heads = Heads(d_model=a.d_model, heads=a.heads, kv_heads=a.heads, head_dim=a.query)
     middle = core(use, "attention", heads, value_dim=a.value_dim)
     yield middle
@@ -73,7 +78,7 @@ def _expanded(use: Use, a: Latent, output: Part) -> Iterator[Part]:
 def _absorbed(use: Use, a: Latent) -> Iterator[Part]:
     """Yield the projection of queries to the latent space, attention there, and the projection back."""
     product = use.layer("matmul", batched=True)
-    yield Part.of("query's absorption", product, batch=a.heads, m=B, n=a.kv_rank, k=a.nope)
+    yield Part.of("query to latent (W_UK)", product, batch=a.heads, m=B, n=a.kv_rank, k=a.nope)
     core = LatentCore(dtype=use.dtype)
     yield Part.of("attention", core, batch=B, heads=a.heads, seq_kv=S, kv_rank=a.kv_rank, rope_dim=a.rope)
-    yield Part.of("value's absorption", product, batch=a.heads, m=B, n=a.value_dim, k=a.kv_rank)
+    yield Part.of("latent to value (W_UV)", product, batch=a.heads, m=B, n=a.value_dim, k=a.kv_rank)

@@ -16,7 +16,7 @@ import sympy as sp
 
 from costmodel.errors import SizeError, UnavailableError
 from costmodel.models._blocks import Use
-from costmodel.models._devices import SUMMED, exchange, of_stream
+from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_stream
 from costmodel.models._part import Part
 from costmodel.models.stack import Stack
 from costmodel.symbols import ceil_div
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from costmodel.models._family import Family
     from costmodel.models._fields import Fields
 
-#: Name of the parts that exchange data between devices, which are all in one node.
-BETWEEN = "between devices"
 #: Widths of experts; training may distribute them otherwise, here they are divided like any other width.
 EXPERTS = {"d_expert": "an expert's width", "d_shared": "the shared expert's width"}
 #: The field that may be smaller than the number of devices: each device then has one.

@@ -27,7 +27,7 @@ from costmodel.layers import Layer
 from costmodel.layers._devices import NODE, P
 from costmodel.layers.expert_parallel import ExpertParallel
 from costmodel.models._blocks import B, N, S, Use, keeping
-from costmodel.models._devices import SUMMED, exchange, of_stream
+from costmodel.models._devices import BETWEEN, SUMMED, exchange, of_stream
 from costmodel.models._model import Model
 from costmodel.models._part import Part
 from costmodel.models.architecture import Architecture
@@ -190,7 +190,7 @@ class _Sharing:
         return dataclasses.replace(spread, extra=part.extra)
 
     def _exchange(self, part: Part, collective: str, rows: sp.Expr, width: sp.Expr | int) -> Part:
-        return exchange("positions", part, collective, rows, width, devices=self.tensor, node=self.node)
+        return exchange(BETWEEN, part, collective, rows, width, devices=self.tensor, node=self.node)
 
 
 def _length(part: Part) -> sp.Symbol:

@@ -134,15 +134,16 @@ class Layout:
             _even(whole, n.tensor, f"{what} over tensor")
         if model.by_positions and np.any(n.tensor > 1) and not self.sequence_parallel:
             raise CostmodelError(
-                "layout: with layers of this model, tensor > 1 needs sequence_parallel=True: each device has "
-                "positions of its own"
+                "layout: tensor > 1 needs sequence_parallel=True for this model: between its layers' parts, "
+                "each device processes its own positions"
             )
         self._check_stages(model)
         _even(batch, n.data * n.micro_batch, "sequences of the batch over data · micro_batch")
         self._check_experts(model)
         if np.any((n.interleave > 1) & (np.mod(batch / (n.data * n.micro_batch), n.pipeline) != 0)):
             raise CostmodelError(
-                "layout: with interleave > 1 the micro-batches of a copy must be a multiple of the stages"
+                "layout: with interleave > 1 the micro-batches of a copy must be a multiple of the "
+                "pipeline stages"
             )
 
     def _check_stages(self, model: LanguageModel) -> None:
@@ -151,7 +152,7 @@ class Layout:
         if np.any(parts > model.num_layers):
             raise CostmodelError(
                 f"layout: {model.num_layers} layers over pipeline · interleave = {in_full(np.max(parts))} "
-                f"leave some without one; up to {model.num_layers} would do"
+                f"leave some without a layer; up to {model.num_layers} would do"
             )
 
     def _check_experts(self, model: LanguageModel) -> None:
@@ -159,14 +160,14 @@ class Layout:
         n = self.numbers
         if not model.experts:
             if np.any(n.expert * n.expert_tensor != 1):
-                raise CostmodelError("layout: expert is more than 1, and the model is no mixture of experts")
+                raise CostmodelError("layout: expert is above 1, but the model is no mixture of experts")
             return
         _even(model.experts, n.expert, "experts over expert")
-        _even(model.expert_width, n.expert_tensor, "numbers of an expert's width over expert_tensor")
+        _even(model.expert_width, n.expert_tensor, "columns of an expert over expert_tensor")
         columns = (n.tensor, n.tensor * n.data, n.expert, n.expert_tensor)
         for t, whole, expert, share in zip(*map(np.ravel, columns), strict=True):
-            _even(int(t), share, "devices that share a layer, tensor, over expert_tensor")
-            what = "devices that have a layer, tensor · data, over expert · expert_tensor"
+            _even(int(t), share, "devices that share a layer (tensor) over expert_tensor")
+            what = "devices that hold a layer (tensor · data) over expert · expert_tensor"
             _even(int(whole), expert * share, what)
 
 
@@ -176,7 +177,7 @@ def _even(whole: int, parts: ArrayLike, what: str) -> None:
     if np.any(odd):
         wrong = np.ravel(parts)[np.ravel(odd)][0]
         raise CostmodelError(
-            f"layout: {whole} {what} = {in_full(wrong)} does not come out even; {_near(whole, wrong)} would"
+            f"layout: {whole} {what} = {in_full(wrong)} does not divide evenly; {_near(whole, wrong)} would"
         )
 
 

@@ -82,7 +82,7 @@ def _largest(at: Callable[[int], Training], margin: float) -> int:
     found = largest(lambda n: fits(at(n), margin))
     if not found:
         short = float(at(1).memory_bytes - (1 - margin) * at(1).capacity)
-        raise CostmodelError(f"even 1 does not fit: {short / 1e9:.1f} GB a device are missing")
+        raise CostmodelError(f"even 1 does not fit: it needs {short / 1e9:.1f} GB more per device")
     return found
 
 

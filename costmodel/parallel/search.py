@@ -68,7 +68,7 @@ def plan(
         what would help most.
     """
     if seq_kv is not None and not model.encodes:
-        raise CostmodelError("plan: seq_kv is of a decoder beside an encoder, and the model has none")
+        raise CostmodelError("plan: seq_kv is an encoder's length, but the model has no encoder")
     check_margin(margin)
     batch, seq = as_one_size("batch", batch), as_one_size("seq", seq)
     step: dict[str, Any] = {"model": model, "cluster": cluster, "batch": batch, "seq": seq, "seq_kv": seq_kv}
@@ -76,8 +76,9 @@ def plan(
     frames = [_frame(Training(layout=layout, **step)) for layout in layouts(model, cluster, batch)]
     if not frames:
         raise CostmodelError(
-            f"no layout of {cluster.devices} devices, with a layer of {model.num_layers} in each stage, "
-            f"divides {', '.join(f'{n} {what}' for what, n in model.divided.items())} and a batch of {batch}"
+            f"no layout of {cluster.devices} devices, with up to {model.num_layers} pipeline stages, "
+            f"divides {', '.join(f'{n} {what}' for what, n in model.divided.items())} and "
+            f"a batch of {batch} evenly"
         )
     every = pd.concat(frames, ignore_index=True)
     room = (1 - margin) * cluster.machine.hbm_capacity
@@ -164,6 +165,6 @@ def _missing(every: pd.DataFrame, room: float, cluster: Cluster) -> str:
     times = 2 ** int(np.ceil(np.log2(least["memory_bytes"] / room)))
     return (
         f"nothing fits: the smallest layout ({named}) takes {least['memory_bytes'] / 1e9:.1f} GB of "
-        f"{room / 1e9:.1f} GB a device, {(least['memory_bytes'] - room) / 1e9:.1f} GB too much, most of it "
+        f"{room / 1e9:.1f} GB per device, {(least['memory_bytes'] - room) / 1e9:.1f} GB too much, most of it "
         f"{largest}; about {times * cluster.devices} devices would do"
     )

@@ -107,8 +107,8 @@ class Transformer(LanguageModel):
         known = [name for name in ("llama", "gpt2", "opt", "bert") if name in types]
         if not known or getattr(fields, "experts", False) or _has_more(architecture):
             raise UnavailableError(
-                f"{architecture.name}: is no stack of equal layers of attention to all positions and "
-                "feed-forward, with two norms (Llama, Qwen2, GPT, OPT, BERT)"
+                f"{architecture.name}: wanted equal layers of attention to all positions and a feed-forward "
+                "layer, each after a norm (Llama, Qwen2, GPT, OPT, BERT)"
             )
         gated = known[0] == "llama"
         return cls(

@@ -127,9 +127,11 @@ def test_code_that_cannot_do_with_symbols_is_captured_at_the_examples_sizes():
     assert model.required == ()
     assert model.cost.bytes["hbm"] == 2 * 4 * 3 * 6 * 16
     (line,) = model.assumed
-    assert line.startswith("all sizes are those of the example, because with symbols Numbers cannot run")
+    assert line.startswith(
+        "all sizes are fixed to those of the example, because with symbolic sizes Numbers cannot run"
+    )
     assert "a whole number is wanted" in line
-    with pytest.raises(SizeError, match="takes no seq: all sizes are those of the example"):
+    with pytest.raises(SizeError, match="takes no seq: all sizes are fixed to those of the example"):
         cm.evaluate(model, seq=12)
 
 

@@ -291,8 +291,8 @@ def test_what_enters_segments_and_memory_has_one_gradient():
     rows = b * h * segments * c
     # The rest of these passes: −s·z and the sums of −s·q; of keys nothing else; min(σ, 1) times.
     added = [
-        flops["query gradient, of the divisor"].subs(given) - 3 * rows * d,
-        flops["key gradient, of the divisor"].subs(given),
+        flops["query gradient, normaliser"].subs(given) - 3 * rows * d,
+        flops["key gradient, normaliser"].subs(given),
         flops["feature map gradient"].subs(given) - 2 * 2 * rows * d,
         flops["sum of input gradients"].subs(given),
     ]

@@ -187,7 +187,9 @@ def test_mamba_ssms_own_configuration_is_read():
     ],
 )
 def test_what_is_not_mamba_alone_is_refused(said):
-    with pytest.raises(CostmodelError, match=r"in every layer and nothing between, got|should be a mapping"):
+    with pytest.raises(
+        CostmodelError, match=r"in every layer and nothing in between, got|should be a mapping"
+    ):
         from_config({**OF_MAMBA_SSM, **said}, model_type="mamba")
 
 

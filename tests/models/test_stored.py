@@ -52,8 +52,8 @@ def test_what_is_left_as_it_was():
 def test_products_of_latent_attention_that_were_absorbed_keep_their_format():
     stored = load("deepseek-v3").storing("int8", cache="fp8").decode()
     formats = {part.name: part.layer.options.get("weights") for part in stored.parts}
-    assert formats["query's absorption"] is None
-    assert formats["query projection"] == "int8"
+    assert formats["query to latent (W_UK)"] is None
+    assert formats["query up-projection"] == "int8"
 
 
 def test_a_cache_of_latents_is_half_as_large_in_fp8():

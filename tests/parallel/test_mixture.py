@@ -119,11 +119,12 @@ def test_copies_are_gathered_by_those_that_share_an_expert_and_results_added():
     assert float(shared.travel_bytes) == float(whole.travel_bytes)
     (kind,) = shared.model.kinds(4, 4, 4)
     names = [p.name for p in kind.model("fwd").cost.phases]
-    share = "experts: copies of those that share an expert"
-    first, last = (i for i, name in enumerate(names) if name == share)
-    assert names[first - 1] == "experts: tokens to experts"
-    assert names[last + 1] == "experts: results back"
-    sent = [p.link for p in kind.model("fwd").cost.phases if p.name == share]
+    first, last = (
+        names.index(f"experts: expert tensor-parallel {c}") for c in ("all-gather", "reduce-scatter")
+    )
+    assert names[first - 1] == "experts: dispatch all-to-all"
+    assert names[last + 1] == "experts: combine all-to-all"
+    sent = [p.link for p in kind.model("fwd").cost.phases if "tensor-parallel" in p.name]
     values = compile_expressions(sent, ["batch", "seq"])(1.0, 2048.0)
     assert [float(v) for v in values] == [3 * 2 * (2048 / 4) * 2 * 4096] * 2
 
@@ -235,12 +236,12 @@ def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
     ("numbers", "message"),
     [
         ({"expert": 3}, "8 experts over expert = 3 .* 2 or 4 would"),
-        ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that have a layer.* = 8 .* 4 would"),
+        ({"expert": 8, "data": 4, "pipeline": 4}, "4 devices that hold a layer.* = 8 .* 4 would"),
         ({"tensor": 2, "data": 8}, "needs sequence_parallel"),
         ({"expert_tensor": 2}, "1 devices that share a layer.* = 2 .* 1 would"),
         (
             {"tensor": 4, "data": 4, "sequence_parallel": True, "expert": 8, "expert_tensor": 4},
-            "16 devices that have a layer.* = 32 .* 16 would",
+            "16 devices that hold a layer.* = 32 .* 16 would",
         ),
         ({"tensor": 16, "data": 1, "sequence_parallel": True}, "8 key and value heads over tensor = 16"),
     ],
@@ -254,5 +255,5 @@ def test_a_model_without_experts_has_none_to_spread():
     model = Transformer.of(load("llama-2-7b"))
     with pytest.raises(CostmodelError, match="no mixture of experts"):
         Layout(data=8, expert=2).check(model, 8, 8)
-    with pytest.raises(UnavailableError, match="how devices share them"):
+    with pytest.raises(UnavailableError, match="how devices share its layers"):
         stack_of(load("gnmt"))

@@ -39,7 +39,7 @@ def test_a_mixture_of_experts_is_spread_over_devices(capsys):
     ("words", "message"),
     [
         (["plan", "gnmt", *MODEL[2:]], "it is not known how devices share its layers"),
-        ([*MODEL, "seq_kv=128"], "seq_kv is of a decoder beside an encoder"),
+        ([*MODEL, "seq_kv=128"], "seq_kv is an encoder's length"),
         (["plan", "mixtral-8x7b", *MODEL[2:]], "nothing fits"),
         (["plan", "llama-3-70b", *MODEL[2:]], "nothing fits"),
         (["plan", "lama-2-7b", *MODEL[2:]], "llama-2-7b"),

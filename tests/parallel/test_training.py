@@ -431,7 +431,7 @@ def test_energy_and_cost_follow_from_power_and_price():
         ({"tensor": 2, "micro_batch": 3}, "32 sequences of the batch .* = 6 .* 4 or 8 would"),
         ({"tensor": 1, "pipeline": 1, "data": 8, "micro_batch": 3}, "= 24 .* 16 or 32 would"),
         ({"zero": 4}, "zero is 0, 1, 2 or 3"),
-        ({"interleave": 2, "micro_batch": 16}, "multiple of the stages"),
+        ({"interleave": 2, "micro_batch": 16}, "multiple of the pipeline stages"),
     ],
 )
 def test_what_cannot_be_split_as_asked_is_one_clear_line(numbers, message):
@@ -572,7 +572,7 @@ def test_activations_under_way_are_those_of_a_run_of_the_pipeline(stages, parts,
 
 
 def test_a_length_of_an_encoder_is_refused_where_there_is_none():
-    with pytest.raises(SizeError, match="training: seq_kv is of a decoder beside an encoder"):
+    with pytest.raises(SizeError, match="training: seq_kv is an encoder's length"):
         replace(small(), seq_kv=16)
 
 

@@ -79,7 +79,7 @@ BERT = Family(
         "Devlin et al., arXiv 1810.04805, §3; "
         "Hugging Face transformers, modeling_bert.py (BertForPreTraining)"
     ),
-    left_out="dropout, masks; in training, words are scored at every position, not only at masked ones",
+    left_out="dropout, masks; in training, logits are computed at all positions, not only at masked ones",
     decodes=False,
     cut={"heads": "heads", "d_ff": "inner width"},
 )

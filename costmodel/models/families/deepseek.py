@@ -92,6 +92,6 @@ DEEPSEEK = Family(
         "DeepSeek-AI, arXiv 2405.04434 (V2), §2.1 and appendix C; arXiv 2412.19437 (V3), §2; Hugging Face "
         "transformers, modeling_deepseek_v2.py and modeling_deepseek_v3.py"
     ),
-    left_out="dropout, masks, sampling; the layers that predict further tokens (MTP)",
+    left_out="dropout, masks, sampling; multi-token prediction (MTP)",
     cut={"heads": "heads", "d_ff": "inner width"},
 )

@@ -131,7 +131,7 @@ T5 = Family(
     fields=T5_FIELDS,
     parts=t5_parts,
     source="Raffel et al., arXiv 1910.10683, §2.1; Hugging Face transformers, modeling_t5.py",
-    left_out="dropout, masks, adding the biases of distance to the scores",
+    left_out="dropout, masks, adding relative position biases to the scores",
     encodes=True,
     cut=CUT,
 )

@@ -77,8 +77,8 @@ GNMT = Family(
     parts=parts,
     source="Wu et al., arXiv 1609.08144, §3",
     left_out=(
-        "dropout, masks, beam search; attention waits for the decoder's first layer, position by position, "
-        "and is counted as if for all at once"
+        "dropout, masks, beam search; attention needs the decoder's first layer position by position, "
+        "but is counted as if it ran for all positions at once"
     ),
     encodes=True,
 )

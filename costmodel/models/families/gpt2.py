@@ -77,12 +77,12 @@ def parts(c: Fields, use: Use) -> Iterator[Part | Stack]:
     positions = (c.positions + OFFSET[c.type]) * c.d_model
     yield with_extra(embedding(use, c.vocab, c.embedded, tied=c.tied), positions)
     if narrow:
-        yield linear(use, "embedding's projection", c.embedded, c.d_model)
+        yield linear(use, "embedding projection", c.embedded, c.d_model)
     yield repeated((learned(c, part) for part in layer(c, use)), c.layers)
     if c.norm_first and not c.no_last:
         yield learned(c, norm(use, "final norm", c.d_model, "layer"))
     if narrow:
-        yield linear(use, "output's projection", c.d_model, c.embedded)
+        yield linear(use, "projection to the embedding width", c.d_model, c.embedded)
     yield logits(use, c.vocab, c.embedded)
 
 

@@ -39,7 +39,7 @@ def _pure(c: Fields) -> bool:
     }
     met = [name for name, there in others.items() if there]
     if met:
-        raise CostmodelError(f"mamba is read with {MIXER} in every layer and nothing between, got {met[0]}")
+        raise CostmodelError(f"mamba: wanted {MIXER} in every layer and nothing in between, got {met[0]}")
     return True
 
 
@@ -83,8 +83,10 @@ def mixer(c: Fields, use: Use) -> Iterator[Part]:
         k=c.kernel,
     )
     yield with_extra(convolution, c.inner if c.conv_bias else 0)
-    yield keeping(linear(use, "step, B and C", c.inner, c.rank + 2 * c.state), 0)  # the scan keeps its input
-    yield linear(use, "step", c.rank, c.inner, bias=True)
+    yield keeping(
+        linear(use, "Δ, B and C projection", c.inner, c.rank + 2 * c.state), 0
+    )  # the scan keeps its input
+    yield linear(use, "Δ projection", c.rank, c.inner, bias=True)
     scan = use.layer("mamba")
     yield Part.of("selective scan", scan, **use.tokens, d_model=c.d_model, hidden=c.inner, state=c.state)
     if use.decoding:

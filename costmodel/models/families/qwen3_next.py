@@ -74,7 +74,7 @@ def delta_net(c: Fields, use: Use) -> Iterator[Part]:
     """
     keys, values = c.key_heads * c.key_dim, c.value_heads * _value_dim(c)
     yield linear(use, "query, key, value and gate", c.d_model, 2 * keys + 2 * values)
-    heads = linear(use, "decay and step", c.d_model, 2 * c.value_heads)
+    heads = linear(use, "decay and beta", c.d_model, 2 * c.value_heads)
     yield keeping(with_extra(heads, 2 * c.value_heads), 0)  # the first product keeps the same input
     convolution = use.layer("causal-conv1d", decode=use.decoding)
     yield Part.of("convolution", convolution, **use.tokens, d_model=2 * keys + values, k=c.kernel)
@@ -131,8 +131,8 @@ QWEN3_NEXT = Family(
     parts=parts,
     source="Yang et al., arXiv 2412.06464; Hugging Face transformers, modeling_qwen3_next.py",
     left_out=(
-        "dropout, masks, sampling; rotation is charged to whole heads, a quarter of which is rotated; the "
-        "layers that predict further tokens (MTP)"
+        "dropout, masks, sampling; rotation is counted for whole heads, of which a quarter is rotated; "
+        "multi-token prediction (MTP)"
     ),
     cut={
         "heads": "heads",
