@@ -260,5 +260,5 @@ def test_expert_parallelism_needs_experts_and_a_known_model():
     model = Transformer.of(load("llama-2-7b"))
     with pytest.raises(CostmodelError, match="no mixture of experts"):
         Layout(data=8, expert=2).check(model, 8, 8)
-    with pytest.raises(UnavailableError, match="how devices share them"):
+    with pytest.raises(UnavailableError, match="not known how devices share its layers"):
         stack_of(load("gnmt"))
