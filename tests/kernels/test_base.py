@@ -5,7 +5,9 @@ import pytest
 from costmodel import kernels
 
 #: Names of the groups into which a model sorts its constants (`costmodel.kernels.group`).
-GROUPS = ("HARNESS", "CLOCKED", "MADE", "OPERATION", "PEAK_SHARES", "EVERY_FORMAT", "FEEDS")
+GROUPS = (
+    "HARNESS", "CLOCKED", "MADE", "OPERATION", "PEAK_SHARES", "EVERY_FORMAT", "FEEDS", "RATES", "STARTS",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", kernels.available())
