@@ -91,7 +91,6 @@ def test_borrowing_changes_the_interval_but_not_the_constants():
         (cm.SwiGLU(), "silu_and_mul", False),
         (cm.SwiGLU(activation="gelu"), "silu_and_mul", True),
     ],
-    ids=str,
 )
 def test_activations_use_their_own_name_or_borrow_the_nearest(layer: Layer, op: str, borrowed: bool):
     """The tanh form of GELU borrows the erf form; gated activations borrow SiLU's."""
