@@ -16,6 +16,20 @@ settings.register_profile("costmodel", deadline=None)
 settings.load_profile("costmodel")
 
 
+#: Longer names of parameters read worse than a number.
+LONGEST_ID = 80
+
+
+def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
+    """Name layers by their label and mappings by their items; pytest writes ``layer0`` and ``options0``."""
+    if isinstance(val, dict):
+        text = ",".join(f"{key}={value}" for key, value in val.items()) or "{}"
+        # An address would differ from run to run, and between parallel workers.
+        return text if len(text) <= LONGEST_ID and " at 0x" not in text else None
+    label = getattr(val, "label", None)
+    return label if isinstance(label, str) else None
+
+
 @pytest.fixture
 def llama() -> dict[str, object]:
     """Return the configuration of a small model."""

@@ -1,13 +1,13 @@
 """Change one thing at a time in every layer's expressions, and see whether the tests notice.
 
-Run as ``python tests/mutants.py``; it prints every survivor, and why it is one, and ends with a summary.
+Run as ``python tests/mutants.py``. It prints every mutant that survives, with the reason if it is known, and
+ends with a summary.
 
-A mutant is a layer with one expression of one kernel (or one operand, what is kept, the path, the
-parameters) changed: a coefficient or an exponent by ±1, a term dropped, a size swapped for another of the
-layer's, a memory level or an engine moved. The test that should notice is `check` of layers/check.py,
-which holds every expression of a layer against a value worked out from papers, loops and counted
-programs. As it compares expression by expression, only the changed ones are evaluated again.
-"""
+A mutant is a layer with one expression changed, of a kernel or of the layer (an operand, kept bytes, the
+path, the parameters): a coefficient or exponent by ±1, a term dropped, a size swapped for another size of
+the layer, a memory level or an engine exchanged. `check` in layers/check.py should notice, because it
+compares every expression with a value worked out from papers, loops and counted programs. It compares
+expression by expression, so only the changed ones are evaluated again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from costmodel.layers import classes
 
 LEVELS = ("read", "write", "l2")
 
-#: (layer, kernel, change, why it changes nothing).
+#: Changes that change no value: (layer, kernel, change, reason).
 EQUIVALENT = tuple(
     (
         layer,
@@ -46,7 +46,7 @@ EQUIVALENT = tuple(
 
 @dataclass
 class Target:
-    """An expression, wherever it occurs in a layer: what it should be, at which sizes."""
+    """An expression of a layer, with the values that it should have at some sizes."""
 
     layer: str
     phase: str
@@ -57,7 +57,7 @@ class Target:
     symbols: frozenset[sp.Symbol] = frozenset()
 
     def noticed(self, changed: Mapping[Key, sp.Expr]) -> bool:
-        """Return whether some point tells the changed expressions from what they should be."""
+        """Return whether the changed expressions have a wrong value at one of the sizes at least."""
         return any(
             not agrees(key, expression, expected.get(key), sizes)
             for sizes, expected in self.truths
@@ -67,7 +67,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A change, and what it changes."""
+    """A change of an expression, and the expressions that result."""
 
     target: Target
     change: str
@@ -79,7 +79,7 @@ class Mutant:
 
 
 def targets(only: Collection[str] = ()) -> list[Target]:
-    """Return every different expression of the layers named (of all), with the values it should have."""
+    """Return every distinct expression of the named layers (default: all), with its expected values."""
     found: dict[tuple[object, ...], Target] = {}
     for layer, points in cases():
         if only and layer.name not in only:
@@ -103,7 +103,7 @@ def targets(only: Collection[str] = ()) -> list[Target]:
 
 
 def mutants(target: Target) -> Iterator[Mutant]:
-    """Yield every change of one thing in an expression, and every move of it."""
+    """Yield every single change of an expression, and every move to another level, engine or operand."""
     seen = {target.expression}
     for change, expression in _changes(target.expression, sorted(target.symbols, key=str)):
         if expression not in seen:
@@ -113,7 +113,7 @@ def mutants(target: Target) -> Iterator[Mutant]:
 
 
 def _changes(e: sp.Expr, symbols: list[sp.Symbol]) -> Iterator[tuple[str, sp.Expr]]:
-    """Yield (what was changed, the whole expression with that change)."""
+    """Yield (description, changed expression) for every single change."""
     if e.is_Number:
         yield f"{e} + 1", e + 1
         yield f"{e} − 1", e - 1
@@ -164,7 +164,7 @@ def _moves(target: Target) -> Iterator[Mutant]:
 
 
 def run(every: int = 1, only: Collection[str] = ()) -> tuple[int, list[Mutant]]:
-    """Return how many mutants every `every`-th expression has, and those that nothing noticed."""
+    """Return the number of mutants of every `every`-th expression, and those that were not noticed."""
     total, survivors = 0, []
     for target in targets(only)[::every]:
         for mutant in mutants(target):
@@ -175,7 +175,7 @@ def run(every: int = 1, only: Collection[str] = ()) -> tuple[int, list[Mutant]]:
 
 
 def why(mutant: Mutant) -> str | None:
-    """Return why no test can notice: the change changes nothing; None where one should have noticed."""
+    """Return why no test can notice a mutant; None if a test should have noticed."""
     (_, expression), *moved = mutant.changed.items()
     if not moved and _never_differ(expression, mutant.target.expression):
         return "equal at all sizes tried"
@@ -186,7 +186,7 @@ def why(mutant: Mutant) -> str | None:
 
 
 def _never_differ(one: sp.Expr, other: sp.Expr, tries: int = 200) -> bool:
-    """Return whether two expressions agree wherever they are tried: Min(1, p − 1) and Min(1, 2p − 2) do."""
+    """Return whether two expressions, such as Min(1, p − 1) and Min(1, 2p − 2), agree in all tries."""
     names = sorted(symbol.name for symbol in one.free_symbols | other.free_symbols)
     rng = random.Random(0)
     try:
@@ -199,7 +199,7 @@ def _never_differ(one: sp.Expr, other: sp.Expr, tries: int = 200) -> bool:
 
 
 def main() -> int:
-    """Run all mutants; exit with 1 where fewer than 99 % are caught."""
+    """Run the mutants; return 1 if fewer than 99 % are caught."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--every", type=int, default=1, help="change every n-th expression only")
     parser.add_argument("layers", nargs="*", help="the layers to change (all)")

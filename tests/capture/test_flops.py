@@ -1,4 +1,4 @@
-"""FLOPs are those that torch counts itself, forward and backward, at lengths that were not captured."""
+"""FLOPs of captured modules equal torch's own count, forward and backward, also at other lengths."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, 
 from .zoo import ZOO, Attention, Twice, encoder_layer, rows  # noqa: E402
 
 aten = torch.ops.aten
-#: FlopCounterMode knows attention as one kernel on GPUs; on the CPU it has another name.
+#: FlopCounterMode knows fused attention by its name on GPUs; on the CPU it has another name.
 WHOLE = {
     aten._scaled_dot_product_flash_attention_for_cpu: lambda q, k, v, *_, **__: sdpa_flop_count(q, k, v),
     aten._scaled_dot_product_flash_attention_for_cpu_backward: (
@@ -43,10 +43,10 @@ def ours(model, batch, seq):
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_flops_are_those_of_flop_counter_mode(name, monkeypatch):
+def test_flops_equal_flop_counter_modes(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mha, "_is_fastpath_enabled", False)
     specimen = ZOO[name]
-    # On the meta device torch takes recurrent layers apart into products that it counts.
+    # On the meta device torch decomposes recurrent layers into products that it counts.
     module = specimen.make().to("meta")
     model = from_torch(module, specimen.inputs(3, 6), dims=specimen.dims, direction="fwd+bwd")
     assert model.unmapped == ()
@@ -58,7 +58,7 @@ def test_flops_are_those_of_flop_counter_mode(name, monkeypatch):
 
 @pytest.mark.parametrize("make", [lambda: Attention(kv_heads=4), lambda: Twice().eval(), encoder_layer])
 @pytest.mark.parametrize("fusion", ["flash", "compile"])
-def test_attention_as_one_kernel_computes_its_scores_again(make, fusion):
+def test_fused_attention_counts_the_scores_computed_again_backward(make, fusion):
     module = make()
     model = from_torch(
         module, rows(3, 6), dims={"batch": (0, 0), "seq": (0, 1)}, direction="fwd+bwd", fusion=fusion
@@ -69,7 +69,7 @@ def test_attention_as_one_kernel_computes_its_scores_again(make, fusion):
         assert ours(model, batch, seq) == counted(module, rows(batch, seq), whole_attention=True)
 
 
-def test_a_frozen_part_has_no_gradients():
+def test_a_frozen_part_costs_no_gradients():
     module = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Linear(16, 16))
     module[0].requires_grad_(False)
     model = from_torch(module, rows(3, 6), dims={"batch": (0, 0), "seq": (0, 1)}, direction="fwd+bwd")
@@ -78,7 +78,7 @@ def test_a_frozen_part_has_no_gradients():
     assert dataclasses.replace(model, direction="bwd").cost.compulsory == 4 * (16 * 16 + 16)
 
 
-def test_checkpointing_runs_forward_again():
+def test_checkpointing_counts_a_second_forward_and_keeps_only_its_input():
     from torch.utils.checkpoint import checkpoint  # noqa: PLC0415
 
     class Checkpointed(torch.nn.Module):
@@ -96,11 +96,11 @@ def test_checkpointing_runs_forward_again():
     model = from_torch(module, given, dims={"batch": (0, 0), "seq": (0, 1)}, direction="fwd+bwd")
     assert ours(model, 3, 6) == counted(module, given)
     kept = model.cost.kept.xreplace({symbol("batch"): 3, symbol("seq"): 6})
-    assert kept == 4 * 3 * 6 * 16  # the input of what is computed again, nothing inside
+    assert kept == 4 * 3 * 6 * 16  # the input of the checkpointed part, nothing inside it
 
 
-def test_flop_counter_modes_own_formulas_are_kept_as_share():
-    """Each operation's own count of torch adds up to the whole, so shares are of all that is counted."""
+def test_torchs_counts_of_single_operations_add_up_to_its_total():
+    """The shares of operations are therefore shares of all FLOPs that torch counts."""
     from costmodel.capture._trace import run  # noqa: PLC0415
 
     module, given = Attention(kv_heads=4), rows(3, 6)

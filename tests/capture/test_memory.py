@@ -1,4 +1,4 @@
-"""What is kept for backward is what autograd saves on a CPU; parameters are the module's."""
+"""Memory of captured modules: bytes kept equal what autograd saves on a CPU; parameters are the module's."""
 
 import dataclasses
 
@@ -13,12 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 
 from .zoo import BATCH_FIRST, ZOO, Attention, GatedFeedForward, rows, tokens  # noqa: E402
 
-#: What recurrent layers keep depends on the library; their `Layer` has it from cuDNN's cells.
+#: What recurrent layers keep depends on the library; their `Layer` counts what cuDNN's cells keep.
 RECURRENT = ("lstm", "projected lstm", "gru, both ways", "rnn")
 
 
 def saved(module, given, backend=SDPBackend.MATH):
-    """Return the bytes that autograd saves, weights left out, each memory once."""
+    """Return the bytes that autograd saves, without weights, each storage once."""
     own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
     found, alive = {}, []
 
@@ -40,7 +40,7 @@ def kept(model, batch, seq):
 
 
 @pytest.mark.parametrize("name", [name for name in ZOO if name not in RECURRENT])
-def test_kept_is_what_autograd_saves(name, monkeypatch):
+def test_kept_bytes_equal_what_autograd_saves(name, monkeypatch):
     monkeypatch.setattr(torch.backends.mha, "_is_fastpath_enabled", False)
     specimen = ZOO[name]
     module = specimen.make()
@@ -50,7 +50,7 @@ def test_kept_is_what_autograd_saves(name, monkeypatch):
         assert kept(model, batch, seq) == saved(module, specimen.inputs(batch, seq))
 
 
-def test_tiled_attention_keeps_nothing_of_size_n_squared():
+def test_fused_attention_keeps_what_autograd_saves_and_nothing_quadratic():
     module = Attention(kv_heads=4)
     model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd", fusion="flash")
     for batch, seq in ((3, 6), (2, 11)):
@@ -58,16 +58,16 @@ def test_tiled_attention_keeps_nothing_of_size_n_squared():
     assert model.cost.kept.as_poly(symbol("seq")).degree() == 1
 
 
-def test_recurrent_layers_keep_what_their_layer_says():
-    """An LSTM of one layer: its input, four gates, and the states c and h of each step."""
+def test_an_lstm_keeps_its_input_gates_and_states():
+    """One layer: the input, four gates, and the states c and h of each step."""
     model = from_torch(torch.nn.LSTM(16, 8), rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
     assert kept(model, 3, 6) == 4 * 3 * 6 * (16 + 6 * 8)
 
 
-def test_dropout_keeps_one_byte_an_element():
+def test_dropout_keeps_a_mask_of_one_byte_per_element():
     module = torch.nn.Sequential(torch.nn.Linear(16, 16), torch.nn.Dropout(0.5))
     model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
-    assert kept(model, 3, 6) == 4 * 3 * 6 * 16 + 3 * 6 * 16  # the linear layer's input; the mask
+    assert kept(model, 3, 6) == 4 * 3 * 6 * 16 + 3 * 6 * 16  # the linear layer's input and the mask
     module.eval()
     model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
     assert kept(model, 3, 6) == 4 * 3 * 6 * 16
@@ -86,34 +86,37 @@ def test_dropout_inside_attention_is_one_kernel_with_a_mask_of_bytes():
         from_torch(Self(p), rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd") for p in (0.1, 0.0)
     )
     scores = 3 * 4 * 6 * 6
-    # The mask, one byte; the dropped probabilities, which the product with V reads.
+    # The mask has one byte per score; the probabilities after dropout are kept for the product with V.
     assert kept(with_mask, 3, 6) - kept(without, 3, 6) == scores * (1 + 4)
     assert not [p.name for p in with_mask.forward() if "bernoulli" in p.name]
 
 
 @pytest.mark.parametrize("name", ZOO)
-def test_parameters_are_the_modules(name):
+def test_parameters_equal_the_modules(name):
     specimen = ZOO[name]
     module = specimen.make()
     model = from_torch(module, specimen.inputs(3, 6), dims=specimen.dims)
     assert model.cost.parameters == sum(p.numel() for p in module.parameters())
 
 
-def test_bytes_that_have_to_move():
-    """Input and output once, every weight once; a table of which rows are taken, none for certain."""
+def test_compulsory_bytes_are_inputs_outputs_and_weights_once():
+    """An embedding table has no compulsory bytes, because no row is certain to be read."""
     module = GatedFeedForward()
     model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
     tokens_, weights = 4 * symbol("batch") * symbol("seq") * 16, 4 * 3 * 16 * 32
     assert dataclasses.replace(model, direction="fwd").cost.compulsory == 2 * tokens_ + weights
-    assert dataclasses.replace(model, direction="bwd").cost.compulsory == weights  # their gradients
+    assert dataclasses.replace(model, direction="bwd").cost.compulsory == weights  # the weights' gradients
     table = from_torch(torch.nn.Embedding(50, 16), tokens(3, 6), dims=BATCH_FIRST)
     ids = 8 * symbol("batch") * symbol("seq")
     assert table.cost.compulsory == ids + tokens_
 
 
 @pytest.mark.parametrize("name", ["adamw", "momentum", "sgd", None])
-def test_a_step_holds_what_torchs_optimiser_does(name):
-    """Weights, their gradients and state as torch has them; AdamW of all tensors has a table of roots too."""
+def test_a_training_step_holds_what_torchs_optimiser_holds(name):
+    """Weights, gradients and state as torch has them.
+
+    AdamW over all tensors at once also holds a table of square roots.
+    """
     side = 512
     module = torch.nn.Sequential(*(torch.nn.Linear(side, side, bias=False) for _ in range(2)))
     model = from_torch(module, torch.zeros(1, side), direction="fwd+bwd", optimizer=name)
@@ -134,18 +137,18 @@ def test_a_step_holds_what_torchs_optimiser_does(name):
     assert int(model.cost.footprint) == pytest.approx(held, rel=0.01)
 
 
-def test_gradients_of_a_table_are_whole():
-    """Torch makes a gradient for every row, asked for or not."""
+def test_an_embeddings_gradient_is_dense():
+    """Torch allocates a gradient for every row, used or not."""
     table = torch.nn.Embedding(5000, 64)
     model = from_torch(table, tokens(3, 6), direction="fwd+bwd")
     assert int(model.cost.footprint) == pytest.approx(2 * 4 * 5000 * 64, rel=0.01)
     assert model.made == 4 * 5000 * 64
 
 
-def test_live_memory_of_a_chain_is_that_of_two_neighbours():
-    """Of a chain of pointwise operations in inference, an operation's input and output live at once."""
+def test_a_chain_of_operations_has_two_live_tensors_in_inference():
+    """Only the input and the output of the current pointwise operation are live at once."""
     module = torch.nn.Sequential(torch.nn.Tanh(), torch.nn.Sigmoid(), torch.nn.Tanh(), torch.nn.Sigmoid())
     model = from_torch(module, rows(3, 6), dims=BATCH_FIRST)
     array = 4 * 16 * symbol("batch") * symbol("seq")
     assert model.live_forward == 2 * array
-    assert model.cost.footprint == 4 * array  # with the module's own input and output
+    assert model.cost.footprint == 4 * array  # also counts the module's own input and output

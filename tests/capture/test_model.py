@@ -1,4 +1,4 @@
-"""A captured module is a model, and so a layer: predicted, swept, compared. Bad input is one clear line."""
+"""A captured module is a model, and so a layer: it is predicted, swept and compared. Bad input is refused."""
 
 import dataclasses
 import subprocess
@@ -17,7 +17,7 @@ from .zoo import BATCH_FIRST, ZOO, Attention, GatedFeedForward, TiedModel, Twice
 nn = torch.nn
 
 
-def test_it_is_predicted_swept_and_compared_as_a_layer():
+def test_captured_modules_are_predicted_swept_and_compared_like_layers():
     block = nn.TransformerEncoderLayer(512, 8, 2048, batch_first=True, norm_first=True).eval()
     lstm = nn.LSTM(512, 512, batch_first=True)
     given = torch.empty(1, 16, 512, device="meta")
@@ -32,12 +32,13 @@ def test_it_is_predicted_swept_and_compared_as_a_layer():
     frame = cm.sweep(models, ["h200-sxm", "a100-sxm-80gb"], batch=8, seq=cm.log2_range(128, 1024))
     assert len(frame) == 2 * 2 * 4
     assert set(frame["layer"]) == {"TransformerEncoderLayer", "LSTM"}
-    # 12·d² + 2·n·d multiply-adds a token against 8·d²: the LSTM has fewer FLOPs at every length.
-    assert str(cm.crossover(models[1], models[0], over="seq", of="flops", batch=1)).startswith("flops")
+    # 12·d² + 2·n·d multiply-adds per token against 8·d²: the LSTM has fewer FLOPs at every length.
+    found = cm.crossover(models[1], models[0], over="seq", of="flops", batch=1)
+    assert (found.sizes, found.cheaper) == ((), ("LSTM",))
 
 
-def test_it_agrees_with_the_layer_that_it_is():
-    """Products of a captured nn.LSTM, attention and feed-forward are those of the layers of that name."""
+def test_captured_lstms_and_attention_count_like_the_layers_of_those_names():
+    """nn.LSTM against cm.LSTM, scaled_dot_product_attention against cm.TiledAttention."""
     sizes = {"batch": 4, "seq": 64}
     lstm = from_torch(nn.LSTM(16, 8, 2, batch_first=True), rows(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
     layer = cm.LSTM(dtype="fp32", direction="fwd+bwd")
@@ -45,7 +46,7 @@ def test_it_agrees_with_the_layer_that_it_is():
     here = cm.evaluate(lstm, **sizes)
     for name in ("vector_flops", "special_flops", "depth", "parameters", "kept_bytes"):
         assert here[name] == there[name]
-    # The module's input needs no gradient: the layer's product for it does not run.
+    # The module's input needs no gradient, so the product that the layer has for it does not run.
     assert there["matrix_flops"] - here["matrix_flops"] == 2 * 4 * 64 * 16 * 4 * 8
     flash = from_torch(Attention(kv_heads=4), rows(3, 6), dims=BATCH_FIRST, fusion="flash")
     (core,) = [phase for phase in flash.forward() if phase.kernel == "attention"]
@@ -56,7 +57,7 @@ def test_it_agrees_with_the_layer_that_it_is():
     assert float(core.flops["matrix", "fp32"].xreplace(at)) == wanted["matrix_flops"]
 
 
-def test_formats_are_those_asked_for():
+def test_a_given_dtype_counts_like_a_module_of_that_dtype():
     model = from_torch(GatedFeedForward(), rows(3, 6), dims=BATCH_FIRST, dtype="bf16")
     own = from_torch(GatedFeedForward().to(torch.bfloat16), rows(3, 6).bfloat16(), dims=BATCH_FIRST)
     assert model.dtype == own.dtype == "bf16"
@@ -65,7 +66,7 @@ def test_formats_are_those_asked_for():
     assert {phase.options["dtype"] for phase in mixed.forward()} == {"fp16"}
 
 
-def test_stacked_modules_are_one_that_repeats():
+def test_equal_stacked_modules_become_repeated_parts():
     deep, shallow = (
         nn.TransformerEncoder(
             nn.TransformerEncoderLayer(16, 2, 32, batch_first=True), depth, enable_nested_tensor=False
@@ -81,14 +82,14 @@ def test_stacked_modules_are_one_that_repeats():
 
 
 class Indexed(nn.Module):
-    """Whole axes and a part of one, by Python's indices."""
+    """Indexes whole axes, and a part of one."""
 
     def forward(self, x):
         return (x[:, None] * 2 + x[:, :][:, 1:].sum()).tanh()
 
 
-def test_a_slice_of_a_whole_axis_runs_nothing():
-    """With sizes that are numbers torch's indexing leaves it out, forward and backward."""
+def test_slicing_a_whole_axis_runs_no_kernel():
+    """With concrete sizes torch's indexing skips such a slice, forward and backward."""
     given = rows(3, 6).requires_grad_()
     open_, closed = (
         from_torch(Indexed(), given, dims=dims, direction="fwd+bwd") for dims in (BATCH_FIRST, None)
@@ -108,7 +109,7 @@ def test_the_optimiser_follows_the_backward_pass():
         for name in (None, "adamw")
     )
     extra = updated.backward()[len(plain.backward()) :]
-    # One kernel: weight, gradient, m and v read; weight, m and v written.
+    # One kernel reads weight, gradient, m and v, and writes weight, m and v.
     numbers = 3 * 16 * 32
     assert [(phase.read, phase.write) for phase in extra] == [(4 * 4 * numbers, 3 * 4 * numbers)]
     assert updated.cost.footprint - plain.cost.footprint >= 2 * 4 * numbers
@@ -116,7 +117,7 @@ def test_the_optimiser_follows_the_backward_pass():
     assert [phase.name for phase in foreach.backward()][-1] == "optimizer: update"
 
 
-def test_backward_starts_from_the_loss():
+def test_backward_starts_from_the_modules_own_loss_or_the_given_one():
     from_loss = from_torch(TiedModel(), tokens(3, 6), dims=BATCH_FIRST, direction="fwd+bwd")
     own = from_torch(
         TiedModel(), tokens(3, 6), dims=BATCH_FIRST, direction="fwd+bwd", loss=lambda result: result
@@ -143,7 +144,7 @@ def test_backward_starts_from_the_loss():
         (nn.Linear(16, 4), {"batch": (0, 0), "seq": (0, -3)}, "axis -3 of input 0 is 'batch' already"),
     ],
 )
-def test_what_is_no_module_or_no_dims_is_one_clear_line(module, dims, message):
+def test_bad_modules_and_dims_are_refused(module, dims, message):
     with pytest.raises(CostmodelError, match=message):
         from_torch(module, rows(3, 6), dims=dims)
     with pytest.raises(CostmodelError, match="wanted dynamic_shapes to be a mapping"):
@@ -156,7 +157,7 @@ def test_directions_that_were_not_captured_are_refused():
         dataclasses.replace(model, direction="bwd")
     with pytest.raises(CostmodelError, match="formats it was captured in"):
         model.in_dtype("bf16")
-    # What is advised has to do.
+    # The error does not advise to capture in a format that cannot be captured.
     with pytest.raises(CostmodelError, match="not in fp8"):
         model.in_dtype("fp8")
 
@@ -179,21 +180,21 @@ class Frozen(nn.Module):
         (lambda: nn.LazyLinear(4), {}, "weight has no size yet: run the module once before"),
     ],
 )
-def test_bad_input_is_one_clear_line(module, options, message):
+def test_bad_options_are_refused_in_one_line(module, options, message):
     made = module if isinstance(module, str) else module()
     with pytest.raises((CostmodelError, UnknownNameError), match=message) as error:
         from_torch(made, rows(3, 6), **options)
     assert "\n" not in str(error.value)
 
 
-def test_a_module_that_cannot_run_says_what_torch_said():
+def test_a_module_that_fails_is_refused_with_torchs_message_and_line():
     with pytest.raises(
         CostmodelError, match=r"GatedFeedForward cannot run on these inputs: .*reduction dim.*zoo\.py"
     ):
         from_torch(GatedFeedForward(), torch.zeros(3, 6, 17))
 
 
-def test_the_module_and_torch_are_left_as_they_were():
+def test_capturing_changes_neither_the_module_nor_torch():
     module = Twice()
     before = {name: id(tensor) for name, tensor in module.named_parameters()}
     functions = [torch.nn.functional.scaled_dot_product_attention, torch._VF.lstm, torch._VF.dropout]
@@ -209,7 +210,7 @@ def test_the_module_and_torch_are_left_as_they_were():
     assert lstm._flat_weights is weights
 
 
-def test_without_torch_the_extra_is_named(monkeypatch):
+def test_without_torch_the_error_names_the_extra_to_install(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(CostmodelError, match=r"needs torch.*costmodel\[validation\]"):
         from_torch(None)
@@ -221,8 +222,8 @@ def test_importing_the_package_does_not_load_torch():
     assert ended.stdout.strip() == "False"
 
 
-def test_the_path_through_a_recurrence_is_the_layers():
-    """Table 1 of Vaswani et al.: n between two positions of a recurrent layer, 1 of self-attention."""
+def test_path_length_is_n_through_a_recurrence_and_1_through_attention():
+    """Vaswani et al., Table 1."""
     recurrent = cm.from_torch(
         torch.nn.LSTM(8, 8, 2), torch.zeros(6, 3, 8), dims={"seq": (0, 0), "batch": (0, 1)}
     )

@@ -1,4 +1,4 @@
-"""Which sizes stay open, and what is said where the module's code does not leave them so."""
+"""Which sizes stay symbolic, and what is reported where a module's code fixes them."""
 
 import re
 
@@ -17,7 +17,7 @@ nn = torch.nn
 B, N = symbols("batch seq")
 
 
-def test_named_dimensions_are_symbols_and_others_numbers():
+def test_named_dimensions_become_symbols_and_others_stay_numbers():
     model = from_torch(nn.Linear(16, 8), rows(3, 6), dims=BATCH_FIRST)
     assert model.required == ("batch", "seq")
     assert model.cost.flops["matrix"] == 2 * B * N * 16 * 8
@@ -26,18 +26,18 @@ def test_named_dimensions_are_symbols_and_others_numbers():
     assert fixed.cost.flops["matrix"] == 2 * 3 * 6 * 16 * 8
 
 
-def test_a_batch_of_one_is_a_batch():
+def test_a_batch_of_one_stays_symbolic():
     model = from_torch(Attention(), rows(1, 6), dims=BATCH_FIRST)
     assert model.required == ("batch", "seq")
     assert model.assumed == ()
 
 
-def test_sizes_of_equal_value_do_not_become_one():
+def test_sizes_of_equal_example_value_stay_distinct():
     model = from_torch(nn.Linear(16, 8), rows(16, 16), dims=BATCH_FIRST)
     assert model.cost.flops["matrix"] == 2 * B * N * 16 * 8
 
 
-def test_several_inputs_share_a_size():
+def test_several_inputs_can_share_a_size():
     class Cross(nn.Module):
         def __init__(self):
             super().__init__()
@@ -58,14 +58,14 @@ def test_several_inputs_share_a_size():
     assert (model.cost.flops["matrix"] - projections - 4 * B * N * kv * 16).expand() == 0
 
 
-def test_torch_exports_way_of_naming_dimensions():
+def test_dynamic_shapes_of_torch_export_are_accepted():
     batch, seq = torch.export.Dim("batch"), torch.export.Dim("seq")
     for shapes in ({0: {0: batch, 1: seq}}, [{0: batch, 1: seq}], [("batch", "seq", None)]):
         model = from_torch(nn.Linear(16, 8), rows(3, 6), dynamic_shapes=shapes)
         assert model.required == ("batch", "seq")
 
 
-def test_a_loop_over_the_length_fixes_it_and_says_so():
+def test_a_loop_over_the_length_fixes_it_and_reports_that():
     model = from_torch(Loop(), rows(3, 6), dims=BATCH_FIRST)
     assert model.required == ("batch",)
     (line,) = model.assumed
@@ -75,7 +75,7 @@ def test_a_loop_over_the_length_fixes_it_and_says_so():
         cm.predict(model, "nvidia/h200-sxm", batch=3, seq=12)
 
 
-def test_a_comparison_of_sizes_bounds_them():
+def test_a_comparison_with_a_size_limits_it():
     class Short(nn.Module):
         def forward(self, x):
             return x * 2 if x.shape[1] <= 40 else x * 3
@@ -90,7 +90,7 @@ def test_a_comparison_of_sizes_bounds_them():
 
 
 class DataDependent(nn.Module):
-    """Asks its data four things."""
+    """Has four results that depend on its data."""
 
     def forward(self, x):
         if x.sum() > 0:
@@ -101,7 +101,7 @@ class DataDependent(nn.Module):
         return x * int(x.max().item()) + chosen.sum()
 
 
-def test_what_depends_on_data_is_assumed_and_said():
+def test_data_dependent_results_are_assumed_and_reported():
     model = from_torch(DataDependent(), rows(3, 6), dims=BATCH_FIRST)
     told = [line.partition("in forward: ")[2] for line in model.assumed]
     assert told == [
@@ -116,7 +116,7 @@ def test_what_depends_on_data_is_assumed_and_said():
     assert "exp" not in names
 
 
-def test_code_that_cannot_do_with_symbols_is_captured_at_the_examples_sizes():
+def test_code_that_fails_with_symbols_is_captured_at_the_examples_sizes():
     class Numbers(nn.Module):
         def forward(self, x):
             if not isinstance(x.shape[1], int):
@@ -135,7 +135,7 @@ def test_code_that_cannot_do_with_symbols_is_captured_at_the_examples_sizes():
         cm.evaluate(model, seq=12)
 
 
-def test_sequences_of_lengths_in_a_tensor_are_refused():
+def test_packed_sequences_are_refused():
     class Packed(nn.Module):
         def __init__(self):
             super().__init__()
@@ -148,16 +148,16 @@ def test_sequences_of_lengths_in_a_tensor_are_refused():
         from_torch(Packed(), rows(3, 6), torch.tensor([6, 4, 2]), dims=BATCH_FIRST)
 
 
-def test_reading_a_model_of_either_length_gives_the_same_counts():
-    """The example's sizes are only an example."""
+def test_counts_do_not_depend_on_the_examples_sizes():
+    """Only the footprint may: the moment of peak memory is found at the example's sizes."""
     small, large = (from_torch(Twice().eval(), rows(b, n), dims=BATCH_FIRST) for b, n in ((2, 5), (7, 64)))
     for row, expression in small.cost.rows().items():
-        if row != "footprint_bytes":  # where most lives at once is looked up at the example's sizes
+        if row != "footprint_bytes":
             assert (expression - large.cost.rows()[row]).expand() == 0, row
 
 
-def test_every_predicted_size_is_the_one_captured_there():
-    """Symbols filled in are the capture of that size: traffic, arithmetic and launches."""
+def test_a_symbolic_capture_equals_captures_at_concrete_sizes():
+    """In traffic, arithmetic and launches."""
     module = Twice().eval()
     model = from_torch(module, rows(3, 6), dims=BATCH_FIRST, fusion="compile")
     for batch, seq in ((2, 9), (4, 33)):
@@ -177,6 +177,6 @@ def test_every_predicted_size_is_the_one_captured_there():
         ({"seq": [(0, 0), (0, 1)]}, r"the example inputs have 3 and 6; one size has one value"),
     ],
 )
-def test_dims_that_do_not_fit(dims, message):
+def test_dims_that_do_not_fit_the_inputs_are_refused(dims, message):
     with pytest.raises((CostmodelError, UnknownNameError), match=message):
         from_torch(nn.Linear(16, 8), rows(3, 6), dims=dims)

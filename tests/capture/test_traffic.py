@@ -1,4 +1,4 @@
-"""Views cost nothing, copies cost what they move; what is fused moves what it has to. Worked out by hand."""
+"""Traffic of captured modules by hand: views are free, copies cost what they move, fusion saves the rest."""
 
 import pytest
 
@@ -15,7 +15,7 @@ ARRAY = 4 * B * N * 16  # bytes of the input
 
 
 def module_of(function, *parameters):
-    """Return a module that runs a function of its input (and parameters)."""
+    """Return a module that calls a function of its input and parameters."""
 
     class Module(nn.Module):
         def __init__(self):
@@ -60,7 +60,7 @@ VIEWS = {
 
 @pytest.mark.parametrize("name", VIEWS)
 def test_views_cost_nothing(name):
-    """One kernel remains: the sum that is taken of the view, which reads each element once."""
+    """Only the kernel of the sum over the view remains, which reads each element once."""
     found = kernels(lambda x: VIEWS[name](x).sum())
     assert [p.name.partition(": ")[2] for p in found] == ["sum"]
     half = 2 if name in ("slice", "split") else 1
@@ -89,7 +89,7 @@ def test_copies_cost_what_they_move(name):
 def test_a_gather_reads_its_rows_and_indices():
     table = nn.Parameter(torch.zeros(1000, 16))
     taken = moved(lambda x, table: table[x[:, :, 0].long()], table)
-    index = 4 * B * N, 8 * B * N  # the numbers it is made of, read; the index, written
+    index = 4 * B * N, 8 * B * N  # read to make the index; the index, written
     assert taken == (index[0] + index[1] + ARRAY, index[1] + ARRAY)
 
 
@@ -98,7 +98,7 @@ def test_a_broadcast_operand_is_read_once():
     assert moved(lambda x, gain: x * gain, gain) == (ARRAY + 4 * 16, ARRAY)
 
 
-def test_changes_in_place_read_and_write_their_operand():
+def test_in_place_operations_read_and_write_their_operand():
     assert moved(lambda x: x.clone().mul_(2)) == (2 * ARRAY, 2 * ARRAY)
 
 
@@ -120,7 +120,7 @@ def gated(x):
 
 
 GAIN = 4 * 16
-#: function, its parameters, kernels in eager mode, bytes read and written once fused
+#: (function, parameters, number of eager kernels, bytes read and bytes written when fused)
 FUSED = {
     "rms norm": (rms_norm, [nn.Parameter(torch.zeros(16))], 6, ARRAY + GAIN, ARRAY),
     "softmax": (soft_max, [], 5, ARRAY, ARRAY),
@@ -135,28 +135,28 @@ FUSED = {
 
 
 @pytest.mark.parametrize("name", FUSED)
-def test_chains_are_one_kernel_when_compiled(name):
+def test_chains_of_pointwise_operations_and_reductions_fuse_into_one_kernel(name):
     function, parameters, separate, read, write = FUSED[name]
     eager = kernels(function, *parameters)
     assert sum(p.repeats * p.launches for p in eager) == separate
     (one,) = kernels(function, *parameters, fusion="compile")
-    # The gains of a norm that is a layer of its own, and masks of 16, are the only other traffic.
+    # Beyond that, only the gains of a norm or masks of 16 elements are read.
     assert one.read - read in (0, 16, 32)
     assert one.write == write
     flops = sum(sum(p.flops.values()) * p.repeats for p in eager)
     assert sum(one.flops.values()) == flops
 
 
-def test_a_sum_over_columns_ends_its_kernel():
-    """The mean over batch and positions is known only when all rows were read: twice over the input."""
+def test_a_reduction_over_columns_ends_its_kernel():
+    """The mean over batch and positions is known only after all rows were read: the input is read twice."""
     found = kernels(lambda x: x - (2 * x).mean((0, 1)), fusion="compile")
     assert len(found) == 2
     assert sum(p.read for p in found) == 2 * ARRAY + 4 * 16
     assert sum(p.write for p in found) == ARRAY + 4 * 16
 
 
-def test_a_product_between_keeps_kernels_apart():
-    """An operation that a product needs cannot run in the kernel that needs the product."""
+def test_operations_before_and_after_a_product_do_not_fuse():
+    """An operation whose result the product needs cannot run in the kernel that needs the product."""
     weight = nn.Parameter(torch.zeros(16, 16))
     found = kernels(lambda x, w: torch.exp(x) + torch.tanh(torch.exp(x) @ w), weight, fusion="compile")
     assert [p.kernel for p in found].count("gemm") == 1
@@ -172,8 +172,8 @@ def test_a_product_between_keeps_kernels_apart():
     assert sum(p.write for p in joined if p.kernel == "stream") == 2 * ARRAY
 
 
-def test_what_backward_needs_is_written():
-    """tanh's gradient needs tanh(x): the fused kernel of sigmoid(tanh(x)) writes both results."""
+def test_fused_kernels_write_the_results_that_backward_needs():
+    """tanh's gradient needs tanh(x), so the fused kernel of sigmoid(tanh(x)) writes both results."""
     found = kernels(lambda x: torch.sigmoid(torch.tanh(x)), fusion="compile", direction="fwd+bwd")
     forward, backward = found
     assert (forward.read, forward.write) == (ARRAY, 2 * ARRAY)
@@ -181,7 +181,7 @@ def test_what_backward_needs_is_written():
 
 
 def test_unknown_operations_are_listed_and_charged():
-    """torch.linalg.qr has no kernel model: it reads and writes its operands, and is listed."""
+    """torch.linalg.qr has no kernel model: it is charged for reading and writing its operands, and listed."""
     model = from_torch(module_of(lambda x: torch.linalg.qr(x).Q @ x), rows(3, 16), dims={"batch": (0, 0)})
     (missing,) = model.unmapped
     assert (missing.op, missing.count, missing.flops_share) == ("linalg_qr", 1, 0.0)
@@ -190,7 +190,7 @@ def test_unknown_operations_are_listed_and_charged():
     assert phase.write == 2 * 4 * B * 16 * 16
 
 
-def test_an_unknown_operation_that_torch_counts_has_its_share(monkeypatch):
+def test_an_unknown_operation_is_listed_with_its_share_of_torchs_flops(monkeypatch):
     from costmodel.capture import _parts  # noqa: PLC0415
 
     monkeypatch.setattr(_parts, "SOLID", {k: v for k, v in _parts.SOLID.items() if k != "bmm"})
@@ -214,12 +214,12 @@ def test_an_unknown_operation_that_torch_counts_has_its_share(monkeypatch):
         (lambda x: F.conv1d(x, torch.ones(6, 6, 1)), "gemm", True),
     ],
 )
-def test_what_measurements_do_not_have_by_itself_borrows_a_name(function, op, borrowed):
-    """An exponential has the constants of a product with a number, a convolution those of a product."""
+def test_operations_without_measurements_borrow_the_constants_of_similar_ones(function, op, borrowed):
+    """An exponential borrows those of a product with a scalar, a convolution those of a matrix product."""
     last = kernels(function)[-1]
     assert (last.op, last.borrowed) == (op, borrowed)
 
 
-def test_operations_that_are_fused_are_none_of_them():
+def test_a_fused_kernel_borrows_its_constants():
     (fused,) = kernels(lambda x: F.relu(x * 3.0), fusion="compile")
     assert fused.borrowed

@@ -1,4 +1,4 @@
-"""Models of Hugging Face transformers, built from a config without weights."""
+"""Capturing models of Hugging Face transformers, built from a config without weights."""
 
 import dataclasses
 
@@ -14,7 +14,7 @@ transformers = pytest.importorskip("transformers", reason="needs transformers, w
 from torch.nn.attention import SDPBackend, sdpa_kernel  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-# Whatever a library warns of when it builds a model is not ours.
+# Warnings of the library while it builds a model are not ours.
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 SIZES = {
@@ -30,7 +30,7 @@ OPT = {
 MAMBA = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": 96}
 GROUPED = {**SIZES, "num_key_value_heads": 2}
 
-#: (class, config's class, its sizes, further arguments of the model, its length where its code fixes it)
+#: (class, config class, sizes, further arguments of the model, the length if its code fixes it)
 MODELS = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", GROUPED, {}, None),
     "llama, eager attention": (
@@ -47,7 +47,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_flops_and_parameters_of_a_model_from_its_config(name):
+def test_flops_and_parameters_of_captured_models_equal_torchs(name):
     kind, config, sizes, more, fixed = MODELS[name]
     settings = getattr(transformers, config)(**sizes, use_cache=False)
     module = getattr(transformers, kind)(settings, **more).eval()
@@ -67,7 +67,7 @@ def test_flops_and_parameters_of_a_model_from_its_config(name):
             assert int(variant.product_flops.xreplace(at)) == wanted
 
 
-#: (class, config's class, its sizes)
+#: (class, config class, sizes)
 DECODERS = {
     "llama": ("LlamaForCausalLM", "LlamaConfig", GROUPED),
     "mistral": ("MistralForCausalLM", "MistralConfig", GROUPED),
@@ -79,8 +79,8 @@ DECODERS = {
 
 
 @pytest.mark.parametrize("name", DECODERS)
-def test_a_model_from_its_code_is_the_model_from_its_config(name):
-    """Two ways that share no count: the operations that run, and what the config says there is."""
+def test_a_captured_model_counts_like_the_model_read_from_its_config(name):
+    """The two share no counting: one sees the operations that run, the other only the configuration."""
     kind, config, sizes = DECODERS[name]
     settings = getattr(transformers, config)(**sizes, use_cache=False, architectures=[kind])
     module = getattr(transformers, kind)(settings).eval()
@@ -93,14 +93,14 @@ def test_a_model_from_its_code_is_the_model_from_its_config(name):
         training = cm.evaluate(told.training(), **at)
         assert cm.evaluate(run, **at)["matrix_flops"] == training["matrix_flops"]
         assert int(run.cost.parameters) == training["parameters"]
-        # Serving takes the logits of the last position, the module of all.
+        # Prefill computes the logits of the last position only, the module those of all.
         others = 2 * batch * (seq - 1) * 32 * 96
         forward = cm.evaluate(dataclasses.replace(run, direction="fwd"), **at)["matrix_flops"]
         assert forward - others == cm.evaluate(told.prefill(), **at)["matrix_flops"]
 
 
-def test_a_decoder_needs_no_mask():
-    """As when it runs for real: sequences are not packed, so attention is told to be causal."""
+def test_a_captured_decoder_runs_causal_attention_without_a_mask():
+    """As in real runs: sequences are not packed, so the attention kernel is told to be causal."""
     settings = transformers.LlamaConfig(**GROUPED, use_cache=False)
     module = transformers.LlamaForCausalLM(settings).eval()
     dims = {"batch": (0, 0), "seq": (0, 1)}

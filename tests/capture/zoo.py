@@ -32,7 +32,7 @@ class Attention(nn.Module):
 
 
 class Einsum(nn.Module):
-    """A projection to heads, and scores, written with einsum."""
+    """A projection to heads and attention scores, written with einsum."""
 
     def __init__(self):
         super().__init__()
@@ -44,7 +44,7 @@ class Einsum(nn.Module):
 
 
 class Loop(nn.Module):
-    """A recurrence by hand: one step after the other in Python."""
+    """A recurrence as a Python loop over the steps."""
 
     def __init__(self):
         super().__init__()
@@ -85,7 +85,7 @@ class GatedFeedForward(nn.Module):
 
 
 class Twice(nn.Module):
-    """An encoder and decoder that read the same sequence."""
+    """An encoder and a decoder that read the same sequence."""
 
     def __init__(self):
         super().__init__()
@@ -119,12 +119,12 @@ class ConvOverSequence(nn.Module):
 
 @dataclass
 class Specimen:
-    """A module, its symbolic dimensions, and an input for sizes."""
+    """How to make a module, its symbolic dimensions, and an input of given sizes."""
 
     make: Callable[[], Any]
     dims: dict[str, tuple[int, int]]
     inputs: Callable[[int, int], Any]
-    fixed: int | None = None  # the length that its code fixes
+    fixed: int | None = None  # the length, if the code fixes it
 
 
 BATCH_FIRST = {"batch": (0, 0), "seq": (0, 1)}

@@ -14,7 +14,7 @@ from costmodel.kernels import _flash, _flash_splits, attention, decode
 
 H200 = hardware.load("nvidia/h200-sxm")
 L40S = hardware.load("nvidia/l40s")
-#: Nothing draws power, so that nothing is slowed: terms are counts over rates.
+#: Without power draw nothing is throttled, so each term is a count over a rate.
 COOL = {"energy_j": 0.0}
 SIZES = {"batch": 4, "heads": 32, "kv_heads": 8, "seq": 4096, "head_dim": 128}
 
@@ -36,8 +36,11 @@ def test_matrix_term_is_torchs_flops_over_the_peak(head_dim: int) -> None:
 
 
 @pytest.mark.parametrize(("direction", "products"), [("fwd", [128, 64]), ("bwd", [128, 64, 64, 128, 128])])
-def test_products_are_as_wide_as_what_they_sum_over_or_give(direction: str, products: list[int]) -> None:
-    """QKᵀ and PV; backward QKᵀ again, dO·Vᵀ and PᵀdO of values, dS·K and dSᵀQ of keys (2205.14135, B.4)."""
+def test_matrix_flops_use_the_width_of_keys_or_of_values(direction: str, products: list[int]) -> None:
+    """Expected: the products of FlashAttention (arXiv:2205.14135, B.4) and the width of each.
+
+    Forward QKᵀ and PV; backward QKᵀ again, dO·Vᵀ and PᵀdO (values), dS·K and dSᵀQ (keys).
+    """
     found = attention.seconds(
         L40S, {**COOL, "matrix_efficiency": 1.0}, batch=2, heads=4, kv_heads=4, seq=1536, head_dim=128,
         value_dim=64, causal=False, kernel="fa2", direction=direction,
@@ -50,14 +53,17 @@ def test_a_causal_kernel_computes_the_diagonal_tiles_whole() -> None:
     tiles = 4096 // 128
     full = attention.seconds(H200, COOL, **SIZES, causal=False, kernel="trtllm").terms["matrix:bf16"]
     half = attention.seconds(H200, COOL, **SIZES, causal=True, kernel="trtllm").terms["matrix:bf16"]
-    # 256 × 64 tiles: row block i of 16 visits 4(i + 1) of 64 column tiles.
+    # Tiles of 256 × 64: row block i (of 16) visits 4(i + 1) of the 64 column tiles.
     assert half / full == pytest.approx(sum(4 * (i + 1) for i in range(tiles // 2)) / (tiles // 2 * 64))
 
 
 @pytest.mark.parametrize("sizes", [{"seq": 1, "seq_kv": 2**20}, {"seq": 2**20, "seq_kv": 1}, {"seq": 2**16}])
 @pytest.mark.parametrize("value_dim", [64, 128])
 def test_memory_moves_each_operand_once(sizes: dict[str, int], value_dim: int) -> None:
-    """Q and O of the query heads, K and V of the others, far beyond any cache; backward all of it twice."""
+    """Q and O have the query heads, K and V the KV heads; backward moves all of it twice.
+
+    The operands are far larger than any cache.
+    """
     given = {"batch": 4, "heads": 32, "kv_heads": 8, "head_dim": 128} | sizes
     keys = sizes.get("seq_kv", sizes["seq"])
     operands = {"Q": 32 * sizes["seq"] * 128, "O": 32 * sizes["seq"] * value_dim}
@@ -73,27 +79,28 @@ def test_memory_moves_each_operand_once(sizes: dict[str, int], value_dim: int) -
     assert twice == pytest.approx(2 * once)
 
 
-def test_head_sizes_between_are_padded_to_the_compiled_one() -> None:
+def test_head_sizes_are_padded_to_the_next_compiled_one() -> None:
     sizes = SIZES | {"head_dim": np.array([72.0, 80.0, 96.0])}
     products = attention.seconds(L40S, COOL, **sizes, kernel="fa2").terms["matrix:bf16"]
     assert np.ptp(products) == 0
 
 
-def test_nothing_is_faster_than_its_flops_at_the_highest_clock() -> None:
+def test_no_call_is_faster_than_its_flops_at_the_boost_clock() -> None:
     seq = np.array([256.0, 2048.0, 16384.0])
     found = attention.seconds(H200, {}, **(SIZES | {"seq": seq}), causal=False).seconds
     flops = 4 * 4 * 32 * seq**2 * 128
     assert (found > flops / H200.boost_peak("bf16")).all()
 
 
-def test_time_grows_with_the_square_of_long_sequences_and_not_below_the_launch() -> None:
+def test_time_is_quadratic_in_long_sequences_and_at_least_the_launch() -> None:
     seconds = attention.seconds(H200, {}, **(SIZES | {"seq": np.array([1.0, 32768.0, 65536.0])})).seconds
     launch = attention.CONSTANTS["launch_cycles"].default / H200.clock_hz
     assert launch < seconds[0] < 2 * launch
     assert seconds[2] / seconds[1] == pytest.approx(4, rel=0.02)
 
 
-def test_at_the_power_limit_time_goes_with_the_cube_root_of_the_power() -> None:
+def test_time_at_the_power_limit_scales_with_the_cube_root_of_the_power() -> None:
+    """Power is ∝ V² f and the voltage follows the clock: an eighth of the power is half the clock."""
     long = SIZES | {"batch": 64, "seq": 32768}
     slow, slower = (
         attention.seconds(H200.replace(power=power), {"energy_j": 1e-11}, **long).seconds
@@ -102,7 +109,7 @@ def test_at_the_power_limit_time_goes_with_the_cube_root_of_the_power() -> None:
     assert slower / slow == pytest.approx(2, rel=0.1)
 
 
-def test_twice_the_clock_halves_what_is_not_memory() -> None:
+def test_twice_the_clock_halves_a_call_that_memory_does_not_limit() -> None:
     small = SIZES | {"batch": 1, "heads": 1, "kv_heads": 1, "seq": 64}
     once, twice = (
         attention.seconds(H200.replace(clock=clock), {}, **small).seconds for clock in ("1 GHz", "2 GHz")
@@ -120,7 +127,7 @@ def test_scalars_and_arrays_agree() -> None:
 @pytest.mark.parametrize("head_dim", [64, 128, 256])
 @pytest.mark.parametrize("keys", [1, 128, 129, 1000, 2048, 4096, 8192, 16384, 40000])
 def test_heads_that_fit_l2_run_their_longest_blocks_together(head_dim: int, keys: int) -> None:
-    """``get_nheads_in_l2`` of flash-attention 3's ``flash_prepare_scheduler.cu``, heads packed."""
+    """Expected: ``get_nheads_in_l2`` of flash-attention 3's ``flash_prepare_scheduler.cu``, heads packed."""
     device = hardware.load("nvidia/h200-sxm")
     sizes = (np.asarray(float(size)) for size in (keys, 1, head_dim, keys))
     tiling = _flash.prefill(device, "fa3", *sizes, causal=True)
@@ -129,8 +136,11 @@ def test_heads_that_fit_l2_run_their_longest_blocks_together(head_dim: int, keys
     assert tiling.together == next((heads for heads in (16, 8, 4, 2) if tiles * heads <= most), 1)
 
 
-def test_sequences_of_few_heads_end_later_than_one_of_many() -> None:
-    """As many row blocks: those of 16 sequences are handed out one sequence after the other."""
+def test_sixteen_sequences_of_one_head_take_longer_than_one_of_sixteen_heads() -> None:
+    """Both have the same row blocks, but those of 16 sequences are scheduled one sequence after another.
+
+    The long blocks of the last sequence therefore start late.
+    """
     device = hardware.load("nvidia/h200-sxm")
     many, few = (
         float(attention.seconds(device, {}, batch=b, heads=h, kv_heads=h, seq=2048, head_dim=128).seconds)
@@ -140,16 +150,20 @@ def test_sequences_of_few_heads_end_later_than_one_of_many() -> None:
 
 
 def test_tiles_that_the_diagonal_cuts_are_masked() -> None:
-    """``n_masking_steps``: of 128 rows against 64 keys two and one more; without a diagonal the last."""
+    """Expected: ``n_masking_steps`` of flash-attention's kernels.
+
+    With 128 rows and 64 keys the diagonal cuts two tiles, and one more is masked; without a causal mask, only
+    the last tile is.
+    """
     for rows, cols, cut in ((128.0, 64.0, 3), (64.0, 256.0, 2), (64.0, 128.0, 2)):
         tile = _flash.Tiling(*(np.array(size) for size in (rows, cols, 1.0, 1.0, 0.0)))
         assert _flash.masked_tiles(tile, causal=True) == cut
         assert _flash.masked_tiles(tile, causal=False) == 1
     packed = _flash.Tiling(*(np.array(size) for size in (128.0, 64.0, 8.0, 1.0, 0.0)))
-    assert _flash.masked_tiles(packed, causal=True) == 2  # 16 queries of 8 heads
+    assert _flash.masked_tiles(packed, causal=True) == 2  # 128 rows are 16 queries of 8 heads
 
 
-def test_a_step_of_fewer_keys_is_shorter_where_loads_are_made_ahead() -> None:
+def test_a_step_of_half_the_keys_is_half_as_long_where_loads_are_prefetched() -> None:
     tile = _flash.Tiling(*(np.array(size) for size in (256.0, 64.0, 1.0, 1.0, 0.0)))
     assert _flash.step_share("trtllm", tile) == 0.5
     assert _flash.step_share("flashinfer", tile) == 1
@@ -309,8 +323,8 @@ def test_splitting_the_keys_helps_one_long_head() -> None:
 
 @pytest.mark.parametrize("tiles", [1, 4, 30, 200])
 @pytest.mark.parametrize("keys", [100, 1024, 16384])
-def test_flashinfer_plans_parts_of_keys_as_its_search_does(tiles: int, keys: int) -> None:
-    """``PrefillBinarySearchKVChunkSize``: the shortest chunk, of 128 keys at least, whose parts fit."""
+def test_flashinfer_splits_keys_as_its_binary_search_does(tiles: int, keys: int) -> None:
+    """``PrefillBinarySearchKVChunkSize`` takes the shortest chunk of at least 128 keys whose parts fit."""
     most = 2 * L40S.units
     shortest = next((n for n in range(128, keys) if tiles * -(-keys // n) <= most), keys)
     found = _flash_splits.prefill_splits(
@@ -325,7 +339,7 @@ def test_flashinfer_plans_parts_of_keys_as_its_search_does(tiles: int, keys: int
     assert -(-keys // -(-keys // parts)) == -(-keys // shortest)
 
 
-def test_the_cache_write_costs_bytes_or_thread_blocks() -> None:
+def test_writing_the_cache_token_by_token_costs_more_than_its_bytes() -> None:
     small = SIZES | {"kv_heads": 1, "heads": 1, "batch": 64, "seq": 128}
     none, by_bytes, by_token = (
         float(attention.seconds(H200, {}, **small, cache_write=way).seconds)
@@ -340,8 +354,8 @@ def test_the_cache_write_costs_bytes_or_thread_blocks() -> None:
 
 
 @pytest.mark.parametrize(("model", "length"), [(attention, "seq"), (decode, "seq_kv")])
-def test_what_memory_serves_takes_longer_to_begin_and_what_l2_holds_does_not(model: Any, length: str) -> None:
-    """Of an L2 of 50 MB: gigabytes are served by memory whole, a megabyte not at all."""
+def test_the_ramp_up_delays_reads_from_memory_but_not_from_l2(model: Any, length: str) -> None:
+    """L2 has 50 MB: operands of gigabytes come from memory, those of a megabyte from L2."""
     sizes = {"heads": 8, "kv_heads": 8, "head_dim": 128, length: 128}
     for batch, ramps in ((1, 0.0), (4096, 1.0)):
         plain, begun = (
@@ -352,16 +366,16 @@ def test_what_memory_serves_takes_longer_to_begin_and_what_l2_holds_does_not(mod
         assert begun.terms["hbm"] - plain.terms["hbm"] == pytest.approx(later, rel=1e-6, abs=1e-9)
 
 
-def test_flash_attention_3_loads_whole_tiles_and_stores_the_rows_there_are() -> None:
-    """By the bytes of Q and O that a thread block of head size 128 moves, at a byte a cycle."""
+def test_flash_attention_3_loads_whole_tiles_and_stores_only_valid_rows() -> None:
+    """Expected: the bytes of O that a thread block of head size 128 does not store, at 4 bytes per cycle."""
     slow = {"row_bytes_per_cycle": 4.0, "block_cycles": 0.0, "step_cycles": 0.0}
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "seq_kv": 128}
     few, full = (attention.seconds(H200, slow, **one, seq=rows).terms["depth"] for rows in (65, 128))
-    stored = 2 * 128 * (128 - 65)  # bytes of O that are not there, in 16 bits; Q's tile has 128 rows
+    stored = 2 * 128 * (128 - 65)  # rows of O that do not exist, in 16 bits; Q's tile always has 128
     assert full - few == pytest.approx(stored / 4 / H200.clock_hz, rel=0.02)
 
 
-def test_an_unknown_kernel_is_named() -> None:
+def test_an_unknown_kernel_is_refused_with_the_known_ones() -> None:
     with pytest.raises(UnknownNameError, match=r"attention kernel 'fa9'.*fa2"):
         attention.seconds(H200, {}, **SIZES, kernel="fa9")
 
@@ -395,13 +409,13 @@ def test_an_unknown_kernel_is_named() -> None:
         ("nvidia/h200-sxm", "vllm_flash_attn", "", False, "fa2"),
     ],
 )
-def test_labels_name_the_library(
+def test_label_and_framework_of_a_measurement_select_the_kernel(
     device: str, label: str, framework: str, causal: bool, expected: str
 ) -> None:
     assert _flash.kernel_named(hardware.load(device), label, framework, causal) == expected
 
 
-def test_only_names_of_libraries_say_which_kernel_runs() -> None:
+def test_only_library_names_select_a_kernel() -> None:
     for name in ("sdpa flash", "vllm_flash_attn", "vllm_flash_attn_fa3", "trtllm_mha", "FlashInfer", "FA v4"):
         assert _flash.says(name)
     for name in ("", "sdpa cudnn", "my_attention"):
@@ -411,8 +425,8 @@ def test_only_names_of_libraries_say_which_kernel_runs() -> None:
 @pytest.mark.parametrize(
     ("device", "share"), [("nvidia/h200-sxm", 0.63), ("nvidia/b200-sxm", 0.25), ("nvidia/a100-sxm-80gb", 1.0)]
 )
-def test_flash_attention_2_multiplies_by_instructions_of_a_warp(device: str, share: float) -> None:
-    """63 % of an H800's peak (arXiv:2402.13499, IV.C); on a B200 2,048 operations a unit and cycle."""
+def test_flash_attention_2_reaches_the_peak_of_warp_level_instructions(device: str, share: float) -> None:
+    """63 % of an H800's peak (arXiv:2402.13499, IV.C); on a B200, 2,048 operations per unit and cycle."""
     chip, sizes = hardware.load(device), SIZES | {"seq": 8192}
     for kernel in ("fa2", "flashinfer"):
         assert _flash.peak_share(chip, kernel) == share
@@ -429,20 +443,23 @@ def test_flash_attention_2_multiplies_by_instructions_of_a_warp(device: str, sha
     [
         ("nvidia/b200-sxm", "fa4", "fwd", True),
         ("nvidia/gb200", "fa4", "fwd", True),
-        ("nvidia/gb300", "fa4", "fwd", False),  # 32 exponentials a cycle in hardware
+        ("nvidia/gb300", "fa4", "fwd", False),  # its hardware does 32 exponentials per cycle
         ("nvidia/b200-sxm", "fa4", "bwd", False),
         ("nvidia/b200-sxm", "trtllm", "fwd", False),
         ("nvidia/h200-sxm", "fa4", "fwd", False),
     ],
 )
-def test_polynomials_take_some_exponentials_of_flash_attention_4(
+def test_flash_attention_4_evaluates_some_exponentials_as_polynomials(
     device: str, kernel: str, direction: str, emulates: bool
 ) -> None:
-    """Pair by pair, as its loop has them: the last 4 of 16 numbers, but in the first and last 32 of 128."""
+    """Expected: a loop over pairs like the kernel's.
+
+    Polynomials take the last 4 of every 16 numbers, except in the first and last 32 of 128.
+    """
     parts, freq, res, start = 128 // 32, 16, 4, 1
     pairs = [(part, at) for part in range(parts) for at in range(0, 32, 2)]
     polynomial = [at % freq >= freq - res and start <= part < parts - 1 for part, at in pairs]
-    assert 0.1 <= np.mean(polynomial) <= 0.25  # as the paper says
+    assert 0.1 <= np.mean(polynomial) <= 0.25  # the range that the paper states
     one = hardware.load(device)
     causal = {"causal": False, "kernel": kernel, "direction": direction}
     found = attention.seconds(one, {**COOL, "softmax_cost": 1.0}, **SIZES, **causal)
@@ -452,8 +469,8 @@ def test_polynomials_take_some_exponentials_of_flash_attention_4(
     assert found.terms["special:fp32"] == pytest.approx(every * share)
 
 
-def test_fa4_takes_for_72_and_80_wide_heads_what_it_takes_for_128() -> None:
-    """Why they are slower than 64 wide ones in operations a second, measured on B200: 816, 931, 945."""
+def test_fa4_pads_heads_of_72_and_80_to_128() -> None:
+    """This explains rates measured on B200: heads of 64, 72 and 80 reach 945, 816 and 931 TFLOP/s."""
     sizes = SIZES | {"head_dim": np.array([64.0, 72.0, 80.0, 128.0])}
     found = attention.seconds(hardware.load("nvidia/b200-sxm"), COOL, **sizes, causal=False, kernel="fa4")
     products = found.terms["matrix:bf16"]
@@ -461,7 +478,7 @@ def test_fa4_takes_for_72_and_80_wide_heads_what_it_takes_for_128() -> None:
     assert products[0] == pytest.approx(products[3] / 2)
 
 
-def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
+def test_constants_fitted_on_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     pd = pytest.importorskip("pandas")
     from costmodel.validation import cells, fit_attention  # noqa: PLC0415
 
@@ -478,8 +495,8 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
         assert constant.low <= constants[name] <= constant.high
 
 
-def test_vllms_masks_cost_less_where_4_8_or_16_heads_share_one(shared: Path) -> None:
-    """By constants that make no difference between groups, measured calls of those three are shorter."""
+def test_vllms_masks_cost_less_with_4_8_or_16_query_heads_per_kv_head(shared: Path) -> None:
+    """Relative to a prediction that treats all groups alike, measured calls with these groups are shorter."""
     pd = pytest.importorskip("pandas")
     from costmodel import calibration  # noqa: PLC0415
     from costmodel.validation import cells  # noqa: PLC0415
@@ -501,12 +518,12 @@ def test_vllms_masks_cost_less_where_4_8_or_16_heads_share_one(shared: Path) -> 
     assert by_group[compiled & known]["median"].max() < by_group[~compiled & known]["median"].min()
     own = attention.seconds(H200, section.constants, **cells.arguments(rows, H200)).seconds
     assert np.abs(own / measured - 1).mean() < np.abs(1 / times - 1).mean() - 0.01
-    assert _flash.mask_share("fa3", np.array(8.0)) == 1.0  # SGLang's makes none
+    assert _flash.mask_share("fa3", np.array(8.0)) == 1.0  # SGLang's kernel treats all groups alike
 
 
 @pytest.mark.parametrize("framework", ["sglang", "vllm"])
-def test_rows_of_doubled_heads_come_faster_to_tensorrt_llms_kernels(shared: Path, framework: str) -> None:
-    """By constants and rows that make no difference, measured calls of 4, 8, … heads are the shorter."""
+def test_tensorrt_llms_kernels_are_faster_with_power_of_two_head_counts(shared: Path, framework: str) -> None:
+    """Relative to a prediction that treats all head counts alike, measured calls with 4, 8, … are shorter."""
     pd = pytest.importorskip("pandas")
     from costmodel import calibration  # noqa: PLC0415
     from costmodel.validation import cells  # noqa: PLC0415
@@ -521,7 +538,7 @@ def test_rows_of_doubled_heads_come_faster_to_tensorrt_llms_kernels(shared: Path
     arguments = cells.arguments(rows, b200)
     assert arguments["kernel"] == "trtllm"
     measured = rows.latency_s.to_numpy(dtype=float)
-    # A hair more heads: as much work, by the model, and never a power of two.
+    # Slightly more heads are as much work for the model, but never a power of two.
     alike = {**arguments, "heads": arguments["heads"] * (1 + 1e-9)}
     times = measured / attention.seconds(b200, section.constants, **alike).seconds
     doubled = rows.heads_q.isin([1, 2, 4, 8, 16, 32, 64, 128]).to_numpy()

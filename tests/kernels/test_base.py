@@ -1,15 +1,17 @@
-"""What every kernel model's description promises to those that fit, carry and report its constants."""
+"""What fitting, carrying and reporting rely on in every kernel model's list of constants."""
 
 import pytest
 
 from costmodel import kernels
 
-#: Names under which a model says what its constants are (`costmodel.kernels.group`).
-GROUPS = ("HARNESS", "CLOCKED", "MADE", "OPERATION", "PEAK_SHARES", "EVERY_FORMAT", "FEEDS")
+#: Names of the groups into which a model sorts its constants (`costmodel.kernels.group`).
+GROUPS = (
+    "HARNESS", "CLOCKED", "MADE", "OPERATION", "PEAK_SHARES", "EVERY_FORMAT", "FEEDS", "RATES", "STARTS",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("name", kernels.available())
-def test_constants_begin_inside_their_ranges_and_say_what_they_are(name):
+def test_constants_start_inside_their_ranges_and_have_unit_and_meaning(name):
     described = kernels.model(name).CONSTANTS
     for constant in described.values():
         assert constant.low <= constant.default <= constant.high

@@ -1,4 +1,4 @@
-"""The tile and split found by bounds, against a search over every tile and every split."""
+"""The tile and split found with bounds, against an exhaustive search."""
 
 import itertools
 
@@ -16,7 +16,7 @@ from costmodel.kernels._operands import cold as cold_bytes
 from costmodel.plan import make_plan
 
 ROWS = 4000
-#: Devices with constants of their own, of every architecture whose products are modelled otherwise.
+#: Calibrated devices: one of each architecture whose products are modelled differently.
 CASES = [
     ("nvidia/h200-sxm", "bf16"),
     ("nvidia/h200-sxm", "fp8"),
@@ -31,14 +31,14 @@ CASES = [
 
 
 def sizes(largest, rng):
-    """Return sizes of all orders of magnitude, of powers of two as of any whole numbers."""
+    """Return sizes of all orders of magnitude; some are powers of two, the others any whole numbers."""
     whole = np.floor(2 ** rng.uniform(0, np.log2(largest), (3, ROWS)))
     m, n, k = np.where(rng.random(ROWS) < 0.3, 2 ** np.floor(np.log2(whole)), whole)
     return {"m": m, "n": n, "k": k, "batch": np.where(rng.random(ROWS) < 0.2, 8.0, 1.0)}
 
 
 def all_tried(device, c, p, cold, menu):
-    """Return the choice of least effort, by trying all: tile by tile, split by split, the first of equals."""
+    """Return the tile and split of least effort by trying all of them; among equals, the first."""
     least, chosen = np.full(ROWS, np.inf), np.zeros((4, ROWS))
     splits = tiles.SPLITS if p.may_split else (1.0,)
     for tile, split in itertools.product(menu.T, splits):
@@ -52,7 +52,7 @@ def all_tried(device, c, p, cold, menu):
 
 @pytest.mark.parametrize("strided", [True, False])
 @pytest.mark.parametrize(("name", "dtype"), CASES)
-def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, strided):
+def test_the_bounded_search_finds_the_best_tile_and_split_of_all(name, dtype, strided):
     device, rng = hardware.load(name), np.random.default_rng(0)
     fitted = make_plan(cm.Matmul(dtype=dtype), device, None, "warm", (None, None, None)).phases[0].choice
     defaults = {constant: described.default for constant, described in gemm.CONSTANTS.items()}
@@ -60,7 +60,7 @@ def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, stride
     matrix = device.engine(dtype) == "matrix" and width < 4
     layout = "tn" if strided else "nn"
     menu = np.stack(tiles.menu(device.family, layout, blocks.STEP_BYTES / width, matrix=matrix))
-    # Sizes that single precision does not hold are among them.
+    # Some sizes are too large for single precision to hold exactly.
     for c, largest in (({**defaults, **fitted.constants}, 1e5), (defaults, 1e5), (defaults, 1e8)):
         p = Problem.of(dtype, **sizes(largest, rng), strided=strided)
         cold = cold_bytes(device, c, p, "weights")
@@ -68,11 +68,11 @@ def test_bounds_leave_out_no_tile_and_no_split_that_is_least(name, dtype, stride
         wanted_tile, wanted_split = all_tried(device, c, p, cold, menu)
         assert np.array_equal(tile, wanted_tile)
         assert np.array_equal(split, wanted_split)
-        # Some are split and some are not, or the search has nothing to find.
+        # Some products must be split and others not, or the search is not tested.
         assert not strided or 0.02 < (split > 1).mean() < 0.98
 
 
-def test_a_tile_that_is_known_is_kept_and_its_split_is_the_best_of_all():
+def test_a_given_tile_is_kept_and_gets_its_best_split():
     device, rng = hardware.load("nvidia/v100-pcie-32gb"), np.random.default_rng(1)
     c = {constant: described.default for constant, described in gemm.CONSTANTS.items()}
     p = Problem.of("fp32", **sizes(1e5, rng), strided=True)

@@ -1,4 +1,4 @@
-"""Collectives against schedules that are run message by message, lower bounds of the literature, and laws."""
+"""Collectives against schedules that are run message by message, and lower bounds from the literature."""
 
 import math
 
@@ -12,7 +12,7 @@ from costmodel.layers.collective import ALGORITHMS as CHOICES
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
-#: α and β of a link, and of a network that is slower in both; starting costs nothing.
+#: Latency (α) and time per byte (β) of a link and of a slower network; starting costs nothing.
 ALPHA, FAR_ALPHA = 2e-6, 1e-5
 PLAIN = {
     "bandwidth_share": 1.0, "tree_share": 1.0, "network_share": 1.0, "network_bandwidth": 20e9,
@@ -28,19 +28,19 @@ def seconds(kind, size, devices, node=None, device=A100, **options):
 
 
 def ways(kind, device=A100):
-    """Algorithms that a device has: only some have a switch that adds."""
+    """Return the algorithms that a device can run: only some have a switch that adds."""
     return [way for way in collective.ALGORITHMS[kind] if way != "switch" or device.switch_sums]
 
 
 class Wires:
-    """Devices with one port out and one in: messages are sent when both ends are free and ready."""
+    """Devices with one outgoing and one incoming port; a message starts when both ends are free."""
 
     def __init__(self, devices, node=None):
         self.node = node or devices
         self.out, self.into, self.sent = [0.0] * devices, [0.0] * devices, [0.0] * devices
 
     def send(self, source, target, size, ready):
-        """Return when the message is there."""
+        """Return when the message has arrived."""
         near = source // self.node == target // self.node
         alpha, beta = (ALPHA, BETA) if near else (FAR_ALPHA, FAR_BETA)
         end = max(self.out[source], self.into[target], ready) + alpha + size * beta
@@ -50,7 +50,7 @@ class Wires:
 
 
 def ring(devices, size, rounds):
-    """Run so many rounds, each passing one p-th of the buffer on; return the time and the bytes."""
+    """Run a ring in which each round passes on one p-th of the buffer; return the time and the bytes."""
     wires, there = Wires(devices), [0.0] * devices
     for _ in range(rounds):
         arrivals = [wires.send(i, (i + 1) % devices, size / devices, there[i]) for i in range(devices)]
@@ -60,15 +60,15 @@ def ring(devices, size, rounds):
 
 @pytest.mark.parametrize("devices", [2, 3, 4, 7, 8, 16])
 @pytest.mark.parametrize(("kind", "rounds"), [("all-gather", 1), ("reduce-scatter", 1), ("all-reduce", 2)])
-def test_a_ring_takes_as_long_as_its_messages_do(kind, rounds, devices):
+def test_a_ring_takes_as_long_as_its_simulated_messages(kind, rounds, devices):
     time, sent = ring(devices, 3e8, rounds * (devices - 1))
     assert seconds(kind, 3e8, devices, algorithm="ring") == pytest.approx(time, rel=1e-12)
     assert sent == pytest.approx(rounds * (devices - 1) / devices * 3e8)
 
 
 @pytest.mark.parametrize("devices", [2, 3, 8, 13])
-def test_an_all_to_all_is_a_pairwise_exchange(devices):
-    """In round r everyone sends to the device r further on: all ports are busy, none twice."""
+def test_an_all_to_all_takes_as_long_as_a_simulated_pairwise_exchange(devices):
+    """In round r each device sends to the device r places further: every port is busy once."""
     wires = Wires(devices)
     for step in range(1, devices):
         for i in range(devices):
@@ -79,21 +79,21 @@ def test_an_all_to_all_is_a_pairwise_exchange(devices):
 @pytest.mark.parametrize("device", [A100, H200])
 @pytest.mark.parametrize("devices", [2, 7, 64])
 @pytest.mark.parametrize("kind", collective.ALGORITHMS)
-def test_nobody_said_which_it_is_the_fastest_algorithm(kind, devices, device):
-    """At a few bytes the one of fewer steps, at many the one of fewer bytes."""
+def test_the_default_is_the_fastest_algorithm(kind, devices, device):
+    """For a few bytes it is the one with fewer steps, for many the one with fewer bytes."""
     sizes = np.geomspace(1, 1e11, 23)
     each = [seconds(kind, sizes, devices, device=device, algorithm=name) for name in ways(kind, device)]
     assert seconds(kind, sizes, devices, device=device).tolist() == np.min(each, axis=0).tolist()
 
 
 @pytest.mark.parametrize("devices", [2, 3, 8, 72])
-def test_a_switch_that_adds_takes_what_all_send_and_sends_one_sum_to_all(devices):
-    """Each device has its part of the sums made, of that part of everyone's buffer, and everyone gets it."""
+def test_a_switch_that_adds_moves_the_buffer_and_one_sum_per_device(devices):
+    """Each device has the switch add up its part of everyone's buffer, and everyone receives that sum."""
     sent, received = np.zeros(devices), np.zeros(devices)
     for reducer in range(devices):
-        sent += 1 / devices  # everyone's part of the buffer, which the switch adds up
+        sent += 1 / devices  # this part of everyone's buffer, which the switch adds up
         received[reducer] += 1 / devices
-        sent[reducer] += 1 / devices  # the sum, once: the switch copies it
+        sent[reducer] += 1 / devices  # the sum is sent once; the switch copies it
         received += 1 / devices
     assert sent == pytest.approx(received)
     got = collective.seconds(
@@ -107,7 +107,7 @@ def test_a_switch_that_adds_takes_what_all_send_and_sends_one_sum_to_all(devices
     assert got.terms["depth"] == pytest.approx(2 * ALPHA)
 
 
-def test_between_nodes_whose_switches_add_each_devices_part_goes_up_and_down_a_tree():
+def test_across_nodes_whose_switches_add_each_part_goes_up_and_down_a_tree():
     sizes = {"size": 1e9, "devices": 64, "node": 8, "algorithm": "switch"}
     got = collective.seconds(H200, PLAIN | {"switch_share": 1.0, "switch_hop_s": ALPHA}, **sizes)
     there, back = 9 / 8 * 1e9 / (0.85 * 450e9), 2 * 1e9 / 8 * FAR_BETA
@@ -116,16 +116,16 @@ def test_between_nodes_whose_switches_add_each_devices_part_goes_up_and_down_a_t
 
 
 @pytest.mark.parametrize("devices", [2, 5, 8, 64])
-def test_a_broadcast_goes_down_a_binomial_tree_or_a_pipelined_chain(devices):
+def test_a_broadcast_takes_as_long_as_a_simulated_binomial_tree_or_chain(devices):
     size = 1e6
     wires, has = Wires(devices), {0: 0.0}
-    while len(has) < devices:  # everyone who has it passes it on
+    while len(has) < devices:  # every device that has it passes it on
         for source, target in zip(sorted(has), range(len(has), devices), strict=False):
             has[target] = wires.send(source, target, size, has[source])
     assert seconds("broadcast", size, devices, algorithm="tree") == pytest.approx(
         max(has.values()), rel=1e-12
     )
-    # A chain of ever smaller pieces, whose latency does not count against each, tends to α(p − 1) + N β.
+    # A pipelined chain of ever smaller pieces, where latency does not add up per piece: α(p − 1) + N β.
     pieces = 4000
     there = [[0.0] * devices for _ in range(pieces)]
     free = [0.0] * devices
@@ -140,10 +140,10 @@ def test_a_broadcast_goes_down_a_binomial_tree_or_a_pipelined_chain(devices):
 
 
 def double_tree(devices):
-    """Two trees, children by parent: who is inside the first is a leaf of the second."""
+    """Return two trees (children by parent): the inner nodes of the first are leaves of the second."""
 
     def inner(low, high, into):
-        """The middle of a range above its halves; leaves are the even places."""
+        """Put the middle of a range above its two halves; the even places are leaves."""
         if low >= high:
             return None
         step = 1
@@ -159,8 +159,8 @@ def double_tree(devices):
 
 
 @pytest.mark.parametrize("devices", [3, 7, 15, 31])
-def test_two_trees_send_twice_the_buffer_and_are_as_deep_as_a_logarithm(devices):
-    """Sanders et al. 2009: half the buffer up and down each; no device sends more than 2 N."""
+def test_a_double_tree_sends_at_most_twice_the_buffer_in_logarithmic_depth(devices):
+    """Sanders et al. 2009: half of the buffer goes up and down each tree; no device sends more than 2 N."""
     trees, sent = double_tree(devices), np.zeros(devices)
     for tree in trees:
         children = {c for below in tree.values() for c in below}
@@ -177,7 +177,7 @@ def test_two_trees_send_twice_the_buffer_and_are_as_deep_as_a_logarithm(devices)
     assert seconds("all-reduce", 1e9, devices, algorithm="tree") == pytest.approx(hops * ALPHA + 2e9 * BETA)
 
 
-def test_the_faster_algorithm_serves_a_ring_for_much_a_tree_for_little():
+def test_an_all_reduce_uses_a_tree_for_few_bytes_and_a_ring_for_many():
     each = {way: seconds("all-reduce", np.array([1e3, 1e10]), 64, algorithm=way) for way in ("ring", "tree")}
     best = seconds("all-reduce", np.array([1e3, 1e10]), 64)
     assert best[0] == each["tree"][0] < each["ring"][0]
@@ -186,7 +186,7 @@ def test_the_faster_algorithm_serves_a_ring_for_much_a_tree_for_little():
 
 @pytest.mark.parametrize("kind", collective.ALGORITHMS)
 def test_no_collective_beats_its_lower_bound(kind):
-    """Chan et al. 2007, Table 1: ⌈log₂ p⌉ steps, and (p − 1)/p of the buffer, twice for an all-reduce."""
+    """Chan et al. 2007, Table 1: ⌈log₂ p⌉ steps and (p − 1)/p of the buffer, twice that for an all-reduce."""
     for devices in (2, 3, 8, 100):
         bytes_ = {"all-reduce": 2 * (devices - 1) / devices, "send-receive": 1, "broadcast": 1, "reduce": 1}
         least = bytes_.get(kind, (devices - 1) / devices) * 1e7 * BETA
@@ -196,8 +196,11 @@ def test_no_collective_beats_its_lower_bound(kind):
         assert got.terms["depth"] >= steps * ALPHA * (1 - 1e-12)
 
 
-def test_across_nodes_the_levels_follow_each_other():
-    """Reduce-scatter in the node, all-reduce of the g-th part over the network, all-gather in the node."""
+def test_across_nodes_the_times_of_both_levels_add_up():
+    """Expected: the levels one after the other.
+
+    Reduce-scatter in the node, all-reduce of one device's part over the network, all-gather in the node.
+    """
     size, node, nodes = 1e9, 8, 4
     inside = 2 * (7 * ALPHA + 7 / 8 * size * BETA)
     outside = 2 * (3 * FAR_ALPHA + 3 / 4 * size / 8 * FAR_BETA)
@@ -205,14 +208,14 @@ def test_across_nodes_the_levels_follow_each_other():
     assert got == pytest.approx(inside + outside, rel=1e-12)
     assert seconds("all-gather", size, 32, 8) == pytest.approx((inside + outside) / 2, rel=1e-12)
     assert seconds("reduce-scatter", size, 32, 8) == seconds("all-gather", size, 32, 8)
-    # Root: scatter and gather in the node, the g-th part down a tree of nodes.
+    # With a root: scatter and gather in the node; each device's part goes down a tree of nodes.
     assert seconds("broadcast", size, 32, 8, algorithm="tree") == pytest.approx(
         inside + 2 * (FAR_ALPHA + size / 8 * FAR_BETA), rel=1e-12
     )
 
 
-def test_levels_are_what_a_simulation_of_them_takes():
-    """An all-gather over 2 nodes of 4: first with the peers of other nodes, then in the node."""
+def test_an_all_gather_across_nodes_takes_as_long_as_its_simulation():
+    """Over 2 nodes of 4 devices: first with the peers of other nodes, then in the node."""
     wires, part = Wires(8, node=4), 1e7
     across = [wires.send(i, (i + 4) % 8, part, 0.0) for i in range(8)]
     there = across
@@ -222,7 +225,7 @@ def test_levels_are_what_a_simulation_of_them_takes():
     assert seconds("all-gather", 8 * part, 8, 4) == pytest.approx(max(there), rel=1e-12)
 
 
-def test_an_all_to_all_uses_link_and_network_at_once():
+def test_an_all_to_all_uses_links_and_network_at_the_same_time():
     size = 1.6e8
     near, far = 7 * (ALPHA + size / 16 * BETA), 8 * (FAR_ALPHA + size / 16 * FAR_BETA)
     assert near < far
@@ -232,13 +235,13 @@ def test_an_all_to_all_uses_link_and_network_at_once():
 
 
 @pytest.mark.parametrize("kind", collective.ALGORITHMS)
-def test_one_device_waits_for_nobody(kind):
+def test_a_collective_of_one_device_takes_no_time(kind):
     got = collective.seconds(A100, {}, size=1e9, devices=np.array([1, 2]), collective=kind)
     assert got.seconds[0] == 0 < got.seconds[1]
     assert got.seconds == pytest.approx(sum(got.terms.values()))
 
 
-def test_a_spec_may_have_a_network():
+def test_the_network_of_a_spec_replaces_the_default_one():
     port = {"value": "50 GB/s", "status": "assumed", "reason": "a test", "range": ("50 GB/s", "50 GB/s")}
     data = A100.spec.model_dump(by_alias=True, exclude_none=True)
     data["links"]["network"] = {"oneway": port}
@@ -250,12 +253,12 @@ def test_a_spec_may_have_a_network():
     assert collective.seconds(joined, PLAIN, **inside).seconds == pytest.approx(ALPHA + 1e9 * BETA)
 
 
-def test_a_layer_may_ask_for_every_algorithm_of_a_sum():
-    """A layer sees no kernel model: that the two lists agree is said here."""
+def test_the_collective_layer_offers_every_all_reduce_algorithm():
+    """A layer does not import kernel models, so this test holds the two lists together."""
     assert ("auto", *collective.ALGORITHMS["all-reduce"]) == CHOICES
 
 
-def test_what_is_not_there_is_refused():
+def test_unknown_collectives_algorithms_and_missing_links_are_refused():
     with pytest.raises(UnknownNameError, match="all-reduce"):
         seconds("allreduce", 1e6, 8)
     with pytest.raises(UnknownNameError, match="ring"):
@@ -268,8 +271,8 @@ def test_what_is_not_there_is_refused():
 
 
 @pytest.mark.parametrize("name", collective.CONSTANTS)
-def test_every_constant_matters(name):
-    """In one of the algorithms; alone in a node, a tree sends over its links."""
+def test_every_constant_changes_the_time_of_some_all_reduce(name):
+    """It does in at least one algorithm; within one node, a tree sends over the links."""
     constant = collective.CONSTANTS[name]
 
     def times(value):
@@ -283,8 +286,11 @@ def test_every_constant_matters(name):
     assert (times(constant.low) != times(constant.high)).any()
 
 
-def test_bus_bandwidth_of_eight_h100_is_what_nvidia_says():
-    """480 GB/s (476 is "in the expected range", nccl-tests#290): above the 450 of the link."""
+def test_bus_bandwidth_of_eight_h100_is_what_nvidia_states():
+    """480 GB/s, above the link's 450 because the switch adds.
+
+    nccl-tests#290 calls 476 "in the expected range".
+    """
     size = 2.0**33
     for name in ("nvidia/h100-sxm", "nvidia/h200-sxm"):
         time = collective.seconds(hardware.load(name), {}, size=size, devices=8).seconds
@@ -292,7 +298,7 @@ def test_bus_bandwidth_of_eight_h100_is_what_nvidia_says():
 
 
 def test_bus_bandwidth_of_eight_a100_is_near_what_nccl_reaches():
-    """NCCL tests, all-reduce and send-receive of 1 GB in a DGX A100: bus bandwidth of 195 to 240 GB/s."""
+    """NCCL tests, all-reduce and send-receive of 1 GB in a DGX A100: a bus bandwidth of 195 to 240 GB/s."""
     size = 2.0**30
     reduced = 2 * 7 / 8 * size / collective.seconds(A100, {}, size=size, devices=8).seconds
     passed = size / collective.seconds(A100, {}, size=size, devices=8, collective="send-receive").seconds

@@ -1,4 +1,4 @@
-"""Causal convolution against arithmetic and measured rows."""
+"""Causal convolution against hand calculation and measured rows."""
 
 import numpy as np
 import pandas as pd
@@ -15,19 +15,19 @@ def seconds(constants=None, **sizes):
     return conv.seconds(L40S, constants or {}, **sizes).seconds
 
 
-def test_prefill_reads_and_writes_once():
+def test_prefill_reads_and_writes_each_number_once():
     got = seconds({"bandwidth_share": 1.0}, batch=64, seq=32768, channels=8192)
     assert got == pytest.approx(2 * 2 * 64 * 32768 * 8192 / L40S.hbm_bandwidth, rel=1e-3)
 
 
-def test_decode_moves_a_state_of_three_inputs_twice():
+def test_decode_reads_and_writes_a_state_of_three_inputs():
     got = seconds({"bandwidth_share": 1.0}, batch=65536, seq=1, channels=8192, width=4, decode=True)
     assert got == pytest.approx(2 * (2 + 2 * 3) * 65536 * 8192 / L40S.hbm_bandwidth, rel=1e-3)
 
 
 @pytest.mark.parametrize("decode", [False, True])
 def test_a_call_moves_its_inputs_results_weights_and_state(decode):
-    """Of few tokens the weights are much of it; a state of three inputs is read, and written."""
+    """With few tokens the weights are much of the traffic; a state of three inputs is read and written."""
     cold = {"bandwidth_share": 0.5, "cache_share": 1e-9, "unit_bytes": 128.0}
     batch, seq, channels = 3, 1 if decode else 2, 512
     moved = 0
@@ -37,7 +37,7 @@ def test_a_call_moves_its_inputs_results_weights_and_state(decode):
     assert found.terms["hbm"] == pytest.approx(2 * moved / (0.5 * L40S.hbm_bandwidth))
 
 
-def test_a_replay_finds_half_of_a_working_set_as_large_as_its_share_of_the_cache():
+def test_a_replay_misses_half_of_a_working_set_as_large_as_the_cache_share():
     constants = {"bandwidth_share": 0.5, "cache_share": 0.8, "unit_bytes": 128.0}
     channels, width = 1024, 4
     tokens = (0.8 * L40S.llc_distinct / 2 - channels * width) / (2 * channels)
@@ -45,13 +45,13 @@ def test_a_replay_finds_half_of_a_working_set_as_large_as_its_share_of_the_cache
     assert found == pytest.approx(0.5 * 0.8 * L40S.llc_distinct / (0.5 * L40S.hbm_bandwidth))
 
 
-def test_what_fits_the_cache_is_read_from_there():
+def test_a_working_set_that_fits_the_cache_is_read_from_it():
     fits = seconds({"cache_bytes": 10.0}, batch=1, seq=4096, channels=2048)
     spills = seconds({"cache_bytes": 10.0}, batch=16, seq=4096, channels=2048)
     assert spills > 40 * fits * 0.9
 
 
-def test_measured_rows_show_the_cache(shared):
+def test_measured_rows_that_fit_the_cache_are_faster_than_memory(shared):
     rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
     rows = rows[(rows["gpu"] == "l40s") & (rows["op"] == "causal_conv1d_prefill")]
     size = 4 * rows["m"].astype(float) * rows["n"].astype(float)
@@ -61,7 +61,7 @@ def test_measured_rows_show_the_cache(shared):
     assert speed[size > 4 * cache].median() < L40S.hbm_bandwidth
 
 
-def test_a_short_sequence_costs_its_tokens_in_turn():
+def test_each_token_of_a_short_sequence_adds_its_latency():
     got = seconds(
         {"token_cycles": 1e-7 * L40S.clock_hz}, batch=1, seq=np.array([1.0, 8.0, 16.0]), channels=512
     )
@@ -80,8 +80,8 @@ def test_a_short_sequence_costs_its_tokens_in_turn():
 )
 @pytest.mark.parametrize("device", ["amd/mi300x", "nvidia/b200-sxm", "nvidia/l40s"])
 @pytest.mark.parametrize("batch", [1, 8, 64, 512])
-def test_no_part_of_a_time_is_longer_than_it(layer, sizes, device, batch):
-    """What a cache serves is not memory's: a tenth less of it costs no more than that of memory's part."""
+def test_no_term_exceeds_the_time_and_hits_do_not_depend_on_memory(layer, sizes, device, batch):
+    """A tenth less memory bandwidth costs no more than a tenth less would on the memory term alone."""
     prediction = cm.predict(layer, device, {**sizes, "batch": batch}, rung="kernel", state="warm")
     ((_, seconds, terms),) = prediction.parts
     assert max(terms.values()) <= seconds

@@ -1,4 +1,4 @@
-"""Kernel models of a CPU, against arithmetic that can be done by hand and loops that count blocks."""
+"""Kernel models of CPUs, against hand calculation and loops that count blocks."""
 
 import math
 
@@ -11,7 +11,7 @@ from costmodel.errors import UnavailableError, UnknownNameError
 from costmodel.kernels import _cpu, cpu_attention, cpu_decode, cpu_gemm, cpu_recurrence, cpu_scan, cpu_stream
 
 DEVICE = hardware.load("cpu/epyc-9654")
-#: Nothing is lost anywhere: what is left is arithmetic over peak, or bytes over bandwidth.
+#: No overheads: what remains is arithmetic over the peak, or bytes over the bandwidth.
 IDEAL = {
     "peak_share": 1.0,
     "pack_cycles": 0.0,
@@ -30,19 +30,19 @@ IDEAL = {
 }
 
 
-def test_large_product_runs_at_the_peak():
+def test_a_large_product_runs_at_the_peak():
     got = cpu_gemm.seconds(DEVICE, IDEAL, m=16384, n=16384, k=16384)
     assert got.seconds == pytest.approx(2 * 16384**3 / DEVICE.peak("fp32"), rel=1e-3)
     assert max(got.terms, key=lambda name: float(got.terms[name])) == "vector:fp32"
 
 
-def test_product_with_a_vector_streams_its_matrix():
+def test_a_product_with_a_vector_reads_its_matrix_at_the_bandwidth():
     n = 2**17
     got = cpu_gemm.seconds(DEVICE, IDEAL, m=1, n=n, k=n, batch=3)
     assert got.seconds == pytest.approx(3 * 4 * n * n / DEVICE.hbm_bandwidth, rel=0.01)
 
 
-def test_rows_of_b_of_a_page_or_more_cost_a_translation_each_element():
+def test_packing_b_costs_a_page_translation_per_element_once_rows_fill_a_page():
     """1,024 columns of fp32 fill a page of 4 KiB: from there on each element of B costs more to pack."""
     page = {**IDEAL, "page_cycles": 7.0}
     for n, cycles in ((1023, 0.0), (1024, 7.0)):
@@ -53,8 +53,8 @@ def test_rows_of_b_of_a_page_or_more_cost_a_translation_each_element():
         assert more == pytest.approx(expected, rel=1e-6, abs=1e-12)
 
 
-def test_tiles_are_larger_than_their_product_and_a_vector_has_none():
-    """As many rows and columns more as ``edge_rows``; each product of a batch after the first is a start."""
+def test_tiles_add_edge_rows_except_with_a_vector_and_batches_add_starts():
+    """A tile has ``edge_rows`` more rows and columns than its product; each further product is a start."""
     edges = {**IDEAL, "edge_rows": 6.0, "matrix_s": 1e-3, "vector_bytes_cycle": 1e-3}
     flops, launch = {}, {}
     for m in (1, 250):
@@ -63,7 +63,7 @@ def test_tiles_are_larger_than_their_product_and_a_vector_has_none():
         launch[m] = found.terms["launch"] / 1e-3
     assert flops == pytest.approx({1: 500, 250: 256 * 506})
     assert launch == pytest.approx(dict.fromkeys((1, 250), 480 / DEVICE.units))
-    # Only a matrix that meets a single vector is streamed as fast as one is.
+    # ``vector_bytes_cycle`` applies only to a product with a single vector.
     free, slow = (
         cpu_gemm.seconds(DEVICE, {**edges, "vector_bytes_cycle": rate}, m=2, n=500, k=4096).terms["l2"]
         for rate in (64.0, 1e-3)
@@ -71,8 +71,8 @@ def test_tiles_are_larger_than_their_product_and_a_vector_has_none():
     assert slow == free
 
 
-def test_small_product_stays_on_one_thread():
-    """With the threads dear, one of them alone does 16³; with the threads free, all do."""
+def test_a_small_product_stays_on_one_thread_where_waking_others_is_dear():
+    """Where waking threads is expensive, one thread computes 16³; where it is free, all do."""
     sizes = {"m": 16, "n": 16, "k": 16}
     alone = 2 * 16**3 / (DEVICE.peak("fp32") / DEVICE.units)
     dear = cpu_gemm.seconds(DEVICE, {**IDEAL, "fork_s": 1.0}, **sizes).seconds
@@ -80,7 +80,7 @@ def test_small_product_stays_on_one_thread():
     assert cpu_gemm.seconds(DEVICE, IDEAL, **sizes).seconds < dear
 
 
-def test_long_copy_runs_at_the_memory_and_short_ones_in_the_caches():
+def test_long_copies_run_at_memory_bandwidth_and_short_ones_in_the_caches():
     rows = np.array([2.0**13, 2.0**26])
     got = cpu_stream.seconds(DEVICE, {**IDEAL, "element_cycles": 0.01}, rows=rows, cols=64.0)
     rate = rows * 64 * 8 / got.seconds
@@ -89,16 +89,16 @@ def test_long_copy_runs_at_the_memory_and_short_ones_in_the_caches():
     assert 2 * DEVICE.hbm_bandwidth < rate[0] <= in_cores
 
 
-def test_half_is_found_of_operands_that_are_together_as_large_as_the_shared_cache():
-    """Two tables read and one written; what all cores together keep of it, 1 MiB each, is next to nothing."""
+def test_operands_as_large_as_the_shared_cache_together_miss_half():
+    """Two tables are read and one written; the cores' own caches (1 MiB each) keep next to nothing."""
     constants = {**IDEAL, "l3_share": 0.5, "l2_share": 0.01}
     cells = 0.5 * DEVICE.llc_capacity / (3 * 4)
     found = cpu_stream.seconds(DEVICE, constants, rows=cells, cols=1.0, reads=2.0, writes=1.0)
     assert found.terms["hbm"] == pytest.approx(0.5 * 12 * cells / DEVICE.hbm_bandwidth, rel=1e-3)
 
 
-def test_instructions_are_those_of_elements_and_of_rows():
-    """On all cores; a pass that knows no rows has none of theirs."""
+def test_instructions_are_counted_per_element_and_per_row():
+    """They run on all cores; an elementwise pass has no rows and none of their instructions."""
     constants = {**IDEAL, "element_cycles": 3.0, "row_cycles": 50.0}
     for pattern, rows in (("softmax", 2**16), ("elementwise", 0)):
         found = cpu_stream.seconds(DEVICE, constants, rows=2.0**16, cols=128.0, pattern=pattern)
@@ -106,10 +106,11 @@ def test_instructions_are_those_of_elements_and_of_rows():
         assert cycles == pytest.approx(2**16 * 128 * 3 + rows * 50)
 
 
-def test_large_results_are_mapped_page_by_page():
-    """Results of more than 32 MiB cost one fault for each 4 KiB, each; smaller ones none.
+def test_results_above_32_mib_cost_a_fault_per_page():
+    """Each 4 KiB of a result larger than 32 MiB costs a page fault; smaller results cost none.
 
-    Threads share them: on two of a Xeon a page takes 0.86 µs, on one 1.58 (means of four, torch 2.13).
+    Threads share the faults: on a Xeon, a page takes 1.58 µs with one thread and 0.86 with two (means of
+    four, torch 2.13).
     """
     cells = np.array([2.0**22, 2.0**23, 2.0**24])
     free, paid = (
@@ -123,13 +124,13 @@ def test_large_results_are_mapped_page_by_page():
     np.testing.assert_allclose(two.terms["launch"], 2 * one.terms["launch"])
 
 
-def test_a_cold_call_finds_nothing_in_the_caches():
-    """A table of 64 KiB, read and written: warm it is in L2, cold it comes from memory."""
+def test_a_cold_call_reads_everything_from_memory():
+    """A table of 64 KiB, read and written: in L2 when warm, in memory when cold."""
     bytes_moved = 2 * 2**16
     emptied = {**IDEAL, "warm_share": 0.0, "l3_bytes_cycle": 1e9}
     cold = cpu_stream.seconds(DEVICE, emptied, rows=2.0**14, cols=1.0)
     assert cold.terms["hbm"] == pytest.approx(bytes_moved / DEVICE.hbm_bandwidth)
-    # One core does not take in what the memory gives to all of them.
+    # One core takes in less than the memory can deliver to all of them.
     one_core = cpu_stream.seconds(DEVICE, {**emptied, "l3_bytes_cycle": 12.0}, rows=2.0**14, cols=1.0)
     assert one_core.terms["hbm"] == pytest.approx(bytes_moved / (12.0 * DEVICE.clock_hz))
     assert cold.terms["l2"] == 0.0
@@ -141,52 +142,51 @@ def test_a_cold_call_finds_nothing_in_the_caches():
     assert times[0].seconds < times[1].seconds
 
 
-def test_rms_norm_is_four_passes():
-    """Square: 1 read, 1 write; mean: 1 read; scaling and gain: 1 and 1 each. Seven tables, from memory."""
+def test_rms_norm_moves_seven_tables_in_four_passes():
+    """Square: 1 read, 1 write; mean: 1 read; scaling and gain: 1 read and 1 write each. All from memory."""
     sizes = {"rows": 2.0**16, "cols": 2.0**12, "dtype": "fp32"}
     got = cpu_stream.seconds(DEVICE, IDEAL, **sizes, pattern="rmsnorm").terms["hbm"]
     assert got == pytest.approx(7 * 4 * 2**28 / DEVICE.hbm_bandwidth, rel=0.01)
 
 
-def test_a_matrix_that_meets_one_vector_is_streamed_once():
-    """2 MiB per core of weights, 8 bytes a cycle of each core; two vectors use each element twice, packed."""
+def test_a_product_with_one_vector_streams_its_matrix_from_the_caches():
+    """Expected: the bytes of the weights and both vectors, at 8 bytes per cycle and core, on all cores."""
     side, cores = 4096.0, DEVICE.units
     streaming = {**IDEAL, "vector_bytes_cycle": 8.0}
     got = cpu_gemm.seconds(DEVICE, streaming, m=1, n=side, k=side).terms["l2"]
     in_caches = cpu_gemm.seconds(DEVICE, {**IDEAL, "vector_bytes_cycle": 64.0}, m=1, n=side, k=side)
-    rates = {threads: 8.0 * DEVICE.clock_hz * threads for threads in (1.0, cores)}
-    assert min(abs(got * rate / (4 * (side**2 + 2 * side)) - 1) for rate in rates.values()) < 0.02
+    assert got == pytest.approx(4 * (side**2 + 2 * side) / (8.0 * DEVICE.clock_hz * cores), rel=0.02)
     assert got > in_caches.terms["l2"]
 
 
-def test_weights_come_from_memory_where_others_pass_between_two_uses():
-    """64 KiB of B: alone they stay in a core's cache; after a gigabyte of other weights they do not."""
+def test_weights_come_from_memory_if_other_data_passes_between_two_uses():
+    """B of 64 KiB stays in a core's cache by itself, but not once much other data has passed."""
     sizes, passing = {"m": 16, "n": 128, "k": 128}, np.array([0.0, 1e4, 1e12])
     alone, little, much = cpu_gemm.seconds(DEVICE, IDEAL, **sizes, passing=passing).terms["hbm"]
     assert little == alone < 1e-3 * much
     assert much == pytest.approx(4 * 128 * 128 / DEVICE.hbm_bandwidth, rel=1e-3)
 
 
-def test_threads_are_woken_from_the_library_s_own_number_of_elements_on():
-    """A chunk of 2,048 elements for each thread: 4,096 have two, and half the instructions each."""
+def test_the_librarys_grain_size_sets_how_many_threads_run():
+    """With 2,048 elements per thread, 4,096 elements use two threads of half the instructions each."""
     one = cpu_stream.seconds(DEVICE, IDEAL, rows=4096.0, cols=1.0).terms["vector:fp32"]
     two = cpu_stream.seconds(DEVICE, {**IDEAL, "grain": 2048.0}, rows=4096.0, cols=1.0)
     assert two.terms["vector:fp32"] == pytest.approx(one / 2)
 
 
 def test_keys_beyond_the_caches_are_read_again_from_memory():
-    """Four query heads on one key head of twice the last-level cache read it four times, not once."""
-    keys = DEVICE.llc_capacity  # of 64 wide K and V, 4 bytes: 512 bytes a key
+    """Four query heads share a KV head of twice the last-level cache: each reads it, not once for all."""
+    keys = DEVICE.llc_capacity  # K and V of 64 numbers of 4 bytes are 512 bytes per key
     sizes = {"batch": 1, "kv_heads": 1, "seq_kv": 2 * keys // 512, "head_dim": 64}
     fast = {**IDEAL, "l3_bytes_cycle": 1e9}
     one, four = (cpu_decode.seconds(DEVICE, fast, heads=heads, **sizes).terms["hbm"] for heads in (1, 4))
     assert four / one == pytest.approx(4.0, rel=0.05)
-    # Short ones stay where they are.
+    # Short ones stay in the caches.
     short = cpu_decode.seconds(DEVICE, IDEAL, heads=4, **{**sizes, "seq_kv": 256}).terms["hbm"]
     assert short < 1e-3 * one
 
 
-def test_gradients_summed_step_by_step_cost_each_weight_each_step():
+def test_summing_gradients_step_by_step_costs_every_weight_at_every_step():
     sizes = {"steps": 100, "batch": 1, "hidden": 64, "gates": 3, "direction": "bwd_weights"}
     at_once, summed = (
         cpu_recurrence.seconds(DEVICE, {**IDEAL, "sum_cycles": cycles}, **sizes).seconds
@@ -197,7 +197,7 @@ def test_gradients_summed_step_by_step_cost_each_weight_each_step():
 
 
 def causal_blocks_by_hand(seq, seq_kv, rows, cols, window=math.inf):
-    """Count the keys that each block of queries computes: whole blocks, up to its last query's own key."""
+    """Return the mean keys per block of queries: whole key blocks, up to the key of its last query."""
     total = 0
     blocks = range(0, seq, rows)
     for first in blocks:
@@ -212,24 +212,24 @@ def causal_blocks_by_hand(seq, seq_kv, rows, cols, window=math.inf):
     ("seq", "rows"), [(64, 32), (500, 64), (512, 64), (1024, 256), (1500, 256), (4096, 256)]
 )
 @pytest.mark.parametrize("prefix", [0, 1, 512, 700, 65536])
-def test_causal_mask_leaves_out_whole_blocks(seq, rows, prefix):
-    """Keys that were there before the queries are seen by all of them."""
+def test_a_causal_mask_skips_whole_blocks_as_a_loop_over_blocks_does(seq, rows, prefix):
+    """All queries see the keys of the prefix."""
     sizes = tuple(np.array([float(size)]) for size in (seq, seq + prefix, rows))
     keys = cpu_attention._causal_keys(*sizes, 512.0)
-    # The block that begins where a block of queries ends is left out, as is every later one.
+    # A key block that begins where the block of queries ends is skipped, and so are all later ones.
     assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq + prefix, rows, 512))
     for window in (1, 2, 100, 513, 1000, 10**6):
         keys = cpu_attention._causal_keys(*sizes, 512.0, np.array([float(window)]))
         assert keys[0] == pytest.approx(causal_blocks_by_hand(seq, seq + prefix, rows, 512, window))
 
 
-def test_attention_is_its_products_where_nothing_else_costs():
+def test_attention_takes_its_products_over_the_peak_without_overheads():
     sizes = {"batch": 8, "heads": 96, "kv_heads": 96, "seq": 4096, "seq_kv": 4096, "head_dim": 128}
     constants = {**IDEAL, "score_cycles": 1e-9}
     got = cpu_attention.seconds(DEVICE, constants, **sizes).seconds
     assert got == pytest.approx(4 * 8 * 96 * 4096**2 * 128 / DEVICE.peak("fp32"), rel=0.02)
     causal = cpu_attention.seconds(DEVICE, constants, **sizes, causal=True).seconds
-    # Eight key blocks of 512 under sixteen query blocks of 256: 72 of 128 are computed.
+    # Sixteen query blocks of 256 against eight key blocks of 512: 72 of 128 are computed.
     assert causal / got == pytest.approx(72 / 128, rel=1e-6)
 
 
@@ -241,7 +241,7 @@ HEADS = {"seq_kv": 3000, "head_dim": 64, "kv_heads": 1}
     [
         (cpu_stream, {"rows": 2.0**16, "cols": 300.0, "pattern": "softmax"}),
         (cpu_gemm, {"m": 300, "n": 700, "k": 900, "batch": 5}),
-        # A block of queries more than cores, a single one, and whole waves of them.
+        # One block of queries more than there are cores, a single one, and whole waves.
         (cpu_attention, {**HEADS, "batch": 97, "heads": 1, "seq": 32, "causal": True}),
         (cpu_attention, {**HEADS, "batch": 1, "heads": 1, "seq": 32, "direction": "bwd"}),
         (cpu_attention, {**HEADS, "batch": 96, "heads": 2, "seq": 256}),
@@ -251,14 +251,14 @@ HEADS = {"seq_kv": 3000, "head_dim": 64, "kv_heads": 1}
     ],
     ids=lambda value: getattr(value, "__name__", "").rpartition(".")[2],
 )
-def test_limits_that_do_not_overlap_add_up(model, sizes):
+def test_terms_add_up_without_overlap(model, sizes):
     found = model.seconds(DEVICE, {"overlap": 1.0}, **sizes)
     assert min(term.min() for term in found.terms.values()) >= 0
     assert found.seconds == pytest.approx(sum(found.terms.values()))
 
 
-def test_each_call_on_a_block_costs_its_start_and_each_element_met_its_packing():
-    """96 cores, a block of 64 queries each; 3,000 keys are six calls of 512, forward."""
+def test_each_block_costs_a_start_and_each_of_its_elements_packing():
+    """Ten blocks of 64 queries per core; forward, 3,000 keys are six calls of up to 512."""
     sizes = {**HEADS, "batch": 96, "heads": 1, "seq": 64 * 10}
     calls = cpu_attention.seconds(DEVICE, {**IDEAL, "block_s": 1e-6, "score_cycles": 0.0}, **sizes)
     assert calls.terms["depth"] == pytest.approx(10 * 6 * 1e-6)
@@ -278,19 +278,19 @@ def test_decoding_is_attention_of_one_query():
     )
 
 
-def test_recurrence_is_steps_in_a_row():
+def test_every_step_of_a_recurrence_takes_equally_long():
     sizes = {"batch": 1, "hidden": 256, "gates": 4}
     one, many = (cpu_recurrence.seconds(DEVICE, {}, steps=steps, **sizes).seconds for steps in (1.0, 101.0))
     again = cpu_recurrence.seconds(DEVICE, {}, steps=201.0, **sizes).seconds
     assert again - many == pytest.approx(many - one)
-    # No faster than reading the weights from the cores' own caches, step by step.
+    # Each step reads the weights at least from the cores' own caches.
     loaded = 4 * 4 * 256 * 256
     fastest = loaded / (_cpu.MEMORY["l2_bytes_cycle"].default * DEVICE.clock_hz * DEVICE.units)
     assert many - one > 100 * fastest
 
 
-def test_a_step_is_its_product_its_gates_and_its_wait():
-    """Three sequences in tiles five rows larger; two recurrences, one after the other, on all cores."""
+def test_a_step_costs_its_product_its_gates_and_its_latency():
+    """Three sequences in tiles five rows larger; the two recurrences run one after the other on all cores."""
     constants = {**IDEAL, "edge_rows": 5.0, "pack_cycles": 0.5, "gate_cycles": 7.0, "step_s": 1e-3}
     sizes = {"steps": 10, "batch": 3, "hidden": 512, "width": 256, "gates": 4, "parallel": 2}
     found = cpu_recurrence.seconds(DEVICE, constants, **sizes).terms
@@ -301,14 +301,14 @@ def test_a_step_is_its_product_its_gates_and_its_wait():
     assert found["depth"] == pytest.approx(10 * 2 * 1e-3)
 
 
-def test_gradient_of_weights_is_one_product():
+def test_the_gradient_of_the_weights_is_one_product_over_all_steps():
     got = cpu_recurrence.seconds(
         DEVICE, IDEAL, steps=4096, batch=64, hidden=4096, gates=4, direction="bwd_weights"
     ).seconds
     assert got == pytest.approx(2 * 4 * 4096**2 * 64 * 4096 / DEVICE.peak("fp32"), rel=0.01)
 
 
-def test_bad_words_are_refused():
+def test_unknown_directions_and_unsupported_formats_are_refused():
     with pytest.raises(UnknownNameError, match="unknown direction 'up' of a recurrence"):
         cpu_recurrence.seconds(DEVICE, {}, steps=1, batch=1, hidden=8, gates=1, direction="up")
     with pytest.raises(UnavailableError, match="has no fp8 rate"):
@@ -316,12 +316,12 @@ def test_bad_words_are_refused():
 
 
 @pytest.mark.parametrize("model", [cpu_stream, cpu_gemm, cpu_attention, cpu_decode, cpu_recurrence])
-def test_constants_are_few(model):
+def test_each_model_has_at_most_12_constants_besides_memory(model):
     assert len(model.CONSTANTS) - len(_cpu.MEMORY) <= 12
 
 
-def test_calls_of_few_bytes_stay_on_one_thread():
-    """ATen's grain of 32,768 elements, of fp32: from there on all cores, which have to be woken."""
+def test_scans_below_the_grain_size_stay_on_one_thread():
+    """ATen's grain is 32,768 elements (here fp32); from there on all cores are woken and used."""
     constants = {
         **IDEAL,
         "start_s": 1e-6,
@@ -337,7 +337,7 @@ def test_calls_of_few_bytes_stay_on_one_thread():
         assert found["vector:fp32"] == pytest.approx(issue / threads)
         assert found["depth"] == pytest.approx(960 / threads * 7 * 10 / DEVICE.clock_hz)
         assert found["launch"] == pytest.approx(1e-6 + fork)
-    # What is read again is moved too; of several calls each has its share.
+    # Bytes read again count as well; several calls share the bytes evenly.
     for again, calls, threads in ((0.0, 1, 1), (1.0, 1, DEVICE.units), (1.0, 2, 1)):
         more = {"traffic": 4 * 32768 - 1.0, "again": again, "launches": calls}
         found = cpu_scan.seconds(DEVICE, constants, **more, **sizes).terms
@@ -346,16 +346,16 @@ def test_calls_of_few_bytes_stay_on_one_thread():
     assert moved == pytest.approx(1.5e12 / DEVICE.hbm_bandwidth, rel=1e-3)
 
 
-def test_scan_that_is_not_fused_is_a_call_a_level():
-    """With free arithmetic and bytes, 11 levels over 2,048 positions cost 11 starts."""
+def test_an_unfused_scan_costs_one_start_per_level():
+    """With free arithmetic and bytes, the 11 levels over 2,048 positions cost 11 starts."""
     free = {**IDEAL, "start_s": 1e-3, "flop_cycles": 0.0, "l2_bytes_cycle": 1e9}
     got = cpu_scan.seconds(DEVICE, free, chains=8, steps=11, traffic=1e3, launches=11)
     assert got.seconds == pytest.approx(11e-3, rel=1e-6)
     assert got.terms["depth"] == 0.0
 
 
-def test_fused_scan_of_few_lanes_waits_for_its_steps():
-    """One lane, 10⁶ steps of 8 cycles: nothing else takes as long, and a lane more costs nothing."""
+def test_a_fused_scan_of_few_lanes_is_limited_by_its_dependent_steps():
+    """One lane takes 10⁶ steps of 8 cycles; a second lane runs beside it at no cost."""
     constants = {**IDEAL, "step_cycles": 8.0, "lanes": 64.0, "flop_cycles": 0.25}
     one = cpu_scan.seconds(DEVICE, constants, chains=1, steps=1e6, traffic=8.0, vector_flops=2e6)
     two = cpu_scan.seconds(DEVICE, constants, chains=2, steps=1e6, traffic=16.0, vector_flops=4e6)

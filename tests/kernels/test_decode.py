@@ -1,4 +1,4 @@
-"""Decoding: split rules of the libraries, limits by algebra, accuracy against recorded measurements."""
+"""Decoding: split rules of the libraries, limits by hand calculation, accuracy on recorded measurements."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ def plan(device: hardware.Device, kernel: str, **sizes: float) -> _flash_decode.
     return _flash_decode.decode(device, kernel, batch, kv, heads / kv, seq, dim)
 
 
-def test_flash_attention_2_splits_only_where_heads_share_keys() -> None:
+def test_flash_attention_2_splits_keys_only_if_query_heads_share_them() -> None:
     one = {"batch": 1, "seq_kv": 65536, "head_dim": 128, "kv_heads": 1}
     assert plan(A100, "fa2-paged", **one, heads=1).splits.parts == 1
     assert plan(A100, "fa2-paged", **one, heads=8).splits.parts > 50
 
 
-def test_flash_attention_2_copies_queries_of_several_kv_heads() -> None:
+def test_flash_attention_2_copies_queries_only_of_several_sequences_and_kv_heads() -> None:
     assert plan(A100, "fa2-paged", **SIZES).copies == 1
     assert plan(A100, "fa2-paged", **(SIZES | {"kv_heads": 1})).copies == 0
     assert plan(A100, "fa2-paged", **(SIZES | {"batch": 1})).copies == 0
 
 
-def test_flash_attention_2_returns_what_it_swapped() -> None:
-    """``out_.copy_(out)`` of ``mha_varlen_fwd``, where query heads were made rows of their KV head."""
+def test_flash_attention_2_copies_outputs_back_if_it_swapped_heads_and_rows() -> None:
+    """``out_.copy_(out)`` in ``mha_varlen_fwd``, after the query heads of a KV head became its rows."""
     assert plan(A100, "fa2-paged", **SIZES).returned == 1
     assert plan(A100, "fa2-paged", **(SIZES | {"kv_heads": SIZES["heads"]})).returned == 0
 
 
-def test_flash_attention_3_never_splits_up_to_four_blocks() -> None:
+def test_flash_attention_3_never_splits_four_key_blocks_or_fewer() -> None:
     one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
     assert plan(H200, "fa3", **one, seq_kv=512).splits.parts == 1
     assert plan(H200, "fa3", **one, seq_kv=8192).splits.parts > 1
 
 
-def test_vllm_bounds_flash_attention_3_by_its_graphs() -> None:
-    """Up to 512 sequences (vLLM's ``max_cudagraph_capture_size``) 32 parts at most, and a merge always."""
+def test_vllm_limits_flash_attention_3_to_32_parts_and_always_merges() -> None:
+    """Up to 512 sequences, vLLM's ``max_cudagraph_capture_size``, because it captures CUDA graphs."""
     one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128}
-    assert plan(H200, "fa3-graphs", **one, seq_kv=512).splits.parts == 4  # a block of 128 keys each
+    assert plan(H200, "fa3-graphs", **one, seq_kv=512).splits.parts == 4  # one block of 128 keys each
     assert plan(H200, "fa3-graphs", **one, seq_kv=131072).splits.parts == 32
     assert plan(H200, "fa3", **one, seq_kv=131072).splits.parts > 32
     short = one | {"seq_kv": 64}
@@ -59,22 +59,25 @@ def test_vllm_bounds_flash_attention_3_by_its_graphs() -> None:
     assert not plan(H200, "fa3-graphs", **(short | {"batch": 513})).splits.merged.any()
 
 
-def test_flash_attention_3_cannot_prepare_more_than_992_sequences() -> None:
-    """Beyond, the host counts the thread blocks of all: those of 993 fill the units, and none is split."""
+def test_flash_attention_3_does_not_split_993_sequences() -> None:
+    """Its scheduling kernel prepares at most 992 sequences.
+
+    Beyond that the host counts the thread blocks of all sequences: 993 of them fill the units.
+    """
     long = {"heads": 8, "kv_heads": 1, "head_dim": 128, "seq_kv": 131072}
     assert plan(H200, "fa3", **long, batch=992).splits.merged.all()
     assert not plan(H200, "fa3", **long, batch=993).splits.merged.any()
 
 
-def test_the_merging_kernel_has_a_block_for_eight_rows() -> None:
-    """``flash_fwd_combine``: 8 rows of 128 numbers a block, of 64 numbers 16."""
+def test_the_merging_kernel_has_one_block_per_eight_rows_of_128_numbers() -> None:
+    """``flash_fwd_combine``: a block takes 8 rows of 128 numbers, or 16 rows of 64."""
     batch, rows = np.array([3.0]), np.array([20.0])
     for width, blocks in ((64, 2), (128, 3), (256, 2 * 3)):
         assert _flash_decode.merge_blocks("fa3", batch, rows, np.array([float(width)])) == 3 * blocks
     assert _flash_decode.merge_blocks("fa2-paged", batch, rows, np.array([128.0])) == 0
 
 
-def test_a_step_that_merges_looks_up_twice() -> None:
+def test_a_step_with_a_merge_looks_up_each_sequence_twice() -> None:
     batch = np.array([512.0, 513.0])
     sizes = (batch, np.ones(2), np.ones(2), np.full(2, 64.0), np.full(2, 128.0))
     found = _flash_decode.decode(H200, "fa3-graphs", *sizes)
@@ -82,20 +85,20 @@ def test_a_step_that_merges_looks_up_twice() -> None:
     assert _flash_decode.looked_up("flashinfer", batch, found.splits) == 0
 
 
-def test_flashinfer_takes_the_matrix_engine_from_four_heads_a_group() -> None:
+def test_flashinfer_uses_tensor_cores_from_four_query_heads_per_kv_head() -> None:
     one = {"batch": 1, "kv_heads": 1, "seq_kv": 128, "head_dim": 128}
     assert plan(L40S, "flashinfer", **one, heads=2).rows == 2
     assert plan(L40S, "flashinfer", **one, heads=4).rows == 16
 
 
 @pytest.mark.parametrize("kernel", _flash.KERNELS)
-def test_a_split_has_a_block_at_least(kernel: str) -> None:
+def test_every_part_of_a_split_has_at_least_one_key_block(kernel: str) -> None:
     for seq_kv in (1, 100, 5000, 131072):
         found = plan(L40S, kernel, **(SIZES | {"batch": 1, "kv_heads": 1, "seq_kv": seq_kv}))
         assert 1 <= found.splits.parts <= max(1, np.ceil(seq_kv / min(float(np.min(found.cols)), 128)))
 
 
-def test_a_long_cold_cache_is_read_at_the_bandwidth() -> None:
+def test_a_long_kv_cache_is_read_at_the_memory_bandwidth() -> None:
     found = float(decode.seconds(H200, {}, **(SIZES | {"batch": 256, "seq_kv": 16384})).seconds)
     moved = 2 * 2 * 256 * 8 * 16384 * 128
     share = decode.CONSTANTS["bandwidth_share"].default
@@ -103,7 +106,7 @@ def test_a_long_cold_cache_is_read_at_the_bandwidth() -> None:
     assert found > moved / H200.hbm_bandwidth
 
 
-def test_what_fits_in_l2_is_read_faster() -> None:
+def test_a_kv_cache_that_fits_in_l2_is_read_from_it() -> None:
     batch = np.array([1.0, 256.0])
     estimate = decode.seconds(L40S, {}, **(SIZES | {"batch": batch}))
     assert estimate.terms["hbm"][0] < 1e-3 * estimate.terms["l2"][0]
@@ -111,10 +114,13 @@ def test_what_fits_in_l2_is_read_faster() -> None:
 
 
 def test_partial_outputs_of_splits_are_written_and_read_in_fp32() -> None:
-    """Beside keys, values, queries and outputs: 4 bytes there and 4 back, of each head's output and split."""
+    """Expected: 4 bytes written and 4 read per number of each part's output.
+
+    Keys, values, queries and outputs move as well.
+    """
     one = {"batch": 1, "kv_heads": 1, "seq_kv": 65536, "head_dim": 128}
     whole, parts = (plan(A100, "fa2-paged", **one, heads=n).splits.parts.item() for n in (1, 8))
-    # What passes L2 meanwhile is more than it holds: every byte comes at memory's rate.
+    # So much other data passes through L2 in between that every byte comes from memory.
     unsplit, split = (
         decode.seconds(A100, {}, **one, heads=n, kernel="fa2-paged", passing=1e15).terms for n in (1, 8)
     )
@@ -133,8 +139,8 @@ def test_the_products_are_those_of_every_query_with_every_key_and_value() -> Non
     assert decode.seconds(A100, {}, **SIZES, flops=1e9).terms["matrix:bf16"] == 1e9 / A100.peak("bf16")
 
 
-def test_a_block_streams_every_key_and_value_of_its_part() -> None:
-    """Of a sequence that is not split: 2 bytes of 128 numbers, of a key and of a value, by the cycle."""
+def test_an_unsplit_block_streams_every_key_and_value_of_its_sequence() -> None:
+    """Expected: 128 numbers of 2 bytes per key and per value, over the constant's bytes per cycle."""
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "kernel": "fa2-paged"}
     seq_kv = np.array([4096.0, 65536.0])
     short, long = decode.seconds(A100, {"stream_bytes_per_cycle": 50.0}, **one, seq_kv=seq_kv).terms["depth"]
@@ -143,8 +149,8 @@ def test_a_block_streams_every_key_and_value_of_its_part() -> None:
 
 
 @pytest.mark.parametrize("name", ["copy_cycles", "return_cycles", "launch_cycles"])
-def test_what_runs_beside_the_blocks_takes_its_time(name: str) -> None:
-    """FlashAttention-2 copies the queries of several KV heads there and back, and O where it swapped them."""
+def test_copies_and_the_launch_add_their_time_to_that_of_the_blocks(name: str) -> None:
+    """FlashAttention-2 copies the queries of several KV heads, and the outputs back."""
     none, some = (
         decode.seconds(A100, {name: cycles, "tick_s": 0.0}, **SIZES, kernel="fa2-paged").seconds
         for cycles in (10_000, 1_010_000)
@@ -153,19 +159,19 @@ def test_what_runs_beside_the_blocks_takes_its_time(name: str) -> None:
 
 
 @pytest.mark.parametrize(("device", "kernel"), [(A100, "fa2-paged"), (H200, "fa3"), (L40S, "flashinfer")])
-def test_units_stream_all_keys_and_values_among_them(device: hardware.Device, kernel: str) -> None:
-    """However the keys are split, every unit takes some bytes a cycle and there are so many units."""
+def test_the_units_together_stream_all_keys_and_values(device: hardware.Device, kernel: str) -> None:
+    """However the keys are split, a unit takes in a fixed number of bytes per cycle."""
     batch = np.arange(1.0, 200.0)
     sizes = {"batch": batch, "heads": 8, "kv_heads": 1, "seq_kv": 65536, "head_dim": 128}
     found = decode.seconds(device, {"stream_bytes_per_cycle": 50.0}, **sizes, kernel=kernel).terms["depth"]
     least = 2 * 2 * 128 * 65536 * batch / 50 / device.units
     assert (found * device.clock_hz >= least).all()
-    # With many sequences units are busy to the end, but for a last wave.
+    # With many sequences the units are busy until the last wave.
     assert found[-1] * device.clock_hz < 2.5 * least[-1]
 
 
-def test_queries_and_outputs_are_copied_there_and_back() -> None:
-    """Two copies of 16 × 32 × 128 numbers of 2 bytes, each read and written, at memory's rate."""
+def test_copying_queries_and_outputs_moves_their_bytes_twice() -> None:
+    """Two copies of 16 × 32 × 128 numbers of 2 bytes, each read and written at the memory bandwidth."""
     sizes = {**SIZES, "kernel": "fa2-paged", "passing": 1e15}
     fast, slow = (
         decode.seconds(A100, {"bandwidth_share": share}, **sizes).terms["launch"] for share in (1.0, 0.5)
@@ -179,15 +185,15 @@ def test_queries_and_outputs_are_copied_there_and_back() -> None:
     [
         (H200, "fa3", 65536, 1, 1),
         (H200, "fa3", 512, 0, 0),
-        (H200, "fa3-graphs", 64, 1, 0),  # in vLLM's graphs whatever there is to merge
+        (H200, "fa3-graphs", 64, 1, 0),  # vLLM's graphs contain it even with nothing to merge
         (B200, "trtllm", 65536, 0, 0),  # the last thread block merges
     ],
 )
-def test_a_merging_kernel_is_launched_and_has_work_where_there_are_parts(
+def test_a_merging_kernel_is_launched_and_works_only_if_there_are_parts(
     device: hardware.Device, kernel: str, seq_kv: int, launched: int, working: int
 ) -> None:
     one = {"batch": 1, "heads": 8, "kv_heads": 1, "head_dim": 128, "seq_kv": seq_kv, "kernel": kernel}
-    # Eight rows of O are a block of flash-attention 3's.
+    # Eight rows of O are one block of flash-attention 3's merging kernel.
     for name, times in (
         ("merge_cycles", launched),
         ("merge_block_cycles", launched),
@@ -197,8 +203,8 @@ def test_a_merging_kernel_is_launched_and_has_work_where_there_are_parts(
         assert (some - none) * device.clock_hz == pytest.approx(1e6 * times, abs=1e-3), name
 
 
-def test_a_block_begins_with_its_queries_and_first_keys_and_ends_with_its_outputs() -> None:
-    """All of 128 numbers of 2 bytes: rows of Q and O, and a tile of keys and of values."""
+def test_a_block_moves_its_queries_first_tile_and_outputs_unoverlapped() -> None:
+    """Rows of Q and O and one tile of keys and of values, each row of 128 numbers of 2 bytes."""
     sizes = {"batch": 1, "heads": 1, "kv_heads": 1, "head_dim": 128, "seq_kv": 512}
     tile = plan(A100, "fa2-paged", **sizes)
     assert tile.splits.parts == 1
@@ -210,19 +216,19 @@ def test_a_block_begins_with_its_queries_and_first_keys_and_ends_with_its_output
     assert (slow - fast) * A100.clock_hz == pytest.approx(moved / 2)
 
 
-def test_a_narrower_cache_is_faster_where_memory_binds() -> None:
+def test_a_cache_of_half_the_width_takes_half_the_time_where_memory_limits() -> None:
     big = SIZES | {"batch": 256, "seq_kv": 16384}
     wide, narrow = (decode.seconds(H200, {}, **big, kv_dtype=kind).seconds for kind in ("bf16", "fp8"))
     assert narrow / wide == pytest.approx(0.5, abs=0.1)
 
 
-def test_one_token_of_one_sequence_costs_little_beyond_the_launch() -> None:
+def test_decoding_after_one_key_takes_little_more_than_the_launch() -> None:
     one = {"batch": 1, "heads": 1, "kv_heads": 1, "seq_kv": 1, "head_dim": 128}
     launch = decode.CONSTANTS["launch_cycles"].default / H200.clock_hz
     assert launch < float(decode.seconds(H200, {}, **one).seconds) < 2 * launch
 
 
-def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
+def test_constants_fitted_on_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     pd = pytest.importorskip("pandas")
     from costmodel.validation import cells, fit_attention  # noqa: PLC0415
 
@@ -236,7 +242,8 @@ def test_two_thirds_of_a_cell_predict_the_rest(shared: Path) -> None:
     assert np.mean(np.abs(predicted.seconds / unseen.latency_s.to_numpy(dtype=float) - 1)) < 0.07
 
 
-def test_vllm_0_14_on_a100_does_not_count_the_new_token(shared: Path) -> None:
+def test_lengths_of_vllm_0_14_rows_on_a100_do_not_include_the_new_token(shared: Path) -> None:
+    """All recorded lengths are powers of two."""
     pd = pytest.importorskip("pandas")
     from costmodel.validation import cells  # noqa: PLC0415
 
@@ -258,8 +265,11 @@ def test_vllm_0_14_on_a100_does_not_count_the_new_token(shared: Path) -> None:
         ("xeon-8480plus", "bf16"),
     ],
 )
-def test_many_heads_on_one_key_take_their_arithmetic(device: str, dtype: str) -> None:
-    """DeepSeek-V3's 128 heads share a latent: 2·128·(2·512 + 64) FLOP for 576 numbers, over A100's ridge."""
+def test_many_query_heads_per_key_take_at_least_their_flops_over_the_peak(device: str, dtype: str) -> None:
+    """DeepSeek-V3's 128 heads share a latent: 2·128·(2·512 + 64) FLOP for 576 numbers.
+
+    That is above the ridge point of an A100's roofline.
+    """
     chip = cm.hardware.load(device)
     sizes = {"batch": 64, "heads": 128, "seq_kv": 8192}
     latent = {"seq": 1, "head_dim": 128, "d_model": 7168, "q_rank": 1536, "kv_rank": 512, "rope_dim": 64}

@@ -1,4 +1,4 @@
-"""Gated delta net against arithmetic, torch's count of the chunked products, and measured rows."""
+"""Gated delta net against hand calculation, torch's count of the chunked products, and measured rows."""
 
 import numpy as np
 import pandas as pd
@@ -17,16 +17,16 @@ def seconds(constants=None, **sizes):
     return delta.seconds(H200, {**IDLE, **(constants or {})}, **sizes).seconds
 
 
-def test_a_fused_chain_costs_a_step_a_chunk():
+def test_a_fused_chain_costs_one_step_per_chunk():
     one, two = seconds(seq=64 * 100), seconds(seq=64 * 200)
     assert two - one == pytest.approx(100 * delta.CONSTANTS["chunk_cycles"].default / H200.clock_hz, rel=1e-6)
 
 
-def test_a_part_of_a_chunk_costs_a_chunk():
+def test_an_incomplete_chunk_costs_a_whole_one():
     assert seconds(seq=6401) == seconds(seq=6464) > seconds(seq=6400)
 
 
-def test_one_block_too_many_is_another_wave():
+def test_one_block_more_than_the_units_takes_a_second_wave():
     units = int(H200.units)
     full = seconds(seq=4096, batch=units, heads=1, value_heads=1)
     over = seconds(seq=4096, batch=units + 1, heads=1, value_heads=1)
@@ -63,12 +63,12 @@ def test_half_of_the_slowing_has_come_at_its_time():
         assert slowed / plain == pytest.approx(1 + 0.2 * share, rel=1e-3)
 
 
-def test_decode_moves_the_fp32_state_twice():
+def test_decode_reads_and_writes_the_fp32_state():
     got = seconds(batch=1024, seq=1, value_heads=64, kernel="decode", constants={"bandwidth_share": 1.0})
     assert got == pytest.approx(2 * 1024 * 64 * 128 * 128 * 4 / H200.hbm_bandwidth, rel=0.02)
 
 
-def test_flops_are_those_of_the_chunked_products():
+def test_flops_are_torchs_count_of_the_chunked_products():
     torch = pytest.importorskip("torch")
     flop_counter = pytest.importorskip("torch.utils.flop_counter")
     chunk, d = 64, 128
@@ -76,7 +76,7 @@ def test_flops_are_those_of_the_chunked_products():
     state, square = torch.empty(d, d, device="meta"), torch.empty(chunk, chunk, device="meta")
     with flop_counter.FlopCounterMode(display=False) as counter:
         k @ k.T
-        square @ k, square @ v  # the solved triangle times keys and values
+        square @ k, square @ v  # the inverse of the triangle times keys and values
         k @ state, q @ state, k.T @ v
         square @ v, q @ k.T
     estimate = delta.seconds(
@@ -86,7 +86,7 @@ def test_flops_are_those_of_the_chunked_products():
     assert counted == pytest.approx(counter.get_total_flops(), rel=1e-12)
 
 
-def test_measured_chains_are_linear_in_their_chunks(shared):
+def test_measured_chains_of_few_heads_are_linear_in_their_chunks(shared):
     rows = pd.read_parquet(shared / "measurements" / "scan.parquet")
     one = rows[
         (rows["gpu"] == "h200-sxm")
@@ -102,8 +102,8 @@ def test_measured_chains_are_linear_in_their_chunks(shared):
     assert error.mean() < 0.05
 
 
-def test_tokens_decoded_one_by_one_are_steps_in_turn():
-    """Each waits for the state that the one before it leaves: twice the tokens, twice the steps."""
+def test_decoded_tokens_are_dependent_steps():
+    """Each token waits for the state that the one before it leaves: twice the tokens take twice the steps."""
     constants = {"token_cycles": 450.0}
     one, some, twice = (seconds(constants, seq=tokens, kernel="decode") for tokens in (1, 1001, 2001))
     assert twice - some == pytest.approx(some - one, rel=0.01)
@@ -115,8 +115,8 @@ COLD = {"bandwidth_share": 1.0, "cache_share": 1e-9, "cache_bytes": 1e9}
 
 
 @pytest.mark.parametrize("passes", [0, 3])
-def test_the_chunked_kernels_hand_on_every_chunks_state(passes):
-    """q, k, v, o and the fp32 state as any kernel; each chunk's state in 16 bits, written and read again."""
+def test_the_chunked_kernels_write_and_read_every_chunks_state(passes):
+    """q, k, v, o and the fp32 state move as in any kernel; each chunk's 16-bit state is written and read."""
     batch, seq, heads, value_heads, d = 2, 64 * 9, 4, 8, 128
     sizes = {"batch": batch, "seq": seq, "heads": heads, "value_heads": value_heads, "head_dim": d}
     found = delta.seconds(H200, {**COLD, "extra_passes": passes}, **sizes, kernel="chunked").terms["hbm"]
@@ -126,8 +126,11 @@ def test_the_chunked_kernels_hand_on_every_chunks_state(passes):
     assert found == pytest.approx((moved + passes * values) / H200.hbm_bandwidth, rel=1e-6)
 
 
-def test_a_replay_finds_half_of_a_working_set_as_large_as_the_cache():
-    """A chunked call's: q, k, v, o of every value head, and the states; a decoded token's: all it touches."""
+def test_a_replay_misses_half_of_a_working_set_as_large_as_the_cache_share():
+    """The working set of a chunked call is q, k, v and o of every value head, and the states.
+
+    That of a decoded token is all that it touches.
+    """
     constants = {"bandwidth_share": 1.0, "cache_share": 0.5, "cache_bytes": 1e9, "extra_passes": 0.0}
     d, heads = 128, 8
     held = 0.5 * H200.llc_distinct
@@ -149,8 +152,8 @@ def test_a_replay_finds_half_of_a_working_set_as_large_as_the_cache():
 
 @pytest.mark.parametrize("kernel", ["fused", "chunked"])
 @pytest.mark.parametrize(("batch", "first"), [(1, 8), (16, 128), (17, 132), (100, 132)])
-def test_the_first_block_of_each_unit_starts_after_the_one_before(kernel, batch, first):
-    """Eight heads a sequence, 132 units: of more blocks than units the others only wait for a place."""
+def test_blocks_of_the_first_wave_start_one_after_another(kernel, batch, first):
+    """Eight heads per sequence on 132 units: blocks beyond the first wave only wait for a free unit."""
     plain, later = (
         delta.seconds(
             H200,
@@ -166,8 +169,8 @@ def test_the_first_block_of_each_unit_starts_after_the_one_before(kernel, batch,
     assert later - plain == pytest.approx(sum(50.0 for _ in range(first)) / H200.clock_hz)
 
 
-def test_the_parallel_kernels_share_out_chunks_of_heads_among_the_units():
-    """21 chunks of 8 heads of 4 sequences, the last chunk of each in part, over the units."""
+def test_the_parallel_kernels_spread_all_chunks_of_all_heads_over_the_units():
+    """4 sequences of 8 heads have 21 chunks each, the last of them incomplete."""
     sizes = {"batch": 4, "seq": 64 * 20 + 1, "heads": 4, "value_heads": 8, "head_dim": 128}
     constants = {**IDLE, "part_cycles": 30000.0}
     found = delta.seconds(H200, constants, **sizes, kernel="chunked").terms["matrix:bf16"]
@@ -176,7 +179,7 @@ def test_the_parallel_kernels_share_out_chunks_of_heads_among_the_units():
 
 
 @pytest.mark.parametrize("kernel", ["fused", "chunked"])
-def test_limits_that_do_not_overlap_add_up_and_long_work_is_slowed(kernel):
+def test_terms_add_up_without_overlap_and_throttling_slows_all_but_the_launch(kernel):
     sizes = {"batch": H200.units, "seq": 8192, "heads": 8, "value_heads": 8, "kernel": kernel}
     constants = {"overlap": 1.0, "token_cycles": 0.0, "tick_s": 0.0, "droop_s": 1e-12}
     plain, slowed = (delta.seconds(H200, {**constants, "droop": droop}, **sizes) for droop in (0.0, 0.25))
@@ -185,6 +188,6 @@ def test_limits_that_do_not_overlap_add_up_and_long_work_is_slowed(kernel):
     assert slowed.seconds == pytest.approx(plain.terms["launch"] + 1.25 * work)
 
 
-def test_an_unknown_kernel_is_named():
+def test_an_unknown_kernel_is_refused_with_the_known_ones():
     with pytest.raises(UnknownNameError, match="chunked"):
         seconds(seq=64, kernel="blocked")

@@ -1,4 +1,4 @@
-"""Matrix products against arithmetic, launch grids, and measured rows."""
+"""Matrix products against hand calculation, recorded launch grids, and measured rows."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ from costmodel.validation import cells, fit_gemm
 
 A100 = hardware.load("nvidia/a100-sxm-80gb")
 H200 = hardware.load("nvidia/h200-sxm")
-#: Nothing but arithmetic and bytes.
+#: No overheads: only arithmetic and bytes take time.
 IDEAL = {
     "peak_share": 1.0,
     "edge_elements": 0.0,
@@ -30,7 +30,7 @@ IDEAL = {
     "small_cycles": 0.0,
     "start_s": 0.0,
 }
-#: And nothing in the cache.
+#: The same, with nothing found in the cache.
 COLD = {**IDEAL, "cache_share": 0.0}
 
 
@@ -44,26 +44,26 @@ def measured(shared):
     return rows.astype({"b": float, "m": float, "n": float, "k": float, "latency_s": float})
 
 
-def test_a_large_square_product_takes_its_flops_over_the_peak():
+def test_a_large_square_product_runs_at_the_peak():
     got = seconds(m=16384, n=16384, k=16384)
     assert got == pytest.approx(2 * 16384.0**3 / A100.peak("bf16"), rel=0.01)
 
 
-def test_one_row_of_activations_takes_the_weights_over_the_bandwidth():
+def test_one_row_of_activations_reads_the_weights_at_the_memory_bandwidth():
     got = seconds(constants=COLD, m=1, n=16384, k=16384)
     assert got == pytest.approx(2 * 16384.0**2 / A100.hbm_bandwidth, rel=0.01)
 
 
-def test_a_product_of_k_one_writes_its_result():
+def test_a_product_with_k_of_one_writes_its_result_at_the_memory_bandwidth():
     got = seconds(constants=COLD, m=65536, n=65536, k=1)
     assert got == pytest.approx(2 * 65536.0**2 / A100.hbm_bandwidth, rel=0.02)
 
 
-def test_weights_that_stay_in_the_cache_cost_no_memory():
+def test_weights_that_stay_in_the_cache_cost_no_memory_traffic():
     sizes = {"m": 1.0, "n": 2048.0, "k": 2048.0}
     terms = gemm.seconds(A100, {**IDEAL, "cache_share": 1.0}, **sizes).terms
     assert terms["hbm"] < 1e-3 * 2 * 2048.0**2 / A100.hbm_bandwidth
-    # Six copies of 8 MB are more than 42 MB: sglang's collector measures a cold kernel.
+    # Six copies of 8 MB exceed the L2 of 42 MB, so sglang's collector, which rotates them, measures cold.
     cold = gemm.seconds(A100, {**IDEAL, "cache_share": 1.0}, **sizes, rotation="operands").terms["hbm"]
     assert cold == pytest.approx(2 * 2048.0**2 / A100.hbm_bandwidth, rel=0.1)
 
@@ -77,7 +77,7 @@ def test_one_tile_more_than_the_units_takes_a_second_wave():
     assert seconds(batch=A100.units * 1.5, constants=soft, **tile) / one == pytest.approx(1.75, rel=0.02)
 
 
-def test_a_long_k_of_few_outputs_is_split():
+def test_a_product_of_few_outputs_and_long_k_is_split():
     slow = {**IDEAL, "step_cycles": 500.0, "split_s": 2e-6}
     alone = gemm.seconds(A100, slow, m=64, n=64, k=65536, tile_m=64, tile_n=64, tile_k=64, layout="nn")
     split = gemm.seconds(A100, slow, m=64, n=64, k=65536, tile_m=64, tile_n=64, tile_k=64)
@@ -86,7 +86,7 @@ def test_a_long_k_of_few_outputs_is_split():
     assert split.seconds == pytest.approx(steps / 32 + 2e-6, rel=0.2)
 
 
-def test_the_harness_is_a_floor_and_hides_no_long_kernel():
+def test_the_harness_sets_a_floor_and_adds_its_dispatch_to_long_kernels():
     harness = {**IDEAL, "dispatch_s": 3e-5, "record_s": 2e-5}
     assert seconds(constants=harness, m=16, n=16, k=16) == pytest.approx(5e-5, rel=0.01)
     long = {"m": 16384, "n": 16384, "k": 16384}
@@ -99,14 +99,14 @@ def test_the_harness_is_a_floor_and_hides_no_long_kernel():
     k=st.integers(1, 70000),
     dtype=st.sampled_from(["fp32", "bf16", "fp8"]),
 )
-def test_any_product_takes_a_finite_time_and_twice_the_batch_no_less(m, n, k, dtype):
-    """But for a percent: tiles are chosen by an estimate of their time, as a library chooses them."""
+def test_times_are_finite_and_do_not_fall_with_the_batch(m, n, k, dtype):
+    """One percent is allowed: tiles are chosen by an estimate of their time, as libraries do."""
     one = gemm.seconds(H200, {}, m=m, n=n, k=k, dtype=dtype, layout="nn").seconds
     two = gemm.seconds(H200, {}, m=m, n=n, k=k, batch=2, dtype=dtype, layout="nn").seconds
     assert 0 < one <= two * 1.01 < 1e5
 
 
-def test_arrays_are_their_elements_whatever_their_shape_and_number():
+def test_arrays_give_the_same_times_as_their_elements():
     rng = np.random.default_rng(0)
     m, n, k = (2.0 ** rng.integers(3, 12, size=(3, 4000)) for _ in range(3))
     known = np.where(rng.random((3, 4000)) < 0.5, 128.0, np.nan)
@@ -121,7 +121,7 @@ def test_arrays_are_their_elements_whatever_their_shape_and_number():
         assert set(alone.terms) == {"matrix:bf16", "l2", "hbm", "depth", "launch"}
 
 
-def test_bad_options_are_one_clear_line():
+def test_unknown_options_and_unsupported_formats_are_refused():
     with pytest.raises(UnknownNameError, match="layout"):
         seconds(m=1, n=1, k=1, layout="nt")
     with pytest.raises(UnknownNameError, match="rotation"):
@@ -130,7 +130,7 @@ def test_bad_options_are_one_clear_line():
         seconds(m=1, n=1, k=1, dtype="fp8")
 
 
-def test_a_kernel_name_tells_the_tile():
+def test_kernel_names_give_the_tile():
     rows, columns, depth, _ = tiles.from_names(
         ["ampere_sgemm_128x64_tn", "tensile_MT64x32x16_MI16x16x4x1", "", 7]
     )
@@ -145,12 +145,12 @@ def test_the_tiles_of_kernel_names_give_the_recorded_launch_grids(measured):
     tile_m, tile_n, *_ = tiles.from_names(rows["kernel"])
     blocks = rows["b"] * np.ceil(rows["m"] / tile_m) * np.ceil(rows["n"] / tile_n)
     parts = rows["grid"].astype(float) / blocks
-    # A whole number of blocks a tile: its split of K; batched products are not split.
+    # Blocks per tile are a whole number, the split of K; batched products are not split.
     assert (parts % 1 == 0).mean() > 0.999
     assert (parts[rows["op"] == "bmm"] == 1).mean() > 0.99
 
 
-def test_the_menus_hold_nearly_all_tiles_that_were_run(measured):
+def test_the_menus_hold_nearly_all_tiles_of_measured_kernels(measured):
     rows = measured[measured["grid"].notna()]
     for (gpu, op), some in rows.groupby(["gpu", "op"]):
         family = hardware.load(gpu).family
@@ -160,7 +160,7 @@ def test_the_menus_hold_nearly_all_tiles_that_were_run(measured):
         assert run.isin(listed).mean() > (0.7 if gpu == "mi210" else 0.95), (gpu, op)
 
 
-def test_cublas_runs_few_columns_unsplit_up_to_two_million_products(measured):
+def test_measured_cublas_kernels_for_few_columns_are_unsplit_below_two_million_products(measured):
     rows = measured[(measured["gpu"] == "l40s") & (measured["framework"] == "trtllm 1.3.0rc20")]
     rows = rows[rows["m"].between(2, 16) & (rows["n"] <= 256) & rows["k"].between(2048, 8192)]
     below = rows["m"] * rows["n"] * rows["k"] < 2**21
@@ -169,7 +169,7 @@ def test_cublas_runs_few_columns_unsplit_up_to_two_million_products(measured):
     assert cycles[~below].median() < 3
 
 
-def test_a100_runs_little_work_on_many_rows_by_a_slower_kernel_up_to_two_million_products(measured):
+def test_a100_uses_a_slower_kernel_for_many_rows_below_two_million_products(measured):
     rows = measured[(measured["gpu"] == "a100-sxm-80gb") & (measured["framework"].str.startswith("trtllm"))]
     rows = rows[(rows["m"] > 16) & (rows["k"] <= 64)]
     work = rows["m"] * rows["n"] * rows["k"]
@@ -183,7 +183,7 @@ def test_a100_runs_little_work_on_many_rows_by_a_slower_kernel_up_to_two_million
     assert gemm.seconds(device, constants, m=32, n=1024, k=64).seconds < few
 
 
-def test_power_slows_long_arithmetic_by_the_cube_root_of_the_draw_over_the_limit():
+def test_tensor_cores_throttle_by_the_cube_root_of_power_over_the_limit():
     sizes = {"m": 32768, "n": 32768, "k": 32768}
     peak, limit = A100.peak("bf16"), A100.tdp_w
 
@@ -199,7 +199,8 @@ def test_power_slows_long_arithmetic_by_the_cube_root_of_the_draw_over_the_limit
     assert slowing(limit / peak, weaker) == pytest.approx(2, rel=0.01)
 
 
-def test_power_slows_cuda_cores_by_the_draw_over_what_the_board_leaves_down_to_the_base_clock():
+def test_cuda_cores_throttle_in_proportion_to_power_down_to_the_base_clock():
+    """T4: 70 W less the 25 W that the board draws at rest; a boost clock of 1,590 MHz and a base of 585."""
     t4 = hardware.load("nvidia/t4")
     sizes = {"m": 32768, "n": 32768, "k": 32768, "dtype": "fp32", "tile_m": 128, "tile_n": 128, "tile_k": 8}
 
@@ -212,8 +213,8 @@ def test_power_slows_cuda_cores_by_the_draw_over_what_the_board_leaves_down_to_t
     assert slowing(20 * once) == pytest.approx(1590 / 585, rel=0.01)
 
 
-def test_t4_and_v100_draw_alike_where_their_limits_differ_by_three(measured):
-    # One process, two limits (70 and 250 W): the same energy an operation, and power at rest, explain both.
+def test_one_energy_per_operation_explains_measured_rates_of_t4_and_v100(measured):
+    # Both are made in one process, with limits of 70 and 250 W; power at rest is the same, too.
     found, draws = {}, {}
     for gpu in ("t4", "v100-pcie-32gb"):
         device, rows = hardware.load(gpu), measured[(measured["gpu"] == gpu) & (measured["op"] == "gemm")]
@@ -225,8 +226,9 @@ def test_t4_and_v100_draw_alike_where_their_limits_differ_by_three(measured):
     assert found["v100-pcie-32gb"] / found["t4"] == pytest.approx(wanted, rel=0.15)
 
 
-def test_small_tiles_lose_more_where_shared_memory_serves_half_as_much(measured):
-    # Turing serves 64 bytes a cycle for as many lanes as Volta's 128; power slows both tiles of T4 alike.
+def test_small_tiles_lose_more_where_shared_memory_has_half_the_bandwidth(measured):
+    # For as many lanes Turing's shared memory serves 64 bytes per cycle, Volta's 128. Throttling slows both
+    # tiles of T4 alike.
     loss = {}
     for gpu in ("t4", "v100-pcie-32gb"):
         device, rows = hardware.load(gpu), measured[(measured["gpu"] == gpu) & (measured["op"] == "bmm")]
@@ -236,11 +238,14 @@ def test_small_tiles_lose_more_where_shared_memory_serves_half_as_much(measured)
         sizes = {"m": 4096, "n": 4096, "k": 4096, "dtype": "fp32", "layout": "nn", "tile_k": 8}
         constants = {**IDEAL, "edge_elements": 15.0}
         of = [seconds(device, constants, **sizes, tile_m=side, tile_n=side) for side in (128, 64)]
-        assert of[1] / of[0] == pytest.approx({"t4": 1.241, "v100-pcie-32gb": 1.075}[gpu], abs=0.01)
+        # An edge of 15 elements, twice as many where the bandwidth is half, around each side of a tile.
+        edge = 15.0 * {"t4": 2, "v100-pcie-32gb": 1}[gpu]
+        slower = [np.hypot(1, edge * (side + side) / side**2) for side in (128, 64)]
+        assert of[1] / of[0] == pytest.approx(slower[1] / slower[0], rel=0.01)
     assert loss["t4"] > loss["v100-pcie-32gb"] + 0.1
 
 
-def test_parts_of_k_that_a_name_tells_are_taken_and_others_chosen():
+def test_a_given_split_of_k_is_used_and_a_missing_one_is_chosen():
     sizes = {"m": 64.0, "n": 64.0, "k": 65536.0, "dtype": "fp32"}
     tile = {"tile_m": 64, "tile_n": 64, "tile_k": 8}
     one, five = (seconds(A100, **sizes, **tile, split=split) for split in (1, 5))
@@ -251,7 +256,7 @@ def test_parts_of_k_that_a_name_tells_are_taken_and_others_chosen():
     assert tiles.from_names(["volta_sgemm_128x64_tn_parts5", "volta_sgemm_128x64_tn"])[3][0] == 5
 
 
-def test_activations_that_all_copies_of_the_weights_share_stay_in_the_cache():
+def test_activations_shared_by_all_copies_of_the_weights_stay_in_the_cache():
     sizes = {"m": 4096.0, "n": 32.0, "k": 3072.0}
     constants = {**IDEAL, "cache_share": 0.02}
     warm = gemm.seconds(A100, constants, **sizes, rotation="weights").terms["hbm"]
@@ -259,8 +264,11 @@ def test_activations_that_all_copies_of_the_weights_share_stay_in_the_cache():
     assert warm < 0.4 * cold
 
 
-def test_six_layers_with_one_input_read_each_weight_anew_where_six_do_not_fit():
-    """vLLM's collector: 6 B beside one A; of B a sixth of the cache stays, of A what fits beside one B."""
+def test_six_rotated_layers_reread_their_weights_if_six_do_not_fit_the_cache():
+    """vLLM's collector rotates over 6 B with one A.
+
+    A sixth of the cache keeps each B; A has the room beside one B.
+    """
     constants = {**IDEAL, "cache_share": 1.0}
     held = A100.llc_distinct
     for share, times in ((0.1, 0.0), (0.3, 1.0)):
@@ -270,7 +278,7 @@ def test_six_layers_with_one_input_read_each_weight_anew_where_six_do_not_fit():
         assert moved == pytest.approx(times, abs=0.02), share
 
 
-def test_rows_a_power_of_two_apart_meet_the_same_channels_of_mi210(measured):
+def test_rows_a_power_of_two_apart_collide_on_memory_channels_of_mi210(measured):
     rows = measured[(measured["gpu"] == "mi210") & (measured["op"] == "gemm") & (measured["dtype"] == "fp32")]
     rate = 2 * rows["m"] * rows["n"] * rows["k"] / rows["latency_s"]
     median = rate.groupby(rows["k"]).median() / rate.median()
@@ -286,7 +294,7 @@ def test_rows_a_power_of_two_apart_meet_the_same_channels_of_mi210(measured):
     assert aliased > 1.5 * not_aliased
 
 
-def test_steps_of_thin_tiles_take_mi210_as_long_as_those_of_twice_the_results(measured):
+def test_measured_steps_of_thin_tiles_on_mi210_take_as_long_as_of_twice_as_wide(measured):
     rows = measured[(measured["gpu"] == "mi210") & (measured["op"] == "bmm") & (measured["latency_s"] > 1e-3)]
     tile_m, tile_n, tile_k, _ = tiles.from_names(rows["kernel"])
     blocks = rows["b"] * np.ceil(rows["m"] / tile_m) * np.ceil(rows["n"] / tile_n)
@@ -296,7 +304,7 @@ def test_steps_of_thin_tiles_take_mi210_as_long_as_those_of_twice_the_results(me
     assert thin / twice == pytest.approx(0.9, abs=0.15)
 
 
-def test_a_fit_predicts_shapes_it_has_not_seen(measured):
+def test_a_fit_is_reproducible_and_predicts_held_out_shapes(measured):
     device = hardware.load("nvidia/v100-pcie-32gb")
     rows = measured[(measured["gpu"] == "v100-pcie-32gb") & (measured["op"] == "gemm")]
     rows = rows.sample(800, random_state=1)
@@ -309,25 +317,25 @@ def test_a_fit_predicts_shapes_it_has_not_seen(measured):
     assert error.abs().mean() < 0.09
 
 
-def test_blocks_that_share_a_unit_take_waves_of_whole_sets():
-    # Two 128 × 128 tiles a unit: 217 blocks on 108 units begin a second set, as 432 fill it.
+def test_blocks_that_share_a_unit_run_in_waves_of_full_sets():
+    # With two 128 × 128 tiles per unit, 217 blocks on 108 units begin a second wave, which 432 fill.
     tile = {"tile_m": 128, "tile_n": 128, "tile_k": 64, "layout": "nn", "m": 128, "n": 128, "k": 65536}
     constants = {**IDEAL, "bandwidth_share": 1e6, "tail_waves": 1.0}
     few, full = (seconds(batch=blocks, constants=constants, **tile) for blocks in (217, 432))
     assert few == pytest.approx(full, rel=0.01)
-    # Kernels that stay on a unit take tile after tile.
+    # Persistent kernels take tile after tile.
     few, full = (seconds(H200, constants, batch=blocks, **tile) for blocks in (265, 528))
     assert few / full == pytest.approx(3 / 4, rel=0.02)
 
 
-def test_a100_takes_as_long_for_a_quarter_more_columns_of_the_same_waves(measured):
+def test_measured_times_on_a100_are_equal_for_equal_numbers_of_waves(measured):
     rows = measured[(measured["gpu"] == "a100-sxm-80gb") & measured["framework"].str.startswith("trtllm")]
     rows = rows[(rows["m"] == 512) & (rows["k"] == 5120)].set_index("n")["latency_s"]
     assert rows[8192.0] / rows[10240.0] == pytest.approx(1, abs=0.02)
 
 
-def test_each_block_of_the_first_wave_starts_after_the_one_before(measured):
-    # Products so small that starting is all they do: the more blocks, the later the last one begins.
+def test_blocks_of_the_first_wave_start_one_after_another(measured):
+    # These products are so small that starting blocks is all they do; with more blocks the last starts later.
     rows = measured[(measured["gpu"] == "h200-sxm") & measured["framework"].str.startswith("trtllm")]
     rows = rows[rows["m"].between(2, 32) & (rows["k"] == 32)]
     few, many = (rows[rows["n"] == n]["latency_s"].median() for n in (64, 8192))
@@ -346,7 +354,7 @@ def test_each_block_of_the_first_wave_starts_after_the_one_before(measured):
     assert late[0] == pytest.approx(late[1], rel=1e-6)
 
 
-def test_a_single_row_waits_once_and_then_streams(measured):
+def test_a_single_row_waits_for_its_chain_once_and_then_streams(measured):
     cold = {"m": 1.0, "n": 432.0 * 24, "k": 8192.0}
     chain = 8192 * 0.5 / A100.clock_hz
     streamed = {**COLD, "row_cycles": 0.5, "row_bytes": 100.0}
@@ -358,12 +366,12 @@ def test_a_single_row_waits_once_and_then_streams(measured):
         assert seconds(constants=streamed, **cold, dtype=width) == seconds(
             constants=COLD, **cold, dtype=width
         )
-    # What a unit takes at a time limits it where memory does not.
+    # Where memory does not limit, the bytes per cycle of a unit do.
     fed = 2 * 432 * 8192 / (A100.units * 2.0) / A100.clock_hz
     slow = {**COLD, "row_cycles": 0.5, "row_bytes": 2.0}
     assert seconds(constants=slow, m=1, n=432, k=8192) == pytest.approx(chain + fed)
-    # L40S: weights of 3 to 17 MB, which five copies of stay in its 96 MB of L2, are read at a third of what
-    # its units are fed in products (25 B a cycle and more).
+    # On L40S, five copies of weights of 3 to 17 MB stay in its 96 MB of L2. They are read at a third of the
+    # rate at which products feed a unit (25 B per cycle and more).
     rows = measured[(measured["gpu"] == "l40s") & measured["framework"].str.startswith("trtllm")]
     rows = rows[(rows["m"] == 1) & (2 * rows["n"] * rows["k"]).between(3e6, 17e6)]
     l40s, start = hardware.load("nvidia/l40s"), 2.1e-6
@@ -372,17 +380,17 @@ def test_a_single_row_waits_once_and_then_streams(measured):
     assert 3.0 < rate.median() < 8.0
 
 
-def test_a100_cuts_few_long_rows_of_b_for_a_single_row_of_a(measured):
+def test_a100_splits_few_long_rows_of_b_for_a_single_row_of_a(measured):
     rows = measured[(measured["gpu"] == "a100-sxm-80gb") & measured["framework"].str.startswith("trtllm")]
     rows = rows[(rows["m"] == 1) & (rows["n"] == 32)].set_index("k")["latency_s"]
-    # Sixteen times the depth for a tenth of the time: the reduction is most of it.
+    # Sixteen times the depth takes at most a fifth longer: most of the time is the reduction.
     assert rows[8192.0] / rows[512.0] < 1.2
     for k in (512.0, 1536.0, 4096.0):
         got = seconds(constants={"start_s": 2.9e-6, "row_cycles": 0.4, "row_split_s": 1.5e-6}, m=1, n=32, k=k)
         assert got == pytest.approx(rows[k], rel=0.06)
 
 
-def test_the_first_steps_of_little_work_come_with_the_start(measured):
+def test_the_first_128_steps_of_a_small_product_are_part_of_its_start(measured):
     rows = measured[(measured["gpu"] == "l40s") & measured["framework"].str.startswith("trtllm")]
     rows = rows[rows["m"].between(2, 16) & (rows["n"] <= 256)]
     by_k = rows.groupby("k")["latency_s"].median()
@@ -395,8 +403,11 @@ def test_the_first_steps_of_little_work_come_with_the_start(measured):
     assert got == pytest.approx(by_k[[32.0, 128.0, 256.0, 512.0]].to_numpy(), rel=0.03)
 
 
-def test_what_passes_the_cache_between_two_uses_takes_the_weights_out_of_it():
-    """Weights of 4 MB in two halves of 20: found there, unless more than that passes. A was just made."""
+def test_weights_come_from_memory_if_other_data_passes_between_two_uses():
+    """4 MB of weights stay in an L2 of two halves of 20 MB unless more than that passes.
+
+    A has just been written and is still there.
+    """
     sizes = {"m": 64.0, "n": 2048.0, "k": 1024.0}
     passing = np.array([0.0, 1e6, 1e9])
     warm, little, much = gemm.seconds(A100, IDEAL, **sizes, passing=passing).terms["hbm"]
@@ -449,8 +460,8 @@ def test_what_two_blocks_of_a_cluster_share_comes_once():
         ("a100-sxm-80gb", {"row_cycles": 0.5}, {"m": 1, "n": 32, "k": 8192}, "depth"),
     ],
 )
-def test_what_limits_a_kernel_for_few_rows_is_its_own(device, constants, sizes, limit):
-    """Its terms are those of the kernel that runs, not of the tiles it stands for: nothing is left over."""
+def test_terms_of_a_kernel_for_few_rows_are_its_own(device, constants, sizes, limit):
+    """They describe the kernel that runs, not the tiles it replaces, and add up to its time."""
     estimate = gemm.seconds(hardware.load(device), {**constants, "start_s": 2e-6}, **sizes)
     terms = {name: float(term) for name, term in estimate.terms.items()}
     assert max(terms, key=lambda name: terms[name] * (name != "launch")) == limit
@@ -459,14 +470,17 @@ def test_what_limits_a_kernel_for_few_rows_is_its_own(device, constants, sizes, 
     assert terms["matrix:bf16"] == 0
 
 
-def test_what_l2_still_holds_is_quantised_from_there():
-    """Six pairs of A (16 and 8 bit) and B: in 96 MB they stay, or A is read and written, or read twice."""
+def test_activations_that_l2_still_holds_are_quantised_without_memory_traffic():
+    """Six pairs of A (16 and 8 bit) and B rotate through 96 MB of L2.
+
+    They stay there, or quantising reads and writes A, or it reads A twice.
+    """
     l40s = hardware.load("nvidia/l40s")
     m = np.array([512.0, 8192.0, 65536.0])
     sizes = {"m": m, "n": 64.0, "k": 4096.0, "dtype": "fp8", "quantise": True, "rotation": "operands"}
 
     def quantising(cache_share):
-        # Half the share of the bandwidth doubles it, and nothing else.
+        # Halving its bandwidth doubles the time of quantising and of nothing else.
         half, whole = (
             seconds(l40s, {**IDEAL, "cache_share": cache_share, "quantise_share": share}, **sizes)
             for share in (0.5, 1.0)
@@ -482,6 +496,6 @@ def test_what_l2_still_holds_is_quantised_from_there():
 
 
 @pytest.mark.parametrize("name", ["sgemm_0x0", "sgemm_128x0", "MT0x64x8", "sgemm_128x64000", "sgemm_9999x64"])
-def test_a_tile_that_no_library_has_is_none(name: str) -> None:
+def test_impossible_tiles_in_kernel_names_are_ignored(name: str) -> None:
     assert not tiles.says(name)
     assert np.isnan(tiles.from_names([name])).all()

@@ -1,4 +1,4 @@
-"""Times that overlap, and bytes that a replay still finds in the cache, against algebra."""
+"""Combining times that overlap, and the share of bytes that a replay misses in the cache, against algebra."""
 
 import numpy as np
 import pytest
@@ -19,14 +19,14 @@ def test_overlapping_times_are_between_the_longest_and_their_sum(one, other, ord
         assert max(one, other) * (1 - 1e-12) <= found <= (one + other) * (1 + 1e-12)
 
 
-def test_half_is_found_of_a_working_set_as_large_as_the_share():
-    """And next to nothing is missed of half of that, next to all of twice as much."""
+def test_a_working_set_as_large_as_the_cache_share_misses_half():
+    """One of half that size misses next to nothing, one of twice the size nearly everything."""
     sizes = np.array([0.5, 1.0, 2.0]) * 0.6 * A100.llc_distinct
     assert miss_share(A100, 0.6, sizes) == pytest.approx([0, 0.5, 1], abs=0.02)
 
 
 @pytest.mark.parametrize(("unit_bytes", "faster"), [(4.0, False), (40.0, True)])
-def test_what_is_found_comes_at_the_rate_of_the_cache_and_never_slower_than_memory(unit_bytes, faster):
+def test_hits_come_at_the_cache_rate_but_never_slower_than_memory(unit_bytes, faster):
     memory = 0.8 * A100.hbm_bandwidth
     cache = unit_bytes * 108 * 1.41e9
     assert (cache > memory) == faster

@@ -1,4 +1,4 @@
-"""Blocks of two warps on four partitions, against measured rows."""
+"""Thread blocks of two warps on a unit's four partitions, against measured rows."""
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,7 @@ CONSTANTS = {"edge_elements": 0.0, "step_cycles": 10.0, "fill_cycles": 1.0, "ove
 
 @pytest.fixture(scope="module")
 def cycles(shared):
-    """Return cycles a K step by the most blocks that one of V100's units got, of tiles of 64 × 64."""
+    """Return cycles per step of K for tiles of 64 × 64, by the most blocks on one of V100's units."""
     rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
     rows = rows[(rows["gpu"] == "v100-pcie-32gb") & (rows["kernel"] == "volta_sgemm_64x64_nn")]
     rows = rows[rows["k"] > 300].astype({"latency_s": float, "grid": float, "k": float})
@@ -22,14 +22,14 @@ def cycles(shared):
     return taken.groupby(np.ceil(rows["grid"] / V100.units)).median()
 
 
-def test_two_blocks_of_two_warps_take_as_long_as_four(cycles):
+def test_measured_times_of_two_and_four_blocks_of_two_warps_are_equal(cycles):
     assert cycles[2] > 1.35 * cycles[1]
     assert cycles[3] == pytest.approx(cycles[2], rel=0.1)
     assert cycles[4] == pytest.approx(cycles[2], rel=0.1)
     assert cycles[6] == pytest.approx(cycles[8], rel=0.25)
 
 
-def test_the_model_says_so_of_that_tile_only():
+def test_the_model_pairs_blocks_of_64_by_64_tiles_on_v100_only():
     def arithmetic(batch, side, device=V100):
         tile = {"tile_m": side, "tile_n": side}
         terms = gemm.seconds(device, CONSTANTS, **SIZES, **tile, batch=batch).terms

@@ -1,4 +1,4 @@
-"""Powers made of products are the processor's, to rounding; what a limit of power slows, by physics."""
+"""Powers computed as products against the processor's, and throttling at the power limit against physics."""
 
 import numpy as np
 import pytest
@@ -13,10 +13,10 @@ A100 = hardware.load("nvidia/a100-sxm-80gb")
 
 
 @pytest.mark.parametrize("order", [0.85, 1.0, 2.0, 2.5, 3.7, 4.0, 6.0, 8.0, 10.0, 12.0, 20.0, 31.5])
-def test_a_power_is_a_power(order):
+def test_powers_by_products_equal_numpys(order):
     base = np.geomspace(1e-8, 1e6, 1001)
     assert np.allclose(power(base, order), base**order, rtol=1e-13, atol=0)
-    # One product rounds by at most 2⁻⁵³ of its value, and no order here takes more than nine.
+    # A product's rounding error is at most 2⁻⁵³ of its value, and no order here takes more than nine.
     assert np.allclose(misses(base, 1.0, order), 1 / (1 + base**-order), rtol=1e-13, atol=0)
 
 
@@ -25,15 +25,15 @@ def test_powers_of_two_are_exact():
     assert power(np.array([4.0]), 2.5)[0] == 32
 
 
-def test_tensor_cores_slow_down_by_the_cube_root_of_what_is_too_much():
-    """Power is ∝ V² f, and V goes with the clock: 8 or 27 times the limit, half or a third of the clock."""
+def test_tensor_cores_throttle_by_the_cube_root_of_power_over_the_limit():
+    """Power is ∝ V² f and V follows the clock: at 8 or 27 times the limit, half or a third of the clock."""
     found = droop(A100, np.array([0.0, 0.3, 8.0, 27.0]) * A100.tdp_w)
     assert found == pytest.approx([0.0, 0.0, 1.0, 2.0], abs=1e-3)
 
 
-def test_cuda_cores_slow_down_in_proportion_and_not_below_the_base_clock():
-    """At the least voltage power is ∝ f; A100's datasheet has 1,410 MHz of boost and a base of 1,275."""
-    limit = A100.tdp_w - 25  # what a board with its clocks up draws without arithmetic
+def test_cuda_cores_throttle_in_proportion_to_power_down_to_the_base_clock():
+    """At the lowest voltage power is ∝ f; A100's datasheet states 1,410 MHz of boost and a base of 1,275."""
+    limit = A100.tdp_w - 25  # a board at full clocks draws 25 W without arithmetic
     base = A100.spec.clocks.base.si
     assert plain_droop(A100, 0.9 * limit) == 0
     assert plain_droop(A100, 1.05 * limit) == pytest.approx(0.05)
@@ -70,7 +70,7 @@ def test_all_of_a_working_set_passes_the_cache_and_memory_serves_the_rest():
 
 
 @given(watts=st.floats(1, 5000), limit=st.floats(10, 2000), more=st.floats(1, 10))
-def test_a_higher_limit_slows_nothing_and_more_work_speeds_nothing_up(watts, limit, more):
+def test_throttling_never_grows_with_the_limit_nor_falls_with_the_draw(watts, limit, more):
     near, far = (A100.replace(power=f"{w!r} W") for w in (limit, min(more * limit, 2000.0)))
     for slowed in (plain_droop, droop):
         assert 0 <= slowed(far, watts) <= slowed(near, watts) <= slowed(near, more * watts)

@@ -1,4 +1,4 @@
-"""Ticks of a replayed graph against rounding, and against measured times."""
+"""Clock ticks of replayed graphs against rounding, and against measured times."""
 
 import numpy as np
 import pandas as pd
@@ -13,17 +13,17 @@ B200, H200 = hardware.load("nvidia/b200-sxm"), hardware.load("nvidia/h200-sxm")
 TICK = {"tick_s": 2.048e-6, "phase_s": 3e-7}
 
 
-def test_without_a_clock_times_stay():
+def test_without_a_tick_times_are_unchanged():
     seconds = np.geomspace(1e-6, 1e-2, 50)
     assert (ticked(B200, {**TICK, "tick_s": 0.0}, seconds) == seconds).all()
 
 
-def test_constants_of_a_clock_bring_none_to_an_architecture_without():
+def test_tick_constants_have_no_effect_on_architectures_without_ticks():
     seconds = np.geomspace(1e-6, 1e-2, 50)
     assert (ticked(H200, TICK, seconds) == seconds).all()
 
 
-def test_short_times_are_drawn_to_whole_ticks_and_long_ones_are_not():
+def test_short_times_move_towards_whole_ticks_and_long_ones_do_not():
     seconds = np.arange(2e-6, 9e-6, 1e-7)
     whole = TICK["phase_s"] + TICK["tick_s"] * np.round((seconds - TICK["phase_s"]) / TICK["tick_s"])
     assert np.abs(ticked(B200, TICK, seconds) - whole).mean() < 0.3 * np.abs(seconds - whole).mean()
@@ -31,17 +31,17 @@ def test_short_times_are_drawn_to_whole_ticks_and_long_ones_are_not():
     assert ticked(B200, TICK, late) == pytest.approx(late, rel=1e-9)
 
 
-def test_a_replay_of_several_calls_ends_at_ticks_once():
+def test_only_the_end_of_a_replay_of_several_calls_is_on_a_tick():
     seconds, calls = np.arange(1e-6, 3e-6, 1e-8), 5.0
     assert calls * ticked(B200, TICK, seconds, calls) == pytest.approx(ticked(B200, TICK, calls * seconds))
 
 
-def test_what_takes_longer_is_never_said_to_end_sooner():
+def test_ticked_times_grow_strictly_with_the_time():
     assert (np.diff(ticked(B200, TICK, np.linspace(2e-6, 1e-4, 20001))) > 0).all()
 
 
-def test_measured_replays_on_blackwell_last_whole_ticks(shared):
-    """Mean length of the resultant of phases: 1 if all are whole ticks apart, 1/√n by chance (Rayleigh)."""
+def test_only_measured_replays_on_blackwell_last_whole_ticks(shared):
+    """Rayleigh's test: the mean resultant of phases is 1 if all are whole ticks apart, 1/√n by chance."""
     rows = pd.read_parquet(shared / "measurements" / "attention.parquet")
     rows = rows[rows["latency_s"] < 2e-5]
     found = {}
@@ -53,8 +53,8 @@ def test_measured_replays_on_blackwell_last_whole_ticks(shared):
     assert max(value for (gpu, _), value in found.items() if gpu != "b200-sxm") < 0.4
 
 
-def test_measured_replays_of_products_hold_as_many_calls_as_the_collectors_rotate_over(shared):
-    """Of one to twelve calls, the number of which the phases are most alike."""
+def test_measured_replays_of_products_hold_as_many_calls_as_assumed(shared):
+    """Of one to twelve calls, the number whose phases agree best is that over which the collectors rotate."""
     rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
     rows = rows[(rows["gpu"] == "b200-sxm") & (rows["latency_s"] < 8e-6)]
     for (op, framework), part in rows.groupby(["op", rows["framework"].str.split().str[0]]):
@@ -70,7 +70,7 @@ def test_measured_replays_of_scans_hold_ten_calls(shared):
 
 
 def _calls_whose_phases_are_most_alike(rows):
-    """Return which number of calls a replay, of one to twelve, leaves the phases of ticks most alike."""
+    """Return the number of calls per replay, from one to twelve, whose phases within a tick agree best."""
     calls = np.arange(1, 13)
     turns = np.outer(calls, rows["latency_s"].to_numpy(dtype=float)) / TICKS["blackwell"]
     alike = np.abs(np.exp(2j * np.pi * turns).mean(axis=1))

@@ -1,4 +1,4 @@
-"""The scan's kernel model against arithmetic: which limit holds where, and that terms add up."""
+"""The scan's kernel model against hand calculation: which limit applies where, and that terms add up."""
 
 import numpy as np
 import pytest
@@ -17,24 +17,24 @@ def estimate(constants=None, **sizes):
     return scan.seconds(A100, EXACT | (constants or {}), **NOTHING | sizes)
 
 
-def test_a_long_pass_is_its_bytes():
+def test_a_long_pass_takes_its_bytes_over_the_bandwidth():
     got = estimate(traffic=1e12).seconds
     assert got == pytest.approx(1e12 / A100.hbm_bandwidth, rel=1e-6)
 
 
-def test_what_fits_the_cache_is_found_there_again():
+def test_a_working_set_that_fits_the_cache_is_read_from_it():
     small, large = estimate(traffic=np.array([1e6, 1e12])).seconds
     assert small == pytest.approx(1e6 / (2.5 * A100.hbm_bandwidth), rel=1e-3)
     assert large > 1e6 * small * 2
 
 
-def test_reads_again_count_as_bytes():
+def test_bytes_that_are_read_again_count_as_traffic():
     assert estimate(traffic=1e12, again=1e12).seconds == pytest.approx(2e12 / A100.hbm_bandwidth, rel=1e-6)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.5])
 @pytest.mark.parametrize("engine", ["matrix", "vector", "special"])
-def test_arithmetic_takes_its_engine(engine, share):
+def test_arithmetic_takes_its_flops_over_its_engines_rate(engine, share):
     rate = share * (A100.peak("bf16") if engine == "matrix" else A100.peak("fp32", engine))
     got = estimate({f"{engine}_share": share}, **{f"{engine}_flops": 1e12})
     assert got.seconds == pytest.approx(1e12 / rate, rel=1e-6)
@@ -43,7 +43,7 @@ def test_arithmetic_takes_its_engine(engine, share):
     assert got.terms.keys() == {"hbm", label, "depth", "launch"}, "no engine without work has a term"
 
 
-def test_a_chain_waits_for_every_step():
+def test_dependent_steps_take_time_in_proportion():
     """Time grows with the steps, whatever the bandwidth and the engines do (claims.md S3)."""
     lanes = estimate(steps=np.array([1e3, 1e6]))
     assert lanes.seconds[1] == pytest.approx(1e3 * lanes.seconds[0])
@@ -52,7 +52,7 @@ def test_a_chain_waits_for_every_step():
     assert blocks.seconds == pytest.approx(100 * 1e-6)
 
 
-def test_more_chains_than_fit_take_waves():
+def test_one_chain_more_than_fits_takes_a_second_wave():
     fit = A100.units * 1024
     one, two = estimate(chains=np.array([fit, fit + 1]), steps=1e4).seconds
     assert two == pytest.approx(2 * one)
@@ -64,7 +64,7 @@ def test_every_launch_costs_its_start():
     assert got.terms["launch"] == got.seconds
 
 
-def test_limits_overlap_within_their_sum():
+def test_the_time_lies_between_the_longest_term_and_their_sum():
     sizes = {"traffic": 1e12, "vector_flops": 1e13, "special_flops": 1e12, "steps": 1e7}
     for overlap in (1.0, 3.0, 12.0):
         got = estimate({"overlap": overlap}, **sizes)
@@ -73,11 +73,11 @@ def test_limits_overlap_within_their_sum():
     assert estimate({"overlap": 1.0}, **sizes).seconds == pytest.approx(sum(terms))
 
 
-def test_an_engine_without_a_rate_is_left_out():
+def test_an_engine_without_a_known_rate_has_no_term():
     tpu = hardware.load("google/tpu-v4")
     got = scan.seconds(tpu, {}, chains=1.0, steps=0.0, traffic=1e9, special_flops=1e9)
-    rates = {name for name in got.terms if name.startswith("special")}
-    assert rates == ({"special:fp32"} if "special" not in " ".join(tpu.missing) else set())
+    assert "special_fp32" in tpu.missing
+    assert got.terms.keys() == {"hbm", "depth", "launch"}
 
 
 def test_arrays_and_scalars_agree():
@@ -87,7 +87,7 @@ def test_arrays_and_scalars_agree():
 
 
 @pytest.mark.parametrize("engine", ["matrix", "vector", "special"])
-def test_a_size_without_such_arithmetic_takes_nothing_from_those_beside_it(engine):
+def test_sizes_of_one_call_do_not_affect_each_other(engine):
     flops = np.array([0.0, 1e12])
     both = estimate(**{f"{engine}_flops": flops, "traffic": 1e6}).seconds
     alone = [float(estimate(**{f"{engine}_flops": one, "traffic": 1e6}).seconds) for one in flops]
@@ -103,8 +103,8 @@ def test_a_size_without_such_arithmetic_takes_nothing_from_those_beside_it(engin
         (cm.Scan, {"batch": 8, "seq": 2048, "hidden": 512}),
     ],
 )
-def test_a_scan_without_products_needs_no_rate_of_the_format_it_stores(device, layer, sizes):
-    """Neither multiplies in fp16, both do in bf16: of the same width, and the arithmetic is in fp32."""
+def test_a_scan_without_products_needs_no_rate_for_its_storage_format(device, layer, sizes):
+    """Neither device multiplies in fp16, both do in bf16. The widths are equal, the arithmetic is fp32."""
     for rung in ("bound", "kernel"):
         stored, known = (
             cm.predict(layer(dtype=dtype), device, rung=rung, **sizes) for dtype in ("fp16", "bf16")

@@ -1,4 +1,4 @@
-"""What of a time is in no term: none of it, of any operation that was measured, on any device."""
+"""The terms of a prediction account for all of its time, for every measured operation and device."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from costmodel import calibration, hardware, kernels
 from costmodel.validation.cells import arguments, cells, rows_of, usable
 
-#: Rows of each section, evenly spaced in the table's order.
+#: About as many rows of each section are tried, evenly spaced in the table's order.
 ROWS = 60
 GPUS = [name for name in calibration.calibrated_devices() if not name.startswith("cpu/")]
 
@@ -24,9 +24,7 @@ def measured(shared: Path) -> dict[str, pd.DataFrame]:
 
 
 @pytest.mark.parametrize("name", GPUS)
-def test_all_limits_one_after_the_other_take_no_less_than_the_time(
-    measured: dict[str, pd.DataFrame], name: str
-) -> None:
+def test_the_sum_of_all_terms_is_at_least_the_time(measured: dict[str, pd.DataFrame], name: str) -> None:
     if name not in measured:
         pytest.skip("no row of the shared tables is of this device (its constants are of published ones)")
     device, sections = hardware.load(name), {s.cell: s for s in calibration.load(name)}

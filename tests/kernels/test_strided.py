@@ -1,4 +1,4 @@
-"""Loads of rows k elements apart, against literal counts and measured rows."""
+"""Loads of rows that are k elements apart, against literal counts and measured rows."""
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ def problem(m, n, k):
 
 
 def served(m, n, k, side=64.0, resident=8.0, split=1.0, deep=8.0):
-    """Return the bytes of a stream over those of both operands, none of which L2 held."""
+    """Return the charged bytes over those of both operands, none of which L2 holds."""
     p, of = problem(m, n, k), lambda size: np.array([size])
     tiles_m, tiles_n = np.ceil(p.m / side), np.ceil(p.n / side)
     cold = p.left + p.right + p.result
@@ -32,7 +32,7 @@ def served(m, n, k, side=64.0, resident=8.0, split=1.0, deep=8.0):
 
 @pytest.fixture(scope="module")
 def rates(shared):
-    """Return measured fp32 linear layers of random sizes, with FLOP/s."""
+    """Return measured fp32 linear layers of random sizes, with their FLOP/s."""
     rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
     rows = rows[(rows["op"] == "gemm") & (rows["dtype"] == "fp32")]
     rows = rows[rows["source_path"].str.contains("train")]
@@ -40,8 +40,8 @@ def rates(shared):
     return rows.assign(rate=2 * rows["m"] * rows["n"] * rows["k"] / rows["latency_s"])
 
 
-def test_rows_touch_the_sectors_that_a_literal_count_finds():
-    # A step loads 8 elements of each row; sectors are 8 elements, and row r begins at r · k.
+def test_sectors_per_row_equal_a_literal_count():
+    # A step loads 8 elements of each row; a sector has 8 elements, and row r begins at element r · k.
     for k in (8, 12, 20, 33, 34, 64):
         parts = [r * k % 8 for r in range(8)]
         counted = np.mean([1 if begin == 0 else 2 for begin in parts])
@@ -50,7 +50,7 @@ def test_rows_touch_the_sectors_that_a_literal_count_finds():
 
 
 @pytest.mark.parametrize("gpu", ["p100-pcie-16gb", "v100-pcie-32gb", "t4", "a100-pcie-40gb"])
-def test_rows_that_begin_with_a_sector_are_faster_where_threads_load_them(rates, gpu):
+def test_measured_rows_aligned_to_sectors_are_faster_where_threads_load_them(rates, gpu):
     kernel = "maxwell_sgemm_32x128_tn" if gpu.startswith("p100") else "sgemm_128x64_tn"
     rows = rates[(rates["gpu"] == gpu) & rates["kernel"].str.endswith(kernel) & (rates["latency_s"] > 3e-3)]
     rows = rows[rows["k"].between(512, 8192)]
@@ -61,31 +61,31 @@ def test_rows_that_begin_with_a_sector_are_faster_where_threads_load_them(rates,
         assert gain > 1.02
 
 
-def test_blocks_of_the_first_wave_keep_step_and_later_ones_do_not(rates):
-    # P4, 20 units of 8 blocks of 64 × 64: rows of one length, at most one wave against ten and more.
+def test_blocks_of_the_first_wave_stay_in_step_and_later_ones_drift(rates):
+    # P4, 20 units of 8 blocks of 64 × 64: rows of one length, one wave at most against more than ten.
     rows = rates[(rates["gpu"] == "p4") & (rates["kernel"] == "maxwell_sgemm_64x64_tn")]
     rows = rows[rows["k"].between(4000, 9000) & (rows["latency_s"] > 5e-4)]
     full = np.ceil(rows["m"] / 64) * np.ceil(rows["n"] / 64) / (20 * 8)
     first, later = (rows["rate"][which].median() for which in (full <= 1, full > 10))
     assert first > 2 * later
     assert served(640, 1024, 8192) < 0.5 * served(6400, 1024, 8192)
-    # Parts of K are blocks as well: four times as many waves.
+    # A split of K adds blocks: four times as many waves.
     assert served(640, 1024, 8192, split=4.0) > 1.5 * served(640, 1024, 8192)
-    # A unit's only block keeps step, too: 128 × 128 tiles, two a unit, lose far less.
+    # Blocks with a unit to themselves stay in step, too, and lose far less.
     assert served(6400, 1024, 8192, side=128.0, resident=1.0) < 0.5 * served(6400, 1024, 8192)
 
 
-def test_rows_that_share_a_page_cost_as_a_stream_and_longer_ones_what_opening_takes():
+def test_short_rows_cost_as_a_stream_and_long_ones_the_opening_of_pages():
     short, long = served(64, 64, 16), served(64, 64, 2.0**22)
     assert short == pytest.approx(1, abs=0.02)
     assert long == pytest.approx(1 / CONSTANTS["scatter_share"], rel=0.01)
-    # Four slices of a block take 32 elements of a row at a time, and open its page once for all.
+    # Four slices of a block load 32 elements of a row together, and open its page once.
     sliced = served(64, 64, 2.0**22, deep=32.0)
     assert sliced - 1 == pytest.approx((long - 1) / 4, rel=0.02)
 
 
-def test_blocks_whose_slices_share_k_open_a_page_once_for_all(rates):
-    """T4, up to 32 rows and 20 MB of weights and more: 130 GB/s at any length, as if no page were opened."""
+def test_sliced_blocks_on_t4_open_a_page_once_for_all_slices(rates):
+    """Up to 32 rows and at least 20 MB of weights: 130 GB/s at any length, as if no page were opened."""
     rows = rates[(rates["gpu"] == "t4") & (rates["m"] <= 32) & (rates["n"] * rates["k"] > 5e6)]
     rows = rows[rows["kernel"].str.contains("sliced")]
     long = rows["k"] > rows["k"].median()
@@ -99,20 +99,20 @@ def test_blocks_whose_slices_share_k_open_a_page_once_for_all(rates):
     assert np.median(np.abs(predicted / rows["latency_s"].to_numpy() - 1)) < 0.1
 
 
-def test_served_is_never_less_than_what_is_cold():
+def test_charged_bytes_are_never_less_than_the_operands():
     rng = np.random.default_rng(0)
     for m, n, k in rng.integers(1, 20000, (50, 3)):
         assert served(float(m), float(n), float(k)) >= 1 - 1e-12
 
 
-def test_of_a_batched_product_only_the_first_operand_is_charged():
+def test_a_batched_product_is_charged_for_its_first_operand_only():
     p = problem(64, 8, 2.0**22)
     further = strided.walked(CONSTANTS, p, p.left + p.right + p.result)
     assert further.item() == pytest.approx(p.left.item() * (1 / CONSTANTS["scatter_share"] - 1), rel=0.01)
 
 
-def test_long_rows_with_few_columns_are_far_from_the_bandwidth_of_p4_and_v100(shared):
-    # Nearly all bytes are those of A, which no cache holds; alone they would take a tenth of the time.
+def test_measured_long_rows_with_few_columns_reach_under_half_of_the_bandwidth(shared):
+    # Nearly all bytes are those of A, which no cache holds.
     rows = pd.read_parquet(shared / "measurements" / "gemm.parquet")
     rows = rows[(rows["op"] == "bmm") & (rows["n"] < 40) & (rows["m"] > 200) & (rows["k"] > 400)]
     bytes_of_a = 4.0 * rows["b"] * rows["m"] * rows["k"]

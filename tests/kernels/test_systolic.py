@@ -1,4 +1,4 @@
-"""Matrix cores: a roofline with padding, never below the datasheet's own, never far above it when large."""
+"""Matrix arrays (TPU, Gaudi): a padded roofline, never below the datasheet's, nor far above it when large."""
 
 from functools import partial
 
@@ -34,10 +34,10 @@ def test_large_work_comes_near_the_roofline(name, layer, sizes):
 
 
 @pytest.mark.parametrize("name", CHIPS)
-def test_chunks_half_the_array_fill_half_of_it(name):
-    """A delta net's chunks are of 64 tokens: five of its eight products fill half of a side, half masked.
+def test_chunks_of_64_tokens_fill_part_of_the_array(name):
+    """Five of the eight products of a delta net's chunk fill half of a side of 128, and half is masked.
 
-    Of the arrays of 256 from TPU v6 on they fill a quarter, and heads of 128 half.
+    On the arrays of 256 from TPU v6 on, they fill a quarter, and heads of 128 fill half.
     """
     layer, sizes = cm.GatedDeltaNet(), {"batch": 8, "seq": 16384, "heads": 32, "head_dim": 128}
     bound = cm.predict(layer, name, rung="bound", **sizes).seconds
@@ -45,7 +45,7 @@ def test_chunks_half_the_array_fill_half_of_it(name):
     assert bound <= kernels_alone < 2.5 * bound * hardware.load(name).array_side / 128
 
 
-def test_chunks_follow_one_another_however_few_heads():
+def test_chunks_of_one_head_are_dependent_steps():
     chip = hardware.load("google/tpu-v5p")
     sizes = {"batch": 1, "heads": 1, "head_dim": 128}
     once, twice = (
@@ -55,7 +55,7 @@ def test_chunks_follow_one_another_however_few_heads():
     assert twice.seconds - once.seconds == pytest.approx(2**19 / 64 * chip.step_s)
 
 
-def test_a_chip_of_more_bandwidth_decodes_a_whole_model_sooner():
+def test_chips_rank_by_bandwidth_when_a_whole_model_decodes():
     llama = cm.models.load("llama-2-7b").decode("bf16")
     times = {
         name: cm.predict(llama, name, rung="kernel", batch=32, seq_kv=8192).seconds
@@ -65,7 +65,7 @@ def test_a_chip_of_more_bandwidth_decodes_a_whole_model_sooner():
     assert sorted(times, key=lambda name: times[name]) == by_bandwidth
 
 
-def test_products_are_padded_to_the_array():
+def test_columns_of_a_product_are_padded_to_the_array():
     chip = hardware.load("google/tpu-v4")
     model = kernels.model(kernels.on("gemm", chip))
     one, full, more = (
@@ -76,7 +76,7 @@ def test_products_are_padded_to_the_array():
 
 
 @pytest.mark.parametrize(("name", "side"), [("v5e", 128), ("v5p", 128), ("v6e", 256), ("v7", 256)], ids=str)
-def test_heads_narrower_than_the_array_take_as_long_as_those_that_fill_it(name, side):
+def test_heads_narrower_than_the_array_cost_as_much_as_heads_that_fill_it(name, side):
     """JAX's table of chips: ``mxu_column_size`` is 256 from the sixth generation on."""
     chip = hardware.load(f"google/tpu-{name}")
     assert chip.array_side == side
@@ -91,8 +91,8 @@ def test_heads_narrower_than_the_array_take_as_long_as_those_that_fill_it(name, 
 
 
 @pytest.mark.parametrize(("m", "n", "k"), [(3.0, 130.0, 700.0), (4097.0, 1.0, 257.0)])
-def test_a_product_is_a_roofline_of_whole_tiles_and_of_its_own_bytes(m, n, k):
-    """Eight rows pass an array of 128 × 128 together (scaling-book, TPU chapter); no padding is moved."""
+def test_a_product_is_a_roofline_of_whole_tiles_and_unpadded_bytes(m, n, k):
+    """Eight rows pass an array of 128 × 128 together (scaling-book, TPU chapter); padding is not moved."""
     chip = hardware.load("google/tpu-v5p")
     constants = {"peak_share": 0.5, "bandwidth_share": 0.25, "start_s": 3e-6}
     found = kernels.model(kernels.on("gemm", chip)).seconds(chip, constants, m=m, n=n, k=k, batch=1000.0)
@@ -105,8 +105,8 @@ def test_a_product_is_a_roofline_of_whole_tiles_and_of_its_own_bytes(m, n, k):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-def test_attention_multiplies_the_tiles_that_any_pair_is_in_and_moves_its_operands_once(causal):
-    """Tiles of 512 × 512, sides padded to the array's 128; four query heads share a KV head."""
+def test_attention_multiplies_tiles_with_any_pair_and_moves_operands_once(causal):
+    """Tiles are 512 × 512, sides are padded to the array's 128; four query heads share a KV head."""
     chip = hardware.load("google/tpu-v5p")
     batch, heads, kv_heads, seq, seq_kv, d, value = 3, 8, 2, 1100, 1700, 100, 130
     found = kernels.model(kernels.on("attention", chip)).seconds(
@@ -127,8 +127,8 @@ SCORES = {"batch": 2.0, "heads": 8.0, "kv_heads": 8.0, "seq": 4096.0, "seq_kv": 
 
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
-def test_the_softmax_runs_in_the_vector_unit_beside_the_products(direction):
-    """Of each score four operations, backward twice; forward, O is scaled once a block of 512 keys."""
+def test_the_softmax_runs_on_the_vector_unit_beside_the_products(direction):
+    """Four operations per score, twice that backward; forward, O is also scaled once per 512 keys."""
     chip = hardware.load("google/tpu-v5p")
     found = kernels.model(kernels.on("attention", chip)).seconds(
         chip, {"peak_share": 0.5}, head_dim=128.0, value_dim=96.0, direction=direction, **SCORES
@@ -140,7 +140,7 @@ def test_the_softmax_runs_in_the_vector_unit_beside_the_products(direction):
     assert found.seconds == pytest.approx(longest + found.terms["launch"])
 
 
-def test_a_slower_vector_unit_never_helps_and_limits_when_it_is_slow_enough():
+def test_a_slower_vector_unit_never_helps_and_finally_limits():
     chip = hardware.load("google/tpu-v5e")
     layer, sizes = cm.TiledAttention(), {"batch": 4, "heads": 16, "seq": 8192, "head_dim": 128}
     rates = [6.0, 3.0, 1.5, 0.75, 0.375]
@@ -153,7 +153,7 @@ def test_a_slower_vector_unit_never_helps_and_limits_when_it_is_slow_enough():
     assert times[-1] == pytest.approx(2 * times[-2], rel=1e-3)
 
 
-def test_without_a_vector_rate_attention_is_its_products_and_says_so():
+def test_without_a_vector_rate_attention_counts_products_and_reports_it():
     chip = hardware.load("google/tpu-v5e")
     bare = hardware.Device(
         chip.spec.model_copy(update={"compute": chip.spec.compute.model_copy(update={"vector": {}})})
@@ -182,21 +182,21 @@ def test_without_a_vector_rate_attention_is_its_products_and_says_so():
     ],
     ids=lambda layer: f"{layer.label}",
 )
-def test_no_attention_needs_its_bound_to_be_slow_enough(name, block, layer):
-    """Small blocks have O scaled often: the vector unit does all that the layer counts."""
+def test_sparse_attention_is_never_below_its_lower_bound(name, block, layer):
+    """Small blocks scale O often: the vector unit has to do all operations that the layer counts."""
     more = {"window": 1024} if "window" in layer.sizes() else {}
     p = cm.predict(layer, name, rung="kernel", batch=4, heads=16, seq=8192, head_dim=128, block=block, **more)
     assert sum(p.phase_seconds) >= p.lower_s
 
 
-#: Heads of 128; times [ms] on a TPU v5p of 2 × 8,192 tokens in a window of 4,096, forward, and with backward:
-#: apple/axlearn, axlearn/common/flash_attention/tpu_attention_benchmark.py (called from Python, one by one).
+#: (heads of 128, forward [ms], forward and backward [ms]) on a TPU v5p, 2 × 8,192 tokens, a window of 4,096:
+#: apple/axlearn, axlearn/common/flash_attention/tpu_attention_benchmark.py (single calls from Python).
 APPLE = [(16, 1.4, 5.8), (40, 3.2, 15.2), (56, 4.3, 20.4), (72, 5.5, 26.2), (88, 6.7, 31.3), (110, 7.2, 37.3)]
 
 
 @pytest.mark.parametrize(("heads", "forward_ms", "both_ms"), APPLE)
-def test_windows_on_a_v5p_take_as_long_as_apple_posted(heads, forward_ms, both_ms):
-    """Nothing is fitted on them. Their vector unit is a quarter as busy as the arrays, and hides."""
+def test_windowed_attention_on_v5p_agrees_with_apples_posted_times(heads, forward_ms, both_ms):
+    """Nothing is fitted on them. The vector unit is a quarter as busy as the arrays and is hidden."""
     sizes = {"batch": 2, "heads": heads, "seq": 8192, "head_dim": 128, "window": 4097}
     for direction, posted_ms, off in (("fwd", forward_ms, 0.17), ("fwd+bwd", both_ms, 0.12)):
         layer = cm.SlidingWindow(direction=direction)
@@ -206,8 +206,8 @@ def test_windows_on_a_v5p_take_as_long_as_apple_posted(heads, forward_ms, both_m
         assert p.bound == "matrix:bf16"
 
 
-def test_a_pod_of_v3_multiplies_in_fp32_as_fast_as_was_published():
-    """LEW: matrices of 2^20 in about 2 minutes on 1,024 chips; their vector units would take ten."""
+def test_a_pod_of_v3_multiplies_fp32_matrices_in_the_published_time():
+    """LEW: matrices of 2^20 in about 2 minutes on 1,024 chips; the vector units alone would take ten."""
     n = 2**20
     p = cm.predict(cm.Matmul(dtype="fp32"), "google/tpu-v3", m=n, n=n, k=n)
     assert p.lower_s / 1024 < p.seconds / 1024 == pytest.approx(120, rel=0.1)
@@ -215,12 +215,15 @@ def test_a_pod_of_v3_multiplies_in_fp32_as_fast_as_was_published():
 
 
 @pytest.mark.parametrize(("name", "timed"), [("google/tpu-v5e", 5.99e12), ("google/tpu-v6e", 6.84e12)])
-def test_vector_units_do_what_probes_of_them_reached(name, timed):
-    """TK: chains of additions; PTS: of multiply, add and maximum, of which its 4.56 TFLOP/s count two."""
+def test_vector_peaks_are_at_most_a_tenth_above_measured_rates(name, timed):
+    """Sources TK and PTS of the hardware specs.
+
+    TK ran chains of additions; PTS multiply, add and maximum, of which its 4.56 TFLOP/s count two.
+    """
     assert 0.9 < timed / hardware.load(name).peak("fp32", "vector") <= 1
 
 
-def test_narrow_operands_are_made_on_the_way():
+def test_quantising_reads_the_wide_activations():
     chip = hardware.load("google/tpu-v5e")
     model = kernels.model(kernels.on("gemm", chip))
     sizes = {"m": 4096.0, "n": 128.0, "k": 4096.0, "dtype": "int8"}
@@ -231,8 +234,8 @@ def test_narrow_operands_are_made_on_the_way():
     assert extra * 0.85 * chip.hbm_bandwidth == pytest.approx(2 * 4096 * 4096)
 
 
-def test_backward_attention_is_seven_products_for_two():
-    """QKᵀ and dP for dK and dV, and both again for dQ: JAX's splash attention has two kernels by default."""
+def test_backward_attention_has_seven_products_where_forward_has_two():
+    """JAX's splash attention has two kernels by default; both compute QKᵀ and dP, for dK and dV or dQ."""
     chip = hardware.load("google/tpu-v5p")
     model = kernels.model(kernels.on("attention", chip))
     sizes = dict.fromkeys(("head_dim", "value_dim"), 128.0) | dict.fromkeys(
@@ -257,8 +260,8 @@ def test_backward_attention_is_seven_products_for_two():
         (cm.Combiner, {"heads": 16, "head_dim": 64}),
     ],
 )
-def test_no_pass_is_shorter_than_its_bytes(layer, sizes, direction):
-    """Masks of one byte, sums and further operands move like the rest; a TPU has no cache to find them in."""
+def test_every_pass_takes_longer_than_its_bytes_over_the_bandwidth(layer, sizes, direction):
+    """One-byte masks, sums and further operands count as well; a TPU has no cache that could hold them."""
     chip = hardware.load("google/tpu-v5p")
     lengths = {} if "m" in sizes else {"batch": 64, "seq": 4096}
     p = cm.predict(layer(direction=direction), chip, rung="kernel", **sizes, **lengths)

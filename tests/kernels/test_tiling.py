@@ -1,4 +1,4 @@
-"""Tile counts against loops, makespans against simulated schedules, splits against the heuristic as code."""
+"""Tile counts against loops, makespans against simulated schedules, splits against a ported heuristic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from costmodel.kernels import _tiling as tiling
 
 
 @given(st.integers(0, 400), st.integers(1, 300), st.integers(1, 300))
-def test_ceil_sum_is_the_loop(count: int, p: int, q: int) -> None:
+def test_ceil_sum_equals_a_loop(count: int, p: int, q: int) -> None:
     assert tiling.ceil_sum(count, p, q) == sum(-(-i * p // q) for i in range(1, count + 1))
 
 
@@ -24,7 +24,7 @@ def test_ceil_sum_is_the_loop(count: int, p: int, q: int) -> None:
     st.sampled_from([16, 64, 128, 192, 256]),
     st.sampled_from([16, 32, 64, 80, 128, 176, 256]),
 )
-def test_causal_blocks_are_those_a_kernel_visits(seq: int, group: int, rows: int, cols: int) -> None:
+def test_causal_blocks_equal_a_loop_over_row_blocks(seq: int, group: int, rows: int, cols: int) -> None:
     visited = 0
     for first in range(0, seq * group, rows):
         last_query = (min(first + rows, seq * group) - 1) // group
@@ -36,10 +36,10 @@ def test_causal_blocks_are_those_a_kernel_visits(seq: int, group: int, rows: int
     *(st.integers(1, 300), st.sampled_from((1, 2, 3, 8)), st.sampled_from((1, 3, 64, 128))),
     *(st.sampled_from((1, 5, 80, 144)), st.integers(1, 400), st.sampled_from((0, 7, 150))),
 )
-def test_tiles_before_a_window_are_those_a_kernel_skips(
+def test_a_window_skips_the_tiles_that_a_loop_finds_before_it(
     seq: int, group: int, rows: int, cols: int, window: int, before: int
 ) -> None:
-    """Of every row block, those whose last key comes before the first that its first query sees."""
+    """Per row block: tiles whose last key comes before the first key that the block's first query sees."""
     skipped = 0
     for first in range(0, seq * group, rows):
         begins = before + first // group - window + 1
@@ -48,7 +48,7 @@ def test_tiles_before_a_window_are_those_a_kernel_skips(
     assert every - left == skipped
 
 
-def test_a_prefix_adds_its_tiles_to_every_row_block() -> None:
+def test_a_prefix_adds_its_key_tiles_to_every_row_block() -> None:
     without, with_prefix = (tiling.causal_blocks(1024, 1, 128, 64, keys) for keys in (1024, 1024 + 640))
     assert with_prefix == without + 8 * 10
     assert tiling.causal_blocks(1, 8, 64, 128, 1000) == 8
@@ -65,7 +65,7 @@ def schedule(jobs: list[float], slots: int) -> float:
     ("order", "tolerance"),
     [("ascending", 0.01), ("longest first", 0.015), ("longest of some heads first", 0.015)],
 )
-def test_makespan_follows_a_simulated_list_schedule(order: str, tolerance: float) -> None:
+def test_the_makespan_agrees_with_a_simulated_list_schedule(order: str, tolerance: float) -> None:
     rng = np.random.default_rng(0)
     errors = []
     for _ in range(150):
@@ -82,8 +82,11 @@ def test_makespan_follows_a_simulated_list_schedule(order: str, tolerance: float
     assert np.mean(errors) < tolerance
 
 
-def test_long_jobs_that_come_late_end_late() -> None:
-    """Two waves of row blocks 16 to 1 of 16 heads: by head the last head begins when most are done."""
+def test_the_makespan_knows_that_long_jobs_scheduled_late_end_late() -> None:
+    """16 heads have row blocks of length 16 to 1, two waves in all.
+
+    Head by head, the long blocks of the last head begin when most others are done.
+    """
     one = [float(i) for i in range(16, 0, -1)]
     by_head, at_once = one * 16, sorted(one * 16, reverse=True)
     for jobs, last in ((by_head, 16), (at_once, 256)):
@@ -92,8 +95,8 @@ def test_long_jobs_that_come_late_end_late() -> None:
 
 
 @pytest.mark.parametrize("jobs", [1, 7, 132, 1000])
-def test_the_first_of_each_slot_start_one_after_another(jobs: int) -> None:
-    """Slots that become free one after another, 0.01 apart, the first when its job has been handed out."""
+def test_staggered_starts_agree_with_a_simulated_schedule(jobs: int) -> None:
+    """Slots become free 0.01 apart: each starts once its first job has been handed out."""
     free = [0.01 * (i + 1) for i in range(min(jobs, 132))]
     for _ in range(jobs):
         heapq.heapreplace(free, free[0] + 3.0)
@@ -103,7 +106,7 @@ def test_the_first_of_each_slot_start_one_after_another(jobs: int) -> None:
 
 
 def flash_attention_heuristic(jobs: int, slots: int, blocks: int) -> int:
-    """num_splits_heuristic of flash-attention, line by line."""
+    """Return the splits by flash-attention's ``num_splits_heuristic``, ported line by line."""
     if jobs >= 0.8 * slots:
         return 1
     most = min(128, slots, blocks)
@@ -116,5 +119,5 @@ def flash_attention_heuristic(jobs: int, slots: int, blocks: int) -> int:
 
 
 @given(st.integers(1, 300), st.sampled_from([108, 132, 216, 284]), st.integers(1, 600))
-def test_splits_are_flash_attentions(jobs: int, slots: int, blocks: int) -> None:
+def test_splits_equal_flash_attentions_heuristic(jobs: int, slots: int, blocks: int) -> None:
     assert tiling.efficient_splits(jobs, slots, blocks) == flash_attention_heuristic(jobs, slots, blocks)

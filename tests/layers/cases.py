@@ -1,4 +1,4 @@
-"""The layers that are held against the authority: every option, every direction, sizes that tell apart."""
+"""The layers that are held against the authority: every option and direction, at telling sizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from variants import variant_cases
 
 from costmodel.layers import Layer, get
 
-#: No two sizes alike, and some at powers of two and one more: where logarithms and tiles step.
+#: All sizes of a point differ. Some are powers of two or one more, where logarithms and tiles step.
 _HEADS = "batch heads kv_heads seq seq_kv head_dim value_dim d_model sram"
 ATTENTION = _sizes(
     _HEADS,
@@ -24,7 +24,7 @@ ATTENTION = _sizes(
     (6, 2, 1, 61, 121, 2, 9, 3, 96),
     (4, 30, 3, 40, 128, 2, 1, 11, 1000),
 )
-#: More queries than keys, which causal attention, and a sequence that attends to itself, cannot have.
+#: More queries than keys, which neither causal attention nor a sequence that attends to itself can have.
 FEW_KEYS = _sizes(_HEADS, (2, 4, 2, 33, 7, 5, 3, 9, 200))
 BLOCK = tuple(
     sizes | {"d_ff": d_ff, "num_layers": layers}
@@ -51,7 +51,7 @@ Case = tuple[Layer, tuple[Sizes, ...]]
 
 
 def _choices(**options: tuple[Any, ...]) -> Iterator[dict[str, Any]]:
-    """Every combination of the options' values."""
+    """Yield every combination of the options' values."""
     return (dict(zip(options, values, strict=True)) for values in product(*options.values()))
 
 
@@ -114,14 +114,14 @@ POINTS = {
 
 
 def cases() -> Iterator[Case]:
-    """Every layer, with every set of options in every direction in bf16, and once in other formats."""
+    """Yield every layer with its points: all sets of options and directions in bf16, others once each."""
     for name, options in (*_attention(), *_recurrent(), *_others()):
         points = POINTS.get(name, TABLE)
         may_lack_keys = not options.get("causal") and (options.get("cross") or not options.get("projections"))
         if points is ATTENTION and may_lack_keys:
             points += FEW_KEYS
         for direction in ("fwd",) if options.get("generation") else get(name).directions:
-            if direction != "fwd+bwd":  # forward and backward, one after the other: a law of its own
+            if direction != "fwd+bwd":  # fwd+bwd is fwd and bwd in sequence, which another test checks
                 yield get(name)(**options, direction=direction), points
     for name in POINTS | dict.fromkeys(("matmul", "softmax", "norm", "elementwise")):
         for dtype in ("fp64", "fp32", "fp8", "fp4"):

@@ -1,4 +1,4 @@
-"""Hold a layer's expressions against the authority, field by field and kernel by kernel."""
+"""Compare a layer's expressions with the authority, field by field and kernel by kernel."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OPERANDS = ("inputs", "weights", "offsets", "outputs", "updated", "unwritten", "
 
 
 def observe(layer: Layer) -> dict[Key, sp.Expr]:
-    """Return every expression a layer is made of."""
+    """Return every expression of a layer by its key."""
     found: dict[Key, sp.Expr] = {}
     for i, phase in enumerate(layer.phases()):
         for (engine, dtype), count in phase.flops.items():
@@ -40,7 +40,7 @@ def observe(layer: Layer) -> dict[Key, sp.Expr]:
 
 
 def expect(layer: Layer, sizes: Mapping[str, int]) -> dict[Key, Number]:
-    """Return the authority's value of each of them."""
+    """Return the authority's value of each expression at some sizes."""
     expected = AUTHORITY[layer.name](layer.options, dict(sizes))
     found: dict[Key, Number] = {}
     for i, kernel in enumerate(expected.kernels):
@@ -69,7 +69,7 @@ def _layer_fields() -> tuple[str, ...]:
 def differences(
     observed: Mapping[Key, sp.Expr], layer: Layer, points: Sequence[Mapping[str, int]]
 ) -> list[str]:
-    """Return what does not agree, one line each."""
+    """Return the disagreements, one line each."""
     found = []
     for sizes in points:
         expected = expect(layer, sizes)
@@ -81,7 +81,7 @@ def differences(
 
 
 def agrees(key: Key, expression: sp.Expr | None, expected: Number | None, sizes: Mapping[str, int]) -> bool:
-    """Return whether an expression has the value that the authority has; a FLOP count of 0 may be absent."""
+    """Return whether an expression has the authority's value; a FLOP count of 0 may be absent."""
     try:
         value = exact(expression, sizes) if expression is not None else None
     except ArithmeticError:

@@ -1,4 +1,4 @@
-"""Let the tests of this folder import the authority they are checked against."""
+"""Make the authority importable for the tests of this folder."""
 
 import sys
 from pathlib import Path

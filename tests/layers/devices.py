@@ -1,4 +1,4 @@
-"""Cases of the layers over many devices, for `cases`."""
+"""Cases of the layers over several devices, for `cases`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from families import Points, _sizes
 
 from costmodel.layers import Layer, get
 
-#: Of 1 to 9 devices, odd and even; sequences and heads that do and do not share out evenly.
+#: 1 to 9 devices, odd and even; sequences and heads that do and do not divide evenly.
 SEQUENCE = _sizes(
     "batch heads kv_heads seq head_dim value_dim devices node sram",
     (3, 6, 2, 11, 18, 7, 4, 2, 1400),
@@ -22,7 +22,7 @@ SEQUENCE = _sizes(
     (2, 8, 1, 33, 5, 4, 6, 2, 128),
     (3, 6, 3, 17, 9, 7, 1, 4, 300),
     (2, 6, 1, 10, 7, 2, 3, 1, 90),
-    # Two devices, where no round helps another: with no size alike, and with nothing else above one.
+    # Two devices, where no device helps another: once with all sizes different, once with all others 1.
     (3, 12, 4, 27, 9, 5, 2, 8, 500),
     (1, 1, 1, 1, 1, 1, 2, 1, 1),
 )
@@ -33,12 +33,12 @@ BLOCK = _sizes(
     (5, 34, 9, 3, 1, 4, 2, 65, 3, 2, 7, 1600),
     (4, 17, 10, 18, 9, 2, 3, 130, 6, 8, 4, 64),
     (6, 8, 33, 10, 5, 5, 9, 7, 4, 1, 3, 128),
-    # Narrow, so that sums over positions are the deepest.
+    # Narrow layers, where sums over positions are the deepest.
     (5, 12, 2, 20, 5, 5, 19, 109, 2, 1, 1, 128),
     (7, 46, 2, 2, 1, 16, 18, 82, 1, 6, 8, 128),
     (3, 24, 3, 3, 1, 19, 12, 49, 6, 4, 1, 1600),
 )
-#: Devices alone, odd and even, in one node and in several.
+#: One device, odd and even numbers of devices, in one node and in several.
 BUFFER = _sizes(
     "m n devices node",
     (3, 8, 4, 2),
@@ -48,7 +48,7 @@ BUFFER = _sizes(
     (5, 1, 2, 1),
     (4, 3, 9, 5),
 )
-#: One expert a device and several, one and all chosen, devices alone and in nodes.
+#: One or several experts per device, one or all of them chosen, one device or several nodes.
 EXPERTS = _sizes(
     "batch seq d_model d_ff experts top_k devices node",
     (2, 3, 8, 12, 8, 2, 4, 2),
@@ -57,7 +57,7 @@ EXPERTS = _sizes(
     (1, 1, 9, 4, 6, 5, 3, 4),
     (2, 4, 17, 33, 5, 1, 1, 2),
     (3, 7, 2, 65, 12, 7, 2, 1),
-    # Many experts: how many are met decides whether a tree of their tokens has another level.
+    # Many experts: how many are chosen decides whether the tree over their tokens has another level.
     (1, 2, 7, 11, 512, 3, 4, 5),
     (2, 1, 7, 11, 24, 5, 4, 3),
     (5, 1, 9, 13, 36, 6, 2, 3),
@@ -65,7 +65,7 @@ EXPERTS = _sizes(
     (2, 3, 7, 11, 20, 3, 1, 2),
     (5, 1, 7, 11, 24, 3, 3, 2),
 )
-#: Of a width that two or four devices can share.
+#: Widths that two or four devices can share.
 SHARED_EXPERTS = _sizes(
     "batch seq d_model d_ff experts top_k devices node",
     (2, 3, 8, 12, 8, 2, 4, 2),
@@ -108,7 +108,7 @@ def _collectives() -> Iterator[tuple[Layer, Points]]:
 
 
 def device_cases() -> Iterator[tuple[Layer, Points]]:
-    """Every layer of this family, with its options, in every direction; and once in other formats."""
+    """Yield every layer of this family with its options and directions, and once in other formats."""
     for name, options in _attention():
         for direction in ("fwd", "bwd"):
             yield get(name)(**options, direction=direction), SEQUENCE

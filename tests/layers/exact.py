@@ -1,4 +1,4 @@
-"""The exact value of an expression: whole numbers and fractions, without the package's own compiler."""
+"""Exact values of expressions as whole numbers and fractions, without the package's own compiler."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Number = int | Fraction
 
 
 def exact(e: sp.Expr, sizes: Mapping[str, int]) -> Number:
-    """Return the value at whole sizes.
+    """Return the value of an expression at whole sizes.
 
     Raises
     ------
     ArithmeticError
-        Where it has none: a division by 0, a logarithm of 0.
+        If it has none, such as a division by 0 or a logarithm of 0.
     """
     if e.is_Symbol:
         return sizes[e.name]

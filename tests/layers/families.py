@@ -86,7 +86,7 @@ Options = Iterator[tuple[str, dict[str, Any], Points]]
 def _recurrent() -> Options:
     for algorithm in ALGORITHMS:
         yield "min-gru", {"algorithm": algorithm}, GATED
-    # Of one position minLSTM's gradient is one operation less deep: no other waits for f′.
+    # With one position minLSTM's gradient is one operation less deep: nothing else waits for f′.
     longer = {"min-gru": GATED, "min-lstm": GATED[:-1], "qrnn": GATED}
     for name, points in longer.items():
         for options in ({}, {"bias": False}, {"generation": True}):
@@ -145,7 +145,7 @@ def _linear() -> Options:
 
 
 def family_cases() -> Iterator[tuple[Layer, Points]]:
-    """Every layer of these families, with its options, in every direction it is trained in."""
+    """Yield every layer of these families with its options and directions."""
     done = set()
     for name, options, points in (*_recurrent(), *_scan(), *_convolution(), *_linear()):
         layer = get(name)

@@ -1,10 +1,10 @@
-"""Torch's own count of a function's FLOPs, forward and backward."""
+"""Torch's own count of the FLOPs of a function, forward and backward."""
 
 import pytest
 
 
 def flops(run, *inputs):
-    """(forward, backward) FLOPs of a function of tensors; skips where there is no torch."""
+    """Return (forward, backward) FLOPs of a function of tensors; skip the test without torch."""
     FlopCounterMode = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
     with FlopCounterMode(display=False) as forward:
         result = run(*inputs)

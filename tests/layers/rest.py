@@ -1,4 +1,4 @@
-"""Cases of the rest of a model: tokens, experts, positions, dropout, the optimiser; for `cases`."""
+"""Cases of the other layers of a model, for `cases`: tokens, experts, positions, dropout, the optimiser."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _trained() -> Options:
 
 
 def _blocks() -> Options:
-    """A Transformer layer's options that are off by default."""
+    """Yield the options of a Transformer layer that are off by default."""
     for option in ("gated", "rotary", "dropout"):
         for attention in ("tiled", "dense"):
             yield "transformer-block", {option: True, "attention": attention}, ()
@@ -67,7 +67,7 @@ def _blocks() -> Options:
 
 
 def rest_cases(block: Points) -> Iterator[tuple[Layer, Points]]:
-    """Every layer of the rest of a model, with its options, in every direction it is trained in.
+    """Yield every such layer with its options and directions.
 
     `block` are the points of the Transformer layer.
     """

@@ -1,4 +1,4 @@
-"""What papers and formulas.md say of attention's variants: fewer pairs, latents, memories, decoding."""
+"""Attention variants against papers and formulas.md: masks, latents, memories, decoding."""
 
 from fractions import Fraction
 
@@ -51,14 +51,14 @@ def test_table_1_restricted_row(causal):
         ("compressive-memory", {}, "O(n·d·d_h + n·d·b)", "O(n/b)"),
     ],
 )
-def test_classes(name, options, text, path):
+def test_complexity_and_path_of_each_variant(name, options, text, path):
     (row,) = table1([get(name)(**options)])
     assert (str(row.complexity), str(row.path)) == (text, path)
 
 
 @pytest.mark.parametrize("pattern", ["fixed", "logsparse"])
 @pytest.mark.parametrize("count", ["matrix_flops", "special_flops"])
-def test_combiners_exponent_is_between_1_and_2(pattern, count):
+def test_the_exponent_of_combiner_is_between_1_and_2(pattern, count):
     """claims.md §3.6: O(L√L) and O(L log L) for full attention."""
     layer = get("combiner")(pattern=pattern)
     lengths = 4.0 ** np.arange(5, 10)
@@ -68,14 +68,14 @@ def test_combiners_exponent_is_between_1_and_2(pattern, count):
     assert degree(flops_of(layer), "seq") == {"fixed": Fraction(3, 2), "logsparse": 1}[pattern]
 
 
-def test_bigbird_is_linear():
-    """Zaheer et al., §2: O(n), of windows, global and random tokens, each in whole blocks."""
+def test_bigbird_is_linear_in_length():
+    """Zaheer et al., §2: O(n) for window, global and random tokens, each in whole blocks."""
     n, d = symbol("seq"), symbol("d_model")
     growing = {t for t in complexity(flops_of(get("bigbird")())).terms if t.has(n)}
     assert growing == {n * d * symbol(size) for size in ("window", "globals", "random", "block")}
 
 
-def test_a_stride_near_the_root_makes_it_three_halves():
+def test_strided_attention_with_stride_root_n_has_exponent_three_halves():
     """Child et al., §4: O(n·√n) for l near √n."""
     n = symbol("seq")
     for pattern in ("strided", "fixed"):
@@ -83,8 +83,8 @@ def test_a_stride_near_the_root_makes_it_three_halves():
         assert degree(flops_of(layer).subs(symbol("stride"), sp.sqrt(n)), "seq") == Fraction(3, 2)
 
 
-def test_nothing_exact_and_dense_is_below_the_square():
-    """Keles et al. 2022 (claims.md §3.6): exact and dense is quadratic; less is fewer pairs, or not exact."""
+def test_exact_dense_attention_is_quadratic_and_sparse_attention_is_not():
+    """Keles et al. 2022 (claims.md §3.6): only fewer pairs or an approximation are below the square."""
     dense = [kind for kind in classes().values() if kind.family == "attention" and "seq" in kind.required]
     assert {"dense-attention", "tiled-attention", "flash-attention-3", "mla"} <= {kind.name for kind in dense}
     for kind in dense:
@@ -99,11 +99,14 @@ def test_nothing_exact_and_dense_is_below_the_square():
 
 
 @pytest.mark.parametrize("schedule", ["fa1", "fa2"])
-def test_tiled_attention_moves_no_less_than_the_lower_bound(schedule):
-    """Proposition 3: N²d²/M accesses for every M from d to N·d; Theorem 2: FlashAttention's order is that."""
+def test_tiled_attention_moves_at_least_the_lower_bound_and_its_order(schedule):
+    """Dao et al.: N²d²/M accesses for every M from d to N·d.
+
+    Proposition 3 is the lower bound, Theorem 2 says that FlashAttention has this order.
+    """
     layer = get("tiled-attention")(dtype="fp32", schedule=schedule)
     n, d, m = symbol("seq"), symbol("head_dim"), symbol("sram")
-    order = n**2 * d**2 / (m / 4)  # M counts elements of 4 bytes
+    order = n**2 * d**2 / (m / 4)  # M in elements of 4 bytes
     leading = n**2 * d * symbol("d_model") / m  # all heads together
     moved = in_width(layer, layer.cost.bytes["hbm"] + layer.cost.bytes["l2"])
     assert leading in complexity(moved).terms
@@ -117,8 +120,8 @@ def test_tiled_attention_moves_no_less_than_the_lower_bound(schedule):
             assert accesses <= 40 * (length**2 * width**2 / capacity + length * width)
 
 
-def test_block_sparse_traffic():
-    """formulas.md §3.2: 2Nd + s·T_c(3Nd + 4N) elements; FLOP 4·N²·d·s (Proposition 4)."""
+def test_block_sparse_traffic_and_flops_equal_the_papers_formulas():
+    """formulas.md §3.2: 2Nd + s·T_c(3Nd + 4N) elements; FLOPs 4·N²·d·s (Proposition 4)."""
     layer = get("block-sparse")(dtype="fp32")
     for n, d, b, s in ((1024, 64, 128, 25), (4096, 32, 64, 50), (512, 128, 64, 100)):
         counts = evaluate(layer, batch=1, heads=1, seq=n, head_dim=d, block=b, density=s)
@@ -127,7 +130,7 @@ def test_block_sparse_traffic():
         assert counts["matrix_flops"] == 4 * n * n * d * s / 100
 
 
-# -- all pairs are all pairs -------------------------------------------------------------------
+# -- masks that leave all pairs -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -138,7 +141,7 @@ def test_block_sparse_traffic():
         ("strided", {"pattern": "fixed"}, {"stride": 8, "summary": 8}),
     ],
 )
-def test_the_widest_causal_mask_is_causal_attention(name, options, more):
+def test_the_widest_causal_mask_costs_as_much_as_causal_attention(name, options, more):
     whole = evaluate(get("tiled-attention")(causal=True), seq=96, **CORE, sram=1e5)
     found = evaluate(get(name)(**options), seq=96, **CORE, **more)
     assert found["matrix_flops"] == whole["matrix_flops"]
@@ -157,7 +160,7 @@ def test_the_widest_causal_mask_is_causal_attention(name, options, more):
     ],
 )
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
-def test_the_densest_mask_is_dense_attention(name, options, more, direction):
+def test_the_densest_mask_costs_as_much_as_dense_attention(name, options, more, direction):
     whole = evaluate(get("tiled-attention")(direction=direction), seq=96, **CORE, sram=1e5)
     found = evaluate(get(name)(**options, direction=direction), seq=96, **CORE, **more)
     assert found["matrix_flops"] == whole["matrix_flops"]
@@ -166,7 +169,7 @@ def test_the_densest_mask_is_dense_attention(name, options, more, direction):
 
 
 @pytest.mark.parametrize("direction", ["bwd", "fwd+bwd"])
-def test_all_blocks_of_flash_attention_are_algorithm_4(direction):
+def test_block_sparse_attention_with_all_blocks_equals_flash_attention(direction):
     """Dao et al., §3.3: Algorithms 1 and 4 without zero blocks; first reads of O, l, m are charged here."""
     for dtype in ("bf16", "fp32"):
         options = {"schedule": "fa1", "direction": direction, "dtype": dtype}
@@ -182,7 +185,7 @@ def test_all_blocks_of_flash_attention_are_algorithm_4(direction):
 
 
 def steps(mask, wanted):
-    """Layers until every position has reached every other that is wanted, from mask to mask."""
+    """Return the layers after which every wanted pair of positions is connected, mask by mask."""
     reached, layers = mask, 1
     while not (reached | ~wanted).all():
         reached, layers = (mask.astype(int) @ reached) > 0, layers + 1
@@ -190,7 +193,7 @@ def steps(mask, wanted):
 
 
 @pytest.mark.parametrize("n", [1, 2, 5, 9, 16, 23])
-def test_paths_are_those_of_the_masks(n):
+def test_path_lengths_equal_those_found_by_applying_the_masks(n):
     def path(name, more, **options):
         sizes = {"batch": 1, "heads": 1, "seq": n, "head_dim": 1, **more}
         return evaluate(get(name)(**options), **sizes)["path"]
@@ -212,15 +215,15 @@ def test_paths_are_those_of_the_masks(n):
             assert found == steps(past & seen, past)
 
 
-def test_a_mask_of_all_blocks_has_a_path_of_one():
+def test_bigbird_with_all_blocks_has_a_path_of_one_and_otherwise_two():
     for size in ("globals", "window", "random"):
         assert evaluate(get("bigbird")(), **CORE, seq=300, **{size: 300})["path"] == 1
     assert evaluate(get("bigbird")(), **CORE, seq=3000)["path"] == 2
 
 
 @pytest.mark.parametrize("name", ["sliding-window", "longformer", "strided", "bigbird", "block-sparse"])
-def test_no_mask_leaves_more_than_there_is(name):
-    """The lower bound counts them: what pads a short sequence to whole blocks is nobody's work."""
+def test_no_mask_has_more_flops_than_dense_attention(name):
+    """The lower bound uses these counts, so padding of short sequences to whole blocks must not count."""
     lengths = np.array([1.0, 2.0, 63.0, 65.0, 100.0, 511.0, 513.0])
     whole = evaluate(get("tiled-attention")(), seq=lengths, **CORE, sram=1e5)
     layer = get(name)()
@@ -229,8 +232,8 @@ def test_no_mask_leaves_more_than_there_is(name):
     assert (found["matrix_flops"] <= whole["matrix_flops"] * (1 + 1e-12)).all()
 
 
-def test_windows_take_less_time():
-    """At every rung, where the window is short."""
+def test_short_windows_take_less_than_a_tenth_of_the_time():
+    """At both uncalibrated rungs."""
     sizes = {"batch": 1, "heads": 32, "seq": 65536, "head_dim": 128}
     for rung in ("bound", "kernel"):
         full = predict(get("tiled-attention")(causal=True), "nvidia/h200-sxm", rung=rung, **sizes)
@@ -242,8 +245,8 @@ def test_windows_take_less_time():
     "device", ["h200-sxm", "h100-sxm", "a100-sxm-80gb", "mi300x", "tpu-v5e", "xeon-8480plus"]
 )
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
-def test_a_window_that_holds_all_keys_is_causal_attention(device, direction):
-    """The same kernel, which finds nothing to leave out: at every rung, on every kind of device."""
+def test_a_window_of_all_keys_takes_the_time_of_causal_attention(device, direction):
+    """It is the same kernel with nothing to skip, at every rung and on every kind of device."""
     sizes = {
         "batch": 2,
         "heads": 16,
@@ -268,8 +271,8 @@ def test_a_window_that_holds_all_keys_is_causal_attention(device, direction):
 V2 = {"heads": 128, "head_dim": 128, "d_model": 5120}
 
 
-def test_deepseek_v2_caches_1152_bytes():
-    """DeepSeek-V2, §2.1.4: (d_c + d_h^R) numbers a token and layer; as 2.25 key-value groups of GQA."""
+def test_deepseek_v2_caches_1152_bytes_per_token_and_layer():
+    """DeepSeek-V2, §2.1.4: d_c + d_h^R numbers per token and layer, as much as 2.25 KV heads of GQA."""
     layer = get("mla")()
     sizes = {symbol("kv_rank"): 512, symbol("rope_dim"): 64}
     assert layer.cached.subs(sizes) == 1152
@@ -280,17 +283,20 @@ def test_deepseek_v2_caches_1152_bytes():
     )
 
 
-def test_mla_depth():
-    """Queries and latents go down at once, and up at once; scores, softmax, PV, O: formulas.md §3.3."""
+def test_depth_of_mla_equals_a_hand_count():
+    """formulas.md §3.3: the down projections run in parallel, and so do the up projections.
+
+    Then scores, softmax, PV and the output projection follow.
+    """
     sizes = {"batch": 1, "heads": 4, "seq": 32, "head_dim": 16, "value_dim": 8, "rope_dim": 4}
     sizes |= {"d_model": 64, "q_rank": 48, "kv_rank": 200}
-    # ⌈log₂⌉ of 64; of 48 and 200, the larger; of 16 + 4; of 32 four times; of 4 · 8.
+    # ⌈log₂⌉ of 64; of the larger of 48 and 200; of 16 + 4; three times of 32; of 4 · 8.
     wanted = (1 + 6) + (1 + 8) + (1 + 5) + 5 + 2 + 5 + 1 + (1 + 5) + (1 + 5)
     assert evaluate(get("mla")(), **sizes)["pram_depth"] == wanted
 
 
-def test_mla_per_token():
-    """formulas.md §3.1, for DeepSeek-V2: d = 5120, h = 128, d_n = d_v = 128, d_r = 64, q = 1536, c = 512."""
+def test_weights_and_flops_of_mla_equal_deepseek_v2s_formulas():
+    """formulas.md §3.1: d = 5120, h = 128, d_n = d_v = 128, d_r = 64, q = 1536, c = 512."""
     d, h, n_, r, q, c, s = 5120, 128, 128, 64, 1536, 512, 4096
     weights = d * q + q * h * (n_ + r) + d * (c + r) + c * h * 2 * n_ + h * n_ * d
     plain = evaluate(get("mla")(), batch=1, seq=s, **V2)
@@ -301,8 +307,8 @@ def test_mla_per_token():
     assert absorbed["matrix_flops"] == outside + 2 * s * h * (2 * c + r)
 
 
-def test_absorbing_pays_for_decoding_and_not_for_prefill():
-    """Making keys and values of a long prefix costs 2·c·h(d_n + d_v) a key; absorbed it is read as it is."""
+def test_absorption_saves_flops_when_decoding_but_not_in_prefill():
+    """Making keys and values of the prefix costs 2·c·h(d_n + d_v) per token, which absorption avoids."""
     sizes = {"batch": 8, "seq": 1, "seq_kv": 8192, **V2}
     plain, absorbed = (evaluate(get("mla")(absorbed=a), **sizes)["matrix_flops"] for a in (False, True))
     assert absorbed < plain / 10
@@ -312,7 +318,7 @@ def test_absorbing_pays_for_decoding_and_not_for_prefill():
 
 
 def counted(run, *tensors):
-    """FLOP of FlopCounterMode, forward and backward, on `meta`."""
+    """Return FlopCounterMode's FLOPs (forward, backward) on meta tensors."""
     torch = pytest.importorskip("torch")
     counter = pytest.importorskip("torch.utils.flop_counter").FlopCounterMode
     with counter(display=False) as there:
@@ -329,8 +335,11 @@ def meta(*shape):
 
 @few
 @given(b=small, n=small, h=small, d=small, dn=small, dr=small, dv=small, q=small, c=small)
-def test_mla_against_torch(b, n, h, d, dn, dr, dv, q, c):
-    """Plain: five projections and the core; torch keeps the probabilities, ours makes the scores again."""
+def test_flops_and_parameters_of_mla_equal_torchs(b, n, h, d, dn, dr, dv, q, c):
+    """Five projections and the core, unabsorbed.
+
+    Torch keeps the probabilities; the layer computes the scores again backward.
+    """
     torch = pytest.importorskip("torch")
 
     def run(x, qd, qu, kd, ku, out):
@@ -356,7 +365,7 @@ def test_mla_against_torch(b, n, h, d, dn, dr, dv, q, c):
 
 @few
 @given(b=small, h=small, s=st.integers(2, 20), k=st.integers(1, 2), d=small, dv=small)
-def test_retrieval_against_torch(b, h, s, k, d, dv):
+def test_flops_of_retrieval_memory_equal_torchs(b, h, s, k, d, dv):
     torch = pytest.importorskip("torch")
 
     def run(q, keys, values):
@@ -371,8 +380,11 @@ def test_retrieval_against_torch(b, h, s, k, d, dv):
     assert evaluate(get("retrieval-memory")(), **sizes)["matrix_flops"] == there
 
 
-def test_an_index_looks_at_a_part_of_the_store():
-    """Johnson et al., §2: lists near √S mean √S centres and probes·√S entries, for S of a flat index."""
+def test_an_inverted_file_compares_with_a_part_of_the_store_only():
+    """Johnson et al., §2: with about √S lists, √S centres and probes·√S entries.
+
+    A flat index compares with all S entries.
+    """
     sizes = {"batch": 1, "seq": 512, "heads": 8, "head_dim": 128, "store": 2**20, "top_k": 32}
     flat = evaluate(get("retrieval-memory")(), **sizes)
     ivf = evaluate(get("retrieval-memory")(index="ivf"), **sizes, lists=1024, probes=8)
@@ -380,11 +392,11 @@ def test_an_index_looks_at_a_part_of_the_store():
     attended = 4 * queries * 32 * 128
     assert flat["matrix_flops"] - attended == 2 * queries * 2**20 * 128
     assert ivf["matrix_flops"] - attended == 2 * queries * (1024 + 8 * 1024) * 128
-    assert ivf["footprint_bytes"] >= 2 * 8 * 2**20 * 256  # the whole store is there, K and V, all heads
+    assert ivf["footprint_bytes"] >= 2 * 8 * 2**20 * 256  # K and V of the whole store, for all heads
 
 
-def test_the_memory_does_not_grow_with_the_length():
-    """Munkhdalai et al., Table 1: d_k × (d_v + 1) numbers a head, whatever came before."""
+def test_compressive_memory_costs_grow_linearly_with_the_length():
+    """Munkhdalai et al., Table 1: the memory has d_k × (d_v + 1) numbers per head, whatever came before."""
     layer = get("compressive-memory")()
     sizes = {"batch": 1, "heads": 8, "head_dim": 128, "block": 2048}
     short, long = (evaluate(layer, seq=n, **sizes) for n in (2**16, 2**17))
@@ -399,8 +411,8 @@ def test_the_memory_does_not_grow_with_the_length():
 DECODE = {"batch": 3, "heads": 8, "kv_heads": 2, "head_dim": 64}
 
 
-def test_pages():
-    """Kwon et al., §4: no more than a page is left over; a table of page numbers is read."""
+def test_pages_add_a_page_table_and_less_than_a_page_of_padding():
+    """Kwon et al., §4: each sequence wastes less than a page, and its table of page numbers is read."""
     plain = evaluate(get("decode-attention")(), seq_kv=1001, **DECODE)
     for page in (1, 16, 256):
         paged = evaluate(get("decode-attention")(paged=True), seq_kv=1001, block=page, **DECODE)
@@ -413,8 +425,8 @@ def test_pages():
         assert paged["matrix_flops"] == plain["matrix_flops"]
 
 
-def test_splits_are_merged_by_a_tree():
-    """formulas.md §3.3: ⌈log₂ S⌉ levels; partial outputs in fp32 are what splitting costs."""
+def test_splits_are_merged_in_a_tree_and_cost_fp32_partial_outputs():
+    """formulas.md §3.3: ⌈log₂ S⌉ levels; each part writes an output and a statistic in fp32."""
     one = evaluate(get("decode-attention")(), seq_kv=4096, **DECODE)
     for splits in (1, 2, 7, 64):
         layer = get("split-kv")()
@@ -430,11 +442,11 @@ def test_splits_are_merged_by_a_tree():
 # -- FlashAttention-3 --------------------------------------------------------------------------
 
 
-def test_what_overlap_hides():
-    """Shah et al., §3.1: at d = 128 a 512th of the FLOP are exponentials, a 256th as fast: half the time.
+def test_flash_attention_3_overlaps_exponentials_with_products():
+    """Shah et al., §3.1: at d = 128 one operation in 512 is an exponential, at 1/256 of the rate.
 
-    The bound is the larger of the two, what FlashAttention-3 works towards; one after the other they
-    would be half as much again, and twice as much in fp8.
+    They take half the time of the products in fp16 and as much in fp8. The bound is the larger of the two
+    times; one after the other they would take up to their sum.
     """
     device = load("nvidia/h100-sxm")
     ratio = device.peak("fp16") / device.peak("fp32", "special")
@@ -467,7 +479,7 @@ def test_what_overlap_hides():
         ("split-kv", {"direction": "fwd+bwd"}, "fwd"),
     ],
 )
-def test_options_that_do_not_go_together(name, options, text):
+def test_impossible_options_are_refused(name, options, text):
     with pytest.raises(CostmodelError, match=text):
         get(name)(**options)
 
@@ -484,12 +496,12 @@ def test_options_that_do_not_go_together(name, options, text):
         ("mla", {"seq": 4, "head_dim": 5}, "rope_dim"),
     ],
 )
-def test_sizes_that_do_not_go_together(name, sizes, text):
+def test_impossible_sizes_are_refused(name, sizes, text):
     with pytest.raises(CostmodelError, match=text):
         evaluate(get(name)(), **CORE | sizes)
 
 
-def test_parts_of_a_memory_and_of_a_cache():
+def test_parts_larger_than_the_whole_are_refused():
     with pytest.raises(CostmodelError, match="probes"):
         evaluate(get("retrieval-memory")(index="ivf"), **CORE, seq=1, store=10**6, top_k=1, lists=4, probes=5)
     with pytest.raises(CostmodelError, match="splits"):

@@ -1,4 +1,4 @@
-"""Every expression of every layer against a value worked out without the package (authority/)."""
+"""Every expression of every layer against a value worked out independently of the package (authority/)."""
 
 import sys
 from pathlib import Path
@@ -15,18 +15,18 @@ import mutants
 
 
 @pytest.mark.parametrize(("layer", "points"), [pytest.param(*case, id=case[0].label) for case in cases()])
-def test_every_expression(layer, points):
+def test_every_expression_equals_its_authority(layer, points):
     check(layer, points)
 
 
-def test_every_authority_is_used():
-    """A layer that is renamed does not slip away from its authority."""
+def test_every_authority_belongs_to_a_layer_and_has_cases():
+    """A layer that is renamed must not lose its authority unnoticed."""
     assert AUTHORITY.keys() == {layer.name for layer, _ in cases()}
     assert AUTHORITY.keys() <= classes().keys()
 
 
-def test_a_sample_of_mutants_is_caught():
-    """All of them: ``make mutants``."""
+def test_the_authority_catches_a_sample_of_mutants():
+    """``make mutants`` tries all of them."""
     total, survivors = mutants.run(every=29)
     unexplained = [str(mutant) for mutant in survivors if mutants.why(mutant) is None]
     assert total > 1000

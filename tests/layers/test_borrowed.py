@@ -1,4 +1,4 @@
-"""An operation that nobody measured borrows another's constants, and says so: its interval is another's."""
+"""Operations without measurements borrow another's constants, and get the wider interval of borrowed ones."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from costmodel.layers.pointwise import OPERATIONS
 from costmodel.measured import OPERATIONS_MEASURED
 
 FITTED = {s.op for name in calibration.calibrated_devices() for s in calibration.load(name)}
-#: What a measured pass reads and writes of each number of its table.
+#: (reads, writes) of a measured pass per element of its table.
 PASSES = {
     "softmax": (1, 1),
     "layernorm": (1, 1),
@@ -23,7 +23,7 @@ PASSES = {
 
 
 def variants():
-    """Yield the layers in all the ways that a flag of theirs makes them, forward."""
+    """Yield every layer, forward, with its defaults and with each of its flags flipped."""
     for name in layers.available():
         kind = layers.get(name)
         yield kind()
@@ -31,42 +31,45 @@ def variants():
             if option.type == "bool":
                 try:
                     yield kind(**{option.name: not option.default})
-                except cm.CostmodelError:  # goes with another option only
+                except cm.CostmodelError:  # valid only with another option
                     continue
 
 
 @pytest.mark.parametrize("layer", list(variants()), ids=lambda layer: layer.label)
-def test_a_pass_of_a_measured_name_moves_what_that_operation_moves_or_borrows_it(layer: Layer):
+def test_passes_named_after_a_measured_operation_move_as_much_or_borrow(layer: Layer):
     for phase in layer.exact.cost.phases:
         if phase.kernel == "stream" and phase.op in FITTED and not phase.borrowed:
             assert (phase.sizes["reads"], phase.sizes["writes"]) == PASSES[phase.op], phase.name
 
 
 @pytest.mark.parametrize("op", sorted(OPERATIONS_MEASURED.keys() & FITTED))
-def test_what_was_measured_borrows_nothing(op: str):
-    """A table's row is of the very operation: what intervals are judged by stays as it is."""
+def test_measured_operations_borrow_nothing(op: str):
+    """A measured row is of exactly this operation, so its interval must not be widened."""
     layer = OPERATIONS_MEASURED[op].layer("fp8" if "fp8" in op else "bf16", {"op": op})
     (phase,) = (p for p in layer.exact.cost.phases if p.op == op)
     assert not phase.borrowed
 
 
 def kernel_of(layer: Layer, device: str) -> choosing.Choice:
-    """Return the constants of a layer's first kernel there, and how sure they are."""
+    """Return the choice of constants for a layer's first kernel on a device, with their spread."""
     return cm.predict(layer, device, **dict.fromkeys(layer.required, 1024)).plan.phases[0].choice
 
 
 @pytest.mark.parametrize("device", ["nvidia/t4", "nvidia/l40s", "nvidia/a100-pcie-40gb"])
 @pytest.mark.parametrize("name", ["dropout", "optimizer-step", "rotary"])
-def test_it_is_as_unsure_as_an_operation_without_a_table(device: str, name: str):
-    """A copy has a name of its own, and additions' constants: it was as wide as another generation before."""
+def test_borrowing_passes_have_the_spread_of_unmeasured_operations(device: str, name: str):
+    """A copy has a name of its own and borrows the constants of additions.
+
+    Before, it had the interval of another generation's constants.
+    """
     addition, copy = (kernel_of(cm.Elementwise(dtype="fp32", op=op), device) for op in ("add", "copy"))
     found = kernel_of(layers.get(name)(dtype="fp32"), device)
     assert found.origin == addition.origin
     assert found.spread == copy.spread != addition.spread
 
 
-def test_borrowing_moves_no_time():
-    """The constants are those of the name all the same: a gradient's sum takes as long as any addition."""
+def test_borrowing_changes_the_interval_but_not_the_constants():
+    """Dropout borrows the addition's constants, which the residual has too, with a wider spread."""
     block = cm.TransformerBlock(dtype="fp32", dropout=True)
     p = cm.predict(block, "nvidia/t4", batch=8, seq=1024, d_model=2048, heads=16)
     whose = {phase["phase"]: phase["constants_from"] for phase in p.phases}
@@ -88,17 +91,16 @@ def test_borrowing_moves_no_time():
         (cm.SwiGLU(), "silu_and_mul", False),
         (cm.SwiGLU(activation="gelu"), "silu_and_mul", True),
     ],
-    ids=str,
 )
-def test_an_activation_goes_by_its_own_name(layer: Layer, op: str, borrowed: bool):
-    """Or by the nearest that is measured: of GELU the one by erf, of gated ones SiLU's."""
+def test_activations_use_their_own_name_or_borrow_the_nearest(layer: Layer, op: str, borrowed: bool):
+    """The tanh form of GELU borrows the erf form; gated activations borrow SiLU's."""
     (found,) = (phase for phase in layer.exact.cost.phases if phase.kernel == "stream")
     assert (found.op, found.borrowed) == (op, borrowed)
 
 
 @pytest.mark.parametrize("name", ["relu", "gelu", "tanh"])
 @pytest.mark.parametrize("device", ["nvidia/t4", "nvidia/p4", "amd/mi210"])
-def test_a_feed_forwards_activation_takes_as_long_as_that_operation(device: str, name: str):
+def test_a_feed_forward_activation_takes_as_long_as_the_elementwise_layer(device: str, name: str):
     layer = cm.FeedForward(dtype="fp32", activation=name)
     p = cm.predict(layer, device, batch=8, seq=512, d_model=1024, d_ff=4096)
     alone = cm.predict(cm.Elementwise(dtype="fp32", op=name), device, m=4096, n=4096)
@@ -107,8 +109,8 @@ def test_a_feed_forwards_activation_takes_as_long_as_that_operation(device: str,
 
 
 @pytest.mark.parametrize("name", ["block-sparse", "bigbird", "longformer", "sliding-window"])
-def test_masks_are_as_unsure_as_another_kernel_of_attention(name: str):
-    """FlashAttention that skips tiles is not what was timed."""
+def test_masked_attention_borrows_the_constants_of_unmasked_with_more_spread(name: str):
+    """The measured FlashAttention kernels skip no tiles."""
     whole = kernel_of(cm.TiledAttention(causal=name == "sliding-window"), "nvidia/h200-sxm")
     masked = kernel_of(layers.get(name)(), "nvidia/h200-sxm")
     assert masked.constants == whole.constants

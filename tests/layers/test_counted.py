@@ -1,4 +1,4 @@
-"""The counted programs are the layers they say: torch gives the same numbers and gradients."""
+"""The counted programs of the authority compute what torch computes: the same values and gradients."""
 
 import math
 import random
@@ -52,7 +52,7 @@ def values(row):
 
 
 @pytest.mark.parametrize("op", pointwise.PROGRAMS)
-def test_pointwise(op):
+def test_pointwise_programs_and_gradients_equal_torchs(op):
     operands, program, gradient = pointwise.PROGRAMS[op]
     xs, g = numbers(operands), -0.7
     inputs = [tensor(x) for x in xs]
@@ -66,7 +66,7 @@ def test_pointwise(op):
 
 
 @pytest.mark.parametrize("op", pointwise.OF_RESULT)
-def test_gradients_from_results(op):
+def test_gradients_computed_from_results_equal_torchs(op):
     for value in (-0.8, 0.6):
         x = tensor(value)
         y = REFERENCE[op](x)
@@ -74,7 +74,7 @@ def test_gradients_from_results(op):
         assert pointwise.OF_RESULT[op](Counted(y.item()), Counted(-0.7)).value == pytest.approx(x.grad.item())
 
 
-def test_softmax_and_its_gradient():
+def test_softmax_and_its_gradient_equal_torchs():
     xs, gs = numbers(5), numbers(5, 1)
     x = tensor(xs)
     y = torch.softmax(x, 0)
@@ -85,7 +85,7 @@ def test_softmax_and_its_gradient():
 
 
 @pytest.mark.parametrize("kind", ["layer", "rms"])
-def test_norms_and_their_gradients(kind):
+def test_norms_and_their_gradients_equal_torchs(kind):
     xs, gs, gain, offset = (numbers(6, seed) for seed in range(4))
     x, w, b = tensor(xs), tensor(gain), tensor(offset)
     if kind == "layer":
@@ -110,8 +110,8 @@ MODULES = {"rnn": torch.nn.RNN, "lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
 @pytest.mark.parametrize("cell", MODULES)
-def test_cells_forward_and_backward(cell):
-    """Outputs of every step, and the gradient of h0 after walking back through all of them."""
+def test_recurrent_cells_equal_torchs_forward_and_backward(cell):
+    """Compared: outputs of every step, and the gradient of h0 after walking back through all steps."""
     torch.manual_seed(0)
     width, inputs, steps = 3, 2, 4
     module = MODULES[cell](inputs, width).double()
@@ -142,8 +142,8 @@ def test_cells_forward_and_backward(cell):
         assert values(past) == pytest.approx(c0.grad[0].tolist())
 
 
-def test_attention():
-    """The whole layer, and its depth: formulas.md §3.3 without projections."""
+def test_attention_equals_torchs_and_has_the_formulas_flops_and_depth():
+    """FLOPs and depth: formulas.md §3.3, without projections."""
     n, d = 5, 3
     q, k, v = (torch.randn(n, d, dtype=torch.float64, generator=torch.manual_seed(s)) for s in range(3))
     LEDGER.clear()

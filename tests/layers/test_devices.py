@@ -1,4 +1,4 @@
-"""Layers over many devices: published formulas, schedules run device by device, a device alone."""
+"""Layers over several devices: published formulas, schedules run device by device, one device alone."""
 
 import dataclasses
 import itertools
@@ -21,7 +21,7 @@ SHAPE = {"batch": 1, "heads": 32, "seq": 65536, "head_dim": 128}
 
 
 def even(expression):
-    """An expression where everything shares out evenly over several devices, and heads are d/h wide."""
+    """Return an expression where everything divides evenly over several devices, and d_h = d/h."""
     expression = expression.subs(sp.Min(1, T - 1), 1)
     shared = expression.replace(lambda e: e.func.__name__ == "CeilDiv", lambda e: e.args[0] / e.args[1])
     kv, value, inner, layers = symbols("kv_heads value_dim d_ff num_layers")
@@ -42,23 +42,23 @@ def even(expression):
         ({"recompute": "full"}, 2 * S * B * H),
     ],
 )
-def test_activation_memory_is_korthikantis(options, wanted):
-    """arXiv 2205.05198, Table 2: bytes a layer in 16 bits, with dropout."""
+def test_activation_memory_equals_korthikantis_table_2(options, wanted):
+    """arXiv 2205.05198, Table 2: bytes per layer in 16 bits, with dropout."""
     layer = get("megatron")(dtype="fp16", dropout=True, **options)
     assert sp.expand(even(layer.kept()) - wanted) == 0
 
 
-def test_activation_memory_of_one_device_is_the_unsharded_one():
-    """sbh(34 + 5as/h), Korthikanti et al., eq. 1; GPT-3: 5as/h = 80."""
+def test_activation_memory_on_one_device_equals_korthikantis_equation_1():
+    """sbh(34 + 5as/h); for GPT-3, 5as/h = 80."""
     sizes = {"batch": 1, "seq": 2048, "d_model": 12288, "heads": 96}
     sbh = 2048 * 12288
     kept = cm.evaluate(get("megatron")(dropout=True), **sizes, devices=1)["kept_bytes"]
     assert kept == sbh * (34 + 80)
     flash = cm.evaluate(get("megatron")(dropout=True, attention="tiled"), **sizes, devices=1)["kept_bytes"]
-    assert flash == sbh * 34 + 4 * 96 * 2048  # and the fp32 log-sum-exp
+    assert flash == sbh * 34 + 4 * 96 * 2048  # plus the fp32 log-sum-exp
 
 
-def test_a_megatron_of_one_device_is_a_transformer_block():
+def test_megatron_on_one_device_equals_a_transformer_block():
     sizes = {"batch": 2, "seq": 384, "d_model": 512, "heads": 8}
     each = itertools.product(("dense", "tiled"), ("fwd", "bwd", "fwd+bwd"), (False, True))
     for attention, direction, dropout in each:
@@ -73,13 +73,13 @@ _COUNTS = ("matrix_flops", "vector_flops", "special_flops", "hbm_bytes", "l2_byt
 _COUNTS += ("compulsory_bytes", "kept_bytes", "launches")
 
 
-def test_tensor_parallelism_sends_as_much_with_positions_cut_as_without():
-    """Korthikanti et al., §4.2.2: an all-gather and a reduce-scatter are an all-reduce."""
+def test_sequence_parallelism_sends_as_much_as_tensor_parallelism_forward():
+    """Korthikanti et al., §4.2.2: an all-gather and a reduce-scatter send as much as an all-reduce."""
     tokens = 2 * B * S * H
     for cut in (False, True):
         sent = even(get("megatron")(sequence_parallel=cut).cost.bytes["link"])
         assert sp.expand(sent - 4 * (T - 1) / T * tokens) == 0
-    # With an all-reduce at the start of each of two parts backward too; cut, two gathers are added.
+    # Backward has the same collectives in reverse; cut positions add two gathers.
     plain, cut = (
         even(get("megatron")(direction="bwd", sequence_parallel=cut).cost.bytes["link"])
         for cut in (False, True)
@@ -87,7 +87,7 @@ def test_tensor_parallelism_sends_as_much_with_positions_cut_as_without():
     assert sp.expand(cut - plain - 2 * (T - 1) / T * tokens) == 0
 
 
-def test_selective_recomputation_is_for_scores():
+def test_impossible_recomputation_and_heads_are_refused():
     with pytest.raises(CostmodelError, match="dense"):
         get("megatron")(attention="tiled", recompute="selective")
     with pytest.raises(UnknownNameError, match="full"):
@@ -101,8 +101,8 @@ def test_selective_recomputation_is_for_scores():
 
 @pytest.mark.parametrize("devices", range(1, 34))
 @pytest.mark.parametrize("balanced", [True, False])
-def test_idle_slots_are_those_of_the_schedule(balanced, devices):
-    """arXiv 2310.03294, §3.2: 0 for odd p, 1/(2p) for even; unbalanced (p² − p)/(2p²)."""
+def test_idle_share_of_dist_flash_attention_equals_its_run_schedule(balanced, devices):
+    """arXiv 2310.03294, §3.2: 0 for odd p and 1/(2p) for even; unbalanced (p² − p)/(2p²)."""
     layer = get("dist-flash-attention")(balanced=balanced)
     rounds, idle = schedule(devices, balanced)
     share = ((2 * layer.rounds + 1 - T) / (2 * T)).subs(T, devices)
@@ -117,7 +117,7 @@ def test_idle_slots_are_those_of_the_schedule(balanced, devices):
 
 
 @pytest.mark.parametrize("devices", [1, 3, 5, 9])
-def test_a_balanced_schedule_of_an_odd_number_does_no_more_than_one_device_would(devices):
+def test_a_balanced_schedule_of_odd_devices_adds_no_matrix_flops(devices):
     sizes = {"batch": 2, "heads": 4, "seq": 32 * devices, "head_dim": 8}
     parts = cm.evaluate(get("dist-flash-attention")(), **sizes, devices=devices, sram=4096)
     whole = cm.evaluate(get("tiled-attention")(causal=True), **sizes, sram=4096)
@@ -125,8 +125,8 @@ def test_a_balanced_schedule_of_an_odd_number_does_no_more_than_one_device_would
     assert parts["special_flops"] * devices >= whole["special_flops"]
 
 
-def test_balance_is_worth_what_the_paper_measured():
-    """1.67 times faster than Ring Attention (arXiv 2310.03294): 7½ blocks against 4½ on 8 devices."""
+def test_balancing_saves_what_the_paper_measured_over_ring_attention():
+    """arXiv 2310.03294 measured 1.67 times: on 8 devices, 7½ blocks against 4½."""
     sizes = {**SHAPE, "devices": 8, "sram": 163840}
     ring = cm.evaluate(get("ring-attention")(causal=True), **sizes)["matrix_flops"]
     balanced = cm.evaluate(get("dist-flash-attention")(), **sizes)["matrix_flops"]
@@ -134,24 +134,24 @@ def test_balance_is_worth_what_the_paper_measured():
 
 
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
-def test_the_ring_passes_keys_on_until_all_have_seen_them(devices):
+def test_a_ring_sends_keys_once_less_than_it_has_devices(devices):
     assert sum("keys" in sent for sent in ring_messages(devices)) == devices - 1
 
 
-def test_ring_self_attention_sends_as_much_as_tensor_parallelism():
-    """arXiv 2105.13120, §3.2: 8 (p − 1) messages of B·(L/p)·A·Z in a training step, as Megatron."""
+def test_ring_self_attention_sends_as_much_as_megatron():
+    """arXiv 2105.13120, §3.2: both send 8 (p − 1) messages of B·(L/p)·A·Z in a training step."""
     sent = even(get("ring-self-attention")(direction="fwd+bwd").cost.bytes["link"])
     assert sp.expand(sp.simplify(sent / _own_keys() - 8 * (T - 1))) == 0
     megatron = sum(even(get("megatron")(direction=way).cost.bytes["link"]) for way in ("fwd", "bwd"))
-    assert sp.simplify(sent / (megatron / 2)) == 2  # Megatron's other half is of feed-forward
+    assert sp.simplify(sent / (megatron / 2)) == 2  # half of Megatron's bytes belong to the feed-forward part
 
 
 def _own_keys():
     return 2 * B * S / T * H
 
 
-def test_what_a_device_sends_shrinks_with_ulysses_and_not_with_a_ring():
-    """arXiv 2309.14509, §3.2: 4·N·h/p forward; a ring passes all keys and values through every device."""
+def test_bytes_sent_shrink_with_devices_for_ulysses_but_not_for_a_ring():
+    """arXiv 2309.14509, §3.2: 4·N·h/p forward; a ring sends all keys and values through every device."""
     ulysses, ring = (even(get(name)().cost.bytes["link"]) for name in ("ulysses", "ring-attention"))
     assert sp.simplify(ulysses - 4 * (T - 1) / T * _own_keys()) == 0
     assert sp.simplify(ring - 2 * (T - 1) * _own_keys()) == 0
@@ -159,7 +159,7 @@ def test_what_a_device_sends_shrinks_with_ulysses_and_not_with_a_ring():
 
 @pytest.mark.parametrize("name", ["ring-attention", "ulysses", "dist-flash-attention"])
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
-def test_alone_a_device_does_what_tiled_attention_does(name, direction):
+def test_sequence_parallel_attention_on_one_device_equals_tiled_attention(name, direction):
     causal = {} if name.startswith("dist") else {"causal": True}
     sizes = {"batch": 2, "heads": 6, "kv_heads": 3, "seq": 77, "head_dim": 16, "sram": 4096}
     one = cm.evaluate(get(name)(direction=direction, **causal), **sizes, devices=1)
@@ -169,8 +169,11 @@ def test_alone_a_device_does_what_tiled_attention_does(name, direction):
     assert one["link_bytes"] == 0
 
 
-def test_checkpoints_leave_less_and_compute_more():
-    """Rematerialisation-aware: O and its statistics are kept, and no attention is computed again (§3.3)."""
+def test_checkpointing_of_dist_flash_attention_trades_memory_for_work():
+    """arXiv 2310.03294, §3.3: the rematerialisation-aware checkpoint keeps O and its statistics.
+
+    With it no attention is computed again; an ordinary checkpoint of the layer repeats the forward pass.
+    """
     none, layer, attention = (
         get("dist-flash-attention")(direction="bwd", checkpoint=c) for c in ("none", "layer", "attention")
     )
@@ -189,7 +192,7 @@ def test_checkpoints_leave_less_and_compute_more():
 
 
 def simulate(devices, own, block, transfer):
-    """Run a ring: a block can be computed when it is there, and goes on as soon as it is; return the end."""
+    """Run a ring that computes a block once it has arrived and passes it on at once; return the end."""
     there, busy = [0.0] * devices, [own] * devices
     for _ in range(1, devices):
         there = [there[(i - 1) % devices] + transfer for i in range(devices)]
@@ -200,8 +203,8 @@ def simulate(devices, own, block, transfer):
 @pytest.mark.parametrize("seq", [8 * 32, 8 * 300, 8 * 700, 8 * 1500, 8 * 8192])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("devices", [1, 2, 3, 8])
-def test_a_rounds_transfer_hides_behind_its_arithmetic(devices, causal, seq):
-    """The predicted time against a ring run with the predicted times of a block and of a transfer."""
+def test_the_time_of_a_ring_equals_a_simulation_with_overlapping_transfers(devices, causal, seq):
+    """The simulation takes the predicted times of one block and of one transfer."""
     layer = get("ring-attention")(causal=causal)
     p = cm.predict(layer, "a100-sxm-80gb", rung="bound", **{**SHAPE, "seq": seq, "devices": devices})
     chunk = math.ceil(seq / devices) * 32 * 128 * 2
@@ -214,7 +217,7 @@ def test_a_rounds_transfer_hides_behind_its_arithmetic(devices, causal, seq):
     assert sum(x["seconds"] for x in phases) == pytest.approx(p.seconds)
 
 
-def test_transfers_that_are_too_long_show_and_limit():
+def test_short_sequences_of_a_ring_are_limited_by_its_link():
     short, long = (
         cm.predict(get("ring-attention")(), "a100-pcie-80gb", rung="bound", **{**SHAPE, "seq": n}, devices=8)
         for n in (1024, 2**20)
@@ -229,7 +232,7 @@ def test_transfers_that_are_too_long_show_and_limit():
 
 @pytest.mark.parametrize("name", [*SEQUENCE, "megatron"])
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
-def test_an_estimate_is_longer_than_its_bound(name, direction):
+def test_kernel_predictions_are_at_least_their_bound_and_say_what_they_lack(name, direction):
     sizes = {**SHAPE, "seq": 16384, "devices": 16, "node": 8}
     if name == "megatron":
         sizes = {**sizes, "d_model": 4096}
@@ -244,14 +247,14 @@ def test_an_estimate_is_longer_than_its_bound(name, direction):
         cm.predict(layer, "a100-sxm-80gb", rung="calibrated", **sizes)
 
 
-def test_between_nodes_a_ring_waits_for_the_network():
+def test_a_ring_across_nodes_is_limited_by_the_network():
     sizes = {**SHAPE, "seq": 16384, "devices": 16}
     near, far = (cm.predict(get("ring-attention")(), "a100-sxm-80gb", **sizes, node=n) for n in (16, 8))
     assert far.seconds > near.seconds
     assert far.bound == "link"
 
 
-def test_without_a_link_the_bound_says_so_and_an_estimate_is_refused():
+def test_without_a_link_the_bound_reports_it_and_the_kernel_rung_is_refused():
     alone = next(d for d in map(hardware.load, hardware.available()) if not d.link_bandwidth)
     layer = get("ulysses")(dtype="fp32")
     sizes = {**SHAPE, "seq": 512, "devices": 4}
@@ -260,15 +263,15 @@ def test_without_a_link_the_bound_says_so_and_an_estimate_is_refused():
         _ = cm.predict(layer, alone, rung="kernel", **sizes).seconds
 
 
-def test_a_layer_of_one_device_sends_nothing():
+def test_link_bytes_exist_only_for_layers_over_devices():
     assert "link_bytes" not in cm.evaluate(get("tiled-attention")(), **SHAPE, sram=65536)
     counts = cm.evaluate(get("ulysses")(), **SHAPE, devices=np.array([1, 2, 4]), sram=65536)
     assert list(counts["link_bytes"]) == [0, 4 * 2**29 / 4, 4 * 2**29 * 3 / 16]
 
 
 @pytest.mark.parametrize("name", [*SEQUENCE, "megatron"])
-def test_dtypes_share_the_schedule(name):
-    """Bytes double with the format; the schedule does not change."""
+def test_twice_the_width_doubles_the_bytes_sent_and_nothing_else(name):
+    """The schedule of phases stays the same."""
     sizes = {**SHAPE, "seq": 4096, "devices": 4, "sram": 65536}
     if name == "megatron":
         sizes = {**sizes, "d_model": 4096}

@@ -1,4 +1,4 @@
-"""The passes of eager models against torch: what its dispatcher sees of a layer, forward and backward."""
+"""Passes of eager models against torch: what its dispatcher sees of one layer, forward and backward."""
 
 import math
 from collections import Counter
@@ -16,12 +16,12 @@ BATCH, SEQ, WIDTH, HEADS, INNER = 2, 96, 64, 4, 256
 HEAD = WIDTH // HEADS
 SIZES = {B: BATCH, N: SEQ, D: WIDTH, H: HEADS, F: INNER, L: 1}
 PRODUCTS = ("mm", "addmm", "bmm")
-#: Dropout is a kernel of its own on a GPU; on the CPU it is four, one of which reads a mask.
+#: Dropout is one kernel on a GPU; on the CPU it is four, one of which reads a mask.
 MASKED = ("empty_like", "bernoulli_", "div_")
 
 
 class Numbers(TorchDispatchMode):
-    """Count the numbers that kernels other than products read and write, for tables of a layer's sizes."""
+    """Count the elements that kernels other than products read and write in activation-sized tables."""
 
     def __init__(self):
         super().__init__()
@@ -34,7 +34,7 @@ class Numbers(TorchDispatchMode):
         if view or name in (*PRODUCTS, *MASKED, "_unsafe_view"):
             return out
         tables = args[0] if isinstance(args[0], (list, tuple)) and name == "cat" else args
-        read = {id(t): t for t in tables if self._is_table(t)}  # a product with a mask reads one table here
+        read = {id(t): t for t in tables if self._is_table(t)}  # x * x reads one table
         self.read += sum(t.numel() for t in read.values())
         outs = out if isinstance(out, (tuple, list)) else (out,)
         self.written += sum(t.numel() for t in outs if self._is_table(t))
@@ -47,7 +47,7 @@ class Numbers(TorchDispatchMode):
 
 
 class Layer(nn.Module):
-    """One layer without dropout: its masks read, on the CPU, what they do not on a GPU."""
+    """One layer without dropout, whose masks cause reads on the CPU that a GPU does not make."""
 
     def __init__(self, fused):
         super().__init__()
@@ -102,7 +102,7 @@ CODE = {"gpt2": (GPT2, True), "opt": (OPT, False), "bert": (BERT, False)}
 
 
 def _counted(style, direction):
-    """Numbers read and written by our passes over tables, all but products."""
+    """Return the elements that our passes over tables read and write, without products."""
     layer = EagerTransformer(dtype="fp32", style=style, direction=direction)
     total = Counter()
     for phase in layer.cost.phases:
@@ -110,7 +110,7 @@ def _counted(style, direction):
             rows, cols, reads, writes = (
                 float(phase.sizes[name].subs(SIZES)) for name in ("rows", "cols", "reads", "writes")
             )
-            # Whole tables, as torch's are counted: sums over rows are less than one.
+            # Only whole tables are counted, as for torch: sums over rows are less than one.
             reads, writes = int(reads), int(writes)
             runs = float(phase.repeats.subs(SIZES)) * rows * cols
             total.update(read=runs * reads, written=runs * writes)
@@ -118,7 +118,7 @@ def _counted(style, direction):
 
 
 @pytest.mark.parametrize("style", CODE)
-def test_passes_are_those_that_torch_runs(style):
+def test_eager_passes_read_and_write_as_much_as_torchs(style):
     code, fused = CODE[style]
     module = code(fused)
     x = torch.randn(BATCH, SEQ, WIDTH, requires_grad=True) * 1.0
@@ -131,7 +131,7 @@ def test_passes_are_those_that_torch_runs(style):
     assert ours["read"] == forward.read
     assert ours["written"] == forward.written
     ours = _counted(style, "bwd")
-    # `x` is made by a product with 1 that is not the layer's: one pass more over a hidden state.
+    # The multiplication by 1 that makes `x` is not the layer's: its backward is one pass over a hidden state.
     hidden = BATCH * SEQ * WIDTH
     assert ours["read"] == backward.read - hidden
     assert ours["written"] == backward.written - hidden

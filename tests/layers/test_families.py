@@ -1,4 +1,4 @@
-"""The counted programs of these families are the layers they say: torch gives the same numbers."""
+"""The counted programs of the linear-time families compute what torch computes."""
 
 import random
 
@@ -41,7 +41,7 @@ def close(found, wanted):
 
 
 def cell_in_torch(cell, pre, x, biases, v, h):
-    """The papers' equations."""
+    """Return the outputs of a cell by the papers' equations."""
     s, out = torch.sigmoid, []
     for t in range(STEPS):
         p = pre[t]
@@ -68,7 +68,7 @@ CELLS = [(cell, False) for cell in gated.MATRICES] + [("sru", True)]
 
 
 @pytest.mark.parametrize(("cell", "peephole"), CELLS)
-def test_gated_cells(cell, peephole):
+def test_gated_cells_equal_torchs_values_and_gradients(cell, peephole):
     mats = gated.MATRICES[cell]
     pre = [numbers(mats, t, -1.0) for t in range(STEPS)]
     xs, dh, biases = numbers(STEPS, 7), numbers(STEPS, 8), numbers(gated.BIASED[cell], 9)
@@ -114,7 +114,7 @@ def head(decay, gated_keys, normalised):
 
 
 def linear_in_torch(q, k, v, decay, gates, key_gates, normalised):
-    """S_t = α_t S_{t−1} + e^{i_t} k_t v_tᵀ; o_t = q_t S_t over q_t z_t."""
+    """Return o_t = q_t S_t, over q_t z_t if normalised, for S_t = α_t S_{t−1} + e^{i_t} k_t v_tᵀ."""
     s, z, out = torch.zeros(DK, DV, dtype=torch.float64), torch.zeros(DK, dtype=torch.float64), []
     for t in range(N):
         alpha = torch.ones(DK, dtype=torch.float64)
@@ -130,7 +130,7 @@ def linear_in_torch(q, k, v, decay, gates, key_gates, normalised):
 
 @pytest.mark.parametrize("chunk", [1, 3, 7, 9])
 @pytest.mark.parametrize(("decay", "gated_keys", "normalised"), KINDS)
-def test_chunks(decay, gated_keys, normalised, chunk):
+def test_chunked_linear_attention_equals_torchs_values_and_gradients(decay, gated_keys, normalised, chunk):
     (q, k, v), gates, key_gates = head(decay, gated_keys, normalised)
     do = [numbers(DV, 70 + t) for t in range(N)]
     inputs = [tensor(x) for x in (q, k, v, gates, key_gates)]
@@ -164,7 +164,7 @@ def test_chunks(decay, gated_keys, normalised, chunk):
 
 
 def weights_seen(q, k, v, gates, key_gates):
-    """z_t, the sum of keys that a query is divided by."""
+    """Return z_t, the decayed sum of keys in each query's divisor."""
     z, found = torch.zeros(DK, dtype=torch.float64), []
     for t in range(N):
         alpha = torch.exp(gates[t]) if len(gates) else 1.0
@@ -173,7 +173,7 @@ def weights_seen(q, k, v, gates, key_gates):
     return found
 
 
-def test_feature_map():
+def test_the_feature_map_and_its_gradient_equal_torchs():
     for value in (-0.7, 0.4):
         x = tensor(value)
         y = torch.nn.functional.elu(x) + 1
@@ -186,7 +186,7 @@ def test_feature_map():
 # -- state spaces ------------------------------------------------------------------------------
 
 
-def test_selective_scan():
+def test_the_selective_scan_equals_torchs_values_and_gradients():
     states = 3
     x, delta, z, dout = (numbers(STEPS, seed) for seed in range(4))
     a, d = numbers(states, 5, -1.0, -0.1), 0.6
@@ -209,8 +209,8 @@ def test_selective_scan():
         )
 
 
-def test_duality():
-    """Δ A, Δ x and D x around a linear attention, here the sum of gate and values against weights."""
+def test_mamba_2s_operations_around_linear_attention_equal_torchs():
+    """Δ A, Δ x and D x; a weighted sum of gate and values stands for the linear attention."""
     p, weights, dgate = 3, numbers(3, 1), 0.7
     delta, a, skip, x = tensor(0.3), tensor(-0.4), tensor(0.8), tensor(numbers(p, 2))
     gate, values = delta * a, delta * x
@@ -234,8 +234,8 @@ def test_duality():
     assert sum(v.value for v in dskip) == pytest.approx(skip.grad.item())
 
 
-def test_wkv():
-    """RWKV-4, eq. 16, without its exponents kept apart."""
+def test_rwkvs_average_equals_torchs_values_and_gradients():
+    """RWKV-4, eq. 16, without the separate exponents that keep it stable."""
     k, v, dy = numbers(STEPS, 1, -1.0), numbers(STEPS, 2), numbers(STEPS, 3)
     tw, tu, tk, tv = tensor(-0.3), tensor(0.2), tensor(k), tensor(v)
     out = []
@@ -254,8 +254,8 @@ def test_wkv():
 # -- sLSTM -------------------------------------------------------------------------------------
 
 
-def test_exponential_gates():
-    """The stabiliser m changes nothing: torch walks the same recurrence without it."""
+def test_slstm_with_its_stabiliser_equals_torch_without_it():
+    """The stabiliser m changes no result."""
     units, gates = 2, exponential.GATES
     r = [[numbers(units, 10 * g + u, -0.5, 0.5) for u in range(units)] for g in range(gates)]
     wx = [[numbers(units, 100 * g + t, -0.5, 0.5) for t in range(STEPS)] for g in range(gates)]
@@ -294,8 +294,8 @@ def test_exponential_gates():
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 3, 4, 9])
-def test_gated_delta_net(chunk):
-    """Token by token and by chunks: S ← α S (I − β k kᵀ) + β v kᵀ (arXiv 2412.06464, eq. 10)."""
+def test_gated_delta_net_token_by_token_and_by_chunks_equals_torchs(chunk):
+    """S ← α S (I − β k kᵀ) + β v kᵀ (arXiv 2412.06464, eq. 10)."""
     d, n = 3, 7
     q, k, v = ([numbers(d, 10 * t + x, -0.5) for t in range(n)] for x in range(3))
     g, beta = numbers(n, 1, -0.5, 0.0), numbers(n, 2)

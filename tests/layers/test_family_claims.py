@@ -1,4 +1,4 @@
-"""What papers and formulas.md say of the recurrent, scan, convolution and linear families."""
+"""Recurrent, scan, convolution and linear-attention layers against papers and formulas.md."""
 
 import numpy as np
 import pytest
@@ -34,8 +34,8 @@ def test_table_1_convolutional_row():
     assert contiguous.path.terms == (n / k,)
 
 
-def test_separable_convolution():
-    """O(k·n·d + n·d²): with k = n as much as self-attention and a feed-forward layer (Vaswani et al., §4)."""
+def test_a_separable_convolution_over_all_positions_costs_a_transformer_layer():
+    """O(k·n·d + n·d²): with k = n, as self-attention and a feed-forward layer (Vaswani et al., §4)."""
     k, n, d = symbol("k"), symbol("seq"), symbol("d_model")
     layer = get("separable-conv")()
     whole = in_width(layer, layer.cost.flops.total)
@@ -59,7 +59,7 @@ def test_separable_convolution():
         ("linformer", {}, "O(1)"),
     ],
 )
-def test_sequential_operations(name, options, sequential):
+def test_sequential_operations_of_each_layer(name, options, sequential):
     assert row(name, **options)[1] == sequential
 
 
@@ -71,8 +71,8 @@ LINEAR_IN_LENGTH = [
 
 
 @pytest.mark.parametrize(("name", "options"), LINEAR_IN_LENGTH)
-def test_linear_in_length(name, options):
-    """§3.6: linear attention's exponent is 1, in work and in traffic; a softmax of all pairs has 2."""
+def test_work_and_traffic_are_linear_in_length(name, options):
+    """claims.md §3.6: the exponent of linear attention is 1; with a softmax over all pairs it is 2."""
     cost = get(name)(**options).cost
     assert degree(cost.flops.total, "seq") == degree(cost.bytes["hbm"], "seq") == 1
     softmax = get("tiled-attention")(tile=(64, 64))
@@ -86,12 +86,12 @@ MATRIX = {
     "min-lstm": lambda b, t, i, h, k: 6 * b * t * i * h,
     "qrnn": lambda b, t, i, h, k: 6 * k * b * t * i * h,
 }
-#: Pointwise FLOP of a unit and step, the loop's multiply and add among them; without biases.
+#: Pointwise FLOPs per unit and step with the loop's multiply and add, without biases.
 POINTWISE = {"min-gru": 4, "min-lstm": 3 + 3, "qrnn": 4 + 1}
 
 
 @pytest.mark.parametrize("name", MATRIX)
-def test_products_over_all_positions(name):
+def test_flops_of_cells_whose_products_need_no_state(name):
     sizes = {"batch": 3, "seq": 50, "input": 7, "hidden": 11}
     more = {"k": 3} if name == "qrnn" else {}
     counts = evaluate(get(name)(bias=False), **sizes, **more)
@@ -99,8 +99,8 @@ def test_products_over_all_positions(name):
     assert counts["vector_flops"] == POINTWISE[name] * 3 * 50 * 11
 
 
-def test_sru():
-    """6BTd², 8BTd² with a projected highway; 4 for c, 4 for the peepholes, 4 for h."""
+def test_flops_of_sru_equal_the_papers():
+    """6BTd², or 8BTd² with a projected highway; per unit 4 for c, 4 for the peepholes and 4 for h."""
     sizes = {"batch": 2, "seq": 9, "hidden": 16}
     units = 2 * 9 * 16
     for highway, matrices in ((False, 6), (True, 8)):
@@ -111,8 +111,8 @@ def test_sru():
     assert linear["vector_flops"] == (4 + 4) * units
 
 
-def test_mamba_per_token():
-    """formulas.md §5, E = 2d: every term, and 7–9·E·N_s for the scan."""
+def test_flops_of_mamba_per_token_equal_the_formulas():
+    """formulas.md §5 with E = 2d: every term, and 7 to 9·E·N_s for the scan."""
     d, st_ = 1024, 16
     e, r, k = 2 * d, d // 16, 4
     whole = evaluate(get("mamba")(projections=True), batch=1, seq=1, d_model=d)
@@ -124,15 +124,18 @@ def test_mamba_per_token():
     assert core["special_flops"] == e * st_ + e
 
 
-def test_mamba_2_per_token():
-    """2QN_s, shared by the heads of a group, + 2QP + 4PN_s a token and head, chunks not halved."""
+def test_flops_of_mamba_2_per_token_equal_the_formula():
+    """2QN_s, shared by the heads of a group, plus 2QP + 4PN_s per token and head; chunks are not halved."""
     q, p, n_s, heads, length = 256, 64, 128, 24, 4096
     counts = evaluate(get("mamba-2")(convention="torch"), batch=1, seq=length, heads=heads)
     assert counts["matrix_flops"] == length * (2 * q * n_s + heads * (2 * q * p + 4 * p * n_s))
 
 
-def test_linear_attention_per_head():
-    """4·N·d_k·d_v; by chunks 4N(Cd + d²), not halved; traffic 4Nd and the states, once out and once in."""
+def test_flops_and_traffic_of_linear_attention_per_head_equal_the_formulas():
+    """4·N·d_k·d_v; by chunks 4N(Cd + d²) if pairs are not halved.
+
+    Traffic is 4Nd and the states, each written and read once.
+    """
     n, d, c = 512, 32, 64
     sizes = {"batch": 1, "heads": 1, "seq": n, "head_dim": d}
     assert evaluate(get("linear-attention")(), **sizes)["matrix_flops"] == 4 * n * d * d
@@ -144,8 +147,8 @@ def test_linear_attention_per_head():
 
 
 @pytest.mark.parametrize(("name", "extra"), [("retnet", 1), ("gla", 1)])
-def test_recurrent_form_decays_its_state(name, extra):
-    """4·N·d_k·d_v, and d_k·d_v for the decay (twice that would be a gate for both sides of the state)."""
+def test_the_recurrent_form_costs_one_more_flop_per_state_for_its_decay(name, extra):
+    """4·N·d_k·d_v, and d_k·d_v for the decay; gating both sides of the state would cost twice that."""
     counts = evaluate(get(name)(form="recurrent"), batch=1, heads=1, seq=100, head_dim=8, value_dim=16)
     assert counts["vector_flops"] == (4 + extra) * 100 * 8 * 16
     assert counts["depth"] == 100
@@ -166,7 +169,7 @@ def torch_counts(name, sizes, **options):
 @given(
     batch=small, length=small, into=small, out=small, k=st.sampled_from([1, 3, 5]), groups=st.integers(1, 3)
 )
-def test_conv_against_torch(batch, length, into, out, k, groups):
+def test_flops_and_parameters_of_conv_equal_torchs(batch, length, into, out, k, groups):
     torch = pytest.importorskip("torch")
     module = torch.nn.Conv1d(
         groups * into, groups * out, k, padding="same", groups=groups, bias=False, device="meta"
@@ -180,8 +183,8 @@ def test_conv_against_torch(batch, length, into, out, k, groups):
 
 @few
 @given(batch=small, n=small, width=small, taps=small)
-def test_causal_convolution_against_torch(batch, n, width, taps):
-    """A grouped convolution of a sequence padded in front; alone, and among Mamba's products."""
+def test_flops_of_causal_conv1d_equal_torchs_alone_and_in_mamba(batch, n, width, taps):
+    """In torch it is a grouped convolution of a sequence padded in front."""
     torch = pytest.importorskip("torch")
     x = torch.empty(batch, width, n, device="meta", requires_grad=True)
     w = torch.empty(width, 1, taps, device="meta", requires_grad=True)
@@ -199,19 +202,19 @@ def test_causal_convolution_against_torch(batch, n, width, taps):
 
 
 @pytest.mark.parametrize(("length", "taps"), [(1, 1), (1, 2), (1, 4), (2, 4), (3, 4), (9, 4)])
-def test_a_ring_buffer_is_above_the_bound_of_decoding(length, taps):
-    """`causal_conv1d_update` with `cache_seqlens` (Dao-AILab): one place of the state is written a token."""
+def test_compulsory_bytes_of_decoding_with_causal_conv1d_write_only_new_places(length, taps):
+    """`causal_conv1d_update` with `cache_seqlens` (Dao-AILab): a token overwrites one place in a ring."""
     batch, width, ring = 3, 5, max(taps - 1, 1)
     written = {t % ring for t in range(length)} if taps > 1 else set()
-    rows = length + (taps - 1) + length + len(written)  # tokens, the state, results, new places
+    rows = length + (taps - 1) + length + len(written)  # tokens, state, results, overwritten places
     sizes = {"batch": batch, "seq": length, "d_model": width, "k": taps}
     counts = evaluate(get("causal-conv1d")(decode=True), **sizes)
     assert counts["compulsory_bytes"] == 2 * (batch * width * rows + taps * width)
     assert counts["footprint_bytes"] == 2 * (batch * width * (2 * length + taps - 1) + taps * width)
 
 
-def test_separable_conv_golden():
-    """torch adds up the depthwise part, and takes its weight gradient C times (goldens: 565248, 4276224)."""
+def test_flops_of_separable_conv_equal_torchs_goldens():
+    """torch counts the depthwise part as products, and its weight gradient C times: 565248 and 4276224."""
     sizes = {"batch": 2, "seq": 32, "d_model": 64, "k": 5}
     (there, back), (counts, _) = torch_counts("separable-conv", sizes)
     assert (there, there + back) == (565248, 4276224)
@@ -221,7 +224,7 @@ def test_separable_conv_golden():
 
 
 def chunked(q, k, v, c):
-    """Products of the chunked form from a state on; masks and decays cost FlopCounterMode nothing."""
+    """Run the products of the chunked form from a state on; FlopCounterMode counts no masks and decays."""
     torch = pytest.importorskip("torch")
     state, outs = torch.empty(*q.shape[:2], q.shape[3], v.shape[3], device="meta", requires_grad=True), []
     for first in range(0, q.shape[2], c):
@@ -233,7 +236,7 @@ def chunked(q, k, v, c):
 
 @few
 @given(batch=small, heads=small, length=st.integers(1, 20), dk=small, dv=small, chunk=st.integers(1, 8))
-def test_chunks_against_torch(batch, heads, length, dk, dv, chunk):
+def test_flops_of_chunked_linear_attention_equal_torchs(batch, heads, length, dk, dv, chunk):
     torch = pytest.importorskip("torch")
     q, k = (torch.empty(batch, heads, length, dk, device="meta", requires_grad=True) for _ in range(2))
     v = torch.empty(batch, heads, length, dv, device="meta", requires_grad=True)
@@ -244,7 +247,7 @@ def test_chunks_against_torch(batch, heads, length, dk, dv, chunk):
 
 @few
 @given(batch=small, heads=small, length=st.integers(1, 20), dk=small, dv=small)
-def test_noncausal_against_torch(batch, heads, length, dk, dv):
+def test_flops_of_noncausal_linear_attention_equal_torchs(batch, heads, length, dk, dv):
     torch = pytest.importorskip("torch")
     q, k = (torch.empty(batch, heads, length, dk, device="meta", requires_grad=True) for _ in range(2))
     v = torch.empty(batch, heads, length, dv, device="meta", requires_grad=True)
@@ -255,8 +258,8 @@ def test_noncausal_against_torch(batch, heads, length, dk, dv):
 
 @few
 @given(heads=small, chunks=st.integers(1, 3), chunk=st.integers(2, 6), d=small)
-def test_delta_rule_against_torch(heads, chunks, chunk, d):
-    """10·C·d + 6·d² a token; backward 20·C·d + 12·d² + 4·C²: squares, and what forward made is kept."""
+def test_flops_of_the_chunked_delta_rule_equal_torchs(heads, chunks, chunk, d):
+    """Per token 10·C·d + 6·d²; backward 20·C·d + 12·d² + 4·C², in squares, with forward's results kept."""
     torch = pytest.importorskip("torch")
     n = chunks * chunk
 
@@ -286,7 +289,7 @@ def test_delta_rule_against_torch(heads, chunks, chunk, d):
 
 @few
 @given(batch=small, heads=small, length=st.integers(1, 20), d=small, dv=small, rank=small)
-def test_linformer_against_torch(batch, heads, length, d, dv, rank):
+def test_flops_and_parameters_of_linformer_equal_torchs(batch, heads, length, d, dv, rank):
     torch = pytest.importorskip("torch")
     q, k = (torch.empty(batch, heads, length, d, device="meta", requires_grad=True) for _ in range(2))
     v = torch.empty(batch, heads, length, dv, device="meta", requires_grad=True)
@@ -304,7 +307,7 @@ def test_linformer_against_torch(batch, heads, length, d, dv, rank):
 
 @few
 @given(batch=small, length=small, into=small, width=small, layers=st.integers(1, 3))
-def test_min_gru_products_against_torch(batch, length, into, width, layers):
+def test_flops_and_parameters_of_min_gru_equal_torchs(batch, length, into, width, layers):
     torch = pytest.importorskip("torch")
     stack = [
         torch.nn.Linear(into if layer == 0 else width, 2 * width, device="meta") for layer in range(layers)
@@ -313,7 +316,7 @@ def test_min_gru_products_against_torch(batch, length, into, width, layers):
     def run(x):
         for linear in stack:
             z, h = linear(x).chunk(2, -1)
-            x = torch.sigmoid(z) * h  # the scan has no product
+            x = torch.sigmoid(z) * h  # the scan has no matrix product
         return x
 
     x = torch.empty(batch, length, into, device="meta", requires_grad=True)
@@ -327,8 +330,11 @@ def test_min_gru_products_against_torch(batch, length, into, width, layers):
 
 
 @pytest.mark.parametrize("d", [16, 64, 128])
-def test_linear_overtakes_dense_beyond_the_head_dimension(d):
-    """§3.6: 4N²d against 4Nd²: N > d; causal, by chunks, unhalved: N > 2(C + d) against 2N²d."""
+def test_linear_attention_is_cheaper_than_dense_beyond_the_head_dimension(d):
+    """claims.md §3.6: 4N²d against 4Nd², so N > d.
+
+    Causal by chunks, without halving: N > 2(C + d) against 2N²d.
+    """
     found = crossover(
         get("linear-attention")(),
         get("dense-attention")(),
@@ -338,7 +344,7 @@ def test_linear_overtakes_dense_beyond_the_head_dimension(d):
         heads=1,
         head_dim=d,
     )
-    assert found.sizes == (d,)  # equal there
+    assert found.sizes == (d,)  # they are equal at N = d
     assert found.cheaper == ("dense-attention", "linear-attention")
     c = 64
     lengths = np.arange(1, 2048)
@@ -350,8 +356,8 @@ def test_linear_overtakes_dense_beyond_the_head_dimension(d):
     assert cheaper.min() == next(n for n in lengths if n % c == 0 and n > 2 * (c + d))
 
 
-def test_flops_like_small_chunks_and_hardware_large_ones():
-    """§4: FLOP-minimal chunks are small; the states' traffic makes 64–256 faster on a device."""
+def test_chunks_of_64_to_256_are_fastest_although_small_ones_have_fewer_flops():
+    """claims.md §4: FLOPs are fewest with small chunks, but every chunk moves a state."""
     layer, chunks = get("retnet")(), 2 ** np.arange(0, 12)
     sizes = {"batch": 4, "heads": 32, "seq": 8192, "head_dim": 128, "value_dim": 128, "block": chunks}
     assert chunks[np.argmin(evaluate(layer, **sizes)["matrix_flops"])] == 1
@@ -361,8 +367,8 @@ def test_flops_like_small_chunks_and_hardware_large_ones():
 
 
 @pytest.mark.parametrize("length", [2048, 16384, 65536])
-def test_fused_selective_scan_is_20_to_40_times_faster(length):
-    """§3.7, Mamba §4.5: over a scan in PyTorch, N_s = 16, whose B·n·E·N_s are materialised thrice."""
+def test_the_fused_selective_scan_is_20_to_40_times_faster(length):
+    """claims.md §3.7, Mamba §4.5: PyTorch's scan with N_s = 16 materialises B·n·E·N_s numbers three times."""
     sizes = {"batch": 1, "seq": length, "d_model": 1024}
     fused, chained = get("mamba")(dtype="fp32"), get("mamba")(dtype="fp32", fused=False)
     traffic = evaluate(chained, **sizes)["hbm_bytes"] / evaluate(fused, **sizes)["hbm_bytes"]
@@ -372,8 +378,8 @@ def test_fused_selective_scan_is_20_to_40_times_faster(length):
         assert 20 <= times[0] / times[1] <= 40
 
 
-def test_teacher_forcing_against_generation():
-    """The same FLOPs and dependent steps; weights are read, and kernels launched, for every step."""
+def test_generation_has_the_flops_of_teacher_forcing_but_more_traffic_and_launches():
+    """The dependent steps are equal, too; weights are read and kernels launched at every step."""
     for name in ("rnn", "lstm", "gru", "min-gru", "qrnn"):
         sizes = {"batch": 1, "seq": 64, "hidden": 1024, "onchip": 10**9}
         at_once, steps = (evaluate(get(name)(generation=g), **sizes) for g in (False, True))
@@ -392,8 +398,8 @@ def test_teacher_forcing_against_generation():
 
 
 @pytest.mark.parametrize("name", ["min-gru", "min-lstm"])
-def test_a_parallel_scan_beats_the_sequential_cell(name):
-    """§3.7 reports 175 and 235 times on a T4 at T = 512; here no more than its direction: far fewer waits."""
+def test_parallel_scans_of_min_cells_are_faster_than_sequential_cells(name):
+    """claims.md §3.7 has 175 and 235 times on a T4 at T = 512; here only the direction is asserted."""
     sizes = {"batch": 64, "seq": 512, "hidden": 256}
     old = get({"min-gru": "gru", "min-lstm": "lstm"}[name])(direction="fwd+bwd", dtype="fp32")
     new = get(name)(direction="fwd+bwd", dtype="fp32", algorithm="kogge-stone")
@@ -426,7 +432,7 @@ def test_a_parallel_scan_beats_the_sequential_cell(name):
         ("linformer", {"sharing": "head"}, "heads"),
     ],
 )
-def test_options_that_do_not_go_together(name, options, text):
+def test_impossible_options_are_refused(name, options, text):
     with pytest.raises(CostmodelError, match=text):
         get(name)(**options)
 
@@ -440,6 +446,6 @@ def test_options_that_do_not_go_together(name, options, text):
         ("mamba-2", {"groups": 2}, {"batch": 1, "seq": 1, "heads": 3}, "groups=2"),
     ],
 )
-def test_sizes_that_do_not_go_together(name, options, sizes, text):
+def test_impossible_sizes_are_refused(name, options, sizes, text):
     with pytest.raises(CostmodelError, match=text):
         evaluate(get(name)(**options), **sizes)

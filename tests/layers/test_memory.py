@@ -1,4 +1,4 @@
-"""Memory of training: Korthikanti et al.'s activations exactly, FlashAttention's table of measured peaks."""
+"""Training memory: Korthikanti et al.'s activations exactly, and FlashAttention's table of measured peaks."""
 
 from fractions import Fraction
 
@@ -14,8 +14,8 @@ GPT3 = {"batch": 1, "seq": 2048, "d_model": 12288, "heads": 96}
 
 
 @pytest.mark.parametrize("sizes", [GPT3, {"batch": 3, "seq": 512, "d_model": 768, "heads": 12}])
-def test_activation_memory_of_korthikanti(sizes):
-    """§4: sbh(34 + 5as/h); selective 34sbh; in full 2sbh (claims.md §4): GPT-3's 5as/h is 80."""
+def test_activation_memory_equals_korthikantis_formulas(sizes):
+    """§4: sbh(34 + 5as/h); selective 34sbh; full 2sbh (claims.md §4). GPT-3's 5as/h is 80."""
     s, b, h, a = (sizes[k] for k in ("seq", "batch", "d_model", "heads"))
     block = get("transformer-block")
     paper = {"dtype": "fp16", "dropout": True, "attention": "dense", "direction": "fwd+bwd"}
@@ -26,7 +26,7 @@ def test_activation_memory_of_korthikanti(sizes):
     assert kept["none"] == s * b * h * (34 + 5 * Fraction(a * s, h))
     assert kept["selective"] == 34 * s * b * h
     assert kept["full"] == 2 * s * b * h
-    # FlashAttention keeps as little as selective recomputation, and one fp32 number a row (formulas.md §7).
+    # FlashAttention keeps as little as selective recomputation plus one fp32 number per row (formulas.md §7).
     tiled = evaluate(block(**paper | {"attention": "tiled"}), **sizes)["kept_bytes"]
     assert tiled == 34 * s * b * h + 4 * a * s * b
     if sizes is GPT3:
@@ -34,8 +34,11 @@ def test_activation_memory_of_korthikanti(sizes):
         assert 0.65 <= 1 - kept["selective"] / kept["none"] <= 0.70 + 0.005, "§5: saves 65–70 %"
 
 
-def test_work_of_recomputation():
-    """§5: selective 4·B·s²·h more, 2.7 % of forward for GPT-3; in full one forward more: 96 instead of 72."""
+def test_extra_flops_of_recomputation_equal_korthikantis():
+    """§5: selective recomputation adds 4·B·s²·h, for GPT-3 2.7 % of forward.
+
+    Full recomputation adds a forward pass: 96 instead of 72.
+    """
     block = get("transformer-block")
     paper = {"dtype": "fp16", "attention": "dense", "direction": "fwd+bwd"}
     none, selective, full = (
@@ -51,7 +54,8 @@ def test_work_of_recomputation():
 # -- measured peaks ------------------------------------------------------------------------------
 
 MIB = 2**20
-#: FlashAttention (arXiv 2205.14135 v2), Table 21 [MiB]: batch 16, 8 heads of 64, fp16, no dropout, no mask.
+#: FlashAttention (arXiv 2205.14135 v2), Table 21 [MiB], by length: batch 16, 8 heads of 64, fp16, no dropout
+#: or mask.
 TILED = {
     128: 22, 256: 44, 512: 104, 1024: 209, 2048: 418, 4096: 836,
     8192: 1672, 16384: 3344, 32768: 6688, 65536: 13376,
@@ -69,16 +73,16 @@ def footprint(name, length, **options):
 
 
 def table(length):
-    """Bytes of one of Q, K, V, O."""
+    """Return the bytes of one of Q, K, V and O."""
     return 16 * 8 * length * 64 * 2
 
 
 @pytest.mark.parametrize("length", TILED)
-def test_memory_of_tiled_attention(length):
-    """Charged besides the footprint: gradients of an earlier call, to which torch adds, 3 tables.
+def test_memory_of_tiled_attention_equals_the_measured_peak(length):
+    """Added to the footprint: 3 tables of gradients of an earlier call, to which torch adds.
 
-    The gradient of Q is added up in fp32 where there are several blocks of keys, of 256 here; otherwise
-    as in Algorithm 4.
+    With several blocks of keys (of 256 here), the gradient of Q is summed in fp32; otherwise as in
+    Algorithm 4.
     """
     schedule = {"schedule": "fa1", "tile": (64, 256)} if length <= 256 else {"tile": (128, 128)}
     bytes_ = footprint("tiled-attention", length, **schedule) + 3 * table(length)
@@ -86,11 +90,11 @@ def test_memory_of_tiled_attention(length):
 
 
 @pytest.mark.parametrize("length", DENSE)
-def test_memory_of_dense_attention(length):
-    """Charged besides the footprint: the scores, which torch's softmax kept though its gradient does not
-    need them (pytorch/pytorch#64000, 2021); the scaled keys; gradients of an earlier call, 3 tables.
+def test_memory_of_dense_attention_equals_the_measured_peak(length):
+    """Added to the footprint: scores, scaled keys and 3 tables of gradients of an earlier call.
 
-    Not charged: the gradients of Q and K, which are not made yet when those of P and of S are both there.
+    Torch's softmax kept the scores although its gradient does not need them (pytorch/pytorch#64000, 2021).
+    Subtracted: the gradients of Q and K, which do not exist yet when those of P and S both do.
     """
     scores = 16 * 8 * length**2 * 2
     bytes_ = footprint("dense-attention", length) + scores + (1 + 3 - 2) * table(length)
@@ -98,16 +102,16 @@ def test_memory_of_dense_attention(length):
 
 
 @pytest.mark.parametrize("length", DENSE)
-def test_footprints_alone_are_right_in_order(length):
-    """Without any of these: up to 29 % too little."""
+def test_footprints_alone_are_at_most_30_percent_below_the_measured_peaks(length):
+    """Without the corrections of the two tests above, they are up to 29 % too small."""
     if length >= 512:
         tiled = footprint("tiled-attention", length, tile=(128, 128)) / MIB
         assert 0.71 <= tiled / TILED[length] <= 1
     assert 0.70 <= footprint("dense-attention", length) / MIB / DENSE[length] <= 1
 
 
-def test_memory_grows_linearly_instead_of_quadratically():
-    """claims S24: 20 times less at 4K; each doubling doubles, or quadruples."""
+def test_memory_of_tiled_attention_is_linear_and_of_dense_quadratic():
+    """claims.md S24: 20 times less at 4K tokens; a doubled length doubles or quadruples it."""
     tiled = {n: footprint("tiled-attention", n, tile=(128, 128)) for n in (4096, 8192, 65536, 131072)}
     dense = {n: footprint("dense-attention", n) for n in (4096, 8192, 65536, 131072)}
     assert dense[4096] / tiled[4096] == pytest.approx(17024 / 836, rel=0.12)
@@ -122,29 +126,30 @@ def training(name, sizes, **options):
     return evaluate(get(name)(direction="fwd+bwd", **options), **sizes)["footprint_bytes"]
 
 
-def test_results_that_are_kept_are_there_once():
-    """Of n rows: x W and its softmax y. Backward: y, dy and ds (n·V), x and dx (n·d), W and dW (d·V)."""
+def test_footprints_in_training_count_kept_results_once():
+    """Expected: the tensors listed in the comments, by hand."""
     n, d, v = 7, 5, 11
+    # Logits and softmax of n rows: y, dy and ds (n·V), x and dx (n·d), W and dW (d·V).
     sizes = {"batch": 1, "seq": n, "d_model": d, "vocab": v}
     assert training("logits", sizes, head="softmax") == 2 * (3 * n * v + 2 * n * d + 2 * d * v)
-    # RWKV's k, v and y with their gradients, w and u with theirs; and two fp32 values a position.
+    # RWKV: k, v and y with their gradients, w and u with theirs, and two fp32 values per position.
     found = training("rwkv", {"batch": 1, "seq": n, "d_model": d})
     assert found == 2 * (6 * n * d + 4 * d) + 2 * 4 * n * d
-    # One layer of Elman's: x, h; dx, dh; weights and biases twice; the gradients of what tanh took.
+    # One Elman layer: x, h, dx and dh; weights and biases with gradients; gradients of tanh's input.
     found = training("rnn", {"batch": 1, "seq": n, "input": d, "hidden": v, "onchip": 1})
     assert found == 2 * (2 * (n * d + n * v) + 2 * (v * (d + v) + 2 * v) + n * v)
 
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
 @pytest.mark.parametrize("name", ["dense-attention", "tiled-attention", "mla"])
-def test_projections_need_memory(name, direction):
-    """Q, K, V and the heads' O are made in between, and their gradients: the core's memory, and little more.
+def test_projections_add_up_to_a_fifth_to_the_cores_footprint(name, direction):
+    """Q, K, V, the heads' O and their gradients are now intermediate results instead of operands.
 
     Forward, MLA is not charged for a copy of the rotated key in each head.
     """
     sizes = {"batch": 2, "heads": 4, "seq": 640, "head_dim": 8, "sram": 4096}
     narrow = {"d_model": 1} | ({"q_rank": 1, "kv_rank": 1} if name == "mla" else {})
-    width = {"head_dim": 12, "value_dim": 8} if name == "mla" else {}  # a head's and the rotated key's
+    width = {"head_dim": 12, "value_dim": 8} if name == "mla" else {}  # a head's width and the rotated key's
     alone = get("tiled-attention" if name == "mla" else name)(direction=direction)
     whole = get(name)(direction=direction, **({} if name == "mla" else {"projections": True}))
     with_them = evaluate(whole, **sizes | narrow)["footprint_bytes"]
@@ -153,8 +158,8 @@ def test_projections_need_memory(name, direction):
 
 
 @pytest.mark.parametrize("name", ["rnn", "lstm", "gru", "slstm", "min-gru", "qrnn"])
-def test_a_stack_needs_a_sequence_between_its_layers(name):
-    """Layer by layer: what one hands the next; of more layers no more, as two sequences take turns."""
+def test_a_stack_of_layers_adds_one_sequence_to_the_footprint(name):
+    """It is what one layer hands to the next. More than two layers add nothing: two buffers take turns."""
     sizes = {"batch": 2, "seq": 9, "hidden": 8, "k": 2, "onchip": 1}
     found = {}
     for layers in (1, 2, 3, 7):
@@ -168,8 +173,8 @@ def test_a_stack_needs_a_sequence_between_its_layers(name):
 
 @pytest.mark.parametrize("name", ["ring-attention", "dist-flash-attention", "ulysses"])
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
-def test_a_ring_of_one_is_tiled_attention(name, direction):
-    """No rounds, and none of what they work in."""
+def test_footprint_of_ring_attention_on_one_device_is_that_of_tiled_attention(name, direction):
+    """There are no rounds, and none of their buffers."""
     sizes = {"batch": 2, "heads": 4, "seq": 300, "head_dim": 16, "sram": 4096}
     causal = {} if name == "dist-flash-attention" else {"causal": True}
     alone = evaluate(get("tiled-attention")(causal=True, direction=direction), **sizes)["footprint_bytes"]
@@ -177,49 +182,52 @@ def test_a_ring_of_one_is_tiled_attention(name, direction):
     assert evaluate(ring, devices=1, **sizes)["footprint_bytes"] == alone
 
 
-#: Bytes of 16 positions of 2 heads of 8, and of a statistic of each.
+#: Bytes of 16 positions of 2 heads of size 8, and of one statistic for each row.
 BLOCK, STATISTICS = 2 * 16 * 2 * 8, 4 * 16 * 2
-#: FlashAttention-2 adds dQ up in fp32.
+#: FlashAttention-2 sums dQ in fp32.
 SUM = 2 * BLOCK
 
 
 def in_parts(name, p, direction="fwd", **options):
-    """Footprint of one of p devices that have 16 positions each."""
+    """Return the footprint of one of p devices with 16 positions each."""
     sizes = {"batch": 1, "heads": 2, "head_dim": 8, "sram": 4096, "seq": 16 * p, "devices": p}
     return evaluate(get(name)(direction=direction, **options), **sizes)["footprint_bytes"]
 
 
-def test_ring_attention_needs_six_blocks_whatever_the_length():
-    """Liu et al., §3: Q, O, K, V, and K and V that come; 6bch numbers. Outputs are put together in fp32.
+def test_ring_attention_needs_six_blocks_at_any_length():
+    """Liu et al., §3: Q, O, K, V and the K and V that arrive, 6bch numbers; outputs are merged in fp32.
 
-    Backward K, V and their fp32 gradients come while others are there; sums are in fp32.
+    Backward, K, V and their fp32 gradients arrive while others are in use; sums are in fp32.
     """
     assert in_parts("ring-attention", 1) == 4 * BLOCK + STATISTICS
     for p in (2, 3, 30):
         assert in_parts("ring-attention", p) == 6 * BLOCK + 2 * BLOCK + STATISTICS
-        # Q, K, V, O and their gradients; LSE and D; K and V that come; sums of dQ, dK, dV; dK, dV that come.
+        # Q, K, V, O and their gradients; LSE and D; arriving K, V; sums of dQ, dK, dV; arriving dK, dV.
         trained = (8 + 2) * BLOCK + 2 * STATISTICS + 2 * (3 + 2) * BLOCK + SUM
         assert in_parts("ring-attention", p, "bwd") == in_parts("ring-attention", p, "fwd+bwd") == trained
 
 
 @pytest.mark.parametrize(("balanced", "rounds", "helped"), [(False, (1, 2, 8), 0), (True, (1, 1, 4), 1)])
-def test_dist_flash_attention_fetches_the_next_block_meanwhile(balanced, rounds, helped):
-    """Own K and V stay; those of a round and of the next are fetched beside them; a helper's O and LSE."""
+def test_dist_flash_attention_holds_the_blocks_of_two_rounds(balanced, rounds, helped):
+    """Its own K and V, those of this round and the next, and a helper's O and LSE."""
     for p, count in zip((2, 3, 9), rounds, strict=True):
         found = in_parts("dist-flash-attention", p, balanced=balanced)
         results = helped * (p > 2) * (BLOCK + STATISTICS)
         assert found == (4 + 2) * BLOCK + STATISTICS + 2 * min(count, 2) * BLOCK + results
 
 
-def test_ulysses_has_every_tensor_by_positions_and_by_heads():
-    """Eight blocks forward; in training all of them and their gradients, and two statistics."""
+def test_ulysses_holds_every_tensor_twice():
+    """By positions and by heads: eight blocks forward.
+
+    In training also their gradients, and two statistics.
+    """
     assert in_parts("ulysses", 2) == 8 * BLOCK + STATISTICS
     for direction in ("bwd", "fwd+bwd"):
         assert in_parts("ulysses", 2, direction) == 16 * BLOCK + 2 * STATISTICS + SUM
 
 
-def test_what_positions_are_gathered_in_is_charged_where_they_are_cut():
-    """Four tables of all positions forward: before and after each part; with all-reduces none."""
+def test_sequence_parallel_megatron_is_charged_for_gathered_positions():
+    """Forward, four tables of all positions, before and after each part; all-reduces work in place."""
     sizes = {"batch": 1, "seq": 64, "d_model": 32, "heads": 4}
     for p in (1, 4):
         whole, cut = (
@@ -230,11 +238,11 @@ def test_what_positions_are_gathered_in_is_charged_where_they_are_cut():
         assert cut - whole == (4 * table - 2 * (table - table / p) if p > 1 else 0)
 
 
-def test_tokens_that_travel_are_received_beside_those_sent():
-    """k copies of each token there, and k results back: 2·k·d numbers a token more than alone."""
+def test_expert_parallelism_holds_tokens_sent_and_received():
+    """k copies of each token and k results: 2·k·d numbers per token more than on one device."""
     sizes = {"batch": 1, "seq": 24, "d_model": 16, "experts": 4, "top_k": 4, "d_ff": 8}
     alone, four = (evaluate(get("expert-parallel")(), **sizes, devices=p) for p in (1, 4))
-    experts = 3 * 16 * 8 * 2 * (4 - 1)  # three of four experts lie elsewhere
+    experts = 3 * 16 * 8 * 2 * (4 - 1)  # three of four experts are on other devices
     assert four["footprint_bytes"] - alone["footprint_bytes"] == 2 * (2 * 24 * 4 * 16) - experts
 
 
@@ -246,8 +254,11 @@ def test_tokens_that_travel_are_received_beside_those_sent():
         ("transformer-block", {"recompute": "full"}, {"seq": 1024, "seq_kv": 65536, "d_model": 512}),
     ],
 )
-def test_operands_are_there_with_their_gradients(name, options, sizes):
-    """What forward does not keep was never among what it kept: no less than all operands, twice."""
+def test_training_holds_all_operands_with_their_gradients(name, options, sizes):
+    """This includes layers whose forward pass keeps few of them.
+
+    Recomputation must not subtract what was never kept.
+    """
     sizes = {"batch": 1, "heads": 8, "head_dim": 64, "sram": 65536, **sizes}
     tensors = get(name)(**options).tensors()
     held = sum((tensors.inputs, tensors.outputs, tensors.weights, tensors.offsets))

@@ -1,4 +1,4 @@
-"""Options given as values: what their fields' types let them be, and nothing that only looks like it."""
+"""Option values: only what an option's type allows is accepted, and every option and size is explained."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from costmodel.layers._options import option_meanings
 @pytest.mark.parametrize(
     ("layer", "options", "text"),
     [
-        # Text that is true, as every text is that is not empty.
+        # As a condition, any text except the empty one is true.
         ("tiled-attention", {"causal": "false"}, "causal of tiled-attention: wanted True or False, got"),
         ("lstm", {"bias": None}, "bias of lstm: wanted True or False, got None"),
         ("lstm", {"persistent": "auto"}, "True or False, or None for auto, got 'auto'"),
@@ -33,7 +33,7 @@ from costmodel.layers._options import option_meanings
         ("lstm", {"direction": None}, "unknown direction"),
     ],
 )
-def test_what_is_no_value_of_the_option_is_refused(layer, options, text):
+def test_values_that_an_option_does_not_allow_are_refused(layer, options, text):
     with pytest.raises(cm.CostmodelError, match=text):
         get(layer)(**options)
 
@@ -46,7 +46,7 @@ def test_what_is_no_value_of_the_option_is_refused(layer, options, text):
         ("sru", {}, {"input": 8, "hidden": 9}, "give highway=true"),
     ],
 )
-def test_sizes_that_an_option_rules_out_are_refused_and_others_are_not(layer, options, sizes, text):
+def test_only_sizes_that_an_option_rules_out_are_refused(layer, options, sizes, text):
     made = get(layer)(**options)
     rest = {name: 5 for name in made.required if name not in sizes}
     with pytest.raises(SizeError, match=text):
@@ -56,7 +56,7 @@ def test_sizes_that_an_option_rules_out_are_refused_and_others_are_not(layer, op
         assert evaluate(get(layer)(highway=True), **rest, **sizes)["matrix_flops"] > 0
 
 
-def test_a_value_may_come_from_numpy_or_as_a_list():
+def test_numpy_values_and_lists_are_accepted():
     wanted = cm.TiledAttention(causal=True, tile=(128, 64))
     assert cm.TiledAttention(causal=np.True_, tile=[128, np.int64(64)]) == wanted
     assert cm.TiledAttention(causal=1, tile=np.array([128, 64]).tolist()).label == wanted.label
@@ -65,7 +65,7 @@ def test_a_value_may_come_from_numpy_or_as_a_list():
 
 
 @pytest.mark.parametrize("name", classes())
-def test_what_a_layer_says_of_its_options_can_be_given_back(name):
+def test_a_layer_can_be_made_from_its_own_options_and_their_text(name):
     layer = get(name)()
     assert get(name)(**layer.options) == layer
     text = {option: cm.layers.option_text(value) for option, value in layer.options.items()}
@@ -83,15 +83,15 @@ def test_what_a_layer_says_of_its_options_can_be_given_back(name):
         (lambda: get("dense-attention")(casual=True), "did you mean 'causal'"),
     ],
 )
-def test_what_is_no_option_is_one_line(make, text):
-    """Not Python's own TypeError: what came, and what would do."""
+def test_unknown_options_are_refused_in_one_line(make, text):
+    """The error says what came and what would do; Python's TypeError would not."""
     with pytest.raises(CostmodelError, match=text) as refused:
         make()
     assert "\n" not in str(refused.value)
 
 
 def test_sizes_of_every_class_are_explained():
-    """Of a class as of a layer: what an LSTM requires depends on its options."""
+    """A class explains the same sizes as a layer with its default options."""
     for kind in classes().values():
         assert glossary_lines(kind) == glossary_lines(kind())
     assert [name for name, _ in glossary_lines(get("lstm"))][:3] == ["batch", "seq", "hidden"]
@@ -99,14 +99,14 @@ def test_sizes_of_every_class_are_explained():
 
 @pytest.mark.parametrize("kind", classes().values(), ids=classes())
 def test_options_of_every_class_are_explained(kind):
-    """Those of its bases too, and with no word of the next section."""
+    """Inherited options too, and without text of the next docstring section."""
     words = option_meanings(kind)
     assert set(words) >= set(kind.option_types())
     assert all(words[option] and "Raises" not in words[option] for option in kind.option_types())
 
 
-def test_sizes_are_explained_as_the_layer_has_them():
-    """Its own defaults (RetNet's values are twice as wide), and words that are true of it."""
+def test_explanations_of_sizes_state_the_layers_own_defaults_and_words():
+    """RetNet's values, for example, are twice as wide as its keys."""
     assert dict(glossary_lines(get("retnet")))["value_dim"].endswith("(default 2*head_dim)")
     delta = dict(glossary_lines(get("gated-delta-net")))
     assert delta["kv_heads"] == "value heads, a multiple of heads (default heads)"
@@ -116,7 +116,7 @@ def test_sizes_are_explained_as_the_layer_has_them():
             assert meaning.count("default ") == (name in kind.defaults), (kind.name, name)
 
 
-def test_no_more_tensors_than_numbers():
+def test_an_optimizer_step_with_more_tensors_than_parameters_is_refused():
     layer = get("optimizer-step")(implementation="loop")
     with pytest.raises(SizeError, match="tensors must be no more than params"):
         evaluate(layer, params=5, tensors=9)

@@ -1,4 +1,4 @@
-"""The closed forms of masks against counting, for all small sizes."""
+"""Closed forms of masks against counting, for all small sizes."""
 
 import math
 from fractions import Fraction
@@ -22,7 +22,7 @@ def values(mask, **sizes):
 
 
 @pytest.mark.parametrize("w", range(1, 16))
-def test_windows(w):
+def test_window_formulas_equal_a_count(w):
     one, both = _pairs.window(N, W, B), _pairs.local(N, W - 1, B)
     for n, b in product(LENGTHS, (1, 2, 3, 5, 20)):
         for mask, sees in ((one, masks.window(w)), (both, masks.local(w - 1))):
@@ -30,8 +30,8 @@ def test_windows(w):
             assert values(mask, seq=n, window=w, block=b) == [*expected, *masks.longest(n, sees)]
 
 
-def test_papers_formulas():
-    """formulas.md §3.1: w·n − w(w−1)/2 (n ≥ w); n(2r+1) − r(r+1); n(n+1)/2; n·c + n(n+1)/2 with a prefix."""
+def test_pair_formulas_equal_the_papers():
+    """formulas.md §3.1: w·n − w(w−1)/2 (n ≥ w); n(2r+1) − r(r+1); n(n+1)/2; with a prefix n·c + n(n+1)/2."""
     for n, w in product(range(1, 30), repeat=2):
         sizes = {"seq": n, "window": w}
         if w <= n:
@@ -44,8 +44,8 @@ def test_papers_formulas():
 
 
 @pytest.mark.parametrize("g", [1, 2, 5, 20])
-def test_longformer(g):
-    """Pairs exactly; all tiles with a pair are computed, and at the edges no more than a window's others."""
+def test_longformer_pairs_equal_a_count_and_its_tiles_are_enough(g):
+    """Pairs exactly; every tile with a pair is computed, and at the edges no more than elsewhere."""
     mask = _pairs.longformer(N, _pairs.half_width(W), G, B)
     for n, w, b in product(LENGTHS, (1, 2, 5, 9, 30), (1, 2, 3, 5)):
         sees = masks.around(w, g)
@@ -57,29 +57,29 @@ def test_longformer(g):
 
 
 @pytest.mark.parametrize("drawn", [1, 2, 5])
-def test_bigbird(drawn):
-    """Block by block, as a mask that is drawn: global, a window, random ones up to the same number a row."""
+def test_bigbird_blocks_equal_those_of_a_drawn_mask(drawn):
+    """Block by block: global blocks, a window, and random blocks up to the same number in each row."""
     mask = _pairs.bigbird(N, R, G, sp.Integer(drawn), B)
     for n, near, g, b in product((1, 2, 5, 9, 13, 24), (1, 3, 5), (1, 2, 6, 20), (1, 2, 3)):
         blocks, first = math.ceil(n / b), math.ceil(g / b)
         kept = 0
         for row in range(blocks):
             seen = set(range(blocks if row < first else min(first, blocks)))
-            # The window, then any others in its place and for the random ones.
+            # The nearest blocks form the window; further ones stand for the random ones.
             wanted = len(seen) + near + math.ceil(drawn / b) if row >= first else blocks
             around = sorted(range(blocks), key=lambda column: abs(row - column))
             seen |= set([c for c in around if c not in seen][: max(wanted - len(seen), 0)])
             kept += len(seen)
         found = values(mask, seq=n, random=near, globals=g, block=b)
         tiles, met = masks.by_tiles(n, b, kept)
-        # A last block that is not full counts as its share of all; a kernel computes it whole.
+        # An incomplete last block counts with its average share; a kernel computes it whole.
         assert found == [n * tiles * Fraction(n, blocks), tiles, met, n, n]
         assert found[0] <= n * n
         assert found[0] == kept * b * b or n % b
 
 
 @pytest.mark.parametrize("stride", range(1, 9))
-def test_strides(stride):
+def test_strided_and_fixed_pairs_equal_a_count(stride):
     far, blocks = _pairs.strided(N, S, B), _pairs.fixed(N, S, C, B)
     for n, b in product(range(1, 25), (2, 5)):
         sizes = {"seq": n, "stride": stride, "block": b}
@@ -92,8 +92,8 @@ def test_strides(stride):
             assert [found[0], *found[3:]] == [masks.count(n, sees), *masks.longest(n, sees)]
 
 
-def test_blocks_compute_all_pairs():
-    """Where blocks divide the length, what they compute is no less than what the mask leaves."""
+def test_blocks_compute_at_least_all_pairs_of_the_mask():
+    """For blocks that divide the length."""
     for n, b in ((12, 3), (16, 4), (24, 2), (30, 30)):
         for w, g, stride in product((1, 3, 8), (1, 4), (2, 4, 12)):
             sizes = {"seq": n, "block": b, "window": w, "globals": g, "stride": stride, "summary": 2}
@@ -107,7 +107,7 @@ def test_blocks_compute_all_pairs():
                 assert n * met >= pairs
 
 
-def test_density_keeps_a_tile_for_every_block():
+def test_block_density_keeps_at_least_one_tile_per_row_of_blocks():
     mask = _pairs.blocks_of_density(N, R / 100, B)
     for n, b, s in product((7, 12, 40), (3, 4, 50), (1, 25, 100)):
         pairs, tiles, met, *_ = values(mask, seq=n, block=b, random=s)
@@ -118,8 +118,8 @@ def test_density_keeps_a_tile_for_every_block():
             assert pairs == n * n
 
 
-def test_logsparse_spans_are_the_binary_digits():
-    """Every position before a query is in one of its spans; there are as many as digits that are 1."""
+def test_logsparse_spans_follow_the_binary_digits_of_the_position():
+    """Every position before a query is in exactly one of its spans, which are as many as its digits of 1."""
     for i in range(200):
         end, spans = i, []
         for level in range(i.bit_length()):

@@ -1,4 +1,4 @@
-"""Recurrent layers against a loop of steps in plain Python that counts every operation."""
+"""Recurrent layers against a plain Python loop over steps that counts every operation."""
 
 import pytest
 from authority import cells
@@ -10,8 +10,8 @@ from costmodel.layers import get
 
 @pytest.mark.parametrize("cell", cells.GATES)
 @pytest.mark.parametrize("bias", [True, False])
-def test_forward_step_by_step(cell, bias):
-    """B sequences of T steps: W x, U h and the cell, one multiply and one addition at a time."""
+def test_forward_flops_of_cells_equal_a_counting_loop(cell, bias):
+    """B sequences of T steps: W x, U h and the cell, one multiplication and one addition at a time."""
     b, t, h, i = 2, 3, 4, 5
     g = cells.GATES[cell]
     w, u = [[0.1] * i for _ in range(g * h)], [[0.2] * h for _ in range(g * h)]
@@ -29,8 +29,8 @@ def test_forward_step_by_step(cell, bias):
 
 
 @pytest.mark.parametrize("cell", cells.GATES)
-def test_backward_step_by_step(cell):
-    """The dependent pass: every step's product, T of them as forward has; torch leaves the first one out."""
+def test_backward_flops_of_cells_equal_a_counting_loop(cell):
+    """The dependent pass has T products, one per step; torch omits that of the first step."""
     b, t, h = 2, 3, 4
     u = [[0.2] * h for _ in range(cells.GATES[cell] * h)]
     kept = cells.forward(cell, [Counted(0.5)] * len(u), ([Counted(0.1)] * h, [Counted(0.1)] * h), u, None)[2]
@@ -50,8 +50,8 @@ def test_backward_step_by_step(cell):
 
 
 @pytest.mark.parametrize(("onchip", "again"), [(0.5, 1 / 2), (1, 0), (2, 0), (0.25, 3 / 4)])
-def test_what_does_not_fit_on_chip_is_read_again(onchip, again):
-    """formulas.md §1: weights once, plus (T − 1)·max(0, gH²w − capacity)."""
+def test_weights_that_do_not_fit_on_chip_are_read_again_at_every_step(onchip, again):
+    """formulas.md §1: the weights once, plus (T − 1)·max(0, gH²w − capacity)."""
     sizes = {"batch": 1, "seq": 101, "hidden": 64}
     weights = 4 * 64 * 64 * 2
     resident = evaluate(get("lstm")(persistent=True), **sizes)["hbm_bytes"]
@@ -61,8 +61,8 @@ def test_what_does_not_fit_on_chip_is_read_again(onchip, again):
     assert found - resident == 100 * again * weights
 
 
-def test_layers_of_a_wavefront_share_the_chip():
-    """All of them run at once, so it is their weights together that have to fit."""
+def test_layers_of_a_wavefront_share_the_on_chip_memory():
+    """They run at the same time, so their weights have to fit together."""
     sizes = {"batch": 1, "seq": 11, "hidden": 64, "num_layers": 3}
     weights = 4 * 64 * 64 * 2
     one_by_one = evaluate(get("lstm")(), onchip=weights, **sizes)["hbm_bytes"]
@@ -71,7 +71,7 @@ def test_layers_of_a_wavefront_share_the_chip():
 
 
 @pytest.mark.parametrize("kept", [("rnn", 1), ("lstm", 6), ("gru", 5)])
-def test_kept_activations(kept):
+def test_kept_activations_equal_the_formulas(kept):
     """formulas.md §1: (I + H)BT, (I + 6H)BT, (I + 5H)BT; a second layer's input is the first one's output."""
     name, each = kept
     sizes = {"batch": 3, "seq": 7, "hidden": 11, "input": 5}

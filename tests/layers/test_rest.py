@@ -1,4 +1,4 @@
-"""The rest of a model: torch's counts and gradients, published sizes, memory of training."""
+"""The other layers of a model: torch's counts and gradients, published sizes, training memory."""
 
 import math
 import random
@@ -30,13 +30,13 @@ small = st.integers(1, 6)
 
 @pytest.mark.parametrize(("n", "k"), [(1, 1), (5, 1), (5, 2), (6, 6), (9, 4)])
 @pytest.mark.parametrize("draws", [1, 2, 3, 8])
-def test_expected_distinct(n, k, draws):
-    """Cardenas's formula against the chain of hands drawn one after the other."""
+def test_expected_distinct_equals_a_markov_chain_of_draws(n, k, draws):
+    """Cardenas's formula against hands drawn one after the other."""
     assert sp.Rational(Distinct(n, k, draws)) == sp.Rational(str(expected_distinct(n, k, draws)))
 
 
-def test_expected_distinct_keeps_its_digits():
-    """At a million rows 1 − (1 − 1/n)^t has lost 10 of 16 digits; the compiled one has not."""
+def test_compiled_expected_distinct_loses_no_precision():
+    """At a million rows, 1 − (1 − 1/n)^t computed directly loses 10 of 16 digits."""
     n, k, draws = symbols("vocab top_k seq")
     compiled = compile_expressions([Distinct(n, k, draws)], ["vocab", "top_k", "seq"])
     for size, chosen, times in ((10**6, 1, 3), (2**40, 1, 7), (256, 8, 4096), (3, 3, 9), (1, 1, 1)):
@@ -46,12 +46,12 @@ def test_expected_distinct_keeps_its_digits():
     assert many.tolist() == [2.0, 8.0]
 
 
-def test_expected_distinct_grows_to_all():
+def test_expected_distinct_is_linear_in_the_things_and_constant_in_the_draws():
     n, k, draws = symbols("experts top_k seq")
     assert (degree(Distinct(n, k, draws), "experts"), degree(Distinct(n, k, draws), "seq")) == (1, 0)
 
 
-# -- counted programs are the layers they say ----------------------------------------------------
+# -- counted programs against torch --------------------------------------------------------------
 
 
 def numbers(count, seed=0):
@@ -60,7 +60,7 @@ def numbers(count, seed=0):
 
 
 @pytest.mark.parametrize("name", experts.GATES)
-def test_gates(name):
+def test_gradients_of_gates_equal_torchs(name):
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
     function = {"gelu-tanh": lambda x: functional.gelu(x, approximate="tanh"), "tanh": torch.tanh}.get(
@@ -72,7 +72,7 @@ def test_gates(name):
     assert [x.value for x in found] == pytest.approx([a.grad.item(), b.grad.item()], rel=1e-12)
 
 
-def test_cross_entropy():
+def test_cross_entropy_and_its_gradient_equal_torchs():
     torch = pytest.importorskip("torch")
     scores = numbers(5)
     x = torch.tensor([scores], dtype=torch.float64, requires_grad=True)
@@ -94,15 +94,15 @@ def test_rotation_keeps_length_and_turns_back():
 @pytest.mark.parametrize(
     ("name", "fp32", "bf16"), [("sgd", 0, 4), ("momentum", 4, 8), ("adam", 8, 12), ("adamw", 8, 12)]
 )
-def test_state_of_an_optimiser(name, fp32, bf16):
-    """Moments in fp32, and a copy of a narrower weight: K = 12 of Adam (arXiv 1910.02054, §3.1)."""
+def test_state_bytes_of_optimisers(name, fp32, bf16):
+    """Moments in fp32 and a copy of a narrower weight: K = 12 for Adam (arXiv 1910.02054, §3.1)."""
     made = (get("optimizer-step")(optimiser=name, dtype=dtype) for dtype in ("fp32", "bf16"))
     assert [layer.state_bytes for layer in made] == [fp32, bf16]
 
 
 @pytest.mark.parametrize("name", optimisers.STEPS)
-def test_optimiser_steps(name):
-    """Three steps of torch's own, from the same gradients."""
+def test_optimiser_steps_equal_torchs(name):
+    """Three steps of torch's own optimiser from the same gradients."""
     torch = pytest.importorskip("torch")
     p = torch.nn.Parameter(torch.tensor(0.7, dtype=torch.float64))
     o = optimisers
@@ -146,7 +146,7 @@ def meta(*shape):
 
 @few
 @given(batch=small, length=small, d=small, f=small, fused=st.booleans())
-def test_swiglu_against_torch(batch, length, d, f, fused):
+def test_flops_and_parameters_of_swiglu_equal_torchs(batch, length, d, f, fused):
     torch = pytest.importorskip("torch")
     up = [torch.nn.Linear(d, 2 * f, bias=False, device="meta")]
     if not fused:
@@ -165,8 +165,8 @@ def test_swiglu_against_torch(batch, length, d, f, fused):
 
 @few
 @given(length=small, d=small, f=small, e=st.integers(1, 5), shared=st.integers(0, 2), data=st.data())
-def test_moe_against_torch(length, d, f, e, shared, data):
-    """Every token through its k experts, one product a token and expert: as many FLOP as grouped."""
+def test_flops_and_parameters_of_moe_equal_torchs(length, d, f, e, shared, data):
+    """Each token has products of its own with its k experts: as many FLOPs as grouped products."""
     torch = pytest.importorskip("torch")
     k = data.draw(st.integers(1, e))
 
@@ -186,7 +186,7 @@ def test_moe_against_torch(length, d, f, e, shared, data):
     def run(x):
         weights = router(x).softmax(-1)
         rows = []
-        for t in range(length):  # whom a token chooses does not change the count
+        for t in range(length):  # which experts a token chooses does not change the count
             row = x[t : t + 1]
             rows.append(sum(through(all_experts[(t + i) % e], row) * weights[t, i] for i in range(k)))
         out = torch.cat(rows)
@@ -203,7 +203,7 @@ def test_moe_against_torch(length, d, f, e, shared, data):
 @given(
     batch=small, length=small, d=small, v=small, head=st.sampled_from(["none", "softmax", "cross-entropy"])
 )
-def test_logits_against_torch(batch, length, d, v, head):
+def test_flops_and_parameters_of_logits_equal_torchs(batch, length, d, v, head):
     torch = pytest.importorskip("torch")
     table = torch.nn.Linear(d, v, bias=False, device="meta")
 
@@ -218,8 +218,8 @@ def test_logits_against_torch(batch, length, d, v, head):
     assert parameters == table.weight.numel()
 
 
-def test_embedding_against_torch():
-    """No FLOP either way; the gradient is dense; a table row is read once however often it occurs."""
+def test_an_embedding_has_no_flops_and_a_dense_gradient_as_in_torch():
+    """Neither direction has FLOPs in torch's count."""
     torch = pytest.importorskip("torch")
     table = torch.nn.Embedding(7, 3)
     rows = torch.tensor([[1, 5, 1, 1]])
@@ -231,22 +231,22 @@ def test_embedding_against_torch():
     assert counts["matrix_flops"] == 0
 
 
-def test_dropout_keeps_one_byte_a_value():
+def test_dropout_keeps_one_byte_per_value():
     torch = pytest.importorskip("torch")
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
         torch.dropout(torch.ones(6, 5, requires_grad=True), 0.1, True)
     kept = evaluate(get("dropout")(dtype="fp32"), m=6, n=5)["kept_bytes"]
     assert kept == 6 * 5
-    # On a CPU torch keeps the scaled mask, in the values' format; CUDA's kernel keeps one byte a value.
+    # On a CPU torch keeps the scaled mask in the values' format; its CUDA kernel keeps one byte per value.
     assert [t.numel() for t in saved] == [30]
 
 
 # -- published sizes -----------------------------------------------------------------------------
 
 
-def test_mixed_precision_adam_is_16_bytes_a_parameter():
-    """claims §4, S21: weight 2, gradient 2, master 4, m 4, v 4; each step reads 14 and writes 14."""
+def test_mixed_precision_adam_holds_16_bytes_per_parameter():
+    """claims.md §4, S21: weight 2, gradient 2, master, m and v 4 each; a step reads and writes 14 bytes."""
     for optimiser, occupied, moved in (
         ("adam", 16, 28),
         ("adamw", 16, 28),
@@ -262,7 +262,7 @@ def test_mixed_precision_adam_is_16_bytes_a_parameter():
     assert (narrow["footprint_bytes"], narrow["hbm_bytes"]) == (8 * 10**9, 14 * 10**9)
 
 
-def test_fused_is_one_launch_and_least_traffic():
+def test_a_fused_optimiser_has_one_launch_and_the_least_traffic():
     sizes = {"params": 7 * 10**9, "tensors": 291}
     fused, foreach, loop = (
         evaluate(get("optimizer-step")(implementation=i), **sizes) for i in ("fused", "foreach", "loop")
@@ -278,8 +278,8 @@ def test_fused_is_one_launch_and_least_traffic():
     assert times[0] < times[1] < times[2]
 
 
-def test_experts_of_mixtral_and_deepseek():
-    """Parameters of a layer: Mixtral-8x7B 8·3·4096·14336 and a router; DeepSeek-V2 160 + 2 of 1536."""
+def test_parameters_and_flops_of_mixtral_and_deepseek_experts_are_as_published():
+    """Per layer: Mixtral-8x7B 8·3·4096·14336 and a router; DeepSeek-V2 160 + 2 experts of width 1536."""
     mixtral = evaluate(get("moe")(), batch=1, seq=1, d_model=4096, d_ff=14336, experts=8, top_k=2)
     assert mixtral["parameters"] == 8 * 3 * 4096 * 14336 + 8 * 4096
     assert mixtral["matrix_flops"] == 2 * 4096 * 8 + 2 * 6 * 4096 * 14336
@@ -314,7 +314,7 @@ def test_experts_of_mixtral_and_deepseek():
         ("transformer-block", {"recompute": "ful"}, "full"),
     ],
 )
-def test_options_that_are_none(name, options, text):
+def test_impossible_options_are_refused(name, options, text):
     with pytest.raises(CostmodelError, match=text):
         get(name)(**options)
 

@@ -1,4 +1,4 @@
-"""What forward leaves for backward, against what torch's autograd saves: ``kept_bytes`` of plain modules."""
+"""Bytes kept for backward (``kept_bytes``) of plain modules against what torch's autograd saves."""
 
 import pytest
 
@@ -11,7 +11,7 @@ from torch.nn import functional  # noqa: E402
 
 
 def saved(run, *inputs, weights=()):
-    """Sizes of the tables that autograd saves of a run, weights left out [bytes]."""
+    """Return the sizes of the tables that autograd saves in a run, without weights [bytes]."""
     found, left_out = {}, {w.untyped_storage().data_ptr() for w in weights}
 
     def note(t):
@@ -44,8 +44,8 @@ B, N, D, F, H, DV, R = 2, 7, 6, 20, 3, 5, 4
 
 
 @pytest.mark.parametrize("activation", FUNCTIONS)
-def test_feed_forward(activation):
-    """What went in is kept of GELU and SiLU alone: of the others, the gradient follows from the result."""
+def test_feed_forward_keeps_what_autograd_saves(activation):
+    """GELU and SiLU keep their input; the gradients of the other activations follow from their result."""
     function, up, down = FUNCTIONS[activation], table(D, F), table(F, D)
     found = saved(lambda x: function(x @ up) @ down, table(B, N, D), weights=(up, down))
     sizes = {"batch": B, "seq": N, "d_model": D, "d_ff": F}
@@ -60,7 +60,7 @@ QUERIES, KEYS, VALUES = (B, H, N, D), (B, H, N, D), (B, H, N, DV)
 CORE = {"batch": B, "heads": H, "seq": N, "head_dim": D, "value_dim": DV}
 
 
-def test_attention():
+def test_dense_attention_keeps_what_autograd_saves():
     def run(q, k, v):
         return torch.softmax(q @ k.mT, -1) @ v
 
@@ -68,7 +68,7 @@ def test_attention():
     assert kept("dense-attention", CORE) == sum(found)
 
 
-def test_linear_attention():
+def test_linear_attention_keeps_what_autograd_saves():
     def run(q, k, v):
         q, k = functional.elu(q) + 1, functional.elu(k) + 1
         return (q @ (k.mT @ v)) / (q @ k.sum(-2)[..., None])
@@ -77,7 +77,7 @@ def test_linear_attention():
     assert kept("linear-attention", CORE) == sum(found)
 
 
-def test_linformer():
+def test_linformer_keeps_what_autograd_saves():
     e, f = table(R, N), table(R, N)
 
     def run(q, k, v):
@@ -88,8 +88,8 @@ def test_linformer():
 
 
 @pytest.mark.parametrize("style", CODE)
-def test_eager_models(style):
-    """Tables of an activation or more; statistics of norms and a causal mask of n × n are less."""
+def test_eager_models_keep_what_autograd_saves(style):
+    """Only tables as large as an activation are compared, not norm statistics and n × n causal masks."""
     code, fused = CODE[style]
     module = code(fused)
     found = saved(module, table(BATCH, SEQ, WIDTH), weights=tuple(module.parameters()))
@@ -97,5 +97,5 @@ def test_eager_models(style):
     sizes = {"batch": BATCH, "seq": SEQ, "d_model": WIDTH, "heads": HEADS, "d_ff": INNER, "vocab": 11}
     ours = [kept("eager-transformer", {**sizes, "num_layers": n}, style=style) for n in (1, 2)]
     assert ours[1] - ours[0] == sum(s for s in found if s >= size)
-    head = 4 * BATCH * WIDTH if style == "bert" else size  # its input
+    head = 4 * BATCH * WIDTH if style == "bert" else size  # the head's input
     assert 2 * ours[0] - ours[1] == head

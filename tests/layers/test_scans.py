@@ -1,4 +1,4 @@
-"""Scans: the algorithms compute prefixes, and combine as often and as deep as formulas.md §2 says."""
+"""Scan algorithms compute prefixes, with the combines and the depth that formulas.md §2 states."""
 
 import math
 
@@ -19,7 +19,7 @@ def stretches(t):
 
 
 def walked(xs):
-    """h_t by the definition, from h_0 = 0."""
+    """Return h_t by the definition, from h_0 = 0."""
     h, states = 0.0, []
     for x in xs:
         h = x.a * h + x.b
@@ -29,14 +29,14 @@ def walked(xs):
 
 @pytest.mark.parametrize("name", [name for name in ALGORITHMS if name != "blelloch"])
 @pytest.mark.parametrize("t", [1, 2, 3, 7, 8, 13, 16])
-def test_prefixes(name, t):
+def test_scan_algorithms_compute_inclusive_prefixes(name, t):
     xs = stretches(t)
     _, states = run(name, xs, 3)
     assert [s.b for s in states[:t]] == pytest.approx(walked(xs))
 
 
 @pytest.mark.parametrize("t", POWERS)
-def test_blelloch_is_exclusive(t):
+def test_blellochs_scan_computes_exclusive_prefixes(t):
     xs = stretches(t)
     before = blelloch(Work(), xs)
     assert [x.a * s.b + x.b for s, x in zip(before, xs, strict=True)] == pytest.approx(walked(xs))
@@ -44,8 +44,8 @@ def test_blelloch_is_exclusive(t):
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("t", POWERS)
-def test_work_and_depth_at_powers_of_two(name, t):
-    """Exactly those of formulas.md §2."""
+def test_work_and_depth_at_powers_of_two_equal_the_formulas(name, t):
+    """formulas.md §2, exactly."""
     c = max(1, math.isqrt(t))
     work, states = run(name, stretches(t), c)
     log = t.bit_length() - 1
@@ -61,12 +61,12 @@ def test_work_and_depth_at_powers_of_two(name, t):
     answer = counts(name, t, c)
     assert (answer.combines, answer.depth) == (work.combines + work.steps, depth)
     layer = evaluate(get("scan")(algorithm=name), batch=1, seq=t, hidden=1, block=c)
-    assert layer["depth"] == max(depth, 1 if depth == 0 and layer["depth"] else depth)
+    assert layer["depth"] == depth
     assert layer["vector_flops"] == 3 * work.combines + 2 * work.steps
 
 
 @pytest.mark.parametrize("name", ["kogge-stone", "brent-kung"])
-def test_between_powers_of_two_no_fewer_than_needed(name):
+def test_between_powers_of_two_the_formulas_are_upper_bounds(name):
     for t in range(1, 70):
         work, states = run(name, stretches(t), 1)
         answer = counts(name, t, 1)
@@ -74,19 +74,19 @@ def test_between_powers_of_two_no_fewer_than_needed(name):
         assert max(s.depth for s in states) <= answer.depth
 
 
-def test_chunked_is_least_deep_at_the_root():
+def test_a_chunked_scan_is_least_deep_with_chunks_of_root_t():
     t = 4096
     blocks = np.arange(1, t + 1)
     depth = evaluate(get("scan")(algorithm="chunked"), batch=1, seq=t, hidden=1, block=blocks)["depth"]
     assert blocks[np.argmin(depth)] == 64
     assert depth.min() == 2 * 64
-    # The same of the expression: C + T/C has its minimum where T/C² is 1.
+    # The same for the expression: C + T/C has its minimum where T/C² is 1.
     n, c = symbol("seq"), symbol("block")
     assert sp.solve(sp.diff(c + n / c, c), c) == [sp.sqrt(n)]
 
 
 @pytest.mark.parametrize("name", ["blelloch", "brent-kung", "chunked"])
-def test_a_work_efficient_scan_is_two_to_three_times_the_arithmetic(name):
+def test_work_efficient_scans_have_two_to_three_times_the_flops_of_a_loop(name):
     sizes = {"batch": 1, "seq": 2.0 ** np.arange(6, 30), "hidden": 1}
     ratio = (
         evaluate(get("scan")(algorithm=name), **sizes)["vector_flops"]

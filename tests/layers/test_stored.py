@@ -1,4 +1,4 @@
-"""Weights and caches that are stored narrower than computed: bytes by hand, kernels as published."""
+"""Weights and caches stored in narrow formats: bytes by hand, kernels as published."""
 
 import itertools
 
@@ -18,11 +18,11 @@ Matmul, SwiGLU, MoE = map(get, ("matmul", "swiglu", "moe"))
 WIDTHS = {"int8": 1.0, "fp8": 1.0, "int4": 0.5, "fp4": 0.5}
 
 
-def test_bytes_and_arithmetic_of_a_product_by_hand():
+def test_bytes_and_flops_of_a_product_with_narrow_weights_by_hand():
     m, n, k = 3, 640, 1000
     plain = cm.evaluate(Matmul(), m=m, n=n, k=k)
     stored = cm.evaluate(Matmul(weights="int4"), m=m, n=n, k=k)
-    # Half a byte a number, and eight scales of two bytes a column: 128 numbers each, the last 104.
+    # Half a byte per number, and per column eight scales of two bytes, each for 128 numbers (the last 104).
     assert stored["hbm_bytes"] == 2 * m * k + 0.5 * n * k + 2 * 8 * n + 2 * m * n
     assert stored["compulsory_bytes"] == stored["hbm_bytes"]
     assert stored["matrix_flops"] == plain["matrix_flops"] == 2 * m * n * k
@@ -34,7 +34,7 @@ def test_bytes_and_arithmetic_of_a_product_by_hand():
     assert in_32["hbm_bytes"] - by_column["hbm_bytes"] == 2 * n * 31
 
 
-def test_a_gated_layer_stores_three_matrices_whose_columns_are_as_long_as_what_goes_in():
+def test_a_gated_layer_stores_three_matrices_with_scales_along_their_inputs():
     d, f = 1024, 2816
     plain, stored = (
         cm.evaluate(SwiGLU(weights=weights), batch=2, seq=5, d_model=d, d_ff=f) for weights in (None, "int4")
@@ -44,10 +44,10 @@ def test_a_gated_layer_stores_three_matrices_whose_columns_are_as_long_as_what_g
     assert plain["footprint_bytes"] - stored["footprint_bytes"] == (2 - 0.5) * 3 * d * f - scales
 
 
-def test_experts_are_stored_narrow_and_their_router_is_not():
+def test_experts_are_stored_narrow_but_their_router_is_not():
     sizes = {"batch": 1, "seq": 1, "d_model": 512, "d_ff": 1024, "experts": 8, "top_k": 2}
     plain, stored = (cm.evaluate(MoE(weights=w), **sizes) for w in (None, "int8"))
-    # A token's two experts, of three matrices each; in memory lie eight.
+    # A token uses two experts of three matrices each; memory holds eight.
     columns = 2 * 1024 + 512
     assert plain["compulsory_bytes"] - stored["compulsory_bytes"] == 2 * (3 * 512 * 1024 - 2 * columns)
     assert plain["footprint_bytes"] - stored["footprint_bytes"] == 8 * (3 * 512 * 1024 - 2 * columns)
@@ -57,7 +57,7 @@ def test_experts_are_stored_narrow_and_their_router_is_not():
 
 
 @pytest.mark.parametrize("layer", [get("decode-attention"), get("split-kv")])
-def test_a_cache_in_fp8_is_half_as_large_and_nothing_else_is(layer):
+def test_an_fp8_cache_halves_the_caches_bytes_and_changes_no_flops(layer):
     sizes = {"batch": 4, "heads": 32, "kv_heads": 8, "seq_kv": 4096, "head_dim": 128}
     plain, stored = (cm.evaluate(layer(cache=cache), **sizes) for cache in (None, "fp8"))
     numbers = 2 * 4 * 8 * 4096 * 128
@@ -68,7 +68,7 @@ def test_a_cache_in_fp8_is_half_as_large_and_nothing_else_is(layer):
 
 @pytest.mark.parametrize("name", ["matmul", "swiglu", "feed-forward", "moe"])
 @given(st.data())
-def test_nothing_takes_longer_for_being_stored_narrower(name, data):
+def test_narrower_weights_never_take_longer(name, data):
     layer = get(name)
     sizes = {size: data.draw(st.integers(7, 13)) for size in layer().sizes()}
     sizes = {size: 2**power for size, power in sizes.items()} | {"batch": 1}
@@ -84,9 +84,11 @@ def test_nothing_takes_longer_for_being_stored_narrower(name, data):
         assert narrower <= wider * (1 + 1e-9)
 
 
-def test_marlin_is_nearly_as_much_faster_as_its_weights_are_smaller():
-    """Frantar et al., arXiv 2408.11743, Fig. 1: A10, 72k × 18k, within 5 % of 3.87 times up to batch 16,
-    a little below at 32; no gain where arithmetic limits."""
+def test_speedup_of_int4_weights_is_that_of_marlin():
+    """Frantar et al., arXiv 2408.11743, Fig. 1: A10, 72k × 18k.
+
+    Within 5 % of 3.87 times up to batch 16, a little less at 32; no gain where arithmetic limits.
+    """
     sizes = {"n": 73728, "k": 18432, "m": np.array([1, 4, 16, 32, 1024])}
     plain, stored = (cm.predict(Matmul(dtype="fp16", weights=w), A10, **sizes) for w in (None, "int4"))
     gain = plain.seconds / stored.seconds
@@ -95,7 +97,7 @@ def test_marlin_is_nearly_as_much_faster_as_its_weights_are_smaller():
     assert gain[4] == pytest.approx(1.0, abs=0.1)
 
 
-def test_an_interval_says_that_no_such_kernel_was_measured():
+def test_intervals_are_wider_for_narrow_weights_which_were_not_measured():
     sizes = {"m": 16, "n": 4096, "k": 4096}
     plain, stored = (cm.predict(Matmul(weights=w), "nvidia/h200-sxm", **sizes) for w in (None, "int8"))
     assert plain.rung == stored.rung == "calibrated"
@@ -121,7 +123,7 @@ def test_an_interval_says_that_no_such_kernel_was_measured():
         ("decode-attention", {"cache": "fp32"}, "wanted a format narrower than bf16, got fp32"),
     ],
 )
-def test_what_is_stored_in_no_way_is_refused(name, options, said):
+def test_impossible_storage_formats_are_refused(name, options, said):
     with pytest.raises(CostmodelError) as caught:
         get(name)(**options)
     assert said in str(caught.value)
@@ -138,21 +140,21 @@ def test_what_is_stored_in_no_way_is_refused(name, options, said):
         ),
     ],
 )
-def test_a_processor_without_a_model_of_it_says_so(layer, sizes):
+def test_narrow_storage_on_a_cpu_is_refused_above_the_bound_rung(layer, sizes):
     with pytest.raises(UnavailableError, match="rung bound would do"):
         cm.predict(layer, "cpu/epyc-9654", **sizes)
     assert cm.predict(layer, "cpu/epyc-9654", rung="bound", **sizes).seconds > 0
 
 
 @pytest.mark.parametrize("weights", WIDTHS)
-def test_formats_are_as_wide_as_they_are(weights):
+def test_stored_bytes_of_every_narrow_format_by_hand(weights):
     found = cm.evaluate(Matmul(weights=weights, group=2**30), m=1, n=256, k=256)["compulsory_bytes"]
     assert found == 2 * 256 + WIDTHS[weights] * 256 * 256 + 2 * 256 + 2 * 256
 
 
 @pytest.mark.parametrize("weights", ["int8", "int4"])
-def test_experts_of_many_devices_without_a_shared_one(weights):
-    """The matrices that no one has are of no rows: their scales were divided by those."""
+def test_expert_parallel_layers_without_shared_experts_can_be_stored_narrow(weights):
+    """The shared experts' matrices then have no rows; before, bytes of scales were divided by that 0."""
     sizes = {"batch": 2, "seq": 5, "d_model": 256, "d_ff": 1000, "experts": 8, "top_k": 2, "devices": 4}
     layer = get("expert-parallel")
     plain, stored = (
@@ -162,8 +164,8 @@ def test_experts_of_many_devices_without_a_shared_one(weights):
     assert stored.footprint_bytes < plain.footprint_bytes
 
 
-def test_scales_are_one_more_for_what_is_left_of_a_column_in_counts_and_kernels_alike():
-    """640 numbers in groups of 512 have two scales, in one of 2048 one."""
+def test_an_incomplete_group_has_a_scale_in_counts_and_kernels_alike():
+    """640 numbers have two scales in groups of 512, and one in a group of 2,048."""
     k = np.array([640.0])
     for group, scales in ((512, 2), (2048, 1), (COLUMN, 1), (128, 5)):
         assert stored_bytes(k, "int4", group) * k == 640 / 2 + 2 * scales
@@ -171,7 +173,7 @@ def test_scales_are_one_more_for_what_is_left_of_a_column_in_counts_and_kernels_
         assert moved == 2 * 640 + 640 / 2 + 2 * scales + 2
 
 
-def test_a_column_s_scale_multiplies_results():
+def test_one_scale_per_column_multiplies_results_instead_of_weights():
     counts = [
         cm.evaluate(Matmul(weights="int4", group=group), m=3, n=5, k=640)["vector_flops"]
         for group in (COLUMN, 128)

@@ -1,8 +1,7 @@
-"""FlashAttention run on numbers, in both schedules: the results are attention's, the traffic the layer's.
+"""FlashAttention run on numbers in both schedules: results are attention's, traffic is the layer's.
 
-The programs move rows between a memory that counts and lists of their own, block by block, as Algorithm 1
-of Dao et al. 2022 and of Dao 2023 do.
-"""
+The programs move rows block by block between a counting memory and lists of their own, as Algorithm 1 of
+Dao et al. 2022 and of Dao 2023 do."""
 
 import math
 import random
@@ -18,7 +17,7 @@ D, DV = 3, 2
 
 
 class Memory:
-    """Main memory: named rows, and how many numbers of each went in and out."""
+    """Main memory: named rows, and counts of the numbers read and written."""
 
     def __init__(self, **rows):
         self.rows, self.read_of, self.written_to = rows, Counter(), Counter()
@@ -46,7 +45,7 @@ def dot(a, b):
 
 
 def fa1(n, n_kv, rows, cols, memory):
-    """Blocks of K and V outside; O, l and m of a block of Q are read again for each but the first."""
+    """Loop over blocks of K and V outside; reread O, l and m of a block of Q for each but the first."""
     for j, keys in enumerate(blocks(n_kv, cols)):
         k, v = memory.read("k", keys), memory.read("v", keys)
         for block in blocks(n, rows):
@@ -73,7 +72,7 @@ def _normalised(q, k, v, o, total, top):
 
 
 def fa2(n, n_kv, rows, cols, memory):
-    """Blocks of Q outside: O stays on chip, and K and V are read again for every block."""
+    """Loop over blocks of Q outside: O stays on chip, K and V are read again for every block."""
     for block in blocks(n, rows):
         q = memory.read("q", block)
         state = [([0.0] * DV, 0.0, -math.inf)] * len(block)
@@ -104,7 +103,7 @@ def attention(q, k, v):
 @pytest.mark.parametrize(("n", "n_kv"), [(1, 1), (7, 7), (8, 5), (5, 12)])
 @pytest.mark.parametrize("tile", [(2, 3), (4, 4), (3, 20)])
 @pytest.mark.parametrize("schedule", ["fa1", "fa2"])
-def test_simulated_traffic(schedule, n, n_kv, tile):
+def test_results_and_traffic_of_tiled_attention_equal_a_simulation(schedule, n, n_kv, tile):
     rng = random.Random(0)
     q, k, v = (
         [[rng.gauss(0, 1) for _ in range(w)] for _ in range(m)] for m, w in ((n, D), (n_kv, D), (n_kv, DV))
@@ -121,7 +120,7 @@ def test_simulated_traffic(schedule, n, n_kv, tile):
         assert counts["hbm_bytes"] == 4 * (memory.read_of.total() + memory.written_to.total())
         assert counts["l2_bytes"] == 0
     else:
-        # The first reading of K and V comes from memory; all of them pass the cache.
+        # Only the first read of K and V comes from memory; all reads pass through the cache.
         moved = memory.read_of["q"] + memory.written_to.total() + n_kv * (D + DV)
         assert counts["hbm_bytes"] == 4 * moved
         assert counts["l2_bytes"] == 4 * keys
@@ -133,8 +132,8 @@ def test_simulated_traffic(schedule, n, n_kv, tile):
 @pytest.mark.parametrize(
     ("capacity", "d", "tile"), [(49152, 64, (64, 192)), (49152, 128, (96, 96)), (1000, 8, (8, 32))]
 )
-def test_the_papers_tile(capacity, d, tile):
-    """B_c = ⌈M/4d⌉ and B_r = min(⌈M/4d⌉, d), M in elements: as if that tile had been asked for."""
+def test_the_default_tile_of_fa1_is_the_papers(capacity, d, tile):
+    """B_c = ⌈M/4d⌉ and B_r = min(⌈M/4d⌉, d), with M in elements: the traffic is that of the given tile."""
     sizes = {"batch": 2, "heads": 3, "seq": 500, "head_dim": d}
     chosen = evaluate(get("tiled-attention")(dtype="fp16", schedule="fa1"), sram=2 * capacity, **sizes)
     asked = evaluate(get("tiled-attention")(dtype="fp16", schedule="fa1", tile=tile), **sizes)
@@ -143,8 +142,8 @@ def test_the_papers_tile(capacity, d, tile):
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
 @pytest.mark.parametrize("name", ["tiled-attention", "block-sparse"])
-def test_the_lower_bound_is_of_attention_whatever_its_schedule(name, direction):
-    """FA-1's further work is no part of it, nor O scaled again at each tile; what every schedule does is."""
+def test_the_lower_bound_does_not_depend_on_the_schedule(name, direction):
+    """It contains only what every schedule does: not FA-1's extra work, nor the rescaling of O per tile."""
     sizes = {"batch": 2, "heads": 3, "seq": 4096, "head_dim": 64}
     tile = {"tile": (16, 16)} if name == "tiled-attention" else {}
     more = {} if tile else {"block": 16, "density": 25}
@@ -160,16 +159,19 @@ def test_the_lower_bound_is_of_attention_whatever_its_schedule(name, direction):
     assert least[0] == least[1]
 
 
-def test_the_lower_bound_has_the_softmax_and_one_division():
-    """Three operations a score and one for each of O's numbers: heads of one number, which scores outlast."""
+def test_the_lower_bound_counts_the_softmax_and_one_division():
+    """Three operations per score and one per number of O.
+
+    With a head size of 1 they take longer than the products.
+    """
     n = 2**20
     p = predict(get("tiled-attention")(dtype="bf16"), "nvidia/b200-sxm", batch=1, heads=1, seq=n, head_dim=1)
     fp32 = hardware.load("nvidia/b200-sxm").boost_peak("fp32")
     assert p.lower_s == pytest.approx((3 * n**2 + n) / fp32)
 
 
-def test_a_prefix_that_all_rows_see_is_no_different_from_a_longer_sequence():
-    """Causal with a cache: the last rows of a square attention, by taking the first rows away."""
+def test_causal_attention_with_a_cached_prefix_equals_the_last_rows_of_all():
+    """The last rows of a square attention: the whole minus the first rows."""
     layer = get("tiled-attention")(causal=True, tile=(4, 4))
     sizes = {"batch": 1, "heads": 1, "head_dim": 8}
     whole, first = (evaluate(layer, seq=n, **sizes) for n in (20, 12))
@@ -181,8 +183,8 @@ def test_a_prefix_that_all_rows_see_is_no_different_from_a_longer_sequence():
 @pytest.mark.parametrize(
     ("d", "tile"), [(64, (128, 128)), (96, (128, 64)), (128, (128, 64)), (128, (128, 128)), (256, (128, 64))]
 )
-def test_tiles_that_libraries_compile_fit_where_they_compile_them(d, tile):
-    """flash-attention 2's on A100 (``flash_fwd_launch_template.h``), 3's larger ones too on H100."""
+def test_tiles_that_libraries_compile_fit_on_their_devices(d, tile):
+    """flash-attention 2's on A100 (``flash_fwd_launch_template.h``), version 3's larger ones also on H100."""
     sizes = {"batch": 1, "heads": 1, "seq": 256, "head_dim": d}
     layer = get("tiled-attention")(dtype="fp16", tile=tile)
     for device in ("a100-sxm-80gb", "h100-sxm", "mi300x"):
@@ -190,10 +192,10 @@ def test_tiles_that_libraries_compile_fit_where_they_compile_them(d, tile):
 
 
 @pytest.mark.parametrize("device", ["t4", "h100-sxm", "mi300x"])
-def test_a_tile_that_no_unit_can_hold_is_no_kernel(device):
-    """A row of O in fp32 for each byte that a unit has: whatever else is in a tile, it does not fit.
+def test_a_tile_too_large_for_a_unit_is_refused_at_the_kernel_rung(device):
+    """The tile's rows of O in fp32 alone exceed the on-chip memory of a unit.
 
-    Before, the larger a tile, the faster the kernel was, without end. The roofline is of any schedule.
+    Before, kernels became ever faster with larger tiles. The roofline holds for any schedule.
     """
     sizes = {"batch": 1, "heads": 1, "seq": 65536, "head_dim": [64, 256]}
     machine = hardware.load(device)
@@ -204,7 +206,7 @@ def test_a_tile_that_no_unit_can_hold_is_no_kernel(device):
         predict(get("tiled-attention")(dtype="fp16", tile=(rows, 1)), machine, rung="bound", **sizes).seconds
         > 0
     ).all()
-    # A core's caches are not all the room that it has.
+    # On a CPU a tile may exceed a core's caches.
     assert (
         predict(get("tiled-attention")(dtype="fp32", tile=(rows, 9)), "epyc-9654", **sizes).seconds > 0
     ).all()

@@ -1,4 +1,4 @@
-"""FLOPs and parameters against torch: recorded goldens, and FlopCounterMode on meta over random shapes."""
+"""FLOPs and parameters against torch: recorded goldens, and FlopCounterMode on meta for random shapes."""
 
 import csv
 import re
@@ -34,7 +34,7 @@ def goldens():
 
 
 @pytest.mark.parametrize("row", goldens(), ids=lambda row: f"{row['layer']} {row['sizes']}")
-def test_goldens(row):
+def test_flops_equal_torchs_goldens(row):
     layer = get(row["layer"])
     sizes = {name: int(value) for name, value in read(row["sizes"]).items()}
     for direction, column in (("fwd", "fwd"), ("fwd+bwd", "fwd_plus_bwd")):
@@ -44,8 +44,8 @@ def test_goldens(row):
 
 
 @pytest.mark.shared
-def test_goldens_are_the_reference_rows(shared):
-    """Every row of the reference table is here with its figures."""
+def test_the_goldens_contain_every_row_of_the_reference_table(shared):
+    """With the same figures."""
     with (shared / "reference" / "torch_flop_goldens.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     wanted = sorted((r["torch_fwd"], r["torch_fwd_plus_bwd"]) for r in rows)
@@ -56,7 +56,7 @@ def test_goldens_are_the_reference_rows(shared):
 
 
 def counted(run, *inputs):
-    """(forward, backward) FLOPs of a function of meta tensors."""
+    """Return (forward, backward) FLOPs of a function of meta tensors."""
     with FlopCounterMode(display=False) as forward:
         result = run(*inputs)
         result = result[0] if isinstance(result, tuple) else result
@@ -85,7 +85,7 @@ steps = st.integers(1, 4)
     cell=st.sampled_from(["rnn", "lstm", "gru"]), batch=small, seq=steps, hidden=small, width=small,
     layers=st.integers(1, 3), both=st.booleans(),
 )  # fmt: skip
-def test_recurrent(cell, batch, seq, hidden, width, layers, both):
+def test_flops_and_parameters_of_recurrent_layers_equal_torchs(cell, batch, seq, hidden, width, layers, both):
     module = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
     module = module(width, hidden, layers, bidirectional=both, device="meta")
     sizes = {"batch": batch, "seq": seq, "hidden": hidden, "input": width, "num_layers": layers}
@@ -99,8 +99,8 @@ def test_recurrent(cell, batch, seq, hidden, width, layers, both):
     batch=small, seq=steps, hidden=st.integers(2, 9), width=small, layers=st.integers(1, 3),
     both=st.booleans(), data=st.data(),
 )  # fmt: skip
-def test_projected_lstm(batch, seq, hidden, width, layers, both, data):
-    """The output's projection keeps its gradient at the first step; only h0's product is not made."""
+def test_flops_and_parameters_of_projected_lstms_equal_torchs(batch, seq, hidden, width, layers, both, data):
+    """The first step, too, has the gradient of the output projection; only h0's product is omitted."""
     p = data.draw(st.integers(1, hidden - 1))
     module = nn.LSTM(width, hidden, layers, bidirectional=both, proj_size=p, device="meta")
     sizes = {
@@ -117,7 +117,7 @@ def test_projected_lstm(batch, seq, hidden, width, layers, both, data):
     assert evaluate(get("lstm")(**options), **sizes)["parameters"] == parameters
 
 
-def test_parameters_without_bias():
+def test_parameters_of_a_gru_without_bias_equal_torchs():
     module = nn.GRU(5, 7, 2, bias=False, device="meta")
     parameters = sum(p.numel() for p in module.parameters())
     counts = evaluate(get("gru")(bias=False), batch=1, seq=1, hidden=7, input=5, num_layers=2)
@@ -126,15 +126,15 @@ def test_parameters_without_bias():
 
 @few
 @given(batch=small, m=small, n=small, k=small)
-def test_matmul(batch, m, n, k):
+def test_flops_of_matmul_equal_torchs(batch, m, n, k):
     sizes = {"batch": batch, "m": m, "n": n, "k": k}
     agree("matmul", {}, sizes, torch.bmm, meta(batch, m, k), meta(batch, k, n))
 
 
 @few
 @given(batch=small, heads=small, n=small, n_kv=small, d=small, dv=small, causal=st.booleans())
-def test_dense_core(batch, heads, n, n_kv, d, dv, causal):
-    """SDPA's mathematics on meta; a causal mask is never halved."""
+def test_flops_of_dense_attention_equal_torchs(batch, heads, n, n_kv, d, dv, causal):
+    """scaled_dot_product_attention's mathematics on meta; torch never halves a causal mask."""
     n_kv = n if causal else n_kv
     sizes = {"batch": batch, "heads": heads, "seq": n, "seq_kv": n_kv, "head_dim": d, "value_dim": dv}
 
@@ -148,8 +148,8 @@ def test_dense_core(batch, heads, n, n_kv, d, dv, causal):
 
 @few
 @given(batch=small, groups=st.integers(1, 3), each=st.integers(1, 3), n=small, d=st.sampled_from([8, 16, 64]))
-def test_tiled_core(batch, groups, each, n, d):
-    """The registry of the flash operator: 4 forward, 10 backward; grouped queries count as query heads."""
+def test_flops_of_tiled_attention_equal_torchs_flash_operator(batch, groups, each, n, d):
+    """Torch's registry counts 4 forward and 10 backward; grouped queries count as query heads."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention
     half = torch.float16
     heads = groups * each
@@ -163,8 +163,8 @@ def test_tiled_core(batch, groups, each, n, d):
 
 @few
 @given(batch=small, groups=st.integers(1, 3), each=st.integers(1, 3), n=small, d=small, width=small)
-def test_projected_attention(batch, groups, each, n, d, width):
-    """Whole multi-head (each = 1) and grouped-query attention, out of four linear layers and the core."""
+def test_flops_and_parameters_of_attention_with_projections_equal_torchs(batch, groups, each, n, d, width):
+    """Multi-head (each = 1) and grouped-query attention: four linear layers and the core."""
     heads = groups * each
     q, k, v, o = (
         nn.Linear(i, j, bias=False, device="meta")
@@ -187,7 +187,9 @@ def test_projected_attention(batch, groups, each, n, d, width):
 
 @few
 @given(batch=small, n=small, heads=st.integers(1, 3), each=small, d_ff=small)
-def test_feed_forward_and_transformer_layer(batch, n, heads, each, d_ff):
+def test_flops_and_parameters_of_feed_forward_and_transformer_layers_equal_torchs(
+    batch, n, heads, each, d_ff
+):
     d = heads * each
     inner = nn.Sequential(nn.Linear(d, d_ff, bias=False), nn.ReLU(), nn.Linear(d_ff, d, bias=False)).to(
         "meta"
@@ -208,7 +210,7 @@ def test_feed_forward_and_transformer_layer(batch, n, heads, each, d_ff):
 
 
 def sums_of_gradients(run, *inputs):
-    """Additions of whole tensors that autograd makes where a tensor is read more than once."""
+    """Return how many additions of whole tensors autograd makes because a tensor is read twice."""
 
     class Additions(torch.utils._python_dispatch.TorchDispatchMode):
         found = 0
@@ -223,10 +225,10 @@ def sums_of_gradients(run, *inputs):
     return additions.found
 
 
-def test_sums_of_gradients():
-    """One where self-attention reads its input twice, none in cross-attention; MLA's and Mamba's too.
+def test_layers_add_input_gradients_where_autograd_does():
+    """Once if self-attention, MLA or Mamba reads its input twice; never in cross-attention.
 
-    And one of the matrix with which Linformer mixes keys and values alike.
+    Linformer adds the gradients of the matrix that mixes both keys and values.
     """
 
     def product(inner, outer):
@@ -247,7 +249,7 @@ def test_sums_of_gradients():
         return (query @ key.T).softmax(-1) @ value
 
     def convolved(x):
-        u = (x @ q).tanh()  # whatever it is that makes one x of E channels
+        u = (x @ q).tanh()  # stands for whatever makes one x of E channels
         return u * (u @ out)
 
     def mixed(x, keys, values):
@@ -270,8 +272,8 @@ def test_sums_of_gradients():
     assert list(found.values()) == [1, 0, 1, 1, 1]
 
 
-def test_what_enters_segments_and_memory_has_one_gradient():
-    """Infini-attention adds up dσ(Q), dσ(K) of numerator and denominator; dQ, dK, dV of both branches."""
+def test_compressive_memory_adds_gradients_where_autograd_does():
+    """Infini-attention adds dσ(Q) and dσ(K) of numerator and denominator, and dQ, dK, dV of both branches."""
     b, h, segments, c, d, dv = 2, 3, 4, 5, 6, 7
 
     def run(q, k, v):
@@ -289,7 +291,7 @@ def test_what_enters_segments_and_memory_has_one_gradient():
     flops = {p.name: p.flops["vector", "fp32"] for p in layer.phases() if ("vector", "fp32") in p.flops}
     given = {symbol(name): size for name, size in {**sizes, "kv_heads": h}.items()}
     rows = b * h * segments * c
-    # The rest of these passes: −s·z and the sums of −s·q; of keys nothing else; min(σ, 1) times.
+    # Other operations of these passes are subtracted: −s·z and the sums of −s·q; the factor min(σ, 1).
     added = [
         flops["query gradient, normaliser"].subs(given) - 3 * rows * d,
         flops["key gradient, normaliser"].subs(given),

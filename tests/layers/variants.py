@@ -1,4 +1,4 @@
-"""Cases of attention's variants: masks, spans, graphs, memories, latents, decoding; for `cases`."""
+"""Cases of attention variants, for `cases`: masks, spans, graphs, memories, latents, decoding."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from families import Points, _sizes
 from costmodel.layers import Layer, get
 
 _CORE = "batch heads kv_heads seq head_dim value_dim"
-#: No two sizes alike; blocks that divide the length and that do not, windows longer and shorter than it.
+#: All sizes differ; blocks that do and do not divide the length, windows longer and shorter than it.
 MASKED = _sizes(
     f"{_CORE} block window globals random density stride summary",
     (3, 6, 2, 20, 5, 7, 4, 9, 1, 8, 30, 6, 2),
@@ -25,13 +25,13 @@ MASKED = _sizes(
     (3, 4, 2, 1, 5, 7, 2, 3, 1, 1, 30, 2, 1),
     (6, 3, 1, 8, 2, 48, 9, 30, 10, 11, 23, 12, 3),
 )
-#: Many blocks, of which few are global.
+#: Many blocks, few of them global.
 BLOCKS = _sizes(
     f"{_CORE} block window globals random",
     (3, 6, 2, 150, 5, 7, 4, 13, 10, 22),
     (2, 12, 4, 97, 3, 9, 5, 16, 21, 8),
     (2, 80, 40, 334, 5, 41, 2, 43, 30, 6),
-    # Nearly all are kept.
+    # The mask keeps nearly all blocks.
     (5, 56, 14, 33, 2, 14, 7, 3, 11, 11),
     (9, 72, 24, 14, 33, 20, 1, 1, 3, 7),
     (4, 12, 4, 33, 14, 20, 5, 9, 14, 6),
@@ -41,8 +41,8 @@ BLOCKS = _sizes(
     (33, 68, 17, 5, 8, 5, 17, 1, 3, 6),
     (9, 4, 1, 20, 1, 3, 1, 7, 11, 8),
 )
-#: Last columns as long as the others, keys of a query at a power of two and one above: 8, 9; 16, 17.
-#: Strides beyond the length.
+#: Last columns as long as the others; numbers of keys per query at a power of two and one above (8, 9; 16,
+#: 17); strides longer than the sequence.
 STRIDED = _sizes(
     f"{_CORE} block stride summary",
     (2, 6, 3, 12, 5, 9, 4, 6, 2),
@@ -57,7 +57,7 @@ STRIDED = _sizes(
     (1, 4, 2, 4, 6, 3, 2, 33, 1),
     (3, 4, 2, 30, 6, 2, 5, 20, 5),
     (2, 6, 3, 40, 5, 70, 4, 17, 3),
-    # Two positions beyond each other's stride, or none.
+    # Two positions more than a stride apart, or none.
     (33, 34, 17, 5, 8, 5, 17, 1, 1),
     (17, 80, 20, 8, 12, 1, 9, 6, 6),
     (12, 36, 9, 11, 17, 4, 1, 5, 5),
@@ -158,8 +158,8 @@ def _variants() -> Options:
 
 
 def variant_cases() -> Iterator[tuple[Layer, Points]]:
-    """Every variant with its options, in every direction it is trained in, and most once in fp64."""
-    done = {"longformer", "bigbird", "strided"}  # as sliding-window has it
+    """Yield every variant with its options and directions, and most of them once in fp64."""
+    done = {"longformer", "bigbird", "strided"}  # covered by sliding-window
     for name, options, points in _variants():
         kind = get(name)
         once = "bwd" not in kind.directions or options.get("absorbed")

@@ -1,4 +1,4 @@
-"""A model is a layer made of layers: its counts are those of its parts, whatever its own sizes are."""
+"""A model is a layer made of layers: its counts and times are the sums of those of its parts."""
 
 import copy
 import dataclasses
@@ -18,7 +18,7 @@ BLOCK = cm.TransformerBlock(causal=True)
 
 
 def gpt2(layers=12, tied=True):
-    """GPT-2 small without its embedding: blocks, and logits with the embedding's weights."""
+    """Return GPT-2 small without its embedding: blocks, and logits that share its weights if tied."""
     return Model(
         title="gpt2",
         parts=(
@@ -31,8 +31,8 @@ def gpt2(layers=12, tied=True):
 
 
 @pytest.mark.parametrize("direction", ["fwd", "bwd", "fwd+bwd"])
-def test_counts_are_those_of_the_stack_and_the_product(direction):
-    """12 repeats of a block are a block of 12 layers."""
+def test_counts_are_the_sum_of_the_stack_of_blocks_and_the_logits(direction):
+    """12 repeats of a block count as one TransformerBlock of 12 layers."""
     model = dataclasses.replace(gpt2(), direction=direction)
     stack = dataclasses.replace(BLOCK, direction=direction)
     logits = cm.Matmul(direction=direction)
@@ -44,7 +44,7 @@ def test_counts_are_those_of_the_stack_and_the_product(direction):
     assert whole["kept_bytes"] == blocks["kept_bytes"] + last["kept_bytes"]
 
 
-def test_models_can_be_pickled():
+def test_pickled_models_keep_their_counts():
     model = cm.models.load("llama-2-7b")
     again = pickle.loads(pickle.dumps(model))
     assert again.parameters == model.parameters
@@ -53,8 +53,8 @@ def test_models_can_be_pickled():
     assert evaluate(use, **sizes)["matrix_flops"] == evaluate(model.prefill(), **sizes)["matrix_flops"]
 
 
-def test_models_that_were_predicted_can_be_pickled():
-    """What a prediction compiles is no part of a model."""
+def test_models_can_be_pickled_and_copied_after_a_prediction():
+    """What a prediction compiles does not become part of the model."""
     use = cm.models.load("gpt2").decode()
     sizes = {"batch": 1, "seq_kv": 16}
     seconds = cm.predict(use, "h100-sxm", **sizes).seconds
@@ -64,14 +64,14 @@ def test_models_that_were_predicted_can_be_pickled():
 
 
 def test_tied_weights_are_counted_once():
-    """GPT-2 small has 12·(12·768² + 4·768) parameters in blocks without biases."""
+    """Without biases, the blocks of GPT-2 small have 12·(12·768² + 4·768) parameters."""
     blocks = 12 * (12 * 768**2 + 4 * 768)
     assert gpt2().cost.parameters == blocks
     assert gpt2(tied=False).cost.parameters == blocks + 50257 * 768
     assert gpt2(tied=False).tensors().weights - gpt2().tensors().weights == 2 * 50257 * 768
 
 
-def test_time_is_the_sum_of_its_parts():
+def test_the_time_is_the_sum_of_the_times_of_the_parts():
     sizes = {"batch": 4, "seq": 1024}
     whole = cm.predict(gpt2(), "nvidia/a100-sxm-80gb", **sizes)
     blocks = cm.predict(BLOCK, "nvidia/a100-sxm-80gb", **sizes, d_model=768, heads=12, num_layers=12)
@@ -80,7 +80,7 @@ def test_time_is_the_sum_of_its_parts():
     assert {row["phase"].partition(":")[0] for row in whole.phases} == {"block", "logits"}
 
 
-def test_its_sizes_are_those_that_the_parts_leave_open():
+def test_a_model_requires_the_sizes_that_its_parts_leave_open():
     assert gpt2().required == ("batch", "seq")
     with pytest.raises(UnknownNameError, match="size 'hidden' of gpt2"):
         cm.predict(gpt2(), "nvidia/h200-sxm", batch=1, seq=8, hidden=3)
@@ -97,8 +97,8 @@ def test_a_part_checks_its_sizes():
         Part.of("attention", cm.TiledAttention(), batch=1, seq=8, heads=6, kv_heads=4, head_dim=8)
 
 
-def test_sizes_that_a_part_refuses_are_refused_when_they_are_known():
-    """A causal query needs its own key; which sizes those are is known only when they are given."""
+def test_sizes_that_a_part_refuses_are_refused_at_evaluation():
+    """A causal query needs its own key; whether it has one is known only once the sizes are given."""
     kv = sp.Symbol("seq_kv", positive=True, integer=True)
     assert kv == symbols("seq_kv")[0]
     part = Part.of(
@@ -109,19 +109,20 @@ def test_sizes_that_a_part_refuses_are_refused_when_they_are_known():
         evaluate(model, seq=16, seq_kv=8)
 
 
-def test_another_dtype_halves_the_traffic_of_everything():
+def test_in_dtype_changes_the_format_of_every_part():
     wide = dataclasses.replace(gpt2(), parts=gpt2().parts).in_dtype("fp32")
     assert evaluate(wide, batch=1, seq=512)["parameters"] == evaluate(gpt2(), batch=1, seq=512)["parameters"]
     assert wide.tensors().weights == 2 * gpt2().tensors().weights
     assert ("matrix", "fp32") in wide.cost.flops
 
 
-def test_no_parts_is_refused():
+def test_a_model_without_parts_is_refused():
     with pytest.raises(SizeError, match="at least one part"):
         Model(title="nothing", parts=(), inputs=sp.Integer(1), outputs=sp.Integer(1))
 
 
-def test_equal_models_share_one_plan():
+def test_models_with_equal_parts_are_equal_and_hash_alike():
+    """Compiled plans are therefore shared."""
     assert gpt2() == gpt2()
     assert hash(gpt2()) == hash(gpt2())
     assert gpt2(layers=13) != gpt2()

@@ -1,4 +1,4 @@
-"""Parameters come out as published, and agree with first principles."""
+"""Numbers of parameters, caches and states of models, as published and from first principles."""
 
 import csv
 import re
@@ -26,8 +26,8 @@ def table(name):
 
 
 @pytest.mark.parametrize("name", [name for name in available() if load(name).published is not None])
-def test_parameters_are_those_published(name):
-    """To the last one where a card gives all digits, else to the digits that are printed."""
+def test_parameters_equal_the_published_number(name):
+    """Exactly where a card gives all digits, otherwise to the digits that are printed."""
     model = load(name)
     if isinstance(model.published, int):
         assert model.parameters == model.published
@@ -38,15 +38,15 @@ def test_parameters_are_those_published(name):
 
 
 @pytest.mark.parametrize("row", table("transformer_table3.csv"), ids=lambda row: row["row"])
-def test_every_row_of_the_transformers_table_3(row):
+def test_parameters_equal_the_transformer_papers_table_3(row):
     sizes = {key: int(row[key]) for key in ("num_layers", "d_model", "d_ff", "num_heads", "d_kv")}
     config = {"model_type": "transformer", "vocab_size": int(row["vocab_size"]), **sizes}
     model = from_config({**config, "other_embedding_rows": 4096})
     assert round(model.parameters / 1e6) == int(row["parameters_millions"])
 
 
-def test_gnmt_has_about_what_others_count_for_it():
-    """278M in all, and 214M multiplications a position (Shazeer et al., arXiv 1701.06538, Table 4)."""
+def test_parameters_of_gnmt_are_about_what_shazeer_et_al_count():
+    """278M in all, and 214M multiplications per position (arXiv 1701.06538, Table 4)."""
     model = load("gnmt")
     assert model.parameters == pytest.approx(278e6, rel=0.015)
     assert model.parameters - 2 * 32000 * 1024 == pytest.approx(214e6, rel=0.015)
@@ -79,8 +79,11 @@ def test_gnmt_has_about_what_others_count_for_it():
         ),
     ],
 )
-def test_gemma_3_has_what_its_published_configurations_leave_out(text, millions):
-    """Their text_config lacks what is the class's default; non-embedding, arXiv 2503.19786, Table 1."""
+def test_gemma_3_gets_the_fields_that_its_configurations_leave_out(text, millions):
+    """Their text_config omits the defaults of Hugging Face's class.
+
+    Expected: non-embedding parameters of arXiv 2503.19786, Table 1.
+    """
     inner = {**text, "model_type": "gemma3_text", "sliding_window": 1024}
     model = from_config({"model_type": "gemma3", "text_config": inner})
     assert round((model.parameters - model.fields.vocab * model.fields.d_model) / 1e6) == millions
@@ -105,8 +108,8 @@ LLAMA_4 = {
 T5 = {"vocab_size": 1000, "d_model": 64, "d_kv": 16, "d_ff": 96, "num_layers": 3, "num_heads": 4}
 MAMBA = {"vocab_size": 1000, "hidden_size": 64, "num_hidden_layers": 3, "state_size": 8}
 
-#: Configurations with keys that published ones seldom have, or lack, and the parameters of Hugging Face's
-#: code (transformers 5.23, on meta; of DeepSeek-V3 with its router's offsets).
+#: Configurations with rare keys or without common ones, and the parameters of Hugging Face's code for them
+#: (transformers 5.23, on meta; DeepSeek-V3 with its router's offsets).
 SELDOM = [
     ("mistral", {**SMALL, "intermediate_size": 96, "num_attention_heads": 16}, 313152),
     ("qwen3", GATED, 830784),
@@ -128,14 +131,14 @@ SELDOM = [
 ]
 
 
-#: Of OPT's shape, as facebook/galactica-125m: no biases, norms that learn nothing.
+#: OPT in the shape of facebook/galactica-125m, which has no biases and norms without weights.
 GALACTICA = {
     "vocab_size": 50000, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12,
     "ffn_dim": 3072, "max_position_embeddings": 2048, "word_embed_proj_dim": 768,
 }  # fmt: skip
 
 
-def test_norms_and_products_may_learn_less():
+def test_opt_without_biases_or_norm_weights_has_fewer_parameters():
     def parameters(**said):
         return from_config({"model_type": "opt", **GALACTICA, **said}).parameters
 
@@ -145,8 +148,11 @@ def test_norms_and_products_may_learn_less():
     assert parameters(enable_bias=False, _remove_final_layer_norm=True) == products + 24 * 2 * 768
 
 
-def test_an_xlstm_may_have_biases():
-    """Hugging Face's modeling_xlstm.py: of every product but the gates' (always) and the words', of norms."""
+def test_biases_of_an_xlstm_are_counted():
+    """Hugging Face's modeling_xlstm.py, per layer: biases of the products and of the norms.
+
+    The gates always have biases, the logits never.
+    """
     small = {"vocab_size": 100, "hidden_size": 128, "num_hidden_layers": 3, "num_heads": 4}
     plain, biased = (from_config({"model_type": "xlstm", **small, "use_bias": b}) for b in (False, True))
     keys, values, width = 64, 128, plain.fields.d_ff
@@ -155,22 +161,22 @@ def test_an_xlstm_may_have_biases():
     assert from_config({"model_type": "xlstm", **small}).parameters == plain.parameters
 
 
-#: config.json of state-spaces/mamba-130m, and the parameters of its checkpoint.
+#: config.json of state-spaces/mamba-130m.
 OF_MAMBA_SSM = {
     "d_model": 768, "n_layer": 24, "vocab_size": 50277, "ssm_cfg": {}, "rms_norm": True,
     "residual_in_fp32": True, "fused_add_norm": True, "pad_vocab_size_multiple": 8,
 }  # fmt: skip
 
 
-def test_mamba_ssms_own_configuration_is_read():
+def test_mamba_ssms_own_configuration_gives_the_parameters_of_its_checkpoint():
     def parameters(**said):
         return from_config({**OF_MAMBA_SSM, **said}, model_type="mamba").parameters
 
     assert parameters() == load("mamba-130m").parameters == 129_135_360
-    assert parameters(pad_vocab_size_multiple=None) == 129_135_360  # what its class has anyway
+    assert parameters(pad_vocab_size_multiple=None) == 129_135_360  # the default of its class
     assert parameters(pad_vocab_size_multiple=1) == 129_135_360 - 3 * 768
     assert parameters(rms_norm=False) == 129_135_360 + 25 * 768
-    # A_log and D; Δ, B and C: 768 · 2 channels have a state each.
+    # A_log has a row of states for each of 2 · 768 channels; the product that makes B and C has two more.
     assert parameters(ssm_cfg={"d_state": 32}) == 129_135_360 + 24 * 1536 * (16 + 2 * 16)
     assert parameters(ssm_cfg={"d_conv": 3}) == 129_135_360 - 24 * 1536
     hugging_face = from_config({"model_type": "mamba", **MAMBA, "vocab_size": 1001}).parameters
@@ -186,7 +192,7 @@ def test_mamba_ssms_own_configuration_is_read():
         {"ssm_cfg": "large"},
     ],
 )
-def test_what_is_not_mamba_alone_is_refused(said):
+def test_mamba_ssm_configurations_with_other_layers_are_refused(said):
     with pytest.raises(
         CostmodelError, match=r"in every layer and nothing in between, got|should be a mapping"
     ):
@@ -194,7 +200,7 @@ def test_what_is_not_mamba_alone_is_refused(said):
 
 
 @pytest.mark.parametrize(("kind", "figures", "count"), SELDOM)
-def test_keys_that_are_seldom_there_count(kind, figures, count):
+def test_parameters_of_rare_configurations_equal_hugging_faces(kind, figures, count):
     assert from_config({"model_type": kind, **figures}).parameters == count
 
 
@@ -207,46 +213,46 @@ def test_keys_that_are_seldom_there_count(kind, figures, count):
         ({"layer_types": ["full_attention"] * 5 + ["chunked_attention"]}, 5),
     ],
 )
-def test_llama_4_lists_its_layers(said, whole):
-    """What its code makes of the lists (configuration_llama4.py): a layer that rotates sees a chunk."""
+def test_llama_4_caches_whole_sequences_only_in_layers_listed_without_rotation(said, whole):
+    """configuration_llama4.py: a layer that rotates positions attends to a chunk of 8,192 only."""
     cache = from_config({"model_type": "llama4_text", **LLAMA_4, **said}).cache_bytes("bf16")
     of_layer = 2 * 2 * 2 * 16
     assert at(cache, batch=1, seq_kv=10**6) == of_layer * (whole * 10**6 + (6 - whole) * 8192)
 
 
-def test_what_is_listed_is_listed_of_every_layer():
+def test_a_list_of_layers_must_have_one_entry_per_layer():
     model = from_config({"model_type": "llama4_text", **LLAMA_4, "no_rope_layers": [1, 0]})
     with pytest.raises(CostmodelError, match="no_rope_layers has 2 entries for 6 layers"):
         _ = model.parameters
 
 
 @pytest.mark.parametrize("name", ["moe_intermediate_size", "num_experts_per_tok"])
-def test_experts_that_no_token_passes_are_refused(name):
-    """One was a division by zero, the other a mixture without its experts' products."""
+def test_experts_of_width_zero_or_zero_per_token_are_refused(name):
+    """Before, one was a division by zero, the other a mixture without the products of its experts."""
     figures = {**GATED, **SHARED, "shared_expert_intermediate_size": 32, name: 0}
     with pytest.raises(CostmodelError, match=r"experts per token of at least 1, got .* and . of 4"):
         _ = from_config({"model_type": "qwen2_moe", **figures}).parameters
 
 
-def test_delta_rules_whose_state_is_not_square_are_refused():
-    """They were counted with the width of a key's head."""
+def test_delta_rules_with_a_non_square_state_are_refused():
+    """Before, they were counted with the width of a key's head."""
     model = from_config({"model_type": "qwen3_next", **NEXT, "linear_value_head_dim": 32})
     with pytest.raises(CostmodelError, match=r"linear_value_head_dim should be .* 16, got 32"):
         _ = model.parameters
 
 
-def test_active_parameters_of_mixtures():
-    """Weights that one token meets: 12.9B of Mixtral, 37B of DeepSeek-V3 (their papers)."""
+def test_active_parameters_of_mixtures_are_as_published():
+    """Weights that one token meets: 12.9B in Mixtral, 37B in DeepSeek-V3 (their papers)."""
     for name, active in (("mixtral-8x7b", 12.9e9), ("deepseek-v3", 37e9), ("qwen3-30b-a3b", 3.3e9)):
         decode = load(name).decode()
         weights = at(decode.tensors().weights, batch=1, seq_kv=1) / 2
         embedded = load(name).fields.vocab * load(name).fields.d_model
-        # The papers count the table of embeddings, of which a token reads one row.
+        # The papers count the whole embedding table, although a token reads only one row.
         assert float(weights) + embedded == pytest.approx(active, rel=0.025)
 
 
-def test_cache_of_keys_and_values():
-    """Bytes a token: 512 KiB (Llama-2-7B), 320 KiB (70B), 1152 a layer (DeepSeek-V2, arXiv 2405.04434)."""
+def test_cache_bytes_per_token_are_as_published():
+    """512 KiB (Llama-2-7B), 320 KiB (70B), 1,152 per layer (DeepSeek-V2, arXiv 2405.04434)."""
     for name, expected in (
         ("llama-2-7b", 512 * 1024),
         ("llama-2-70b", 320 * 1024),
@@ -256,8 +262,8 @@ def test_cache_of_keys_and_values():
         assert at(cache, batch=1, seq_kv=1) == expected
 
 
-def test_recurrent_states():
-    """Mamba: E·N_s fp32 and (k − 1)·E; RWKV-4: 5 d a layer; neither grows with the text."""
+def test_recurrent_models_keep_a_state_of_fixed_size():
+    """Per layer, Mamba keeps E·N_s numbers in fp32 and (k − 1)·E inputs, RWKV-4 5 d numbers."""
     c = load("mamba-2.8b").fields
     expected = c.layers * (4 * c.inner * c.state + 2 * (c.kernel - 1) * c.inner)
     assert at(load("mamba-2.8b").cache_bytes("bf16"), batch=1) == expected
@@ -272,7 +278,7 @@ def test_a_window_bounds_the_cache():
 
 
 @pytest.mark.parametrize("name", available())
-def test_every_entry_says_where_its_figures_are_from(name):
+def test_every_catalogue_entry_lists_the_sources_of_its_figures(name):
     entry = _yaml(CATALOGUE / f"{name}.yaml")
     assert entry["name"] == name
     used = {figure["source"] for figure in entry["figures"].values()}

@@ -1,4 +1,4 @@
-"""Models whose weights or caches are stored narrower: files as published, tokens a second as measured."""
+"""Models with narrow weights or caches: file sizes as published, tokens per second as measured."""
 
 import pytest
 
@@ -11,16 +11,16 @@ A100 = "nvidia/a100-sxm-80gb"
 
 
 def held(model, weights, group=None):
-    """Return what the weights of a model occupy [GB]."""
+    """Return the size of a model's weights [GB]."""
     found = load(model).storing(weights, group=group).prefill("fp16").held()
     return float(found.learned) / 1e9
 
 
 @pytest.mark.parametrize(("name", "published"), [("llama-2-7b", 3.89), ("llama-2-70b", 36.61)])
-def test_files_are_as_large_as_published(name, published):
+def test_weights_occupy_as_much_as_awqs_published_files(name, published):
     """AWQ, 4 bits, groups of 128: the model cards of TheBloke/Llama-2-7B-AWQ and -70B-AWQ.
 
-    A zero of 4 bits a group, which is not counted, is 0.7 % more.
+    The 4-bit zero of each group, which is not counted, adds 0.7 %.
     """
     model = load(name)
     outside = 2 * model.fields.vocab * model.fields.d_model
@@ -30,10 +30,10 @@ def test_files_are_as_large_as_published(name, published):
 
 @pytest.mark.parametrize(
     ("weights", "group", "published"),
-    # Zeros of 16 bits beside scales of 32 numbers: as many bytes as scales of 16.
+    # A 16-bit zero and a 16-bit scale per 32 numbers are as many bytes as a scale per 16.
     [(None, None, 104.9), ("int8", None, 155.58), ("int4", 16, 196.80)],
 )
-def test_tokens_a_second_of_gpt_fast(weights, group, published):
+def test_tokens_per_second_are_those_of_gpt_fast(weights, group, published):
     """README of gpt-fast: Llama 2 7B, one sequence, A100-80GB limited to 330 W."""
     device = cm.hardware.load(A100).replace(power="330 W")
     model = load("llama-2-7b").storing(weights, group=group).decode("bf16")
@@ -42,14 +42,14 @@ def test_tokens_a_second_of_gpt_fast(weights, group, published):
     assert 1 / found.lower_s > published
 
 
-def test_what_is_left_as_it_was():
+def test_storing_changes_the_products_of_layers_and_nothing_else():
     plain, stored = load("mixtral-8x7b").decode(), load("mixtral-8x7b").storing("int4").decode()
     changed = {p.name for p, q in zip(plain.parts, stored.parts, strict=True) if p.layer != q.layer}
     assert changed == {"query, key and value", "output projection", "experts"}
     assert plain.parameters() == stored.parameters()
 
 
-def test_products_of_latent_attention_that_were_absorbed_keep_their_format():
+def test_absorbed_products_of_latent_attention_keep_their_format():
     stored = load("deepseek-v3").storing("int8", cache="fp8").decode()
     formats = {part.name: part.layer.options.get("weights") for part in stored.parts}
     assert formats["query to latent (W_UK)"] is None
@@ -64,25 +64,25 @@ def test_a_cache_of_latents_is_half_as_large_in_fp8():
     assert reads[0] - reads[1] == 61 * 64 * 4096 * (512 + 64)
 
 
-def test_a_pass_over_a_prompt_leaves_its_cache_as_it_is_stored():
+def test_prefill_leaves_a_cache_in_the_stored_format():
     plain, stored = (load("llama-2-7b").storing(cache=cache).prefill().held().left for cache in (None, "fp8"))
     assert plain == 2 * stored
 
 
-def test_the_same_format_changes_nothing():
+def test_storing_in_the_format_of_computation_changes_nothing():
     model = load("llama-2-7b")
     assert model.storing("fp8").decode("fp8") == model.decode("fp8")
     assert model.storing("int8").training() == model.training()
     assert model.storing("int8").title == "llama-2-7b, weights in int8"
 
 
-def test_devices_share_what_is_stored():
+def test_two_devices_hold_half_of_the_stored_weights_each():
     whole, half = (load("llama-2-70b").tensor_parallel(n).storing("int4").decode() for n in (1, 2))
     bytes_ = [cm.predict(m, A100, rung="bound", batch=1, seq_kv=1024).footprint_bytes for m in (whole, half)]
     assert bytes_[1] == pytest.approx(bytes_[0] / 2, rel=0.02)
 
 
-def test_memory_that_does_not_do_for_16_bits_may_do_for_8():
+def test_a_model_too_large_in_16_bits_is_offered_in_8():
     memory = Memory(architecture=load("llama-2-70b"), device=cm.hardware.load(A100), dtype="bf16")
     said = memory.lacking("decode", batch=1, length=2048)
     assert said.endswith("--tensor 2 or --weights int8 would do")
@@ -90,8 +90,8 @@ def test_memory_that_does_not_do_for_16_bits_may_do_for_8():
     assert stored.lacking("decode", batch=1, length=2048) is None
 
 
-def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
-    """It named int8 to a model of fp8, which refuses it: nothing was predicted at all."""
+def test_a_model_too_large_in_8_bits_is_offered_in_4_or_on_more_devices():
+    """Before, int8 was suggested for a model in fp8, which refuses it."""
     memory = Memory(
         architecture=load("llama-3.1-405b"), device=cm.hardware.load("nvidia/h200-sxm"), dtype="fp8"
     )
@@ -102,7 +102,7 @@ def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
     assert "--weights int4" in half.lacking("decode", batch=1, length=512)
 
 
-# -- checkpoints that say how they are stored --------------------------------------------------
+# -- checkpoints with a quantization_config ----------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
         ({"quant_method": "awq", "bits": 4, "group_size": 128}, "int4", 4 + 16 / 128),
         ({"quant_method": "gptq", "bits": 4, "group_size": 32}, "int4", 4 + 16 / 32),
         ({"quant_method": "gptq", "bits": 8, "group_size": -1}, "int8", 8 + 16 / 4096),
-        # Dettmers et al., arXiv 2305.14314, §3: 0.5 bits a parameter for scales, 0.127 quantised.
+        # Dettmers et al., arXiv 2305.14314, §3: 0.5 bits per parameter for scales, 0.127 if quantised too.
         ({"quant_method": "bitsandbytes", "load_in_4bit": True}, "fp4", 4 + 0.5),
         (
             {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_use_double_quant": True},
@@ -120,7 +120,7 @@ def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
         ),
         ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "int8", 8 + 16 / 4096),
         ({"quant_method": "fp8", "weight_block_size": [128, 128]}, "fp8", 8),
-        # Scales of FP4 are bytes in every notation: 16 numbers, 4.5 bits.
+        # FP4 has scales of one byte in every notation: per 16 numbers, 4.5 bits in all.
         (
             {
                 "quant_method": "compressed-tensors",
@@ -129,7 +129,7 @@ def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
             "fp4",
             4 + 8 / 16,
         ),
-        # OCP Microscaling Formats v1.0, §5: 8 bits for 32 numbers.
+        # OCP Microscaling Formats v1.0, §5: 8 bits of scale per 32 numbers.
         ({"quant_method": "mxfp4"}, "fp4", 4.25),
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, "fp4", 4.5),
         (
@@ -142,7 +142,7 @@ def test_memory_that_does_not_do_for_8_bits_may_do_for_4():
         ),
     ],
 )
-def test_a_configuration_says_how_its_weights_are_stored(llama, told, weights, bits):
+def test_quantization_config_sets_the_format_and_bits_of_weights(llama, told, weights, bits):
     sizes = {"hidden_size": 4096, "num_attention_heads": 32, "intermediate_size": 4096}
     model = from_config({**llama, **sizes, "quantization_config": told})
     assert model.weights == weights
@@ -165,14 +165,14 @@ def test_a_configuration_says_how_its_weights_are_stored(llama, told, weights, b
         ({"quant_method": "modelopt", "quant_algo": "INT4"}, "wanted quant_algo FP8 or NVFP4, got INT4"),
     ],
 )
-def test_a_checkpoint_that_is_stored_in_another_way_is_refused(llama, told, said):
+def test_unknown_quantization_configs_are_refused(llama, told, said):
     with pytest.raises(CostmodelError) as caught:
         from_config({**llama, "quantization_config": told})
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_configuration_says_how_its_cache_is_stored(llama):
+def test_quantization_config_sets_the_format_of_the_cache(llama):
     told = {
         "quant_method": "modelopt",
         "quant_algo": "FP8",
@@ -182,25 +182,25 @@ def test_a_configuration_says_how_its_cache_is_stored(llama):
     assert (model.weights, model.cache) == ("fp8", "fp8")
 
 
-def test_an_encoder_that_waits_is_stored_like_all_else():
-    """T5's encoder and its keys' and values' projections lie in memory while its decoder writes."""
+def test_an_encoder_is_stored_narrow_while_its_decoder_runs():
+    """T5's encoder and its key and value projections stay in memory during decoding."""
     model = load("t5-11b").storing("int4")
     assert model.decode().held().learned == model.prefill().held().learned
 
 
-def test_a_cache_keeps_its_format_when_all_else_changes():
+def test_in_dtype_does_not_change_the_format_of_the_cache():
     stored = load("llama-2-7b").storing(cache="int4").decode("fp16")
     wanted = load("llama-2-7b").storing(cache="int4").decode("fp8").state
     assert stored.in_dtype("fp8").state == wanted
 
 
 @pytest.mark.parametrize(("name", "use"), [("mamba-2.8b", "decode"), ("bert-base", "prefill")])
-def test_what_has_no_cache_stores_none(name, use):
+def test_a_cache_format_for_a_model_without_a_cache_is_refused(name, use):
     with pytest.raises(CostmodelError, match=f"cache of {name} {use}: it keeps no keys and values"):
         getattr(load(name).storing(cache="fp8"), use)()
 
 
-def test_what_is_stored_in_no_way_is_refused():
+def test_impossible_storage_formats_are_refused():
     model = load("llama-2-7b")
     with pytest.raises(CostmodelError, match="unknown dtype 'int5'"):
         model.storing("int5")

@@ -1,8 +1,7 @@
-"""Weights stored narrower, against tokens a second, products and files that others posted.
+"""Narrow weights against tokens per second, times of products and file sizes that others posted.
 
-Nothing is fitted on these; tolerances are what was found (the diary has it by source), and a little more.
-With weights of 16 bits the times of these rows would be 2.5 times as long.
-"""
+Nothing is fitted on these. Tolerances are the errors found (the diary lists them by source) and a little
+more. With weights of 16 bits, the times of these rows would be 2.5 times as long."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def model(name: str) -> Architecture:
 
 
 class Row(NamedTuple):
-    """Tokens a second; `length` is that of the cache, midway through what was generated."""
+    """A posted rate [tokens/s]; `length` is the cache's, midway through the generated tokens."""
 
     source: str
     device: str
@@ -59,7 +58,7 @@ class Row(NamedTuple):
     posted: float
 
 
-#: Zeros of 16 bits beside scales are as many bytes as scales of half as large groups.
+#: A 16-bit zero beside each scale is as many bytes as scales of groups half as large.
 FAST = ("gpt-fast README", A100, "330 W")
 AO = ("torchao README", A100, None)
 EXL = ("exllamav2 README", ADA, None)
@@ -91,7 +90,7 @@ ROWS = (
 
 
 def predicted(row: Row) -> cm.Prediction:
-    """Return what a token of each sequence takes."""
+    """Return the prediction for one token of each sequence."""
     device = cm.hardware.load(row.device)
     device = device.replace(power=row.power) if row.power else device
     dtype = "fp16" if row.device == ADA else "bf16"
@@ -99,8 +98,8 @@ def predicted(row: Row) -> cm.Prediction:
     return cm.predict(decode, device, batch=row.batch, seq_kv=row.length)
 
 
-def test_tokens_a_second():
-    """22 rows: median error 9 % of the time, 20 in the 80 % interval."""
+def test_tokens_per_second_are_near_those_posted():
+    """22 rows: the median error of the time is 9 %, and 20 are in the 80 % interval."""
     found = [(predicted(row), row.batch / row.posted) for row in ROWS]
     errors = np.array([prediction.seconds / posted - 1 for prediction, posted in found])
     assert np.all(np.abs(errors) < 0.33)
@@ -118,19 +117,19 @@ def test_tokens_a_second():
         (AO, "llama-3-8b", {"int8": 153.03 / 95.64, "int4": 180.80 / 95.64}),
     ],
 )
-def test_gains_by_width(source, name, gains):
-    """Those of int8 within 12 %; those of int4 are too high, as its kernel there (tinygemm) is slower."""
+def test_gains_of_narrow_weights_are_near_those_posted(source, name, gains):
+    """int8's are within 12 %; int4's are predicted too high, as the posted kernel (tinygemm) is slower."""
     plain = predicted(Row(*source, name, None, None, 1, 200, 0)).seconds
     for weights, group, tolerance in (("int8", None, 0.12), ("int4", 32, 0.25)):
         found = plain / predicted(Row(*source, name, weights, group, 1, 200, 0)).seconds
         assert found == pytest.approx(gains[weights], rel=tolerance)
 
 
-def test_products_of_few_rows():
-    """Marlin's bench.py, TFLOP/s and times as fast as fp16 (vllm-project/vllm#2497, 24 January 2024).
+def test_products_of_few_rows_take_as_long_as_posted_for_marlin_and_bitblas():
+    """Marlin's bench.py: TFLOP/s and speedup over fp16 (vllm-project/vllm#2497, 24 January 2024).
 
-    Neither model nor device is told: operations and bytes are those of Llama 13B's four products, rates in
-    fp16 (1.45 TB/s, 231 TFLOP/s) an A100's of 80 GB. BitBLAS on an A100, 16,384 squared (its #133).
+    The post states neither model nor device. Operations and bytes are those of Llama 13B's four products, and
+    the fp16 rates (1.45 TB/s, 231 TFLOP/s) those of an A100 of 80 GB. BitBLAS: 16,384² on an A100 (its #133).
     """
     shapes = ((15360, 5120), (5120, 5120), (27136, 5120), (5120, 13568))
     m = np.array([1, 2, 4, 8, 16])
@@ -162,10 +161,10 @@ def test_products_of_few_rows():
         ("llama-2-70b", "int4", 64, 37.99),
     ],
 )
-def test_files_of_gptq(name, weights, group, published):
+def test_weights_occupy_as_much_as_gptqs_published_files(name, weights, group, published):
     """TheBloke's cards of Yi-34B-Chat-GPTQ, TinyLlama-1.1B-…-GPTQ, llama2_70b_chat_uncensored-GPTQ [GB].
 
-    A zero of 4 bits a group is not counted, nor are 4 bytes a row for its place: 0.1 %.
+    The files also hold a 4-bit zero per group (added here) and 4 bytes per row for its place (0.1 %).
     """
     whole = model(name)
     products = whole.parameters - 2 * whole.fields.vocab * whole.fields.d_model

@@ -1,4 +1,4 @@
-"""A model that several devices serve: against Megatron's sums, algebra, gpt-fast's measurements."""
+"""Models served by several devices: against Megatron's sums, algebra, and gpt-fast's measurements."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def exchanges(model):
 
 
 @pytest.mark.parametrize("name", ["llama-2-70b", "gpt2", "mixtral-8x7b", "deepseek-v2-lite"])
-def test_each_layer_sums_twice_and_the_embedding_once(name):
+def test_each_layer_has_two_all_reduces_and_the_embedding_one(name):
     """Shoeybi et al., arXiv 1909.08053, §3: two all-reduces of B·n·d numbers in a layer's forward pass."""
     whole = load(name)
     layers, width = whole.fields.layers, whole.fields.d_model
@@ -37,28 +37,28 @@ def test_each_layer_sums_twice_and_the_embedding_once(name):
 
 @pytest.mark.parametrize("name", ["llama-2-70b", "llama-3-8b", "gpt2", "t5-small", "xlstm-7b"])
 @pytest.mark.parametrize("devices", [2, 4])
-def test_what_the_devices_do_is_the_model(name, devices):
+def test_the_devices_together_do_the_models_work_and_hold_its_parameters(name, devices):
     whole = load(name)
     for one, share in zip(uses(whole), uses(whole.tensor_parallel(devices)), strict=True):
         assert counts(share)["matrix_flops"] * devices == pytest.approx(counts(one)["matrix_flops"], rel=1e-4)
     spare = devices * whole.tensor_parallel(devices).parameters - whole.parameters
-    assert 0 < spare < 0.01 * devices * whole.parameters  # norms, biases of sums and positions are whole
+    assert 0 < spare < 0.01 * devices * whole.parameters  # norms, positions and sums' biases are not divided
 
 
-def test_the_cache_is_divided_by_heads_of_keys_and_no_further():
-    whole, per_token = load("llama-2-70b"), 2 * 80 * 128 * 2  # two tables, layers, width of a head, bytes
+def test_the_cache_is_divided_by_kv_heads_and_no_further():
+    whole, per_token = load("llama-2-70b"), 2 * 80 * 128 * 2  # tables, layers, head size, bytes
     for devices, heads in ((1, 8), (2, 4), (8, 1), (16, 1)):
         cache = whole.tensor_parallel(devices).cache_bytes()
         assert cache.xreplace({symbol(n): sp.Integer(1) for n in ("batch", "seq_kv")}) == per_token * heads
 
 
-def test_latents_are_whole_on_every_device():
+def test_every_device_caches_whole_latents():
     whole = load("deepseek-v2-lite")
     assert whole.tensor_parallel(4).cache_bytes() == whole.cache_bytes()
 
 
-def test_an_experts_width_is_divided():
-    """All of Mixtral's experts lie on every device, an eighth of each."""
+def test_every_device_has_a_slice_of_every_expert():
+    """An eighth of each of Mixtral's experts on each of eight devices."""
     whole = load("mixtral-8x7b")
     assert whole.tensor_parallel(8).parameters == pytest.approx(whole.parameters / 8, rel=1e-3)
 
@@ -70,10 +70,11 @@ def test_an_experts_width_is_divided():
         *(("llama-2-70b", n, s) for n, s in ((2, 21.32), (4, 38.01), (8, 62.50))),
     ],
 )
-def test_tokens_a_second_of_gpt_fast(name, devices, measured):
-    """README of pytorch-labs/gpt-fast, 8 × A100-80GB at 330 W, batch 1: kernels fused, sums not NCCL's.
+def test_times_are_at_most_60_percent_above_gpt_fasts_fused_kernels(name, devices, measured):
+    """README of pytorch-labs/gpt-fast, 8 × A100-80GB at 330 W, batch 1.
 
-    Both are faster than what is predicted, kernels one by one; it cannot be by more than those are.
+    Its kernels are fused and its sums are not NCCL's; separate kernels, which are predicted, are slower. No
+    measurement is below the lower bound.
     """
     share = load(name).tensor_parallel(devices)
     p = cm.predict(share.decode(), "nvidia/a100-sxm-80gb", batch=1, seq_kv=105)
@@ -81,7 +82,7 @@ def test_tokens_a_second_of_gpt_fast(name, devices, measured):
     assert 1.0 < p.seconds * measured < 1.6
 
 
-def test_more_devices_are_faster_and_less_than_so_many_times():
+def test_twice_the_devices_are_faster_by_less_than_two():
     whole = load("llama-2-70b")
     times = np.array(
         [
@@ -94,7 +95,7 @@ def test_more_devices_are_faster_and_less_than_so_many_times():
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "gnmt"])
-def test_one_device_has_the_whole(name):
+def test_one_device_runs_the_unchanged_model(name):
     whole = load(name)
     assert whole.tensor_parallel(1).decode() == whole.decode()
     assert whole.tensor_parallel(1).training() == whole.training()
@@ -110,11 +111,11 @@ def test_one_device_has_the_whole(name):
         ("llama-2-7b", -1, SizeError, "devices: wanted a whole number of at least 1, got -1"),
     ],
 )
-def test_what_is_not_divided_is_refused(name, devices, error, said):
+def test_devices_that_cannot_share_a_model_are_refused(name, devices, error, said):
     with pytest.raises(error, match=said):
         load(name).tensor_parallel(devices)
 
 
-def test_training_is_planned_elsewhere():
+def test_tensor_parallel_training_is_refused_with_a_pointer_to_plan():
     with pytest.raises(UnavailableError, match="costmodel plan"):
         load("llama-2-7b").tensor_parallel(2).training()

@@ -1,7 +1,6 @@
-"""Hugging Face's own code as authority: parameters of every catalogue entry, FLOPs of whole forward passes.
+"""Hugging Face's code as reference: parameters of every catalogue entry, FLOPs of whole forward passes.
 
-Models are built on the meta device: nothing is allocated, nothing is downloaded.
-"""
+Models are built on the meta device: nothing is allocated or downloaded."""
 
 import dataclasses
 import warnings
@@ -20,14 +19,14 @@ with warnings.catch_warnings():
         "transformers", reason="the authority on configurations is Hugging Face transformers"
     )
 
-#: Not Hugging Face's.
+#: Architectures that Hugging Face does not have.
 OWN = ("transformer", "gnmt")
-#: What the class of a causal language model is not right for.
+#: Architectures that are not causal language models, and their classes.
 CLASSES = {"bert": "BertForPreTraining", "t5": "T5ForConditionalGeneration"}
 
 
 def build(figures, device):
-    """Return the model of a configuration; with attention as products, which are counted anywhere."""
+    """Return the model of a configuration, with eager attention, whose products any counter counts."""
     figures = dict(figures)
     kind = figures.pop("model_type")
     with warnings.catch_warnings(), torch.device(device):
@@ -45,12 +44,12 @@ def figures_of(name):
 
 
 @pytest.mark.parametrize("name", available())
-def test_parameters_are_those_of_the_code(name):
+def test_parameters_equal_those_of_hugging_faces_module(name):
     figures = figures_of(name)
     if figures["model_type"] in OWN:
         pytest.skip("not one of Hugging Face's architectures")
     module = build(figures, "meta")
-    # The router's offsets are a parameter in DeepSeek's code, and a buffer in Hugging Face's.
+    # The router's offsets are a parameter in DeepSeek's code but a buffer in Hugging Face's.
     offsets = sum(b.numel() for key, b in module.named_buffers() if key.endswith("correction_bias"))
     assert load(name).parameters == sum(p.numel() for p in module.parameters()) + offsets
 
@@ -96,7 +95,7 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_flops_are_those_that_torch_counts(kind):
+def test_flops_of_a_forward_pass_equal_torchs_count(kind):
     figures = {"model_type": kind, **CONFIGS[kind]}
     batch, seq = 2, 40
     module = build(figures, "cpu").eval()
@@ -113,6 +112,6 @@ def test_flops_are_those_that_torch_counts(kind):
     sizes = {"seq": 24, "seq_kv": seq} if kind == "t5" else {"seq": seq}
     counted = counter.get_total_flops()
     if kind == "mamba":
-        # C·h of the scan is no matrix product here, and the convolution is not made of its padding too.
+        # Here C·h of the scan is not a matrix product, and the convolution skips the padding.
         counted -= 3 * 2 * batch * 128 * (seq * 8 + 3 * 4)
     assert evaluate(ours, batch=batch, **sizes)["matrix_flops"] == counted

@@ -1,4 +1,4 @@
-"""What a model is used for: arithmetic against the papers' formulas, times against published ones."""
+"""Uses of a model: arithmetic against the papers' formulas, times against published ones."""
 
 import csv
 import dataclasses
@@ -38,8 +38,8 @@ def _figures(name):
 
 
 @pytest.mark.parametrize("name", ["gpt2", "gpt3-1.3b", "gpt3-175b", "opt-6.7b"])
-def test_training_flops_are_megatrons(name):
-    """72·B·s·l·h²(1 + s/6h + V/12lh) without a mask's half (Korthikanti et al., arXiv 2205.05198, §5.1)."""
+def test_training_flops_equal_megatrons_formula(name):
+    """72·B·s·l·h²(1 + s/6h + V/12lh), a mask not halved (Korthikanti et al., arXiv 2205.05198, §5.1)."""
     model, (b, s) = load(name), (3, 512)
     c = model.fields
     whole = dataclasses.replace(model.training(optimizer=None, attention="dense"), convention="torch")
@@ -49,8 +49,11 @@ def test_training_flops_are_megatrons(name):
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "llama-3-8b", "qwen3-0.6b", "gemma-7b"])
-def test_prefill_and_decode_flops_of_gated_models(name):
-    """Two a weight and token but for the table of embeddings; 4·h·d_h a pair; scores of the last token."""
+def test_prefill_and_decode_flops_follow_from_weights_and_pairs(name):
+    """Two FLOP per token and weight outside the embedding table, and 4·h·d_h per pair of query and key.
+
+    Prefill computes logits of the last token only.
+    """
     model, (b, s) = load(name), (2, 300)
     c = model.fields
     table = c.vocab * c.d_model
@@ -66,18 +69,21 @@ def test_prefill_and_decode_flops_of_gated_models(name):
 @pytest.mark.parametrize(
     "name", ["mixtral-8x7b", "deepseek-v3", "qwen3-next-80b-a3b", "t5-base", "bert-base"]
 )
-def test_training_does_thrice_the_products_of_forward(name):
+def test_training_has_three_times_the_matrix_flops_of_forward(name):
     model = load(name).training(optimizer=None, attention="dense")
     both = evaluate(model, **sizes_of(model))["matrix_flops"]
     once = evaluate(dataclasses.replace(model, direction="fwd"), **sizes_of(model))["matrix_flops"]
-    if "next" in name:  # the delta rule computes its chunks again
+    if "next" in name:  # backward, the delta rule recomputes its chunks
         assert 3 * once < both < 3.3 * once
     else:
         assert both == pytest.approx(3 * once, rel=1e-12)
 
 
-def test_absorbed_latent_attention_against_the_formula():
-    """Core 2·s·h(2c + d_r); absorption 2·h·c(d_n + d_v); the other products' weights (arXiv 2405.04434)."""
+def test_decode_flops_of_deepseek_v2_equal_the_formula():
+    """Core 2·s·h(2c + d_r), absorption 2·h·c(d_n + d_v), and two FLOP per weight of the other products.
+
+    arXiv 2405.04434.
+    """
     model, s = load("deepseek-v2"), 1000
     c = model.fields
     h, d, q, r = c.heads, c.d_model, c.q_rank, c.kv_rank
@@ -89,8 +95,8 @@ def test_absorbed_latent_attention_against_the_formula():
     assert evaluate(model.decode(), batch=1, seq_kv=s)["matrix_flops"] == pytest.approx(formula, rel=1e-12)
 
 
-def test_the_shared_experts_gate_is_a_product():
-    """One number a token and layer, as torch counts it: 2·d FLOP (modeling_qwen2_moe.py)."""
+def test_prefill_flops_of_qwen_moe_include_the_shared_experts_gate():
+    """One number per token and layer: 2·d FLOP, as torch counts it (modeling_qwen2_moe.py)."""
     model, (b, s) = load("qwen1.5-moe-a2.7b"), (2, 300)
     c = model.fields
     attention = 4 * c.d_model**2 + 2 * c.heads * c.head_dim * (s + 1) / 2
@@ -99,7 +105,7 @@ def test_the_shared_experts_gate_is_a_product():
     assert evaluate(model.prefill(), batch=b, seq=s)["matrix_flops"] == pytest.approx(formula, rel=1e-12)
 
 
-def test_a_window_costs_pairs_inside_it():
+def test_a_window_saves_the_pairs_outside_it():
     model = load("mistral-7b")
     c, s, w = model.fields, 8192, 4096
     windowed, whole = (
@@ -110,8 +116,8 @@ def test_a_window_costs_pairs_inside_it():
     assert whole - windowed == 4 * c.heads * c.head_dim * c.layers * saved
 
 
-def test_the_optimiser_occupies_sixteen_bytes_a_parameter():
-    """2 + 2 of weights and gradients, 4 each of copies, m and v (Rajbhandari et al., arXiv 1910.02054)."""
+def test_mixed_precision_training_holds_sixteen_bytes_per_parameter():
+    """Weights 2, gradients 2, master weights, m and v 4 each (Rajbhandari et al., arXiv 1910.02054)."""
     model = load("llama-2-7b")
     least = evaluate(model.training(), batch=1, seq=1)["footprint_bytes"]
     assert least == pytest.approx(16 * model.parameters, rel=1e-3)
@@ -119,8 +125,8 @@ def test_the_optimiser_occupies_sixteen_bytes_a_parameter():
     assert least - without == 12 * model.parameters
 
 
-#: Weight, gradient, then master weight, m and v, each of 4 bytes, as far as there are (ibid., §3.1). Without
-#: a master weight the optimiser updates the model's own. Gradients of FP8's products have 16 bits.
+#: Bytes of a weight, a gradient, and the optimiser's state: 4 each for a master weight, m and v where they
+#: exist (ibid., §3.1). fp32 and tf32 need no master weight. Gradients of FP8's products have 16 bits.
 PER_PARAMETER = {
     ("fp32", "adamw"): (4, 4, 8),
     ("tf32", "adamw"): (4, 4, 8),
@@ -134,7 +140,7 @@ PER_PARAMETER = {
 
 
 @pytest.mark.parametrize(("dtype", "optimizer"), PER_PARAMETER)
-def test_every_format_and_optimiser_occupies_what_it_has(dtype, optimizer):
+def test_bytes_per_parameter_follow_from_format_and_optimiser(dtype, optimizer):
     model = load("llama-2-7b")
     held = evaluate(model.training(dtype, optimizer=optimizer), batch=1, seq=1)["footprint_bytes"]
     assert held == pytest.approx(sum(PER_PARAMETER[dtype, optimizer]) * model.parameters, rel=1e-3)
@@ -142,8 +148,8 @@ def test_every_format_and_optimiser_occupies_what_it_has(dtype, optimizer):
 
 @pytest.mark.parametrize("dtype", ["fp32", "tf32", "bf16", "fp8"])
 @pytest.mark.parametrize("attention", ["tiled", "eager"])
-def test_memory_by_kind_is_the_same_however_it_is_counted(dtype, attention):
-    """A stack of equal layers by `parallel`; with eager attention, part by part."""
+def test_memory_by_kind_agrees_for_stacks_and_for_separate_parts(dtype, attention):
+    """A stack of equal layers is counted by `parallel`; with eager attention, part by part."""
     model = load("llama-2-7b")
     memory = Memory(architecture=model, device=hardware.load(A100), dtype=dtype, attention=attention)
     kinds = memory.kinds("training", batch=1, lengths=1)
@@ -152,10 +158,10 @@ def test_memory_by_kind_is_the_same_however_it_is_counted(dtype, attention):
 
 
 @pytest.mark.parametrize(("attention", "scores"), [("dense", 2), ("eager", 5), ("tiled", 0)])
-def test_what_a_layer_keeps_is_korthikantis(attention, scores):
-    """sbh(34 + 5as/h) less the masks of dropout outside attention, which is left out: 2 bytes of 34.
+def test_kept_bytes_of_a_layer_equal_korthikantis_formula(attention, scores):
+    """sbh(34 + 5as/h) less 2 of the 34 bytes, the masks of dropout outside attention, which is left out.
 
-    Without dropout inside it, attention keeps P alone, 2as/h; tiled, a statistic of 4 bytes a row and head.
+    Without dropout inside attention only P is kept, 2as/h; tiled attention keeps 4 bytes per row and head.
     """
     b, s = 3, 256
     kept = []
@@ -169,28 +175,28 @@ def test_what_a_layer_keeps_is_korthikantis(attention, scores):
 
 
 def _latent(c):
-    """x and normed; latents before and after norms; Q, K, V, O; a fp32 statistic; x and normed; 3 of d_ff."""
+    """Per token: x, normed; latents before and after norms; Q, K, V, O, statistics; x, normed; 3 of d_ff."""
     heads = c.heads * (2 * (c.nope + c.rope) + 2 * c.value_dim + 2)
     return 4 * c.d_model + 2 * c.q_rank + 2 * c.kv_rank + heads + 3 * c.d_ff
 
 
 def _selective_scan(c):
-    """x and normed; channels before and after the convolution, Δ, z, y; Δ's rank, B, C."""
+    """Per token: x and normed; channels before and after the convolution, Δ, z, y; Δ's rank, B, C."""
     return 2 * c.d_model + 5 * c.inner + c.rank + 2 * c.state
 
 
 def _average(c):
-    """x and three mixes; k, v, their average, r, the product; x and two mixes; two of d_ff, value and r."""
+    """Per token: x, three mixes; k, v, their average, r, the product; x, two mixes; 2 of d_ff, value, r."""
     return 4 * c.d_model + 5 * c.width + 3 * c.d_model + 2 * c.d_ff + 2 * c.d_model
 
 
 def _decoder(c):
-    """Of two attentions and a feed-forward layer, T5's: x, normed; Q, K, V, O, a statistic; ReLU's result."""
+    """Per token, two attentions, feed-forward: x, normed; Q, K, V, O, a statistic; ReLU's result."""
     return 6 * c.d_model + 2 * (4 * c.heads * c.head_dim + 2 * c.heads) + c.d_ff
 
 
 def _memory(c):
-    """x and normed; what `mlstm` keeps, O among it; its norm, gate, product; x, normed, 3 of d_ff."""
+    """Per token: x and normed; what `mlstm` keeps, with O; its norm, gate, product; x, normed; 3 of d_ff."""
     sizes = {"heads": c.heads, "head_dim": c.keys // c.heads, "value_dim": c.values // c.heads}
     memory = evaluate(get("mlstm")(), batch=1, seq=512, block=c.chunk, **sizes)["kept_bytes"]
     return 4 * c.d_model + 3 * c.values + 3 * c.d_ff + memory / 2 / 512
@@ -206,8 +212,8 @@ TABLES = {
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_no_table_is_kept_twice(name):
-    """What one more layer keeps of each token, table by table; of an encoder one for all layers."""
+def test_each_layer_keeps_every_table_only_once(name):
+    """Expected: the tables of one more layer, per token. For T5 it is a decoder layer."""
     architecture = load(name)
     what = "decoder_layers" if architecture.family.encodes else "layers"
     kept = []
@@ -218,16 +224,16 @@ def test_no_table_is_kept_twice(name):
     assert kept[1] - kept[0] == pytest.approx(2 * 512 * TABLES[name](architecture.fields), rel=1e-12)
 
 
-def test_latent_attention_keeps_what_autograd_saves():
-    """Every storage once that torch saves of MLA's products and its tiled core; norms and rotation apart."""
+def test_latent_attention_keeps_the_bytes_that_autograd_saves():
+    """Storages that torch saves for MLA's products and tiled core, each once, without norms and rotation."""
     torch = pytest.importorskip("torch")
     linear = torch.nn.functional.linear
     d, h, q, c, nope, rope, b, n = 64, 4, 24, 16, 8, 4, 2, 32
-    width = nope + rope  # values as wide: torch's kernel asks for it
+    width = nope + rope  # values of the same width, which torch's kernel requires
     shapes = ((q, d), (h * width, q), (c + rope, d), (h * (nope + width), c), (d, h * width))
     weights = [torch.randn(*shape, dtype=torch.bfloat16, requires_grad=True) for shape in shapes]
     x = torch.randn(b, n, d, dtype=torch.bfloat16, requires_grad=True)
-    saved = []  # the tensors, so that none's place is used again
+    saved = []  # keeps the tensors alive, so that no address is reused
     with (
         torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t),
         torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.FLASH_ATTENTION),
@@ -250,8 +256,8 @@ def test_latent_attention_keeps_what_autograd_saves():
     assert kept.subs({symbol("batch"): b, symbol("seq"): n}) == sum(storages.values())
 
 
-def test_attention_in_a_window_keeps_its_result_once_however_scores_are_handled():
-    """All layers of Mistral have a window, whose kernel keeps O whatever others do."""
+def test_windowed_attention_keeps_the_same_bytes_for_any_choice_of_attention():
+    """All layers of Mistral have a window, whose kernel keeps O regardless of that choice."""
     kept = {
         evaluate(load("mistral-7b").training(attention=a, optimizer=None), batch=1, seq=512)["kept_bytes"]
         for a in ("tiled", "dense")
@@ -266,7 +272,7 @@ FIRST = {_figures(name)["model_type"]: name for name in reversed(available())}
 
 
 @pytest.mark.parametrize("name", FIRST.values())
-def test_bounds_of_every_architecture_hold(name):
+def test_every_architecture_has_consistent_bounds(name):
     model = load(name)
     uses = [model.training(), model.prefill()] + ([model.decode()] if model.family.decodes else [])
     for use in uses:
@@ -278,11 +284,11 @@ def test_bounds_of_every_architecture_hold(name):
 # -- published times ---------------------------------------------------------------------------
 
 
-def test_llama_on_a100_prefill_and_decode():
-    """2,048 tokens: TensorRT-LLM 120.5 ms, a sum of measured kernels 144 ms; 10.6 ms a token.
+def test_prefill_and_decode_of_llama_on_a100_take_the_published_times():
+    """2,048 tokens: 120.5 ms with TensorRT-LLM, 144 ms as a sum of measured kernels; 10.6 ms per new token.
 
-    In fp16, the format that it is published in, and in bf16, whose products are another library's. After how
-    many tokens is not said: a quarter of the prompt is within 5 %, all of it 10.3 % too long (the diary).
+    They were published in fp16; bf16 uses another library's products here. The length of the cache was not
+    published: a quarter of the prompt gives an error within 5 %, all of it gives 10.3 % too much (the diary).
     """
     llama = load("llama-2-7b")
     for dtype in ("fp16", "bf16"):
@@ -296,8 +302,8 @@ def test_llama_on_a100_prefill_and_decode():
         assert token.seconds == pytest.approx(10.6e-3, rel=0.105)
 
 
-def test_gpt3_training_throughput_of_flash_attention_2(shared):
-    """Dao, arXiv 2307.08691, Table 1; no row of it was fitted on."""
+def test_gpt3_training_throughput_is_near_that_of_flash_attention_2(shared):
+    """Dao, arXiv 2307.08691, Table 1; nothing was fitted on its rows."""
     pytest.importorskip("torch", reason="GPT-2 line by line is captured by from_torch")
     rows = whole_models.table(shared / "reference")
     found = rows[(rows["impl"] == "FlashAttention-2") & (rows["reason"] == "")]
@@ -305,8 +311,11 @@ def test_gpt3_training_throughput_of_flash_attention_2(shared):
     assert found["error"].abs().max() < 0.10
 
 
-def test_bert_gains_from_tiled_attention_what_was_published(shared):
-    """FlashAttention, Table 1: 20.0 and 17.4 minutes; the ratio, as steps and padding are not known."""
+def test_bert_training_with_flash_attention_takes_the_published_minutes(shared):
+    """FlashAttention, Table 1: 20.0 and 17.4 minutes.
+
+    Steps and padding were not published, so the second time is predicted from the first.
+    """
     pytest.importorskip("torch", reason="GPT-2 line by line is captured by from_torch")
     rows = whole_models.table(shared / "reference")
     found = rows[rows["model"].str.startswith("BERT-large")].set_index("impl")
@@ -315,29 +324,29 @@ def test_bert_gains_from_tiled_attention_what_was_published(shared):
 
 
 @pytest.mark.parametrize(("name", "sequences"), [("gpt2", 8), ("gpt2-medium", 4)])
-def test_as_many_sequences_fit_as_the_authors_of_flash_attention_had_at_a_time(name, sequences):
-    """HuggingFace's code: their repository, training/configs/experiment/owt, gpt2s-hf and gpt2m-hf.yaml."""
+def test_the_largest_batch_is_that_of_flash_attentions_authors(name, sequences):
+    """Hugging Face's code in their repository, training/configs/experiment/owt: gpt2s-hf, gpt2m-hf.yaml."""
     pytest.importorskip("torch", reason="the code is captured by from_torch")
     found = amp_gpt2.largest_pass(name, "nvidia/a100-sxm-40gb", 1024, tiled=False, fused=False)
     assert found.batch == sequences
 
 
 @pytest.mark.parametrize("tiled", [False, True])
-def test_gpt2_of_torch_has_the_products_of_the_catalogues(tiled):
-    """But for the logits of the last position, which has no successor to be told."""
+def test_gpt2_captured_from_torch_has_the_catalogues_matrix_flops(tiled):
+    """With tiled attention, torch counts the scores that are computed again backward."""
     pytest.importorskip("torch", reason="the code is captured by from_torch")
     architecture = load("gpt2")
     module, tokens = amp_gpt2.gpt2(architecture, 12, 2, 256, tiled=tiled)
     captured = from_torch(module, tokens, direction="fwd+bwd", fusion="flash")
     ours = dataclasses.replace(architecture.training(optimizer=None, attention="dense"), convention="torch")
     theirs = dataclasses.replace(captured, convention="torch")
-    recomputed = 12 * 2 * 2 * 256**2 * 768 if tiled else 0  # scores again, backward
+    recomputed = 12 * 2 * 2 * 256**2 * 768 if tiled else 0  # backward computes the scores again
     assert evaluate(theirs)["matrix_flops"] == evaluate(ours, batch=2, seq=256)["matrix_flops"] + recomputed
     assert captured.unmapped == ()
 
 
-def test_gpt2_line_by_line_takes_longer_than_fused(shared):
-    """FlashAttention, Table 2: attention in one kernel is faster; and Table 4: longer is slower."""
+def test_eager_gpt2_trains_longer_than_fused(shared):
+    """FlashAttention, Table 2: attention in one kernel is faster; Table 4: longer sequences are slower."""
     pytest.importorskip("torch", reason="GPT-2 line by line is captured by from_torch")
     rows = whole_models.table(shared / "reference")
     days = rows[rows["model"].str.startswith("GPT-2 small")].groupby("impl")["predicted"].agg(list)
@@ -345,8 +354,8 @@ def test_gpt2_line_by_line_takes_longer_than_fused(shared):
     assert days["FlashAttention"][1:] == sorted(days["FlashAttention"][1:])
 
 
-def test_mixtures_on_many_devices_are_reported():
-    """Beside DeepSeek's 180,000 GPU-hours and Megatron's 49.3 %: no bound is put on how near."""
+def test_mixtures_on_many_devices_are_predicted_with_their_assumptions():
+    """Reported beside DeepSeek's 180,000 GPU-hours and Megatron's 49.3 %; no error bound is asserted."""
     rows = whole_models.on_many_devices()
     assert (rows["predicted"] > 0).all()
     assert rows["assumed"].str.len().min() > 20
@@ -370,8 +379,11 @@ def _table_2():
 
 
 @pytest.mark.parametrize("row", _table_2(), ids=lambda row: f"{row['system']}, {row['pair']}")
-def test_training_cost_by_the_convention_of_2017(row):
-    """Time × devices × a sustained rate: no count of the model's arithmetic."""
+def test_table_2_of_the_transformer_paper_is_time_times_devices_times_rate(row):
+    """The printed FLOPs are days × devices × a sustained rate, not a count of the model's arithmetic.
+
+    This checks our reading of the table (it runs none of our code); the next test compares with our counts.
+    """
     one = SUSTAINED[row["gpu"]] * int(row["devices"]) * float(row["days"]) * 86400
     assert int(row["models"]) * one == pytest.approx(float(row["printed_flops"]), rel=0.035)
 
@@ -379,14 +391,14 @@ def test_training_cost_by_the_convention_of_2017(row):
 @pytest.mark.parametrize(
     ("name", "steps", "days"), [("transformer-base", 1e5, 0.5), ("transformer-big", 3e5, 3.5)]
 )
-def test_counted_flops_are_a_fifth_to_two_fifths_of_that(name, steps, days):
+def test_counted_flops_are_a_fifth_to_a_half_of_table_2s(name, steps, days):
     step = load(name).training("fp32", optimizer=None)
     counted = evaluate(step, batch=1000, seq=25, seq_kv=25)["matrix_flops"] * steps
     share = counted / (SUSTAINED["p100"] * 8 * days * 86400)
     assert 0.2 < share < 0.5
 
 
-def test_decoding_gnmt_reads_states_and_the_encoders_outputs():
+def test_decoding_gnmt_keeps_states_and_the_encoders_outputs():
     """Wu et al., arXiv 1609.08144, §3: h and c of 8 layers; the encoder's outputs, and U k of each."""
     model, b, s = load("gnmt"), symbol("batch"), symbol("seq")
     assert sp.expand(model.cache_bytes() - 2 * b * 1024 * (8 * 2 + 2 * s)) == 0
@@ -399,7 +411,7 @@ def test_decoding_gnmt_reads_states_and_the_encoders_outputs():
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "mamba-130m", "t5-small"])
-def test_a_generation_is_the_sum_of_its_steps(name):
+def test_the_time_of_a_generation_is_the_sum_of_its_steps(name):
     model, prompt, new = load(name), 100, 6
     found = generation(model, A100, prompt=prompt, new=new, batch=2)
     decode = model.decode()
@@ -413,14 +425,14 @@ def test_a_generation_is_the_sum_of_its_steps(name):
     assert found.lower_s <= found.seconds
 
 
-def test_one_new_token_is_the_prompts():
+def test_a_single_new_token_takes_only_the_prefill():
     found = generation(load("gpt2"), A100, prompt=10, new=1)
     assert found.decode is None
     assert found.seconds == found.first_s
     assert np.isnan(found.token_s)
 
 
-def test_what_does_not_generate_says_so():
+def test_models_that_do_not_generate_and_bad_lengths_are_refused():
     with pytest.raises(UnavailableError, match="does not generate"):
         load("bert-large").decode()
     with pytest.raises(CostmodelError, match="unknown attention 'tilde' of gpt2"):
@@ -430,7 +442,7 @@ def test_what_does_not_generate_says_so():
             generation(load("gpt2"), A100, prompt=10, new=new)
 
 
-def test_a_generation_has_one_length():
+def test_a_generation_takes_single_whole_sizes_only():
     whole, same = (generation(load("gpt2"), A100, prompt=10, new=new) for new in (2, 2.0))
     assert whole.seconds == same.seconds
     for wrong in ({"prompt": [1, 2]}, {"prompt": 10, "batch": [1]}):
@@ -440,17 +452,17 @@ def test_a_generation_has_one_length():
 
 @pytest.mark.parametrize("scale", [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024])
 def test_maxtexts_scales_are_billions_of_parameters(scale):
-    """Their names are about what they have (MaxText's `get_individual_scales`)."""
+    """The names of MaxText's scales are approximate (`get_individual_scales`)."""
     assert published_training.maxtext_model(scale).parameters == pytest.approx(scale * 1e9, rel=0.12)
 
 
 @pytest.mark.parametrize("name", ["llama-3.2-3b", "qwen3-8b", "opt-125m"])
 @pytest.mark.parametrize("device", ["nvidia/l40s", "nvidia/rtx-4090", A100])
 @pytest.mark.parametrize("framework", [None, "vllm"])
-def test_weights_and_keys_of_a_model_pass_through_the_cache(name, device, framework):
-    """One layer's weights fit into an L2 of 96 MB; between two uses of them all the others pass.
+def test_weights_and_keys_of_a_decoding_model_come_from_memory(name, device, framework):
+    """One layer's weights fit into an L2 of 96 MB, but all others pass between two uses of them.
 
-    So each kernel that reads them takes as long as main memory takes to give them, at least.
+    So each kernel that reads them takes at least as long as main memory takes to deliver them.
     """
     use, sizes = load(name).decode("bf16"), {"batch": 1, "seq_kv": 2048}
     kernels = predict(use, device, **sizes, framework=framework).phases
@@ -459,8 +471,8 @@ def test_weights_and_keys_of_a_model_pass_through_the_cache(name, device, framew
             assert kernel["seconds"] > alone["seconds"], kernel["phase"]
 
 
-def test_recorded_passes_are_those_that_no_host_was_fitted_on(shared):
-    """The page says that nothing on it was fitted on: what ``harness.yaml`` states of its rows."""
+def test_recorded_passes_exclude_rows_that_the_harness_was_fitted_on(shared):
+    """The page claims that nothing on it was fitted; ``harness.yaml`` states how many rows were held out."""
     found = whole_models.recorded(shared / "measurements")
     fitted = yaml.safe_load((Path(hardware.__file__).parent / "harness.yaml").read_text(encoding="utf-8"))
     assert len(found) == sum(entry["provenance"]["rows_held_out"] for entry in fitted.values())

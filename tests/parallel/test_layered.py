@@ -1,4 +1,4 @@
-"""Recurrences, scans and encoders beside decoders on many devices: what is conserved, sent and held."""
+"""Training recurrences, scans and encoder-decoders on many devices: what is conserved, sent and held."""
 
 import dataclasses
 
@@ -30,7 +30,7 @@ def step(name, devices=8, batch=8, seq=512, attention="tiled", seq_kv=None, **nu
     layout = Layout(**{"data": devices, **numbers})
     model = Layered.of(load(name), attention=attention)
     cluster = Cluster(device=H200, devices=devices)
-    encoded = seq_kv if model.encodes else None  # who encodes nothing takes no length of it
+    encoded = seq_kv if model.encodes else None  # only models with an encoder take its length
     return Training(model=model, cluster=cluster, layout=layout, batch=batch, seq=seq, seq_kv=encoded)
 
 
@@ -39,7 +39,7 @@ def given(model):
 
 
 def sent(model, collective):
-    """Bytes that a device sends by one kind of collective."""
+    """Return the bytes that a device sends with one kind of collective."""
     phases = [p for p in model.cost.phases if p.options.get("collective") == collective]
     sizes = given(model)
     return sum(compile_expressions([p.link * p.repeats for p in phases], list(sizes))(*sizes.values()))
@@ -49,8 +49,11 @@ def sent(model, collective):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_device_takes_as_long_as_the_model_and_holds_all_of_it(name):
-    """The model by its own parts, without layouts: but for the last norm, and for tables of positions."""
+def test_training_on_one_device_takes_the_time_and_parameters_of_the_model(name):
+    """The model's own parts know no layouts.
+
+    A layered training leaves out the last norm and tables of positions.
+    """
     training = step(name, devices=1, batch=4, micro_batch=4, seq_kv=256)
     architecture = load(name)
     whole = architecture.training()
@@ -65,8 +68,8 @@ def test_one_device_takes_as_long_as_the_model_and_holds_all_of_it(name):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("direction", ["fwd", "bwd"])
-def test_devices_that_share_a_layer_do_its_arithmetic_once(name, direction):
-    """Products, whether cut by heads, by channels, by inner width or by positions."""
+def test_two_devices_that_share_a_layer_do_half_of_its_matrix_flops_each(name, direction):
+    """Products are cut by heads, by channels, by inner width or by positions."""
     model = Layered.of(load(name))
     for whole, cut in zip(model.kinds(1, 1), model.kinds(2, 2), strict=True):
         one, two = (evaluate(k.model(direction), **given(k.model(direction))) for k in (whole, cut))
@@ -74,8 +77,8 @@ def test_devices_that_share_a_layer_do_its_arithmetic_once(name, direction):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_every_layer_is_on_some_stage(name):
-    """Stages that divide each kind of layers evenly have equal parts of all."""
+def test_the_stages_together_have_every_layer(name):
+    """If the stages divide each kind of layer evenly, all have the same layers."""
     training = step(name, devices=2, pipeline=2, data=1)
     kinds = training.model.kinds(1, 1)
     both = [sum(float(end[i]) for end in training._stages.ends) for i in range(len(kinds))]
@@ -88,11 +91,11 @@ def test_every_layer_is_on_some_stage(name):
 @pytest.mark.parametrize(("name", "pairs"), [("xlstm-7b", [2]), ("rwkv-4-169m", [2]), ("mamba-130m", [1]),
                                              ("t5-large", [2, 3])])  # fmt: skip
 @pytest.mark.parametrize("tensor", [2, 4])
-def test_each_pair_of_products_gathers_and_scatters_its_positions_once(name, pairs, tensor):
-    """Korthikanti et al., §4.2.2: (t − 1)/t of b·s·d numbers before, and after, each way.
+def test_each_pair_of_products_gathers_and_scatters_positions_once(name, pairs, tensor):
+    """Korthikanti et al., §4.2.2: (t − 1)/t of b·s·d numbers before and after a pair, in both directions.
 
-    A decoder's layer gathers its encoder's output besides; Mamba's sums rank + 2·states numbers a token,
-    at twice its bytes (a ring's all-reduce).
+    A decoder layer also gathers its encoder's output. Mamba sums rank + 2·states numbers per token, which
+    moves twice their bytes (a ring's all-reduce).
     """
     model, c = Layered.of(load(name)), load(name).fields
     lengths = [256, 512] if model.encodes else [512]
@@ -107,14 +110,14 @@ def test_each_pair_of_products_gathers_and_scatters_its_positions_once(name, pai
 
 
 def test_a_decoders_stages_pass_the_encoders_output_on():
-    """b·(s + s_e)·d numbers between stages, there and back, of each of 8 micro-batches."""
+    """Each of 8 micro-batches sends b·(s + s_e)·d numbers between stages in both directions."""
     for seq_kv in (64, 2048):
         training = step("t5-large", devices=2, pipeline=2, data=1, seq_kv=seq_kv)
         once = training.cluster.collective_s("send-receive", 2 * (512 + seq_kv) * 1024, 2, 2)
         assert float(training.parts["sends"]) == pytest.approx(8 * 2 * float(once), rel=1e-9)
 
 
-def test_a_longer_encoders_sequence_counts_and_is_the_decoders_if_not_said():
+def test_the_encoders_length_counts_and_defaults_to_the_decoders():
     times = [float(step("t5-large", seq_kv=n).seconds) for n in (None, 512, 1024)]
     assert times[0] == times[1] < times[2]
     assert step("t5-large", seq_kv=1024).model_flops > step("t5-large").model_flops
@@ -124,7 +127,7 @@ def test_a_longer_encoders_sequence_counts_and_is_the_decoders_if_not_said():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_less_is_kept_with_more_devices_and_with_more_computed_again(name):
+def test_sharing_and_recomputation_reduce_the_memory_held(name):
     alone, shared, again = (
         step(name, devices=2, tensor=t, data=2 // t, sequence_parallel=t > 1, recompute=r)
         for t, r in ((1, "none"), (2, "none"), (1, "full"))
@@ -135,7 +138,7 @@ def test_less_is_kept_with_more_devices_and_with_more_computed_again(name):
     assert float(again.seconds) > float(alone.seconds)
 
 
-def test_scores_are_computed_again_where_they_are_stored():
+def test_selective_recomputation_saves_stored_scores():
     kept = [
         float(step("t5-large", attention="dense", recompute=again).memory["activations"])
         for again in ("none", "selective", "full")
@@ -147,7 +150,7 @@ def test_scores_are_computed_again_where_they_are_stored():
 
 
 @pytest.mark.parametrize("name", ["t5-large", "mamba-2.8b", "rwkv-4-14b", "xlstm-7b"])
-def test_the_plan_is_the_step_of_its_layout(name):
+def test_a_row_of_the_plan_equals_the_step_of_its_layout(name):
     model = stack_of(load(name))
     found = plan(model, Cluster(device=H200, devices=8), batch=32, seq=1024)
     assert (found["tensor"] > 1).any()
@@ -169,14 +172,14 @@ def test_the_plan_is_the_step_of_its_layout(name):
         ("t5-large", {"pipeline": 64}, "48 layers over .* = 64 leave .* up to 48"),
     ],
 )
-def test_what_cannot_be_split_as_asked_is_one_clear_line(name, numbers, message):
+def test_impossible_layouts_are_refused_with_what_would_do(name, numbers, message):
     devices = next(iter(numbers.values()))
     with pytest.raises(CostmodelError, match=message):
         step(name, devices=devices, batch=64, **{"data": 1, **numbers})
 
 
-def test_equal_layers_by_their_parts_are_those_of_megatron():
-    """Two ways of writing the same layer: OPT's, biases and their time apart."""
+def test_a_stack_built_from_parts_agrees_with_megatrons_transformer():
+    """Two descriptions of the same OPT layer, which differ in biases and their time."""
     architecture = load("opt-2.7b")
     layout = Layout(tensor=2, data=4, micro_batch=2, sequence_parallel=True)
     cluster = Cluster(device=H200, devices=8)
@@ -192,8 +195,8 @@ def test_equal_layers_by_their_parts_are_those_of_megatron():
 
 @pytest.mark.parametrize(("name", "whole"), [("t5-large", 0), ("xlstm-7b", 0), ("mistral-7b", 0),
                                              ("deepseek-v3", 2 * (1536 + 512))])  # fmt: skip
-def test_what_devices_share_each_keeps_its_part_of(name, whole):
-    """Korthikanti et al., §4.2.2: all of a layer over t; of latents alone each device has all positions."""
+def test_each_device_keeps_its_part_of_shared_activations(name, whole):
+    """Korthikanti et al., §4.2.2: a t-th of a layer; only latents are kept whole on every device."""
     alone, shared = (
         step(name, devices=t, data=1, tensor=t, sequence_parallel=t > 1, batch=1, seq=1024)._stages.kept()[0]
         for t in (1, 4)
@@ -202,8 +205,8 @@ def test_what_devices_share_each_keeps_its_part_of(name, whole):
     assert float(shared) - latents == pytest.approx((float(alone) - latents) / 4, rel=2e-3)
 
 
-def test_norms_of_queries_and_keys_are_planned():
-    """Autograd saves a norm's input: 2·(h + h_kv)·d_h bytes a token and layer that Llama's do not keep."""
+def test_norms_of_queries_and_keys_add_their_inputs_to_the_activations():
+    """Autograd saves a norm's input: 2·(h + h_kv)·d_h bytes per token and layer that Llama does not keep."""
     own = load("qwen3-8b")
     without = dataclasses.replace(own, fields=own.fields.replaced(type="llama"))
     steps = {"cluster": Cluster(device=H200, devices=1), "layout": Layout(), "batch": 1, "seq": 512}
@@ -213,8 +216,8 @@ def test_norms_of_queries_and_keys_are_planned():
 
 
 @pytest.mark.parametrize("name", ["mistral-7b", "gemma-2-2b", "gemma-3-1b"])
-def test_layers_with_a_window_are_planned_with_it(name):
-    """Beyond the window a position has as many keys whatever the length: a step's FLOP grow by less."""
+def test_windows_limit_the_flops_of_a_planned_step(name):
+    """Beyond the window each position has the same number of keys, so FLOPs per token grow more slowly."""
     stack = stack_of(load(name))
     assert isinstance(stack, Layered)
     windowed, whole = [], []

@@ -1,4 +1,4 @@
-"""Mixtures of experts on many devices: the papers' volumes, what is conserved, what is refused."""
+"""Training mixtures of experts on many devices: the papers' volumes, what is conserved, what is refused."""
 
 import dataclasses
 
@@ -36,15 +36,15 @@ def step(name="mixtral-8x7b", devices=16, batch=64, seq=2048, node=8, **numbers)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_one_device_has_the_whole_model(name):
-    """But for the last norm, and for biases and the offsets of routers: under a thousandth."""
+def test_one_device_has_all_parameters_of_the_model(name):
+    """The last norm, biases and the routers' offsets are left out: less than a thousandth."""
     whole = step(name, devices=1, batch=1)
     assert float(whole.parameters) == pytest.approx(load(name).parameters, rel=1e-3)
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_arithmetic_is_that_of_the_model_without_layouts(name):
-    """All of forward but the logits, as the model's own parts count it."""
+def test_matrix_flops_equal_those_of_the_models_own_parts(name):
+    """Forward, without the logits."""
     architecture = load(name)
     model = dataclasses.replace(architecture.training(optimizer=None), direction="fwd")
     c = architecture.fields
@@ -54,8 +54,8 @@ def test_arithmetic_is_that_of_the_model_without_layouts(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_experts_are_divided_and_nothing_else_is(name):
-    """Experts of all devices they are spread over are those of one device that has all."""
+def test_expert_parallelism_divides_experts_and_nothing_else(name):
+    """The experts of all devices together are those of one device that has all."""
     one = step(name, devices=8, expert=1)._groups
     for expert in (e for e in (2, 4, 8) if _STACKS[name].experts % e == 0):
         others, experts = step(name, devices=8, expert=expert)._groups
@@ -66,8 +66,8 @@ def test_experts_are_divided_and_nothing_else_is(name):
 
 @pytest.mark.parametrize("expert", [1, 4, 8])
 @pytest.mark.parametrize("zero", [1, 2, 3])
-def test_state_that_copies_share_is_there_once(zero, expert):
-    """12 bytes a number on all devices together; without ZeRO experts 8/e times, all else 8 times."""
+def test_zero_holds_optimiser_state_once_over_all_copies(zero, expert):
+    """12 bytes per parameter over all devices; without ZeRO, experts 8/e times and the rest 8 times."""
     alone = step(devices=1, batch=1)
     once, experts = 12 * float(alone.parameters), 12 * float(alone._groups[1].parameters)
     shared, whole = (step(devices=8, expert=expert, zero=z).memory["optimiser"] for z in (zero, 0))
@@ -76,8 +76,8 @@ def test_state_that_copies_share_is_there_once(zero, expert):
 
 
 @pytest.mark.parametrize(("expert", "experts"), [(8, 0), (4, 2), (1, 8)])
-def test_only_what_has_copies_is_gathered(expert, experts):
-    """Of a Mixtral's layer attention, router and norms; of its experts those that others have too."""
+def test_zero_3_gathers_only_weights_that_have_copies(expert, experts):
+    """Of a Mixtral layer: attention, router and norms, and those experts that other devices have too."""
     c = load("mixtral-8x7b").fields
     attention = 2 * c.d_model * c.head_dim * (c.heads + c.kv_heads)
     others = attention + c.d_model * c.experts + 2 * c.d_model
@@ -86,8 +86,8 @@ def test_only_what_has_copies_is_gathered(expert, experts):
     assert float(found) == pytest.approx(4 * largest, rel=1e-12)
 
 
-def test_tensor_devices_share_attention_and_not_experts():
-    """Megatron's third of a layer is cut, and experts are spread: over two devices each way."""
+def test_tensor_parallelism_divides_attention_and_not_experts():
+    """Attention and the tables are cut over two devices; experts are spread over two either way."""
     alone, cut = (step(devices=2, tensor=t, data=2 // t, sequence_parallel=t > 1) for t in (1, 2))
     c = load("mixtral-8x7b").fields
     attention = c.layers * (2 * c.d_model * c.heads * c.head_dim + 2 * c.d_model * c.kv_heads * c.head_dim)
@@ -98,8 +98,8 @@ def test_tensor_devices_share_attention_and_not_experts():
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("cut", [2, 4])
-def test_devices_that_share_an_expert_have_parts_of_it_and_do_its_work_once(name, cut):
-    """Liu et al., §3: of width, in place of number; the same arithmetic for as many tokens each."""
+def test_devices_that_share_an_expert_divide_its_weights_and_work(name, cut):
+    """Liu et al., §3: cut by width instead of by number; each device does as much arithmetic as before."""
     numbers = {"devices": 16, "tensor": 4, "data": 4, "expert": 2, "sequence_parallel": True, "batch": 16}
     whole, shared = (step(name, expert_tensor=c, **numbers) for c in (1, cut))
     assert cut * float(shared._groups[1].parameters) == pytest.approx(float(whole._groups[1].parameters))
@@ -112,8 +112,11 @@ def test_devices_that_share_an_expert_have_parts_of_it_and_do_its_work_once(name
         assert counts[0] == pytest.approx(counts[1], rel=1e-12)
 
 
-def test_copies_are_gathered_by_those_that_share_an_expert_and_results_added():
-    """As many bytes again for each other of the c: (c − 1)·k·d numbers a token, there and back, each way."""
+def test_devices_that_share_an_expert_gather_tokens_and_add_results():
+    """Among c devices, (c − 1)·k·d numbers per token, there and back, in each pass.
+
+    The gather follows the all-to-all, and the sum precedes the return.
+    """
     numbers = {"devices": 8, "tensor": 4, "data": 2, "expert": 2, "sequence_parallel": True, "batch": 8}
     whole, shared = (step(expert_tensor=c, **numbers) for c in (1, 4))
     assert float(shared.travel_bytes) == float(whole.travel_bytes)
@@ -134,8 +137,11 @@ def test_copies_are_gathered_by_those_that_share_an_expert_and_results_added():
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("expert", [1, 2, 4])
-def test_tokens_travel_four_times_a_layer(name, expert):
-    """Two all-to-alls forward (GShard, §3.2), two backward: k·d numbers each, (e − 1)/e of them far."""
+def test_tokens_travel_four_times_per_layer_and_step(name, expert):
+    """Two all-to-alls forward (GShard, §3.2) and two backward, each of k·d numbers per token.
+
+    (e − 1)/e of them go to other devices; full recomputation repeats the two forward ones.
+    """
     training = step(name, expert=expert, batch=32, seq=1024)
     c = load(name).fields
     sparse = c.layers - getattr(c, "dense_first", 0)
@@ -146,14 +152,14 @@ def test_tokens_travel_four_times_a_layer(name, expert):
     assert float(again.travel_bytes) == pytest.approx(1.5 * expected, rel=1e-12)
 
 
-def test_devices_that_share_a_layer_send_their_own_positions():
-    """With t devices for attention each sends a t-th of the tokens: as much in all."""
+def test_tensor_parallel_devices_send_only_their_own_positions():
+    """With t devices for attention, each sends a t-th of the tokens: the bytes per device stay the same."""
     wide, cut = (step(tensor=t, data=16 // t, expert=8, sequence_parallel=t > 1, batch=32) for t in (1, 4))
     assert float(cut.travel_bytes) == pytest.approx(float(wide.travel_bytes), rel=1e-12)
 
 
-def test_travel_takes_as_long_as_its_bytes_over_the_slower_way():
-    """One device a node: (e − 1)/e of k·d·2 bytes a token over the network, four times a layer."""
+def test_expert_traffic_between_nodes_takes_as_long_as_its_all_to_alls():
+    """One device per node: four all-to-alls per layer and micro-batch, 2·k·d bytes per token."""
     training = step(expert=8, node=1)
     cluster = training.cluster
     size = 2.0 * 2048 * 2 * 4096
@@ -163,7 +169,7 @@ def test_travel_takes_as_long_as_its_bytes_over_the_slower_way():
     assert float(step(expert=1, node=1).parts["experts"]) == 0
 
 
-def test_what_hides_behind_another_micro_batch_is_not_charged():
+def test_expert_traffic_hidden_behind_another_micro_batch_costs_nothing():
     shown, hidden = (step(expert=8, node=1, overlap_experts=o) for o in (False, True))
     both = {way: float(shown.parts[way]) for way in ("forward", "backward", "experts")}
     left = max(0.0, both["experts"] - both["forward"] - both["backward"])
@@ -174,7 +180,7 @@ def test_what_hides_behind_another_micro_batch_is_not_charged():
 # -- layouts -----------------------------------------------------------------------------------
 
 
-def test_many_layouts_are_each_what_they_are_alone():
+def test_arrays_of_layouts_give_the_same_values_as_single_layouts():
     numbers = {"tensor": [1, 2, 4, 1], "pipeline": [1, 2, 1, 4], "data": [16, 4, 4, 4],
                "micro_batch": [1, 2, 1, 1], "expert": [8, 4, 2, 1]}  # fmt: skip
     together = step(**{k: np.array(v) for k, v in numbers.items()}, sequence_parallel=True)
@@ -184,16 +190,16 @@ def test_many_layouts_are_each_what_they_are_alone():
         assert float(together.memory_bytes[i]) == pytest.approx(float(alone.memory_bytes), rel=1e-12)
 
 
-def test_stages_have_the_first_layers_without_experts():
-    """DeepSeek-V2-Lite: the first of 27 layers has none; nine a stage."""
+def test_dense_first_layers_are_on_the_first_stage():
+    """The first of DeepSeek-V2-Lite's 27 layers has no experts; nine layers per stage."""
     training = step("deepseek-v2-lite", devices=3, pipeline=3, data=1, batch=3)
     first, last = training._stages.ends
     assert [float(x) for x in first] == [1, 8]
     assert [float(x) for x in last] == [0, 9]
 
 
-def test_deepseeks_61_layers_are_on_16_stages():
-    """A prime: the first stage has the three layers without experts and one with, the last up to four."""
+def test_deepseek_v3s_61_layers_fit_16_uneven_stages():
+    """61 is prime: the first stage has the three dense layers and one with experts, the last at most four."""
     training = step("deepseek-v3", devices=64, pipeline=16, data=4, batch=64)
     assert [[float(x) for x in end] for end in training._stages.ends] == [[3, 1], [0, 4]]
     architecture = load("deepseek-v3")
@@ -206,7 +212,7 @@ def test_deepseeks_61_layers_are_on_16_stages():
         step("deepseek-v3", devices=64, pipeline=64, data=1, batch=64)
 
 
-def test_the_longest_sequence_and_the_largest_batch_are_the_last_that_fit():
+def test_the_longest_sequence_and_largest_batch_are_the_last_that_fit():
     training = step(expert=8, zero=1)
     n = longest_sequence(training)
     assert fits(dataclasses.replace(training, seq=n))
@@ -217,7 +223,7 @@ def test_the_longest_sequence_and_the_largest_batch_are_the_last_that_fit():
         assert fits(dataclasses.replace(training, layout=layout, batch=64 * sequences)) is fitting
 
 
-def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
+def test_a_row_of_the_plan_equals_its_step_and_spreads_experts():
     cluster = Cluster(device=H200, devices=16)
     found = plan(_STACKS["mixtral-8x7b"], cluster, batch=64, seq=2048)
     best = found.iloc[0]
@@ -246,12 +252,12 @@ def test_the_plan_is_the_step_of_its_layout_and_spreads_experts():
         ({"tensor": 16, "data": 1, "sequence_parallel": True}, "8 key and value heads over tensor = 16"),
     ],
 )
-def test_what_cannot_be_split_as_asked_is_one_clear_line(numbers, message):
+def test_impossible_layouts_are_refused_with_what_would_do(numbers, message):
     with pytest.raises(CostmodelError, match=message):
         step(**numbers)
 
 
-def test_a_model_without_experts_has_none_to_spread():
+def test_expert_parallelism_needs_experts_and_a_known_model():
     model = Transformer.of(load("llama-2-7b"))
     with pytest.raises(CostmodelError, match="no mixture of experts"):
         Layout(data=8, expert=2).check(model, 8, 8)

@@ -1,4 +1,4 @@
-"""`costmodel plan`: models of the catalogue, on clusters that have room for them or not."""
+"""`costmodel plan` for models of the catalogue, on clusters with and without enough memory."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from costmodel.parallel import Transformer
 MODEL = ["plan", "llama-2-7b", "-m", "a100-sxm-80gb", "--devices", "8", "-D", "batch=64", "seq=4096"]
 
 
-def test_the_fastest_is_printed_first_and_all_are_written(tmp_path, capsys):
+def test_the_fastest_layouts_are_printed_and_all_are_written(tmp_path, capsys):
     file = tmp_path / "layouts.csv"
     assert run([*MODEL, "--top", "3", "--json", "-o", str(file)]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -24,7 +24,7 @@ def test_the_fastest_is_printed_first_and_all_are_written(tmp_path, capsys):
     assert (written["tensor"] * written["pipeline"] * written["data"] == 8).all()
 
 
-def test_a_mixture_of_experts_is_spread_over_devices(capsys):
+def test_plans_of_mixtures_spread_experts_and_show_the_column(capsys):
     words = ["plan", "mixtral-8x7b", "-m", "h200-sxm", "--devices", "16", "-D", "batch=64", "seq=4096"]
     assert run([*words, "--top", "5", "--json"]) == 0
     shown = json.loads(capsys.readouterr().out)
@@ -47,14 +47,14 @@ def test_a_mixture_of_experts_is_spread_over_devices(capsys):
         ([*MODEL[:5], "12", *MODEL[6:]], "do not fill nodes"),
     ],
 )
-def test_what_cannot_be_planned_is_one_line(words, message, capsys):
+def test_impossible_plans_are_refused_in_one_line(words, message, capsys):
     assert run(words) == 2
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
 
 
-def test_an_encoder_has_a_length_of_its_own_and_a_price_gives_a_cost(capsys):
+def test_seq_kv_sets_the_encoders_length_and_price_adds_a_cost(capsys):
     words = ["plan", "t5-base", *MODEL[2:-1], "seq=128", "--top", "1", "--json"]
     steps = []
     for more in ([], ["seq_kv=128"], ["seq_kv=512"]):
@@ -66,8 +66,8 @@ def test_an_encoder_has_a_length_of_its_own_and_a_price_gives_a_cost(capsys):
 
 
 @pytest.mark.parametrize("name", ["llama-2-7b", "qwen2-7b", "gemma-7b", "gpt2-xl", "opt-13b"])
-def test_a_stack_has_the_models_weights(name):
-    """But for biases, position tables and the last norm, which it leaves out: under half a per cent."""
+def test_a_transformer_stack_has_nearly_all_parameters_of_its_model(name):
+    """It leaves out biases, position tables and the last norm: less than half a per cent."""
     model = load(name)
     stack = Transformer.of(model)
     sizes = {**stack.sizes, "batch": 1, "seq": 1, "devices": 1}

@@ -1,4 +1,4 @@
-"""Training on many devices: published iterations, formulas of the papers, a simulated pipeline."""
+"""Training on many devices: published iterations, the papers' formulas, a simulated pipeline."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,10 @@ GIB = 2**30
 
 
 def published(row, **more):
-    """The run of one row: Megatron-LM of 2022, fp16 with gradients summed in fp32, stored scores, dropout."""
+    """Return the training of one row of the table.
+
+    Megatron-LM of 2022: fp16, gradients summed in fp32, stored scores, dropout.
+    """
     model = Transformer(
         num_layers=row.layers,
         d_model=row.d_model,
@@ -44,23 +47,23 @@ def published(row, **more):
 
 
 def small(**more):
-    """Eight layers on eight devices."""
+    """Return a training of eight layers on eight devices."""
     model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
     numbers = {"tensor": 2, "pipeline": 2, "data": 2, **more}
     cluster = Cluster(device=A100, devices=8)
     return Training(model=model, cluster=cluster, layout=Layout(**numbers), batch=32, seq=1024)
 
 
-def test_megatrons_published_iterations_are_closer_than_the_best_peer_has_them():
-    """Korthikanti et al., Table 5: nothing here is fitted on them. calculon: 3.65 % mean, 8.87 % worst."""
+def test_errors_of_megatrons_published_iterations_are_below_calculons():
+    """Korthikanti et al., Table 5, on which nothing is fitted. calculon: 3.65 % mean, 8.87 % worst."""
     found = np.array([float(published(row).seconds) for row in TABLE.itertuples()])
     errors = np.abs(found / TABLE["seconds"].to_numpy() - 1)
     assert errors.mean() <= 0.0365
     assert errors.max() <= 0.0887
 
 
-def test_between_nodes_bytes_take_what_the_port_gives():
-    """2 (g - 1) / g of a buffer pass each device's port in a ring's all-reduce: Thakur et al. 2005, §4.4."""
+def test_an_all_reduce_between_nodes_runs_at_the_rate_of_its_port():
+    """In a ring, 2 (g − 1)/g of the buffer passes each device's port: Thakur et al. 2005, §4.4."""
     a100 = hardware.load(A100)
     ports = {width: Cluster(device=a100.replace(network=f"{width} GB/s"), devices=16) for width in (10, 40)}
     times = {w: float(c.collective_s("all-reduce", 1e10, 16, 1)) for w, c in ports.items()}
@@ -69,29 +72,32 @@ def test_between_nodes_bytes_take_what_the_port_gives():
     assert ports[10].machine.name == A100
 
 
-def test_less_is_computed_again_and_it_is_faster():
-    """The paper's point: selective recomputation with sequence parallelism, 29 % for 530B."""
+def test_selective_recomputation_is_as_much_faster_than_full_as_published():
+    """The paper's claim, with sequence parallelism: 29 % for 530B."""
     times = {(row.model, row.recompute): float(published(row).seconds) for row in TABLE.itertuples()}
     for model in TABLE["model"].unique():
         assert 1.2 < times[model, "full"] / times[model, "selective"] < 1.45
 
 
-def test_activations_are_those_of_the_paper():
-    """§4.2.3: the first stage keeps L layers of 34·sbh/t bytes, interleaved 1 + (p − 1)/(pm) times that."""
+def test_activation_memory_equals_the_papers_formula():
+    """§4.2.3: the first stage keeps 34·sbh/t bytes for each of L layers.
+
+    Interleaving multiplies that by 1 + (p − 1)/(pm).
+    """
     for row in TABLE[TABLE["recompute"] == "selective"].itertuples():
         p, v = row.pipeline, row.interleave
         layer = 34 * row.seq * row.micro_batch * row.d_model / row.tensor
         expected = layer * row.layers * (1 + (p - 1) / (p * v) if v > 1 else 1)
         training = published(row)
         head = 0.0
-        if p == 1:  # both ends are here: last norm's and logits' inputs, scores in fp32
+        if p == 1:  # one stage also keeps the inputs of the last norm and logits, and fp32 scores
             tokens = row.seq * row.micro_batch
             head = tokens * (4 * row.d_model + 4 * row.vocab) / row.tensor
         assert float(training.memory["activations"]) == pytest.approx(expected + head, rel=1e-12)
 
 
-def test_weights_and_state_are_those_of_the_papers_first_figure():
-    """Figure 1 has 18 bytes a parameter of the layers: 45.5625 GiB for 22B and 175B, 31.64 for 530B."""
+def test_weights_gradients_and_state_are_18_bytes_per_parameter():
+    """Figure 1 counts the layers only: 45.5625 GiB for 22B and 175B, 31.64 for 530B."""
     for row in TABLE[TABLE["recompute"] == "selective"].itertuples():
         training = published(row)
         held = sum(float(training.memory[kind]) for kind in ("weights", "gradients", "optimiser"))
@@ -102,8 +108,8 @@ def test_weights_and_state_are_those_of_the_papers_first_figure():
     assert 18 * 12 * 48 * 6144**2 / 8 / GIB == 45.5625
 
 
-def test_gradients_in_fp32_are_exchanged_in_fp32():
-    """A ring's all-reduce moves the buffer's bytes: twice as many of fp32 as of bf16."""
+def test_gradients_in_fp32_take_twice_as_long_to_exchange_as_in_bf16():
+    """The time of a ring's all-reduce is proportional to the buffer's bytes."""
     cluster = Cluster(device=A100, devices=64)
     layout, exchanged = Layout(data=64, overlap=False), {}
     for dtype in ("bf16", "fp32"):
@@ -114,7 +120,7 @@ def test_gradients_in_fp32_are_exchanged_in_fp32():
 
 
 def sharded(zero, micro_batches, *, overlap, seq=512, device=A100):
-    """Sixteen copies of eight layers that share by ZeRO; the collectives' seconds, and the step's."""
+    """Return (exposed, reduce-scatter, all-gather [s], training) of 16 data-parallel copies with ZeRO."""
     model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
     cluster = Cluster(device=device, devices=16)
     layout = Layout(data=16, zero=zero, overlap=overlap)
@@ -131,18 +137,19 @@ def sharded(zero, micro_batches, *, overlap, seq=512, device=A100):
     ("zero", "scatters", "gathers"),
     [(1, lambda m: 1, lambda m: 1), (2, lambda m: m, lambda m: 1), (3, lambda m: m, lambda m: 2 * m)],
 )
-def test_copies_exchange_as_often_as_zeros_paper_has_it(zero, scatters, gathers, micro_batches):
-    """Rajbhandari et al., §5 and §7: Ψ scattered whenever gradients are made that nobody holds whole.
+def test_zero_scatters_and_gathers_as_often_as_its_paper(zero, scatters, gathers, micro_batches):
+    """Rajbhandari et al., §5 and §7.
 
-    Stage 1 holds them, and adds up; weights are gathered once a step, at stage 3 in every pass.
+    Stage 1 holds whole gradients, adds them up and scatters once per step; stages 2 and 3 scatter after each
+    micro-batch. Weights are gathered once per step, in stage 3 in every pass.
     """
     found, scatter, gather, _ = sharded(zero, micro_batches, overlap=False)
     assert found == pytest.approx(scatters(micro_batches) * scatter + gathers(micro_batches) * gather)
 
 
 @pytest.mark.parametrize("zero", [1, 2, 3])
-def test_gathers_hide_behind_compute_but_for_one_layers(zero):
-    """What comes before the first product has nothing to hide behind, in every pass that gathers."""
+def test_all_but_the_first_layers_gather_hides_behind_compute(zero):
+    """In each pass that gathers, nothing runs yet that could hide the gather before the first product."""
     passes = 4 if zero == 3 else 1
     found, _, gather, training = sharded(zero, 2, overlap=True, seq=32768)
     forward = float(training.parts["forward"]) / 2
@@ -155,8 +162,8 @@ def test_gathers_hide_behind_compute_but_for_one_layers(zero):
 
 
 @pytest.mark.parametrize(("zero", "gigabytes"), [(0, 120), (1, 31.4), (2, 16.6), (3, 1.88)])
-def test_zero_divides_what_its_paper_says(zero, gigabytes):
-    """Rajbhandari et al., Figure 1: 7.5B parameters, 64 devices, 16 bytes each."""
+def test_memory_with_zero_equals_its_papers_figure_1(zero, gigabytes):
+    """Rajbhandari et al., Figure 1: 7.5B parameters of 16 bytes on 64 devices."""
     model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
     training = Training(
         model=model,
@@ -170,11 +177,11 @@ def test_zero_divides_what_its_paper_says(zero, gigabytes):
 
 
 @pytest.mark.parametrize("zero", [0, 1, 2, 3])
-def test_what_is_gathered_is_deepspeeds_estimate(zero):
-    """4 bytes a number of the largest layer at stage 3, weights and gradients in 16 bits; 2 at stage 2.
+def test_memory_for_gathered_weights_equals_deepspeeds_estimate(zero):
+    """4 bytes per number of the largest unit in stage 3 (weights and gradients in 16 bits), 2 in stage 2.
 
-    `estimate_zero3_model_states_mem_needs` of DeepSpeed; a unit is a layer (Zhao et al., §3.2.1): 12·d² and
-    two norms, or the table, whichever is larger; a copy that is alone has nothing to gather.
+    `estimate_zero3_model_states_mem_needs` of DeepSpeed. A unit is a layer (Zhao et al., §3.2.1) of 12·d² and
+    two norms, or the embedding table if that is larger. A single copy has nothing to gather.
     """
     for vocab, data in ((1000, 16), (32000, 16), (32000, 1)):
         training = Training(
@@ -190,9 +197,9 @@ def test_what_is_gathered_is_deepspeeds_estimate(zero):
 
 
 def simulated(stages, micro_batches, forward, backward):
-    """One forward, one backward, as each stage may (Narayanan et al., arXiv 2104.04473, §2.2).
+    """Return the time of a one-forward-one-backward pipeline (Narayanan et al., arXiv 2104.04473, §2.2).
 
-    Forward and backward take each stage as long as its entry says.
+    `forward` and `backward` list how long each stage takes.
     """
     done = {}
     free = [0.0] * stages
@@ -225,7 +232,7 @@ def simulated(stages, micro_batches, forward, backward):
 
 
 @pytest.mark.parametrize(("stages", "micro_batches"), [(1, 4), (2, 4), (4, 4), (4, 16), (8, 8)])
-def test_the_bubble_is_that_of_a_simulated_pipeline(stages, micro_batches):
+def test_the_bubble_equals_that_of_a_simulated_pipeline(stages, micro_batches):
     model = Transformer(num_layers=8, d_model=1024, heads=16, vocab=32000)
     training = Training(
         model=model,
@@ -243,7 +250,7 @@ def test_the_bubble_is_that_of_a_simulated_pipeline(stages, micro_batches):
 
 
 def uneven(layers, **numbers):
-    """Layers of one width in a pipeline, one sequence at a time."""
+    """Return a training of equal layers in a pipeline, one sequence per micro-batch."""
     devices = int(np.prod([numbers.get(name, 1) for name in ("tensor", "pipeline", "data")]))
     return Training(
         model=Transformer(num_layers=layers, d_model=1024, heads=16, vocab=32000),
@@ -255,8 +262,8 @@ def uneven(layers, **numbers):
 
 
 @pytest.mark.parametrize(("layers", "stages"), [(5, 2), (7, 4), (13, 4), (61, 16)])
-def test_stages_that_do_not_divide_the_layers_wait_for_the_fullest(layers, stages):
-    """Of ceil and of floor, simulated: the fullest rests no longer than the pipeline fills and empties."""
+def test_uneven_stages_take_at_least_the_simulated_time_of_the_fullest(layers, stages):
+    """Stages have ⌈L/p⌉ or ⌊L/p⌋ layers. The fullest idles only while the pipeline fills and drains."""
     training = uneven(layers, pipeline=stages)
     fullest = -(-layers // stages)
     assert float(training.stage_layers) == fullest
@@ -271,8 +278,8 @@ def test_stages_that_do_not_divide_the_layers_wait_for_the_fullest(layers, stage
 
 
 @pytest.mark.parametrize("numbers", [{}, {"tensor": 2}, {"data": 2, "zero": 1}])
-def test_layers_that_do_not_come_out_even_are_as_the_next_that_do(numbers):
-    """Every device's time and memory; the arithmetic that utilisation counts is the model's own."""
+def test_uneven_layers_cost_as_much_as_the_next_even_number(numbers):
+    """In time and memory of every device; utilisation counts only the model's own arithmetic."""
     for layers, even in ((13, 16), (15, 16), (16, 16)):
         odd, full = (uneven(n, pipeline=4, **numbers) for n in (layers, even))
         assert float(odd.seconds) == float(full.seconds)
@@ -280,7 +287,7 @@ def test_layers_that_do_not_come_out_even_are_as_the_next_that_do(numbers):
         assert odd.model_flops <= full.model_flops
 
 
-def test_more_layers_take_longer_and_more_stages_hold_no_more():
+def test_more_layers_never_cost_less_and_more_stages_never_hold_more():
     steps = [uneven(n, pipeline=4) for n in range(4, 18)]
     for what in ("seconds", "memory_bytes", "parameters"):
         assert (np.diff([float(getattr(step, what)) for step in steps]) >= 0).all()
@@ -291,7 +298,7 @@ def test_more_layers_take_longer_and_more_stages_hold_no_more():
         assert (np.diff(layers) <= 0).all()
 
 
-def test_many_layouts_are_each_what_they_are_alone():
+def test_arrays_of_layouts_give_the_same_values_as_single_layouts():
     numbers = np.array([[8, 1, 1, 1, 1], [2, 2, 2, 1, 1], [2, 2, 2, 4, 2], [1, 8, 1, 2, 1], [1, 1, 8, 4, 1]])
     names = ("tensor", "pipeline", "data", "micro_batch", "interleave")
     together = small(**dict(zip(names, numbers.T, strict=True)))
@@ -301,17 +308,17 @@ def test_many_layouts_are_each_what_they_are_alone():
         assert float(together.memory_bytes[i]) == float(alone.memory_bytes)
 
 
-def test_more_is_computed_again_and_less_is_kept():
+def test_full_recomputation_keeps_less_and_takes_longer():
     kept = [float(small(recompute=again).memory["activations"]) for again in ("none", "full")]
     times = [float(small(recompute=again).seconds) for again in ("none", "full")]
     assert kept[0] > 1.5 * kept[1]
     assert times[0] < times[1]
 
 
-def test_a_narrower_embedding_is_the_models():
-    """OPT-350M: tables 512 wide, projected to 1,024 and back; 331,196,416 in its safetensors.
+def test_parameters_and_flops_of_opt_350m_use_its_narrow_embedding():
+    """Its tables are 512 wide, projected to 1,024 and back; its safetensors have 331,196,416 parameters.
 
-    Left out: 2,050 positions, and biases: of each of 24 layers 4 · 1,024 in attention, 5 · 1,024 behind it.
+    Left out are 2,050 positions and the biases: per layer 4 · 1,024 in attention and 5 · 1,024 after it.
     """
     training = Training(
         model=Transformer.of(load("opt-350m")),
@@ -323,12 +330,12 @@ def test_a_narrower_embedding_is_the_models():
     left_out = 2050 * 1024 + 24 * 9 * 1024
     assert float(training.parameters) == pytest.approx(331196416 - left_out, rel=1e-3)
     products = 24 * 12 * 1024**2 + 50272 * 512 + 2 * 512 * 1024
-    scores = 24 * 4 * 1024 * 129 / 2  # Q·K and P·V, a token's share of n(n + 1)/2 pairs
+    scores = 24 * 4 * 1024 * 129 / 2  # QKᵀ and PV: a token's share of n(n + 1)/2 pairs
     assert training.model_flops == pytest.approx(3 * 128 * (2 * products + scores), rel=1e-3)
 
 
-def test_gated_layers_have_a_third_more_weights():
-    """SwiGLU has three products where the plain layer has two, of the same inner width."""
+def test_gated_layers_have_one_more_product():
+    """SwiGLU has three products where the plain layer has two of the same inner width."""
     plain, gated = (
         Training(
             model=Transformer(num_layers=2, d_model=512, heads=8, vocab=1000, gated=gated),
@@ -342,7 +349,7 @@ def test_gated_layers_have_a_third_more_weights():
     assert float(gated.parameters - plain.parameters) == 2 * 512 * 2048
 
 
-def test_what_is_said_to_fit_fits_and_one_more_does_not():
+def test_the_longest_sequence_and_largest_batch_are_the_last_that_fit():
     training = small()
     n = longest_sequence(training)
     assert fits(small_with(training, seq=n))
@@ -395,7 +402,7 @@ def small_with(training, **more):
     return Training(**{**kept, "batch": training.batch, "seq": training.seq, **more})
 
 
-def test_the_plan_has_only_what_fits_and_the_published_layout_is_near_its_best():
+def test_the_plan_fits_and_has_the_published_layout_near_its_best():
     row = next(r for r in TABLE.itertuples() if r.model == "175B" and r.recompute == "selective")
     asked = published(row)
     found = plan(asked.model, asked.cluster, batch=row.global_batch, seq=row.seq, gradient_bytes=4)
@@ -434,12 +441,12 @@ def test_energy_and_cost_follow_from_power_and_price():
         ({"interleave": 2, "micro_batch": 16}, "multiple of the pipeline stages"),
     ],
 )
-def test_what_cannot_be_split_as_asked_is_one_clear_line(numbers, message):
+def test_impossible_layouts_are_refused_with_what_would_do(numbers, message):
     with pytest.raises(CostmodelError, match=message):
         small(**numbers)
 
 
-def test_a_model_that_does_not_fit_says_how_much_is_missing_and_what_would_do():
+def test_a_model_that_does_not_fit_is_refused_with_what_is_missing():
     model = Transformer(num_layers=96, d_model=12288, heads=96, vocab=51200)
     with pytest.raises(
         CostmodelError, match=r"nothing fits.*GB too much, most of it .*about \d+ devices would"
@@ -447,7 +454,7 @@ def test_a_model_that_does_not_fit_says_how_much_is_missing_and_what_would_do():
         plan(model, Cluster(device=A100, devices=8), batch=8, seq=2048)
 
 
-def test_devices_that_do_not_fill_nodes_are_refused():
+def test_impossible_clusters_are_refused():
     for wrong in ({"devices": 0}, {"devices": 2.5}, {"devices": 8, "node": 0}):
         with pytest.raises(CostmodelError, match=r"size (devices|node): wanted a whole number of at least 1"):
             Cluster(device="h100-sxm", **wrong)
@@ -470,7 +477,7 @@ def test_devices_that_do_not_fill_nodes_are_refused():
         ({"gradient_bytes": 0}, "wanted gradient_bytes above 0 .* got 0"),
     ],
 )
-def test_a_step_of_no_sizes_is_one_clear_line(given, message):
+def test_impossible_sizes_of_a_step_are_refused(given, message):
     with pytest.raises(SizeError, match=message):
         small_with(small(), **given)
 
@@ -485,20 +492,20 @@ def test_a_step_of_no_sizes_is_one_clear_line(given, message):
         ({"heads": 4, "kv_heads": 3}, "heads must be a multiple of kv_heads, got 4 and 3"),
     ],
 )
-def test_a_model_of_no_sizes_is_one_clear_line(given, message):
+def test_impossible_sizes_of_a_model_are_refused(given, message):
     with pytest.raises(SizeError, match=message):
         Transformer(**{"num_layers": 8, "d_model": 1024, "heads": 16, "vocab": 32000, **given})
 
 
 @pytest.mark.parametrize("numbers", [{"tensor": 0}, {"data": 0.5}, {"pipeline": -1}, {"micro_batch": "4"}])
-def test_a_layout_of_no_numbers_is_one_clear_line(numbers):
+def test_impossible_numbers_of_a_layout_are_refused(numbers):
     (name,) = numbers
     with pytest.raises(SizeError, match=f"layout: {name}: wanted a whole number of at least 1, got"):
         Layout(**numbers)
 
 
 @pytest.mark.parametrize("margin", [1.5, 1, -0.1, float("nan")])
-def test_a_margin_is_a_part_of_the_memory(margin):
+def test_a_margin_outside_0_to_1_is_refused(margin):
     training = small()
     wanted = "margin: wanted a part of the memory, at least 0 and below 1, got"
     with pytest.raises(SizeError, match=wanted):
@@ -508,11 +515,11 @@ def test_a_margin_is_a_part_of_the_memory(margin):
 
 
 def interleaved(stages, parts, micro_batches):
-    """Run Megatron-LM's interleaved order; return the most activations that each stage holds, in stages'.
+    """Run Megatron-LM's interleaved schedule; return the most activations held per stage, in whole stages.
 
-    A stage's k-th forward is of part (k mod p·v) // p: p micro-batches pass a part before the next one
-    does. Backward the same with the parts reversed, after 2 (p − i − 1) + (v − 1) p forwards of stage i;
-    without parts after p − i − 1.
+    A stage's k-th forward is of part (k mod p·v) // p: p micro-batches pass a part before the next part
+    starts. Backward is the same with the parts reversed. It starts on stage i after 2 (p − i − 1) + (v − 1) p
+    forwards, or after p − i − 1 without interleaving.
     """
     whole = micro_batches * parts
 
@@ -554,7 +561,7 @@ def interleaved(stages, parts, micro_batches):
     [(2, 1, 1), (4, 1, 16), (2, 2, 2), (4, 2, 4), (4, 2, 8), (2, 4, 8), (8, 1, 8), (4, 3, 4), (3, 2, 9)],
 )
 @pytest.mark.parametrize("vocab", [16, 2**20])
-def test_activations_under_way_are_those_of_a_run_of_the_pipeline(stages, parts, micro_batches, vocab):
+def test_activations_in_flight_equal_those_of_a_simulated_pipeline(stages, parts, micro_batches, vocab):
     """With few words the first stage holds most, with a million of them the last, which has the logits."""
     model = Transformer(num_layers=24, d_model=64, heads=1, vocab=vocab)
     training = Training(
@@ -565,13 +572,13 @@ def test_activations_under_way_are_those_of_a_run_of_the_pipeline(stages, parts,
         seq=512,
     )
     first, *_, last = interleaved(stages, parts, micro_batches)
-    stage = 24 / stages * 512 * (34 * 64 - 2 * 64 + 4)  # no dropout's masks; a statistic of each row
+    stage = 24 / stages * 512 * (34 * 64 - 2 * 64 + 4)  # no dropout masks; an fp32 statistic per row
     head = 512 * (2 * 2 * 64 + 4 * vocab)
     expected = max(first * stage, last * stage + head)
     assert float(training.memory["activations"]) == pytest.approx(expected, rel=1e-12)
 
 
-def test_a_length_of_an_encoder_is_refused_where_there_is_none():
+def test_seq_kv_is_refused_without_an_encoder():
     with pytest.raises(SizeError, match="training: seq_kv is an encoder's length"):
         replace(small(), seq_kv=16)
 

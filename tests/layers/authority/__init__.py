@@ -1,4 +1,4 @@
-"""What every layer should cost, worked out again without the package: from papers, by loops, in integers."""
+"""The cost that every layer should have, worked out without the package: papers, loops, integers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from . import (
 )
 from .kernels import Expected
 
-#: Layer name → function of its options and sizes.
+#: By layer: the function that works out its expected cost from options and sizes.
 AUTHORITY: dict[str, Callable[[dict[str, Any], dict[str, int]], Expected]] = {
     "matmul": tables.matmul,
     "feed-forward": tables.feed_forward,

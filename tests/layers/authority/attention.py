@@ -1,4 +1,4 @@
-"""Attention, dense and tiled: loops over rows and blocks, not closed forms."""
+"""Dense and tiled attention by loops over rows and blocks instead of closed forms."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Sizes = dict[str, int]
 
 @cache
 def pairs(n: int, n_kv: int, causal: bool) -> int:
-    """(query, key) pairs: query i, the last n of n_kv positions, sees keys 0 … n_kv − n + i."""
+    """Count (query, key) pairs. Queries are the last n of n_kv positions; i sees keys 0 … n_kv − n + i."""
     return sum(1 for i in range(n) for j in range(n_kv) if not causal or j <= n_kv - n + i)
 
 
 @dataclass
 class Moved:
-    """Elements and statistics that went through memory."""
+    """Counts of elements and of statistics read from and written to memory."""
 
     read: int = 0
     write: int = 0
@@ -39,13 +39,13 @@ def _seen(n: int, n_kv: int, causal: bool, i: int) -> int:
 
 @cache
 def visits(n: int, n_kv: int, causal: bool, cols: int) -> int:
-    """(row of Q, block of K) that have a pair in common."""
+    """Count the (row of Q, block of K) that have a pair in common."""
     return sum(1 for block in blocks(n_kv, cols) for i in range(n) if _seen(n, n_kv, causal, i) > block[0])
 
 
 @cache
 def fa1_forward(n: int, n_kv: int, d: int, dv: int, causal: bool, cols: int) -> Moved:
-    """FlashAttention, Algorithm 1, for one head, without K and V: O, l and m are not read while zero."""
+    """Run FlashAttention's Algorithm 1 for one head, without K and V; O, l, m are not read while zero."""
     moved, begun = Moved(), set()
     for block in blocks(n_kv, cols):
         for i in range(n):
@@ -63,7 +63,7 @@ def fa1_forward(n: int, n_kv: int, d: int, dv: int, causal: bool, cols: int) -> 
 
 @cache
 def fa1_backward(n: int, n_kv: int, d: int, dv: int, causal: bool, cols: int) -> Moved:
-    """Algorithm 4 for one head, without K, V, dK and dV."""
+    """Run Algorithm 4 for one head, without K, V, dK and dV."""
     moved = Moved()
     for block in blocks(n_kv, cols):
         for i in range(n):
@@ -76,12 +76,12 @@ def fa1_backward(n: int, n_kv: int, d: int, dv: int, causal: bool, cols: int) ->
 
 @cache
 def fa2_again(n: int, n_kv: int, d: int, dv: int, causal: bool, rows: int) -> int:
-    """Elements of K and V that FlashAttention-2 reads for its blocks of Q, one head."""
+    """Count the elements of K and V that FlashAttention-2 reads for all blocks of Q of one head."""
     return sum((d + dv) * max(_seen(n, n_kv, causal, i) for i in block) for block in blocks(n, rows))
 
 
 def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
-    """Either layer, with its projections."""
+    """Expect dense or tiled attention, with or without projections."""
     w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
     b, n, n_kv, h, g = s["batch"], s["seq"], s["seq_kv"], s["heads"], s["kv_heads"]
     d, dv, width = s["head_dim"], s["value_dim"], s["d_model"]
@@ -105,7 +105,7 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         product(w, other, merged, width, workspace=w * other * merged),
     )
     after = product(w, rows, width, h * dv)
-    # Between kernels: the heads' outputs; their gradient, those of Q, K and V, one of x's two.
+    # Intermediate results: the heads' outputs; their gradient, those of Q, K and V, and one of x's two.
     forward = (*forward[:-1], beside(forward[-1], w * result))
     backward = (*backward[:-1], beside(backward[-1], w * (queries + keys + values)))
     first = (product(w, rows, h * dv, width, workspace=w * result), product(w, h * dv, width, rows))
@@ -114,7 +114,7 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         product(w, width, h * d, rows),
         product(w, other, width, merged, workspace=0 if o["cross"] else w * rows * width),
         product(w, width, merged, other),
-        # One sequence makes queries, and keys and values: autograd adds up its two gradients.
+        # The same sequence makes queries and keys and values, so autograd adds its two gradients.
         *(() if o["cross"] else (table(w, rows, width, 2, 1, vector=1),)),
     )
     # 4nd² for Q and O, 4nd²·g/h for K and V (formulas.md §3.1).
@@ -132,7 +132,7 @@ def attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def beside(kernel: Kernel, size: Number) -> Kernel:
-    """A kernel whose result, so large, is not the layer's."""
+    """Return a kernel with a result of `size` bytes that is intermediate, not the layer's."""
     return replace(kernel, workspace=kernel.workspace + size)
 
 
@@ -140,7 +140,7 @@ Core = tuple[tuple[Kernel, ...], tuple[Kernel, ...], Number]
 
 
 def _dense(o: dict[str, Any], s: Sizes, w: Number, stat: int) -> Core:
-    """Algorithm 0, and the passes over N² that mask and dropout add (formulas.md §3.2)."""
+    """Expect Algorithm 0 and the passes over N² that mask and dropout add (formulas.md §3.2)."""
     b, n, n_kv, h, g, d, dv = (
         s[k] for k in ("batch", "seq", "seq_kv", "heads", "kv_heads", "head_dim", "value_dim")
     )
@@ -172,12 +172,12 @@ def _dense(o: dict[str, Any], s: Sizes, w: Number, stat: int) -> Core:
         product(w, n, d, n_kv, times=bh, b=bg, pairs=share),  # dQ = dS K
         product(w, n_kv, d, n, times=bh, out=bg, pairs=share),  # dK = dSᵀ Q
     )
-    kept = matrix + ((square + matrix) if o["dropout"] else 0)  # P; with dropout mask 1 byte and dropped P
+    kept = matrix + ((square + matrix) if o["dropout"] else 0)  # P; with dropout a 1-byte mask and dropped P
     return forward, backward, kept
 
 
 def tile(o: dict[str, Any], s: Sizes) -> tuple[int, int]:
-    """(B_r, B_c): B_c = ⌈M/4d⌉, B_r = min(⌈M/4d⌉, d) for FA-1, with M in elements (claims.md §3.2)."""
+    """Return (B_r, B_c): B_c = ⌈M/4d⌉; for FA-1, B_r = min(B_c, d); M in elements (claims.md §3.2)."""
     if o["tile"]:
         return o["tile"]
     m, d = Fraction(s["sram"]) / WIDTH[o["dtype"]], s["head_dim"]
@@ -186,7 +186,7 @@ def tile(o: dict[str, Any], s: Sizes) -> tuple[int, int]:
 
 
 def _tiled(o: dict[str, Any], s: Sizes, w: Number, stat: int) -> Core:
-    """Algorithms 1 and 4, or FlashAttention-2's order of loops; 10 N²d backward with S again."""
+    """Expect Algorithms 1 and 4 or FlashAttention-2's order of loops; backward 10 N²d with S recomputed."""
     b, n, n_kv, h, g, d, dv = (
         s[k] for k in ("batch", "seq", "seq_kv", "heads", "kv_heads", "head_dim", "value_dim")
     )
@@ -269,9 +269,9 @@ def _tiled_backward(
 
 
 def decode(o: dict[str, Any], s: Sizes) -> Expected:
-    """One query a sequence: 4·s·d FLOP a query head over 2·s·d elements a key head (formulas.md §3.1).
+    """Expect one query per sequence: 4·s·d FLOP per query head, 2·s·d elements per KV head (formulas §3.1).
 
-    In pages: four bytes for the number of each, and the positions that the last one has left over.
+    Pages add four bytes each for their number, and the unused positions of the last one.
     """
     w, b, n_kv, h, g = WIDTH[o["dtype"]], s["batch"], s["seq_kv"], s["heads"], s["kv_heads"]
     d, dv = s["head_dim"], s["value_dim"]
@@ -289,14 +289,14 @@ def decode(o: dict[str, Any], s: Sizes) -> Expected:
         write=outputs,
         depth=dot_depth(d) + 2 * log2_ceil(n_kv) + 3 + dot_depth(n_kv),
         workspace=numbers + left_over,
-        # The kernel model reads two tensors of one width: half of what a key and its value are together.
+        # The kernel model reads two tensors of equal width: half of a key and its value together.
         sizes={k: s[k] for k in ("batch", "heads", "kv_heads", "seq_kv")} | {"head_dim": Fraction(d + dv, 2)},
     )
     return Expected(kernels=(kernel,), inputs=inputs, outputs=outputs, kept=0)
 
 
 def split(o: dict[str, Any], s: Sizes) -> Expected:
-    """Flash-Decoding: S parts with an output and a log-sum-exp of their own in fp32, then their merge."""
+    """Expect Flash-Decoding: S parts, each with an output and a log-sum-exp in fp32, then their merge."""
     whole = decode(o, s)
     (one,) = whole.kernels
     b, h, dv, parts, n_kv = s["batch"], s["heads"], s["value_dim"], s["splits"], s["seq_kv"]
@@ -324,7 +324,7 @@ def split(o: dict[str, Any], s: Sizes) -> Expected:
 
 @cache
 def merge_cost(parts: int) -> Tally:
-    """Weights of the parts, one output merged with them: Σ e^(l_s − max) o_s / Σ e^(l_s − max)."""
+    """Count the weights of the parts, and one merged output: Σ e^(l_s − max) o_s / Σ e^(l_s − max)."""
 
     def program() -> list[Counted]:
         logs = [Counted(0.1 * s) for s in range(parts)]
@@ -333,7 +333,7 @@ def merge_cost(parts: int) -> Tally:
         divisor = total(scale)
         before = dict(LEDGER)
         merged = total([weight * 0.5 for weight in scale]) / divisor
-        # The outputs' own operations are counted for each element, by the caller.
+        # The caller counts the operations of each output element.
         assert LEDGER["vector"] - before["vector"] == 2 * parts + 1
         LEDGER["vector"] = before["vector"]
         return [merged]

@@ -1,8 +1,7 @@
 """One step of Elman's RNN, the LSTM and the GRU, forward and backward, one unit at a time.
 
-Biases are torch's two: (W x + b_ih) + (U h + b_hh). Backward walks from the last step; factors that
-need no gradient are multiplied together first, so that they do not lengthen the chain.
-"""
+Biases are torch's two: (W x + b_ih) + (U h + b_hh). Backward walks from the last step. Factors that do not
+depend on a gradient are multiplied first, so that they do not lengthen the dependent chain."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Matrix = Sequence[Sequence[float]]
 def _pre(
     wx: Row, h: Row, u: Matrix, biases: tuple[Sequence[float], Sequence[float]] | None
 ) -> tuple[Row, Row]:
-    """(W x + b_ih, U h + b_hh) of every gate and unit."""
+    """Return (W x + b_ih, U h + b_hh) for every gate and unit."""
     uh = [dot(h, row) for row in u]
     if biases is None:
         return wx, uh
@@ -31,7 +30,7 @@ def _pre(
 
 
 def forward(cell: str, wx: Row, state: tuple[Row, Row], u: Matrix, biases: Any) -> tuple[Row, Row, Any]:
-    """One step: (h, c, what backward needs)."""
+    """Run one step; return (h, c, values that backward needs)."""
     h, c = state
     x, uh = _pre(wx, h, u, biases)
     n = len(u) // GATES[cell]
@@ -53,9 +52,9 @@ def forward(cell: str, wx: Row, state: tuple[Row, Row], u: Matrix, biases: Any) 
 
 
 def backward(cell: str, dy: Row, carried: tuple[Row, Row], kept: Any, u: Matrix) -> tuple[Row, Row]:
-    """One step back: the gradients carried to the step before.
+    """Run one step back; return the gradients for the step before.
 
-    ``carried`` is (what came through the recurrent product, what came past it: dc, or dh∘z).
+    ``carried`` is (gradient through the recurrent product, gradient past it: dc, or dh∘z).
     """
     product, past = carried
     n = len(dy)
@@ -85,7 +84,7 @@ def backward(cell: str, dy: Row, carried: tuple[Row, Row], kept: Any, u: Matrix)
 
 @dataclass(frozen=True)
 class Step:
-    """What a step costs for each unit, besides the product, and its dependent chain beside the product."""
+    """Operations of a step per unit, and its dependent chain, both without the recurrent product."""
 
     vector: int
     special: int
@@ -94,7 +93,7 @@ class Step:
 
 @cache
 def step(cell: str, direction: str, bias: bool = True) -> Step:
-    """Count one step by running it, and its chain by running several."""
+    """Count the operations of a step by running it, and its chain by running several."""
     units, steps = 3, 5
     g = GATES[cell]
     u = [[0.1] * units for _ in range(g * units)]
@@ -109,7 +108,7 @@ def step(cell: str, direction: str, bias: bool = True) -> Step:
         counts.append((LEDGER["vector"], LEDGER["special"]))
     tree = 1 + log2_ceil(units)
     if direction == "bwd":
-        # Forward's values are there: what is kept has no depth.
+        # Forward's values are known before backward starts, so they have no depth.
         histories = [_settled(kept) for kept in histories]
         carried: tuple[Row, Row] = ([Counted(0.0)] * units, [Counted(0.0)] * units)
         depths, counts = [], []

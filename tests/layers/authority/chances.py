@@ -1,4 +1,4 @@
-"""How many different things random choices touch: by going through the choices one after the other."""
+"""Expected numbers of different things that random choices touch, by following one choice after the other."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from math import comb
 
 @cache
 def expected_distinct(n: int, k: int, draws: int) -> Fraction:
-    """Expected number of n things that are chosen at least once, where each draw chooses k different ones.
+    """Return how many of n things are chosen at least once if each draw takes k different ones.
 
-    The chain of how many have been chosen so far: of the next k, j are new with the probability that a
-    hand of k cards has j of the unmarked ones.
+    A Markov chain of the number chosen so far: of the next k, j are new with the probability that a hand of
+    k cards has j unmarked ones.
     """
     chances = {0: Fraction(1)}
     for _ in range(draws):

@@ -1,8 +1,7 @@
-"""Linear attention with a state, for one head: token by token, and by chunks, forward and backward.
+"""Linear attention with a state, for one head: token by token and by chunks, forward and backward.
 
-S_t = α_t S_{t−1} + e^{i_t} k_t v_tᵀ, o_t = q_t S_t, divided by q_t·z_t where it is normalised. Programs on
-numbers that count (`counted`), checked against torch in test_linear.py.
-"""
+S_t = α_t S_{t−1} + e^{i_t} k_t v_tᵀ, o_t = q_t S_t, divided by q_t·z_t if normalised. The programs run on
+counting numbers (`counted`) and are checked against torch in test_families.py."""
 
 from __future__ import annotations
 
@@ -18,19 +17,19 @@ Matrix = list[Row]
 
 @dataclass(frozen=True)
 class Head:
-    """What a head is given: rows of q, k, v (and dO); logarithms of its gates."""
+    """The operands of a head: rows of q, k and v, and logarithms of its gates."""
 
     q: Matrix
     k: Matrix
     v: Matrix
-    #: ``none``, ``fixed`` (γ), ``scalar`` (one a token), ``vector`` (one a row of the state and token).
+    #: ``none``, ``fixed`` (γ), ``scalar`` (one per token) or ``vector`` (one per token and row of the state).
     decay: str
     gates: Sequence[Counted | Row] = ()
     #: Logarithms of the keys' own gates.
     key_gates: Row = field(default_factory=list)
     normalised: bool = False
     gamma: float = 0.9
-    #: All pairs of a chunk, as FlopCounterMode sees them, not those that a causal mask leaves.
+    #: Count all pairs of a chunk, as FlopCounterMode does, instead of those that a causal mask leaves.
     full: bool = False
 
     def part(self, r: range) -> Head:
@@ -48,14 +47,14 @@ class Head:
 
 
 def dot(xs: Sequence[Counted], ys: Sequence[Counted], engine: str = "matrix") -> Counted:
-    """A multiply and an add for each term; as deep as a balanced tree."""
+    """Return a dot product: a multiply and an add per term, as deep as a balanced tree."""
     LEDGER[engine] += 2 * len(xs)
     value = sum(x.value * y.value for x, y in zip(xs, ys, strict=True))
     return Counted(value, 1 + log2_ceil(len(xs)) + max(x.depth for x in (*xs, *ys)))
 
 
 def join(a: Counted, b: Counted) -> Counted:
-    """A sum that the product accumulates: no operation of its own, but one to wait for."""
+    """Return a sum that a product accumulates: it costs no operation but adds one to the depth."""
     return Counted(a.value + b.value, 1 + max(a.depth, b.depth))
 
 
@@ -64,12 +63,12 @@ def columns(m: Matrix) -> Matrix:
 
 
 def settled(m: Sequence[Sequence[Counted]]) -> Matrix:
-    """Numbers as the next kernel reads them: there from the beginning."""
+    """Return numbers as the next kernel reads them: with depth 0."""
     return [[Counted(x.value) for x in row] for row in m]
 
 
 def running(xs: Row) -> Row:
-    """Sums from the first element on: an addition each, as deep as a balanced tree."""
+    """Return prefix sums: one addition each, as deep as a balanced tree."""
     LEDGER["vector"] += len(xs)
     sums, value = [], 0.0
     for x in xs:
@@ -85,7 +84,7 @@ def running_gates(h: Head) -> list[Counted | Row]:
 
 
 def weighted_keys(h: Head, sums: list[Counted | Row]) -> tuple[Matrix, list[Counted | Row]]:
-    """Keys as the chunk's end sees them, and their weights."""
+    """Return the keys decayed to the end of the chunk, and the weights."""
     c = len(h.k)
     if h.decay == "none":
         return h.k, []
@@ -104,7 +103,7 @@ def weighted_keys(h: Head, sums: list[Counted | Row]) -> tuple[Matrix, list[Coun
 
 
 def weighted_queries(h: Head, sums: list[Counted | Row]) -> tuple[Matrix, list[Counted | Row]]:
-    """Queries as the chunk's beginning sees them, and their weights."""
+    """Return the queries weighted for the state at the chunk's beginning, and the weights."""
     if h.decay == "none":
         return h.q, []
     if h.decay == "fixed":
@@ -119,7 +118,7 @@ def weighted_queries(h: Head, sums: list[Counted | Row]) -> tuple[Matrix, list[C
 
 
 def faded(h: Head, sums: list[Counted | Row], state: Matrix, beside: Row) -> tuple[Matrix, Row]:
-    """State and sum of keys after a chunk, before what the chunk adds: times what it forgets."""
+    """Return the state and the sum of keys decayed over a chunk, without the chunk's own contribution."""
     if h.decay == "none":
         return state, beside
     if h.decay == "fixed":
@@ -140,7 +139,7 @@ def nothing(rows: int, cols: int) -> Matrix:
 
 
 def states(h: Head, c: int) -> tuple[list[Matrix], list[Row]]:
-    """S and z at the beginning of every chunk, and at the end of the last."""
+    """Return S and z at the beginning of every chunk and at the end of the last."""
     state, beside = nothing(len(h.k[0]), len(h.v[0])), [Counted(0.0)] * (len(h.k[0]) * h.normalised)
     found, sums_found = [state], [beside]
     for r in blocks(len(h.k), c):
@@ -158,7 +157,7 @@ def states(h: Head, c: int) -> tuple[list[Matrix], list[Row]]:
 
 
 def scores(h: Head, sums: list[Counted | Row], queries: Matrix) -> tuple[dict, dict]:
-    """(QKᵀ ∘ mask, the mask's factors) for the pairs of a chunk."""
+    """Return (QKᵀ ∘ mask, the mask's factors) for the pairs of a chunk."""
     c = len(h.k)
     pairs = [(i, j) for i in range(c) for j in range(c) if h.full or j <= i]
     keys = h.k
@@ -192,7 +191,7 @@ def row_of(a: dict, i: int) -> tuple[list[int], Row]:
 
 
 def outputs(h: Head, c: int, all_states: list[Matrix], all_sums: list[Row]) -> Matrix:
-    """O of all chunks, from the states at their beginnings."""
+    """Return O of all chunks from the states at their beginnings."""
     found = []
     for r, state, beside in zip(blocks(len(h.k), c), all_states, all_sums, strict=False):
         part = h.part(r)
@@ -211,13 +210,13 @@ def outputs(h: Head, c: int, all_states: list[Matrix], all_sums: list[Row]) -> M
 
 
 def undivided(do: Row, o: Row, below: Counted) -> tuple[Row, Counted]:
-    """dO over what O was divided by, and its sum with O."""
+    """Return dO over the divisor of O, and the dot product of that with O."""
     d = [x / below for x in do]
     return d, total([x * y for x, y in zip(d, o, strict=True)])
 
 
 def state_gradients(h: Head, c: int, do: Matrix, inner: Row) -> tuple[list[Matrix], list[Row]]:
-    """dS and dz at the end of every chunk (and before the first), from the last chunk to the first."""
+    """Return dS and dz at the end of every chunk and before the first, walking from the last chunk."""
     ds, dz = nothing(len(h.k[0]), len(h.v[0])), [Counted(0.0)] * (len(h.k[0]) * h.normalised)
     found, sums_found = [ds], [dz]
     for r in reversed(blocks(len(h.k), c)):
@@ -238,7 +237,7 @@ def state_gradients(h: Head, c: int, do: Matrix, inner: Row) -> tuple[list[Matri
 
 @dataclass
 class Gradients:
-    """Of one head's operands."""
+    """Gradients of one head's operands."""
 
     q: Matrix = field(default_factory=list)
     k: Matrix = field(default_factory=list)
@@ -257,7 +256,7 @@ def operand_gradients(
     ds: list[Matrix],
     dz: list[Row],
 ) -> Gradients:
-    """All gradients, from S and z at each chunk's beginning, dS and dz at its end."""
+    """Return all gradients from S and z at each chunk's beginning, and dS and dz at its end."""
     g, gate_rows = Gradients(), []
     for m, r in enumerate(blocks(len(h.k), c)):
         part, own, s_in, ds_out = h.part(r), do[r.start : r.stop], all_states[m], ds[m + 1]
@@ -305,14 +304,14 @@ def operand_gradients(
 
 
 def _weights_only(h: Head, sums: list[Counted | Row]) -> tuple[Matrix, list[Counted | Row]]:
-    """Queries as they are; the weights with which the chunk's beginning sees them."""
+    """Return the queries unweighted, with their weights for the state at the chunk's beginning."""
     return h.q, [exp(b) for b in sums] if h.decay == "scalar" else []
 
 
 def _weighed_sum(
     h: Head, inside: Row, across: Row, weight: Counted | Row | None, power: float, of: str
 ) -> Row:
-    """What comes through the scores plus, weighted, what comes through the state."""
+    """Return the gradient through the scores plus the weighted gradient through the state."""
     if h.decay == "none":
         return [join(x, y) for x, y in zip(inside, across, strict=True)]
     if h.decay == "vector" and of == "q":
@@ -324,7 +323,7 @@ def _weighed_sum(
 
 
 def _gate_gradients(h: Head, g: Gradients, rows: list[tuple[Row, Row, Row, Row]]) -> None:
-    """q∘dq − k∘dk, summed from the end; of the keys' gates k·dk."""
+    """Add the gates' gradients: q∘dq − k∘dk summed from the end; for the keys' gates, k·dk."""
     if h.decay == "scalar":
         differences = []
         for q, dq, k, dk in rows:
@@ -343,7 +342,7 @@ def _gate_gradients(h: Head, g: Gradients, rows: list[tuple[Row, Row, Row, Row]]
 
 
 def token_by_token(h: Head) -> Matrix:
-    """The definition, on the vector engine."""
+    """Return O by the definition, on the vector engine."""
     state, beside, found = (
         nothing(len(h.k[0]), len(h.v[0])),
         [Counted(0.0)] * (len(h.k[0]) * h.normalised),
@@ -379,7 +378,7 @@ def token_by_token(h: Head) -> Matrix:
 
 @dataclass(frozen=True)
 class Tally:
-    """FLOP of one kernel for one head, and its depth; products between queries and keys apart."""
+    """FLOPs and depth of one kernel for one head; products of queries and keys are separate."""
 
     matrix: int
     keys: int
@@ -398,7 +397,7 @@ def _tally(result: Sequence[Sequence[Counted]]) -> Tally:
 
 
 def example(n: int, dk: int, dv: int, decay: str, gate_depth: int = 0, **more: object) -> Head:
-    """A head of that size; its gates' logarithms known after so many operations."""
+    """Return a head of given sizes; the logarithms of its gates have depth `gate_depth`."""
 
     def rows(width: int, value: float) -> Matrix:
         return [[Counted(value)] * width for _ in range(n)]
@@ -419,7 +418,7 @@ def example(n: int, dk: int, dv: int, decay: str, gate_depth: int = 0, **more: o
 
 @cache
 def kernels(n: int, c: int, dk: int, dv: int, decay: str, direction: str, **more: object) -> dict[str, Tally]:
-    """What each kernel of the chunked form costs for one head."""
+    """Return the cost of each kernel of the chunked form for one head."""
     h = example(n, dk, dv, decay, **more)
     LEDGER.clear()
     found, beside = states(h, c)
@@ -441,6 +440,6 @@ def kernels(n: int, c: int, dk: int, dv: int, decay: str, direction: str, **more
 
 @cache
 def recurrence(n: int, dk: int, dv: int, decay: str, **more: object) -> Tally:
-    """What the token-by-token form costs for one head."""
+    """Return the cost of the token-by-token form for one head."""
     LEDGER.clear()
     return _tally(token_by_token(example(n, dk, dv, decay, **more)))

@@ -15,7 +15,7 @@ Sizes = dict[str, int]
 
 @cache
 def multiply_adds(positions: int, into: int, out: int, taps: int, groups: int) -> int:
-    """Of one sequence with as many positions out as in; a tap beyond the ends multiplies padding."""
+    """Count the multiply-adds of one sequence; taps beyond its ends multiply padding."""
     found = 0
     for _ in range(positions):
         for channel in range(out):
@@ -26,7 +26,7 @@ def multiply_adds(positions: int, into: int, out: int, taps: int, groups: int) -
 
 
 def stacked(n: int, taps: int, dilated: bool) -> int:
-    """Layers until the last position sees the first: what one position sees grows with each."""
+    """Return the layers after which the last position sees the first."""
     sees, apart, layers = 1, 1, 0
     while sees < n:
         sees += max(taps - 1, 1) * apart
@@ -36,7 +36,7 @@ def stacked(n: int, taps: int, dilated: bool) -> int:
 
 
 def conv(o: dict[str, Any], s: Sizes) -> Expected:
-    """formulas.md §6: 2·B·L·C_out·(C_in/G)·k; backward twice; torch (1 + G) times (goldens)."""
+    """formulas.md §6: 2·B·L·C_out·(C_in/G)·k; backward twice that, in torch 1 + G times (goldens)."""
     w, g = WIDTH[o["dtype"]], o["groups"]
     b, n, into, out, k = (s[x] for x in ("batch", "seq", "input", "d_model", "k"))
     flops = 2 * b * multiply_adds(n, into, out, k, g)
@@ -67,7 +67,7 @@ def conv(o: dict[str, Any], s: Sizes) -> Expected:
 def separable(o: dict[str, Any], s: Sizes) -> Expected:
     """formulas.md §6: 2BL(Ck + C²); the depthwise part is a convolution of C groups.
 
-    On the vector engine; FlopCounterMode adds it up with the products.
+    It runs on the vector engine; FlopCounterMode counts it with the products.
     """
     w = WIDTH[o["dtype"]]
     b, n, into, out, k = (s[x] for x in ("batch", "seq", "input", "d_model", "k"))
@@ -98,12 +98,12 @@ def separable(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def causal(o: dict[str, Any], s: Sizes) -> Expected:
-    """Depthwise over the k positions before; decoding, k − 1 of them come from a state."""
+    """Expect a depthwise convolution over the last k positions; when decoding, k − 1 are a state."""
     w = WIDTH[o["dtype"]]
     b, n, d, k = (s[x] for x in ("batch", "seq", "d_model", "k"))
     x, taps = w * b * n * d, w * k * d
     state = w * b * (k - 1) * d if o["decode"] else 0
-    # A ring of k − 1 places: each new position takes the oldest one's.
+    # The state is a ring of k − 1 places: each new position overwrites the oldest.
     places = {t % (k - 1) for t in range(n)} if k > 1 else set()
     stays = state - w * b * len(places) * d if o["decode"] else 0
     torch = o["convention"] == "torch"
@@ -120,7 +120,8 @@ def causal(o: dict[str, Any], s: Sizes) -> Expected:
             sizes={"batch": b, "seq": n, "channels": d, "width": k},
         ),
     )
-    # dx is a convolution of dy, dw sums x·dy over all positions: as large as forward; torch's dw d times.
+    # dx is a convolution of dy, and dw sums x·dy over all positions: each as large as forward, but torch
+    # counts dw d times.
     depth = 1 + max(log2_ceil(k), log2_ceil(b * n))
     plain = table(w, b * n, d, 2, 1, depth=depth, more_read=taps, more_write=taps)
     backward = (replace(plain, **flops(1 + d if torch else 2)),)

@@ -1,9 +1,8 @@
 """Numbers that count the operations made with them, and programs written with such numbers.
 
-Each program is the definition of a layer, one element at a time. That it is the right layer is checked
-numerically against torch (test_counted.py); what it counts is then the authority for that layer's
-pointwise arithmetic and for the depth of its dependent chain.
-"""
+Each program is the definition of a layer, one element at a time. test_counted.py checks against torch that
+it computes the layer. Its counts are then the authority for that layer's pointwise arithmetic and for the
+depth of its dependent chain."""
 
 from __future__ import annotations
 
@@ -12,13 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: Operations made so far: vector, special, matrix [FLOP].
+#: Operations counted so far by engine: vector, special, matrix [FLOP].
 LEDGER: Counter[str] = Counter()
 
 
 @dataclass(frozen=True)
 class Counted:
-    """A number, and how many operations had to wait for each other until it was there."""
+    """A number, and the length of the longest chain of dependent operations that led to it."""
 
     value: float
     depth: int = 0
@@ -45,7 +44,7 @@ class Counted:
         return _vector(lambda a, b: b / a, self, other)
 
     def __neg__(self) -> Counted:
-        """A sign costs nothing: every engine negates its operands for free."""
+        """Return the negative at no cost: every engine negates its operands for free."""
         return Counted(-self.value, self.depth)
 
 
@@ -59,7 +58,7 @@ def _vector(function: Callable[[float, float], float], a: Counted, b: Operand) -
 
 
 def special(function: Callable[[float], float], x: Counted) -> Counted:
-    """One exp, tanh, σ, erf, …"""
+    """Return the result of one special operation (exp, tanh, σ, erf, …)."""
     LEDGER["special"] += 1
     return Counted(function(x.value), x.depth + 1)
 
@@ -73,7 +72,7 @@ def tanh(x: Counted) -> Counted:
 
 
 def sigma(x: Counted) -> Counted:
-    """The gate's σ, one special operation (formulas.md §1: LSTM 3 σ and 2 tanh are 5)."""
+    """Return a gate's σ, one special operation (formulas.md §1: an LSTM's 3 σ and 2 tanh are 5)."""
     return special(lambda v: 1 / (1 + math.exp(-v)), x)
 
 
@@ -86,12 +85,12 @@ def above_zero(a: Counted) -> Counted:
 
 
 def blocks(n: int, side: int) -> list[range]:
-    """Return the positions of a sequence block by block, the last as long as what is left."""
+    """Return the positions of a sequence block by block; the last block may be shorter."""
     return [range(first, min(first + side, n)) for first in range(0, n, side)]
 
 
 def log2_ceil(n: int) -> int:
-    """⌈log₂ n⌉ by doubling: the levels of a balanced tree over n leaves."""
+    """Return ⌈log₂ n⌉ by doubling: the levels of a balanced tree over n leaves."""
     levels = 0
     while 2**levels < n:
         levels += 1
@@ -99,19 +98,19 @@ def log2_ceil(n: int) -> int:
 
 
 def total(xs: Sequence[Counted]) -> Counted:
-    """A sum into an accumulator (n additions), as deep as a balanced tree."""
+    """Return a sum into an accumulator (n additions), as deep as a balanced tree."""
     LEDGER["vector"] += len(xs)
     return Counted(sum(x.value for x in xs), max(x.depth for x in xs) + log2_ceil(len(xs)))
 
 
 def highest(xs: Sequence[Counted]) -> Counted:
-    """The maximum of a row (n comparisons), as deep as a balanced tree."""
+    """Return the maximum of a row (n comparisons), as deep as a balanced tree."""
     LEDGER["vector"] += len(xs)
     return Counted(max(x.value for x in xs), max(x.depth for x in xs) + log2_ceil(len(xs)))
 
 
 def dot(xs: Sequence[Counted], weights: Sequence[float]) -> Counted:
-    """A dot product on the matrix engine: a multiply and an add for each term."""
+    """Return a dot product on the matrix engine: a multiply and an add per term."""
     LEDGER["matrix"] += 2 * len(xs)
     value = sum(x.value * w for x, w in zip(xs, weights, strict=True))
     return Counted(value, max(x.depth for x in xs) + 1 + log2_ceil(len(xs)))
@@ -119,7 +118,7 @@ def dot(xs: Sequence[Counted], weights: Sequence[float]) -> Counted:
 
 @dataclass(frozen=True)
 class Tally:
-    """What a program costs for one element."""
+    """Operations and depth of a program for one element."""
 
     vector: int
     special: int

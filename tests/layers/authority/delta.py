@@ -1,4 +1,4 @@
-"""Gated delta net by chunks: its products, one by one, and what their gradients are products of."""
+"""Gated delta net by chunks: its products one by one, and the products of their gradients."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .scans import chains
 Sizes = dict[str, int]
 STATE = 4  # bytes: fp32
 
-#: Products of a chunk (arXiv 2406.06484, §3.2): the heads whose own they are, "k" keys' or "v" values', and
-#: the pairs of the chunk's tokens that meet: below the diagonal (T's own is 1), up to it, or none: d × d.
+#: Products of a chunk (arXiv 2406.06484, §3.2): per head of keys ("k") or of values ("v"), and over which
+#: pairs of the chunk's tokens: below the diagonal ("<": T's diagonal is 1), up to it ("≤"), or d × d ("d").
 FORWARD = {
     "A = K Kᵀ": "k<",
     "W = T (β K)": "v<",
@@ -25,12 +25,12 @@ FORWARD = {
     "P V′": "v≤",
     "S + Kᵀ V′": "vd",
 }
-#: What backward needs that was not kept; torch keeps it.
+#: Products that backward computes again; torch keeps their results.
 AGAIN = ("A = K Kᵀ", "W = T (β K)", "U = T (β V)", "W S", "P = Q Kᵀ", "S + Kᵀ V′")
 
 
 def _flops(kind: str, heads: Mapping[str, int], c: int, d: int, *, squares: bool) -> int:
-    """One product of a chunk of c tokens of width d, in all heads; a matrix library takes whole squares."""
+    """Return the FLOPs of one product of a chunk of c tokens of width d; libraries compute whole squares."""
     whose, shape = kind
     if shape == "d":
         return 2 * heads[whose] * c * d * d
@@ -40,13 +40,16 @@ def _flops(kind: str, heads: Mapping[str, int], c: int, d: int, *, squares: bool
 
 @cache
 def _inverse(c: int) -> int:
-    """T = (1 + A)⁻¹ by substitution: A_ik T_kj of all i > k > j, a multiply and an add each."""
+    """Return the FLOPs of T = (1 + A)⁻¹ by substitution: a multiply-add A_ik T_kj for all i > k > j."""
     return sum(2 * max(0, i - j - 1) for i in range(c) for j in range(i))
 
 
 @cache
 def _inverse_gradient(c: int, *, squares: bool) -> int:
-    """−Tᵀ dT Tᵀ below the diagonal: X_kj = Σ_{m ≤ j} dT_km T_jm, k > j; then Σ_{k ≥ i} T_ki X_kj, i > j."""
+    """Return the FLOPs of −Tᵀ dT Tᵀ below the diagonal.
+
+    X_kj = Σ_{m ≤ j} dT_km T_jm for k > j; then Σ_{k ≥ i} T_ki X_kj for i > j.
+    """
     if squares:
         return 4 * c**3
     below = [(i, j) for i in range(c) for j in range(i)]
@@ -59,20 +62,20 @@ Row = list[Counted]
 
 
 def _meet(xs: Sequence[Counted], ys: Sequence[Counted]) -> Counted:
-    """A dot product of two computed rows."""
+    """Return the dot product of two computed rows."""
     depth = max(x.depth for x in (*xs, *ys)) + dot_depth(len(xs))
     return Counted(sum(x.value * y.value for x, y in zip(xs, ys, strict=True)), depth)
 
 
 def _added(first: Counted, products: Sequence[tuple[Counted, Counted]]) -> Counted:
-    """A sum that takes each product as it comes."""
+    """Return a sum that adds one product after the other."""
     for x, y in products:
         first = first + x * y
     return first
 
 
 def token_by_token(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row) -> list[Row]:
-    """S ← α S (I − β k kᵀ) + β v kᵀ, o = S q; g is log α."""
+    """Return o = S q for S ← α S (I − β k kᵀ) + β v kᵀ; g is log α."""
     d, out = len(q[0]), []
     state = [[Counted(0.0)] * d for _ in range(d)]
     for t in range(len(q)):
@@ -84,14 +87,14 @@ def token_by_token(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row) 
 
 
 def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: int) -> list[Row]:
-    """The same in the chunked form: T by substitution, W and U, and a walk over the chunks."""
+    """Return the same in the chunked form: T by substitution, W and U, and a walk over the chunks."""
     d, out = len(q[0]), []
     state = [[Counted(0.0)] * d for _ in range(d)]
     for part in blocks(len(q), c):
         qs, ks, vs, bs = ([x[t] for t in part] for x in (q, k, v, beta))
         n, cols = len(part), range(d)
         sums = [total([g[t] for t in part][: i + 1]) for i in range(n)]
-        since = [Counted(x.value, sums[-1].depth) for x in sums]  # a scan has them all at once
+        since = [Counted(x.value, sums[-1].depth) for x in sums]  # a scan finishes all of them together
         weighted = [[bs[i] * x for x in ks[i]] for i in range(n)]
 
         def decay(i: int, j: int, since: Row = since) -> Counted:
@@ -126,7 +129,7 @@ def by_chunks(q: list[Row], k: list[Row], v: list[Row], g: Row, beta: Row, c: in
 
 @cache
 def _depth(n: int, d: int, c: int | None) -> int:
-    """Depth of the deepest output, by chunks of c or token by token."""
+    """Return the depth of the deepest output, by chunks of c or token by token (None)."""
     rows = [[Counted(0.5)] * d for _ in range(n)]
     gates = [Counted(-0.1)] * n
     found = (
@@ -138,7 +141,10 @@ def _depth(n: int, d: int, c: int | None) -> int:
 
 
 def _gradients_depth(n: int, d: int, c: int) -> int:
-    """Forward again; dV′ and dS from the end; then dW, dT, dA, dK and the decay's, of the first chunk."""
+    """Return the depth of backward.
+
+    Forward again; dV′ and dS from the end; then dW, dT, dA, dK and the decay's gradient of the first chunk.
+    """
     depth = _depth(n, d, c)
     for part in blocks(n, c):
         depth += dot_depth(d) + 1  # dV′: K̃ dS, and Pᵀ dO
@@ -160,7 +166,7 @@ def gated_delta_net(o: dict[str, Any], s: Sizes) -> Expected:
     outputs = w * b * n * values * d
     sizes = {"batch": b, "seq": n, "heads": keys, "value_heads": values, "head_dim": d}
     if o["form"] == "recurrent":
-        # Decay; S k, a multiply and an add; β(v − S k); the outer product added; S q.
+        # Decay; S k (multiply and add); β(v − S k); adding the outer product; S q.
         token = d * d + 2 * d * d + 2 * d + 2 * d * d + 2 * d * d
         kernel = Kernel(
             vector=heads * n * token,

@@ -1,4 +1,4 @@
-"""Whole models, kernel by kernel, as transformers' eager code of GPT-2, OPT and BERT launches them."""
+"""Whole models kernel by kernel, as the eager code of GPT-2, OPT and BERT in transformers launches them."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .kernels import WIDTH, Expected, Kernel, product, table
 from .pointwise import gelu
 from .rows import norm_pass, softmax_pass
 
-#: (products that make Q, K and V, their width in units of d; tables of scores, and of the inner activation,
-#: that autograd saves of a layer, see tests/layers/test_saved.py; whether the head is the logits' product).
+#: ((products that make Q, K and V, their width in d), tables of scores and of the inner activation that
+#: autograd saves per layer (tests/layers/test_saved.py), whether the head is the logits' product).
 MODELS = {
     "gpt2": ((1, 3), 1, 5, True),
     "opt": ((3, 1), 2, 1, True),
     "bert": ((3, 1), 1, 2, False),
 }
-#: (table, numbers read, numbers written, arithmetic, how many) of each line's kernel: x is the inner
-#: activation, s the scores, d a hidden state. GPT-2: 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
+#: (table, reads, writes, arithmetic, how many) of the kernel of each line; x is the inner activation, s the
+#: scores, d a hidden state. GPT-2: 0.5·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))).
 FORWARD = {
     "gpt2": (
         *(("s", 1, 1, "plain", 1),) * 2,  # scale, mask
@@ -27,21 +27,21 @@ FORWARD = {
         ("x", 1, 1, "plain", 3),  # scales
         ("x", 2, 1, "plain", 1),  # sum
         ("x", 1, 1, "tanh", 1),
-        ("x", 1, 1, "plain", 1),  # one more
+        ("x", 1, 1, "plain", 1),  # adds one
         ("x", 2, 1, "plain", 1),  # product
     ),
     "opt": (("d", 1, 1, "plain", 1), *(("s", 1, 1, "plain", 1),) * 2, ("x", 1, 1, "plain", 1)),
     "bert": (*(("s", 1, 1, "plain", 1),) * 2, ("x", 1, 1, "gelu", 1)),
 }
-#: What autograd runs for them; tests/layers/test_eager_torch.py asks torch itself.
+#: The kernels that autograd runs for them; tests/layers/test_eager_torch.py checks them against torch.
 BACKWARD = {
     "gpt2": (
         *(("s", 1, 1, "plain", 1),) * 2,
-        ("x", 2, 1, "plain", 3),  # of products: the other operand
-        ("x", 2, 1, "plain", 1),  # of tanh: its result
-        ("x", 1, 1, "plain", 5),  # of scales, and a power's square
-        ("x", 2, 1, "plain", 2),  # x is read by three lines
-        ("d", 1, 1, "copy", 2),  # three widths side by side, one of the three unlike the rest
+        ("x", 2, 1, "plain", 3),  # gradients of products read the other operand
+        ("x", 2, 1, "plain", 1),  # tanh's gradient reads its result
+        ("x", 1, 1, "plain", 5),  # gradients of scales, and the power's square
+        ("x", 2, 1, "plain", 2),  # gradients of x, which three lines read, are added
+        ("d", 1, 1, "copy", 2),  # Q, K and V side by side; one has a layout of its own
     ),
     "opt": (
         ("d", 1, 1, "plain", 1),
@@ -63,14 +63,14 @@ COST = {
 
 
 def _head(o: dict[str, Any], s: dict[str, int]) -> tuple[int, int, int]:
-    """Rows, columns and inner size of the product after the last layer; training predicts every token."""
+    """Return rows, columns and inner size of the product after the last layer."""
     if MODELS[o["style"]][3] or o["dropout"]:
         return s["batch"] * s["seq"], s["vocab"], s["d_model"]
     return s["batch"], s["d_model"], s["d_model"]
 
 
 def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, ...]:
-    """Every table that a kernel reads or writes goes through memory."""
+    """Return all kernels; every table that a kernel reads or writes goes through memory."""
     (count, wide), *_ = MODELS[o["style"]]
     w, b, n, d, f = WIDTH[o["dtype"]], s["batch"], s["seq"], s["d_model"], s["d_ff"]
     h, dh, layers, rows = s["heads"], s["head_dim"], s["num_layers"], b * n
@@ -112,7 +112,7 @@ def _kernels(o: dict[str, Any], s: dict[str, int], back: bool) -> tuple[Kernel, 
 
 
 def eager(o: dict[str, Any], s: dict[str, int]) -> Expected:
-    """L layers and a head."""
+    """Expect L layers and a head."""
     _, squares, inner, _ = MODELS[o["style"]]
     squares += o["dropout"]  # probabilities before and after
     w, rows, d, f = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]

@@ -1,4 +1,4 @@
-"""Collectives, run chunk by chunk on as many devices as there are: what each sends, and what it adds."""
+"""Collectives run chunk by chunk on all devices: how much each device sends and adds."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .kernels import WIDTH, Expected, Kernel, Number, directed
 
 
 def ring_reduce_scatter(have: list[list[set[int]]]) -> Iterator[tuple[int, int]]:
-    """Yield (sender, chunk) of every message; in the end device i has the sum of chunk i + 1.
+    """Yield (sender, chunk) of every message; afterwards device i has the sum of chunk i + 1.
 
-    have : for each device, for each chunk, whose contributions its sum so far holds.
+    have : for each device and chunk, the devices whose contributions its sum contains so far.
     """
     p = len(have)
     for step in range(p - 1):
@@ -26,7 +26,7 @@ def ring_reduce_scatter(have: list[list[set[int]]]) -> Iterator[tuple[int, int]]
 
 
 def ring_all_gather(have: list[list[set[int]]], first: int = 0) -> Iterator[tuple[int, int]]:
-    """Yield (sender, chunk) of every message; device i starts with all of chunk i + first."""
+    """Yield (sender, chunk) of every message; device i starts with the whole of chunk i + first."""
     p = len(have)
     for step in range(p - 1):
         before = [[set(chunk) for chunk in chunks] for chunks in have]
@@ -38,11 +38,11 @@ def ring_all_gather(have: list[list[set[int]]], first: int = 0) -> Iterator[tupl
 
 @cache
 def run(collective: str, p: int) -> tuple[int, int]:
-    """Return the p-th parts of its buffer that a device sends, and those that it adds to its own."""
+    """Return how many p-ths of its buffer a device sends, and how many it adds to its own."""
     everyone = set(range(p))
     match collective:
         case "send-receive":
-            return p, 0  # its buffer; a device alone does so 0 times
+            return p, 0  # the whole buffer; a single device sends it 0 times
         case "all-to-all":
             return len(everyone - {0}), 0
         case "all-gather":
@@ -71,9 +71,9 @@ def message(
     p: int | None = None,
     workspace: Number = 0,
 ) -> Kernel:
-    """One collective as a device sees it: it reads what it sends, and writes what it receives.
+    """Return one collective as a kernel of one device: it reads what it sends and writes what it receives.
 
-    workspace : bytes beside operands, of which one that is alone has none.
+    workspace : bytes beside the operands; a single device needs none.
     """
     p = s["devices"] if p is None else p
     chunks, added = run(collective, p)
@@ -91,14 +91,14 @@ def message(
     )
 
 
-#: A gradient goes the other way: what was copied to many is summed, what was summed is copied to many.
+#: The collective of the gradient: copies are summed, and sums are copied.
 BACK = {"all-gather": "reduce-scatter", "reduce-scatter": "all-gather"}
 
 
 def collective(o: dict[str, Any], s: dict[str, int]) -> Expected:
-    """One collective over a table of m × n numbers a device, and the one that its gradient takes.
+    """Expect one collective over m × n numbers per device, and that of its gradient.
 
-    Who is alone has all of it already; gradients need no numbers of forward's.
+    A single device needs none; gradients need nothing that forward keeps.
     """
     size, kind = WIDTH[o["dtype"]] * s["m"] * s["n"], o["collective"]
 

@@ -65,7 +65,7 @@ GATES: dict[str, Callable[..., Any]] = {
 
 
 def _grouped(w: Number, m: Fraction, n: int, k: int, sets: Fraction, **more: Any) -> Kernel:
-    """m·sets rows in as many groups as there are sets of weights: each set's matrix is read once."""
+    """Return a product of `sets` groups of m rows with a matrix each, which is read once."""
     return Kernel(
         matrix=2 * m * n * k * sets,
         read=w * sets * (m * k + k * n),
@@ -77,7 +77,7 @@ def _grouped(w: Number, m: Fraction, n: int, k: int, sets: Fraction, **more: Any
 
 
 def _transposed(w: Number, m: int, n: int, k: Fraction, sets: Fraction, deep: int) -> Kernel:
-    """A weight's gradient: a sum over the rows of each set."""
+    """Return the gradient of weights: a sum over the rows of each set."""
     return Kernel(
         matrix=2 * m * n * k * sets,
         read=w * sets * (m * k + k * n),
@@ -90,7 +90,7 @@ def _transposed(w: Number, m: int, n: int, k: Fraction, sets: Fraction, deep: in
 def _layer(
     o: dict[str, Any], w: Number, rows: Fraction, d: int, f: int, sets: Fraction, again: Number
 ) -> tuple[list[Kernel], list[Kernel]]:
-    """Forward and backward; `again`: bytes of the input that are read, but not from memory."""
+    """Return forward and backward; `again` are bytes of the input that are read from the cache."""
     _, program, plain_gradient = PROGRAMS[o["activation"]]
     function, gated = o["activation"], o["gated"]
     plain_gradient = OF_RESULT.get(function, plain_gradient)
@@ -124,7 +124,7 @@ def _layer(
 
 
 def swiglu(o: dict[str, Any], s: Sizes) -> Expected:
-    """6·B·n·d·d_ff (formulas.md §6); kept: x, both parts, and their product."""
+    """Expect 6·B·n·d·d_ff (formulas.md §6); kept are x, both parts and their product."""
     w, rows, d, f = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
     forward, backward = _layer(o | {"gated": True}, w, rows, d, f, 1, 0)  # type: ignore[arg-type]
     return Expected(
@@ -138,7 +138,7 @@ def swiglu(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def moe(o: dict[str, Any], s: Sizes) -> Expected:
-    """2dE + k·(4 or 6)·d·d_ff a token; weights of the experts expected to be chosen (formulas.md §6)."""
+    """Expect 2dE + k·(4 or 6)·d·d_ff per token, and weights of the expected experts (formulas.md §6)."""
     w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
     busy = expected_distinct(e, k, tokens)
     forward, backward = _layer(o, w, tokens * k / busy, d, s["d_ff"], busy, w * tokens * d * (k - 1))
@@ -153,18 +153,18 @@ def moe(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
-    """The same on a device with e/p of the experts, in the place that Lepikhin et al., §3.2, give it.
+    """Expect a mixture on a device with e/p of the experts (Lepikhin et al., §3.2).
 
-    All devices' tokens together choose among all experts, of which each device has its part, and as
-    many copies as it sent. Each goes into the exchange as a row, and is read as one. Where c devices cut
-    each expert's width, each of them has the copies of all c, and what they make of these is added.
+    The tokens of all devices choose among all experts; a device receives as many copies as it sent. Each
+    copy is a row of the exchange and is read as one. Where c devices cut the width of each expert, each of
+    them has the copies of all c, and their results are added.
     """
     w, tokens, d, e, k = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["experts"], s["top_k"]
     p, c = s["devices"], o["cut"]
     busy = expected_distinct(e, k, tokens * c * p) / p
     copies = w * tokens * k * d
     send = message(o["dtype"], s, "all-to-all", copies, workspace=copies)
-    # Copies of all c come, of results those of its own.
+    # It receives the copies of all c devices, but only the results of its own.
     gather, add = (
         (message(o["dtype"], s | {"node": c}, name, c * copies, p=c, workspace=room),) if c > 1 else ()
         for name, room in (("all-gather", c * copies), ("reduce-scatter", copies))
@@ -174,7 +174,7 @@ def expert_parallel(o: dict[str, Any], s: Sizes) -> Expected:
     copied = table(w, tokens, d, 1, k, depth=0, more_read=choices, workspace=w * tokens * k * d)
     one = (3 if o["gated"] else 2) * d * s["d_ff"]
     mixed = _mixed(o, s, forward, backward, (copied,), arrive=(send, *gather), leave=(*add, send))
-    # What all tokens choose lies elsewhere, as far as others have room for it.
+    # At least: tokens choose experts of other devices, and this device's only if those are fewer than k.
     least = len(set(range(k)) - set(range(e - e // p)))
     return replace(
         mixed,
@@ -194,10 +194,10 @@ def _mixed(
     arrive: tuple[Kernel, ...] = (),
     leave: tuple[Kernel, ...] = (),
 ) -> Expected:
-    """The experts' kernels between what chooses them and what adds them up.
+    """Expect the experts' kernels between the choice of experts and the sum of their results.
 
-    before : what stands before the experts, forward; arrive, leave : what stands directly before and after
-    them, both ways.
+    before : kernels before the experts, forward only; arrive, leave : kernels directly before and after them,
+    in both directions.
     """
     w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
     tokens, d, f = s["batch"] * s["seq"], s["d_model"], s["d_ff"]
@@ -209,7 +209,7 @@ def _mixed(
         if kernels:
             kernels[-1] = replace(kernels[-1], workspace=kernels[-1].write)
     for kernels in (backward, common[1]):
-        if kernels:  # what is the input's gradient of this branch only: the unfused sum, or the product
+        if kernels:  # the kernel of this branch's input gradient: the unfused sum, or the product
             last = len(kernels) - (1 if o["gated"] and not o["fused"] else 2)
             kernels[last] = replace(kernels[last], workspace=kernels[last].write)
     weights = stat * tokens * k
@@ -221,7 +221,7 @@ def _mixed(
         e,
         1,
         1,
-        vector=soft.vector + k,  # a maximum of the row for each expert chosen
+        vector=soft.vector + k,  # one maximum over the row per chosen expert
         special=soft.special,
         depth=soft.depth + k * log2_ceil(e),
         more_write=choices,
@@ -245,7 +245,7 @@ def _mixed(
         d,
         1 + k,
         k,
-        vector=3 * k,  # weight times g; g times what came back, added up
+        vector=3 * k,  # weight times g; g times the results, summed
         depth=dot_depth(d),
         more_read=choices,
         more_write=weights,

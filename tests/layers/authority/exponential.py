@@ -1,4 +1,4 @@
-"""sLSTM: a step of the xLSTM's scalar memory, forward and backward, one unit at a time."""
+"""sLSTM: one step of xLSTM's scalar memory, forward and backward, one unit at a time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Memory:
 def forward(
     wx: list[Row], before: Memory, r: list[list[list[float]]], bias: list[float] | None
 ) -> tuple[Memory, Any]:
-    """arXiv 2405.04517, eq. 8–18, stabilised; wx and r by gate: i, f, z, o. The bias comes with Wx."""
+    """Run a step (arXiv 2405.04517, eq. 8–18, stabilised); wx and r by gate i, f, z, o; wx has the bias."""
     units = range(len(before.h))
     pre = []
     for gate in range(GATES):
@@ -51,7 +51,7 @@ def forward(
 def backward(
     dy: Row, carried: tuple[Row, Row, Row], kept: Any, r: list[list[list[float]]]
 ) -> tuple[tuple[Row, Row, Row], list[Row]]:
-    """((through the product, dc, dn) handed on, gradients of the four pre-activations)."""
+    """Return ((gradient through the product, dc, dn) for the step before, gradients of pre-activations)."""
     product_, dc_, dn_ = carried
     new, keep, sf, zt, ot, c, n, c_before, n_before = kept
     gates: list[Row] = [[], [], [], []]
@@ -76,7 +76,7 @@ def backward(
 
 @dataclass(frozen=True)
 class Step:
-    """Of one unit, besides the product: FLOP, exps, and the chain from step to step."""
+    """FLOPs, special operations and dependent chain of a step per unit, without the product."""
 
     vector: int
     special: int
@@ -114,7 +114,7 @@ def step(direction: str, bias: bool) -> Step:
 
 
 def slstm(o: dict[str, Any], s: Sizes) -> Expected:
-    """2·4·B·T·H·(I + H/heads): a block of recurrent weights for each head; one bias vector a gate."""
+    """Expect 2·4·B·T·H·(I + H/heads): a block of recurrent weights per head, one bias vector per gate."""
     w = WIDTH[o["dtype"]]
     b, t, h, heads, layers = (s[x] for x in ("batch", "seq", "hidden", "heads", "num_layers"))
     ways = 2 if o["bidirectional"] else 1

@@ -12,10 +12,10 @@ from .kernels import WIDTH, Expected, Kernel, product
 from .scans import chains, recurrence
 
 Sizes = dict[str, int]
-#: Products with the input, and of these how many have a bias (papers, §3.1 and 3.2; eq. 1–4; eq. 1–4).
+#: Products with the input, and how many of them have a bias (papers: §3.1 and 3.2; eq. 1–4; eq. 1–4).
 MATRICES = {"min-gru": 2, "min-lstm": 3, "sru": 3, "qrnn": 3}
 BIASED = {"min-gru": 2, "min-lstm": 3, "sru": 2, "qrnn": 3}
-#: Values of a unit and position that the programs below keep.
+#: Values that the programs below keep per unit and position.
 KEPT = {"min-gru": 3, "min-lstm": 4, "sru": 4, "qrnn": 4}
 Peephole = tuple[float, float] | None
 
@@ -28,7 +28,7 @@ def forward(
     biases: Sequence[float] | None,
     v: Peephole,
 ) -> tuple[Counted, Counted, Any]:
-    """One step: (state, output, what backward needs). `pre` are the products, SRU's x̃ first."""
+    """Run a step; return (state, output, values for backward). `pre` are the products, SRU's x̃ first."""
     biased = list(pre)
     if biases is not None:
         offset = 1 if cell == "sru" else 0
@@ -56,7 +56,7 @@ def forward(
 def backward(
     cell: str, dh: Counted, carried: Counted, kept: Any, v: Peephole
 ) -> tuple[Counted, list[Counted], list[Counted]]:
-    """One step back: (gradient of the state before, of the products, of x and v where there are any)."""
+    """Run a step back; return gradients of (the state before, the products, x and v if there are any)."""
     if cell == "min-gru":
         z, u, before = kept
         keep = 1 - z
@@ -84,13 +84,13 @@ def backward(
     back, extra = f * g, [dh * through]
     if v is not None:
         back = (back + dr * v[1]) + df * v[0]
-        extra += [df * before + 0.0, dr * before + 0.0]  # added up over positions and sequences
+        extra += [df * before + 0.0, dr * before + 0.0]  # summed over positions and sequences
     return back, [g * fresh, df, dr], extra
 
 
 @dataclass(frozen=True)
 class Walk:
-    """One unit's pointwise FLOP and exps for T steps, and the depth of them all."""
+    """Pointwise FLOPs, special operations and depth of T steps of one unit."""
 
     vector: int
     special: int
@@ -103,7 +103,7 @@ def _number(x: Any) -> Any:
 
 @cache
 def walk(cell: str, direction: str, t: int, bias: bool, peephole: bool) -> Walk:
-    """Run T steps."""
+    """Run and count T steps."""
     biases = [0.1] * BIASED[cell] if bias else None
     v = (0.3, 0.2) if peephole else None
     LEDGER.clear()
@@ -123,7 +123,7 @@ def walk(cell: str, direction: str, t: int, bias: bool, peephole: bool) -> Walk:
 
 
 def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
-    """Products of all positions at once (formulas.md §1, second table), then a kernel for the rest."""
+    """Expect the products of all positions at once (formulas.md §1, second table), then one kernel."""
     w = WIDTH[o["dtype"]]
     b, t, h, i, layers = (s[k] for k in ("batch", "seq", "hidden", "input", "num_layers"))
     taps = s["k"] if name == "qrnn" else 1
@@ -136,10 +136,10 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     vectors = 2 if peephole else 0
     stacked = [(i, 1), (h, layers - 1)]
     weights = sum(mats * taps * width * h * count for width, count in stacked) + layers * h * vectors
-    seen = t if not o["generation"] else 1  # positions that a kernel works on
+    seen = t if not o["generation"] else 1  # positions per kernel
 
     def into(place: int, width: int, count: int) -> Kernel:
-        """The window's earlier taps are other positions of the same input, but for a step on its own."""
+        """Return a product with the input; only when generating are the window's taps read separately."""
         rows = seen if not o["generation"] else taps
         room = w * b * seen * mats * h if place == 0 else 0  # one layer at a time
         return replace(
@@ -164,8 +164,8 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         one = walk(name, direction, seen, o["bias"], peephole)
         scan = recurrence(o["algorithm"], seen, s["block"])
         loop = recurrence("sequential", seen, 1)
-        # A tree in place of the loop: its FLOP for theirs, its combines (a multiply, an add) for the
-        # loop's; walked from the end, the first position has nothing to wait for.
+        # A tree replaces the loop: its FLOPs and combines (a multiply and an add) instead of the loop's.
+        # Walked from the end, the first position has nothing to wait for.
         waits = loop.depth if direction == "fwd" else loop.depth - 1
         depth = one.depth
         if o["algorithm"] != "sequential":
@@ -179,7 +179,7 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
                     write=w * (b * h * seen * writes + h * once_out),
                     steps=scan.depth,
                     depth=depth,
-                    # A sequence between two layers; backward the gradients of the products.
+                    # The sequence between two layers; backward also the gradients of the products.
                     workspace=w * b * h * seen * (int(layers > 1) + (mats if direction == "bwd" else 0)),
                 ),
                 b * h,
@@ -187,7 +187,7 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
             repeats=layers,
         )
 
-    # A step on its own reads its state, and writes one that is not its output.
+    # When generating, a step reads its state, and writes one that is not its output.
     alone = int(o["generation"])
     state_apart = name in ("sru", "qrnn")
     forward_kernels = [into(place, *pair) for place, pair in enumerate(stacked)]
@@ -202,7 +202,7 @@ def gated(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     )
     if o["generation"]:
         forward_kernels = [replace(k, repeats=t * k.repeats) for k in forward_kernels]
-    # Kept values and dh in; the products' gradients out, and what the highway adds to dx.
+    # Reads kept values and dh; writes the products' gradients, and the highway's part of dx.
     backward_kernels = [
         pointwise("bwd", reads=kept + 1 + skips, writes=mats + skips, once_in=vectors, once_out=vectors),
         *(back(*pair) for pair in stacked),

@@ -1,4 +1,4 @@
-"""What is expected of a kernel and of a layer, as numbers; a product and a pass over memory."""
+"""Expected costs of a kernel and of a layer as numbers; a product, and a pass over a table."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ WIDTH: Mapping[str, Number] = {
 
 
 def statistic(dtype: str) -> int:
-    """Bytes of one statistic: fp32 whatever the dtype (contract.md), but not narrower than fp64."""
+    """Return the bytes of one statistic: fp32 for every dtype (contract.md) except fp64."""
     return 8 if dtype == "fp64" else 4
 
 
 def dot_depth(n: int) -> int:
-    """A multiply, and a balanced tree of additions (formulas.md §3.3: 1 + ⌈log₂ n⌉)."""
+    """Return the depth of a multiply and a balanced tree of additions (formulas.md §3.3: 1 + ⌈log₂ n⌉)."""
     return 1 + log2_ceil(n)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """One launch of a kernel, as numbers: FLOP by engine, bytes, dependent steps, depth."""
+    """One launch of a kernel as numbers: FLOPs by engine, bytes, dependent steps, depth."""
 
     matrix: Number = 0
     vector: Number = 0
@@ -59,7 +59,7 @@ def directed(
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """A layer in one direction: its kernels in order, operands and what is kept [bytes]."""
+    """A layer in one direction: kernels in order, operands and kept values [bytes]."""
 
     kernels: tuple[Kernel, ...]
     inputs: Number
@@ -90,9 +90,9 @@ def product(
     workspace: Number = 0,
     repeats: int = 1,
 ) -> Kernel:
-    """(m×k)·(k×n), `times` times: 2mkn FLOP each (formulas.md, first line); A, B and out move once.
+    """Return `times` products (m×k)·(k×n): 2mkn FLOPs each (formulas.md, first line); A, B, out move once.
 
-    a, b, out: how many of the matrices are distinct in memory; pairs: share of the products asked for.
+    a, b, out : how many of the matrices are distinct in memory; pairs : share of the products that counts.
     """
     return Kernel(
         matrix=Fraction(2 * times * m * n * k) * pairs,
@@ -121,10 +121,10 @@ def table(
     workspace: Number = 0,
     by_row: bool = False,
 ) -> Kernel:
-    """One pass over a table: each element read and written so often, with so much arithmetic.
+    """Return one pass over a table, with reads, writes and operations per element.
 
-    What it moves beside (masks, sums) is timed in elements of the table; not so in passes by row, of norms
-    and softmax.
+    Its other bytes (masks, sums) count as elements of the table in the sizes that are timed, except in passes
+    by row (norms and softmax).
     """
     beside = 0 if by_row else Fraction(1) / (w * rows * cols)
     return Kernel(

@@ -14,7 +14,7 @@ Sizes = dict[str, int]
 
 
 def mla(o: dict[str, Any], s: Sizes) -> Expected:
-    """formulas.md §3.1: dq + q·h(d_n + d_r) + d(c + d_r) + c·h(d_n + d_v) + h·d_v·d weights, and the core."""
+    """formulas.md §3.1: weights dq + q·h(d_n + d_r) + d(c + d_r) + c·h(d_n + d_v) + h·d_v·d, and the core."""
     w = WIDTH[o["dtype"]]
     b, n, n_kv, h, d, dv, width = (
         s[k] for k in ("batch", "seq", "seq_kv", "heads", "head_dim", "value_dim", "d_model")
@@ -55,11 +55,11 @@ def mla(o: dict[str, Any], s: Sizes) -> Expected:
         product(w, width, c + r, rows),
         product(w, keys, c, h * (d + dv), workspace=w * keys * c),
         product(w, c, h * (d + dv), keys),
-        table(w, rows, width, 2, 1, vector=1),  # x went down twice
+        table(w, rows, width, 2, 1, vector=1),  # x is the input of both down projections
     )
     result = w * rows * h * dv
     first = (product(w, rows, h * dv, width, workspace=result), product(w, h * dv, width, rows))
-    # What the core makes lies between kernels: the heads' outputs; the gradients of Q, K and V.
+    # The core's results are intermediate: the heads' outputs; the gradients of Q, K and V.
     gradients = core.inputs
     made = {"fwd": (result,), "bwd": (0, gradients), "fwd+bwd": (result, 0, gradients)}[o["direction"]]
     kernels = tuple(beside(kernel, size) for kernel, size in zip(core.kernels, made, strict=True))
@@ -68,13 +68,13 @@ def mla(o: dict[str, Any], s: Sizes) -> Expected:
         "bwd": (*first, *kernels, *last),
         "fwd+bwd": (*before, *kernels[:1], out, *first, *kernels[1:], *last),
     }
-    # x, both latents (the prefix's too); what the core keeps.
+    # x, both latents (also the prefix's), and what the core keeps.
     kept = w * (rows * width + rows * q + keys * (c + r)) + core.kept
     return replace(expected, kernels=whole[o["direction"]], kept=kept)
 
 
 def _on_latents(o: dict[str, Any], s: Sizes, w: Any) -> Kernel:
-    """2·s·h(2c + d_r) a token over (c + d_r) numbers a key, read once for all heads."""
+    """Return the absorbed core: 2·s·h(2c + d_r) per token; all heads read c + d_r numbers per key once."""
     b, n, n_kv, h, c, r = (s[k] for k in ("batch", "seq", "seq_kv", "heads", "kv_rank", "rope_dim"))
     scores = b * h * pairs(n, n_kv, o["causal"] and o["convention"] == "exact")
     rows = b * n * h

@@ -1,4 +1,4 @@
-"""Linear attention and its relatives: kernels of `chunks` for every head, and what they move."""
+"""Linear attention and its relatives: the kernels of `chunks` for all heads, and their traffic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .scans import chains
 from .tables import softmax_pass
 
 Sizes = dict[str, int]
-#: decay, keys with gates of their own, normalised
+#: (decay, whether keys have gates of their own, whether normalised)
 KIND = {
     "retnet": ("fixed", False, False),
     "gla": ("vector", False, False),
@@ -26,7 +26,7 @@ KIND = {
 
 
 class Shape:
-    """A layer's sizes, and the bytes of its tensors."""
+    """Sizes of a layer, and bytes of its tensors."""
 
     def __init__(self, name: str, o: dict[str, Any], s: Sizes) -> None:
         self.name, self.o, self.w, self.stat = name, o, WIDTH[o["dtype"]], statistic(o["dtype"])
@@ -57,7 +57,7 @@ class Shape:
         return more
 
     def kernel(self, t: Tally, *, steps: int = 0, blocks: int, **moved: Number) -> Kernel:
-        """A kernel for all heads; torch has kept the scores that are made again."""
+        """Return a kernel for all heads; torch keeps the scores that are computed again here."""
         again = 0 if self.o["convention"] == "torch" else t.again
         return chains(
             Kernel(
@@ -73,7 +73,7 @@ class Shape:
 
 
 def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    """Chunked, forward and backward."""
+    """Return the chunked form, forward and backward."""
     count = -(-x.n // x.c)
     heads = x.b * x.h
 
@@ -82,11 +82,11 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
         return chunks.kernels(x.n, x.c, x.dk, x.dv, x.decay, direction, full=full, **x.more)
 
     there, back = of("fwd"), of("bwd")
-    # The walk from the end begins with what may be a shorter chunk; its depth is that of whole ones.
+    # The walk from the end may begin with a shorter chunk; its depth is that of whole chunks.
     length = min(x.c, x.n)
     whole = chunks.kernels(count * length, length, x.dk, x.dv, x.decay, "bwd", **x.more)
     back = {**back, "state gradients": replace(back["state gradients"], depth=whole["state gradients"].depth)}
-    # formulas.md §4: Q, K, V, O once; each state written and read once. K and V again from the cache.
+    # formulas.md §4: Q, K, V, O once; each state written and read once; K and V again, from the cache.
     forward = (
         x.kernel(
             there["states"],
@@ -146,7 +146,7 @@ def core(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
 
 
 def one_by_one(x: Shape, weights: Number = 0) -> Kernel:
-    """Token by token: the state read and written."""
+    """Return the token-by-token form, which reads and writes the state."""
     t = chunks.recurrence(x.n, x.dk, x.dv, x.decay, **x.more)
     operands = 2 * x.queries + x.values + x.gates
     return x.kernel(
@@ -155,7 +155,7 @@ def one_by_one(x: Shape, weights: Number = 0) -> Kernel:
 
 
 def gated_linear(name: str, o: dict[str, Any], s: Sizes) -> Expected:
-    """RetNet, GLA, mLSTM, Mamba-2: the core alone."""
+    """Expect the core of RetNet, GLA, mLSTM or Mamba-2."""
     x = Shape(name, o, s)
     operands = 2 * x.queries + x.values + x.gates
     parameters = 2 * x.h if name == "mamba-2" else 0  # A and D
@@ -195,7 +195,7 @@ def _more(
 def _mamba_2(
     x: Shape, forward: tuple[Kernel, ...], backward: tuple[Kernel, ...], weights: Number
 ) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    """ΔA in every kernel; Δx where x is read; y + D x; backward dx, dΔ, dA, dD (see state_space)."""
+    """Add ΔA to every kernel, Δx where x is read, y + D x; backward dx, dΔ, dA, dD (see state_space)."""
     from .state_space import duality_cost  # noqa: PLC0415
 
     states, outputs = forward
@@ -226,7 +226,7 @@ def _mamba_2(
 
 
 def elu_plus_1(x: Counted) -> Counted:
-    """exp(min(x, 0)) + max(x, 0)"""
+    """Return elu(x) + 1 = exp(min(x, 0)) + max(x, 0)."""
     low = maximum(-x, 0.0)
     return exp(-low) + maximum(x, 0.0)
 
@@ -236,7 +236,7 @@ def elu_plus_1_gradient(mapped: Counted, g: Counted) -> Counted:
 
 
 def feature_attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
-    """Katharopoulos et al. and the Performer."""
+    """Expect the layers of Katharopoulos et al. and the Performer."""
     x = Shape(name, o, s)
     w, heads, d = x.w, x.b * x.h, s["head_dim"]
     rows, mapped, raw = 2 * heads * x.n, 2 * x.queries, 2 * w * x.b * x.n * x.h * d
@@ -267,7 +267,7 @@ def feature_attention(name: str, o: dict[str, Any], s: Sizes) -> Expected:
 def _favor(
     x: Shape, d: int, rows: int, mapped: Number, raw: Number
 ) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    """exp(ωᵀx − |x|²/2)/√m (Performer, Lemma 1 without the common factor)."""
+    """Return the kernels of exp(ωᵀx − |x|²/2)/√m (Performer, Lemma 1 without the common factor)."""
     w, m, statistics = x.w, x.dk, 2 * x.rows
     norm = 2 * d + 1  # squares and their sum; half of it
     exponential = Kernel(
@@ -289,7 +289,7 @@ def _favor(
 
 
 def _one_state(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
-    """φ(K)ᵀ V and φ(Q) S: 4·n·d_k·d_v a head, backward twice that (goldens)."""
+    """Return φ(K)ᵀ V and φ(Q) S: 4·n·d_k·d_v per head, backward twice that (goldens)."""
     w, n, heads, dk, dv = x.w, x.n, x.b * x.h, x.dk, x.dv
     state, sums = w * heads * dk * dv, w * heads * dk
     divided = Kernel(
@@ -334,7 +334,7 @@ def _one_state(x: Shape) -> tuple[tuple[Kernel, ...], tuple[Kernel, ...]]:
 
 
 def linformer(o: dict[str, Any], s: Sizes) -> Expected:
-    """Keys and values mixed to k rows, then softmax attention over those."""
+    """Expect keys and values mixed to k rows, and softmax attention over those."""
     w = WIDTH[o["dtype"]]
     b, n, h, d, dv, k = (s[x] for x in ("batch", "seq", "heads", "head_dim", "value_dim", "rank"))
     heads = b * h
@@ -360,7 +360,7 @@ def linformer(o: dict[str, Any], s: Sizes) -> Expected:
         product(w, k, n, d, times=heads, out=one),
         product(w, k, n, dv, times=heads, out=one, workspace=w * k * n if matrices == 1 else 0),
     )
-    if matrices == 1:  # E is F, and has one gradient
+    if matrices == 1:  # E and F are the same matrix, whose gradients are added
         backward += (table(w, k, n, 2, 1, vector=1),)
     tokens = w * b * n * h
     return Expected(

@@ -1,4 +1,4 @@
-"""Attention under masks, to spans, with a memory: FlashAttention-2's kernel over what a mask leaves."""
+"""Attention under masks, to spans and with a memory: FlashAttention-2's kernel over the pairs that remain."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Sizes = dict[str, int]
 
 
 class Shape:
-    """Sizes, and the bytes of what goes in and out."""
+    """Sizes of a layer, and bytes of its operands."""
 
     def __init__(self, name: str, o: dict[str, Any], s: Sizes) -> None:
         self.w, self.stat = WIDTH[o["dtype"]], statistic(o["dtype"])
@@ -32,17 +32,17 @@ class Shape:
         self.queries, self.outputs = self.w * self.rows * self.d, self.w * self.rows * self.dv
         self.keys = self.w * self.b * self.g * self.n * (self.d + self.dv)
         self.statistics = self.stat * self.rows
-        # All queries with `met` keys each, of the n that are there.
+        # Every query meets `met` of the n keys.
         self.sizes = {
             "batch": self.b, "heads": self.h, "kv_heads": self.g, "seq": self.n,
             "seq_kv": self.mask.met, "held": self.n, "head_dim": self.d, "value_dim": self.dv,
         }  # fmt: skip
-        if name == "sliding-window" and o["causal"]:  # a library's causal kernel, given the window
+        if name == "sliding-window" and o["causal"]:  # a library's causal kernel that knows the window
             self.sizes |= {"seq_kv": self.n, "window": s["window"]}
 
 
 def core(x: Shape) -> tuple[Kernel, tuple[Kernel, Kernel]]:
-    """FlashAttention-2 (see attention.py), over the pairs of the mask."""
+    """Return FlashAttention-2 (see attention.py) over the pairs of the mask."""
     pairs = x.b * x.h * x.all_pairs
     visits = x.rows * x.mask.tiles
     d, dv, row = x.d, x.dv, x.mask.row
@@ -79,7 +79,7 @@ def _expected(o: dict[str, Any], x: Shape, forward: Any, backward: Any, **more: 
 
 
 def masked(name: str, o: dict[str, Any], s: Sizes) -> Expected:
-    """Windows, strides, global tokens, blocks."""
+    """Expect attention with windows, strides, global tokens or blocks."""
     x = Shape(name, o, s)
     forward, backward = core(x)
     if name == "block-sparse" and o["schedule"] == "fa1":
@@ -114,7 +114,7 @@ def masked(name: str, o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def _path(name: str, o: dict[str, Any], s: Sizes) -> int:
-    """Layers until the first position reaches the last: two by way of what all see."""
+    """Return the layers until the first position reaches the last; two by way of a token that all see."""
     n = s["seq"]
     if name == "sliding-window":
         reach, layers = 0, 0
@@ -137,25 +137,25 @@ def _all(name: str, o: dict[str, Any], s: Sizes) -> bool:
         }[o["pattern"]]
         return all(seen(i, j) for i in range(n) for j in range(i))
     if name == "longformer":
-        reach = s["window"] // 2  # a window is odd, or half a position wider
+        reach = s["window"] // 2  # an even window reaches half a position further
         return all(abs(i - j) <= reach for i in range(s["globals"], n) for j in range(s["globals"], n))
     kept = sum(len(blocks(s[size], s["block"])) for size in ("globals", "window", "random"))
     return kept >= len(blocks(n, s["block"]))
 
 
 def combiner(o: dict[str, Any], s: Sizes) -> Expected:
-    """Ren et al.: keys and values of spans; then attention to keys and spans."""
+    """Expect Ren et al.'s Combiner: keys and values of spans, then attention to keys and spans."""
     x = Shape("combiner", o, s)
     n, heads, d, dv = x.n, x.b * x.h, x.d, x.dv
     if o["pattern"] == "fixed":
         side = math.isqrt(n - 1) + 1
         spans, levels, longest = -(-n // side), 1, Fraction(side)
     else:
-        levels = max(log2_ceil(n) - 1, 0)  # spans of one position are the position
+        levels = max(log2_ceil(n) - 1, 0)  # a span of one position is that position
         spans = sum(2 ** log2_ceil(n) // 2**level for level in range(1, levels + 1))
         longest = max(Fraction(n, 2), Fraction(1))
         if n & (n - 1):
-            spans = max(n - 2, 0)  # between powers of two, as many in proportion
+            spans = max(n - 2, 0)  # between powers of two, in proportion
     summaries = x.w * heads * spans * (d + dv)
     operands = x.queries + x.keys
     entries = x.rows * levels
@@ -197,7 +197,7 @@ def combiner(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def compressive(o: dict[str, Any], s: Sizes) -> Expected:
-    """Munkhdalai et al.: segments; M, z and what they give; a gate."""
+    """Expect Munkhdalai et al.'s segments with a memory M, its sum z, and a gate."""
     x = Shape("compressive-memory", o, s)
     w, b, n, h, g, d, dv = x.w, x.b, x.n, x.h, x.g, x.d, x.dv
     segments = blocks(n, s["block"])
@@ -215,7 +215,7 @@ def compressive(o: dict[str, Any], s: Sizes) -> Expected:
     walk = replace(
         table(w, b * g * count, d * (dv + 1), 1, 1, vector=1, workspace=memory), steps=count, depth=count
     )
-    # q·z on the way, one element: divided, gated, added.
+    # Per element: division by q·z, gate, sum.
     of_gate = tally(lambda a, e: a / 2.0 * 0.3 + e * 0.7, 0.5, 0.5)
     forward = (
         table(w, mapped_rows, d, 1, 1, **vars(there), workspace=w * mapped_rows * d),
@@ -262,7 +262,7 @@ def compressive(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def graph(o: dict[str, Any], s: Sizes) -> Expected:
-    """Edge by edge, from rows in compressed form: 4 bytes for each beginning and each edge."""
+    """Expect attention edge by edge over compressed rows: 4 bytes per row start and per edge."""
     w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
     b, n, h, d, dv, e = (s[k] for k in ("batch", "seq", "heads", "head_dim", "value_dim", "edges"))
     rows, edges, row = b * h * n, b * h * e, -(-e // n)
@@ -305,7 +305,7 @@ def graph(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def retrieval(o: dict[str, Any], s: Sizes) -> Expected:
-    """Distances, the k nearest, attention to those (Wu et al. §3.2); an inverted file (Johnson et al. §2)."""
+    """Expect distances, the k nearest and attention to them (Wu et al. §3.2), or IVF (Johnson et al. §2)."""
     w = WIDTH[o["dtype"]]
     b, n, h, g, d, dv, store, k = (
         s[x] for x in ("batch", "seq", "heads", "kv_heads", "head_dim", "value_dim", "store", "top_k")
@@ -335,7 +335,7 @@ def retrieval(o: dict[str, Any], s: Sizes) -> Expected:
         seen = q * scanned
         scan = Kernel(
             matrix=2 * seen * d,
-            # Entries of the lists that queries of one store look into, once from memory.
+            # The entries of all lists that queries of one store probe come from memory once.
             read=w * d * (q + g * Fraction(store, lists) * expected_distinct(lists, probes, q // g))
             + 4 * q * probes,
             write=w * seen,

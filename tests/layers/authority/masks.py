@@ -17,7 +17,7 @@ Sees = Callable[[int, int], bool]
 
 @dataclass(frozen=True)
 class Counts:
-    """Of one head: pairs; tiles and keys that a block of queries meets on average; longest row, column."""
+    """Counts of one head: pairs; mean tiles and keys per block of queries; longest row and column."""
 
     pairs: Number
     tiles: Number
@@ -37,13 +37,13 @@ def longest(n: int, sees: Sees) -> tuple[int, int]:
 
 
 def tiles(n: int, b: int, sees: Sees) -> int:
-    """Tiles of b × b in which some query sees some key."""
+    """Count the tiles of b × b in which some query sees some key."""
     cut = blocks(n, b)
     return sum(any(sees(i, j) for i in rows for j in cols) for rows in cut for cols in cut)
 
 
 def by_tiles(n: int, b: int, kept: Number) -> tuple[Number, Number]:
-    """(tiles, keys) of a block of queries: tiles are computed whole, as far as there are keys."""
+    """Return (tiles, keys) per block of queries; tiles are computed whole, up to the last key."""
     each = Fraction(kept) / len(blocks(n, b))
     return each, min(Fraction(n), each * b)
 
@@ -52,7 +52,7 @@ def causal_class(length: int, b: int) -> tuple[Number, Number]:
     return by_tiles(length, b, tiles(length, b, lambda i, j: j <= i))
 
 
-# -- masks, in the papers' words ---------------------------------------------------------------
+# -- masks as the papers define them -----------------------------------------------------------
 
 
 def window(w: int) -> Sees:
@@ -64,24 +64,24 @@ def local(r: int) -> Sees:
 
 
 def around(w: int, g: int) -> Sees:
-    """Longformer: half a window to each side (the odd position out at both), g tokens with all."""
+    """Return Longformer's mask: half a window to each side (rounded up), and g global tokens."""
     r = math.ceil((w - 1) / 2)
     return lambda i, j: i < g or j < g or abs(i - j) <= r
 
 
 def strided(stride: int) -> Sees:
-    """Child et al. §4.3: {max(0, i − l), …, i}, and {j : (i − j) mod l = 0}."""
+    """Return Child et al.'s strided mask (§4.3): {max(0, i − l), …, i} and {j : (i − j) mod l = 0}."""
     return lambda i, j: j <= i and (j >= max(0, i - stride) or (i - j) % stride == 0)
 
 
 def fixed(stride: int, c: int) -> Sees:
-    """{j : ⌊j/l⌋ = ⌊i/l⌋}, and {j : j mod l among the last c}."""
+    """Return Child et al.'s fixed mask: {j : ⌊j/l⌋ = ⌊i/l⌋} and {j : j mod l among the last c}."""
     return lambda i, j: j <= i and (j // stride == i // stride or j % stride >= stride - c)
 
 
 @cache
 def global_tiles(blocks: int, first: int, others: int) -> int:
-    """Rows of global blocks are whole; every other has those and so many others, as long as there are."""
+    """Count tiles: rows of global blocks are whole, others have the global blocks and `others` more."""
     return sum(blocks if row < first else min(blocks, first + others) for row in range(blocks))
 
 
@@ -115,7 +115,7 @@ def _counted(name: str, options: tuple[Any, ...], sizes: tuple[Any, ...]) -> Cou
 
 
 def _along_strides(pattern: str, s: dict[str, int], pairs: int) -> tuple[Number, Number]:
-    """A window and the classes of the stride; or a block's own positions, and summaries gathered."""
+    """Return tiles and keys of a window and the stride's classes, or of a block and gathered summaries."""
     n, b, stride = s["seq"], s["block"], s["stride"]
     if pattern == "strided":
         near = by_tiles(n, b, tiles(n, b, window(stride + 1)))
@@ -131,7 +131,7 @@ def _of_blocks(name: str, o: dict[str, Any], s: dict[str, int]) -> Counts:
     cut = blocks(n, b)
     if name == "block-sparse":
         share = Fraction(s["density"], 100)
-        met = max(share * n, min(b, n))  # a block for each query at least
+        met = max(share * n, min(b, n))  # at least one block per query
         return Counts(n * met, max(share * len(cut), 1), met, met, met)
     if name == "bigbird":
         first, near, drawn = (math.ceil(s[size] / b) for size in ("globals", "window", "random"))
@@ -145,7 +145,7 @@ def _of_blocks(name: str, o: dict[str, Any], s: dict[str, int]) -> Counts:
 
 def _combiner(pattern: str, n: int) -> Counts:
     if pattern == "logsparse":
-        # Spans of the binary digits of i, and i itself; a length between powers of two is padded.
+        # One span per binary digit 1 of i, and i itself; lengths between powers of two are padded.
         length = 1
         while length < n:
             length *= 2
@@ -158,5 +158,5 @@ def _combiner(pattern: str, n: int) -> Counts:
     keys = [key for row in seen for key in row]
     before = sum(i // side for i in range(n))
     column = max(keys.count(key) for key in set(keys))
-    # Two tiles a query: its span, and the summaries of those before.
+    # Two tiles per query: its own span, and the summaries of earlier spans.
     return Counts(len(keys), 2, side + Fraction(before, n), max(map(len, seen)), column)

@@ -1,4 +1,4 @@
-"""A Transformer layer cut over devices: the parts of tables.py and attention.py at one device's sizes."""
+"""A Transformer layer cut over devices: the parts of tables.py and attention.py with one device's sizes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def megatron(o: Options, s: Sizes) -> Expected:
     length = p * -(-s["seq"] // p) if cut else s["seq"]
     local = {**s, "seq": length, "seq_kv": length}
     local |= {name: -(-s[name] // p) for name in ("heads", "kv_heads", "d_ff")}
-    # Gathered, or to be scattered: a table of all positions beside the device's own. In place otherwise.
+    # Gather and scatter need a table of all positions beside the device's own; all-reduces are in place.
     send = partial(message, o["dtype"], s, size=w * b * length * d, workspace=w * b * length * d * cut)
     gather = (send(collective="all-gather"),) if cut else ()
     reduce = send(collective="reduce-scatter" if cut else "all-reduce")
     add = table(w, own, d, 2, 1, vector=1)
-    mask = own * d  # a byte a number, which stays while it is needed
+    mask = own * d  # one byte per number, held until backward
     dropped = table(w, own, d, 1, 1, vector=2, depth=2, more_write=mask, workspace=mask)
     drop = (dropped,) if o["dropout"] else ()
     undrop = (table(w, own, d, 1, 1, vector=2, depth=2, more_read=mask),) if o["dropout"] else ()
@@ -42,15 +42,15 @@ def megatron(o: Options, s: Sizes) -> Expected:
         return (normed, *gather, *part.kernels, reduce, *drop, add)
 
     def back(part: Expected, weights: int) -> tuple[Kernel, ...]:
-        """`weights`: the kernel from which on the input is needed, which is gathered again before it."""
+        """Return a part's backward kernels; the input is gathered again before kernel number `weights`."""
         before, after = part.kernels[:weights], part.kernels[weights:]
         return (*undrop, *gather, *before, *gather, *after, reduce, unnormed, add)
 
     forward = (*around(heads), *around(inner))
     core = _core(o, local, "fwd")
     again = {"none": (), "selective": core.kernels, "full": forward}[o["recompute"]]
-    # dW of the up projection is last of five; of the core's kernels, six products and the sum of the
-    # input's gradients, dQ's weights are fourth from the end.
+    # dW of the up projection is the last of five kernels. In attention, which ends with six products and the
+    # sum of the input's gradients, the gradient of Q's weights is fourth from the end.
     backward = (*again, *back(inner_back, 4), *back(heads_back, len(heads_back.kernels) - 4))
     gains = (2 if o["norm"] == "layer" else 1) * d
     parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
@@ -82,7 +82,7 @@ def _parts(o: Options, s: Sizes, direction: str) -> tuple[Expected, Expected]:
 
 
 def _kept(o: Options, local: Sizes, own: int, s: Sizes) -> Number:
-    """Korthikanti et al., §4.1: what each kernel needs again, item by item [bytes]."""
+    """Return what each kernel keeps for backward, item by item (Korthikanti et al., §4.1) [bytes]."""
     w, d, d_h, dv = WIDTH[o["dtype"]], s["d_model"], s["head_dim"], s["value_dim"]
     h, g, f = local["heads"], local["kv_heads"], local["d_ff"]
     if o["recompute"] == "full":
@@ -94,14 +94,14 @@ def _kept(o: Options, local: Sizes, own: int, s: Sizes) -> Number:
         *[w * own * d] * 2,  # inputs of Q, K, V and of the first product
         w * rows * (h * d_h + g * d_h + g * dv),  # Q, K, V
         w * rows * h * dv,  # input of the output projection
-        *[w * rows * f] * (1 if o["activation"] in OF_RESULT else 2),  # activation in and out
+        *[w * rows * f] * (1 if o["activation"] in OF_RESULT else 2),  # the activation's input and output
     ]
     if o["dropout"]:
         items += [own * d] * 2  # masks
     if o["attention"] == "tiled":
         items.append(statistic(o["dtype"]) * rows * h)
     elif o["recompute"] == "none":
-        items.append(w * square)  # softmax out
+        items.append(w * square)  # softmax output
         if o["dropout"]:
-            items += [square, w * square]  # mask, dropout out
+            items += [square, w * square]  # mask, dropout output
     return sum(items)

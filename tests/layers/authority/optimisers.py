@@ -1,4 +1,4 @@
-"""One step of each optimiser, line by line as torch.optim's code has it, on counted numbers."""
+"""One step of each optimiser, line by line as in torch.optim, on counted numbers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def adamw(p: Counted, g: Counted, m: Counted, v: Counted) -> tuple[Counted, Coun
 
 
 STEPS: dict[str, Callable[..., Any]] = {"sgd": sgd, "momentum": momentum, "adam": adam, "adamw": adamw}
-#: One kernel a line: (tables read, tables written, its arithmetic).
+#: One kernel per line: (tables read, tables written, arithmetic).
 ADAM: tuple[tuple[int, int, Callable[..., Counted]], ...] = (
     (2, 1, lerp),
     (1, 1, lambda v: v * BETA2),
@@ -68,7 +68,7 @@ LINES: dict[str, tuple[tuple[int, int, Callable[..., Counted]], ...]] = {
 
 
 def optimizer_step(o: dict[str, Any], s: dict[str, int]) -> Expected:
-    """Bytes by what has to pass: gradient in, weight and state in and out, narrow weight out."""
+    """Expect a gradient in, weight and state in and out, and a narrow weight out."""
     w, numbers, pieces = WIDTH[o["dtype"]], s["params"], 1
     copied = o["master"] and w < 4
     wide = 4 if copied else w

@@ -100,12 +100,12 @@ def power_gradient(a: Counted, b: Counted, g: Counted) -> Sequence[Counted]:
 
 
 def dropout(x: Counted, kept: Counted) -> Counted:
-    """Times what is kept (0 or 1), scaled by 1/(1 − p)."""
+    """Return x times the mask (0 or 1), scaled by 1/(1 − p)."""
     return (x * kept) * 1.25
 
 
-#: (operands, forward, gradient) of each elementwise operation; an operand of the gradient
-#: that it does not need is not read either.
+#: (operands, forward, gradient) of each elementwise operation; operands that a gradient does not need are not
+#: read.
 PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = {
     "relu": (1, relu, relu_gradient),
     "tanh": (1, tanh, tanh_gradient),
@@ -129,7 +129,7 @@ PROGRAMS: dict[str, tuple[int, Callable[..., object], Callable[..., object]]] = 
     "copy": (1, lambda a: a, lambda g: (g,)),
     "silu-and-mul": (2, silu_and_mul, silu_and_mul_gradient),
 }
-#: Gradients that follow from the result y as well as from x: torch's autograd keeps y.
+#: Gradients computed from the result y instead of from x: torch's autograd keeps y.
 OF_RESULT: dict[str, Callable[[Counted, Counted], Counted]] = {
     "relu": lambda y, g: g * above_zero(y),
     "tanh": lambda y, g: g * (1 - y * y),
@@ -163,7 +163,7 @@ def layer_norm(xs: Row, gain: Row, offset: Row, eps: float = 1e-5) -> Row:
 
 
 def layer_norm_gradient(xs: Row, gs: Row, gain: Row, mean: Counted, root: Counted) -> tuple[Row, Row]:
-    """dx, and this row's part of the gain's gradient; the offset's is g itself."""
+    """Return dx and this row's part of the gain's gradient; that of the offset is g itself."""
     normal = [(x - mean) * root for x in xs]
     scaled = [g * w for g, w in zip(gs, gain, strict=True)]
     first = total(scaled) * (1 / len(xs))
@@ -187,17 +187,17 @@ def rms_norm_gradient(xs: Row, gs: Row, gain: Row, root: Counted) -> tuple[Row, 
 
 
 def row_dot(xs: Row, ys: Row) -> Counted:
-    """rowsum(x∘y) on the vector engine."""
+    """Return rowsum(x∘y) on the vector engine."""
     return total([x * y for x, y in zip(xs, ys, strict=True)])
 
 
 def attention(queries: list[Row], keys: list[list[float]], values: list[list[float]]) -> list[Row]:
-    """Softmax attention of one head, Vaswani et al. eq. 1, with the scaling folded into Q."""
+    """Return softmax attention of one head (Vaswani et al., eq. 1), with the scaling folded into Q."""
     scores = [[dot(q, k) for k in keys] for q in queries]
     weights = [softmax(row) for row in scores]
     return [[dot(row, [v[j] for v in values]) for j in range(len(values[0]))] for row in weights]
 
 
 def depth_of_rows(levels: int, rows: int) -> int:
-    """Depth of summing something of that depth over rows."""
+    """Return the depth of a sum over rows of values with depth `levels`."""
     return levels + log2_ceil(rows)

@@ -1,4 +1,4 @@
-"""Recurrent layers from formulas.md §1: loops over layers, pointwise counts from running a cell."""
+"""Recurrent layers from formulas.md §1: loops over layers, and pointwise counts from running a cell."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .cells import GATES, step
 from .kernels import WIDTH, Expected, Kernel, Number, dot_depth, product, table
 
 Sizes = dict[str, int]
-KEPT = {"rnn": 1, "lstm": 6, "gru": 5}  # formulas.md §1: (I+H), (I+6H), (I+5H) elements a step
+KEPT = {"rnn": 1, "lstm": 6, "gru": 5}  # formulas.md §1: (I+H), (I+6H), (I+5H) elements per step
 STATES = {"rnn": 1, "lstm": 2, "gru": 1}
 
 
 def recurrent(name: str, o: dict[str, Any], s: Sizes) -> Expected:
-    """A stack of layers; generation runs all kernels of one position again for each."""
+    """Expect a stack of layers; generation runs all kernels once per position."""
     whole = _stack(name, o, s)
     if not o["generation"]:
         return whole
@@ -31,7 +31,7 @@ def _stack(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     width = s["projection"] if projected else h
     skip = o["recurrent_only"]
     first = h if skip else s["input"]
-    #: (input width, how many layers have it)
+    #: (input width, number of layers with it)
     stacked = [(first, 1), (ways * width, layers - 1)]
     parameters = 0
     for layer in range(layers):
@@ -55,12 +55,12 @@ def _stack(name: str, o: dict[str, Any], s: Sizes) -> Expected:
     if not skip:
         data += [product(w, b * t, i, inner, repeats=count) for i, count in reversed(stacked)]
         weights += [product(w, inner, i, b * t, repeats=count) for i, count in stacked]
-    # One product over all steps, but the libraries' own call: described by the recurrence's sizes.
+    # One product over all steps, but by a library call of its own, which takes the recurrence's sizes.
     recurrence = {"steps": t, "batch": b, "hidden": h, "width": width, "parallel": ways}
     gradient = replace(product(w, g * h, width, b * t, times=ways, repeats=layers), sizes=recurrence)
     if o["bias"]:
-        # Sums over all positions of each different gradient, which both biases of a gate share, but for
-        # the GRU's candidate (r∘ stands before its second bias); every bias vector's gradient is written.
+        # Gradients of biases are sums over all positions. Both biases of a gate share one, except for the
+        # GRU's candidate, whose second bias is multiplied by r. Every bias vector's gradient is written.
         different = {"rnn": 1, "lstm": 4, "gru": 4}[name]
         sums, written = ways * different * h * b * t, ways * 2 * g * h * w
         gradient = replace(gradient, vector=sums, write=gradient.write + written)
@@ -80,8 +80,8 @@ def _stack(name: str, o: dict[str, Any], s: Sizes) -> Expected:
         weights=w * (parameters - biases),
         offsets=w * biases,
         outputs=w * b * t * ways * width,
-        # A later layer's input is an earlier layer's h, which is kept already; a projected layer's
-        # kept h is the one before the projection.
+        # A later layer's input is an earlier layer's h, which is kept already. A projected layer also keeps
+        # h before the projection.
         kept=w * b * t * (first + layers * ways * (KEPT[name] * h + (width if projected else 0))),
         path=t,
         parameters=parameters,
@@ -89,14 +89,14 @@ def _stack(name: str, o: dict[str, Any], s: Sizes) -> Expected:
 
 
 class _Shape:
-    """What the recurrence of a layer needs to know."""
+    """A layer's options and sizes, as its recurrence needs them."""
 
     def __init__(self, name: str, o: dict[str, Any], s: Sizes, w: Number, width: int, ways: int) -> None:
         self.name, self.o, self.s, self.w, self.width, self.ways = name, o, s, w, width, ways
 
 
 def _recurrence(shape: _Shape, direction: str, *, reads: int, writes: int) -> Kernel:
-    """Step by step: products with the recurrent weights, the cell, states through memory."""
+    """Return the recurrence: products with the recurrent weights, the cell, states through memory."""
     o, s, w, ways, width = shape.o, shape.s, shape.w, shape.ways, shape.width
     g = GATES[shape.name]
     b, t, h = s["batch"], s["seq"], s["hidden"]
@@ -129,7 +129,7 @@ def _recurrence(shape: _Shape, direction: str, *, reads: int, writes: int) -> Ke
         write=moved_out,
         steps=length,
         depth=length * chain,
-        # Gates of all steps; between two layers, what one makes and the other takes.
+        # Gates of all steps, and the sequence that one layer hands to the next.
         workspace=t
         * b
         * ways

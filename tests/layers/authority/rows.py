@@ -1,4 +1,4 @@
-"""Passes that reduce rows: softmax and norms, counted by running them on a row of that length."""
+"""Passes that reduce rows (softmax and norms), counted by running them on one row."""
 
 from __future__ import annotations
 
@@ -20,18 +20,21 @@ from .pointwise import (
 
 
 def softmax_pass(w: Any, rows: int, cols: int, direction: str, **more: Any) -> Kernel:
-    """Softmax of each row, or its gradient, counted by running it on a row of that length."""
+    """Return a softmax over rows or its gradient, counted by running it on one row."""
     cost = row_cost("softmax", direction, cols)
     return table(w, rows, cols, 1 if direction == "fwd" else 2, 1, **vars(cost), **more)
 
 
 def norm_pass(w: Any, kind: str, rows: int, cols: int, direction: str) -> Kernel:
-    """Gain and offset read once; backward reads x, dy and the gain, and writes dx and sums over rows."""
+    """Return a norm that reads gain and offset once, or its gradient.
+
+    Backward reads x, dy and the gain, and writes dx and the sums over rows.
+    """
     gains = w * (2 if kind == "layer" else 1) * cols
     cost = row_cost(kind, direction, cols)
     if direction == "fwd":
         return table(w, rows, cols, 1, 1, **vars(cost), more_read=gains, by_row=True)
-    # dy∘x̂ is there after normalising and one product; then a tree over the rows.
+    # dy∘x̂ is known after normalising and one product; then follows a tree over the rows.
     across = (3 if kind == "layer" else 2) + log2_ceil(rows)
     depth = max(cost.depth, across)
     sums = table(
@@ -51,7 +54,7 @@ def norm_pass(w: Any, kind: str, rows: int, cols: int, direction: str) -> Kernel
 
 @cache
 def row_cost(kind: str, direction: str, cols: int) -> Tally:
-    """Run a function of a row; return its cost for each element, what is one a row left out."""
+    """Run a function on a row; return its cost per element, without operations that occur once per row."""
     LEDGER.clear()
     xs: Row = [Counted(0.1 * (i % 7)) for i in range(cols)]
     gs: Row = [Counted(0.2)] * cols
@@ -69,7 +72,7 @@ def row_cost(kind: str, direction: str, cols: int) -> Tally:
             result = rms_norm(xs, gs)
         case _:
             result, _ = rms_norm_gradient(xs, gs, gs, one)
-    # Whole operations an element: fewer than one an element are a constant a row.
+    # Operations per element are whole numbers; the rest is a constant per row.
     constant = {"layer": 3 if direction == "fwd" else 2, "rms": 2 if direction == "fwd" else 1}.get(kind, 0)
     root = 1 if direction == "fwd" and kind != "softmax" else 0
     vector, rest = divmod(LEDGER["vector"] - constant, cols)

@@ -1,4 +1,4 @@
-"""Scans of h_t = a_t h_{t−1} + b_t, run on numbers: every combine counted, and when it could be made."""
+"""Scans of h_t = a_t h_{t−1} + b_t, run on numbers: combines are counted, with the time each can start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Sizes = dict[str, int]
 
 @dataclass(frozen=True)
 class Stretch:
-    """h after a stretch of the sequence is a·h + b with h before it; known after `depth` combines."""
+    """Maps h before a stretch of the sequence to a·h + b after it; known after `depth` combines."""
 
     a: float
     b: float
@@ -23,7 +23,7 @@ class Stretch:
 
 @dataclass
 class Work:
-    """Combines of two stretches (3 FLOP), steps from a known state (2 FLOP)."""
+    """Numbers of combines of two stretches (3 FLOPs) and of steps from a known state (2 FLOPs)."""
 
     combines: int = 0
     steps: int = 0
@@ -38,7 +38,7 @@ class Work:
 
 
 def sequential(work: Work, xs: list[Stretch]) -> list[Stretch]:
-    """h_1 = b_1; a step for each of the others."""
+    """Run a loop: h_1 = b_1, and a step for each further element."""
     states = [replace(xs[0], a=0.0)]
     for x in xs[1:]:
         states.append(work.step(states[-1], x))
@@ -46,7 +46,7 @@ def sequential(work: Work, xs: list[Stretch]) -> list[Stretch]:
 
 
 def kogge_stone(work: Work, xs: list[Stretch]) -> list[Stretch]:
-    """Hillis & Steele: every element with the one 1, 2, 4, … back."""
+    """Run Hillis & Steele's scan: combine every element with the one 1, 2, 4, … positions before."""
     distance = 1
     while distance < len(xs):
         xs = [x if t < distance else work.combine(xs[t - distance], x) for t, x in enumerate(xs)]
@@ -55,7 +55,7 @@ def kogge_stone(work: Work, xs: list[Stretch]) -> list[Stretch]:
 
 
 def blelloch(work: Work, xs: list[Stretch]) -> list[Stretch]:
-    """Up and down a balanced tree (Blelloch 1990); exclusive: what comes before each element."""
+    """Run Blelloch's exclusive scan (1990) up and down a balanced tree."""
 
     def up(tree: list[Stretch]) -> list[list[Stretch]]:
         levels = [tree]
@@ -67,11 +67,11 @@ def blelloch(work: Work, xs: list[Stretch]) -> list[Stretch]:
     levels = up(xs)
     before = [
         Stretch(1.0, 0.0, levels[-1][0].depth)
-    ]  # the root's: nothing; handed down once the tree is built
+    ]  # nothing precedes the root; handed down once the tree is built
     for level in reversed(levels[:-1]):
         handed: list[Stretch] = []
         for parent, left in zip(before, level[::2], strict=True):
-            # What a left child gets is copied while the right child's is combined.
+            # The left child's value is copied while the right child's is combined.
             right = work.combine(parent, left)
             handed += [replace(parent, depth=right.depth), right]
         before = handed
@@ -79,7 +79,7 @@ def blelloch(work: Work, xs: list[Stretch]) -> list[Stretch]:
 
 
 def brent_kung(work: Work, xs: list[Stretch]) -> list[Stretch]:
-    """Pairs, prefixes of the pairs, and the odd ones from them: level after level, in lockstep."""
+    """Run Brent and Kung's scan: pairs, prefixes of pairs, then the odd positions, level by level."""
     if len(xs) == 1:
         return xs
     pairs = brent_kung(work, [work.combine(xs[i], xs[i + 1]) for i in range(0, len(xs) - 1, 2)])
@@ -92,7 +92,7 @@ def brent_kung(work: Work, xs: list[Stretch]) -> list[Stretch]:
 
 
 def chunked(work: Work, xs: list[Stretch], c: int) -> list[Stretch]:
-    """Loops from the identity in all chunks at once; hand-overs of the state; every element given its own."""
+    """Run loops in all chunks at once, hand the state from chunk to chunk, and apply it to each element."""
     local: list[list[Stretch]] = []
     for first in range(0, len(xs), c):
         prefix, chunk = Stretch(1.0, 0.0), []
@@ -104,7 +104,7 @@ def chunked(work: Work, xs: list[Stretch], c: int) -> list[Stretch]:
     for chunk in local:
         states += [work.step(state, x) for x in chunk]
         state = work.step(state, chunk[-1])
-    # The last hand-over makes the final state, which a layer gives to its successor.
+    # The last hand-over gives the final state.
     return [*states, state]
 
 
@@ -125,7 +125,7 @@ def run(algorithm: str, xs: list[Stretch], c: int) -> tuple[Work, list[Stretch]]
 
 @dataclass(frozen=True)
 class Counts:
-    """(combines, FLOP, depth) of one lane, from formulas.md §2, where log₂ is ⌈log₂ T⌉ or ⌊log₂ T⌋."""
+    """Combines, FLOPs and depth of one lane by formulas.md §2, with ⌈log₂ T⌉ or ⌊log₂ T⌋ for log₂."""
 
     combines: int
     flops: int
@@ -133,7 +133,7 @@ class Counts:
 
 
 def counts(algorithm: str, t: int, c: int) -> Counts:
-    """formulas.md §2; held against `run` at powers of two (test_scans.py), and above it elsewhere."""
+    """Return formulas.md §2: equal to `run` at powers of two, an upper bound elsewhere (test_scans.py)."""
     up, down = log2_ceil(t), log2_ceil(t + 1) - 1
     if algorithm in ("sequential", "chunked"):
         work, states = run(algorithm, [Stretch(0.5, 1.0)] * t, c)
@@ -149,12 +149,12 @@ def counts(algorithm: str, t: int, c: int) -> Counts:
 
 
 def recurrence(algorithm: str, t: int, c: int) -> Counts:
-    """The same inside a layer: a loop starts from a state, and takes a step for every position."""
+    """Return the counts inside a layer, where a loop starts from a state and steps at every position."""
     return Counts(t, 2 * t, t) if algorithm == "sequential" else counts(algorithm, t, c)
 
 
 def chains(kernel: Kernel, count: int, *, steps: int | None = None) -> Kernel:
-    """A kernel with the sizes that the scan's kernel model takes: they are its own counts."""
+    """Return a kernel with the sizes that the scan's kernel model takes, which are its own counts."""
     sizes = {
         "chains": count,
         "steps": kernel.steps if steps is None else steps,
@@ -169,7 +169,7 @@ def chains(kernel: Kernel, count: int, *, steps: int | None = None) -> Kernel:
 
 
 def scan(o: dict[str, Any], s: Sizes) -> Expected:
-    """a and b in, h out; backward a, h and dh in, da and db out, and one product for da."""
+    """Expect a and b in, h out; backward a, h and dh in, da and db out, with one product for da."""
     w, t, lanes = WIDTH[o["dtype"]], s["seq"], s["batch"] * s["hidden"]
     work = counts(o["algorithm"], t, s["block"])
     one_in, one_out = (3, 1) if o["algorithm"] == "sequential" else (4, 2)

@@ -1,4 +1,4 @@
-"""Attention over devices: schedules run device by device and round by round, then grouped as kernels."""
+"""Attention over devices: schedules run device by device and round by round, then grouped into kernels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Options = dict[str, Any]
 
 
 class Part:
-    """What one device holds of a sequence, padded to as many positions for each [bytes]."""
+    """Tensors of one device's part of a sequence, padded to equal parts [bytes]."""
 
     def __init__(self, o: Options, s: Sizes) -> None:
         self.w, self.stat, self.p = WIDTH[o["dtype"]], statistic(o["dtype"]), s["devices"]
@@ -31,7 +31,7 @@ class Part:
         self.wide = Fraction(self.stat) / Fraction(self.w)
 
     def block(self, o: Options, s: Sizes, direction: str, causal: bool) -> tuple[Kernel, ...]:
-        """FlashAttention-2 of a device's queries with one device's keys."""
+        """Return FlashAttention-2 of a device's queries with the keys of one device."""
         tiled = {"schedule": "fa2", "tile": None, "projections": False, "cross": False, "causal": causal}
         shared = {"dtype": o["dtype"], "convention": o["convention"], "direction": direction}
         return attention(
@@ -39,7 +39,7 @@ class Part:
         ).kernels
 
     def merge(self, dv: int, repeats: int) -> Kernel:
-        """Read a block's O, the sum in fp32 and both LSE; write sum and LSE: o −= σ(…)·(o − o′)."""
+        """Return the merge of a block: o −= σ(…)·(o − o′); O, the fp32 sum and both LSE are read."""
         rows = self.heads * self.chunk
         return Kernel(
             vector=3 * rows * dv,
@@ -57,7 +57,7 @@ class Part:
         )
 
     def add(self, heads: int, cols: int, repeats: int) -> Kernel:
-        """Read a block's gradient and the sum in fp32; write the sum."""
+        """Return the addition of a block's gradient to the sum in fp32."""
         rows = heads * self.chunk
         return Kernel(
             vector=rows * cols,
@@ -75,7 +75,7 @@ class Part:
 
 
 def _often(kernels: tuple[Kernel, ...], repeats: int) -> tuple[Kernel, ...]:
-    """Blocks after a device's own, which go on in what that one worked in."""
+    """Repeat kernels for blocks after a device's own, which reuse the workspace of that one."""
     return tuple(replace(kernel, repeats=kernel.repeats * repeats, workspace=0) for kernel in kernels)
 
 
@@ -84,12 +84,12 @@ def _often(kernels: tuple[Kernel, ...], repeats: int) -> tuple[Kernel, ...]:
 
 @cache
 def ring_messages(p: int) -> list[str]:
-    """Run the ring; return what the last device sends after it has begun each block: keys, gradients."""
+    """Run the ring; return what a device sends (keys, gradients) after it has begun each block."""
     holds, seen, log = list(range(p)), [set() for _ in range(p)], []
     for step in range(p):
         for device in range(p):
             seen[device].add(holds[device])
-        # Keys go on until all have seen them; gradients of those computed before follow.
+        # Keys are passed on until all devices have seen them; gradients follow one round later.
         log.append(("keys " if step < p - 1 else "") + ("gradients" if step > 0 else ""))
         holds = [holds[(device - 1) % p] for device in range(p)]
     assert all(blocks == set(range(p)) for blocks in seen)
@@ -98,14 +98,14 @@ def ring_messages(p: int) -> list[str]:
 
 @cache
 def ring_buffers(p: int) -> int:
-    """Run the ring with places for blocks; return how many a device needs beside that of its own block.
+    """Run the ring with buffers; return how many a device needs besides that of its own block.
 
-    A round computes with what one place holds, and sends it; what comes needs another that holds nothing
-    needed. Gradients go round in the same way, p times.
+    A round computes with one buffer and sends it, while the arriving block needs a free one. Gradients go
+    round in the same way, p times.
     """
     places, current = [0], 0
     for step in range(1, p):
-        free = [i for i in range(len(places)) if i != current]  # all but what is computed with, and sent
+        free = [i for i in range(len(places)) if i != current]  # all except the one in use
         if not free:
             places.append(step)
             free = [len(places) - 1]
@@ -114,7 +114,7 @@ def ring_buffers(p: int) -> int:
 
 
 def ring_attention(o: Options, s: Sizes) -> Expected:
-    """Liu et al., Algorithm 1; gradients of K and V travel in fp32, one round behind, and home."""
+    """Expect Liu et al., Algorithm 1; gradients of K and V travel in fp32, one round later, and return."""
     part, p = Part(o, s), s["devices"]
     keys, gradients = (
         part.keys + part.values,
@@ -125,7 +125,7 @@ def ring_attention(o: Options, s: Sizes) -> Expected:
     middle = sum(entry == "keys gradients" for entry in log)
     assert log.count("keys ") == first
     send = partial(message, o["dtype"], s, "send-receive")
-    # Two of Liu et al.'s six blocks (Q, O, K, V, and K and V that come) are not operands.
+    # Of Liu et al.'s six blocks (Q, O, K, V, and the arriving K and V), the last two are not operands.
     coming = {name: size * ring_buffers(p) for name, size in (("keys", keys), ("gradients", gradients))}
     own, other = (part.block(o, s, "fwd", causal) for causal in (o["causal"], False))
     forward = (
@@ -147,7 +147,7 @@ def ring_attention(o: Options, s: Sizes) -> Expected:
         send(gradients, last, workspace=coming["gradients"]),
         part.add(part.heads, s["head_dim"], p - 1),
         part.add(part.kv_heads, s["head_dim"] + s["value_dim"], p - 1),
-        send(gradients, last),  # home, after the last block
+        send(gradients, last),  # back to their owner, after the last block
     )
     kept = part.queries + part.keys + part.values + part.outputs + part.statistics
     return part.expected(directed(o, forward, backward), kept)
@@ -158,7 +158,7 @@ def ring_attention(o: Options, s: Sizes) -> Expected:
 
 @cache
 def schedule(p: int, balanced: bool) -> tuple[list[tuple[int, bool]], int]:
-    """Run the schedule; return each round's (blocks of their owner, is anyone helped), and idle slots.
+    """Run the schedule; return each round's (blocks of their owners, whether any is helped), and idle slots.
 
     Every block (queries of i, keys of j < i) must be computed once.
     """
@@ -179,7 +179,7 @@ def schedule(p: int, balanced: bool) -> tuple[list[tuple[int, bool]], int]:
 
 
 def dist_flash_attention(o: Options, s: Sizes) -> Expected:
-    """Li et al. 2024, Algorithms 1 and 2, with the transfer of the device that sends most."""
+    """Expect Li et al. 2024, Algorithms 1 and 2, with the transfers of the device that sends most."""
     part, p = Part(o, s), s["devices"]
     rounds, _ = schedule(p, o["balanced"])
     first, middle, last = int(bool(rounds)), max(len(rounds) - 1, 0), int(bool(rounds))
@@ -195,7 +195,7 @@ def dist_flash_attention(o: Options, s: Sizes) -> Expected:
     late = (send(outputs, int(helped_last)),) if o["balanced"] else ()
     forward = (
         *own,
-        # Fetched operands of this round, and of the next; outputs of a helper.
+        # Fetched operands of this round and of the next, and outputs of a helper.
         send(fetch, first, workspace=fetch * min(len(rounds), 2) + (outputs if anyone_helped else 0)),
         *_often(other, middle),
         send(onward, middle),
@@ -205,10 +205,10 @@ def dist_flash_attention(o: Options, s: Sizes) -> Expected:
     )
     (sums, mine), (_, theirs) = (part.block(o, s, "bwd", causal) for causal in (True, False))
     asking = part.queries + part.outputs + 2 * part.statistics
-    # A device that fetched and returns; one that helped and returns; one that returns and asks.
+    # The largest of: fetch and return gradients; help and return; return and ask for help.
     onward = max(keys + keys, keys + part.queries, keys + asking) if o["balanced"] else keys + keys
     fetch = max(keys, asking if helped_first else 0)
-    # A device whose keys were fetched gets their gradients back; one that was helped those of its queries.
+    # A device whose keys were fetched receives their gradients; one that was helped, those of its queries.
     results = max(keys, part.queries if anyone_helped else 0)
     backward = (
         sums,
@@ -231,7 +231,7 @@ def dist_flash_attention(o: Options, s: Sizes) -> Expected:
 
 
 def ulysses(o: Options, s: Sizes) -> Expected:
-    """Jacobs et al., §3: a device's heads over the whole sequence, between two exchanges."""
+    """Expect Jacobs et al., §3: a device's heads over the whole sequence, between two all-to-alls."""
     part, p = Part(o, s), s["devices"]
     length = p * part.chunk
     heads, kv_heads = (-(-s[name] // p) for name in ("heads", "kv_heads"))
@@ -242,7 +242,7 @@ def ulysses(o: Options, s: Sizes) -> Expected:
     rows = part.w * s["batch"] * length
 
     def turn(size: Number) -> Kernel:
-        return message(o["dtype"], s, "all-to-all", size, workspace=size)  # by heads, beside by positions
+        return message(o["dtype"], s, "all-to-all", size, workspace=size)  # a second copy, by heads
 
     arrive = (
         turn(rows * heads * s["head_dim"]),
@@ -255,7 +255,7 @@ def ulysses(o: Options, s: Sizes) -> Expected:
 
 
 def ring_self_attention(o: Options, s: Sizes) -> Expected:
-    """Li et al. 2021, §3.1: Q Kᵀ and P V block by block; backward K and V again, and two all-reduces."""
+    """Expect Li et al. 2021, §3.1: Q Kᵀ and P V by blocks; backward K and V again, two all-reduces."""
     part, p = Part(o, s), s["devices"]
     w, c, d, dv = part.w, part.chunk, s["head_dim"], s["value_dim"]
     every, scores = p * c, w * part.heads * c * p * c
@@ -265,7 +265,7 @@ def ring_self_attention(o: Options, s: Sizes) -> Expected:
         return message(o["dtype"], s, "send-receive", size, p - 1, workspace=size * ring_buffers(p))
 
     def reduce(size: Number) -> Kernel:
-        """Of its own positions' gradients the rest is of no use to it."""
+        """Return the all-reduce of all positions' gradients, of which a device uses its own p-th."""
         return message(o["dtype"], s, "all-reduce", p * size, workspace=(p - 1) * size)
 
     def total(cols: int) -> Kernel:

@@ -1,4 +1,4 @@
-"""Mamba's and Mamba-2's state spaces, RWKV's average: programs for one channel, counted."""
+"""State spaces of Mamba and Mamba-2 and RWKV's average: programs for one channel, counted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Row = list[Counted]
 
 
 def selective_scan(x: Row, delta: Row, z: Row, a: Row, b: list[Row], c: list[Row], d: Counted) -> Row:
-    """h ← exp(Δ A) h + Δ B x; y = C·h + D x; y ∘ SiLU(z)."""
+    """Return y ∘ SiLU(z) for h ← exp(Δ A) h + Δ B x, y = C·h + D x."""
     h, out = [Counted(0.0)] * len(a), []
     for t in range(len(x)):
         decay = [exp(delta[t] * entry) for entry in a]
@@ -44,8 +44,11 @@ class ScanGradients:
 def selective_scan_gradient(
     dout: Row, x: Row, delta: Row, z: Row, a: Row, b: list[Row], c: list[Row], d: Counted
 ) -> ScanGradients:
-    """States again, then from the end. a, b, c, d hold a position's parts: sums over positions,
-    or channels, whose additions are counted here."""
+    """Compute the states again, then walk from the end.
+
+    a, b, c and d hold the parts of single positions. Sums over positions or channels follow, whose additions
+    are counted here.
+    """
     n, h, states, decays, outs = len(x), [Counted(0.0)] * len(a), [], [], []
     for t in range(n):
         decays.append([exp(delta[t] * entry) for entry in a])
@@ -78,7 +81,7 @@ def selective_scan_gradient(
 
 
 def added(xs: Row) -> Row:
-    """Parts of sums over positions or channels: one addition each."""
+    """Return parts of sums over positions or channels, and count one addition each."""
     LEDGER["vector"] += len(xs)
     return xs
 
@@ -92,7 +95,7 @@ class Cost:
 
 @cache
 def scan_cost(t: int, states: int, direction: str, batch: int, channels: int) -> Cost:
-    """One channel over T positions; the depth with the sums over sequences and channels."""
+    """Return the cost of one channel over T positions; depth includes sums over sequences and channels."""
     one = Counted(0.3)
     rows, wide = [one] * t, [[one] * states for _ in range(t)]
     args = (rows, rows, rows, [Counted(-0.5)] * states, wide, wide, one)
@@ -149,7 +152,7 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
     rows, torch = b * n, o["convention"] == "torch"
 
     def taps(times: int) -> dict[str, Any]:
-        """torch adds the depthwise convolution up with the products, its weights' gradient E times."""
+        """Return the taps' FLOPs; torch counts them as products, and the weights' gradient E times."""
         return {"matrix" if torch else "vector": times * 2 * k * e * rows}
 
     convolved = Kernel(
@@ -171,7 +174,7 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
     )  # fmt: skip
     unconvolved = replace(unconvolved, **taps(1 + e if torch else 2))
     forward = (into, convolved, low, step, *forward, out)
-    twice = table(w, rows, e, 2, 1, vector=1)  # x entered the scan, and the product to Δ, B and C
+    twice = table(w, rows, e, 2, 1, vector=1)  # x enters the scan and the product that makes Δ, B and C
     backward = (*back[3], *backward, *back[2], *back[1], twice, unconvolved, *back[0])
     parameters = core_weights + 2 * d * e + k * e + e * (r + 2 * st) + r * e + e * d
     return Expected(
@@ -179,7 +182,7 @@ def mamba(o: dict[str, Any], s: Sizes) -> Expected:
         inputs=tokens(d),
         weights=w * parameters,
         outputs=tokens(d),
-        # The input; x before and after the convolution, z; Δ's low rank, Δ, B and C; y.
+        # The input; x before and after the convolution; z; Δ's low rank; Δ; B and C; y.
         kept=tokens(d + e + e + e + r + e + 2 * st + e),
         path=n,
         parameters=parameters,
@@ -207,7 +210,7 @@ def _core(
                 lanes,
             ),
         )
-    # formulas.md §5: exp(ΔA), ΔBx and h materialised, B·n·E·N_s each; then C·h, + D x, the gate.
+    # formulas.md §5: exp(ΔA), ΔBx and h are materialised, B·n·E·N_s each; then C·h, + D x and the gate.
     wide, narrow, shared = w * b * n * e * st, w * b * n * e, w * b * n * st
     one = b * n * e
 
@@ -235,14 +238,14 @@ class Duality:
 
 
 def discretised(delta: Counted, a: Counted, x: Row) -> tuple[Counted, Row]:
-    """The gate's logarithm and the values: Δ A; Δ x."""
+    """Return the gate's logarithm Δ A and the values Δ x."""
     return delta * a, [delta * u for u in x]
 
 
 def duality_gradient(
     delta: Counted, a: Counted, x: Row, skip: Counted, dy: Row, dgate: Counted, dvalues: Row
 ) -> tuple[Row, Counted, Counted, Row]:
-    """(dx, dΔ, this token's part of dA, of dD): sums over tokens have their additions counted here."""
+    """Return (dx, dΔ, this token's parts of dA and dD); the additions of their sums are counted here."""
     dx = [u * delta + v * skip for u, v in zip(dvalues, dy, strict=True)]
     ddelta = total([u * v for u, v in zip(x, dvalues, strict=True)]) + dgate * a
     return dx, ddelta, added([dgate * delta])[0], added([u * v for u, v in zip(x, dy, strict=True)])
@@ -250,7 +253,7 @@ def duality_gradient(
 
 @cache
 def duality_cost() -> Duality:
-    """FLOP for a channel and for a token: by running it for 3 and for 5 channels."""
+    """Return the FLOPs per channel and per token, from runs with 3 and with 5 channels."""
 
     def counted(run: Any) -> tuple[int, int]:
         costs = []
@@ -282,7 +285,7 @@ FLOOR = -1e38
 
 
 def wkv(w: Counted, u: Counted, k: Row, v: Row) -> Row:
-    """The published kernel: numerator p and denominator q, divided by e^o."""
+    """Run the published kernel: numerator p and denominator q, both divided by e^o."""
     p, q, o, out = Counted(0.0), Counted(0.0), Counted(FLOOR), []
     for kk, vv in zip(k, v, strict=True):
         now = u + kk
@@ -297,7 +300,7 @@ def wkv(w: Counted, u: Counted, k: Row, v: Row) -> Row:
 
 
 def wkv_gradient(w: Counted, u: Counted, k: Row, v: Row, y: Row, dy: Row) -> tuple[Row, Row, Row, Row]:
-    """The published backward kernel: (dw and du by position, dk, dv); two walks, q and r between them."""
+    """Run the published backward kernel, two walks; return (dw, du, dk, dv)."""
     p, q, o, dp, dq = Counted(0.0), Counted(0.0), Counted(FLOOR), Counted(0.0), Counted(0.0)
     left, dw, du = [], Counted(0.0), Counted(0.0)
     for kk, vv, yy, g in zip(k, v, y, dy, strict=True):
@@ -364,7 +367,7 @@ def rwkv(o: dict[str, Any], s: Sizes) -> Expected:
         )
 
     forward = (walk("fwd", 1, 2 * one + w * 2 * d, one, 0),)
-    # k, v, y, dy in; dk, dv out; dw and du of every sequence; scale and exponent of every position.
+    # k, v, y, dy in; dk, dv out, and dw and du per sequence; scale and exponent per position out and in.
     backward = (walk("bwd", 2, 4 * one + w * 2 * d + left, 2 * one + b * w * 2 * d + left, left),)
     return Expected(
         kernels={"fwd": forward, "bwd": backward, "fwd+bwd": forward + backward}[o["direction"]],

@@ -1,4 +1,4 @@
-"""Matrix product, feed-forward, norms, softmax, elementwise, the whole Transformer layer."""
+"""Matrix product, feed-forward, norms, softmax, elementwise operations, and the whole Transformer layer."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ Sizes = dict[str, int]
 
 
 def matmul(options: dict[str, Any], s: Sizes) -> Expected:
-    """2·m·n·k forward; backward dA = dout·Bᵀ and dB = Aᵀ·dout (goldens: linear, 3 times forward)."""
+    """Expect 2·m·n·k forward; backward dA = dout·Bᵀ and dB = Aᵀ·dout (goldens: in all 3 times forward)."""
     w, times, m, n, k = WIDTH[options["dtype"]], s["batch"], s["m"], s["n"], s["k"]
     forward: tuple[Kernel, ...] = (product(w, m, n, k, times=times),)
     backward: tuple[Kernel, ...] = (product(w, m, k, n, times=times), product(w, k, n, m, times=times))
     wide = w
     if options["quantise"]:
-        # What comes and goes in 16 bits meets a maximum, a scaling and a rounding for each element, and
-        # each row gets one scale, which the product's epilogue reads.
+        # Operands in 16 bits cost a maximum, a scaling and a rounding per element. Each row gets one scale,
+        # which the product's epilogue reads.
         wide, scale = 2, statistic(options["dtype"])
 
         def rounded(plain: Kernel, rows: int, inner: int, out: Number, ways: int, scales: int) -> Kernel:
@@ -55,9 +55,9 @@ def matmul(options: dict[str, Any], s: Sizes) -> Expected:
 
 
 def feed_forward(options: dict[str, Any], s: Sizes) -> Expected:
-    """y = f(x W₁) W₂ (Vaswani et al. eq. 2): 4·B·n·d·d_ff; kept x and both inner values (2 + 8 + 8 sbh).
+    """Expect y = f(x W₁) W₂ (Vaswani et al. eq. 2): 4·B·n·d·d_ff.
 
-    Of a function whose gradient follows from its result, the result alone.
+    Kept are x and both inner values (2 + 8 + 8 sbh); only the result if the gradient follows from it.
     """
     w, rows, d, f = WIDTH[options["dtype"]], s["batch"] * s["seq"], s["d_model"], s["d_ff"]
     function = options["activation"]
@@ -88,7 +88,7 @@ def feed_forward(options: dict[str, Any], s: Sizes) -> Expected:
 
 
 def elementwise(options: dict[str, Any], s: Sizes) -> Expected:
-    """An operation on every element; backward reads what the gradient needs, and the result's gradient."""
+    """Expect an operation per element; backward reads what the gradient needs, and dy."""
     w, m, n = WIDTH[options["dtype"]], s["m"], s["n"]
     operands, program, gradient = PROGRAMS[options["op"]]
     linear = options["op"] in LINEAR
@@ -131,9 +131,9 @@ def norm_layer(options: dict[str, Any], s: Sizes) -> Expected:
 
 
 def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
-    """Norm, attention, add, norm, feed-forward, add, L times (Vaswani et al. §3; norm first).
+    """Expect L times norm, attention, add, norm, feed-forward, add (Vaswani et al. §3, norm first).
 
-    With dropout after each half; kept: Korthikanti et al. §4: 11 + 5as/h and 19 (with masks), 4 for norms.
+    Dropout follows each half. Kept (Korthikanti et al. §4): 11 + 5as/h and 19, with masks, and 4 for norms.
     """
     w, rows, d, layers = WIDTH[options["dtype"]], s["batch"] * s["seq"], s["d_model"], s["num_layers"]
     shared = {"dtype": options["dtype"], "convention": options["convention"]}
@@ -158,7 +158,7 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
     add = table(w, rows, d, 2, 1, vector=1)
     heads, inner, turned, dropped = parts("fwd")
     normed = norm_pass(w, options["norm"], rows, d, "fwd")
-    # Rotation between the two projections of Q and of K, V and the core.
+    # Rotation comes between the two projections (Q; K and V) and the core.
     core_at = 2
     forward = (
         normed,
@@ -174,7 +174,7 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
     )
     heads_back, inner_back, turned_back, dropped_back = parts("bwd")
     normed = norm_pass(w, options["norm"], rows, d, "bwd")
-    last = len(heads_back.kernels) - 5  # two gradients of each of those projections, and the input's sum
+    last = len(heads_back.kernels) - 5  # two gradients per projection, and the sum of the input's
     backward = (
         *dropped_back,
         *inner_back.kernels,
@@ -188,20 +188,20 @@ def transformer_block(options: dict[str, Any], s: Sizes) -> Expected:
         add,
     )
     *inner_kernels, last_kernel = heads.kernels[core_at:-1]
-    again = w * rows * s["heads"] * s["value_dim"]  # selectively, the heads' outputs are there, and kept
+    again = w * rows * s["heads"] * s["value_dim"]  # selective recomputation keeps the heads' outputs
     core_kernels = (*inner_kernels, replace(last_kernel, workspace=last_kernel.workspace - again))
     backward = {"none": (), "selective": core_kernels, "full": forward}[options["recompute"]] + backward
     gains = (2 if options["norm"] == "layer" else 1) * d
     parameters = layers * (heads.parameters + inner.parameters + 2 * gains)
     kernels = directed(options, forward, backward)
-    # What attention reads besides the sequence is a cached prefix: a cache in every layer.
+    # Attention's other inputs are a cached prefix, one in every layer.
     prefix = layers * (heads.inputs - w * rows * d)
     kept = heads.kept + inner.kept + 2 * w * rows * d
     if options["dropout"]:
         kept += 2 * rows * d
     if options["recompute"] == "selective":
         scores = s["batch"] * s["heads"] * s["seq"] * s["seq_kv"]
-        kept -= scores * (w + (1 + w if options["dropout"] else 0))  # probabilities, mask, dropped
+        kept -= scores * (w + (1 + w if options["dropout"] else 0))  # P, mask, dropped P
     if options["recompute"] == "full":
         kept = w * rows * d
     return Expected(

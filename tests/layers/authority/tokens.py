@@ -1,4 +1,4 @@
-"""Tokens to vectors, vectors to scores, positions, dropped values: loops and counted programs."""
+"""Embeddings, logits, rotary positions and dropout: loops and counted programs."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .pointwise import Row, dropout, log
 from .rows import softmax_pass
 
 Sizes = dict[str, int]
-#: A token's number in torch: int64.
+#: Bytes of a token's number in torch (int64).
 INT64 = 8
 
 
 def embedding(o: dict[str, Any], s: Sizes) -> Expected:
-    """Each token's row is copied; backward, a dense gradient: zeros, and a sum for each row touched."""
+    """Expect a copied row per token; backward a dense gradient: zeros, and a sum per touched row."""
     w, tokens, d, v = WIDTH[o["dtype"]], s["batch"] * s["seq"], s["d_model"], s["vocab"]
     touched = expected_distinct(v, 1, tokens) * w * d
     numbers = INT64 * tokens
@@ -34,13 +34,13 @@ def embedding(o: dict[str, Any], s: Sizes) -> Expected:
         vector=tokens * d,  # each value is added to its token's row
         read=w * tokens * d + numbers,
         write=touched,
-        depth=log2_ceil(tokens),  # all of them the same token
+        depth=log2_ceil(tokens),  # at worst all are the same token
         sizes={"rows": tokens, "cols": d, "reads": 1, "writes": 1},
     )
     return Expected(
         kernels=directed(o, (copy,), (zeros, sums)),
         inputs=0,
-        weights=w * d,  # every token the same
+        weights=w * d,  # at least one row: every token the same
         outputs=w * tokens * d,
         indices=numbers,
         unread=w * (v - 1) * d,
@@ -53,7 +53,7 @@ def embedding(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def cross_entropy(scores: Row, right: int) -> tuple[Counted, Counted]:
-    """The loss at the right token, and the log-sum-exp of the scores."""
+    """Return the loss at the right token, and the log-sum-exp of the scores."""
     top = max(scores, key=lambda x: x.value)
     terms = [exp(x - top) for x in scores]
     below = log(sum(terms[1:], terms[0])) + top
@@ -61,14 +61,14 @@ def cross_entropy(scores: Row, right: int) -> tuple[Counted, Counted]:
 
 
 def cross_entropy_gradient(scores: Row, below: Counted, g: Counted, right: int) -> Row:
-    """(softmax − one-hot)·g, from the log-sum-exp."""
+    """Return (softmax − one-hot)·g, from the log-sum-exp."""
     found = [exp(x - below) * g for x in scores]
     found[right] = found[right] - g
     return found
 
 
 def logits(o: dict[str, Any], s: Sizes) -> Expected:
-    """2·B·n·d·V (formulas.md §6), then softmax, or the loss of the right token, row by row."""
+    """Expect 2·B·n·d·V (formulas.md §6), then softmax or the right token's loss, row by row."""
     w, stat = WIDTH[o["dtype"]], statistic(o["dtype"])
     tokens, d, v = s["batch"] * s["seq"], s["d_model"], s["vocab"]
     scores = w * tokens * v
@@ -80,8 +80,8 @@ def logits(o: dict[str, Any], s: Sizes) -> Expected:
         back = (softmax_pass(w, tokens, v, "bwd", workspace=scores), *back)
         kept += scores
     if o["head"] == "cross-entropy":
-        # Per score: maximum, subtract, exp, sum. Two trees; subtract and exp; logarithm and the last
-        # subtraction. Written: the loss, and the log-sum-exp.
+        # Per score: maximum, subtract, exp, sum. Depth: two trees, subtract and exp, logarithm and the last
+        # subtraction. The loss and the log-sum-exp are written.
         there = table(
             w,
             tokens,
@@ -97,7 +97,7 @@ def logits(o: dict[str, Any], s: Sizes) -> Expected:
             by_row=True,
         )
         forward += (there,)
-        # Read again: the scores, log-sum-exp, the loss's gradient, the right token.
+        # Reads the scores, the log-sum-exp, the loss's gradient and the right token.
         one = tally(lambda x, below, g: cross_entropy_gradient([x, x], below, g, 0)[1:], 0.7, 0.3, 0.2)
         gradient = table(
             w,
@@ -129,18 +129,18 @@ def logits(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def rotate(x: Counted, y: Counted, cosine: float, sine: float) -> tuple[Counted, Counted]:
-    """A pair of entries turned (Su et al., eq. 34)."""
+    """Return a rotated pair of entries (Su et al., eq. 34)."""
     return x * cosine - y * sine, x * sine + y * cosine
 
 
 def rotary(o: dict[str, Any], s: Sizes) -> Expected:
-    """Every vector of Q and K; the angles of a position are the same for all sequences and heads."""
+    """Expect a rotation of all vectors of Q and K; all sequences and heads share a position's angles."""
     w, n, d = WIDTH[o["dtype"]], s["seq"], s["head_dim"]
     vectors = s["batch"] * n * (s["heads"] + s["kv_heads"])
     pair = tally(lambda x, y: rotate(x, y, 0.8, 0.6), 0.7, 0.3)
     angles = w * n * d  # d/2 cosines and d/2 sines
     one = table(w, vectors, d, 1, 1, vector=Fraction(pair.vector, 2), depth=pair.depth, more_read=angles)
-    kernel = replace(one, l2=angles * (vectors // n - 1))  # every sequence and head reads the same
+    kernel = replace(one, l2=angles * (vectors // n - 1))  # all sequences and heads read the same angles
     return Expected(
         kernels=directed(o, (kernel,), (kernel,)),
         inputs=w * vectors * d,
@@ -150,7 +150,7 @@ def rotary(o: dict[str, Any], s: Sizes) -> Expected:
 
 
 def dropout_layer(o: dict[str, Any], s: Sizes) -> Expected:
-    """What is kept is noted in a byte an element, and read again backward (Korthikanti et al.)."""
+    """Expect a mask of one byte per element, which backward reads again (Korthikanti et al.)."""
     w, m, n = WIDTH[o["dtype"]], s["m"], s["n"]
     there = tally(dropout, 0.7, 1.0)
     forward = table(w, m, n, 1, 1, **vars(there), more_write=m * n, workspace=m * n)
