@@ -52,15 +52,15 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the rate with the strongest effect on the time, and the effects of the sizes."""
     rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable").head(1)
     sizes = frame[frame["kind"] == KINDS["size"][0]]
-    said = [f"10 % more of {_the(of)} saves about {-changed(slope):.1f} %" for of, slope in _pairs(rates)]
-    said += [f"10 % more {of} costs about {changed(slope):.1f} %" for of, slope in _pairs(sizes)]
+    said = [f"a 10 % higher {_the(of)} saves about {-changed(slope):.1f} %" for of, slope in _pairs(rates)]
+    said += [f"a 10 % larger {of} costs about {changed(slope):.1f} %" for of, slope in _pairs(sizes)]
     return words.sentence("; ".join(said)) or "No rate and no size changes the roofline's time"
 
 
 def _the(of: str) -> str:
-    """Return a rate in a sentence: ``matrix engine, bf16 → the rate of the matrix engine (bf16)``."""
+    """Return a rate in a sentence: ``matrix engine, bf16 → rate of the matrix engine (bf16)``."""
     limit, _, dtype = of.partition(", ")
-    return f"the rate of {the(limit)}{f' ({dtype})' if dtype else ''}"
+    return f"rate of {the(limit)}{f' ({dtype})' if dtype else ''}"
 
 
 def changed(slope: float) -> float:

@@ -143,7 +143,7 @@ def test_layers_without_the_axis_are_left_out(
     with_product = reports.compare(pd.concat([table, product]), facts=facts, title=page.title)
     assert with_product.asked == (
         *page.asked,
-        "Without sequence length, and so not on this page: matmul[bf16].",
+        "Left out, because they have no sequence length: matmul[bf16].",
     )
     assert with_product.picks == page.picks
     assert with_product.findings == page.findings

@@ -304,6 +304,11 @@ def test_every_chart_draws_and_follows_the_choice(
     assert "Uncaught" not in log
     findings = [html.unescape(text) for text in re.findall(r'<h3 class="finding"[^>]*>(.*?)</h3>', dom)]
     assert findings == [said(model_page, name, **chosen) for name in FIGURES]
+    # A legend lists what is drawn: decoding holds weights and no gradients.
+    start = dom.index('data-figure="holding"')
+    legend = re.findall(r'role-legend-label".*?>([^<>]+)</text>', dom[start : dom.index("</figure>", start)])
+    assert "weights" in legend
+    assert "gradients" not in legend
 
 
 @pytest.mark.usefixtures("browser")
