@@ -31,9 +31,9 @@ from costmodel.prediction import Prediction
 
 #: Uses of a model, each with its description.
 USES = {
-    "prefill": "one pass over whole sequences, and the scores of each one's next token",
-    "decode": "one new token of each sequence, against a cache of the others",
-    "training": "one step: forward, backward, and AdamW's update",
+    "prefill": "one pass over whole sequences, with the logits of each one's next token",
+    "decode": "one new token per sequence, with the earlier ones cached",
+    "training": "one step of forward, backward and AdamW's update",
 }
 #: Devices tried beside the given ones by default.
 OTHERS = ("nvidia/a100-sxm-80gb", "nvidia/h100-sxm", "nvidia/h200-sxm", "nvidia/b200-sxm", "amd/mi300x")
@@ -344,7 +344,7 @@ def _notes(asked: Question) -> tuple[tuple[str, str], ...]:
     return (
         (model.title, f"{model.parameters_text}. Source: {model.source}."),
         *(
-            [("Training", f"Its weights are kept in {asked.dtype}, however those that serve are.")]
+            [("Training", f"Training keeps weights in {asked.dtype}, whatever serving stores them in.")]
             if kept
             else ()
         ),

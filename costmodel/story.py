@@ -203,11 +203,11 @@ def _fewest(every: Sequence[Case], lengths: Sequence[int] | np.ndarray) -> list[
 
     Traffic is left out because it is not: a device reads again what it cannot keep on chip.
     """
-    names = {"flops": "FLOPs", "depth": "depth"}
+    names = {"flops": "FLOPs", "depth": "steps"}
     found = []
     last = {(case.model, case.work): case for case in every}
     for case, (of, name) in itertools.product(last.values(), names.items()):
-        keys = case.keys | {"where": f"{name}, on any device"}
+        keys = case.keys | {"where": f"fewest {name}"}
         found += [{**keys, "of": name, **segment} for segment in _segments(case, lengths, of)]
     return found
 

@@ -11,8 +11,8 @@ from costmodel.reports.frames import thinned
 
 NAME = "agreement"
 ABOUT = (
-    "One point a measurement. On the line, prediction and measurement agree; the dashed lines are off by a "
-    "factor of 1.5. Points above take longer in the prediction than on the device."
+    "One point per measurement. On the solid line, prediction and measurement agree; the dashed lines mark a "
+    "factor of 1.5. Above the line, the prediction is too long."
 )
 
 
@@ -60,7 +60,7 @@ def chart(frame: pd.DataFrame) -> Any:
             ("measured_s:Q", "measured [s]", ".3~s"),
             ("seconds:Q", "predicted [s]", ".3~s"),
             ("error:Q", "error [%]", "+.1f"),
-            ("bound:N", "bound by", ""),
+            ("bound:N", "limited by", ""),
         ),
     )
     drawn = alt.layer(*marks, points).properties(width="container", height=style.HEIGHT + 120)

@@ -11,8 +11,8 @@ from costmodel.reports.frames import Facts, axis_of, axis_title, in_words
 
 NAME = "binding"
 ABOUT = (
-    "What takes most of the time: the engine, the memory, the dependent steps or the launches that "
-    "everything waits for. The letter in a cell repeats its colour."
+    "What limits most of each layer's time: an engine, a memory, dependent steps or launches. The letters "
+    "repeat the colours."
 )
 
 #: Limits: name in words, letter in a cell, colour, colour of the letter on it.
@@ -65,10 +65,10 @@ def chart(frame: pd.DataFrame) -> Any:
         alt.X(f"{x}:O", title=axis_title(x), axis=style.steps()),
         alt.Y("row:N", sort=None, title=None),
         tooltip=style.tips(
-            ("row:N", "where", ""),
+            ("row:N", "device", ""),
             ("series:N", "layer", ""),
             (f"{x}:Q", x, ","),
-            ("bound:N", "bound by", ""),
+            ("bound:N", "limited by", ""),
             ("seconds:Q", "time [s]", ".3~s"),
         ),
     )
@@ -83,6 +83,6 @@ def finding(frame: pd.DataFrame) -> str:
     most = []
     for name, limits in frame.groupby("series", sort=False)["limit"]:
         counts = limits.astype(str).value_counts(normalize=True)
-        share = f"in {words.share(counts.iloc[0])} of cases" if counts.iloc[0] < 1 else "everywhere"
-        most.append(f"{name} by {counts.index[0]} {share}")
-    return f"Bound, over all devices and {words.extent(axis_of(frame))}s: {'; '.join(most)}"
+        share = f"{words.share(counts.iloc[0])} of cases" if counts.iloc[0] < 1 else "always"
+        most.append(f"{name}: {counts.index[0]} ({share})")
+    return f"Most frequent limit over all devices and {words.extent(axis_of(frame))}s: {'; '.join(most)}"

@@ -13,6 +13,7 @@ from costmodel.reports.figure import Pick
 from costmodel.reports.frames import MOST_ROWS, Facts, Frames, axis_of, axis_title, checked, idle, sizes_of
 from costmodel.reports.page import Page
 from costmodel.reports.words import listed
+from costmodel.reports.words import rows as counted
 
 #: Largest number of values of one size in a chart, and in a list to pick from.
 MOST_POINTS = 40
@@ -40,13 +41,13 @@ def page(frame: pd.DataFrame, facts: Facts, *, title: str | None = None, command
     layers, devices = list(dict.fromkeys(rows["series"])), list(dict.fromkeys(rows["device"]))
     low, high = rows[x].min(), rows[x].max()
     along = axis_title(x).partition(" [")[0]
-    span = f"along {along} from {low:,.0f} to {high:,.0f}" if low < high else f"at {along} {low:,.0f}"
+    span = f"for {along} from {low:,.0f} to {high:,.0f}" if low < high else f"at {along} {low:,.0f}"
     asked = [f"{listed(layers)} on {listed(devices)}, {span}."]
     if len(whole) < len(table):
         others = list(dict.fromkeys(table["series"][table[x].isna()]))
-        asked.append(f"Without {along}, and so not on this page: {listed(others)}.")
+        asked.append(f"Left out, because they have no {along}: {listed(others)}.")
     if at_rest := int(idle(frame).sum()):
-        asked.append(f"Without {at_rest:,} rows that take no time: nothing is done in them.")
+        asked.append(f"Left out: {counted(at_rest)} in which no work is done.")
     if len(rows) < len(whole):
         asked.append(
             f"The table has {len(whole):,} rows; this page shows {len(rows):,} of them, evenly spread over "

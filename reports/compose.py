@@ -26,40 +26,42 @@ from costmodel.reports.render import said
 from costmodel.reports.table import Column, Table
 
 #: Text in place of the charts of matrix products.
-NO_PRODUCTS = "There is no matrix product here: no roofline, and no chart of their arithmetic."
+NO_PRODUCTS = "No layer here has a matrix product, so there is no roofline and no chart of FLOPs."
 
 #: Meaning of a time at each rung.
 RUNGS = {
     "bound": (
-        "the cold roofline: for each kernel the larger of its FLOPs over the engine's peak and its "
-        "compulsory bytes over the memory's bandwidth, kernels summed. From the datasheet alone: steps "
-        "that wait for each other, launches and tiles cost nothing here, so that recurrent layers look "
-        "better than they are."
+        "the cold roofline. Each kernel takes the larger of two times, its FLOPs at the engine's peak and "
+        "its compulsory bytes at the memory's bandwidth, and the kernels add up. It needs only the "
+        "datasheet. Dependent steps, launches and tiling cost nothing, so recurrent layers look faster "
+        "than they are."
     ),
     "kernel": (
-        "an estimate from the datasheet and from how the kernel works (tiles, waves, on-chip memory, "
-        "dependent steps, launches), with constants of a related device where there are any, named beside "
-        "the prediction."
+        "an estimate from the datasheet and a model of how each kernel works (tiles, waves, on-chip "
+        "memory, dependent steps, launches). It uses constants fitted on a related device if there are "
+        "any, and names that device."
     ),
     "calibrated": (
-        "the best estimate: the kernel models with constants fitted from measurements of the device itself."
+        "the best estimate, from the kernel models with constants fitted on measurements of this device."
     ),
 }
 #: Terms explained on every page that uses them.
 LOWER_BOUND = (
     "Lower bound",
-    "A promise to any measurement of this work, warm or cold, fused or not: the larger of all "
-    "FLOPs over the fastest engine at the highest clock known, and the compulsory bytes that no "
-    "cache can hold over the memory's bandwidth.",
+    "No measurement of this work may be faster, whether warm or cold, fused or not. It is the larger of "
+    "two times: all FLOPs on the fastest engine at the highest known clock, and the compulsory bytes "
+    "that no cache can hold at the memory's bandwidth.",
 )
 CONSTANTS_FROM = (
     "Constants from",
-    "Whose fitted constants a time rests on: none (datasheet), self, or a relative's name.",
+    "The device that the constants behind a time were fitted on: self, the name of a related device, or "
+    "none (datasheet only).",
 )
 #: Explanation of the statuses of a device's figures.
 STATUS = (
-    "Status: confirmed by two sources, single, derived by the arithmetic noted, from memory, or "
-    "assumed with a range and a reason. A spec's hash changes with any of its figures."
+    "Status of a figure: confirmed (two sources), single (one source), derived (computed as noted), "
+    "memory (recalled, no source at hand), assumed (with a range and a reason), or measured. The hash of "
+    "a spec changes when any of its figures does."
 )
 
 
@@ -78,22 +80,22 @@ def compose(
     """
     charts = _charts(frames)
     sections = (
-        Section("time", "Time, and what it goes into", figures=charts["time"]),
+        Section("time", "Time, and where it goes", figures=charts["time"]),
         Section("crossovers", "Where one layer overtakes another", figures=charts["crossovers"]),
         Section(
             "costs",
             "Three costs: arithmetic, traffic, depth",
             text=(
-                "More processors make arithmetic faster and more bandwidth makes traffic faster. Nothing "
-                "but a quicker step makes a chain of dependent steps faster: it is a cost of its own.",
+                "More processors speed up arithmetic, and more bandwidth speeds up traffic. A chain of "
+                "dependent steps only speeds up if each step does, so depth is a cost of its own.",
                 *(() if charts["roofline"] else (NO_PRODUCTS,)),
             ),
             figures=charts["costs"],
             side_by_side=True,
         ),
         Section("roofline", "The roofline", figures=charts["roofline"]),
-        Section("binding", "What binds where", figures=charts["binding"]),
-        Section("changes", "What would change", figures=charts["changes"]),
+        Section("binding", "What limits each layer", figures=charts["binding"]),
+        Section("changes", "What would make each layer faster", figures=charts["changes"]),
         Section("memory", _memory(frames), figures=charts["memory"]),
         Section("numbers", "The numbers", tables=_tables(frames)),
         Section("means", "What the numbers mean", notes=_notes(frames)),
@@ -159,7 +161,7 @@ def lead(picks: Sequence[Pick]) -> str:
         value if isinstance(value, str) and value not in RUNGS else f"{name} {said(value)}"
         for name, value in values
     )
-    return f"For {chosen}. Charts and tables follow what is picked below."
+    return f"For {chosen}. The menus below change the charts and tables, not this list."
 
 
 def _constants(rows: pd.DataFrame, picks: Sequence[Pick]) -> str:
@@ -190,7 +192,7 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
         Column(x, axis_title(x).partition(" [")[0].capitalize(), "count"),
         Column("seconds", "Time", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("bound", "Bound by", "limit"),
+        Column("bound", "Limited by", "limit"),
         Column("matrix_flops", "Matrix FLOP", "flop"),
         Column("hbm_bytes", "Traffic", "bytes"),
         Column("depth", "Depth", "count"),
@@ -205,20 +207,20 @@ def _tables(frames: Frames) -> tuple[Table, ...]:
     if {"rung", "constants_from"} <= set(rows):
         columns = ["where", "series", "rung", "constants_from"]
         origins = rows[columns].drop_duplicates().rename(columns={"where": "row"})
-        said = (Column("row", "Where"), Column("series", "Layer"), *shown[-2:])
-        tables.append(Table("constants", "Whose constants the times rest on", origins, said))
+        said = (Column("row", "Device"), Column("series", "Layer"), *shown[-2:])
+        tables.append(Table("constants", "The devices that the constants were fitted on", origins, said))
     if not frames.fastest.empty:
         start = next(name for name in frames.fastest if str(name).startswith("from_"))
         end = f"to_{str(start).removeprefix('from_')}"
         spans = (Column(str(start), "From", "count"), Column(end, "To", "count"))
-        least = (Column("row", "Where"), Column("of", "Of"), Column("series", "Least"), *spans)
+        least = (Column("row", "Device"), Column("of", "Cost"), Column("series", "Least of it"), *spans)
         tables.append(
-            Table("crossovers", "Which layer needs least, from where to where", frames.fastest, least)
+            Table("crossovers", "The layer with the least cost in each range", frames.fastest, least)
         )
     if not frames.longest.empty:
         frame = frames.longest.rename(columns={"where": "row"})
         limits = (
-            Column("row", "Where"),
+            Column("row", "Device"),
             Column("series", "Layer"),
             Column("longest_seq", "Longest sequence", "count"),
             Column("hbm_capacity_bytes", "Device memory", "bytes"),
@@ -238,9 +240,9 @@ def sources(facts: Facts, *more: str) -> Section:
             Column("hbm_bandwidth", "Bandwidth per second", "bytes"),
             Column("hbm_capacity_bytes", "Memory", "bytes"),
             Column("spec_hash", "Spec"),
-            Column("missing", "Not in the spec"),
+            Column("missing", "Missing in the spec"),
         )
-        tables.append(Table("rooflines", "The devices' rooflines", facts.devices, columns))
+        tables.append(Table("rooflines", "Rooflines of the devices", facts.devices, columns))
     if not facts.figures.empty:
         provenance = (
             Column("device", "Device"),
@@ -250,11 +252,11 @@ def sources(facts: Facts, *more: str) -> Section:
             Column("source", "Source"),
             Column("note", "Note"),
         )
-        tables.append(Table("figures", "Every figure of the devices", facts.figures, provenance))
+        tables.append(Table("figures", "All figures of the devices", facts.figures, provenance))
     if not facts.sources.empty:
         documents = (Column("source", "Source"), Column("document", "Document"))
-        tables.append(Table("sources", "What the sources are", facts.sources, documents))
-    heading = "Where the figures are from"
+        tables.append(Table("sources", "Documents cited", facts.sources, documents))
+    heading = "Where the figures come from"
     return Section("sources", heading, text=(STATUS, *more), tables=tuple(tables), folded=True)
 
 
@@ -270,7 +272,7 @@ def _notes(frames: Frames) -> tuple[tuple[str, str], ...]:
     ]
     notes += layers(frames.facts)
     fixed = _fixed(rows)
-    return (*notes, ("The same throughout", fixed)) if fixed else tuple(notes)
+    return (*notes, ("Sizes that are the same everywhere", fixed)) if fixed else tuple(notes)
 
 
 def rungs(rows: pd.DataFrame) -> list[tuple[str, str]]:
@@ -297,4 +299,6 @@ def _unknown(frames: Frames) -> list[str]:
     """Return a remark on the devices without facts, if there are any."""
     devices = set(frames.rows["device"]) if "device" in frames.rows else set()
     unknown = sorted(devices - set(frames.facts.devices["device"]))
-    return [f"No spec at hand, and so no roof and no source, for {', '.join(unknown)}."] if unknown else []
+    if not unknown:
+        return []
+    return [f"There is no spec for {', '.join(unknown)}, so their rooflines and sources are missing here."]

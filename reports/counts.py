@@ -30,6 +30,8 @@ class Count:
         Returns a count in words.
     verb : str
         Verb of the findings, with a layer as its subject.
+    more : str
+        Words after a ratio: ``as much`` or ``as many``.
     about : str
         What is counted, and what is not.
     """
@@ -40,6 +42,7 @@ class Count:
     labels: str
     said: Callable[[float], str]
     verb: str
+    more: str
     about: str
 
     def rows(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -75,7 +78,7 @@ class Count:
         else:
             text = (
                 f"{most} {self.verb} {self.said(at[most])}, {least} {self.said(at[least])}: "
-                f"{words.times(at[most] / at[least])} as much"
+                f"{words.times(at[most] / at[least])} {self.more}"
             )
         return f"At {words.at(x, longest)}, {text}"
 
@@ -87,6 +90,7 @@ FLOPS = Count(
     labels=style.PLAIN,
     said=words.flop,
     verb="computes",
+    more="as much",
     about="Floating-point operations of matrix products; one multiply-add is 2 FLOP.",
 )
 TRAFFIC = Count(
@@ -96,9 +100,10 @@ TRAFFIC = Count(
     labels=style.BYTES,
     said=words.size,
     verb="moves",
+    more="as much",
     about=(
-        "Operands and results once, and what the algorithm itself writes and reads back; re-reads that a "
-        "cache may serve are not in it."
+        "Each operand and result once, and what the algorithm itself writes and reads back. Re-reads that "
+        "a cache may serve are not counted."
     ),
 )
 DEPTH = Count(
@@ -107,10 +112,11 @@ DEPTH = Count(
     axis="dependent steps",
     labels=style.PLAIN,
     said=words.steps,
-    verb="waits for",
+    verb="takes",
+    more="as many",
     about=(
-        "Steps that wait for the one before: positions of a recurrence, layer by layer; for layers that see "
-        "all positions at once, the layers passed. No processor added shortens it."
+        "Steps that each wait for the step before: every position of a recurrence in every layer; one per "
+        "layer if it sees all positions at once. More processors do not shorten the chain."
     ),
 )
 COUNTS = (FLOPS, TRAFFIC, DEPTH)

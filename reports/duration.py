@@ -12,9 +12,9 @@ from costmodel.reports.frames import Facts, axis_of
 
 NAME = "time"
 ABOUT = (
-    "Time of one pass, of a stack through all its layers. Thin lines: the lower bound, a promise that no "
-    "measurement undercuts. Bands, where there are any: 80 % of measurements. Hollow points: more than the "
-    "device's memory holds."
+    "Time of one pass; of a stack, through all of its layers. Thin lines: the lower bound, which no "
+    "measurement may undercut. Bands, where known: the 80 % prediction interval. Hollow points: the "
+    "footprint exceeds the device's memory."
 )
 #: Up to this many layers are all named at the longest length; of more, the fastest and the slowest.
 MOST_SAID = 4
@@ -40,7 +40,7 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
         (f"{x}:Q", x, ","),
         ("seconds:Q", "time [s]", ".3~s"),
         ("lower_s:Q", "lower bound [s]", ".3~s"),
-        ("bound:N", "bound by", ""),
+        ("bound:N", "limited by", ""),
         ("rung:N", "rung", ""),
         ("constants_from:N", "constants from", ""),
     )
@@ -90,7 +90,8 @@ def _order(rows: pd.DataFrame) -> str:
         names = [str(name) for name in rows.index]
         return f"{words.listed(names)} {words.verb(names, 'takes')} {words.seconds(best)}"
     named = times if len(times) <= MOST_SAID else times.iloc[[0, -1]]
-    unheld = {name: "" if held else " (more than memory holds)" for name, held in rows["held"].items()}
+    unheld = {name: "" if held else " (exceeds memory)" for name, held in rows["held"].items()}
     said = [f"{name} {words.seconds(value)}{unheld[name]}" for name, value in named.items()]
     said[0] = f"{named.index[0]} takes {words.seconds(best)}{unheld[named.index[0]]}"
-    return f"{words.listed(said)}, {words.times(worst / best)} as long"
+    than = f" as {named.index[0]}" if len(named) > 2 else ""
+    return f"{words.listed(said)}, {words.times(worst / best)} as long{than}"

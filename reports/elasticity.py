@@ -8,14 +8,15 @@ import pandas as pd
 
 from costmodel.reports import binding, style, words
 from costmodel.reports.frames import axis_title, in_words
+from costmodel.reports.parts import the
 
 NAME = "elasticity"
 ABOUT = (
-    "1 % more of a rate or a size changes the time of the cold roofline by so many per cent: exact "
-    "derivatives of its formula. Those of the rates add up to −1."
+    "Change of the cold roofline's time in per cent for 1 % more of a rate or a size, from exact derivatives "
+    "of its formula. The values of the rates add up to −1."
 )
 #: Kinds of elasticities: name in words, colour.
-KINDS = {"rate": ("rate of the device", "#0072B2"), "size": ("size of the question", "#D55E00")}
+KINDS = {"rate": ("device rate", "#0072B2"), "size": ("problem size", "#D55E00")}
 
 
 def rows(slopes: pd.DataFrame) -> pd.DataFrame:
@@ -51,9 +52,15 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the rate with the strongest effect on the time, and the effects of the sizes."""
     rates = frame[frame["kind"] == KINDS["rate"][0]].sort_values("elasticity", kind="stable").head(1)
     sizes = frame[frame["kind"] == KINDS["size"][0]]
-    said = [f"10 % more of the {of} saves about {-changed(slope):.1f} %" for of, slope in _pairs(rates)]
-    said += [f"10 % more {of} costs about {changed(slope):.1f} %" for of, slope in _pairs(sizes)]
-    return words.sentence("; ".join(said)) or "Nothing that the roofline has changes the time"
+    said = [f"a 10 % higher {_the(of)} saves about {-changed(slope):.1f} %" for of, slope in _pairs(rates)]
+    said += [f"a 10 % larger {of} costs about {changed(slope):.1f} %" for of, slope in _pairs(sizes)]
+    return words.sentence("; ".join(said)) or "No rate and no size changes the roofline's time"
+
+
+def _the(of: str) -> str:
+    """Return a rate in a sentence: ``matrix engine, bf16 → rate of the matrix engine (bf16)``."""
+    limit, _, dtype = of.partition(", ")
+    return f"rate of {the(limit)}{f' ({dtype})' if dtype else ''}"
 
 
 def changed(slope: float) -> float:

@@ -11,8 +11,8 @@ from costmodel.reports import style, words
 
 NAME = "errors"
 ABOUT = (
-    "Median absolute error of each op at each rung, over the rows that were predicted; mean, signed bias "
-    "and the number of rows are in the table."
+    "Median absolute error of each op at each rung, over the rows that have a prediction. The accuracy table "
+    "adds the mean, the signed bias and the number of rows."
 )
 #: Columns that define a cell of the table, if a frame has them.
 CELL = ("device", "op", "kernel", "dtype", "direction", "launch", "framework", "state", "rung")
@@ -93,8 +93,8 @@ def finding(frame: pd.DataFrame) -> str:
     said = []
     for rung, part in frame[np.isfinite(frame["median_ape"])].groupby("at_rung", sort=False, observed=True):
         best, worst = part.loc[part["median_ape"].idxmin()], part.loc[part["median_ape"].idxmax()]
-        text = f"{best['op']} {best['median_ape']:.1f} %"
+        text = f"{best['median_ape']:.1f} % ({best['op']})"
         if worst["op"] != best["op"]:
-            text += f" to {worst['op']} {worst['median_ape']:.1f} %"
-        said.append(f"rung {rung}: {text}")
-    return f"Median error, {words.listed(said)}" if said else "No row has both times"
+            text += f" to {worst['median_ape']:.1f} % ({worst['op']})"
+        said.append(f"{text} at rung {rung}")
+    return f"Median error by op: {words.listed(said)}" if said else "No row has both times"

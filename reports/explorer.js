@@ -62,7 +62,7 @@
     complain([problem]);
     document.documentElement.dataset.stale = "";
     document.querySelector("#findings .lead").textContent =
-      `Not computed: ${problem}. All numbers, charts and commands here are of another setting.`;
+      `Not computed: ${problem}. The numbers, charts and commands shown belong to earlier settings.`;
   }
 
   // The numbers for whoever reads the page by program.

@@ -16,22 +16,22 @@ from costmodel.reports.roofline import drawn
 ALONG = "ALONG"
 
 ROOFLINE = (
-    "Arithmetic of matrix products for each byte of main-memory traffic, and how much of it is done a "
-    "second. Lines run along the size chosen, dots are the setting above. The roof is the lesser of what the "
-    "memory can feed and what the engines can do. A layer without a matrix product has no place here."
+    "Rate of matrix arithmetic over arithmetic intensity (matrix FLOPs per byte of main-memory traffic). "
+    "Lines: over the chosen size; dots: the current settings. The roof is the smaller of the engine's peak "
+    "and the memory's bandwidth times the intensity. Layers without matrix products are not drawn."
 )
 TIME = (
-    "Time at rung bound along the size chosen. Thin lines: the lower bound, a promise that no measurement "
-    "undercuts. Dots: the setting above. Rings: where the fastest changes."
+    "Time at rung bound over the chosen size. Thin lines: the lower bound, which no measurement may "
+    "undercut. Dots: the current settings. Rings: where the fastest layer changes."
 )
 WAITING = (
-    "The roofline's time, and what waiting would add if none of it were hidden: dependent steps, each at the "
-    "device's step latency, and launches, each at its launch latency. Both latencies are mostly assumed, and "
-    "no part of rung bound."
+    "The roofline's time, plus what waiting would add if none of it were hidden: dependent steps at the "
+    "device's step latency, and launches at its launch latency. Most of these latencies are assumed, and "
+    "rung bound leaves them out."
 )
 MEMORY = (
-    "Operands, intermediates and, for training, gradients and what is kept for the backward pass; no "
-    "optimiser's state, no allocator's loss. The upright line is the device's memory."
+    "Operands and intermediates; for training also gradients and what is kept for the backward pass. "
+    "Optimiser state and allocator overhead are not included. Dashed line: the device's memory."
 )
 #: Height of one bar [px].
 _BAR = 40
@@ -52,7 +52,7 @@ def roofline(names: Sequence[str]) -> Any:
         ("at:Q", ALONG, ","),
         ("intensity:Q", "FLOP/B", ",.3~r"),
         ("rate:Q", "FLOP/s", ".3~s"),
-        ("share:Q", "of peak", ".1~%"),
+        ("share:Q", "share of peak", ".1~%"),
         ("seconds:Q", "time [s]", ".3~s"),
         ("limit:N", "limited by", ""),
     )
@@ -142,7 +142,7 @@ def memory(names: Sequence[str]) -> Any:
     tooltip = style.tips(
         ("label:N", "layer", ""),
         ("footprint_bytes:Q", "memory [B]", ".4~s"),
-        ("capacity_bytes:Q", "device has [B]", ".4~s"),
+        ("capacity_bytes:Q", "device memory [B]", ".4~s"),
     )
     axis = alt.Axis(labelExpr=style.BYTES, tickCount=6)
     return alt.layer(

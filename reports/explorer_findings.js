@@ -30,7 +30,7 @@
       .filter((row) => row.rate > 0)
       .sort((a, b) => b.share - a.share)
       .map((row) => `${row.label} ${percent(row.share)} (limited by ${limit(row.limit)})`);
-    return said.length ? `Share of the peak: ${listed(said)}` : "No matrix products, so nothing to place under the roof";
+    return said.length ? `Share of peak FLOP/s: ${listed(said)}` : "No matrix products, so there is nothing to draw under the roof";
   }
 
   function time(result) {
@@ -44,9 +44,9 @@
     const times = others.map((row) => `${row.label} ${seconds(row.seconds)}`);
     let text = `At ${sized(result, result.at)}, ${listed([`${best.label} takes ${seconds(best.seconds)}`, ...times])}`;
     if (nothing) text += ` (${nothing})`;
-    if (worst.seconds > 1.005 * best.seconds) text += `, ${ratio(worst.seconds / best.seconds)} as long`;
+    if (worst.seconds > 1.005 * best.seconds) text += `, ${ratio(worst.seconds / best.seconds)} as long${others.length > 1 ? ` as ${best.label}` : ""}`;
     if (order.length < 2) return text;
-    return `${text}; the fastest ${changing(result)}`;
+    return `${text}; the fastest layer ${changing(result)}`;
   }
 
   // Where the order turns often (tiles, waves) it is said once: a list of all turns is read by nobody.
@@ -68,11 +68,11 @@
     const said = ofNow(result, ({ name }, { seconds: time, waiting_s, steps }) =>
       time > 0 ? [{ name, wait: waiting_s, factor: (time + waiting_s) / time, steps }] : [],
     );
-    if (!said.length) return "Nothing is computed, so nothing waits";
+    if (!said.length) return "Nothing to compute, so nothing waits";
     const { name, wait, factor, steps } = said.reduce((most, one) => (one.factor > most.factor ? one : most));
-    if (factor < 1.05) return `Waiting would add little: at most ${percent(factor - 1)}, to the time of ${name}`;
+    if (factor < 1.05) return `Waiting would add little: at most ${percent(factor - 1)} (${name})`;
     const chain = steps ? `its ${counted(steps, "dependent step")} and its launches` : "its launches";
-    return `Waiting weighs most on ${name}: ${chain} would add ${seconds(wait)}, ${ratio(factor)} the roofline's time in all`;
+    return `Waiting affects ${name} most: ${chain} would add ${seconds(wait)}, for a total of ${ratio(factor)} the roofline's time`;
   }
 
   function memoryHeld(result) {
@@ -81,11 +81,11 @@
     const out = rows.filter((row) => row.footprint_bytes > row.capacity_bytes);
     if (out.length) {
       const most = out.map((row) => `${row.label} (${si(row.footprint_bytes, "B")})`);
-      return `Memory of ${capacity} does not hold ${listed(most)}`;
+      return `Memory of ${capacity} is too small for ${listed(most)}`;
     }
     const most = rows.reduce((a, b) => (b.footprint_bytes > a.footprint_bytes ? b : a));
-    const [who, also] = rows.length > 1 ? ["every layer", `${most.label} takes most, `] : [most.label, ""];
-    return `Memory of ${capacity} holds ${who}; ${also}${si(most.footprint_bytes, "B")}`;
+    const [who, also] = rows.length > 1 ? ["every layer", `${most.label} needs most, `] : [most.label, ""];
+    return `Memory of ${capacity} is enough for ${who}; ${also}${si(most.footprint_bytes, "B")}`;
   }
 
   page.findings = { findings };

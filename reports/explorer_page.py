@@ -25,14 +25,14 @@ FIGURES = (
     ("hbm", "Memory bandwidth", "GB/s", 1e9),
     ("hbm_capacity", "Memory", "GB", 1e9),
     ("l2", "L2 cache", "MB", 1e6),
-    ("shared", "On-chip memory of a unit", "kB", 1e3),
+    ("shared", "On-chip memory per unit", "kB", 1e3),
     ("step", "Latency of a dependent step", "us", 1e-6),
     ("launch", "Latency of a launch", "us", 1e-6),
 )
 WORDS = {"dtype": "Number format", "direction": "Direction", "causal": "Causal mask"}
 WORDS |= {"schedule": "Schedule of tiles", "tile": "Tile"}
 SAID = {"fwd": "forward", "bwd": "backward", "fwd+bwd": "forward and backward", "true": "yes", "false": "no"}
-SAID |= {"auto": "the paper's", "free": "set below", "fa1": "FlashAttention", "fa2": "FlashAttention-2"}
+SAID |= {"auto": "as in the paper", "free": "set below", "fa1": "FlashAttention", "fa2": "FlashAttention-2"}
 #: Scripts of the page, in an order in which each uses only those before it.
 PARTS = ("state", "device", "programs", "crossings", "round", "rows", "findings", "commands", "form")
 SCRIPTS = (*(f"explorer_{part}.js" for part in PARTS), "explorer.js")
@@ -88,16 +88,16 @@ def page(explorer: Explorer, *, title: str | None = None, command: str) -> Page:
     titles = [device["title"] for device in explorer.devices]
     where = titles[0] if len(titles) == 1 else f"any of {len(titles)} devices"
     text = (
-        f"{listed(names)}, on {where} or one of your own making. Move a "
-        "size, pick a device, change its figures: this page computes the model anew, in your browser and "
-        "nowhere else. Its numbers are those of costmodel's rung bound, and the address holds all settings: "
-        "share it and others see the same."
+        f"Compare {listed(names)} on {where}, or on a device of your own. Change sizes, the device or its "
+        "figures, and the page recomputes the model in your browser; nothing is sent anywhere. The numbers "
+        "are those of costmodel's rung bound. The address of the page contains all settings, so a copied "
+        "link shows the same view."
     )
     return Page(
-        title=title or f"{listed(names)}: explore",
+        title=title or f"Explore {listed(names)}",
         asked=(text,),
         findings=(),
-        lead="For the setting at hand:",
+        lead="For the current settings:",
         caveat=f"Rung bound: {RUNGS['bound']}",
         sections=_sections(explorer),
         command=command,
@@ -115,7 +115,7 @@ def _sections(explorer: Explorer) -> tuple[Section, ...]:
         "memory": _figure("memory", lambda: charts.memory(names), charts.MEMORY),
     }
     return (
-        Section("time", "Time, and where the fastest changes", figures=(figures["time"],)),
+        Section("time", "Time, and where the fastest layer changes", figures=(figures["time"],)),
         Section("waiting", "What waiting would add", figures=(figures["waiting"],)),
         Section("roofline", "The roofline", figures=(figures["roofline"],)),
         Section("memory", "Memory", figures=(figures["memory"],)),
@@ -150,10 +150,10 @@ def _tables() -> tuple[Table, ...]:
         Column("footprint_bytes", "Memory", "bytes"),
     )
     crossing = (
-        Column("first", "Of"),
-        Column("second", "and"),
-        Column("size", "From", "count"),
-        Column("cheaper", "takes less"),
+        Column("first", "First layer"),
+        Column("second", "Second layer"),
+        Column("size", "From size", "count"),
+        Column("cheaper", "Faster layer"),
     )
     curve = (
         Column("label", "Layer"),
@@ -164,11 +164,11 @@ def _tables() -> tuple[Table, ...]:
         Column("footprint_bytes", "Memory", "bytes"),
     )
     return (
-        Table("now", "The setting at hand", pd.DataFrame(), now),
+        Table("now", "At the current settings", pd.DataFrame(), now),
         Table(
-            "crossovers", "Where one layer overtakes another, along the size chosen", pd.DataFrame(), crossing
+            "crossovers", "Where one layer overtakes another, over the chosen size", pd.DataFrame(), crossing
         ),
-        Table("curve", "Along the size chosen", pd.DataFrame(), curve),
+        Table("curve", "Over the chosen size", pd.DataFrame(), curve),
     )
 
 
@@ -226,16 +226,16 @@ def _controls(explorer: Explorer) -> str:
             "</fieldset><fieldset><legend>Sizes</legend>",
             *groups["size"],
             tile,
-            '<label><span>Curves along</span><select data-state="along"></select></label>',
+            '<label><span>Draw curves over</span><select data-state="along"></select></label>',
             f"<details><summary>More sizes</summary>{more}</details>" if more else "",
             "</fieldset>",
-            "<details><summary>A device of your own</summary>",
-            '<p class="hint">What is left empty is as the datasheet has it.</p>',
+            "<details><summary>Change the device</summary>",
+            '<p class="hint">Empty fields stand for the figures of the datasheet.</p>',
             *(_figure_field(name, words, unit) for name, words, unit, _ in FIGURES),
             "</details>",
             '<p class="status" role="status"></p>',
             '<p class="links"><a class="share" href="#">Link to this view</a> ',
-            '<button type="reset">Start over</button></p>',
+            '<button type="reset">Reset</button></p>',
             '<output id="answer" hidden></output></form>',
         ]
     )

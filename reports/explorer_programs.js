@@ -76,7 +76,7 @@
   // Why a layer refuses its sizes; null: it does not.
   function complaint(layer, tuple) {
     const broken = layer.sizes.find((name) => !Number.isInteger(tuple[name]) || tuple[name] < 1);
-    if (broken) return `${layer.name}: ${broken} would be ${Number(Number(tuple[broken]).toPrecision(6))}, which is no whole number`;
+    if (broken) return `${layer.name}: ${broken} would be ${Number(Number(tuple[broken]).toPrecision(6))}, which is not a whole number`;
     const rule = layer.variant.rules.findIndex((_, i) => tuple[`refused${i}`]);
     return rule < 0 ? null : layer.variant.rules[rule][1];
   }

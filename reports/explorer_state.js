@@ -41,7 +41,7 @@
   function fallBack(name, field, asked) {
     field.value = first.get(name);
     const shown = field.selectedOptions[0].textContent;
-    unknown.push(`${wordsOf(field)} ${asked}, which the address asks for, is not on this page: ${shown} is shown`);
+    unknown.push(`${wordsOf(field)} ${asked} in the address is not on this page; showing ${shown}`);
   }
 
   const wordsOf = (field) => field.parentNode.querySelector("span").textContent;

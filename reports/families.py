@@ -12,11 +12,11 @@ from costmodel.reports.frames import axis_title
 
 NAME = "families"
 ABOUT = (
-    "Predicted time of every layer over the length, both axes logarithmic, coloured by family; each "
-    "line's name stands at its end, with the power of the length that it grows with between the two "
-    "longest lengths. One layer of its kind with width 1,024, batch 8, whether or not the device's memory "
-    "holds it; layers on many devices run on 8 of them. Of decoding layers the length is the context of "
-    "one query. On a narrow screen the points, touched, say their names."
+    "Predicted time of every layer over length, coloured by family. Each line ends with the layer's name "
+    "and the power of the length that its time grows with, between the two longest lengths. Each is one "
+    "layer of width 1,024 with batch 8, even where it exceeds the device's memory; multi-device layers run "
+    "on 8 devices. For decoding layers, length is the context of one query. On a narrow screen, touch a "
+    "point to see its name."
 )
 #: Height of a line's label [px].
 NAME_HEIGHT = 13.5
@@ -105,7 +105,7 @@ def chart(frame: pd.DataFrame) -> Any:
         ("family:N", "family", ""),
         ("seq:Q", "length", ","),
         ("seconds:Q", "time [s]", ".3~s"),
-        ("bound:N", "bound by", ""),
+        ("bound:N", "limited by", ""),
     )
     base = alt.Chart(frame)
     lines = base.mark_line(strokeWidth=1.6).encode(
@@ -147,7 +147,7 @@ def finding(frame: pd.DataFrame) -> str:
     if between:
         said.append(f"{between} in between")
     return (
-        f"At {words.at('seq', longest)} {words.listed(said)}; from {fast['layer']} "
-        f"({words.seconds(fast['seconds'])}) to {slow['layer']} ({words.seconds(slow['seconds'])}) it is "
-        f"{words.times(slow['seconds'] / fast['seconds'])}"
+        f"At {words.at('seq', longest)}, {words.listed(said)}; {slow['layer']} "
+        f"({words.seconds(slow['seconds'])}) takes {words.times(slow['seconds'] / fast['seconds'])} as long "
+        f"as {fast['layer']} ({words.seconds(fast['seconds'])})"
     )

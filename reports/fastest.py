@@ -13,8 +13,8 @@ from costmodel.reports.frames import axis_of, axis_title
 
 NAME = "crossovers"
 ABOUT = (
-    "Which layer takes least time from where on, by device; a boundary between colours is a crossover; "
-    "of equals, the first is named."
+    "The colour shows which layer is fastest on each device; a change of colour is a crossover. If layers "
+    "tie, the first in the legend is shown."
 )
 
 
@@ -86,9 +86,9 @@ def chart(frame: pd.DataFrame) -> Any:
             alt.Y("row:N", sort=None, title=None),
             style.series_bars(names),
             tooltip=style.tips(
-                ("row:N", "where", ""),
-                ("of:N", "of", ""),
-                ("series:N", "least", ""),
+                ("row:N", "device", ""),
+                ("of:N", "cost", ""),
+                ("series:N", "least of it", ""),
                 (f"from_{x}:Q", "from", ",.0f"),
                 (f"to_{x}:Q", "to", ",.0f"),
             ),
@@ -103,14 +103,14 @@ def _axis(frame: pd.DataFrame) -> str:
 
 
 def finding(frame: pd.DataFrame) -> str:
-    """Return which layer is fastest at the longest length, in how many rows, and from which length on.
+    """Return which layer is fastest at the longest length, in how many cases, and from which length on.
 
-    A row is a device in a number format: a device in two formats has two rows.
+    A case is a device in a number format: a device in two formats has two rows.
     """
     x = _axis(frame)
     timed = frame[frame["of"] == "time"]
     if timed.empty:
-        return f"No {words.extent(x)}s that all layers share, so no crossover to look for"
+        return f"The layers share no {words.extent(x)}s, so there are no crossovers to find"
     last = timed.groupby("row", sort=False).tail(1)
     whole = last["row"].map(timed["row"].value_counts()) == 1
     last = last.assign(name=last["series"].astype(str), whole=whole)
@@ -123,15 +123,15 @@ def finding(frame: pd.DataFrame) -> str:
 
 
 def _from(rows: pd.DataFrame, x: str) -> str:
-    """Return the lengths from which a layer is fastest: the earliest and the latest of all rows."""
+    """Return the length from which a layer is fastest: the smallest and the largest of all cases."""
     starts = rows.set_index("row")[f"from_{x}"]
     early, late = (words.at(x, end) for end in (starts.min(), starts.max()))
     if early == late:
         return f"from {early} on"
-    return f"from {early} on at the earliest ({starts.idxmin()}), {late} at the latest ({starts.idxmax()})"
+    return f"beyond a crossover that lies between {early} ({starts.idxmin()}) and {late} ({starts.idxmax()})"
 
 
 def _in(rows: pd.Series, every: int) -> str:
     if len(rows) < every:
-        return f"in {len(rows)} of {every} rows" if len(rows) > 1 else f"on {rows.iloc[0]}"
-    return {1: "on this device", 2: "in both rows"}.get(every, f"in all {every} rows")
+        return f"in {len(rows)} of {every} cases" if len(rows) > 1 else f"on {rows.iloc[0]}"
+    return {1: "on this device", 2: "in both cases"}.get(every, f"in all {every} cases")

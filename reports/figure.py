@@ -96,7 +96,7 @@ class Figure:
     def say(self, chosen: dict[str, Any]) -> str:
         """Return the finding for one choice."""
         rows = choose(self.frame, chosen)
-        return self.finding(rows) if len(rows) else "Nothing in the table for this choice"
+        return self.finding(rows) if len(rows) else "No data for this choice"
 
 
 def at_first(picks: Sequence[Pick]) -> dict[str, Any]:

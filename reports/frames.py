@@ -48,11 +48,11 @@ SIZES = {
     "features": "random features",
     "q_rank": "width of the compressed query",
     "kv_rank": "width of compressed keys and values",
-    "rope_dim": "width that is rotated",
+    "rope_dim": "rotary width",
     "store": "entries stored",
     "lists": "lists of the index",
     "probes": "lists searched per query",
-    "splits": "parts of the keys",
+    "splits": "splits of the keys",
     "params": "parameters",
     "tensors": "tensors",
 }

@@ -11,15 +11,15 @@ from costmodel.reports import style, words
 
 NAME = "generation"
 ABOUT = (
-    "Time over the tokens made: all of it so far, what of it goes into the prompt (which gives the first "
-    "token) and into the tokens after that, and one token there; with each the cache grows by one."
+    "Total time over the number of generated tokens, with its two parts, the prompt (which yields the first "
+    "token) and all later tokens; and the time of the last token alone. The cache grows with each token."
 )
 #: Columns of times in words.
 TIMES = {
-    "elapsed_s": "all so far",
-    "first_s": "the prompt, with the first token",
-    "further_s": "tokens after that",
-    "step_s": "one token",
+    "elapsed_s": "total so far",
+    "first_s": "prompt and first token",
+    "further_s": "later tokens",
+    "step_s": "last token alone",
 }
 
 
@@ -41,10 +41,10 @@ def rows(tokens: pd.DataFrame) -> pd.DataFrame:
 def chart(frame: pd.DataFrame) -> Any:
     """Return a line for each time over the tokens made."""
     alt = style.altair()
-    along = style.length_axis("made", "tokens made")
+    along = style.length_axis("made", "generated tokens")
     time = style.log_y("seconds", "time [s]", style.SECONDS)
     tooltip = style.tips(
-        ("label:N", "time of", ""), ("made:Q", "tokens made", ","), ("seconds:Q", "time [s]", ".3~s")
+        ("label:N", "time of", ""), ("made:Q", "generated tokens", ","), ("seconds:Q", "time [s]", ".3~s")
     )
     names = list(TIMES.values())
     base = alt.Chart(frame)
@@ -73,10 +73,12 @@ def finding(frame: pd.DataFrame) -> str:
         each = ends[0] if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"
         said = [
             f"{words.at('seq', made)} after a prompt of {prompt} take {words.seconds(total)}: "
-            f"{words.seconds(first)} to the first, then {each} each; {rate} tokens a second"
+            f"{words.seconds(first)} to the first, then {each} each; {rate} tokens per second"
         ]
         if np.isfinite(last["even"]):
-            said.append(f"from token {words.whole(last['even'])} on most of the time is not the prompt's")
+            said.append(
+                f"from token {words.whole(last['even'])} on, decoding has taken longer than the prompt"
+            )
     if last["lacks_bytes"] > 0:
-        said.append(f"{words.size(last['lacks_bytes'])} of memory are lacking")
+        said.append(f"the device lacks {words.size(last['lacks_bytes'])} of memory")
     return "; ".join(said)

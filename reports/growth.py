@@ -11,8 +11,8 @@ from costmodel.reports.parts import quoted
 
 NAME = "growth"
 ABOUT = (
-    "Time of the whole (grey, wide) and of its parts over length; small parts are taken together. Beyond "
-    "the broken line the device's memory is full."
+    "Time of the whole model (wide grey line) and of its parts over length; small parts are combined. "
+    "Dashed line: the longest sequence that fits into the device's memory."
 )
 #: Number of parts with their own line; there are seven colours.
 MOST_LINES = 5
@@ -52,7 +52,7 @@ def chart(frame: pd.DataFrame) -> Any:
         ("label:N", "part", ""),
         ("seq:Q", "tokens", ","),
         ("seconds:Q", "time [s]", ".3~s"),
-        ("whole:Q", "of [s]", ".3~s"),
+        ("whole:Q", "whole model [s]", ".3~s"),
     )
     base = alt.Chart(frame)
     full = base.transform_filter("isValid(datum.full)").transform_aggregate(full="max(full)")
@@ -100,7 +100,7 @@ def finding(frame: pd.DataFrame) -> str:
     said = [f"the largest part is {quoted(largest[0])}"]
     if largest[0] != largest[-1]:
         start = max(i for i, part in enumerate(largest) if part != largest[-1]) + 1
-        said.append(f"from {words.at('seq', float(table.index[start]))} on {quoted(largest[-1])}")
+        said.append(f"and from {words.at('seq', float(table.index[start]))} on {quoted(largest[-1])}")
     first, last = whole.index[0], whole.index[-1]
     ratio = whole[last] / whole[first]
     grows = "as long as" if ratio < 1.005 else f"{words.times(ratio)} as long as"

@@ -10,8 +10,8 @@ from costmodel.reports import style, whatif, words
 
 NAME = "helping"
 ABOUT = (
-    "The prediction made again with one thing changed: a figure of the device doubled, or another way to "
-    "compute the same; of the first model's inference, whichever is picked. At 1 it is as fast as before."
+    "Each point is the prediction with one change: a figure of the device doubled, or another way to "
+    "compute the same. 1 means no change. It is always the first model's inference, whatever is chosen above."
 )
 
 #: A smaller speedup than this counts as none.
@@ -45,7 +45,7 @@ def chart(frame: pd.DataFrame) -> Any:
         sort=alt.EncodingSortField("speedup", op="max", order="descending"),
         axis=alt.Axis(grid=True),
     )
-    speedup = style.log_x("speedup", "times as fast", style.WRITTEN_OUT)
+    speedup = style.log_x("speedup", "speedup", style.WRITTEN_OUT)
     points = base.mark_point(filled=True, size=90, opacity=1).encode(
         speedup,
         change,
@@ -53,7 +53,7 @@ def chart(frame: pd.DataFrame) -> Any:
         tooltip=style.tips(
             ("series:N", "layer", ""),
             ("change:N", "change", ""),
-            ("speedup:Q", "times as fast", ".3~r"),
+            ("speedup:Q", "speedup", ".3~r"),
             ("seconds:Q", "time [s]", ".3~s"),
             ("constants_from:N", "constants from", ""),
         ),
@@ -80,4 +80,4 @@ def _most(name: str, part: pd.DataFrame) -> str:
         return text
     figures = part.loc[part["kind"] == "figure", "speedup"]
     gained = "nothing" if (figures < NOTHING).all() else f"less than {100 * (whatif.LEAST - 1):.0f} %"
-    return f"{text}{', and' if said else ''} gains {gained} from any figure of the device doubled"
+    return f"{text}{', and' if said else ''} gains {gained} from doubling any one figure of the device"

@@ -12,19 +12,19 @@ from costmodel.reports.frames import axis_title, in_words
 
 NAME = "holding"
 ABOUT = (
-    "What the device holds at each length in the use that is picked; training computes nothing again here. "
-    "The level line is what the model may use of its memory; lengths that need more than one and a half "
-    "times as much are not drawn."
+    "Memory that the chosen use needs at each length; training is without recomputation. Dashed line: the "
+    "part of the device's memory that the model may use. Lengths that need over 1.5 times as much are not "
+    "drawn."
 )
 
 #: Kinds of memory: name in words, colour.
 KINDS = {
     "weights": ("weights", "#0072B2"),
     "gradients": ("gradients", "#56B4E9"),
-    "optimiser": ("optimiser's state", "#009E73"),
+    "optimiser": ("optimiser state", "#009E73"),
     "activations": ("activations kept for backward", "#D55E00"),
-    "cache": ("cache of keys, values and states", "#CC79A7"),
-    "working": ("working memory of a kernel", "#999999"),
+    "cache": ("KV cache and recurrent states", "#CC79A7"),
+    "working": ("working memory of kernels", "#999999"),
 }
 #: Lengths whose memory exceeds the available memory by this factor are not shown.
 MOST_SHOWN = 1.5
@@ -75,16 +75,17 @@ def stacked(frame: pd.DataFrame, along: Any, memory: str, told: tuple[str, str, 
     bars = base.mark_bar().encode(
         along,
         getattr(alt, memory)("bytes:Q", title="memory [B]", axis=axis),
-        style.named_colours(frame["kind"], dict(KINDS.values())),
+        style.named_colours(frame["kind"], dict(KINDS.values()), drawn=True),
         order="order:Q",
         tooltip=style.tips(
             told,
-            ("kind:N", "holds", ""),
+            ("kind:N", "kind", ""),
             ("bytes:Q", "memory [B]", ".4~s"),
-            ("room_bytes:Q", "may use [B]", ".4~s"),
+            ("room_bytes:Q", "available [B]", ".4~s"),
         ),
     )
-    return alt.layer(bars, style.capacity_rule(base, memory))
+    drawn = alt.layer(bars, style.capacity_rule(base, memory))
+    return style.lined(drawn, style.domain(frame["kind"]))
 
 
 def chart(frame: pd.DataFrame) -> Any:
@@ -103,8 +104,8 @@ def finding(frame: pd.DataFrame) -> str:
     if np.isnan(longest):
         last = frame[frame["seq"] == frame["seq"].max()]
         return (
-            f"Any length fits into {words.size(capacity)}: {words.size(last['bytes'].sum())} are held at "
-            f"{words.at('seq', last['seq'].max())}"
+            f"Any length fits into {words.size(capacity)}: {words.at('seq', last['seq'].max())} need "
+            f"{words.size(last['bytes'].sum())}"
         )
     drawn = frame["seq"][frame["seq"] <= longest].max()
     at = frame[frame["seq"] == (frame["seq"].min() if np.isnan(drawn) else drawn)]
@@ -112,9 +113,9 @@ def finding(frame: pd.DataFrame) -> str:
     most = str(at["kind"].iloc[int(at["bytes"].to_numpy().argmax())])
     if longest < 1:
         return (
-            f"No length fits: {length} need {held} of {words.size(capacity)}, the largest part of it {most}"
+            f"No length fits into {words.size(capacity)}: {length} need {held}, the largest part for {most}"
         )
     return (
-        f"Up to {words.at('seq', longest)} fit into {words.size(capacity)}; at {length} the largest part of "
-        f"{held} is {most}"
+        f"Up to {words.at('seq', longest)} fit into {words.size(capacity)}; {length} need {held}, the "
+        f"largest part for {most}"
     )

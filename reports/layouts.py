@@ -11,20 +11,20 @@ from costmodel.reports.frames import in_words
 
 NAME = "layouts"
 ABOUT = (
-    "Time of a step by what it goes into, in the fastest layouts within memory. T: devices that share a "
-    "layer; P: stages, in v parts each; D: copies; E: devices that share its experts, X: that share each; "
-    "b: sequences that pass at once; SP: split by positions between products; Z: what copies share (ZeRO); "
-    "full, selective: what is computed again."
+    "Time of one step by part, in the fastest layouts that fit into memory. T: tensor-parallel devices; P: "
+    "pipeline stages, of v parts each; D: data-parallel copies; E: devices that share the experts, X: that "
+    "share one expert; b: micro-batch; SP: sequence parallelism; Z: ZeRO stage; full, selective: "
+    "recomputation."
 )
 #: Parts of a step: name in words, colour.
 PARTS = {
     "forward_s": ("forward", "#0072B2"),
     "backward_s": ("backward", "#56B4E9"),
-    "experts_s": ("tokens on the way to experts", "#F0E442"),
+    "experts_s": ("token exchange with experts", "#F0E442"),
     "head_s": ("logits, loss and embedding", "#009E73"),
-    "sends_s": ("passing on between stages", "#E69F00"),
-    "bubble_s": ("stages that wait", "#999999"),
-    "gradients_s": ("exchange of gradients", "#D55E00"),
+    "sends_s": ("sends between stages", "#E69F00"),
+    "bubble_s": ("pipeline bubble", "#999999"),
+    "gradients_s": ("gradient exchange", "#D55E00"),
     "optimiser_s": ("optimiser", "#CC79A7"),
 }
 
@@ -50,20 +50,20 @@ def chart(frame: pd.DataFrame) -> Any:
                 "seconds:Q", title="time of a step [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)
             ),
             alt.Y("short:N", title=None, sort=alt.EncodingSortField("rank", op="min")),
-            style.named_colours(frame["part"], dict(PARTS.values())),
+            style.named_colours(frame["part"], dict(PARTS.values()), drawn=True),
             order="order:Q",
             tooltip=style.tips(
                 ("layout:N", "layout", ""),
                 ("part:N", "part", ""),
                 ("seconds:Q", "time [s]", ".3~s"),
-                ("step_s:Q", "of the step's [s]", ".3~s"),
-                ("memory_bytes:Q", "memory of a device [B]", ".3~s"),
-                ("utilisation:Q", "of the peak", ".1~%"),
+                ("step_s:Q", "whole step [s]", ".3~s"),
+                ("memory_bytes:Q", "memory per device [B]", ".3~s"),
+                ("utilisation:Q", "share of peak", ".1~%"),
             ),
         )
         .properties(width="container", height=alt.Step(28))
     )
-    return style.titled(bars, finding(frame), ABOUT)
+    return style.titled(style.lined(bars, style.domain(frame["part"])), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:
@@ -74,10 +74,10 @@ def finding(frame: pd.DataFrame) -> str:
     lost = best.loc[~best["part"].isin(arithmetic), "seconds"].sum() / first["step_s"]
     return (
         f"Fastest of {words.whole(first['found'])} layouts on {first['cluster']}: {first['layout']}, "
-        f"{words.seconds(first['step_s'])} a step, {words.share(first['utilisation'])} of the peak; "
+        f"{words.seconds(first['step_s'])} per step, {words.share(first['utilisation'])} of peak; "
         + (
-            f"{words.share(lost)} goes into exchange and waiting"
+            f"{words.share(lost)} of the step is communication and waiting"
             if lost > 0
-            else "no exchange is left to wait for"
+            else "no time goes into communication and waiting"
         )
     )

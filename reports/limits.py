@@ -12,8 +12,8 @@ from costmodel.reports.parts import shares, the
 
 NAME = "limits"
 ABOUT = (
-    "Each use's time on each device, shared out by what limits the kernels that it goes to: a faster memory "
-    "shortens only what main memory limits, a faster engine only what that engine does."
+    "The time of each use on each device, split by what limits its kernels. A faster memory shortens only "
+    "the share that main memory limits, a faster engine only that engine's share."
 )
 
 
@@ -72,9 +72,9 @@ def finding(frame: pd.DataFrame) -> str:
         for _, row in rows_of_use.groupby("row", sort=False):
             limit, share = next(iter(shares(row, "limit").items()))
             most.setdefault(the(str(limit)), []).append(share)
-        ways = [f"by {limit} ({_span(found)})" for limit, found in most.items()]
-        said.append(f"{use} {' or '.join(ways)}")
-    return f"Limited most: {'; '.join(said)}"
+        ways = [f"{limit} ({_span(found)})" for limit, found in most.items()]
+        said.append(f"{use}: {' or '.join(ways)}")
+    return f"Main limit and its share of the time: {'; '.join(said)}"
 
 
 def _span(found: list[float]) -> str:

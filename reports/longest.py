@@ -9,7 +9,7 @@ import pandas as pd
 from costmodel.reports import style, words
 
 NAME = "longest"
-ABOUT = "The longest sequence whose footprint each device's memory holds, to the token."
+ABOUT = "The longest sequence whose footprint fits into each device's memory, exact to the token."
 
 
 def rows(longest: pd.DataFrame) -> pd.DataFrame:
@@ -28,10 +28,10 @@ def chart(frame: pd.DataFrame) -> Any:
             alt.Y("row:N", sort=None, title=None, axis=alt.Axis(grid=True)),
             *style.series_points(style.domain(frame["series"])),
             tooltip=style.tips(
-                ("row:N", "where", ""),
+                ("row:N", "device", ""),
                 ("series:N", "layer", ""),
                 ("longest_seq:Q", "longest [tokens]", ","),
-                ("hbm_capacity_bytes:Q", "device has [B]", ".4~s"),
+                ("hbm_capacity_bytes:Q", "device memory [B]", ".4~s"),
             ),
         )
         .properties(width="container", height=alt.Step(24))
@@ -48,4 +48,4 @@ def finding(frame: pd.DataFrame) -> str:
         low, high = limits.min(), limits.max()
         span = words.whole(low) if low == high else f"{words.whole(low)} to {words.whole(high)}"
         said.append(f"{name} {span} tokens")
-    return f"What fits, from the smallest device to the largest: {'; '.join(said)}"
+    return f"Longest sequence that fits, over all devices: {'; '.join(said)}"

@@ -13,8 +13,8 @@ from costmodel.reports.frames import Facts, axis_of
 
 NAME = "memory"
 ABOUT = (
-    "Operands, intermediates and, for training, gradients and what is kept for the backward pass; no "
-    "optimiser's state, no allocator's loss. The level line is the device's memory."
+    "Operands and intermediates; for training also gradients and what is kept for the backward pass. "
+    "Optimiser state and allocator overhead are not included. Dashed line: the device's memory."
 )
 
 
@@ -34,7 +34,7 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
         ("series:N", "layer", ""),
         (f"{x}:Q", x, ","),
         ("footprint_bytes:Q", "memory [B]", ".4~s"),
-        ("hbm_capacity_bytes:Q", "device has [B]", ".4~s"),
+        ("hbm_capacity_bytes:Q", "device memory [B]", ".4~s"),
     )
     base = alt.Chart(frame)
     known = base.transform_filter("isValid(datum.hbm_capacity_bytes)")

@@ -50,15 +50,15 @@ def page(frames: ModelFrames, *, first: str = "prefill", command: str) -> Page:
             tables=(model_tables.kernels(frames),),
             folded=True,
         ),
-        Section("length", "Along the length", figures=(figures["growth"], figures["holding"])),
+        Section("length", "Time and memory over length", figures=(figures["growth"], figures["holding"])),
         _generation(frames, figures.get("generation")),
-        Section("memory", "Memory, and what there is room for", figures=(figures["recompute"],)),
+        Section("memory", "Memory, and what fits", figures=(figures["recompute"],)),
         Section(
             "help",
             "What would help",
             text=(
-                "Nothing is fitted to these answers: each is a prediction made again with one thing changed. "
-                "Where one rests on other constants than the rest, the table says so.",
+                "Each answer is the same prediction with one change; nothing is fitted to it. The table says "
+                "where the changed prediction uses other constants.",
             ),
             figures=(figures["whatif"], figures["elasticity"]),
             tables=(model_tables.changes(frames), model_tables.slopes(frames)),
@@ -124,18 +124,18 @@ def _figures(frames: ModelFrames) -> dict[str, Figure]:
 
 def _asked(frames: ModelFrames, devices: list[str]) -> tuple[str, ...]:
     sequences = "one sequence" if frames.batch == 1 else f"{whole(frames.batch)} sequences"
-    uses = "; ".join(f"{use}: {what}" for use, what in frames.uses.items())
+    uses = "; ".join(f"{use} ({what})" for use, what in frames.uses.items())
     return (
         f"{frames.name}, {whole(frames.parameters)} parameters, with {sequences} of {whole(frames.seq)} "
-        f"tokens on {listed(devices)}. Where does the time go, what limits it, what is there memory for, and "
+        f"tokens on {listed(devices)}. Where does the time go, what limits it, what fits into memory, and "
         "what would make it faster?",
-        f"Uses are {uses}.",
+        f"Uses: {uses}.",
     )
 
 
 def _lead(picks: tuple[Pick, ...]) -> str:
     chosen = "; ".join(f"{pick.label.lower()}: {pick.values[pick.default]}" for pick in picks)
-    return f"For {chosen}. Charts and tables follow what is picked below."
+    return f"For {chosen}. The menus below change the charts and tables, not this list."
 
 
 def _constants(answers: pd.DataFrame) -> str:
@@ -162,7 +162,7 @@ def _training(frames: ModelFrames, figure: Figure | None) -> Section:
     each = "one sequence" if frames.batch == 1 else f"{whole(frames.batch)} sequences"
     text.insert(
         0,
-        f"A step has {each} for every device, in nodes of eight; each layout has to leave "
+        f"Each step has {each} per device, in nodes of eight devices. A layout fits if it leaves "
         f"{share(frames.margin)} of a device's memory free.",
     )
     return Section(
@@ -180,15 +180,18 @@ def _notes(frames: ModelFrames) -> tuple[tuple[str, str], ...]:
         *frames.notes,
         *rungs(frames.answers),
         LOWER_BOUND,
-        ("80 % from, to", "What 80 % of measurements lie within, by those the constants were not fitted on."),
+        (
+            "80 % from, to",
+            "The interval that 80 % of measurements fall into, judged by those that nothing was fitted on.",
+        ),
         (
             "Memory",
-            "Weights; for training gradients, AdamW's state (a master weight and two moments in fp32) and "
-            "what forward keeps for backward; else the cache of keys and values or recurrent states, and "
-            "what the part that needs most has in hand while it runs. Nothing is counted for an allocator's "
-            f"loss: {share(frames.margin)} of the device's memory is left free for it.",
+            "Weights. For training also gradients, AdamW's state (a master weight and two moments in fp32) "
+            "and the activations that forward keeps for backward; otherwise the cache of keys and values or "
+            "recurrent states, and the working memory of the part that needs most. Allocator overhead is "
+            f"not counted: {share(frames.margin)} of the device's memory is left free for it.",
         ),
-        ("Utilisation", "FLOP of matrix products over what the peak of the format allows in that time."),
+        ("Utilisation", "Matrix FLOPs over what the peak of the number format allows in the same time."),
         CONSTANTS_FROM,
         *layers(frames.facts),
     )

@@ -23,21 +23,23 @@ def kernels(frames: ModelFrames) -> Table:
         Column("hbm_bytes", "Traffic", "bytes"),
         Column("constants_from", "Constants from"),
     )
-    return Table("kernels", "Every kernel, all of its runs together", frames.kernels, columns)
+    return Table("kernels", "All kernels, each summed over its runs", frames.kernels, columns)
 
 
 def changes(frames: ModelFrames) -> Table:
     """Return the what-ifs: the effect of one change at a time."""
     columns = (
-        Column("change", "What if"),
-        Column("kind", "Which is"),
+        Column("change", "Change"),
+        Column("kind", "Kind"),
         Column("seconds", "Time", "seconds"),
         Column("gain", "Time saved", "percent"),
         Column("rung", "Rung"),
         Column("constants_from", "Constants from"),
     )
     rows = whatif.rows(frames.changes)
-    return Table("whatifs", "What if", rows.assign(gain=100 * (1 - 1 / rows["speedup"])), columns)
+    return Table(
+        "whatifs", "Predictions with one change", rows.assign(gain=100 * (1 - 1 / rows["speedup"])), columns
+    )
 
 
 def slopes(frames: ModelFrames) -> Table:
@@ -45,12 +47,12 @@ def slopes(frames: ModelFrames) -> Table:
     rows = elasticity.rows(frames.slopes)
     columns = (
         Column("of", "10 % more of"),
-        Column("kind", "Which is a"),
-        Column("change", "Changes the time by about", "percent"),
+        Column("kind", "Kind"),
+        Column("change", "Change of the time", "percent"),
     )
     return Table(
         "elasticities",
-        "How the roofline's time follows",
+        "How the roofline's time responds to rates and sizes",
         rows.assign(change=rows["elasticity"].map(elasticity.changed)),
         columns,
     )
@@ -62,12 +64,12 @@ def layouts(frames: ModelFrames) -> Table:
         Column("rank", "Rank", "count"),
         *(Column(name, name.replace("_", " ").capitalize(), "count") for name in _NUMBERS),
         Column("sequence_parallel", "Sequence parallel"),
-        Column("recompute", "Computed again"),
+        Column("recompute", "Recomputation"),
         Column("zero", "ZeRO", "count"),
-        Column("seconds", "Step", "seconds"),
+        Column("seconds", "Step time", "seconds"),
         Column("memory_bytes", "Memory", "bytes"),
-        Column("used", "Of the peak", "percent"),
-        Column("tokens_per_second", "Tokens a second", "count"),
+        Column("used", "Share of peak", "percent"),
+        Column("tokens_per_second", "Tokens per second", "count"),
     )
     parallel = frames.layouts["sequence_parallel"].map({True: "yes", False: "no"})
     rows = frames.layouts.assign(used=100 * frames.layouts["utilisation"], sequence_parallel=parallel)
@@ -78,14 +80,14 @@ def tokens(frames: ModelFrames) -> Table:
     """Return the times of a whole generation, at doublings of the tokens."""
     columns = (
         Column("made", "Token", "count"),
-        Column("step_s", "It takes", "seconds"),
-        Column("elapsed_s", "All so far", "seconds"),
+        Column("step_s", "Its time", "seconds"),
+        Column("elapsed_s", "Total so far", "seconds"),
         Column("lower_s", "Lower bound", "seconds"),
-        Column("rate", "Tokens a second", "count"),
+        Column("rate", "Tokens per second", "count"),
     )
     rows = frames.tokens
     rate = rows["batch"] * rows["made"] / rows["elapsed_s"]
-    caption = "A whole generation; the first token's time is the prompt's"
+    caption = "A whole generation; the time of the first token is that of the prompt"
     return Table("tokens", caption, rows.assign(rate=rate), columns)
 
 
@@ -109,7 +111,7 @@ def answers(frames: ModelFrames) -> Table:
         Column("constants_from", "Constants from"),
     )
     rows = rows.assign(used=100 * rows["utilisation"])
-    return Table("answers", "Times at the sizes asked for", rows, columns)
+    return Table("answers", "Times at the requested sizes", rows, columns)
 
 
 def room(frames: ModelFrames) -> Table:
@@ -120,13 +122,13 @@ def room(frames: ModelFrames) -> Table:
         _WHERE,
         _FOR,
         Column("memory_bytes", "Memory", "bytes"),
-        Column("hbm_capacity_bytes", "Device has", "bytes"),
+        Column("hbm_capacity_bytes", "Device memory", "bytes"),
         Column("fits", "Fits"),
         Column("longest_seq", "Longest sequence", "count"),
         Column("largest_batch", "Largest batch", "count"),
     )
     fits = ["yes" if bytes_ <= 0 else f"lacks {size(bytes_)}" for bytes_ in lacking]
-    caption = f"What there is room for, {share(frames.margin)} of the memory left free (empty: any)"
+    caption = f"What fits with {share(frames.margin)} of the memory left free (empty: any size does)"
     return Table("room", caption, rows.assign(fits=fits), columns)
 
 
@@ -142,4 +144,4 @@ def lengths(frames: ModelFrames) -> Table:
         Column("bytes", "Memory", "bytes"),
     )
     rows = times.merge(occupied, on=keys, how="left")
-    return Table("lengths", "Time and memory along the length", rows, columns)
+    return Table("lengths", "Time and memory over length", rows, columns)

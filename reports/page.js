@@ -77,7 +77,7 @@
     say(figure);
     if (!rows.length) {
       forget(figure);
-      plot.textContent = "Nothing to draw here.";
+      plot.textContent = "No data to draw.";
       return;
     }
     const series = drawnSeries(figure, rows);
@@ -212,7 +212,7 @@
     element.querySelector("tbody").replaceWith(body);
     element.querySelector(".csv").textContent = `Export ${rows.toLocaleString("en")} rows as CSV`;
     const shown = Math.min(order.length, store.most_shown);
-    element.querySelector(".shown").textContent = `Shown: ${shown.toLocaleString("en")} of ${rows.toLocaleString("en")}.`;
+    element.querySelector(".shown").textContent = `Showing ${shown.toLocaleString("en")} of ${rows.toLocaleString("en")} rows.`;
   }
 
   function sortBy(table, index, header) {

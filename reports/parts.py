@@ -11,8 +11,8 @@ from costmodel.reports.binding import COLOURS, limits
 
 NAME = "parts"
 ABOUT = (
-    "Time of each part of the model, all of its layers together, coloured by what limits the kernels in it: "
-    "an engine, main memory, a cache, dependent steps or launches."
+    "Time of each part of the model, summed over all layers, coloured by what limits its kernels: an engine, "
+    "main memory, a cache, dependent steps or launches."
 )
 #: Number of parts that a sentence names.
 MOST_SAID = 3
@@ -44,7 +44,7 @@ def chart(frame: pd.DataFrame) -> Any:
         .encode(
             alt.X("seconds:Q", title="time [s]", axis=alt.Axis(labelExpr=style.SECONDS, tickCount=6)),
             alt.Y("part:N", title=None, sort=alt.EncodingSortField("seconds", op="sum", order="descending")),
-            style.named_colours(frame["limit"], COLOURS),
+            style.named_colours(frame["limit"], COLOURS, drawn=True),
             tooltip=style.tips(
                 ("part:N", "part", ""),
                 ("limit:N", "limited by", ""),
@@ -54,7 +54,7 @@ def chart(frame: pd.DataFrame) -> Any:
         )
         .properties(width="container", height=alt.Step(24))
     )
-    return style.titled(bars, finding(frame), ABOUT)
+    return style.titled(style.lined(bars, style.domain(frame["limit"])), finding(frame), ABOUT)
 
 
 def finding(frame: pd.DataFrame) -> str:

@@ -11,11 +11,12 @@ from costmodel.reports.holding import named, stacked
 
 NAME = "recompute"
 ABOUT = (
-    "Memory at the sizes asked for. Selective recomputation keeps no scores of attention (tiled attention "
-    "never does); full recomputation keeps each layer's input. The upright line is what the model may use."
+    "Memory at the requested sizes. Selective recomputation does not keep attention scores (tiled attention "
+    "never does); full recomputation keeps only each layer's input. Dashed line: the memory that the model "
+    "may use."
 )
 #: Kinds of recomputation, in words.
-AGAIN = {"none": "all kept", "selective": "selective", "full": "full"}
+AGAIN = {"none": "no recomputation", "selective": "selective", "full": "full recomputation"}
 
 
 def rows(memory: pd.DataFrame, seq: int) -> pd.DataFrame:
@@ -54,7 +55,7 @@ def finding(frame: pd.DataFrame) -> str:
         for state, size in held.items()
         if size > capacity
     ]
-    said = [f"has room for {words.listed(fitting)}"] if fitting else ["has room for none of its uses"]
+    said = [f"is enough for {words.listed(fitting)}"] if fitting else ["is not enough for any use"]
     return f"Memory of {words.size(capacity)} {'; '.join([*said, *lacking])}"
 
 

@@ -12,9 +12,9 @@ from costmodel.reports.binding import COLOURS, limits
 
 NAME = "residuals"
 ABOUT = (
-    "Signed error of the prediction, by measured time (four bins a decade) and by what the prediction takes "
-    "for the limit: the median, and the band that holds 80 %. Above 0 the prediction is too long. Errors are "
-    "drawn up to ±200 %."
+    "Signed error of the prediction, by measured time (four bins per decade) and predicted limit. Points: "
+    "median; vertical lines: the range that holds 80 %. Above 0, the prediction is too long. Larger errors "
+    "are drawn at ±200 %."
 )
 #: Larger errors [%] are drawn at the edge.
 EDGE = 200.0
@@ -56,11 +56,11 @@ def chart(frame: pd.DataFrame) -> Any:
     error = alt.Y("median:Q", title="error of the prediction [%]")
     stroke = style.group_line(frame["regime"], COLOURS)
     tooltip = style.tips(
-        ("regime:N", "bound by", ""),
+        ("regime:N", "limited by", ""),
         ("middle_s:Q", "measured around [s]", ".3~s"),
         ("median:Q", "median error [%]", "+.1f"),
-        ("low:Q", "10 % below [%]", "+.1f"),
-        ("high:Q", "10 % above [%]", "+.1f"),
+        ("low:Q", "10th percentile [%]", "+.1f"),
+        ("high:Q", "90th percentile [%]", "+.1f"),
         ("count:Q", "rows", ","),
     )
     drawn = alt.layer(
@@ -82,4 +82,4 @@ def finding(frame: pd.DataFrame) -> str:
         middle = float(np.average(part["median"], weights=part["count"]))
         side = "too long" if middle > 0 else "too short"
         said.append(f"{name} {abs(middle):.0f} % {side} ({words.rows(part['count'].sum())})")
-    return f"Where it leans, by what binds: {'; '.join(said)}"
+    return f"Median error of predictions by limit: {'; '.join(said)}"

@@ -13,9 +13,9 @@ from costmodel.reports.frames import Facts, axis_of
 
 NAME = "roofline"
 ABOUT = (
-    "Arithmetic of matrix products for each byte of main-memory traffic, and how much of it is done a "
-    "second; one line a layer, from the smallest size to the largest. The roof is the lesser of what "
-    "the memory can feed and what the engines can do."
+    "Rate of matrix arithmetic over arithmetic intensity (matrix FLOPs per byte of main-memory traffic), "
+    "one line per layer from the smallest size to the largest. The roof is the smaller of the engine's "
+    "peak and the memory's bandwidth times the intensity."
 )
 #: Columns of a sweep that this chart does not use.
 _NOT_DRAWN = (
@@ -114,9 +114,9 @@ def chart(frame: pd.DataFrame, names: Sequence[str]) -> Any:
         (f"{x}:Q", x, ","),
         ("intensity:Q", "FLOP/B", ",.3~r"),
         ("rate:Q", "FLOP/s", ".3~s"),
-        ("share:Q", "of peak", ".1~%"),
+        ("share:Q", "share of peak", ".1~%"),
         ("seconds:Q", "time [s]", ".3~s"),
-        ("bound:N", "bound by", ""),
+        ("bound:N", "limited by", ""),
     )
     roof = base.transform_filter("datum.kind === 'roof'")
     dots = layers.mark_point(strokeWidth=0, size=45, opacity=1).encode(tooltip=tooltip)
@@ -129,11 +129,11 @@ def finding(frame: pd.DataFrame) -> str:
     """Return the largest share of the peak that each layer reaches."""
     points = frame[frame["kind"] == "layer"]
     if points.empty:
-        return "No matrix products, so nothing to place under the roof"
+        return "No matrix products, so there is nothing to draw under the roof"
     if not points["share"].notna().any():
         best = points.groupby("series", sort=False)["rate"].max()
         said = [f"{words.flop(rate)}/s for {name}" for name, rate in best.items()]
         return f"At most {words.listed(said)}; the device's roof is not known"
     best = points.groupby("series", sort=False)["share"].max().sort_values(ascending=False)
     said = [f"{name} {words.share(value)}" for name, value in best.items()]
-    return f"Share of the peak, at best: {words.listed(said[:4])}"
+    return f"Highest share of peak FLOP/s: {words.listed(said[:4])}"

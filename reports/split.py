@@ -10,7 +10,7 @@ from costmodel.reports import style, words
 from costmodel.reports.frames import axis_of, axis_title, in_words
 
 NAME = "split"
-ABOUT = "Each layer's time, shared out among the kinds of kernel that it runs, length by length."
+ABOUT = "Each layer's time at each length, split by kind of kernel."
 
 #: Kernel models: name in words, colour.
 PARTS = {
@@ -74,6 +74,7 @@ def finding(frame: pd.DataFrame) -> str:
         # The length from which on it stays the largest, up to the last.
         over = table.index[(table[part] > 0.5)[::-1].cummin()[::-1]]
         start = f" from {words.at(x, over[0])} on" if 0 < len(over) < len(table) else ""
-        goal = f"into {part}{start} for " if len(over) else "into no one part for "
+        goal = f"{part}{start}" if len(over) else "no single part"
         said.setdefault(goal, []).append(str(name))
-    return "Most of the time goes " + ", ".join(goal + words.listed(names) for goal, names in said.items())
+    parts = [f"{words.listed(names)}: {goal}" for goal, names in said.items()]
+    return f"Over half of the time goes into: {'; '.join(parts)}"

@@ -71,7 +71,8 @@ class Stated:
     def finding(self, frame: pd.DataFrame) -> str:
         """Return which share is within 10 %, and the op that is furthest off."""
         close = ((frame["ratio"] - 1).abs() <= 0.1).mean()
-        text = f"{self.said} within 10 % of {words.share(close)} of {words.whole(len(frame))} measured"
+        cases = words.whole(len(frame))
+        text = f"{self.said} within 10 % of the measured one in {words.share(close)} of {cases} cases"
         middle = {
             str(op): float(ratio.median())
             for op, ratio in frame.groupby("op", sort=True, observed=True)["ratio"]
@@ -79,26 +80,28 @@ class Stated:
         furthest = max(middle, key=lambda op: abs(math.log(middle[op])))
         if abs(middle[furthest] - 1) <= 0.1:
             return text
-        return f"{text}; furthest off is {furthest}: {words.times(middle[furthest])} as much is stated"
+        return (
+            f"{text}; furthest off is {furthest}, stated as {words.times(middle[furthest])} the measured one"
+        )
 
 
 MEMORY = Stated(
     name="occupied",
-    what="most memory occupied",
+    what="peak memory, measured",
     said="The stated footprint is",
     about=(
-        "Footprint as layers state it over the most that torch's allocator gave out at once: operands, "
-        "intermediates, gradients, and workspaces that libraries ask it for. What a library takes from the "
-        "system by itself is not seen."
+        "Stated footprint over the peak of torch's allocator: operands, intermediates, gradients, and "
+        "workspaces that libraries allocate through it. Memory that a library takes directly from the system "
+        "is not seen."
     ),
 )
 TRAFFIC = Stated(
     name="counted",
-    what="main-memory traffic counted",
+    what="main-memory traffic, measured",
     said="The stated traffic is",
     about=(
-        "Main-memory traffic as layers state it over what the hardware counted (Nsight Compute), each case "
-        "once and from cold caches. Below 1, re-reads were not served by a cache; above 1, a cache kept what "
-        "is stated to be written."
+        "Stated main-memory traffic over that of hardware counters (Nsight Compute); each case ran once, "
+        "from cold caches. Below 1, caches did not serve all re-reads; above 1, a cache kept data that is "
+        "stated as written to memory."
     ),
 )

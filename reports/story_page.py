@@ -13,7 +13,7 @@ from costmodel.reports.page import Page, Section
 from costmodel.reports.table import Column, Table
 from costmodel.reports.words import listed, whole
 
-TITLE = "Recurrence or attention: where each is limited, and by what"
+TITLE = "Recurrence or attention: how fast each is, and what limits it"
 #: Shown at first, where it is among the devices.
 FIRST_DEVICE = "H200"
 
@@ -24,15 +24,14 @@ def page(frames: Frames, *, command: str) -> Page:
     low, high, batch = rows["seq"].min(), rows["seq"].max(), rows["batch"].max()
     layers, devices = list(dict.fromkeys(rows["series"])), rows["device"].nunique()
     asked = (
-        f"A stack of {rows['num_layers'].max():.0f} encoder layers of the Transformer of Vaswani et al. "
-        "(2017), base and big, beside an LSTM stack of the same width and number of layers: "
+        f"This page compares a stack of {rows['num_layers'].max():.0f} encoder layers of the Transformer of "
+        "Vaswani et al. (2017), base and big, with an LSTM stack of the same width and number of layers: "
         f"{listed(layers)}. Batch {whole(batch)}, sequences of {whole(low)} to {whole(high)} tokens, "
         f"{devices} accelerators. How long does each take, what limits it, and from which length on does "
         "one overtake the other?",
-        "Each device computes in its native 16-bit format, fp16 on P100 and V100 and bf16 elsewhere; P100 "
-        "also in fp32. Tiled attention is FlashAttention-2; stored scores are attention as first "
-        "published, its n×n scores written to memory and read back. The figures of each device are its "
-        "datasheet's.",
+        "Each device computes in its native 16-bit format: fp16 on P100 and V100, bf16 elsewhere; P100 "
+        "also in fp32. “Tiled” is FlashAttention-2. “Stored” is attention as first published, which "
+        "writes its n×n scores to memory and reads them back. Device figures are from datasheets.",
     )
     picks = (
         Pick("where", "Device", *_values(rows["where"], FIRST_DEVICE)),
@@ -61,12 +60,13 @@ def _systems(frames: Frames) -> Section:
     caption = "Table 1 of Attention Is All You Need, for every layer"
     return Section(
         "families",
-        "Every layer there is",
+        "All layers of the tool",
         text=(
-            "The table is worked out from each layer's formulas, constants dropped: n positions, width d, "
-            "heads of d_h, kernels of K, windows w, blocks b; p devices, of which one is counted. "
-            "Arithmetic of all engines is in it; what only moves data has none. A layer that sees each "
-            "position by itself has no path between positions, and O(1) stands there.",
+            "The table is derived from each layer's formulas, without constant factors. n: positions; d: "
+            "width; d_h: head width; K: kernel size; w: window; b: block; p: devices, with the cost of one "
+            "of them given. Complexity counts the arithmetic of all engines; a layer that only moves data "
+            "has none. A layer that treats each position on its own has no path between positions, and "
+            "is listed with O(1).",
         ),
         figures=(Figure.of(families, drawn),),
         tables=(Table("growth", caption, frames.growth, columns),),

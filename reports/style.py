@@ -95,7 +95,7 @@ def named_bars(by: str, names: Sequence[str]) -> Any:
 
 
 def lined(chart: Any, names: Sequence[str]) -> Any:
-    """Return a chart of `series_line` or `series_bars` with the list of series in its legend: at first, all.
+    """Return a chart with the list of values that its legend shows, see `series_line`; at first, all.
 
     The page's script reduces the list to the series that have rows.
     """
@@ -134,11 +134,24 @@ def series_bars(names: Sequence[str]) -> Any:
     return altair().Color("series:N", scale=_colours(names, BARS), legend=legend)
 
 
-def named_colours(column: pd.Series, colours: Mapping[str, str]) -> Any:
-    """Return colours by a column whose values have their own colours (others are grey), with its legend."""
+def named_colours(column: pd.Series, colours: Mapping[str, str], *, drawn: bool = False) -> Any:
+    """Return colours by a column whose values have their own colours (others are grey), with its legend.
+
+    Parameters
+    ----------
+    column : Series
+        The column.
+    colours : mapping of str to str
+        Colours of its values.
+    drawn : bool
+        Whether the legend lists only values that have rows; the chart is then passed through `lined`.
+    """
     alt = altair()
     scale = _named(domain(column), colours, "#DDDDDD")
-    return alt.Color(f"{column.name}:N", scale=scale, legend=alt.Legend(title=None, orient="top"))
+    values = alt.ExprRef(DRAWN) if drawn else alt.Undefined
+    return alt.Color(
+        f"{column.name}:N", scale=scale, legend=alt.Legend(title=None, orient="top", values=values)
+    )
 
 
 def groups(column: pd.Series, colours: Mapping[str, str] | None = None) -> list[Any]:

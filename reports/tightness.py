@@ -11,8 +11,8 @@ from costmodel.reports import style, words
 
 NAME = "tightness"
 ABOUT = (
-    "The lower bound over the measured time, the median of each op in bins of measured time. At 1 the "
-    "kernel runs as fast as the datasheet lets it; above 1 a promise would be broken."
+    "Lower bound over measured time: median of each op in bins of measured time. At 1, the kernel runs as "
+    "fast as the datasheet allows; above 1, the lower bound is wrong."
 )
 
 
@@ -61,7 +61,7 @@ def finding(frame: pd.DataFrame) -> str:
         for op, part in frame[frame["tightness"].notna()].groupby("op", sort=False, observed=True)
     }
     if not middle:
-        return "No lower bound to hold a measurement against"
+        return "No row has a lower bound"
     best, worst = max(middle, key=lambda op: middle[op]), min(middle, key=lambda op: middle[op])
-    text = f"The bound explains {words.share(middle[best])} of the time of {best}"
-    return text if best == worst else f"{text}, {words.share(middle[worst])} of that of {worst}"
+    text = f"The lower bound is {words.share(middle[best])} of the measured time for {best}"
+    return text if best == worst else f"{text}, and {words.share(middle[worst])} for {worst}"

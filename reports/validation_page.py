@@ -42,9 +42,7 @@ def page(
     rows, fitted = _checked(frame)
     both = rows[np.isfinite(rows["seconds"]) & (rows["seconds"] > 0)]
     if both.empty:
-        raise TableError(
-            "no row has both a measured and a predicted time: nothing to hold against each other"
-        )
+        raise TableError("no row has both a measured and a predicted time: nothing to compare")
     cases = [name for name in CASES if name in both]
     picks = tuple(_pick(name, both[name]) for name in cases if both[name].nunique() > 1)
     ops = list(
@@ -60,36 +58,32 @@ def page(
     table = errors.rows(rows, [name for name in errors.CELL if name in rows])
     stated = {one.name: _stated(one, more, ops) for one, more in ((MEMORY, memory), (TRAFFIC, traffic))}
     sections = (
-        Section("agreement", "Predicted against measured", figures=figures[:1]),
+        Section("agreement", "Predicted and measured time", figures=figures[:1]),
         Section("errors", "Errors by op and rung", figures=(wide,)),
-        Section("residuals", "Errors by size and regime", figures=figures[1:2]),
-        Section("roofline", "Where the roofline holds", figures=figures[2:]),
-        Section("memory", "Memory occupied against the footprint", figures=stated[MEMORY.name]),
+        Section("residuals", "Errors by measured time and limit", figures=figures[1:2]),
+        Section("roofline", "How close measurements come to the lower bound", figures=figures[2:]),
+        Section("memory", "Measured memory and stated footprint", figures=stated[MEMORY.name]),
         Section(
             "traffic",
-            "Traffic that the hardware counted",
+            "Traffic from hardware counters",
             figures=stated[TRAFFIC.name],
             tables=_counted(traffic),
         ),
         Section("numbers", "The accuracy table", tables=(_table(table),)),
-        Section(
-            "constants", "What was fitted, and how sure it is", tables=_constants(constants), folded=True
-        ),
+        Section("constants", "Fitted constants, with intervals", tables=_constants(constants), folded=True),
         Section("means", "What the numbers mean", notes=_notes(rows, facts)),
         sources(facts),
     )
     kept = tuple(section for section in sections if section.figures or section.tables or section.notes)
     devices, timed = (list(dict.fromkeys(rows[name])) for name in ("device", "op"))
     asked = [
-        f"{whole(_measurements(rows))} measurements of {listed(timed)} on {listed(devices)}: how far off "
-        "are the predictions, which way, and where?"
+        f"{whole(_measurements(rows))} measurements of {listed(timed)} on {listed(devices)}: how large are "
+        "the prediction errors, in which direction, and where?"
     ]
     if fitted:
-        asked.append(
-            f"{whole(fitted)} others are of shapes that constants are fitted on, and are not counted."
-        )
+        asked.append(f"{whole(fitted)} more, of shapes that constants were fitted on, are left out.")
     return Page(
-        title=f"Predictions held against measurements on {listed(devices[:3])}",
+        title=f"Predictions compared with measurements on {listed(devices[:3])}",
         asked=tuple(asked),
         findings=tuple(
             figure.say(at_first(picks))
@@ -116,11 +110,11 @@ def _pick(name: str, column: pd.Series) -> Pick:
 def _notes(rows: pd.DataFrame, facts: Facts) -> tuple[tuple[str, str], ...]:
     """Return notes on the measurements, the definition of errors, and each rung and layer."""
     return (
-        ("Measured", "Time of one run, as whoever measured it took it; see the table's own columns."),
+        ("Measured", "Time of one run, as defined by whoever measured it; see the columns of the table."),
         (
             "Error",
-            "Predicted over measured time, less one: median and mean of its size, and, as bias, the median "
-            "with its sign. Rows that constants were fitted on are left out.",
+            "Predicted over measured time, minus 1: median and mean of its absolute value, and the median "
+            "with its sign as bias. Rows that constants were fitted on are left out.",
         ),
         *rungs(rows),
         *layers(facts),
@@ -170,16 +164,16 @@ def _counted(frame: pd.DataFrame | None) -> tuple[Table, ...]:
         return ()
     columns = (
         Column("kernel", "Kernel"),
-        Column("measured_bytes", "Main memory, counted", "bytes"),
-        Column("stated_bytes", "stated", "bytes"),
-        Column("lts_bytes", "L2, counted", "bytes"),
-        Column("l2_bytes", "stated", "bytes"),
+        Column("measured_bytes", "Main memory, measured", "bytes"),
+        Column("stated_bytes", "Main memory, stated", "bytes"),
+        Column("lts_bytes", "L2, measured", "bytes"),
+        Column("l2_bytes", "L2, stated", "bytes"),
         Column("instructions", "Instructions", "count"),
         Column("status", "Status"),
-        Column("reason", "Why not"),
+        Column("reason", "Reason"),
         Column("case", "Case"),
     )
-    return (Table("counters", "Cases whose bytes were to be counted, from cold caches", frame, columns),)
+    return (Table("counters", "Bytes by hardware counters and as stated, from cold caches", frame, columns),)
 
 
 def _table(frame: pd.DataFrame) -> Table:
@@ -204,10 +198,10 @@ def _table(frame: pd.DataFrame) -> Table:
         Column("mean_ape", "Mean error", "percent"),
         Column("bias", "Bias", "percent"),
         *([Column("reruns", "Reruns differ by", "percent")] if frame["reruns"].notna().any() else []),
-        Column("under_lower", "Under bound", "percent"),
+        Column("under_lower", "Below lower bound", "percent"),
     )
     return Table(
-        "accuracy", "Errors by cell: absolute, and as signed bias (positive: too long)", frame, columns
+        "accuracy", "Errors by cell; bias is signed (positive: the prediction is too long)", frame, columns
     )
 
 
@@ -224,12 +218,12 @@ def _constants(frame: pd.DataFrame | None) -> tuple[Table, ...]:
         "low": "From",
         "high": "To",
         "unit": "Unit",
-        "meaning": "What it is",
+        "meaning": "Meaning",
     }
     columns = tuple(Column(name, heading) for name, heading in headings.items())
     caption = (
-        "Fitted constants; from and to hold 80 % of what is found on shapes drawn anew from those fitted on. "
-        "A wide interval is a constant that these rows do not determine"
+        "Fitted constants. From and to: the interval of 80 % of the values found on resampled shapes. If it "
+        "is wide, these rows do not determine the constant"
     )
     return (Table("constants", caption, frame, columns),)
 
@@ -237,10 +231,10 @@ def _constants(frame: pd.DataFrame | None) -> tuple[Table, ...]:
 def _caveat(rows: pd.DataFrame) -> str:
     under = _measurements(rows[rows["measured_s"] < rows["lower_s"]])
     if under == 0:
-        return "No measurement is under the lower bound."
+        return "No measurement is below the lower bound."
     return (
-        f"{whole(under)} measurements are under the lower bound: a count, a spec or a timer is wrong there, "
-        "and each has to be explained."
+        f"{whole(under)} measurements are below the lower bound: a count, a spec or a timer is wrong there, "
+        "and each needs an explanation."
     )
 
 
@@ -250,9 +244,9 @@ def _noise(rows: pd.DataFrame) -> str:
         return ""
     spread = _once(rows)["spread"].dropna()
     if spread.empty:
-        return "No case was measured twice: how far reruns differ is not known."
+        return "No case was measured twice, so the differences between reruns are not known."
     noisy = int((spread > NOISY).sum())
     return (
         f"Reruns of a case differ by {100 * spread.median():.1f} % (median), by over {100 * NOISY:.0f} % in "
-        f"{whole(noisy)} of {whole(len(spread))}: an error within that is luck."
+        f"{whole(noisy)} of {whole(len(spread))} cases; smaller errors are within the noise."
     )

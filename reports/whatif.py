@@ -11,24 +11,24 @@ from costmodel.reports.frames import in_words
 
 NAME = "whatif"
 ABOUT = (
-    "The prediction made again with one thing changed: a figure of the device doubled, a narrower format, "
-    "another way to compute the same, another device. Bars begin at 1, as fast as it is."
+    "Each bar is the prediction with one change: a figure of the device doubled, a narrower number format, "
+    "another way to compute the same, or another device. Bars start at 1, the speed without the change."
 )
 #: Kinds of changes: name in words, colour.
 KINDS = {
-    "figure": ("a figure of the device", "#0072B2"),
-    "format": ("a narrower format", "#009E73"),
-    "unlike": ("narrower, with other constants", "#E69F00"),
-    "choice": ("another way to compute it", "#CC79A7"),
-    "device": ("another device", "#D55E00"),
+    "figure": ("device figure", "#0072B2"),
+    "format": ("narrower format", "#009E73"),
+    "unlike": ("narrower format, other constants", "#E69F00"),
+    "choice": ("other way to compute it", "#CC79A7"),
+    "device": ("other device", "#D55E00"),
 }
 #: Device figures in words, by the name that changes begin with.
 FIGURES = {
     "hbm": "memory bandwidth",
-    "units": "number of units",
+    "units": "compute units",
     "clock": "clock",
     "l2": "L2 cache",
-    "link": "links within a node",
+    "link": "link bandwidth within a node",
 }
 #: Other ways to compute the same, in words.
 CHOICES = {
@@ -63,7 +63,7 @@ def said(change: str) -> str:
     names, times, factor = change.partition(" times ")
     if not times:
         return CHOICES.get(change, change)
-    figures = " and ".join(FIGURES.get(name, f"peak of {name}") for name in names.split(" and "))
+    figures = " and ".join(FIGURES.get(name, f"{name} peak") for name in names.split(" and "))
     return f"{figures} × {factor}"
 
 
@@ -72,19 +72,20 @@ def chart(frame: pd.DataFrame) -> Any:
     alt = style.altair()
     base = alt.Chart(frame)
     bars = base.mark_bar().encode(
-        alt.X("start:Q", title="times as fast", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
+        alt.X("start:Q", title="speedup", scale=alt.Scale(zero=False), axis=alt.Axis(tickCount=8)),
         alt.X2("speedup:Q"),
         alt.Y("change:N", title=None, sort=alt.EncodingSortField("speedup", order="descending")),
-        style.named_colours(frame["kind"], dict(KINDS.values())),
+        style.named_colours(frame["kind"], dict(KINDS.values()), drawn=True),
         tooltip=style.tips(
             ("change:N", "change", ""),
-            ("speedup:Q", "times as fast", ".3~r"),
+            ("speedup:Q", "speedup", ".3~r"),
             ("seconds:Q", "time [s]", ".3~s"),
             ("rung:N", "rung", ""),
             ("constants_from:N", "constants from", ""),
         ),
     )
     drawn = bars.properties(width="container", height=alt.Step(24))
+    drawn = style.lined(drawn, style.domain(frame["kind"]))
     return style.titled(drawn, finding(frame), ABOUT)
 
 
@@ -98,10 +99,10 @@ def finding(frame: pd.DataFrame) -> str:
         f"{change}: {words.times(times)} as fast"
         for change, times in zip(most["change"], most["speedup"], strict=True)
     ]
-    text = "; ".join(helps) or "Nothing by itself makes it 5 % faster"
+    text = "; ".join(helps) or "No single change makes it 5 % faster"
     devices = _best(frame[frame["kind"] == device])
     if len(devices) and devices["speedup"].iloc[0] > 1:
-        text += f"; {devices['change'].iloc[0]}: {words.times(devices['speedup'].iloc[0])}"
+        text += f"; {devices['change'].iloc[0]}: {words.times(devices['speedup'].iloc[0])} as fast"
     elif len(devices):
         text += "; no other device tried is faster"
     idle = own[own["speedup"] < 1.01]

@@ -95,9 +95,9 @@ def listed(items: Sequence[str]) -> str:
 
 
 def origins(constants_from: str) -> str:
-    """Return the origins of constants: ``"none, self" → "the device itself, the rest by the datasheet"``."""
+    """Return origins of constants: ``"none, self" → "the device itself, the rest from the datasheet"``."""
     names = constants_from.split(", ")
     fitted = [name.replace("self", "the device itself") for name in names if name != "none"]
     if not fitted:
         return "the datasheet alone"
-    return ", ".join(fitted + ["the rest by the datasheet"] * ("none" in names))
+    return listed(fitted) + (", the rest from the datasheet" if "none" in names else "")

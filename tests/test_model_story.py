@@ -214,5 +214,5 @@ def test_a_format_that_a_device_lacks(model):
 
 def test_a_page_says_that_training_keeps_its_weights_as_it_computes(model):
     stored = model_story.story(model.storing("int8"), DEVICES[:1], batch=BATCH, seq=SEQ)
-    assert ("Training", "Its weights are kept in bf16, however those that serve are.") in stored.notes
+    assert ("Training", "Training keeps weights in bf16, whatever serving stores them in.") in stored.notes
     assert "Training" not in dict(model_story.story(model, DEVICES[:1], batch=BATCH, seq=SEQ).notes)

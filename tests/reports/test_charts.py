@@ -120,8 +120,8 @@ def test_lines_have_one_legend_of_colour_and_dashes(table: pd.DataFrame, facts: 
 def test_time_finding(page: reports.Page) -> None:
     # At 8,192: chain 8.192 ms and GB, pairs 67.1 ms and GB, of 2 GB; ratio 8.192; at 128: 128 µs and 16.4 µs.
     assert said(page, "time") == (
-        "At 8,192 tokens, chain[bf16] takes 8.19 ms (more than memory holds) and pairs[bf16] 67.1 ms "
-        "(more than memory holds), 8.2 times as long; at 128 tokens, pairs[bf16] is fastest"
+        "At 8,192 tokens, chain[bf16] takes 8.19 ms (exceeds memory) and pairs[bf16] 67.1 ms "
+        "(exceeds memory), 8.2 times as long; at 128 tokens, pairs[bf16] is fastest"
     )
     assert "chain[bf16] takes 16.4 ms" in said(page, "time", "maker/two")
 
@@ -132,7 +132,7 @@ def test_every_layer_is_named_and_equals_are_equal(table: pd.DataFrame, facts: r
     third = third.assign(seconds=1.002 * third["seconds"], footprint_bytes=third["footprint_bytes"] / 100)
     page = reports.compare(pd.concat([table, third]), facts=facts)
     text = said(page, "time")
-    assert "pairs[bf16] 67.1 ms (more than memory holds) and near[bf16] 67.2 ms, 8.2 times" in text
+    assert "pairs[bf16] 67.1 ms (exceeds memory) and near[bf16] 67.2 ms, 8.2 times" in text
     assert text.endswith("at 128 tokens, pairs[bf16] and near[bf16] are fastest")
 
 
@@ -153,7 +153,7 @@ def test_crossover_finding(page: reports.Page) -> None:
     inside = frame[frame["from_seq"] > 128]
     assert inside["from_seq"].tolist() == pytest.approx([1000.0, 1000.0], rel=1e-12)
     assert inside["series"].tolist() == ["chain[bf16]", "chain[bf16]"]
-    assert said(page, "crossovers") == "In both rows chain[bf16] is fastest from about 1,000 tokens on"
+    assert said(page, "crossovers") == "In both cases chain[bf16] is fastest from about 1,000 tokens on"
 
 
 def test_crossovers_are_said_by_who_wins_in_the_end(
@@ -168,8 +168,8 @@ def test_crossovers_are_said_by_who_wins_in_the_end(
     text = said(reports.compare(table, facts=facts), "crossovers")
     # 1 µs · n = 1 ns · n² at 1,000; 2 µs · n at 2,000.
     assert text == (
-        "In 2 of 4 rows chain[bf16] is fastest from about 1,000 tokens on at the earliest (maker/one), "
-        "about 2,000 tokens at the latest (maker/two); "
+        "In 2 of 4 cases chain[bf16] is fastest beyond a crossover that lies between about 1,000 tokens "
+        "(maker/one) and about 2,000 tokens (maker/two); "
         "on maker/three chain[bf16] is fastest at every length; "
         "on maker/four pairs[bf16] is fastest at every length"
     )
@@ -177,7 +177,7 @@ def test_crossovers_are_said_by_who_wins_in_the_end(
 
 def test_roofline_finding(page: reports.Page) -> None:
     # chain: 1e6·n FLOP in 1e-6·n s = 1 TFLOP/s of 10; pairs: 1e4·n² in 1e-9·n² = 10 TFLOP/s.
-    assert said(page, "roofline") == "Share of the peak, at best: pairs[bf16] 100 % and chain[bf16] 10 %"
+    assert said(page, "roofline") == "Highest share of peak FLOP/s: pairs[bf16] 100 % and chain[bf16] 10 %"
     assert said(page, "roofline", "maker/two").endswith("pairs[bf16] 50 % and chain[bf16] 5 %")
 
 
@@ -195,14 +195,14 @@ def test_count_findings(page: reports.Page) -> None:
     )
     assert said(page, "traffic") == "At 8,192 tokens, chain[bf16] and pairs[bf16] move 81.9 MB"
     assert said(page, "depth") == (
-        "At 8,192 tokens, chain[bf16] waits for 8,192 steps, pairs[bf16] 1 step: 8,192 times as much"
+        "At 8,192 tokens, chain[bf16] takes 8,192 steps, pairs[bf16] 1 step: 8,192 times as many"
     )
 
 
 def test_a_size_that_is_no_length_is_not_called_one(table: pd.DataFrame, facts: reports.Facts) -> None:
     """Of products along m there is no length, no stack and no longest sequence."""
     page = reports.compare(table.rename(columns={"seq": "m"}), facts=facts)
-    assert said(page, "binding").startswith("Bound, over all devices and sizes: ")
+    assert said(page, "binding").startswith("Most frequent limit over all devices and sizes: ")
     assert said(page, "memory").startswith("Memory of 2 GB holds chain[bf16] up to m = 512; ")
     headings = {section.name: section.heading for section in page.sections}
     assert headings["memory"] == "Memory"
@@ -235,8 +235,8 @@ def test_memory_finding(page: reports.Page) -> None:
 
 def test_binding_finding(page: reports.Page) -> None:
     assert said(page, "binding") == (
-        "Bound, over all devices and lengths: chain[bf16] by main memory everywhere; "
-        "pairs[bf16] by matrix engine everywhere"
+        "Most frequent limit over all devices and lengths: chain[bf16]: main memory (always); "
+        "pairs[bf16]: matrix engine (always)"
     )
 
 
@@ -269,7 +269,7 @@ def test_shares_of_time_add_up_and_are_said() -> None:
     )
     rows = split.rows(parts)
     assert rows["share"].tolist() == pytest.approx([0.75, 0.25, 6 / 13, 7 / 13])
-    assert split.finding(rows) == "Most of the time goes into attention from 256 tokens on for block"
+    assert split.finding(rows) == "Over half of the time goes into: block: attention from 256 tokens on"
     assert vl_convert.vegalite_to_vega(json.dumps(split.chart(rows).to_dict()))["marks"]
 
 
@@ -296,8 +296,8 @@ def test_what_helps_is_said_by_what_it_takes() -> None:
     rows = helping.rows(changes)
     assert helping.finding(rows) == (
         "At 512 tokens, chain is 3 times as fast with staggered layers (wavefront), and gains less than 5 % "
-        "from any figure of the device doubled; pairs is 1.9 times as fast with number of units × 2; "
-        "idle gains nothing from any figure of the device doubled"
+        "from doubling any one figure of the device; pairs is 1.9 times as fast with compute units × 2; "
+        "idle gains nothing from doubling any one figure of the device"
     )
     assert vl_convert.vegalite_to_vega(json.dumps(helping.chart(rows).to_dict()))["marks"]
 
@@ -306,8 +306,8 @@ def test_most_of_the_time_is_said_from_where_on_it_stays_so() -> None:
     """A majority that is lost again is none, nor one that the longest length does not have."""
     seq = [128.0, 256.0, 512.0, 1024.0]
     for shares, said in (
-        ((0.6, 0.4, 0.7, 0.8), "into attention from 512 tokens on for block"),
-        ((0.6, 0.7, 0.8, 0.9), "into attention for block"),
+        ((0.6, 0.4, 0.7, 0.8), "block: attention from 512 tokens on"),
+        ((0.6, 0.7, 0.8, 0.9), "block: attention"),
     ):
         parts = pd.DataFrame(
             {
@@ -318,11 +318,11 @@ def test_most_of_the_time_is_said_from_where_on_it_stays_so() -> None:
                 "label": "block",
             }
         )
-        assert split.finding(split.rows(parts)) == f"Most of the time goes {said}"
+        assert split.finding(split.rows(parts)) == f"Over half of the time goes into: {said}"
     thirds = parts.assign(part=["attention"] * 4 + ["gemm"] * 2 + ["norm"] * 2)
     third = thirds[thirds["seq"] > 256].assign(seconds=[0.9, 0.4, 0.1, 0.6])
     more = pd.concat([third, third[third["seq"] == 1024].head(1).assign(part="gemm", seconds=0.3)])
-    assert split.finding(split.rows(more)) == "Most of the time goes into no one part for block"
+    assert split.finding(split.rows(more)) == "Over half of the time goes into: block: no single part"
 
 
 @pytest.mark.parametrize("values", [(610e6, 890e6), (2.1e9, 4.9e9), (889e6, 889e6), (1e6, 9e6), (1e3, 1e9)])

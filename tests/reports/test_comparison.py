@@ -117,7 +117,7 @@ def test_a_sweep_over_states_is_one_of_sizes() -> None:
     page = reports.compare(swept)
     assert [(pick.label, pick.values) for pick in page.picks] == [("State entries", (16.0, 64.0))]
     along = reports.compare(swept[swept["seq"] == 128])
-    assert along.asked == ("mamba[bf16] on nvidia/h200-sxm, along state entries from 16 to 64.",)
+    assert along.asked == ("mamba[bf16] on nvidia/h200-sxm, for state entries from 16 to 64.",)
 
 
 def test_layers_without_matrix_products_have_a_report() -> None:
@@ -127,12 +127,12 @@ def test_layers_without_matrix_products_have_a_report() -> None:
     page = reports.compare(norm)
     names = [figure.name for section in page.sections for figure in section.figures]
     assert names == ["time", "traffic", "depth", "binding", "memory"]
-    assert "There is no matrix product here" in page.html
+    assert "No layer here has a matrix product" in page.html
     # Nor does it matter which device such a layer is on, and whether that is picked at first.
     product = cm.sweep(cm.Matmul(), "nvidia/a100-sxm-80gb", rung="bound", **sizes, k=64)
     both = reports.compare(pd.concat([norm, product]))
     assert both.picks[0].values == ("nvidia/h200-sxm", "nvidia/a100-sxm-80gb")
-    assert "There is no matrix product here" not in both.html
+    assert "No layer here has a matrix product" not in both.html
 
 
 def test_layers_without_the_axis_are_left_out(
@@ -143,7 +143,7 @@ def test_layers_without_the_axis_are_left_out(
     with_product = reports.compare(pd.concat([table, product]), facts=facts, title=page.title)
     assert with_product.asked == (
         *page.asked,
-        "Without sequence length, and so not on this page: matmul[bf16].",
+        "Left out, because they have no sequence length: matmul[bf16].",
     )
     assert with_product.picks == page.picks
     assert with_product.findings == page.findings
@@ -175,7 +175,7 @@ def test_rows_in_which_nothing_is_done_are_left_out_and_counted() -> None:
     frame = cm.sweep(layer, "h200-sxm", {"devices": [1, 2]}, m=[8, 64], n=8)
     assert (frame.loc[frame["devices"] == 1, "seconds"] == 0).all()
     page = reports.compare(frame)
-    assert "Without 2 rows that take no time: nothing is done in them." in page.asked
+    assert "Left out: 2 rows in which no work is done." in page.asked
     assert set(comparison_page.checked(frame)["devices"]) == {2.0}
     with pytest.raises(TableError, match="no row of the table takes any time"):
         reports.compare(frame[frame["devices"] == 1])

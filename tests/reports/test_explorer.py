@@ -289,7 +289,7 @@ def test_what_an_address_asks_for_in_vain_is_said(
     page: reports.Page, drawn: Callable[..., tuple[str, str]]
 ) -> None:
     dom, _ = drawn(page.html, {"device": "foo", "seq": "8192"})
-    said = "Device foo, which the address asks for, is not on this page: NVIDIA H200 SXM 141 GB is shown"
+    said = "Device foo in the address is not on this page; showing NVIDIA H200 SXM 141 GB"
     assert f"<li>{said}.</li>" in dom
     assert re.search(rf'<p class="status wrong"[^>]*>{said}</p>', dom)
     assert 'class="share" href="#seq=8192"' in dom
@@ -319,7 +319,7 @@ def test_what_is_of_another_setting_is_marked(
 ) -> None:
     wrong, right = ran(page.html, SPOILER, drawn)
     assert wrong["lead"].startswith("Not computed: batch [sequences]: wanted a whole number from 1")
-    assert wrong["lead"].endswith("here are of another setting.")
+    assert wrong["lead"].endswith("shown belong to earlier settings.")
     assert right["lead"].startswith("On NVIDIA H200 SXM 141 GB; ")
     assert wrong["shown"] < 0.5 < right["shown"] == 1
 
@@ -411,10 +411,10 @@ def test_many_crossovers_are_said_once(drawn: Callable[..., tuple[str, str]]) ->
     """A list of 34 sizes fills the screen, and their numbers on the chart cover one another."""
     page = explore.page([get("collective")(), get("ulysses")()], ["nvidia/h200-sxm"])
     few, many = ran(page.html, SAYER % '["along=seq", "along=devices"]', drawn)
-    assert re.search(r"the fastest changes at [\d,]+ tokens\.", few["said"])
+    assert re.search(r"the fastest layer changes at [\d,]+ tokens\.", few["said"])
     assert few["numbers"] == 1
     assert re.search(
-        r"the fastest changes \d\d times between devices = \d+ and devices = [\d,]+\.", many["said"]
+        r"the fastest layer changes \d\d times between devices = \d+ and devices = [\d,]+\.", many["said"]
     )
     assert many["numbers"] == 0
 
@@ -425,7 +425,8 @@ def test_numbers_of_crossovers_do_not_cover_one_another(
     """At 64,057 and at 65,536 tokens: two rings of one number."""
     fragment = "device=cpu/epyc-9654&dtype=fp32&seq=65536&batch=64&width=32768"
     (found,) = ran(page.html, SAYER % f'["{fragment}"]', drawn)
-    assert "1.01 times as long; the fastest changes at 64,057 tokens and 65,536 tokens" in found["said"]
+    said = "1.01 times as long as lstm; the fastest layer changes at 64,057 tokens and 65,536 tokens"
+    assert said in found["said"]
     assert found["numbers"] == 1
 
 
@@ -441,7 +442,7 @@ def test_who_is_the_fastest_where_one_refuses_sizes(drawn: Callable[..., tuple[s
     """Such a pair has no crossovers: 8 experts on 1 or 2 devices take less than megatron, on 8 more."""
     page = explore.page([get("megatron")(), get("expert-parallel")()], ["nvidia/h200-sxm"])
     (found,) = ran(page.html, SAYER % '["along=devices"]', drawn)
-    assert "the fastest is not the same along the whole range" in found["said"]
+    assert "the fastest layer is not the same along the whole range" in found["said"]
 
 
 def test_a_slider_moves_the_view_and_the_address(
@@ -458,7 +459,7 @@ def test_a_slider_moves_the_view_and_the_address(
         other = cm.predict(layer, "nvidia/h200-sxm", rung="bound", **attention)
         times.append(f"{joint}{name} {words.seconds(other.seconds)}")
     assert any("".join(times) in text for text in found["findings"])
-    (share,) = (text for text in found["findings"] if text.startswith("Share of the peak"))
+    (share,) = (text for text in found["findings"] if text.startswith("Share of peak"))
     assert "lstm 100 % (limited by matrix engine, bf16)" in share
     assert re.search(r"dense-attention \d+ % \(limited by main memory\)", share)
     assert all(label.startswith("Chart. ") and len(label) > 100 for label in found["plots"])
@@ -525,7 +526,7 @@ def test_it_draws_under_its_own_policy(page: reports.Page, drawn: Callable[..., 
 
 def test_a_chart_without_rows_says_so(page: reports.Page, drawn: Callable[..., tuple[str, str]]) -> None:
     dom, log = drawn(page.html, {"device": "google/tpu-v5e", "dtype": "fp8"})
-    assert dom.count("Nothing to draw here.") == 4
+    assert dom.count("No data to draw.") == 4
     assert "Google TPU v5e has no fp8 rate" in dom
     assert "Expected length" not in log  # of a picture of no height
 

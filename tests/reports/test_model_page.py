@@ -111,7 +111,7 @@ def test_every_choice_has_a_finding(model_page: reports.Page) -> None:
     for figure in figures(model_page).values():
         found = figure.findings(model_page.picks)
         assert found
-        assert not [text for text in found.values() if "nan" in text or "Nothing in the table" in text]
+        assert not [text for text in found.values() if "nan" in text or "No data for this choice" in text]
 
 
 # -- findings ----------------------------------------------------------------------------------
@@ -169,13 +169,13 @@ def test_a_generation_is_told_token_by_token(tables: reports.ModelFrames, model_
     asked = "128 tokens after a prompt of 512 tokens in each of 2 sequences"
     assert text.startswith(f"{asked} take {words.seconds(whole)}: ")
     assert f"{words.seconds(first)} to the first, then {words.seconds(rows['step_s'][2])}" in text
-    rate = float(re.findall(r"([\d,]+) tokens a second", text)[0].replace(",", ""))
+    rate = float(re.findall(r"([\d,]+) tokens per second", text)[0].replace(",", ""))
     assert rate == pytest.approx(2 * 128 / whole, rel=6e-3)
     drawn = figures(model_page)["generation"].frame
     at = drawn[(drawn["where"] == "h200-sxm") & (drawn["made"] == 64)].set_index("label")["seconds"]
-    assert at["all so far"] == pytest.approx(at["the prompt, with the first token"] + at["tokens after that"])
+    assert at["total so far"] == pytest.approx(at["prompt and first token"] + at["later tokens"])
     short = tables.tokens.assign(lacks_bytes=3e9)
-    assert "; 3 GB of memory are lacking" in generation.finding(generation.rows(short))
+    assert "; the device lacks 3 GB of memory" in generation.finding(generation.rows(short))
 
 
 def test_a_model_that_generates_nothing_has_no_picture_of_it(tables: reports.ModelFrames) -> None:
@@ -187,13 +187,13 @@ def test_a_model_that_generates_nothing_has_no_picture_of_it(tables: reports.Mod
 def test_memory_bars_are_the_tables(tables: reports.ModelFrames, model_page: reports.Page) -> None:
     bars = figures(model_page)["recompute"].frame
     at = tables.memory[tables.memory["seq"] == 512]
-    states = ["prefill", "decode", "training, all kept", "training, selective", "training, full"]
+    states = ["prefill", "decode", *(f"training, {kept}" for kept in recompute.AGAIN.values())]
     assert list(dict.fromkeys(bars["state"])) == states
     assert bars["bytes"].sum() == pytest.approx(at["bytes"].sum())
     assert "lacks" not in said(model_page, "recompute")
     small = recompute.finding(bars.assign(room_bytes=1.0))
     assert "; decode lacks " in small
-    assert "; training, full, lacks " in small
+    assert "; training, full recomputation, lacks " in small
 
 
 def test_what_would_help(tables: reports.ModelFrames, model_page: reports.Page) -> None:
@@ -207,9 +207,9 @@ def test_what_would_help(tables: reports.ModelFrames, model_page: reports.Page) 
 def test_a_format_with_other_constants_is_told_apart(tables: reports.ModelFrames) -> None:
     found = whatif.rows(tables.changes.assign(alike=tables.changes["kind"] != "format"))
     narrower = found["change"].str.startswith("in fp8")
-    assert set(found[narrower]["kind"]) == {"narrower, with other constants"}
+    assert set(found[narrower]["kind"]) == {"narrower format, other constants"}
     alike = whatif.rows(tables.changes.assign(alike=True))
-    assert set(alike[narrower]["kind"]) == {"a narrower format"}
+    assert set(alike[narrower]["kind"]) == {"narrower format"}
     first = found[(found["where"] == "h200-sxm") & (found["use"] == "decode")]
     assert "fp8" not in whatif.finding(first)
 
@@ -233,7 +233,7 @@ def test_a_mixtures_step_has_the_tokens_travel(tables: reports.ModelFrames) -> N
     parts = [name for name in tables.layouts if str(name).endswith("_s")]
     assert set(parts) == set(layouts.PARTS)
     travelling = layouts.rows(tables.layouts.assign(experts_s=1.0))
-    assert (travelling["part"] == "tokens on the way to experts").sum() == len(tables.layouts)
+    assert (travelling["part"] == "token exchange with experts").sum() == len(tables.layouts)
 
 
 # -- the page ----------------------------------------------------------------------------------
@@ -304,6 +304,11 @@ def test_every_chart_draws_and_follows_the_choice(
     assert "Uncaught" not in log
     findings = [html.unescape(text) for text in re.findall(r'<h3 class="finding"[^>]*>(.*?)</h3>', dom)]
     assert findings == [said(model_page, name, **chosen) for name in FIGURES]
+    # A legend lists what is drawn: decoding holds weights and no gradients.
+    start = dom.index('data-figure="holding"')
+    legend = re.findall(r'role-legend-label".*?>([^<>]+)</text>', dom[start : dom.index("</figure>", start)])
+    assert "weights" in legend
+    assert "gradients" not in legend
 
 
 @pytest.mark.usefixtures("browser")

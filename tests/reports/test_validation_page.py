@@ -63,7 +63,7 @@ def test_only_rows_not_fitted_on_count(measured: pd.DataFrame) -> None:
     page = reports.validation(measured)
     table = next(t for s in page.sections for t in s.tables).frame
     assert table["rows"].sum() == measured["held_out"].sum()
-    assert f"{(~measured['held_out']).sum():,} others are of shapes that constants" in page.asked[1]
+    assert f"{(~measured['held_out']).sum():,} more, of shapes that constants" in page.asked[1]
 
 
 def test_a_measurement_predicted_on_two_rungs_is_one(measured: pd.DataFrame) -> None:
@@ -134,10 +134,10 @@ def test_the_best_rung_is_shown_first(measured: pd.DataFrame, order: list[str]) 
 
 
 def test_rows_under_the_bound_are_said(measured: pd.DataFrame) -> None:
-    assert reports.validation(measured).caveat == "No measurement is under the lower bound."
+    assert reports.validation(measured).caveat == "No measurement is below the lower bound."
     measured.loc[:, "lower_s"] = 1.01 * measured["measured_s"]
     held_out = int(measured["held_out"].sum())
-    assert reports.validation(measured).caveat.startswith(f"{held_out} measurements are under the lower")
+    assert reports.validation(measured).caveat.startswith(f"{held_out} measurements are below the lower")
 
 
 def test_charts_compile_and_the_page_is_small(measured: pd.DataFrame) -> None:
@@ -180,8 +180,8 @@ def test_stated_bytes_stand_beside_measured_ones(measured: pd.DataFrame) -> None
     page = reports.validation(measured, memory=memory)
     (section,) = (one for one in page.sections if one.name == "memory")
     wanted = (
-        "The stated footprint is within 10 % of 67 % of 3 measured; furthest off is lstm: 0.5 times as much "
-        "is stated"
+        "The stated footprint is within 10 % of the measured one in 67 % of 3 cases; furthest off is lstm, "
+        "stated as 0.5 times the measured one"
     )
     assert page.findings[-1] == wanted
     vl_convert.vegalite_to_vega(section.figures[0].chart(section.figures[0].frame).to_dict())

@@ -53,6 +53,6 @@ def test_lists() -> None:
 
 
 def test_whose_constants() -> None:
-    assert words.origins("self, nvidia/v100") == "the device itself, nvidia/v100"
-    assert words.origins("none, self") == "the device itself, the rest by the datasheet"
+    assert words.origins("self, nvidia/v100") == "the device itself and nvidia/v100"
+    assert words.origins("none, self") == "the device itself, the rest from the datasheet"
     assert words.origins("none") == "the datasheet alone"
