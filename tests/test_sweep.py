@@ -104,7 +104,7 @@ def test_layers_with_different_options_have_separate_rows():
     [
         ([], "h200-sxm", {}, SizeError, "at least one layer"),
         ([cm.LSTM()], [], {}, SizeError, "one device"),
-        ([cm.LSTM(), cm.GRU()], "h200-sxm", {"heads": 8}, UnknownNameError, "size of lstm, gru"),
+        ([cm.LSTM(), cm.GRU()], "h200-sxm", {"heads": 8}, UnknownNameError, "size 'heads' of lstm, gru"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [], "hidden": 8}, SizeError, "empty"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": [8, -8], "hidden": 8}, SizeError, "size seq"),
         ([cm.LSTM()], "h200-sxm", {"batch": 1, "seq": 8}, SizeError, "needs hidden"),
