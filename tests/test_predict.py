@@ -257,6 +257,9 @@ def test_depth_limits_a_recurrence_and_not_attention():
     # Same width, one sequence: the LSTM waits 65,536 times, whatever the chip can do.
     lstm = cm.predict(cm.LSTM(), "h200-sxm", rung="kernel", batch=1, seq=65536, hidden=512)
     assert (lstm.depth, lstm.bound) == (65536, "depth")
+    attention = cm.predict(cm.TiledAttention(), "h200-sxm", batch=1, seq=65536, heads=8, head_dim=64)
+    assert attention.depth == 1
+    assert attention.limits_s["depth"] < 0.1 * attention.seconds
 
 
 @pytest.mark.parametrize("rung", ["bound", "kernel"])
